@@ -1,0 +1,40 @@
+# Two commands: `make optimize` and `make test`. Both make their own .venv from requirements.lock. `make help` lists all.
+PYTHON ?= python3
+TASK ?= support_triage
+MODEL ?= local/smollm2-135m
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help optimize setup test check bench clean
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock || { echo "the package index cannot be reached or refused a package; check the network and run the same command again"; exit 1; }
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(VENV)/ready ## make the environment and fetch the embedded model
+	@$(BIN)/optimize models fetch
+
+optimize: setup ## search for the best prompt: make optimize TASK=support_triage MODEL=local/smollm2-135m
+	@$(BIN)/optimize run $(TASK) --model $(MODEL) $(ARGS)
+
+test: setup ## every test but bench and chaos
+	$(BIN)/ruff check agent tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready ## format, lint and types only
+	$(BIN)/ruff format agent tests
+	$(BIN)/ruff check agent tests
+	$(BIN)/mypy
+
+bench: $(VENV)/ready ## measurements; nothing is asserted
+	$(BIN)/python -m tests.bench.bench_help
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

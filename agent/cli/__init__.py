@@ -1,0 +1,87 @@
+"""The command line: parse, call, print. Nothing imports it. Heavy packages load only inside the command that runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "run": "agent.cli.run",
+    "runs": "agent.cli.runs",
+    "show": "agent.cli.runs",
+    "history": "agent.cli.runs",
+    "export": "agent.cli.export",
+    "init": "agent.cli.tasks",
+    "tasks": "agent.cli.tasks",
+    "models": "agent.cli.models",
+    "doctor": "agent.cli.doctor",
+}
+HELP = {
+    "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
+    "runs": "List the runs in the ledger.",
+    "show": "Show a run: its winner, demos, diff to your prompt and what each part cost.",
+    "history": "Show each trial of a run: instruction, demos, technique, score and cost.",
+    "export": "Write a run's prompt as prompt.md or messages JSON.",
+    "init": "Make a task folder out of your own CSV or JSONL file.",
+    "tasks": "List the tasks here, or check one.",
+    "models": "List models, or fetch the embedded one.",
+    "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
+}
+
+
+class _Commands(click.Group):
+    """Finds a command's module when it is called; a first word that is no command is a task to run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        return getattr(import_module(module), f"{cmd_name}_command") if module else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(HELP.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = next((number for number, word in enumerate(args) if not word.startswith("-")), None)
+        if first is not None and args[first] not in COMMANDS and not {"--help", "--version"} & set(args[:first]):
+            args = [*args[:first], "run", *args[first:]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from agent.errors import AgentError
+
+        try:
+            return super().invoke(ctx)
+        except AgentError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            for line in str(error).splitlines():
+                click.echo(f"error: {line}", err=True)
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.stderr.close()
+            os._exit(1)
+
+
+@click.group(cls=_Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="promptassay", prog_name="optimize")
+@click.option("--debug", is_flag=True, help="Show tracebacks of our own errors.", envvar="OPTIMIZE_DEBUG")
+def main(debug: bool) -> None:
+    """Promptassay finds the best prompt that a budget can buy, and proves how much better it is.
+
+    \b
+    optimize support_triage             run a task under tasks/
+    optimize run data.csv --target label --prompt prompt.txt
+    optimize show                       the last run
+    """
+
+
+if __name__ == "__main__":
+    main()

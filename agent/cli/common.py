@@ -1,0 +1,90 @@
+"""What several commands share: options, finding tasks and runs, JSON and tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from agent.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.ledger.query import History
+
+F = TypeVar("F", bound=Callable[..., Any])
+SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
+
+
+def db_option(function: F) -> F:
+    return click.option(
+        "--db",
+        type=click.Path(path_type=Path),
+        default=Path("runs/ledger.db"),
+        show_default=True,
+        help="The ledger file.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def plain(text: str) -> str:
+    """Untrusted text for a terminal: control characters (and so escape sequences) become visible marks."""
+    return "".join(c if c in "\n\t" or (c.isprintable() or c == " ") else f"\\x{ord(c):02x}" for c in text)
+
+
+def short(text: str, width: int) -> str:
+    flat = " ".join(plain(text).split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A rich table on a terminal, tab-separated lines in a pipe."""
+    rows = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*[escape(cell) for cell in row])
+    Console().print(table)
+
+
+def score(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def open_history(db: Path) -> History:
+    from agent.ledger.query import History
+
+    if not db.is_file():
+        raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
+    return History(db)
+
+
+def find_task(name: str) -> Path:
+    """A folder by path, or by name under tasks/."""
+    for place in (Path(name), Path("tasks") / name):
+        if (place / "task.toml").is_file():
+            return place
+    import difflib
+
+    known = sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"tasks here: {', '.join(known) or 'none'}"
+    raise InputError(f"{name}: no task of this name and no folder with a task.toml; {hint} `optimize init` makes one")

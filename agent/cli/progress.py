@@ -1,0 +1,75 @@
+"""Progress on stderr: a live block on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from agent.optimize import Snapshot
+
+LINE_SECONDS = 5.0
+
+
+class Progress:
+    """Shows snapshots of a run. Use as a context manager; `quiet` shows nothing."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._live: Any = None
+        self._last = 0.0
+        self._stage = ""
+
+    def __enter__(self) -> Progress:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live("", console=Console(stderr=True), refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        if self._quiet:
+            return
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text(describe(snapshot)))
+            return
+        now = time.monotonic()
+        if now - self._last >= LINE_SECONDS or snapshot.stage != self._stage:
+            self._last, self._stage = now, snapshot.stage
+            click.echo(describe(snapshot), err=True)
+
+    def download(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not self._quiet and (now - self._last >= 1.0 or done == total):
+            self._last = now
+            share = f" of {total / 1e6:.0f}" if total else ""
+            click.echo(f"fetching the model: {done / 1e6:.0f}{share} MB", err=True)
+
+
+def describe(snapshot: Snapshot) -> str:
+    """One line: stage, best dev score with its interval, trials, spending of the cap per role, cache, retries, ETA."""
+    account, plan = snapshot.account, snapshot.plan
+    used = account.total_used.calls
+    best = "best -"
+    if snapshot.best is not None:
+        mean, low, high = (100 * value for value in snapshot.best)
+        best = f"best {mean:.0f} [{low:.0f}, {high:.0f}]"
+    roles = " ".join(f"{role} {spend.calls}" for role, spend in sorted(account.paid.items(), reverse=True)) or "none"
+    eta = account.seconds / used * max(0, plan.calls - used) if used else 0.0
+    return (
+        f"[{account.seconds:4.0f}s] {snapshot.stage:<11} {best:<18} "
+        f"trials {snapshot.trials} ({snapshot.pruned} pruned)  "
+        f"calls {used}/{plan.calls} (paid: {roles}; cached {account.cached}; retries {account.retries})  "
+        f"tokens {account.total_paid.tokens}  ${account.total_paid.usd:.4f}  at most {eta:.0f}s left"
+    )

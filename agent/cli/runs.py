@@ -1,0 +1,232 @@
+"""`optimize runs`, `show`, `history`: what the ledger knows, for people and for programs."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli.common import (
+    SETTINGS,
+    db_option,
+    json_option,
+    open_history,
+    plain,
+    print_json,
+    print_table,
+    score,
+    short,
+)
+from agent.errors import InputError
+
+
+@click.command(context_settings=SETTINGS)
+@db_option
+@json_option
+def runs_command(db: Path, as_json: bool) -> None:
+    """List the runs, newest first."""
+    found = open_history(db).runs()
+    if as_json:
+        print_json({"runs": found})
+        return
+    rows = []
+    for run in found:
+        result = run["result"] or {}
+        lift = result.get("lift", {}).get("diff")
+        rows.append(
+            (
+                run["id"],
+                run["task"],
+                run["model"],
+                run["seed"],
+                run["status"],
+                score(result.get("baseline", {}).get("test")),
+                score(result.get("winner", {}).get("test")),
+                "" if lift is None else f"{100 * lift:+.1f}",
+                result.get("decision", ""),
+            )
+        )
+    print_table("runs", ("run", "task", "model", "seed", "status", "baseline", "winner", "lift", "decision"), rows)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@db_option
+@json_option
+def show_command(run: str, db: Path, as_json: bool) -> None:
+    """Show RUN (default: the latest): the winner, its demos, the diff to your prompt, and what each part cost."""
+    history = open_history(db)
+    found = history.run(run)
+    if found["result"] is None:
+        raise InputError(
+            f"{found['id']}: this run is {found['status']} and has no result; `optimize history {found['id']}` shows it"
+        )
+    result = found["result"]
+    winner = history.candidate(result["winner"]["candidate_id"])
+    base = history.candidate(next(t["candidate_id"] for t in history.trials(found["id"]) if t["number"] == 0))
+    costs = history.costs(found["id"])
+    if as_json:
+        print_json({"result": result, "winner": winner, "baseline": base, "costs": costs, "plan": found["plan"]})
+        return
+    from agent.cli.run import report
+
+    click.echo(
+        f"run {found['id']}  {found['task']}  {found['model']}  seed {found['seed']}  {found['started_utc'][:19]} UTC"
+    )
+    click.echo(report(result))
+    click.echo("\n== the winner's prompt (demos shown below) ==")
+    click.echo(plain(_prompt(winner)))
+    if winner["demos"]:
+        print_table(
+            f"{len(winner['demos'])} demos",
+            ("", "row", "input", "output"),
+            [
+                (
+                    demo["position"] + 1,
+                    demo["example_id"],
+                    short(_join(demo["inputs"]), 80),
+                    short(_join(demo["outputs"]), 40),
+                )
+                for demo in winner["demos"]
+            ],
+        )
+    click.echo("\n== diff to your prompt ==")
+    diff = difflib.unified_diff(
+        _prompt(base).splitlines(), _prompt(winner).splitlines(), "your prompt", "winner", lineterm="", n=2
+    )
+    click.echo(plain("\n".join(diff)) or "(the same)")
+    click.echo("")
+    print_table(
+        "what it cost",
+        (
+            "role",
+            "model",
+            "state",
+            "calls",
+            "prompt tokens",
+            "of them cached",
+            "completion tokens",
+            "$",
+            "model seconds",
+        ),
+        [
+            (
+                c["role"],
+                c["model"],
+                c["state"],
+                c["calls"],
+                c["prompt_tokens"],
+                c["cached_prompt_tokens"],
+                c["completion_tokens"],
+                f"{c['cost_usd']:.4f}",
+                f"{c['seconds'] or 0:.0f}",
+            )
+            for c in costs
+        ],
+    )
+
+
+def _prompt(candidate: dict[str, Any]) -> str:
+    """The candidate's messages without its demo turns."""
+    template = candidate["template"]
+    if candidate["format"] != "inline" and candidate["demos"]:
+        turns = 2 * len(candidate["demos"])
+        first = len(template) - 1 - turns
+        template = [*template[:first], {"role": "", "content": f"({len(candidate['demos'])} demos)"}, template[-1]]
+    return "\n".join(f"[{message['role']}]\n{message['content']}" for message in template)
+
+
+def _join(fields: dict[str, str]) -> str:
+    return " | ".join(fields.values())
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option("--trial", type=int, help="One trial whole: its prompt and each row's outcome.")
+@db_option
+@json_option
+def history_command(run: str, trial: int | None, db: Path, as_json: bool) -> None:
+    """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost."""
+    history = open_history(db)
+    found = history.run(run)
+    trials = history.trials(found["id"])
+    if trial is not None:
+        _show_trial(history, found["id"], trials, trial, as_json)
+        return
+    rejected = history.rejected(found["id"])
+    if as_json:
+        print_json({"run_id": found["id"], "trials": trials, "rejected": rejected})
+        return
+    print_table(
+        f"trials of {found['id']}",
+        (
+            "trial",
+            "round",
+            "state",
+            "score",
+            "rows",
+            "technique",
+            "format",
+            "demos",
+            "operator",
+            "calls",
+            "tokens",
+            "$",
+            "instruction",
+            "reason",
+        ),
+        [
+            (
+                t["number"],
+                t["round"],
+                t["state"],
+                score(t["mean"]),
+                t["n"],
+                t["technique"],
+                t["format"],
+                t["n_demos"],
+                t["operator"],
+                t["calls"] + t["cached"],
+                t["tokens"],
+                f"{t['cost_usd']:.4f}",
+                short(t["instruction"], 50),
+                short(t["reason"], 60),
+            )
+            for t in trials
+        ],
+    )
+    for row in rejected:
+        click.echo(f"rejected {row['candidate_id']} ({plain(row['operator'])}): {plain(row['rejected'])}")
+
+
+def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number: int, as_json: bool) -> None:
+    found = next((t for t in trials if t["number"] == number), None)
+    if found is None:
+        raise InputError(f"{run_id}: no trial {number}; there are {len(trials)}, from 0")
+    candidate = history.candidate(found["candidate_id"])
+    outcomes = {split: history.outcomes(run_id, found["candidate_id"], split) for split in ("dev", "test")}
+    if as_json:
+        print_json({"trial": found, "candidate": candidate, "outcomes": outcomes})
+        return
+    click.echo(
+        f"trial {number}: {found['state']}, {score(found['mean'])} on {found['n']} rows; {plain(found['reason'])}"
+    )
+    for message in candidate["template"]:
+        click.echo(plain(f"[{message['role']}]\n{message['content']}"))
+    for split, rows in outcomes.items():
+        if rows:
+            print_table(
+                split,
+                ("row", "score", "reply", "why"),
+                [
+                    (
+                        r["example_id"],
+                        score(r["value"]),
+                        short(r["reply"], 60),
+                        short(r["error"] or "; ".join(s[2] for s in r["scores"]), 80),
+                    )
+                    for r in rows
+                ],
+            )

@@ -1,0 +1,115 @@
+"""Every error that the program raises on purpose, and what each one means for the caller.
+
+    AgentError
+    ├── InputError            the user's files or options are wrong; nothing was called     exit 2
+    │   └── ProblemsError     several of them at once, each with file:line
+    ├── BudgetRefused         the plan cannot fit the budget; nothing was called            exit 3
+    ├── BudgetExhausted       a call would pass a cap; a named stop, not a failure
+    ├── ModelError            one attempt at a provider failed
+    │   ├── RateLimited       429: wait (retry_after seconds), then the same call again     retry
+    │   ├── Transient         5xx, reset, timeout: the same call again                      retry
+    │   ├── BadResponse       a 200 whose body is not a usable reply                        retry
+    │   ├── RowRefused        this request can never work (context length, refusal)         no retry
+    │   └── RunRefused        no request can work (key, quota, unknown model)               stops the run
+    ├── LedgerError           the history cannot be opened, read or written
+    └── ReleaseError          a prompt file cannot be loaded or does not render the same
+
+`str(error)` is one line: what is wrong, where it stands, what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AgentError(Exception):
+    """Base of all; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class InputError(AgentError):
+    """The user's input is wrong, and nothing was called. Fault: user. Fix the named place."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a file: `where` is `file:line`, `what` says the bad value and the fix."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class ProblemsError(InputError):
+    """All problems of a task, found in one pass and reported together."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class BudgetRefused(AgentError):
+    """The budget is too small for even the baseline. Raise a cap or take a smaller task; nothing was called."""
+
+    exit_code = 3
+
+
+class BudgetExhausted(AgentError):
+    """The next call would pass a cap. The run ends with what it has; this is not a failure."""
+
+
+class ModelError(AgentError):
+    """One attempt at a provider failed. `retry` says whether the same request may work later."""
+
+    retry = False
+    kind = "error"
+
+
+class RateLimited(ModelError):
+    """HTTP 429. Wait `retry_after` seconds if given (float, >= 0)."""
+
+    retry = True
+    kind = "rate_limit"
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class Transient(ModelError):
+    """5xx, a reset connection or a timeout. The provider's fault; the request may have been paid for."""
+
+    retry = True
+    kind = "transient"
+
+
+class BadResponse(ModelError):
+    """The provider answered with something that is not a reply. Never scored, never cached."""
+
+    retry = True
+    kind = "bad_response"
+
+
+class RowRefused(ModelError):
+    """This request cannot work (too long, refused by the provider); others may."""
+
+    kind = "permanent_row"
+
+
+class RunRefused(ModelError):
+    """No request can work: wrong key, no quota, unknown model. Stops the run."""
+
+    kind = "permanent_run"
+
+
+class LedgerError(AgentError):
+    """The ledger cannot be opened, read or written. Fault: disk or another process."""
+
+
+class ReleaseError(AgentError):
+    """A released prompt is damaged, incomplete, or would not send what was scored."""

@@ -1,0 +1,129 @@
+"""Anthropic's messages API: `anthropic/NAME`.
+
+It knows the anthropic SDK's transport and errors, and reads the reply's JSON itself, so that a broken reply cannot
+pass as a good one. It knows nothing of retries, budgets or prices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import BadResponse, RunRefused
+from agent.models.base import HostedModel, finish_reason, key_from, token_count, web_address
+from agent.types import Completion, Message, Request
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+OFFICIAL_URL = "https://api.anthropic.com"
+
+
+class AnthropicModel(HostedModel):
+    """A Claude model. The address is `base_url`, or ANTHROPIC_BASE_URL, or Anthropic itself (without `/v1`).
+
+    System messages go to `system`. The API wants turns that alternate, so consecutive messages of one role are joined
+    with a blank line between them. The system text and the last turn before the final user message (the last demo)
+    are marked for the prompt cache, because both stay the same from row to row. `json_schema`, `choices`, `seed` and
+    `logprobs` are ignored. An empty reply is a reply only where a stop sequence or the token limit explains it.
+    """
+
+    def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
+        self._model = model
+        self._url = base_url
+        self._given_key = api_key
+        self._client: AsyncAnthropic | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
+        super().__init__(name, "ANTHROPIC_API_KEY")
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and self._loop is asyncio.get_running_loop():
+            await client.close()
+
+    def _prepare(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._client is not None and self._loop is loop:
+            return
+        key = key_from(self._variable, self._given_key)
+        self._secrets = (key,)
+        url = self._url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL_URL
+        if not all(web_address(url)):
+            raise RunRefused(f"{url!r} is not a web address; write it as https://HOST")
+
+        from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+
+        self._loop = loop
+        self._client = AsyncAnthropic(
+            api_key=key,
+            base_url=url,
+            max_retries=0,
+            open_telemetry=False,
+            http_client=DefaultAsyncHttpxClient(),  # closed by close() alone, not in passing when it is collected
+        )
+
+    def _parameters(self, request: Request) -> dict[str, Any]:
+        system = "\n\n".join(m.content for m in request.messages if m.role == "system")
+        parameters: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": request.max_tokens,
+            "messages": _turns(m for m in request.messages if m.role != "system"),
+            "timeout": request.timeout,
+        }
+        if system:
+            parameters["system"] = [_cached(system)]
+        if request.stop:
+            parameters["stop_sequences"] = list(request.stop)
+        if self._send_temperature:  # the SDK has no such argument any more; older models still take it
+            parameters["extra_body"] = {"temperature": request.temperature}
+        return parameters
+
+    async def _ask(self, request: Request) -> Completion:
+        assert self._client is not None
+        response = await self._client.messages.with_raw_response.create(**self._parameters(request))
+        data = self._object(response.http_response.content)
+        finish = finish_reason(data.get("stop_reason"))
+        blocks = data.get("content")
+        if blocks is None and finish == "refusal":
+            blocks = []
+        if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+            raise BadResponse(f"the reply has no content: {self._quote(data)}; try again")
+        texts = [block.get("text") for block in blocks if block.get("type") == "text"]
+        explained = finish in ("refusal", "length") or data.get("stop_reason") == "stop_sequence"
+        if not all(isinstance(text, str) for text in texts) or not (texts or explained):
+            raise BadResponse(f"the reply's content has no text: {self._quote(blocks)}; try again")
+        text = "".join(str(part) for part in texts)
+        usage = data.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        cached = token_count(usage.get("cache_read_input_tokens")) or 0
+        prompt = token_count(usage.get("input_tokens"))
+        if prompt is not None:
+            prompt += cached + (token_count(usage.get("cache_creation_input_tokens")) or 0)
+        served = data.get("model")
+        return Completion(
+            text=text,
+            finish=finish,
+            usage=self._usage(request, text, prompt, usage.get("output_tokens"), cached),
+            model=served if isinstance(served, str) and served else self._model,
+        )
+
+
+def _cached(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
+
+
+def _turns(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Alternating turns; the one before the last user turn carries the cache mark."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        if turns and turns[-1]["role"] == message.role:
+            turns[-1]["content"] += f"\n\n{message.content}"
+        else:
+            turns.append({"role": message.role, "content": message.content})
+    last_user = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=0)
+    if last_user > 0:
+        demo = turns[last_user - 1]
+        demo["content"] = [_cached(demo["content"])]
+    return turns

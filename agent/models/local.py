@@ -1,0 +1,278 @@
+"""The embedded engine: a GGUF model run in this process by llama.cpp (package xllamacpp). Knows no task and no network.
+
+One single-threaded engine a core: two of them do as much work as one engine with two threads and do not collapse
+beside a busy neighbour. Flash attention is off on purpose: without it a reply is bit-equal whether the prompt's prefix
+came from the cache or not, so the same call gives the same reply in any order, on any engine.
+
+Calls wait in one list; a free engine takes the call that shares most of its text with the prompt it saw last, so the
+rows of one candidate stay on the engine that holds its prefix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import threading
+import urllib.request
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BadResponse, InputError, RowRefused, Transient
+from agent.types import Completion, FinishReason, Request, Usage
+
+CONTEXT_TOKENS = 8192
+SHARED_ENOUGH = 0.5  # part of a prompt that an engine must already hold for the call to be "its own"
+WORTH_STEALING = 6  # calls of another engine's candidate that must wait before a free engine takes one
+
+
+class _Job:
+    """One request on its way through an engine, with the future of the event loop that waits for it."""
+
+    __slots__ = ("body", "future", "loop", "text")
+
+    def __init__(self, request: Request) -> None:
+        self.body = _body(request)
+        self.text = "\0".join(message.content for message in request.messages)
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        def deliver() -> None:
+            if self.future.done():
+                return
+            if error is not None:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(result)
+
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(deliver)
+
+
+class LocalModel:
+    """A GGUF file behind the LM protocol. Engines start with the first call, one thread each."""
+
+    def __init__(self, name: str, path: Path, engines: int | None = None) -> None:
+        self.name = name
+        self.path = path
+        self.engines = engines or max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+        self._waiting: list[_Job] = []
+        self._held: dict[int, str] = {}
+        self._wake = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+        self._tokenize = lru_cache(maxsize=4096)(self._ask_tokenizer)
+        self._endpoint: tuple[str, str] | None = None
+
+    @property
+    def concurrency(self) -> int | None:
+        return 64 * self.engines
+
+    async def complete(self, request: Request) -> Completion:
+        self._start()
+        job = _Job(request)
+        with self._wake:
+            self._waiting.append(job)
+            self._wake.notify_all()
+        try:
+            reply = await job.future
+        except asyncio.CancelledError:
+            with self._wake:
+                if job in self._waiting:
+                    self._waiting.remove(job)
+            raise
+        return _completion(self.name, reply)
+
+    def count_tokens(self, text: str) -> int:
+        """Exact number of tokens of `text` without the chat template."""
+        return self._tokenize(text)
+
+    async def close(self) -> None:
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        self._threads, self._endpoint = [], None
+
+    # -- engines ------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._threads:
+            return
+        if not self.path.is_file():
+            raise InputError(
+                f"{self.path}: no such model file; `optimize models list` shows the models that can be fetched"
+            )
+        self._closed = False
+        ready: list[threading.Event] = []
+        for number in range(self.engines):
+            event = threading.Event()
+            thread = threading.Thread(target=self._serve, args=(number, event), name=f"engine-{number}", daemon=True)
+            self._threads.append(thread)
+            ready.append(event)
+            thread.start()
+        for event in ready:
+            event.wait()
+
+    def _serve(self, number: int, ready: threading.Event) -> None:
+        try:
+            server, endpoint = _load(self.path)
+        except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
+            failure = InputError(
+                f"{self.path}: the engine cannot load this file ({error}); fetch it again or name another GGUF"
+            )
+            ready.set()
+            self._fail_all(failure)
+            return
+        if self._endpoint is None:
+            self._endpoint = endpoint
+        ready.set()
+        while (job := self._next(number)) is not None:
+            try:
+                job.settle(server.handle_chat_completions(job.body), None)
+            except Exception as error:
+                job.settle(None, Transient(f"{self.name}: the engine failed: {error}"))
+            del job
+
+    def _fail_all(self, failure: Exception) -> None:
+        while (job := self._next(-1)) is not None:
+            job.settle(None, failure)
+
+    def _next(self, number: int) -> _Job | None:
+        with self._wake:
+            while True:
+                if self._closed:
+                    return None
+                job = self._pick(number)
+                if job is not None:
+                    self._waiting.remove(job)
+                    self._held[number] = job.text
+                    return job
+                self._wake.wait()
+
+    def _pick(self, number: int) -> _Job | None:
+        """The waiting call whose prefix this engine holds; else one that nobody holds; else one worth stealing."""
+        mine = self._held.get(number, "")
+        others = [text for engine, text in self._held.items() if engine != number]
+        free: _Job | None = None
+        taken: list[_Job] = []
+        for job in self._waiting:
+            if _shared(mine, job.text) >= SHARED_ENOUGH:
+                return job
+            if any(_shared(text, job.text) >= SHARED_ENOUGH for text in others):
+                taken.append(job)
+            elif free is None:
+                free = job
+        if free is not None:
+            return free
+        return taken[-1] if len(taken) >= WORTH_STEALING else None
+
+    def _ask_tokenizer(self, text: str) -> int:
+        self._start()
+        if self._endpoint is None:
+            raise InputError(f"{self.path}: the engine did not start")
+        address, key = self._endpoint
+        request = urllib.request.Request(
+            f"{address}/tokenize",
+            data=json.dumps({"content": text}).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as response:
+            return len(json.load(response)["tokens"])
+
+
+def _load(path: Path) -> tuple[Any, tuple[str, str]]:
+    """One engine. Its built-in HTTP server listens on loopback and cannot be switched off: it gets a random key."""
+    import xllamacpp
+
+    key = secrets.token_hex(16)
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = CONTEXT_TOKENS
+    params.n_parallel = 1
+    params.cpuparams.n_threads = 1
+    params.cpuparams_batch.n_threads = 1
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cache_ram_mib = 0
+    params.warmup = False
+    params.verbosity = -1
+    params.api_keys = [key]
+    server = xllamacpp.Server(params)
+    return server, (server.listening_address, key)
+
+
+def _shared(held: str, text: str) -> float:
+    """Part of `text` in [0, 1] that is a common prefix with `held`."""
+    low, high = 0, min(len(held), len(text))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if held.startswith(text[:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low / max(1, len(text))
+
+
+def _body(request: Request) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "messages": [{"role": m.role, "content": _defused(m.content)} for m in request.messages],
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed if request.seed is not None else 0,
+        "cache_prompt": True,
+    }
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.json_schema is not None:
+        schema = json.loads(request.json_schema)
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
+    elif request.choices:
+        body["grammar"] = "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in request.choices)
+    if request.logprobs:
+        body |= {"logprobs": True, "top_logprobs": request.logprobs}
+    return body
+
+
+def _defused(text: str) -> str:
+    """Chat-template marks such as <|im_end|> in untrusted text must stay text: a zero-width space breaks them.
+
+    Lone surrogates and NUL, which the engine cannot take, become the replacement character.
+    """
+    clean = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    return clean.replace("<|", "<\u200b|")
+
+
+def _completion(name: str, reply: Any) -> Completion:
+    if isinstance(reply, dict) and "error" in reply:
+        error = reply["error"]
+        message = f"{name}: {error.get('message', error)}"
+        if error.get("type") == "exceed_context_size_error":
+            raise RowRefused(f"{message}; use fewer or shorter demos")
+        if error.get("code") == 400:
+            raise RowRefused(message)
+        raise BadResponse(message)
+    try:
+        choice, usage = reply["choices"][0], reply["usage"]
+        logprobs = tuple(
+            tuple((top["token"], float(top["logprob"])) for top in token["top_logprobs"])
+            for token in (choice.get("logprobs") or {}).get("content", [])
+        )
+        finish: FinishReason = "length" if choice["finish_reason"] == "length" else "stop"
+        return Completion(
+            text=choice["message"]["content"] or "",
+            finish=finish,
+            usage=Usage(
+                usage["prompt_tokens"],
+                usage["completion_tokens"],
+                usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
+            ),
+            model=name,
+            logprobs=logprobs,
+        )
+    except (KeyError, IndexError, TypeError) as error:
+        raise BadResponse(f"{name}: the engine's reply has no {error}") from error

@@ -1,0 +1,160 @@
+"""OpenAI's chat completions, and the many servers that speak the same: `openai/NAME`, `openai-compatible/NAME@URL`.
+
+It knows the openai SDK's transport and errors, and reads the reply's JSON itself, so that a broken reply cannot pass
+as a good one. It knows nothing of retries, budgets or prices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import BadResponse, RowRefused, RunRefused
+from agent.models.base import HostedModel, finish_reason, key_from, web_address
+from agent.types import Completion, Request
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+OFFICIAL_URL = "https://api.openai.com/v1"
+_MOST_LOGPROBS = 20
+
+
+class OpenAIModel(HostedModel):
+    """A model behind the chat completions API.
+
+    `base_url=None` is OpenAI itself, whatever OPENAI_BASE_URL says: what the user typed is what is called. Any other
+    address is foreign: it gets `api_key`, or OPENAI_COMPATIBLE_API_KEY, or a dummy, but never OPENAI_API_KEY, nor the
+    organisation, project and custom headers that the SDK would take from the environment.
+
+    `json_schema` becomes a `response_format`; `choices` are ignored; `logprobs` above 20 are cut to 20.
+    """
+
+    def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
+        self._model = model
+        self._url = base_url or OFFICIAL_URL
+        self._given_key = api_key
+        self._official = _is_official(self._url)
+        self._client: AsyncOpenAI | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
+        super().__init__(name, "OPENAI_API_KEY" if self._official else "OPENAI_COMPATIBLE_API_KEY")
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and self._loop is asyncio.get_running_loop():
+            await client.close()
+
+    def _prepare(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._client is not None and self._loop is loop:
+            return
+        key = self._key()
+        if not all(web_address(self._url)):
+            raise RunRefused(f"{self._url!r} is not a web address; write it as http://HOST:PORT/v1")
+
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        headers: Any = None if self._official else _without_environment(key)
+        self._loop = loop
+        self._client = AsyncOpenAI(
+            api_key=key,
+            base_url=self._url,
+            max_retries=0,
+            default_headers=headers,
+            http_client=DefaultAsyncHttpxClient(),  # closed by close() alone, not in passing when it is collected
+        )
+
+    def _key(self) -> str:
+        given = self._given_key
+        if not self._official and not (given or os.environ.get(self._variable, "")).strip():
+            return "no-key"
+        key = key_from(self._variable, given)
+        self._secrets = (key,)
+        return key
+
+    def _parameters(self, request: Request) -> dict[str, Any]:
+        parameters: dict[str, Any] = {
+            "model": self._model,
+            "messages": [message.as_dict() for message in request.messages],
+            "max_completion_tokens" if self._official else "max_tokens": request.max_tokens,
+            "timeout": request.timeout,
+        }
+        if self._send_temperature:
+            parameters["temperature"] = request.temperature
+        if request.seed is not None:
+            parameters["seed"] = request.seed
+        if request.stop:
+            parameters["stop"] = list(request.stop)
+        if request.json_schema is not None:
+            schema = {"name": "reply", "schema": _schema(request.json_schema)}
+            parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if request.logprobs:
+            parameters |= {"logprobs": True, "top_logprobs": min(request.logprobs, _MOST_LOGPROBS)}
+        return parameters
+
+    async def _ask(self, request: Request) -> Completion:
+        assert self._client is not None
+        response = await self._client.chat.completions.with_raw_response.create(**self._parameters(request))
+        data = self._object(response.http_response.content)
+        choices = data.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise BadResponse(f"the reply has no choices: {self._quote(data)}; try again")
+        choice: dict[str, Any] = choices[0]
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            raise BadResponse(f"the reply's first choice has no message: {self._quote(choice)}; try again")
+        finish = finish_reason(choice.get("finish_reason"))
+        content, refusal = message.get("content"), message.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            finish, content = "refusal", content or refusal
+        if content is None and finish in ("refusal", "length"):  # length: all tokens went into reasoning
+            content = ""
+        if not isinstance(content, str):
+            raise BadResponse(f"the reply's message has no text: {self._quote(message)}; try again")
+        usage = data.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        served = data.get("model")
+        return Completion(
+            text=content,
+            finish=finish,
+            usage=self._usage(request, content, usage.get("prompt_tokens"), usage.get("completion_tokens"), cached),
+            model=served if isinstance(served, str) and served else self._model,
+            logprobs=_logprobs(choice.get("logprobs")),
+        )
+
+
+def _is_official(url: str) -> bool:
+    scheme, host = web_address(url)
+    return scheme == "https" and (host == "api.openai.com" or host.endswith(".api.openai.com"))
+
+
+def _without_environment(key: str) -> dict[str, Any]:
+    """Headers that keep what the SDK reads from the environment (OPENAI_ORG_ID and so on) from a foreign server."""
+    from openai import Omit
+
+    names = [line.partition(":")[0].strip() for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")]
+    kept_back = {name: Omit() for name in names if name and name.lower() != "authorization"}
+    organisation = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
+    return {**kept_back, **organisation, "Authorization": f"Bearer {key}"}
+
+
+def _schema(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RowRefused(f"the JSON schema is not JSON: {text[:200]!r}; correct the field's schema") from error
+
+
+def _logprobs(value: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
+    """Per token the most likely (token, log-probability) pairs; () if the server gave none or something else."""
+    try:
+        return tuple(
+            tuple((str(top["token"]), float(top["logprob"])) for top in token["top_logprobs"])
+            for token in value["content"]
+        )
+    except (TypeError, KeyError, ValueError):
+        return ()

@@ -1,0 +1,154 @@
+"""Candidate -> messages. The only importer of dspy. Knows no model and no score.
+
+A candidate becomes a template once: messages whose contents hold `{{field}}` marks for the inputs of the row. What is
+scored and what is released are both `fill_messages(template, inputs)`, so they cannot differ.
+
+Layouts: `turns` (the bare value as the user's turn), `labelled-turns` ("Message: ...\\nTeam:"), `inline` (demos as text
+in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters of DSPy 3 on its own Signature).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
+from agent.prompt.template import escape, fill_messages, join, marks, split
+from agent.types import Candidate, Demo, Field, Message, Signature
+
+Parts = list[str | tuple[str]]
+
+NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
+"""Texts that cannot stand in a candidate of a DSPy layout: our own sentinel, and what DSPy reads as an attachment."""
+
+
+def render(candidate: Candidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
+    """The messages that are sent for one row."""
+    return fill_messages(template(candidate, signature), inputs)
+
+
+def template(candidate: Candidate, signature: Signature) -> tuple[Message, ...]:
+    """The candidate's messages with `{{field}}` where the row's inputs go."""
+    if candidate.format.startswith("dspy-"):
+        return _dspy_template(candidate, signature)
+    names = [field.name for field in signature.inputs]
+    reasoning = TECHNIQUES[candidate.technique].reasoning
+    suffix = f"\n\n{reasoning_suffix(signature)}" if reasoning else ""
+    opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
+
+    if marks(candidate.instruction, names):  # the user's own layout: the instruction is the row's turn
+        turn: Parts = [*split(candidate.instruction, names), suffix]
+        system = candidate.role.strip()
+    else:
+        turn = _layout(candidate.format, signature, reasoning)
+        system = f"{opening}{candidate.instruction.strip()}{suffix}"
+
+    messages = [Message("system", escape(system, names))] if system else []
+    if candidate.format == "inline" and candidate.demos:
+        worked = "\n\n".join(_worked(demo, signature, reasoning) for demo in candidate.demos)
+        return (*messages, Message("user", join([f"Examples:\n\n{worked}\n\n", *turn], names)))
+    for demo in candidate.demos:
+        filled = "".join(part if isinstance(part, str) else demo.inputs[part[0]] for part in turn)
+        messages.append(Message("user", escape(filled, names)))
+        messages.append(Message("assistant", escape(_answer(demo, signature, reasoning), names)))
+    return (*messages, Message("user", join(turn, names)))
+
+
+def label_text(value: Any) -> str:
+    """How a right answer is written in a demo: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _title(field: Field) -> str:
+    return field.name.replace("_", " ").capitalize()
+
+
+def _layout(name: str, signature: Signature, reasoning: bool) -> Parts:
+    if name == "turns" and len(signature.inputs) == 1:
+        return [(signature.inputs[0].name,)]
+    parts: Parts = []
+    for field in signature.inputs:
+        parts += [f"{_title(field)}: ", (field.name,), "\n"]
+    if name != "turns" and not reasoning and len(signature.outputs) == 1:
+        parts.append(f"{_title(signature.outputs[0])}:")
+    else:
+        parts[-1] = ""
+    return parts
+
+
+def _answer(demo: Demo, signature: Signature, reasoning: bool) -> str:
+    if len(signature.outputs) == 1:
+        answer = demo.outputs[signature.outputs[0].name]
+        return f"{demo.rationale.strip()}\nAnswer: {answer}".lstrip() if reasoning else answer
+    lines = "\n".join(f"{field.name}: {demo.outputs[field.name]}" for field in signature.outputs)
+    return f"{demo.rationale.strip()}\n{lines}".lstrip() if reasoning else lines
+
+
+def _worked(demo: Demo, signature: Signature, reasoning: bool) -> str:
+    lines = [f"{_title(field)}: {demo.inputs[field.name]}" for field in signature.inputs]
+    answer = _answer(demo, signature, reasoning)
+    if len(signature.outputs) == 1 and not reasoning:
+        answer = f"{_title(signature.outputs[0])}: {answer}"
+    return "\n".join([*lines, answer])
+
+
+# -- DSPy's adapters --------------------------------------------------------------------------------------------------
+
+
+def _sentinel(name: str) -> str:
+    """Stands for a row's value while an adapter renders: private-use characters that no row holds."""
+    return f"\ue0f7{name}\ue0f8"
+
+
+def _dspy_template(candidate: Candidate, signature: Signature) -> tuple[Message, ...]:
+    names = [field.name for field in signature.inputs]
+    rendered = dspy_messages(candidate, signature, {name: _sentinel(name) for name in names})
+    messages = []
+    for message in rendered:
+        parts: Parts = [message.content]
+        for name in names:
+            parts = [piece for part in parts for piece in _cut(part, _sentinel(name), name)]
+        messages.append(Message(message.role, join(parts, names)))
+    return tuple(messages)
+
+
+def _cut(part: str | tuple[str], sentinel: str, name: str) -> Parts:
+    if isinstance(part, tuple):
+        return [part]
+    pieces: Parts = []
+    for number, text in enumerate(part.split(sentinel)):
+        pieces += [(name,), text] if number else [text]
+    return pieces
+
+
+def dspy_messages(candidate: Candidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
+    """What DSPy itself sends for this candidate and row: its Signature, its adapter, its demos."""
+    import dspy
+    from dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
+
+    adapter = {"dspy-chat": ChatAdapter, "dspy-json": JSONAdapter, "dspy-xml": XMLAdapter}[candidate.format]()
+    reasoning = TECHNIQUES[candidate.technique].reasoning
+    fields: dict[str, Any] = {
+        field.name: (str, dspy.InputField(desc=field.description or field.name)) for field in signature.inputs
+    }
+    if reasoning:
+        fields["reasoning"] = (str, dspy.OutputField(desc="your reasoning, step by step"))
+    for field in signature.outputs:
+        fields[field.name] = (str, dspy.OutputField(desc=_described(field)))
+    opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
+    program = dspy.make_signature(fields, f"{opening}{candidate.instruction.strip()}")
+    demos = [
+        {**demo.inputs, **({"reasoning": demo.rationale} if reasoning else {}), **demo.outputs}
+        for demo in candidate.demos
+    ]
+    sent = adapter.format(program, demos, dict(inputs))
+    return tuple(Message(message["role"], message["content"]) for message in sent)
+
+
+def _described(field: Field) -> str:
+    if field.choices:
+        return f"one of: {'; '.join(field.choices)}"
+    return field.description or {"number": "a number", "json": "a JSON object", "text": field.name}.get(
+        field.type, field.name
+    )

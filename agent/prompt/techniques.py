@@ -1,0 +1,85 @@
+"""The words that a technique adds to an instruction, and built-in rewrites that cost no model call. Knows no model.
+
+Sources of the techniques: few-shot (Brown et al. 2020), chain-of-thought (Wei et al. 2022), zero-shot
+chain-of-thought (Kojima et al. 2022), role (Shanahan et al. 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.prompt.template import marks
+from agent.types import Field, Signature, Task, TechniqueName
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """What a technique is made of: worked examples or not, reasoning before the answer or not."""
+
+    demos: bool
+    reasoning: bool
+
+
+TECHNIQUES: dict[TechniqueName, Technique] = {
+    "zero-shot": Technique(demos=False, reasoning=False),
+    "few-shot": Technique(demos=True, reasoning=False),
+    "chain-of-thought": Technique(demos=False, reasoning=True),
+    "few-shot-cot": Technique(demos=True, reasoning=True),
+}
+
+DEFAULT_ROLES = ("You are a careful specialist who answers exactly in the form that is asked for.",)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """An instruction and how it came about."""
+
+    operator: str
+    instruction: str
+    reason: str
+
+
+def reasoning_suffix(signature: Signature) -> str:
+    """The sentence that asks for reasoning and fixes where the answer stands."""
+    if len(signature.outputs) == 1:
+        return f'Think step by step. Then write the {_words(signature.outputs[0])} on the last line, after "Answer:".'
+    names = ", ".join(f'"{field.name}:"' for field in signature.outputs)
+    return f"Think step by step. Then write each result on a line of its own: {names}."
+
+
+def _words(field: Field) -> str:
+    return field.name.replace("_", " ")
+
+
+def form_sentence(signature: Signature) -> str:
+    """One sentence on the form of the answer, by declared type."""
+    if len(signature.outputs) != 1:
+        return "Answer with one line per field: " + ", ".join(f"{field.name}: ..." for field in signature.outputs) + "."
+    field = signature.outputs[0]
+    forms = {
+        "choice": "with exactly one of the listed labels and nothing else",
+        "number": "with one number only, no unit and no explanation",
+        "json": "with one JSON object only, no text around it",
+        "text": f"with the {_words(field)} only",
+    }
+    return f"Answer {forms[field.type]}."
+
+
+def builtin_rewrites(task: Task) -> tuple[Rewrite, ...]:
+    """Variants of the user's instruction: with the form of the answer, with choices as a list, and a short one."""
+    signature, own = task.signature, task.instruction.strip()
+    choices = [field for field in signature.outputs if field.choices]
+    listed = "\n".join(f"- {choice}" for field in choices for choice in field.choices)
+    goal = task.description.strip() or f"Given {', '.join(map(_words, signature.inputs))}, give the answer."
+    rewrites = [Rewrite("form", f"{own}\n{form_sentence(signature)}", "says the form of the answer at the end")]
+    if not marks(own, [field.name for field in signature.inputs]):
+        short = f"{goal} {form_sentence(signature)}"
+        if choices:
+            short = f"{goal}\nLabels:\n{listed}\n{form_sentence(signature)}"
+        rewrites.append(
+            Rewrite("short", short, "the task in one sentence: fewer words leave more room for the examples")
+        )
+        rewrites.append(Rewrite("bare", goal, "lets the examples speak for the form"))
+    elif choices:
+        rewrites.append(Rewrite("list", f"{own}\nLabels:\n{listed}", "lists every label again at the end"))
+    return tuple(rewrites)

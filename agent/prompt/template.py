@@ -1,0 +1,88 @@
+r"""Literal, one-pass `{{field}}` substitution: the only way values enter a prompt. No template engine.
+
+Fixed text may itself hold `{{field}}`: `escape` writes it as `\{{field}}`, and each backslash that stands right before
+a mark is doubled, so that `fill(escape(text), values) == text` for every text. Values are never scanned again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from agent.types import Message
+
+
+@lru_cache(maxsize=64)
+def _mark(names: tuple[str, ...]) -> re.Pattern[str]:
+    inner = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.compile(r"(?<!\\)(\\*)\{\{(" + inner + r")\}\}") if names else re.compile(r"(?!)")
+
+
+def placeholder(name: str) -> str:
+    """The mark of one field."""
+    return "{{" + name + "}}"
+
+
+def escape(text: str, names: Iterable[str]) -> str:
+    """`text` as fixed text of a template: marks in it stay literal. Before a placeholder use `join`."""
+    return _mark(tuple(names)).sub(lambda m: m[1] * 2 + "\\{{" + m[2] + "}}", text)
+
+
+def join(parts: Iterable[str | tuple[str]], names: Iterable[str]) -> str:
+    """A template out of parts: a str is fixed text, a 1-tuple `(field,)` a placeholder."""
+    names = tuple(names)
+    pieces: list[str] = []
+    for part in _merged(parts):
+        if isinstance(part, tuple):
+            before = pieces[-1] if pieces else ""
+            slashes = len(before) - len(before.rstrip("\\"))
+            pieces.append("\\" * slashes + placeholder(part[0]))
+        else:
+            pieces.append(escape(part, names))
+    return "".join(pieces)
+
+
+def _merged(parts: Iterable[str | tuple[str]]) -> list[str | tuple[str]]:
+    """Neighbouring fixed texts as one, so that a mark which spans two of them is seen."""
+    merged: list[str | tuple[str]] = []
+    for part in parts:
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return merged
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """Puts `values` into a template in one pass. Every name of `values` is a field; others stay as they are."""
+
+    def put(match: re.Match[str]) -> str:
+        slashes, name = match[1], match[2]
+        kept = "\\" * (len(slashes) // 2)
+        return kept + (placeholder(name) if len(slashes) % 2 else values[name])
+
+    return _mark(tuple(values)).sub(put, template)
+
+
+def fill_messages(template: Iterable[Message], values: Mapping[str, str]) -> tuple[Message, ...]:
+    """`fill` over the contents of messages."""
+    return tuple(Message(message.role, fill(message.content, values)) for message in template)
+
+
+def marks(text: str, names: Iterable[str]) -> set[str]:
+    """The fields whose unescaped placeholders stand in `text`."""
+    return {match[2] for match in _mark(tuple(names)).finditer(text) if len(match[1]) % 2 == 0}
+
+
+def split(text: str, names: Iterable[str]) -> list[str | tuple[str]]:
+    """A user's text with `{{field}}` marks as the parts that `join` takes."""
+    parts: list[str | tuple[str]] = []
+    end = 0
+    for match in _mark(tuple(names)).finditer(text):
+        slashes = match[1]
+        parts.append(text[end : match.start()] + "\\" * (len(slashes) // 2))
+        parts.append(placeholder(match[2]) if len(slashes) % 2 else (match[2],))
+        end = match.end()
+    parts.append(text[end:])
+    return [part for part in parts if part != ""]

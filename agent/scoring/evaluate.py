@@ -1,0 +1,126 @@
+"""A candidate on rows: render, call, parse, score. Knows no provider and no search.
+
+Three kinds of failure stay apart: a reply that does not parse scores 0 with its error; a metric that cannot score
+gives None; a provider that fails raises, so that no number is made up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agent.gateway.gateway import Gateway
+from agent.prompt.parse import parse_reply
+from agent.prompt.render import label_text, template
+from agent.prompt.techniques import TECHNIQUES
+from agent.prompt.template import fill_messages
+from agent.scoring.metrics import combine
+from agent.types import LM, Candidate, Example, Message, Metric, Outcome, Request, SplitName, Task, content_id
+
+REASONING_TOKENS = 180
+DSPY_TOKENS = 16  # markers around each field of a reply
+SLACK = 4
+
+Record = Callable[[SplitName, list[Outcome]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCap:
+    """How long a reply may get: from the longest right answer in the model's own tokens."""
+
+    answer: int
+
+    @staticmethod
+    def of(task: Task, lm: LM) -> ReplyCap:
+        if task.max_tokens is not None:
+            return ReplyCap(task.max_tokens)
+        outputs = task.signature.outputs
+        longest = 0
+        for field in outputs:
+            texts = set(field.choices) or {label_text(example.labels[field.name]) for example in task.train}
+            widest = sorted(texts, key=len)[-5:]  # the longest in characters hold the longest in tokens
+            tokens = max(lm.count_tokens(text) for text in widest)
+            longest += tokens if field.choices else int(tokens * 1.5)
+        return ReplyCap(longest + SLACK * len(outputs) + (0 if len(outputs) == 1 else 4 * len(outputs)))
+
+    def tokens(self, candidate: Candidate, n_outputs: int) -> int:
+        extra = REASONING_TOKENS if TECHNIQUES[candidate.technique].reasoning else 0
+        if candidate.format.startswith("dspy-"):
+            extra += DSPY_TOKENS * (n_outputs + 1)
+        return self.answer + extra
+
+
+class Evaluator:
+    """Outcomes of candidates on rows, each bought once and kept; `record` writes them down as they come."""
+
+    def __init__(
+        self, task: Task, gateway: Gateway, lm: LM, metrics: Sequence[Metric], record: Record, timeout: float = 120.0
+    ) -> None:
+        self._task = task
+        self._gateway = gateway
+        self._lm = lm
+        self._metrics = metrics
+        self._record = record
+        self._timeout = timeout
+        self._known: dict[tuple[str, str, int], Outcome] = {}
+        self._templates: dict[str, tuple[Message, ...]] = {}
+        self.cap = ReplyCap.of(task, lm)
+
+    def template(self, candidate: Candidate) -> tuple[Message, ...]:
+        """The candidate's messages with placeholders, made once."""
+        if candidate.id not in self._templates:
+            self._templates[candidate.id] = template(candidate, self._task.signature)
+        return self._templates[candidate.id]
+
+    def request(self, candidate: Candidate, example: Example, repeat: int = 0) -> Request:
+        """Exactly what is sent for this candidate on this row."""
+        return Request(
+            messages=fill_messages(self.template(candidate), example.inputs),
+            max_tokens=self.max_tokens(candidate),
+            repeat=repeat,
+            timeout=self._timeout,
+        )
+
+    def max_tokens(self, candidate: Candidate) -> int:
+        return self.cap.tokens(candidate, len(self._task.signature.outputs))
+
+    async def outcomes(
+        self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
+    ) -> list[Outcome]:
+        """One outcome per example, in order. Raises what the gateway raises; rows that were scored before it stay."""
+        tasks = [asyncio.ensure_future(self._one(candidate, example, split, repeat)) for example in examples]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    async def _one(self, candidate: Candidate, example: Example, split: SplitName, repeat: int) -> Outcome:
+        known = self._known.get((candidate.id, example.id, repeat))
+        if known is not None:
+            return known
+        request = self.request(candidate, example, repeat)
+        completion = await self._gateway.complete("target", self._lm, request, candidate.id)
+        reasoning = TECHNIQUES[candidate.technique].reasoning
+        prediction = parse_reply(completion.text, self._task.signature.outputs, reasoning=reasoning)
+        scores = tuple([await metric.score(example, prediction) for metric in self._metrics])
+        outcome = Outcome(
+            candidate_id=candidate.id,
+            example_id=example.id,
+            prediction=prediction,
+            scores=scores,
+            value=combine(scores, self._task.metrics),
+            call_key=content_id("k", {"model": self._lm.name, **request.identity()}),
+        )
+        self._known[candidate.id, example.id, repeat] = outcome
+        if repeat == 0:
+            self._record(split, [outcome])
+        return outcome
+
+
+def values(outcomes: Sequence[Outcome]) -> list[float]:
+    """The scored values; unscored rows are left out."""
+    return [outcome.value for outcome in outcomes if outcome.value is not None]

@@ -1,0 +1,164 @@
+"""Demo sets: which rows of train stand in the prompt, and in which order. Knows no model, no SQL.
+
+Each builder names its operator. Balanced and diverse sets need no scores; `rebalanced`, `recombined`, `swapped` and
+`reordered` start from a set that did well. Rows near the failures come by word overlap.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.prompt.render import label_text
+from agent.types import Demo, Example, Outcome, Task
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSet:
+    """Demos in order, how they came about, and from which candidate."""
+
+    demos: tuple[Demo, ...]
+    operator: str
+    parent_id: str | None = None
+    reason: str = ""
+
+
+class DemoMaker:
+    """Builds demo sets out of a task's train rows. `rng` decides everything: same seed, same sets."""
+
+    def __init__(self, task: Task, rng: random.Random) -> None:
+        self._task = task
+        self._rng = rng
+        self._rows = {example.id: example for example in task.train}
+        self._words = {example.id: words(example) for example in task.train}
+        self._groups = self._grouped(task.train)
+
+    def _grouped(self, rows: Sequence[Example]) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            groups[self.label(row)].append(row.id)
+        return dict(groups)
+
+    def label(self, row: Example) -> str:
+        """The class of a row: its choice, or "" where the task has no single choice."""
+        outputs = self._task.signature.outputs
+        return str(row.labels[outputs[0].name]) if len(outputs) == 1 and outputs[0].choices else ""
+
+    def demo(self, example_id: str) -> Demo:
+        row = self._rows[example_id]
+        return Demo(
+            example_id=row.id,
+            inputs=row.inputs,
+            outputs={name: label_text(value) for name, value in row.labels.items()},
+        )
+
+    def _set(self, ids: Sequence[str], operator: str, parent_id: str | None = None, reason: str = "") -> DemoSet:
+        return DemoSet(tuple(self.demo(i) for i in ids), operator, parent_id, reason)
+
+    # -- without scores -----------------------------------------------------------------------------------------------
+
+    def balanced(self, k: int) -> DemoSet:
+        """About k / classes rows of each class, shuffled; a plain random set where there are no classes."""
+        return self._set(self._balanced(k, self._groups), "balanced", reason=f"{k} rows, every label alike")
+
+    def short(self, k: int) -> DemoSet:
+        """Balanced, out of the shorter half of each class: clear rows leave room for more of them."""
+        half = {
+            label: sorted(ids, key=lambda i: len(self._words[i]))[: max(2, (len(ids) + 1) // 2)]
+            for label, ids in self._groups.items()
+        }
+        return self._set(self._balanced(k, half), "short", reason=f"{k} short rows, every label alike")
+
+    def diverse(self, k: int) -> DemoSet:
+        """Balanced, each next row the one (out of a few drawn) that shares least words with those chosen."""
+        chosen: list[str] = []
+        for label in self._turns(k):
+            rest = [i for i in self._groups[label] if i not in chosen]
+            if not rest:
+                continue
+            drawn = self._rng.sample(rest, min(5, len(rest)))
+            chosen.append(min(drawn, key=lambda i: max((self._overlap(i, j) for j in chosen), default=0.0)))
+        self._rng.shuffle(chosen)
+        return self._set(chosen, "diverse", reason=f"{len(chosen)} rows that differ most from each other")
+
+    def _balanced(self, k: int, groups: Mapping[str, Sequence[str]]) -> list[str]:
+        left = {label: self._rng.sample(list(ids), len(ids)) for label, ids in groups.items()}
+        chosen = [left[label].pop() for label in self._turns(k) if left[label]]
+        self._rng.shuffle(chosen)
+        return chosen
+
+    def _turns(self, k: int) -> list[str]:
+        """k labels in turn, in a random order."""
+        labels = self._rng.sample(sorted(self._groups), len(self._groups))
+        return [labels[i % len(labels)] for i in range(min(k, len(self._rows)))]
+
+    # -- from a set that did well -------------------------------------------------------------------------------------
+
+    def rebalanced(
+        self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], limit: int
+    ) -> DemoSet:
+        """Answers that come too often lose a demo, answers that come too seldom win some, near the failures, late."""
+        predicted = Counter(str(next(iter(o.prediction.fields.values()), "")) for o in outcomes)
+        wanted = Counter(self.label(dev[o.example_id]) for o in outcomes)
+        surplus = {label: predicted[label] - wanted[label] for label in self._groups}
+        ids = [demo.example_id for demo in parent.demos]
+        most = max(surplus, key=lambda label: (surplus[label], label))
+        loud = [i for i in ids if self.label(self._rows[i]) == most]
+        if len(loud) > 1:
+            ids.remove(self._rng.choice(loud))
+        starved = sorted(self._groups, key=lambda label: (surplus[label], label))[: max(2, len(self._groups) // 3)]
+        failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
+        added = []
+        for label in self._rng.sample(starved, min(2, len(starved))):
+            if len(ids) < limit and (found := self._near(failures, label, ids)):
+                ids.insert(self._rng.randint(len(ids) // 2, len(ids)), found)
+                added.append(label)
+        while len(ids) > limit:
+            ids.remove(self._rng.choice(ids))
+        reason = f"less {most or 'of one kind'}, more {' and '.join(a or 'like the failures' for a in added) or 'room'}"
+        return self._set(ids, "rebalanced", reason=reason)
+
+    def _near(self, failures: Sequence[Example], label: str, taken: Sequence[str]) -> str | None:
+        """A train row of this label close to a failed row, out of a few drawn; None when all are taken."""
+        rest = [i for i in self._groups[label] if i not in taken]
+        if not rest:
+            return None
+        drawn = self._rng.sample(rest, min(6, len(rest)))
+        targets = [words(row) for row in failures if self.label(row) == label]
+        return max(drawn, key=lambda i: (max((jaccard(self._words[i], t) for t in targets), default=0.0), i))
+
+    def recombined(self, one: DemoSet, two: DemoSet, k: int) -> DemoSet:
+        """Half of the rows of each of two good sets, in their order."""
+        pool = {demo.example_id: demo for demo in (*one.demos, *two.demos)}
+        keep = set(self._rng.sample(sorted(pool), min(k, len(pool))))
+        demos = tuple(demo for demo in pool.values() if demo.example_id in keep)
+        return DemoSet(demos, "recombined", reason="rows of two good sets")
+
+    def swapped(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> DemoSet:
+        """A quarter of the rows replaced by rows of the same class near the failures."""
+        ids = [demo.example_id for demo in parent.demos]
+        failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
+        for position in self._rng.sample(range(len(ids)), max(1, len(ids) // 4)):
+            label = self.label(self._rows[ids[position]])
+            ids[position] = self._near(failures, label, ids) or ids[position]
+        return self._set(ids, "swapped", reason="a quarter of the rows replaced by rows near the failures")
+
+    def reordered(self, parent: DemoSet) -> DemoSet:
+        demos = list(parent.demos)
+        self._rng.shuffle(demos)
+        return DemoSet(tuple(demos), "reordered", reason="the same rows in another order")
+
+    def _overlap(self, one: str, two: str) -> float:
+        return jaccard(self._words[one], self._words[two])
+
+
+def words(example: Example) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", " ".join(example.inputs.values()).casefold()))
+
+
+def jaccard(one: frozenset[str], two: frozenset[str]) -> float:
+    """Shared words over all words, in [0, 1]."""
+    return len(one & two) / len(one | two) if one or two else 0.0

@@ -1,0 +1,210 @@
+"""What the keys of task.toml mean together: the signature, its fields, its metrics, the limits.
+
+Knows the rules between keys; knows no file format, no rows, and pydantic only by the model it is handed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.task.words import listed, near, quoted
+from agent.types import FieldType, MetricSpec
+
+if TYPE_CHECKING:
+    from agent.task.parse import Parsed
+    from agent.task.schema import FieldTable, MetricTable, TaskFile
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong at a key of task.toml. `holding`: a word to look for below that key, for a closer line."""
+
+    path: tuple[str | int, ...]
+    what: str
+    holding: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRule:
+    """What a metric can score and which options it takes; `needs`: at least one of these options must be given."""
+
+    types: tuple[FieldType, ...]
+    options: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+_ANY: tuple[FieldType, ...] = ("text", "choice", "number", "json")
+METRICS: dict[str, MetricRule] = {
+    "exact_match": MetricRule(("text", "choice", "number"), ("ignore_case",)),
+    "choice": MetricRule(("choice",)),
+    "numeric": MetricRule(("number",), ("tolerance",)),
+    "contains": MetricRule(("text", "choice"), ("ignore_case",)),
+    "regex": MetricRule(("text", "choice"), ("pattern",), ("pattern",)),
+    "token_f1": MetricRule(("text",)),
+    "json_schema": MetricRule(("json",)),
+    "json_fields": MetricRule(("json",)),
+    "rouge1": MetricRule(("text",)),
+    "rouge2": MetricRule(("text",)),
+    "rougeL": MetricRule(("text",)),
+    "length": MetricRule(("text",), ("max_words", "min_words"), ("max_words", "min_words")),
+    "python": MetricRule(_ANY),
+}
+_DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
+    "choice": (("choice", 1.0),),
+    "number": (("numeric", 1.0),),
+    "json": (("json_schema", 0.3), ("json_fields", 0.7)),
+    "text": (("exact_match", 1.0),),
+}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+
+
+def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`"a, b -> c"` as (("a", "b"), ("c",)). Raises ValueError for anything else, a name twice, or the name `id`."""
+    sides = text.split("->")
+    if len(sides) != 2:
+        raise ValueError(f'signature = {quoted(text)} needs one arrow; write "input, input -> output"')
+    inputs, outputs = (tuple(name.strip() for name in side.split(",")) for side in sides)
+    names = inputs + outputs
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"signature: {quoted(name)} is no field name; write a letter, then letters, digits and _ (64 at most)"
+            )
+        if name == "id":
+            raise ValueError("signature: 'id' is the row's own name and cannot be a field; rename the field")
+        if names.count(name) > 1:
+            raise ValueError(f"signature: the field {quoted(name)} stands twice; write each field once")
+    return inputs, outputs
+
+
+def check_fields(parsed: Parsed, names: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults of [fields.*] against the names of the signature (none: the signature itself is wrong)."""
+    for name, table in parsed.file.fields.items():
+        if names and name not in names:
+            yield Fault(("fields", name), f"the field {quoted(name)} is not in the signature{near(name, names)}")
+        if parsed.doubts("fields", name):
+            continue
+        yield from _check_choices(name, table)
+        if table.schema_ is not None and table.type != "json":
+            what = (
+                f'the field {quoted(name)} has type {table.type} and a schema; set type = "json" or remove the schema'
+            )
+            yield Fault(("fields", name, "schema"), what)
+
+
+def _check_choices(name: str, table: FieldTable) -> Iterator[Fault]:
+    path = ("fields", name, "choices")
+    if table.type != "choice":
+        if table.choices:
+            what = f'the field {quoted(name)} has type {table.type} and choices; set type = "choice" or remove them'
+            yield Fault(path, what)
+        return
+    if len(table.choices) < 2:
+        how = "no choices" if not table.choices else f"only the choice {quoted(table.choices[0])}"
+        yield Fault(path, f"the field {quoted(name)} has type choice and {how}; list two or more")
+    seen: dict[str, str] = {}
+    for choice in table.choices:
+        if choice != choice.strip():
+            yield Fault(path, f"the choice {quoted(choice)} has spaces around it; remove them")
+        folded = " ".join(choice.casefold().split())
+        if folded in seen:
+            same = (
+                "stands twice"
+                if seen[folded] == choice
+                else f"differs from {quoted(seen[folded])} in case or spaces only"
+            )
+            yield Fault(path, f"the choice {quoted(choice)} {same}; keep one")
+        seen.setdefault(folded, choice)
+
+
+def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults of the `{{field}}` placeholders: each must name an input."""
+    for found in PLACEHOLDER.finditer(file.instruction):
+        if found[1] in outputs:
+            what = f"the instruction holds {quoted(found[0])}, which is an output; only inputs can be filled in: "
+            what += listed(inputs)
+        elif found[1] not in inputs:
+            what = f"the instruction holds {quoted(found[0])}, which is not a field{near(found[1], inputs)}"
+        else:
+            continue
+        yield Fault(("instruction",), what, holding=found[0])
+
+
+def check_metrics(parsed: Parsed, types: dict[str, FieldType | None]) -> Iterator[Fault]:
+    """Faults of [[metrics]] against the outputs. `types`: each output's type, None where it is not sure."""
+    for index, metric in enumerate(parsed.file.metrics):
+        path = ("metrics", index)
+        if (*path, "name") in parsed.broken or path in parsed.broken:
+            continue  # a stand-in
+        rule = METRICS[metric.name]
+        if metric.field is None and len(types) > 1:
+            yield Fault(path, f"the metric {metric.name} has no field; write field = one of {listed(types)}")
+        elif metric.field is not None and metric.field not in types:
+            what = f"the metric {metric.name} is on {quoted(metric.field)}, not an output{near(metric.field, types)}"
+            yield Fault((*path, "field"), what)
+        else:
+            name = metric.field or next(iter(types))
+            kind = types[name]
+            if kind is not None and kind not in rule.types:
+                fits = listed(m for m, r in METRICS.items() if kind in r.types)
+                what = (
+                    f"the metric {metric.name} does not fit the field {quoted(name)} of type {kind}; use one of {fits}"
+                )
+                yield Fault((*path, "name"), what)
+        yield from _check_options(path, metric, rule, parsed)
+
+
+def _check_options(
+    path: tuple[str | int, ...], metric: MetricTable, rule: MetricRule, parsed: Parsed
+) -> Iterator[Fault]:
+    given = options_of(metric)
+    for option in given:
+        if option not in rule.options:
+            options = listed(rule.options) or "none"
+            what = f"the metric {metric.name} has no option {quoted(option)}; its options: {options}"
+            yield Fault((*path, option), what)
+    if rule.needs and not any(n in given or (*path, n) in parsed.broken for n in rule.needs):
+        yield Fault(path, f"the metric {metric.name} needs {' or '.join(rule.needs)}; write it below the name")
+    if metric.name == "regex" and metric.pattern:
+        try:
+            re.compile(metric.pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            yield Fault((*path, "pattern"), f"pattern = {quoted(metric.pattern)} is not a regular expression: {error}")
+    elif metric.name == "regex" and "pattern" in given:
+        yield Fault((*path, "pattern"), "pattern is empty and matches everything; write a regular expression")
+    if metric.min_words > metric.max_words:
+        what = f"min_words = {metric.min_words} is above max_words = {metric.max_words}; swap them"
+        yield Fault((*path, "min_words"), what)
+
+
+def check_limits(file: TaskFile) -> Iterator[Fault]:
+    """Faults between [search] and [constraints]."""
+    fewest, cap = min(file.search.demo_counts), file.constraints.max_demos
+    if cap is not None and cap < fewest and any("few-shot" in technique for technique in file.search.techniques):
+        what = f"max_demos = {cap} is below the smallest of demo_counts ({fewest}); raise it or add a smaller count"
+        yield Fault(("constraints", "max_demos"), what)
+    for key in ("techniques", "formats", "demo_counts", "roles"):
+        words: list[Any] = getattr(file.search, key)
+        twice = next((word for word in words if words.count(word) > 1), None)
+        if twice is not None:
+            yield Fault(("search", key), f"{key} holds {quoted(twice)} twice; keep one")
+
+
+def options_of(metric: MetricTable) -> dict[str, Any]:
+    """The options written in the file for this metric."""
+    given = metric.model_fields_set - {"name", "field", "weight"}
+    return {key: getattr(metric, key) for key in sorted(given)}
+
+
+def metric_specs(file: TaskFile, types: dict[str, FieldType]) -> tuple[MetricSpec, ...]:
+    """The metrics of a checked file with weights that sum to 1; without [[metrics]] by the type of each output."""
+    only = next(iter(types))
+    specs = [MetricSpec(m.name, m.field or only, m.weight, options_of(m)) for m in file.metrics]
+    if not specs:
+        specs = [MetricSpec(name, output, weight) for output, kind in types.items() for name, weight in _DEFAULTS[kind]]
+    total = sum(spec.weight for spec in specs)
+    return tuple(MetricSpec(spec.name, spec.field, spec.weight / total, spec.options) for spec in specs)

@@ -1,0 +1,177 @@
+"""What each column of an unknown table is for, and what kind of answer its target column holds.
+
+Knows columns and values, nothing of files, splits or task folders. Every decision carries its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from agent.errors import InputError
+from agent.task.data import parse_json
+from agent.task.rows import fold, parse_number
+from agent.task.words import listed, near, quoted
+from agent.types import FieldType
+
+Use = Literal["input", "target", "id", "ignored"]
+Table = Sequence[Mapping[str, Any]]
+
+MAX_CHOICES = 50
+MAX_CHOICE_LENGTH = 60
+_ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|unnamed_\d+)|")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its `name` in the file, the `field` it becomes ("" when ignored), its use and why."""
+
+    name: str
+    field: str
+    use: Use
+    reason: str
+
+
+def text_of(value: Any) -> str:
+    """A cell as the text a prompt would show: texts as they are, everything else as JSON; a missing value is ""."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def field_name(name: str, position: int, taken: Iterable[str]) -> str:
+    """`name` as a field name (`Customer Message` -> `customer_message`), unlike every one in `taken`; never `id`."""
+    made = name
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name):
+        plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode("ascii")
+        made = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")[:60]
+        made = made if made[:1].isalpha() else f"column_{made or position}"
+    made = "row_id" if made == "id" else made
+    used = set(taken)
+    return next(each for n in range(1, len(used) + 2) if (each := made if n == 1 else f"{made[:58]}_{n}") not in used)
+
+
+def find_target(names: Sequence[str], target: str) -> str:
+    """The column called `target`, by its name in the file or as a field name. Raises InputError with the near miss."""
+    if target in names:
+        return target
+    for position, name in enumerate(names, start=1):
+        if field_name(name, position, ()) == target:
+            return name
+    raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
+
+
+def decide_columns(table: Table, target: str, asked: frozenset[str] = frozenset()) -> tuple[Column, ...]:
+    """The use of every column. `asked`: columns named in the prompt's `{{ }}`, then the only inputs."""
+    names = list(dict.fromkeys(name for row in table for name in row))
+    columns: list[Column] = []
+    taken = ["id", field_name(target, names.index(target) + 1, ())]
+    labels = [fold(text_of(row.get(target))) for row in table]
+    for position, name in enumerate(names, start=1):
+        texts = [text_of(row.get(name)) for row in table]
+        use, reason = _use(name, texts, labels)
+        made = field_name(name, position, taken)
+        if name == target:
+            use, reason, made = "target", "named by --target", taken[1]
+        elif {name, made} & asked:
+            use, reason = "input", "named in the prompt"
+        elif asked and use == "input":
+            use, reason = "ignored", "not named in the prompt"
+        if use == "input":
+            taken.append(made)
+        if use in ("input", "target") and made != name:
+            reason = f"{reason}; called {made} from here on"
+        columns.append(Column(name, {"id": "id", "ignored": ""}.get(use, made), use, reason))
+    if not any(column.use == "input" for column in columns):
+        why = listed(f"{quoted(c.name)} ({c.reason})" for c in columns if c.use != "target")
+        raise InputError(
+            f"no column is left as an input; ignored: {why or 'none'}; add a column with the text to answer"
+        )
+    return tuple(columns)
+
+
+def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
+    filled = [text for text in texts if text.strip()]
+    distinct = set(filled)
+    plain = field_name(name, 0, ())
+    unique = len(distinct) == len(texts) and all(len(text) <= 64 and text.isprintable() for text in texts)
+    if not filled:
+        return "ignored", "empty"
+    if name == "id" and unique and len({text.strip() for text in texts}) == len(texts):
+        return "id", "called id, and different in every row"
+    if len(distinct) == 1 and len(filled) == len(texts):
+        return "ignored", f"constant: {quoted(filled[0], 40)} in every row"
+    if len(filled) < len(texts) / 2:
+        return "ignored", f"empty in {len(texts) - len(filled)} of {len(texts)} rows"
+    named = _ID_NAME.fullmatch("" if not name.strip() else "id" if plain == "row_id" else plain.lower()) is not None
+    if unique and not any(" " in text for text in texts) and (named or _counts_up(texts)):
+        return "ignored", "id-like: another short value in every row"
+    pairs = set(zip(map(fold, texts), labels, strict=True))
+    if (
+        1 < len(set(labels)) <= MAX_CHOICES
+        and len(pairs) == len(set(labels)) == len({a for a, _ in pairs}) < len(texts) / 2
+    ):
+        return "ignored", "tells the target one to one: it would give the answer away"
+    return "input", "holds text"
+
+
+def _counts_up(texts: list[str]) -> bool:
+    try:
+        numbers = [int(text) for text in texts]
+    except ValueError:
+        return False
+    return all(after - before == 1 for before, after in pairwise(numbers))
+
+
+def target_type(values: Sequence[Any]) -> FieldType:
+    """The kind of a target column with these (non-empty) values.
+
+    json when all parse as objects; choice when there are 2 to 50 short values of two rows or more on average; number
+    when all are finite numbers; else text.
+    """
+    texts = [text_of(value).strip() for value in values]
+    if all(_is(parse_object, value) for value in values):
+        return "json"
+    distinct = {fold(text) for text in texts}
+    short = all(len(text) <= MAX_CHOICE_LENGTH and text.isprintable() for text in texts)
+    if short and 2 <= len(distinct) <= MAX_CHOICES and len(texts) >= 2 * len(distinct):
+        return "choice"
+    return "number" if all(_is(parse_number, text) for text in texts) else "text"
+
+
+def _is(parse: Any, value: Any) -> bool:
+    try:
+        parse(value)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_object(value: Any) -> dict[str, Any]:
+    """A JSON object, given as one or as its text. Raises ValueError."""
+    made = parse_json(value) if isinstance(value, str) else value
+    if not isinstance(made, dict):
+        raise ValueError(f"{quoted(value)} is not a JSON object")
+    return made
+
+
+def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
+    """A function from a cell to its label; choices that differ in case or spaces only become the most frequent one."""
+    if kind == "json":
+        return parse_object
+    if kind == "number":
+        return lambda value: parse_number(text_of(value))
+    if kind == "text":
+        return text_of
+    spelled: dict[str, Counter[str]] = {}
+    for value in values:
+        text = text_of(value).strip()
+        spelled.setdefault(fold(text), Counter())[text] += 1
+    best = {folded: min(counts, key=lambda text: (-counts[text], text)) for folded, counts in spelled.items()}
+    return lambda value: best[fold(text_of(value))]

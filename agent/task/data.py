@@ -1,0 +1,213 @@
+"""Files of rows, read strictly: `.jsonl` and `.csv` in UTF-8, each row with the line where it starts.
+
+Knows file formats and their traps (encoding, NUL, NaN, depth, ragged rows), nothing of fields, labels or tasks.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from agent.errors import Problem, ProblemsError
+from agent.task.words import problem, quoted, shown
+
+MAX_BYTES = 200 * 1024 * 1024
+MAX_CELL = 1_000_000
+MAX_DEPTH = 50
+
+Rows = list[tuple[int, dict[str, Any]]]
+
+_UNSAFE = re.compile("[\x00\ud800-\udfff]")
+
+
+def read_bytes(path: Path, folder: Path | None = None) -> bytes:
+    """The bytes of a regular file of at most 200 MB; with `folder`, one that really lies inside it.
+
+    Raises `ProblemsError` (one problem, at line 1) when it is missing, unreadable, too large or outside.
+    """
+    where = shown(path)
+    try:
+        real = path.resolve(strict=True)
+        if folder is not None and not real.is_relative_to(folder.resolve()):
+            raise _refused(where, f"lies outside the task folder {shown(folder)}; copy it into the folder")
+        if not real.is_file():
+            raise _refused(where, "is not a regular file; give a file")
+        size = real.stat().st_size
+        if size > MAX_BYTES:
+            raise _refused(where, f"is {size / 1024 / 1024:.0f} MB; a file may have 200 MB at most, so take fewer rows")
+        return real.read_bytes()
+    except FileNotFoundError:
+        raise _refused(where, "no such file; write it or correct its name") from None
+    except (OSError, ValueError, RuntimeError) as error:  # no permission, a loop of links, a NUL in the name
+        raise _refused(where, f"cannot be read ({error}); check its name and permissions") from error
+
+
+def _refused(where: str, what: str) -> ProblemsError:
+    return ProblemsError((problem(where, 1, what),))
+
+
+def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
+    """The lines of a UTF-8 file (BOM and CRLF dropped); None for a line that is not UTF-8 or holds a NUL."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return [], [problem(where, 1, "is UTF-16; save the file as UTF-8")]
+    lines: list[str | None] = []
+    problems = []
+    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        line: str | None = None
+        try:
+            line = raw.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = raw[error.start]
+            problems.append(problem(where, number, f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"))
+        if line is not None and "\x00" in line:
+            problems.append(problem(where, number, "holds a NUL character; remove it"))
+            line = None
+        lines.append(line)
+    return lines, problems
+
+
+def parse_json(text: str) -> Any:
+    """Strict JSON: no NaN or Infinity, no number past a float, no key twice, no NUL or lone surrogate, 50 levels.
+
+    Raises ValueError (`json.JSONDecodeError` for bad syntax) with a reason that fits on a line.
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_object
+        )
+    except RecursionError:
+        raise ValueError(f"JSON nested deeper than {MAX_DEPTH} levels; flatten it") from None
+    for part, depth in walk(value):
+        if depth > MAX_DEPTH:
+            raise ValueError(f"JSON nested deeper than {MAX_DEPTH} levels; flatten it")
+        if isinstance(part, str) and (bad := _UNSAFE.search(part)):
+            raise ValueError(f"{quoted(bad[0])} in the text {quoted(part)} is a NUL or half a character; remove it")
+    return value
+
+
+def walk(value: Any) -> Iterator[tuple[Any, int]]:
+    """Every value and key inside JSON-like data with its depth (from 1), without recursion."""
+    stack = [(value, 1)]
+    while stack:
+        part, depth = stack.pop()
+        yield part, depth
+        if isinstance(part, dict):
+            stack += [(key, depth) for key in part]
+            stack += [(item, depth + 1) for item in part.values()]
+        elif isinstance(part, list):
+            stack += [(item, depth + 1) for item in part]
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON; write a finite number or null")
+
+
+def _float(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"the number {quoted(text)} is too large; write a finite number")
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) > 308:
+        raise ValueError(f"a number of {len(text)} digits is too large; write a shorter one or a text")
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {quoted(next(k for k in keys if keys.count(k) > 1))} stands twice; keep one")
+    return made
+
+
+def read_rows(path: Path) -> tuple[Rows, list[Problem]]:
+    """All rows of a .jsonl or .csv file as (line where the row starts, {column: value}), and all its problems.
+
+    CSV values are texts; JSONL values are whatever JSON they are. A row with a problem is left out. Raises nothing.
+    """
+    try:
+        return rows_of(read_bytes(path), path)
+    except ProblemsError as error:
+        return [], list(error.problems)
+
+
+def rows_of(data: bytes, path: Path) -> tuple[Rows, list[Problem]]:
+    """`read_rows` over bytes already read from `path`."""
+    where = shown(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", ".csv"):
+        return [], [problem(where, 1, f"unknown kind of file {quoted(suffix)}; give a .jsonl or a .csv file")]
+    lines, problems = decode(data, where)
+    if suffix == ".jsonl":
+        rows, more = _jsonl(lines, where)
+    elif problems:  # a CSV row may span lines, so with one line unreadable no row is sure
+        return [], problems
+    else:
+        rows, more = _csv([line or "" for line in lines], where)
+    return rows, problems + more
+
+
+def _jsonl(lines: list[str | None], where: str) -> tuple[Rows, list[Problem]]:
+    rows: Rows = []
+    problems = []
+    for number, line in enumerate(lines, start=1):
+        if not line or not line.strip(" \t\r"):
+            continue
+        try:
+            value = parse_json(line)
+        except json.JSONDecodeError as error:
+            what = f"not valid JSON: {error.msg} at column {error.colno}; write one JSON object per line"
+            problems.append(problem(where, number, what))
+        except ValueError as error:
+            problems.append(problem(where, number, str(error)))
+        else:
+            if isinstance(value, dict):
+                rows.append((number, value))
+            else:
+                what = f'the row {quoted(value)} is not an object; write {{"field": value, ...}}'
+                problems.append(problem(where, number, what))
+    return rows, problems
+
+
+def _csv(lines: list[str], where: str) -> tuple[Rows, list[Problem]]:
+    rows: Rows = []
+    problems = []
+    header: list[str] | None = None
+    before = csv.field_size_limit(MAX_CELL)
+    try:
+        reader = csv.reader((f"{line}\n" for line in lines), strict=True)
+        while True:
+            start = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                what = f'not valid CSV: {error}; put the cell in " and write an inner " twice'
+                problems.append(problem(where, start, what))
+                if header is None:
+                    break
+                continue
+            if not cells:
+                continue
+            if header is None:
+                header = cells
+                twice = sorted({name for name in header if header.count(name) > 1})
+                if twice:
+                    problems.append(problem(where, start, f"two columns are called {quoted(twice[0])}; rename one"))
+                    break
+            elif len(cells) != len(header):
+                what = f"the row has {len(cells)} cells, the header has {len(header)}; quote cells that hold a comma"
+                problems.append(problem(where, start, what))
+            else:
+                rows.append((start, dict(zip(header, cells, strict=True))))
+    finally:
+        csv.field_size_limit(before)
+    return rows, problems

@@ -1,0 +1,243 @@
+"""A task folder, loaded and checked whole: every problem of task.toml, its files and its rows in one error.
+
+Knows the layout of a task folder and the order of the checks; how rows are parsed or keys judged lies in its siblings.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from agent.errors import Problem, ProblemsError
+from agent.task import checks
+from agent.task.checks import Fault
+from agent.task.data import decode, parse_json, read_bytes, rows_of
+from agent.task.locate import Lines, find_nul, parse_toml
+from agent.task.rows import Placed, RowReader, find_clashes, json_checker
+from agent.task.words import near, problem, quoted, shown
+from agent.types import Budget, Constraints, Example, Field, SearchSpace, Signature, SplitName, Task
+
+if TYPE_CHECKING:
+    from agent.task.parse import Parsed
+    from agent.task.schema import FieldTable, TaskFile
+
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+
+def load_task(path: str | Path) -> Task:
+    """The task in the folder `path` (or of the task.toml at `path`), with the SHA-256 of each of its files in `hashes`.
+
+    Raises `ProblemsError` with every problem found, each at `file:line`; nothing else for any content of the folder.
+    """
+    folder = _folder(Path(path))
+    return _Loading(folder).task()
+
+
+def _folder(path: Path) -> Path:
+    folder = path.parent if path.name == "task.toml" else path
+    try:
+        if folder.is_dir():
+            return folder
+        beside = sorted(p.name for p in folder.parent.iterdir() if p.is_dir()) if folder.parent.is_dir() else []
+    except (OSError, ValueError):
+        beside = []
+    raise ProblemsError((problem(shown(folder), 1, f"no such task folder{near(folder.name, beside)}"),))
+
+
+class _Loading:
+    """One load: the folder, what was found wrong so far, and the hash of each file that was read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[Problem] = []
+        self.hashes: dict[str, str] = {}
+
+    def task(self) -> Task:
+        toml = self.folder / "task.toml"
+        text = self._toml_text(toml)
+        raw = parse_toml(text, shown(toml))
+        from agent.task.parse import parse
+
+        parsed = parse(raw)
+        faults = [*find_nul(raw), *parsed.faults]
+        signature, unsure = self._signature(parsed, faults)
+        faults += self._metrics(parsed, signature, unsure)
+        if not parsed.doubts("search") and not parsed.doubts("constraints"):
+            faults += checks.check_limits(parsed.file)
+        lines = Lines(text)
+        places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in faults)
+        self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
+        splits = self._splits(parsed.file, None if parsed.doubts("signature") else signature, unsure)
+        if (self.folder / "rubric.md").exists():
+            self._text("rubric.md", "rubric.md")
+        if self.problems or signature is None:
+            raise ProblemsError(tuple(self.problems))
+        return self._build(parsed.file, signature, splits)
+
+    def _read(self, name: str, key: str) -> bytes | None:
+        """A file of the folder, hashed under `key`; None (and a problem) when it cannot be read."""
+        try:
+            data = read_bytes(self.folder / name, self.folder)
+        except ProblemsError as error:
+            self.problems += error.problems
+            return None
+        if key:
+            self.hashes[key] = hashlib.sha256(data).hexdigest()
+        return data
+
+    def _text(self, name: str, key: str) -> str | None:
+        if (data := self._read(name, key)) is None:
+            return None
+        lines, problems = decode(data, shown(self.folder / name))
+        self.problems += problems
+        return None if problems else "\n".join(line or "" for line in lines)
+
+    def _toml_text(self, toml: Path) -> str:
+        if (text := self._text(toml.name, toml.name)) is None:
+            raise ProblemsError(tuple(self.problems))
+        return text
+
+    def _signature(self, parsed: Parsed, faults: list[Fault]) -> tuple[Signature | None, frozenset[str]]:
+        """The signature with its fields, and the names of the fields whose definition is wrong."""
+        if parsed.doubts("signature"):
+            faults += checks.check_fields(parsed, ())
+            return None, frozenset()
+        try:
+            inputs, outputs = checks.parse_signature(parsed.file.signature)
+        except ValueError as error:
+            faults += [Fault(("signature",), str(error)), *checks.check_fields(parsed, ())]
+            return None, frozenset()
+        found = list(checks.check_fields(parsed, inputs + outputs))
+        if not parsed.doubts("instruction"):
+            found += checks.check_instruction(parsed.file, inputs, outputs)
+        fields = {}
+        for name in inputs + outputs:
+            table = parsed.file.fields.get(name)
+            try:
+                fields[name] = self._field(name, table)
+            except ValueError as error:
+                fields[name] = Field(name, "json")
+                found.append(Fault(("fields", name, "schema"), f"schema: {error}"))
+        faults += found
+        unsure = {name for name in fields if parsed.doubts("fields", name)}
+        unsure |= {str(fault.path[1]) for fault in found if fault.path[0] == "fields"}
+        return Signature(tuple(fields[n] for n in inputs), tuple(fields[n] for n in outputs)), frozenset(unsure)
+
+    def _field(self, name: str, table: FieldTable | None) -> Field:
+        """One field; reads its schema. Raises ValueError when the schema cannot be used."""
+        if table is None:
+            return Field(name)
+        schema: Any = table.schema_
+        if schema is None or table.type != "json":
+            return Field(name, table.type, table.description, tuple(table.choices))
+        if isinstance(schema, str):
+            text = self._text(schema, "")
+            if text is None:
+                raise ValueError(f"the file {quoted(schema)} cannot be used; correct it or its name")
+            schema = parse_json(text)
+        if not isinstance(schema, dict | bool):
+            raise ValueError(f"{quoted(schema)} is not a JSON schema; write an object")
+        try:
+            as_json = json.dumps(schema, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"cannot be written as JSON ({error}); use texts and finite numbers") from error
+        json_checker(as_json)
+        return Field(name, table.type, table.description, (), as_json)
+
+    def _metrics(self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str]) -> Iterator[Fault]:
+        if signature is not None and ("metrics",) not in parsed.broken:
+            types = {f.name: None if f.name in unsure else f.type for f in signature.outputs}
+            yield from checks.check_metrics(parsed, types)
+        present = (self.folder / "metric.py").exists()
+        for index, metric in enumerate(parsed.file.metrics):
+            if metric.name == "python" and not present and ("metrics", index, "name") not in parsed.broken:
+                what = "the metric python needs metric.py in the task folder; write def metric(example, prediction)"
+                yield Fault(("metrics", index), what)
+        if present and (source := self._text("metric.py", "metric.py")) is not None:
+            self.problems += _check_metric(source, shown(self.folder / "metric.py"))
+
+    def _splits(self, file: TaskFile, signature: Signature | None, unsure: frozenset[str]) -> list[list[Placed]]:
+        reader = None if signature is None else RowReader(signature, unsure)
+        names = [self._split_name(file, split) for split in SPLITS]
+        splits: list[list[Placed]] = []
+        for split, name in zip(SPLITS, names, strict=True):
+            path = self.folder / (name or f"{split}.jsonl")
+            if name is None or (data := self._read(name, split)) is None:
+                continue
+            if names.count(name) > 1:
+                self.problems.append(problem(shown(path), 1, "is the file of two splits; give each split its own file"))
+                continue
+            rows, problems = rows_of(data, path)
+            if not rows and not problems:
+                problems = [problem(shown(path), 1, f"no rows; the {split} split needs at least one")]
+            if reader is not None:
+                placed, wrong = reader.examples(rows, shown(path), path.suffix.lower() == ".csv")
+                problems += wrong
+                splits.append(placed)
+            self.problems += sorted(problems, key=lambda each: int(each.where.rsplit(":", 1)[1]))
+        self.problems += find_clashes(splits)
+        return splits
+
+    def _split_name(self, file: TaskFile, split: SplitName) -> str | None:
+        if (name := getattr(file.splits, split)) is not None:
+            return str(name)
+        found = [name for name in (f"{split}.jsonl", f"{split}.csv") if (self.folder / name).exists()]
+        if len(found) == 1:
+            return found[0]
+        what = "no such file; write it, as .jsonl or .csv"
+        if found:
+            what = f"{split}.csv is there too; remove one or name the right one under [splits]"
+        self.problems.append(problem(shown(self.folder / f"{split}.jsonl"), 1, what))
+        return None
+
+    def _build(self, file: TaskFile, signature: Signature, splits: list[list[Placed]]) -> Task:
+        train, dev, test = (_examples(placed) for placed in splits)
+        search, limits, models = file.search, file.constraints, file.models
+        return Task(
+            name=file.name,
+            description=file.description,
+            signature=signature,
+            instruction=file.instruction.strip(),
+            metrics=checks.metric_specs(file, {field.name: field.type for field in signature.outputs}),
+            space=SearchSpace(
+                tuple(search.techniques), tuple(search.formats), tuple(sorted(search.demo_counts)), tuple(search.roles)
+            ),
+            constraints=Constraints(limits.max_prompt_tokens, limits.max_demos, tuple(limits.forbidden)),
+            budget=Budget(**file.budget.model_dump()),
+            train=train,
+            dev=dev,
+            test=test,
+            folder=str(self.folder),
+            model=models.target or "",
+            proposer=models.proposer or models.target or "",
+            max_tokens=models.max_tokens,
+            hashes=self.hashes,
+        )
+
+
+def _examples(placed: list[Placed]) -> tuple[Example, ...]:
+    return tuple(row.example for row in placed)
+
+
+def _check_metric(source: str, where: str) -> Iterator[Problem]:
+    """metric.py must parse and define `metric(example, prediction)`; it is not run here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except SyntaxError as error:
+        yield problem(where, error.lineno or 1, f"not valid Python: {error.msg}; correct this line")
+        return
+    except (ValueError, RecursionError, MemoryError) as error:
+        yield problem(where, 1, f"not usable Python ({type(error).__name__}); make it simpler")
+        return
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "metric"]
+    if not found:
+        yield problem(where, 1, "no function metric; write def metric(example, prediction)")
+    elif len(found[-1].args.posonlyargs + found[-1].args.args) != 2:
+        yield problem(where, found[-1].lineno, "metric takes two arguments; write def metric(example, prediction)")

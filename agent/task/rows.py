@@ -1,0 +1,193 @@
+"""Rows against a signature: each becomes an `Example`, or a problem that names the bad value and its line.
+
+Knows fields, types, labels and ids; knows no file format and nothing of task.toml.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import Problem
+from agent.task.data import Rows, parse_json
+from agent.task.words import listed, near, problem, quoted
+from agent.types import Example, Field, Signature, canonical, content_id
+
+_NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An example and where its row starts."""
+
+    where: str
+    line: int
+    example: Example
+
+
+def fold(text: str) -> str:
+    """`text` in lower case with single spaces: what makes two inputs the same input."""
+    return " ".join(text.casefold().split())
+
+
+def parse_number(text: str) -> int | float:
+    """A finite number written in ASCII digits (`12`, `-0.5`, `1e3`). Raises ValueError."""
+    text = text.strip()
+    if not _NUMBER.fullmatch(text) or len(text) > 308 or not math.isfinite(float(text)):
+        raise ValueError(f"{quoted(text)} is not a finite number; write digits only, such as 12 or 0.5")
+    return int(text) if text.lstrip("+-").isdigit() else float(text)
+
+
+def json_checker(schema: str) -> Callable[[Any], str]:
+    """A function that says what is wrong with a value under a JSON schema ("" = nothing). Fetches no remote `$ref`.
+
+    Raises ValueError when the schema itself is not valid.
+    """
+    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+
+    document = json.loads(schema)
+    kind = validator_for(document, default=Draft202012Validator)
+    try:
+        kind.check_schema(document)
+    except SchemaError as error:
+        raise ValueError(f"not a valid JSON schema at {error.json_path}: {error.message[:200]}") from error
+    except Exception as error:  # a schema is free text to its library, which may fail in any way on it
+        raise ValueError(f"not a usable JSON schema ({type(error).__name__}: {str(error)[:200]})") from error
+    validator = kind(document, registry=Registry())
+
+    def check(value: Any) -> str:
+        try:
+            error = best_match(validator.iter_errors(value))
+        except Exception as failure:
+            return (
+                f"cannot be checked by the schema ({type(failure).__name__}: {str(failure)[:200]}); correct the schema"
+            )
+        if error is None:
+            return ""
+        return f"does not fit the schema at {error.json_path}: {error.message[:200]}; correct the label or the schema"
+
+    return check
+
+
+class RowReader:
+    """Turns rows into examples. `unsure`: fields whose own definition is wrong, so their values are not judged."""
+
+    def __init__(self, signature: Signature, unsure: frozenset[str] = frozenset()) -> None:
+        self._signature = signature
+        self._fields = {field.name: field for field in signature.inputs + signature.outputs}
+        self._unsure = unsure
+        self._checkers = {
+            name: json_checker(field.schema)
+            for name, field in self._fields.items()
+            if field.schema is not None and name not in unsure
+        }
+
+    def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[Placed], list[Problem]]:
+        """The good rows as examples, and the problems of the others. `cells`: values are texts out of a CSV file."""
+        if cells and rows and (wrong := list(self._columns(rows[0][1]))):
+            return [], [problem(where, 1, f"{what} (header)") for what in wrong]
+        placed = []
+        problems = []
+        for line, row in rows:
+            wrong = list(self._columns(row))
+            values = {}
+            for name in filter(row.__contains__, self._fields):
+                try:
+                    values[name] = self._value(self._fields[name], row[name], cells)
+                except ValueError as error:
+                    wrong.append(f"{name}: {error}")
+            try:
+                given = _row_id(row.get("id", ""), "id" in row and not cells)
+            except ValueError as error:
+                wrong.append(str(error))
+            if wrong:
+                problems += [problem(where, line, what) for what in wrong]
+            else:
+                inputs = {field.name: _text(values[field.name]) for field in self._signature.inputs}
+                labels = {field.name: values[field.name] for field in self._signature.outputs}
+                placed.append(Placed(where, line, Example(given or content_id("row", inputs), inputs, labels)))
+        return placed, problems
+
+    def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
+        unknown = [name for name in row if name not in self._fields and name != "id"]
+        missing = [name for name in self._fields if name not in row]
+        for name in unknown:
+            yield f"unknown column {quoted(name)}{near(name, [*self._fields, 'id'])}"
+        if missing:
+            yield f"the column {listed(map(quoted, missing))} is missing; write it"
+
+    def _value(self, field: Field, value: Any, cells: bool) -> Any:
+        is_input = field in self._signature.inputs
+        if is_input and (value is None or (isinstance(value, str) and not value.strip())):
+            raise ValueError("is empty; write the text or remove the row")
+        if field.name in self._unsure:
+            return value
+        if field.type == "number":
+            return _number(value, cells)
+        if field.type == "json":
+            return self._json(field, value, cells)
+        if not isinstance(value, str):
+            raise ValueError(f"{quoted(value)} is not a text; put it in quotes")
+        if field.type == "choice" and value not in field.choices:
+            raise ValueError(f"{quoted(value)} is not one of the choices{near(value, field.choices)}")
+        return value
+
+    def _json(self, field: Field, value: Any, cells: bool) -> Any:
+        if cells:
+            try:
+                value = parse_json(value)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{quoted(value)} is not JSON: {error.msg}; write JSON in the cell") from error
+        if (checker := self._checkers.get(field.name)) and (wrong := checker(value)):
+            raise ValueError(f"{quoted(value)} {wrong}")
+        return value
+
+
+def _number(value: Any, cells: bool) -> int | float:
+    if cells and isinstance(value, str):
+        return parse_number(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{quoted(value)} is not a number; write digits without quotes")
+    return value
+
+
+def _row_id(value: Any, required: bool) -> str:
+    """The row's own id as text; "" when it has none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or (required and not value.strip()) or not value.isprintable():
+        raise ValueError(f"id {quoted(value)} is not a text on one line; write one or leave id out")
+    return value.strip()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def find_clashes(splits: Iterable[Iterable[Placed]]) -> list[Problem]:
+    """Rows that may not stand together: one id twice, or the same inputs (folded) in two splits or with two labels."""
+    problems = []
+    ids: dict[str, Placed] = {}
+    seen: dict[tuple[str, ...], Placed] = {}
+    for rows in splits:
+        for row in rows:
+            inputs = tuple(fold(text) for text in row.example.inputs.values())
+            twin, namesake = seen.setdefault(inputs, row), ids.setdefault(row.example.id, row)
+            what = ""
+            if twin.where != row.where:
+                what = f"has the same inputs as {twin.where}:{twin.line}; keep the row in one split only"
+            elif canonical(dict(twin.example.labels)) != canonical(dict(row.example.labels)):
+                what = f"has the inputs of {twin.where}:{twin.line} with another label; correct one or remove both"
+            elif namesake is not row:
+                same = f"the id {quoted(row.example.id)} is that of {namesake.where}:{namesake.line}"
+                what = f"{same}; give each row its own id, and keep a repeated row once"
+            if what:
+                problems.append(problem(row.where, row.line, what))
+    return problems

@@ -1,0 +1,183 @@
+"""The keys of task.toml as a pydantic model: types, ranges, defaults and one description per key.
+
+Knows what one key may hold; what keys mean together (a metric on a field, a signature) is checked in `checks`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
+
+from agent.types import FieldType, FormatName, TechniqueName
+
+MetricName = Literal[
+    "exact_match", "choice", "numeric", "contains", "regex", "token_f1",
+    "json_schema", "json_fields", "rouge1", "rouge2", "rougeL", "length", "python",
+]  # fmt: skip
+_MOST = 2**53
+
+
+def seconds(value: Any) -> float:
+    """`90`, `"90s"`, `"5m"` or `"1h30m"` as seconds > 0. Raises ValueError."""
+    total = math.nan
+    if isinstance(value, str) and re.fullmatch(r"(\d{1,9}(\.\d{1,9})?\s*[hms]\s*)+", value.strip()):
+        units = {"h": 3600, "m": 60, "s": 1}
+        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms])", value)
+        total = sum(float(number) * units[unit] for number, unit in parts)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        total = float(value) if abs(value) <= _MOST else math.nan
+    if not 0 < total <= _MOST:
+        raise ValueError('write seconds above 0, or a text such as "90s", "5m" or "1h30m"')
+    return total
+
+
+def _schema(value: Any) -> str | dict[str, Any]:
+    if (isinstance(value, str) and value.strip()) or isinstance(value, dict):
+        return value
+    raise ValueError("write the name of a file in the task folder, or the JSON schema as a table")
+
+
+Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*\S[^\r\n]*$")]
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Seconds = Annotated[
+    float,
+    BeforeValidator(seconds),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "examples": ["5m", "1h"]}]}
+    ),
+]
+Schema = Annotated[Any, BeforeValidator(_schema), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
+Optional = SkipJsonSchema[None]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @classmethod
+    def defaults(cls) -> Self:
+        """The table when nothing of it is written."""
+        return cls.model_validate({})
+
+
+class FieldTable(Table):
+    """One field of the signature."""
+
+    description: str = Field("", description="What the field holds, in a few words; shown to the model.")
+    type: FieldType = Field("text", description="text, choice (one of a list), number, or json.")
+    choices: list[Line] = Field([], description="Type choice: every allowed value, spelled as it must be answered.")
+    schema_: Schema | Optional = Field(
+        None, alias="schema", description="Type json: a JSON schema, as a file in the task folder or as a table."
+    )
+
+
+class MetricTable(Table):
+    """One metric; a task's score is the weighted sum of its metrics."""
+
+    name: MetricName = Field(description="Which metric.")
+    field: str | Optional = Field(None, description="The output it scores; may be left out when there is only one.")
+    weight: float = Field(
+        1.0, gt=0, le=1e9, description="Its share of the score, above 0; weights are normalised to sum 1."
+    )
+    tolerance: float = Field(0.0, ge=0, allow_inf_nan=False, description="numeric: how far off still counts as right.")
+    pattern: str = Field("", description="regex: the regular expression that the answer must match.")
+    ignore_case: bool = Field(False, description="exact_match, contains: treat A and a alike.")
+    max_words: int = Field(_MOST, ge=1, le=_MOST, description="length: the most words that score full marks.")
+    min_words: int = Field(0, ge=0, le=_MOST, description="length: the fewest words that score full marks.")
+
+
+class ModelsTable(Table):
+    """Which models take part."""
+
+    target: Line | Optional = Field(None, description="The model being prompted, such as local/smollm2-135m.")
+    proposer: Line | Optional = Field(None, description="The model that writes new instructions; default: the target.")
+    max_tokens: Count | Optional = Field(None, description="The most tokens of one reply; default: from the labels.")
+
+
+class SearchTable(Table):
+    """What the search may try."""
+
+    techniques: list[TechniqueName] = Field(
+        list(get_args(TechniqueName)), min_length=1, description="The prompting techniques to try; default: all."
+    )
+    formats: list[FormatName] = Field(
+        ["turns", "labelled-turns", "inline", "dspy-chat"], min_length=1, description="The prompt layouts to try."
+    )
+    demo_counts: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(
+        [4, 8, 16], min_length=1, description="How many worked examples a few-shot prompt may hold."
+    )
+    roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
+
+
+class ConstraintsTable(Table):
+    """Hard limits on every prompt."""
+
+    max_prompt_tokens: Count | Optional = Field(None, description="The most tokens of a rendered prompt.")
+    max_demos: Annotated[int, Field(ge=0, le=_MOST)] | Optional = Field(
+        None, description="The most worked examples in a prompt."
+    )
+    forbidden: list[Text] = Field([], description="Words that no prompt may contain.")
+
+
+class BudgetTable(Table):
+    """Hard caps on a run: target, proposer and judge together."""
+
+    max_calls: Count | Optional = Field(None, description="The most model calls.")
+    max_tokens: Count | Optional = Field(None, description="The most tokens, prompts and replies together.")
+    max_cost: Annotated[float, Field(ge=0, le=1e9)] | Optional = Field(None, description="The most US dollars.")
+    time_limit: Seconds | Optional = Field(
+        None, description='The longest run: seconds, or a text such as "5m" or "1h".'
+    )
+
+
+class SplitsTable(Table):
+    """File names of the three splits, inside the task folder; default: NAME.jsonl or NAME.csv."""
+
+    train: Line | Optional = Field(None, description="The file that examples in prompts come from.")
+    dev: Line | Optional = Field(None, description="The file that chooses between prompts.")
+    test: Line | Optional = Field(None, description="The sealed file, opened once, at the end.")
+
+
+class TaskFile(Table):
+    """A task: what goes in, what must come out, how it is scored, and what the search may spend."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] = Field(
+        description="The task's name: letters, digits, dot, dash and underscore, at most 80."
+    )
+    description: Text = Field(description="What the task is, in one sentence.")
+    signature: Text = Field(description='Inputs and outputs, such as "message -> team".')
+    instruction: Text = Field(description="The prompt used today: the baseline that every other prompt must beat.")
+    fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
+    metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")
+    models: ModelsTable = Field(default_factory=ModelsTable.defaults, description="Which models take part.")
+    search: SearchTable = Field(default_factory=SearchTable.defaults, description="What the search may try.")
+    constraints: ConstraintsTable = Field(
+        default_factory=ConstraintsTable.defaults, description="Hard limits on every prompt."
+    )
+    budget: BudgetTable = Field(default_factory=BudgetTable.defaults, description="Hard caps on a run.")
+    splits: SplitsTable = Field(default_factory=SplitsTable.defaults, description="File names of the three splits.")
+
+
+def json_schema() -> dict[str, Any]:
+    """The published JSON schema of task.toml: every key with its type, default and description."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskFile.model_json_schema(by_alias=True)}
+    tidy: dict[str, Any] = _tidy(schema)
+    return tidy | {"title": "task.toml"}
+
+
+def _tidy(part: Any) -> Any:
+    """Without pydantic's generated titles and null defaults (TOML has no null)."""
+    if isinstance(part, list):
+        return [_tidy(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    noise = {
+        key
+        for key, value in part.items()
+        if (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
+    }
+    return {key: _tidy(value) for key, value in part.items() if key not in noise}

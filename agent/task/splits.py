@@ -1,0 +1,147 @@
+"""Rows into train, dev and test: stratified by label, seeded, and near-duplicates never torn apart.
+
+Knows texts and label values, nothing of files, signatures or tasks.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from agent.task.rows import fold
+
+Row = TypeVar("Row", bound=Mapping[str, Any])
+
+FRACTIONS = (0.30, 0.25, 0.45)
+CAPS = (300, 200, 400)
+_WORD = re.compile(r"\w+")
+
+
+def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, ...]]:
+    """Groups of positions (each sorted, two or more) whose texts are near-duplicates, directly or by a chain.
+
+    Two texts are near when they are equal after folding or when the Jaccard similarity of their sets of lower-cased
+    words is at least `threshold` (0 < threshold <= 1). Exact: an inverted index over each set's rarest words (prefix
+    filtering, Chaudhuri et al. 2006; Bayardo et al. 2007) finds every such pair without comparing all of them.
+    """
+    groups = _Groups(len(texts))
+    first: dict[object, int] = {}
+    for position, text in enumerate(texts):
+        words = frozenset(_WORD.findall(fold(text)))
+        groups.join(position, first.setdefault(words or fold(text), position))
+    sets = {position: words for words, position in first.items() if isinstance(words, frozenset)}
+    frequency = Counter(word for words in sets.values() for word in words)
+    index: dict[str, list[int]] = defaultdict(list)
+    for position, words in sorted(sets.items(), key=lambda item: (len(item[1]), item[0])):
+        smallest = math.ceil(threshold * len(words) - 1e-9)
+        prefix = sorted(words, key=lambda word: (frequency[word], word))[: len(words) - smallest + 1]
+        for other in {other for word in prefix for other in index[word]}:
+            if groups.parent[other] == groups.parent[position]:  # known to be alike, the case in a flood of twins
+                continue
+            smaller = sets[other]
+            if len(smaller) < smallest:
+                continue
+            common = len(words & smaller)
+            if common >= threshold * (len(words) + len(smaller) - common) - 1e-9:
+                groups.join(position, other)
+        for word in prefix:
+            index[word].append(position)
+    return groups.found()
+
+
+class _Groups:
+    """Union-find over positions."""
+
+    def __init__(self, size: int) -> None:
+        self.parent = list(range(size))
+
+    def root(self, position: int) -> int:
+        while self.parent[position] != position:
+            self.parent[position] = self.parent[self.parent[position]]
+            position = self.parent[position]
+        return position
+
+    def join(self, one: int, other: int) -> None:
+        first, second = sorted((self.root(one), self.root(other)))
+        self.parent[second] = self.parent[one] = self.parent[other] = first
+
+    def found(self) -> list[tuple[int, ...]]:
+        members: dict[int, list[int]] = defaultdict(list)
+        for position in range(len(self.parent)):
+            members[self.root(position)].append(position)
+        return [tuple(group) for group in members.values() if len(group) > 1]
+
+
+def split_rows(
+    rows: Sequence[Row],
+    target: str,
+    rng: random.Random,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    stratify: bool = True,
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """`rows` as (train, dev, test) in random order: `fractions` of them, at most 300, 200 and 400.
+
+    With `stratify`, each split has about the same share of every value of `target`, and train has one row of each
+    where it has room. Near-duplicates (over all columns but `target` and `id`) lie in one split; of a group larger than
+    any room that is left, the rest is left out, as are rows past the caps. `rng` alone decides what is random.
+    """
+    labels = [str(row[target]) if stratify else "" for row in rows]
+    sizes = [min(cap, round(share * len(rows))) for cap, share in zip(CAPS, fractions, strict=True)]
+    if math.isclose(sum(fractions), 1):  # the rounding goes to test
+        sizes[2] = min(CAPS[2], len(rows) - sizes[0] - sizes[1])
+    texts = ["\n".join(str(value) for key, value in row.items() if key not in (target, "id")) for row in rows]
+    filling = _Filling(labels, sizes, rng)
+    twins = near_duplicates(texts)
+    single = set(range(len(rows))).difference(*twins)
+    groups = [*twins, *((position,) for position in sorted(single))]
+    rng.shuffle(groups)
+    if sum(sizes) >= len(rows):  # every row has a place: large groups first, so that they fit whole
+        groups.sort(key=len, reverse=True)
+    parts = filling.fill(groups)
+    for part in parts:
+        rng.shuffle(part)
+    train, dev, test = ([rows[position] for position in part] for part in parts)
+    return train, dev, test
+
+
+class _Filling:
+    """Three splits being filled group by group (iterative stratification, Sechidis et al. 2011)."""
+
+    def __init__(self, labels: list[str], sizes: list[int], rng: random.Random) -> None:
+        self._labels = labels
+        self._rng = rng
+        self._room = list(sizes)
+        self._counts = Counter(labels)
+        self._wanted = [{label: size * count / len(labels) for label, count in self._counts.items()} for size in sizes]
+        self._parts: list[list[int]] = [[] for _ in sizes]
+
+    def fill(self, groups: list[tuple[int, ...]]) -> list[list[int]]:
+        left = [group for group in groups if not self._seeds(group)]
+        for group in left:
+            fits = [split for split, room in enumerate(self._room) if room >= len(group)]
+            if fits := fits or [split for split, room in enumerate(self._room) if room]:
+                self._put(group, max(fits, key=lambda split: self._lack(group, split)))
+        return self._parts
+
+    def _seeds(self, group: tuple[int, ...]) -> bool:
+        """Whether the group brings a label that train lacks, and went there for it."""
+        have = {self._labels[position] for position in self._parts[0]}
+        new = {self._labels[position] for position in group} - have
+        if not new or len(group) > self._room[0]:
+            return False
+        self._put(group, 0)
+        return True
+
+    def _lack(self, group: tuple[int, ...], split: int) -> tuple[float, int, float]:
+        lack = sum(self._wanted[split][self._labels[position]] for position in group)
+        return lack, self._room[split], self._rng.random()
+
+    def _put(self, group: tuple[int, ...], split: int) -> None:
+        for position in group[: self._room[split]]:
+            self._parts[split].append(position)
+            self._wanted[split][self._labels[position]] -= 1
+            self._room[split] -= 1

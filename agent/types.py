@@ -1,0 +1,316 @@
+"""The nouns as frozen data, and the two protocols. Knows nothing of files, models or SQL.
+
+Identity is content: `content_id("c", ...)` tags a SHA-256 over canonical JSON, so equal things have equal ids
+in every process. Scores lie in [0, 1], higher is better; `None` means "could not be scored" and is never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+ChatRole = Literal["system", "user", "assistant"]
+CallRole = Literal["target", "proposer", "judge"]
+SplitName = Literal["train", "dev", "test"]
+FieldType = Literal["text", "choice", "number", "json"]
+TechniqueName = Literal["zero-shot", "few-shot", "chain-of-thought", "few-shot-cot"]
+FormatName = Literal["turns", "labelled-turns", "inline", "dspy-chat", "dspy-json", "dspy-xml"]
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: the text that is hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_id(tag: str, value: Any) -> str:
+    """`tag` + "_" + 16 hex digits of the SHA-256 over the canonical JSON of `value`."""
+    digest = hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{tag}_{digest[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message."""
+
+    role: ChatRole
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call; `cached_prompt_tokens` are part of `prompt_tokens`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_prompt_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One model call. All fields but `timeout` are its identity; `repeat` tells samples of one prompt apart.
+
+    `json_schema` and `choices` ask for constrained decoding where the model can do it; a model that cannot ignores them.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    json_schema: str | None = None
+    choices: tuple[str, ...] = ()
+    logprobs: int = 0
+    repeat: int = 0
+    timeout: float = 120.0
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two calls the same call, as JSON-ready data."""
+        return {
+            "messages": [message.as_dict() for message in self.messages],
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "stop": list(self.stop),
+            "json_schema": self.json_schema,
+            "choices": list(self.choices),
+            "logprobs": self.logprobs,
+            "repeat": self.repeat,
+        }
+
+
+FinishReason = Literal["stop", "length", "refusal", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered. `logprobs` holds, per generated token, (token, log-probability) of the most likely ones."""
+
+    text: str
+    finish: FinishReason
+    usage: Usage
+    model: str
+    logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
+
+
+class LM(Protocol):
+    """A model: request in, completion out.
+
+    `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can usefully run at once
+    (None: unknown, the gateway decides). `complete` raises a `ModelError`, nothing else, and never retries by itself.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def concurrency(self) -> int | None: ...
+
+    async def complete(self, request: Request) -> Completion: ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text`: exact where the tokenizer is at hand, else an upper estimate."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json."""
+
+    name: str
+    type: FieldType = "text"
+    description: str = ""
+    choices: tuple[str, ...] = ()
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What goes in and what must come out: `message -> team`."""
+
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(f.name for f in self.inputs)} -> {', '.join(f.name for f in self.outputs)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row: `inputs` are strings by field name, `labels` the right outputs (str, number or JSON value)."""
+
+    id: str
+    inputs: Mapping[str, str]
+    labels: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """A worked example. `outputs` are the reply's fields as text; `rationale` is for chain-of-thought only."""
+
+    example_id: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    rationale: str = ""
+    source: Literal["label", "target"] = "label"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "example_id": self.example_id,
+            "inputs": dict(self.inputs),
+            "outputs": dict(self.outputs),
+            "rationale": self.rationale,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One prompt variant. `role` is an opening sentence of the role technique ("" = none)."""
+
+    technique: TechniqueName
+    format: FormatName
+    instruction: str
+    role: str = ""
+    demos: tuple[Demo, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "technique": self.technique,
+            "format": self.format,
+            "instruction": self.instruction,
+            "role": self.role,
+            "demos": [demo.as_dict() for demo in self.demos],
+        }
+
+    @property
+    def id(self) -> str:
+        return content_id("c", self.as_dict())
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A parsed reply. `error` says what did not parse ("" = all did); `raw` is the reply as it came."""
+
+    fields: Mapping[str, Any]
+    raw: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One metric on one example: `value` in [0, 1] or None (unscored); `reason` is read by the proposer."""
+
+    metric: str
+    value: float | None
+    reason: str = ""
+
+
+class Metric(Protocol):
+    """Scores one prediction. A judge is a metric too, so scoring is awaitable."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def score(self, example: Example, prediction: Prediction) -> Score: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One candidate on one example. `value` is the weighted sum of the scores, None when any of them is unscored."""
+
+    candidate_id: str
+    example_id: str
+    prediction: Prediction
+    scores: tuple[Score, ...]
+    value: float | None
+    call_key: str = ""
+
+
+TrialState = Literal["complete", "pruned", "failed", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A candidate's evaluation in a study: `n` rows seen, `mean` over the scored ones with its 95 % interval."""
+
+    number: int
+    round: int
+    candidate_id: str
+    state: TrialState
+    n: int
+    mean: float | None
+    ci95: tuple[float, float] | None = None
+    reason: str = ""
+
+    def is_finished(self) -> bool:
+        return self.state == "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hard caps over target, proposer and judge together; None = not capped."""
+
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Hard limits on a candidate: rendered prompt size in tokens, number of demos, words that may not appear."""
+
+    max_prompt_tokens: int | None = None
+    max_demos: int | None = None
+    forbidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One line of [[metrics]]: which metric, on which field, with which weight and options."""
+
+    name: str
+    field: str
+    weight: float = 1.0
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """Which techniques, formats and demo counts the search may use."""
+
+    techniques: tuple[TechniqueName, ...]
+    formats: tuple[FormatName, ...]
+    demo_counts: tuple[int, ...]
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml, metric.py and rubric.md."""
+
+    name: str
+    description: str
+    signature: Signature
+    instruction: str
+    metrics: tuple[MetricSpec, ...]
+    space: SearchSpace
+    constraints: Constraints
+    budget: Budget
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    folder: str
+    model: str = ""
+    proposer: str = ""
+    max_tokens: int | None = None
+    hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -1,0 +1,193 @@
+"""What only the Anthropic model does: system text, turns, cache marks, cached tokens, its own reasons to stop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import BadResponse, RunRefused
+from agent.models.anthropic import AnthropicModel, _turns
+from agent.types import Completion, Message, Request
+from tests.wire import Fault, WireServer
+
+KEY = "secret-0123456789"
+MARK = {"type": "ephemeral"}
+DEMOS = (
+    Message("system", "Route the message."),
+    Message("user", "I was charged twice."),
+    Message("assistant", "billing"),
+    Message("user", "The app crashes."),
+    Message("assistant", "technical"),
+    Message("user", "Where is my parcel?"),
+)
+REQUEST = Request(messages=DEMOS, max_tokens=16, timeout=10.0)
+
+
+def ok(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    return "ok"
+
+
+async def ask(server: WireServer, request: Request = REQUEST) -> Completion:
+    model = AnthropicModel("anthropic/m", "m", base_url=server.root, api_key=KEY)
+    try:
+        return await model.complete(request)
+    finally:
+        await model.close()
+
+
+async def answer(content: Any) -> Completion:
+    with WireServer(lambda messages, sent: Fault(body=content)) as server:
+        return await ask(server)
+
+
+async def test_a_missing_key_stops_the_run_and_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with WireServer(ok) as server:
+        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "something-else")
+        with pytest.raises(RunRefused, match="ANTHROPIC_API_KEY"):
+            await AnthropicModel("anthropic/m", "m", base_url=server.root).complete(REQUEST)
+    assert server.requests == []
+
+
+async def test_the_users_own_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with WireServer(ok) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.root)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+        model = AnthropicModel("anthropic/m", "m")
+        assert (await model.complete(REQUEST)).text == "ok"
+        await model.close()
+
+
+async def test_an_address_that_is_none_stops_the_run() -> None:
+    with pytest.raises(RunRefused, match="web address"):
+        await AnthropicModel("anthropic/m", "m", base_url="localhost:1", api_key=KEY).complete(REQUEST)
+
+
+async def test_the_system_text_and_the_last_demo_are_marked_for_the_cache() -> None:
+    with WireServer(ok) as server:
+        await ask(server)
+    body = server.requests[0].body
+    assert body["system"] == [{"type": "text", "text": "Route the message.", "cache_control": MARK}]
+    assert body["messages"] == [
+        {"role": "user", "content": "I was charged twice."},
+        {"role": "assistant", "content": "billing"},
+        {"role": "user", "content": "The app crashes."},
+        {"role": "assistant", "content": [{"type": "text", "text": "technical", "cache_control": MARK}]},
+        {"role": "user", "content": "Where is my parcel?"},
+    ]
+    assert body["max_tokens"] == 16
+
+
+async def test_without_system_text_or_demos_nothing_is_marked() -> None:
+    with WireServer(ok) as server:
+        await ask(server, replace(REQUEST, messages=DEMOS[-1:]))
+    assert "system" not in server.requests[0].body
+    assert server.requests[0].body["messages"] == [{"role": "user", "content": "Where is my parcel?"}]
+
+
+def test_the_last_demo_is_marked_when_the_reply_is_begun_for_the_model() -> None:
+    turns = _turns((*DEMOS[1:], Message("assistant", "{")))
+    assert [isinstance(turn["content"], list) for turn in turns] == [False, False, False, True, False, False]
+
+
+async def test_messages_of_one_role_in_a_row_are_joined_with_a_blank_line() -> None:
+    messages = (
+        Message("system", "One."),
+        Message("system", "Two."),
+        Message("user", "a"),
+        Message("user", "b"),
+        Message("assistant", "c"),
+        Message("user", "d"),
+    )
+    with WireServer(ok) as server:
+        await ask(server, replace(REQUEST, messages=messages))
+    body = server.requests[0].body
+    assert body["system"][0]["text"] == "One.\n\nTwo."
+    assert [m["role"] for m in body["messages"]] == ["user", "assistant", "user"]
+    assert body["messages"][0]["content"] == "a\n\nb"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.text()), min_size=1))
+def test_turns_alternate_lose_no_text_and_carry_at_most_one_mark(pairs: list[tuple[Any, str]]) -> None:
+    turns = _turns(Message(role, content) for role, content in pairs)
+    assert all(a["role"] != b["role"] for a, b in pairwise(turns))
+    marked = [turn for turn in turns if isinstance(turn["content"], list)]
+    assert len(marked) <= 1
+    texts = [t["content"] if isinstance(t["content"], str) else t["content"][0]["text"] for t in turns]
+    for role in ("user", "assistant"):
+        ours = "\n\n".join(text for turn, text in zip(turns, texts, strict=True) if turn["role"] == role)
+        assert ours == "\n\n".join(content for r, content in pairs if r == role)
+
+
+async def test_a_long_answer_is_no_reason_for_the_sdk_to_refuse() -> None:
+    with WireServer(ok) as server:
+        assert (await ask(server, replace(REQUEST, max_tokens=100_000))).text == "ok"
+
+
+def body(content: Any, reason: str | None = "end_turn", **extra: Any) -> dict[str, Any]:
+    return {"type": "message", "role": "assistant", "model": "m-1", "content": content, "stop_reason": reason, **extra}
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"type": "text", "text": value}
+
+
+async def test_tokens_written_to_and_read_from_the_cache_count_as_prompt_tokens() -> None:
+    usage = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 200,
+        "cache_read_input_tokens": 3000,
+        "output_tokens": 4,
+    }
+    got = (await answer(body([text("ok")], usage=usage))).usage
+    assert (got.prompt_tokens, got.cached_prompt_tokens, got.completion_tokens) == (3210, 3000, 4)
+
+
+@pytest.mark.parametrize("usage", [None, [], {}, {"input_tokens": "x", "output_tokens": None}])
+async def test_counts_that_cannot_be_true_are_estimated(usage: Any) -> None:
+    got = (await answer(body([text("ok then")], usage=usage))).usage
+    assert got.prompt_tokens >= 15
+    assert got.completion_tokens >= 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("refusal", "refusal"),
+        ("pause_turn", "other"),
+        (None, "other"),
+    ],
+)
+async def test_each_reason_to_stop_has_its_finish(reason: str | None, finish: str) -> None:
+    assert (await answer(body([text("a")], reason))).finish == finish
+
+
+async def test_only_the_text_blocks_are_the_text() -> None:
+    blocks = [{"type": "thinking", "thinking": "hm", "signature": "x"}, text("bil"), text("ling")]
+    assert (await answer(body(blocks))).text == "billing"
+
+
+@pytest.mark.parametrize("reason", ["stop_sequence", "max_tokens", "refusal"])
+async def test_an_empty_reply_that_is_explained_is_a_reply(reason: str) -> None:
+    assert (await answer(body([], reason))).text == ""
+
+
+@pytest.mark.parametrize("content", [[], None, "text", [3], [{"type": "thinking"}], [{"type": "text", "text": 3}]])
+async def test_a_reply_without_text_is_none(content: Any) -> None:
+    with pytest.raises(BadResponse):
+        await answer(body(content))
+
+
+async def test_an_empty_account_stops_the_run() -> None:
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low."}}
+    fault = Fault(status=400, body=error)
+    with WireServer(lambda messages, sent: fault) as server, pytest.raises(RunRefused, match="quota"):
+        await ask(server)

@@ -1,0 +1,430 @@
+"""One set of cases over every hosted model: the real SDKs against a local server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from agent.errors import BadResponse, ModelError, RateLimited, RowRefused, RunRefused, Transient
+from agent.models.anthropic import AnthropicModel
+from agent.models.base import HostedModel, estimate_tokens
+from agent.models.langchain import LangChainModel
+from agent.models.openai import OpenAIModel
+from agent.types import LM, Message, Request
+from tests.wire import Fault, Reply, WireServer
+
+KEY = "secret-0123456789-abcdef"
+REQUEST = Request(
+    messages=(Message("system", "Be brief."), Message("user", "Which team?")), max_tokens=16, timeout=10.0
+)
+
+
+def openai(server: WireServer) -> HostedModel:
+    return OpenAIModel("openai-compatible/m", "m", base_url=server.url, api_key=KEY)
+
+
+def anthropic(server: WireServer) -> HostedModel:
+    return AnthropicModel("anthropic/m", "m", base_url=server.root, api_key=KEY)
+
+
+def _chat(provider: str, url: str) -> Any:
+    from langchain.chat_models import init_chat_model
+
+    return init_chat_model(f"{provider}:m", base_url=url, api_key=KEY, max_retries=0)
+
+
+def langchain_openai(server: WireServer) -> HostedModel:
+    return LangChainModel("langchain/openai:m", "openai", "m", chat=_chat("openai", server.url))
+
+
+def langchain_anthropic(server: WireServer) -> HostedModel:
+    return LangChainModel("langchain/anthropic:m", "anthropic", "m", chat=_chat("anthropic", server.root))
+
+
+Make = Callable[[WireServer], HostedModel]
+MAKERS: list[Make] = [openai, anthropic, langchain_openai, langchain_anthropic]
+every_model = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+
+
+@asynccontextmanager
+async def serving(make: Make, reply: Reply) -> AsyncIterator[tuple[HostedModel, WireServer]]:
+    with WireServer(reply) as server:
+        model = make(server)
+        try:
+            yield model, server
+        finally:
+            await model.close()
+
+
+async def failure(make: Make, fault: Fault, request: Request = REQUEST) -> tuple[ModelError, WireServer]:
+    async with serving(make, lambda messages, body: fault) as (model, server):
+        with pytest.raises(ModelError) as caught:
+            await model.complete(request)
+        return caught.value, server
+
+
+def error_body(make: Make, message: str, code: str) -> dict[str, Any]:
+    if "anthropic" in make.__name__:
+        return {"type": "error", "error": {"type": code, "message": message}}
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+
+
+# -- what works --------------------------------------------------------------------------------------------------------
+
+
+@every_model
+async def test_a_reply_comes_back_with_its_text_usage_finish_and_model(make: Make) -> None:
+    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        assert messages == [m.as_dict() for m in REQUEST.messages]
+        return "the billing team"
+
+    async with serving(make, reply) as (model, server):
+        completion = await model.complete(REQUEST)
+    assert (completion.text, completion.finish, completion.model) == ("the billing team", "stop", "m")
+    assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (4, 3)
+    assert completion.usage.cached_prompt_tokens == 0
+    assert len(server.requests) == 1
+    assert (
+        server.requests[0].headers["authorization"] == f"Bearer {KEY}" or server.requests[0].headers["x-api-key"] == KEY
+    )
+
+
+@every_model
+async def test_temperature_stop_and_the_token_limit_are_sent(make: Make) -> None:
+    async with serving(make, lambda messages, body: "ok") as (model, server):
+        await model.complete(replace(REQUEST, temperature=0.5, stop=("END",), max_tokens=7))
+    body = server.requests[0].body
+    assert body["temperature"] == 0.5
+    assert body.get("stop", body.get("stop_sequences")) == ["END"]
+    assert body.get("max_tokens", body.get("max_completion_tokens")) == 7
+
+
+@every_model
+async def test_many_calls_at_once_each_get_their_own_reply(make: Make) -> None:
+    async with serving(make, lambda messages, body: messages[-1]["content"]) as (model, server):
+        asked = [replace(REQUEST, messages=(Message("user", f"row {i}"),)) for i in range(12)]
+        completions = await asyncio.gather(*(model.complete(request) for request in asked))
+    assert [c.text for c in completions] == [f"row {i}" for i in range(12)]
+    assert len(server.requests) == 12
+
+
+@every_model
+async def test_a_closed_model_can_be_used_again(make: Make) -> None:
+    async with serving(make, lambda messages, body: "ok") as (model, _):
+        await model.complete(REQUEST)
+        await model.close()
+        assert (await model.complete(REQUEST)).text == "ok"
+
+
+@every_model
+def test_it_is_a_model_that_leaves_concurrency_to_the_gateway(make: Make) -> None:
+    with WireServer(lambda messages, body: "ok") as server:
+        model: LM = make(server)
+    assert model.concurrency is None
+    assert model.name.endswith("m")
+    assert model.count_tokens("one two three") == estimate_tokens("one two three")
+
+
+# -- statuses ----------------------------------------------------------------------------------------------------------
+
+STATUSES: list[tuple[int, type[ModelError]]] = [
+    (400, RowRefused),
+    (401, RunRefused),
+    (402, RunRefused),
+    (403, RunRefused),
+    (404, RunRefused),
+    (408, Transient),
+    (409, Transient),
+    (413, RowRefused),
+    (422, RowRefused),
+    (429, RateLimited),
+    (500, Transient),
+    (502, Transient),
+    (503, Transient),
+    (504, Transient),
+    (529, Transient),
+]
+
+
+@every_model
+@pytest.mark.parametrize(("status", "kind"), STATUSES)
+async def test_each_status_has_its_error_and_one_attempt_is_one_request(
+    make: Make, status: int, kind: type[ModelError]
+) -> None:
+    error, server = await failure(make, Fault(status=status))
+    assert type(error) is kind
+    assert error.__cause__ is not None
+    assert f"HTTP {status}" in str(error)
+    assert "\n" not in str(error)
+    assert len(server.requests) == 1
+
+
+@every_model
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_refused_key_or_model_names_the_variable_to_set(make: Make, status: int) -> None:
+    error, _ = await failure(make, Fault(status=status))
+    variable = "ANTHROPIC_API_KEY" if "anthropic" in make.__name__ else "OPENAI_"
+    assert variable in str(error)
+
+
+@every_model
+@pytest.mark.parametrize(
+    ("headers", "least", "most"),
+    [
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5, 1.5),
+        ({"retry-after": "2.5"}, 2.5, 2.5),
+        ({"retry-after": formatdate(time.time() + 600, usegmt=True)}, 500, 601),
+        ({"retry-after": formatdate(time.time() - 600, usegmt=True)}, 0, 0),
+        ({"retry-after": "-3"}, 0, 0),
+        ({"retry-after": "soon"}, None, None),
+        ({}, None, None),
+    ],
+)
+async def test_a_rate_limit_says_how_long_to_wait(
+    make: Make, headers: dict[str, str], least: float | None, most: float | None
+) -> None:
+    error, server = await failure(make, Fault(status=429, headers=headers))
+    assert isinstance(error, RateLimited)
+    if least is None or most is None:
+        assert error.retry_after is None
+    else:
+        assert error.retry_after is not None
+        assert least <= error.retry_after <= most
+    assert len(server.requests) == 1
+
+
+@every_model
+async def test_no_quota_stops_the_run_instead_of_waiting(make: Make) -> None:
+    body = error_body(make, "You exceeded your current quota.", "insufficient_quota")
+    error, _ = await failure(make, Fault(status=429, body=body, headers={"retry-after": "1"}))
+    assert type(error) is RunRefused
+    assert "quota" in str(error)
+
+
+@every_model
+@pytest.mark.parametrize(
+    ("message", "code", "says"),
+    [
+        ("This model's maximum context length is 8192 tokens.", "context_length_exceeded", "too long"),
+        ("prompt is too long: 210000 tokens > 200000 maximum", "invalid_request_error", "too long"),
+        ("The response was filtered by the content management policy.", "content_filter", "content policy"),
+        ("Unknown field.", "invalid_request_error", "Unknown field."),
+    ],
+)
+async def test_a_refused_row_says_why(make: Make, message: str, code: str, says: str) -> None:
+    error, _ = await failure(make, Fault(status=400, body=error_body(make, message, code)))
+    assert type(error) is RowRefused
+    assert says in str(error)
+    assert message in str(error)
+
+
+@every_model
+async def test_a_model_that_refuses_temperature_never_gets_it_again(make: Make) -> None:
+    words = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) is supported."
+
+    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        if "temperature" in body:
+            return Fault(status=400, body=error_body(make, words, "unsupported_value"))
+        return "ok"
+
+    async with serving(make, reply) as (model, server):
+        with pytest.raises(Transient, match="temperature"):
+            await model.complete(REQUEST)
+        assert len(server.requests) == 1
+        assert (await model.complete(REQUEST)).text == "ok"
+        assert (await model.complete(replace(REQUEST, temperature=0.9))).text == "ok"
+    assert ["temperature" in seen.body for seen in server.requests] == [True, False, False]
+
+
+@every_model
+async def test_a_temperature_out_of_range_is_the_rows_fault(make: Make) -> None:
+    body = error_body(make, "Invalid 'temperature': decimal above maximum value.", "decimal_above_max_value")
+    async with serving(make, lambda messages, body_: Fault(status=400, body=body)) as (model, server):
+        for _ in range(2):
+            with pytest.raises(RowRefused):
+                await model.complete(replace(REQUEST, temperature=3.0))
+    assert all("temperature" in seen.body for seen in server.requests)
+
+
+# -- broken replies ----------------------------------------------------------------------------------------------------
+
+HTML = "<html><body>Sign in to the network</body></html>"
+
+
+@every_model
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(body=HTML),
+        Fault(body=HTML, headers={"content-type": "application/json"}),
+        Fault(body=[]),
+        Fault(body=[{"choices": []}]),
+        Fault(body={}),
+        Fault(body={"choices": None, "content": None}),
+        Fault(body={"choices": [], "content": []}),
+        Fault(body={"choices": [{"index": 0, "finish_reason": "stop"}], "content": [{"type": "text"}]}),
+        Fault(
+            body={"choices": [{"message": None, "finish_reason": "stop"}], "content": [{"type": "text", "text": None}]}
+        ),
+        Fault(body={"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}]}),
+        Fault(body={"choices": [{"message": {"role": "assistant"}, "finish_reason": "stop"}]}),
+        Fault(body={"error": {"message": "upstream failed", "code": 502}}),
+        Fault(body='{"id": "x", "choices": [{"mess', headers={"content-type": "application/json"}),
+        Fault(body=b"\xff\xfe\x00", headers={"content-type": "application/json"}),
+        Fault(body="null", headers={"content-type": "application/json"}),
+        Fault(body=""),
+    ],
+    ids=lambda fault: str(fault.body)[:40],
+)
+async def test_a_200_that_is_no_reply_is_a_bad_response(make: Make, fault: Fault) -> None:
+    error, server = await failure(make, fault)
+    assert type(error) is BadResponse
+    assert "\n" not in str(error)
+    assert len(server.requests) == 1
+
+
+def reply_body(make: Make, text: str | None, reason: str) -> dict[str, Any]:
+    if "anthropic" in make.__name__:
+        content = [] if text is None else [{"type": "text", "text": text}]
+        return {"type": "message", "role": "assistant", "model": "m-2026", "content": content, "stop_reason": reason}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    return {"object": "chat.completion", "model": "m-2026", "choices": [choice]}
+
+
+@every_model
+async def test_a_missing_usage_is_estimated(make: Make) -> None:
+    reason = "end_turn" if "anthropic" in make.__name__ else "stop"
+    fault = Fault(body=reply_body(make, "the billing team", reason))
+    async with serving(make, lambda messages, body: fault) as (model, _):
+        completion = await model.complete(REQUEST)
+    assert completion.text == "the billing team"
+    assert completion.model == "m-2026"
+    assert completion.usage.completion_tokens >= 3
+    assert completion.usage.prompt_tokens >= 4
+
+
+@every_model
+@pytest.mark.parametrize("text", [None, "I cannot help with that."])
+async def test_a_refusal_is_a_completion_that_says_so(make: Make, text: str | None) -> None:
+    reason = "refusal" if "anthropic" in make.__name__ else "content_filter"
+    async with serving(make, lambda messages, body: Fault(body=reply_body(make, text, reason))) as (model, _):
+        completion = await model.complete(REQUEST)
+    assert (completion.finish, completion.text) == ("refusal", text or "")
+
+
+@every_model
+@pytest.mark.parametrize("text", [None, "the bill"])
+async def test_a_reply_cut_at_the_token_limit_says_so(make: Make, text: str | None) -> None:
+    reason = "max_tokens" if "anthropic" in make.__name__ else "length"
+    async with serving(make, lambda messages, body: Fault(body=reply_body(make, text, reason))) as (model, _):
+        completion = await model.complete(REQUEST)
+    assert (completion.finish, completion.text) == ("length", text or "")
+
+
+# -- the connection ----------------------------------------------------------------------------------------------------
+
+
+@every_model
+async def test_the_timeout_bounds_the_whole_attempt(make: Make) -> None:
+    async with serving(make, lambda messages, body: Fault(delay=20.0)) as (model, server):
+        started = time.monotonic()
+        with pytest.raises(Transient) as caught:
+            await model.complete(replace(REQUEST, timeout=0.5))
+        assert time.monotonic() - started < 5.0
+        assert len(server.requests) == 1
+    assert caught.value.__cause__ is not None
+
+
+@every_model
+@pytest.mark.parametrize("raw", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{", b"no http at all\r\n\r\n"])
+async def test_a_broken_connection_is_transient(make: Make, raw: bytes) -> None:
+    error, server = await failure(make, Fault(raw=raw))
+    assert type(error) is Transient
+    assert len(server.requests) == 1
+
+
+@every_model
+async def test_a_server_that_is_not_there_is_transient(make: Make) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    server = WireServer(lambda messages, body: "ok")
+    server.root = f"http://127.0.0.1:{port}"
+    model = make(server)
+    with pytest.raises(Transient, match="onnect"):
+        await model.complete(REQUEST)
+    await model.close()
+
+
+@every_model
+async def test_a_cancelled_call_stays_cancelled(make: Make) -> None:
+    async with serving(make, lambda messages, body: Fault(delay=20.0)) as (model, server):
+        call = asyncio.create_task(model.complete(REQUEST))
+        while not server.requests:
+            await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+@every_model
+async def test_a_request_that_cannot_be_encoded_is_the_rows_fault(make: Make) -> None:
+    async with serving(make, lambda messages, body: "ok") as (model, server):
+        with pytest.raises(RowRefused, match="surrogates"):
+            await model.complete(replace(REQUEST, messages=(Message("user", "half \ud800 a pair"),)))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("make", [openai, anthropic])
+def test_a_model_outlives_the_loop_it_was_first_used_in(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    with WireServer(lambda messages, body: "ok") as server:
+        model = make(server)
+        for _ in range(3):
+            assert asyncio.run(model.complete(REQUEST)).text == "ok"
+        asyncio.run(model.close())
+    assert capsys.readouterr().err == ""
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+@every_model
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=401, body=f"bad key {KEY}"),
+        Fault(status=401, body={"error": {"message": f"Incorrect API key provided: {KEY}", "type": "x", "code": "y"}}),
+        Fault(status=500, body={"error": {"message": "x" * 290 + KEY}}),
+        Fault(body=f"<html>{KEY}</html>"),
+        Fault(body={"choices": [{"message": None, "seen": KEY}], "content": None, "seen": KEY}),
+        Fault(body={"error": f"Authorization: Bearer {KEY}"}),
+    ],
+    ids=lambda fault: str(fault.body)[:30],
+)
+async def test_the_key_is_in_no_error_text_and_in_no_traceback(make: Make, fault: Fault) -> None:
+    error, _ = await failure(make, fault)
+    assert KEY not in str(error)
+    assert KEY[:14] not in str(error)
+    assert KEY not in "".join(traceback.format_exception(error))
+
+
+async def test_importing_the_models_imports_no_sdk() -> None:
+    code = (
+        "import sys, agent.models.openai, agent.models.anthropic, agent.models.langchain as l\n"
+        "l.LangChainModel('n', 'openai', 'm')\n"
+        "heavy = ('openai', 'anthropic', 'langchain', 'langchain_core', 'langsmith', 'httpx2')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

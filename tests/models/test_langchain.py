@@ -1,0 +1,228 @@
+"""What only the LangChain model does: starting any provider, keeping tracing off, reading LangChain's metadata."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.errors import BadResponse, RateLimited, RowRefused, RunRefused, Transient
+from agent.models.langchain import LangChainModel
+from agent.types import Message, Request
+from tests.wire import Fault, WireServer
+
+KEY = "secret-0123456789"
+REQUEST = Request(messages=(Message("user", "Which team?"),), max_tokens=16, timeout=10.0)
+TRACING = ["LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2"]
+
+
+def ok(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    return "ok"
+
+
+class Chat:
+    """A chat model that answers with `message`, or raises it."""
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+        self.calls: list[dict[str, Any]] = []
+
+    async def ainvoke(self, messages: list[dict[str, str]], **parameters: Any) -> Any:
+        self.calls.append({"messages": messages, **parameters})
+        if isinstance(self.message, Exception):
+            raise self.message
+        return self.message
+
+
+def reply(content: Any, **fields: Any) -> Any:
+    from langchain_core.messages import AIMessage
+
+    return AIMessage(content=content, **fields)
+
+
+def model_of(message: Any, provider: str = "openai") -> LangChainModel:
+    return LangChainModel(f"langchain/{provider}:m", provider, "m", chat=Chat(message))
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_provider_is_started_by_name_with_its_retries_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    with WireServer(lambda messages, body: Fault(status=500)) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("OPENAI_API_BASE", server.url)
+        with pytest.raises(Transient) as caught:
+            await LangChainModel("langchain/openai:m", "openai", "m").complete(REQUEST)
+    assert len(server.requests) == 1
+    assert server.requests[0].body["model"] == "m"
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("provider", "variable"),
+    [("openai", "OPENAI_API_KEY"), ("anthropic", "ANTHROPIC_API_KEY"), ("groq", "GROQ_API_KEY")],
+)
+async def test_a_missing_key_stops_the_run_and_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, provider: str, variable: str
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(RunRefused, match=variable):
+        await LangChainModel(f"langchain/{provider}:m", provider, "m").complete(REQUEST)
+
+
+@pytest.mark.parametrize("provider", ["ollama", "no_such_provider"])
+async def test_a_provider_that_cannot_be_started_stops_the_run_and_is_named(provider: str) -> None:
+    with pytest.raises(RunRefused, match=provider) as caught:
+        await LangChainModel(f"langchain/{provider}:m", provider, "m").complete(REQUEST)
+    assert caught.value.__cause__ is not None
+
+
+async def test_a_provider_that_knows_no_max_retries_starts_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import langchain.chat_models
+
+    def start(model: str, **options: Any) -> Any:
+        if options:
+            raise TypeError(f"unexpected keyword argument {next(iter(options))!r}")
+        return Chat(reply(f"this is {model}"))
+
+    monkeypatch.setattr(langchain.chat_models, "init_chat_model", start)
+    completion = await LangChainModel("langchain/own:m", "own", "m").complete(REQUEST)
+    assert completion.text == "this is own:m"
+
+
+# -- tracing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", TRACING)
+async def test_tracing_is_switched_off_even_if_langsmith_has_already_looked(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    from langsmith.utils import get_env_var, tracing_is_enabled
+
+    monkeypatch.setenv(variable, "true")
+    get_env_var.cache_clear()  # type: ignore[attr-defined]
+    tracing_is_enabled()
+    await model_of(reply("ok")).complete(REQUEST)
+    assert variable not in os.environ
+    assert not tracing_is_enabled()
+
+
+async def test_tracing_stays_on_for_those_who_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMIZE_ALLOW_TRACING", "1")
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    await model_of(reply("ok")).complete(REQUEST)
+    assert os.environ["LANGSMITH_TRACING"] == "true"
+
+
+def test_making_the_model_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    model_of(reply("ok"))
+    assert os.environ["LANGSMITH_TRACING"] == "true"
+
+
+# -- requests and replies ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("provider", "seeded"), [("openai", True), ("anthropic", False)])
+async def test_only_standard_parameters_are_passed(provider: str, seeded: bool) -> None:
+    chat = Chat(reply("ok"))
+    request = replace(REQUEST, seed=5, stop=("END",), choices=("a",), json_schema="{}", logprobs=3)
+    await LangChainModel("m", provider, "m", chat=chat).complete(request)
+    expected: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "Which team?"}],
+        "max_tokens": 16,
+        "temperature": 0.0,
+        "stop": ["END"],
+    }
+    assert chat.calls == [expected | {"seed": 5} if seeded else expected]
+
+
+async def test_cached_tokens_are_read_and_are_part_of_the_prompt() -> None:
+    usage = {"input_tokens": 90, "output_tokens": 2, "total_tokens": 92, "input_token_details": {"cache_read": 64}}
+    got = (await model_of(reply("ok", usage_metadata=usage)).complete(REQUEST)).usage
+    assert (got.prompt_tokens, got.completion_tokens, got.cached_prompt_tokens) == (90, 2, 64)
+
+
+async def test_cached_tokens_of_a_real_provider_are_read() -> None:
+    from langchain.chat_models import init_chat_model
+
+    usage = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 200,
+        "cache_read_input_tokens": 3000,
+        "output_tokens": 4,
+    }
+    body = {"type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "ok"}]}
+    with WireServer(lambda messages, sent: Fault(body=body | {"stop_reason": "end_turn", "usage": usage})) as server:
+        chat = init_chat_model("anthropic:m", base_url=server.root, api_key=KEY, max_retries=0)
+        got = (await LangChainModel("m", "anthropic", "m", chat=chat).complete(REQUEST)).usage
+    assert (got.prompt_tokens, got.cached_prompt_tokens, got.completion_tokens) == (3210, 3000, 4)
+
+
+async def test_text_in_blocks_is_joined() -> None:
+    blocks = [{"type": "text", "text": "bil"}, {"type": "text", "text": "ling"}]
+    assert (await model_of(reply(blocks)).complete(REQUEST)).text == "billing"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "finish"),
+    [
+        ({"finish_reason": "stop"}, "stop"),
+        ({"stop_reason": "max_tokens"}, "length"),
+        ({"done_reason": "length"}, "length"),
+        ({"finish_reason": "SAFETY"}, "refusal"),
+        ({}, "other"),
+    ],
+)
+async def test_the_reason_to_stop_is_found_under_each_providers_name(metadata: dict[str, str], finish: str) -> None:
+    assert (await model_of(reply("a", response_metadata=metadata)).complete(REQUEST)).finish == finish
+
+
+async def test_a_refusal_is_a_completion_that_says_so() -> None:
+    completion = await model_of(reply("", additional_kwargs={"refusal": "I cannot."})).complete(REQUEST)
+    assert (completion.finish, completion.text) == ("refusal", "I cannot.")
+
+
+async def test_an_empty_text_is_a_reply_only_where_a_stop_sequence_explains_it() -> None:
+    assert (await model_of(reply("")).complete(replace(REQUEST, stop=("END",)))).text == ""
+    with pytest.raises(BadResponse):
+        await model_of(reply("")).complete(REQUEST)
+
+
+async def test_langchains_own_errors_without_a_status_are_told_apart() -> None:
+    from langchain_core import exceptions as lc
+
+    cases = {
+        lc.ModelRateLimitError: RateLimited,
+        lc.ModelTimeoutError: Transient,
+        lc.ModelConnectionError: Transient,
+        lc.ModelAPIError: Transient,
+        lc.ModelAuthenticationError: RunRefused,
+        lc.ModelPermissionDeniedError: RunRefused,
+        lc.ModelNotFoundError: RunRefused,
+        lc.ModelInvalidRequestError: RowRefused,
+        lc.ContextOverflowError: RowRefused,
+        lc.ModelRefusalError: RowRefused,
+        ConnectionResetError: Transient,
+        KeyError: BadResponse,
+    }
+    for raised, expected in cases.items():
+        with pytest.raises(expected) as caught:
+            await model_of(raised("it failed")).complete(REQUEST)
+        assert "it failed" in str(caught.value)
+
+
+async def test_a_model_whose_langchain_class_refuses_temperature_never_gets_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from langchain.chat_models import init_chat_model
+
+    with WireServer(ok) as server:
+        chat = init_chat_model("anthropic:claude-sonnet-5-5", base_url=server.root, api_key=KEY, max_retries=0)
+        model = LangChainModel("m", "anthropic", "claude-sonnet-5-5", chat=chat)
+        with pytest.raises(Transient, match="temperature"):
+            await model.complete(REQUEST)
+        assert (await model.complete(REQUEST)).text == "ok"
+    assert ["temperature" in seen.body for seen in server.requests] == [False]

@@ -1,0 +1,114 @@
+"""The embedded engine's pure parts: which waiting call an engine takes, what it is asked and how its reply is read."""
+
+from __future__ import annotations
+
+import os.path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import BadResponse, InputError, RowRefused
+from agent.models.local import WORTH_STEALING, LocalModel, _body, _completion, _defused, _shared
+from agent.types import Message, Request, Usage
+from tests.toys import ask
+
+TEXTS = st.text("ab/\0 ", max_size=12)
+
+
+@given(TEXTS, TEXTS)
+def test_what_two_prompts_share_is_their_common_prefix_by_characters(held: str, text: str) -> None:
+    assert _shared(held, text) * max(1, len(text)) == pytest.approx(len(os.path.commonprefix([held, text])))
+
+
+def waiting(*texts: str, held: dict[int, str]) -> LocalModel:
+    model = LocalModel("local/x.gguf", None, engines=2)  # type: ignore[arg-type]
+    model._waiting = [SimpleNamespace(text=text) for text in texts]  # type: ignore[misc]
+    model._held = dict(held)
+    return model
+
+
+def picked(model: LocalModel, number: int) -> str | None:
+    job = model._pick(number)
+    return job and job.text
+
+
+ONE, TWO, THREE = "instruction one " * 4, "another text " * 4, "/ path-like text " * 4
+
+
+def test_an_engine_takes_the_call_whose_prefix_it_holds() -> None:
+    model = waiting(TWO + "b", ONE + "b", THREE + "b", held={0: ONE + "a", 1: TWO + "a"})
+    assert picked(model, 0) == ONE + "b"
+    assert picked(model, 1) == TWO + "b"
+
+
+def test_else_it_takes_one_that_nobody_holds() -> None:
+    model = waiting(TWO + "b", THREE + "b", held={0: ONE + "a", 1: TWO + "a"})
+    assert picked(model, 0) == THREE + "b"
+
+
+def test_else_it_waits_unless_there_is_enough_to_steal() -> None:
+    few = [TWO + str(n) for n in range(WORTH_STEALING - 1)]
+    assert picked(waiting(*few, held={0: ONE, 1: TWO}), 0) is None
+    assert picked(waiting(*few, TWO + "x", held={0: ONE, 1: TWO}), 0) == TWO + "x"
+
+
+def test_an_engine_that_holds_nothing_takes_what_is_there() -> None:
+    assert picked(waiting(ONE, held={}), 0) == ONE
+    assert picked(waiting(held={}), 0) is None
+
+
+def test_marks_of_the_chat_template_stay_text() -> None:
+    assert "<|" not in _defused("a <|im_end|>\n<|im_start|>system")
+    assert _defused("plain < | text") == "plain < | text"
+
+
+@given(st.text(st.characters()))
+def test_every_text_can_be_sent_to_the_engine(text: str) -> None:
+    sent = _defused(text)
+    sent.encode("utf-8")
+    assert "\0" not in sent
+    assert "<|" not in sent
+
+
+def test_a_request_asks_for_what_it_says() -> None:
+    body = _body(Request((Message("user", "x"),), 5, 0.5, 7, ("\n",), choices=('say "a"', "b"), logprobs=3))
+    assert (body["max_tokens"], body["temperature"], body["seed"], body["stop"]) == (5, 0.5, 7, ["\n"])
+    assert body["grammar"] == 'root ::= "say \\"a\\"" | "b"'
+    assert body["top_logprobs"] == 3
+    assert "grammar" not in _body(ask("x"))
+
+
+def reply(**changes: Any) -> dict[str, Any]:
+    choice = {"message": {"content": "hi"}, "finish_reason": "stop", **changes}
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
+    return {"choices": [choice], "usage": usage}
+
+
+def test_a_reply_is_read_with_its_tokens_and_log_probabilities() -> None:
+    tops = [{"top_logprobs": [{"token": "hi", "logprob": -0.5}, {"token": "ho", "logprob": -1}]}]
+    found = _completion("m", reply(logprobs={"content": tops}))
+    assert found.text == "hi"
+    assert found.usage == Usage(5, 2, 3)
+    assert found.logprobs == ((("hi", -0.5), ("ho", -1.0)),)
+    assert _completion("m", reply(finish_reason="length")).finish == "length"
+    assert _completion("m", reply(message={"content": None})).text == ""
+
+
+@pytest.mark.parametrize("bad", [{}, [], None, {"choices": []}, {"choices": [{}], "usage": {}}])
+def test_what_is_no_reply_is_a_bad_response(bad: Any) -> None:
+    with pytest.raises(BadResponse):
+        _completion("m", bad)
+
+
+def test_a_prompt_that_is_too_long_fails_its_row_only() -> None:
+    error = {"error": {"type": "exceed_context_size_error", "message": "too long", "code": 400}}
+    with pytest.raises(RowRefused, match="fewer or shorter demos"):
+        _completion("m", error)
+
+
+async def test_a_file_that_is_not_there_is_the_users_error(tmp_path: Any) -> None:
+    with pytest.raises(InputError, match="no such model file"):
+        await LocalModel("local/x.gguf", tmp_path / "x.gguf").complete(ask("x"))

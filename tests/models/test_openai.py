@@ -1,0 +1,207 @@
+"""What only the OpenAI model does: which key goes where, which parameters, logprobs, cached tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.errors import BadResponse, RowRefused, RunRefused
+from agent.models.openai import OFFICIAL_URL, OpenAIModel
+from agent.types import Message, Request
+from tests.wire import Fault, WireServer
+
+REQUEST = Request(messages=(Message("user", "Which team?"),), max_tokens=16, timeout=10.0)
+
+
+def ok(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    return "ok"
+
+
+async def ask(model: OpenAIModel, request: Request = REQUEST) -> Any:
+    try:
+        return await model.complete(request)
+    finally:
+        await model.close()
+
+
+# -- keys and addresses ------------------------------------------------------------------------------------------------
+
+
+async def test_a_missing_key_stops_the_run_and_names_its_variable() -> None:
+    with pytest.raises(RunRefused, match="OPENAI_API_KEY"):
+        await ask(OpenAIModel("openai/m", "m"))
+
+
+@pytest.mark.parametrize("key", ["two words", "naïve", "line\nbreak"])
+async def test_a_key_that_cannot_be_sent_is_refused_unshown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(RunRefused, match="OPENAI_API_KEY") as caught:
+        await ask(OpenAIModel("openai/m", "m"))
+    assert key not in str(caught.value)
+
+
+async def test_blanks_around_a_key_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", " own-key-of-the-server\n")
+    with WireServer(ok) as server:
+        await ask(OpenAIModel("m", "m", base_url=server.url))
+    assert server.requests[0].headers["authorization"] == "Bearer own-key-of-the-server"
+
+
+async def test_nothing_of_openai_in_the_environment_reaches_a_foreign_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "OPENAI_API_KEY": "sk-of-openai-1",
+        "OPENAI_ADMIN_KEY": "sk-of-openai-2",
+        "OPENAI_ORG_ID": "org-of-openai-3",
+        "OPENAI_PROJECT_ID": "proj-of-openai-4",
+        "OPENAI_CUSTOM_HEADERS": "X-Own: of-openai-5\nauthorization: Bearer of-openai-6",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    with WireServer(ok) as server:
+        assert (await ask(OpenAIModel("m", "m", base_url=server.url))).text == "ok"
+    assert "of-openai" not in json.dumps(dict(server.requests[0].headers))
+    assert "of-openai" not in json.dumps(dict(server.requests[0].body))
+
+
+async def test_a_foreign_address_gets_its_own_key_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "own-key")
+    with WireServer(ok) as server:
+        await ask(OpenAIModel("m", "m", base_url=server.url))
+    assert server.requests[0].headers["authorization"] == "Bearer own-key"
+
+
+async def test_openai_base_url_does_not_redirect_a_model_that_was_typed_as_openai(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with WireServer(ok) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        model = OpenAIModel("openai/m", "m")
+        model._prepare()
+        assert model._client is not None
+        assert str(model._client.base_url).rstrip("/") == OFFICIAL_URL
+        assert model._client.max_retries == 0
+        await model.close()
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("url", "official"),
+    [
+        (None, True),
+        ("https://api.openai.com/v1", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com.evil.example/v1", False),
+        ("https://evil.example/api.openai.com", False),
+        ("https://api.openai.com@evil.example/v1", False),
+        ("https://notapi.openai.com.example", False),
+        ("http://127.0.0.1:8000/v1", False),
+    ],
+)
+def test_only_openai_itself_is_official(url: str | None, official: bool) -> None:
+    parameters = OpenAIModel("m", "m", base_url=url)._parameters(REQUEST)
+    assert ("max_completion_tokens" in parameters) is official
+    assert ("max_tokens" in parameters) is not official
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://[half/v1"])
+async def test_an_address_that_is_none_stops_the_run_and_is_shown(url: str) -> None:
+    with pytest.raises(RunRefused, match="web address") as caught:
+        await ask(OpenAIModel("m", "m", base_url=url))
+    assert url in str(caught.value)
+
+
+# -- parameters --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_plain_request_sends_nothing_that_was_not_asked_for() -> None:
+    with WireServer(ok) as server:
+        await ask(OpenAIModel("m", "m", base_url=server.url), replace(REQUEST, choices=("a", "b")))
+    assert server.requests[0].body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Which team?"}],
+        "max_tokens": 16,
+        "temperature": 0.0,
+    }
+
+
+async def test_a_schema_a_seed_and_logprobs_are_sent_in_openais_form() -> None:
+    schema = {"type": "object", "properties": {"team": {"type": "string"}}}
+    request = replace(REQUEST, json_schema=json.dumps(schema), seed=3, logprobs=50)
+    with WireServer(ok) as server:
+        await ask(OpenAIModel("m", "m", base_url=server.url), request)
+    body = server.requests[0].body
+    assert body["response_format"] == {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
+    assert (body["seed"], body["logprobs"], body["top_logprobs"]) == (3, True, 20)
+
+
+async def test_a_schema_that_is_no_json_is_refused_before_any_request() -> None:
+    with WireServer(ok) as server, pytest.raises(RowRefused, match="schema"):
+        await ask(OpenAIModel("m", "m", base_url=server.url), replace(REQUEST, json_schema="{"))
+    assert server.requests == []
+
+
+# -- replies -----------------------------------------------------------------------------------------------------------
+
+
+def body(message: Any, finish: str = "stop", **extra: Any) -> dict[str, Any]:
+    return {"model": "m-1", "choices": [{"index": 0, "message": message, "finish_reason": finish}], **extra}
+
+
+async def answer(content: dict[str, Any]) -> Any:
+    with WireServer(lambda messages, sent: Fault(body=content)) as server:
+        return await ask(OpenAIModel("m", "m", base_url=server.url))
+
+
+async def test_cached_tokens_are_read_and_are_part_of_the_prompt() -> None:
+    usage = {"prompt_tokens": 90, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 64}}
+    got = (await answer(body({"content": "ok"}, usage=usage))).usage
+    assert (got.prompt_tokens, got.completion_tokens, got.cached_prompt_tokens) == (90, 2, 64)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        [],
+        {},
+        {"prompt_tokens": "many", "completion_tokens": -1, "prompt_tokens_details": 3},
+        {"prompt_tokens": None, "completion_tokens": True, "prompt_tokens_details": {"cached_tokens": "x"}},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+    ],
+)
+async def test_counts_that_cannot_be_true_are_estimated(usage: Any) -> None:
+    got = (await answer(body({"content": "fine, thanks"}, usage=usage))).usage
+    assert got.prompt_tokens >= 2
+    assert got.completion_tokens >= 2
+    assert got.cached_prompt_tokens == 0
+
+
+async def test_a_refusal_field_wins_over_the_finish_reason() -> None:
+    got = await answer(body({"content": None, "refusal": "I cannot."}))
+    assert (got.finish, got.text) == ("refusal", "I cannot.")
+
+
+async def test_an_empty_text_is_a_reply_and_a_missing_one_is_not() -> None:
+    assert (await answer(body({"content": ""}))).text == ""
+    with pytest.raises(BadResponse, match="no text"):
+        await answer(body({"content": None, "tool_calls": []}, "tool_calls"))
+
+
+async def test_logprobs_come_back_per_token() -> None:
+    top = [{"token": "yes", "logprob": -0.1, "bytes": None}, {"token": "no", "logprob": -2.5, "bytes": None}]
+    content = body({"content": "yes"})
+    content["choices"][0]["logprobs"] = {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": top}]}
+    assert (await answer(content)).logprobs == ((("yes", -0.1), ("no", -2.5)),)
+
+
+@pytest.mark.parametrize("logprobs", [None, [], {"content": None}, {"content": [{"token": "a"}]}])
+async def test_logprobs_of_another_shape_are_left_out(logprobs: Any) -> None:
+    content = body({"content": "yes"})
+    content["choices"][0]["logprobs"] = logprobs
+    assert (await answer(content)).logprobs == ()

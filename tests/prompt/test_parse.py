@@ -1,0 +1,273 @@
+import json
+import math
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.prompt.parse import parse_reply
+from agent.types import Field
+
+CHOICE = Field("team", "choice", choices=("account", "account changes", "billing", "card_payment"))
+NUMBER = Field("total", "number")
+JSON = Field("data", "json")
+TEXT = Field("reply", "text")
+SEVERAL = (CHOICE, NUMBER, TEXT)
+
+
+def value(reply, field, *, reasoning=False):
+    prediction = parse_reply(reply, (field,), reasoning=reasoning)
+    assert prediction.raw == reply
+    assert bool(prediction.fields) != bool(prediction.error)
+    return prediction.fields.get(field.name), prediction.error
+
+
+@pytest.mark.parametrize(
+    ("reply", "choice"),
+    [
+        ("billing", "billing"),
+        (" **Billing.** ", "billing"),
+        ('"billing"', "billing"),
+        ("label: billing", "billing"),
+        ("team: Account-Changes!", "account changes"),
+        ("Answer = billing", "billing"),
+        ("account", "account"),
+        ("I think it is account changes", "account changes"),
+        ("card payment", "card_payment"),
+        ("This is about `Card-Payment`, surely.", "card_payment"),
+        ("billing\n\nQuestion: what about my account?\nTeam: account", "billing"),
+        ("- billing\nor is it account?", "billing"),
+        ('{"team": "billing"}', "billing"),
+        ("[[ ## team ## ]]\nbilling\n\n[[ ## completed ## ]]", "billing"),
+        ("<team>\nbilling\n</team>", "billing"),
+    ],
+)
+def test_a_dressed_choice_is_read_in_its_declared_spelling(reply, choice):
+    assert value(reply, CHOICE) == (choice, "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("billing or account changes", "names 2 choices"),
+        ("accounting", "names none of the choices"),
+        ("", "empty"),
+        (" \n\t", "empty"),
+        ("...", "names none"),
+    ],
+)
+def test_an_unclear_choice_is_never_guessed_and_the_error_says_why(reply, why):
+    got, error = value(reply, CHOICE)
+    assert got is None
+    assert why in error
+
+
+def test_the_error_quotes_the_reply_shortened_and_lists_the_choices():
+    _, error = value("blah " * 1000, CHOICE)
+    assert len(error) < 300
+    assert "blah blah" in error
+    assert "account, account changes, billing, card_payment" in error
+
+
+def test_signs_and_decimals_do_not_count_as_the_shorter_choice():
+    signed = Field("n", "choice", choices=("1", "-1", "2"))
+    assert value("-1", signed)[0] == "-1"
+    assert value("rated -1.", signed)[0] == "-1"
+    assert value("a 1.5", signed)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "choice"),
+    [
+        ("The account looks odd.\nAnswer: billing", "billing"),
+        ("Answer: account\nNo, wait.\n**Answer:** billing", "billing"),
+        ("hm\n**Team**: billing", "billing"),
+        ("maybe account\nbilling.", "billing"),
+        ("Answer:\nbilling", "billing"),
+        ("Answer: billing\n\nQ: my account?", "billing"),
+        ("[[ ## reasoning ## ]]\nan account\n\n[[ ## team ## ]]\nbilling\n\n[[ ## completed ## ]]", "billing"),
+    ],
+)
+def test_reasoning_is_followed_by_the_answer_after_the_last_marker_or_in_the_last_line(reply, choice):
+    assert value(reply, CHOICE, reasoning=True) == (choice, "")
+
+
+def test_reasoning_that_was_cut_before_the_answer_does_not_parse():
+    got, error = value("It is about billing.\nAnswer:", CHOICE, reasoning=True)
+    assert got is None
+    assert "stops after its answer marker" in error
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("42", 42),
+        ("$1,234.50", 1234.5),
+        ("-$5", -5),
+        ("USD 5", 5),
+        ("€7", 7),
+        ("45%", 45),
+        ("3/4", 0.75),
+        (".5", 0.5),
+        ("−3", -3),
+        ("1e3", 1000),
+        ("1,000,000", 1_000_000),
+        ("The answer is 42 km.", 42),
+        ("**42** because 6 times 7 is 42", 42),
+        ("6*7 = 42", 42),
+        ("total: 12 of 14", 12),
+        ("Answer: 40 (x = 5)", 40),
+        ("42\n\nQ: 7 apples and 8 pears?", 42),
+    ],
+)
+def test_a_dressed_number_is_read(reply, number):
+    got, error = value(reply, NUMBER)
+    assert (got, error) == (number, "")
+    assert type(got) is type(number)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *("10-20", "1, 2, 3", "1.234,5", "1.2.3", "2024-01-05", "12:30", "6 * 7", "3 or 4", "I have 3 and get 4"),
+        *("none", "nan", "inf", "1e400", "1e16", "1/0", "9" * 5000, "", "0x1F"),
+    ],
+)
+def test_an_unclear_or_unbounded_number_is_never_guessed(reply):
+    got, error = value(reply, NUMBER)
+    assert got is None
+    assert error
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("3 and 4 are\n7 for 2 boys\nAnswer: $7", 7),
+        ("Answer: 3\nno\nTotal: 4", 4),
+        ("3 boys\n3 + 4 = 7 apples", 7),
+        ("of 9\nthe 3 boys have 7", 7),
+    ],
+)
+def test_reasoning_ends_in_the_marked_number_or_the_last_of_the_last_line(reply, number):
+    assert value(reply, NUMBER, reasoning=True) == (number, "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "data"),
+    [
+        ('{"a": [1, "}"]}', {"a": [1, "}"]}),
+        ('Sure!\n```json\n{"a": 1}\n```\nDone {"b": 2}', {"a": 1}),
+        ('as [noted] {"a": 1}', {"a": 1}),
+        ("[1, 2]}", [1, 2]),
+    ],
+)
+def test_the_first_strict_json_value_is_read(reply, data):
+    assert value(reply, JSON) == (data, "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": 1e999}', "not JSON"),
+        ('{"a": 1', "never closed"),
+        ("{note: [1]}", "broken JSON"),
+        ("[" * 70 + "]" * 70, "nested deeper"),
+        ("42", "holds no JSON"),
+    ],
+)
+def test_broken_json_is_not_repaired(reply, why):
+    got, error = value(reply, JSON)
+    assert got is None
+    assert why in error
+
+
+def test_json_after_reasoning_is_the_marked_or_the_last_one():
+    assert value('from [1] we get\nAnswer:\n{"a":\n 2}', JSON, reasoning=True)[0] == {"a": 2}
+    assert value('from [1] we get\n{"a":\n 2}', JSON, reasoning=True)[0] == {"a": 2}
+    assert value('from [1] we get\n{"a":\n 2', JSON, reasoning=True)[0] is None
+
+
+def test_text_is_the_whole_reply_or_what_follows_the_marker():
+    assert value("  two\nlines \n", TEXT) == ("two\nlines", "")
+    assert value("think\nAnswer: two\nlines", TEXT, reasoning=True) == ("two\nlines", "")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "team: billing\ntotal: 3\nreply: Dear you,\nbye",
+        "**Team:** Billing\n- Total: $3\nReply: Dear you,\nbye",
+        '```json\n{"team": "billing", "total": 3.0, "reply": "Dear you,\\nbye", "more": 1}\n```',
+        "[[ ## team ## ]]\nbilling\n\n[[ ## total ## ]]\n3\n\n[[ ## reply ## ]]\nDear you,\nbye\n[[ ## completed ## ]]",
+    ],
+)
+def test_several_outputs_are_read_from_lines_sections_or_one_object(reply):
+    prediction = parse_reply(reply, SEVERAL)
+    assert prediction.fields == {"team": "billing", "total": 3, "reply": "Dear you,\nbye"}
+    assert prediction.error == ""
+
+
+def test_missing_and_unreadable_outputs_are_named_and_the_rest_is_kept():
+    prediction = parse_reply("team: cooking\ntotal: 3", SEVERAL)
+    assert prediction.fields == {"total": 3}
+    assert "lacks reply" in prediction.error
+    assert 'team: The reply "cooking" names none' in prediction.error
+
+
+fields = st.sampled_from([(CHOICE,), (NUMBER,), (JSON,), (TEXT,), SEVERAL, (CHOICE, JSON), ()])
+anything = st.text(st.characters(codec=None, exclude_categories=())) | st.text('{}[]"\\,:0123456789-.$/= \n#*_ae<>')
+
+
+@given(anything, fields, st.booleans())
+def test_no_string_raises_and_values_are_of_the_declared_type(reply, outputs, reasoning):
+    prediction = parse_reply(reply, outputs, reasoning=reasoning)
+    prediction.error.encode()
+    assert "\n" not in prediction.error
+    assert prediction.error or set(prediction.fields) == {field.name for field in outputs}
+    for field in outputs:
+        if field.name in prediction.fields:
+            got = prediction.fields[field.name]
+            if field.type == "choice":
+                assert got in field.choices
+            elif field.type == "number":
+                assert math.isfinite(got)
+                assert abs(got) <= 1e15
+            elif field.type == "json":
+                json.dumps(got, allow_nan=False)
+            else:
+                assert isinstance(got, str)
+
+
+@given(st.sampled_from(CHOICE.choices), st.sampled_from(["{}", "{}.", "**{}**", "team: {}", "'{}'\nand so on"]))
+def test_every_choice_survives_every_dress(choice, dress):
+    assert value(dress.format(choice.upper()), CHOICE) == (choice, "")
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_every_integer_survives_thousands_separators(number):
+    assert value(f"{number:,}", NUMBER) == (number, "")
+
+
+@given(st.dictionaries(st.text(), st.lists(st.text() | st.integers(-9, 9) | st.none())))
+def test_every_object_survives_a_fence(data):
+    assert value(f"Here:\n```json\n{json.dumps(data)}\n```", JSON) == (data, "")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *("[", "{", "[1,", '["\\"', "[}", "{}", "]", "- ", " ", "\n", "_", "a_", "1,", "1 ", "=1", "1/", "9", "$", "`"),
+        *("\0", "\ud800", "answer:\n", "<team>", "[[ ##", "account ", "e1", '["a",'),
+    ],
+)
+@pytest.mark.parametrize(
+    "outputs", [(CHOICE,), (NUMBER,), (JSON,), SEVERAL], ids=["choice", "number", "json", "several"]
+)
+def test_a_hundred_kilobytes_of_anything_take_linear_time(unit, outputs):
+    reply = (unit * 100_000)[:100_000]
+    for reasoning in (False, True):
+        started = time.monotonic()
+        parse_reply(reply, outputs, reasoning=reasoning)
+        assert time.monotonic() - started < 2

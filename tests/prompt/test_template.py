@@ -1,0 +1,165 @@
+"""Values enter a prompt once, literally; everything else in it stays as it was written."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.prompt.template import escape, fill, fill_messages, join, marks, placeholder, split
+from agent.types import Message
+
+NAMES = ("x", "message", "x_1")
+BITS = [
+    "{",
+    "}",
+    "{{",
+    "}}",
+    "\\",
+    "\\\\",
+    "{{x}}",
+    "{{message}}",
+    "\\{{x}}",
+    "{{x_1}}",
+    "{{y}}",
+    "x",
+    "message",
+    "\n",
+    " ",
+]
+FREE = st.text(st.characters())  # surrogates, NUL and all
+TEXTS = st.one_of(FREE, st.lists(st.one_of(st.sampled_from(BITS), FREE), max_size=12).map("".join))
+VALUES = st.fixed_dictionaries(dict.fromkeys(NAMES, TEXTS))
+PARTS = st.lists(st.one_of(TEXTS, st.sampled_from(NAMES).map(lambda name: (name,))), max_size=8)
+
+
+def read(parts, values):
+    return "".join(part if isinstance(part, str) else values[part[0]] for part in parts)
+
+
+def merged(parts):
+    """Neighbouring texts as one, empty ones left out."""
+    out = []
+    for part in parts:
+        if isinstance(part, str) and out and isinstance(out[-1], str):
+            out[-1] += part
+        elif part != "":
+            out.append(part)
+    return out
+
+
+@given(TEXTS, VALUES)
+def test_escaped_text_is_filled_to_itself(text, values):
+    assert fill(escape(text, NAMES), values) == text
+
+
+@given(TEXTS)
+def test_escaped_text_holds_no_marks(text):
+    assert marks(escape(text, NAMES), NAMES) == set()
+
+
+@given(PARTS, VALUES)
+def test_joined_parts_are_filled_to_the_texts_and_values_in_their_order(parts, values):
+    assert fill(join(parts, NAMES), values) == read(parts, values)
+
+
+@given(PARTS)
+def test_the_marks_of_a_joined_template_are_its_placeholders_and_no_more(parts):
+    assert marks(join(parts, NAMES), NAMES) == {part[0] for part in parts if isinstance(part, tuple)}
+
+
+@given(PARTS)
+def test_joined_parts_split_into_the_same_parts(parts):
+    assert merged(split(join(parts, NAMES), NAMES)) == merged(parts)
+
+
+@given(TEXTS)
+def test_a_users_text_is_the_same_after_split_and_join(text):
+    assert join(split(text, NAMES), NAMES) == text
+
+
+@given(TEXTS, VALUES)
+def test_splitting_a_users_text_does_not_change_what_it_renders(text, values):
+    assert fill(text, values) == read(split(text, NAMES), values)
+
+
+@given(TEXTS)
+def test_split_finds_the_placeholders_that_marks_finds(text):
+    assert {part[0] for part in split(text, NAMES) if isinstance(part, tuple)} == marks(text, NAMES)
+
+
+@given(VALUES)
+def test_values_are_never_scanned_again(values):
+    template = "".join(f"<{placeholder(name)}>" for name in NAMES)
+    assert fill(template, values) == "".join(f"<{values[name]}>" for name in NAMES)
+
+
+def test_a_value_that_is_another_fields_mark_stays_a_mark():
+    values = {"x": "{{message}}", "message": "{{x}}"}
+    assert fill("{{x}} {{message}} {{x}}", values) == "{{message}} {{x}} {{message}}"
+
+
+def test_a_mark_that_only_a_value_completes_is_not_a_mark():
+    assert fill("{{x}}{message}}", {"x": "{", "message": "!"}) == "{{message}}"
+    assert fill("{{x{{x}}}}", {"x": "}}"}) == "{{x}}}}"
+
+
+@pytest.mark.parametrize(
+    ("template", "filled", "found"),
+    [
+        ("{{x}}", "V", {"x"}),
+        (r"\{{x}}", "{{x}}", set()),
+        (r"\\{{x}}", r"\V", {"x"}),
+        (r"\\\{{x}}", r"\{{x}}", set()),
+        (r"\\\\{{x}}", r"\\V", {"x"}),
+        (r"\ {{x}}", r"\ V", {"x"}),
+        (r"\n\\ {x}", r"\n\\ {x}", set()),
+        (r"\{{y}} {{y}}", r"\{{y}} {{y}}", set()),
+        ("{{{x}}}", "{V}", {"x"}),
+        (r"{\{{x}}}", "{{{x}}}", set()),
+        ("{{ x }} {{X}} {{x }}", "{{ x }} {{X}} {{x }}", set()),
+        ("{{x}}{{x}}", "VV", {"x"}),
+        (r"{{x}}\{{x}}", "V{{x}}", {"x"}),
+    ],
+)
+def test_backslashes_before_a_mark_count_in_pairs_and_elsewhere_are_text(template, filled, found):
+    assert fill(template, {"x": "V"}) == filled
+    assert marks(template, ["x"]) == found
+
+
+@pytest.mark.parametrize("slashes", range(6))
+def test_backslashes_before_a_placeholder_are_kept(slashes):
+    template = join(["\\" * slashes, ("x",)], ["x"])
+    assert fill(template, {"x": "V"}) == "\\" * slashes + "V"
+
+
+def test_a_mark_that_spans_two_fixed_parts_is_escaped():
+    assert fill(join(["{{", "x}}", ("x",)], ["x"]), {"x": "V"}) == "{{x}}V"
+
+
+def test_a_field_whose_name_starts_with_another_is_told_apart():
+    assert fill("{{x}} {{x_1}}", {"x": "a", "x_1": "b"}) == "a b"
+
+
+def test_a_name_is_no_pattern():
+    assert fill("{{a.b}} {{aXb}} {{c|d}}", {"a.b": "1", "c|d": "2"}) == "1 {{aXb}} 2"
+
+
+@given(TEXTS)
+def test_without_fields_every_text_is_literal(text):
+    assert fill(text, {}) == escape(text, ()) == text
+    assert marks(text, ()) == set()
+    assert "".join(split(text, ())) == text
+
+
+def test_messages_keep_their_roles_and_are_filled_one_by_one():
+    template = [Message("system", r"\{{x}}"), Message("user", "{{x}}")]
+    assert fill_messages(template, {"x": "{{x}}"}) == (Message("system", "{{x}}"), Message("user", "{{x}}"))
+
+
+@pytest.mark.parametrize("text", ["\\" * 200_000, "{" * 200_000, "{{x" * 50_000, "\\{{x}}" * 20_000])
+def test_long_runs_of_marks_and_backslashes_take_linear_time(text):
+    start = time.perf_counter()
+    assert fill(escape(text, NAMES), dict.fromkeys(NAMES, "V")) == text
+    assert join(split(text, NAMES), NAMES) == text
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,191 @@
+"""A candidate on rows: bought once, in order, and a failure is never turned into a number."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import BudgetExhausted, RowRefused
+from agent.gateway.budget import Account, Spend
+from agent.gateway.gateway import Gateway
+from agent.ledger.store import Ledger
+from agent.prompt.candidate import baseline
+from agent.prompt.render import render
+from agent.scoring.evaluate import REASONING_TOKENS, Evaluator, ReplyCap, values
+from agent.scoring.metrics import build_metrics
+from agent.types import Budget, Candidate, Example, Field, Outcome, Prediction, Request, Score, Signature, Task
+from tests.toys import FakeModel, make_task, open_ledger
+
+TASK = make_task(6)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Any:
+    found = open_ledger(tmp_path / "ledger.db")
+    yield found
+    found.close()
+
+
+class Bench:
+    """An evaluator with what it recorded."""
+
+    def __init__(
+        self, ledger: Ledger, lm: FakeModel, task: Task = TASK, budget: Budget | None = None, **more: Any
+    ) -> None:
+        self.written: list[tuple[str, str]] = []
+        self.lm = lm
+        self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, **more)
+        self.metrics = build_metrics(task)
+        self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, self._record, timeout=9.0)
+
+    def _record(self, split: str, outcomes: list[Outcome]) -> None:
+        self.written += [(split, outcome.example_id) for outcome in outcomes]
+
+
+def right(request: Request) -> str:
+    """The team that the message names."""
+    return request.messages[-1].content.split(" on ")[1].split()[0]
+
+
+async def test_outcomes_come_in_the_order_of_the_rows_with_value_and_call(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(right))
+    made = baseline(TASK)
+    outcomes = await bench.evaluator.outcomes(made, TASK.dev, "dev")
+    assert [outcome.example_id for outcome in outcomes] == [row.id for row in TASK.dev]
+    assert [outcome.value for outcome in outcomes] == [1.0] * 6
+    assert {outcome.candidate_id for outcome in outcomes} == {made.id}
+    keys = {key for (key,) in ledger.db.conn.execute("SELECT call_key FROM calls")}
+    assert {outcome.call_key for outcome in outcomes} == keys
+
+
+async def test_a_row_is_bought_and_written_down_once(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(right))
+    first = await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:3], "dev")
+    more = await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    assert more[:3] == first
+    assert len(bench.lm.seen) == 6
+    assert sorted(bench.written) == sorted(("dev", row.id) for row in TASK.dev)
+    assert bench.gateway.account.total_used.calls == 6
+
+
+async def test_a_repeat_is_a_call_of_its_own_and_is_not_written_down(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(right))
+    await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:2], "dev")
+    await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:2], "dev", repeat=1)
+    assert len(bench.lm.seen) == 4
+    assert len(bench.written) == 2
+
+
+async def test_what_is_sent_is_the_rendered_prompt(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(right))
+    made = Candidate("chain-of-thought", "labelled-turns", "Say it.")
+    await bench.evaluator.outcomes(made, TASK.dev[:1], "dev")
+    (sent,) = bench.lm.seen
+    assert sent.messages == render(made, TASK.signature, TASK.dev[0].inputs)
+    assert sent.timeout == 9.0
+    assert sent.temperature == 0.0
+
+
+async def test_a_reply_that_does_not_parse_scores_0_with_its_error(ledger: Ledger) -> None:
+    outcomes = await Bench(ledger, FakeModel(lambda r: "I do not know")).evaluator.outcomes(
+        baseline(TASK), TASK.dev, "dev"
+    )
+    assert values(outcomes) == [0.0] * 6
+    assert all(outcome.prediction.error and outcome.scores[0].reason for outcome in outcomes)
+    assert {outcome.prediction.raw for outcome in outcomes} == {"I do not know"}
+
+
+async def test_what_a_metric_cannot_score_is_none_and_left_out_of_the_values(ledger: Ledger) -> None:
+    class Half:
+        name = "exact_match"
+
+        async def score(self, example: Example, prediction: Prediction) -> Score:
+            return Score(self.name, None if example.id == "dev-1" else 0.5, "")
+
+    bench = Bench(ledger, FakeModel(right))
+    evaluator = Evaluator(TASK, bench.gateway, bench.lm, [Half()], lambda split, found: None)
+    outcomes = await evaluator.outcomes(baseline(TASK), TASK.dev[:3], "dev")
+    assert [outcome.value for outcome in outcomes] == [0.5, None, 0.5]
+    assert values(outcomes) == [0.5, 0.5]
+
+
+async def test_a_provider_that_fails_raises_and_makes_up_no_number(ledger: Ledger) -> None:
+    def answer(request: Request) -> str:
+        if "note 2" in request.messages[-1].content:
+            raise RowRefused("too long")
+        return right(request)
+
+    bench = Bench(ledger, FakeModel(answer))
+    with pytest.raises(RowRefused):
+        await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    assert ("dev", "dev-2") not in bench.written
+    assert ("dev", "dev-0") in bench.written
+
+
+async def test_rows_that_were_scored_before_the_budget_ended_stay(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(right), budget=Budget(max_calls=4), max_concurrency=1)
+    with pytest.raises(BudgetExhausted):
+        await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    assert len(bench.lm.seen) == 4
+    assert [example_id for _, example_id in bench.written] == ["dev-0", "dev-1", "dev-2", "dev-3"]
+    assert len(await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:4], "dev")) == 4
+
+
+async def test_after_a_failure_nothing_is_left_running(ledger: Ledger) -> None:
+    class Slow(FakeModel):
+        async def complete(self, request: Request) -> Any:
+            if "note 0" not in request.messages[-1].content:
+                await asyncio.sleep(30)
+            return await super().complete(request)
+
+    def refuse(request: Request) -> str:
+        raise RowRefused("no")
+
+    bench = Bench(ledger, Slow(refuse))
+    before = asyncio.all_tasks()
+    with pytest.raises(RowRefused):
+        await asyncio.wait_for(bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev"), 5)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_second_run_makes_the_same_outcomes_without_paying(ledger: Ledger) -> None:
+    first, second = Bench(ledger, FakeModel(right)), Bench(ledger, FakeModel(right))
+    one = await first.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    two = await second.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    assert one == two
+    assert second.lm.seen == []
+    assert second.gateway.account.total_paid == Spend()
+    assert second.gateway.account.total_used == first.gateway.account.total_used
+
+
+# -- how long a reply may get ------------------------------------------------------------------------------------------
+
+
+def cap(task: Task) -> ReplyCap:
+    return ReplyCap.of(task, FakeModel(lambda r: ""))
+
+
+def test_every_right_answer_fits_its_reply() -> None:
+    lm = FakeModel(lambda r: "")
+    texts = ["one", "a b c d e f g h i j k l", "wordwordwordwordwordwordwordword"]
+    task = make_task(
+        signature=Signature((Field("m"),), (Field("answer"),)),
+        train=tuple(Example(f"t{n}", {"m": ""}, {"answer": text}) for n, text in enumerate(texts)),
+    )
+    assert cap(task).answer >= max(lm.count_tokens(text) for text in texts)
+
+
+def test_a_number_in_the_task_file_wins() -> None:
+    assert cap(make_task(max_tokens=77)).answer == 77
+
+
+def test_reasoning_and_markers_get_room_of_their_own() -> None:
+    found = cap(TASK)
+    plain, thinking = Candidate("zero-shot", "turns", "i"), Candidate("chain-of-thought", "turns", "i")
+    marked = Candidate("zero-shot", "dspy-chat", "i")
+    assert found.tokens(plain, 1) == found.answer
+    assert found.tokens(thinking, 1) == found.answer + REASONING_TOKENS
+    assert found.answer < found.tokens(marked, 1) < found.tokens(marked, 2)

@@ -1,0 +1,206 @@
+"""Rows are read strictly, and each problem of the data stands at the line where its row starts."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.task.data import parse_json, read_rows, rows_of
+from agent.task.load import load_task
+from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows
+
+GOOD = jsonl(rows("dev"))
+NUMBERS = changed('type = "choice"\nchoices = ["billing", "delivery", "refunds"]', 'type = "number"')
+NUMBERS = NUMBERS.replace('name = "choice"', 'name = "numeric"')
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"message": "caf\xe9", "team": "billing"}', "byte 0xe9 is not UTF-8"),
+        (b'{"message": "a\x00b", "team": "billing"}', "NUL"),
+        (b'{"message": "a\\u0000b", "team": "billing"}', "NUL"),
+        (b'{"message": "a\\ud800b", "team": "billing"}', "half a character"),
+        (b'{"message": "a", "team": ', "not valid JSON"),
+        (b'{"message": "a", "team": NaN}', "NaN is not JSON"),
+        (b'{"message": "a", "team": -Infinity}', "-Infinity is not JSON"),
+        (b'{"message": "a", "team": 1e999}', "too large"),
+        (b'{"message": "a", "team": ' + b"9" * 5000 + b"}", "too large"),
+        (b'["a", "billing"]', "not an object"),
+        (b'{"message": "a", "team": ' + b"[" * 60 + b"]" * 60 + b"}", "nested deeper than 50"),
+        (b"[" * 100_000, "nested deeper than 50"),
+        (b'{"message": "a", "message": "b", "team": "billing"}', "stands twice"),
+        (b'{"message": "a"}', "'team' is missing"),
+        (b'{"message": "a", "team": "billing", "tem": 1}', "did you mean 'team'"),
+        (b'{"message": "a", "team": 3}', "not a text"),
+        (b'{"message": ["a"], "team": "billing"}', "not a text"),
+        (b'{"message": "a", "team": "biling"}', "did you mean 'billing'? Known: billing, delivery, refunds"),
+        (b'{"message": " \\t", "team": "billing"}', "message: is empty"),
+        (b'{"message": null, "team": "billing"}', "message: is empty"),
+        (b'{"message": "a", "team": "billing", "id": ""}', "id ''"),
+        (b'{"message": "a", "team": "billing", "id": true}', "id True"),
+        (b'{"message": "DEV message  number 0 about billing", "team": "refunds"}', "with another label"),
+        (b'{"message": "dev message number 0 about billing", "team": "billing"}', "keep a repeated row once"),
+        (b'{"message": "train Message number 0 about billing", "team": "billing"}', "same inputs as t/train.jsonl:1"),
+    ],
+)
+def test_each_bad_row_is_named_at_its_line(here: Path, line: bytes, words: str) -> None:
+    found = problems(make(here / "t", dev=GOOD.encode() + b"\n" + line + b"\r\n"))
+    assert [text.startswith("t/dev.jsonl:8: ") and words in text for text in found] == [True], found
+
+
+@pytest.mark.parametrize(
+    ("label", "good"),
+    [("3", True), ("-0.5", True), ("1e3", True), ("true", False), ('"3"', False), ("null", False), ("[1]", False)],
+)
+def test_a_number_label_is_a_finite_number(here: Path, label: str, good: bool) -> None:
+    data = {split: f'{{"message": "{split}", "team": {label}}}' for split in ("train", "dev", "test")}
+    toml = NUMBERS.replace('name = "exact_match"', 'name = "numeric"').replace("ignore_case = true", "tolerance = 1")
+    found = problems(make(here / "t", toml, **data))
+    assert (found == []) is good
+    assert all("team:" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [("3", 3), (" -0.5 ", -0.5), ("1e3", 1000.0), (".5", 0.5), ("1_000", None), ("nan", None), ("", None)],
+)
+def test_number_cells_of_a_csv_are_parsed(here: Path, cell: str, value: float | None) -> None:
+    toml = NUMBERS.replace('name = "exact_match"', 'name = "numeric"').replace("ignore_case = true", "tolerance = 1")
+    data = {split: f'{{"message": "{split}", "team": 1}}' for split in ("train", "test")}
+    folder = make(here / "t", toml, **data)
+    (folder / "dev.jsonl").unlink()
+    (folder / "dev.csv").write_text(f'message,team\nx,"{cell}"\n')
+    found = problems(folder)
+    assert (found == []) is (value is not None)
+    assert all(line.startswith("t/dev.csv:2: team: ") for line in found)
+
+
+def test_json_cells_of_a_csv_are_parsed(here: Path) -> None:
+    toml = TOML.split("[fields.message]")[0] + '[fields.team]\ntype = "json"\n'
+    folder = make(here / "t", toml)
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.jsonl").unlink()
+        (folder / f"{split}.csv").write_text(f'message,team\n{split},"{{""a"": [1, null]}}"\n')
+    assert load_task(folder).dev[0].labels == {"team": {"a": [1, None]}}
+    (folder / "dev.csv").write_text("message,team\ndev,{oops\n")
+    assert [line.startswith("t/dev.csv:2: team: '{oops' is not JSON") for line in problems(folder)] == [True]
+
+
+def test_problems_of_a_file_stand_in_the_order_of_its_lines(here: Path) -> None:
+    found = problems(make(here / "t", dev=GOOD + '{"message": 1, "team": 2}\n{oops\n{"message": ""}\n'))
+    assert [line.split(": ")[0] for line in found] == [f"t/dev.jsonl:{n}" for n in (7, 7, 8, 9, 9)]
+
+
+def test_ids_are_unique_within_and_across_splits(here: Path) -> None:
+    train = [row | {"id": f"r{n}"} for n, row in enumerate(rows("train"))]
+    dev = [row | {"id": f"d{n}"} for n, row in enumerate(rows("dev"))]
+    assert problems(make(here / "a", train=jsonl(train), dev=jsonl(dev))) == []
+    dev[2]["id"], dev[4]["id"] = "r1", "d3"
+    found = problems(make(here / "b", train=jsonl(train), dev=jsonl(dev)))
+    assert [line.split(";")[0] for line in found] == [
+        "b/dev.jsonl:3: the id 'r1' is that of b/train.jsonl:2",
+        "b/dev.jsonl:5: the id 'd3' is that of b/dev.jsonl:4",
+    ]
+
+
+def test_a_number_id_counts_as_its_text(here: Path) -> None:
+    dev = [row | {"id": n} for n, row in enumerate(rows("dev"))]
+    test = [row | {"id": str(n + 5)} for n, row in enumerate(rows("test"))]
+    found = problems(make(here / "t", dev=jsonl(dev), test=jsonl(test)))
+    assert len(found) == 1
+    assert "the id '5' is that of t/dev.jsonl:6" in found[0]
+
+
+def csv_rows(text: str) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+    found, wrong = rows_of(text.encode(), Path("x.csv"))
+    assert all(WHERE.fullmatch(str(problem)) for problem in wrong)
+    return found, [str(problem) for problem in wrong]
+
+
+def test_a_quoted_cell_over_lines_has_the_line_where_its_row_starts() -> None:
+    found, wrong = csv_rows('a,b\n"one\ntwo\r\nthree",x\n\n"say ""hi""",y\n')
+    assert found == [(2, {"a": "one\ntwo\nthree", "b": "x"}), (6, {"a": 'say "hi"', "b": "y"})]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("a,b\n1,2\n1,2,3\n", 3, "3 cells, the header has 2"),
+        ("a,b\n1\n", 2, "1 cells"),
+        ('a,b\n"x"y,2\n', 2, "not valid CSV"),
+        ('a,b\n1,2\n"open,2\n3,4\n', 3, "not valid CSV"),
+        ("a,a\n1,2\n", 1, "two columns are called 'a'"),
+        ("a,b\n" + "x" * 1_000_001 + ",2\n", 2, "field limit"),
+    ],
+)
+def test_a_broken_csv_is_named_at_its_line(text: str, line: int, words: str) -> None:
+    _, wrong = csv_rows(text)
+    assert len(wrong) == 1
+    assert wrong[0].startswith(f"x.csv:{line}: ")
+    assert words in wrong[0]
+
+
+def test_the_csv_field_limit_is_put_back() -> None:
+    before = csv.field_size_limit()
+    found, wrong = csv_rows("a\n" + "x" * 999_999 + "\n")
+    assert (len(found), wrong) == (1, [])
+    assert csv.field_size_limit() == before
+
+
+def test_a_wrong_csv_header_is_one_problem_not_one_per_row(here: Path) -> None:
+    folder = make(here / "t")
+    (folder / "dev.jsonl").unlink()
+    (folder / "dev.csv").write_text("mesage,team\n" + "x,billing\n" * 9)
+    found = problems(folder)
+    assert all(line.startswith("t/dev.csv:1: ") for line in found)
+    assert "did you mean 'message'" in found[0]
+    assert len(found) == 2
+
+
+def test_other_encodings_and_kinds_of_file_are_refused(here: Path) -> None:
+    (here / "a.jsonl").write_bytes('{"a": 1}'.encode("utf-16"))
+    (here / "a.xlsx").write_bytes(b"PK")
+    for name, words in (("a.jsonl", "UTF-16"), ("a.xlsx", "unknown kind of file '.xlsx'"), ("b.csv", "no such file")):
+        found, wrong = read_rows(here / name)
+        assert found == []
+        assert words in str(wrong[0])
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists)))
+def test_whatever_json_writes_is_read_back_or_refused_with_a_reason(row: dict[str, Any]) -> None:
+    found, wrong = rows_of((json.dumps(row) + "\n").encode(), Path("x.jsonl"))
+    if wrong:
+        assert "\\u0000" in json.dumps(row) or "\\ud" in json.dumps(row)
+    else:
+        assert found == [(1, row)]
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_reader_fail(data: bytes) -> None:
+    for name in ("x.jsonl", "x.csv"):
+        _, wrong = rows_of(data, Path(name))
+        assert all(WHERE.fullmatch(str(problem)) and str(problem).isprintable() for problem in wrong)
+
+
+@given(st.text())
+def test_strict_json_raises_only_value_errors(text: str) -> None:
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return
+    assert json.loads(text) == value
+
+
+def test_a_csv_written_by_python_is_read_back(here: Path) -> None:
+    table = [{"a": 'q"', "b": "x,y"}, {"a": "line\nbreak", "b": " "}]
+    with (here / "x.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["a", "b"])
+        writer.writeheader()
+        writer.writerows(table)
+    assert read_rows(here / "x.csv") == ([(2, table[0]), (3, table[1])], [])

@@ -1,0 +1,268 @@
+"""Any table becomes a task that loads, and the reading says how each column and row was used."""
+
+import csv
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import InputError, ProblemsError
+from agent.task.columns import decide_columns, field_name, target_type
+from agent.task.intake import Reading, _string, task_from_file, write_task
+from agent.task.load import load_task
+from agent.task.locate import parse_toml
+from agent.task.splits import near_duplicates
+from agent.types import Task
+
+TEAMS = ("billing", "delivery", "refunds")
+
+
+def tickets(count: int = 60) -> list[dict[str, Any]]:
+    rng = random.Random(3)
+    words = [f"word{n}" for n in range(500)]
+    return [
+        {"Ticket ID": f"T-{n}", "Customer Message": " ".join(rng.sample(words, 9)), "Team": TEAMS[n % 3], "lang": "en",
+         "notes": "", "code": n % 3}
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def write(path: Path, table: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+    return path
+
+
+def uses(reading: Reading) -> dict[str, tuple[str, str]]:
+    return {column.name: (column.use, column.field) for column in reading.columns}
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.jsonl"])
+def test_each_column_has_a_use_and_a_reason(here: Path, name: str) -> None:
+    task, reading = task_from_file(write(here / name, tickets()), "Team", seed=1)
+    assert uses(reading) == {
+        "Ticket ID": ("ignored", ""),
+        "Customer Message": ("input", "customer_message"),
+        "Team": ("target", "Team"),
+        "lang": ("ignored", ""),
+        "notes": ("ignored", ""),
+        "code": ("ignored", ""),
+    }
+    reasons = {column.name: column.reason for column in reading.columns}
+    assert "id-like" in reasons["Ticket ID"]
+    assert "constant" in reasons["lang"]
+    assert reasons["notes"] == "empty"
+    assert "one to one" in reasons["code"]
+    assert "customer_message" in reasons["Customer Message"]
+    assert str(task.signature) == "customer_message -> Team"
+    assert task.signature.inputs[0].description == "Customer Message"
+    assert (reading.target_type, reading.choices, task.folder, task.name) == ("choice", TEAMS, "", "data")
+    assert {split: dict(each) for split, each in reading.counts.items()} == {
+        "train": {"billing": 6, "delivery": 6, "refunds": 6},
+        "dev": {"billing": 5, "delivery": 5, "refunds": 5},
+        "test": {"billing": 9, "delivery": 9, "refunds": 9},
+    }
+    assert any("train: 18 rows (billing 6" in line for line in reading.lines())
+
+
+def test_repeated_conflicting_and_empty_rows_are_dropped_and_counted(here: Path) -> None:
+    table = tickets()
+    table.append(table[0] | {"Customer Message": table[0]["Customer Message"].upper()})
+    table.append(table[1] | {"Team": "refunds"})
+    table.append(table[2] | {"Customer Message": " "})
+    table.append(table[2] | {"Team": ""})
+    for row in table:
+        del row["Ticket ID"]
+    _, reading = task_from_file(write(here / "d.csv", table), "Team")
+    assert reading.rows == 64
+    assert dict(reading.dropped) == {"empty": 2, "duplicate": 1, "conflicting": 2}
+    assert sum(sum(each.values()) for each in reading.counts.values()) + reading.unused == 59
+
+
+def test_a_written_folder_loads_to_the_same_task(here: Path) -> None:
+    source = write(here / "tickets.csv", tickets())
+    task, reading = task_from_file(source, "Team", "Route {{Customer Message}} well.", seed=5)
+    written, again = write_task(here / "tasks" / "tickets", source, "Team", "Route {{Customer Message}} well.", seed=5)
+    loaded = load_task(here / "tasks" / "tickets")
+    assert reading == again
+    assert loaded == written
+    assert dict(loaded.hashes) == dict(task.hashes)
+    assert (loaded.train, loaded.dev, loaded.test) == (task.train, task.dev, task.test)
+    assert loaded.instruction == "Route {{customer_message}} well."
+    assert (here / "tasks" / "tickets" / "task.toml").read_text().startswith("#:schema ../task.schema.json\n")
+    assert near_duplicates([row.inputs["customer_message"] for row in task.train + task.dev + task.test]) == []
+
+
+def test_the_seed_decides_the_splits(here: Path) -> None:
+    source = write(here / "t.csv", tickets())
+    assert task_from_file(source, "Team", seed=1)[0] == task_from_file(source, "Team", seed=1)[0]
+    assert task_from_file(source, "Team", seed=1)[0].train != task_from_file(source, "Team", seed=2)[0].train
+
+
+def test_an_existing_folder_is_refused_and_left_alone(here: Path) -> None:
+    (here / "x").mkdir()
+    with pytest.raises(InputError, match=r"^x exists; choose another name"):
+        write_task("x", write(here / "t.csv", tickets()), "Team")
+    assert list((here / "x").iterdir()) == []
+
+
+def test_a_refused_file_leaves_no_folder(here: Path) -> None:
+    with pytest.raises(InputError):
+        write_task("x", write(here / "t.csv", tickets()), "Teams")
+    assert not (here / "x").exists()
+
+
+def test_an_unknown_target_names_the_near_miss_and_the_columns(here: Path) -> None:
+    with pytest.raises(InputError, match=r"'Teem' is not a column; did you mean 'Team'\? Known: Ticket ID, Customer"):
+        task_from_file(write(here / "t.csv", tickets()), "Teem")
+
+
+def test_thirty_usable_rows_are_needed(here: Path) -> None:
+    with pytest.raises(InputError, match=r"has 29 rows; at least 30 are needed"):
+        task_from_file(write(here / "t.csv", tickets(29)), "Team")
+    table = tickets(30)
+    table[3]["Team"] = ""
+    with pytest.raises(InputError, match=r"has 29 usable rows \(1 empty dropped\); at least 30"):
+        task_from_file(write(here / "t.csv", table), "Team")
+    assert task_from_file(write(here / "t.csv", tickets(30)), "Team")[0].test
+
+
+def test_broken_rows_are_named_not_dropped(here: Path) -> None:
+    source = write(here / "t.jsonl", tickets())
+    source.write_text(source.read_text() + "{oops\n")
+    with pytest.raises(ProblemsError, match=r"^t\.jsonl:61: not valid JSON"):
+        task_from_file(source, "Team")
+
+
+def test_a_target_with_one_value_or_no_input_is_refused(here: Path) -> None:
+    with pytest.raises(InputError, match="one value only"):
+        task_from_file(write(here / "t.csv", tickets()), "lang")
+    table = [{"Team": row["Team"], "lang": "en"} for row in tickets()]
+    with pytest.raises(InputError, match=r"no column is left as an input; ignored: 'lang' \(constant"):
+        task_from_file(write(here / "t.csv", table), "Team")
+
+
+def test_a_prompt_that_names_columns_decides_the_inputs(here: Path) -> None:
+    source = write(here / "t.csv", [row | {"mood": f"mood {n % 7}"} for n, row in enumerate(tickets())])
+    assert len(task_from_file(source, "Team")[0].signature.inputs) == 2
+    task, reading = task_from_file(source, "Team", "{{Customer Message}} in {{lang}}?")
+    assert [field.name for field in task.signature.inputs] == ["customer_message", "lang"]
+    assert {c.name: c.reason for c in reading.columns}["mood"] == "not named in the prompt"
+    with pytest.raises(InputError, match=r"'\{\{mesage\}\}', which is not an input"):
+        task_from_file(source, "Team", "{{Customer Message}} {{mesage}}")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["a", "b"] * 20, "choice"),
+        ([True, False] * 20, "choice"),
+        ([1, 2, 3, 4] * 10, "choice"),
+        ([f"class {n % 20}" for n in range(40)], "choice"),
+        ([f"class {n % 21}" for n in range(40)], "text"),
+        ([n % 60 for n in range(400)], "number"),
+        ([f"{n}.5" for n in range(40)], "number"),
+        ([*range(39), "nan"], "text"),
+        ([{"a": n} for n in range(40)], "json"),
+        (['{"a": 1}', '{"a": 2}'] * 20, "json"),
+        (["long " * 20, "other " * 20] * 20, "text"),
+        (["a\nb", "c"] * 20, "text"),
+    ],
+)
+def test_the_kind_of_a_target_follows_its_values(values: list[Any], kind: str) -> None:
+    assert target_type(values) == kind
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "words"),
+    [
+        ([f"{n}.5" for n in range(60)], "number", "one number only"),
+        ([json.dumps({"city": f"c{n}"}) for n in range(60)], "json", '"city"'),
+        ([f"a longer answer {n}" for n in range(60)], "text", "Answer with the answer only"),
+        ([TEAMS[n % 3] for n in range(60)], "choice", "- billing\n- delivery\n- refunds\n"),
+    ],
+)
+def test_every_kind_of_target_makes_a_task_with_a_plain_prompt(
+    here: Path, labels: list[str], kind: str, words: str
+) -> None:
+    table = [{"question": row["Customer Message"], "answer": a} for row, a in zip(tickets(), labels, strict=True)]
+    for name in ("t.csv", "t.jsonl"):
+        task, reading = task_from_file(write(here / name, table), "answer")
+        assert reading.target_type == task.signature.outputs[0].type == kind
+        assert words in task.instruction
+        assert "Read the question" in task.instruction
+
+
+def test_choices_that_differ_in_case_become_the_most_frequent_one(here: Path) -> None:
+    table = tickets()
+    for n in (0, 3, 6):
+        table[n]["Team"] = " Billing"
+    assert task_from_file(write(here / "t.csv", table), "Team")[1].choices == TEAMS
+
+
+def test_a_choice_that_looks_like_a_placeholder_is_refused_without_a_prompt(here: Path) -> None:
+    table = [row | {"Team": "{{x}}" if row["Team"] == "billing" else row["Team"]} for row in tickets()]
+    source = write(here / "t.csv", table)
+    with pytest.raises(InputError, match="looks like a placeholder"):
+        task_from_file(source, "Team")
+    assert "{{x}}" in task_from_file(source, "Team", "Name the team.")[1].choices
+
+
+def test_an_id_column_gives_the_ids(here: Path) -> None:
+    table = [{"id": n, "text": row["Customer Message"], "team": row["Team"]} for n, row in enumerate(tickets())]
+    task, reading = task_from_file(write(here / "t.jsonl", table), "team")
+    assert uses(reading)["id"] == ("id", "id")
+    assert {row.id for row in task.train + task.dev + task.test} == {str(n) for n in range(60)}
+
+
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=8))
+def test_any_column_names_become_distinct_field_names(names: list[str]) -> None:
+    taken: list[str] = ["id"]
+    for position, name in enumerate(names, start=1):
+        made = field_name(name, position, taken)
+        assert made.isidentifier()
+        assert made.isascii()
+        assert made[0].isalpha()
+        assert made not in taken
+        taken.append(made)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\\n\r\t\x7f ')))
+def test_any_text_is_written_as_toml_that_reads_back(text: str) -> None:
+    assert parse_toml(f"a = {_string(text)}\nb = 1\n", "x") == {"a": text, "b": 1}
+
+
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8) | st.sampled_from(TEAMS)
+VALUE = CELL | st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.lists(st.booleans())
+
+
+@given(
+    st.lists(st.tuples(VALUE, VALUE, VALUE), min_size=25, max_size=45),
+    st.lists(CELL, min_size=3, max_size=3, unique=True),
+)
+def test_any_table_makes_a_task_or_a_line_that_says_why_not(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[Any, ...]], names: list[str]
+) -> None:
+    source = tmp_path_factory.mktemp("any") / "t.jsonl"
+    write(source, [dict(zip(names, row, strict=True)) for row in cells])
+    try:
+        task, reading = task_from_file(source, names[0])
+        assert isinstance(task, Task)
+        lines = list(reading.lines())
+    except InputError as error:
+        lines = [str(error)]
+    assert all(line.isprintable() and "task.toml" not in line for line in lines)
+
+
+def test_a_column_that_is_mostly_empty_is_ignored_and_keeps_the_rows() -> None:
+    table = [{"text": f"some text {n}", "rare": "x" if n < 9 else "", "y": n % 2} for n in range(40)]
+    assert [column.use for column in decide_columns(table, "y")] == ["input", "ignored", "target"]

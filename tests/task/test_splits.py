@@ -1,0 +1,125 @@
+"""Splits are seeded, stratified, capped, and never tear near-duplicates apart."""
+
+import random
+import time
+from collections import Counter
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.task.rows import fold
+from agent.task.splits import near_duplicates, split_rows
+
+WORDS = [f"word{n}" for n in range(4000)]
+
+
+def table(count: int, classes: int = 3, seed: int = 7) -> list[dict[str, str]]:
+    rng = random.Random(seed)
+    return [
+        {"id": str(n), "text": " ".join(rng.sample(WORDS, 8)), "label": f"class{n % classes}"} for n in range(count)
+    ]
+
+
+def split(rows: list[dict[str, str]], seed: int = 0, **options: bool) -> tuple[list[dict[str, str]], ...]:
+    return split_rows(rows, "label", random.Random(seed), **options)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(30, (9, 8, 13)), (100, (30, 25, 45)), (1000, (300, 200, 400)), (5000, (300, 200, 400))]
+)
+def test_sizes_follow_the_shares_up_to_the_caps(count: int, sizes: tuple[int, ...]) -> None:
+    parts = split(table(count))
+    assert tuple(map(len, parts)) == sizes
+    ids = [row["id"] for part in parts for row in part]
+    assert len(ids) == len(set(ids))
+
+
+def test_each_split_has_the_shares_of_the_classes() -> None:
+    rows = table(400)
+    for row in rows[:200]:
+        row["label"] = "class0"
+    shares = Counter(row["label"] for row in rows)
+    for part in split(rows):
+        for label, count in Counter(row["label"] for row in part).items():
+            assert abs(count / len(part) - shares[label] / 400) < 0.03
+
+
+@given(st.integers(2, 20), st.integers(40, 90), st.integers(0, 99))
+def test_train_has_a_row_of_each_class_where_it_has_room(classes: int, count: int, seed: int) -> None:
+    train, _, _ = split(table(count, classes), seed)
+    assert len({row["label"] for row in train}) == min(classes, round(0.3 * count))
+
+
+def test_the_seed_alone_decides() -> None:
+    rows = table(200)
+    assert split(rows, 1) == split(rows, 1)
+    assert split(rows, 1) != split(rows, 2)
+
+
+def test_fractions_and_no_stratifying_are_honoured() -> None:
+    rows = [row | {"label": row["id"]} for row in table(100)]
+    parts = split_rows(rows, "label", random.Random(0), (0.6, 0.2, 0.2), stratify=False)
+    assert tuple(map(len, parts)) == (60, 20, 20)
+
+
+def brute(texts: list[str], threshold: float) -> set[frozenset[int]]:
+    sets = [set(fold(text).split()) for text in texts]
+    groups = {n: {n} for n in range(len(texts))}
+    for one, other in combinations(range(len(texts)), 2):
+        union = sets[one] | sets[other]
+        alike = len(sets[one] & sets[other]) >= threshold * len(union) - 1e-9 if union else True
+        if alike and groups[one] is not groups[other]:
+            groups[one] |= groups[other]
+            for member in groups[one]:
+                groups[member] = groups[one]
+    return {frozenset(group) for group in groups.values() if len(group) > 1}
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=7).map(" ".join), max_size=25),
+    st.sampled_from([0.3, 0.5, 0.75, 0.8, 1.0]),
+)
+def test_near_duplicates_finds_what_comparing_all_pairs_finds(texts: list[str], threshold: float) -> None:
+    assert {frozenset(group) for group in near_duplicates(texts, threshold)} == brute(texts, threshold)
+
+
+def test_case_spaces_and_one_word_of_ten_make_near_duplicates() -> None:
+    texts = ["One two  three four five six seven eight nine ten", "one TWO three four five six seven eight nine eleven",
+             "?!", " ?! ", "other words here", "!!"]  # fmt: skip
+    assert near_duplicates(texts) == [(0, 1), (2, 3)]
+
+
+@given(st.integers(0, 999))
+def test_no_near_duplicates_lie_in_two_splits(seed: int) -> None:
+    rows = table(90, seed=seed)
+    for n in range(0, 60, 2):
+        words = rows[n]["text"].split()
+        rows[n + 1]["text"] = " ".join([*reversed(words), f"new{n}"]).upper()
+    parts = split(rows, seed)
+    home = [part for part, members in enumerate(parts) for _ in members]
+    texts = [row["text"] for part in parts for row in part]
+    groups = near_duplicates(texts)
+    assert len(groups) >= 25
+    assert all(len({home[position] for position in group}) == 1 for group in groups)
+    assert len(texts) >= 88
+
+
+def test_one_giant_group_still_leaves_three_splits() -> None:
+    rows = table(100)
+    for row in rows[:80]:
+        row["text"] = rows[0]["text"] + " " + row["id"]
+    parts = split(rows)
+    assert all(parts)
+    assert sum(row["text"].startswith(rows[0]["text"]) for part in parts[:2] for row in part) in (0, len(parts[0]), 45)
+
+
+def test_ten_thousand_rows_end_in_seconds() -> None:
+    rng = random.Random(0)
+    shares = [1 / (n + 1) for n in range(len(WORDS))]
+    rows = [{"text": " ".join(rng.choices(WORDS, shares, k=12)), "label": str(n % 20)} for n in range(10_000)]
+    start = time.perf_counter()
+    parts = split(rows)
+    assert tuple(map(len, parts)) == (300, 200, 400)
+    assert time.perf_counter() - start < 10

@@ -1,0 +1,86 @@
+"""The smallest task, ledger and models that the tests of the upper layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from agent.ledger.store import Ledger
+from agent.types import (
+    Budget,
+    Completion,
+    Constraints,
+    Example,
+    Field,
+    Message,
+    MetricSpec,
+    Request,
+    SearchSpace,
+    Signature,
+    Task,
+    Usage,
+)
+
+TEAMS = ("billing", "delivery", "refunds")
+SIGNATURE = Signature((Field("message"),), (Field("team", "choice", choices=TEAMS),))
+
+
+def row(split: str, number: int) -> Example:
+    """A row whose class is `number` modulo the classes."""
+    team = TEAMS[number % len(TEAMS)]
+    return Example(
+        f"{split}-{number}", {"message": f"{split} note {number} on {team} {'again ' * (number % 4)}"}, {"team": team}
+    )
+
+
+def make_task(rows: int = 12, **changes: object) -> Task:
+    """A choice task with `rows` rows a split; `changes` replace fields of it."""
+    task = Task(
+        name="toy",
+        description="Route a message to a team.",
+        signature=SIGNATURE,
+        instruction="Answer with one team.",
+        metrics=(MetricSpec("exact_match", "team"),),
+        space=SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3, 6)),
+        constraints=Constraints(),
+        budget=Budget(),
+        train=tuple(row("train", n) for n in range(rows)),
+        dev=tuple(row("dev", n) for n in range(rows)),
+        test=tuple(row("test", n) for n in range(rows)),
+        folder="toy",
+    )
+    return replace(task, **changes)  # type: ignore[arg-type]
+
+
+def open_ledger(path: Path, run_id: str = "run-1") -> Ledger:
+    """A ledger with one open run."""
+    ledger = Ledger(path)
+    ledger.begin_run(run_id, make_task(), "m", "", 0, {}, {})
+    return ledger
+
+
+def ask(text: str, max_tokens: int = 8, **more: object) -> Request:
+    return Request(messages=(Message("user", text),), max_tokens=max_tokens, **more)  # type: ignore[arg-type]
+
+
+class FakeModel:
+    """`answer(request)` gives the reply or raises. `seen` are the requests in order of arrival."""
+
+    def __init__(self, answer: Callable[[Request], str], name: str = "fake/m", concurrency: int | None = None) -> None:
+        self.name = name
+        self.concurrency = concurrency
+        self.seen: list[Request] = []
+        self._answer = answer
+
+    async def complete(self, request: Request) -> Completion:
+        self.seen.append(request)
+        text = self._answer(request)
+        words = sum(self.count_tokens(message.content) for message in request.messages)
+        return Completion(text, "stop", Usage(words, self.count_tokens(text)), self.name)
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    async def close(self) -> None:
+        return None

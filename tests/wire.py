@@ -1,0 +1,251 @@
+"""A local server that speaks the wire formats of OpenAI and Anthropic, for tests that use the real SDKs.
+
+    with WireServer(lambda messages, body: "billing") as server:
+        model = OpenAIModel("m", "m", base_url=server.url)
+
+It runs in a thread of its own with a loop of its own, so that it answers whatever loop the client runs in. It knows
+nothing of the package under test. Standard library only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+OPENAI_PATH = "/v1/chat/completions"
+ANTHROPIC_PATH = "/v1/messages"
+_WORKERS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A reply that is not an ordinary one.
+
+    `delay` seconds pass first. Then `raw` is written as it stands and the connection closed (`b""`: just closed).
+    Otherwise `status` and `headers` go out with `body`: bytes and strings as they are, anything else as JSON; None
+    is the provider's ordinary body, which is an error for a status from 400 on, else a reply that says `text`.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    delay: float = 0.0
+    raw: bytes | None = None
+    text: str = "ok"
+
+
+Reply = Callable[[list[dict[str, Any]], dict[str, Any]], str | Fault]
+"""(messages as role and plain text, the system text first; the body as it came) -> the reply's text, or a fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request that arrived: header names in lower case, `body` the parsed JSON ({} if it was none)."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+
+
+class WireServer:
+    """Serves `reply` while the `with` block lasts. `requests` are all requests in order of arrival.
+
+    `reply` is called in a pool of threads, so it may sleep. What it raises is answered as a 500 and raised again at
+    the end of the block, so that a failed assertion in it fails the test.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self.requests: list[Seen] = []
+        self.root = ""
+        self._reply = reply
+        self._errors: list[BaseException] = []
+        self._loop: asyncio.AbstractEventLoop
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="wire", daemon=True)
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="wire-reply")
+        self._ready = threading.Event()
+        self._stop: asyncio.Event
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """The base address as OpenAI's SDK wants it."""
+        return f"{self.root}/v1"
+
+    def __enter__(self) -> WireServer:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if error is None and self._errors:
+            raise self._errors[0]
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        self.root = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            while (seen := await _read_request(reader)) is not None:
+                self.requests.append(seen)
+                response, keep_alive = await self._answer(seen)
+                writer.write(response)
+                await writer.drain()
+                if not keep_alive or seen.headers.get("connection", "").lower() == "close":
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client went away, or the test is over
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _answer(self, seen: Seen) -> tuple[bytes, bool]:
+        """What to write, and whether the connection may live on."""
+        dialect = _DIALECTS.get(seen.path)
+        if dialect is None or seen.method != "POST":
+            return _response(404, {}, {"error": {"message": f"no such address: {seen.method} {seen.path}"}}), True
+        try:
+            messages, body = dialect.messages(seen.body), dict(seen.body)
+            said = await self._loop.run_in_executor(self._pool, self._reply, messages, body)
+        except Exception as error:
+            self._errors.append(error)
+            return _response(500, {}, dialect.error(500, f"the test's reply raised {error!r}")), True
+        fault = said if isinstance(said, Fault) else Fault(text=said)
+        await asyncio.sleep(fault.delay)
+        if fault.raw is not None:
+            return fault.raw, False
+        content = fault.body
+        if content is None and fault.status >= 400:
+            content = dialect.error(fault.status, f"the test asked for {fault.status}")
+        elif content is None:
+            content = dialect.reply(messages, body, fault.text)
+        closes = any(name.lower() == "connection" and value == "close" for name, value in fault.headers.items())
+        return _response(fault.status, fault.headers, content), not closes
+
+
+class _OpenAI:
+    """Chat completions."""
+
+    def messages(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{"role": m["role"], "content": _plain(m["content"])} for m in body.get("messages", [])]
+
+    def reply(self, messages: list[dict[str, Any]], body: Mapping[str, Any], text: str) -> dict[str, Any]:
+        prompt, completion = _words(messages), len(text.split())
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body.get("model", ""),
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
+        }
+
+    def error(self, status: int, words: str) -> dict[str, Any]:
+        return {"error": {"message": words, "type": "test_error", "param": None, "code": f"test_{status}"}}
+
+
+class _Anthropic:
+    """Messages."""
+
+    def messages(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        turns = [{"role": m["role"], "content": _plain(m["content"])} for m in body.get("messages", [])]
+        system = body.get("system")
+        return [{"role": "system", "content": _plain(system)}, *turns] if system else turns
+
+    def reply(self, messages: list[dict[str, Any]], body: Mapping[str, Any], text: str) -> dict[str, Any]:
+        return {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": body.get("model", ""),
+            "content": [{"type": "text", "text": text}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": _words(messages),
+                "output_tokens": len(text.split()),
+                "cache_creation_input_tokens": 0,
+                "cache_read_input_tokens": 0,
+            },
+        }
+
+    def error(self, status: int, words: str) -> dict[str, Any]:
+        return {"type": "error", "error": {"type": f"test_{status}", "message": words}}
+
+
+_DIALECTS: Mapping[str, _OpenAI | _Anthropic] = {OPENAI_PATH: _OpenAI(), ANTHROPIC_PATH: _Anthropic()}
+
+
+def _plain(content: Any) -> str:
+    """The text of a message: a string, or the text blocks of a list."""
+    if isinstance(content, list):
+        return "".join(str(block.get("text", "")) for block in content)
+    return str(content)
+
+
+def _words(messages: list[dict[str, Any]]) -> int:
+    return sum(len(message["content"].split()) for message in messages)
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Seen | None:
+    """The next request of a connection; None when the client has closed it."""
+    line = await reader.readline()
+    if not line.strip():
+        return None
+    method, path, _ = line.decode("latin-1").split(" ", 2)
+    headers: dict[str, str] = {}
+    while (line := await reader.readline()).strip():
+        name, _, value = line.decode("latin-1").partition(":")
+        headers[name.strip().lower()] = value.strip()
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        data = await _read_chunks(reader)
+    else:
+        data = await reader.readexactly(int(headers.get("content-length", "0")))
+    try:
+        body = json.loads(data)
+    except ValueError:
+        body = {}
+    return Seen(method, path.partition("?")[0], headers, body if isinstance(body, dict) else {})
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    data = b""
+    while size := int((await reader.readline()).partition(b";")[0], 16):
+        data += await reader.readexactly(size)
+        await reader.readline()
+    while (await reader.readline()).strip():
+        pass
+    return data
+
+
+def _response(status: int, headers: Mapping[str, str], content: Any) -> bytes:
+    is_text = isinstance(content, (str, bytes))
+    text = content if is_text else json.dumps(content)
+    body = text.encode() if isinstance(text, str) else text
+    given = {name.lower(): value for name, value in headers.items()}
+    ours = {"content-type": "text/html" if is_text else "application/json", "content-length": str(len(body))}
+    lines = [f"HTTP/1.1 {status} Test", *(f"{name}: {value}" for name, value in (ours | given).items())]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
