@@ -29,7 +29,7 @@ from agent.scoring.evaluate import Evaluator, values
 from agent.scoring.metrics import build_metrics
 from agent.scoring.stats import PairedRace, mean_ci, minimum_detectable_gain, paired_difference, selection_corrected
 from agent.search.plan import Effort, Plan, make_plan, survivors
-from agent.search.pool import Entry, Parent, PoolMaker
+from agent.search.pool import Entry, Parent, PoolMaker, first_children
 from agent.search.propose import STYLES as PROPOSAL_STYLES
 from agent.search.propose import Scored, failures_of, read_proposal, request_messages, why_refused
 from agent.search.race import best_of, clearly_behind, ranked
@@ -37,7 +37,7 @@ from agent.search.study import Point, Seen, choose, shrunk
 from agent.types import LM, Budget, Candidate, Outcome, Request, Task, Trial, TrialState, content_id
 
 PARENTS = 4
-PROPOSAL_TOKENS = 300
+PROPOSAL_TOKENS = 200
 SIGNIFICANT = 0.05
 
 
@@ -178,7 +178,9 @@ class Run:
                     pools.rationales.update(await self._rationales())
                     entries += pools.reasoned()
                 entries += pools.instructed(proposals, parents[:1])
-                entries += pools.children(parents, rewrites)
+                children = pools.children(parents, rewrites)
+                must = first_children(children, parents)
+                entries += children
                 entries += pools.fresh(rewrites, per_count=1, parents=parents)
             before = set(self._entries)
             self._admit(entries)

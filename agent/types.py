@@ -56,7 +56,7 @@ class Usage:
 class Request:
     """One model call. All fields but `timeout` are its identity; `repeat` tells samples of one prompt apart.
 
-    `json_schema` and `choices` ask for constrained decoding where the model can do it; a model that cannot ignores them.
+    `json_schema` and `choices` ask for constrained decoding; a model that cannot do it ignores them.
     """
 
     messages: tuple[Message, ...]
@@ -90,7 +90,7 @@ FinishReason = Literal["stop", "length", "refusal", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model answered. `logprobs` holds, per generated token, (token, log-probability) of the most likely ones."""
+    """What a model answered. `logprobs`: per generated token, (token, log-probability) of the most likely ones."""
 
     text: str
     finish: FinishReason

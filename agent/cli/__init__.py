@@ -49,12 +49,13 @@ class _Commands(click.Group):
             formatter.write_dl(list(HELP.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        first = next((number for number, word in enumerate(args) if not word.startswith("-")), None)
-        if first is not None and args[first] not in COMMANDS and not {"--help", "--version"} & set(args[:first]):
-            args = [*args[:first], "run", *args[first:]]
+        own = next((number for number, word in enumerate(args) if word != "--debug"), len(args))
+        if own < len(args) and args[own] not in {*COMMANDS, "-h", "--help", "--version"}:
+            args = [*args[:own], "run", *args[own:]]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        from agent.cli.common import plain
         from agent.errors import AgentError
 
         try:
@@ -62,8 +63,8 @@ class _Commands(click.Group):
         except AgentError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            for line in str(error).splitlines():
-                click.echo(f"error: {line}", err=True)
+            for line in str(error).split("\n"):
+                click.echo(f"error: {plain(line)}", err=True)
             ctx.exit(error.exit_code)
         except BrokenPipeError:
             sys.stderr.close()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agent.ledger.query import History
 
 F = TypeVar("F", bound=Callable[..., Any])
+SEED = click.IntRange(0, 2**31 - 1)
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 
 
@@ -34,7 +35,9 @@ def json_option(function: F) -> F:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """The same value after parsing; what could steer a terminal, such as C1 controls, stands as a JSON escape."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
 def plain(text: str) -> str:

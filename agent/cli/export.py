@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, open_history
+from agent.cli.common import SETTINGS, db_option, open_history, plain
 from agent.errors import InputError
 
 
@@ -34,7 +35,7 @@ def export_command(run: str, form: str, output: Path | None, db: Path) -> None:
     release = load_prompt(released).release
     text = export_markdown(release) if form == "md" else export_messages(release)
     if output is None:
-        click.echo(text, nl=False)
+        click.echo(plain(text) if sys.stdout.isatty() else text, nl=False)  # exact in a pipe, harmless on a terminal
         return
     if output.is_dir():
         output = output / ("prompt.md" if form == "md" else "messages.json")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, find_task, json_option, plain, print_json, score
+from agent.cli.common import SEED, SETTINGS, db_option, find_task, json_option, plain, print_json, score
 from agent.cli.progress import Progress
 from agent.errors import InputError
 
@@ -42,7 +44,7 @@ EXIT_INTERRUPTED = 130
 )
 @click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
 @click.option("--limit", help="ROWS or TRAIN-DEV-TEST: use at most that many rows of each split.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same trials.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Same seed, same trials.")
 @click.option("--tag", multiple=True, metavar="K=V", help="Label the run; repeatable.")
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
 @click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing.")
@@ -93,7 +95,7 @@ def _load(name: str, target: str | None, prompt: Path | None, seed: int, quiet: 
         from agent.task.intake import task_from_file
 
         try:
-            instruction = prompt.read_text("utf-8")
+            instruction = prompt.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{prompt}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
         if not instruction.strip():
@@ -115,7 +117,7 @@ def _limited(task: Task, limit: str | None) -> Task:
     if limit is None:
         return task
     parts = limit.split("-")
-    if len(parts) not in (1, 3) or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
         raise InputError(f"--limit {limit}: write one number, or TRAIN-DEV-TEST such as 100-50-100")
     train, dev, test = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
     return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
@@ -127,6 +129,8 @@ def _settings(task: Task, options: dict[str, Any]) -> Settings:
     from agent.types import Budget
 
     own = task.budget
+    if options["max_cost"] is not None and not math.isfinite(options["max_cost"]):
+        raise InputError(f"--max-cost {options['max_cost']}: write a number of US dollars")
     budget = Budget(
         max_calls=options["max_calls"] or own.max_calls,
         max_tokens=options["max_tokens"] or own.max_tokens,
@@ -143,6 +147,8 @@ def _settings(task: Task, options: dict[str, Any]) -> Settings:
     if options["price"]:
         try:
             dollars_in, dollars_out = (float(part) for part in options["price"].split(","))
+            if not (0 <= dollars_in < math.inf and 0 <= dollars_out < math.inf):
+                raise ValueError
         except ValueError:
             raise InputError(
                 f"--price {options['price']}: write IN,OUT in dollars per million tokens, such as 0.15,0.6"
@@ -191,7 +197,8 @@ def _opening(task: Task, target: LM, author: LM | None, settings: Settings) -> s
         f"{task.name}: {task.signature}\n"
         f"model {target.name}, proposer {author.name if author else 'none'}, seed {settings.seed}\n"
         f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {plan.rounds} rounds of {plan.round_calls} + "
-        f"finalists {plan.final_calls} + sealed test {plan.test_calls}; rows: dev {plan.dev_rows}, test {plan.test_rows}"
+        f"finalists {plan.final_calls} + sealed test {plan.test_calls}; "
+        f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
     )
 
 

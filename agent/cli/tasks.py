@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agent.cli.common import SETTINGS, find_task, json_option, plain, print_json, print_table, short
+from agent.cli.common import SEED, SETTINGS, find_task, json_option, plain, print_json, print_table, short
 from agent.errors import InputError, ProblemsError
 
 
@@ -59,14 +59,14 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 @click.option(
     "--prompt", type=click.Path(path_type=Path), help="The prompt you use today. Default: a plain one is written."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides which rows go to which split.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
 def init_command(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read."""
     from agent.task.intake import write_task
 
     folder = Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
     try:
-        instruction = prompt.read_text("utf-8") if prompt else ""
+        instruction = prompt.read_text("utf-8-sig") if prompt else ""
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{prompt}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
     _, reading = write_task(folder, source, target, instruction, seed, folder.name)

@@ -72,11 +72,19 @@ class Ledger:
             raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
 
     def _migrate(self) -> None:
-        done = self.db.conn.execute("PRAGMA user_version").fetchone()[0]
+        done = self._schema()
         if done > len(STEPS):
             raise LedgerError(f"{self.path}: written by a newer version (schema {done}); upgrade, or use another --db")
         for number, step in enumerate(STEPS[done:], done + 1):
-            self.db.conn.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+            try:
+                self.db.conn.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+            except sqlite3.Error:
+                self.db.conn.rollback()
+                if self._schema() < number:  # else another process took this step at the same time
+                    raise
+
+    def _schema(self) -> int:
+        return int(self.db.conn.execute("PRAGMA user_version").fetchone()[0])
 
     def close(self) -> None:
         self.db.conn.close()

@@ -11,7 +11,7 @@ from agent.types import Budget, Task
 Effort = Literal["quick", "standard", "thorough"]
 
 EFFORT_CALLS: dict[Effort, int] = {"quick": 500, "standard": 1200, "thorough": 4000}
-TEST_SHARE = 0.45  # of all calls, at most, for the sealed test of baseline and winner
+TEST_SHARE = 0.35  # of all calls, at most, for the sealed test of baseline and winner
 DEV_SHARE = 0.12  # of all calls, at most, for one candidate on the whole of dev
 FEWEST_ROWS = 10
 NOISE_ROWS = 10
@@ -81,14 +81,14 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) ->
         raise BudgetRefused(
             f"max_calls = {calls} is too few to compare two prompts on this task; give at least {needed}"
         )
-    first = min(10, dev_rows, max(4, dev_rows // 3))
-    second = min(dev_rows, max(first, 30))
+    first = min(16, dev_rows, max(4, dev_rows // 5))
+    second = min(dev_rows, max(first, 40))
     plan = Plan(
         calls=calls,
         dev_rows=dev_rows,
         test_rows=test_rows,
         noise_rows=noise,
-        batch=12,
+        batch=10,
         rungs=(first, second),
         finalists=FINALISTS,
         proposals=2 if has_proposer else 0,

@@ -120,8 +120,11 @@ class PoolMaker:
         entries: list[Entry] = []
         for parent in parents:
             entries += list(self._demo_children(parent, parents))
-            name = self._rng.choice(self._task.space.formats)
-            entries.append(self._with_format(parent, name))
+            entries += [
+                self._with_format(parent, name)
+                for name in self._task.space.formats
+                if name != parent.entry.candidate.format
+            ]
             if rewrites:
                 entries.append(self._with_instruction(parent, self._rng.choice(list(rewrites))))
         return entries
@@ -167,6 +170,17 @@ class PoolMaker:
         place = {"layout": f"{technique}/{name}", "instruction": rewrite.operator, "demos": _kind(demos)}
         operator = demos.operator if demos.demos else f"{technique}:{rewrite.operator}{'+role' if role else ''}"
         return Entry(candidate, Point(candidate.id, place), operator, demos.parent_id, demos.reason or rewrite.reason)
+
+
+def first_children(children: Sequence[Entry], parents: Sequence[Parent]) -> list[str]:
+    """The children of the best candidate that are tried for certain: what worked is built on in every round."""
+    wanted = {"rebalanced": 2, "swapped": 1, "format": 1}
+    chosen = []
+    for entry in children:
+        if parents and entry.parent_id == parents[0].entry.candidate.id and wanted.get(entry.operator, 0) > 0:
+            wanted[entry.operator] -= 1
+            chosen.append(entry.candidate.id)
+    return chosen
 
 
 def _kind(demos: DemoSet) -> str:

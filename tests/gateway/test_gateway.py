@@ -312,6 +312,8 @@ async def test_an_error_is_never_served_from_the_cache(ledger: Ledger) -> None:
         await door.complete("target", lm, ask("a"))
     failing[0] = False
     assert (await door.complete("target", lm, ask("a"))).text == "billing"
+    assert (await door.complete("target", lm, ask("a"))).text == "billing"
+    assert len(lm.seen) == 2, "an error before it does not hide the settled reply"
 
 
 async def test_an_attempt_is_on_disk_before_it_is_sent(ledger: Ledger, tmp_path: Path) -> None:

@@ -99,6 +99,15 @@ def test_a_damaged_database_is_refused(ledger: Ledger, path: Path) -> None:
         Ledger(path)
 
 
+def test_two_that_open_a_new_file_at_the_same_time_both_get_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Ledger(path).close()
+    seen = iter([0, len(STEPS)])  # the late one looked before the other had written
+    monkeypatch.setattr(Ledger, "_schema", lambda ledger: next(seen))
+    late = Ledger(path)
+    late.event("run", "note", {})
+    late.close()
+
+
 def test_writes_are_durable_before_they_return(ledger: Ledger) -> None:
     assert ledger.db.conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert ledger.db.conn.execute("PRAGMA synchronous").fetchone() == (2,)

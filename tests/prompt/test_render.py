@@ -1,7 +1,7 @@
 """What is sent: byte for byte as the golden files say, as DSPy itself would send it, with every value as it came.
 
-After a wanted change, `REWRITE_GOLDEN=1 pytest tests/prompt/test_render.py` writes the files of tests/golden anew; read the
-difference before you keep it.
+After a wanted change, `REWRITE_GOLDEN=1 pytest tests/prompt/test_render.py` writes the files of tests/golden anew; read
+the difference before you keep it.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def test_a_template_holds_each_input_once_and_as_the_last_message(technique: str
         assert not any(marks(message.content, names) for message in messages[:-1])
 
 
-@pytest.mark.parametrize("name", ("turns", "labelled-turns", "inline"))
+@pytest.mark.parametrize("name", ["turns", "labelled-turns", "inline"])
 def test_marks_in_the_users_own_layout_are_where_the_values_go(name: str) -> None:
     made = Candidate(
         "few-shot", name, "<<{{message}}>> and again {{message}}; \\{{message}}", demos=(only(ONE, DEMOS[0]),)

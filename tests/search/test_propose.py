@@ -1,4 +1,4 @@
-"""Proposals: rows cannot pose as instructions, and what comes back copied, empty or without its placeholder is refused."""
+"""Rows cannot pose as instructions, and a proposal that is copied, empty or without its placeholder is refused."""
 
 from __future__ import annotations
 

@@ -1,0 +1,174 @@
+"""`optimize run` from end to end: the real SDKs, a server on a socket, a ledger, and the released file used by hand."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.release.runtime import load_prompt
+from agent.search.plan import make_plan
+from agent.task.intake import task_from_file
+from agent.types import Budget
+from tests.cli.world import (
+    INSTRUCTION,
+    Answer,
+    compatible,
+    files,
+    good,
+    good_json,
+    learner,
+    optimize,
+    scores_by_hand,
+    stubborn,
+)
+from tests.wire import WireServer
+
+CAP = 600
+KEYS = {
+    "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
+    "cost_usd", "seconds", "release", "ledger_head",
+}  # fmt: skip
+NESTED = {
+    "baseline": {"dev", "test"},
+    "winner": {
+        "candidate_id", "technique", "format", "n_demos", "instruction", "dev", "dev_corrected", "test",
+        "prompt_tokens",
+    },
+    "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n"},
+    "trials": {"complete", "pruned", "failed"},
+    "calls": {"target", "proposer", "judge", "cached"},
+    "tokens": {"prompt", "cached_prompt", "completion"},
+}  # fmt: skip
+SAME = ("task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "tokens")
+
+
+def trials(db: Path, run_id: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(db) as connection:
+        return connection.execute(
+            "SELECT number, round, candidate_id, state, n, mean, low, high FROM trials WHERE run_id = ? ORDER BY number",
+            (run_id,),
+        ).fetchall()
+
+
+def check_result(result: dict[str, Any], server: WireServer, name: str) -> None:
+    """The promises of the --json object that hold for every run."""
+    assert set(result) == KEYS
+    for key, names in NESTED.items():
+        assert set(result[key]) == names
+    assert len(result["ledger_head"]) == 64
+    assert int(result["ledger_head"], 16) >= 0
+    lift, calls = result["lift"], result["calls"]
+    assert lift["wins"] + lift["losses"] + lift["ties"] == lift["n"]
+    assert lift["diff"] == pytest.approx(result["winner"]["test"] - result["baseline"]["test"], abs=1e-12)
+    assert lift["ci95"][0] <= lift["diff"] <= lift["ci95"][1]
+    assert sum(calls[role] for role in ("target", "proposer", "judge")) == len(server.requests) <= CAP
+
+    task, _ = task_from_file("rows.csv", "label", INSTRUCTION, result["seed"])
+    plan = make_plan(task, Budget(max_calls=CAP), "standard", has_proposer=True)
+    assert lift["n"] == plan.test_rows
+    prompt = load_prompt(result["release"])
+    by_hand = scores_by_hand(server, prompt, task.test[: plan.test_rows], name, result["model"].startswith("anthropic"))
+    released = "winner" if result["decision"] == "promote" else "baseline"
+    assert sum(by_hand) / len(by_hand) == result[released]["test"]
+    assert prompt.model == result["model"]
+
+
+@pytest.mark.parametrize(("answer", "decision"), [(learner, "promote"), (stubborn, "keep_baseline")])
+def test_a_run_reports_what_the_released_prompt_scores_by_hand(answer: Answer, decision: str) -> None:
+    command = files()
+    with WireServer(answer) as server:
+        result = good_json(*command, "-m", compatible(server), "--max-calls", str(CAP))
+        check_result(result, server, "x")
+    assert result["decision"] == decision
+    assert result["model"] == compatible(server)
+    if decision == "promote":
+        assert result["lift"]["p_value"] < 0.05
+        assert result["lift"]["diff"] > 0.3
+        assert result["winner"]["n_demos"] > 0
+    else:
+        assert result["winner"]["instruction"] == INSTRUCTION
+        assert result["lift"]["diff"] == 0
+
+
+def test_a_run_on_anthropic_reports_what_the_released_prompt_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = files()
+    with WireServer(learner) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.root)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-not-a-key")
+        result = good_json(*command, "-m", "anthropic/claude-x", "--max-calls", str(CAP))
+        assert {seen.path for seen in server.requests} == {"/v1/messages"}
+        check_result(result, server, "claude-x")
+    assert result["decision"] == "promote"
+    everything = b"".join(path.read_bytes() for path in Path("runs").rglob("*") if path.is_file())
+    assert b"sk-ant-not-a-key" not in everything
+
+
+def test_a_second_run_buys_nothing_and_a_fresh_ledger_makes_the_same_trials() -> None:
+    command = files()
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--max-calls", "300", "--seed", "3"]
+        first = good_json(*command)
+        bought = len(server.requests)
+        second = good_json(*command)
+        assert len(server.requests) == bought
+        fresh = good_json(*command, "--db", "other/ledger.db")
+        assert len(server.requests) == 2 * bought
+        uncached = good_json(*command, "--no-cache", "--max-calls", "200")
+        assert uncached["calls"]["target"] > 100
+    assert {key: second[key] for key in SAME} == {key: first[key] for key in SAME} == {key: fresh[key] for key in SAME}
+    assert second["calls"]["target"] == second["calls"]["proposer"] == 0
+    assert second["calls"]["cached"] == first["calls"]["cached"] + bought
+    assert load_prompt(first["release"]).version == load_prompt(second["release"]).version
+    ledger, other = Path("runs/ledger.db"), Path("other/ledger.db")
+    table = trials(ledger, first["run_id"])
+    assert len(table) > 5
+    assert table == trials(ledger, second["run_id"]) == trials(other, fresh["run_id"])
+
+
+def test_another_seed_makes_other_trials() -> None:
+    command = files(120)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--max-calls", "200", "--proposer", "none"]
+        one, other = good_json(*command), good_json(*command, "--seed", "1")
+    ledger = Path("runs/ledger.db")
+    assert trials(ledger, one["run_id"]) != trials(ledger, other["run_id"])
+
+
+def test_tables_are_for_people_and_progress_goes_to_stderr() -> None:
+    command = files(120)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--max-calls", "200", "--tag", "who=me"]
+        result = optimize(*command)
+        assert result.exit_code == 0
+        assert "your prompt" in result.stdout
+        assert "best found" in result.stdout
+        assert "sealed test" in result.stdout
+        assert "plan: 200 calls" in result.stderr
+        assert "column" in result.stderr
+        assert "calls" in result.stderr
+        quiet = optimize(*command, "--quiet", "--json")
+    assert quiet.stderr == ""
+    assert json.loads(quiet.stdout)["calls"]["cached"] > 0
+    (run, _) = json.loads(good("runs", "--json"))["runs"]
+    assert run["tags"] == {"who": "me"}
+
+
+def test_a_dry_run_prints_the_plan_and_calls_nothing() -> None:
+    command = files(120)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--max-calls", "200", "--dry-run"]
+        words, plan = good(*command), good_json(*command)
+        assert server.requests == []
+    assert plan["plan"]["calls"] == 200
+    assert "nothing was called" in words
+    assert not Path("runs").exists()
+
+
+def test_the_word_run_may_be_left_out() -> None:
+    _, *rest = files(120)
+    with WireServer(learner) as server:
+        command = [*rest, "-m", compatible(server), "--max-calls", "200", "--dry-run"]
+        assert good(*command) == good("run", *command)
+        assert good("--dry-run", *command) == good("run", *command)
