@@ -35,7 +35,8 @@ def export_command(run: str, form: str, output: Path | None, db: Path) -> None:
     release = load_prompt(released).release
     text = export_markdown(release) if form == "md" else export_messages(release)
     if output is None:
-        click.echo(plain(text) if sys.stdout.isatty() else text, nl=False)  # exact in a pipe, harmless on a terminal
+        # exact bytes in a pipe (of a str, click takes out escape sequences), harmless on a terminal
+        click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
         return
     if output.is_dir():
         output = output / ("prompt.md" if form == "md" else "messages.json")

@@ -1,0 +1,135 @@
+"""Exit codes and error lines: 2 usage or bad input, 3 budget too small, 1 anything else that we know; one line each."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import main
+from tests.cli.world import compatible, files, good_json, learner, optimize, refused
+from tests.wire import WireServer
+
+FILE = ["run", "-q", "rows.csv", "--target", "label", "--prompt", "p.txt", "-m", "openai-compatible/x@http://127.0.0.1:9/v1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing_here"], "no task of this name"),
+        (["run"], "Missing argument"),
+        (["run", "rows.csv"], "--target"),
+        (["run", "none.csv", "--target", "label", "--prompt", "p.txt"], "no such file"),
+        (["run", "rows.csv", "--target", "label", "--prompt", "none.txt"], "none.txt"),
+        (["run", "rows.csv", "--target", "lable", "--prompt", "p.txt"], "did you mean 'label'"),
+        (["run", "rows.csv", "--target", "label", "--prompt", "empty.txt"], "empty.txt:1"),
+        (["run", "rows.csv", "--target", "label", "--prompt", "latin.txt"], "UTF-8"),
+        (["run", "broken.csv", "--target", "label", "--prompt", "p.txt"], "broken.csv:3"),
+        (["run", "few.csv", "--target", "label", "--prompt", "p.txt"], "at least 30"),
+        ([*FILE[:-1], "gpt"], "'gpt' is not a model name"),
+        ([*FILE[:-1], "opnai/gpt"], "unknown kind 'opnai'"),
+        ([*FILE, "--proposer", "scripted/none.jsonl"], "none.jsonl"),
+        ([*FILE[:-1], "openai-compatible/x@ftp://y"], "http://host:port/v1"),
+        ([*FILE, "--max-calls", "0"], "--max-calls"),
+        ([*FILE, "--max-calls", "many"], "--max-calls"),
+        ([*FILE, "--max-cost", "nan"], "--max-cost"),
+        ([*FILE, "--max-cost", "1"], "nobody knows its price"),
+        ([*FILE, "--price", "1"], "--price 1"),
+        ([*FILE, "--price", "nan,1"], "--price nan,1"),
+        ([*FILE, "--price", "-1,1"], "--price -1,1"),
+        ([*FILE, "--time-limit", "soon"], "--time-limit soon"),
+        ([*FILE, "--time-limit", "-1"], "--time-limit -1"),
+        ([*FILE, "--time-limit", "nan"], "--time-limit nan"),
+        ([*FILE, "--limit", "1-2"], "--limit 1-2"),
+        ([*FILE, "--limit", "²"], "--limit ²"),
+        ([*FILE, "--limit", "9" * 5000], "--limit 9"),
+        ([*FILE, "--seed", "-1"], "--seed"),
+        ([*FILE, "--seed", "9" * 20], "--seed"),
+        ([*FILE, "--tag", "x"], "--tag x"),
+        ([*FILE, "--effort", "huge"], "huge"),
+        ([*FILE, "--no-such-option"], "No such option"),
+        (["run", "good_task", "--target", "label"], "task folder"),
+        (["init", "new", "--from", "none.csv", "--target", "label"], "none.csv"),
+        (["init", "new", "--from", "rows.csv", "--target", "nope"], "nope"),
+        (["tasks", "nope"], "nope"),
+        (["models", "fetch", "local/nope"], "nope"),
+        (["models", "nope"], "nope"),
+        (["runs"], "no ledger here"),
+        (["show"], "no ledger here"),
+        (["history", "x"], "no ledger here"),
+        (["export"], "no ledger here"),
+        (["runs", "--db", "p.txt"], ""),
+    ],
+)
+def test_bad_usage_ends_with_2_and_says_where(arguments: list[str], says: str) -> None:
+    files(120)
+    rows = Path("rows.csv").read_text("utf-8").splitlines()
+    Path("empty.txt").write_text(" \n")
+    Path("latin.txt").write_bytes(b"caf\xe9")
+    Path("broken.csv").write_text("\n".join([*rows[:2], "r1,only", *rows[3:]]))
+    Path("few.csv").write_text("\n".join(rows[:10]))
+    code = 1 if arguments == ["runs", "--db", "p.txt"] else 2
+    lines = refused(code, *arguments)
+    text = " ".join(lines)
+    assert says in text
+    ours = [line for line in lines if line.startswith("error: ")]
+    usage = [line for line in lines if line.startswith(("Usage: ", "Error: "))]
+    assert bool(ours) != bool(usage)
+    assert not ours or len(lines) == 1
+
+
+@pytest.mark.parametrize("cap", ["1", "20", "83"])
+def test_a_budget_that_cannot_compare_two_prompts_ends_with_3(cap: str) -> None:
+    files(120)
+    (line,) = refused(3, *FILE, "--max-calls", cap)
+    assert line.startswith(f"error: max_calls = {cap} is too few")
+
+
+def test_the_budget_that_the_refusal_names_is_enough() -> None:
+    files(120)
+    (line,) = refused(3, *FILE, "--max-calls", "10")
+    enough = line.split()[-1]
+    with WireServer(learner) as server:
+        result = good_json(*FILE[:-1], compatible(server), "--max-calls", enough)
+        assert len(server.requests) <= int(enough)
+    assert result["status"] in ("complete", "budget")
+
+
+def test_questions_about_runs_that_are_not_there_end_with_2() -> None:
+    files(120)
+    with WireServer(learner) as server:
+        command = [*FILE[:-1], compatible(server), "--max-calls", "100", "--proposer", "none"]
+        one, two = good_json(*command), good_json(*command)
+    assert "no run nope" in refused(2, "show", "nope")[0]
+    assert "no trial 999" in refused(2, "history", "--trial", "999")[0]
+    common = os.path.commonprefix([one["run_id"], two["run_id"]])
+    assert "2 run ids" in refused(2, "export", common)[0]
+    Path(two["release"]).unlink()
+    assert len(refused(1, "export")) == 1
+    Path(one["release"]).write_text("changed")
+    assert len(refused(1, "export", one["run_id"])) == 1
+
+
+def test_a_ledger_that_cannot_be_used_ends_with_1_and_one_line() -> None:
+    files(120)
+    Path("text.db").write_text("this is no database " * 100)
+    Path("folder.db").mkdir()
+    with sqlite3.connect("other.db") as db:
+        db.execute("CREATE TABLE runs (id TEXT)")
+    with WireServer(learner) as server:
+        for name in ("text.db", "folder.db", "p.txt/ledger.db"):
+            (line,) = refused(1, *FILE[:-1], compatible(server), "--max-calls", "100", "--db", name)
+            assert name in line
+            assert "--db" in line
+        assert server.requests == []
+    for command in (["runs"], ["show"], ["history"]):
+        (line,) = refused(1, *command, "--db", "other.db")
+        assert line.startswith("error: other.db")
+    assert optimize("doctor", "--db", "other.db").exit_code == 1
+
+
+def test_debug_adds_the_traceback() -> None:
+    result = CliRunner().invoke(main, ["--debug", "show"])
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr

@@ -1,0 +1,136 @@
+"""Providers that fail: the cap holds, nothing is scored 0 for it, and the user sees one line."""
+
+import hashlib
+import json
+import random
+import sqlite3
+import threading
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.cli.world import Answer, compatible, files, good_json, learner, refused
+from tests.wire import Fault, WireServer
+
+
+class _AtOnce(random.Random):
+    """A jitter that never waits."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 0.0
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.gateway.gateway.random", SimpleNamespace(Random=_AtOnce))
+
+
+def one_in_ten(answer: Answer, faults: list[Fault]) -> tuple[Answer, Counter[str]]:
+    """`answer`, but a tenth of the requests get a fault first, by their content; the same one again gets through."""
+    lock, served, given = threading.Lock(), Counter[str](), Counter[str]()
+
+    def flaky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        number = int(digest, 16)
+        with lock:
+            served[digest] += 1
+            if number % 10 == 0 and served[digest] == 1:
+                given["faults"] += 1
+                return faults[number // 10 % len(faults)]
+        return answer(messages, body)
+
+    return flaky, given
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault(500), Fault(503), Fault(raw=b"")],
+        [Fault(429, {"retry-after": "0"}), Fault(body="<html>"), Fault(body={"choices": []})],
+    ],
+    ids=["down", "odd"],
+)
+def test_a_tenth_of_failures_costs_calls_but_no_score(faults: list[Fault]) -> None:
+    command = files(120)
+    flaky, given = one_in_ten(learner, faults)
+    with WireServer(learner) as server:
+        clean = good_json(*command, "-m", compatible(server), "--max-calls", "300", "--db", "clean/ledger.db")
+    with WireServer(flaky) as server:
+        result = good_json(*command, "-m", compatible(server), "--max-calls", "300")
+        requests = len(server.requests)
+    assert given["faults"] > 10
+    assert requests == sum(result["calls"][role] for role in ("target", "proposer")) <= 300
+    with sqlite3.connect("runs/ledger.db") as db:
+        states = dict(db.execute("SELECT state, COUNT(*) FROM calls GROUP BY state").fetchall())
+        assert sum(count for state, count in states.items() if state != "cached") == requests
+        assert states.get("unknown", 0) + states.get("error", 0) == given["faults"]
+        assert db.execute("SELECT COUNT(*) FROM outcomes WHERE reply = ''").fetchone() == (0,)
+        unpaid = "SELECT COUNT(*) FROM outcomes o WHERE NOT EXISTS (SELECT 1 FROM calls k WHERE k.call_key = o.call_key"
+        assert db.execute(f"{unpaid} AND k.state = 'ok')").fetchone() == (0,)
+    assert result["baseline"] == clean["baseline"]
+
+
+def _scores(path: str) -> dict[tuple[str, str], float]:
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT candidate_id, example_id, value FROM outcomes").fetchall()
+    return {(candidate, row): value for candidate, row, value in rows}
+
+
+def test_the_same_row_gets_the_same_score_with_and_without_failures() -> None:
+    command = [*files(120), "--max-calls", "200", "--proposer", "none"]
+    flaky, _ = one_in_ten(learner, [Fault(502)])
+    with WireServer(learner) as server:
+        good_json(*command, "-m", compatible(server), "--db", "clean/ledger.db")
+    with WireServer(flaky) as server:
+        good_json(*command, "-m", compatible(server))
+    clean, found = _scores("clean/ledger.db"), _scores("runs/ledger.db")
+    shared = clean.keys() & found.keys()
+    assert len(shared) > 50
+    assert {key: clean[key] for key in shared} == {key: found[key] for key in shared}
+
+
+def test_a_candidate_that_the_provider_cannot_serve_fails_without_a_score() -> None:
+    command = files(120)
+
+    def shortsighted(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        if len(messages) > 14:
+            return Fault(400, body={"error": {"message": "maximum context length is 9", "code": "context"}})
+        return learner(messages, body)
+
+    with WireServer(shortsighted) as server:
+        result = good_json(*command, "-m", compatible(server), "--max-calls", "300")
+    (run,) = good_json("runs")["runs"]
+    failed = [t for t in good_json("history")["trials"] if t["state"] == "failed"]
+    assert len(failed) == result["trials"]["failed"] > 0
+    assert all(t["mean"] is None and t["n"] == 0 and "too long" in t["reason"] for t in failed)
+    assert result["winner"]["candidate_id"] not in {t["candidate_id"] for t in failed}
+    assert run["status"] == result["status"]
+
+
+@pytest.mark.parametrize("width", [1, 5, None])
+def test_a_refused_key_ends_the_run_with_one_line(width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [*files(120), "--max-calls", "200", "--quiet"]
+    command += ["-j", str(width)] if width else []
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-secret-secret-secret")
+    with WireServer(lambda messages, body: Fault(401)) as server:
+        lines = refused(1, *command, "-m", compatible(server))
+        assert 1 <= len(server.requests) <= (width or 8)
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert "OPENAI_COMPATIBLE_API_KEY" in lines[0]
+    assert "sk-secret" not in lines[0]
+    (run,) = good_json("runs")["runs"]
+    assert run["status"] == "failed"
+    assert run["result"] is None
+    assert good_json("history")["trials"][0]["mean"] is None
+
+
+def test_a_server_that_is_not_there_ends_the_run_with_one_line() -> None:
+    command = [*files(120), "--max-calls", "200", "--quiet", "-j", "2"]
+    lines = refused(1, *command, "-m", "openai-compatible/x@http://127.0.0.1:9/v1")
+    assert len(lines) == 1
+    assert "127.0.0.1:9" in lines[0]
+    assert Path("runs/ledger.db").exists()

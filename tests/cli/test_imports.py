@@ -1,0 +1,55 @@
+"""What a start may load: `import agent` and `optimize --help` stay free of everything heavy."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {
+    "openai", "anthropic", "dspy", "litellm", "langchain", "langchain_core", "langchain_openai", "langchain_anthropic",
+    "langsmith", "optuna", "xllamacpp", "numpy", "scipy", "pydantic", "sqlite_utils", "rich", "httpx", "jsonschema",
+    "rouge_score", "genai_prices", "asyncio", "sqlite3",
+}  # fmt: skip
+STARTS = {
+    "import agent": {
+        "agent", "agent.errors", "agent.types", "agent.prompt", "agent.prompt.parse", "agent.prompt.template",
+        "agent.release", "agent.release.runtime", "agent.task", "agent.task.checks", "agent.task.data",
+        "agent.task.load", "agent.task.locate", "agent.task.parse", "agent.task.rows", "agent.task.splits",
+        "agent.task.words",
+    },
+}  # fmt: skip
+HELP = "from agent.cli import main; main(['--help'], standalone_mode=False)"
+ALONE = "import agent.release.runtime"
+
+
+def loaded(code: str) -> set[str]:
+    """The modules that `code` loads in a fresh process."""
+    script = f"import sys; before = set(sys.modules)\n{code}\nprint('\\n' + ' '.join(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("code", ["import agent", HELP, ALONE])
+def test_a_start_loads_nothing_heavy(code: str) -> None:
+    found = {name.partition(".")[0] for name in loaded(code)}
+    assert not found & HEAVY
+
+
+def test_the_package_loads_only_the_modules_of_its_public_names() -> None:
+    for code, wanted in STARTS.items():
+        ours = {name for name in loaded(code) if name.partition(".")[0] == "agent"}
+        assert ours <= wanted, sorted(ours - wanted)
+
+
+def test_help_loads_no_command() -> None:
+    ours = {name for name in loaded(HELP) if name.startswith("agent.cli")}
+    assert ours == {"agent.cli"}
+
+
+def test_the_public_names_are_sorted_and_there() -> None:
+    import agent
+
+    assert agent.__all__ == sorted(agent.__all__)
+    assert all(hasattr(agent, name) for name in agent.__all__)

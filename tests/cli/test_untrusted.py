@@ -1,0 +1,98 @@
+"""Escape sequences in data, prompts, labels, replies and error bodies never reach the terminal as such."""
+
+import csv
+import json
+import random
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import main
+from agent.cli.common import plain, print_json
+from tests.cli.world import compatible, good, good_json, optimize
+from tests.wire import Fault, WireServer
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e\x08"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def command() -> list[str]:
+    """Rows, labels and prompt full of control characters (a text target: a choice would refuse them)."""
+    rng = random.Random(1)
+    words = [f"word{n}" for n in range(400)]
+    with Path("rows.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "label"])
+        for number in range(120):
+            table.writerow([f"{EVIL} {' '.join(rng.sample(words, 8))}", f"{EVIL} answer {number}"])
+    Path("p.txt").write_text(f"Answer well. {EVIL}", "utf-8")
+    return ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "--max-calls", "200", "--proposer", "none"]
+
+
+def evil(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    turns = [message["content"] for message in messages if message["role"] == "assistant"]
+    return turns[-1] if turns else f"{EVIL} answer"
+
+
+def test_no_output_holds_a_control_character(command: list[str]) -> None:
+    with WireServer(evil) as server:
+        command += ["-m", compatible(server)]
+        runs = [optimize(*command), optimize(*command, "--json"), optimize(*command, "--tag", f"{EVIL}={EVIL}")]
+    outputs = [output for result in runs for output in (result.stdout, result.stderr)]
+    assert [result.exit_code for result in runs] == [0, 0, 0]
+    assert json.loads(runs[1].stdout)["winner"]["instruction"].startswith("Answer well. \x1b")
+    for view in (["runs"], ["show"], ["history"], ["history", "--trial", "0"], ["history", "--trial", "1"]):
+        outputs += [good(*view), good(*view, "--json")]
+    outputs.append(good("init", "mine", "--from", "rows.csv", "--target", "label", "--prompt", "p.txt"))
+    outputs += [good("tasks"), good("tasks", "--json"), good("run", "mine", "--dry-run", *command[-2:])]
+    for output in outputs:
+        assert not CONTROL.search(output)
+    assert any("\\x1b" in output for output in outputs)
+
+
+def test_an_export_is_exact_in_a_pipe_and_harmless_on_a_terminal(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with WireServer(evil) as server:
+        result = good_json(*command, "-m", compatible(server))
+    for form, name in (("md", "prompt.md"), ("messages", "messages.json")):
+        printed = CliRunner().invoke(main, ["export", "--format", form]).stdout_bytes
+        assert printed == Path(result["release"]).with_name(name).read_bytes()
+    monkeypatch.setattr("agent.cli.export.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    for form in ("md", "messages"):
+        assert not CONTROL.search(good("export", "--format", form))
+
+
+def test_error_lines_hold_no_control_character(command: list[str]) -> None:
+    body = {"error": {"message": f"no {EVIL} way", "code": EVIL}}
+    with WireServer(lambda messages, sent: Fault(401, body=body)) as server:
+        refusals = [optimize(*command, "-m", compatible(server), "-q")]
+    refusals += [optimize(EVIL), optimize("run", f"{EVIL}.csv"), optimize("show", EVIL, "--db", EVIL)]
+    for arguments in (["-m", EVIL], ["--limit", EVIL], ["--tag", EVIL], ["--price", EVIL], ["--time-limit", EVIL]):
+        refusals.append(optimize(*command, *arguments, "-q"))
+    for result in refusals:
+        assert result.exit_code in (1, 2)
+        assert result.stdout == ""
+        assert not CONTROL.search(result.stderr)
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_json_stays_the_same_value_with_every_character_escaped_that_could_steer_a_terminal() -> None:
+    text = "".join(map(chr, [*range(0x300), *range(0x2000, 0x2070), 0xD800, 0xFEFF, 0x1F600, 0xE0001]))
+
+    @click.command()
+    def show() -> None:
+        print_json({text: [text]})
+
+    output = CliRunner().invoke(show).stdout
+    assert json.loads(output) == {text: [text]}
+    assert not CONTROL.search(output)
+    assert "é" in output
+    assert "😀" in output
+    assert not CONTROL.search(plain(text))

@@ -1,0 +1,101 @@
+"""The tasks that ship: large enough, balanced, without leaks between their splits, and right by their own rules."""
+
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from agent.task.load import load_task
+from agent.task.splits import near_duplicates
+from agent.types import Example, Task
+
+TASKS = Path(__file__).resolve().parents[1] / "tasks"
+SIZES = {"support_triage": (150, 100, 150), "word_problems": (80, 80, 120), "clinic_intake": (80, 80, 120)}
+URGENCIES = {"routine", "soon", "emergency"}
+SYMPTOMS = {
+    "abdominal pain", "back pain", "chest pain", "cough", "dizziness", "fever", "headache", "injury", "rash",
+    "shortness of breath", "sore throat", "urinary pain",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=sorted(SIZES))
+def task(request: pytest.FixtureRequest) -> Task:
+    return load_task(TASKS / str(request.param))
+
+
+def splits(task: Task) -> dict[str, tuple[Example, ...]]:
+    return {"train": task.train, "dev": task.dev, "test": task.test}
+
+
+def text(row: Example) -> str:
+    return "\n".join(row.inputs.values())
+
+
+def test_every_folder_under_tasks_is_known_here() -> None:
+    assert {path.parent.name for path in TASKS.glob("*/task.toml")} == set(SIZES)
+
+
+def test_a_task_has_rows_enough_and_its_folder_name(task: Task) -> None:
+    for rows, least in zip(splits(task).values(), SIZES[task.name], strict=True):
+        assert len(rows) >= least
+
+
+def test_ids_are_unique_over_all_splits(task: Task) -> None:
+    ids = Counter(row.id for rows in splits(task).values() for row in rows)
+    assert ids.most_common(1)[0][1] == 1
+
+
+def test_no_two_rows_are_near_duplicates_and_none_across_splits_alike(task: Task) -> None:
+    rows = [(name, row) for name, split in splits(task).items() for row in split]
+    for group in near_duplicates([text(row) for _, row in rows]):
+        pytest.fail(f"near-duplicates: {[(rows[at][0], rows[at][1].id) for at in group]}")
+    words = [(name, row.id, frozenset(re.findall(r"\w+", text(row).casefold()))) for name, row in rows]
+    alike = [
+        (one_id, other_id)
+        for at, (one, one_id, mine) in enumerate(words)
+        for other, other_id, theirs in words[at + 1 :]
+        if one != other and len(mine & theirs) >= 0.6 * len(mine | theirs)
+    ]
+    assert alike == []
+
+
+def test_no_row_gives_its_label_away_in_a_demo_of_the_instruction(task: Task) -> None:
+    for rows in splits(task).values():
+        assert not [row.id for row in rows if len(text(row)) > 25 and text(row) in task.instruction]
+
+
+def test_every_class_is_present_in_each_split() -> None:
+    triage, clinic = load_task(TASKS / "support_triage"), load_task(TASKS / "clinic_intake")
+    for rows in splits(triage).values():
+        counts = Counter(row.labels["team"] for row in rows)
+        assert set(counts) == set(triage.signature.outputs[0].choices)
+        assert min(counts.values()) >= len(rows) / len(counts) / 2
+    for rows in splits(clinic).values():
+        records = [row.labels["record"] for row in rows]
+        assert {record["urgency"] for record in records} == URGENCIES
+        assert {record["symptom"] for record in records} == SYMPTOMS
+
+
+def test_every_answer_of_the_word_problems_is_a_finite_number() -> None:
+    task = load_task(TASKS / "word_problems")
+    for rows in splits(task).values():
+        answers = [row.labels["answer"] for row in rows]
+        assert all(isinstance(a, int | float) and not isinstance(a, bool) and math.isfinite(a) for a in answers)
+        assert len(set(answers)) > len(answers) / 3
+
+
+def test_every_record_of_the_clinic_is_valid() -> None:
+    import jsonschema
+
+    task = load_task(TASKS / "clinic_intake")
+    schema = json.loads((TASKS / "clinic_intake" / "record.schema.json").read_text("utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    for rows in splits(task).values():
+        for row in rows:
+            assert not list(validator.iter_errors(row.labels["record"])), row.id
+    assert task.signature.outputs[0].schema is not None
+    assert json.loads(task.signature.outputs[0].schema) == schema

@@ -1,0 +1,95 @@
+"""Who may import whom: lower layers never import higher ones, siblings not each other, and each package has one door."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "agent"
+LAYERS = (
+    ("errors",),
+    ("types",),
+    ("task", "models", "ledger"),
+    ("prompt", "gateway"),
+    ("scoring",),
+    ("search", "release"),
+    ("optimize", "report"),
+    ("cli",),
+)
+LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
+DOORS = {
+    "dspy": ("prompt/render.py",),
+    "optuna": ("search/study.py",),
+    "sqlite_utils": ("ledger/store.py",),
+    "click": ("cli/",),
+    "rich": ("cli/",),
+    "openai": ("models/openai.py",),
+    "anthropic": ("models/anthropic.py",),
+    "xllamacpp": ("models/local.py",),
+    "langchain": ("models/langchain.py",),
+    "langchain_core": ("models/langchain.py",),
+    "langsmith": ("models/langchain.py",),
+    "genai_prices": ("gateway/prices.py",),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
+
+
+def imports(tree: ast.AST, package: list[str]) -> Iterator[str]:
+    """Every module that is imported anywhere in the tree, by its full name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, node.module] if node.module else start)
+            yield module
+            if module == "agent":
+                yield from (f"agent.{alias.name}" for alias in node.names)
+
+
+def of(path: Path) -> set[str]:
+    package = ["agent", *path.relative_to(PACKAGE).parent.parts]
+    return set(imports(ast.parse(path.read_text("utf-8")), package))
+
+
+def part(name: str) -> str:
+    """The layer's word for a file or a module: its first folder, or the file itself."""
+    return name.split("/")[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize(("path", "name"), zip(FILES, NAMES, strict=True), ids=NAMES)
+def test_a_file_imports_only_from_lower_layers(path: Path, name: str) -> None:
+    mine = part(name)
+    if mine == "__init__":  # the public names: anything but the top
+        assert not [module for module in of(path) if module.startswith(("agent.cli", "agent.optimize"))]
+        return
+    assert mine in LEVEL, f"{name} belongs to no layer"
+    for module in of(path):
+        words = module.split(".")
+        if words[0] != "agent":
+            continue
+        assert len(words) > 1, f"{name} imports the whole package"
+        theirs = words[1]
+        assert theirs in LEVEL, f"{name} imports {module}, which is no layer"
+        assert theirs == mine or LEVEL[theirs] < LEVEL[mine], f"{name} imports {module}: not below {mine}"
+
+
+@pytest.mark.parametrize(("path", "name"), zip(FILES, NAMES, strict=True), ids=NAMES)
+def test_a_package_enters_through_its_one_door(path: Path, name: str) -> None:
+    for module in of(path):
+        doors = DOORS.get(module.split(".")[0])
+        assert doors is None or name.startswith(doors), f"{name} imports {module}; only {', '.join(doors)} may"
+
+
+@pytest.mark.parametrize(("path", "name"), zip(FILES, NAMES, strict=True), ids=NAMES)
+def test_nothing_but_the_standard_library_is_imported_when_a_file_loads(path: Path, name: str) -> None:
+    """Heavy packages load inside the function that uses them; the schema of task.toml is the one file of pydantic."""
+    import sys
+
+    tree = ast.parse(path.read_text("utf-8"))
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = {module.split(".")[0] for module in imports(ast.Module(top, []), ["agent"])}
+    allowed = {"click"} if name.startswith("cli/") else {"pydantic"} if name == "task/schema.py" else set()
+    assert found - {"agent", "__future__"} - sys.stdlib_module_names <= allowed
