@@ -1,6 +1,7 @@
-"""Who may import whom: lower layers never import higher ones, siblings not each other, and each package has one door."""
+"""Who may import whom: no layer a higher one, no sibling another, and each package enters through one door."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ DOORS = {
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
+EACH = pytest.mark.parametrize(("path", "name"), list(zip(FILES, NAMES, strict=True)), ids=NAMES)
 
 
 def imports(tree: ast.AST, package: list[str]) -> Iterator[str]:
@@ -59,7 +61,7 @@ def part(name: str) -> str:
     return name.split("/")[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize(("path", "name"), zip(FILES, NAMES, strict=True), ids=NAMES)
+@EACH
 def test_a_file_imports_only_from_lower_layers(path: Path, name: str) -> None:
     mine = part(name)
     if mine == "__init__":  # the public names: anything but the top
@@ -76,18 +78,16 @@ def test_a_file_imports_only_from_lower_layers(path: Path, name: str) -> None:
         assert theirs == mine or LEVEL[theirs] < LEVEL[mine], f"{name} imports {module}: not below {mine}"
 
 
-@pytest.mark.parametrize(("path", "name"), zip(FILES, NAMES, strict=True), ids=NAMES)
+@EACH
 def test_a_package_enters_through_its_one_door(path: Path, name: str) -> None:
     for module in of(path):
         doors = DOORS.get(module.split(".")[0])
         assert doors is None or name.startswith(doors), f"{name} imports {module}; only {', '.join(doors)} may"
 
 
-@pytest.mark.parametrize(("path", "name"), zip(FILES, NAMES, strict=True), ids=NAMES)
+@EACH
 def test_nothing_but_the_standard_library_is_imported_when_a_file_loads(path: Path, name: str) -> None:
     """Heavy packages load inside the function that uses them; the schema of task.toml is the one file of pydantic."""
-    import sys
-
     tree = ast.parse(path.read_text("utf-8"))
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     found = {module.split(".")[0] for module in imports(ast.Module(top, []), ["agent"])}

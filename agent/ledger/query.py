@@ -29,7 +29,9 @@ class History:
         try:
             return [dict(row) for row in self._db.execute(sql, values)]
         except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: the ledger cannot be read ({error}); name another file with --db") from error
+            raise LedgerError(
+                f"{self.path}: the ledger cannot be read ({error}); name another file with --db"
+            ) from error
 
     def runs(self) -> list[Row]:
         """Every run, newest first, with `result` as the object that --json printed (or None)."""

@@ -88,7 +88,7 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) ->
         dev_rows=dev_rows,
         test_rows=test_rows,
         noise_rows=noise,
-        batch=10,
+        batch=8,
         rungs=(first, second),
         finalists=FINALISTS,
         proposals=2 if has_proposer else 0,

@@ -1,6 +1,6 @@
 """How long `optimize --help` takes beside a bare click program of as many commands. Prints the ratio; asserts nothing.
 
-    python -m tests.bench.bench_help [ROUNDS]
+python -m tests.bench.bench_help [ROUNDS]
 """
 
 from __future__ import annotations

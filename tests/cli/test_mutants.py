@@ -26,7 +26,9 @@ def test_a_damaged_folder_is_refused_before_any_call(here: Path, part: int) -> N
         for seed in range(20 * part, 20 * part + 20):
             rng = random.Random(f"cli/{seed}")
             folder = make(here / f"t{seed}", metric__py="def metric(example, prediction):\n    return 1\n")
-            file = folder / rng.choice(["task.toml", "task.toml", "train.jsonl", "dev.jsonl", "test.jsonl", "metric.py"])
+            file = folder / rng.choice(
+                ["task.toml", "task.toml", "train.jsonl", "dev.jsonl", "test.jsonl", "metric.py"]
+            )
             data = file.read_bytes()
             for _ in range(rng.choice([1, 2, 4])):
                 data = rng.choice(DAMAGES)(data, rng) or b"\n"

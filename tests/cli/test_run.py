@@ -47,7 +47,7 @@ SAME = ("task", "status", "model", "seed", "baseline", "winner", "lift", "decisi
 def trials(db: Path, run_id: str) -> list[tuple[Any, ...]]:
     with sqlite3.connect(db) as connection:
         return connection.execute(
-            "SELECT number, round, candidate_id, state, n, mean, low, high FROM trials WHERE run_id = ? ORDER BY number",
+            "SELECT number, round, candidate_id, state, n, mean, low, high FROM trials WHERE run_id = ? ORDER BY 1",
             (run_id,),
         ).fetchall()
 

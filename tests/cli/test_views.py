@@ -15,8 +15,10 @@ SQL = """
 SELECT t.number, t.state, t.n, t.mean, c.technique, c.format, c.instruction,
        (SELECT group_concat(example_id, ',') FROM (SELECT example_id FROM demos d WHERE d.candidate_id = c.id
          ORDER BY position)) AS demos,
-       (SELECT COUNT(*) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id AND k.state <> 'cached') AS calls,
-       (SELECT COUNT(*) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id AND k.state = 'cached') AS hits,
+       (SELECT COUNT(*) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id
+         AND k.state <> 'cached') AS calls,
+       (SELECT COUNT(*) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id
+         AND k.state = 'cached') AS hits,
        (SELECT SUM(prompt_tokens + completion_tokens) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id
          AND k.state <> 'cached') AS tokens,
        (SELECT SUM(cost_usd) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id) AS cost

@@ -9,6 +9,7 @@ import random
 import re
 import urllib.request
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ TOPICS = {
     "account": "password login username email profile reset verification locked settings avatar",
     "repair": "screen cracked battery noise broken button hinge leaking faulty overheats",
 }
-FILLER = (
+WORD = re.compile(r"\w+")
+FILLER = WORD.findall(
     "please help with my thing since monday because nobody answers at all and i would like some advice today thanks "
     "again hello there we are still waiting for good news from you about this matter here in town"
-).split()
-WORD = re.compile(r"\w+")
+)
 INSTRUCTION = "Read the message. Answer with one of: billing, delivery, account, repair."
 UNSURE = "I am not sure"
 LINE = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
@@ -64,7 +65,7 @@ def learner(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         return f"<instruction>{_proposal(messages)}</instruction>"
     words = set(WORD.findall(messages[-1]["content"].lower())) - set(FILLER)
     best, answer = 0, UNSURE
-    for user, assistant in zip(messages, messages[1:], strict=False):
+    for user, assistant in pairwise(messages):
         if user["role"] == "user" and assistant["role"] == "assistant":
             shared = len(words & set(WORD.findall(user["content"].lower())))
             if shared > best:
