@@ -1,7 +1,22 @@
 """Promptassay: searches for the best prompt a budget can buy, and proves how much better it is."""
 
-from agent.errors import AgentError
-from agent.release.runtime import load_prompt
-from agent.task.load import load_task
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.errors import AgentError
+    from agent.release.runtime import load_prompt
+    from agent.task.load import load_task
 
 __all__ = ["AgentError", "load_prompt", "load_task"]
+
+_HOMES = {"AgentError": "agent.errors", "load_prompt": "agent.release.runtime", "load_task": "agent.task.load"}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, loaded when they are first used: `import agent` itself costs nothing (PEP 562)."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'agent' has no attribute {name!r}")

@@ -39,6 +39,7 @@ from agent.types import LM, Budget, Candidate, Outcome, Request, Task, Trial, Tr
 PARENTS = 4
 PROPOSAL_TOKENS = 200
 SIGNIFICANT = 0.05
+UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,7 @@ class Run:
         field_ = chosen
         for rung, rows in enumerate(self.plan.rungs):
             field_ = await self._see(field_, rows)
-            scores = {i: values(self._outcomes[i]) for i in field_}
+            scores = self._vectors(field_)
             race = PairedRace(max(2, len(self._trials)))
             keep = survivors(len(chosen)) if rung == 0 else len(field_)
             verdict = best_of(scores, keep, race)
@@ -265,6 +266,11 @@ class Run:
                 self._settle(candidate_id, "failed", str(error))
                 return None
             self._outcomes[candidate_id] = seen
+            unscored = [outcome for outcome in seen if outcome.value is None]
+            if len(unscored) > UNSCORED_AT_MOST * len(seen):
+                why = next(iter(unscored[0].scores)).reason
+                self._settle(candidate_id, "failed", f"{len(unscored)} of {len(seen)} rows unscored: {why}")
+                return None
             self._settle(candidate_id, "incomplete", f"{rows} rows so far")
             return candidate_id
 
@@ -280,12 +286,13 @@ class Run:
     async def _finish_finalists(self) -> None:
         self._stage = "finalists"
         rung = self.plan.rungs[-1]
-        scores = {i: values(o)[:rung] for i, o in self._outcomes.items() if len(o) >= rung and i != self._baseline.id}
+        enough = [i for i, o in self._outcomes.items() if len(o) >= rung and self._trials[i].state != "failed"]
+        scores = self._vectors([i for i in enough if i != self._baseline.id], rung)
         finalists = ranked(scores)[: self.plan.finalists]
         race = PairedRace(max(2, len(self._trials)))
         for rows in sorted({min(self.plan.dev_rows, (rung + self.plan.dev_rows) // 2), self.plan.dev_rows}):
             finalists = await self._see(finalists, rows)
-            verdict = clearly_behind({i: values(self._outcomes[i]) for i in finalists}, race)
+            verdict = clearly_behind(self._vectors(finalists), race)
             for candidate_id, reason in verdict.pruned.items():
                 self._settle(candidate_id, "pruned", reason)
             finalists = list(verdict.survivors)
@@ -396,8 +403,8 @@ class Run:
         states = [trial.state for trial in self._trials.values()]
         corrected: float | None = None
         if complete:
-            table = [values(self._outcomes[i]) for i in complete]
-            if len({len(row) for row in table}) == 1 and winner.id in complete:
+            table = list(self._vectors(complete).values())
+            if table[0] and winner.id in complete:
                 corrected = selection_corrected(table, complete.index(winner.id), self.settings.seed)
         base_trial, win_trial = self._trials.get(self._baseline.id), self._trials.get(winner.id)
         paid, usage = self.account.paid, self.account.usage
@@ -506,6 +513,13 @@ class Run:
         self._trials[candidate_id] = trial
         self.ledger.put_trial(self.id, trial)
         self._tell()
+
+    def _vectors(self, candidates: Sequence[str], rows: int | None = None) -> dict[str, list[float]]:
+        """Score vectors over the rows (of the first `rows`) that every one of the candidates has a score for."""
+        table = {i: [outcome.value for outcome in self._outcomes[i][:rows]] for i in candidates}
+        length = min((len(row) for row in table.values()), default=0)
+        shared = [n for n in range(length) if all(row[n] is not None for row in table.values())]
+        return {i: [value for n in shared if (value := row[n]) is not None] for i, row in table.items()}
 
     def _close_open_trials(self, reason: str) -> None:
         for candidate_id, trial in self._trials.items():

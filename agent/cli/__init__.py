@@ -82,7 +82,3 @@ def main(debug: bool) -> None:
     optimize run data.csv --target label --prompt prompt.txt
     optimize show                       the last run
     """
-
-
-if __name__ == "__main__":
-    main()

@@ -89,5 +89,7 @@ def find_task(name: str) -> Path:
 
     known = sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"tasks here: {', '.join(known) or 'none'}"
-    raise InputError(f"{name}: no task of this name and no folder with a task.toml; {hint} `optimize init` makes one")
+    hint = f"did you mean {near[0]}" if near else f"tasks here: {', '.join(known) or 'none'}"
+    raise InputError(
+        f"{name}: no task of this name and no folder with a task.toml; {hint}; `optimize init` makes a new one"
+    )

@@ -49,13 +49,12 @@ EXIT_INTERRUPTED = 130
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
 @click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("-y", "--yes", is_flag=True, help="Fetch the embedded model without asking.")
 @db_option
 @json_option
 def run_command(
     task: str, model: str | None, proposer: str | None, target_field: str | None, prompt: Path | None, **options: Any
 ) -> None:
-    """Search for the best prompt of TASK, test it once on sealed rows, and write the winner to runs/.
+    """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a .csv/.jsonl file together with --target and --prompt.
     Exit codes: 0 done (also when your prompt is kept), 1 error, 2 usage, 3 budget too small, 130 interrupted.

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
-from agent.errors import BadResponse, ModelError, RateLimited, Transient
+from agent.errors import BadResponse, ModelError, RateLimited, RunRefused, Transient
 from agent.gateway.budget import Account, Spend
 from agent.gateway.prices import Price
 from agent.ledger.store import Ledger
@@ -43,6 +43,7 @@ class Gateway:
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._flying: dict[str, asyncio.Future[Completion]] = {}
         self._not_before: dict[str, float] = {}
+        self._stopped: dict[str, RunRefused] = {}
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
         """The reply to `request`. An identical call is bought once: settled ones come from the ledger.
@@ -89,6 +90,8 @@ class Gateway:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             async with slots:
                 await self._pause(lm.name)  # in the slot: a call that queued for it may not have seen a 429 before
+                if (stopped := self._stopped.get(lm.name)) is not None:
+                    raise stopped
                 self.account.reserve(worst)
                 call_id = self._ledger.reserve(
                     self._run_id, role, lm.name, key, candidate_id, attempt, request, worst.usd
@@ -99,23 +102,26 @@ class Gateway:
                 except ModelError as error:
                     self.account.release(worst)
                     self._failed(role, call_id, error, worst, time.monotonic() - started)
+                    if isinstance(error, RunRefused):
+                        self._stopped[lm.name] = error
                     if not error.retry or attempt == MAX_ATTEMPTS:
                         raise
-                    self._wait_for(lm.name, error, attempt)
-                    continue
+                    delay = self._delay(lm.name, error, attempt)
                 except BaseException as error:
                     self.account.release(worst)
                     self.account.charge(role, worst)
                     elapsed = time.monotonic() - started
                     self._ledger.fail(call_id, type(error).__name__, "interrupted", elapsed, worst.usd, "unknown")
                     raise
-                self.account.release(worst)
-                usage, usd = completion.usage, self._cost(lm, completion.usage)
-                self.account.charge(role, Spend(1, usage.prompt_tokens + usage.completion_tokens, usd))
-                self._ledger.settle(call_id, completion, usd, time.monotonic() - started)
-                self.account.use(role, usage, usd, cached=False)
-                self._on_call()
-                return completion
+                else:
+                    self.account.release(worst)
+                    usage, usd = completion.usage, self._cost(lm, completion.usage)
+                    self.account.charge(role, Spend(1, usage.prompt_tokens + usage.completion_tokens, usd))
+                    self._ledger.settle(call_id, completion, usd, time.monotonic() - started)
+                    self.account.use(role, usage, usd, cached=False)
+                    self._on_call()
+                    return completion
+            await asyncio.sleep(delay)  # outside the slot
         raise AssertionError("unreachable: the loop returns or raises")
 
     def _failed(self, role: CallRole, call_id: int, error: ModelError, worst: Spend, latency: float) -> None:
@@ -131,13 +137,15 @@ class Gateway:
             "unknown" if maybe_paid else "error",
         )
 
-    def _wait_for(self, name: str, error: ModelError, attempt: int) -> None:
+    def _delay(self, name: str, error: ModelError, attempt: int) -> float:
+        """Seconds until the next attempt, with full jitter. A rate limit holds back every call of the model."""
         self.account.retries += 1
-        if isinstance(error, RateLimited) and error.retry_after is not None:
-            delay = error.retry_after
-        else:
-            delay = self._jitter.uniform(0, min(20.0, 0.5 * 2**attempt))
-        self._not_before[name] = max(self._not_before.get(name, 0.0), time.monotonic() + delay)
+        delay = self._jitter.uniform(0, min(20.0, 0.5 * 2**attempt))
+        if isinstance(error, RateLimited):
+            delay = error.retry_after if error.retry_after is not None else delay
+            self._not_before[name] = max(self._not_before.get(name, 0.0), time.monotonic() + delay)
+            return 0.0
+        return delay
 
     async def _pause(self, name: str) -> None:
         while (wait := self._not_before.get(name, 0.0) - time.monotonic()) > 0:

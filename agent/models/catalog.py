@@ -82,6 +82,8 @@ def create_model(name: str) -> LM:
         model, _, url = rest.partition("@")
         if not model or not url.startswith(("http://", "https://")):
             raise InputError(f"{name!r}: write openai-compatible/NAME@http://host:port/v1")
+        if "@" in url:
+            raise InputError("openai-compatible: no password in the address; set OPENAI_COMPATIBLE_API_KEY instead")
         from agent.models.openai import OpenAIModel
 
         return OpenAIModel(name, model, base_url=url)

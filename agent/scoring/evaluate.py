@@ -10,13 +10,27 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agent.errors import RowRefused
 from agent.gateway.gateway import Gateway
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text, template
 from agent.prompt.techniques import TECHNIQUES
 from agent.prompt.template import fill_messages
 from agent.scoring.metrics import combine
-from agent.types import LM, Candidate, Example, Message, Metric, Outcome, Request, SplitName, Task, content_id
+from agent.types import (
+    LM,
+    Candidate,
+    Example,
+    Message,
+    Metric,
+    Outcome,
+    Prediction,
+    Request,
+    Score,
+    SplitName,
+    Task,
+    content_id,
+)
 
 REASONING_TOKENS = 180
 DSPY_TOKENS = 16  # markers around each field of a reply
@@ -103,7 +117,10 @@ class Evaluator:
         if known is not None:
             return known
         request = self.request(candidate, example, repeat)
-        completion = await self._gateway.complete("target", self._lm, request, candidate.id)
+        try:
+            completion = await self._gateway.complete("target", self._lm, request, candidate.id)
+        except RowRefused as refusal:
+            return self._keep(_unscored(candidate, example, self._metrics, str(refusal)), split, repeat)
         reasoning = TECHNIQUES[candidate.technique].reasoning
         prediction = parse_reply(completion.text, self._task.signature.outputs, reasoning=reasoning)
         scores = tuple([await metric.score(example, prediction) for metric in self._metrics])
@@ -115,10 +132,19 @@ class Evaluator:
             value=combine(scores, self._task.metrics),
             call_key=content_id("k", {"model": self._lm.name, **request.identity()}),
         )
-        self._known[candidate.id, example.id, repeat] = outcome
+        return self._keep(outcome, split, repeat)
+
+    def _keep(self, outcome: Outcome, split: SplitName, repeat: int) -> Outcome:
+        self._known[outcome.candidate_id, outcome.example_id, repeat] = outcome
         if repeat == 0:
             self._record(split, [outcome])
         return outcome
+
+
+def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric], why: str) -> Outcome:
+    """A row that the provider will never answer: no score, which is not 0."""
+    scores = tuple(Score(metric.name, None, why) for metric in metrics)
+    return Outcome(candidate.id, example.id, Prediction({}, "", why), scores, None)
 
 
 def values(outcomes: Sequence[Outcome]) -> list[float]:

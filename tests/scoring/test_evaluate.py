@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BudgetExhausted, RowRefused
+from agent.errors import BudgetExhausted, ModelError, RowRefused, RunRefused
 from agent.gateway.budget import Account, Spend
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
@@ -112,14 +112,27 @@ async def test_what_a_metric_cannot_score_is_none_and_left_out_of_the_values(led
     assert values(outcomes) == [0.5, 0.5]
 
 
-async def test_a_provider_that_fails_raises_and_makes_up_no_number(ledger: Ledger) -> None:
+def refusing(error: type[ModelError]) -> Any:
     def answer(request: Request) -> str:
         if "note 2" in request.messages[-1].content:
-            raise RowRefused("too long")
+            raise error("no")
         return right(request)
 
-    bench = Bench(ledger, FakeModel(answer))
-    with pytest.raises(RowRefused):
+    return answer
+
+
+async def test_a_refused_row_has_no_score_which_is_not_zero(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(refusing(RowRefused)))
+    outcomes = await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    refused = [outcome for outcome in outcomes if outcome.value is None]
+    assert [outcome.example_id for outcome in refused] == ["dev-2"]
+    assert [score.reason for score in refused[0].scores] == ["no"] * len(bench.metrics)
+    assert len(values(outcomes)) == len(outcomes) - 1
+
+
+async def test_a_provider_that_fails_raises_and_makes_up_no_number(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(refusing(RunRefused)))
+    with pytest.raises(RunRefused):
         await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
     assert ("dev", "dev-2") not in bench.written
     assert ("dev", "dev-0") in bench.written
