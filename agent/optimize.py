@@ -31,7 +31,7 @@ from agent.scoring.stats import PairedRace, mean_ci, minimum_detectable_gain, pa
 from agent.search.plan import Effort, Plan, make_plan, survivors
 from agent.search.pool import Entry, Parent, PoolMaker, first_children
 from agent.search.propose import STYLES as PROPOSAL_STYLES
-from agent.search.propose import Scored, failures_of, read_proposal, request_messages, why_refused
+from agent.search.propose import Failure, Scored, failures_of, read_proposal, request_messages, why_refused
 from agent.search.race import best_of, clearly_behind, ranked
 from agent.search.study import Point, Seen, choose, shrunk
 from agent.types import LM, Budget, Candidate, Outcome, Request, Task, Trial, TrialState, content_id
@@ -320,27 +320,36 @@ class Run:
                 best[text] = max(best.get(text, 0.0), trial.mean)
         history = [Scored(text, score) for text, score in sorted(best.items(), key=lambda item: item[1])][-5:]
         failures = failures_of(self.task, self._dev, parents[0].outcomes, 5) if parents else []
+        requests = [self._proposal_request(number, history, failures) for number in range(self.plan.proposals)]
+        replies = await asyncio.gather(*[self._ask_proposer(self.proposer, request) for request in requests])
         found = []
-        for number in range(self.plan.proposals):
-            style = PROPOSAL_STYLES[(self._round * self.plan.proposals + number) % len(PROPOSAL_STYLES)]
-            messages = request_messages(self.task, history, failures, style, self._rng)
-            request = Request(
-                messages, PROPOSAL_TOKENS, temperature=0.7, seed=self.settings.seed * 1000 + self._round * 10 + number
-            )
-            try:
-                completion = await self._gateway.complete("proposer", self.proposer, request)
-            except (BudgetExhausted, RunRefused):
-                raise
-            except ModelError as error:
-                self.ledger.event(self.id, "proposal_failed", {"round": self._round, "error": str(error)})
+        for number, reply in enumerate(replies, 1):
+            if reply is None:
                 continue
-            instruction = read_proposal(completion.text)
+            instruction = read_proposal(reply)
             refused = why_refused(instruction, self.task)
             kind = "proposal_refused" if refused else "proposal"
             self.ledger.event(self.id, kind, {"round": self._round, "why": refused, "instruction": instruction[:2000]})
             if not refused:
-                found.append(Rewrite(f"proposed-{self._round}.{number + 1}", instruction, style))
+                found.append(Rewrite(f"proposed-{self._round}.{number}", instruction, self._style(number - 1)))
         return found
+
+    def _style(self, number: int) -> str:
+        return PROPOSAL_STYLES[(self._round * self.plan.proposals + number) % len(PROPOSAL_STYLES)]
+
+    def _proposal_request(self, number: int, history: Sequence[Scored], failures: Sequence[Failure]) -> Request:
+        messages = request_messages(self.task, history, failures, self._style(number), self._rng)
+        seed = self.settings.seed * 1000 + self._round * 10 + number
+        return Request(messages, PROPOSAL_TOKENS, temperature=0.7, seed=seed)
+
+    async def _ask_proposer(self, proposer: LM, request: Request) -> str | None:
+        try:
+            return (await self._gateway.complete("proposer", proposer, request)).text
+        except (BudgetExhausted, RunRefused):
+            raise
+        except ModelError as error:
+            self.ledger.event(self.id, "proposal_failed", {"round": self._round, "error": str(error)})
+            return None
 
     async def _rationales(self) -> dict[str, str]:
         """Worked solutions of the target on train rows; only those that end in the right answer are kept."""

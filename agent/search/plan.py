@@ -90,7 +90,7 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) ->
         noise_rows=noise,
         batch=8,
         rungs=(first, second),
-        finalists=FINALISTS,
+        finalists=FINALISTS if calls >= 1000 else FINALISTS - 1,
         proposals=2 if has_proposer else 0,
     )
     if calls >= 500 and plan.rounds >= 1:

@@ -155,11 +155,11 @@ async def test_after_a_failure_nothing_is_left_running(ledger: Ledger) -> None:
             return await super().complete(request)
 
     def refuse(request: Request) -> str:
-        raise RowRefused("no")
+        raise RunRefused("no")
 
     bench = Bench(ledger, Slow(refuse))
     before = asyncio.all_tasks()
-    with pytest.raises(RowRefused):
+    with pytest.raises(RunRefused):
         await asyncio.wait_for(bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev"), 5)
     assert asyncio.all_tasks() == before
 
