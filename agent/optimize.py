@@ -179,9 +179,8 @@ class Run:
                     pools.rationales.update(await self._rationales())
                     entries += pools.reasoned()
                 entries += pools.instructed(proposals, parents[:1])
-                children = pools.children(parents, rewrites)
-                must = first_children(children, parents)
-                entries += children
+                entries += pools.children(parents, rewrites)
+                must = first_children(entries, parents)
                 entries += pools.fresh(rewrites, per_count=1, parents=parents)
             before = set(self._entries)
             self._admit(entries)
@@ -234,7 +233,7 @@ class Run:
     async def _race_round(self, must: Sequence[str]) -> None:
         known = {i: Seen(trial.mean, trial.n) for i, trial in self._trials.items() if trial.mean is not None}
         known |= {i: Seen(0.0, 0) for i in self._trials if i not in known}
-        must = [i for i in must if i not in known][: self.plan.batch - 3]
+        must = [i for i in must if i not in known][: self.plan.batch - 2]
         points = [entry.point for entry in self._entries.values() if entry.candidate.id not in must]
         seed = int(content_id("s", [self.settings.seed, self._round])[2:], 16)
         chosen = [*must, *choose(points, known, self.plan.batch - len(must), seed)]

@@ -172,13 +172,14 @@ class PoolMaker:
         return Entry(candidate, Point(candidate.id, place), operator, demos.parent_id, demos.reason or rewrite.reason)
 
 
-def first_children(children: Sequence[Entry], parents: Sequence[Parent]) -> list[str]:
+def first_children(entries: Sequence[Entry], parents: Sequence[Parent]) -> list[str]:
     """The children of the best candidate that are tried for certain: what worked is built on in every round."""
-    wanted = {"rebalanced": 2, "swapped": 1, "format": 1}
+    wanted = {"instruction": 2, "rebalanced": 2, "swapped": 1, "format": 1}
     chosen = []
-    for entry in children:
-        if parents and entry.parent_id == parents[0].entry.candidate.id and wanted.get(entry.operator, 0) > 0:
-            wanted[entry.operator] -= 1
+    for entry in entries:
+        kind = entry.operator.partition(":")[0]
+        if parents and entry.parent_id == parents[0].entry.candidate.id and wanted.get(kind, 0) > 0:
+            wanted[kind] -= 1
             chosen.append(entry.candidate.id)
     return chosen
 

@@ -95,6 +95,8 @@ def why_refused(instruction: str, task: Task) -> str:
     """Why a proposed instruction is not worth a single call, or ""."""
     if len(instruction) < 15:
         return "too short to be an instruction"
+    if re.search(r"</?[0-9a-f]{12}>", instruction):
+        return "repeats the marks around the data"
     if len(instruction) > MAX_CHARACTERS:
         return f"{len(instruction)} characters, more than {MAX_CHARACTERS}"
     counts = Counter(re.findall(r"\w+", instruction.casefold()))

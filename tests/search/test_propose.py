@@ -181,3 +181,10 @@ def test_an_instruction_that_lost_the_placeholder_is_rejected(lost):
 def test_what_breaks_a_hard_rule_is_rejected_with_the_reason(candidate, reason):
     task = make_task(constraints=Constraints(max_demos=2, forbidden=("password",)))
     assert reason in why_rejected(candidate, task)
+
+
+def test_a_proposal_that_repeats_the_marks_around_the_data_is_refused():
+    assert (
+        why_refused(f"Decide where <{nonce_of(1)}>this message should go.", TASK) == "repeats the marks around the data"
+    )
+    assert why_refused("Decide where this message should go, by its topic.", TASK) == ""
