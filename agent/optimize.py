@@ -285,7 +285,8 @@ class Run:
     async def _finish_finalists(self) -> None:
         self._stage = "finalists"
         rung = self.plan.rungs[-1]
-        enough = [i for i, o in self._outcomes.items() if len(o) >= rung and self._trials[i].state != "failed"]
+        # in the order of the trials, not of the replies: equal scores must rank alike in every run
+        enough = [i for i, t in self._trials.items() if t.state != "failed" and len(self._outcomes.get(i, ())) >= rung]
         scores = self._vectors([i for i in enough if i != self._baseline.id], rung)
         finalists = ranked(scores)[: self.plan.finalists]
         race = PairedRace(max(2, len(self._trials)))
