@@ -6,7 +6,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help optimize setup test check bench clean
+.PHONY: help optimize setup test check bench chaos clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -36,6 +36,11 @@ check: $(VENV)/ready ## format, lint and types only
 
 bench: $(VENV)/ready ## measurements; nothing is asserted
 	$(BIN)/python -m tests.bench.bench_help
+	$(BIN)/python -m tests.bench.throughput
+	$(BIN)/python -m tests.bench.big_ledger
+
+chaos: $(VENV)/ready ## the fault campaign (under 10 minutes)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -5,9 +5,11 @@
     │   └── ProblemsError     several of them at once, each with file:line
     ├── BudgetRefused         the plan cannot fit the budget; nothing was called            exit 3
     ├── BudgetExhausted       a call would pass a cap; a named stop, not a failure
+    ├── Interrupted           the user stopped the run; it can be resumed                   exit 130
     ├── ModelError            one attempt at a provider failed
     │   ├── RateLimited       429: wait (retry_after seconds), then the same call again     retry
-    │   ├── Transient         5xx, reset, timeout: the same call again                      retry
+    │   ├── Transient         5xx, or no connection was made: the same call again           retry
+    │   ├── TransportUnknown  reset, truncated, timeout: perhaps done, perhaps paid         retry
     │   ├── BadResponse       a 200 whose body is not a usable reply                        retry
     │   ├── RowRefused        this request can never work (context length, refusal)         no retry
     │   └── RunRefused        no request can work (key, quota, unknown model)               stops the run
@@ -20,12 +22,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 
 class AgentError(Exception):
-    """Base of all; `exit_code` is what the command line ends with."""
+    """Base of all; `exit_code` is what the command line ends with, `hint` the command that goes on from there."""
 
     exit_code = 1
+    hint = ""
 
 
 class InputError(AgentError):
@@ -63,29 +67,55 @@ class BudgetExhausted(AgentError):
     """The next call would pass a cap. The run ends with what it has; this is not a failure."""
 
 
+class Interrupted(AgentError):
+    """The user stopped the run. What was settled is kept; this is not a failure."""
+
+    exit_code = 130
+
+    def __init__(self, message: str = "the run was interrupted; it can be resumed") -> None:
+        super().__init__(message)
+
+
 class ModelError(AgentError):
-    """One attempt at a provider failed. `retry` says whether the same request may work later."""
+    """One attempt at a provider failed. `retry` says whether the same request may work later.
+
+    `status` is the answer's HTTP status (100 to 599), None where there was no answer. `retry_after` are the seconds
+    (>= 0) that the provider asks to wait, None where it does not say.
+    """
 
     retry = False
     kind = "error"
 
+    def __init__(self, message: str, retry_after: float | None = None, *, status: int | None = None) -> None:
+        self.retry_after = retry_after
+        self.status = status
+        super().__init__(message)
+
+    def within(self, where: str, status: int | None = None) -> Self:
+        """The same error with `where: ` before its message; `status` is taken where it has none of its own."""
+        known = status if self.status is None else self.status
+        return type(self)(f"{where}: {self}", self.retry_after, status=known)
+
 
 class RateLimited(ModelError):
-    """HTTP 429. Wait `retry_after` seconds if given (float, >= 0)."""
+    """HTTP 429. Wait `retry_after` seconds if given, then send the same request again."""
 
     retry = True
     kind = "rate_limit"
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        self.retry_after = retry_after
-        super().__init__(message)
-
 
 class Transient(ModelError):
-    """5xx, a reset connection or a timeout. The provider's fault; the request may have been paid for."""
+    """An answer that says that it failed (5xx, 529, 408), or no connection at all: nothing was done or paid for."""
 
     retry = True
     kind = "transient"
+
+
+class TransportUnknown(ModelError):
+    """The connection broke, the body was cut off or the time was up: the request may have been done and paid for."""
+
+    retry = True
+    kind = "transport_unknown"
 
 
 class BadResponse(ModelError):

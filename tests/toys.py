@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,3 +85,24 @@ class FakeModel:
 
     async def close(self) -> None:
         return None
+
+
+class GatedModel(FakeModel):
+    """A model that takes requests and answers none before `open` is set."""
+
+    def __init__(self, answer: Callable[[Request], str], name: str = "fake/m", concurrency: int | None = None) -> None:
+        super().__init__(answer, name, concurrency)
+        self.open = asyncio.Event()
+        self.arrived = 0
+
+    async def complete(self, request: Request) -> Completion:
+        self.arrived += 1
+        await self.open.wait()
+        return await super().complete(request)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Lets others run until `holds()`; a test that waits for ever fails after ten seconds."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.001)

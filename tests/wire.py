@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
+import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -27,7 +30,9 @@ _WORKERS = 32
 class Fault:
     """A reply that is not an ordinary one.
 
-    `delay` seconds pass first. Then `raw` is written as it stands and the connection closed (`b""`: just closed).
+    `delay` seconds pass first. Then `raw` is written as it stands and the connection closed (`b""`: just closed). It
+    may be an iterable of pieces: each is asked for when the one before has gone out, `pause` seconds later, and no more
+    are once the client has gone. With `reset` the connection ends with a TCP reset.
     Otherwise `status` and `headers` go out with `body`: bytes and strings as they are, anything else as JSON; None
     is the provider's ordinary body, which is an error for a status from 400 on, else a reply that says `text`.
     """
@@ -36,7 +41,9 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     delay: float = 0.0
-    raw: bytes | None = None
+    raw: bytes | Iterable[bytes] | None = None
+    pause: float = 0.0
+    reset: bool = False
     text: str = "ok"
 
 
@@ -55,15 +62,18 @@ class Seen:
 
 
 class WireServer:
-    """Serves `reply` while the `with` block lasts. `requests` are all requests in order of arrival.
+    """Serves `reply` while the `with` block lasts, over TLS if `tls` is given. `requests` are all requests in order of
+    arrival, `opened` the number of connections on which one arrived.
 
     `reply` is called in a pool of threads, so it may sleep. What it raises is answered as a 500 and raised again at
     the end of the block, so that a failed assertion in it fails the test.
     """
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Seen] = []
+        self.opened = 0
         self.root = ""
+        self._tls = tls
         self._reply = reply
         self._errors: list[BaseException] = []
         self._loop: asyncio.AbstractEventLoop
@@ -94,8 +104,9 @@ class WireServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
-        self.root = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=self._tls)
+        scheme = "https" if self._tls else "http"
+        self.root = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._stop.wait()
         server.close()
@@ -107,12 +118,21 @@ class WireServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        first = True
         try:
             while (seen := await _read_request(reader)) is not None:
+                self.opened, first = self.opened + first, False
                 self.requests.append(seen)
-                response, keep_alive = await self._answer(seen)
-                writer.write(response)
-                await writer.drain()
+                fault, response, keep_alive = await self._answer(seen)
+                for piece in (response,) if isinstance(response, bytes) else response:
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(fault.pause)
+                    if writer.transport.is_closing():
+                        break
+                if fault.reset:
+                    linger = struct.pack("ii", 1, 0)  # on, 0 seconds: a reset instead of an orderly end
+                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 if not keep_alive or seen.headers.get("connection", "").lower() == "close":
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -121,28 +141,29 @@ class WireServer:
             self._connections.discard(task)
             writer.close()
 
-    async def _answer(self, seen: Seen) -> tuple[bytes, bool]:
-        """What to write, and whether the connection may live on."""
+    async def _answer(self, seen: Seen) -> tuple[Fault, bytes | Iterable[bytes], bool]:
+        """The fault, if any, what to write, and whether the connection may live on."""
         dialect = _DIALECTS.get(seen.path)
         if dialect is None or seen.method != "POST":
-            return _response(404, {}, {"error": {"message": f"no such address: {seen.method} {seen.path}"}}), True
+            words = f"no such address: {seen.method} {seen.path}"
+            return Fault(), _response(404, {}, {"error": {"message": words}}), True
         try:
             messages, body = dialect.messages(seen.body), dict(seen.body)
             said = await self._loop.run_in_executor(self._pool, self._reply, messages, body)
         except Exception as error:
             self._errors.append(error)
-            return _response(500, {}, dialect.error(500, f"the test's reply raised {error!r}")), True
+            return Fault(), _response(500, {}, dialect.error(500, f"the test's reply raised {error!r}")), True
         fault = said if isinstance(said, Fault) else Fault(text=said)
         await asyncio.sleep(fault.delay)
         if fault.raw is not None:
-            return fault.raw, False
+            return fault, fault.raw, False
         content = fault.body
         if content is None and fault.status >= 400:
             content = dialect.error(fault.status, f"the test asked for {fault.status}")
         elif content is None:
             content = dialect.reply(messages, body, fault.text)
         closes = any(name.lower() == "connection" and value == "close" for name, value in fault.headers.items())
-        return _response(fault.status, fault.headers, content), not closes
+        return fault, _response(fault.status, fault.headers, content), not closes
 
 
 class _OpenAI:

@@ -12,10 +12,14 @@ import click
 
 COMMANDS = {
     "run": "agent.cli.run",
+    "resume": "agent.cli.resume",
     "runs": "agent.cli.runs",
     "show": "agent.cli.runs",
     "history": "agent.cli.runs",
+    "compare": "agent.cli.compare",
+    "reproduce": "agent.cli.reproduce",
     "export": "agent.cli.export",
+    "audit": "agent.cli.audit",
     "init": "agent.cli.tasks",
     "tasks": "agent.cli.tasks",
     "models": "agent.cli.models",
@@ -23,10 +27,14 @@ COMMANDS = {
 }
 HELP = {
     "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
+    "resume": "Go on with a run that did not finish; nothing is bought twice.",
     "runs": "List the runs in the ledger.",
     "show": "Show a run: its winner, demos, diff to your prompt and what each part cost.",
     "history": "Show each trial of a run: instruction, demos, technique, score and cost.",
+    "compare": "Compare two runs or two trials: options, scores, cost, words, and a paired test.",
+    "reproduce": "Replay a run from the stored replies and report what comes out differently.",
     "export": "Write a run's prompt as prompt.md or messages JSON.",
+    "audit": "Check, read, export, erase from and recover the ledger.",
     "init": "Make a task folder out of your own CSV or JSONL file.",
     "tasks": "List the tasks here, or check one.",
     "models": "List models, or fetch the embedded one.",
@@ -65,6 +73,8 @@ class _Commands(click.Group):
                 traceback.print_exc()
             for line in str(error).split("\n"):
                 click.echo(f"error: {plain(line)}", err=True)
+            if error.hint:
+                click.echo(error.hint, err=True)
             ctx.exit(error.exit_code)
         except BrokenPipeError:
             sys.stderr.close()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+import statistics
+import tempfile
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,42 +18,20 @@ from agent.cli.common import SETTINGS, db_option, json_option, print_json, print
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "dspy", "langchain", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
+OLDEST_SQLITE = (3, 38)
+WAL_BUG = ((3, 7, 0), (3, 51, 2))  # the first and the last version of SQLite that have it
+SYNCS = 5
+
+Found = tuple[str, bool, str]
+"""What was looked at, whether it is fit, and what was found."""
 
 
 @click.command(context_settings=SETTINGS)
 @db_option
 @json_option
 def doctor_command(db: Path, as_json: bool) -> None:
-    """Check this machine: Python, SQLite, packages, the embedded model, keys (never shown), and the ledger's chain."""
-    from agent.errors import LedgerError
-    from agent.ledger.query import History
-    from agent.models.catalog import DEFAULT_MODEL, weights_path
-
-    checks: list[tuple[str, bool, str]] = [
-        ("python", True, platform.python_version()),
-        ("sqlite", sqlite3.sqlite_version_info >= (3, 38), sqlite3.sqlite_version),
-        ("processors", True, str(os.cpu_count())),
-    ]
-    for package in PACKAGES:
-        try:
-            checks.append((package, True, version(package)))
-        except PackageNotFoundError:
-            checks.append((package, False, "not installed; run `make setup`"))
-    weights = weights_path(DEFAULT_MODEL.removeprefix("local/"))
-    checks.append(
-        (DEFAULT_MODEL, weights.is_file(), str(weights) if weights.is_file() else "`optimize models fetch` gets it")
-    )
-    checks += [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
-    if db.is_file():
-        try:
-            history = History(db)
-            broken = history.chain_break()
-            text = f"{len(history.runs())} runs, chain whole" if broken is None else f"chain broken at event {broken}"
-            checks.append((str(db), broken is None, text))
-        except LedgerError as error:
-            checks.append((str(db), False, str(error)))
-    else:
-        checks.append((str(db), True, "no ledger yet"))
+    """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger."""
+    checks = [*_machine(), *_tracing(), *_disk(db), *_ledger(db)]
     healthy = all(good for _, good, _ in checks)
     if as_json:
         print_json({"healthy": healthy, "checks": [{"what": w, "ok": good, "found": f} for w, good, f in checks]})
@@ -57,3 +39,110 @@ def doctor_command(db: Path, as_json: bool) -> None:
         print_table("doctor", ("what", "", "found"), [(w, "ok" if good else "PROBLEM", f) for w, good, f in checks])
     if not healthy:
         raise SystemExit(1)
+
+
+def _machine() -> list[Found]:
+    from agent.models.catalog import DEFAULT_MODEL, weights_path
+
+    checks: list[Found] = [
+        ("python", True, platform.python_version()),
+        ("sqlite", sqlite3.sqlite_version_info >= OLDEST_SQLITE, _sqlite()),
+        ("processors", True, str(os.cpu_count())),
+    ]
+    for package in PACKAGES:
+        try:
+            checks.append((package, True, version(package)))
+        except PackageNotFoundError:
+            checks.append((package, False, "not installed; run `make setup`"))
+    checks.append(_prices())
+    weights = weights_path(DEFAULT_MODEL.removeprefix("local/"))
+    checks.append(
+        (DEFAULT_MODEL, weights.is_file(), str(weights) if weights.is_file() else "`optimize models fetch` gets it")
+    )
+    return checks + [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
+
+
+def _sqlite() -> str:
+    note = ""
+    if WAL_BUG[0] <= sqlite3.sqlite_version_info[:3] <= WAL_BUG[1]:
+        note = "; its WAL-reset bug needs two writers, and a ledger has one"
+    return sqlite3.sqlite_version + note
+
+
+def _prices() -> Found:
+    from agent.gateway.prices import prices_version
+
+    try:
+        return ("prices", True, prices_version())
+    except PackageNotFoundError:
+        return ("prices", False, "no price table; run `make setup`")
+
+
+def _tracing() -> list[Found]:
+    """What would send prompts to third parties, if it were not switched off when their packages are loaded."""
+    from agent.privacy import ALLOW_TRACING, silence_tracing
+
+    if os.environ.get(ALLOW_TRACING) == "1":
+        return [("tracing", True, f"allowed by {ALLOW_TRACING}: prompts may leave this machine")]
+    names = silence_tracing(dict(os.environ))
+    return [("tracing", True, f"set, and switched off by us: {', '.join(names)}" if names else "none is set")]
+
+
+def _disk(db: Path) -> list[Found]:
+    """How long the ledger's disk takes to make a write safe: each call waits for one, shared with others."""
+    folder = next((place for place in (db.parent, *db.absolute().parents) if place.is_dir()), Path())
+    seconds = []
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for _ in range(SYNCS):
+                file.write(bytes(4096))
+                started = time.perf_counter()
+                file.flush()
+                os.fsync(file.fileno())
+                seconds.append(time.perf_counter() - started)
+    except OSError as error:
+        return [("disk", False, f"{folder}: cannot be written ({error.strerror}); name another place with --db")]
+    return [("disk", True, f"{folder}: fsync takes {1000 * statistics.median(seconds):.1f} ms")]
+
+
+def _ledger(db: Path) -> list[Found]:
+    from agent.errors import LedgerError
+    from agent.ledger import seal
+    from agent.ledger.connect import OldSchema
+    from agent.ledger.lock import is_held
+    from agent.ledger.query import History
+    from agent.ledger.schema import STEPS
+
+    if not db.is_file():
+        return [(str(db), True, "no ledger yet")]
+    version_, owner = _read(db, "PRAGMA user_version"), _read(db, "SELECT host, pid, since_utc FROM owner")
+    checks: list[Found] = [("schema", True, f"{version_[0] if version_ else 'unreadable'}, of {len(STEPS)} known")]
+    if is_held(db):
+        who = f"process {owner[1]} on {owner[0]} since {owner[2][:19]} UTC" if owner else "another process"
+        checks.append(("lock", True, f"held by {who}"))
+    else:
+        checks.append(("lock", True, "free"))
+    sealed = "fits" if seal.holds(db) else "none that fits: the ledger is checked whole when it is opened"
+    checks.append(("seal", True, sealed))
+    try:
+        return [*checks, (str(db), True, f"{len(History(db).runs())} runs, whole")]
+    except OldSchema as error:
+        return [*checks, (str(db), True, str(error).removeprefix(f"{db}: "))]
+    except LedgerError as error:
+        return [*checks, (str(db), False, str(error))]
+
+
+def _read(db: Path, sql: str) -> tuple[Any, ...]:
+    """One row, () where it cannot be read."""
+    from agent.ledger.connect import reader
+
+    try:
+        connection = reader(db)
+    except sqlite3.Error:
+        return ()
+    try:
+        return tuple(connection.execute(sql).fetchone() or ())
+    except sqlite3.Error:
+        return ()
+    finally:
+        connection.close()

@@ -70,6 +70,7 @@ def describe(snapshot: Snapshot) -> str:
     return (
         f"[{account.seconds:4.0f}s] {snapshot.stage:<11} {best:<18} "
         f"trials {snapshot.trials} ({snapshot.pruned} pruned)  "
-        f"calls {used}/{plan.calls} (paid: {roles}; cached {account.cached}; retries {account.retries})  "
+        f"calls {used}/{plan.calls} (paid: {roles}; cached {account.cached}; retries {snapshot.retries}; "
+        f"limit {snapshot.width})  "
         f"tokens {account.total_paid.tokens}  ${account.total_paid.usd:.4f}  at most {eta:.0f}s left"
     )

@@ -1,13 +1,14 @@
 """The hard caps, over all roles together. A call is reserved at its worst case before it is sent.
 
-Two accounts are kept. `paid` is what was sent in this run, retries included: no cap is ever passed. `used` counts every
-call that the run made use of, cached ones as if they had been paid: the search ends by this account, so a run that
-finds its calls in the cache makes the same trials as the one that paid for them.
+Two accounts are kept. `paid` is what was sent in this run, retries and unknown outcomes included: no cap is ever
+passed. `used` counts every call that the run made use of, cached ones as if they had been paid: the search ends by this
+account, so a run that finds its calls in the cache makes the same trials as the one that paid for them.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.errors import BudgetExhausted
@@ -25,30 +26,38 @@ class Spend:
     def __add__(self, other: Spend) -> Spend:
         return Spend(self.calls + other.calls, self.tokens + other.tokens, self.usd + other.usd)
 
-    def fits(self, budget: Budget) -> bool:
-        return (
-            (budget.max_calls is None or self.calls <= budget.max_calls)
-            and (budget.max_tokens is None or self.tokens <= budget.max_tokens)
-            and (budget.max_cost is None or self.usd <= budget.max_cost + 1e-12)
-        )
+    def __sub__(self, other: Spend) -> Spend:
+        return Spend(self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What only the end of the run may use: `calls`, and a `share` in [0, 1] of the caps on tokens, $ and time."""
+
+    calls: int = 0
+    share: float = 0.0
 
 
 class Account:
-    """Spending of one run against its budget. Not thread-safe: one event loop."""
+    """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    def __init__(self, budget: Budget) -> None:
+    `paid` and `seconds` are what a resumed run had spent before.
+    """
+
+    def __init__(self, budget: Budget, paid: Mapping[CallRole, Spend] | None = None, seconds: float = 0.0) -> None:
         self.budget = budget
-        self.started = time.monotonic()
-        self.paid: dict[CallRole, Spend] = {}
+        self.paid: dict[CallRole, Spend] = dict(paid or {})
         self.used: dict[CallRole, Spend] = {}
         self.usage = Usage()
         self.cached = 0
-        self.retries = 0
+        self.kept = Kept()
+        self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()
+        self._started = time.monotonic() - seconds
 
     @property
     def total_paid(self) -> Spend:
-        return sum(self.paid.values(), Spend())
+        return self._total
 
     @property
     def total_used(self) -> Spend:
@@ -56,25 +65,34 @@ class Account:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.started
+        return time.monotonic() - self._started
 
-    def out_of_time(self) -> bool:
-        limit = self.budget.time_limit
-        return limit is not None and self.seconds >= limit
+    def keep(self, kept: Kept) -> None:
+        """Sets part of the caps aside; `keep(Kept())` frees it."""
+        self.kept = kept
 
     def reserve(self, worst: Spend) -> None:
         """Sets `worst` aside. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
-        after = self.total_paid + self._reserved + worst
-        if not after.fits(self.budget):
-            raise BudgetExhausted(f"the next call would pass the cap ({self._caps()}); raise it to go on")
+        after = self._total + self._reserved + worst
+        budget, part = self.budget, 1.0 - self.kept.share
+        caps = (
+            ("max_calls", after.calls + self.kept.calls, budget.max_calls),
+            ("max_tokens", after.tokens, budget.max_tokens and budget.max_tokens * part),
+            ("max_cost", after.usd - 1e-12, budget.max_cost and budget.max_cost * part),
+            ("time_limit", self.seconds, budget.time_limit and budget.time_limit * part),
+        )
+        for name, value, cap in caps:
+            if cap is not None and value > cap:
+                whole = getattr(budget, name)
+                raise BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}); raise it to go on")
         self._reserved += worst
 
     def release(self, worst: Spend) -> None:
-        held = self._reserved
-        self._reserved = Spend(held.calls - worst.calls, held.tokens - worst.tokens, held.usd - worst.usd)
+        self._reserved -= worst
 
     def charge(self, role: CallRole, spend: Spend) -> None:
         self.paid[role] = self.paid.get(role, Spend()) + spend
+        self._total += spend
 
     def use(self, role: CallRole, usage: Usage, usd: float, cached: bool) -> None:
         """Counts one settled call that the run makes use of."""
@@ -87,7 +105,3 @@ class Account:
             completion_tokens=self.usage.completion_tokens + usage.completion_tokens,
             cached_prompt_tokens=self.usage.cached_prompt_tokens + usage.cached_prompt_tokens,
         )
-
-    def _caps(self) -> str:
-        names = ("max_calls", "max_tokens", "max_cost")
-        return ", ".join(f"{name} = {value}" for name in names if (value := getattr(self.budget, name)) is not None)

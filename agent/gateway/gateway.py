@@ -1,21 +1,63 @@
-"""The one door for every model call of every role: cache, budget, limits, retries, record. Knows no score."""
+"""The one door for every model call of every role: cache, budget, limits, retries, record. Knows no score.
+
+A call on its way is a flight of its own: who asked for it may be cancelled, the flight lands all the same and is
+written down, because it is paid for. Only a flight that was not sent yet can be called off.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from agent.errors import BadResponse, ModelError, RateLimited, RunRefused, Transient
+from agent.errors import LedgerError, ModelError, RateLimited, RunRefused, Transient, TransportUnknown
 from agent.gateway.budget import Account, Spend
+from agent.gateway.limiter import Limiter
 from agent.gateway.prices import Price
+from agent.gateway.retry import Retries, maybe_paid
+from agent.ledger.past import Past
 from agent.ledger.store import Ledger
 from agent.types import LM, CallRole, Completion, Request, Usage, content_id
 
-MAX_ATTEMPTS = 3
-DEFAULT_CONCURRENCY = 8
+DEFAULT_CONCURRENCY = 32
+MAX_WAIT = 300.0  # seconds
 TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the reservation
+
+
+def call_key(lm: LM, request: Request) -> str:
+    """What makes two calls the same call: the model's name (provider, endpoint and model) and all that is sent."""
+    return content_id("k", {"model": lm.name, **request.identity()})
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A call on its way: whether it was sent, whether it was called off, and how many wait for it."""
+
+    task: asyncio.Task[Completion] | None = None
+    sent: bool = False
+    off: bool = False
+    waiting: int = 0
+
+    def call_off(self) -> None:
+        """Unless it was sent. Only once: the note that it was not sent must not be cut short."""
+        if self.task is not None and not self.sent and not self.off:
+            self.off = True
+            self.task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to buy, with the most that it can cost."""
+
+    role: CallRole
+    lm: LM
+    request: Request
+    key: str
+    candidate_id: str
+    worst: Spend
 
 
 class Gateway:
@@ -31,125 +73,251 @@ class Gateway:
         use_cache: bool = True,
         on_call: Callable[[], None] = lambda: None,
         jitter: random.Random | None = None,
+        past: Past | None = None,
+        max_wait: float = MAX_WAIT,
     ) -> None:
         self.account = account
+        self.retries = Retries(jitter or random.Random(0))
         self._ledger = ledger
         self._run_id = run_id
         self._prices = prices
         self._max_concurrency = max_concurrency
         self._use_cache = use_cache
         self._on_call = on_call
-        self._jitter = jitter or random.Random(0)
-        self._slots: dict[str, asyncio.Semaphore] = {}
-        self._flying: dict[str, asyncio.Future[Completion]] = {}
-        self._not_before: dict[str, float] = {}
-        self._stopped: dict[str, RunRefused] = {}
+        self._past = past or Past()
+        self._max_wait = max_wait
+        self._own: dict[str, int] = {}  # the attempt that this run bought before it was interrupted, by call key
+        self._limiters: dict[str, Limiter] = {}
+        self._flights: set[Flight] = set()
+        self._flying: dict[str, Flight] = {}  # those of them that may be joined, by call key
+        self.stopped: Exception | None = None
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
         """The reply to `request`. An identical call is bought once: settled ones come from the ledger.
 
-        Raises BudgetExhausted when it no longer fits, RowRefused / RunRefused for what cannot work, and the last
-        RateLimited / Transient / BadResponse after three attempts.
+        Raises BudgetExhausted when it no longer fits, RowRefused / RunRefused for what cannot work, the last
+        TransportUnknown / BadResponse after three attempts, LedgerError when the disk refuses the record, and what
+        `stop` was given.
         """
-        key = content_id("k", {"model": lm.name, **request.identity()})
-        while (twin := self._flying.get(key)) is not None:
-            await asyncio.wait([twin])
-            if not twin.cancelled():
-                completion = twin.result()
-                self._record_hit(role, lm, key, candidate_id, completion)
-                return completion
-        if self._use_cache and (settled := self._ledger.settled(key)) is not None:
-            self._record_hit(role, lm, key, candidate_id, settled)
-            return settled
-        flight: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-        self._flying[key] = flight
+        if self.stopped is not None:
+            raise self.stopped
+        key = call_key(lm, request)
+        flight = self._flying.get(key)
+        is_twin = flight is not None and not flight.off
+        if flight is None or flight.off:
+            if (known := self._remembered(role, lm, key, candidate_id)) is not None:
+                return known
+            flight = self._take_off(role, lm, request, key, candidate_id)
+        assert flight.task is not None
+        flight.waiting += 1
         try:
-            completion = await self._buy(role, lm, request, key, candidate_id)
-            flight.set_result(completion)
-            return completion
-        except Exception as error:
-            flight.set_exception(error)
-            flight.exception()  # seen: a twin that waits gets it all the same
+            completion = await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            flight.waiting -= 1
+            if not flight.waiting:
+                flight.call_off()
+            if self.stopped is not None and flight.task.cancelled() and not _is_cancelled():
+                raise self.stopped from None
             raise
-        except BaseException:
-            flight.cancel()  # only this caller was interrupted: a twin that waits buys the call itself
-            raise
-        finally:
-            del self._flying[key]
+        if is_twin:
+            self._record_hit(role, lm, key, candidate_id, completion)
+        return completion
 
-    def _record_hit(self, role: CallRole, lm: LM, key: str, candidate_id: str, completion: Completion) -> None:
-        self._ledger.cache_hit(self._run_id, role, lm.name, key, candidate_id, completion.usage)
-        self.account.use(role, completion.usage, self._cost(lm, completion.usage), cached=True)
+    def stop(self, error: Exception) -> None:
+        """Lets nothing more out: whoever waits for a slot, or comes later, gets `error`. What was sent goes on."""
+        self.stopped = self.stopped or error
+        for limiter in self._limiters.values():
+            limiter.close(self.stopped)
+        for flight in self._flights:
+            flight.call_off()
+
+    def in_flight(self) -> int:
+        return sum(flight.sent for flight in self._flights)
+
+    async def drain(self) -> None:
+        """Waits until everything that was sent has landed and is on the disk; calls off what was not sent.
+
+        A call of a model in this process costs nothing and is called off as well.
+        """
+        for flight in self._flights:
+            flight.call_off()
+        tasks = [flight.task for flight in self._flights if flight.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- what is known already ----------------------------------------------------------------------------------------
+
+    def _remembered(self, role: CallRole, lm: LM, key: str, candidate_id: str) -> Completion | None:
+        """What this run bought before it was interrupted comes first, then what any run has settled."""
+        past = self._past
+        while bought := past.bought.get(key):
+            self._own[key] = bought.pop(0)
+            if (reply := self._ledger.reply(self._own[key])) is not None:
+                self.account.use(role, reply.usage, self._cost(lm, reply.usage), cached=False)
+                self._on_call()
+                return reply
+        was_hit = past.hits[key, candidate_id] > 0
+        if not (self._use_cache or was_hit):
+            return None
+        reply = self._ledger.reply(self._own[key]) if was_hit and key in self._own else self._ledger.settled(key)
+        if reply is None:
+            return None
+        if was_hit:
+            past.hits[key, candidate_id] -= 1
+        self._record_hit(role, lm, key, candidate_id, reply, is_new=not was_hit)
+        return reply
+
+    def _record_hit(
+        self, role: CallRole, lm: LM, key: str, candidate_id: str, reply: Completion, is_new: bool = True
+    ) -> None:
+        if is_new:
+            self._ledger.cache_hit(self._run_id, role, lm.name, key, candidate_id, reply.usage)
+        self.account.use(role, reply.usage, self._cost(lm, reply.usage), cached=True)
         self._on_call()
 
-    async def _buy(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str) -> Completion:
-        slots = self._slots.setdefault(lm.name, asyncio.Semaphore(self._width(lm)))
+    # -- buying -------------------------------------------------------------------------------------------------------
+
+    def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str) -> Flight:
         tokens_in = sum(lm.count_tokens(m.content) + TEMPLATE_TOKENS for m in request.messages) if self._counts() else 0
-        worst_usage = Usage(tokens_in, request.max_tokens)
-        worst = Spend(1, tokens_in + request.max_tokens, self._cost(lm, worst_usage))
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            async with slots:
-                await self._pause(lm.name)  # in the slot: a call that queued for it may not have seen a 429 before
-                if (stopped := self._stopped.get(lm.name)) is not None:
-                    raise stopped
-                self.account.reserve(worst)
-                call_id = self._ledger.reserve(
-                    self._run_id, role, lm.name, key, candidate_id, attempt, request, worst.usd
-                )
-                started = time.monotonic()
-                try:
-                    completion = await lm.complete(request)
-                except ModelError as error:
-                    self.account.release(worst)
-                    self._failed(role, call_id, error, worst, time.monotonic() - started)
-                    if isinstance(error, RunRefused):
-                        self._stopped[lm.name] = error
-                    if not error.retry or attempt == MAX_ATTEMPTS:
-                        raise
-                    delay = self._delay(lm.name, error, attempt)
-                except BaseException as error:
-                    self.account.release(worst)
-                    self.account.charge(role, worst)
-                    elapsed = time.monotonic() - started
-                    self._ledger.fail(call_id, type(error).__name__, "interrupted", elapsed, worst.usd, "unknown")
-                    raise
-                else:
-                    self.account.release(worst)
-                    usage, usd = completion.usage, self._cost(lm, completion.usage)
-                    self.account.charge(role, Spend(1, usage.prompt_tokens + usage.completion_tokens, usd))
-                    self._ledger.settle(call_id, completion, usd, time.monotonic() - started)
-                    self.account.use(role, usage, usd, cached=False)
-                    self._on_call()
-                    return completion
-            await asyncio.sleep(delay)  # outside the slot
-        raise AssertionError("unreachable: the loop returns or raises")
+        most = Usage(tokens_in, request.max_tokens)
+        worst = Spend(1, tokens_in + request.max_tokens, self._cost(lm, most))
+        call = Call(role, lm, request, key, candidate_id, worst)
+        flight = Flight()
 
-    def _failed(self, role: CallRole, call_id: int, error: ModelError, worst: Spend, latency: float) -> None:
-        """A failed attempt counts as a call; where the provider may have done the work, it is charged in full."""
-        maybe_paid = isinstance(error, Transient | BadResponse)
-        self.account.charge(role, worst if maybe_paid else Spend(1))
-        self._ledger.fail(
-            call_id,
-            error.kind,
-            str(error),
-            latency,
-            worst.usd if maybe_paid else 0.0,
-            "unknown" if maybe_paid else "error",
+        def landed(task: asyncio.Task[Completion]) -> None:
+            self._flights.discard(flight)
+            if self._flying.get(key) is flight:
+                del self._flying[key]
+            if not task.cancelled():
+                task.exception()  # seen: whoever waits gets it all the same
+
+        flight.task = asyncio.get_running_loop().create_task(self._buy(call, flight))
+        flight.task.add_done_callback(landed)
+        self._flights.add(flight)
+        self._flying[key] = flight
+        return flight
+
+    async def _buy(self, call: Call, flight: Flight) -> Completion:
+        limiter = self._limiter(call.lm)
+        attempt = failed = answers = 0
+        while True:
+            await limiter.acquire()
+            attempt += 1
+            try:
+                outcome = await self._attempt(call, flight, limiter, attempt)
+            finally:
+                limiter.release()
+            if isinstance(outcome, Completion):
+                return outcome
+            if outcome is None:  # held back before it was sent
+                continue
+            flight.sent = False
+            if attempt == 1:
+                answers = limiter.answers
+            # while the provider is down, no call is to blame, unless others were answered since it first failed
+            failed += maybe_paid(outcome) or not limiter.is_open() or limiter.answers > answers
+            delay = self.retries.delay(outcome, failed, self.account.total_used.calls)
+            if delay is None:
+                raise outcome
+            await asyncio.sleep(delay)
+
+    async def _attempt(
+        self, call: Call, flight: Flight, limiter: Limiter, attempt: int
+    ) -> Completion | ModelError | None:
+        """One attempt, in a slot: the reply, or the error to retry or raise, or None when it had to be held back."""
+        self.account.reserve(call.worst)
+        try:
+            call_id = await self._reserve(call, attempt)
+        except BaseException:
+            self.account.release(call.worst)
+            raise
+        if limiter.is_paused():
+            self.account.release(call.worst)
+            await self._ledger.fail(self._run_id, call_id, "error", "not_sent", 0.0, 0.0)
+            return None
+        flight.sent = call.lm.concurrency is None  # what runs in this process costs nothing and may be called off
+        self._ledger.sent(call_id)
+        started = time.monotonic()
+        try:
+            reply = await call.lm.complete(call.request)
+        except ModelError as error:
+            await self._failed(call, call_id, error, limiter, time.monotonic() - started)
+            return error
+        except BaseException as error:
+            await self._lost(call, call_id, error, time.monotonic() - started)
+            raise
+        usd = self._cost(call.lm, reply.usage)
+        tokens = reply.usage.prompt_tokens + reply.usage.completion_tokens
+        self.account.release(call.worst)
+        self.account.charge(call.role, Spend(1, tokens, usd))
+        limiter.succeeded()
+        await self._ledger.settle(self._run_id, call_id, reply, usd, time.monotonic() - started)
+        self.account.use(call.role, reply.usage, usd, cached=False)
+        self._on_call()
+        return reply
+
+    async def _reserve(self, call: Call, attempt: int) -> int:
+        """Writes the attempt down. Called off while the disk works, it is recorded as not sent."""
+        writing = asyncio.ensure_future(
+            self._ledger.reserve(
+                self._run_id,
+                call.role,
+                call.lm.name,
+                call.key,
+                call.candidate_id,
+                attempt,
+                call.request,
+                call.worst.usd,
+                call.worst.tokens,
+            )
         )
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await self._ledger.fail(self._run_id, await writing, "error", "not_sent", 0.0, 0.0)
+            raise
 
-    def _delay(self, name: str, error: ModelError, attempt: int) -> float:
-        """Seconds until the next attempt, with full jitter. A rate limit holds back every call of the model."""
-        self.account.retries += 1
-        delay = self._jitter.uniform(0, min(20.0, 0.5 * 2**attempt))
-        if isinstance(error, RateLimited):
-            delay = error.retry_after if error.retry_after is not None else delay
-            self._not_before[name] = max(self._not_before.get(name, 0.0), time.monotonic() + delay)
-            return 0.0
-        return delay
+    async def _failed(self, call: Call, call_id: int, error: ModelError, limiter: Limiter, latency: float) -> None:
+        """A failed attempt counts as a call; where the provider may have done the work, it is charged in full."""
+        paid = maybe_paid(error)
+        self.account.release(call.worst)
+        self.account.charge(call.role, call.worst if paid else Spend(1))
+        state = "unknown" if isinstance(error, TransportUnknown) else "error"
+        await self._ledger.fail(self._run_id, call_id, state, error, latency, call.worst.usd if paid else 0.0)
+        try:
+            if isinstance(error, RateLimited):
+                limiter.rate_limited(error.retry_after, latency)
+            elif isinstance(error, Transient | TransportUnknown):
+                limiter.failed(error)
+            elif isinstance(error, RunRefused):
+                raise error
+            else:
+                limiter.answered()
+        except RunRefused as refusal:
+            limiter.close(refusal)
+            raise
 
-    async def _pause(self, name: str) -> None:
-        while (wait := self._not_before.get(name, 0.0) - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
+    async def _lost(self, call: Call, call_id: int, error: BaseException, latency: float) -> None:
+        """Called off in the air, or a fault of our own: unknown, and charged as if answered, unless it runs here."""
+        free = call.lm.concurrency is not None
+        self.account.release(call.worst)
+        self.account.charge(call.role, Spend(1) if free else call.worst)
+        state, usd = ("error", 0.0) if free else ("unknown", call.worst.usd)
+        with contextlib.suppress(LedgerError):  # the first error is the one to tell
+            await self._ledger.fail(self._run_id, call_id, state, type(error).__name__, latency, usd)
+
+    def _limiter(self, lm: LM) -> Limiter:
+        limiter = self._limiters.get(lm.name)
+        if limiter is None:
+            ceiling = self._max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
+            limiter = Limiter(lm.name, ceiling, fixed=lm.concurrency is not None, max_wait=self._max_wait)
+            self._limiters[lm.name] = limiter
+            if self.stopped is not None:
+                limiter.close(self.stopped)
+        return limiter
+
+    def width(self, lm: LM) -> int:
+        """How many calls of the model may fly at once now."""
+        return self._limiter(lm).width
 
     def _counts(self) -> bool:
         budget = self.account.budget
@@ -159,7 +327,8 @@ class Gateway:
         price = self._prices.get(lm.name)
         return price(usage) if price else 0.0
 
-    def _width(self, lm: LM) -> int:
-        if self._max_concurrency is not None:
-            return self._max_concurrency
-        return lm.concurrency or DEFAULT_CONCURRENCY
+
+def _is_cancelled() -> bool:
+    """Whether the task that runs now was asked to end, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

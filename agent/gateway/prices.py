@@ -1,9 +1,11 @@
-"""What a call costs, in US dollars. Prices come bundled with the package genai-prices: nothing is fetched."""
+"""What a call costs, in US dollars. The user's own price list comes first, then the prices bundled with the package
+genai-prices: nothing is fetched."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from agent.gateway.pricelist import Entry, read_price_list
 from agent.types import Usage
 
 Price = Callable[[Usage], float]
@@ -11,12 +13,19 @@ Price = Callable[[Usage], float]
 
 
 def price_of(model: str) -> Price | None:
-    """The price of the model that the user named, or None when nobody knows it. Models on this machine are free."""
+    """The price of the model that the user named, or None when nobody knows it. Models on this machine are free.
+
+    The price list may name `langchain/openai:x` as `openai/x` too. Raises InputError for a price list with mistakes.
+    """
     kind, _, rest = model.partition("/")
-    if kind in ("local", "scripted"):
-        return lambda usage: 0.0
     if kind == "langchain":
         kind, _, rest = rest.partition(":")
+    if (listed := read_price_list()) is not None:
+        entry = listed.of(model) or listed.of(f"{kind}/{rest}")
+        if entry is not None:
+            return _listed_price(entry)
+    if kind in ("local", "scripted"):
+        return lambda usage: 0.0
     if kind == "openai-compatible":
         return None
     from genai_prices import Usage as Tokens
@@ -40,3 +49,21 @@ def price_of(model: str) -> Price | None:
 def fixed_price(dollars_in: float, dollars_out: float) -> Price:
     """A price that the user gives, in dollars per million tokens in and out."""
     return lambda usage: (usage.prompt_tokens * dollars_in + usage.completion_tokens * dollars_out) / 1e6
+
+
+def prices_version() -> str:
+    """Which prices were used, for the ledger: `genai-prices 0.2.3; prices.toml sha256 ab12cd34`."""
+    from importlib.metadata import version
+
+    bundled = f"genai-prices {version('genai-prices')}"
+    listed = read_price_list()
+    return bundled if listed is None else f"{bundled}; {listed.name} sha256 {listed.sha256[:8]}"
+
+
+def _listed_price(entry: Entry) -> Price:
+    def price(usage: Usage) -> float:
+        fresh = usage.prompt_tokens - usage.cached_prompt_tokens
+        cached = usage.cached_prompt_tokens * entry.cached_input
+        return (fresh * entry.input + cached + usage.completion_tokens * entry.output) / 1e6
+
+    return price

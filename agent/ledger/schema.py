@@ -1,10 +1,26 @@
-"""The tables of ledger.db as numbered steps: a step is only ever added, never changed. Knows no live code.
+"""The tables of ledger.db as numbered steps: a step is only ever added, never changed. Knows no live code but the SQL
+function `sha256(text)`, which the connection must have.
 
-`calls` holds one row per attempt or cache hit: state is reserved -> sent -> ok | error | unknown, or cached. Payloads
-lie in `blobs` by SHA-256, so that a text can be erased while the history around it stays. `events` is a hash chain.
+`calls` holds one row per attempt or cache hit: reserved -> sent -> ok | error | unknown, or cached. Payload texts lie
+in `blobs` by SHA-256, and rows name them in columns that end in `_hash`: a text can be erased while the history around
+it stays. `events` is a hash chain that describes every row of the tables in `AUDITED`; `head` holds its last link.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+AUDITED: Mapping[str, tuple[str, ...]] = {
+    "runs": ("id",),
+    "candidates": ("id",),
+    "demos": ("candidate_id", "position"),
+    "proposals": ("run_id", "candidate_id"),
+    "trials": ("run_id", "number"),
+    "outcomes": ("run_id", "split", "candidate_id", "example_id"),
+    "calls": ("id",),
+    "owner": ("id",),
+}
+"""Each table that the chain describes, with the columns of its primary key."""
 
 STEPS: tuple[str, ...] = (
     """
@@ -60,5 +76,62 @@ STEPS: tuple[str, ...] = (
     CREATE TRIGGER events_in_sequence BEFORE INSERT ON events
         WHEN NEW.seq <> (SELECT COALESCE(MAX(seq), 0) + 1 FROM events)
         BEGIN SELECT RAISE(ABORT, 'events have no gaps'); END;
+    """,
+    """
+    ALTER TABLE runs ADD COLUMN parent TEXT;
+    ALTER TABLE runs ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+    ALTER TABLE runs ADD COLUMN origin TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE runs ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE runs ADD COLUMN prices TEXT NOT NULL DEFAULT '';
+    ALTER TABLE runs ADD COLUMN result_hash TEXT;
+    INSERT OR IGNORE INTO blobs SELECT sha256(result), result FROM runs WHERE result IS NOT NULL;
+    UPDATE runs SET result_hash = sha256(result) WHERE result IS NOT NULL;
+    ALTER TABLE runs DROP COLUMN result;
+
+    ALTER TABLE candidates ADD COLUMN instruction_hash TEXT NOT NULL DEFAULT '';
+    ALTER TABLE candidates ADD COLUMN template_hash TEXT NOT NULL DEFAULT '';
+    INSERT OR IGNORE INTO blobs SELECT sha256(instruction), instruction FROM candidates;
+    INSERT OR IGNORE INTO blobs SELECT sha256(template), template FROM candidates;
+    UPDATE candidates SET instruction_hash = sha256(instruction), template_hash = sha256(template);
+    ALTER TABLE candidates DROP COLUMN instruction;
+    ALTER TABLE candidates DROP COLUMN template;
+
+    ALTER TABLE demos ADD COLUMN body_hash TEXT NOT NULL DEFAULT '';
+    INSERT OR IGNORE INTO blobs SELECT sha256(body), body FROM (SELECT json_object(
+        'inputs', json(inputs), 'outputs', json(outputs), 'rationale', rationale) AS body FROM demos);
+    UPDATE demos SET body_hash = sha256(json_object(
+        'inputs', json(inputs), 'outputs', json(outputs), 'rationale', rationale));
+    ALTER TABLE demos DROP COLUMN inputs;
+    ALTER TABLE demos DROP COLUMN outputs;
+    ALTER TABLE demos DROP COLUMN rationale;
+
+    ALTER TABLE outcomes ADD COLUMN body_hash TEXT NOT NULL DEFAULT '';
+    INSERT OR IGNORE INTO blobs SELECT sha256(body), body FROM (SELECT json_object(
+        'fields', json(fields), 'error', error, 'scores', json(scores)) AS body FROM outcomes);
+    UPDATE outcomes SET body_hash = sha256(json_object(
+        'fields', json(fields), 'error', error, 'scores', json(scores)));
+    ALTER TABLE outcomes DROP COLUMN reply;
+    ALTER TABLE outcomes DROP COLUMN fields;
+    ALTER TABLE outcomes DROP COLUMN error;
+    ALTER TABLE outcomes DROP COLUMN scores;
+
+    ALTER TABLE calls ADD COLUMN prefix_hash TEXT NOT NULL DEFAULT '';
+    ALTER TABLE calls ADD COLUMN reserved_tokens INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE calls ADD COLUMN served_model TEXT;
+    ALTER TABLE calls ADD COLUMN http_status INTEGER;
+    ALTER TABLE calls ADD COLUMN retry_after REAL;
+    CREATE INDEX calls_by_candidate ON calls(run_id, candidate_id);
+    CREATE INDEX calls_open ON calls(id) WHERE state IN ('reserved', 'sent');
+
+    CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL);
+    INSERT INTO head SELECT 1, COALESCE(MAX(seq), 0),
+        COALESCE((SELECT hash FROM events ORDER BY seq DESC LIMIT 1), printf('%064d', 0)) FROM events;
+    CREATE TABLE owner (
+        id INTEGER PRIMARY KEY CHECK (id = 1), host TEXT NOT NULL, pid INTEGER NOT NULL, boot_id TEXT NOT NULL,
+        since_utc TEXT NOT NULL
+    );
+    CREATE VIEW prompts AS
+        SELECT c.*, i.body AS instruction, t.body AS template FROM candidates c
+        LEFT JOIN blobs i ON i.hash = c.instruction_hash LEFT JOIN blobs t ON t.hash = c.template_hash;
     """,
 )

@@ -1,25 +1,26 @@
-"""The ledger: every run, candidate, trial, outcome and call in one SQLite file. The only importer of sqlite_utils and
-the only writer. Never sees Optuna, a provider or a metric.
+"""The ledger: every run, candidate, trial, outcome and call in one SQLite file. Never sees Optuna, a provider or a
+metric.
 
-Payload text goes through `safe`: lone surrogates, which SQLite cannot hold, become escapes.
+`reserve`, `settle` and `fail` return when the disk has it; everything else is in order with them, and `commit` waits
+for all of it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import json
-import os
 import platform
 import sqlite3
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from agent.errors import LedgerError
-from agent.ledger.chain import GENESIS, link
-from agent.ledger.schema import STEPS
+from agent.errors import ModelError
+from agent.ledger.book import Book
+from agent.ledger.origin import tool_version, utc_now
+from agent.ledger.past import Past, past_of
+from agent.ledger.writer import Entry, Statement
 from agent.types import (
     CallRole,
     Candidate,
@@ -31,65 +32,17 @@ from agent.types import (
     Task,
     Trial,
     Usage,
-    canonical,
 )
 
 
-def utc_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+class Ledger(Book):
+    """What there is to record of a run, and the replies that were paid for.
 
+    Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
+    owner), and from any later call once the disk has refused something.
+    """
 
-def tool_version() -> str:
-    try:
-        return version("promptassay")
-    except PackageNotFoundError:
-        return "0+source"
-
-
-def safe(text: str) -> str:
-    """`text` as SQLite can hold it; a text without lone surrogates stays as it is."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-class Ledger:
-    """One open ledger file. Raises LedgerError, with the path, for a file that is not one or that is locked."""
-
-    def __init__(self, path: Path) -> None:
-        import sqlite_utils
-
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                path.touch(mode=0o600)
-            connection = sqlite3.connect(path, timeout=30, isolation_level="DEFERRED")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            self.db = sqlite_utils.Database(connection, recursive_triggers=True)
-            self._migrate()
-        except (sqlite3.Error, OSError) as error:
-            raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
-
-    def _migrate(self) -> None:
-        done = self._schema()
-        if done > len(STEPS):
-            raise LedgerError(f"{self.path}: written by a newer version (schema {done}); upgrade, or use another --db")
-        for number, step in enumerate(STEPS[done:], done + 1):
-            try:
-                self.db.conn.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
-            except sqlite3.Error:
-                self.db.conn.rollback()
-                if self._schema() < number:  # else another process took this step at the same time
-                    raise
-
-    def _schema(self) -> int:
-        return int(self.db.conn.execute("PRAGMA user_version").fetchone()[0])
-
-    def close(self) -> None:
-        self.db.conn.close()
-
-    # -- runs and events ----------------------------------------------------------------------------------------------
+    # -- runs ---------------------------------------------------------------------------------------------------------
 
     def begin_run(
         self,
@@ -100,59 +53,53 @@ class Ledger:
         seed: int,
         budget: Mapping[str, Any],
         tags: Mapping[str, str],
+        *,
+        parent: str | None = None,
+        origin: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        prices: str = "",
     ) -> None:
-        """Opens a run. The task's hashes say which data, metric and rubric it was."""
-        self.db["runs"].insert(
-            {
-                "id": run_id,
-                "task": task.name,
-                "folder": safe(task.folder),
-                "status": "running",
-                "model": safe(model),
-                "proposer": safe(proposer),
-                "seed": seed,
-                "started_utc": utc_now(),
-                "tool": tool_version(),
-                "python": platform.python_version(),
-                "sqlite": sqlite3.sqlite_version,
-                "hashes": json.dumps(dict(task.hashes)),
-                "budget": json.dumps(dict(budget)),
-                "tags": json.dumps(dict(tags)),
-            }
-        )
-        self.event(
-            run_id, "run_started", {"task": task.name, "model": model, "seed": seed, "hashes": dict(task.hashes)}
-        )
+        """Opens a run. The task's hashes say which data, metric and rubric it was; `options` are what resumes it."""
+        row = {
+            "id": run_id,
+            "parent": parent,
+            "task": task.name,
+            "folder": task.folder,
+            "status": "running",
+            "model": model,
+            "proposer": proposer,
+            "seed": seed,
+            "started_utc": utc_now(),
+            "tool": tool_version(),
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+            "origin": _json(origin or {}),
+            "options": _json(options or {}),
+            "prices": prices,
+            "hashes": _json(task.hashes),
+            "budget": _json(budget),
+            "tags": _json(tags),
+        }
+        self._put(run_id, "run_started", "runs", row)
+
+    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> Past:
+        """Opens a run again. What it records anew on its way to where it stood is not written twice."""
+        past = past_of(self.db, run_id)
+        self._told = past.told
+        self._set(run_id, "run_resumed", "runs", (run_id,), {"status": "running", "budget": _json(budget)})
+        return past
 
     def set_plan(self, run_id: str, plan: Mapping[str, Any]) -> None:
-        self.db["runs"].update(run_id, {"plan": json.dumps(plan)})
+        self._set(run_id, "run_planned", "runs", (run_id,), {"plan": _json(plan)})
 
-    def end_run(self, run_id: str, status: str, ended: Mapping[str, Any]) -> str:
-        """Closes a run; returns the head hash of the chain after the closing event."""
-        head = self.event(run_id, f"run_{status}", ended)
-        self.db["runs"].update(run_id, {"status": status, "ended_utc": utc_now()})
-        return head
-
-    def put_result(self, run_id: str, result: Mapping[str, Any]) -> None:
-        self.db["runs"].update(run_id, {"result": json.dumps(result)})
-
-    def event(self, run_id: str, kind: str, body: Mapping[str, Any]) -> str:
-        """Appends to the chain; returns the new head hash."""
-        with self.db.conn:
-            self.db.conn.execute("BEGIN IMMEDIATE") if not self.db.conn.in_transaction else None
-            last = self.db.conn.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-            seq, prev = (last[0] + 1, last[1]) if last else (1, GENESIS)
-            row = {"seq": seq, "run_id": run_id, "utc": utc_now(), "kind": kind, "body": safe(canonical(body))}
-            head = link(prev, row)
-            self.db.conn.execute(
-                "INSERT INTO events (seq, run_id, utc, kind, body, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*row.values(), prev, head),
-            )
-        return head
-
-    def head(self) -> str:
-        last = self.db.conn.execute("SELECT hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-        return str(last[0]) if last else GENESIS
+    def end_run(self, run_id: str, status: str, seconds: float, result: Mapping[str, Any] | None = None) -> None:
+        """Closes a run. What ended it stands in the event before."""
+        self._told = Counter()
+        statements: list[Statement] = []
+        changes: dict[str, Any] = {"status": status, "ended_utc": utc_now(), "seconds": round(seconds, 3)}
+        if result is not None:
+            changes["result_hash"] = self._text(_json(result), statements)
+        self._set(run_id, f"run_{status}", "runs", (run_id,), changes, statements)
 
     # -- candidates, trials, outcomes ---------------------------------------------------------------------------------
 
@@ -168,41 +115,46 @@ class Ledger:
         rejected: str,
     ) -> None:
         """A candidate with its demos, and how this run came to it; `rejected` is "" for one that may be tried."""
-        row = {
-            "id": candidate.id,
-            "technique": candidate.technique,
-            "format": candidate.format,
-            "role": safe(candidate.role),
-            "instruction": safe(candidate.instruction),
-            "n_demos": len(candidate.demos),
-            "template": safe(json.dumps([message.as_dict() for message in template], ensure_ascii=False)),
-        }
-        demos = [
-            {
-                "candidate_id": candidate.id,
-                "position": position,
-                "example_id": demo.example_id,
-                "inputs": safe(json.dumps(dict(demo.inputs), ensure_ascii=False)),
-                "outputs": safe(json.dumps(dict(demo.outputs), ensure_ascii=False)),
-                "rationale": safe(demo.rationale),
-                "source": demo.source,
-            }
-            for position, demo in enumerate(candidate.demos)
-        ]
+        if candidate.id not in self._known:
+            self._known.add(candidate.id)
+            if not self.db.execute("SELECT 1 FROM candidates WHERE id = ?", (candidate.id,)).fetchone():
+                with self._as_one():  # a candidate without its demos would be another one
+                    self._put_candidate(run_id, candidate, template)
         proposal = {
             "run_id": run_id,
             "round": round_,
             "candidate_id": candidate.id,
             "parent_id": parent_id,
             "operator": operator,
-            "reason": safe(reason),
-            "rejected": safe(rejected),
+            "reason": reason,
+            "rejected": rejected,
         }
-        with self.db.conn:
-            self.db["candidates"].insert(row, ignore=True)
-            if demos:
-                self.db["demos"].insert_all(demos, ignore=True)
-            self.db["proposals"].insert(proposal, ignore=True)
+        self._put(run_id, "candidate_rejected" if rejected else "candidate_admitted", "proposals", proposal)
+
+    def _put_candidate(self, run_id: str, candidate: Candidate, template: tuple[Message, ...]) -> None:
+        statements: list[Statement] = []
+        laid_out = json.dumps([message.as_dict() for message in template], ensure_ascii=False)
+        row = {
+            "id": candidate.id,
+            "technique": candidate.technique,
+            "format": candidate.format,
+            "role": candidate.role,
+            "n_demos": len(candidate.demos),
+            "instruction_hash": self._text(candidate.instruction, statements),
+            "template_hash": self._text(laid_out, statements),
+        }
+        self._put(run_id, "candidate_made", "candidates", row, statements)
+        for position, demo in enumerate(candidate.demos):
+            parts: list[Statement] = []
+            body = {"inputs": dict(demo.inputs), "outputs": dict(demo.outputs), "rationale": demo.rationale}
+            shown = {
+                "candidate_id": candidate.id,
+                "position": position,
+                "example_id": demo.example_id,
+                "source": demo.source,
+                "body_hash": self._text(json.dumps(body, ensure_ascii=False), parts),
+            }
+            self._put(run_id, "demo_made", "demos", shown, parts)
 
     def put_trial(self, run_id: str, trial: Trial) -> None:
         low, high = trial.ci95 or (None, None)
@@ -216,50 +168,53 @@ class Ledger:
             "mean": trial.mean,
             "low": low,
             "high": high,
-            "reason": safe(trial.reason),
+            "reason": trial.reason,
         }
-        self.db["trials"].upsert(row, pk=("run_id", "number"))
+        self._put(run_id, f"trial_{trial.state}", "trials", row)
 
-    def put_outcomes(self, run_id: str, split: SplitName, outcomes: list[Outcome]) -> None:
-        self.db["outcomes"].insert_all(
-            [
-                {
-                    "run_id": run_id,
-                    "split": split,
-                    "candidate_id": outcome.candidate_id,
-                    "example_id": outcome.example_id,
-                    "value": outcome.value,
-                    "reply": safe(outcome.prediction.raw),
-                    "fields": safe(json.dumps(dict(outcome.prediction.fields), ensure_ascii=False)),
-                    "error": safe(outcome.prediction.error),
-                    "scores": safe(
-                        json.dumps([[s.metric, s.value, s.reason] for s in outcome.scores], ensure_ascii=False)
-                    ),
-                    "call_key": outcome.call_key,
-                }
-                for outcome in outcomes
-            ],
-            replace=True,
-            pk=("run_id", "split", "candidate_id", "example_id"),
-        )
+    def put_outcome(self, run_id: str, split: SplitName, outcome: Outcome) -> None:
+        """What a candidate did on a row. The reply itself is that of the call `call_key`."""
+        statements: list[Statement] = []
+        body = {
+            "fields": dict(outcome.prediction.fields),
+            "error": outcome.prediction.error,
+            "scores": [[score.metric, score.value, score.reason] for score in outcome.scores],
+        }
+        row = {
+            "run_id": run_id,
+            "split": split,
+            "candidate_id": outcome.candidate_id,
+            "example_id": outcome.example_id,
+            "value": outcome.value,
+            "call_key": outcome.call_key,
+            "body_hash": self._text(json.dumps(body, ensure_ascii=False), statements),
+        }
+        self._put(run_id, "outcome", "outcomes", row, statements)
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
     def settled(self, call_key: str) -> Completion | None:
-        """The reply to an identical call that was paid for before, by any run."""
-        row = self.db.conn.execute(
-            "SELECT model, finish, prompt_tokens, cached_prompt_tokens, completion_tokens, response_hash FROM calls "
-            "WHERE call_key = ? AND state = 'ok' LIMIT 1",
+        """The reply to an identical call that was paid for before, by any run. Refusals are not served."""
+        row = self.db.execute(
+            "SELECT id FROM calls WHERE call_key = ? AND state = 'ok' AND finish <> 'refusal' ORDER BY id LIMIT 1",
             (call_key,),
         ).fetchone()
-        body = row and self.db.conn.execute("SELECT body FROM blobs WHERE hash = ?", (row[5],)).fetchone()
-        if not body:
+        return self.reply(row[0]) if row else None
+
+    def reply(self, call_id: int) -> Completion | None:
+        """What a settled attempt brought; None when the text was erased."""
+        row = self.db.execute(
+            "SELECT COALESCE(k.served_model, k.model), k.finish, k.prompt_tokens, k.cached_prompt_tokens, "
+            "k.completion_tokens, b.body FROM calls k JOIN blobs b ON b.hash = k.response_hash WHERE k.id = ?",
+            (call_id,),
+        ).fetchone()
+        if row is None:
             return None
-        reply = json.loads(body[0])
+        reply = json.loads(row[5])
         logprobs = tuple(tuple((token, value) for token, value in top) for top in reply["logprobs"])
         return Completion(reply["text"], row[1], Usage(row[2], row[4], row[3]), row[0], logprobs)
 
-    def reserve(
+    async def reserve(
         self,
         run_id: str,
         role: CallRole,
@@ -269,54 +224,82 @@ class Ledger:
         attempt: int,
         request: Request,
         usd: float,
+        tokens: int,
     ) -> int:
-        """Writes an attempt down before it is sent; returns its id."""
+        """Writes an attempt down, with what it may cost at most, before anything is sent; returns its id."""
+        statements: list[Statement] = []
+        identity = request.identity()
+        *before, last = identity["messages"]
+        prefix = self._text(_prefix(request.messages[:-1]), statements) if before else ""
+        body = json.dumps({**identity, "messages": [last]}, ensure_ascii=True)
+        call_id, self._next_call = self._next_call, self._next_call + 1
         row = {
+            "id": call_id,
             "run_id": run_id,
             "role": role,
-            "model": safe(model),
+            "model": model,
             "call_key": call_key,
             "candidate_id": candidate_id,
             "attempt": attempt,
-            "state": "sent",
+            "state": "reserved",
             "reserved_usd": usd,
+            "reserved_tokens": tokens,
             "sent_utc": utc_now(),
+            "prefix_hash": prefix,
+            "request_hash": self._text(body, statements),
         }
-        with self.db.conn:
-            row["request_hash"] = self._blob(json.dumps(request.identity(), ensure_ascii=True))
-            return int(self.db["calls"].insert(row).last_pk)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(run_id, "call_reserved", "calls", row, statements, waiter)
+        await self._wait(waiter)
+        return call_id
 
-    def settle(self, call_id: int, completion: Completion, usd: float, latency: float) -> None:
-        reply = {"text": completion.text, "logprobs": completion.logprobs}
-        with self.db.conn:
-            self.db["calls"].update(
-                call_id,
-                {
-                    "state": "ok",
-                    "finish": completion.finish,
-                    **_tokens(completion.usage),
-                    "cost_usd": usd,
-                    "latency_s": latency,
-                    "response_hash": self._blob(json.dumps(reply, ensure_ascii=True)),
-                },
-            )
+    def sent(self, call_id: int) -> None:
+        """Notes that the request is on its way. Nobody waits for this: a reserved attempt counts as one in flight."""
+        statement = ("UPDATE calls SET state = 'sent' WHERE id = ? AND state = 'reserved'", (call_id,))
+        self._writer.put(Entry([statement], self._position, None))
 
-    def fail(
-        self, call_id: int, error_class: str, error: str, latency: float, usd: float, outcome: str = "error"
+    async def settle(self, run_id: str, call_id: int, completion: Completion, usd: float, latency: float) -> None:
+        statements: list[Statement] = []
+        reply = json.dumps({"text": completion.text, "logprobs": completion.logprobs}, ensure_ascii=True)
+        changes = {
+            "state": "ok",
+            "finish": completion.finish,
+            **_tokens(completion.usage),
+            "cost_usd": usd,
+            "latency_s": round(latency, 6),
+            "served_model": completion.model,
+            "response_hash": self._text(reply, statements),
+        }
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._set(run_id, "call_ok", "calls", (call_id,), changes, statements, waiter)
+        await self._wait(waiter)
+
+    async def fail(
+        self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float, usd: float
     ) -> None:
         """`usd` is what the failed attempt must be charged: its reservation where it may have been paid for."""
-        self.db["calls"].update(
-            call_id,
-            {"state": outcome, "error_class": error_class, "error": safe(error), "latency_s": latency, "cost_usd": usd},
-        )
+        told = isinstance(error, ModelError)
+        changes = {
+            "state": state,
+            "error_class": error.kind if isinstance(error, ModelError) else error,
+            "error": str(error) if told else "",
+            "http_status": error.status if isinstance(error, ModelError) else None,
+            "retry_after": error.retry_after if isinstance(error, ModelError) else None,
+            "latency_s": round(latency, 6),
+            "cost_usd": usd,
+        }
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._set(run_id, f"call_{state}", "calls", (call_id,), changes, (), waiter)
+        await self._wait(waiter)
 
     def cache_hit(
         self, run_id: str, role: CallRole, model: str, call_key: str, candidate_id: str, usage: Usage
     ) -> None:
         row = {
+            "id": self._next_call,
             "run_id": run_id,
             "role": role,
-            "model": safe(model),
+            "model": model,
             "call_key": call_key,
             "candidate_id": candidate_id,
             "attempt": 0,
@@ -325,12 +308,28 @@ class Ledger:
             "sent_utc": utc_now(),
             "request_hash": "",
         }
-        self.db["calls"].insert(row)
+        self._next_call += 1
+        self._put(run_id, "call_cached", "calls", row)
 
-    def _blob(self, body: str) -> str:
-        digest = hashlib.sha256(body.encode()).hexdigest()
-        self.db["blobs"].insert({"hash": digest, "body": body}, ignore=True)
-        return digest
+    # -- erasure ------------------------------------------------------------------------------------------------------
+
+    def erase(self, hashes: Sequence[str], actor: str, reason: str) -> None:
+        """Takes payload texts out for good; the chain keeps their hashes and says who asked and why."""
+        statements = [("DELETE FROM blobs WHERE hash = ?", (digest,)) for digest in hashes]
+        told = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
+        self._record("", "texts_erased", told, statements)
+        self._texts.clear()  # what is brought again must be written again
+        self.flush()
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(dict(value), ensure_ascii=False)
+
+
+@lru_cache(maxsize=256)
+def _prefix(messages: tuple[Message, ...]) -> str:
+    """All messages but the last: the same for every row of a candidate."""
+    return json.dumps([message.as_dict() for message in messages], ensure_ascii=True)
 
 
 def _tokens(usage: Usage) -> dict[str, int]:
@@ -339,8 +338,3 @@ def _tokens(usage: Usage) -> dict[str, int]:
         "cached_prompt_tokens": usage.cached_prompt_tokens,
         "completion_tokens": usage.completion_tokens,
     }
-
-
-def default_path() -> Path:
-    """OPTIMIZE_DB, else runs/ledger.db under the current folder."""
-    return Path(os.environ.get("OPTIMIZE_DB") or Path("runs") / "ledger.db")

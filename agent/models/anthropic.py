@@ -6,17 +6,18 @@ pass as a good one. It knows nothing of retries, budgets or prices.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BadResponse, RunRefused
 from agent.models.base import HostedModel, finish_reason, key_from, token_count, web_address
+from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
+    from httpx2 import Response
 
 OFFICIAL_URL = "https://api.anthropic.com"
 
@@ -34,35 +35,27 @@ class AnthropicModel(HostedModel):
         self._model = model
         self._url = base_url
         self._given_key = api_key
-        self._client: AsyncAnthropic | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
         super().__init__(name, "ANTHROPIC_API_KEY")
 
-    async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.close()
-
-    def _prepare(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._client is not None and self._loop is loop:
-            return
+    def _start(self) -> AsyncAnthropic:
         key = key_from(self._variable, self._given_key)
-        self._secrets = (key,)
+        self._secrets += (key,)
         url = self._url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL_URL
         if not all(web_address(url)):
             raise RunRefused(f"{url!r} is not a web address; write it as https://HOST")
 
-        from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
+        from anthropic import AsyncAnthropic, DefaultAioHttpClient, DefaultAsyncHttpxClient
 
-        self._loop = loop
-        self._client = AsyncAnthropic(
+        return AsyncAnthropic(
             api_key=key,
             base_url=url,
             max_retries=0,
             open_telemetry=False,
-            http_client=DefaultAsyncHttpxClient(),  # closed by close() alone, not in passing when it is collected
+            http_client=http_client(DefaultAsyncHttpxClient, DefaultAioHttpClient),  # closed by close() alone
         )
+
+    async def _stop(self, client: AsyncAnthropic) -> None:
+        await client.close()
 
     def _parameters(self, request: Request) -> dict[str, Any]:
         system = "\n\n".join(m.content for m in request.messages if m.role == "system")
@@ -70,7 +63,7 @@ class AnthropicModel(HostedModel):
             "model": self._model,
             "max_tokens": request.max_tokens,
             "messages": _turns(m for m in request.messages if m.role != "system"),
-            "timeout": request.timeout,
+            "timeout": time_limits(request.timeout),
         }
         if system:
             parameters["system"] = [_cached(system)]
@@ -80,10 +73,14 @@ class AnthropicModel(HostedModel):
             parameters["extra_body"] = {"temperature": request.temperature}
         return parameters
 
-    async def _ask(self, request: Request) -> Completion:
-        assert self._client is not None
-        response = await self._client.messages.with_raw_response.create(**self._parameters(request))
-        data = self._object(response.http_response.content)
+    async def _send(self, request: Request) -> Response:
+        client: AsyncAnthropic = self._client
+        reply = await client.messages.with_raw_response.create(**self._parameters(request))
+        response: Response = reply.http_response
+        return response
+
+    def _read(self, request: Request, reply: Response) -> Completion:
+        data = self._object(reply.content)
         finish = finish_reason(data.get("stop_reason"))
         blocks = data.get("content")
         if blocks is None and finish == "refusal":

@@ -1,28 +1,29 @@
-"""What the hosted models share: one attempt with its timeout, and the translation of every failure to `agent.errors`.
+"""What the hosted models share: one attempt within its time, its client, and a reply or error that holds no key.
 
-It knows HTTP statuses, headers and the usual shapes of error bodies; it knows no SDK. Errors are recognised by what
-they carry (a status, a response) or by the names of their classes, so that one table serves every provider.
+It knows no SDK and no HTTP: how failures are told apart stands in `failures.py`, how a reply is bounded in
+`transport.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
-import re
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.errors import BadResponse, ModelError, RateLimited, RowRefused, RunRefused, Transient
+from agent.errors import BadResponse, ModelError, RunRefused, Transient, TransportUnknown
+from agent.models.failures import refuses_temperature, translate, words
+from agent.redact import mask, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
+MAX_RESPONSE_BYTES = 10_000_000
 _DETAIL = 300  # characters of a provider's own words that a message may hold
-_SHORTEST_SECRET = 6  # characters
+_READ = 20_000  # characters of them that are looked at
 _MESSAGE_OVERHEAD = 4  # tokens that a chat template adds to each message
 
 _FINISH: Mapping[str, FinishReason] = {
@@ -38,34 +39,6 @@ _FINISH: Mapping[str, FinishReason] = {
     "safety": "refusal",
     "prohibited_content": "refusal",
 }
-_NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
-_TOO_LONG = re.compile(r"context.{0,3}(length|window)|too (long|large|many (input )?tokens)|maximum context", re.I)
-_POLICY = re.compile(r"content.{0,3}(policy|filter|management)|moderation|safety system|flagged", re.I)
-_NO_TEMPERATURE = re.compile(
-    r"unsupported|not support|deprecated|not permitted|not allowed|only the default|only be set"
-)
-_KEY = re.compile(r"(?:\b(?:sk|gsk|xai)-[\w*.\-]{4,}|\bAIza[\w\-]{8,}|(?<=bearer )[^\s'\",}]+)", re.I)
-
-# Classes that carry no status, by name, and the status that means the same.
-_STATUS_OF_CLASS: Mapping[str, int] = {
-    "APITimeoutError": 504,
-    "APIConnectionError": 503,
-    "TransportError": 503,
-    "ClientConnectionError": 503,
-    "ConnectionError": 503,
-    "TimeoutError": 504,
-    "ModelTimeoutError": 504,
-    "ModelConnectionError": 503,
-    "ModelAPIError": 503,
-    "ModelRateLimitError": 429,
-    "ModelAuthenticationError": 401,
-    "ModelPermissionDeniedError": 403,
-    "ModelNotFoundError": 404,
-    "ModelRefusalError": 400,
-    "ContextOverflowError": 400,
-    "ModelInvalidRequestError": 400,
-    "UnicodeEncodeError": 400,
-}
 
 
 def estimate_tokens(text: str) -> int:
@@ -78,33 +51,9 @@ def estimate_tokens(text: str) -> int:
     return max((size + 1) // 2, len(text.split()))
 
 
-def parse_retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Seconds to wait (>= 0) from `retry-after-ms`, or `retry-after` in seconds or as an HTTP date; else None."""
-    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name) or "") / divisor
-        except ValueError:
-            continue
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
-    try:
-        moment = parsedate_to_datetime(headers.get("retry-after") or "").timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return max(0.0, moment - now())
-
-
 def finish_reason(value: object) -> FinishReason:
     """The provider's word for why it stopped, as ours; an unknown word is "other"."""
     return _FINISH.get(value.lower(), "other") if isinstance(value, str) else "other"
-
-
-def redact(text: str, *secrets: str) -> str:
-    """`text` with `secrets`, and whatever else looks like a key, replaced by `[key]`. Short dummies are no secrets."""
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "[key]")
-    return _KEY.sub("[key]", text)
 
 
 def key_from(variable: str, given: str | None = None) -> str:
@@ -133,7 +82,7 @@ def token_count(value: object) -> int | None:
 
 
 class HostedModel(ABC):
-    """The half of the LM protocol that all hosted models share. A subclass gives `_prepare` and `_ask`.
+    """The half of the LM protocol that all hosted models share. A subclass gives `_start`, `_stop`, `_send`, `_read`.
 
     `variable` is the environment variable that messages tell the user to set. One attempt is one HTTP request.
     Models that refuse `temperature` are learned: the refused attempt raises Transient, later ones leave it out.
@@ -144,6 +93,8 @@ class HostedModel(ABC):
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
         self._send_temperature = True
+        self._client: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
 
     @property
     def name(self) -> str:
@@ -157,37 +108,83 @@ class HostedModel(ABC):
         return estimate_tokens(text)
 
     async def complete(self, request: Request) -> Completion:
-        """One attempt within `request.timeout` seconds; raises a ModelError whose message holds no key."""
+        """One attempt within `request.timeout` seconds (and one more at most to clean up).
+
+        Raises a ModelError with what is known of its `status` and `retry_after`. No secret of the environment and not
+        the model's own key stands in its message or in the completion.
+        """
         with_temperature = self._send_temperature
         try:
-            self._prepare()
+            await self._ready()
         except ModelError as error:
-            raise type(error)(f"{self._name}: {error}") from error.__cause__
+            raise error.within(self._name) from error.__cause__
         except Exception as error:
             self._scrub(error)
-            raise RunRefused(f"{self._name}: cannot start ({self._words(error)}); check {self._variable}") from error
+            says = words(error, self._quote)
+            raise RunRefused(f"{self._name}: cannot start ({says}); check {self._variable}") from error
+        status = None
         try:
             async with asyncio.timeout(request.timeout):
-                return await self._ask(request)
+                reply = await self._send(request)
+            status = getattr(reply, "status_code", None)
+            return self._masked(self._read(request, reply))
         except ModelError as error:
-            raise type(error)(f"{self._name}: {error}") from error.__cause__
+            raise error.within(self._name, status) from error.__cause__
         except Exception as error:
             self._scrub(error)
             if isinstance(error, TimeoutError):
-                raise Transient(f"{self._name}: no reply within {request.timeout:g} seconds; try again") from error
-            raise self._translate(error, with_temperature) from error
+                raise TransportUnknown(
+                    f"{self._name}: no reply within {request.timeout:g} seconds; try again"
+                ) from error
+            failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
+            if with_temperature and refuses_temperature(failure):
+                self._send_temperature = False
+                raise Transient(
+                    f"{self._name}: the model refuses `temperature`, which is left out from now on; try again",
+                    status=failure.status,
+                ) from error
+            raise failure from error
 
-    @abstractmethod
     async def close(self) -> None:
-        """Free what `_prepare` made; the next `complete` makes it again."""
+        """Free what the first `complete` made; the next one makes it again."""
+        client, self._client = self._client, None
+        await self._drop(client, self._loop)
 
     @abstractmethod
-    def _prepare(self) -> None:
-        """Import the SDK and make the client, once. Any exception but a ModelError becomes RunRefused."""
+    def _start(self) -> Any:
+        """Import the SDK and make the client. Any exception but a ModelError becomes RunRefused."""
 
     @abstractmethod
-    async def _ask(self, request: Request) -> Completion:
-        """Send one request and read the reply. Any exception but a ModelError is translated."""
+    async def _stop(self, client: Any) -> None:
+        """Close the client that `_start` made."""
+
+    @abstractmethod
+    async def _send(self, request: Request) -> Any:
+        """Send one request and return the reply. Any exception but a ModelError is translated."""
+
+    @abstractmethod
+    def _read(self, request: Request, reply: Any) -> Completion:
+        """The completion in `reply`. Raises BadResponse if there is none."""
+
+    async def _ready(self) -> None:
+        """A client for the running loop. It is made without a pause, so that no other call makes a second one."""
+        loop = asyncio.get_running_loop()
+        if self._client is not None and self._loop is loop:
+            return
+        stale, before, self._client = self._client, self._loop, None
+        self._secrets = secrets_in(os.environ)
+        self._client, self._loop = self._start(), loop
+        await self._drop(stale, before)
+
+    async def _drop(self, client: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Close a client of `loop`. One whose loop is closed has no connections left, and may complain of that."""
+        if client is None or loop is None:
+            return
+        if loop is asyncio.get_running_loop():
+            await self._stop(client)
+        elif loop.is_closed():
+            with suppress(Exception):
+                await self._stop(client)
 
     def _object(self, body: bytes) -> dict[str, Any]:
         """The JSON object in `body`; BadResponse, with its beginning, if it is anything else."""
@@ -200,9 +197,13 @@ class HostedModel(ABC):
         return data
 
     def _quote(self, value: object) -> str:
-        """One line with the beginning of `value`, without keys (taken out before the cut: none is cut in two)."""
+        """One printable line with the beginning of `value`, without keys: none is cut in two."""
+        longest = 3 * max(map(len, self._secrets), default=0)  # as a URL writes it
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        text = " ".join(redact(text, *self._secrets).split())
+        if len(text) > _READ + longest:  # what is left of a key at the end of the piece goes with the last characters
+            text = redact(text[: _READ + longest], self._secrets)[: -longest or None]
+        text = " ".join(redact(text, self._secrets).split())
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: _DETAIL + 1])
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
     def _usage(self, request: Request, text: str, prompt: object, completion: object, cached: object) -> Usage:
@@ -213,87 +214,22 @@ class HostedModel(ABC):
         completion_tokens = token_count(completion) or self.count_tokens(text)
         return Usage(prompt_tokens, completion_tokens, min(token_count(cached) or 0, prompt_tokens))
 
-    def _words(self, error: BaseException) -> str:
-        """What `error` says or, where it carries no status, what the deepest of its causes that speaks says."""
-        says, cause = error, error.__cause__ if _status_of(error) is None else None
-        while cause is not None:
-            says, cause = cause if str(cause) else says, cause.__cause__
-        return self._quote(f"{type(says).__name__}: {says}" if str(says) else type(says).__name__)
+    def _masked(self, completion: Completion) -> Completion:
+        """`completion` without secrets: a server may say back what it was sent."""
+        text, model = mask(completion.text, self._secrets), mask(completion.model, self._secrets)
+        tokens = str(completion.logprobs) if completion.logprobs else ""
+        if text is completion.text and model is completion.model and mask(tokens, self._secrets) is tokens:
+            return completion
+        return replace(completion, text=text, model=model, logprobs=())
 
-    def _scrub(self, error: BaseException | None) -> None:
-        """Take the keys out of the texts that a traceback would print for `error` and its causes."""
-        while error is not None:
-            error.args = tuple(redact(a, *self._secrets) if isinstance(a, str) else a for a in error.args)
-            error = error.__cause__ or error.__context__
-
-    def _translate(self, error: Exception, with_temperature: bool) -> ModelError:
-        status, code, detail = _status_of(error), *_details(error)
-        detail = self._quote(detail) if detail else self._words(error)
-        heading = f"HTTP {status}" if status is not None else type(error).__name__
-        if status is None:
-            status = next(
-                (_STATUS_OF_CLASS[c.__name__] for c in type(error).__mro__ if c.__name__ in _STATUS_OF_CLASS), 200
-            )
-        if with_temperature and status in (200, 400, 422) and _refuses_temperature(detail):
-            self._send_temperature = False
-            return Transient(f"{self._name}: the model refuses `temperature`, which is left out from now on; try again")
-        headers = getattr(getattr(error, "response", None), "headers", None)
-        return status_to_error(
-            status,
-            code=code,
-            detail=detail,
-            where=f"{self._name}: {heading}",
-            variable=self._variable,
-            retry_after=parse_retry_after(headers) if headers is not None and hasattr(headers, "get") else None,
-        )
-
-
-def status_to_error(
-    status: int, *, code: str, detail: str, where: str, variable: str, retry_after: float | None = None
-) -> ModelError:
-    """The error that an HTTP `status` (with the body's `code` and words, already redacted) means for the caller."""
-    if status == 402 or code in _NO_QUOTA or "credit balance" in detail:
-        return RunRefused(f"{where}: no quota left ({detail}); add credit to the account of {variable}")
-    if status == 429:
-        return RateLimited(f"{where}: too many requests ({detail}); wait and try again", retry_after)
-    if status in (401, 403):
-        return RunRefused(f"{where}: the key was refused ({detail}); set {variable} to a key that may use this model")
-    if status in (404, 405, 410) or code == "model_not_found":
-        return RunRefused(
-            f"{where}: unknown model or address ({detail}); check the name, and that the key in {variable} may use it"
-        )
-    if status in (408, 409, 425) or status >= 500:
-        return Transient(f"{where}: the provider failed ({detail}); try again")
-    if status >= 400:
-        if status == 413 or _TOO_LONG.search(f"{code} {detail}"):
-            return RowRefused(f"{where}: the request is too long for this model ({detail}); shorten the prompt")
-        if _POLICY.search(f"{code} {detail}"):
-            return RowRefused(f"{where}: refused by the content policy ({detail}); change or drop this row")
-        return RowRefused(f"{where}: the request was refused ({detail}); change the request")
-    return BadResponse(f"{where}: the reply cannot be read ({detail}); try again, or check the address")
-
-
-def _refuses_temperature(words: str) -> bool:
-    words = words.lower()
-    return "temperature" in words and _NO_TEMPERATURE.search(words) is not None
-
-
-def _status_of(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    for value in (
-        getattr(error, "status_code", None),
-        getattr(error, "code", None),
-        getattr(response, "status_code", None),
-    ):
-        if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
-            return int(value)
-    return None
-
-
-def _details(error: BaseException) -> tuple[str, str]:
-    """The error body's code ("" if none) and its own words ("" if none), from `{"error": {...}}` or its inside."""
-    body = getattr(error, "body", None)
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(inner, dict):
-        return "", inner if isinstance(inner, str) else ""
-    return str(inner.get("code") or inner.get("type") or ""), str(inner.get("message") or "")
+    def _scrub(self, error: BaseException) -> None:
+        """Take the keys out of the texts that a traceback would print for `error` and all that stands behind it."""
+        waiting: list[BaseException | None] = [error]
+        seen: set[int] = set()
+        while waiting:
+            part = waiting.pop()
+            if part is None or id(part) in seen:
+                continue
+            seen.add(id(part))
+            waiting += [part.__cause__, part.__context__, *(a for a in part.args if isinstance(a, BaseException))]
+            part.args = tuple(redact(a, self._secrets) if isinstance(a, str) else a for a in part.args)

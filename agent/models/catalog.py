@@ -129,6 +129,14 @@ def weights_path(name: str) -> Path:
     return cache_folder() / f"{weights.name}-{weights.sha256[:12]}.gguf"
 
 
+def file_digest(name: str) -> str:
+    """SHA-256 of the user's own file behind a model (a GGUF, a script); "" for models without one."""
+    kind, _, rest = name.partition("/")
+    path = Path(rest)
+    own = kind == "scripted" or (kind == "local" and rest.endswith(".gguf"))
+    return _sha256(path) if own and path.is_file() else ""
+
+
 def fetch(name: str, progress: Progress) -> Path:
     """Makes sure that the weights are in the cache and are the right ones; returns their path.
 

@@ -2,6 +2,10 @@
 
 It knows LangChain's messages and metadata, and keeps third-party tracing off. It knows nothing of the provider behind
 it but the name of its key, so whatever LangChain hides (a missing text, say) is hidden here too.
+
+OpenAI's and Azure's chat models take an HTTP client from outside and get the bounded one. All others, Anthropic's too,
+make their own: their replies have no limit in bytes and may be packed, and a redirect is followed. Only the total time
+of an attempt is bounded there, so use `anthropic/NAME` where the server is not trusted.
 """
 
 from __future__ import annotations
@@ -12,16 +16,10 @@ from typing import Any, cast
 
 from agent.errors import BadResponse
 from agent.models.base import HostedModel, finish_reason, key_from
+from agent.models.openai import sdk_http_client
+from agent.privacy import silence_tracing
 from agent.types import Completion, Request
 
-ALLOW_TRACING = "OPTIMIZE_ALLOW_TRACING"
-_TRACING = (
-    "LANGSMITH_TRACING",
-    "LANGSMITH_TRACING_V2",
-    "LANGCHAIN_TRACING",
-    "LANGCHAIN_TRACING_V2",
-    "LANGCHAIN_HANDLER",
-)
 _VARIABLES: Mapping[str, str] = {
     "anthropic": "ANTHROPIC_API_KEY",
     "deepseek": "DEEPSEEK_API_KEY",
@@ -31,7 +29,7 @@ _VARIABLES: Mapping[str, str] = {
     "openrouter": "OPENROUTER_API_KEY",
     "xai": "XAI_API_KEY",
 }
-_SEEDED = ("openai", "azure_openai")
+_OPENAI = ("openai", "azure_openai")
 
 
 class LangChainModel(HostedModel):
@@ -41,53 +39,72 @@ class LangChainModel(HostedModel):
     parameters are; `seed` only to OpenAI; `json_schema`, `choices` and `logprobs` are ignored. An empty text is a
     reply only where stop sequences, a refusal or the token limit explain it: LangChain shows a missing one as "".
 
-    The environment variables that switch tracing to a third party on are removed from this process's environment
-    before LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
+    Tracing by third parties is switched off in this process's environment before LangChain is imported, unless
+    OPTIMIZE_ALLOW_TRACING=1.
     """
 
     def __init__(self, name: str, provider: str, model: str, chat: Any = None) -> None:
         self._provider = provider
         self._model = model
         self._given_chat = chat
-        self._chat: Any = None
         super().__init__(name, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"))
 
-    async def close(self) -> None:
-        """Let go of the chat model; its connections are LangChain's, which shares them between chat models."""
-        self._chat = None
+    def _start(self) -> Any:
+        silence_tracing(os.environ)
+        from langsmith.utils import get_env_var
 
-    def _prepare(self) -> None:
-        if self._chat is not None:
-            return
-        _silence_tracing()
-        if self._given_chat is None:
+        cast(Any, get_env_var).cache_clear()  # it remembers what it read, perhaps before the variables went
+        chat = self._given_chat
+        if chat is None:
             if self._provider in _VARIABLES:
-                self._secrets = (key_from(self._variable),)
-            self._chat = _start(f"{self._provider}:{self._model}")
-        else:
-            self._chat = self._given_chat
-        hidden = [value.get_secret_value() for value in vars(self._chat).values() if hasattr(value, "get_secret_value")]
+                self._secrets += (key_from(self._variable),)
+            chat = self._init_chat()
+        hidden = [value.get_secret_value() for value in vars(chat).values() if hasattr(value, "get_secret_value")]
         self._secrets += tuple(value for value in hidden if isinstance(value, str) and value)
+        return chat
 
-    async def _ask(self, request: Request) -> Completion:
+    def _init_chat(self) -> Any:
+        """The chat model with its own retries off; providers that know no `max_retries` start without it."""
+        from langchain.chat_models import init_chat_model
+
+        options: dict[str, Any] = {"max_retries": 0}
+        if self._provider in _OPENAI and not os.environ.get("OPENAI_PROXY"):  # LangChain's own client for that proxy
+            options["http_async_client"] = sdk_http_client()
+        model = f"{self._provider}:{self._model}"
+        try:
+            return init_chat_model(model, **options)
+        except (TypeError, ValueError) as error:
+            if "max_retries" not in str(error):
+                raise
+            return init_chat_model(model)
+
+    async def _stop(self, client: Any) -> None:
+        """Close the HTTP client that this chat model was given; its other connections are LangChain's, which shares
+        them between chat models."""
+        if client is not self._given_chat and (own := getattr(client, "http_async_client", None)) is not None:
+            await own.aclose()
+
+    async def _send(self, request: Request) -> Any:
         parameters: dict[str, Any] = {"max_tokens": request.max_tokens}
         if self._send_temperature:
             parameters["temperature"] = request.temperature
-        if request.seed is not None and self._provider in _SEEDED:
+        if request.seed is not None and self._provider in _OPENAI:
             parameters["seed"] = request.seed
         if request.stop:
             parameters["stop"] = list(request.stop)
-        message = await self._chat.ainvoke([m.as_dict() for m in request.messages], **parameters)
-        metadata = _mapping(getattr(message, "response_metadata", None))
+        return await self._client.ainvoke([m.as_dict() for m in request.messages], **parameters)
+
+    def _read(self, request: Request, reply: Any) -> Completion:
+        metadata = _mapping(getattr(reply, "response_metadata", None))
         reason = next((metadata[k] for k in ("finish_reason", "stop_reason", "done_reason") if metadata.get(k)), None)
         finish = finish_reason(reason)
-        text = str(message.text)
-        refusal = _mapping(getattr(message, "additional_kwargs", None)).get("refusal")
+        text = str(reply.text)
+        refusal = _mapping(getattr(reply, "additional_kwargs", None)).get("refusal")
         if isinstance(refusal, str) and refusal:
             finish, text = "refusal", text or refusal
         if not text and finish not in ("refusal", "length") and not request.stop:
-            raise BadResponse(f"the reply has no text: {self._quote(message)}; try again")
-        usage = _mapping(getattr(message, "usage_metadata", None))
+            raise BadResponse(f"the reply has no text: {self._quote(reply)}; try again")
+        usage = _mapping(getattr(reply, "usage_metadata", None))
         cached = _mapping(usage.get("input_token_details")).get("cache_read")
         served = metadata.get("model_name") or metadata.get("model")
         return Completion(
@@ -96,29 +113,6 @@ class LangChainModel(HostedModel):
             usage=self._usage(request, text, usage.get("input_tokens"), usage.get("output_tokens"), cached),
             model=served if isinstance(served, str) else self._model,
         )
-
-
-def _silence_tracing() -> None:
-    if os.environ.get(ALLOW_TRACING) == "1":
-        return
-    for variable in _TRACING:
-        os.environ.pop(variable, None)
-
-    from langsmith.utils import get_env_var
-
-    cast(Any, get_env_var).cache_clear()  # it remembers what it read, perhaps before the variables went
-
-
-def _start(model: str) -> Any:
-    """The chat model with its own retries off; providers that know no `max_retries` start without it."""
-    from langchain.chat_models import init_chat_model
-
-    try:
-        return init_chat_model(model, max_retries=0)
-    except (TypeError, ValueError) as error:
-        if "max_retries" not in str(error):
-            raise
-        return init_chat_model(model)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

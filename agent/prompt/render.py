@@ -1,4 +1,4 @@
-"""Candidate -> messages. The only importer of dspy. Knows no model and no score.
+"""Candidate -> messages. The only importer of dspy's adapters. Knows no model and no score.
 
 A candidate becomes a template once: messages whose contents hold `{{field}}` marks for the inputs of the row. What is
 scored and what is released are both `fill_messages(template, inputs)`, so they cannot differ.

@@ -1,7 +1,7 @@
 """A candidate on rows: render, call, parse, score. Knows no provider and no search.
 
-Three kinds of failure stay apart: a reply that does not parse scores 0 with its error; a metric that cannot score
-gives None; a provider that fails raises, so that no number is made up.
+Three kinds of failure stay apart: a reply that does not parse scores 0 with its error; a row that the provider never
+answers, or that a metric cannot score, gives None; a provider that fails for all raises. No number is made up.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from agent.errors import RowRefused
-from agent.gateway.gateway import Gateway
+from agent.errors import BadResponse, BudgetExhausted, RowRefused, Transient, TransportUnknown
+from agent.gateway.gateway import Gateway, call_key
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text, template
 from agent.prompt.techniques import TECHNIQUES
@@ -29,14 +30,14 @@ from agent.types import (
     Score,
     SplitName,
     Task,
-    content_id,
 )
 
 REASONING_TOKENS = 180
 DSPY_TOKENS = 16  # markers around each field of a reply
 SLACK = 4
 
-Record = Callable[[SplitName, list[Outcome]], None]
+T = TypeVar("T")
+Record = Callable[[SplitName, Outcome], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +103,27 @@ class Evaluator:
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:
-        """One outcome per example, in order. Raises what the gateway raises; rows that were scored before it stay."""
-        tasks = [asyncio.ensure_future(self._one(candidate, example, split, repeat)) for example in examples]
+        """One outcome per example, in order. Raises what the gateway raises; rows that were scored before it stay.
+
+        When the budget ends, the rows that still fit are finished first: what a run knows at its end then depends on
+        the calls that were settled and not on the order in which they came.
+        """
+
+        async def one(example: Example) -> Outcome | BudgetExhausted:
+            try:
+                return await self._one(candidate, example, split, repeat)
+            except BudgetExhausted as stop:
+                return stop
+
+        tasks = [asyncio.ensure_future(one(example)) for example in examples]
         try:
-            return list(await asyncio.gather(*tasks))
+            found = await asyncio.gather(*tasks)
         except BaseException:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
+        return all_or_stop(found)
 
     async def _one(self, candidate: Candidate, example: Example, split: SplitName, repeat: int) -> Outcome:
         known = self._known.get((candidate.id, example.id, repeat))
@@ -119,8 +132,8 @@ class Evaluator:
         request = self.request(candidate, example, repeat)
         try:
             completion = await self._gateway.complete("target", self._lm, request, candidate.id)
-        except RowRefused as refusal:
-            return self._keep(_unscored(candidate, example, self._metrics, str(refusal)), split, repeat)
+        except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
+            return self._keep(_unscored(candidate, example, self._metrics, str(failure)), split, repeat)
         reasoning = TECHNIQUES[candidate.technique].reasoning
         prediction = parse_reply(completion.text, self._task.signature.outputs, reasoning=reasoning)
         scores = tuple([await metric.score(example, prediction) for metric in self._metrics])
@@ -130,21 +143,31 @@ class Evaluator:
             prediction=prediction,
             scores=scores,
             value=combine(scores, self._task.metrics),
-            call_key=content_id("k", {"model": self._lm.name, **request.identity()}),
+            call_key=call_key(self._lm, request),
         )
         return self._keep(outcome, split, repeat)
 
     def _keep(self, outcome: Outcome, split: SplitName, repeat: int) -> Outcome:
         self._known[outcome.candidate_id, outcome.example_id, repeat] = outcome
         if repeat == 0:
-            self._record(split, [outcome])
+            self._record(split, outcome)
         return outcome
 
 
 def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric], why: str) -> Outcome:
-    """A row that the provider will never answer: no score, which is not 0."""
+    """A row without an answer: no score, which is not 0."""
     scores = tuple(Score(metric.name, None, why) for metric in metrics)
     return Outcome(candidate.id, example.id, Prediction({}, "", why), scores, None)
+
+
+def all_or_stop(found: Sequence[T | BudgetExhausted]) -> list[T]:
+    """What was found, or the first BudgetExhausted among it, raised."""
+    whole: list[T] = []
+    for item in found:
+        if isinstance(item, BudgetExhausted):
+            raise item
+        whole.append(item)
+    return whole
 
 
 def values(outcomes: Sequence[Outcome]) -> list[float]:

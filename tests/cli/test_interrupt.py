@@ -1,5 +1,7 @@
-"""An interrupted run: exit code 130, nothing lost, and the same command goes on without buying a call twice."""
+"""An interrupted, killed or refused run: nothing lost, and `optimize resume` ends as if nothing had happened."""
 
+import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -10,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.world import compatible, files, good_json, learner
+from agent.ledger.verify import verify
+from tests.cli.world import compatible, files, good_json, learner, refused
 from tests.wire import Fault, WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,30 +24,149 @@ def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
     return Fault(text=learner(messages, body), delay=0.02)
 
 
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", START, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(server: WireServer, requests: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(server.requests) < requests and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def told(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without what is different in every run."""
+    return {key: value for key, value in result.items() if key not in ("run_id", "seconds", "release", "ledger_head")}
+
+
+def trials(db: str = "runs/ledger.db") -> list[tuple[Any, ...]]:
+    found = good_json("history", "--db", db)["trials"]
+    return [tuple(t[key] for key in ("number", "candidate_id", "state", "n", "mean", "calls", "cached")) for t in found]
+
+
+def states() -> dict[str, int]:
+    with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
+        return dict(db.execute("SELECT state, COUNT(*) FROM calls GROUP BY state").fetchall())
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_with_130_and_goes_on_from_there(number: signal.Signals) -> None:
-    command = files(120)
+def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end(number: signal.Signals) -> None:
+    command = [*files(120), "--max-calls", "200"]
     with WireServer(slow) as server:
-        command += ["-m", compatible(server), "--max-calls", "200", "--proposer", "none"]
-        process = subprocess.Popen(
-            [sys.executable, "-c", START, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        deadline = time.monotonic() + 60
-        while len(server.requests) < 60 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        command += ["-m", compatible(server)]
+        whole = good_json(*command, "--db", "whole/ledger.db")
+        at = len(server.requests)
+        process = start(*command)
+        wait_for(server, at + 60)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
-        before = len(server.requests)
+        before = len(server.requests) - at
+        (run,) = good_json("runs")["runs"]
         assert process.returncode == 130, err
         assert out == ""
         assert "Traceback" not in err
-        assert "same command" in err.splitlines()[-1]
-        with sqlite3.connect("runs/ledger.db") as db:
-            assert db.execute("SELECT status FROM runs").fetchall() == [("interrupted",)]
-            (settled,) = db.execute("SELECT COUNT(*) FROM calls WHERE state = 'ok'").fetchone()
-        result = good_json(*command)
-        assert len(server.requests) - before == result["calls"]["target"]
-    assert before - 8 <= settled <= before
-    assert result["calls"]["cached"] >= settled
-    assert result["status"] == "complete"
-    assert [run["status"] for run in good_json("runs")["runs"]] == ["complete", "interrupted"]
+        assert err.splitlines()[-1] == f"optimize resume {run['id']}"
+        assert "calls in flight are being finished" in err
+        assert run["status"] == "interrupted"
+        assert states() == {"ok": before}
+        result = good_json("resume")
+        assert len(server.requests) - at == sum(states().values())
+    assert told(result) == told(whole)
+    assert trials() == trials("whole/ledger.db")
+    assert [run["status"] for run in good_json("runs")["runs"]] == ["complete"]
+
+
+def test_a_second_press_leaves_at_once() -> None:
+    command = [*files(120), "--max-calls", "200", "--quiet"]
+    with WireServer(lambda messages, body: Fault(delay=20.0)) as server:
+        process = start(*command, "-m", compatible(server))
+        wait_for(server, 4)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert re.fullmatch(r"optimize resume \S+", err.splitlines()[-1])
+
+
+def test_a_killed_run_charges_what_flew_and_resumes_to_the_same_end() -> None:
+    command = [*files(120), "--effort", "quick", "--price", "1,2", "--limit", "60-30-30", "-j", "8"]
+    with WireServer(slow) as server:
+        command += ["-m", compatible(server)]
+        whole = good_json(*command, "--db", "whole/ledger.db")
+        for part in (40, 50, 60):
+            process = start(*(command if part == 40 else ["resume", "-q"]))
+            wait_for(server, len(server.requests) + part)
+            process.kill()
+            process.communicate(timeout=60)
+        result = good_json("resume")
+    same = ("baseline", "winner", "lift", "decision", "trials", "status")
+    assert {key: result[key] for key in same} == {key: whole[key] for key in same}
+    assert [t[:5] for t in trials()] == [t[:5] for t in trials("whole/ledger.db")]
+    assert 0 < states()["unknown"] <= 3 * 8
+    assert states()["ok"] == whole["calls"]["target"] + whole["calls"]["proposer"]
+    with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
+        assert verify(db) == []
+        unknown = "SELECT COUNT(*) FROM calls WHERE state = 'unknown' AND cost_usd = reserved_usd AND cost_usd > 0"
+        assert db.execute(unknown).fetchone() == (states()["unknown"],)
+
+
+def test_a_refused_key_in_mid_run_is_resumed_with_a_better_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [*files(120), "--max-calls", "200", "-q"]
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-the-first-key")
+    bad: list[str] = []
+
+    def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        if len(server.requests) > 50 and bad:
+            return Fault(401)
+        return learner(messages, body)
+
+    with WireServer(answer) as server:
+        whole = good_json(*command, "-m", compatible(server), "--db", "whole/ledger.db")
+        server.requests.clear()
+        bad.append("sk-the-first-key")
+        lines = refused(1, *command, "-m", compatible(server))
+        assert len(server.requests) <= 50 + 32
+        assert lines[-1].startswith("optimize resume ")
+        bad.clear()
+        result = good_json("resume")
+    assert {k: result[k] for k in ("winner", "lift")} == {k: whole[k] for k in ("winner", "lift")}
+
+
+def test_resume_names_what_changed_and_forks_when_told_to() -> None:
+    command = [*files(120), "--max-calls", "200", "-q"]
+    with WireServer(slow) as server:
+        process = start(*command, "-m", compatible(server))
+        wait_for(server, 60)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        rows = Path("rows.csv").read_text("utf-8")
+        Path("rows.csv").write_text(rows.replace("r0,", "r0x,"), "utf-8")
+        lines = refused(2, "resume")
+        assert any("changed" in line for line in lines)
+        assert "--fork" in lines[-1]
+        assert "--fork" in refused(2, "resume", "-m", "scripted/x")[0]
+        (old,) = good_json("runs")["runs"]
+        result = good_json("resume", "--fork")
+        assert result["run_id"] != old["id"]
+        new, _ = good_json("runs")["runs"]
+        assert new["parent"] == old["id"]
+        Path("rows.csv").write_text(rows, "utf-8")
+        assert good_json("resume")["run_id"] == old["id"]
+    assert "has its result" in refused(2, "resume", old["id"])[0]
+    assert "no run is unfinished" in refused(2, "resume")[0]
+
+
+def test_a_second_writer_is_refused_with_the_owner_s_name() -> None:
+    command = [*files(120), "--max-calls", "200", "-q"]
+    with WireServer(slow) as server:
+        process = start(*command, "-m", compatible(server))
+        wait_for(server, 20)
+        (line,) = refused(1, *command, "-m", compatible(server))
+        assert f"process {process.pid} on {os.uname().nodename}" in line
+        assert good_json("runs")["runs"][0]["status"] == "running"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)

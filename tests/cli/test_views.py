@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.release.runtime import load_prompt
-from tests.cli.world import INSTRUCTION, LINE, compatible, files, good, good_json, learner, optimize
+from tests.cli.world import INSTRUCTION, LINE, compatible, files, good, good_json, learner, optimize, refused
 from tests.wire import WireServer
 
 SQL = """
@@ -22,7 +22,7 @@ SELECT t.number, t.state, t.n, t.mean, c.technique, c.format, c.instruction,
        (SELECT SUM(prompt_tokens + completion_tokens) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id
          AND k.state <> 'cached') AS tokens,
        (SELECT SUM(cost_usd) FROM calls k WHERE k.run_id = t.run_id AND k.candidate_id = c.id) AS cost
-FROM trials t JOIN candidates c ON c.id = t.candidate_id WHERE t.run_id = ? ORDER BY t.number
+FROM trials t JOIN prompts c ON c.id = t.candidate_id WHERE t.run_id = ? ORDER BY t.number
 """
 
 
@@ -104,16 +104,25 @@ def _check_exports(run: dict[str, Any]) -> None:
     assert load_prompt("into").version == version
 
 
-def test_a_damaged_chain_is_named_by_doctor(run: dict[str, Any]) -> None:
-    assert json.loads(optimize("doctor", "--json").stdout)["checks"][-1]["found"].endswith("chain whole")
+def test_an_altered_ledger_is_named_by_doctor_and_refused_by_the_others(run: dict[str, Any]) -> None:
+    assert _ledger_check(0)["found"].endswith("whole")
     with sqlite3.connect("runs/ledger.db") as db:
         db.execute("DROP TRIGGER events_append_only_update")
         db.execute("UPDATE events SET body = '{}' WHERE seq = 2")
-    result = optimize("doctor", "--json")
-    last = json.loads(result.stdout)["checks"][-1]
-    assert result.exit_code == 1
+    last = _ledger_check(1)
     assert last["ok"] is False
-    assert "2" in last["found"]
+    assert "event 2" in last["found"]
+    for command in ("runs", "show", "history", "resume", "export"):
+        (line,) = refused(1, command)
+        assert "not what was written" in line
+
+
+def _ledger_check(code: int) -> dict[str, Any]:
+    result = optimize("doctor", "--json")
+    assert result.exit_code == code
+    found = [check for check in json.loads(result.stdout)["checks"] if check["what"] == "runs/ledger.db"]
+    assert isinstance(found[0], dict)
+    return found[0]
 
 
 def test_init_makes_a_folder_that_runs() -> None:

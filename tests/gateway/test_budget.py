@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BudgetExhausted
-from agent.gateway.budget import Account, Spend
+from agent.gateway.budget import Account, Kept, Spend
 from agent.types import Budget, Usage
 
 SPENDS = st.builds(Spend, st.just(1), st.integers(0, 50), st.floats(0, 1))
@@ -17,23 +17,134 @@ CAPS = st.builds(
 )
 
 
-@given(CAPS, st.lists(st.tuples(SPENDS, st.floats(0, 1), st.booleans()), max_size=40))
-def test_paid_and_reserved_together_never_pass_a_cap(budget, steps):
-    account, open_ = Account(budget), []
-    for worst, share, settle in steps:
+class Books:
+    """What an account must add up to: its reservations that are open, and what was charged."""
+
+    def __init__(self, budget):
+        self.account = Account(budget)
+        self.open, self.paid = [], Spend()
+
+    def holds(self):
+        """Whether everything paid and everything still open stays under the caps."""
+        budget, total = self.account.budget, sum(self.open, self.paid)
+        assert budget.max_calls is None or total.calls <= budget.max_calls
+        assert budget.max_tokens is None or total.tokens <= budget.max_tokens
+        assert budget.max_cost is None or total.usd <= budget.max_cost + 1e-9
+        assert self.account.total_paid.calls == self.paid.calls
+        assert self.account.total_paid.tokens == self.paid.tokens
+        assert self.account.total_paid.usd == pytest.approx(self.paid.usd)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("reserve"), SPENDS, st.floats(0, 1)),
+        st.tuples(st.sampled_from(["charge", "charge whole", "release"]), st.integers(0, 99), st.floats(0, 1)),
+    ),
+    max_size=60,
+)
+
+
+@given(CAPS, STEPS, st.sampled_from(["target", "proposer", "judge"]))
+def test_paid_and_reserved_together_never_pass_a_cap_in_whatever_order(budget, steps, role):
+    books = Books(budget)
+    for verb, what, share in steps:
+        if verb == "reserve":
+            try:
+                books.account.reserve(what)
+                books.open.append(what)
+            except BudgetExhausted:
+                books.holds()
+        elif books.open:
+            held = books.open.pop(what % len(books.open))
+            books.account.release(held)
+            if verb != "release":
+                part = 1.0 if verb == "charge whole" else share
+                spend = Spend(1, int(held.tokens * part), held.usd * part)
+                books.account.charge(role, spend)
+                books.paid += spend
+        books.holds()
+
+
+@given(CAPS, st.lists(SPENDS, max_size=20))
+def test_what_is_released_can_be_reserved_again(budget, worsts):
+    account, fitted = Account(budget), []
+    for worst in worsts:
         try:
             account.reserve(worst)
-            open_.append((worst, share))
+            fitted.append(worst)
+        except BudgetExhausted:
+            break
+    for worst in fitted:
+        account.release(worst)
+    for worst in fitted:
+        account.reserve(worst)  # fits again
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
+def test_a_resumed_account_starts_from_what_was_paid(paid, cap, more):
+    account = Account(Budget(max_calls=cap), {"target": Spend(paid, 0, 0.0)})
+    assert account.total_paid == Spend(paid)
+    fitted = 0
+    for _ in range(more):
+        try:
+            account.reserve(Spend(1))
+            fitted += 1
         except BudgetExhausted:
             pass
-        if settle and open_:
-            held, part = open_.pop(0)
-            account.release(held)
-            account.charge("target", Spend(1, int(held.tokens * part), held.usd * part))
-        paid = account.total_paid
-        assert budget.max_calls is None or paid.calls + len(open_) <= budget.max_calls
-        assert budget.max_tokens is None or paid.tokens + sum(w.tokens for w, _ in open_) <= budget.max_tokens
-        assert budget.max_cost is None or paid.usd + sum(w.usd for w, _ in open_) <= budget.max_cost + 1e-9
+    assert fitted == max(0, min(more, cap - paid))
+
+
+def test_a_resumed_account_goes_on_in_time():
+    with pytest.raises(BudgetExhausted, match="time_limit = 60"):
+        Account(Budget(time_limit=60.0), seconds=61.0).reserve(Spend(1))
+    account = Account(Budget(time_limit=60.0), seconds=30.0)
+    account.reserve(Spend(1))
+    assert 30.0 <= account.seconds < 60.0
+
+
+# -- what the end of the run needs -------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_there_at_the_end():
+    account = Account(Budget(max_calls=10, max_tokens=1000, max_cost=1.0))
+    account.keep(Kept(4, 0.5))
+    for _ in range(6):
+        account.reserve(Spend(1, 10, 0.01))
+    with pytest.raises(BudgetExhausted, match="max_calls = 10"):
+        account.reserve(Spend(1))
+    account.keep(Kept())
+    for _ in range(4):
+        account.reserve(Spend(1, 10, 0.01))
+    with pytest.raises(BudgetExhausted, match="max_calls = 10"):
+        account.reserve(Spend(1))
+
+
+@pytest.mark.parametrize(
+    ("budget", "spend"),
+    [
+        (Budget(max_tokens=1000), Spend(1, 501, 0.0)),
+        (Budget(max_cost=1.0), Spend(1, 0, 0.501)),
+        (Budget(time_limit=100.0), Spend(1)),
+    ],
+)
+def test_a_share_of_every_cap_is_kept(budget, spend):
+    account = Account(budget, seconds=51.0)
+    account.reserve(spend)
+    account.release(spend)
+    account.keep(Kept(0, 0.5))
+    with pytest.raises(BudgetExhausted):
+        account.reserve(spend)
+    account.keep(Kept())
+    account.reserve(spend)
+
+
+def test_a_cap_that_is_not_set_keeps_nothing():
+    account = Account(Budget())
+    account.keep(Kept(1000, 0.9))
+    account.reserve(Spend(1, 10**9, 1e6))
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_reservation_that_is_refused_leaves_nothing_behind():
@@ -46,11 +157,26 @@ def test_a_reservation_that_is_refused_leaves_nothing_behind():
     account.reserve(Spend(1))
 
 
-def test_the_refusal_names_each_cap_and_is_one_line():
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [
+        (Budget(max_calls=0), "max_calls = 0"),
+        (Budget(max_calls=5, max_tokens=9, max_cost=0.5), "max_tokens = 9"),
+        (Budget(max_cost=0.5), "max_cost = 0.5"),
+        (Budget(time_limit=0.0), "time_limit = 0"),
+    ],
+)
+def test_the_refusal_names_the_cap_that_would_be_passed_in_one_line(budget, name):
     with pytest.raises(BudgetExhausted) as caught:
-        Account(Budget(max_calls=5, max_tokens=9, max_cost=0.5)).reserve(Spend(1, 10))
-    assert "max_calls = 5, max_tokens = 9, max_cost = 0.5" in str(caught.value)
+        Account(budget).reserve(Spend(1, 10, 0.75))
+    assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("budget", [Budget(max_calls=0), Budget(max_tokens=0), Budget(max_cost=0.0)])
+def test_a_cap_of_zero_lets_nothing_through(budget):
+    with pytest.raises(BudgetExhausted):
+        Account(budget).reserve(Spend(1, 1, 0.01))
 
 
 def test_roles_share_one_cap():
@@ -70,8 +196,3 @@ def test_used_counts_cached_calls_and_paid_does_not():
     assert account.total_paid == Spend()
     assert account.cached == 1
     assert account.usage == Usage(6, 4, 1)
-
-
-def test_a_time_limit_of_zero_is_over_at_once_and_none_never_is():
-    assert Account(Budget(time_limit=0.0)).out_of_time()
-    assert not Account(Budget()).out_of_time()

@@ -1,11 +1,10 @@
-"""The ledger holds what was written, in a file of the user's own, and refuses what is no ledger."""
+"""What a run records: each call's way from reserved to its end, texts once, and replies that come back as they were."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-import sqlite3
-import stat
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,220 +13,282 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.errors import LedgerError
-from agent.ledger.schema import STEPS
-from agent.ledger.store import Ledger, default_path, safe
-from agent.types import Candidate, Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage
+from agent.errors import BadResponse, InputError, LedgerError, RateLimited, Transient, TransportUnknown
+from agent.ledger.query import History
+from agent.ledger.store import Ledger
+from agent.ledger.verify import verify
+from agent.types import Candidate, Completion, Demo, Message, Outcome, Prediction, Request, Score, Trial, Usage
+from tests.ledger.ledgers import candidates, read
 from tests.toys import ask, make_task, open_ledger
 
 HOSTILE = "lone \ud800 \udfff NUL \0 bell \a mark ' \" \\ {{message}} \u2028 𝄞"
+REPLY = Completion("billing", "stop", Usage(7, 5, 3), "m-1")
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "folder" / "ledger.db"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Any:
-    found = open_ledger(path)
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    found = open_ledger(tmp_path / "ledger.db")
     yield found
     found.close()
 
 
-def read(ledger: Ledger, sql: str) -> list[Any]:
-    """Through a connection of its own: only what is committed is seen."""
-    other = sqlite3.connect(ledger.path)
-    try:
-        return other.execute(sql).fetchall()
-    finally:
-        other.close()
+async def reserve(ledger: Ledger, key: str = "k", request: Request | None = None, usd: float = 0.5) -> int:
+    return await ledger.reserve("run-1", "target", "m", key, "c", 1, request or ask("a"), usd, 40)
 
 
-# -- the file ----------------------------------------------------------------------------------------------------------
+async def buy(ledger: Ledger, key: str, reply: Completion = REPLY) -> int:
+    call = await reserve(ledger, key)
+    await ledger.settle("run-1", call, reply, 0.25, 0.5)
+    return call
 
 
-def test_only_the_owner_can_read_the_file_and_its_journal(ledger: Ledger) -> None:
-    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in ledger.path.parent.iterdir()}
-    assert modes["ledger.db"] == 0o600
-    assert set(modes.values()) == {0o600}
+def kept(text: str) -> str:
+    """`text` as SQLite can hold it: lone surrogates as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-def test_opening_again_keeps_everything(ledger: Ledger, path: Path) -> None:
-    head = ledger.head()
-    ledger.close()
-    again = Ledger(path)
-    assert again.head() == head
-    assert read(again, "PRAGMA user_version") == [(len(STEPS),)]
-    again.close()
+# -- a call's way ------------------------------------------------------------------------------------------------------
 
 
-def test_a_newer_schema_is_refused_and_left_alone(ledger: Ledger, path: Path) -> None:
-    ledger.db.conn.execute("PRAGMA user_version = 99")
-    ledger.close()
-    with pytest.raises(LedgerError, match=r"ledger\.db: written by a newer version \(schema 99\)"):
-        Ledger(path)
-    assert sqlite3.connect(path).execute("PRAGMA user_version").fetchone() == (99,)
+async def test_a_call_is_on_the_disk_at_every_step_before_the_step_returns(ledger: Ledger) -> None:
+    state = "SELECT state, reserved_usd, reserved_tokens, cost_usd FROM calls"
+    call = await reserve(ledger)
+    assert read(ledger.path, state) == [("reserved", 0.5, 40, 0.0)]
+    ledger.sent(call)
+    await ledger.commit()
+    assert read(ledger.path, state) == [("sent", 0.5, 40, 0.0)]
+    await ledger.settle("run-1", call, REPLY, 0.25, 0.5)
+    assert read(ledger.path, state) == [("ok", 0.5, 40, 0.25)]
+    columns = "finish, prompt_tokens, completion_tokens, cached_prompt_tokens, latency_s, served_model"
+    assert read(ledger.path, f"SELECT {columns} FROM calls") == [("stop", 7, 5, 3, 0.5, "m-1")]
 
 
 @pytest.mark.parametrize(
-    "content", [b"this is no database, only a long enough text\n" * 50, b"\x89PNG\r\n" + b"\0" * 4096]
+    ("state", "error", "told"),
+    [
+        ("error", RateLimited("slow", 2.5, status=429), ("rate_limit", "slow", 429, 2.5)),
+        ("error", Transient("busy", status=503), ("transient", "busy", 503, None)),
+        ("unknown", TransportUnknown("reset"), ("transport_unknown", "reset", None, None)),
+        ("error", BadResponse("html", status=200), ("bad_response", "html", 200, None)),
+        ("error", "not_sent", ("not_sent", "", None, None)),
+    ],
 )
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "notes.txt"
-    file.write_bytes(content)
-    with pytest.raises(LedgerError, match=r"notes\.txt") as caught:
-        Ledger(file)
-    assert file.read_bytes() == content
-    assert "\n" not in str(caught.value)
-    assert "--db" in str(caught.value)
+async def test_a_failed_attempt_says_how_it_failed_and_what_it_is_charged(
+    ledger: Ledger, state: str, error: Any, told: tuple[Any, ...]
+) -> None:
+    await ledger.fail("run-1", await reserve(ledger), state, error, 0.25, 0.125)
+    row = read(ledger.path, "SELECT state, cost_usd, error_class, error, http_status, retry_after FROM calls")
+    assert row == [(state, 0.125, *told)]
 
 
-def test_a_folder_and_a_path_through_a_file_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    for bad in (tmp_path, tmp_path / "file" / "ledger.db"):
-        with pytest.raises(LedgerError):
-            Ledger(bad)
+async def test_a_note_of_sending_that_comes_late_does_not_undo_the_end(ledger: Ledger) -> None:
+    call = await reserve(ledger)
+    await ledger.settle("run-1", call, REPLY, 0.0, 0.1)
+    ledger.sent(call)
+    await ledger.commit()
+    assert read(ledger.path, "SELECT state FROM calls") == [("ok",)]
 
 
-def test_a_damaged_database_is_refused(ledger: Ledger, path: Path) -> None:
-    ledger.close()
-    data = bytearray(path.read_bytes())
-    data[100:4096] = os.urandom(3996)
-    path.write_bytes(data)
-    with pytest.raises(LedgerError):
-        Ledger(path)
+async def test_calls_are_numbered_in_the_order_in_which_they_were_asked_for(ledger: Ledger) -> None:
+    numbers = await asyncio.gather(*(reserve(ledger, f"k{n}") for n in range(20)))
+    ledger.cache_hit("run-1", "target", "m", "k0", "c", Usage(1, 1))
+    await ledger.commit()
+    assert numbers == list(range(1, 21))
+    assert read(ledger.path, "SELECT id, call_key FROM calls WHERE id > 19") == [(20, "k19"), (21, "k0")]
 
 
-def test_two_that_open_a_new_file_at_the_same_time_both_get_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Ledger(path).close()
-    seen = iter([0, len(STEPS)])  # the late one looked before the other had written
-    monkeypatch.setattr(Ledger, "_schema", lambda ledger: next(seen))
-    late = Ledger(path)
-    late.event("run", "note", {})
-    late.close()
-
-
-def test_writes_are_durable_before_they_return(ledger: Ledger) -> None:
-    assert ledger.db.conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert ledger.db.conn.execute("PRAGMA synchronous").fetchone() == (2,)
-
-
-def test_the_path_comes_from_the_environment_or_is_under_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPTIMIZE_DB", "/x/y.db")
-    assert default_path() == Path("/x/y.db")
-    monkeypatch.setenv("OPTIMIZE_DB", "")
-    assert default_path() == Path("runs/ledger.db")
-
-
-# -- text --------------------------------------------------------------------------------------------------------------
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_text_without_lone_surrogates_stays_as_it_is(text: str) -> None:
-    assert safe(text) == text
-
-
-@given(st.text(st.characters()))
-def test_every_text_becomes_one_that_can_be_stored(text: str) -> None:
-    safe(text).encode("utf-8")
-    assert safe(safe(text)) == safe(text)
-
-
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(text=st.text(st.characters(), max_size=30))
-def test_a_reply_comes_back_from_the_cache_exactly(ledger: Ledger, text: str) -> None:
-    key = f"k-{text!r}"
-    tops = (((text, -0.5), ("b", -1.25)), (("c", 0.0),))
-    reply = Completion(text, "stop", Usage(7, 5, 3), "m", tops)
-    call = ledger.reserve("run-1", "target", "m", key, "c", 1, ask(text), 0.0)
-    ledger.settle(call, reply, 0.5, 0.1)
-    assert ledger.settled(key) == reply
-
-
-def test_hostile_and_huge_text_survives_in_every_column(ledger: Ledger) -> None:
-    text = HOSTILE + "x" * 5_000_000
-    demo = Demo("train-1", {"message": text}, {"team": text}, text, "target")
-    candidate = Candidate("few-shot-cot", "turns", text, HOSTILE, (demo,))
-    ledger.add_candidate("run-1", 1, candidate, (Message("user", text),), "op", None, text, HOSTILE)
-    outcome = Outcome(
-        candidate.id, "dev-1", Prediction({"team": text}, text, text), (Score("m", None, text),), None, "k"
-    )
-    ledger.put_outcomes("run-1", "dev", [outcome])
-    ledger.put_trial("run-1", Trial(1, 1, candidate.id, "failed", 0, None, None, text))
-    call = ledger.reserve("run-1", "target", f"m{HOSTILE}", "k", candidate.id, 1, ask(text), 0.0)
-    ledger.fail(call, "transient", text, 0.1, 0.0)
-    ledger.event("run-1", "note", {"text": text})
-    kept = safe(text)
-    assert read(ledger, "SELECT instruction FROM candidates") == [(kept,)]
-    assert read(ledger, "SELECT reply, error FROM outcomes") == [(kept, kept)]
-    assert read(ledger, "SELECT rationale FROM demos") == [(kept,)]
-    assert read(ledger, "SELECT error FROM calls") == [(kept,)]
-    assert read(ledger, "SELECT reason FROM trials") == [(kept,)]
-    assert json.loads(read(ledger, "SELECT inputs FROM demos")[0][0])["message"] == text.encode(
-        "utf-16", "surrogatepass"
-    ).decode("utf-16", "surrogatepass")
-
-
-def test_a_run_of_a_folder_whose_name_is_no_text_can_be_written(ledger: Ledger) -> None:
-    ledger.begin_run("run-2", make_task(folder="/tmp/\udcff"), "scripted/\udcff", "m\udcff", 0, {}, {})
-    assert read(ledger, "SELECT COUNT(*) FROM runs") == [(2,)]
-
-
-# -- calls -------------------------------------------------------------------------------------------------------------
-
-
-def test_only_a_settled_attempt_is_a_cached_reply(ledger: Ledger) -> None:
-    call = ledger.reserve("run-1", "target", "m", "k", "c", 1, ask("a"), 0.5)
+async def test_only_a_settled_attempt_is_a_cached_reply(ledger: Ledger) -> None:
     assert ledger.settled("k") is None
-    for state in ("error", "unknown"):
-        ledger.fail(call, "transient", "reset", 0.1, 0.5, state)
+    await reserve(ledger)
+    for state, error in (("error", Transient("busy")), ("unknown", TransportUnknown("reset"))):
+        await ledger.fail("run-1", await reserve(ledger), state, error, 0.1, 0.5)
         assert ledger.settled("k") is None
     ledger.cache_hit("run-1", "target", "m", "k", "c", Usage(1, 1))
+    await ledger.commit()
     assert ledger.settled("k") is None
+    await buy(ledger, "k")
+    assert ledger.settled("k") == REPLY
 
 
-def test_a_reply_whose_text_was_erased_is_bought_again(ledger: Ledger) -> None:
-    call = ledger.reserve("run-1", "target", "m", "k", "c", 1, ask("a"), 0.0)
-    ledger.settle(call, Completion("secret", "stop", Usage(1, 1), "m"), 0.0, 0.1)
-    ledger.db.conn.execute("DELETE FROM blobs WHERE body LIKE '%secret%'")
+async def test_a_refusal_is_not_served_to_others_and_does_not_hide_a_reply(ledger: Ledger) -> None:
+    refused = await buy(ledger, "k", replace(REPLY, text="no", finish="refusal"))
     assert ledger.settled("k") is None
+    assert ledger.reply(refused) == replace(REPLY, text="no", finish="refusal"), "whoever bought it can read it"
+    await buy(ledger, "k")
+    assert ledger.settled("k") == REPLY
 
 
-def test_equal_payloads_are_kept_once(ledger: Ledger) -> None:
+async def test_the_first_of_several_replies_is_the_one_that_is_served(ledger: Ledger) -> None:
+    for text in ("one", "two"):
+        await buy(ledger, "k", replace(REPLY, text=text))
+    found = ledger.settled("k")
+    assert found is not None
+    assert found.text == "one"
+
+
+async def test_a_reply_whose_text_was_erased_is_bought_again(ledger: Ledger) -> None:
+    call = await buy(ledger, "k")
+    (digest,) = read(ledger.path, "SELECT response_hash FROM calls")[0]
+    ledger.erase([digest], "a", "r")
+    assert ledger.settled("k") is None
+    assert ledger.reply(call) is None
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(), max_size=30))
+def test_a_reply_comes_back_from_the_cache_exactly(ledger: Ledger, text: str) -> None:
+    tops = (((text, -0.5), ("b", -1.25)), (("c", 0.0),))
+    reply = Completion(text, "stop", Usage(7, 5, 3), "m", tops)
+    asyncio.run(buy(ledger, f"k-{text!r}", reply))
+    assert ledger.settled(kept(f"k-{text!r}")) == reply
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+
+async def test_equal_payloads_are_kept_once(ledger: Ledger) -> None:
     for number in range(3):
-        ledger.reserve("run-1", "target", "m", f"k{number}", "c", 1, ask("the same"), 0.0)
-    assert read(ledger, "SELECT COUNT(*) FROM blobs") == [(1,)]
+        await buy(ledger, f"k{number}")
+    assert read(ledger.path, "SELECT COUNT(*) FROM blobs") == [(2,)]
 
 
-def test_every_write_is_committed_when_it_returns(ledger: Ledger) -> None:
-    candidate = Candidate("zero-shot", "turns", "i")
+async def test_what_all_rows_of_a_prompt_share_is_kept_once_and_the_request_can_be_put_together(ledger: Ledger) -> None:
+    shared = (Message("system", "Sort. " * 100), Message("user", "an example"), Message("assistant", "billing"))
+    for number in range(3):
+        request = Request((*shared, Message("user", f"row {number}")), 8, stop=("x",))
+        await reserve(ledger, f"k{number}", request)
+    assert len(read(ledger.path, "SELECT DISTINCT prefix_hash FROM calls")) == 1
+    assert read(ledger.path, "SELECT COUNT(*) FROM blobs") == [(4,)]
+    prefix, rest = read(
+        ledger.path,
+        "SELECT p.body, r.body FROM calls k JOIN blobs p ON p.hash = k.prefix_hash "
+        "JOIN blobs r ON r.hash = k.request_hash WHERE k.call_key = 'k2'",
+    )[0]
+    whole = {**json.loads(rest), "messages": json.loads(prefix) + json.loads(rest)["messages"]}
+    assert whole == json.loads(json.dumps(Request((*shared, Message("user", "row 2")), 8, stop=("x",)).identity()))
+
+
+async def test_hostile_and_huge_text_survives_in_every_place(ledger: Ledger) -> None:
+    text = HOSTILE + "x" * 1_000_000
+    demo = Demo("train-1", {"message": text}, {"team": text}, text, "target")
+    candidate = Candidate("few-shot-cot", "turns", text, HOSTILE, (demo,))
+    ledger.add_candidate("run-1", 1, candidate, (Message("user", text),), "op", None, text, "")
+    made = Prediction({"team": text}, text, text)
+    ledger.put_outcome("run-1", "dev", Outcome(candidate.id, "d", made, (Score("m", None, text),), None, "k"))
+    ledger.put_trial("run-1", Trial(1, 1, candidate.id, "failed", 0, None, None, text))
+    call = await reserve(ledger, "k", ask(text))
+    await ledger.settle("run-1", call, replace(REPLY, text=text), 0.0, 0.1)
+    failed = await reserve(ledger, f"k{HOSTILE}")
+    await ledger.fail("run-1", failed, "error", Transient(text), 0.1, 0.0)
+    ledger.event("run-1", "note", {"text": text, "deep": {"list": [text]}})
+    ledger.end_run("run-1", "failed", 0.0, {"why": text})
+    await ledger.commit()
+    history, expected = History(ledger.path), kept(text)
+    found = history.candidate(candidate.id)
+    assert (found["instruction"], found["role"]) == (expected, kept(HOSTILE))
+    assert found["template"] == [{"role": "user", "content": text}], "what is kept as JSON comes back exactly"
+    (demo_row,) = found["demos"]
+    assert (demo_row["inputs"], demo_row["rationale"]) == ({"message": text}, text)
+    (outcome,) = history.outcomes("run-1", candidate.id, "dev")
+    assert (outcome["reply"], outcome["error"], outcome["scores"]) == (text, text, [["m", None, text]])
+    assert history.trials("run-1")[0]["reason"] == expected
+    assert history.run()["result"] == {"why": text}
+    assert read(ledger.path, "SELECT error FROM calls WHERE id = ?", failed) == [(expected,)]
+    assert verify(ledger.db) == []
+
+
+async def test_a_run_of_a_folder_whose_name_is_no_text_can_be_written(ledger: Ledger) -> None:
+    ledger.begin_run("run-2", make_task(folder="/tmp/\udcff"), "scripted/\udcff", "m\udcff", 0, {}, {"tag": "\udcff"})
+    await ledger.commit()
+    assert read(ledger.path, "SELECT folder FROM runs WHERE id = 'run-2'") == [("/tmp/\\udcff",)]
+
+
+async def test_a_secret_of_the_environment_is_nowhere_in_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = 'pla"nted-\\sécret-0123456789'
+    monkeypatch.setenv("SOME_API_KEY", secret)
+    ledger = open_ledger(tmp_path / "ledger.db")
+    said = f"it says {secret}!"
+    candidate = Candidate("zero-shot", "turns", said)
+    ledger.begin_run("run-2", make_task(), said, said, 0, {"cap": said}, {said: said}, origin={"argv": [said]})
+    ledger.add_candidate("run-2", 0, candidate, (Message("user", said),), "op", None, said, said)
+    made = Outcome("c", "e", Prediction({"team": said}, said, said), (Score("m", None, said),), None)
+    ledger.put_outcome("run-2", "dev", made)
+    ledger.event("run-2", "note", {"text": said, "deep": [{"x": said}]}, {"reply": said})
+    call = await reserve(ledger, said, ask(said))
+    await ledger.settle("run-1", call, replace(REPLY, text=said, model=said), 0.0, 0.1)
+    await ledger.fail("run-1", await reserve(ledger), "error", Transient(said), 0.1, 0.0)
+    ledger.end_run("run-2", "failed", 0.0, {"why": said})
+    await ledger.commit()
+    parts = (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    forms = [form.encode() for form in (*parts, json.dumps(parts[1])[1:-1], json.dumps(parts[2])[1:-1])]
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}  # also the log of what is not copied yet
+    ledger.close()
+    files |= {f"closed {file.name}": file.read_bytes() for file in tmp_path.iterdir()}
+    assert [name for name, content in files.items() for form in forms if form in content] == []
+    assert b"[key]" in files["closed ledger.db"]
+
+
+# -- candidates, trials, outcomes --------------------------------------------------------------------------------------
+
+
+async def test_a_candidate_is_written_once_by_all_runs_and_each_run_tells_how_it_came_to_it(ledger: Ledger) -> None:
+    ledger.begin_run("run-2", make_task(), "m", "", 0, {}, {})
+    few = candidates()[1]
+    for run_id, reason in (("run-1", "first"), ("run-2", "second")):
+        ledger.add_candidate(run_id, 0, few, (), "op", None, reason, "")
+    await ledger.commit()
+    assert read(ledger.path, "SELECT COUNT(*) FROM candidates") == [(1,)]
+    assert read(ledger.path, "SELECT position, example_id FROM demos") == [(0, "train-0"), (1, "train-1")]
+    assert read(ledger.path, "SELECT run_id, reason FROM proposals") == [("run-1", "first"), ("run-2", "second")]
+
+
+async def test_a_candidate_that_is_there_already_is_not_written_again_by_another_process(ledger: Ledger) -> None:
+    ledger.add_candidate("run-1", 0, candidates()[1], (), "op", None, "", "")
+    ledger.close()
+    again = open_ledger(ledger.path, "run-2")
+    again.add_candidate("run-2", 0, candidates()[1], (), "op", None, "", "")
+    await again.commit()
+    assert read(ledger.path, "SELECT COUNT(*) FROM events WHERE kind = 'candidate_made'") == [(1,)]
+    again.close()
+
+
+async def test_a_trial_is_what_was_said_of_it_last(ledger: Ledger) -> None:
+    candidate = candidates()[0]
     ledger.add_candidate("run-1", 0, candidate, (), "op", None, "", "")
     ledger.put_trial("run-1", Trial(1, 0, candidate.id, "incomplete", 3, 0.5))
     ledger.put_trial("run-1", Trial(1, 0, candidate.id, "complete", 9, 0.75, (0.5, 0.9)))
-    ledger.set_plan("run-1", {"calls": 5})
-    call = ledger.reserve("run-1", "target", "m", "k", "c", 1, ask("a"), 0.25)
-    assert read(ledger, "SELECT state, reserved_usd FROM calls") == [("sent", 0.25)]
-    ledger.fail(call, "transient", "reset", 0.1, 0.25, "unknown")
-    ledger.cache_hit("run-1", "target", "m", "k", "c", Usage(1, 1))
-    assert read(ledger, "SELECT state FROM calls ORDER BY id") == [("unknown",), ("cached",)]
-    assert read(ledger, "SELECT n, state, low FROM trials") == [(9, "complete", 0.5)]
-    assert read(ledger, "SELECT plan FROM runs") == [('{"calls": 5}',)]
+    await ledger.commit()
+    assert read(ledger.path, "SELECT n, state, low, high FROM trials") == [(9, "complete", 0.5, 0.9)]
+    kinds = read(ledger.path, "SELECT kind FROM events WHERE kind LIKE 'trial%' ORDER BY seq")
+    assert kinds == [("trial_incomplete",), ("trial_complete",)], "its whole way stands in the events"
 
 
-def test_an_outcome_written_twice_is_there_once(ledger: Ledger) -> None:
+async def test_an_outcome_written_twice_is_there_once(ledger: Ledger) -> None:
     outcome = Outcome("c", "dev-1", Prediction({"team": "billing"}, "billing"), (Score("m", 1.0),), 1.0)
-    ledger.put_outcomes("run-1", "dev", [outcome])
-    ledger.put_outcomes("run-1", "dev", [replace(outcome, value=0.0)])
-    ledger.put_outcomes("run-1", "test", [outcome])
-    assert read(ledger, "SELECT split, value FROM outcomes ORDER BY split") == [("dev", 0.0), ("test", 1.0)]
+    ledger.put_outcome("run-1", "dev", outcome)
+    ledger.put_outcome("run-1", "dev", replace(outcome, value=0.0))
+    ledger.put_outcome("run-1", "test", outcome)
+    await ledger.commit()
+    assert read(ledger.path, "SELECT split, value FROM outcomes ORDER BY split") == [("dev", 0.0), ("test", 1.0)]
 
 
-def test_unscored_stays_apart_from_zero(ledger: Ledger) -> None:
-    ledger.put_outcomes("run-1", "dev", [Outcome("c", "e", Prediction({}, ""), (Score("m", None, "no label"),), None)])
-    assert read(ledger, "SELECT value, scores FROM outcomes") == [(None, '[["m", null, "no label"]]')]
+async def test_unscored_stays_apart_from_zero(ledger: Ledger) -> None:
+    for example, value in (("none", None), ("zero", 0.0)):
+        made = Outcome("c", example, Prediction({}, ""), (Score("m", value, "why"),), value)
+        ledger.put_outcome("run-1", "dev", made)
+    await ledger.commit()
+    assert read(ledger.path, "SELECT example_id, value FROM outcomes") == [("none", None), ("zero", 0.0)]
 
 
-def test_nothing_belongs_to_a_run_that_does_not_exist(ledger: Ledger) -> None:
-    with pytest.raises(sqlite3.IntegrityError):
-        ledger.cache_hit("no-such-run", "target", "m", "k", "c", Usage())
+async def test_a_run_ends_with_its_result_and_nothing_belongs_to_one_that_does_not_exist(ledger: Ledger) -> None:
+    ledger.end_run("run-1", "complete", 12.3456, {"winner": "c"})
+    await ledger.commit()
+    assert read(ledger.path, "SELECT status, seconds, ended_utc IS NULL FROM runs") == [("complete", 12.346, 0)]
+    assert History(ledger.path).run("run-1")["result"] == {"winner": "c"}
+    with pytest.raises(InputError, match="no run run-2"):
+        History(ledger.path).run("run-2")
+    ledger.cache_hit("run-2", "target", "m", "k", "c", Usage())
+    with pytest.raises(LedgerError, match="FOREIGN KEY"):
+        await ledger.commit()

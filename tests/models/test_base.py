@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import ModelError, RunRefused
-from agent.models.base import (
-    estimate_tokens,
-    finish_reason,
-    key_from,
-    parse_retry_after,
-    redact,
-    status_to_error,
-    token_count,
-    web_address,
-)
+from agent.errors import AgentError, BadResponse, Interrupted, ModelError, RateLimited, RunRefused, TransportUnknown
+from agent.models.base import estimate_tokens, finish_reason, key_from, token_count, web_address
+from agent.models.failures import parse_retry_after, status_to_error
 
 
 @given(st.text())
@@ -39,19 +31,29 @@ def test_an_http_date_is_measured_from_now() -> None:
 
 @given(st.integers(0, 999), st.text(), st.text())
 def test_every_status_is_some_model_error(status: int, code: str, detail: str) -> None:
-    error = status_to_error(status, code=code, detail=detail, where="m", variable="KEY")
+    error = status_to_error(status, code=code, detail=detail, where="m", variable="KEY", retry_after=2.0)
     assert isinstance(error, ModelError)
     assert type(error) is not ModelError
+    assert (error.status, error.retry_after) == (status, 2.0)
+
+
+@pytest.mark.parametrize("kind", [RateLimited, BadResponse, RunRefused, TransportUnknown])
+def test_an_error_says_where_it_came_from_and_loses_nothing(kind: type[ModelError]) -> None:
+    error = kind("it failed", 2.0, status=429).within("openai/m", status=500)
+    assert (type(error), str(error), error.retry_after, error.status) == (kind, "openai/m: it failed", 2.0, 429)
+    assert kind("it failed").within("openai/m", status=500).status == 500
+    assert (kind("it failed").status, kind("it failed").retry_after) == (None, None)
+
+
+def test_an_interrupted_run_is_no_failure_of_a_model() -> None:
+    assert issubclass(Interrupted, AgentError)
+    assert Interrupted.exit_code == 130
+    assert "resumed" in str(Interrupted())
 
 
 def test_unknown_reasons_to_stop_are_other() -> None:
     assert finish_reason("END_TURN") == "stop"
     assert [finish_reason(value) for value in ("tool_calls", None, 3)] == ["other"] * 3
-
-
-def test_whatever_looks_like_a_key_is_redacted() -> None:
-    text = redact("key sk-proj-abc123 and 'Bearer xyz.123' and mine hunter2; none", "hunter2", "none")
-    assert text == "key [key] and 'Bearer [key]' and mine [key]; none"
 
 
 @given(st.text())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BadResponse, RateLimited, RowRefused, RunRefused, Transient
+from agent.errors import BadResponse, RateLimited, RowRefused, RunRefused, Transient, TransportUnknown
 from agent.models.langchain import LangChainModel
 from agent.types import Message, Request
 from tests.wire import Fault, WireServer
@@ -196,8 +196,8 @@ async def test_langchains_own_errors_without_a_status_are_told_apart() -> None:
 
     cases = {
         lc.ModelRateLimitError: RateLimited,
-        lc.ModelTimeoutError: Transient,
-        lc.ModelConnectionError: Transient,
+        lc.ModelTimeoutError: TransportUnknown,
+        lc.ModelConnectionError: TransportUnknown,
         lc.ModelAPIError: Transient,
         lc.ModelAuthenticationError: RunRefused,
         lc.ModelPermissionDeniedError: RunRefused,
@@ -205,7 +205,8 @@ async def test_langchains_own_errors_without_a_status_are_told_apart() -> None:
         lc.ModelInvalidRequestError: RowRefused,
         lc.ContextOverflowError: RowRefused,
         lc.ModelRefusalError: RowRefused,
-        ConnectionResetError: Transient,
+        ConnectionResetError: TransportUnknown,
+        ConnectionRefusedError: Transient,
         KeyError: BadResponse,
     }
     for raised, expected in cases.items():

@@ -81,8 +81,7 @@ async def test_openai_base_url_does_not_redirect_a_model_that_was_typed_as_opena
         monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         model = OpenAIModel("openai/m", "m")
-        model._prepare()
-        assert model._client is not None
+        await model._ready()
         assert str(model._client.base_url).rstrip("/") == OFFICIAL_URL
         assert model._client.max_retries == 0
         await model.close()

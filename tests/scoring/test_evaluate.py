@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BudgetExhausted, ModelError, RowRefused, RunRefused
+from agent.errors import (
+    BadResponse,
+    BudgetExhausted,
+    ModelError,
+    RowRefused,
+    RunRefused,
+    TransportUnknown,
+)
 from agent.gateway.budget import Account, Spend
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
@@ -17,7 +24,8 @@ from agent.prompt.render import render
 from agent.scoring.evaluate import REASONING_TOKENS, Evaluator, ReplyCap, values
 from agent.scoring.metrics import build_metrics
 from agent.types import Budget, Candidate, Example, Field, Outcome, Prediction, Request, Score, Signature, Task
-from tests.toys import FakeModel, make_task, open_ledger
+from tests.gateway.doors import Calm
+from tests.toys import FakeModel, GatedModel, make_task, open_ledger, until
 
 TASK = make_task(6)
 
@@ -32,17 +40,15 @@ def ledger(tmp_path: Path) -> Any:
 class Bench:
     """An evaluator with what it recorded."""
 
-    def __init__(
-        self, ledger: Ledger, lm: FakeModel, task: Task = TASK, budget: Budget | None = None, **more: Any
-    ) -> None:
+    def __init__(self, ledger: Ledger, lm: Any, task: Task = TASK, budget: Budget | None = None, **more: Any) -> None:
         self.written: list[tuple[str, str]] = []
         self.lm = lm
         self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, **more)
         self.metrics = build_metrics(task)
         self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, self._record, timeout=9.0)
 
-    def _record(self, split: str, outcomes: list[Outcome]) -> None:
-        self.written += [(split, outcome.example_id) for outcome in outcomes]
+    def _record(self, split: str, outcome: Outcome) -> None:
+        self.written.append((split, outcome.example_id))
 
 
 def right(request: Request) -> str:
@@ -57,7 +63,7 @@ async def test_outcomes_come_in_the_order_of_the_rows_with_value_and_call(ledger
     assert [outcome.example_id for outcome in outcomes] == [row.id for row in TASK.dev]
     assert [outcome.value for outcome in outcomes] == [1.0] * 6
     assert {outcome.candidate_id for outcome in outcomes} == {made.id}
-    keys = {key for (key,) in ledger.db.conn.execute("SELECT call_key FROM calls")}
+    keys = {key for (key,) in ledger.db.execute("SELECT call_key FROM calls")}
     assert {outcome.call_key for outcome in outcomes} == keys
 
 
@@ -121,13 +127,21 @@ def refusing(error: type[ModelError]) -> Any:
     return answer
 
 
-async def test_a_refused_row_has_no_score_which_is_not_zero(ledger: Ledger) -> None:
-    bench = Bench(ledger, FakeModel(refusing(RowRefused)))
+@pytest.mark.parametrize("error", [RowRefused, BadResponse, TransportUnknown])
+async def test_a_row_that_never_gets_an_answer_has_no_score_which_is_not_zero(
+    ledger: Ledger, error: type[ModelError]
+) -> None:
+    """The row is to blame: the others are answered."""
+    bench = Bench(ledger, FakeModel(refusing(error)), jitter=Calm())
     outcomes = await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
     refused = [outcome for outcome in outcomes if outcome.value is None]
     assert [outcome.example_id for outcome in refused] == ["dev-2"]
     assert [score.reason for score in refused[0].scores] == ["no"] * len(bench.metrics)
     assert len(values(outcomes)) == len(outcomes) - 1
+    assert refused[0].call_key == "", "no call answered it"
+    assert ("dev", "dev-2") in bench.written
+    again = await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    assert again == outcomes, "it is not asked again in the same run"
 
 
 async def test_a_provider_that_fails_raises_and_makes_up_no_number(ledger: Ledger) -> None:
@@ -147,21 +161,38 @@ async def test_rows_that_were_scored_before_the_budget_ended_stay(ledger: Ledger
     assert len(await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:4], "dev")) == 4
 
 
-async def test_after_a_failure_nothing_is_left_running(ledger: Ledger) -> None:
-    class Slow(FakeModel):
+async def test_after_a_failure_nobody_waits_any_more_and_what_was_sent_lands(ledger: Ledger) -> None:
+    class Slow(GatedModel):
         async def complete(self, request: Request) -> Any:
-            if "note 0" not in request.messages[-1].content:
-                await asyncio.sleep(30)
+            if "note 0" in request.messages[-1].content:
+                await until(lambda: self.arrived == len(TASK.dev) - 1)
+                raise RunRefused("no")
             return await super().complete(request)
 
-    def refuse(request: Request) -> str:
-        raise RunRefused("no")
-
-    bench = Bench(ledger, Slow(refuse))
+    bench = Bench(ledger, Slow(right))
     before = asyncio.all_tasks()
     with pytest.raises(RunRefused):
         await asyncio.wait_for(bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev"), 5)
+    assert bench.written == []
+    assert bench.gateway.in_flight() == len(TASK.dev) - 1
+    bench.lm.open.set()
+    await bench.gateway.drain()
     assert asyncio.all_tasks() == before
+    assert bench.gateway.account.total_used.calls == len(TASK.dev) - 1, "paid for, so there when the run is resumed"
+
+
+async def test_a_caller_that_is_cancelled_leaves_nobody_waiting(ledger: Ledger) -> None:
+    bench = Bench(ledger, GatedModel(right), max_concurrency=2)
+    before = asyncio.all_tasks()
+    job = asyncio.ensure_future(bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev"))
+    await until(lambda: bench.lm.arrived == 2)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    bench.lm.open.set()
+    await bench.gateway.drain()
+    assert asyncio.all_tasks() == before
+    assert bench.lm.arrived == 2
 
 
 async def test_a_second_run_makes_the_same_outcomes_without_paying(ledger: Ledger) -> None:

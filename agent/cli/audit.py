@@ -1,0 +1,180 @@
+"""`optimize audit`: is the ledger whole, what does it say, and how is it taken out, noted elsewhere, cut and saved."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import click
+
+from agent.cli.audit_check import check_command
+from agent.cli.audit_erase import erase_command
+from agent.cli.audit_views import lineage_command, show_command
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.errors import InputError, LedgerError
+
+
+@click.group(context_settings=SETTINGS)
+def audit_command() -> None:
+    """Check, read, export, erase from and recover the ledger: the record of every call, score and decision."""
+
+
+def _require_file(db: Path) -> None:
+    if not db.is_file():
+        raise InputError(f"{db}: no ledger here; name another with --db")
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("--anchor", help="A head that was noted elsewhere: the hash, or a file that holds it.")
+@db_option
+@json_option
+def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
+    """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
+
+    Prints `whole: N events, head HASH` and ends with 0, or each thing that does not hold, the first event first, and
+    ends with 1 (event 0 is the file as a whole). The file of --anchor may be what `optimize audit anchor` wrote, a
+    result of --json, or a released prompt.
+    """
+    from agent.ledger.anchor import head_of, noted_hash, unchecked
+    from agent.ledger.verify import verify
+
+    _require_file(db)
+    noted = noted_hash(anchor) if anchor is not None else None
+    with unchecked(db) as connection:
+        try:
+            events, head = head_of(connection)  # before: what is found whole afterwards holds at least these
+        except sqlite3.Error:
+            events, head = 0, ""
+        findings = verify(connection, noted)
+    if as_json:
+        print_json(
+            {
+                "whole": not findings,
+                "events": events,
+                "head": head,
+                "first_bad_seq": findings[0].seq if findings else None,
+                "findings": [{"seq": finding.seq, "what": finding.what} for finding in findings],
+            }
+        )
+    elif findings:
+        click.echo("\n".join(plain(f"event {finding.seq}: {finding.what}") for finding in findings))
+    else:
+        click.echo(f"whole: {events} events, head {head}")
+    if findings:
+        raise SystemExit(1)
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it. Default: print it.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@db_option
+def anchor_command(output: Path | None, force: bool, db: Path) -> None:
+    """Print the head of the chain as JSON, to keep where whoever can write the ledger cannot.
+
+    The chain alone shows a change in its middle; who writes it all anew is shown by a head that was noted elsewhere:
+    `optimize audit verify --anchor FILE`.
+    """
+    from agent.ledger.anchor import anchor, unchecked
+    from agent.ledger.bundle import new_file
+    from agent.ledger.verify import verify
+
+    open_history(db).close()
+    with unchecked(db) as connection:
+        found = anchor(connection, db.resolve())
+        if findings := verify(connection):
+            raise LedgerError(f"{db}: not whole: event {findings[0].seq}: {findings[0].what}; see `audit verify`")
+    if output is None:
+        print_json(found)
+        return
+    with new_file(output, force) as file:
+        file.write((json.dumps(found, indent=2) + "\n").encode())
+    click.echo(f"wrote {plain(str(output))}: event {found['seq']}, head {found['hash']}", err=True)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "zip"]),
+    default="jsonl",
+    show_default=True,
+    help="Every event as JSON lines, or a bundle with tables and texts that checks itself.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@db_option
+def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> None:
+    """Write every event of the ledger; with RUN, a zip holds only the rows and texts of that run.
+
+    The chain is always whole, as it could not be checked in parts. `python FILE.zip` checks a bundle, without this
+    program.
+    """
+    from agent.ledger.anchor import snapshot
+    from agent.ledger.bundle import write_bundle, write_jsonl
+
+    history = open_history(db)
+    run_id = str(history.run(run)["id"]) if run else ""
+    if output.is_dir():
+        raise InputError(f"{output}: is a folder; name a file with -o")
+    with snapshot(db) as connection:
+        if form == "jsonl":
+            click.echo(f"wrote {plain(str(output))}: {write_jsonl(connection, output, force)} events", err=True)
+            return
+        manifest = write_bundle(connection, output, force, run_id)
+    counts, head = manifest["counts"], manifest["head"]["hash"]
+    click.echo(
+        f"wrote {plain(str(output))}: {counts['events']} events, {counts['texts']} texts, head {head}; "
+        f"`python {plain(str(output))}` checks it",
+        err=True,
+    )
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("--to", "new", type=click.Path(path_type=Path), required=True, help="The new ledger file.")
+@db_option
+@json_option
+def recover_command(new: Path, db: Path, as_json: bool) -> None:
+    """Save what holds of a damaged ledger in a new file; the damaged one is left as it is.
+
+    Kept are all events up to the first that is lost or does not follow, the rows that they tell of, and the texts
+    whose hash is right. What was lost is printed, and stands in the new ledger's last event.
+    """
+    from agent.ledger.recover import recover
+
+    _require_file(db)
+    found = recover(db, new)
+    if as_json:
+        print_json(
+            {
+                "to": str(new),
+                "events": found.events,
+                "events_before": found.had,
+                "why": found.why,
+                "rows": dict(found.rows),
+                "texts": found.texts,
+                "lost_texts": found.lost,
+                "head": found.head,
+            }
+        )
+        return
+    rows = ", ".join(f"{count} {table}" for table, count in found.rows.items())
+    lost = [f"{found.had - found.events} events ({found.why})"] if found.why else []
+    lost += [f"{len(found.lost)} texts"] if found.lost else []
+    click.echo(plain(f"{new}: {found.events} of {found.had} events; {rows}; {found.texts} texts"))
+    click.echo(f"lost: {' and '.join(lost) or 'nothing'}")
+    click.echo(f"go on with it: add --db {plain(str(new))} to any command, such as `optimize runs`", err=True)
+
+
+for command in (
+    verify_command,
+    show_command,
+    lineage_command,
+    export_command,
+    anchor_command,
+    check_command,
+    erase_command,
+    recover_command,
+):
+    audit_command.add_command(command)

@@ -1,0 +1,222 @@
+"""From the words of the command line to a run: task, models and settings, and the one `asyncio.run` around it.
+
+`options` is what a user typed, as JSON-ready data: it goes into the ledger, and a resumed run is made from it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.common import find_task, plain
+from agent.errors import AgentError, InputError
+from agent.privacy import ALLOW_TRACING, silence_tracing
+
+if TYPE_CHECKING:
+    from agent.cli.progress import Progress
+    from agent.optimize import Resumed, Settings
+    from agent.types import LM, Task
+
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A run that is ready to start. `models` names those whose weights may have to be fetched."""
+
+    task: Task
+    target: LM
+    author: LM | None
+    settings: Settings
+    models: tuple[str, ...]
+    digest: str
+
+
+def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
+    """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
+    if (removed := silence_tracing(os.environ)) and not quiet:
+        click.echo(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)", err=True)
+    from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
+
+    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], quiet)
+    task = _limited(task, options["limit"])
+    name = options["model"] or task.model or DEFAULT_MODEL
+    target = create_model(name)
+    proposer = options["proposer"] or task.proposer or name
+    author = None if proposer == "none" else target if proposer == name else create_model(proposer)
+    models = tuple(dict.fromkeys([name, *([proposer] if author else [])]))
+    digest = file_digest(name)
+    settings = _settings(task, {**options, "model_digest": digest}, db)
+    return Launch(task, target, author, settings, models, digest)
+
+
+def _load(name: str, target: str | None, prompt: str | None, seed: int, quiet: bool) -> Task:
+    path = Path(name)
+    if path.suffix.lower() in (".csv", ".jsonl"):
+        if not path.is_file():
+            raise InputError(f"{name}: no such file")
+        if target is None or prompt is None:
+            raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
+        from agent.task.intake import task_from_file
+
+        try:
+            instruction = Path(prompt).read_text("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{prompt}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
+        if not instruction.strip():
+            raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
+        task, reading = task_from_file(path, target, instruction, seed)
+        if not quiet:
+            click.echo("\n".join(plain(line) for line in reading.lines()), err=True)
+        return task
+    if target or prompt:
+        raise InputError(
+            f"{name}: --target and --prompt go with a .csv or .jsonl file; a task folder has them in task.toml"
+        )
+    from agent.task.load import load_task
+
+    return load_task(find_task(name))
+
+
+def _limited(task: Task, limit: str | None) -> Task:
+    if limit is None:
+        return task
+    parts = limit.split("-")
+    if len(parts) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
+        raise InputError(f"--limit {limit}: write one number, or TRAIN-DEV-TEST such as 100-50-100")
+    train, dev, test = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+    return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
+
+
+def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
+    from agent.gateway.prices import fixed_price
+    from agent.optimize import Settings
+    from agent.types import Budget
+
+    own = task.budget
+    if options["max_cost"] is not None and not math.isfinite(options["max_cost"]):
+        raise InputError(f"--max-cost {options['max_cost']}: write a number of US dollars")
+    budget = Budget(
+        max_calls=options["max_calls"] or own.max_calls,
+        max_tokens=options["max_tokens"] or own.max_tokens,
+        max_cost=options["max_cost"] if options["max_cost"] is not None else own.max_cost,
+        time_limit=seconds("--time-limit", options["time_limit"]) or own.time_limit,
+    )
+    tags = {}
+    for tag in options["tag"]:
+        key, equals, value = tag.partition("=")
+        if not key or not equals:
+            raise InputError(f"--tag {tag}: write K=V")
+        tags[key] = value
+    price = None
+    if options["price"]:
+        try:
+            dollars_in, dollars_out = (float(part) for part in options["price"].split(","))
+            if not (0 <= dollars_in < math.inf and 0 <= dollars_out < math.inf):
+                raise ValueError
+        except ValueError:
+            raise InputError(
+                f"--price {options['price']}: write IN,OUT in dollars per million tokens, such as 0.15,0.6"
+            ) from None
+        price = fixed_price(dollars_in, dollars_out)
+    return Settings(
+        seed=options["seed"],
+        budget=budget,
+        effort=options["effort"],
+        trials=options["trials"],
+        max_concurrency=options["max_concurrency"],
+        use_cache=not options["no_cache"],
+        price=price,
+        tags=tags,
+        runs_folder=db.parent,
+        max_wait=seconds("--max-wait", options["max_wait"]) or 300.0,
+        options=json.loads(json.dumps(options)),
+    )
+
+
+def seconds(option: str, text: str | None) -> float | None:
+    """`90`, `90s`, `5m` or `1h` as seconds."""
+    if text is None:
+        return None
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+    number = text[:-1] if unit else text
+    try:
+        found = float(number) * (unit or 1)
+    except ValueError:
+        raise InputError(f"{option} {text}: write seconds, or 5m, or 1h") from None
+    if not 0 < found < 1e7:
+        raise InputError(f"{option} {text}: must be above 0")
+    return found
+
+
+def fetch_weights(launch: Launch, progress: Progress) -> None:
+    from agent.models.catalog import fetch
+
+    for name in launch.models:
+        if name.startswith("local/") and not name.endswith(".gguf"):
+            fetch(name, progress.download)
+
+
+def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | None = None) -> dict[str, Any]:
+    """Runs to the end. The first Ctrl-C lets what is in flight land, the second leaves at once; both end with 130.
+
+    Whatever ends the run early carries the command that resumes it.
+    """
+    from agent.ledger.store import Ledger
+    from agent.optimize import Run
+
+    ledger = Ledger(db)
+    try:
+        run = Run(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed)
+        command = resume_command_for(run.id, db)
+        try:
+            return asyncio.run(_watched(run, launch, command))
+        except AgentError as error:
+            if not isinstance(error, InputError):
+                error.hint = command
+            raise
+    finally:
+        ledger.close()
+
+
+async def _watched(run: Any, launch: Launch, command: str) -> dict[str, Any]:
+    presses = 0
+
+    def pressed() -> None:
+        nonlocal presses
+        presses += 1
+        if presses > 1:
+            click.echo(f"left at once; what was in flight counts as paid\n{command}", err=True)
+            os._exit(EXIT_INTERRUPTED)
+        waiting = run.interrupt()
+        click.echo(
+            f"stopping: {waiting} calls in flight are being finished; press Ctrl-C again to leave at once", err=True
+        )
+
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, pressed)
+    try:
+        found: dict[str, Any] = await run.execute()
+        return found
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        for model in {id(m): m for m in (launch.target, launch.author) if m is not None}.values():
+            await model.close()
+
+
+def resume_command_for(run_id: str, db: Path) -> str:
+    place = "" if db == Path("runs/ledger.db") else f" --db {db}"
+    return f"optimize resume {run_id}{place}"

@@ -1,0 +1,155 @@
+"""A run made again from stored replies: models that answer nothing, and a ledger that notes what the run writes.
+
+Knows the run's records and no command. A call that failed fails again in the same words; what the budget held back is
+held back again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import RowRefused, RunRefused
+from agent.ledger.past import Paid, Past
+from agent.ledger.query import History, Row
+from agent.ledger.store import Ledger
+from agent.ledger.trail import facts_of
+from agent.types import LM, Completion, Outcome, Request, SplitName, Trial
+
+ALL = Paid(10**9, 10**15, 1e12)  # more than any cap
+NOT_COMPARED = ("seconds", "ledger_head", "release", "calls", "cost_usd")
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the ledger knows of a run: `used`, the keys of the calls whose replies it took; `failures`, the last error
+    of a call by its key; `stopped`, whether its budget ended it.
+    """
+
+    used: frozenset[str]
+    failures: Mapping[str, str]
+    stopped: bool
+
+    @staticmethod
+    def of(history: History, run_id: str) -> Records:
+        stopped = bool(facts_of(history, run_id, "budget_exhausted"))
+        calls = history.select("SELECT call_key, state, error FROM calls WHERE run_id = ? ORDER BY id", run_id)
+        used = {row["call_key"] for row in calls if row["state"] in ("ok", "cached")}
+        if stopped:
+            used -= _landed_late(history, run_id)
+        failures = {row["call_key"]: row["error"] for row in calls if row["error"]}  # what was called off has no words
+        return Records(frozenset(used), failures, stopped)
+
+
+def _landed_late(history: History, run_id: str) -> set[str]:
+    """Calls that were in flight when the budget ended the search: paid for, and of no use to any trial."""
+    rows = history.select(
+        "SELECT call_key FROM calls k JOIN trials t ON t.run_id = k.run_id AND t.candidate_id = k.candidate_id "
+        "WHERE k.run_id = ? AND t.number > 0 AND k.state = 'ok' AND NOT EXISTS (SELECT 1 FROM outcomes o "
+        "WHERE o.run_id = k.run_id AND o.candidate_id = k.candidate_id AND o.call_key = k.call_key)",
+        run_id,
+    )
+    return {row["call_key"] for row in rows}
+
+
+class Offline:
+    """The model's name and tokenizer without the model: it has no answer to anything."""
+
+    def __init__(self, lm: LM) -> None:
+        self._lm = lm
+
+    @property
+    def name(self) -> str:
+        return self._lm.name
+
+    @property
+    def concurrency(self) -> int | None:
+        return self._lm.concurrency
+
+    async def complete(self, request: Request) -> Completion:
+        raise RunRefused("offline: this reply is not in the ledger")
+
+    def count_tokens(self, text: str) -> int:
+        return self._lm.count_tokens(text)
+
+    async def close(self) -> None:
+        await self._lm.close()
+
+
+class ReplayLedger(Ledger):
+    """A copy of the ledger to run in: it knows the replies that the run took, and no others. `trials` and `outcomes`
+    are what the run writes this time.
+    """
+
+    def __init__(self, path: Path, records: Records) -> None:
+        super().__init__(path)
+        self.trials: dict[int, Trial] = {}
+        self.outcomes: dict[tuple[str, str, str], float | None] = {}
+        self._records = records
+
+    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> Past:
+        """With nothing spent, as replies from here cost nothing; or with all of it, where the budget ended the run: the
+        first call that it did not make is then held back again.
+        """
+        past = super().resume_run(run_id, budget)
+        past.bought = {key: calls for key, calls in past.bought.items() if key in self._records.used}
+        past.paid, past.seconds = ({"target": ALL}, ALL.usd) if self._records.stopped else ({}, 0.0)
+        return past
+
+    def settled(self, call_key: str) -> Completion | None:
+        """A reply that the run took. A call that failed for good fails again in the same words."""
+        if call_key in self._records.used:
+            return super().settled(call_key)
+        if call_key in self._records.failures:
+            raise RowRefused(self._records.failures[call_key])
+        return None
+
+    def put_trial(self, run_id: str, trial: Trial) -> None:
+        self.trials[trial.number] = trial
+        super().put_trial(run_id, trial)
+
+    def put_outcome(self, run_id: str, split: SplitName, outcome: Outcome) -> None:
+        self.outcomes[split, outcome.candidate_id, outcome.example_id] = outcome.value
+        super().put_outcome(run_id, split, outcome)
+
+
+def drift(history: History, run: Row, ledger: ReplayLedger, result: Mapping[str, Any] | None) -> Iterator[str]:
+    """What came out differently, a line each."""
+    trials = history.trials(run["id"])
+    yield from _differences(
+        {f"trial {t['number']}": (t["candidate_id"], t["state"], t["n"], t["mean"]) for t in trials},
+        {f"trial {t.number}": (t.candidate_id, t.state, t.n, t.mean) for t in ledger.trials.values()},
+    )
+    rows = history.select("SELECT split, candidate_id, example_id, value FROM outcomes WHERE run_id = ?", run["id"])
+    yield from _differences(
+        {_name(r["split"], r["candidate_id"], r["example_id"]): r["value"] for r in rows},
+        {_name(*place): value for place, value in ledger.outcomes.items()},
+    )
+    if result is not None:
+        left_out = {*NOT_COMPARED, *(("tokens",) if run["status"] == "budget" else ())}
+        yield from _differences(dict(_flat("result", run["result"], left_out)), dict(_flat("result", result, left_out)))
+
+
+def _name(split: str, candidate_id: str, example_id: str) -> str:
+    return f"{split} row {example_id} of {candidate_id}"
+
+
+def _flat(name: str, value: Any, left_out: set[str]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key not in left_out:
+                yield from _flat(f"{name}.{key}", inner, left_out)
+    else:
+        yield name, value
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in {**was, **now}:
+        if name not in now:
+            yield f"{name} did not come again"
+        elif name not in was:
+            yield f"{name} is new: {now[name]}"
+        elif was[name] != now[name]:
+            yield f"{name} is {now[name]}, it was {was[name]}"

@@ -1,0 +1,109 @@
+"""`optimize resume`: goes on with a run that was interrupted, killed or stopped, from where it stood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli.common import SETTINGS, db_option, json_option, open_history
+from agent.cli.launch import Launch, execute, fetch_weights, prepare
+from agent.cli.progress import Progress
+from agent.cli.run import finish, opening
+from agent.errors import InputError
+
+UNFINISHED = ("running", "interrupted", "killed", "failed")
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option("--fork", is_flag=True, help="Start a new run from it, with the task as it is now.")
+@click.option("-m", "--model", help="Another model; only with --fork.")
+@click.option("--max-calls", type=click.IntRange(1), help="A new cap on model calls; what was paid before counts.")
+@click.option("--max-tokens", type=click.IntRange(1), help="A new cap on tokens.")
+@click.option("--max-cost", type=click.FloatRange(0), help="A new cap in US dollars.")
+@click.option("--time-limit", help="A new cap on wall time: 90, 5m or 1h.")
+@click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
+@click.option("--max-wait", help="Longest wait for a provider that is down or asks to wait: 90, 5m.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@db_option
+@json_option
+def resume_command(
+    run: str, fork: bool, model: str | None, quiet: bool, db: Path, as_json: bool, **changes: Any
+) -> None:
+    """Go on with RUN (default: the latest that did not finish). Nothing that was paid for is bought again.
+
+    Refuses when the task, its data or metrics, the model or the program changed since, naming what changed; --fork
+    starts a new run with what is there now, which still takes every call that it shares from the ledger.
+    """
+    from agent.optimize import Resumed
+    from agent.search.plan import Plan, make_plan
+
+    history = open_history(db)
+    found = history.run(run) if run else _latest(history.runs(), db)
+    history.close()
+    if not found["options"]:
+        raise InputError(
+            f"{found['id']}: a run of an older version, which did not note how it was started; "
+            "start it again: its calls are in the ledger"
+        )
+    if found["status"] not in UNFINISHED and not fork:
+        raise InputError(f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one")
+    if model and not fork:
+        raise InputError(f"{found['id']}: another model makes another run; add --fork")
+    given = {name: value for name, value in changes.items() if value is not None}
+    options = {**found["options"], **given, **({"model": model} if model else {})}
+    launch = prepare(options, db, quiet or as_json)
+    changed = [] if fork else changes_since(found, launch)
+    if changed:
+        raise InputError(
+            "\n".join([f"{found['id']}: {what}" for what in changed] + ["put it back, or start a new run with --fork"])
+        )
+    resumed = None
+    if fork:
+        from dataclasses import replace
+
+        launch = replace(launch, settings=replace(launch.settings, parent=found["id"]))
+    else:
+        task, settings = launch.task, launch.settings
+        plan = found["plan"]
+        kept = Plan(**{**plan, "rungs": tuple(plan["rungs"])}) if plan else None
+        resumed = Resumed(
+            found["id"], kept or make_plan(task, settings.budget, settings.effort, launch.author is not None)
+        )
+    with Progress(quiet) as progress:
+        fetch_weights(launch, progress)
+        if not quiet:
+            click.echo(f"{'forking' if fork else 'resuming'} {found['id']} ({found['status']})", err=True)
+            click.echo(opening(launch, resumed.plan if resumed else None), err=True)
+        result = execute(launch, db, progress, resumed)
+    finish(result, as_json)
+
+
+def _latest(runs: list[dict[str, Any]], db: Path) -> dict[str, Any]:
+    for run in runs:
+        if run["status"] in UNFINISHED:
+            return run
+    raise InputError(
+        f"{db}: no run is unfinished; `optimize runs` lists them, `optimize resume RUN --fork` starts anew"
+    )
+
+
+def changes_since(run: dict[str, Any], launch: Launch) -> list[str]:
+    """What is not as it was when the run began, a line each."""
+    from agent.ledger.origin import tool_version
+
+    then, now = run["hashes"], dict(launch.task.hashes)
+    changed = [f"{name} {'changed' if name in now else 'is gone'}" for name in then if then[name] != now.get(name)]
+    changed += [f"{name} is new" for name in now if name not in then]
+    if run["model"] != launch.target.name:
+        changed.append(f"the model is {launch.target.name}, it was {run['model']}")
+    if run["options"].get("model_digest", "") != launch.digest:
+        changed.append(f"the file behind {launch.target.name} changed")
+    proposer = launch.author.name if launch.author else ""
+    if run["proposer"] != proposer:
+        changed.append(f"the proposer is {proposer or 'none'}, it was {run['proposer'] or 'none'}")
+    if run["tool"] != tool_version():
+        changed.append(f"this is version {tool_version()}, the run was made with {run['tool']}")
+    return changed

@@ -1,0 +1,50 @@
+"""Whether a failed attempt is made again, and after how long. Knows no provider and no slot.
+
+What the provider answered as failed (5xx) costs nothing and is tried six times, not counting the time when the provider
+is down for everybody; a 429 is waited for. What may have been paid for (a broken connection, a body that is no reply)
+is tried three times, and only while such retries stay a small part of the traffic.
+"""
+
+from __future__ import annotations
+
+import random
+
+from agent.errors import BadResponse, ModelError, RateLimited, Transient, TransportUnknown
+
+MAX_ATTEMPTS = 6
+MAX_PAID_ATTEMPTS = 3
+PAID_SHARE = 0.1  # of the calls so far, that may be retries of what was perhaps paid for
+PAID_FREE = 10  # such retries that are always allowed
+LONGEST = 20.0  # seconds
+
+
+def maybe_paid(error: ModelError) -> bool:
+    """Whether the provider may have done the work, and so charge for it."""
+    return isinstance(error, TransportUnknown | BadResponse)
+
+
+class Retries:
+    """The retry policy of one run."""
+
+    def __init__(self, jitter: random.Random) -> None:
+        self.count = 0
+        self._paid = 0
+        self._jitter = jitter
+
+    def delay(self, error: ModelError, attempt: int, calls: int) -> float | None:
+        """Seconds until the next attempt after the failed one of number `attempt`, or None to give up.
+
+        Full jitter (Brooker 2015) over an exponential ceiling. `calls` are those of the run so far.
+        """
+        if not error.retry:
+            return None
+        if maybe_paid(error):
+            if attempt >= MAX_PAID_ATTEMPTS or self._paid >= PAID_FREE + PAID_SHARE * calls:
+                return None
+            self._paid += 1
+        elif isinstance(error, Transient) and attempt >= MAX_ATTEMPTS:
+            return None
+        self.count += 1
+        if isinstance(error, RateLimited):
+            return 0.0  # the limiter holds it back, and all others with it
+        return self._jitter.uniform(0.0, min(LONGEST, 0.25 * 2.0 ** min(attempt, 10)))

@@ -1,0 +1,266 @@
+"""The open ledger file: its lock, its chain, and the one way in which anything is written to it. Knows no run.
+
+Whatever is recorded goes down together with the event that describes it, in one transaction, through the one
+writer. All text passes `_clean` on its way in: keys are taken out, and lone surrogates, which SQLite cannot hold,
+become escapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from agent.errors import LedgerError
+from agent.ledger import seal
+from agent.ledger.chain import GENESIS, link
+from agent.ledger.connect import OldSchema, reader, require_whole, schema_of, writer
+from agent.ledger.lock import Lock, boot_id, host
+from agent.ledger.migrate import keep_copy, migrate
+from agent.ledger.origin import utc_now
+from agent.ledger.schema import AUDITED, STEPS
+from agent.ledger.verify import sha256
+from agent.ledger.writer import Entry, Statement, Writer
+from agent.redact import mask, secrets_in
+from agent.types import canonical
+
+KNOWN_TEXTS = 10_000  # hashes of texts written by this process that are remembered
+
+
+class Book:
+    """One open ledger file, locked against a second writer.
+
+    Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
+    owner), and from any later call once the disk has refused something.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._told: Counter[tuple[str, str]] = Counter()
+        self._texts: dict[str, None] = {}
+        self._together: list[Statement] | None = None
+        self._known: set[str] = set()  # ids of candidates that are in the file
+        self._secrets = secrets_in(os.environ)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(path)
+            if not self._lock.take():
+                raise LedgerError(f"{path}: in use by {_owner(path)}; wait for it, or name another file with --db")
+        except OSError as error:
+            raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
+        try:
+            self._open()
+        except (sqlite3.Error, OSError) as error:
+            self._lock.release()
+            raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        if self.path.exists() and self.path.stat().st_size:
+            try:
+                require_whole(self.path, ours=True)
+            except OldSchema:
+                keep_copy(self.path)
+        connection = writer(self.path)
+        try:
+            if schema_of(connection) < len(STEPS):
+                seal.break_seal(self.path)
+                migrate(connection)
+            self.db = reader(self.path)
+            last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+            self._seq: int = last[0] if last else 0
+            self._head: str = last[1] if last else GENESIS
+            self._next_call = int(self.db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM calls").fetchone()[0])
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._writer = Writer(connection, self.path)
+        try:
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    def _recover(self) -> None:
+        """Names the owner, and closes what a killed process left open: unknown, charged at its reservation."""
+        owner = {"id": 1, "host": host(), "pid": os.getpid(), "boot_id": boot_id(), "since_utc": utc_now()}
+        self._put("", "ledger_opened", "owner", owner)
+        for number, run_id, usd in self.db.execute(
+            "SELECT id, run_id, reserved_usd FROM calls WHERE state IN ('reserved', 'sent')"
+        ).fetchall():
+            found = {"state": "unknown", "error_class": "killed", "cost_usd": usd}
+            self._set(run_id, "call_found_open", "calls", (number,), found)
+        for (run_id,) in self.db.execute("SELECT id FROM runs WHERE status = 'running'").fetchall():
+            self._set(run_id, "run_found_open", "runs", (run_id,), {"status": "killed"})
+        self.flush()
+
+    def close(self) -> None:
+        """Writes what waits, copies the log into the main file, seals it and lets the lock go. Raises nothing."""
+        if not self._lock.is_mine():
+            return
+        self._writer.close()
+        self.db.close()
+        with contextlib.suppress(sqlite3.Error, OSError):  # without its seal the file is checked when it is next opened
+            if self._writer.error is None:
+                seal.break_seal(self.path)
+                self._connection.execute("PRAGMA busy_timeout = 1000")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # also while somebody reads
+            self._connection.close()
+            if self._writer.error is None:
+                seal.set_seal(self.path)
+        self._lock.release()
+
+    async def commit(self) -> None:
+        """Returns when everything recorded so far is on the disk."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer.put(Entry((), self._position, waiter))
+        await self._wait(waiter)
+
+    def flush(self) -> None:
+        """The same, outside an event loop."""
+        self._writer.flush()
+        if self._writer.error is not None:
+            raise self._refusal(self._writer.error)
+
+    # -- the one write ------------------------------------------------------------------------------------------------
+
+    @property
+    def _position(self) -> tuple[int, str]:
+        return self._seq, self._head
+
+    def head(self) -> str:
+        """Hash of the chain's last event."""
+        return self._head
+
+    def event(self, run_id: str, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> str:
+        """Records a fact; `texts` are payloads, which the body names as `<name>_hash`. Returns the new head."""
+        statements: list[Statement] = []
+        hashes = {f"{name}_hash": self._text(text, statements) for name, text in (texts or {}).items()}
+        self._record(run_id, kind, {**body, **hashes}, statements)
+        return self._head
+
+    def _put(
+        self,
+        run_id: str,
+        kind: str,
+        table: str,
+        row: Mapping[str, Any],
+        statements: Sequence[Statement] = (),
+        waiter: asyncio.Future[None] | None = None,
+    ) -> None:
+        """A new row, or one in place of an older one."""
+        row = {column: self._clean(value) if isinstance(value, str) else value for column, value in row.items()}
+        sql = _insert_sql(table, tuple(row))
+        self._record(run_id, kind, {"insert": table, "row": row}, [*statements, (sql, tuple(row.values()))], waiter)
+
+    def _set(
+        self,
+        run_id: str,
+        kind: str,
+        table: str,
+        key: tuple[Any, ...],
+        changes: Mapping[str, Any],
+        statements: Sequence[Statement] = (),
+        waiter: asyncio.Future[None] | None = None,
+    ) -> None:
+        row = {column: self._clean(value) if isinstance(value, str) else value for column, value in changes.items()}
+        sql = _update_sql(table, tuple(row))
+        told = {"update": table, "key": list(key), "set": row}
+        self._record(run_id, kind, told, [*statements, (sql, (*row.values(), *key))], waiter)
+
+    def _record(
+        self,
+        run_id: str,
+        kind: str,
+        told: Mapping[str, Any],
+        statements: Sequence[Statement],
+        waiter: asyncio.Future[None] | None = None,
+    ) -> None:
+        """Links an event to the chain and hands it over together with the statements that make it true."""
+        if self._writer.error is not None:
+            raise self._refusal(self._writer.error)
+        body = self._clean(canonical(told))
+        if self._told.get((kind, body), 0):  # a resumed run passes by: this stands already
+            self._told[kind, body] -= 1
+            self._texts.clear()  # its texts were not written now, and may have been erased since
+            return
+        self._seq += 1
+        event = {"seq": self._seq, "run_id": run_id, "utc": utc_now(), "kind": kind, "body": body}
+        prev, self._head = self._head, link(self._head, event)
+        row = (*event.values(), prev, self._head)
+        if self._together is not None:
+            self._together += [*statements, (_EVENT, row)]
+        else:
+            self._writer.put(Entry([*statements, (_EVENT, row)], self._position, waiter))
+
+    @contextlib.contextmanager
+    def _as_one(self) -> Iterator[None]:
+        """What is recorded inside stands or falls together."""
+        self._together = []
+        try:
+            yield
+        finally:
+            statements, self._together = self._together, None
+            if statements:
+                self._writer.put(Entry(statements, self._position))
+
+    def _text(self, text: str, statements: list[Statement]) -> str:
+        """The hash of a payload text, which is written once."""
+        text = self._clean(text)
+        digest = str(sha256(text))
+        if digest not in self._texts:
+            if len(self._texts) >= KNOWN_TEXTS:
+                del self._texts[next(iter(self._texts))]
+            self._texts[digest] = None
+            statements.append(("INSERT OR IGNORE INTO blobs VALUES (?, ?)", (digest, text)))
+        return digest
+
+    def _clean(self, text: str) -> str:
+        if not text.isascii():
+            text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return mask(text, self._secrets)
+
+    def _refusal(self, error: Exception) -> LedgerError:
+        return LedgerError(
+            f"{self.path}: the ledger cannot be written ({error}); free or repair the disk: what was settled is safe"
+        )
+
+    async def _wait(self, waiter: asyncio.Future[None]) -> None:
+        try:
+            await waiter
+        except Exception as error:
+            raise self._refusal(error) from error
+
+
+_EVENT = "INSERT INTO events (seq, run_id, utc, kind, body, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+@lru_cache(maxsize=64)
+def _insert_sql(table: str, columns: tuple[str, ...]) -> str:
+    return f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+@lru_cache(maxsize=64)
+def _update_sql(table: str, columns: tuple[str, ...]) -> str:
+    key = " AND ".join(f"{column} = ?" for column in AUDITED[table])
+    return f"UPDATE {table} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {key}"
+
+
+def _owner(path: Path) -> str:
+    """Who holds the lock, from the row that the holder wrote."""
+    try:
+        db = reader(path)
+        found = db.execute("SELECT host, pid, since_utc FROM owner").fetchone()
+        db.close()
+    except sqlite3.Error:
+        found = None
+    return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"

@@ -1,0 +1,219 @@
+"""Does what a run says of itself add up? Recomputed from its calls, outcomes and events, by other ways than the run's.
+
+Reads through History only. Knows the books and no task: what the rows say is the matter of `contamination`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agent.ledger.contamination import Check
+from agent.ledger.query import History, Row
+
+ROLES = ("target", "proposer", "judge")
+OPEN = ("reserved", "sent")
+SETTLED = ("ok", "error", "unknown")
+CLOSE = 1e-9
+
+
+def checks(history: History, run: Row) -> list[Check]:
+    """All checks of the books of one run."""
+    outcomes = history.select(
+        "SELECT o.*, b.body FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash WHERE o.run_id = ?", run["id"]
+    )
+    calls = history.select("SELECT * FROM calls WHERE run_id = ? ORDER BY id", run["id"])
+    trials = history.trials(run["id"])
+    return [
+        test_opened_once(history, run["id"]),
+        *scored_calls(history, run["id"], outcomes, calls),
+        trial_means(run, trials, outcomes),
+        result_scores(run, trials, outcomes),
+        unscored_rows(outcomes),
+        settled_calls(run, calls),
+        charges(run, calls),
+        caps_kept(history, run["id"]),
+    ]
+
+
+def test_opened_once(history: History, run_id: str) -> Check:
+    """One event opens the test, and no test row was scored before it."""
+    opened = [row["seq"] for row in _events(history, run_id, "test_opened")]
+    first = next(
+        (row["seq"] for row in _events(history, run_id, "outcome") if row["told"]["row"]["split"] == "test"), None
+    )
+    wrong = [f"opened {len(opened)} times: events {', '.join(map(str, opened))}"] if len(opened) > 1 else []
+    if first is not None and (not opened or first < opened[0]):
+        wrong.append(f"event {first} scores a test row before the test was opened")
+    return Check.of("the test was opened once", wrong, "" if opened else "not opened")
+
+
+def scored_calls(history: History, run_id: str, outcomes: list[Row], calls: list[Row]) -> Iterator[Check]:
+    """Each score rests on a reply that was settled, and that this run bought or took from the ledger."""
+    settled = {row["call_key"] for row in history.select("SELECT DISTINCT call_key FROM calls WHERE state = 'ok'")}
+    own = {row["call_key"] for row in calls if row["state"] in ("ok", "cached")}
+    scored = [row for row in outcomes if row["value"] is not None]
+    bare = [row for row in scored if row["call_key"] not in settled]
+    wrong = [_row_name(row) for row in bare if row["value"] == 0]
+    yield Check.of("no failed call is scored as 0", wrong)
+    wrong = [_row_name(row) for row in scored if row["call_key"] not in settled or row["call_key"] not in own]
+    yield Check.of("each score has its call", wrong)
+
+
+def trial_means(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
+    """A trial's score is the mean of its scored dev rows. One that was cut short may know of fewer than were scored."""
+    scores = _scores(outcomes)
+    wrong = []
+    for trial in trials:
+        seen = scores["dev", trial["candidate_id"]]
+        if trial["n"] == len(seen):
+            if not _near(trial["mean"], _mean(seen)):
+                wrong.append(f"trial {trial['number']}: {trial['mean']} is not the mean of its rows, {_mean(seen)}")
+        elif trial["n"] > len(seen) or (run["status"] == "complete" and trial["state"] != "failed"):
+            wrong.append(f"trial {trial['number']}: says {trial['n']} rows, {len(seen)} are scored")
+    return Check.of("each trial's score is the mean of its rows", wrong)
+
+
+def result_scores(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
+    """The result's scores and its lift are those of the outcomes."""
+    name, result = "the result's scores are those of its rows", run["result"]
+    if result is None:
+        return Check(name, None, ("no result",))
+    scores = _scores(outcomes)
+    winner, base = result["winner"]["candidate_id"], trials[0]["candidate_id"] if trials else ""
+    told = {
+        "baseline test": (result["baseline"]["test"], _mean(scores["test", base])),
+        "winner test": (result["winner"]["test"], _mean(scores["test", winner])),
+        "baseline dev": (result["baseline"]["dev"], _mean(scores["dev", base])),
+    }
+    by_row: dict[str, dict[str, float]] = {winner: {}, base: {}}
+    for row in outcomes:
+        if row["split"] == "test" and row["candidate_id"] in by_row and row["value"] is not None:
+            by_row[row["candidate_id"]][row["example_id"]] = row["value"]
+    both = by_row[winner].keys() & by_row[base].keys()
+    diff = _mean([by_row[winner][example] - by_row[base][example] for example in both])
+    told["lift"] = (result["lift"]["diff"], diff)
+    wrong = [f"{what}: says {says}, its rows {is_}" for what, (says, is_) in told.items() if not _near(says, is_)]
+    return Check.of(name, wrong)
+
+
+def unscored_rows(outcomes: list[Row]) -> Check:
+    """Rows without a score are told, each with its reason."""
+    unscored = [row for row in outcomes if row["value"] is None]
+    wrong = [_row_name(row) for row in unscored if row["body"] is not None and not _reason(row["body"])]
+    counts = {split: sum(row["split"] == split for row in unscored) for split in ("train", "dev", "test")}
+    note = ", ".join(f"{count} in {split}" for split, count in counts.items() if count)
+    return Check.of("each row without a score says why", wrong, f"unscored: {note}" if note else "none")
+
+
+def _reason(body: str) -> str:
+    told = json.loads(body)
+    return str(told["error"]) + "".join(str(score[2]) for score in told["scores"])
+
+
+def settled_calls(run: Row, calls: list[Row]) -> Check:
+    """A run that has ended left no call open."""
+    name = "each call has an outcome"
+    if run["status"] == "running":
+        return Check(name, None, ("the run is running",))
+    return Check.of(name, [f"call {row['id']}: {row['state']}" for row in calls if row["state"] in OPEN])
+
+
+def charges(run: Row, calls: list[Row]) -> Check:
+    """Calls, dollars and tokens of the result are the sum of the calls'."""
+    name, result = "calls, tokens and $ add up", run["result"]
+    paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] != "not_sent"]
+    used = [row for row in calls if row["state"] in ("ok", "cached")]
+    total = math.fsum(row["cost_usd"] for row in paid)
+    note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger or not sent, ${total:.6f}"
+    if result is None:
+        return Check(name, None, ("no result; " + note,))
+    told: dict[str, tuple[float, float]] = {
+        f"{role} calls": (result["calls"][role], sum(row["role"] == role for row in paid)) for role in ROLES
+    }
+    told["cached calls"] = (result["calls"]["cached"], sum(row["state"] == "cached" for row in calls))
+    for what, column in (("prompt", "prompt_tokens"), ("completion", "completion_tokens")):
+        told[f"{what} tokens"] = (result["tokens"][what], sum(row[column] for row in used))
+    told["$"] = (result["cost_usd"], total)
+    wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in told.items() if not _near(says, is_)]
+    return Check.of(name, wrong, note)
+
+
+def caps_kept(history: History, run_id: str) -> Check:
+    """At no event was what had been charged, plus what was reserved, above a cap of the run's budget then."""
+    caps: dict[str, float | None] = {}
+    charged: dict[str, float] = defaultdict(float)
+    waiting: dict[int, Row] = {}
+    wrong: dict[str, str] = {}
+    highest: dict[str, float] = defaultdict(float)
+    for event in _events(history, run_id):
+        told = event["told"]
+        row = told.get("row") or told.get("set") or {}
+        if told.get("insert") == "runs" or told.get("update") == "runs":
+            caps |= _caps(row)
+        elif told.get("insert") == "calls" and row["state"] == "reserved":
+            waiting[row["id"]] = row
+        elif told.get("update") == "calls" and told["key"][0] in waiting and row.get("state") in SETTLED:
+            for what, spent in _charge(waiting.pop(told["key"][0]), row).items():
+                charged[what] += spent
+        else:
+            continue
+        for what, cap in caps.items():
+            now = charged[what] + math.fsum(_reserved(row)[what] for row in waiting.values()) if cap is not None else 0
+            highest[what] = max(highest[what], now)
+            if cap is not None and now > cap + CLOSE:
+                wrong.setdefault(what, f"event {event['seq']}: {now:g} {what} charged or reserved, the cap is {cap:g}")
+    note = ", ".join(f"{highest[what]:g} of {cap:g} {what}" for what, cap in caps.items() if cap is not None)
+    return Check.of("no cap was passed at any moment", list(wrong.values()), note or "no cap")
+
+
+def _caps(row: Mapping[str, Any]) -> dict[str, float | None]:
+    budget = json.loads(row["budget"]) if "budget" in row else {}
+    names = {"calls": "max_calls", "tokens": "max_tokens", "$": "max_cost"}
+    return {what: budget[name] for what, name in names.items() if name in budget}
+
+
+def _reserved(row: Row) -> dict[str, float]:
+    return {"calls": 1, "tokens": row["reserved_tokens"], "$": row["reserved_usd"]}
+
+
+def _charge(reserved: Row, outcome: Row) -> dict[str, float]:
+    """What an attempt is charged: a reply its tokens, what may have been paid for its reservation."""
+    if outcome.get("error_class") == "not_sent":
+        return {}
+    tokens = 0
+    if outcome["state"] == "ok":
+        tokens = outcome["prompt_tokens"] + outcome["completion_tokens"]
+    elif outcome["state"] == "unknown" or outcome.get("error_class") == "bad_response":
+        tokens = reserved["reserved_tokens"]
+    return {"calls": 1, "tokens": tokens, "$": outcome["cost_usd"]}
+
+
+def _events(history: History, run_id: str, kind: str = "") -> Iterator[Row]:
+    rows = history.select(
+        "SELECT seq, kind, body FROM events WHERE run_id = ?1 AND (?2 = '' OR kind = ?2) ORDER BY seq", run_id, kind
+    )
+    return ({**row, "told": json.loads(row["body"])} for row in rows)
+
+
+def _scores(outcomes: list[Row]) -> dict[tuple[str, str], list[float]]:
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in outcomes:
+        if row["value"] is not None:
+            found[row["split"], row["candidate_id"]].append(row["value"])
+    return found
+
+
+def _row_name(row: Row) -> str:
+    return f"{row['split']} row {row['example_id']} of {row['candidate_id']}: {row['value']}"
+
+
+def _mean(values: list[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _near(one: float | None, two: float | None) -> bool:
+    return one == two if one is None or two is None else math.isclose(one, two, rel_tol=1e-9, abs_tol=CLOSE)

@@ -1,0 +1,238 @@
+"""Checks a bundle that `optimize audit export --format zip` wrote, with nothing but the standard library.
+
+    python bundle.zip                  the bundle as it is
+    python verify.py                   in the folder where it was unpacked
+    ... --anchor HASH                  also: is this head, noted elsewhere, in the chain?
+
+Checked are every file against manifest.json, the chain of events.jsonl link by link, each row of tables/ against the
+events about it, and each text of blobs/ against its hash and the events that name it. Prints "whole: ..." and ends with
+0, or prints what does not hold, the first event first, and ends with 1.
+
+Knows the bundle's layout and no file of the program that wrote it: this file is copied into every bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+VERSION = 1
+GENESIS = "0" * 64
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "runs": ("id",),
+    "candidates": ("id",),
+    "demos": ("candidate_id", "position"),
+    "proposals": ("run_id", "candidate_id"),
+    "trials": ("run_id", "number"),
+    "outcomes": ("run_id", "split", "candidate_id", "example_id"),
+    "calls": ("id",),
+    "owner": ("id",),
+}
+UNTOLD = (None, 0, "", "{}")
+"""What a column holds that no event tells of."""
+
+Place = tuple[Any, ...]
+Row = dict[str, Any]
+Finding = tuple[int, str]
+Read = Callable[[str], bytes]
+
+
+class Told:
+    """What the events say: rows by place, the last event about each, and who names which text."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Place, Row] = {}
+        self.seqs: dict[Place, int] = {}
+        self.texts: dict[str, int] = {}
+        self.erased: set[str] = set()
+        self.facts: list[tuple[str, Row]] = []
+
+    def add(self, seq: int, run_id: str, body: str) -> None:
+        told = json.loads(body)
+        row: Row = told
+        if "insert" in told:
+            row = told["row"]
+            place = (told["insert"], *(row[column] for column in KEYS[told["insert"]]))
+            self.rows[place], self.seqs[place] = row, seq
+        elif "update" in told:
+            row = told["set"]
+            place = (told["update"], *told["key"])
+            self.rows[place], self.seqs[place] = {**self.rows[place], **row}, seq
+        else:
+            self.facts.append((run_id, told))
+            self.erased.update(told.get("erased", ()))
+        for digest in texts_of(row):
+            self.texts.setdefault(digest, seq)
+            self.erased.discard(digest)
+
+
+def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
+    """The hashes of the payload texts that a row, or the body of a fact, names."""
+    return (value for column, value in row.items() if column.endswith("_hash") and value)
+
+
+def belonging(told: Told, run_id: str) -> set[Place]:
+    """The places of a run's rows: its own, its candidates with their demos, and the calls whose replies it took."""
+    runs = {place for place, row in told.rows.items() if run_id in (place[1], row.get("run_id"))}
+    candidates = {told.rows[place]["candidate_id"] for place in runs if place[0] in ("proposals", "trials")}
+    keys = {told.rows[place]["call_key"] for place in runs if place[0] == "calls"}
+    for place, row in told.rows.items():
+        answers = place[0] == "calls" and row["state"] == "ok" and row["call_key"] in keys
+        if answers or (place[0] in ("candidates", "demos") and place[1] in candidates):
+            runs.add(place)
+    return runs
+
+
+def texts_in(told: Told, places: Iterable[Place], run_id: str) -> set[str]:
+    """The hashes of the texts that these rows and the facts of a run name."""
+    found = {digest for place in places for digest in texts_of(told.rows[place])}
+    return found | {digest for whose, fact in told.facts if whose == run_id for digest in texts_of(fact)}
+
+
+def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding], dict[str, Any]]:
+    """Everything that does not hold, first event first (0: the bundle as a whole), and the manifest."""
+    manifest = json.loads(read("manifest.json"))
+    found = list(_members(read, names, manifest["members"]))
+    missing = {"events.jsonl", *(f"tables/{table}.jsonl" for table in KEYS)} - names
+    if manifest["version"] != VERSION or missing:
+        return [*found, (0, f"not a bundle of version {VERSION}")], manifest
+    told = Told()
+    broken, head = _chain(read, told, anchor)
+    found += broken
+    if not broken and [manifest["head"]["seq"], manifest["head"]["hash"]] != head:
+        found.append((head[0] + 1, f"the chain ends at event {head[0]}, which is not the head in manifest.json"))
+    if not broken:
+        run_id = manifest["run"]
+        places = belonging(told, run_id) if run_id else set(told.rows)
+        for table in KEYS:
+            found += _table(read, table, told, places, head[0])
+        for place in places:
+            found.append((told.seqs[place], f"a row of {place[0]} is missing: {', '.join(map(str, place[1:]))}"))
+        wanted = texts_in(told, belonging(told, run_id), run_id) if run_id else set(told.texts)
+        found += _texts(read, names, told, wanted)
+    return sorted(found), manifest
+
+
+def _members(read: Read, names: set[str], members: Mapping[str, str]) -> Iterator[Finding]:
+    for name in sorted(names - set(members) - {"manifest.json"}):
+        yield 0, f"a file that manifest.json does not name: {name}"
+    for name, digest in members.items():
+        if name not in names:
+            yield 0, f"a file is missing: {name}"
+        elif hashlib.sha256(read(name)).hexdigest() != digest:
+            yield 0, f"a file was changed: {name}"
+
+
+def _chain(read: Read, told: Told, anchor: str) -> tuple[list[Finding], list[Any]]:
+    prev, seq, anchored = GENESIS, 0, not anchor
+    for line in _lines(read, "events.jsonl"):
+        seq += 1
+        try:
+            event = json.loads(line)
+            if event["seq"] != seq or event["prev_hash"] != prev or event["hash"] != _link(prev, event):
+                raise ValueError
+            told.add(seq, event["run_id"], event["body"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return [(seq, f"event {seq} does not follow from the one before it")], [seq, prev]
+        prev = event["hash"]
+        anchored = anchored or anchor == prev
+    return [] if anchored else [(1, f"no event has the hash that was noted elsewhere: {anchor}")], [seq, prev]
+
+
+def _link(prev: str, event: Row) -> str:
+    fields = {name: event[name] for name in ("seq", "run_id", "utc", "kind", "body")}
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256((prev + text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _table(read: Read, table: str, told: Told, places: set[Place], last: int) -> Iterator[Finding]:
+    """Compares each row with what the events say of it, and takes it out of `places`."""
+    for line in _lines(read, f"tables/{table}.jsonl"):
+        row = _object(line)
+        place = (table, *(row.get(column) for column in KEYS[table]))
+        name = ", ".join(map(str, place[1:]))
+        if any(isinstance(part, (dict, list)) for part in place) or place not in places:
+            yield last + 1, f"no event tells of a row of {table}: {name}"
+            continue
+        places.remove(place)
+        said = told.rows[place]
+        if table == "calls" and said["state"] == "reserved" and row["state"] == "sent":
+            row["state"] = "reserved"  # the moment of sending is noted without an event; the outcome has one
+        wrong = [column for column in {**said, **row} if not _agree(said, row, column)]
+        if wrong:
+            seq = told.seqs[place]
+            yield seq, f"a row of {table} is not what event {seq} says ({', '.join(wrong)}): {name}"
+
+
+def _agree(said: Row, row: Row, column: str) -> bool:
+    if column not in row:
+        return False
+    return bool(row[column] == said[column]) if column in said else row[column] in UNTOLD
+
+
+def _texts(read: Read, names: set[str], told: Told, wanted: set[str]) -> Iterator[Finding]:
+    there = {name.removeprefix("blobs/") for name in names if name.startswith("blobs/")}
+    for digest in sorted(there):
+        seq = told.texts.get(digest, 0)
+        if hashlib.sha256(read(f"blobs/{digest}")).hexdigest() != digest:
+            yield seq, f"a text is not what its hash says: {digest}"
+        elif digest in told.erased:
+            yield seq, f"a text that was erased is back: {digest}"
+        elif digest not in wanted:
+            yield seq, f"no event tells of a text: {digest}"
+    for digest in sorted(wanted - there - told.erased):
+        yield told.texts[digest], f"a text is missing: {digest}"
+
+
+def _lines(read: Read, name: str) -> list[str]:
+    return read(name).decode("utf-8", "replace").split("\n")[:-1]
+
+
+def _object(line: str) -> Row:
+    """The row in a line; {} for what is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def open_bundle(place: Path) -> tuple[Read, set[str]]:
+    """How a member is read, and the names of all. `place` is the zip file, or the folder where it was unpacked."""
+    if place.is_dir():
+        files = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
+        names = {name for name in files if "__pycache__" not in name}
+        return (lambda name: files[name].read_bytes()), names
+    bundle = zipfile.ZipFile(place)
+    names = {info.filename for info in bundle.infolist()}
+    if len(names) != len(bundle.infolist()):
+        raise ValueError("it holds two files of one name")
+    return bundle.read, names
+
+
+def main(words: list[str]) -> int:
+    anchor = ""
+    if "--anchor" in words:
+        at = words.index("--anchor")
+        anchor, words = "".join(words[at + 1 : at + 2]), words[:at] + words[at + 2 :]
+    place = Path(words[0]) if words else Path(__file__).resolve().parent
+    try:
+        found, manifest = check(*open_bundle(place), anchor)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
+        print(f"event 0: not a readable bundle: {error}")
+        return 1
+    for seq, what in found:
+        print(f"event {seq}: {what}")
+    if not found:
+        print(f"whole: {manifest['head']['seq']} events, head {manifest['head']['hash']}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""How a ledger file is opened: the connection's settings, and the check that nothing is read from a damaged file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from agent.errors import LedgerError
+from agent.ledger import log, seal
+from agent.ledger.lock import is_held
+from agent.ledger.schema import STEPS
+from agent.ledger.verify import sha256, verify
+
+BUSY_MS = 30_000
+
+
+class OldSchema(LedgerError):
+    """The file was written by an older version; opening it for writing brings it up to date."""
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write."""
+    db = sqlite3.connect(f"file:{quote(os.fsencode(path.resolve()))}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
+    db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    return db
+
+
+def writer(path: Path) -> sqlite3.Connection:
+    """A connection that writes durably: each commit is on the disk before it returns."""
+    if not path.exists():
+        path.touch(mode=0o600)
+    db = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+    db.create_function("sha256", 1, sha256, deterministic=True)
+    for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+        db.execute(f"PRAGMA {setting}")
+    db.execute("PRAGMA recursive_triggers = ON")
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # the writer copies the log itself, around the seal
+    db.execute("PRAGMA cache_size = -32000")
+    return db
+
+
+def schema_of(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def require_whole(path: Path, ours: bool = False) -> None:
+    """Raises LedgerError when a byte of the ledger is not as it was written, naming the first bad event.
+
+    The seal answers at once, also after a kill; without one that fits, everything is checked. While a writer has the
+    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. OldSchema for an
+    older version's file.
+    """
+    try:
+        db = reader(path)
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
+    try:
+        version = schema_of(db)
+        if version > len(STEPS):
+            raise LedgerError(f"{path}: written by a newer version (schema {version}); upgrade, or use another --db")
+        if version < len(STEPS):
+            _require_old(path, db, version)
+        if is_held(path) and not ours:
+            return
+        if seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)):
+            return
+        if found := verify(db):
+            raise LedgerError(
+                f"{path}: the ledger is not what was written: {found[0]}; nothing was changed; "
+                "`optimize audit verify` lists all, `optimize audit recover --to NEW.db` saves what holds"
+            )
+    except sqlite3.Error as error:
+        raise LedgerError(
+            f"{path}: not a readable ledger ({error}); name another file with --db, or `optimize audit recover`"
+        ) from error
+    finally:
+        db.close()
+
+
+def _require_old(path: Path, db: sqlite3.Connection, version: int) -> None:
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables if version == 0 else not {"runs", "calls", "events"} <= tables:
+        raise LedgerError(f"{path}: a database, but no ledger; name another file with --db")
+    if damage := [" ".join(line.split()) for (line,) in db.execute("PRAGMA integrity_check(1)") if line != "ok"]:
+        raise LedgerError(f"{path}: the file is damaged ({damage[0]}); restore a copy, or name another file with --db")
+    raise OldSchema(f"{path}: written by an older version (schema {version}); opening it for writing updates it")

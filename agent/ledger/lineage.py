@@ -1,0 +1,107 @@
+"""How a prompt came about: its candidate, its parents with the operators, its trials in every run, and its release.
+
+Reads through History only. A prompt is named by its candidate's id (`c_...`), by the version of a release made from it
+(`p_...`), or by the hash of its template or its instruction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from agent.errors import InputError
+from agent.ledger.query import History, Row
+from agent.ledger.trail import facts_of
+
+
+def candidates_named(history: History, name: str, versions: Mapping[str, str]) -> list[str]:
+    """The ids of the candidates that `name` stands for, also by its start (6 characters or more), oldest first.
+
+    `versions`: ids of candidates by the version of their release. Raises InputError when there is none.
+    """
+    found: list[str] = []
+    if not re.fullmatch("[cp]?_?[0-9a-f]{6,64}", name):
+        raise InputError(f"{name}: give a candidate (c_...), a release's version (p_...) or a hash from the ledger")
+    if name.startswith("p_"):
+        found = [candidate for version, candidate in versions.items() if version.startswith(name)]
+    else:
+        rows = history.select(
+            "SELECT id FROM candidates WHERE substr(id, 1, ?1) = ?2 OR substr(template_hash, 1, ?1) = ?2 "
+            "OR substr(instruction_hash, 1, ?1) = ?2 ORDER BY rowid",
+            len(name),
+            name,
+        )
+        found = [row["id"] for row in rows]
+    if not found:
+        raise InputError(f"{name}: no prompt of this name in {history.path}; `optimize history --json` names them")
+    return list(dict.fromkeys(found))
+
+
+def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) -> Row:
+    """The candidate, and for each run that proposed it: the chain to its first ancestor, its trials, its release."""
+    candidate = history.candidate(candidate_id)
+    demos = [
+        {name: demo[name] for name in ("position", "example_id", "source", "rationale")} for demo in candidate["demos"]
+    ]
+    runs = history.select("SELECT run_id FROM proposals WHERE candidate_id = ? ORDER BY rowid", candidate_id)
+    return {
+        "candidate": {**candidate, "demos": demos},
+        "runs": [_in_run(history, row["run_id"], candidate) for row in runs],
+        "versions": [version for version, made_from in versions.items() if made_from == candidate_id],
+    }
+
+
+def _in_run(history: History, run_id: str, candidate: Row) -> Row:
+    run = history.run(run_id)
+    trials = history.trials(run_id)
+    result = run["result"] or {}
+    promoted = result.get("decision") == "promote"
+    released = result.get("winner", {}).get("candidate_id") if promoted else _baseline(trials)
+    kept = ("number", "round", "state", "n", "mean", "low", "high", "reason")
+    return {
+        "run_id": run_id,
+        "task": run["task"],
+        "model": run["model"],
+        "status": run["status"],
+        "started_utc": run["started_utc"],
+        "chain": chain_of_parents(history, run_id, candidate["id"]),
+        "proposal": _proposal(history, run_id, candidate),
+        "trials": [{name: t[name] for name in kept} for t in trials if t["candidate_id"] == candidate["id"]],
+        "released": bool(result.get("release")) and released == candidate["id"],
+        "decision": result.get("decision"),
+        "test": (result.get("winner" if promoted else "baseline") or {}).get("test"),
+        "release": result.get("release"),
+    }
+
+
+def _baseline(trials: list[Row]) -> Any:
+    return next((trial["candidate_id"] for trial in trials if trial["number"] == 0), None)
+
+
+def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[Row]:
+    """From the candidate to its first ancestor in this run: round, operator and reason of each."""
+    rows = history.select(
+        "SELECT p.candidate_id, p.round, p.operator, p.parent_id, p.reason, p.rejected, c.technique, c.format, "
+        "c.n_demos FROM proposals p LEFT JOIN candidates c ON c.id = p.candidate_id WHERE p.run_id = ?",
+        run_id,
+    )
+    proposed = {row["candidate_id"]: row for row in rows}
+    found: list[Row] = []
+    seen: set[str] = set()
+    here: str | None = candidate_id
+    while here is not None and here in proposed and here not in seen:
+        seen.add(here)
+        found.append(proposed[here])
+        here = proposed[here]["parent_id"]
+    return found
+
+
+def _proposal(history: History, run_id: str, candidate: Row) -> Row | None:
+    """The event in which the proposer gave this instruction, if it is one of its."""
+    for event in facts_of(history, run_id, "proposal"):
+        body = event["body"]
+        named = body.get("instruction_hash") == candidate["instruction_hash"]
+        if named or body.get("instruction") == candidate["instruction"][:2000]:
+            return {"seq": event["seq"], "utc": event["utc"], "round": event["body"].get("round")}
+    return None

@@ -1,0 +1,68 @@
+"""SQLite's write-ahead log: is everything in it from our own writer? Reads the file's bytes; knows its format only.
+
+After a kill the log holds what was not yet copied into the sealed main file. Each transaction of ours moves the row of
+the table `head`; one that does not write that page came from another program.
+Format: SQLite's "Database File Format", section 4, "The Write-Ahead Log".
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from pathlib import Path
+
+from agent.ledger.chain import link
+
+HEADER, FRAME = 32, 24
+EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
+
+
+def log_path(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def is_empty(path: Path) -> bool:
+    log = log_path(path)
+    return not log.exists() or log.stat().st_size == 0
+
+
+def is_ours(path: Path, db: sqlite3.Connection) -> bool:
+    """Whether the log adds nothing to the main file but transactions of ours, with the events that follow its chain."""
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
+    return _every_transaction_writes(log_path(path).read_bytes(), page) and _chain_goes_on(path, db)
+
+
+def _every_transaction_writes(log: bytes, page: int) -> bool:
+    if len(log) < HEADER:
+        return False
+    (page_size,), salts = struct.unpack_from(">I", log, 8), log[16:24]
+    written = False
+    for start in range(HEADER, len(log) - FRAME - page_size + 1, FRAME + page_size):
+        number, commits = struct.unpack_from(">II", log, start)
+        if log[start + 8 : start + 16] != salts:
+            break  # left over from an earlier use of the file
+        written = written or number == page
+        if commits:
+            if not written:
+                return False
+            written = False
+    return True
+
+
+def _chain_goes_on(path: Path, db: sqlite3.Connection) -> bool:
+    """From the head in the main file, without the log, to the head with it."""
+    main = sqlite3.connect(f"file:{path.resolve().as_posix()}?mode=ro&immutable=1", uri=True)
+    try:
+        seq, prev = main.execute("SELECT seq, hash FROM head").fetchone()
+    except (sqlite3.Error, TypeError):  # nothing was ever copied into it
+        return False
+    finally:
+        main.close()
+    for values in db.execute(f"SELECT {', '.join(EVENT)} FROM events WHERE seq > ? ORDER BY seq", (seq,)):
+        event = dict(zip(EVENT, values, strict=True))
+        seq += 1
+        if event["seq"] != seq or event["prev_hash"] != prev or event["hash"] != link(prev, event):
+            return False
+        prev = event["hash"]
+    head: object = db.execute("SELECT seq, hash FROM head").fetchone()
+    return head == (seq, prev)

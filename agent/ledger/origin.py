@@ -1,0 +1,77 @@
+"""Where a run came from: who, on which machine, with which command, packages and commit. Knows no task and no SQL."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from agent.ledger.lock import host
+from agent.redact import redact
+
+PACKAGES = ("openai", "anthropic", "langchain", "dspy", "optuna", "xllamacpp", "genai-prices", "numpy", "scipy")
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def tool_version() -> str:
+    try:
+        return version("promptassay")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def origin(folder: Path, argv: Sequence[str]) -> dict[str, Any]:
+    """user, host, argv, versions of packages that matter, and the commit of the folder's repository ("" if none)."""
+    return {
+        "user": _user(),
+        "host": host(),
+        "argv": list(argv),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "git": _git(folder),
+    }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's nameless user
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _git(folder: Path) -> str:
+    """`COMMIT` or `COMMIT dirty`; "" outside a repository or without git."""
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(folder if folder.is_dir() else folder.parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        return f"{ask('rev-parse', 'HEAD')}{' dirty' if ask('status', '--porcelain', '.') else ''}"
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def command_line() -> list[str]:
+    """How the process was called, without keys."""
+    return [Path(sys.argv[0]).name, *(redact(word) for word in sys.argv[1:])]

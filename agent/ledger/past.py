@@ -1,0 +1,81 @@
+"""What a run already bought and wrote: the memory of one that is resumed. Reads only."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What one role was charged: attempts of every kind, tokens and dollars, unknown outcomes at their reservation."""
+
+    calls: int
+    tokens: int
+    usd: float
+
+
+@dataclass(slots=True)
+class Past:
+    """`bought`: ids of the settled attempts by call key, in their order; `hits`: uses of other replies by (call key,
+    candidate); `told`: the events that a run makes again on its way to where it stood, by (kind, body). All three are
+    used up as the run passes by. `seconds` are those that it ran before.
+    """
+
+    bought: dict[str, list[int]] = field(default_factory=dict)
+    hits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    told: Counter[tuple[str, str]] = field(default_factory=Counter)
+    paid: Mapping[str, Paid] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def past_of(db: sqlite3.Connection, run_id: str) -> Past:
+    past = Past()
+    for number, key, state, candidate_id in db.execute(
+        "SELECT id, call_key, state, candidate_id FROM calls "
+        "WHERE run_id = ? AND state IN ('ok', 'cached') ORDER BY id",
+        (run_id,),
+    ):
+        if state == "ok":
+            past.bought.setdefault(key, []).append(number)
+        else:
+            past.hits[key, candidate_id] += 1
+    past.told.update(
+        db.execute(
+            "SELECT kind, body FROM events WHERE run_id = ? AND kind NOT LIKE 'call/_%' ESCAPE '/' "
+            "AND kind NOT LIKE 'run/_%' ESCAPE '/'",
+            (run_id,),
+        )
+    )
+    past.paid = {
+        role: Paid(calls, tokens, usd)
+        for role, calls, tokens, usd in db.execute(
+            "SELECT role, COUNT(*), SUM(CASE WHEN state = 'ok' THEN prompt_tokens + completion_tokens "
+            "WHEN state = 'unknown' OR error_class = 'bad_response' THEN reserved_tokens ELSE 0 END), SUM(cost_usd) "
+            "FROM calls WHERE run_id = ? AND state <> 'cached' AND error_class IS NOT 'not_sent' GROUP BY role",
+            (run_id,),
+        )
+    }
+    past.seconds = _seconds(db, run_id)
+    return past
+
+
+def _seconds(db: sqlite3.Connection, run_id: str) -> float:
+    """The sum of the run's stretches, each from its start to the last thing that it wrote."""
+    total, start, last = 0.0, None, ""
+    for kind, utc in db.execute(
+        "SELECT kind, utc FROM events WHERE run_id = ? AND kind NOT LIKE '%found/_open' ESCAPE '/' ORDER BY seq",
+        (run_id,),
+    ):
+        if kind in ("run_started", "run_resumed"):
+            total += _between(start, last)
+            start = utc
+        last = utc
+    return total + _between(start, last)
+
+
+def _between(start: str | None, end: str) -> float:
+    return 0.0 if start is None else (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

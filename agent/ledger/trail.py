@@ -1,0 +1,114 @@
+"""The audit trail of one run, trial or call: what was recorded about it, in order. Reads through History only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from agent.errors import InputError
+from agent.ledger.query import History, Row
+from agent.ledger.schema import AUDITED
+
+
+def events_of(history: History, run_id: str) -> list[Row]:
+    """The run's events in order: seq, utc and kind."""
+    return history.select("SELECT seq, utc, kind FROM events WHERE run_id = ? ORDER BY seq", run_id)
+
+
+def facts_of(history: History, run_id: str, kind: str) -> list[Row]:
+    """The run's events of one kind in order, each with its parsed body."""
+    rows = history.select(
+        "SELECT seq, utc, kind, body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", run_id, kind
+    )
+    return [{**row, "body": json.loads(row["body"])} for row in rows]
+
+
+def events_about(history: History, run_id: str, table: str, key: Sequence[Any]) -> list[Row]:
+    """The run's events that tell of one row, each with its parsed body."""
+    place = (table, *key)
+    rows = history.select(
+        "SELECT seq, utc, kind, body FROM events WHERE run_id = ? AND (instr(body, ?) OR instr(body, ?)) ORDER BY seq",
+        run_id,
+        f'"insert":"{table}"',
+        f'"update":"{table}"',
+    )
+    found = []
+    for row in rows:
+        body = json.loads(row["body"])
+        if _place(body) == place:
+            found.append({**row, "body": body})
+    return found
+
+
+def _place(body: Row) -> tuple[Any, ...]:
+    """The place of the row that an event tells of."""
+    if "update" in body:
+        return (body["update"], *body["key"])
+    if "insert" in body:
+        return (body["insert"], *(body["row"][column] for column in AUDITED[body["insert"]]))
+    return ()
+
+
+def trial_states(history: History, run_id: str, number: int) -> list[Row]:
+    """Where a trial stood, one after the other: seq, utc, state, n, mean and the reason."""
+    return [
+        {"seq": event["seq"], "utc": event["utc"]}
+        | {column: event["body"]["row"][column] for column in ("state", "n", "mean", "reason")}
+        for event in events_about(history, run_id, "trials", (run_id, number))
+    ]
+
+
+def call_id(history: History, name: str) -> int:
+    """The id in `call:ID` or `#ID`, or of the first attempt at the call of a key `k_...` that was settled.
+
+    Raises InputError when no attempt at it is known.
+    """
+    if not name.startswith("k_"):
+        return int(name.removeprefix("call:").removeprefix("#"))
+    found = history.select("SELECT id FROM calls WHERE call_key = ? ORDER BY state <> 'ok', id LIMIT 1", name)
+    if not found:
+        raise InputError(f"{history.path}: no call {name}; `optimize audit show RUN:TRIAL` lists the calls of a trial")
+    return int(found[0]["id"])
+
+
+def call(history: History, number: int) -> Row:
+    """A call whole: its row, the exact request and reply, the attempts at the same call, the events about it.
+
+    `request` and `reply` are None where their text was erased; a reply from the ledger is that of the call it took.
+    Raises InputError when there is no such call.
+    """
+    found = history.select("SELECT * FROM calls WHERE id = ?", number)
+    if not found:
+        raise InputError(
+            f"{history.path}: no call {number}; `optimize audit show RUN:TRIAL` lists the calls of a trial"
+        )
+    row = found[0]
+    same = history.select(
+        "SELECT id, run_id, role, attempt, state, finish, error_class, http_status, cost_usd, latency_s, sent_utc, "
+        "request_hash, prefix_hash, response_hash FROM calls WHERE call_key = ? ORDER BY id",
+        row["call_key"],
+    )
+    source = row
+    if row["state"] == "cached":  # it took the first reply that was settled
+        source = next((other for other in same if other["state"] == "ok"), row)
+    hashes = ("request_hash", "prefix_hash", "response_hash")
+    return {
+        "call": row,
+        "request": _request(history, source),
+        "reply": _text(history, source["response_hash"]),
+        "attempts": [{name: value for name, value in other.items() if name not in hashes} for other in same],
+        "events": events_about(history, row["run_id"], "calls", (number,)),
+    }
+
+
+def _request(history: History, row: Row) -> Row | None:
+    """What was sent: all messages (they lie in two texts, as most rows share all but the last) and the parameters."""
+    body = _text(history, row["request_hash"])
+    before = _text(history, row["prefix_hash"]) if row["prefix_hash"] else []
+    return None if body is None or before is None else {**body, "messages": [*before, *body["messages"]]}
+
+
+def _text(history: History, digest: str | None) -> Any:
+    found = history.select("SELECT body FROM blobs WHERE hash = ?", digest)
+    return json.loads(found[0]["body"]) if found else None

@@ -1,0 +1,161 @@
+"""Is the ledger what its chain says? Finds damage and tampering, and names the first event that no longer holds.
+
+Reads only. Knows the tables as `schema` has them, and nothing of runs or scores.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from agent.ledger.chain import GENESIS, Folded, link
+from agent.ledger.schema import AUDITED, STEPS
+
+EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not hold: `seq` is the event that says otherwise (0: the file as a whole)."""
+
+    seq: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"event {self.seq}: {self.what}" if self.seq else self.what
+
+
+def sha256(text: str | None) -> str | None:
+    """SHA-256 (hex) of a text; the SQL function of the schema's steps."""
+    return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def expected_objects() -> dict[tuple[str, str], str]:
+    """Tables, indexes, triggers and views as the steps make them: (type, name) -> SQL."""
+    fresh = sqlite3.connect(":memory:")
+    fresh.create_function("sha256", 1, sha256, deterministic=True)
+    for step in STEPS:
+        fresh.executescript(step)
+    found = _objects(fresh)
+    fresh.close()
+    return found
+
+
+def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    rows = db.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    return {(kind, name): sql for kind, name, sql in rows}
+
+
+def verify(db: sqlite3.Connection, anchor: str | None = None) -> list[Finding]:
+    """Everything that does not hold, first seq first, the file as a whole last; [] for a whole ledger.
+
+    `anchor`: a hash noted elsewhere.
+
+    Checked are the file's structure, the schema, the chain, its head, every row of the audited tables against the
+    events about it, and every text against its hash. A file that SQLite cannot read is a finding, not an error.
+    All of it is seen as it is at one moment, whatever a writer adds meanwhile.
+    """
+    collects = gc.isenabled()
+    gc.disable()  # many small objects that all stay: to look for garbage among them would take a third of the time
+    try:
+        db.execute("BEGIN")
+        found = [*_structure(db), *_contents(db, anchor)]
+    except (sqlite3.Error, ValueError) as error:
+        found = [Finding(0, f"the file is damaged: {error}")]
+    finally:
+        if db.in_transaction:
+            db.rollback()
+        if collects:
+            gc.enable()
+    return sorted(found, key=lambda finding: (finding.seq == 0, finding.seq))
+
+
+def _structure(db: sqlite3.Connection) -> Iterator[Finding]:
+    for (line,) in db.execute("PRAGMA integrity_check(3)"):
+        if line != "ok":
+            yield Finding(0, f"the file is damaged: {' '.join(line.split())}")
+    if (version := db.execute("PRAGMA user_version").fetchone()[0]) != len(STEPS):
+        yield Finding(0, f"the schema has version {version}, not {len(STEPS)}")
+    there, expected = _objects(db), expected_objects()
+    for each, sql in expected.items():
+        if there.get(each) != sql:
+            how = "not as made" if each in there else "missing"
+            yield Finding(0, f"the schema was changed: {' '.join(each)} is {how}")
+    for kind, name in there.keys() - expected.keys():
+        if kind in ("trigger", "view"):  # an index or a table beside ours changes nothing that we read or write
+            yield Finding(0, f"the schema was changed: {kind} {name} was added")
+
+
+def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
+    folded, prev, seq, anchored = Folded(), GENESIS, 0, anchor is None
+    for values in db.execute(f"SELECT {', '.join(EVENT)} FROM events ORDER BY seq"):
+        event = dict(zip(EVENT, values, strict=True))
+        seq += 1
+        if event["seq"] != seq:
+            yield Finding(seq, f"event {seq} is missing")
+            return
+        try:
+            if holds := event["prev_hash"] == prev and event["hash"] == link(prev, event):
+                folded.add(seq, event["body"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            holds = False
+        if not holds:
+            yield Finding(seq, f"event {seq} does not follow from the one before it")
+            return
+        prev = event["hash"]
+        anchored = anchored or anchor == prev
+    head = db.execute("SELECT seq, hash FROM head").fetchall()
+    if head != [(seq, prev)]:
+        yield Finding(seq + 1, f"the chain ends at event {seq}, which is not the head that was noted")
+        return
+    if not anchored:
+        yield Finding(1, f"no event has the hash that was noted elsewhere: {anchor}")
+    for table, key in AUDITED.items():
+        yield from _table(db, table, key, folded, seq)
+    for place in folded.rows:
+        yield Finding(folded.seqs[place], f"a row of {place[0]} is missing: {', '.join(map(str, place[1:]))}")
+    yield from _blobs(db, folded, seq)
+
+
+def _table(db: sqlite3.Connection, table: str, key: tuple[str, ...], folded: Folded, last: int) -> Iterator[Finding]:
+    """Compares each row with what the events say of it, and takes it out of `folded.rows`."""
+    cursor = db.execute(f"SELECT * FROM {table}")
+    columns = [column[0] for column in cursor.description]
+    default = {
+        name: value if value is None else value.strip("'") if "'" in value else int(value)
+        for name, value in db.execute("SELECT name, dflt_value FROM pragma_table_info(?)", (table,))
+    }
+    for values in cursor:
+        row = dict(zip(columns, values, strict=True))
+        place = (table, *(row[column] for column in key))
+        told = folded.rows.pop(place, None)
+        name = ", ".join(map(str, place[1:]))
+        if told is None:
+            yield Finding(last + 1, f"no event tells of a row of {table}: {name}")
+            continue
+        if table == "calls" and told["state"] == "reserved" and row["state"] == "sent":
+            row["state"] = "reserved"  # the moment of sending is noted without an event; the outcome has one
+        if default | told != row:
+            wrong = [column for column in columns if told.get(column, default[column]) != row[column]]
+            seq = folded.seqs[place]
+            yield Finding(seq, f"a row of {table} is not what event {seq} says ({', '.join(wrong)}): {name}")
+
+
+def _blobs(db: sqlite3.Connection, folded: Folded, last: int) -> Iterator[Finding]:
+    there = set()
+    for digest, body in db.execute("SELECT hash, body FROM blobs"):
+        there.add(digest)
+        if not isinstance(body, str) or sha256(body) != digest:
+            yield Finding(folded.texts.get(digest, last + 1), f"a text is not what its hash says: {digest}")
+        elif digest in folded.erased:
+            yield Finding(folded.texts.get(digest, last + 1), f"a text that was erased is back: {digest}")
+        elif digest not in folded.texts:
+            yield Finding(last + 1, f"no event tells of a text: {digest}")
+    for digest, seq in folded.texts.items():
+        if digest not in there and digest not in folded.erased:
+            yield Finding(seq, f"a text is missing: {digest}")

@@ -1,0 +1,147 @@
+"""Writes in groups: statements are executed in order as they come, and many that come together share one commit.
+
+Statements run on the caller's thread, where they take microseconds; only the commit, which waits for the disk, runs in
+a thread of its own. What comes while a commit is on its way goes into the next one. Knows no table but `head`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.ledger.seal import break_seal, set_seal
+
+Statement = tuple[str, Sequence[Any]]
+
+LINGER = 0.001  # seconds that the first of a group waits for more
+LOG_BYTES = 16_000_000  # of the write-ahead log, before it is copied into the main file
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Statements that stand or fall together, the chain's head after them, and who waits for them."""
+
+    statements: Sequence[Statement]
+    head: tuple[int, str]
+    waiter: asyncio.Future[None] | None = None
+
+
+class Writer:
+    """Owns the writing connection. After the first error nothing more is written, and every waiter gets that error.
+
+    Used from one thread. Inside an event loop groups are committed by themselves; outside, `flush` does it.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.error: Exception | None = None
+        self._connection = connection
+        self._path = path
+        self._log = path.with_name(path.name + "-wal")
+        self._log_limit = LOG_BYTES
+        self._waiting: list[Entry] = []
+        self._scheduled: asyncio.AbstractEventLoop | None = None
+        self._committing: tuple[Sequence[Entry], Future[None]] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    def put(self, entry: Entry) -> None:
+        self._waiting.append(entry)
+        with contextlib.suppress(RuntimeError):  # no loop here: `flush` will come
+            loop = asyncio.get_running_loop()
+            if self._scheduled is not loop:  # also when a commit is on its way: the loop that began it may be gone
+                self._scheduled = loop
+                loop.call_later(LINGER, self._start, loop)
+
+    def flush(self) -> None:
+        """Returns when everything is on the disk, or refused: then `error` says why."""
+        while self._committing is not None or self._waiting:
+            if self._committing is None:
+                self._write_group()
+            if self._committing is not None:
+                wait([self._committing[1]])
+                self._land()
+
+    def close(self) -> None:
+        self.flush()
+        self._thread.shutdown()
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled = None
+        if self._committing is None and self._waiting:
+            self._write_group()
+        if self._committing is not None:
+            self._committing[1].add_done_callback(lambda _: _call(loop, self._landed, loop))
+
+    def _landed(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._committing is not None and self._committing[1].done():
+            self._land()
+            self._start(loop)
+
+    def _write_group(self) -> None:
+        """Executes what waits, and hands the commit to the thread."""
+        group, self._waiting = self._waiting, []
+        try:
+            if self.error is None:
+                self._write(group)
+        except Exception as error:  # also a value that SQLite cannot hold: whoever waits must hear of it
+            self._refuse(error)
+        if self.error is None:
+            self._committing = (group, self._thread.submit(self._commit))
+        else:
+            self._wake(group)
+
+    def _write(self, group: Sequence[Entry]) -> None:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        for entry in group:
+            for sql, values in entry.statements:
+                execute(sql, values)
+        execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", group[-1].head)
+
+    def _commit(self) -> None:
+        """In the thread: to the disk, and now and then from the log into the main file."""
+        self._connection.execute("COMMIT")
+        if (size := self._log.stat().st_size) >= self._log_limit:
+            self._log_limit = LOG_BYTES if self._copy_log() else size + LOG_BYTES
+
+    def _copy_log(self) -> bool:
+        """Copies the log into the main file; False when a reader keeps it from being emptied."""
+        break_seal(self._path)
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        self._connection.execute("PRAGMA busy_timeout = 30000")
+        set_seal(self._path)
+        return not busy
+
+    def _land(self) -> None:
+        assert self._committing is not None
+        group, commit = self._committing
+        self._committing = None
+        if (error := commit.exception()) is not None:
+            self._refuse(error if isinstance(error, Exception) else OSError(str(error)))
+        self._wake(group)
+
+    def _refuse(self, error: Exception) -> None:
+        self.error = error
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.rollback()
+
+    def _wake(self, group: Sequence[Entry]) -> None:
+        for entry in group:
+            if entry.waiter is None or entry.waiter.done():
+                continue
+            if self.error is None:
+                entry.waiter.set_result(None)
+            else:
+                entry.waiter.set_exception(self.error)
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Any, *arguments: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: `flush` will see to the rest
+        loop.call_soon_threadsafe(function, *arguments)

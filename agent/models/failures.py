@@ -1,0 +1,209 @@
+"""The translation of every failure of a hosted model to `agent.errors`.
+
+It knows HTTP statuses, headers, the usual shapes of error bodies and the names of classes; it knows no SDK. One table
+serves every provider. What matters most is whether a request can have been paid for: where the connection was never
+made it cannot (Transient), where it broke later it may (TransportUnknown).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+
+from agent.errors import BadResponse, ModelError, RateLimited, RowRefused, RunRefused, Transient, TransportUnknown
+
+_NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
+_TOO_LONG = re.compile(r"context.{0,3}(length|window)|too (long|large|many (input )?tokens)|maximum context", re.I)
+_POLICY = re.compile(r"content.{0,3}(policy|filter|management)|moderation|safety system|flagged", re.I)
+_NO_TEMPERATURE = re.compile(
+    r"unsupported|not support|deprecated|not permitted|not allowed|only the default|only be set"
+)
+
+# Classes of a connection's end, by name, and whether the request can have reached the provider. aiohttp's stand here
+# beside httpx2's, because what the SDKs' adapter makes of them does not tell a refused connection from a broken one.
+_SENT: Mapping[str, bool] = {
+    "ConnectionRefusedError": False,
+    "gaierror": False,
+    "ConnectError": False,
+    "ConnectTimeout": False,
+    "PoolTimeout": False,
+    "ProxyError": False,
+    "UnsupportedProtocol": False,
+    "ClientConnectorError": False,
+    "ConnectionTimeoutError": False,
+    "TransportError": True,
+    "ClientConnectionError": True,
+    "ClientPayloadError": True,
+    "ClientResponseError": True,
+    "APIConnectionError": True,
+    "ModelConnectionError": True,
+    "ModelTimeoutError": True,
+}
+_UNCLEAR = (ConnectionError, TimeoutError)  # of the system: what stands above them knows how far the request came
+
+# Classes that carry no status, by name, and the status that means the same.
+_STATUS_OF_CLASS: Mapping[str, int] = {
+    "ModelAPIError": 503,
+    "ModelRateLimitError": 429,
+    "ModelAuthenticationError": 401,
+    "ModelPermissionDeniedError": 403,
+    "ModelNotFoundError": 404,
+    "ModelRefusalError": 400,
+    "ContextOverflowError": 400,
+    "ModelInvalidRequestError": 400,
+    "UnicodeEncodeError": 400,
+}
+
+
+def parse_retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
+    """Seconds to wait (>= 0) from `retry-after-ms`, or `retry-after` in seconds or as an HTTP date; else None."""
+    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name) or "") / divisor
+        except ValueError:
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    try:
+        moment = parsedate_to_datetime(headers.get("retry-after") or "").timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return max(0.0, moment - now())
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and its causes, the deepest last. What an exception wraps as its first argument counts as its cause."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        wrapped = error.args[0] if error.args and isinstance(error.args[0], BaseException) else None
+        error = error.__cause__ or wrapped
+
+
+def translate(error: Exception, *, where: str, variable: str, quote: Callable[[object], str]) -> ModelError:
+    """The ModelError that `error` means. `where` begins the message, `variable` is what a user may have to set.
+
+    `quote` makes a value fit to be shown: one line, no keys. A ModelError among the causes is taken as it is.
+    """
+    for part in chain(error):
+        if isinstance(part, ModelError):
+            return part.within(where)
+    if (lost := _lost(error, where, quote)) is not None:
+        return lost
+    status, code, detail = _status_of(error), *_details(error)
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    if headers is None or not hasattr(headers, "get"):
+        headers = {}
+    if status is not None and 300 <= status < 400:
+        detail = f"to {headers.get('location', 'nowhere')}"
+    found = status_to_error(
+        _meaning(error) if status is None else status,
+        code=code,
+        detail=words(error, quote) if status is None and not detail else quote(detail or str(error)),
+        where=f"{where}: {type(error).__name__ if status is None else f'HTTP {status}'}",
+        variable=variable,
+        retry_after=parse_retry_after(headers),
+    )
+    found.status = status
+    return found
+
+
+def words(error: BaseException, quote: Callable[[object], str]) -> str:
+    """What the deepest of the causes of `error` that speaks says, or `error` itself."""
+    says = [part for part in chain(error) if part is error or str(part)][-1]
+    return quote(f"{type(says).__name__}: {says}" if str(says) else type(says).__name__)
+
+
+def _lost(error: Exception, where: str, quote: Callable[[object], str]) -> ModelError | None:
+    """The error of a connection that was not made or did not last; None if `error` tells of no connection.
+
+    The deepest cause in the table decides: what stands above it is what others made of it.
+    """
+    heading = f"{where}: {type(error).__name__}"
+    for part in reversed(list(chain(error))):
+        if isinstance(part, ssl.SSLCertVerificationError):
+            return RunRefused(
+                f"{heading}: the server's certificate is not trusted ({words(error, quote)}); "
+                "set SSL_CERT_FILE to a file with the certificates to trust"
+            )
+        sent = next((_SENT[kind.__name__] for kind in type(part).__mro__ if kind.__name__ in _SENT), None)
+        if sent is False:
+            return Transient(f"{heading}: cannot connect ({words(error, quote)}); check the address, or try again")
+        if sent:
+            break
+    else:
+        if not any(isinstance(part, _UNCLEAR) for part in chain(error)):
+            return None
+    return TransportUnknown(f"{heading}: the connection broke ({words(error, quote)}); try again")
+
+
+def status_to_error(
+    status: int, *, code: str, detail: str, where: str, variable: str, retry_after: float | None = None
+) -> ModelError:
+    """The error that an HTTP `status` (with the body's `code` and words, already redacted) means for the caller."""
+
+    def of(kind: type[ModelError], what: str) -> ModelError:
+        return kind(f"{where}: {what}", retry_after, status=status)
+
+    if status == 402 or code in _NO_QUOTA or "credit balance" in detail:
+        return of(RunRefused, f"no quota left ({detail}); add credit to the account of {variable}")
+    if status == 429:
+        return of(RateLimited, f"too many requests ({detail}); wait and try again")
+    if status in (401, 403):
+        return of(RunRefused, f"the key was refused ({detail}); set {variable} to a key that may use this model")
+    if status == 407:
+        return of(RunRefused, f"the proxy wants a login ({detail}); write it into the address of the proxy")
+    if 300 <= status < 400:
+        return of(RunRefused, f"the address leads elsewhere ({detail}); name the address that it leads to")
+    if status in (404, 405, 410) or code == "model_not_found":
+        hint = f"check the name, and that the key in {variable} may use it"
+        return of(RunRefused, f"unknown model or address ({detail}); {hint}")
+    if status in (408, 409, 425) or status >= 500:
+        return of(Transient, f"the provider failed ({detail}); try again")
+    if status >= 400:
+        if status == 413 or _TOO_LONG.search(f"{code} {detail}"):
+            return of(RowRefused, f"the request is too long for this model ({detail}); shorten the prompt")
+        if _POLICY.search(f"{code} {detail}"):
+            return of(RowRefused, f"refused by the content policy ({detail}); change or drop this row")
+        return of(RowRefused, f"the request was refused ({detail}); change the request")
+    return of(BadResponse, f"the reply cannot be read ({detail}); try again, or check the address")
+
+
+def refuses_temperature(error: ModelError) -> bool:
+    """Whether the provider (or the class in front of it) says that this model takes no `temperature` at all."""
+    if not isinstance(error, RowRefused | BadResponse):
+        return False
+    says = str(error).lower()
+    return "temperature" in says and _NO_TEMPERATURE.search(says) is not None
+
+
+def _meaning(error: BaseException) -> int:
+    """The status that the class of `error` stands for; 200 (a reply that cannot be read) where nothing is known."""
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next((_STATUS_OF_CLASS[name] for name in names if name in _STATUS_OF_CLASS), 200)
+
+
+def _status_of(error: BaseException) -> int | None:
+    response = getattr(error, "response", None)
+    for value in (
+        getattr(error, "status_code", None),
+        getattr(error, "code", None),
+        getattr(response, "status_code", None),
+    ):
+        if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
+            return int(value)
+    return None
+
+
+def _details(error: BaseException) -> tuple[str, str]:
+    """The error body's code ("" if none) and its own words ("" if none), from `{"error": {...}}` or its inside."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(inner, dict):
+        return "", inner if isinstance(inner, str) else ""
+    return str(inner.get("code") or inner.get("type") or ""), str(inner.get("message") or "")

@@ -1,0 +1,82 @@
+"""Keeps secrets out of everything that is written down or shown. Knows which values are secret, not who writes them.
+
+`mask` takes out the secrets that are known by their value, and touches nothing else: for prompts and replies, which
+must stay what they were. `redact` also takes out what only looks like a key: for error texts and whatever is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from urllib.parse import quote, unquote, urlsplit
+
+PLACEHOLDER = "[key]"
+_SHORTEST = 6  # characters of a secret that is handed over; shorter ones are dummies
+_SHORTEST_FOUND = 8  # characters of a secret that is found in the environment
+_NAME = re.compile(r".*API_KEY.*|.*_(TOKEN|SECRET|(SECRET|ADMIN|ACCESS|PRIVATE)_KEY)|.*PASSWORD", re.I)
+_LIKELY = ("sk-", "xai-", "aiza", "bearer ")  # a key's pattern begins with one of these, `gsk-` holds one
+_KEY = re.compile(
+    r"\b(?:(?:g?sk|xai)-(?=[\w*.\-]*[\d*]|[\w\-]{20})[\w*.\-]{8,}|AIza[\w\-]{8,})"
+    r"|(?<=bearer )(?=[^\s'\",}]*\d|[^\s'\",}]{20})[^\s'\",}]{6,}",
+    re.I,
+)
+
+
+def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The secret values of an environment: of variables named like keys, and the passwords inside addresses.
+
+    Names that hold API_KEY or end in PASSWORD, _TOKEN, _SECRET, _SECRET_KEY, _ADMIN_KEY, _ACCESS_KEY or _PRIVATE_KEY
+    count, in any case; so does what stands before the `@` of an address (`http://user:password@proxy`), as it is and
+    decoded. Each has 8 characters or more.
+    """
+    found: set[str] = set()
+    for name, value in environ.items():
+        if _NAME.fullmatch(name):
+            found.add(value.strip())
+        if "://" in value and "@" in value:
+            found.update(_credentials(value))
+    return tuple(sorted(secret for secret in found if len(secret) >= _SHORTEST_FOUND))
+
+
+def _credentials(address: str) -> Iterable[str]:
+    try:
+        login = urlsplit(address.strip()).netloc.rpartition("@")[0]
+    except ValueError:
+        return ()
+    user, colon, password = login.partition(":")
+    return (login, password, unquote(password)) if colon else (user,)
+
+
+def mask(text: str, secrets: tuple[str, ...]) -> str:
+    """`text` with each of `secrets` (6 characters or more) replaced by `[key]`: as it is, as JSON and as URL writes it.
+
+    A text without a secret comes back as the same object.
+    """
+    forms, substitute = _masker(secrets)
+    for form in forms:  # `in` is many times faster than a regex, and nearly every text holds none
+        if form in text:
+            return substitute(text)
+    return text
+
+
+def redact(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """`mask`, and whatever else looks like a key (`sk-...`, `gsk-...`, `xai-...`, `AIza...`, `Bearer ...`) too."""
+    text = mask(text, secrets)
+    folded = text.lower()
+    if any(start in folded for start in _LIKELY):
+        text = _KEY.sub(PLACEHOLDER, text)
+    return text
+
+
+@lru_cache(maxsize=256)
+def _masker(secrets: tuple[str, ...]) -> tuple[tuple[str, ...], Callable[[str], str]]:
+    """All forms of the secrets, the longest first (one may hold another), and the one regex that replaces them."""
+    long = [secret for secret in secrets if len(secret) >= _SHORTEST]
+    forms = {
+        form for s in long for form in (s, json.dumps(s)[1:-1], json.dumps(s, ensure_ascii=False)[1:-1], quote(s, ""))
+    }
+    ordered = tuple(sorted(forms, key=lambda form: (-len(form), form)))
+    pattern = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+    return ordered, lambda text: pattern.sub(PLACEHOLDER, text)

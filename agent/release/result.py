@@ -1,0 +1,125 @@
+"""The result object that --json prints and the ledger keeps, and the release made from it. Pure: no model, no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.gateway.budget import Account
+from agent.prompt.render import template
+from agent.prompt.techniques import TECHNIQUES
+from agent.release.runtime import PromptRelease
+from agent.scoring.evaluate import values
+from agent.scoring.stats import paired_difference
+from agent.types import Candidate, Outcome, Task
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the sealed test showed: winner and baseline on the same rows, in the same order."""
+
+    winner: Candidate
+    baseline: Candidate
+    won: Sequence[Outcome]
+    based: Sequence[Outcome]
+
+
+def result_object(
+    opening: Opening,
+    *,
+    run_id: str,
+    task: Task,
+    status: str,
+    model: str,
+    seed: int,
+    dev: tuple[float | None, float | None, float | None],
+    prompt_tokens: int,
+    states: Sequence[str],
+    account: Account,
+    ledger_head: str,
+) -> dict[str, Any]:
+    """`dev`: mean of baseline, of winner, and the winner's corrected for having been chosen. The keys are fixed."""
+    pairs = [(w.value, b.value) for w, b in zip(opening.won, opening.based, strict=True)]
+    both = [(w, b) for w, b in pairs if w is not None and b is not None]
+    lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)
+    winner, paid, usage = opening.winner, account.paid, account.usage
+    promote = winner.id != opening.baseline.id and lift.p_value < SIGNIFICANT and lift.diff > 0
+    return {
+        "run_id": run_id,
+        "task": task.name,
+        "status": status,
+        "model": model,
+        "seed": seed,
+        "baseline": {"dev": dev[0], "test": _mean(values(opening.based))},
+        "winner": {
+            "candidate_id": winner.id,
+            "technique": winner.technique,
+            "format": winner.format,
+            "n_demos": len(winner.demos),
+            "instruction": winner.instruction,
+            "dev": dev[1],
+            "dev_corrected": dev[2],
+            "test": _mean(values(opening.won)),
+            "prompt_tokens": prompt_tokens,
+        },
+        "lift": {
+            "diff": lift.diff,
+            "ci95": list(lift.ci95),
+            "p_value": lift.p_value,
+            "wins": lift.wins,
+            "losses": lift.losses,
+            "ties": lift.ties,
+            "n": lift.n,
+        },
+        "decision": "promote" if promote else "keep_baseline",
+        "trials": {state: list(states).count(state) for state in ("complete", "pruned", "failed")},
+        "calls": {
+            **{role: paid[role].calls if role in paid else 0 for role in ("target", "proposer", "judge")},
+            "cached": account.cached,
+        },
+        "tokens": {
+            "prompt": usage.prompt_tokens,
+            "cached_prompt": usage.cached_prompt_tokens,
+            "completion": usage.completion_tokens,
+        },
+        "cost_usd": account.total_paid.usd,
+        "seconds": round(account.seconds, 1),
+        "release": None,
+        "ledger_head": ledger_head,
+    }
+
+
+def release_of(
+    result: Mapping[str, Any], candidate: Candidate, task: Task, trial: int, max_tokens: int, origin: Mapping[str, str]
+) -> PromptRelease:
+    """What goes to production: `candidate` with its provenance. `origin`: tool and created_utc."""
+    promoted = result["decision"] == "promote"
+    return PromptRelease(
+        name=task.name,
+        messages=template(candidate, task.signature),
+        inputs=tuple(field.name for field in task.signature.inputs),
+        outputs=task.signature.outputs,
+        format=candidate.format,
+        reasoning=TECHNIQUES[candidate.technique].reasoning,
+        model=result["model"],
+        parameters={"max_tokens": max_tokens, "temperature": 0.0},
+        provenance={
+            "run_id": result["run_id"],
+            "trial": trial,
+            "candidate_id": candidate.id,
+            "decision": result["decision"],
+            "test": (result["winner"] if promoted else result["baseline"])["test"],
+            "baseline_test": result["baseline"]["test"],
+            "lift": result["lift"],
+            "hashes": dict(task.hashes),
+            **origin,
+            "ledger_head": result["ledger_head"],
+        },
+    )
+
+
+def _mean(scores: Sequence[float]) -> float | None:
+    return sum(scores) / len(scores) if scores else None

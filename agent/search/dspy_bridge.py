@@ -1,0 +1,258 @@
+"""DSPy programs through our gateway: an engine behind `dspy.LM`. Knows DSPy's calls; knows no task, metric or score.
+
+    bridge = Bridge(gateway)
+    with dspy.context(lm=bridge.lm(model, "target", max_tokens=400)):
+        result = await bridge.run(dspy.Evaluate(devset=rows, metric=metric, num_threads=8), program)
+
+Every call of the program is then a call of the gateway: in the budget before it is sent, in the ledger, answered from
+the ledger when it is known, retried by our rules. DSPy's own cache and retries are off.
+
+What DSPy 3.4 does with an exception, and why `run` is the way to call it:
+
+- A program that is called by itself raises it. A reply that does not parse is asked for once more, in JSON.
+- `dspy.Evaluate` scores the row as `failure_score` (0.0) and goes on until `max_errors` rows (10) have failed; then it
+  raises a bare `Exception` that names no cause. `dspy.Parallel` does the same, with None in place of the result.
+- Optimizers catch it too: MIPROv2 takes a failed evaluation for a 0, BestOfN, Refine and SIMBA go on with the rest.
+
+So a stop would end as a low score. Here the first one stays in `bridge.stopped`: nothing more is sent, every later call
+raises it at once, and `run` raises it whatever the function made of it. Rows that failed by themselves stand in
+`bridge.failures`; while there are any, DSPy's score counts them as 0 and is not to be compared.
+
+DSPy's usage tracker counts what was answered, from the ledger or not; what was paid stands in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
+from itertools import count
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+from agent.errors import AgentError, InputError, Interrupted, ModelError, RunRefused
+from agent.gateway.gateway import Gateway
+from agent.types import LM, CallRole, ChatRole, Completion, Message, Request
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Buy = Callable[[Request], Coroutine[Any, Any, Completion]]
+
+ROLLOUTS = 2**32
+_ROLES: dict[str, ChatRole] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_CARRIED = ("max_tokens", "temperature", "seed", "stop", "response_format")
+_FINISH = {"stop": "stop", "length": "length", "refusal": "content_filter", "other": "error"}
+_repeats: ContextVar[Iterator[int] | None] = ContextVar("repeats", default=None)
+
+
+class Bridge:
+    """From DSPy's threads and loops to the gateway's event loop, on which it must be made.
+
+    `stopped` is the first error after which nothing more may be sent, for the life of the bridge: BudgetExhausted,
+    RunRefused, Interrupted, LedgerError, or InputError for a call that the gateway cannot carry. `failures` are the
+    calls that ended in any other ModelError.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.stopped: Exception | None = None
+        self.failures: list[ModelError] = []
+        self._gateway = gateway
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def lm(self, lm: LM, role: CallRole, *, max_tokens: int, temperature: float = 0.0, candidate_id: str = "") -> Any:
+        """A `dspy.LM` whose calls are calls of `lm` in `role`. What DSPy sets for a call goes before what stands here.
+
+        `rollout_id` r (0 to 2**32 - 1) is repeat r, and without one 0. Each of n samples is a call of its own. What a
+        Request cannot carry (tools, images, logprobs, streaming, ...) raises InputError.
+        """
+        own = Request((), max_tokens, temperature)
+        engine = Engine(self, lm.name, own, lambda asked: self._gateway.complete(role, lm, asked, candidate_id))
+        return _lm_class()(lm.name, cache=False, num_retries=0, engine=engine, async_engine=AsyncEngine(engine))
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function(*args, **kwargs)` in a thread of its own. Raises `stopped` if there is one at the end.
+
+        A thread cannot be ended: when `run` is cancelled it is left behind, and every later call of it raises.
+        """
+        pool = ThreadPoolExecutor(1, thread_name_prefix="dspy")  # the loop's own has few, and others wait for them
+        call = partial(copy_context().run, partial(function, *args, **kwargs))
+        try:
+            result = await self._loop.run_in_executor(pool, call)
+        except asyncio.CancelledError:
+            self.stop(Interrupted())
+            raise
+        except Exception:
+            if self.stopped is None:
+                raise
+        finally:
+            pool.shutdown(wait=False)
+        self._check()
+        return result
+
+    def stop(self, error: Exception) -> None:
+        """Lets nothing more through: every later call raises the first `error`."""
+        self.stopped = self.stopped or error
+
+    async def ask(self, buy: Buy, request: Request) -> Completion:
+        """The reply that `buy` gets on the gateway's loop, awaited on any loop."""
+        if asyncio.get_running_loop() is self._loop:
+            return await self._guarded(buy, request)
+        return await asyncio.wrap_future(self._hand_over(buy, request))
+
+    def wait(self, buy: Buy, request: Request) -> Completion:
+        """The same for a thread, which it blocks."""
+        if threading.get_ident() == self._thread:
+            raise InputError(
+                "a DSPy program blocks the loop that would answer it; use `await bridge.run(program, ...)`"
+            )
+        future = self._hand_over(buy, request)
+        while not (future.done() or self._loop.is_closed()):
+            wait_for([future], timeout=1.0)
+        if future.cancelled() or not future.done():  # the loop ended, with the call in the air or in its queue
+            self.stop(Interrupted())
+            self._check()
+        return future.result()
+
+    def _hand_over(self, buy: Buy, request: Request) -> Future[Completion]:
+        if self._loop.is_closed():
+            self.stop(Interrupted())
+        self._check()
+        return asyncio.run_coroutine_threadsafe(self._guarded(buy, request), self._loop)
+
+    async def _guarded(self, buy: Buy, request: Request) -> Completion:
+        self._check()
+        try:
+            return await buy(request)
+        except asyncio.CancelledError:
+            if self._gateway.stopped is None:
+                raise
+            self.stop(self._gateway.stopped)  # the gateway called off what was not sent
+            raise self._gateway.stopped from None
+        except Exception as error:
+            if isinstance(error, ModelError) and not isinstance(error, RunRefused):
+                self.failures.append(error)
+            else:
+                self.stop(error)
+            raise
+
+    def _check(self) -> None:
+        if self.stopped is not None:
+            raise self.stopped.with_traceback(None)  # many threads raise it: its traceback would grow with each
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """What DSPy calls in a thread: its Request in, its Response out. `own` has what holds where DSPy sets nothing."""
+
+    bridge: Bridge
+    name: str
+    own: Request
+    buy: Buy
+    supports_response_schema: ClassVar[bool] = True
+    supported_params: ClassVar[frozenset[str]] = frozenset(_CARRIED)
+
+    def complete(self, request: Any) -> Any:
+        return _response(self.bridge.wait(self.buy, self.translated(request)), request.model)
+
+    def stream(self, request: Any) -> Any:
+        raise self._refusal(["streaming"])
+
+    def translated(self, request: Any) -> Request:
+        """DSPy's request as ours. Raises InputError, which stops the bridge, rather than lose a part of it."""
+        config = request.config
+        said = [("system", request.system)] if request.system else []
+        said += [(message.role, message.parts) for message in request.messages]
+        lost = [f.name for f in fields(config) if f.name not in _CARRIED and getattr(config, f.name) is not None]
+        lost += ["tools"] * bool(request.tools)
+        lost += [f"{role} messages" for role, _ in said if role not in _ROLES]
+        lost += [part.type for _, parts in said if not isinstance(parts, str) for part in parts if part.type != "text"]
+        if lost:
+            raise self._refusal(lost)
+        schema = config.response_format and config.response_format.get("schema", {"type": "object"})
+        schema_text = json.dumps(schema, ensure_ascii=False) if schema else None  # unsorted: the fields have an order
+        return replace(
+            self.own,
+            messages=tuple(Message(_ROLES[role], _text(parts)) for role, parts in said),
+            max_tokens=config.max_tokens or self.own.max_tokens,
+            temperature=self.own.temperature if config.temperature is None else config.temperature,
+            seed=config.seed,
+            stop=config.stop,
+            json_schema=schema_text,
+            repeat=next(_repeats.get() or iter((0,))),
+        )
+
+    def _refusal(self, lost: list[str]) -> InputError:
+        what = ", ".join(dict.fromkeys(lost))
+        error = InputError(f"{self.name}: the gateway cannot carry {what} of a DSPy call; write the program without")
+        self.bridge.stop(error)
+        return error
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        return self  # optimizers copy programs together with their models; there is one gateway
+
+
+class AsyncEngine:
+    """What DSPy awaits, on whatever loop it runs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.stream = engine.stream
+
+    async def complete(self, request: Any) -> Any:
+        engine = self._engine
+        return _response(await engine.bridge.ask(engine.buy, engine.translated(request)), request.model)
+
+
+def _text(parts: Any) -> str:
+    return parts if isinstance(parts, str) else "".join(part.text for part in parts)
+
+
+def _response(reply: Completion, asked: str) -> Any:
+    from dspy import lm15
+
+    used = reply.usage
+    usage = lm15.Usage(used.prompt_tokens, used.completion_tokens, cache_read_tokens=used.cached_prompt_tokens)
+    said = lm15.Message.assistant(reply.text)
+    return lm15.Response(None, reply.model or asked, said, _FINISH[reply.finish], usage)
+
+
+@contextmanager
+def _call(settings: dict[str, Any]) -> Iterator[None]:
+    """One call of a `dspy.LM`: numbers its samples, and takes our errors out of the one that DSPy wraps them in."""
+    rollout = settings.get("rollout_id") or 0
+    if not isinstance(rollout, int) or not 0 <= rollout < ROLLOUTS:
+        raise InputError(f"rollout_id = {rollout!r}: give a whole number from 0 to {ROLLOUTS - 1}")
+    token = _repeats.set(rollout + ROLLOUTS * sample for sample in count())
+    try:
+        yield
+    except Exception as error:
+        ours = error.__cause__
+        if isinstance(ours, AgentError):
+            raise ours from ours.__cause__
+        raise
+    finally:
+        _repeats.reset(token)
+
+
+@cache
+def _lm_class() -> Any:
+    """`dspy.LM` with what it keeps from its engine: it drops rollout_id, and sends the same request for each of n."""
+    import dspy
+
+    class GatewayLM(dspy.LM):  # type: ignore[misc]
+        def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+            with _call({**self.kwargs, **kwargs}):
+                return super().__call__(prompt, messages=messages, **{**kwargs, "cache": False})
+
+        async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+            with _call({**self.kwargs, **kwargs}):
+                return await super().acall(prompt, messages=messages, **{**kwargs, "cache": False})
+
+    return GatewayLM

@@ -1,0 +1,128 @@
+"""The fault campaign: every fault of the list against the real command, one after the other, and one table at the end.
+
+    python -m tests.chaos [--only NAME,...] [--scale 1.0] [--json]
+
+Exit 1 if any promise was broken. `--scale` multiplies the number of kills, tampers and so on. Under 10 minutes on two
+cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from tests.chaos import disk, kills, process, provider, tamper
+from tests.chaos.command import preload
+from tests.chaos.harness import Campaign, Row
+
+SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
+    "kills": kills.random_kills,
+    "commits": kills.commit_points,
+    "birth": kills.birth,
+    "caps": kills.caps,
+    "quota": partial(provider.refusals, fault={"status": 429, "quota": True}, name="429 insufficient_quota in mid-run"),
+    "key": partial(provider.refusals, fault={"status": 401}, name="401 in mid-run"),
+    **{f"429-{form}": partial(provider.rate_limits, form=form) for form in provider.FORMS},
+    "rate": partial(provider.capacity, kind=provider.RATE),
+    "rate-silent": partial(provider.capacity, kind=provider.SILENT),
+    "room": partial(provider.capacity, kind=provider.ROOM),
+    "5xx": provider.server_errors,
+    "outage": provider.outage,
+    **{provider.name_of(odd): partial(provider.odd_replies, odd=odd) for odd in provider.ODD},
+    "sigint": partial(process.interrupted, number=signal.SIGINT),
+    "sigterm": partial(process.interrupted, number=signal.SIGTERM),
+    "twice": process.twice,
+    "stop": process.standstill,
+    "connect": process.connections,
+    "full": disk.full,
+    "eio": disk.io_errors,
+    "locked": disk.locked,
+    "two": disk.second_run,
+    "overwritten": disk.overwritten,
+    "log": disk.log_overwritten,
+    "schemas": disk.schemas,
+    "tamper": tamper.tampers,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="The fault campaign.")
+    parser.add_argument("--only", default="", metavar="NAME,...", help=f"of {', '.join(SCENARIOS)}")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of kills, tampers and so on")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args()
+    names = [name for name in options.only.split(",") if name] or list(SCENARIOS)
+    if unknown := [name for name in names if name not in SCENARIOS]:
+        parser.error(f"no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}")
+    started = time.monotonic()
+    preload()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as place:
+        campaign = Campaign(Path(place), options.scale)
+        rows = [play(name, campaign, quiet=options.json) for name in names]
+        rows.append(whole(campaign))
+    seconds = time.monotonic() - started
+    broken = sum(bool(row.broken) for row in rows)
+    if options.json:
+        print(
+            json.dumps({"rows": [asdict(row) | {"verdict": row.verdict} for row in rows], "seconds": seconds}, indent=2)
+        )
+    else:
+        print(table(rows))
+        print(f"{len(rows)} faults, {broken} broken, {seconds:.0f} s")
+    return int(broken > 0)
+
+
+def play(name: str, campaign: Campaign, quiet: bool) -> Row:
+    """One scenario; a mistake of its own is a broken row too, and ends nothing else."""
+    started = time.monotonic()
+    try:
+        row = SCENARIOS[name](campaign)
+    except Exception as error:
+        traceback.print_exc()
+        row = Row(name, 0, "", "", (f"{type(error).__name__}: {error}",))
+    row = with_troubles(row, campaign.sweep())
+    if not quiet:
+        print(
+            f"[{time.monotonic() - started:5.1f} s] {name}: {row.happened or row.skipped} -> {row.verdict}", flush=True
+        )
+        for what in row.broken[:5]:
+            print(f"          {what}", flush=True)
+    return row
+
+
+def with_troubles(row: Row, troubles: list[str]) -> Row:
+    return Row(row.fault, row.runs, row.promised, row.happened, (*row.broken, *troubles), row.skipped)
+
+
+def whole(campaign: Campaign) -> Row:
+    seen = campaign.seen
+    happened = (
+        f"{seen['commands']} commands, {seen['requests']} requests; {seen['files']} files, "
+        f"{seen['bytes'] / 1e6:.0f} MB searched"
+    )
+    promised = "no traceback, the planted key in no file, no foreign host, no zero for a failure (in every row)"
+    return Row("all of them", seen["commands"], promised, happened, tuple(campaign.sweep()))
+
+
+def table(rows: list[Row]) -> str:
+    """A table in plain text; what was broken stands below."""
+    head = ("fault", "runs", "promised", "what happened", "")
+    cells = [head, *((r.fault, str(r.runs), r.promised, r.skipped or r.happened, r.verdict) for r in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    told = [f"BROKEN {row.fault}: {what}" for row in rows for what in row.broken[:10]]
+    return "\n".join(["", *lines, *([""] if told else []), *told])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

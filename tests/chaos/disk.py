@@ -1,0 +1,245 @@
+"""What happens to the ledger's files: no space, errors of the disk, locks, overwritten bytes, other schemas."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+from agent.ledger.schema import STEPS
+from tests.chaos.books import broken_promises, differences, read_books
+from tests.chaos.client import ROOT
+from tests.chaos.command import Ended
+from tests.chaos.harness import MAX_COST, QUICK, TINY, Campaign, Folder, Row
+from tests.chaos.process import under_way
+
+SIZES = range(300, 2700, 300)  # KB of the disk: from too small for the tables to enough for all but the last copy
+FSYNCS = (1, 3, 30)
+COPIES = 50
+BLOCK = 4096
+OLD = ROOT / "tests" / "assets" / "ledger-schema1.db"
+
+
+def full(c: Campaign) -> Row:
+    """A small disk that fills up; then there is space, and the run goes on."""
+    name, promised = "disk full", "one line, exit 1, resumable, nothing settled lost"
+    expected, broken, stopped, runs = c.reference(*TINY), [], 0, 0
+    with c.provider() as server:
+        for size in SIZES:
+            folder = c.folder("full", db="disk/l.db")
+            disk = folder.ledger.parent
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(disk)]
+            if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+                return Row(name, 0, promised, "", skipped="only root may mount a small disk")
+            try:
+                runs += 1
+                server.reset()
+                ended = folder.run(server.url, *TINY).wait()
+                stopped += ended.code != 0
+                broken += [f"{size} KB: {what}" for what in _ended_well(ended, folder)]
+                before = folder.books() if folder.ledger.exists() else None
+                subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+                if ended.code:
+                    ended = folder.again(*TINY, url=server.url).wait()
+                    broken += [f"{size} KB, resumed: {ended.err[-300:]}"] if ended.code else []
+                books = folder.books()
+                wrong = differences(books, expected) + broken_promises(books, server.bill(), before, MAX_COST)
+                broken += [f"{size} KB: {what}" for what in wrong]
+            finally:
+                subprocess.run(["umount", str(disk)], check=True)
+    return Row(name, runs, promised, f"{stopped} of {runs} ran out of space, all went on", tuple(broken))
+
+
+def _ended_well(ended: Ended, folder: Folder) -> list[str]:
+    """Exit 0, or one line of error and, where a run was noted, the line that resumes it."""
+    if ended.code == 0:
+        return []
+    if folder.has_run():
+        return ended.told()
+    return [] if ended.code == 1 and len(ended.errors) == 1 else [f"exit {ended.code}: {ended.err[-300:]!r}"]
+
+
+def io_errors(c: Campaign) -> Row:
+    """From the nth on, each fdatasync and fsync of a thread fails."""
+    name, promised = "EIO from the nth fsync on", "an error, exit 1, no damage, resumable"
+    if shutil.which("strace") is None:
+        return Row(name, 0, promised, "", skipped="strace is not installed")
+    expected, broken, stopped = c.reference(*TINY), [], 0
+    with c.provider() as server:
+        for nth in FSYNCS:
+            server.reset()
+            folder = c.folder("eio")
+            inject = f"inject=fdatasync,fsync:error=EIO:when={nth}+"
+            prefix = (
+                "strace",
+                "-f",
+                "-qq",
+                "--seccomp-bpf",
+                "-e",
+                "trace=fdatasync,fsync",
+                "-e",
+                inject,
+                "-o",
+                os.devnull,
+            )
+            ended = folder.run(server.url, *TINY, prefix=prefix).wait(120)
+            stopped += ended.code == 1
+            broken += [f"{nth}: {what}" for what in _ended_well(ended, folder)]
+            broken += [f"{nth}: exit 0"] if ended.code == 0 else []
+            before = folder.books() if folder.ledger.exists() else None
+            again = folder.again(*TINY, url=server.url).wait()
+            broken += [f"{nth}, resumed: {again.err[-300:]}"] if again.code else []
+            books = folder.books()
+            wrong = differences(books, expected) + broken_promises(books, server.bill(), before, MAX_COST)
+            broken += [f"{nth}: {what}" for what in wrong]
+    happened = f"n = {', '.join(map(str, FSYNCS))}: {stopped} ended with an error, all went on"
+    return Row(name, len(FSYNCS), promised, happened, tuple(broken))
+
+
+def locked(c: Campaign) -> Row:
+    """A plain sqlite3 client holds the write lock for some seconds."""
+    expected, broken, lasts = c.reference(*QUICK), [], max(2.0, 6.0 * c.scale)
+    with c.provider(latency=0.05) as server:
+        folder = c.folder("locked")
+        command = folder.run(server.url, *QUICK)
+        under_way(server, command)
+        with closing(sqlite3.connect(folder.ledger, isolation_level=None, timeout=10)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            before = server.bill()["requests"]
+            time.sleep(lasts)
+            during = server.bill()["requests"] - before
+            db.execute("ROLLBACK")
+        ended, bill, books = command.wait(), server.bill(), folder.books()
+    broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
+    broken += broken_promises(books, bill, None, MAX_COST)
+    happened = f"locked for {lasts:g} s, {during} requests in them, exit {ended.code}"
+    return Row("locked by another process", 1, "waits and goes on, the same result", happened, tuple(broken))
+
+
+def second_run(c: Campaign) -> Row:
+    """A second run, and a resume, on a ledger that is in use."""
+    broken = []
+    with c.provider(latency=0.1) as server:
+        folder = c.folder("two")
+        first = folder.run(server.url, *QUICK, real=False)
+        under_way(server, first)
+        for second in (folder.run(server.url, *QUICK), folder.resume()):
+            ended = second.wait()
+            if ended.code not in (1, 2) or str(first.pid) not in ended.err or len(ended.errors) != 1:
+                broken.append(f"exit {ended.code}: {ended.err[-300:]!r}")
+        ended = first.wait()
+        broken += [f"the first: exit {ended.code}"] if ended.code else differences(folder.books(), c.reference(*QUICK))
+        broken += broken_promises(folder.books(), server.bill(), None, MAX_COST)
+    happened = "run and resume refused, the first came to its end"
+    return Row("two runs on one ledger", 2, "refused with the owner's name", happened, tuple(broken))
+
+
+def overwritten(c: Campaign) -> Row:
+    """4 KB of noise at random places of a ledger: what is shown is true or refused, and nothing is written."""
+    rng, broken, refused, commands = c.rng("overwritten"), [], 0, 0
+    copies = c.times(COPIES, 3)
+    with c.provider(latency=0.02) as server:
+        folder = c.folder("overwritten")
+        folder.run(server.url, *TINY).wait()
+        command = folder.run(server.url, *QUICK, "--seed", "1")
+        under_way(server, command)
+        command.send(signal.SIGINT)
+        command.wait()
+        done = next(iter(folder.books().results))
+        looks = [("history", done, "--json"), ("show", done, "--json"), ("runs", "--json")]
+        true = {look: folder.start(*look, "--db", folder.db).wait().out for look in looks}
+        whole, requests = folder.ledger.read_bytes(), server.bill()["requests"]
+        run = ("run", "rows.csv", "--target", "label", "--prompt", "p.txt", "-m", f"openai-compatible/x@{server.url}")
+        writes = [("resume",), (*run, "--max-calls", "100")]
+        for number in range(copies):
+            place = rng.randrange(len(whole) - BLOCK)
+            damaged = whole[:place] + rng.randbytes(BLOCK) + whole[place + BLOCK :]
+            folder.ledger.write_bytes(damaged)
+            for look in (rng.choice(looks), writes[number % 2]):
+                commands += 1
+                ended = folder.start(*look, "--db", folder.db).wait()
+                refused += ended.code in (1, 2) and len(ended.errors) == 1
+                if ended.code == 0 and ended.out != true.get(look):
+                    broken.append(f"offset {place}: {look[0]} gave a wrong answer")
+                if ended.code and (ended.code not in (1, 2) or len(ended.errors) != 1 or ended.out):
+                    broken.append(f"offset {place}: {look[0]}: exit {ended.code}: {ended.err[-300:]!r}")
+            if folder.ledger.read_bytes() != damaged:
+                broken.append(f"offset {place}: the damaged file was written to")
+        if (more := server.bill()["requests"] - requests) > 0:
+            broken.append(f"{more} requests were made with a damaged ledger")
+    happened = f"{refused} of {commands} commands refused, the file untouched"
+    return Row("4 KB overwritten", copies, "never a wrong answer, never a write", happened, tuple(broken))
+
+
+def log_overwritten(c: Campaign) -> Row:
+    """4 KB of noise at random places of the write-ahead log that a killed run left: nothing vanishes unnoticed."""
+    rng, broken, refused = c.rng("log"), [], 0
+    copies = c.times(COPIES // 2, 3)
+    with c.provider(latency=0.02) as server:
+        folder = c.folder("log")
+        command = folder.run(server.url, *QUICK)
+        under_way(server, command, 300)
+        command.kill()
+    look = ("history", folder.books().run_id, "--json", "--db", folder.db)
+    log = folder.ledger.with_name(folder.ledger.name + "-wal")
+    whole, true = log.read_bytes(), folder.start(*look).wait().out
+    for _ in range(copies):
+        place = rng.randrange(len(whole) - BLOCK)
+        log.write_bytes(whole[:place] + rng.randbytes(BLOCK) + whole[place + BLOCK :])
+        folder.ledger.with_name(folder.ledger.name + "-shm").unlink(missing_ok=True)
+        ended = folder.start(*look).wait()
+        refused += ended.code in (1, 2)
+        if ended.code == 0 and ended.out != true:
+            broken.append(f"offset {place} of {len(whole)}: what came after it is gone, and nothing is said")
+        if ended.code and (ended.code not in (1, 2) or len(ended.errors) != 1 or ended.out):
+            broken.append(f"offset {place}: exit {ended.code}: {ended.err[-300:]!r}")
+    happened = f"{refused} refused, {len(broken)} with a part gone unnoticed, {copies - refused - len(broken)} unharmed"
+    return Row("4 KB of a killed run's log overwritten", copies, "never a wrong answer", happened, tuple(broken))
+
+
+def schemas(c: Campaign) -> Row:
+    """An older ledger is brought up to date, and a copy of it kept; a newer one, and what is none, is left alone."""
+    broken = []
+    with c.provider() as server:
+        folder = c.folder("schemas")
+        shutil.copyfile(OLD, folder.ledger)
+        with closing(sqlite3.connect(OLD)) as db:
+            ids = [run for (run,) in db.execute("SELECT id FROM runs")]
+        ended = folder.start("runs", "--db", folder.db).wait()
+        broken += [] if ended.code == 0 and all(run in ended.out for run in ids) else [f"older: {ended.err[-300:]!r}"]
+        broken += [f"older: {what}" for what in read_books(folder.ledger).damage]
+        if folder.ledger.with_name("l.db.schema1").read_bytes()[:16] != b"SQLite format 3\0":
+            broken.append("older: no copy was kept")
+        ended = folder.run(server.url, *TINY).wait()
+        broken += [f"older: no run after it: {ended.err[-300:]!r}"] if ended.code else []
+        with closing(sqlite3.connect(folder.ledger)) as db:
+            db.execute(f"PRAGMA user_version = {len(STEPS) + 7}")
+        kinds = {
+            "newer": folder.ledger.read_bytes(),
+            "no database": b"some text\n" * 500,
+            "another": _another(folder.path),
+        }
+        for kind, content in kinds.items():
+            for words in (("runs",), ("resume",), ("run", "rows.csv", "--target", "label", "--prompt", "p.txt")):
+                folder.fresh()
+                folder.ledger.write_bytes(content)
+                model = ("-m", f"openai-compatible/x@{server.url}", "--max-calls", "100") if words[0] == "run" else ()
+                ended = folder.start(*words, *model, "--db", folder.db).wait()
+                if ended.code not in (1, 2) or len(ended.errors) != 1 or folder.ledger.read_bytes() != content:
+                    broken.append(f"{kind}: {words[0]}: exit {ended.code}: {ended.err[-300:]!r}")
+    happened = f"{len(ids)} old runs kept; newer, text and another database: refused, untouched"
+    return Row("older and newer schema", 11, "migrated, refused", happened, tuple(broken))
+
+
+def _another(folder: Path) -> bytes:
+    """A SQLite database that is no ledger."""
+    path = folder / "another.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE runs (id TEXT)")
+        db.commit()
+    return path.read_bytes()

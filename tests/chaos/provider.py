@@ -1,0 +1,225 @@
+"""A provider that refuses, is down, is slow, or answers nonsense: no row is lost, none is scored 0 for it, and no
+request is made that must not be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.books import broken_promises, differences
+from tests.chaos.harness import MAX_COST, OTHER_KEY, QUICK, TINY, WIDTH, Campaign, Row
+
+FORMS: dict[str, dict[str, float]] = {
+    "seconds": {"seconds": 1},
+    "ms": {"ms": 700},
+    "date": {"date": 1},
+    "none": {},
+}
+SLACK = 1.3  # of the time that the provider's capacity allows
+DEADLINE = 1.0  # seconds for an attempt at a slow provider
+LARGE = ("huge", "gzip_bomb", "deep_json")
+MOST_MORE = 100_000  # KB of memory more than an undisturbed run has
+
+
+def refusals(c: Campaign, fault: dict[str, Any], name: str) -> Row:
+    """No quota or no key in mid-run: the run stops at once, and goes on with another key."""
+    expected, broken = c.reference(*QUICK), []
+    with c.provider(latency=0.02) as server:
+        server.control({"kind": "status", "after": 150, **fault})
+        folder = c.folder("refused")
+        ended = folder.run(server.url, *QUICK).wait()
+        broken += ended.told()
+        refused = server.bill()["by_status"].get(str(fault["status"]), 0)
+        if not 1 <= refused <= WIDTH:
+            broken.append(f"{refused} requests were refused, with {WIDTH} workers")
+        before = folder.books()
+        broken += broken_promises(before, server.bill(), None, MAX_COST)
+        server.control()
+        again = folder.line(ended.last_line, key=OTHER_KEY).wait()
+        broken += [f"resumed: {again.err[-300:]}"] if again.code else differences(folder.books(), expected)
+        broken += broken_promises(folder.books(), server.bill(), before, MAX_COST)
+    happened = f"{refused} refused, exit {ended.code}; resumed with another key: exit {again.code}"
+    return Row(name, 1, f"<= {WIDTH} refused, exit 1, the resume line works", happened, tuple(broken))
+
+
+def rate_limits(c: Campaign, form: str) -> Row:
+    """429s at random moments, each with a wait: nothing may come inside it."""
+    expected, broken = c.reference(*QUICK), []
+    limits = c.times(3)
+    with c.provider(latency=0.02) as server:
+        fault = {"kind": "status", "status": 429, "rate": 0.02, "times": limits, "retry_after": FORMS[form]}
+        server.control(fault)
+        folder = c.folder("limited")
+        ended = folder.run(server.url, *QUICK).wait(120)
+        bill, books = server.bill(), folder.books()
+        inside = sum(window["inside_after_50ms"] for window in bill["windows"])
+        broken += [f"{inside} requests inside a wait"] if inside else []
+        broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
+        broken += broken_promises(books, bill, None, MAX_COST)
+    happened = f"{bill['by_fault'].get('status', 0)} 429s, {inside} requests inside a wait, {ended.seconds:.1f} s"
+    name = "429 without Retry-After" if form == "none" else f"429, Retry-After ({form})"
+    return Row(name, 1, "0 requests inside a wait, the same result", happened, tuple(broken))
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a provider lets through, and how many seconds `requests` take at best."""
+
+    fault: dict[str, Any]
+    latency: float
+    words: str
+
+    def best(self, requests: int) -> float:
+        if "per_second" in self.fault:
+            return requests / float(self.fault["per_second"])
+        return requests * self.latency / int(self.fault["concurrent"])
+
+
+RATE = Capacity({"per_second": 100.0, "retry_after": {"seconds": 1}}, 0.05, "100 a second")
+SILENT = Capacity({"per_second": 100.0, "retry_after": {}}, 0.05, "100 a second, without Retry-After")
+ROOM = Capacity({"concurrent": 8, "retry_after": {"ms": 300}}, 0.08, "8 at once")
+
+
+def capacity(c: Campaign, kind: Capacity) -> Row:
+    """A provider that lets only so many through: the run finds the pace that it bears."""
+    expected, broken = c.reference(count=360), []
+    with c.provider(latency=kind.latency) as server:
+        server.control({"kind": "capacity", **kind.fault})
+        folder = c.folder("capacity", 360)
+        ended = folder.run(server.url).wait(300)
+        bill, books = server.bill(arrivals=True), folder.books()
+    seconds = bill["arrivals"][-1] - bill["arrivals"][0]
+    ratio = seconds / kind.best(bill["billed_requests"])
+    inside = sum(window["inside_after_50ms"] for window in bill["windows"])
+    broken += [f"{inside} requests inside a wait"] if inside else []
+    broken += [f"{ratio:.2f} times as long as the provider needs"] if ratio > SLACK else []
+    broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
+    broken += broken_promises(books, bill, None, MAX_COST)
+    limited = bill["by_fault"].get("capacity", 0)
+    happened = f"{bill['billed_requests']} calls in {seconds:.1f} s, {ratio:.2f} times the ideal"
+    happened += f"; {limited} 429s, {inside} inside"
+    return Row(f"capacity: {kind.words}", 1, f"0 inside a wait, within {SLACK} of the ideal", happened, tuple(broken))
+
+
+def server_errors(c: Campaign) -> Row:
+    """A tenth of the requests fails with one of five statuses."""
+    expected, broken = c.reference(*QUICK), []
+    with c.provider(latency=0.02) as server:
+        server.control(*({"kind": "status", "status": status, "rate": 0.021} for status in (500, 502, 503, 504, 529)))
+        folder = c.folder("errors")
+        ended = folder.run(server.url, *QUICK).wait(120)
+        bill, books = server.bill(), folder.books()
+    calls = len(books.in_state("ok"))
+    broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
+    broken += [f"{books.unscored()} rows without a score"] if books.unscored() else []
+    broken += [f"{bill['requests']} requests for {calls} calls"] if bill["requests"] > 1.2 * calls else []
+    broken += broken_promises(books, bill, None, MAX_COST)
+    failed = bill["by_fault"].get("status", 0)
+    happened = f"{failed} failed of {bill['requests']}, {bill['requests'] / calls:.2f} requests a call"
+    happened += f", {books.unscored()} rows lost"
+    return Row("10 % of 500, 502, 503, 504, 529", 1, "0 rows lost, <= 1.2 requests a call", happened, tuple(broken))
+
+
+def outage(c: Campaign) -> Row:
+    """Nothing but 503 for some seconds: the run waits and goes on by itself."""
+    expected, broken, lasts = c.reference(*QUICK), [], max(3.0, 6.0 * c.scale)
+    with c.provider(latency=0.02) as server:
+        server.control({"kind": "outage", "seconds": lasts, "after": 150})
+        folder = c.folder("outage")
+        ended = folder.run(server.url, *QUICK).wait(120)
+        bill, books = server.bill(), folder.books()
+    failed = bill["by_fault"].get("outage", 0)
+    broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
+    broken += [f"{books.unscored()} rows without a score"] if books.unscored() else []
+    broken += broken_promises(books, bill, None, MAX_COST)
+    happened = f"down for {lasts:g} s, {failed} requests failed in it, exit {ended.code} after {ended.seconds:.1f} s"
+    return Row("outage", 1, "goes on by itself, 0 rows lost, the same result", happened, tuple(broken))
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """A fault that strikes a tenth of the requests. `same`: it may not change the result; `rest`: its parameters."""
+
+    kind: str
+    rest: dict[str, Any] = field(default_factory=dict)
+    same: bool = False
+    deadline: float = 0.0
+
+
+ODD = (
+    Odd("slow_loris", deadline=DEADLINE),
+    Odd("hang", deadline=DEADLINE),
+    Odd("truncated"),
+    Odd("short"),
+    Odd("empty"),
+    Odd("reset"),
+    Odd("html"),
+    Odd("html", {"status": 502}),
+    Odd("list"),
+    Odd("wrong_schema"),
+    Odd("null_choices"),
+    Odd("deep_json"),
+    Odd("huge"),
+    Odd("gzip_bomb"),
+    Odd("no_usage", same=True),
+    Odd("model_change", same=True),
+    Odd("empty_content"),
+    Odd("finish_length"),
+    Odd("finish_content_filter"),
+    Odd("refusal"),
+    Odd("echo_key"),
+    Odd("echo_key", {"status": 200}),
+    Odd("status", {"status": 400}),
+)
+
+
+def name_of(odd: Odd) -> str:
+    return "-".join([odd.kind, *map(str, odd.rest.values())])
+
+
+def odd_replies(c: Campaign, odd: Odd) -> Row:
+    """A short run in which a tenth of the replies is of one odd kind: it ends well, or with one clear line."""
+    expected, broken = c.reference(*TINY), []
+    with c.provider(seed=1) as server:
+        usual = c.folder("plain").run(server.url, *TINY, real=False).wait().peak_kb if odd.kind in LARGE else 0
+        server.reset({"kind": odd.kind, "rate": 0.1, **odd.rest})
+        folder = c.folder("odd")
+        hook = (lambda: _deadline(odd.deadline)) if odd.deadline else None
+        ended = folder.run(server.url, *TINY, hook=hook, real=False).wait(120)
+        bill, books = server.bill(), folder.books()
+    struck = bill["by_fault"].get(odd.kind, 0)
+    broken += [] if struck else ["the fault never struck"]
+    broken += ended.told() if ended.code else []
+    broken += broken_promises(books, bill, None, MAX_COST)
+    broken += differences(books, expected) if odd.same and not ended.code else []
+    more = ended.peak_kb - usual if usual else 0
+    broken += [f"{more / 1000:.0f} MB more memory"] if more > MOST_MORE else []
+    if odd.kind == "model_change":
+        seen = sum(call["served_model"] == "another-model" for call in books.calls)
+        broken += [f"{seen} of {struck} changes of the model are in the ledger"] if seen != struck else []
+    longest = max((call["latency_s"] or 0.0 for call in books.calls), default=0.0)
+    if odd.deadline and longest > odd.deadline + 1:
+        broken.append(f"an attempt of {longest:.1f} s, with a deadline of {odd.deadline:g} s")
+    zeros, usual_zeros = (sum(value == 0.0 for value, _ in b.outcomes.values()) for b in (books, expected))
+    happened = f"{struck} of {bill['requests']} struck, exit {ended.code}, {books.unscored()} unscored"
+    happened += f", {zeros} zeros ({usual_zeros} undisturbed)" if zeros != usual_zeros else ""
+    happened += f", longest attempt {longest:.1f} s" if odd.deadline else ""
+    happened += f", {more / 1000:+.0f} MB" if usual else ""
+    promised = "the same result" if odd.same else "no zero for it, exit 0 or one clear line"
+    promised += f", ends within {odd.deadline + 1:g} s" if odd.deadline else ""
+    return Row(name_of(odd).replace("-", " "), 1, promised, happened, tuple(broken))
+
+
+def _deadline(seconds: float) -> None:
+    """Gives every attempt so many seconds."""
+    from dataclasses import replace
+
+    from agent.models.base import HostedModel
+
+    plain = HostedModel.complete
+
+    async def complete(self: HostedModel, request: Any) -> Any:
+        return await plain(self, replace(request, timeout=seconds))
+
+    HostedModel.complete = complete  # type: ignore[method-assign]

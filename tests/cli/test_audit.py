@@ -1,0 +1,410 @@
+"""`optimize audit` on a ledger that real runs wrote: what it says is what happened, and no change goes unseen."""
+
+import gc
+import json
+import shutil
+import sqlite3
+import stat
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ledger.chain import first_break
+from agent.ledger.store import Ledger
+from agent.release.runtime import load_prompt
+from agent.types import Candidate, Trial, canonical, content_id
+from tests.cli.conftest import Made
+from tests.cli.test_untrusted import CONTROL, EVIL
+from tests.cli.world import good, good_json, optimize, refused
+from tests.ledger.ledgers import alter, read
+
+DB = Path("runs/ledger.db")
+
+
+def tamper(sql: str, db: Path = DB) -> None:
+    with closing(sqlite3.connect(db, isolation_level=None)) as connection:
+        alter(connection, sql)
+
+
+def found_wrong(*arguments: str | Path) -> dict[str, Any]:
+    result = optimize("audit", "verify", *arguments, "--json")
+    assert result.exit_code == 1
+    answer = json.loads(result.stdout)
+    assert answer["whole"] is False
+    assert answer["findings"]
+    assert isinstance(answer, dict)
+    return answer
+
+
+# -- verify and anchor -------------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_that_nobody_touched_is_whole(two_runs: Made) -> None:
+    seq, head = read(DB, "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")[0]
+    expected = {"whole": True, "events": seq, "head": head, "first_bad_seq": None, "findings": []}
+    assert good_json("audit", "verify") == expected
+    assert good("audit", "verify") == f"whole: {seq} events, head {head}\n"
+
+
+@pytest.mark.parametrize(
+    ("sql", "first"),
+    [
+        ("UPDATE events SET body = replace(body, '\"', '\" ') WHERE seq = 5", "SELECT 5"),
+        ("UPDATE events SET utc = '2020' WHERE seq = 9", "SELECT 9"),
+        ("DELETE FROM events WHERE seq = 70", "SELECT 70"),
+        (
+            "UPDATE outcomes SET value = 1 - value WHERE rowid = 3",
+            "SELECT MAX(seq) FROM events e, outcomes o WHERE o.rowid = 3 AND kind = 'outcome' AND e.run_id = o.run_id "
+            "AND instr(body, o.candidate_id) AND instr(body, '\"' || o.example_id || '\"')",
+        ),
+        ("UPDATE calls SET cost_usd = 0 WHERE id = 4", "SELECT seq FROM events WHERE body LIKE '{\"key\":[4],%'"),
+        ("DELETE FROM calls WHERE id = 4", "SELECT seq FROM events WHERE body LIKE '{\"key\":[4],%'"),
+        (
+            "UPDATE blobs SET body = body || ' ' WHERE rowid = 20",
+            "SELECT MIN(seq) FROM events, blobs b WHERE b.rowid = 20 AND instr(events.body, b.hash)",
+        ),
+        (
+            "DELETE FROM blobs WHERE rowid = 20",
+            "SELECT MIN(seq) FROM events, blobs b WHERE b.rowid = 20 AND instr(events.body, b.hash)",
+        ),
+    ],
+)
+def test_verify_names_the_first_event_that_a_change_contradicts(two_runs: Made, sql: str, first: str) -> None:
+    expected = read(DB, first)[0][0]
+    tamper(sql)
+    answer = found_wrong()
+    assert answer["first_bad_seq"] == answer["findings"][0]["seq"] == expected
+    lines = optimize("audit", "verify").stdout.splitlines()
+    assert lines == [f"event {finding['seq']}: {finding['what']}" for finding in answer["findings"]]
+
+
+def test_a_trigger_that_was_dropped_is_found(two_runs: Made) -> None:
+    with closing(sqlite3.connect(DB)) as db:
+        db.execute("DROP TRIGGER events_in_sequence")
+    answer = found_wrong()
+    assert answer["first_bad_seq"] == 0
+    assert "events_in_sequence" in answer["findings"][0]["what"]
+
+
+def test_a_file_that_is_no_database_is_not_whole() -> None:
+    Path("noise.db").write_bytes(b"noise " * 1000)
+    assert found_wrong("--db", "noise.db")["events"] == 0
+
+
+def test_a_head_that_was_noted_elsewhere_is_found_again_in_every_form(two_runs: Made) -> None:
+    first, _ = two_runs
+    noted = good_json_of(good("audit", "anchor"))
+    assert (noted["seq"], noted["hash"]) == read(DB, "SELECT seq, hash FROM head")[0]
+    assert Path(noted["ledger"]) == DB.resolve()
+    good("audit", "anchor", "-o", "anchor.json")
+    assert stat.S_IMODE(Path("anchor.json").stat().st_mode) == 0o600
+    Path("result.json").write_text(json.dumps(first))
+    Ledger(DB).close()  # the chain goes on
+    release = Path(first["release"])
+    for word in (noted["hash"], "anchor.json", "result.json", release, release.with_name("messages.json")):
+        assert good("audit", "verify", "--anchor", word).startswith("whole: ")
+
+
+def good_json_of(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_ledger_that_was_made_anew_does_not_hold_the_head_that_was_noted(two_runs: Made) -> None:
+    good("audit", "anchor", "-o", "anchor.json")
+    Ledger(Path("new.db")).close()
+    assert good_json("audit", "verify", "--db", "new.db")["whole"]
+    assert found_wrong("--db", "new.db", "--anchor", "anchor.json")["first_bad_seq"] == 1
+
+
+def test_a_tampered_ledger_is_not_anchored(two_runs: Made) -> None:
+    tamper("UPDATE calls SET cost_usd = 0 WHERE id = 4")
+    (line,) = refused(1, "audit", "anchor")
+    assert "runs/ledger.db" in line
+
+
+def test_verify_sees_one_moment_of_a_ledger_that_is_being_written(two_runs: Made) -> None:
+    ledger = Ledger(DB)
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            ledger.event("", "note", {"number": number}, {"text": f"text {number}"})
+            ledger.flush()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        counts = [good_json("audit", "verify")["events"] for _ in range(5)]
+    finally:
+        stop.set()
+        thread.join()
+        ledger.close()
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1] <= good_json("audit", "verify")["events"]
+
+
+# -- show and lineage --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_shown_with_what_it_was_made_with_and_all_its_events(two_runs: Made) -> None:
+    first, _ = two_runs
+    run_id = first["run_id"]
+    shown = good_json("audit", "show", run_id)
+    events = read(DB, "SELECT seq, utc, kind FROM events WHERE run_id = ? ORDER BY seq", run_id)
+    assert [(e["seq"], e["utc"], e["kind"]) for e in shown["events"]] == events
+    assert shown["run"]["options"]["max_calls"] == 800
+    assert shown["run"]["origin"]["versions"]["openai"]
+    assert shown["run"]["result"] == first
+    assert sum(cost["cost_usd"] for cost in shown["costs"]) == pytest.approx(first["cost_usd"])
+    words = good("audit", "show", run_id)
+    for expected in ("options.max_calls\t800", "hashes.test\t", "origin.python\t", "plan.dev_rows\t", "\trun_complete"):
+        assert expected in words
+
+
+def test_a_trial_is_shown_with_its_states_in_order(two_runs: Made) -> None:
+    first, second = two_runs
+    trials = good_json("history", first["run_id"])["trials"]
+    trial = max(trials, key=lambda trial: int(trial["n"]))
+    shown = good_json("audit", "show", f"{first['run_id']}:{trial['number']}")
+    assert shown["trial"] == trial
+    assert shown["states"][0]["state"] == "incomplete"
+    assert shown["states"][0]["n"] == 0
+    assert [state["n"] for state in shown["states"]] == sorted(state["n"] for state in shown["states"])
+    last = shown["states"][-1]
+    assert (last["state"], last["n"], last["mean"], last["reason"]) == tuple(
+        trial[key] for key in ("state", "n", "mean", "reason")
+    )
+    assert len(shown["outcomes"]["dev"]) == trial["n"]
+    assert good_json("audit", "show", "0")["trial"]["candidate_id"] == good_json("history")["trials"][0]["candidate_id"]
+    assert good("audit", "show", "0").startswith(f"trial 0 of {second['run_id']}: ")
+
+
+def test_a_call_is_shown_with_exactly_the_request_that_its_key_stands_for(two_runs: Made) -> None:
+    for number, key, model in read(DB, "SELECT id, call_key, model FROM calls WHERE id % 90 = 1"):
+        shown = good_json("audit", "show", f"call:{number}")
+        assert content_id("k", {"model": model, **shown["request"]}) == key == shown["call"]["call_key"]
+        assert [event["kind"] for event in shown["events"]][-1] == f"call_{shown['call']['state']}"
+        assert shown["reply"]["text"]
+    state = "SELECT id, call_key FROM calls WHERE state = 'cached' LIMIT 1"
+    number, key = read(DB, state)[0]
+    hit, bought = good_json("audit", "show", f"#{number}"), good_json("audit", "show", key)
+    assert bought["call"]["state"] == "ok"
+    assert (hit["request"], hit["reply"]) == (bought["request"], bought["reply"])
+    assert hit["attempts"] == bought["attempts"]
+    assert shown["reply"]["text"] in good("audit", "show", f"call:{shown['call']['id']}")
+
+
+def test_the_lineage_of_a_prompt_leads_to_its_first_ancestor_under_every_name(two_runs: Made) -> None:
+    first, _ = two_runs
+    trials = good_json("history", first["run_id"])["trials"]
+    child = next(trial for trial in trials if trial["operator"].startswith("instruction:proposed"))
+    (prompt,) = good_json("audit", "lineage", child["candidate_id"])["prompts"]
+    (run,) = prompt["runs"]
+    chain = run["chain"]
+    assert chain[0]["candidate_id"] == child["candidate_id"]
+    assert [step["parent_id"] for step in chain] == [*(step["candidate_id"] for step in chain[1:]), None]
+    assert len(chain) > 1
+    told = json.loads(read(DB, "SELECT body FROM events WHERE seq = ?", run["proposal"]["seq"])[0][0])
+    assert told["round"] < child["round"] + 1
+    template, instruction = prompt["candidate"]["template_hash"], prompt["candidate"]["instruction_hash"]
+    assert good_json("audit", "lineage", template[:20]) == good_json("audit", "lineage", child["candidate_id"][:12])
+    same = good_json("audit", "lineage", instruction)["prompts"]
+    assert child["candidate_id"] in [prompt["candidate"]["id"] for prompt in same]
+    assert {prompt["candidate"]["instruction_hash"] for prompt in same} == {instruction}
+
+
+def test_the_lineage_of_a_released_prompt_says_that_it_was_released(two_runs: Made) -> None:
+    for result in two_runs:
+        version = load_prompt(result["release"]).version
+        (prompt,) = good_json("audit", "lineage", version)["prompts"]
+        assert prompt["candidate"]["id"] == result["winner"]["candidate_id"]
+        assert prompt["versions"] == [version]
+        run = next(run for run in prompt["runs"] if run["run_id"] == result["run_id"])
+        assert (run["released"], run["release"], run["test"]) == (True, result["release"], result["winner"]["test"])
+        assert f"released as {version}" in good("audit", "lineage", version)
+    baseline = good_json("history")["trials"][0]["candidate_id"]
+    (prompt,) = good_json("audit", "lineage", baseline)["prompts"]
+    assert [run["released"] for run in prompt["runs"]] == [False, False]
+    assert "not released" in good("audit", "lineage", baseline)
+
+
+# -- export ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_exported_lines_are_the_whole_chain(two_runs: Made) -> None:
+    good("audit", "export", "-o", "events.jsonl")
+    events = [json.loads(line) for line in Path("events.jsonl").read_bytes().split(b"\n")[:-1]]
+    assert first_break({**event, "body": canonical(event["body"])} for event in events) is None
+    assert events[-1]["hash"] == read(DB, "SELECT hash FROM head")[0][0]
+    assert stat.S_IMODE(Path("events.jsonl").stat().st_mode) == 0o600
+
+
+def test_an_export_writes_over_nothing_unless_it_is_forced(two_runs: Made) -> None:
+    Path("mine").write_text("precious")
+    for form in ("jsonl", "zip"):
+        (line,) = refused(2, "audit", "export", "--format", form, "-o", "mine")
+        assert "--force" in line
+        assert Path("mine").read_text() == "precious"
+        assert sorted(path.name for path in Path().glob("mine*")) == ["mine"]
+    good("audit", "export", "-o", "mine", "--force")
+    assert Path("mine").read_text().startswith('{"seq": 1')
+    for bad in ("runs", "no/such/folder/x"):
+        assert len(refused(2, "audit", "export", "-o", bad, "--force")) == 1
+
+
+# -- erase -------------------------------------------------------------------------------------------------------------
+
+
+def everything() -> dict[str, bytes]:
+    return {path.as_posix(): path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+
+
+def test_an_erased_text_is_in_no_file_any_more_and_the_ledger_is_whole(two_runs: Made) -> None:
+    shown = "SELECT example_id FROM demos"
+    example = read(DB, f"SELECT example_id FROM outcomes WHERE split = 'test' AND example_id NOT IN ({shown})")[0][0]
+    text = next(line for line in Path("rows.csv").read_text().splitlines() if line.startswith(f"{example},"))
+    text = text.split(",")[1]
+    assert any(text.encode() in data for data in everything().values())
+    before = good_json("history")
+    gc.collect()  # closes what the commands before have open, as the end of their processes would
+    command = ["audit", "erase", "--containing", text, "--actor", "ann", "--reason", "she asked"]
+    answer = good_json(*command, "--yes")
+    assert set(answer["kinds"]) == {"request"}
+    assert answer["left"] == []
+    assert not [name for name, data in everything().items() if text.encode() in data]
+    assert good_json("audit", "verify")["whole"]
+    told = json.loads(read(DB, "SELECT body FROM events WHERE kind = 'texts_erased'")[0][0])
+    assert (told["actor"], told["reason"], told["erased"]) == ("ann", "she asked", answer["erased"])
+    assert good_json("history") == before
+    assert good_json(*command, "--yes")["erased"] == []
+    number = read(DB, "SELECT id FROM calls WHERE request_hash = ?", answer["erased"][0])[0][0]
+    assert good_json("audit", "show", f"call:{number}")["request"] is None
+    assert "(erased)" in good("audit", "show", f"call:{number}")
+
+
+def test_erasing_asks_first_and_a_no_changes_nothing(two_runs: Made) -> None:
+    digest = read(DB, "SELECT response_hash FROM calls WHERE response_hash <> '' LIMIT 1")[0][0]
+    before = everything()
+    command = ["audit", "erase", "--hash", digest, "--actor", "a", "--reason", "r"]
+    result = optimize(*command)
+    assert result.exit_code == 1  # nobody is there to answer
+    assert "1 texts go for good: 1 reply" in result.stderr
+    assert {name: data for name, data in everything().items() if not name.endswith(("-shm", "-wal"))} == before
+    good(*command, "--yes")
+    assert read(DB, "SELECT COUNT(*) FROM blobs WHERE hash = ?", digest) == [(0,)]
+
+
+def test_erasing_names_the_places_that_it_cannot_reach(two_runs: Made) -> None:
+    first, _ = two_runs
+    trials = good_json("history", first["run_id"])["trials"]
+    text = next(t["instruction"] for t in trials if t["operator"].startswith("instruction:proposed"))
+    shutil.copy(DB, "runs/ledger.db.schema1")
+    good("audit", "export", "--format", "zip", "-o", "runs/old.zip")
+    answer = good_json("audit", "erase", "--containing", text, "--actor", "a", "--reason", "r", "--yes")
+    left = "\n".join(answer["left"])
+    assert "runs/ledger.db.schema1" in left
+    assert "runs/old.zip" in left
+    for seq in answer["events"]:
+        assert text in read(DB, "SELECT body FROM events WHERE seq = ?", seq)[0][0]
+    assert good_json("audit", "verify")["whole"]
+
+
+def test_erasing_needs_something_to_erase_and_words_that_do_not_repeat_it(two_runs: Made) -> None:
+    who = ["--actor", "ann", "--reason", "asked"]
+    for wrong in (
+        [*who],
+        [*who, "--hash", "0" * 64],
+        ["--containing", "ann", *who],
+        ["--containing", "x", "--actor", " ", "--reason", "r"],
+    ):
+        assert len(refused(2, "audit", "erase", *wrong, "--yes")) == 1
+    assert good_json("audit", "verify")["whole"]
+
+
+# -- recover -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_holds_of_a_damaged_ledger_is_saved_in_a_new_one(two_runs: Made) -> None:
+    first, _ = two_runs
+    data = bytearray(DB.read_bytes())
+    middle = read(DB, "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1 OFFSET 40")[0]
+    at = data.index(middle[1].encode())
+    data[at : at + 4] = b"zzzz"
+    DB.write_bytes(data)
+    (line,) = refused(1, "runs")
+    assert "recover" in line
+    answer = good_json("audit", "recover", "--to", "saved/new.db")
+    assert DB.read_bytes() == data
+    assert answer["events"] < answer["events_before"]
+    assert good_json("audit", "verify", "--db", "saved/new.db") == {
+        "whole": True,
+        "events": answer["events"] + 1,
+        "head": answer["head"],
+        "first_bad_seq": None,
+        "findings": [],
+    }
+    runs = {run["id"]: run for run in good_json("runs", "--db", "saved/new.db")["runs"]}
+    assert runs[first["run_id"]]["result"] == first
+    assert stat.S_IMODE(Path("saved/new.db").stat().st_mode) == 0o600
+    assert len(refused(2, "audit", "recover", "--to", "saved/new.db")) == 1
+
+
+def test_a_ledger_of_which_nothing_is_left_is_told_as_such() -> None:
+    Path("noise.db").write_bytes(b"noise " * 1000)
+    (line,) = refused(1, "audit", "recover", "--db", "noise.db", "--to", "new.db")
+    assert "nothing of it can be saved" in line
+    assert not Path("new.db").exists()
+
+
+# -- manners -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (2, ["verify", "--db", "none.db"]),
+        (2, ["verify", "--anchor", "no-such-file"]),
+        (2, ["verify", "--anchor", "rows.csv"]),
+        (2, ["show", "no-run"]),
+        (2, ["show", "no-run:1"]),
+        (2, ["show", "call:99999999"]),
+        (2, ["show", "k_0123456789abcdef"]),
+        (2, ["lineage", "c_zz"]),
+        (2, ["lineage", "c_0123456789abcdef"]),
+        (2, ["lineage", "p_0123456789abcdef"]),
+        (2, ["export", "no-run", "--format", "zip", "-o", "x.zip"]),
+        (2, ["check", "no-run"]),
+        (2, ["recover", "--db", "none.db", "--to", "new.db"]),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(two_runs: Made, code: int, words: list[str]) -> None:
+    (line,) = refused(code, "audit", *words)
+    assert line.startswith("error: ")
+    assert ";" in line or ": give " in line
+
+
+def test_nothing_that_was_recorded_steers_a_terminal(two_runs: Made) -> None:
+    first, _ = two_runs
+    ledger = Ledger(DB)
+    candidate = Candidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
+    ledger.add_candidate(first["run_id"], 9, candidate, (), EVIL, None, EVIL, "")
+    ledger.put_trial(first["run_id"], Trial(99, 9, candidate.id, "failed", 0, None, None, EVIL))
+    ledger.close()
+    for words in (
+        ["show", f"{first['run_id']}:99"],
+        ["show", first["run_id"]],
+        ["lineage", candidate.id],
+        ["check", first["run_id"]],
+        ["verify", "--anchor", EVIL],
+        ["export", "-o", f"{EVIL}/x"],
+    ):
+        for more in ([], ["--json"] if words[0] != "export" else []):
+            result = optimize("audit", *words, *more)
+            assert not CONTROL.search(result.stdout + result.stderr)

@@ -1,0 +1,182 @@
+"""`optimize audit check` is content with a real run, and names what is wrong in one whose records were made up."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ledger.store import Ledger
+from agent.task.intake import task_from_file
+from agent.types import Candidate, Completion, Demo, Example, Outcome, Prediction, Score, Task, Trial, Usage
+from tests.cli.conftest import Made
+from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize
+from tests.ledger.ledgers import read
+from tests.toys import ask
+from tests.wire import Fault, WireServer
+
+DB = Path("runs/ledger.db")
+Forge = Callable[[Ledger, str, Task], None]
+
+
+def problems(*arguments: str) -> dict[str, list[str]]:
+    result = optimize("audit", "check", *arguments, "--json")
+    answer = json.loads(result.stdout)
+    wrong = {check["check"]: check["found"] for check in answer["checks"] if check["ok"] is False}
+    assert answer["holds"] == (not wrong) == (result.exit_code == 0)
+    return wrong
+
+
+def add(ledger: Ledger, run_id: str, candidate: Candidate) -> None:
+    ledger.add_candidate(run_id, 9, candidate, (), "forged", None, "", "")
+
+
+def demo_of_a_test_row(ledger: Ledger, run_id: str, task: Task) -> None:
+    row = task.test[0]
+    add(ledger, run_id, few_shot(Demo(row.id, {"text": "other words"}, {"label": "billing"})))
+
+
+def demo_that_reads_like_a_dev_row(ledger: Ledger, run_id: str, task: Task) -> None:
+    text = task.dev[0].inputs["text"]
+    add(ledger, run_id, few_shot(Demo("mine", {"text": f"  {text.upper()} "}, {"label": "billing"})))
+
+
+def few_shot(demo: Demo) -> Candidate:
+    return Candidate("few-shot", "turns", INSTRUCTION, demos=(demo,))
+
+
+def instruction_with_a_test_row(ledger: Ledger, run_id: str, task: Task) -> None:
+    words = task.test[3].inputs["text"].split()[2:7]
+    add(ledger, run_id, Candidate("zero-shot", "turns", f"Mind that «{', '.join(words)}» is repair."))
+
+
+def second_opening(ledger: Ledger, run_id: str, task: Task) -> None:
+    ledger.event(run_id, "test_opened", {"winner": "c", "baseline": "c", "rows": 2})
+
+
+def failure_scored_as_zero(ledger: Ledger, run_id: str, task: Task) -> None:
+    put(ledger, run_id, "never-seen", 0.0, "k_none")
+
+
+def score_out_of_nothing(ledger: Ledger, run_id: str, task: Task) -> None:
+    put(ledger, run_id, "never-seen", 1.0, "k_none")
+
+
+def row_without_a_reason(ledger: Ledger, run_id: str, task: Task) -> None:
+    put(ledger, run_id, "never-seen", None, "")
+
+
+def put(ledger: Ledger, run_id: str, row: str, value: float | None, key: str) -> None:
+    """An outcome on train, whose rows make no trial's mean."""
+    made = Prediction({"label": "billing"}, "billing")
+    ledger.put_outcome(run_id, "train", Outcome("c_0", row, made, (Score("choice", value),), value, key))
+
+
+def trial_with_another_mean(ledger: Ledger, run_id: str, task: Task) -> None:
+    row = "SELECT candidate_id, n FROM trials WHERE number = 1 AND run_id = ?"
+    candidate, n = ledger.db.execute(row, (run_id,)).fetchone()
+    ledger.put_trial(run_id, Trial(1, 1, candidate, "pruned", n, 0.123, (0.0, 1.0), "forged"))
+
+
+def trial_with_more_rows(ledger: Ledger, run_id: str, task: Task) -> None:
+    row = "SELECT candidate_id, n, mean FROM trials WHERE number = 1 AND run_id = ?"
+    candidate, n, mean = ledger.db.execute(row, (run_id,)).fetchone()
+    ledger.put_trial(run_id, Trial(1, 1, candidate, "pruned", n + 1, mean, (0.0, 1.0), "forged"))
+
+
+def call_left_open(ledger: Ledger, run_id: str, task: Task) -> None:
+    asyncio.run(ledger.reserve(run_id, "target", "m", "k", "", 1, ask("x"), 0.0, 0))
+
+
+def call_that_costs_more_than_the_cap(ledger: Ledger, run_id: str, task: Task) -> None:
+    async def buy() -> None:
+        call = await ledger.reserve(run_id, "target", "m", "k", "", 1, ask("x"), 9.5, 10)
+        await ledger.settle(run_id, call, Completion("x", "stop", Usage(1, 1), "m"), 0.0, 0.1)
+
+    asyncio.run(buy())
+
+
+NO_MEAN = "each trial's score is the mean of its rows"
+CASES: list[tuple[Forge, set[str]]] = [
+    (demo_of_a_test_row, {"no demo is a dev or test row"}),
+    (demo_that_reads_like_a_dev_row, {"no demo reads like a dev or test row"}),
+    (instruction_with_a_test_row, {"no instruction holds words of a dev or test row"}),
+    (second_opening, {"the test was opened once"}),
+    (failure_scored_as_zero, {"no failed call is scored as 0", "each score has its call"}),
+    (score_out_of_nothing, {"each score has its call"}),
+    (row_without_a_reason, {"each row without a score says why"}),
+    (trial_with_another_mean, {NO_MEAN}),
+    (trial_with_more_rows, {NO_MEAN}),
+    (call_left_open, {"each call has an outcome"}),
+    (call_that_costs_more_than_the_cap, {"no cap was passed at any moment", "calls, tokens and $ add up"}),
+]
+
+
+@pytest.mark.parametrize(("forge", "expected"), CASES, ids=[forge.__name__ for forge, _ in CASES])
+def test_each_defect_is_found_and_nothing_else(two_runs: Made, forge: Forge, expected: set[str]) -> None:
+    first, _ = two_runs
+    task, _ = task_from_file("rows.csv", "label", INSTRUCTION, first["seed"])
+    ledger = Ledger(DB)
+    forge(ledger, first["run_id"], task)
+    ledger.flush()
+    assert set(problems(first["run_id"])) == expected  # before the ledger is opened again and closes what is open
+    ledger.close()
+
+
+def test_a_result_that_its_rows_do_not_bear_out_is_found(two_runs: Made) -> None:
+    first, _ = two_runs
+    ledger = Ledger(DB)
+    better = {**first, "winner": {**first["winner"], "test": 1.0}, "calls": {**first["calls"], "target": 3}}
+    ledger.end_run(first["run_id"], "complete", 1.0, better)
+    ledger.close()
+    wrong = problems(first["run_id"])
+    assert set(wrong) == {"the result's scores are those of its rows", "calls, tokens and $ add up"}
+    assert "winner test: says 1.0" in wrong["the result's scores are those of its rows"][0]
+    assert "target calls: says 3" in wrong["calls, tokens and $ add up"][0]
+
+
+def test_real_runs_hold(two_runs: Made) -> None:
+    for result in two_runs:
+        assert problems(result["run_id"]) == {}
+        lines = good("audit", "check", result["run_id"]).splitlines()
+        assert {line.split("\t")[1] for line in lines[1:]} == {"ok"}
+
+
+def test_what_needs_the_rows_is_left_out_when_they_changed(two_runs: Made) -> None:
+    Path("rows.csv").write_text(Path("rows.csv").read_text().replace("invoice", "bill"))
+    checks = {check["check"]: check for check in good_json("audit", "check")["checks"]}
+    left_out = {name for name, check in checks.items() if check["ok"] is None}
+    assert left_out == {"no demo reads like a dev or test row", "no instruction holds words of a dev or test row"}
+    assert all("the rows changed since" in checks[name]["found"][0] for name in left_out)
+    Path("rows.csv").unlink()
+    assert "the task is not at hand" in good("audit", "check")
+
+
+def test_a_run_with_refused_rows_and_failures_holds() -> None:
+    def flaky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        seed = sum(messages[-1]["content"].encode())
+        if seed % 29 == 0:
+            return Fault(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}})
+        return learner(messages, body)
+
+    command = files(120)
+    with WireServer(flaky) as server:
+        good_json(*command, "-m", compatible(server), "--max-calls", "250", "--max-tokens", "90000", "-q")
+    assert read(DB, "SELECT COUNT(*) FROM outcomes WHERE value IS NULL")[0][0] > 0
+    assert problems() == {}
+
+
+def test_words_that_train_or_the_users_own_prompt_hold_are_no_contamination() -> None:
+    from agent.ledger.contamination import copied_answers
+    from tests.toys import make_task
+
+    shared = "please note the following five words"
+    row = Example("d", {"message": f"{shared} and more"}, {"team": "billing"})
+    candidate = {"id": "c_1", "role": "", "instruction": f"Hear: {shared.title()}!"}
+    alone = make_task(dev=(row,))
+    assert copied_answers([candidate], alone).ok is False
+    assert copied_answers([candidate], make_task(dev=(row,), instruction=f"Now {shared}.")).ok
+    assert copied_answers([candidate], make_task(dev=(row,), train=(*alone.train, row))).ok
+    assert copied_answers([{**candidate, "instruction": "note the following five"}], alone).ok

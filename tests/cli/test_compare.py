@@ -1,0 +1,129 @@
+"""`optimize compare`: what differs is named, and the paired test is the one that the rows give by hand."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.cli.compare import word_diff
+from agent.ledger.store import Ledger
+from agent.scoring.stats import paired_difference
+from agent.types import Candidate, Trial
+from tests.cli.conftest import Made
+from tests.cli.test_untrusted import CONTROL, EVIL
+from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
+from tests.ledger.ledgers import read
+from tests.wire import WireServer
+
+DB = Path("runs/ledger.db")
+ROWS = (
+    "SELECT example_id, value FROM outcomes WHERE run_id = ? AND candidate_id = ? AND split = ? AND value IS NOT NULL"
+)
+
+
+def by_hand(split: str, *sides: tuple[str, str]) -> dict[str, Any]:
+    """B minus A over the rows of both, from the tables alone."""
+    a, b = (dict(read(DB, ROWS, run, candidate, split)) for run, candidate in sides)
+    both = sorted(a.keys() & b.keys())
+    found = paired_difference([b[row] for row in both], [a[row] for row in both], 0)
+    return {"diff": found.diff, "wins": found.wins, "losses": found.losses, "n": len(both)}
+
+
+def check(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert {key: found[key] for key in expected} == expected
+    assert found["ci95"][0] <= found["diff"] <= found["ci95"][1]
+
+
+def test_two_runs_are_compared_by_their_winners() -> None:
+    command = files(200)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--proposer", "none", "-q"]
+        one = good_json(*command, "--max-calls", "200")
+        other = good_json(*command, "--max-calls", "300", "--price", "1,2")
+    found = good_json("compare", one["run_id"], other["run_id"])
+    differs = {name for name, fact in found["facts"].items() if not fact["same"]}
+    assert {"id", "options.max_calls", "options.price", "budget.max_calls"} <= differs
+    assert not {name for name in differs if name.startswith("hashes.")}
+    assert found["facts"]["options.max_calls"] == {"a": 200, "b": 300, "same": False}
+    assert found["facts"]["winner test"]["b"] == other["winner"]["test"]
+    assert found["facts"]["lift ci95"]["a"] == one["lift"]["ci95"]
+    sides = [(result["run_id"], result["winner"]["candidate_id"]) for result in (one, other)]
+    for split in ("test", "dev"):
+        check(found["paired"][split], by_hand(split, *sides))
+    words = good("compare", one["run_id"], other["run_id"])
+    assert "options.max_calls\t200\t300\tdiffers" in words
+    assert f"B minus A on {found['paired']['test']['n']} test rows" in words
+    back = good_json("compare", other["run_id"], one["run_id"])["paired"]["test"]
+    assert back["diff"] == pytest.approx(-found["paired"]["test"]["diff"])
+
+
+def test_two_trials_are_compared_on_the_rows_of_both(two_runs: Made) -> None:
+    run_id = two_runs[0]["run_id"]
+    trials = good_json("history", run_id)["trials"]
+    base, child = trials[0], next(trial for trial in trials if trial["operator"].startswith("instruction:proposed"))
+    found = good_json("compare", f"{run_id}:0", f"{run_id}:{child['number']}")
+    check(found["paired"]["dev"], by_hand("dev", (run_id, base["candidate_id"]), (run_id, child["candidate_id"])))
+    assert found["facts"]["mean"] == {"a": base["mean"], "b": child["mean"], "same": base["mean"] == child["mean"]}
+    assert found["demos"] == {"a": base["demos"], "b": child["demos"]}
+    assert found["instruction"]["b"] == child["instruction"]
+    words = good("compare", f"{run_id}:0", f"{run_id}:{child['number']}")
+    assert "[-" in words
+    assert "{+" in words
+
+
+def test_runs_on_other_rows_have_no_paired_test(two_runs: Made) -> None:
+    first, second = two_runs  # of other seeds, and so of other splits
+    found = good_json("compare", first["run_id"], second["run_id"])
+    assert found["paired"] == {}
+    assert found["facts"]["hashes.test"]["same"] is False
+    assert "no paired test" in good("compare", first["run_id"], second["run_id"])
+
+
+def test_a_prompt_is_no_different_from_itself(two_runs: Made) -> None:
+    run_id = two_runs[0]["run_id"]
+    found = good_json("compare", run_id, run_id)
+    assert all(fact["same"] for fact in found["facts"].values())
+    assert found["paired"]["test"]["diff"] == 0
+    assert found["paired"]["test"]["p_value"] == 1
+    assert "(the same)" in good("compare", run_id, run_id)
+
+
+def test_what_cannot_be_compared_is_told_in_one_line(two_runs: Made) -> None:
+    run_id = two_runs[0]["run_id"]
+    for words in (["x", "y"], [run_id, f"{run_id}:999"], [run_id, "x:1"]):
+        assert len(refused(2, "compare", *words)) == 1
+
+
+def test_no_prompt_steers_a_terminal(two_runs: Made) -> None:
+    run_id = two_runs[0]["run_id"]
+    ledger = Ledger(DB)
+    candidate = Candidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
+    ledger.add_candidate(run_id, 9, candidate, (), EVIL, None, EVIL, "")
+    ledger.put_trial(run_id, Trial(99, 9, candidate.id, "failed", 0, None, None, EVIL))
+    ledger.close()
+    for more in ([], ["--json"]):
+        result = optimize("compare", f"{run_id}:0", f"{run_id}:99", *more)
+        assert result.exit_code == 0
+        assert not CONTROL.search(result.stdout + result.stderr)
+
+
+WORDS = st.lists(st.sampled_from(["a", "bb", "ä", " ", "\n", ".", "x1"]), max_size=12).map("".join)
+
+
+@given(WORDS, WORDS)
+def test_the_word_diff_holds_both_texts(one: str, two: str) -> None:
+    diff = word_diff(one, two)
+    assert re.sub(r"\{\+.*?\+\}", "", re.sub(r"\[-(.*?)-\]", r"\1", diff, flags=re.S), flags=re.S) == one
+    assert re.sub(r"\[-.*?-\]", "", re.sub(r"\{\+(.*?)\+\}", r"\1", diff, flags=re.S), flags=re.S) == two
+    assert ("[-" in diff or "{+" in diff) == (one != two)
+
+
+def test_long_equal_parts_are_left_out_around_what_changed() -> None:
+    same = " ".join(f"word{number}" for number in range(100))
+    diff = word_diff(f"{same} old {same}", f"{same} new {same}")
+    assert "[-old-]{+new+}" in diff
+    assert diff.count("…") == 2
+    assert len(diff) < 200

@@ -1,0 +1,166 @@
+"""A run comes out the same from its stored replies, without a request, and what would not is named."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ledger.store import Ledger
+from agent.types import Outcome, Prediction, Score, Trial
+from tests.cli.conftest import Made
+from tests.cli.world import Answer, compatible, files, good, good_json, learner, optimize, refused
+from tests.ledger.ledgers import read
+from tests.wire import Fault, WireServer
+
+DB = Path("runs/ledger.db")
+
+
+def drifted(*arguments: str) -> list[str]:
+    result = optimize("reproduce", *arguments, "--json")
+    assert result.exit_code == 1
+    answer = json.loads(result.stdout)
+    assert answer["same"] is False
+    assert answer["requests"] == 0
+    lines = answer["drift"]
+    assert isinstance(lines, list)
+    return lines
+
+
+def test_a_run_comes_out_the_same_without_its_model_and_the_ledger_stays_as_it_is(two_runs: Made) -> None:
+    before = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    for result in two_runs:
+        answer = good_json("reproduce", result["run_id"], "--offline")
+        assert answer["same"] is True
+        assert answer["drift"] == []
+        assert answer["requests"] == 0
+        run = result["run_id"]
+        assert answer["trials"] == read(DB, "SELECT COUNT(*) FROM trials WHERE run_id = ?", run)[0][0]
+        assert answer["outcomes"] == read(DB, "SELECT COUNT(*) FROM outcomes WHERE run_id = ?", run)[0][0]
+    assert good("reproduce").startswith(f"{two_runs[1]['run_id']}: the same: ")
+    after = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    assert {path: after[path] for path in before} == before
+    assert {path.suffix for path in after.keys() - before.keys()} <= {".db-shm", ".db-wal"}
+
+
+def flaky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+    """Refuses some rows for good."""
+    if hashlib.sha256(messages[-1]["content"].encode()).hexdigest()[0] == "0":
+        return Fault(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}})
+    return learner(messages, body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "status"),
+    [
+        (learner, ["--max-calls", "300", "--no-cache"], "complete"),
+        (flaky, ["--max-calls", "300"], "complete"),
+        (learner, ["--max-calls", "600", "--max-tokens", "40000", "-j", "3"], "budget"),
+        (learner, ["--max-cost", "0.02"], "budget"),
+    ],
+    ids=["uncached", "refused rows", "ended by tokens", "ended by dollars"],
+)
+def test_every_kind_of_run_comes_out_the_same(answer: Answer, options: list[str], status: str) -> None:
+    command = files(200)
+    with WireServer(answer) as server:
+        command += ["-m", compatible(server), "--price", "1,2", "-q", *options]
+        assert good_json(*command)["status"] == status
+        good(*command)  # mostly from the ledger, where it is not told otherwise
+        sent = len(server.requests)
+        for run in good_json("runs")["runs"]:
+            assert good_json("reproduce", run["id"])["same"] is True
+        assert len(server.requests) == sent
+
+
+def test_a_run_that_was_stopped_and_resumed_comes_out_the_same() -> None:
+    left = 90
+
+    def key_expires(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        nonlocal left
+        left -= 1
+        return learner(messages, body) if left > 0 else Fault(401, body={"error": {"message": "expired"}})
+
+    command = files(120)
+    with WireServer(key_expires) as server:
+        assert optimize(*command, "-m", compatible(server), "--max-calls", "200", "-q").exit_code == 1
+        left = 10_000
+        assert good_json("resume", "-q")["status"] == "complete"
+    assert good_json("reproduce")["same"] is True
+    assert good_json("audit", "check")["holds"] is True
+
+
+def test_a_score_that_was_recorded_otherwise_is_drift(two_runs: Made) -> None:
+    first, _ = two_runs
+    run_id = first["run_id"]
+    row = "SELECT candidate_id, example_id, value, call_key FROM outcomes WHERE run_id = ? AND split = 'test' LIMIT 1"
+    candidate, example, value, key = read(DB, row, run_id)[0]
+    ledger = Ledger(DB)
+    made = Prediction({"label": "billing"}, "billing")
+    outcome = Outcome(candidate, example, made, (Score("choice", 1 - value),), 1 - value, key)
+    ledger.put_outcome(run_id, "test", outcome)
+    ledger.close()
+    assert drifted(run_id) == [f"test row {example} of {candidate} is {value}, it was {1 - value}"]
+    assert "1 things drifted" in optimize("reproduce", run_id).stdout
+
+
+def test_trials_and_results_that_were_recorded_otherwise_are_drift(two_runs: Made) -> None:
+    first, _ = two_runs
+    run_id = first["run_id"]
+    candidate = read(DB, "SELECT candidate_id FROM trials WHERE run_id = ? AND number = 2", run_id)[0][0]
+    ledger = Ledger(DB)
+    ledger.put_trial(run_id, Trial(2, 1, candidate, "complete", 3, 0.25, None, "made up"))
+    ledger.put_trial(run_id, Trial(99, 1, candidate, "complete", 3, 0.25, None, "made up"))
+    ledger.end_run(run_id, "complete", 1.0, {**first, "decision": "keep_baseline", "seconds": 0.0, "cost_usd": 0.0})
+    ledger.close()
+    lines = drifted(run_id)
+    assert len(lines) == 3
+    assert lines[0].startswith("trial 2 is ")
+    assert lines[1] == "trial 99 did not come again"
+    assert lines[2] == "result.decision is promote, it was keep_baseline"
+
+
+def test_a_reply_that_was_erased_stops_it_without_a_request(two_runs: Made) -> None:
+    first, _ = two_runs
+    run_id = first["run_id"]
+    key, digest = read(
+        DB,
+        "SELECT k.call_key, k.response_hash FROM calls k JOIN outcomes o ON o.call_key = k.call_key "
+        "WHERE k.run_id = ? AND o.split = 'test' AND k.state = 'ok' LIMIT 1",
+        run_id,
+    )[0]
+    ledger = Ledger(DB)
+    ledger.erase([digest], "ann", "asked")
+    ledger.close()
+    lines = drifted(run_id)
+    assert lines[0] == "it stopped: offline: this reply is not in the ledger"
+    assert any(line.endswith("did not come again") for line in lines)
+    assert key
+
+
+def test_another_prompt_in_the_release_is_drift(two_runs: Made) -> None:
+    first, second = two_runs
+    Path(first["release"]).write_bytes(Path(second["release"]).read_bytes())
+    (line,) = drifted(first["run_id"])
+    assert line.startswith("the released prompt is p_")
+    Path(first["release"]).unlink()
+    assert good_json("reproduce", first["run_id"])["same"] is True
+
+
+def test_a_run_whose_rows_changed_is_refused(two_runs: Made) -> None:
+    first, _ = two_runs
+    Path("rows.csv").write_text(Path("rows.csv").read_text().replace("invoice", "bill"))
+    lines = refused(2, "reproduce", first["run_id"])
+    assert any("changed" in line for line in lines)
+    Path("rows.csv").unlink()
+    assert len(refused(2, "reproduce", first["run_id"])) == 1
+
+
+def test_a_run_without_a_result_is_refused(two_runs: Made) -> None:
+    first, _ = two_runs
+    ledger = Ledger(DB)
+    digest = read(DB, "SELECT result_hash FROM runs WHERE id = ?", first["run_id"])[0][0]
+    ledger.erase([digest], "ann", "asked")
+    ledger.close()
+    assert len(refused(2, "reproduce", first["run_id"])) == 1
+    assert len(refused(2, "reproduce", "no-run")) == 1

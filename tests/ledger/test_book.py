@@ -1,0 +1,129 @@
+"""The file: of its owner only, durable, under any name, and with nothing in it that SQLite or JSON cannot hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.errors import LedgerError
+from agent.ledger.query import History
+from agent.ledger.schema import STEPS
+from agent.ledger.store import Ledger
+from agent.ledger.verify import sha256, verify
+from tests.ledger.ledgers import fill, make, read
+from tests.toys import open_ledger
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
+
+
+def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = tmp_path / "new" / "folder" / "ledger.db"
+        ledger = open_ledger(path)
+        asyncio.run(fill(ledger, "run-2"))
+        names = {"ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock"}
+        assert modes(path.parent) == dict.fromkeys(names, 0o600)
+        ledger.close()
+        History(path).runs()
+        assert modes(path.parent).keys() >= {"ledger.db", "ledger.db.seal", "ledger.db.lock"}
+        assert set(modes(path.parent).values()) == {0o600}
+    finally:
+        os.umask(before)
+
+
+def test_opening_again_keeps_everything_and_adds_one_event(whole: Path) -> None:
+    events, head = read(whole, "SELECT * FROM events"), read(whole, "SELECT hash FROM head")[0][0]
+    with closing(Ledger(whole)) as again:
+        assert read(whole, "PRAGMA user_version") == [(len(STEPS),)]
+        assert again.head() != head
+    after = read(whole, "SELECT * FROM events")
+    assert after[:-1] == events
+    assert after[-1][3] == "ledger_opened"
+    assert after[-1][5] == head
+    assert sum(kind == "ledger_opened" for _, _, _, kind, *_ in after) == 2
+
+
+def test_ids_of_calls_go_on_where_they_ended(whole: Path) -> None:
+    (last,) = read(whole, "SELECT MAX(id) FROM calls")[0]
+    with closing(Ledger(whole)) as ledger:
+        asyncio.run(fill(ledger, "run-3", rows=1))
+    assert read(whole, "SELECT MIN(id) FROM calls WHERE run_id = 'run-3'") == [(last + 1,)]
+
+
+def test_a_commit_is_on_the_disk_before_it_returns(whole: Path) -> None:
+    with closing(Ledger(whole)) as ledger:
+        assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_closing_again_is_no_harm_even_when_another_has_it_open(whole: Path) -> None:
+    first = Ledger(whole)
+    first.close()
+    with closing(open_ledger(whole, "run-3")) as second:
+        first.close()
+        with pytest.raises(LedgerError, match="in use"):
+            Ledger(whole)
+        second.event("run-3", "note", {})
+        second.flush()
+    assert History(whole).run("run-3")["id"] == "run-3"
+
+
+def test_a_folder_and_a_path_through_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for bad in (tmp_path, tmp_path / "file" / "ledger.db"):
+        with pytest.raises(LedgerError) as caught:
+            Ledger(bad)
+        assert "--db" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["50% off? #1 %41", "a b\n c", "ünï𝄞", "colon:name", os.fsdecode(b"no-text-\xff")])
+def test_the_ledger_may_have_any_name(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path / name / f"{name}.db", ["run-1"])
+    assert History(path).run()["id"] == "run-1"
+    with closing(Ledger(path)) as ledger:
+        assert verify(ledger.db) == []
+
+
+# -- facts -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_fact_with_texts_names_their_hashes_and_the_texts_are_kept(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path / "ledger.db")) as ledger:
+        before = ledger.head()
+        head = ledger.event("run-1", "proposal", {"round": 1}, {"prompt": "é \0", "reply": ""})
+        assert head == ledger.head() != before
+        await ledger.commit()
+        ((body,),) = read(ledger.path, "SELECT body FROM events WHERE kind = 'proposal'")
+        told = json.loads(body)
+        assert told == {"round": 1, "prompt_hash": sha256("é \0"), "reply_hash": sha256("")}
+        assert dict(read(ledger.path, "SELECT hash, body FROM blobs"))[told["prompt_hash"]] == "é \0"
+        assert verify(ledger.db) == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters()), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.dictionaries(st.text(st.characters(), min_size=1).map("x-{}-x".format), JSON, max_size=3))
+def test_a_fact_of_any_json_is_kept_and_the_chain_holds(whole: Path, body: dict[str, object]) -> None:
+    """Lone surrogates at any depth, NUL, numbers that SQLite cannot hold."""
+    with closing(Ledger(whole)) as ledger:
+        ledger.event("run-1", "note", body)
+        ledger.flush()
+        assert verify(ledger.db) == []

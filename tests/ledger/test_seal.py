@@ -1,0 +1,234 @@
+"""No byte of a ledger changes unnoticed, a killed writer loses nothing that was settled, and no check costs a write."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agent.errors import LedgerError
+from agent.ledger import seal
+from agent.ledger.query import History
+from agent.ledger.store import Ledger
+from agent.ledger.verify import verify
+from tests.ledger.ledgers import alter, copy, fill, read
+
+ROOT = Path(__file__).resolve().parents[2]
+OPENERS: list[Callable[[Path], object]] = [History, Ledger]
+BOTH = pytest.mark.parametrize("opens", OPENERS)
+
+
+def stranger(path: Path, *statements: str) -> None:
+    """Changes the ledger with nothing but sqlite3."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        alter(db, *statements)
+
+
+# -- the seal itself ---------------------------------------------------------------------------------------------------
+
+
+def test_a_seal_holds_until_a_byte_changes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10_000)
+    assert not seal.holds(path), "there is none yet"
+    seal.set_seal(path)
+    assert seal.holds(path)
+    path.write_bytes(b"x" * 9_999 + b"y")
+    assert not seal.holds(path)
+    seal.set_seal(path)
+    assert seal.holds(path)
+    seal.break_seal(path)
+    assert not seal.holds(path)
+    seal.break_seal(path)  # again is no harm
+
+
+@pytest.mark.parametrize("content", [b"", b"0" * 64, b"\xff\xfe", b"{}"])
+def test_a_seal_that_is_no_seal_does_not_hold(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    seal.seal_path(tmp_path / "file").write_bytes(content)
+    assert not seal.holds(tmp_path / "file")
+
+
+def test_a_seal_is_the_owners_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    seal.set_seal(tmp_path / "file")
+    assert {file.name for file in tmp_path.iterdir()} == {"file", "file.seal"}
+    assert stat.S_IMODE(seal.seal_path(tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_closed_ledger_is_sealed_and_reading_it_leaves_it_so(whole: Path) -> None:
+    assert seal.holds(whole)
+    before = whole.read_bytes()
+    assert len(History(whole).runs()) == 2
+    assert seal.holds(whole)
+    assert whole.read_bytes() == before
+    Ledger(whole).close()
+    assert seal.holds(whole)
+
+
+# -- damage and tampering ----------------------------------------------------------------------------------------------
+
+
+def overwrite(path: Path, offset: int, noise: bytes) -> bytes:
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(noise)] = noise
+    path.write_bytes(content)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "without its seal"])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_ledger_with_4_kb_overwritten_is_refused_and_left_as_it_is(whole: Path, seed: int, sealed: bool) -> None:
+    rng = random.Random(seed)
+    after = overwrite(whole, rng.randrange(whole.stat().st_size - 4096), rng.randbytes(4096))
+    if not sealed:
+        seal.break_seal(whole)
+    for opens in OPENERS:
+        with pytest.raises(LedgerError) as caught:
+            opens(whole)
+        assert str(whole) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert whole.read_bytes() == after
+
+
+@BOTH
+def test_what_a_stranger_changed_is_refused_with_its_event(whole: Path, opens: Callable[[Path], object]) -> None:
+    stranger(whole, "UPDATE trials SET mean = 0.9 WHERE run_id = 'run-2' AND number = 2")
+    after = whole.read_bytes()
+    (seq,) = read(whole, "SELECT MAX(seq) FROM events WHERE run_id = 'run-2' AND kind = 'trial_complete'")[0]
+    with pytest.raises(LedgerError, match=rf"event {seq}: .*trials.*mean"):
+        opens(whole)
+    assert whole.read_bytes() == after
+
+
+@BOTH
+def test_what_a_stranger_left_in_the_log_is_refused_too(whole: Path, opens: Callable[[Path], object]) -> None:
+    """The seal fits the main file, which a change does not reach while somebody reads."""
+    with closing(sqlite3.connect(whole)) as reading:
+        reading.execute("SELECT * FROM runs").fetchone()
+        stranger(whole, "UPDATE runs SET status = 'failed' WHERE id = 'run-1'")
+        assert seal.holds(whole)
+        with pytest.raises(LedgerError, match="runs"):
+            opens(whole)
+
+
+@BOTH
+@pytest.mark.parametrize("statement", ["VACUUM", "CREATE INDEX mine ON calls(model)", "REINDEX", "ANALYZE"])
+def test_a_change_that_alters_no_answer_is_accepted(
+    whole: Path, opens: Callable[[Path], object], statement: str
+) -> None:
+    with closing(sqlite3.connect(whole)) as db:
+        db.execute(statement)
+        db.commit()
+    assert not seal.holds(whole)
+    found = opens(whole)
+    if isinstance(found, Ledger):
+        found.close()
+        assert seal.holds(whole), "what was checked is sealed"
+
+
+def test_the_seal_of_another_file_does_not_cover_a_change(whole: Path, tmp_path: Path) -> None:
+    """Who can write the file can write a seal: it is for speed. The long check sees what the seal hides."""
+    stranger(whole, "UPDATE runs SET status = 'failed' WHERE id = 'run-1'")
+    seal.set_seal(whole)
+    assert History(whole).run("run-1")["status"] == "failed"
+    with closing(sqlite3.connect(whole)) as db:
+        assert [finding.seq for finding in verify(db)] != []
+
+
+# -- a writer that lives, and one that was killed ----------------------------------------------------------------------
+
+
+async def test_a_reader_sees_what_is_committed_while_a_writer_writes(whole: Path) -> None:
+    ledger = Ledger(whole)
+    history = History(whole)
+    assert [run["id"] for run in history.runs()] == ["run-2", "run-1"]
+    await fill(ledger, "run-3")
+    assert {run["id"] for run in history.runs()} == {"run-1", "run-2", "run-3"}
+    assert len(History(whole).trials("run-3")) == 3
+    ledger.close()
+    assert len(history.trials("run-3")) == 3, "a reader outlives the writer"
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_damaged_log_of_a_killed_writer_leaves_a_beginning_of_the_history_or_is_refused(
+    tmp_path: Path, seed: int
+) -> None:
+    """SQLite takes what follows a bad place in the log for a write that was cut off; nothing else may come of it."""
+    ledger = Ledger(tmp_path / "ledger.db")
+    await fill(ledger, "run-1")
+    await fill(ledger, "run-2")
+    killed = copy(ledger.path, tmp_path / "killed" / "ledger.db")
+    events = [digest for (digest,) in ledger.db.execute("SELECT hash FROM events ORDER BY seq")]
+    ledger.close()
+    log, rng = killed.with_name("ledger.db-wal"), random.Random(seed)
+    overwrite(log, rng.randrange(log.stat().st_size - 4096), rng.randbytes(4096))
+    try:
+        again = Ledger(killed)
+    except LedgerError:
+        return
+    left = [digest for (digest,) in again.db.execute("SELECT hash FROM events ORDER BY seq")]
+    own = next((seq for seq, (old, new) in enumerate(zip(events, left, strict=False)) if old != new), len(events))
+    assert all(kind in REOPENING for (kind,) in again.db.execute("SELECT kind FROM events WHERE seq > ?", (own,)))
+    assert verify(again.db) == []
+    again.close()
+
+
+REOPENING = ("ledger_opened", "call_found_open", "run_found_open")
+
+
+def kill(path: Path, lines: int) -> tuple[set[str], set[str]]:
+    """Lets a victim write until it has said `lines` lines, and kills it. Returns the keys reserved and settled."""
+    command = [sys.executable, "-m", "tests.ledger.victim", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as victim:
+        assert victim.stdout is not None
+        said = [victim.stdout.readline() for _ in range(lines)]
+        victim.send_signal(signal.SIGKILL)
+        said += [line for line in victim.stdout if line.endswith("\n")]
+    told = [line.split() for line in said]
+    return {key for word, key in told if word == "reserved"}, {key for word, key in told if word == "settled"}
+
+
+@pytest.mark.parametrize("lines", [1, 40, 150, 401, 700])
+def test_a_killed_writer_has_lost_nothing_that_it_knew_to_be_safe(tmp_path: Path, lines: int) -> None:
+    path = tmp_path / "ledger.db"
+    reserved, settled = kill(path, lines)
+    assert len(reserved) + len(settled) >= lines
+    with closing(Ledger(path)) as ledger:
+        calls = dict(ledger.db.execute("SELECT call_key, state FROM calls").fetchall())
+        assert reserved <= calls.keys()
+        assert {key for key in settled if calls[key] != "ok"} == set()
+        assert set(calls.values()) <= {"ok", "unknown"}
+        assert sum(state == "unknown" for state in calls.values()) <= 4, "at most those in flight"
+        charged = ledger.db.execute("SELECT DISTINCT cost_usd, reserved_usd FROM calls WHERE state = 'unknown'")
+        assert set(charged) <= {(0.5, 0.5)}
+        assert ledger.db.execute("SELECT status FROM runs").fetchall() == [("killed",)]
+        assert verify(ledger.db) == []
+        for key in settled:
+            found = ledger.settled(key)
+            assert found is not None
+            assert found.text == key
+    assert History(path).run("run-1")["status"] == "killed"
+
+
+def test_what_a_killed_writer_left_can_be_read_before_anybody_repairs_it(tmp_path: Path) -> None:
+    kill(tmp_path / "ledger.db", 60)
+    assert History(tmp_path / "ledger.db").run("run-1")["status"] == "running"
+
+
+async def test_opening_twice_after_a_kill_changes_what_was_open_once(tmp_path: Path) -> None:
+    kill(tmp_path / "ledger.db", 60)
+    Ledger(tmp_path / "ledger.db").close()
+    events = "SELECT kind FROM events WHERE kind LIKE '%found_open'"
+    found = read(tmp_path / "ledger.db", events)
+    assert ("run_found_open",) in found
+    Ledger(tmp_path / "ledger.db").close()
+    assert read(tmp_path / "ledger.db", events) == found

@@ -1,0 +1,208 @@
+"""What a run knows: trials in the order in which they opened, means over scored rows only, and who leads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.scoring.stats import mean_ci
+from agent.search.board import Board
+from agent.search.pool import Entry
+from agent.search.study import Point, Seen
+from agent.types import Candidate, Demo, Outcome, Prediction, Trial
+
+VALUES = st.lists(st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=12)
+
+
+def candidate(number: int, demos: int = 0, text: str = "") -> Candidate:
+    shown = tuple(Demo(f"train-{n}", {"m": "x"}, {"t": "y"}) for n in range(demos))
+    return Candidate("few-shot" if demos else "zero-shot", "turns", text or f"wording {number}", demos=shown)
+
+
+class Bench:
+    """A board with what it told."""
+
+    def __init__(self, *candidates: Candidate) -> None:
+        self.told: list[Trial] = []
+        self.board = Board(self.told.append)
+        self.ids = [made.id for made in candidates]
+        for made in candidates:
+            self.board.entries[made.id] = Entry(made, Point(made.id, {}), "op", None, "")
+
+    def see(self, number: int, scores: Sequence[float | None], state: str = "incomplete") -> None:
+        """Candidate `number` saw rows; its trial opens first where it has none."""
+        id_ = self.ids[number]
+        if id_ not in self.board.trials:
+            self.board.open(id_, 1)
+        made = Prediction({}, "")
+        self.board.outcomes[id_] = [Outcome(id_, f"dev-{row}", made, (), value) for row, value in enumerate(scores)]
+        self.board.settle(id_, state, "seen")  # type: ignore[arg-type]
+
+
+def bench(count: int = 4) -> Bench:
+    return Bench(*(candidate(number) for number in range(count)))
+
+
+# -- trials ------------------------------------------------------------------------------------------------------------
+
+
+def test_trials_are_numbered_as_they_open_and_keep_number_and_round() -> None:
+    found = bench(3)
+    for round_, number in enumerate((2, 0, 1)):
+        found.board.open(found.ids[number], round_)
+    found.see(0, [1.0], "complete")
+    trials = found.board.trials
+    assert [(trials[found.ids[n]].number, trials[found.ids[n]].round) for n in (2, 0, 1)] == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_every_change_of_a_trial_is_told_in_its_order() -> None:
+    found = bench(1)
+    found.see(0, [1.0])
+    found.see(0, [1.0, 0.0], "pruned")
+    assert [(trial.state, trial.n, trial.mean) for trial in found.told] == [
+        ("incomplete", 0, None),
+        ("incomplete", 1, 1.0),
+        ("pruned", 2, 0.5),
+    ]
+    assert found.told[-1] == found.board.trials[found.ids[0]]
+    assert found.told[-1].reason == "seen"
+
+
+@given(VALUES)
+def test_a_trial_has_the_mean_and_interval_of_its_scored_rows_and_none_of_nothing(scores: list[float | None]) -> None:
+    found = bench(1)
+    found.see(0, scores)
+    trial, scored = found.board.trials[found.ids[0]], [value for value in scores if value is not None]
+    assert trial.n == len(scored)
+    if not scored:
+        assert (trial.mean, trial.ci95) == (None, None)
+    else:
+        mean, low, high = mean_ci(scored)
+        assert trial.mean == mean == found.board.mean(found.ids[0])
+        assert trial.ci95 == (None if low is None or high is None else (low, high))
+
+
+def test_a_candidate_without_a_trial_has_no_mean() -> None:
+    assert bench(1).board.mean("c_0000") is None
+
+
+def test_only_open_trials_are_closed_at_the_end() -> None:
+    found = bench(3)
+    found.see(0, [1.0], "complete")
+    found.see(1, [1.0], "pruned")
+    found.see(2, [1.0])
+    found.board.close_open("the budget ended first")
+    reasons = [found.board.trials[id_].reason for id_ in found.ids]
+    assert reasons == ["seen", "seen", "the budget ended first"]
+    assert found.board.in_state("incomplete") == [found.ids[2]], "an unfinished trial stays one: it is never low"
+
+
+def test_states_are_asked_for_in_the_order_of_the_trials() -> None:
+    found = bench(4)
+    for number in (3, 1, 0, 2):
+        found.see(number, [1.0], "pruned" if number == 1 else "complete")
+    assert found.board.in_state("complete") == [found.ids[n] for n in (3, 0, 2)]
+
+
+# -- vectors -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(VALUES, min_size=1, max_size=4), st.none() | st.integers(0, 12))
+def test_vectors_are_over_the_rows_that_all_have_a_score_for(table: list[list[float | None]], rows: int | None) -> None:
+    found = bench(len(table))
+    for number, scores in enumerate(table):
+        found.see(number, scores)
+    vectors = found.board.vectors(found.ids, rows)
+    cut = [scores[:rows] for scores in table]
+    shared = [row for row in range(min(map(len, cut))) if all(scores[row] is not None for scores in cut)]
+    assert vectors == {id_: [scores[row] for row in shared] for id_, scores in zip(found.ids, cut, strict=True)}
+
+
+def test_no_candidates_have_no_vectors() -> None:
+    assert bench(1).board.vectors([]) == {}
+
+
+# -- who is good -------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_seen_of_a_candidate_without_a_score_is_nothing() -> None:
+    found = bench(2)
+    found.see(0, [None, None])
+    found.see(1, [1.0, 0.0, None])
+    assert found.board.seen() == {found.ids[0]: Seen(0.0, 0), found.ids[1]: Seen(0.5, 2)}
+
+
+def test_parents_are_the_best_by_a_mean_that_trusts_few_rows_little() -> None:
+    found = bench(4)
+    found.see(0, [1.0])  # one lucky row
+    found.see(1, [1.0] * 18 + [0.0] * 2, "complete")
+    found.see(2, [0.0] * 20, "pruned")
+    found.see(3, [1.0] * 20, "failed")
+    parents = found.board.parents(2)
+    assert [parent.entry.candidate.id for parent in parents] == [found.ids[1], found.ids[0]]
+    assert [outcome.value for outcome in parents[1].outcomes] == [1.0]
+    assert len(found.board.parents(10)) == 3, "one that failed is nobody's parent"
+
+
+def test_equal_parents_stand_in_the_order_of_their_trials() -> None:
+    found = bench(4)
+    for number in (2, 0, 3, 1):
+        found.see(number, [1.0, 0.0])
+    assert [parent.entry.candidate.id for parent in found.board.parents(4)] == [found.ids[n] for n in (2, 0, 3, 1)]
+
+
+def test_without_a_score_there_are_no_parents() -> None:
+    found = bench(1)
+    found.see(0, [None])
+    assert found.board.parents(3) == []
+
+
+def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_last() -> None:
+    found = Bench(
+        candidate(0, text="one"), candidate(1, 2, text="one"), candidate(2, text="two"), candidate(3, text="x")
+    )
+    for number, scores in enumerate(([0.25, 0.25], [1.0, 0.5], [0.5, 0.5], [None])):
+        found.see(number, scores)
+    assert found.board.best_instructions() == [("two", 0.5), ("one", 0.75)]
+
+
+def test_the_leader_has_seen_enough_rows() -> None:
+    found = bench(3)
+    found.see(0, [1.0] * 3)
+    found.see(1, [0.5] * 10)
+    found.see(2, [0.25] * 10)
+    leader = found.board.leader(10)
+    assert leader is not None
+    assert leader.candidate_id == found.ids[1]
+    assert found.board.leader(11) is None
+
+
+# -- the winner --------------------------------------------------------------------------------------------------------
+
+
+def test_the_winner_is_the_best_of_those_that_saw_all_of_dev() -> None:
+    found, base = bench(4), candidate(0)
+    found.see(0, [0.5, 0.5], "complete")
+    found.see(1, [0.75, 0.75], "complete")
+    found.see(2, [1.0, 1.0], "pruned")
+    found.see(3, [1.0], "incomplete")
+    assert found.board.winner(base).id == found.ids[1]
+
+
+def test_before_anything_is_complete_the_baseline_wins() -> None:
+    found, base = bench(2), candidate(0)
+    found.see(1, [1.0], "incomplete")
+    assert found.board.winner(base) == base
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_equal_scores_go_to_the_baseline_and_then_to_the_fewest_demos(order: tuple[int, ...]) -> None:
+    made = (candidate(0, 3), candidate(1, 8), candidate(2, 1))
+    found = Bench(*made)
+    for number in order:
+        found.see(number, [1.0, 0.5], "complete")
+    assert found.board.winner(made[1]) == made[1]
+    assert found.board.winner(candidate(9)) == made[2]

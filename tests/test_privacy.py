@@ -1,0 +1,62 @@
+"""No third party watches unless the user asked for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.privacy import silence_tracing
+
+WATCHERS = [
+    "LANGSMITH_TRACING",
+    "LANGSMITH_TRACING_V2",
+    "LANGSMITH_TRACING_MODE",
+    "LANGSMITH_ENDPOINT",
+    "LANGSMITH_RUNS_ENDPOINTS",
+    "LANGSMITH_GATEWAY",
+    "LANGSMITH_OTEL_ENABLED",
+    "LANGCHAIN_TRACING",
+    "LANGCHAIN_TRACING_V2",
+    "LANGCHAIN_WANDB_TRACING",
+    "LANGCHAIN_HANDLER",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_LOGS_EXPORTER",
+    "MLFLOW_TRACKING_URI",
+    "LITELLM_CALLBACKS",
+    "OPIK_URL_OVERRIDE",
+    "WANDB_BASE_URL",
+    "LANGFUSE_HOST",
+    "SENTRY_DSN",
+]
+OTHERS = ["OPENAI_API_KEY", "LANGSMITH_API_KEY", "LANGCHAIN_OPENAI_TCP_KEEPALIVE", "HTTPS_PROXY", "PATH", "MY_EXPORTER"]
+
+
+def test_all_watchers_go_by_name_and_nothing_else_does() -> None:
+    environ = dict.fromkeys([*WATCHERS, *OTHERS], "true")
+    assert silence_tracing(environ) == tuple(sorted(WATCHERS))
+    assert set(WATCHERS).isdisjoint(environ)
+    assert {name: environ[name] for name in OTHERS} == dict.fromkeys(OTHERS, "true")
+
+
+def test_the_switches_that_say_no_are_set_over_any_that_say_yes() -> None:
+    environ = {"DO_NOT_TRACK": "0", "WANDB_MODE": "online"}
+    assert silence_tracing(environ) == ()
+    assert (environ["DO_NOT_TRACK"], environ["WANDB_MODE"]) == ("1", "disabled")
+    assert environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+def test_a_second_time_there_is_nothing_left_to_do() -> None:
+    environ = dict.fromkeys(WATCHERS, "true")
+    silence_tracing(environ)
+    before = dict(environ)
+    assert silence_tracing(environ) == ()
+    assert environ == before
+
+
+@pytest.mark.parametrize("word", ["1", "0", "true"])
+def test_only_the_one_word_lets_them_in(word: str) -> None:
+    environ = {"OPTIMIZE_ALLOW_TRACING": word, "LANGSMITH_TRACING": "true"}
+    before = dict(environ)
+    silence_tracing(environ)
+    assert (environ == before) is (word == "1")

@@ -1,0 +1,87 @@
+"""What is secret goes, all else stays: letter for letter, and as the same object."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.redact import mask, redact, secrets_in
+
+SECRET = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=40)
+
+
+@given(st.text(), st.lists(SECRET, max_size=5), st.text())
+def test_no_secret_is_left_as_it_is_as_json_or_as_a_url_writes_it(before: str, secrets: list[str], after: str) -> None:
+    for secret in secrets:
+        for form in (secret, json.dumps(secret)[1:-1], quote(secret, "")):
+            masked = mask(f"{before}{form}{after}", tuple(secrets))
+            assert form not in masked.replace("[key]", "")
+            assert secret not in masked.replace("[key]", "")
+
+
+@given(st.text(alphabet="abc .,\n"), st.lists(st.text(alphabet="ABC", min_size=6), max_size=3))
+def test_a_text_without_a_secret_is_the_same_object(text: str, secrets: list[str]) -> None:
+    assert mask(text, tuple(secrets)) is text
+    assert redact(text, tuple(secrets)) is text
+
+
+def test_a_secret_that_holds_another_goes_as_a_whole() -> None:
+    assert mask("it is secret-long-form.", ("secret-long", "secret-long-form")) == "it is [key]."
+
+
+def test_a_short_dummy_is_no_secret() -> None:
+    assert mask("none of them", ("none", "", "them")) == "none of them"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("key sk-proj-abc123 and 'Bearer xyz.123';", "key [key] and 'Bearer [key]';"),
+        ("Incorrect API key: sk-abc****wxyz.", "Incorrect API key: [key]"),
+        ("gsk-0123456789, XAI-0123456789, AIzaSyA1234567890", "[key], [key], [key]"),
+        ("sk-abcdefghijklmnopqrstuvwxyz", "[key]"),
+    ],
+)
+def test_what_looks_like_a_key_is_taken_out_of_what_is_shown(text: str, shown: str) -> None:
+    assert redact(text) == shown
+    assert mask(text, ()) is text
+
+
+@pytest.mark.parametrize("text", ["use sk-learn", "the bearer of bad news", "bearer certificates", "task-12345678"])
+def test_words_that_are_no_keys_stay(text: str) -> None:
+    assert redact(text) is text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENAI_API_KEY",
+        "api_key_2",
+        "HF_TOKEN",
+        "APP_SECRET",
+        "APP_SECRET_KEY",
+        "OPENAI_ADMIN_KEY",
+        "DB_PASSWORD",
+        "PGPASSWORD",
+    ],
+)
+def test_a_variable_with_the_name_of_a_secret_holds_one(name: str) -> None:
+    assert secrets_in({name: "value-of-it"}) == ("value-of-it",)
+    assert secrets_in({name: "short"}) == ()
+
+
+@pytest.mark.parametrize("name", ["HOME", "MAX_TOKENS", "SORT_KEY", "TOKENIZERS_PARALLELISM", "SECRETARY"])
+def test_other_variables_hold_none(name: str) -> None:
+    assert secrets_in({name: "value-of-it"}) == ()
+
+
+def test_the_login_in_an_address_is_secret_as_it_stands_and_decoded() -> None:
+    found = secrets_in(
+        {"https_proxy": "http://user:pass%40word1@proxy:3128", "INDEX": "https://token-0123@host/simple"}
+    )
+    assert set(found) == {"user:pass%40word1", "pass%40word1", "pass@word1", "token-0123"}
+    assert secrets_in({"A": "http://host/a@b", "B": "http://[broken@", "C": "mail me @ home"}) == ()
