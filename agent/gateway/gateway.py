@@ -177,7 +177,8 @@ class Gateway:
     # -- buying -------------------------------------------------------------------------------------------------------
 
     def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str) -> Flight:
-        tokens_in = sum(lm.count_tokens(m.content) + TEMPLATE_TOKENS for m in request.messages) if self._counts() else 0
+        counted = request.messages if self._counts(lm) else ()
+        tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
         most = Usage(tokens_in, request.max_tokens)
         worst = Spend(1, tokens_in + request.max_tokens, self._cost(lm, most))
         call = Call(role, lm, request, key, candidate_id, worst)
@@ -319,9 +320,10 @@ class Gateway:
         """How many calls of the model may fly at once now."""
         return self._limiter(lm).width
 
-    def _counts(self) -> bool:
+    def _counts(self, lm: LM) -> bool:
+        """Whether a call's tokens are counted before it is sent: not for a model in this process, unless a cap asks."""
         budget = self.account.budget
-        return budget.max_tokens is not None or budget.max_cost is not None
+        return lm.concurrency is None or budget.max_tokens is not None or budget.max_cost is not None
 
     def _cost(self, lm: LM, usage: Usage) -> float:
         price = self._prices.get(lm.name)
