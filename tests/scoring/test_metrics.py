@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import InputError
-from agent.scoring.metrics import PythonMetric, build_metrics, combine
+from agent.scoring.metrics import build_metrics, combine
+from agent.scoring.user_metric import PythonMetric
 from agent.types import (
     Budget,
     Constraints,
