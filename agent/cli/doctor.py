@@ -108,7 +108,7 @@ def _disk(db: Path) -> list[Found]:
 def _ledger(db: Path) -> list[Found]:
     from agent.errors import LedgerError
     from agent.ledger import seal
-    from agent.ledger.connect import OldSchema
+    from agent.ledger.connect import NeedsWriter
     from agent.ledger.lock import is_held
     from agent.ledger.query import History
     from agent.ledger.schema import STEPS
@@ -126,7 +126,7 @@ def _ledger(db: Path) -> list[Found]:
     checks.append(("seal", True, sealed))
     try:
         return [*checks, (str(db), True, f"{len(History(db).runs())} runs, whole")]
-    except OldSchema as error:
+    except NeedsWriter as error:
         return [*checks, (str(db), True, str(error).removeprefix(f"{db}: "))]
     except LedgerError as error:
         return [*checks, (str(db), False, str(error))]

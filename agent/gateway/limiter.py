@@ -2,8 +2,9 @@
 
 Three things hold calls back, all outside the slot, and all for every worker of the model:
 
-- the width: starts small, doubles with each clean round up to the ceiling, and shrinks once per episode of 429s;
-- a pause that the provider asked for (Retry-After), and after it a pace, learned from what the provider let through;
+- the width: starts small, doubles with each clean round up to the ceiling, and shrinks in an episode of 429s to what
+  the provider let through, at most by half;
+- a pause that the provider asked for (Retry-After), and after it a pace: the rate that was let through before;
 - the breaker: failures in a row open it, one probe at a time finds out whether the provider is back. It pauses, it
   does not fail: only when nothing has come back for `max_wait` seconds does the run stop, resumable.
 """
@@ -17,12 +18,15 @@ from collections import deque
 from agent.errors import ModelError, RunRefused, TransportUnknown
 
 START = 8
-SHRINK = 0.8
+SHRINK = 0.5  # of the width, at most, in one episode
 COOL_DOWN = 15.0  # seconds after a 429 in which nothing grows
+QUICKEN = 0.9  # of the interval between two starts, at most once in `COOL_DOWN / 3` seconds
 TRIP = 5  # failures in a row that open the breaker
 UNREACHED = 3  # failures after which an address where nothing ever answered is a wrong address
 LONGEST_PROBE = 30.0  # seconds between two probes
 PACE = 0.95  # of the rate that was let through
+SHORTEST_LOOK = 0.25  # seconds of traffic from which a rate can be told
+IDLE = 0.25  # seconds without a call in flight, after which the traffic before tells nothing
 
 
 class Limiter:
@@ -43,9 +47,14 @@ class Limiter:
         self._limited_at = -COOL_DOWN  # when the last 429 episode began
         self._known_bad: int | None = None
         self._interval = 0.0  # seconds between two starts; 0: as fast as they come
+        self._quickened_at = 0.0
         self._next_start = 0.0
-        self._passed = 0  # successes since `_since`
+        self._passed = 0  # successes since `_since`, when the traffic last began
         self._since = time.monotonic()
+        self._volley = 0  # calls that started at once then
+        self._landed_at = self._since  # when a call last ended
+        self._most = 0  # calls in flight when the last 429 episode began
+        self._refused = 0  # of them, 429s so far
         self._limits = 0  # 429 episodes since the last success
         self.answers = 0
         self._reached = False  # whether anything has ever answered
@@ -76,6 +85,7 @@ class Limiter:
 
     def release(self) -> None:
         self._flying -= 1
+        self._landed_at = time.monotonic()
         self._wake()
 
     def is_paused(self) -> bool:
@@ -99,6 +109,8 @@ class Limiter:
         return self._flying < width and now >= self._not_before and now >= self._next_start
 
     def _start(self, now: float) -> None:
+        if self._flying == 0 and now - self._landed_at > IDLE:
+            self._begin(now)
         self._flying += 1
         if self._interval:
             self._next_start = max(now - self._interval, self._next_start) + self._interval
@@ -138,7 +150,9 @@ class Limiter:
         if self._known_bad is not None and doubled >= self._known_bad:
             doubled = self.width + 1
         self.width = min(self.ceiling, doubled)
-        self._interval *= SHRINK
+        if self._interval and now - self._quickened_at >= COOL_DOWN / 3:
+            self._quickened_at = now
+            self._interval *= QUICKEN
 
     def rate_limited(self, retry_after: float | None, latency: float = 0.0) -> None:
         """A 429 to a call sent `latency` seconds ago: holds everybody back. What was sent before the last episode began
@@ -150,9 +164,13 @@ class Limiter:
         if now >= self._not_before and now - latency >= self._limited_at:  # the first of an episode
             self._limited_at, self._streak = now, 0
             self._limits += 1
-            if not self._fixed:
-                self._learn(now)
-        wait = retry_after if retry_after is not None else min(20.0, 2.0 ** (self._limits - 1))
+            self._most, self._refused, self._known_bad = self._flying, 0, self.width
+            self._learn_pace(now)
+        self._refused += 1
+        if not self._fixed:
+            let_through = max(self._most - self._refused, int(SHRINK * (self._known_bad or 1)), 1)
+            self.width = min(self.width, let_through)
+        wait = retry_after if retry_after is not None else min(20.0, 0.5 * 2.0 ** (self._limits - 1))
         if wait > self.max_wait:
             raise RunRefused(
                 f"{self.name}: the provider asks to wait {wait:.0f} seconds, more than --max-wait {self.max_wait:.0f}; "
@@ -161,11 +179,16 @@ class Limiter:
         self._pause(now + wait)
         self._give_up(now, "too many requests")
 
-    def _learn(self, now: float) -> None:
-        if self._passed >= TRIP and now > self._since:
-            self._interval = (now - self._since) / (PACE * self._passed)
-        self._known_bad = self.width
-        self.width = max(1, int(self.width * SHRINK))
+    def _learn_pace(self, now: float) -> None:
+        """From the successes since the traffic began, without its first volley, which was let through at once."""
+        seconds, passed = now - self._since, self._passed - self._volley
+        if self._fixed or seconds < SHORTEST_LOOK or passed < TRIP:
+            return
+        self._interval = max(self._interval, seconds / (PACE * passed))
+
+    def _begin(self, now: float) -> None:
+        """From here on the traffic is looked at anew."""
+        self._passed, self._since, self._volley = 0, now, self.width if not self._interval else 0
 
     def failed(self, error: ModelError) -> None:
         """A 5xx or a broken connection. Raises RunRefused when nothing has come back for `max_wait` seconds."""
@@ -192,6 +215,6 @@ class Limiter:
     def _pause(self, until: float) -> None:
         if until > self._not_before:
             self._not_before = until
-            self._passed, self._since = 0, until
+            self._begin(until)
             self._next_start = max(self._next_start, until)
         self._wake()

@@ -20,7 +20,7 @@ from typing import Any
 from agent.errors import LedgerError
 from agent.ledger import seal
 from agent.ledger.chain import GENESIS, link
-from agent.ledger.connect import OldSchema, reader, require_whole, schema_of, writer
+from agent.ledger.connect import NeedsWriter, reader, require_whole, schema_of, undo_unfinished, unfinished, writer
 from agent.ledger.lock import Lock, boot_id, host
 from agent.ledger.migrate import keep_copy, migrate
 from agent.ledger.origin import utc_now
@@ -64,10 +64,12 @@ class Book:
             raise
 
     def _open(self) -> None:
+        if unfinished(self.path):
+            undo_unfinished(self.path)
         if self.path.exists() and self.path.stat().st_size:
             try:
                 require_whole(self.path, ours=True)
-            except OldSchema:
+            except NeedsWriter:
                 keep_copy(self.path)
         connection = writer(self.path)
         try:

@@ -16,8 +16,8 @@ from agent.ledger.verify import sha256, verify
 BUSY_MS = 30_000
 
 
-class OldSchema(LedgerError):
-    """The file was written by an older version; opening it for writing brings it up to date."""
+class NeedsWriter(LedgerError):
+    """A file of an older version, or one that a kill left half made: opening it for writing brings it up to date."""
 
 
 def reader(path: Path) -> sqlite3.Connection:
@@ -41,6 +41,18 @@ def writer(path: Path) -> sqlite3.Connection:
     return db
 
 
+def unfinished(path: Path) -> bool:
+    """Whether a kill left the rollback journal of a change that was not finished: the first, before there is a log."""
+    return path.with_name(path.name + "-journal").exists()
+
+
+def undo_unfinished(path: Path) -> None:
+    """Lets SQLite roll it back, which takes a connection that may write."""
+    db = sqlite3.connect(path, timeout=BUSY_MS / 1000)
+    db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    db.close()
+
+
 def schema_of(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
@@ -49,9 +61,11 @@ def require_whole(path: Path, ours: bool = False) -> None:
     """Raises LedgerError when a byte of the ledger is not as it was written, naming the first bad event.
 
     The seal answers at once, also after a kill; without one that fits, everything is checked. While a writer has the
-    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. OldSchema for an
-    older version's file.
+    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. NeedsWriter for
+    an older version's file.
     """
+    if unfinished(path) and not ours:
+        raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
     try:
         db = reader(path)
     except sqlite3.Error as error:
@@ -64,6 +78,11 @@ def require_whole(path: Path, ours: bool = False) -> None:
             _require_old(path, db, version)
         if is_held(path) and not ours:
             return
+        if not log.is_empty(path) and log.is_damaged(path, db):
+            raise LedgerError(
+                f"{log.log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
+                "nothing was changed; restore a copy, or `optimize audit recover --to NEW.db` saves what holds"
+            )
         if seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)):
             return
         if found := verify(db):
@@ -85,4 +104,4 @@ def _require_old(path: Path, db: sqlite3.Connection, version: int) -> None:
         raise LedgerError(f"{path}: a database, but no ledger; name another file with --db")
     if damage := [" ".join(line.split()) for (line,) in db.execute("PRAGMA integrity_check(1)") if line != "ok"]:
         raise LedgerError(f"{path}: the file is damaged ({damage[0]}); restore a copy, or name another file with --db")
-    raise OldSchema(f"{path}: written by an older version (schema {version}); opening it for writing updates it")
+    raise NeedsWriter(f"{path}: written by an older version (schema {version}); opening it for writing updates it")

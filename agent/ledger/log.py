@@ -1,4 +1,4 @@
-"""SQLite's write-ahead log: is everything in it from our own writer? Reads the file's bytes; knows its format only.
+"""SQLite's write-ahead log: is it whole, and from our own writer? Reads the file's bytes; knows its format only.
 
 After a kill the log holds what was not yet copied into the sealed main file. Each transaction of ours moves the row of
 the table `head`; one that does not write that page came from another program.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+from collections import Counter
 from pathlib import Path
 
 from agent.ledger.chain import link
@@ -24,6 +25,29 @@ def log_path(path: Path) -> Path:
 def is_empty(path: Path) -> bool:
     log = log_path(path)
     return not log.exists() or log.stat().st_size == 0
+
+
+def is_damaged(path: Path, db: sqlite3.Connection) -> bool:
+    """Whether commits lie in the log that SQLite does not read, because something before them is not as it was written.
+
+    SQLite takes the first frame with a wrong checksum for the end of the log. A power cut can leave one commit behind
+    it, but not two: each was on the disk before the next began.
+    """
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    log = log_path(path).read_bytes()
+    starts = range(HEADER, len(log) - FRAME - size + 1, FRAME + size)
+    frames = [(log[start + 8 : start + 16], struct.unpack_from(">I", log, start + 4)[0]) for start in starts]
+    usual = Counter(salt for salt, _ in frames).most_common(1)  # the header may be what is damaged
+    unread = frames[_frames_read(path, db) :]
+    lost = [salt for salt, commits in unread if commits and salt == usual[0][0]]
+    return len(lost) > 1
+
+
+def _frames_read(path: Path, db: sqlite3.Connection) -> int:
+    """How many frames of the log SQLite found good, from the index that it makes of it when it first reads."""
+    db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    index = path.with_name(path.name + "-shm").read_bytes()
+    return int(struct.unpack_from("=I", index, 16)[0])
 
 
 def is_ours(path: Path, db: sqlite3.Connection) -> bool:

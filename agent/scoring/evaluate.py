@@ -134,6 +134,10 @@ class Evaluator:
             completion = await self._gateway.complete("target", self._lm, request, candidate.id)
         except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
             return self._keep(_unscored(candidate, example, self._metrics, str(failure)), split, repeat)
+        key = call_key(self._lm, request)
+        if completion.finish == "refusal":
+            why = f"the provider refused this row: {completion.text[:200]}"
+            return self._keep(_unscored(candidate, example, self._metrics, why, key), split, repeat)
         reasoning = TECHNIQUES[candidate.technique].reasoning
         prediction = parse_reply(completion.text, self._task.signature.outputs, reasoning=reasoning)
         scores = tuple([await metric.score(example, prediction) for metric in self._metrics])
@@ -143,7 +147,7 @@ class Evaluator:
             prediction=prediction,
             scores=scores,
             value=combine(scores, self._task.metrics),
-            call_key=call_key(self._lm, request),
+            call_key=key,
         )
         return self._keep(outcome, split, repeat)
 
@@ -154,10 +158,10 @@ class Evaluator:
         return outcome
 
 
-def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric], why: str) -> Outcome:
+def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric], why: str, key: str = "") -> Outcome:
     """A row without an answer: no score, which is not 0."""
     scores = tuple(Score(metric.name, None, why) for metric in metrics)
-    return Outcome(candidate.id, example.id, Prediction({}, "", why), scores, None)
+    return Outcome(candidate.id, example.id, Prediction({}, "", why), scores, None, key)
 
 
 def all_or_stop(found: Sequence[T | BudgetExhausted]) -> list[T]:

@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 _TIMEOUT = 60.0
@@ -33,7 +33,7 @@ class ChaosServer:
         """The base address as OpenAI's SDK wants it; Anthropic's wants `root`."""
         return f"{self.root}/v1"
 
-    def __enter__(self) -> ChaosServer:
+    def __enter__(self) -> Self:
         """RuntimeError if the server does not start; what it says stands on stderr."""
         command = [sys.executable, "-m", "tests.chaos.server", "--port", "0", *self._options]
         self.process = subprocess.Popen(

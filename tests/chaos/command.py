@@ -70,9 +70,9 @@ class Command:
         if self._ended is None:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
-                texts = [self._out.with_suffix(tail).read_text("utf-8", "replace") for tail in (".out", ".err")]
+                out, err = (self._out.with_suffix(tail).read_text("utf-8", "replace") for tail in (".out", ".err"))
                 seconds = time.monotonic() - self._started
-                self._ended = Ended(os.waitstatus_to_exitcode(status), *texts, seconds, usage.ru_maxrss)
+                self._ended = Ended(os.waitstatus_to_exitcode(status), out, err, seconds, usage.ru_maxrss)
         return self._ended
 
     def wait(self, seconds: float = 60.0) -> Ended:

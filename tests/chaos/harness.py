@@ -97,9 +97,7 @@ class Campaign:
     scale: float = 1.0
     seed: int = 0
     troubles: list[str] = field(default_factory=list)
-    seen: dict[str, int] = field(
-        default_factory=lambda: {"commands": 0, "files": 0, "bytes": 0, "hosts": 0, "requests": 0}
-    )
+    seen: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("commands", "files", "bytes", "requests"), 0))
     _folders: int = 0
     _references: dict[tuple[int, tuple[str, ...]], Books] = field(default_factory=dict)
     _running: list[Command] = field(default_factory=list)

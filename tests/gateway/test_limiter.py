@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent.errors import RunRefused, Transient, TransportUnknown
 from agent.gateway import limiter as module
-from agent.gateway.limiter import COOL_DOWN, LONGEST_PROBE, PACE, START, TRIP, UNREACHED, Limiter
+from agent.gateway.limiter import COOL_DOWN, LONGEST_PROBE, PACE, QUICKEN, START, TRIP, UNREACHED, Limiter
 from tests.gateway.virtual import VirtualLoop
 
 DOWN = Transient("503", status=503)
@@ -119,19 +119,27 @@ def test_those_who_wait_are_served_first_come_first_served(loop: VirtualLoop) ->
 # -- 429 ---------------------------------------------------------------------------------------------------------------
 
 
-def test_it_shrinks_once_per_episode_however_many_are_refused(loop: VirtualLoop) -> None:
+def test_it_shrinks_to_what_was_let_through_at_most_by_half_an_episode(loop: VirtualLoop) -> None:
     """Those who were in flight when it began belong to it, also when they land after the pause."""
 
     async def play() -> None:
-        limiter = Limiter("m", 8)
-        for _ in range(4):
+        limiter = Limiter("m", 16)
+        await clean_round(limiter)
+        for _ in range(16):
+            await limiter.acquire()
+        for refused in range(1, 4):
             limiter.rate_limited(2.0)
-        assert limiter.width == 6
+            assert limiter.width == 16 - refused
+        for _ in range(10):
+            limiter.rate_limited(2.0)
+        assert limiter.width == 8
         await asyncio.sleep(3)
         limiter.rate_limited(0.0, latency=4.0)  # sent before the episode began
-        assert limiter.width == 6
+        assert limiter.width == 8
+        for _ in range(10):
+            limiter.release()
         limiter.rate_limited(0.0, latency=0.5)
-        assert limiter.width == 4
+        assert limiter.width == 5, "of six in flight one was refused"
 
     loop.play(play())
 
@@ -153,7 +161,10 @@ def test_nothing_grows_while_it_cools_down_and_then_only_step_by_step(loop: Virt
         limiter = Limiter("m", 64)
         await clean_round(limiter)
         assert limiter.width == 16
-        limiter.rate_limited(0.0)
+        for _ in range(16):
+            await limiter.acquire()
+        for _ in range(4):
+            limiter.rate_limited(0.5)
         assert limiter.width == 12
         await asyncio.sleep(COOL_DOWN - 1)
         await clean_round(limiter)
@@ -208,14 +219,14 @@ def test_without_advice_the_pauses_double_up_to_twenty_seconds(loop: VirtualLoop
             pauses.append(loop.time() - before)
             limiter.rate_limited(None)
             limiter.release()
-        assert pauses == pytest.approx([0, 1, 2, 4, 8, 16, 20, 20])
+        assert pauses == pytest.approx([0, 0.5, 1, 2, 4, 8, 16, 20])
         limiter.succeeded()
         await limiter.acquire()
         before = loop.time()
         limiter.rate_limited(None)
         limiter.release()
         await limiter.acquire()
-        assert loop.time() - before == pytest.approx(1), "a success ends the row"
+        assert loop.time() - before == pytest.approx(0.5), "a success ends the row"
 
     loop.play(play())
 
@@ -317,22 +328,37 @@ def test_what_lands_during_a_pause_does_not_spoil_the_pace(loop: VirtualLoop) ->
     loop.play(play())
 
 
-def test_the_pace_gets_faster_again_with_each_clean_round(loop: VirtualLoop) -> None:
+def test_the_pace_gets_faster_again_but_only_step_by_step(loop: VirtualLoop) -> None:
     async def play() -> None:
         limiter = Limiter("m", 64)
         for _ in range(40):
             await asyncio.sleep(0.1)
             limiter.succeeded()
         limiter.rate_limited(0.0)
+        await limiter.acquire()  # from here on there is traffic
+        first = await seconds_for(limiter, 20)
         await asyncio.sleep(COOL_DOWN + 1)
         for _ in range(15):
             await clean_round(limiter)
-        before = loop.time()
-        for _ in range(20):
-            await limiter.acquire()
-        assert loop.time() - before < 20 / (10 * PACE) / 10
+        second = await seconds_for(limiter, 20)
+        assert second == pytest.approx(first * QUICKEN)
+        await asyncio.sleep(COOL_DOWN / 3)
+        await clean_round(limiter)
+        assert await seconds_for(limiter, 20) == pytest.approx(second * QUICKEN)
 
     loop.play(play())
+
+
+async def seconds_for(limiter: Limiter, calls: int) -> float:
+    """How long the starts of so many calls take, one after another."""
+    for _ in range(2):  # after a while without calls the first two come at once
+        await limiter.acquire()
+        limiter.release()
+    before = asyncio.get_running_loop().time()
+    for _ in range(calls):
+        await limiter.acquire()
+        limiter.release()
+    return asyncio.get_running_loop().time() - before
 
 
 # -- the breaker -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,19 @@ from agent.prompt.candidate import baseline
 from agent.prompt.render import render
 from agent.scoring.evaluate import REASONING_TOKENS, Evaluator, ReplyCap, values
 from agent.scoring.metrics import build_metrics
-from agent.types import Budget, Candidate, Example, Field, Outcome, Prediction, Request, Score, Signature, Task
+from agent.types import (
+    Budget,
+    Candidate,
+    Completion,
+    Example,
+    Field,
+    Outcome,
+    Prediction,
+    Request,
+    Score,
+    Signature,
+    Task,
+)
 from tests.gateway.doors import Calm
 from tests.toys import FakeModel, GatedModel, make_task, open_ledger, until
 
@@ -102,6 +115,17 @@ async def test_a_reply_that_does_not_parse_scores_0_with_its_error(ledger: Ledge
     assert values(outcomes) == [0.0] * 6
     assert all(outcome.prediction.error and outcome.scores[0].reason for outcome in outcomes)
     assert {outcome.prediction.raw for outcome in outcomes} == {"I do not know"}
+
+
+async def test_a_refusal_has_no_score_which_is_not_zero(ledger: Ledger) -> None:
+    class Refuses(FakeModel):
+        async def complete(self, request: Request) -> Completion:
+            return replace(await super().complete(request), finish="refusal")
+
+    bench = Bench(ledger, Refuses(lambda request: "I cannot help with that."))
+    outcomes = await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    assert {outcome.value for outcome in outcomes} == {None}
+    assert all("refused" in outcome.scores[0].reason and outcome.call_key for outcome in outcomes)
 
 
 async def test_what_a_metric_cannot_score_is_none_and_left_out_of_the_values(ledger: Ledger) -> None:

@@ -1,0 +1,105 @@
+"""The log that a killed writer left: whole and its own, or refused; and the journal of one that died at birth."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agent.errors import LedgerError
+from agent.ledger import log
+from agent.ledger.connect import unfinished
+from agent.ledger.query import History
+from agent.ledger.store import Ledger
+from agent.ledger.verify import verify
+from tests.ledger.ledgers import copy, fill, read
+
+
+async def killed(whole: Path, folder: Path) -> Path:
+    """A ledger as `kill -9` leaves it: sealed, with some commits that are only in the log."""
+    ledger = Ledger(whole)
+    await fill(ledger, "run-3")
+    left = copy(ledger.path, folder / "ledger.db")
+    shutil.copy(whole.with_name("ledger.db.seal"), folder)
+    ledger.close()
+    return left
+
+
+async def test_a_log_of_our_own_is_known_as_such(whole: Path, tmp_path: Path) -> None:
+    left = await killed(whole, tmp_path / "killed")
+    with closing(sqlite3.connect(left)) as db:
+        assert not log.is_empty(left)
+        assert not log.is_damaged(left, db)
+        assert log.is_ours(left, db)
+    assert History(left).runs()[0]["id"] == "run-3"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE trials SET mean = 0.9 WHERE number = 2",
+        "UPDATE head SET hash = 'ab'",
+        "DELETE FROM calls WHERE id = 3",
+        "INSERT OR REPLACE INTO blobs VALUES ('ab', 'cd')",
+    ],
+)
+async def test_what_a_stranger_adds_to_it_is_not_ours(whole: Path, tmp_path: Path, statement: str) -> None:
+    left = await killed(whole, tmp_path / "killed")
+    with closing(sqlite3.connect(left, isolation_level=None)) as stranger, closing(sqlite3.connect(left)) as db:
+        db.execute("SELECT 1 FROM runs").fetchone()
+        stranger.execute("PRAGMA wal_autocheckpoint = 0")
+        stranger.execute(statement)
+        assert not log.is_ours(left, db)
+        with pytest.raises(LedgerError, match="not what was written"):
+            History(left)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_commits_are_never_lost_to_damage_without_a_word(whole: Path, tmp_path: Path, seed: int) -> None:
+    """SQLite takes a bad place for the end. Only the very last commit could be one that a power cut tore."""
+    left = await killed(whole, tmp_path / "killed")
+    lines, rng = left.with_name("ledger.db-wal"), random.Random(seed)
+    content = bytearray(lines.read_bytes())
+    at = rng.randrange(len(content) - 4096)
+    content[at : at + 4096] = rng.randbytes(4096)
+    lines.write_bytes(content)
+    before = left.read_bytes(), lines.read_bytes()
+    (written,) = read(whole, "SELECT MAX(seq) FROM events")[0]
+    try:
+        (seen,) = History(left).select("SELECT MAX(seq) AS seq FROM events")
+    except LedgerError:
+        with pytest.raises(LedgerError):
+            Ledger(left)
+        assert (left.read_bytes(), lines.read_bytes()) == before
+    else:
+        assert at > len(content) - 40_000
+        assert seen["seq"] > written - 40
+
+
+def test_a_ledger_that_died_while_it_was_made_can_be_opened(tmp_path: Path) -> None:
+    """The kill came before there was a log: what lies beside the file is a rollback journal."""
+    made, left = tmp_path / "made.db", tmp_path / "left.db"
+    with closing(sqlite3.connect(made, isolation_level=None)) as db:
+        db.execute("CREATE TABLE first (x)")
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("DROP TABLE first")
+        db.execute("CREATE TABLE runs (x)")
+        db.executemany("INSERT INTO runs VALUES (?)", [("x" * 900,)] * 100)
+        shutil.copy(made, left)
+        shutil.copy(made.with_name("made.db-journal"), left.with_name("left.db-journal"))
+    assert unfinished(left)
+    with pytest.raises(LedgerError, match="half made"):
+        History(left)
+    with pytest.raises(LedgerError, match="no ledger"):  # rolled back to the other program's table
+        Ledger(left)
+    assert not unfinished(left)
+    left.unlink()
+    left.touch()
+    left.with_name("left.db-journal").touch()
+    with closing(Ledger(left)) as ledger:
+        assert verify(ledger.db) == []
