@@ -43,6 +43,7 @@ from agent.types import LM, Budget, CallRole, Candidate, Outcome, Request, Split
 PARENTS = 4
 PROPOSAL_TOKENS = 200
 UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
+BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +269,10 @@ class Run:
         self._add(entry, "")
         self._board.open(self._baseline.id, self._round)
         outcomes = await self._evaluator.outcomes(self._baseline, self._dev, "dev")
+        unscored = [outcome for outcome in outcomes if outcome.value is None]
+        if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
+            why = unscored[0].scores[0].reason
+            raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
         self._board.outcomes[self._baseline.id] = outcomes
         self._board.settle(self._baseline.id, "complete", "the user's own prompt")
         if self.plan.noise_rows:

@@ -109,6 +109,16 @@ def test_a_candidate_that_the_provider_cannot_serve_fails_without_a_score() -> N
     assert run["status"] == result["status"]
 
 
+def test_a_provider_that_only_talks_nonsense_ends_the_run_with_one_line() -> None:
+    command = [*files(120), "--max-calls", "200", "--quiet"]
+    with WireServer(lambda messages, body: Fault(body={"choices": []})) as server:
+        lines = refused(1, *command, "-m", compatible(server))
+        assert len(server.requests) < 60
+    assert "your own prompt got no score on 24 of 24 rows" in lines[0]
+    assert "no choices" in lines[0]
+    assert lines[1].startswith("optimize resume ")
+
+
 @pytest.mark.parametrize("width", [1, 5, None])
 def test_a_refused_key_ends_the_run_with_one_line(width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [*files(120), "--max-calls", "200", "--quiet"]
