@@ -51,6 +51,7 @@ class Limiter:
         self._next_start = 0.0
         self._passed = 0  # successes since `_since`, when the traffic last began
         self._since = time.monotonic()
+        self._first_at = self._since  # when the first of them came back
         self._volley = 0  # calls that started at once then
         self._landed_at = self._since  # when a call last ended
         self._most = 0  # calls in flight when the last 429 episode began
@@ -141,7 +142,9 @@ class Limiter:
     def succeeded(self) -> None:
         self.answered()
         now = time.monotonic()
-        self._passed += now >= self._since  # what comes back during a pause says nothing of the pace after it
+        if now >= self._since:  # what comes back during a pause says nothing of the pace after it
+            self._first_at = now if self._passed == 0 else self._first_at
+            self._passed += 1
         self._streak += 1
         if self._fixed or self._streak < self.width or now - self._limited_at < COOL_DOWN:
             return
@@ -180,8 +183,8 @@ class Limiter:
         self._give_up(now, "too many requests")
 
     def _learn_pace(self, now: float) -> None:
-        """From the successes since the traffic began, without its first volley, which was let through at once."""
-        seconds, passed = now - self._since, self._passed - self._volley
+        """From the successes since the first came back, without the first volley, which was let through at once."""
+        seconds, passed = now - self._first_at, self._passed - max(1, self._volley)
         if self._fixed or seconds < SHORTEST_LOOK or passed < TRIP:
             return
         self._interval = max(self._interval, seconds / (PACE * passed))

@@ -19,7 +19,7 @@ from agent.ledger.seal import break_seal, set_seal
 
 Statement = tuple[str, Sequence[Any]]
 
-LINGER = 0.001  # seconds that the first of a group waits for more
+LINGER = 0.0005  # seconds that the first of a group waits for more
 LOG_BYTES = 16_000_000  # of the write-ahead log, before it is copied into the main file
 
 
