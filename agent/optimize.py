@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, BudgetExhausted, InputError, Interrupted, LedgerError, ModelError, RunRefused
-from agent.gateway.budget import Account, Kept, Spend
+from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import MAX_WAIT, Gateway
 from agent.gateway.prices import Price, price_of, prices_version
 from agent.ledger.origin import command_line, origin, tool_version, utc_now
@@ -38,7 +38,7 @@ from agent.search.propose import STYLES as PROPOSAL_STYLES
 from agent.search.propose import Failure, Scored, failures_of, read_proposal, request_messages, why_refused
 from agent.search.race import best_of, clearly_behind, ranked
 from agent.search.study import Point, choose
-from agent.types import LM, Budget, CallRole, Candidate, Outcome, Request, SplitName, Task, content_id
+from agent.types import LM, Budget, Candidate, Outcome, Request, SplitName, Task, content_id
 
 PARENTS = 4
 PROPOSAL_TOKENS = 200
@@ -193,12 +193,7 @@ class Run:
         budget = asdict(self.settings.budget)
         if self._resumes:
             past = self.ledger.resume_run(self.id, budget)
-            paid: dict[CallRole, Spend] = {
-                role: Spend(past.paid[role].calls, past.paid[role].tokens, past.paid[role].usd)
-                for role in ("target", "proposer", "judge")
-                if role in past.paid
-            }
-            self.account = Account(self.settings.budget, paid, past.seconds)
+            self.account = Account(self.settings.budget, past.paid, past.seconds)
             return past
         self.ledger.begin_run(
             self.id,

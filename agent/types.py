@@ -266,6 +266,21 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Spend:
+    """Calls, tokens (in + out) and dollars."""
+
+    calls: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: Spend) -> Spend:
+        return Spend(self.calls + other.calls, self.tokens + other.tokens, self.usd + other.usd)
+
+    def __sub__(self, other: Spend) -> Spend:
+        return Spend(self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd)
+
+
+@dataclass(frozen=True, slots=True)
 class Constraints:
     """Hard limits on a candidate: rendered prompt size in tokens, number of demos, words that may not appear."""
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import RowRefused, RunRefused
-from agent.ledger.past import Paid, Past
+from agent.ledger.past import Past
 from agent.ledger.query import History, Row
 from agent.ledger.store import Ledger
 from agent.ledger.trail import facts_of
-from agent.types import LM, Completion, Outcome, Request, SplitName, Trial
+from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial
 
-ALL = Paid(10**9, 10**15, 1e12)  # more than any cap
+ALL = Spend(10**9, 10**15, 1e12)  # more than any cap
 NOT_COMPARED = ("seconds", "ledger_head", "release", "calls", "cost_usd")
 
 

@@ -12,22 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.errors import BudgetExhausted
-from agent.types import Budget, CallRole, Usage
+from agent.types import Budget, CallRole, Spend, Usage
 
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """Calls, tokens (in + out) and dollars."""
-
-    calls: int = 0
-    tokens: int = 0
-    usd: float = 0.0
-
-    def __add__(self, other: Spend) -> Spend:
-        return Spend(self.calls + other.calls, self.tokens + other.tokens, self.usd + other.usd)
-
-    def __sub__(self, other: Spend) -> Spend:
-        return Spend(self.calls - other.calls, self.tokens - other.tokens, self.usd - other.usd)
+__all__ = ["Account", "Kept", "Spend"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from typing import IO, Any
 from agent.errors import InputError
 from agent.ledger import bundle_verify
 from agent.ledger.anchor import head_of
+from agent.ledger.chain import EVENT
 from agent.ledger.schema import AUDITED, STEPS
-from agent.ledger.verify import EVENT
 
 README = """A bundle of a ledger: what was asked, answered, scored and decided, in the order in which it happened.
 

@@ -22,6 +22,8 @@ from typing import Any
 from agent.ledger.schema import AUDITED
 
 GENESIS = "0" * 64
+EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
+"""The columns of an event."""
 Place = tuple[Any, ...]
 """A table's name and the values of its primary key."""
 
@@ -35,13 +37,20 @@ def link(prev_hash: str, event: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def first_break(events: Iterable[Mapping[str, Any]]) -> int | None:
-    """The seq of the first event that does not follow from the one before it, or None when the chain holds."""
-    prev = GENESIS
-    for number, event in enumerate(events, 1):
-        if event["seq"] != number or event["prev_hash"] != prev or event["hash"] != link(prev, event):
+def follows(event: Mapping[str, Any], seq: int, prev_hash: str) -> bool:
+    """Whether `event` is the one with number `seq`, linked to the hash of the event before it."""
+    return bool(event["seq"] == seq and event["prev_hash"] == prev_hash and event["hash"] == link(prev_hash, event))
+
+
+def first_break(events: Iterable[Mapping[str, Any]], seq: int = 0, prev_hash: str = GENESIS) -> int | None:
+    """The seq of the first event that does not follow from the one before it, or None when the chain holds.
+
+    `seq` and `prev_hash` are those of the event that the first one must follow.
+    """
+    for number, event in enumerate(events, seq + 1):
+        if not follows(event, number, prev_hash):
             return number
-        prev = event["hash"]
+        prev_hash = event["hash"]
     return None
 
 

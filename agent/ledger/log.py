@@ -10,12 +10,12 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from agent.ledger.chain import link
+from agent.ledger.chain import EVENT, first_break
 
 HEADER, FRAME = 32, 24
-EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
 
 
 def log_path(path: Path) -> Path:
@@ -34,9 +34,7 @@ def is_damaged(path: Path, db: sqlite3.Connection) -> bool:
     it, but not two: each was on the disk before the next began.
     """
     (size,) = db.execute("PRAGMA page_size").fetchone()
-    log = log_path(path).read_bytes()
-    starts = range(HEADER, len(log) - FRAME - size + 1, FRAME + size)
-    frames = [(log[start + 8 : start + 16], struct.unpack_from(">I", log, start + 4)[0]) for start in starts]
+    frames = [(salts, commits) for _, commits, salts in _frames(log_path(path).read_bytes(), size)]
     usual = Counter(salt for salt, _ in frames).most_common(1)  # the header may be what is damaged
     unread = frames[_frames_read(path, db) :]
     lost = [salt for salt, commits in unread if commits and salt == usual[0][0]]
@@ -59,11 +57,10 @@ def is_ours(path: Path, db: sqlite3.Connection) -> bool:
 def _every_transaction_writes(log: bytes, page: int) -> bool:
     if len(log) < HEADER:
         return False
-    (page_size,), salts = struct.unpack_from(">I", log, 8), log[16:24]
+    (size,) = struct.unpack_from(">I", log, 8)
     written = False
-    for start in range(HEADER, len(log) - FRAME - page_size + 1, FRAME + page_size):
-        number, commits = struct.unpack_from(">II", log, start)
-        if log[start + 8 : start + 16] != salts:
+    for number, commits, salts in _frames(log, size):
+        if salts != log[16:24]:
             break  # left over from an earlier use of the file
         written = written or number == page
         if commits:
@@ -71,6 +68,12 @@ def _every_transaction_writes(log: bytes, page: int) -> bool:
                 return False
             written = False
     return True
+
+
+def _frames(log: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
+    """Page number, pages in the file if the frame commits (else 0), and salts of each frame with a page of `size`."""
+    for start in range(HEADER, len(log) - FRAME - size + 1, FRAME + size):
+        yield (*struct.unpack_from(">II", log, start), log[start + 8 : start + 16])
 
 
 def _chain_goes_on(path: Path, db: sqlite3.Connection) -> bool:
@@ -82,11 +85,8 @@ def _chain_goes_on(path: Path, db: sqlite3.Connection) -> bool:
         return False
     finally:
         main.close()
-    for values in db.execute(f"SELECT {', '.join(EVENT)} FROM events WHERE seq > ? ORDER BY seq", (seq,)):
-        event = dict(zip(EVENT, values, strict=True))
-        seq += 1
-        if event["seq"] != seq or event["prev_hash"] != prev or event["hash"] != link(prev, event):
-            return False
-        prev = event["hash"]
+    rows = db.execute(f"SELECT {', '.join(EVENT)} FROM events WHERE seq > ? ORDER BY seq", (seq,)).fetchall()
+    events = [dict(zip(EVENT, values, strict=True)) for values in rows]
+    end = (events[-1]["seq"], events[-1]["hash"]) if events else (seq, prev)
     head: object = db.execute("SELECT seq, hash FROM head").fetchone()
-    return head == (seq, prev)
+    return first_break(events, seq, prev) is None and head == end

@@ -8,27 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-
-@dataclass(frozen=True, slots=True)
-class Paid:
-    """What one role was charged: attempts of every kind, tokens and dollars, unknown outcomes at their reservation."""
-
-    calls: int
-    tokens: int
-    usd: float
+from agent.types import CallRole, Spend
 
 
 @dataclass(slots=True)
 class Past:
     """`bought`: ids of the settled attempts by call key, in their order; `hits`: uses of other replies by (call key,
     candidate); `told`: the events that a run makes again on its way to where it stood, by (kind, body). All three are
-    used up as the run passes by. `seconds` are those that it ran before.
+    used up as the run passes by. `paid` is what each role was charged: attempts of every kind, tokens and $, unknown
+    outcomes at their reservation. `seconds` are those that it ran before.
     """
 
     bought: dict[str, list[int]] = field(default_factory=dict)
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
     told: Counter[tuple[str, str]] = field(default_factory=Counter)
-    paid: Mapping[str, Paid] = field(default_factory=dict)
+    paid: Mapping[CallRole, Spend] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -51,7 +45,7 @@ def past_of(db: sqlite3.Connection, run_id: str) -> Past:
         )
     )
     past.paid = {
-        role: Paid(calls, tokens, usd)
+        role: Spend(calls, tokens, usd)
         for role, calls, tokens, usd in db.execute(
             "SELECT role, COUNT(*), SUM(CASE WHEN state = 'ok' THEN prompt_tokens + completion_tokens "
             "WHEN state = 'unknown' OR error_class = 'bad_response' THEN reserved_tokens ELSE 0 END), SUM(cost_usd) "

@@ -17,14 +17,14 @@ from typing import Any
 
 from agent.errors import InputError, LedgerError
 from agent.ledger import seal
-from agent.ledger.chain import GENESIS, Folded, link
+from agent.ledger.chain import EVENT, GENESIS, Folded, link
 from agent.ledger.connect import writer
 from agent.ledger.lock import Lock, is_held
 from agent.ledger.migrate import migrate
 from agent.ledger.origin import utc_now
 from agent.ledger.pages import Pages, Place
 from agent.ledger.schema import AUDITED
-from agent.ledger.verify import EVENT, verify
+from agent.ledger.verify import verify
 from agent.types import canonical
 
 _EVENT = f"INSERT INTO events ({', '.join(EVENT)}) VALUES (?, ?, ?, ?, ?, ?, ?)"

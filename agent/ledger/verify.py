@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent.ledger.chain import GENESIS, Folded, link
+from agent.ledger.chain import EVENT, GENESIS, Folded, follows
 from agent.ledger.schema import AUDITED, STEPS
-
-EVENT = ("seq", "run_id", "utc", "kind", "body", "prev_hash", "hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
             yield Finding(seq, f"event {seq} is missing")
             return
         try:
-            if holds := event["prev_hash"] == prev and event["hash"] == link(prev, event):
+            if holds := follows(event, seq, prev):
                 folded.add(seq, event["body"])
         except (ValueError, KeyError, TypeError, RecursionError):
             holds = False

@@ -13,10 +13,10 @@ import pytest
 
 from agent.errors import BadResponse, RateLimited, Transient, TransportUnknown
 from agent.ledger import book, store
-from agent.ledger.past import Paid, past_of
+from agent.ledger.past import past_of
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
-from agent.types import Completion, Message, Outcome, Prediction, Score, Trial, Usage
+from agent.types import Completion, Message, Outcome, Prediction, Score, Spend, Trial, Usage
 from tests.ledger.ledgers import candidates, read
 from tests.toys import TEAMS, ask, make_task, open_ledger
 
@@ -69,7 +69,7 @@ async def test_paid_is_what_was_charged_by_role(ledger: Ledger) -> None:
         await ledger.fail("run-1", call, state, error, 0.1, usd)
     ledger.cache_hit("run-1", "judge", "m", "k", "c", Usage(7, 2))
     await ledger.commit()
-    assert past_of(ledger.db, "run-1").paid == {"target": Paid(1, 9, 0.125), "proposer": Paid(5, 300, 1.5)}
+    assert past_of(ledger.db, "run-1").paid == {"target": Spend(1, 9, 0.125), "proposer": Spend(5, 300, 1.5)}
 
 
 async def test_a_run_that_bought_nothing_has_an_empty_past(ledger: Ledger) -> None:

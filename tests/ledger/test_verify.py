@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from agent.ledger.chain import link
+from agent.ledger.chain import EVENT, link
 from agent.ledger.connect import reader
 from agent.ledger.query import History
 from agent.ledger.schema import AUDITED, STEPS
 from agent.ledger.store import Ledger
-from agent.ledger.verify import EVENT, sha256, verify
+from agent.ledger.verify import sha256, verify
 from tests.ledger.ledgers import alter, candidates, fill, first_naming, in_memory, last_seqs, make, read
 from tests.toys import ask
 
