@@ -6,9 +6,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help optimize setup test check bench chaos clean
+.PHONY: help optimize setup test check bench bench-quick replay chaos clean
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
@@ -34,10 +34,18 @@ check: $(VENV)/ready ## format, lint and types only
 	$(BIN)/ruff check agent tests
 	$(BIN)/mypy
 
-bench: $(VENV)/ready ## measurements; nothing is asserted
+bench: setup ## measurements, and the arena (hours; goes on where it was); nothing is asserted
 	$(BIN)/python -m tests.bench.bench_help
 	$(BIN)/python -m tests.bench.throughput
 	$(BIN)/python -m tests.bench.big_ledger
+	$(BIN)/python -m tests.bench.arena $(ARGS)
+
+bench-quick: setup ## the arena in small: two tasks, ours, random search and one DSPy optimizer (under 20 minutes)
+	$(BIN)/python -m tests.bench.arena --quick --fresh
+
+replay: $(VENV)/ready ## search policies and statistics over recorded outcomes, no model needed
+	$(BIN)/python -m tests.bench.arena.replay $(ARGS)
+	$(BIN)/python -m tests.bench.arena.replay_stats
 
 chaos: $(VENV)/ready ## the fault campaign (under 10 minutes)
 	@$(BIN)/python -m tests.chaos $(ARGS)

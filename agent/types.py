@@ -51,6 +51,13 @@ class Usage:
     completion_tokens: int = 0
     cached_prompt_tokens: int = 0
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_prompt_tokens + other.cached_prompt_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -225,7 +232,10 @@ class Metric(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One candidate on one example. `value` is the weighted sum of the scores, None when any of them is unscored."""
+    """One candidate on one example. `value` is the weighted sum of the scores, None when any of them is unscored.
+
+    `signal` in [0, 1] is graded evidence from log-probabilities, for choosing among candidates; None without them.
+    """
 
     candidate_id: str
     example_id: str
@@ -233,6 +243,7 @@ class Outcome:
     scores: tuple[Score, ...]
     value: float | None
     call_key: str = ""
+    signal: float | None = None
 
 
 TrialState = Literal["complete", "pruned", "failed", "incomplete"]
@@ -311,7 +322,10 @@ class SearchSpace:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml, metric.py and rubric.md."""
+    """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies beside it.
+
+    `program` is `module:factory` for a DSPy program of the user's own in that folder, else "".
+    """
 
     name: str
     description: str
@@ -328,4 +342,5 @@ class Task:
     model: str = ""
     proposer: str = ""
     max_tokens: int | None = None
+    program: str = ""
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)

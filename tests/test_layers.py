@@ -16,11 +16,12 @@ LAYERS = (
     ("scoring",),
     ("search", "release"),
     ("optimize", "report"),
+    ("program_run",),
     ("cli",),
 )
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 DOORS = {
-    "dspy": ("prompt/render.py", "search/dspy_bridge.py"),
+    "dspy": ("prompt/render.py", "search/dspy_"),
     "optuna": ("search/study.py",),
     "click": ("cli/",),
     "rich": ("cli/",),

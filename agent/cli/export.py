@@ -24,7 +24,11 @@ from agent.errors import InputError
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it. Default: print it.")
 @db_option
 def export_command(run: str, form: str, output: Path | None, db: Path) -> None:
-    """Write the released prompt of RUN (default: the latest), checked against what was scored."""
+    """Write the released prompt of RUN (default: the latest), checked against what was scored.
+
+    Of a DSPy program it is the state that `dspy.Module.load` takes; --format is not asked.
+    """
+    from agent.program_run import STATE_FILE
     from agent.release.export import export_markdown, export_messages, verify_file
     from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, load_prompt
 
@@ -32,6 +36,9 @@ def export_command(run: str, form: str, output: Path | None, db: Path) -> None:
     released = (found["result"] or {}).get("release")
     if not released:
         raise InputError(f"{found['id']}: this run is {found['status']} and released nothing")
+    if Path(released).name == STATE_FILE:
+        _export_state(Path(released), output)
+        return
     name = PROMPT_FILE if form == "md" else MESSAGES_FILE
     release = load_prompt(Path(released).with_name(name)).release  # of the same form, so that the bytes are the same
     text = export_markdown(release) if form == "md" else export_messages(release)
@@ -44,3 +51,17 @@ def export_command(run: str, form: str, output: Path | None, db: Path) -> None:
     output.write_bytes(text.encode("utf-8"))
     verify_file(output, release)
     click.echo(f"wrote {output} ({release.version}), byte-equal to what was scored", err=True)
+
+
+def _export_state(released: Path, output: Path | None) -> None:
+    try:
+        state = released.read_bytes()
+    except OSError as error:
+        raise InputError(f"{released}: cannot be read ({error.strerror}); run it again, its calls are known") from error
+    if output is None:
+        click.echo(plain(state.decode("utf-8")) if sys.stdout.isatty() else state, nl=False)
+        return
+    if output.is_dir():
+        output = output / released.name
+    output.write_bytes(state)
+    click.echo(f"wrote {output}", err=True)

@@ -101,6 +101,7 @@ def _limited(task: Task, limit: str | None) -> Task:
 def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
     from agent.gateway.prices import fixed_price
     from agent.optimize import Settings
+    from agent.search.strategies import strategy_for
     from agent.types import Budget
 
     own = task.budget
@@ -133,6 +134,9 @@ def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
         seed=options["seed"],
         budget=budget,
         effort=options["effort"],
+        strategy=strategy_for(options.get("strategy"), task),  # a run of an older version has none
+        prefer=options.get("prefer") or "best",  # a run of an older version has none
+        anyway=bool(options.get("anyway")),
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],
@@ -173,11 +177,11 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
     Whatever ends the run early carries the command that resumes it.
     """
     from agent.ledger.store import Ledger
-    from agent.optimize import Run
+    from agent.program_run import run_of
 
     ledger = Ledger(db)
     try:
-        run = Run(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed)
+        run = run_of(launch.task)(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed)
         command = resume_command_for(run.id, db)
         try:
             return asyncio.run(_watched(run, launch, command))

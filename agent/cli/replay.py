@@ -19,7 +19,7 @@ from agent.ledger.trail import facts_of
 from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial
 
 ALL = Spend(10**9, 10**15, 1e12)  # more than any cap
-NOT_COMPARED = ("seconds", "ledger_head", "release", "calls", "cost_usd")
+NOT_COMPARED = ("seconds", "ledger_head", "release", "calls", "cost_usd", "latency_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,9 @@ def _flat(name: str, value: Any, left_out: set[str]) -> Iterator[tuple[str, Any]
         for key, inner in value.items():
             if key not in left_out:
                 yield from _flat(f"{name}.{key}", inner, left_out)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _flat(f"{name}.{number}", inner, left_out)
     else:
         yield name, value
 

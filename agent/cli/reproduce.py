@@ -80,15 +80,16 @@ def _copy(db: Path, copy: Path) -> None:
 def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> tuple[dict[str, Any] | None, str]:
     """The result, or None and what stopped it."""
     from agent.cli.replay import Offline
-    from agent.optimize import Resumed, Run
+    from agent.optimize import Resumed
+    from agent.program_run import run_of
     from agent.search.plan import Plan
 
     models = {id(lm): Offline(lm) for lm in (launch.target, launch.author) if lm is not None}
     author = None if launch.author is None else models[id(launch.author)]
-    plan = Plan(**{**found["plan"], "rungs": tuple(found["plan"]["rungs"])})
+    plan = Plan.restored(found["plan"])
     resumed = Resumed(found["id"], plan)
     settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
-    again = Run(launch.task, models[id(launch.target)], author, ledger, settings, resumed=resumed)
+    again = run_of(launch.task)(launch.task, models[id(launch.target)], author, ledger, settings, resumed=resumed)
 
     async def execute() -> dict[str, Any]:
         try:

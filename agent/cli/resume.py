@@ -38,7 +38,8 @@ def resume_command(
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
     from agent.optimize import Resumed
-    from agent.search.plan import Plan, make_plan
+    from agent.program_run import plan_for
+    from agent.search.plan import Plan
 
     history = open_history(db)
     found = history.run(run) if run else _latest(history.runs(), db)
@@ -68,10 +69,8 @@ def resume_command(
     else:
         task, settings = launch.task, launch.settings
         plan = found["plan"]
-        kept = Plan(**{**plan, "rungs": tuple(plan["rungs"])}) if plan else None
-        resumed = Resumed(
-            found["id"], kept or make_plan(task, settings.budget, settings.effort, launch.author is not None)
-        )
+        kept = Plan.restored(plan) if plan else None
+        resumed = Resumed(found["id"], kept or plan_for(task, settings, launch.author is not None)[0])
     with Progress(quiet) as progress:
         fetch_weights(launch, progress)
         if not quiet:

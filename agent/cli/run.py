@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import SEED, SETTINGS, db_option, json_option, print_json, score
 from agent.cli.launch import Launch, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
@@ -34,6 +36,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many calls to plan with when nothing is capped.",
 )
+@click.option(
+    "--strategy",
+    type=click.Choice(["bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]),
+    help="Our search (bayes), or one of DSPy's optimizers. Default: bayes; dspy-mipro for a DSPy program.",
+)
+@click.option(
+    "--prefer",
+    type=click.Choice(["best", "cheap", "short"]),
+    default="best",
+    show_default=True,
+    help="Which to test and ship: the best on dev, or the cheapest or shortest within noise of it.",
+)
+@click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")
 @click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
 @click.option("--max-wait", help="Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m.")
 @click.option("--limit", help="ROWS or TRAIN-DEV-TEST: use at most that many rows of each split.")
@@ -73,15 +88,19 @@ def finish(result: dict[str, Any], as_json: bool) -> None:
 
 def opening(launch: Launch, plan: Plan | None = None) -> str:
     """What is about to run: task, models and plan."""
-    from agent.search.plan import make_plan
+    from agent.program_run import plan_for
 
     task, settings, author = launch.task, launch.settings, launch.author
-    plan = plan or make_plan(task, settings.budget, settings.effort, author is not None)
+    planned, per_row = plan_for(task, settings, author is not None)
+    plan = plan or planned
+    program = f"{task.program} runs in this process and makes {per_row} calls or more, which the plan counts as one\n"
     return (
         f"{task.name}: {task.signature}\n"
         f"model {launch.target.name}, proposer {author.name if author else 'none'}, seed {settings.seed}\n"
-        f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {plan.rounds} rounds of {plan.round_calls} + "
-        f"finalists {plan.final_calls} + sealed test {plan.test_calls}; "
+        f"{program if task.program else ''}"
+        f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + search {plan.search_calls} (finalists "
+        f"{plan.final_calls} of them) + sealed test {plan.test_calls} "
+        f"+ spare {plan.slack}; "
         f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
     )
 
@@ -89,18 +108,19 @@ def opening(launch: Launch, plan: Plan | None = None) -> str:
 def _print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
     from agent.gateway.prices import price_of
-    from agent.optimize import PROPOSAL_TOKENS
+    from agent.program_run import plan_for
     from agent.scoring.stats import minimum_detectable_gain
-    from agent.search.plan import make_plan
+    from agent.search.author import PROPOSAL_TOKENS
+    from agent.search.preflight import detectable_gains
     from agent.types import Usage
 
     task, settings, target, author = launch.task, launch.settings, launch.target, launch.author
-    plan = make_plan(task, settings.budget, settings.effort, author is not None)
+    plan, per_row = plan_for(task, settings, author is not None)
     longest = max(sum(len(text) for text in row.inputs.values()) for row in task.train)
     per_call = len(task.instruction) // 3 + (longest // 3 + 10) * (1 + max(task.space.demo_counts, default=0))
-    proposals = plan.rounds * plan.proposals
+    proposals = plan.proposals
     roles = {
-        "target": (target.name, plan.calls - proposals, Usage(per_call, 50)),
+        "target": (target.name, plan.calls * per_row - proposals, Usage(per_call, 50)),
         "proposer": (author.name if author else "", proposals, Usage(1000, PROPOSAL_TOKENS)),
         "judge": ("", 0, Usage()),
     }
@@ -118,7 +138,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     tokens = sum(row["tokens"] for row in rows.values())
     known = [row["usd"] for row in rows.values()]
     total = None if None in known else round(sum(known), 4)
-    gain = minimum_detectable_gain(plan.test_rows, 0.5)
+    gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
     if as_json:
         print_json(
             {
@@ -129,6 +149,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
                 "tokens_at_most": tokens,
                 "cost_usd_at_most": total,
                 "detectable_gain": gain,
+                "detectable_gains": {f"{rate:g}": found for rate, found in gains.items() if math.isfinite(found)},
             }
         )
         return
@@ -139,7 +160,13 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
             click.echo(f"  {role:<9} {row['model']}: {row['calls']} calls, about {row['tokens']:,} tokens, {cost}")
     cost = "unknown price" if total is None else f"${total:.2f}"
     click.echo(f"at most about {tokens:,} tokens, {cost}; nothing was called")
-    click.echo(f"the sealed test can show a gain of {100 * gain:.0f} points or more (80 % power, baseline at 50)")
+    click.echo(detectable_line(gains))
+
+
+def stopped_before_search(result: dict[str, Any]) -> bool:
+    """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
+    found = result.get("preflight") or {}
+    return found.get("worth") is False and sum(result["trials"].values()) == 1
 
 
 def report(result: dict[str, Any]) -> str:
@@ -147,7 +174,9 @@ def report(result: dict[str, Any]) -> str:
     lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
     low, high = (100 * value for value in lift["ci95"])
     promoted = result["decision"] == "promote"
-    if promoted:
+    if stopped_before_search(result):
+        verdict = "Keep your prompt: nothing can be won, so nothing was searched"
+    elif promoted:
         verdict = f"Better: {100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
     elif lift["wins"] + lift["losses"] == 0:
         verdict = "Keep your prompt: nothing better was found"
@@ -172,9 +201,12 @@ def report(result: dict[str, Any]) -> str:
         f"cost: {result['tokens']['prompt'] + result['tokens']['completion']:,} tokens, ${result['cost_usd']:.4f}, "
         f"{result['seconds']:.0f} s",
     ]
+    if stopped_before_search(result):
+        lines.append("--anyway searches all the same")
     if result["status"] == "budget":
         lines.append("the budget ended the search before its plan was done")
     lines += [
+        *blocks(result),
         f"released ({'the best found' if promoted else 'your own prompt'}): {result['release']}",
         f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}",
     ]

@@ -7,14 +7,18 @@ account, so a run that finds its calls in the cache makes the same trials as the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.errors import BudgetExhausted
 from agent.types import Budget, CallRole, Spend, Usage
 
 __all__ = ["Account", "Kept", "Spend"]
+
+
+MOST_LOST = 0.25  # of the calls that came back; a provider that loses more is stopped by other means
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +32,18 @@ class Kept:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    `paid` and `seconds` are what a resumed run had spent before.
+    `paid`, `seconds` and `lost` are what a resumed run had before; `lost` counts the attempts that brought nothing.
     """
 
-    def __init__(self, budget: Budget, paid: Mapping[CallRole, Spend] | None = None, seconds: float = 0.0) -> None:
+    def __init__(
+        self, budget: Budget, paid: Mapping[CallRole, Spend] | None = None, seconds: float = 0.0, lost: int = 0
+    ) -> None:
         self.budget = budget
         self.paid: dict[CallRole, Spend] = dict(paid or {})
         self.used: dict[CallRole, Spend] = {}
         self.usage = Usage()
         self.cached = 0
+        self.lost = lost
         self.kept = Kept()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()
@@ -61,9 +68,12 @@ class Account:
     def reserve(self, worst: Spend) -> None:
         """Sets `worst` aside. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
         after = self._total + self._reserved + worst
+        rate = min(MOST_LOST, self.lost / max(1, self._total.calls - self.lost))
+        losses = self.kept.calls * rate  # what is kept will lose some, too, and with bad luck a few more
+        kept = self.kept.calls + math.ceil(losses + 2 * math.sqrt(losses))
         budget, part = self.budget, 1.0 - self.kept.share
         caps = (
-            ("max_calls", after.calls + self.kept.calls, budget.max_calls),
+            ("max_calls", after.calls + kept, budget.max_calls),
             ("max_tokens", after.tokens, budget.max_tokens and budget.max_tokens * part),
             ("max_cost", after.usd - 1e-12, budget.max_cost and budget.max_cost * part),
             ("time_limit", self.seconds, budget.time_limit and budget.time_limit * part),
@@ -81,14 +91,14 @@ class Account:
         self.paid[role] = self.paid.get(role, Spend()) + spend
         self._total += spend
 
+    def lose(self, role: CallRole, spend: Spend) -> None:
+        """Charges an attempt that brought nothing."""
+        self.lost += 1
+        self.charge(role, spend)
+
     def use(self, role: CallRole, usage: Usage, usd: float, cached: bool) -> None:
         """Counts one settled call that the run makes use of."""
         spend = Spend(1, usage.prompt_tokens + usage.completion_tokens, usd)
         self.used[role] = self.used.get(role, Spend()) + spend
         self.cached += cached
-        self.usage = replace(
-            self.usage,
-            prompt_tokens=self.usage.prompt_tokens + usage.prompt_tokens,
-            completion_tokens=self.usage.completion_tokens + usage.completion_tokens,
-            cached_prompt_tokens=self.usage.cached_prompt_tokens + usage.cached_prompt_tokens,
-        )
+        self.usage += usage

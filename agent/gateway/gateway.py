@@ -281,7 +281,7 @@ class Gateway:
         """A failed attempt counts as a call; where the provider may have done the work, it is charged in full."""
         paid = maybe_paid(error)
         self.account.release(call.worst)
-        self.account.charge(call.role, call.worst if paid else Spend(1))
+        self.account.lose(call.role, call.worst if paid else Spend(1))
         state = "unknown" if isinstance(error, TransportUnknown) else "error"
         await self._ledger.fail(self._run_id, call_id, state, error, latency, call.worst.usd if paid else 0.0)
         try:
@@ -301,7 +301,7 @@ class Gateway:
         """Called off in the air, or a fault of our own: unknown, and charged as if answered, unless it runs here."""
         free = call.lm.concurrency is not None
         self.account.release(call.worst)
-        self.account.charge(call.role, Spend(1) if free else call.worst)
+        self.account.lose(call.role, Spend(1) if free else call.worst)
         state, usd = ("error", 0.0) if free else ("unknown", call.worst.usd)
         with contextlib.suppress(LedgerError):  # the first error is the one to tell
             await self._ledger.fail(self._run_id, call_id, state, type(error).__name__, latency, usd)

@@ -25,6 +25,11 @@ class Past:
     paid: Mapping[CallRole, Spend] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def lost(self) -> int:
+        """Attempts that brought nothing; to be read before `bought` is used up."""
+        return sum(spend.calls for spend in self.paid.values()) - sum(map(len, self.bought.values()))
+
 
 def past_of(db: sqlite3.Connection, run_id: str) -> Past:
     past = Past()

@@ -156,6 +156,14 @@ class Ledger(Book):
             }
             self._put(run_id, "demo_made", "demos", shown, parts)
 
+    def latencies(self, run_id: str) -> dict[str, float]:
+        """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""
+        found = self.db.execute(
+            "SELECT candidate_id, AVG(latency_s) FROM calls WHERE run_id = ? AND state = 'ok' GROUP BY candidate_id",
+            (run_id,),
+        )
+        return {str(candidate_id): float(mean) for candidate_id, mean in found if mean is not None}
+
     def put_trial(self, run_id: str, trial: Trial) -> None:
         low, high = trial.ci95 or (None, None)
         row = {

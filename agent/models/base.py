@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.errors import BadResponse, ModelError, RunRefused, Transient, TransportUnknown
-from agent.models.failures import refuses_temperature, translate, words
+from agent.models.failures import refuses_logprobs, refuses_temperature, translate, words
 from agent.redact import mask, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
@@ -93,6 +93,7 @@ class HostedModel(ABC):
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
         self._send_temperature = True
+        self._send_logprobs = True
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
 
@@ -141,6 +142,12 @@ class HostedModel(ABC):
                 self._send_temperature = False
                 raise Transient(
                     f"{self._name}: the model refuses `temperature`, which is left out from now on; try again",
+                    status=failure.status,
+                ) from error
+            if request.logprobs and self._send_logprobs and refuses_logprobs(failure):
+                self._send_logprobs = False
+                raise Transient(
+                    f"{self._name}: the model gives no log-probabilities, which are left out from now on; try again",
                     status=failure.status,
                 ) from error
             raise failure from error

@@ -182,6 +182,11 @@ def refuses_temperature(error: ModelError) -> bool:
     return "temperature" in says and _NO_TEMPERATURE.search(says) is not None
 
 
+def refuses_logprobs(error: ModelError) -> bool:
+    """Whether the provider says that this model gives no log-probabilities."""
+    return error.status in (400, 403, 404, 422, 501) and "logprobs" in str(error).lower()
+
+
 def _meaning(error: BaseException) -> int:
     """The status that the class of `error` stands for; 200 (a reply that cannot be read) where nothing is known."""
     names = (kind.__name__ for kind in type(error).__mro__)

@@ -24,6 +24,7 @@ from agent.errors import BadResponse, InputError, RowRefused, Transient
 from agent.types import Completion, FinishReason, Request, Usage
 
 CONTEXT_TOKENS = 8192
+CACHE_MIB = 512  # of prefixes an engine keeps in memory: a candidate that comes back need not be read again
 SHARED_ENOUGH = 0.5  # part of a prompt that an engine must already hold for the call to be "its own"
 WORTH_STEALING = 6  # calls of another engine's candidate that must wait before a free engine takes one
 
@@ -198,7 +199,7 @@ def _load(path: Path) -> tuple[Any, tuple[str, str]]:
     params.cpuparams.n_threads = 1
     params.cpuparams_batch.n_threads = 1
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.cache_ram_mib = 0
+    params.cache_ram_mib = CACHE_MIB
     params.warmup = False
     params.verbosity = -1
     params.api_keys = [key]

@@ -81,7 +81,7 @@ class OpenAIModel(HostedModel):
         if request.json_schema is not None:
             schema = {"name": "reply", "schema": _schema(request.json_schema)}
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if request.logprobs:
+        if request.logprobs and self._send_logprobs:
             parameters |= {"logprobs": True, "top_logprobs": min(request.logprobs, _MOST_LOGPROBS)}
         return parameters
 

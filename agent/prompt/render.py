@@ -124,11 +124,24 @@ def _cut(part: str | tuple[str], sentinel: str, name: str) -> Parts:
 
 def dspy_messages(candidate: Candidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
     """What DSPy itself sends for this candidate and row: its Signature, its adapter, its demos."""
-    import dspy
     from dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
 
     adapter = {"dspy-chat": ChatAdapter, "dspy-json": JSONAdapter, "dspy-xml": XMLAdapter}[candidate.format]()
     reasoning = TECHNIQUES[candidate.technique].reasoning
+    opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
+    program = dspy_signature(signature, f"{opening}{candidate.instruction.strip()}", reasoning=reasoning)
+    demos = [
+        {**demo.inputs, **({"reasoning": demo.rationale} if reasoning else {}), **demo.outputs}
+        for demo in candidate.demos
+    ]
+    sent = adapter.format(program, demos, dict(inputs))
+    return tuple(Message(message["role"], message["content"]) for message in sent)
+
+
+def dspy_signature(signature: Signature, instruction: str, *, reasoning: bool = False) -> Any:
+    """The DSPy Signature that a task's fields and an instruction make; every field is text to DSPy."""
+    import dspy
+
     fields: dict[str, Any] = {
         field.name: (str, dspy.InputField(desc=field.description or field.name)) for field in signature.inputs
     }
@@ -136,14 +149,7 @@ def dspy_messages(candidate: Candidate, signature: Signature, inputs: Mapping[st
         fields["reasoning"] = (str, dspy.OutputField(desc="your reasoning, step by step"))
     for field in signature.outputs:
         fields[field.name] = (str, dspy.OutputField(desc=_described(field)))
-    opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
-    program = dspy.make_signature(fields, f"{opening}{candidate.instruction.strip()}")
-    demos = [
-        {**demo.inputs, **({"reasoning": demo.rationale} if reasoning else {}), **demo.outputs}
-        for demo in candidate.demos
-    ]
-    sent = adapter.format(program, demos, dict(inputs))
-    return tuple(Message(message["role"], message["content"]) for message in sent)
+    return dspy.make_signature(fields, instruction)
 
 
 def _described(field: Field) -> str:

@@ -18,9 +18,11 @@ from agent.prompt.render import label_text, template
 from agent.prompt.techniques import TECHNIQUES
 from agent.prompt.template import fill_messages
 from agent.scoring.metrics import combine
+from agent.scoring.signal import label_signal
 from agent.types import (
     LM,
     Candidate,
+    Completion,
     Example,
     Message,
     Metric,
@@ -30,11 +32,14 @@ from agent.types import (
     Score,
     SplitName,
     Task,
+    Usage,
 )
 
 REASONING_TOKENS = 180
 DSPY_TOKENS = 16  # markers around each field of a reply
 SLACK = 4
+MOST_LOGPROBS = 20
+LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
 T = TypeVar("T")
 Record = Callable[[SplitName, Outcome], None]
@@ -67,10 +72,20 @@ class ReplyCap:
 
 
 class Evaluator:
-    """Outcomes of candidates on rows, each bought once and kept; `record` writes them down as they come."""
+    """Outcomes of candidates on rows, each bought once and kept; `record` writes them down as they come.
+
+    `graded` asks for log-probabilities where the answer is a label, for models that give some (`signal.py`).
+    """
 
     def __init__(
-        self, task: Task, gateway: Gateway, lm: LM, metrics: Sequence[Metric], record: Record, timeout: float = 120.0
+        self,
+        task: Task,
+        gateway: Gateway,
+        lm: LM,
+        metrics: Sequence[Metric],
+        record: Record,
+        timeout: float = 120.0,
+        graded: bool = False,
     ) -> None:
         self._task = task
         self._gateway = gateway
@@ -78,9 +93,16 @@ class Evaluator:
         self._metrics = metrics
         self._record = record
         self._timeout = timeout
+        outputs = task.signature.outputs
+        graded = graded and len(outputs) == 1 and bool(outputs[0].choices) and self._scores_labels()
+        self._logprobs = min(MOST_LOGPROBS, max(5, 2 * len(outputs[0].choices))) if graded else 0
         self._known: dict[tuple[str, str, int], Outcome] = {}
+        self._usage: dict[str, tuple[int, Usage]] = {}
         self._templates: dict[str, tuple[Message, ...]] = {}
         self.cap = ReplyCap.of(task, lm)
+
+    def _scores_labels(self) -> bool:
+        return all(spec.name in LABEL_METRICS for spec in self._task.metrics)
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """The candidate's messages with placeholders, made once."""
@@ -93,9 +115,16 @@ class Evaluator:
         return Request(
             messages=fill_messages(self.template(candidate), example.inputs),
             max_tokens=self.max_tokens(candidate),
+            logprobs=0 if TECHNIQUES[candidate.technique].reasoning else self._logprobs,
             repeat=repeat,
             timeout=self._timeout,
         )
+
+    def usage_of(self, candidate_id: str) -> Usage:
+        """Mean tokens of this candidate's calls, rounded up; nothing when it had none."""
+        calls, usage = self._usage.get(candidate_id, (1, Usage()))
+        prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_prompt_tokens
+        return Usage(-(-prompt // calls), -(-completion // calls), cached // calls)
 
     def max_tokens(self, candidate: Candidate) -> int:
         return self.cap.tokens(candidate, len(self._task.signature.outputs))
@@ -134,22 +163,36 @@ class Evaluator:
             completion = await self._gateway.complete("target", self._lm, request, candidate.id)
         except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
             return self._keep(_unscored(candidate, example, self._metrics, str(failure)), split, repeat)
+        return self._keep(await self._scored(candidate, example, request, completion), split, repeat)
+
+    async def adopt(self, candidate: Candidate, example: Example, split: SplitName, completion: Completion) -> None:
+        """Scores a reply to `request(candidate, example)` that was bought already; `outcomes` then has the row."""
+        if (candidate.id, example.id, 0) not in self._known:
+            request = self.request(candidate, example)
+            self._keep(await self._scored(candidate, example, request, completion), split, 0)
+
+    async def _scored(
+        self, candidate: Candidate, example: Example, request: Request, completion: Completion
+    ) -> Outcome:
         key = call_key(self._lm, request)
+        calls, usage = self._usage.get(candidate.id, (0, Usage()))
+        self._usage[candidate.id] = calls + 1, usage + completion.usage
         if completion.finish == "refusal":
             why = f"the provider refused this row: {completion.text[:200]}"
-            return self._keep(_unscored(candidate, example, self._metrics, why, key), split, repeat)
+            return _unscored(candidate, example, self._metrics, why, key)
         reasoning = TECHNIQUES[candidate.technique].reasoning
         prediction = parse_reply(completion.text, self._task.signature.outputs, reasoning=reasoning)
-        scores = tuple([await metric.score(example, prediction) for metric in self._metrics])
-        outcome = Outcome(
-            candidate_id=candidate.id,
-            example_id=example.id,
-            prediction=prediction,
-            scores=scores,
-            value=combine(scores, self._task.metrics),
-            call_key=key,
-        )
-        return self._keep(outcome, split, repeat)
+        scores = await self.scores(example, prediction)
+        value = combine(scores, self._task.metrics)
+        signal = None
+        if request.logprobs:
+            field = self._task.signature.outputs[0]
+            signal = label_signal(completion.logprobs, field.choices, str(example.labels[field.name]))
+        return Outcome(candidate.id, example.id, prediction, scores, value, key, signal)
+
+    async def scores(self, example: Example, prediction: Prediction) -> tuple[Score, ...]:
+        """One score per metric of the task, in its order."""
+        return tuple([await metric.score(example, prediction) for metric in self._metrics])
 
     def _keep(self, outcome: Outcome, split: SplitName, repeat: int) -> Outcome:
         self._known[outcome.candidate_id, outcome.example_id, repeat] = outcome

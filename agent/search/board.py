@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agent.scoring.evaluate import values
+from agent.scoring.signal import evidence
 from agent.scoring.stats import mean_ci
 from agent.search.pool import Entry, Parent
 from agent.search.study import Seen, shrunk
@@ -62,15 +63,32 @@ class Board:
         shared = [n for n in range(length) if all(row[n] is not None for row in table.values())]
         return {i: [value for n in shared if (value := row[n]) is not None] for i, row in table.items()}
 
+    def prefixes(self, candidates: Sequence[str]) -> dict[str, list[float]]:
+        """Score vectors over the first rows that each saw, without the rows that any of them has no score for."""
+        table = {i: [outcome.value for outcome in self.outcomes.get(i, ())] for i in candidates}
+        width = max((len(row) for row in table.values()), default=0)
+        whole = [n for n in range(width) if all(row[n] is not None for row in table.values() if n < len(row))]
+        return {i: [value for n in whole if n < len(row) and (value := row[n]) is not None] for i, row in table.items()}
+
+    def evidence(self, candidate_id: str) -> list[float]:
+        """Per scored row what it says in a comparison: the score, with the model's own weight beside it."""
+        return [evidence(o.value, o.signal) for o in self.outcomes.get(candidate_id, ()) if o.value is not None]
+
+    def scored(self, candidate_id: str) -> list[float]:
+        """The candidate's scores in the order of the rows; rows without a score are left out."""
+        return values(self.outcomes.get(candidate_id, []))
+
     def seen(self) -> dict[str, Seen]:
-        """What is known of each candidate that was tried; nothing scored counts as nothing seen."""
-        return {
-            i: Seen(0.0, 0) if trial.mean is None else Seen(trial.mean, trial.n) for i, trial in self.trials.items()
-        }
+        """What is known of each candidate that was tried, from its evidence; nothing scored counts as nothing seen."""
+        found = {}
+        for candidate_id in self.trials:
+            rows = self.evidence(candidate_id)
+            found[candidate_id] = Seen(sum(rows) / len(rows) if rows else 0.0, len(rows))
+        return found
 
     def parents(self, count: int) -> list[Parent]:
         """The best candidates so far, by a mean drawn towards the middle when few rows were seen."""
-        known = {i: Seen(t.mean, t.n) for i, t in self.trials.items() if t.mean is not None and t.state != "failed"}
+        known = {i: seen for i, seen in self.seen().items() if seen.n and self.trials[i].state != "failed"}
         prior = sum(seen.mean for seen in known.values()) / len(known) if known else 0.0
         order = sorted(known, key=lambda i: -shrunk(known[i], prior))
         return [Parent(self.entries[i], tuple(self.outcomes[i])) for i in order[:count]]

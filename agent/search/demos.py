@@ -34,7 +34,7 @@ class DemoMaker:
         self._rng = rng
         self._rows = {example.id: example for example in task.train}
         self._words = {example.id: words(example) for example in task.train}
-        self._groups = self._grouped(task.train)
+        self.groups = self._grouped(task.train)
 
     def _grouped(self, rows: Sequence[Example]) -> dict[str, list[str]]:
         groups: dict[str, list[str]] = defaultdict(list)
@@ -62,13 +62,18 @@ class DemoMaker:
 
     def balanced(self, k: int) -> DemoSet:
         """About k / classes rows of each class, shuffled; a plain random set where there are no classes."""
-        return self._set(self._balanced(k, self._groups), "balanced", reason=f"{k} rows, every label alike")
+        return self._set(self._balanced(k, self.groups), "balanced", reason=f"{k} rows, every label alike")
+
+    def natural(self, k: int) -> DemoSet:
+        """k rows as they come: labels about as often as in the data, which keeps a model's sense of what is common."""
+        ids = self._rng.sample(sorted(self._rows), min(k, len(self._rows)))
+        return self._set(ids, "natural", reason=f"{k} rows drawn as the data come")
 
     def short(self, k: int) -> DemoSet:
         """Balanced, out of the shorter half of each class: clear rows leave room for more of them."""
         half = {
             label: sorted(ids, key=lambda i: len(self._words[i]))[: max(2, (len(ids) + 1) // 2)]
-            for label, ids in self._groups.items()
+            for label, ids in self.groups.items()
         }
         return self._set(self._balanced(k, half), "short", reason=f"{k} short rows, every label alike")
 
@@ -76,7 +81,7 @@ class DemoMaker:
         """Balanced, each next row the one (out of a few drawn) that shares least words with those chosen."""
         chosen: list[str] = []
         for label in self._turns(k):
-            rest = [i for i in self._groups[label] if i not in chosen]
+            rest = [i for i in self.groups[label] if i not in chosen]
             if not rest:
                 continue
             drawn = self._rng.sample(rest, min(5, len(rest)))
@@ -92,7 +97,7 @@ class DemoMaker:
 
     def _turns(self, k: int) -> list[str]:
         """k labels in turn, in a random order."""
-        labels = self._rng.sample(sorted(self._groups), len(self._groups))
+        labels = self._rng.sample(sorted(self.groups), len(self.groups))
         return [labels[i % len(labels)] for i in range(min(k, len(self._rows)))]
 
     # -- from a set that did well -------------------------------------------------------------------------------------
@@ -101,15 +106,13 @@ class DemoMaker:
         self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], limit: int
     ) -> DemoSet:
         """Answers that come too often lose a demo, answers that come too seldom win some, near the failures, late."""
-        predicted = Counter(str(next(iter(o.prediction.fields.values()), "")) for o in outcomes)
-        wanted = Counter(self.label(dev[o.example_id]) for o in outcomes)
-        surplus = {label: predicted[label] - wanted[label] for label in self._groups}
+        surplus = self._surplus(outcomes, dev)
         ids = [demo.example_id for demo in parent.demos]
         most = max(surplus, key=lambda label: (surplus[label], label))
         loud = [i for i in ids if self.label(self._rows[i]) == most]
         if len(loud) > 1:
             ids.remove(self._rng.choice(loud))
-        starved = sorted(self._groups, key=lambda label: (surplus[label], label))[: max(2, len(self._groups) // 3)]
+        starved = sorted(self.groups, key=lambda label: (surplus[label], label))[: max(2, len(self.groups) // 3)]
         failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
         added = []
         for label in self._rng.sample(starved, min(2, len(starved))):
@@ -123,7 +126,7 @@ class DemoMaker:
 
     def _near(self, failures: Sequence[Example], label: str, taken: Sequence[str]) -> str | None:
         """A train row of this label close to a failed row, out of a few drawn; None when all are taken."""
-        rest = [i for i in self._groups[label] if i not in taken]
+        rest = [i for i in self.groups[label] if i not in taken]
         if not rest:
             return None
         drawn = self._rng.sample(rest, min(6, len(rest)))
@@ -145,6 +148,40 @@ class DemoMaker:
             label = self.label(self._rows[ids[position]])
             ids[position] = self._near(failures, label, ids) or ids[position]
         return self._set(ids, "swapped", reason="a quarter of the rows replaced by rows near the failures")
+
+    def retailed(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> DemoSet:
+        """The last quarter replaced: what stands near the row weighs most, and the front stays in the model's cache."""
+        surplus = self._surplus(outcomes, dev)
+        ids = [demo.example_id for demo in parent.demos]
+        cut = max(1, len(ids) // 4)
+        front = ids[:-cut]
+        failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
+        tail: list[str] = []
+        order = sorted(self.groups, key=lambda label: (surplus[label], label))
+        for position in range(cut):
+            label = order[min(position, len(order) - 1)] if self._rng.random() < 0.6 else self._rng.choice(order)
+            found = self._near(failures, label, [*front, *tail])
+            if found:
+                tail.append(found)
+        self._rng.shuffle(tail)
+        return self._set([*front, *tail], "retailed", reason=f"the last {cut} rows replaced, labels it misses first")
+
+    def grown(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], k: int) -> DemoSet:
+        """k rows more, of labels that are missed, put at random places."""
+        surplus = self._surplus(outcomes, dev)
+        ids = [demo.example_id for demo in parent.demos]
+        failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
+        order = sorted(self.groups, key=lambda label: (surplus[label], label))
+        for position in range(k):
+            if found := self._near(failures, order[position % max(1, len(order) // 2)], ids):
+                ids.insert(self._rng.randint(0, len(ids)), found)
+        return self._set(ids, "grown", reason=f"{k} rows more, of labels that it misses")
+
+    def _surplus(self, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> dict[str, int]:
+        """Per label: how much oftener it was answered than it is right."""
+        predicted = Counter(str(next(iter(o.prediction.fields.values()), "")) for o in outcomes)
+        wanted = Counter(self.label(dev[o.example_id]) for o in outcomes)
+        return {label: predicted[label] - wanted[label] for label in self.groups}
 
     def reordered(self, parent: DemoSet) -> DemoSet:
         demos = list(parent.demos)

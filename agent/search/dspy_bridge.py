@@ -34,10 +34,9 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from itertools import count
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 from agent.errors import AgentError, InputError, Interrupted, ModelError, RunRefused
-from agent.gateway.gateway import Gateway
 from agent.types import LM, CallRole, ChatRole, Completion, Message, Request
 
 P = ParamSpec("P")
@@ -51,6 +50,15 @@ _FINISH = {"stop": "stop", "length": "length", "refusal": "content_filter", "oth
 _repeats: ContextVar[Iterator[int] | None] = ContextVar("repeats", default=None)
 
 
+class Door(Protocol):
+    """A gateway, or what stands before it."""
+
+    @property
+    def stopped(self) -> Exception | None: ...
+
+    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion: ...
+
+
 class Bridge:
     """From DSPy's threads and loops to the gateway's event loop, on which it must be made.
 
@@ -59,7 +67,7 @@ class Bridge:
     calls that ended in any other ModelError.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Door) -> None:
         self.stopped: Exception | None = None
         self.failures: list[ModelError] = []
         self._gateway = gateway
@@ -104,7 +112,7 @@ class Bridge:
         """The reply that `buy` gets on the gateway's loop, awaited on any loop."""
         if asyncio.get_running_loop() is self._loop:
             return await self._guarded(buy, request)
-        return await asyncio.wrap_future(self._hand_over(buy, request))
+        return await asyncio.wrap_future(self._hand_over(lambda: self._guarded(buy, request)))
 
     def wait(self, buy: Buy, request: Request) -> Completion:
         """The same for a thread, which it blocks."""
@@ -112,7 +120,11 @@ class Bridge:
             raise InputError(
                 "a DSPy program blocks the loop that would answer it; use `await bridge.run(program, ...)`"
             )
-        future = self._hand_over(buy, request)
+        return self.fetch(lambda: self._guarded(buy, request))
+
+    def fetch(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What the coroutine gives on the gateway's loop, for a thread that blocks on it. Raises `stopped`."""
+        future = self._hand_over(make)
         while not (future.done() or self._loop.is_closed()):
             wait_for([future], timeout=1.0)
         if future.cancelled() or not future.done():  # the loop ended, with the call in the air or in its queue
@@ -120,11 +132,11 @@ class Bridge:
             self._check()
         return future.result()
 
-    def _hand_over(self, buy: Buy, request: Request) -> Future[Completion]:
+    def _hand_over(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         if self._loop.is_closed():
             self.stop(Interrupted())
         self._check()
-        return asyncio.run_coroutine_threadsafe(self._guarded(buy, request), self._loop)
+        return asyncio.run_coroutine_threadsafe(make(), self._loop)
 
     async def _guarded(self, buy: Buy, request: Request) -> Completion:
         self._check()

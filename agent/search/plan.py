@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from agent.errors import BudgetRefused
+from agent.errors import BudgetRefused, InputError
+from agent.search.ladder import rungs_for
 from agent.types import Budget, Task
 
 Effort = Literal["quick", "standard", "thorough"]
@@ -15,12 +18,17 @@ TEST_SHARE = 0.35  # of all calls, at most, for the sealed test of baseline and 
 DEV_SHARE = 0.12  # of all calls, at most, for one candidate on the whole of dev
 FEWEST_ROWS = 10
 NOISE_ROWS = 10
-FINALISTS = 3
+FIRST_RUNG = 8
+SLACK = 0.1  # of all calls
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All in model calls. `rungs` are row counts of the race within a round; a round tries `batch` candidates."""
+    """All in model calls. `rungs` are the rows of dev at which candidates are compared, the last one all of dev.
+
+    `batch` candidates are taken on together; `finalists` are seen on all of dev at the end; at most `proposals` calls
+    go to the proposer.
+    """
 
     calls: int
     dev_rows: int
@@ -40,34 +48,49 @@ class Plan:
         return 2 * self.test_rows
 
     @property
+    def slack(self) -> int:
+        """Calls kept for attempts that bring nothing, so that losing a tenth changes nothing about the search.
+
+        What is not lost shows at the end what carries the gain.
+        """
+        return math.ceil(SLACK * self.calls)
+
+    @property
+    def test_share(self) -> float:
+        """The part of tokens, dollars and time that the sealed test may need: its share of the calls, and half more."""
+        return min(0.9, 1.5 * self.test_calls / self.calls)
+
+    @property
     def final_calls(self) -> int:
-        """Calls that take the finalists from the last rung to the whole of dev."""
-        return self.finalists * (self.dev_rows - self.rungs[-1])
+        """Calls that take the finalists from the rung before the last to the whole of dev; none with one rung."""
+        before = self.rungs[-2] if len(self.rungs) > 1 else self.dev_rows
+        return self.finalists * (self.dev_rows - before)
 
     @property
-    def round_calls(self) -> int:
-        keep = survivors(self.batch)
-        return self.batch * self.rungs[0] + keep * (self.rungs[-1] - self.rungs[0]) + self.proposals
-
-    @property
-    def rounds(self) -> int:
-        left = self.calls - self.baseline_calls - self.test_calls - self.final_calls
-        return max(0, left // self.round_calls)
+    def search_calls(self) -> int:
+        """Calls between trial 0 and the sealed test."""
+        return max(0, self.calls - self.slack - self.baseline_calls - self.test_calls)
 
     def as_dict(self) -> dict[str, Any]:
         extra = {
             "baseline_calls": self.baseline_calls,
-            "test_calls": self.test_calls,
+            "search_calls": self.search_calls,
             "final_calls": self.final_calls,
-            "round_calls": self.round_calls,
-            "rounds": self.rounds,
+            "test_calls": self.test_calls,
+            "slack": self.slack,
         }
         return {**asdict(self), **extra}
 
-
-def survivors(batch: int) -> int:
-    """How many of a round's candidates see the second rung."""
-    return max(2, (batch * 2) // 5)
+    @staticmethod
+    def restored(kept: Mapping[str, Any]) -> Plan:
+        """The plan that a run was made with. Raises InputError for one of another version."""
+        names = {field.name for field in fields(Plan)}
+        try:
+            return Plan(**{name: kept[name] for name in names - {"rungs"}}, rungs=tuple(kept["rungs"]))
+        except KeyError as missing:
+            raise InputError(
+                f"the run's plan has no {missing}: it was made by another version of this program; start a new run"
+            ) from missing
 
 
 def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) -> Plan:
@@ -75,24 +98,18 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) ->
     calls = budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
     test_rows = min(len(task.test), int(calls * TEST_SHARE / 2))
     dev_rows = min(len(task.dev), int(calls * DEV_SHARE))
-    noise = NOISE_ROWS if calls >= 300 else 0
     if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
         needed = int(FEWEST_ROWS / DEV_SHARE) + 1
         raise BudgetRefused(
             f"max_calls = {calls} is too few to compare two prompts on this task; give at least {needed}"
         )
-    first = min(16, dev_rows, max(4, dev_rows // 5))
-    second = min(dev_rows, max(first, 40))
-    plan = Plan(
+    return Plan(
         calls=calls,
         dev_rows=dev_rows,
         test_rows=test_rows,
-        noise_rows=noise,
-        batch=8,
-        rungs=(first, second),
-        finalists=FINALISTS if calls >= 1000 else FINALISTS - 1,
-        proposals=2 if has_proposer else 0,
+        noise_rows=min(NOISE_ROWS, dev_rows) if calls >= 300 else 0,
+        batch=8 if calls >= 500 else 4,
+        rungs=rungs_for(dev_rows, FIRST_RUNG),
+        finalists=3 if calls >= 500 else 2,
+        proposals=calls // 25 if has_proposer else 0,
     )
-    if calls >= 500 and plan.rounds >= 1:
-        return plan
-    return replace(plan, batch=6, finalists=2)  # the wide plan leaves no round of search, or not even its finalists

@@ -1,22 +1,24 @@
-"""A round's pool: which instructions, demo sets, techniques and formats stand side by side. Knows no model, no SQL."""
+"""Makes candidates: out of a place in the space of designs, or out of one that did well. Knows no model, no SQL."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.prompt.techniques import TECHNIQUES, Rewrite
+from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.demos import DemoMaker, DemoSet
-from agent.search.study import Point
+from agent.search.study import Place, Point
 from agent.types import Candidate, Demo, Example, Outcome, Task
 
 NO_DEMOS = DemoSet((), "none")
+KINDS = ("balanced", "natural", "diverse", "short")
+DEMO_OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reordered")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A candidate of the pool, where it stands in the search space and how it came about."""
+    """A candidate of the pool, where it stands in the space of designs and how it came about."""
 
     candidate: Candidate
     point: Point
@@ -37,8 +39,12 @@ class Parent:
         return DemoSet(self.entry.candidate.demos, self.entry.operator)
 
 
-class PoolMaker:
-    """Builds the pools of one run. `rationales` are verified worked solutions by row id, for chain-of-thought demos."""
+class Breeder:
+    """Makes the candidates of one run; `rng` decides, so the same seed makes the same ones.
+
+    `rewrites` are the instructions known so far, the user's own first; `rationales` are worked solutions by row id,
+    verified by their answers, for chain-of-thought demos.
+    """
 
     def __init__(self, task: Task, rng: random.Random) -> None:
         self._task = task
@@ -46,144 +52,175 @@ class PoolMaker:
         self._maker = DemoMaker(task, rng)
         self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
         largest, capped = max(task.space.demo_counts, default=0), task.constraints.max_demos
-        limit = largest if capped is None else capped
-        self._limit = min(limit, len(task.train))
+        self._limit = min(largest if capped is None else capped, len(task.train))
         self.counts = sorted({min(k, self._limit) for k in task.space.demo_counts} - {0})
+        self.kinds = KINDS if task.signature.outputs[0].choices else KINDS[1:]
+        self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
         self.rationales: dict[str, str] = {}
 
-    # -- the first round ----------------------------------------------------------------------------------------------
+    # -- designs ------------------------------------------------------------------------------------------------------
 
-    def designs(self, rewrites: Sequence[Rewrite]) -> list[Entry]:
-        """Good starting points: each technique without demos, and one balanced set in each format."""
-        own = Rewrite("own", self._task.instruction, "the user's words")
-        entries = []
-        for rewrite in (own, *rewrites[:1]):
-            entries += [
-                self._entry(technique, self._plain(), rewrite, NO_DEMOS, role)
-                for technique in self._task.space.techniques
-                for role in ("", *self._task.space.roles[:1])
-                if not TECHNIQUES[technique].demos and (rewrite is own or not TECHNIQUES[technique].reasoning)
+    def designs(self) -> list[Entry]:
+        """Good starting points: each technique and wording without demos, then sets of each size, in each format."""
+        space, own = self._task.space, self.rewrites[0].operator
+        places = [
+            self._place(technique, space.formats[0], rewrite.operator, role=role)
+            for technique in space.techniques
+            if not TECHNIQUES[technique].demos
+            for rewrite in self.rewrites[: 3 if not TECHNIQUES[technique].reasoning else 1]
+            for role in ("", *space.roles[:1])[: 2 if rewrite.operator == own else 1]
+        ]
+        if "few-shot" in space.techniques and self.counts:
+            places += [
+                self._place("few-shot", space.formats[0], own, kind, str(k))
+                for k in self.counts[-3:]
+                for kind in self.kinds[:2]
             ]
-        if "few-shot" in self._task.space.techniques and self.counts:
-            middle = self.counts[len(self.counts) // 2]
-            entries += [
-                self._entry("few-shot", name, own, self._maker.balanced(middle)) for name in self._task.space.formats
-            ]
-        return entries
+            middle = str(self.counts[len(self.counts) // 2])
+            places += [self._place("few-shot", name, own, self.kinds[0], middle) for name in space.formats[1:]]
+        return [entry for place in places if (entry := self.fresh(place)) is not None]
 
-    def fresh(self, rewrites: Sequence[Rewrite], per_count: int, parents: Sequence[Parent] = ()) -> list[Entry]:
-        """Demo sets that need no scores, crossed with instructions, in the format that did best so far."""
-        if "few-shot" not in self._task.space.techniques:
-            return []
-        own = Rewrite("own", self._task.instruction, "the user's words")
-        name = next((p.entry.candidate.format for p in parents if p.demos.demos), self._task.space.formats[0])
-        entries = []
-        for k in self.counts:
-            for number in range(per_count):
-                builder = (self._maker.balanced, self._maker.short, self._maker.diverse)[number % 3]
-                demos = builder(k)
-                for rewrite in (own, self._rng.choice(list(rewrites) or [own])):
-                    entries.append(self._entry("few-shot", name, rewrite, demos))
-        return entries
+    def space(self) -> dict[str, tuple[str, ...]]:
+        """The choices of each coordinate, as things stand."""
+        space = self._task.space
+        usable = [name for name in space.techniques if self._usable(name)]
+        return {
+            "technique": tuple(usable),
+            "format": tuple(space.formats),
+            "instruction": tuple(rewrite.operator for rewrite in self.rewrites),
+            "role": ("", *space.roles),
+            "kind": self.kinds,
+            "size": tuple(str(k) for k in self.counts) or ("0",),
+        }
 
-    def instructed(self, proposals: Sequence[Rewrite], parents: Sequence[Parent]) -> list[Entry]:
-        """Proposed instructions: on their own, and in the place of the best candidates' instructions."""
-        entries = []
-        for rewrite in proposals:
-            entries.append(self._entry("zero-shot", self._plain(), rewrite, NO_DEMOS))
-            entries += [self._with_instruction(parent, rewrite) for parent in parents]
-        return entries
+    def _usable(self, technique: str) -> bool:
+        if not TECHNIQUES[technique].demos:  # type: ignore[index]
+            return True
+        return bool(self.counts) and (technique == "few-shot" or len(self.rationales) >= 2)
 
-    def reasoned(self) -> list[Entry]:
-        """Chain-of-thought demos, only with rationales that the target wrote and that ended in the right answer."""
-        if "few-shot-cot" not in self._task.space.techniques or len(self.rationales) < 2:
-            return []
-        own = Rewrite("own", self._task.instruction, "the user's words")
-        entries = []
-        for k in self.counts:
-            ids = self._rng.sample(sorted(self.rationales), min(k, len(self.rationales)))
-            demos = tuple(self._worked(i) for i in ids)
-            found = DemoSet(
-                demos, "verified-rationales", reason=f"{len(demos)} solutions of the target's own, all right"
-            )
-            entries += [self._entry("few-shot-cot", name, own, found) for name in self._task.space.formats]
-        return entries
+    def fresh(self, place: Place) -> Entry | None:
+        """A candidate of this place with newly drawn demos; None where there can be none."""
+        technique = place["technique"]
+        if not self._usable(technique):
+            return None
+        kind = TECHNIQUES[technique]  # type: ignore[index]
+        demos = NO_DEMOS
+        if kind.demos and kind.reasoning:
+            demos = self._worked(int(place["size"]))
+        elif kind.demos:
+            demos = getattr(self._maker, place["kind"])(int(place["size"]))
+        if kind.demos and not demos.demos:
+            return None
+        rewrite = next(r for r in self.rewrites if r.operator == place["instruction"])
+        candidate = Candidate(technique, place["format"], rewrite.instruction, place["role"], demos.demos)  # type: ignore[arg-type]
+        operator = (
+            demos.operator if demos.demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
+        )
+        return Entry(candidate, Point(candidate.id, dict(place)), operator, None, demos.reason or rewrite.reason)
 
-    def _worked(self, example_id: str) -> Demo:
-        demo = self._maker.demo(example_id)
-        return Demo(demo.example_id, demo.inputs, demo.outputs, self.rationales[example_id], "target")
+    def _worked(self, k: int) -> DemoSet:
+        ids = self._rng.sample(sorted(self.rationales), min(k, len(self.rationales)))
+        demos = []
+        for example_id in ids:
+            demo = self._maker.demo(example_id)
+            demos.append(Demo(example_id, demo.inputs, demo.outputs, self.rationales[example_id], "target"))
+        return DemoSet(
+            tuple(demos), "verified-rationales", reason=f"{len(ids)} solutions of the target's own, all right"
+        )
 
-    # -- later rounds -------------------------------------------------------------------------------------------------
+    def place(self, candidate: Candidate) -> dict[str, str]:
+        """Where the user's own prompt stands."""
+        return self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
 
-    def children(self, parents: Sequence[Parent], rewrites: Sequence[Rewrite]) -> list[Entry]:
-        """New demo sets and layouts out of the best candidates."""
-        entries: list[Entry] = []
-        for parent in parents:
-            entries += list(self._demo_children(parent, parents))
-            entries += [
-                self._with_format(parent, name)
-                for name in self._task.space.formats
-                if name != parent.entry.candidate.format
-            ]
-            if rewrites:
-                entries.append(self._with_instruction(parent, self._rng.choice(list(rewrites))))
-        return entries
+    def _place(
+        self, technique: str, name: str, instruction: str, kind: str = "", size: str = "", role: str = ""
+    ) -> dict[str, str]:
+        size = size or str(self.counts[0] if self.counts else 0)
+        return {
+            "technique": technique,
+            "format": name,
+            "instruction": instruction,
+            "role": role,
+            "kind": kind or self.kinds[0],
+            "size": size,
+        }
 
-    def _demo_children(self, parent: Parent, parents: Sequence[Parent]) -> Iterator[Entry]:
-        if not parent.demos.demos or TECHNIQUES[parent.entry.candidate.technique].reasoning:
-            return
-        for _ in range(4):
-            yield self._child(parent, self._maker.rebalanced(parent.demos, parent.outcomes, self._dev, self._limit))
-        for _ in range(2):
-            yield self._child(parent, self._maker.swapped(parent.demos, parent.outcomes, self._dev))
-            yield self._child(parent, self._maker.reordered(parent.demos))
-        for other in parents:
-            if other is not parent and other.demos.demos:
-                k = self._rng.choice(self.counts)
-                yield self._child(parent, self._maker.recombined(parent.demos, other.demos, k))
+    # -- children -----------------------------------------------------------------------------------------------------
 
-    def _child(self, parent: Parent, demos: DemoSet) -> Entry:
+    def operators(self, parent: Parent) -> list[str]:
+        """What can be done to this candidate."""
+        candidate, space = parent.entry.candidate, self._task.space
+        found: list[str] = []
+        if candidate.demos and not TECHNIQUES[candidate.technique].reasoning:
+            found += DEMO_OPERATORS
+        found.append("compress")
+        if len(space.formats) > 1:
+            found.append("format")
+        if len(self.rewrites) > 1:
+            found.append("instruction")
+        return found
+
+    def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Entry | None:
+        """A new candidate out of `parent`; None where the operator finds nothing to change."""
         old = parent.entry.candidate
-        candidate = Candidate(old.technique, old.format, old.instruction, old.role, demos.demos)
-        place = {**parent.entry.point.coordinates, "demos": _kind(demos)}
-        return Entry(candidate, Point(candidate.id, place), demos.operator, old.id, demos.reason)
+        if operator == "format":
+            name = self._rng.choice([name for name in self._task.space.formats if name != old.format])
+            made = Candidate(old.technique, name, old.instruction, old.role, old.demos)
+            return self._child(parent, made, operator, f"the same prompt laid out as {name}", format=name)
+        if operator == "instruction":
+            others = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
+            return self.instructed(parent, self._rng.choice(others)) if others else None
+        demos = self._demos(operator, parent, parents)
+        if demos is None or not demos.demos or demos.demos == old.demos:
+            return None
+        made = Candidate(old.technique, old.format, old.instruction, old.role, demos.demos)
+        return self._child(parent, made, demos.operator, demos.reason)
 
-    def _with_format(self, parent: Parent, name: str) -> Entry:
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """The train rows by label."""
+        return self._maker.groups
+
+    def listed(self, parent: Parent, ids: Sequence[str], operator: str, reason: str) -> Entry:
+        """The parent with these rows as its demos."""
         old = parent.entry.candidate
-        candidate = Candidate(old.technique, name, old.instruction, old.role, old.demos)  # type: ignore[arg-type]
-        place = {**parent.entry.point.coordinates, "layout": f"{old.technique}/{name}"}
-        return Entry(candidate, Point(candidate.id, place), "format", old.id, f"the same prompt laid out as {name}")
+        demos = tuple(self._maker.demo(example_id) for example_id in ids)
+        return self._child(
+            parent, Candidate(old.technique, old.format, old.instruction, old.role, demos), operator, reason
+        )
 
-    def _with_instruction(self, parent: Parent, rewrite: Rewrite) -> Entry:
+    def instructed(self, parent: Parent, rewrite: Rewrite) -> Entry:
+        """The parent with another instruction."""
         old = parent.entry.candidate
-        candidate = Candidate(old.technique, old.format, rewrite.instruction, old.role, old.demos)
-        place = {**parent.entry.point.coordinates, "instruction": rewrite.operator}
-        return Entry(candidate, Point(candidate.id, place), f"instruction:{rewrite.operator}", old.id, rewrite.reason)
+        made = Candidate(old.technique, old.format, rewrite.instruction, old.role, old.demos)
+        operator = f"instruction:{rewrite.operator}"
+        return self._child(parent, made, operator, rewrite.reason, instruction=rewrite.operator)
 
-    # -- parts --------------------------------------------------------------------------------------------------------
+    def alone(self, rewrite: Rewrite) -> Entry | None:
+        """The instruction without demos, where the task allows a prompt without any."""
+        if "zero-shot" not in self._task.space.techniques:
+            return None
+        return self.fresh(self._place("zero-shot", self._task.space.formats[0], rewrite.operator))
 
-    def _plain(self) -> str:
-        return self._task.space.formats[0] if self._task.space.formats else "turns"
+    def _demos(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> DemoSet | None:
+        maker, demos, seen = self._maker, parent.demos, parent.outcomes
+        if operator == "retailed":
+            return maker.retailed(demos, seen, self._dev)
+        if operator == "swapped":
+            return maker.swapped(demos, seen, self._dev)
+        if operator == "rebalanced":
+            return maker.rebalanced(demos, seen, self._dev, self._limit)
+        if operator == "grown":
+            room = min(self._limit - len(demos.demos), max(2, len(demos.demos) // 4))
+            return maker.grown(demos, seen, self._dev, room) if room > 0 else None
+        if operator == "recombined":
+            others = [other for other in parents if other is not parent and other.demos.demos]
+            if not others:
+                return None
+            other = self._rng.choice(others).demos
+            return maker.recombined(demos, other, max(len(demos.demos), len(other.demos)))
+        return maker.reordered(demos)
 
-    def _entry(self, technique: str, name: str, rewrite: Rewrite, demos: DemoSet, role: str = "") -> Entry:
-        candidate = Candidate(technique, name, rewrite.instruction, role, demos.demos)  # type: ignore[arg-type]
-        place = {"layout": f"{technique}/{name}", "instruction": rewrite.operator, "demos": _kind(demos)}
-        operator = demos.operator if demos.demos else f"{technique}:{rewrite.operator}{'+role' if role else ''}"
-        return Entry(candidate, Point(candidate.id, place), operator, demos.parent_id, demos.reason or rewrite.reason)
-
-
-def first_children(entries: Sequence[Entry], parents: Sequence[Parent]) -> list[str]:
-    """The children of the best candidate that are tried for certain: what worked is built on in every round."""
-    wanted = {"instruction": 2, "rebalanced": 2, "swapped": 1, "format": 1}
-    chosen = []
-    for entry in entries:
-        kind = entry.operator.partition(":")[0]
-        if parents and entry.parent_id == parents[0].entry.candidate.id and wanted.get(kind, 0) > 0:
-            wanted[kind] -= 1
-            chosen.append(entry.candidate.id)
-    return chosen
-
-
-def _kind(demos: DemoSet) -> str:
-    """A demo set's family: how it was made and about how many rows it has."""
-    return f"{demos.operator}/{len(demos.demos) // 8 * 8}" if demos.demos else "none"
+    def _child(self, parent: Parent, made: Candidate, operator: str, reason: str, **place: str) -> Entry:
+        where = {**parent.entry.point.coordinates, **place}
+        return Entry(made, Point(made.id, where), operator, parent.entry.candidate.id, reason)

@@ -1,59 +1,34 @@
-"""Who goes on and who is out, after each rung of rows. Pure decisions over score vectors: knows no model, no SQL."""
+"""Who is out beyond doubt. Pure decisions over score vectors: knows no model, no SQL."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from agent.scoring.stats import PairedRace
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The ids that go on, best first, and for each that is out the reason."""
-
-    survivors: tuple[str, ...]
-    pruned: Mapping[str, str]
+Scores = Sequence[float | None]
 
 
-def mean(scores: Sequence[float]) -> float:
-    return sum(scores) / len(scores) if scores else 0.0
+def clearly_behind(field: Mapping[str, Scores], rungs: Sequence[int], race: PairedRace | None = None) -> dict[str, str]:
+    """Those that are worse than the best of the field, with the reason: paired, valid at every look.
 
-
-def ranked(scores: Mapping[str, Sequence[float]]) -> list[str]:
-    """Ids by mean, best first; ties keep the order in which they came."""
-    return sorted(scores, key=lambda candidate: -mean(scores[candidate]))
-
-
-def clearly_behind(scores: Mapping[str, Sequence[float]], race: PairedRace) -> Verdict:
-    """Prunes what loses to the leader beyond doubt: paired, valid at every look and over all candidates."""
-    order = ranked(scores)
-    if not order:
-        return Verdict((), {})
-    leader = order[0]
-    pruned = {}
-    for candidate in order[1:]:
-        n = min(len(scores[candidate]), len(scores[leader]))
-        if race.prunes(scores[candidate][:n], scores[leader][:n]):
-            pruned[candidate] = (
-                f"clearly behind {leader} after {n} paired rows: "
-                f"{mean(scores[candidate][:n]):.2f} against {mean(scores[leader][:n]):.2f}"
-            )
-    return Verdict(tuple(c for c in order if c not in pruned), pruned)
-
-
-def best_of(scores: Mapping[str, Sequence[float]], keep: int, race: PairedRace) -> Verdict:
-    """`clearly_behind`, and then only the best `keep`: successive halving (Jamieson & Talwalkar 2016).
-
-    The halving is a choice of where to spend, not a claim that those who are out are worse; the reasons say which
-    it was.
+    `field` holds everybody that was tried, also those that are out, each with its scores on the first rows of the
+    common order (None: not scored). Who stands on a rung is compared on the rows up to it.
     """
-    verdict = clearly_behind(scores, race)
-    pruned = dict(verdict.pruned)
-    for candidate in verdict.survivors[keep:]:
-        last = verdict.survivors[keep - 1]
-        pruned[candidate] = (
-            f"not among the best {keep} after {len(scores[candidate])} rows: "
-            f"{mean(scores[candidate]):.2f}, the last of them has {mean(scores[last]):.2f}"
-        )
-    return Verdict(verdict.survivors[:keep], pruned)
+    race = race or PairedRace(max(2, len(field)))
+    names, found = list(field), dict[str, str]()
+    for rung in rungs:
+        rows = [field[name][:rung] for name in names]
+        if not any(len(row) == rung for row in rows):
+            continue
+        best = max((row for row in rows if len(row) == rung), key=mean)
+        for place in race.behind(rows):
+            told = f"{mean(rows[place]):.2f}, the best of them has {mean(best):.2f}"
+            found.setdefault(names[place], f"clearly behind after {rung} paired rows: {told}")
+    return found
+
+
+def mean(scores: Scores) -> float:
+    """The mean of those that are scored; 0 for none."""
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else 0.0

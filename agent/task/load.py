@@ -69,6 +69,7 @@ class _Loading:
         faults += self._metrics(parsed, signature, unsure)
         if not parsed.doubts("search") and not parsed.doubts("constraints"):
             faults += checks.check_limits(parsed.file)
+        faults += self._program(parsed)
         lines = Lines(text)
         places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in faults)
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
@@ -161,6 +162,17 @@ class _Loading:
         if present and (source := self._text("metric.py", "metric.py")) is not None:
             self.problems += _check_metric(source, shown(self.folder / "metric.py"))
 
+    def _program(self, parsed: Parsed) -> Iterator[Fault]:
+        """The file of a DSPy program: hashed, and looked at for its factory; it is not run here."""
+        if not parsed.file.program:
+            return
+        module, factory = parsed.file.program.split(":")
+        name = f"{module}.py"
+        if not (self.folder / name).exists():
+            yield Fault(("program",), f"program = {quoted(parsed.file.program)} needs {name} in the task folder")
+        elif (source := self._text(name, name)) is not None:
+            self.problems += _check_program(source, factory, shown(self.folder / name))
+
     def _splits(self, file: TaskFile, signature: Signature | None, unsure: frozenset[str]) -> list[list[Placed]]:
         reader = None if signature is None else RowReader(signature, unsure)
         names = [self._split_name(file, split) for split in SPLITS]
@@ -216,6 +228,7 @@ class _Loading:
             model=models.target or "",
             proposer=models.proposer or models.target or "",
             max_tokens=models.max_tokens,
+            program=file.program,
             hashes=self.hashes,
         )
 
@@ -224,20 +237,35 @@ def _examples(placed: list[Placed]) -> tuple[Example, ...]:
     return tuple(row.example for row in placed)
 
 
-def _check_metric(source: str, where: str) -> Iterator[Problem]:
-    """metric.py must parse and define `metric(example, prediction)`; it is not run here."""
+def _parsed(source: str, where: str) -> ast.Module | Problem:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(source)
+            return ast.parse(source)
     except SyntaxError as error:
-        yield problem(where, error.lineno or 1, f"not valid Python: {error.msg}; correct this line")
-        return
+        return problem(where, error.lineno or 1, f"not valid Python: {error.msg}; correct this line")
     except (ValueError, RecursionError, MemoryError) as error:
-        yield problem(where, 1, f"not usable Python ({type(error).__name__}); make it simpler")
+        return problem(where, 1, f"not usable Python ({type(error).__name__}); make it simpler")
+
+
+def _check_metric(source: str, where: str) -> Iterator[Problem]:
+    """metric.py must parse and define `metric(example, prediction)`; it is not run here."""
+    tree = _parsed(source, where)
+    if isinstance(tree, Problem):
+        yield tree
         return
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "metric"]
     if not found:
         yield problem(where, 1, "no function metric; write def metric(example, prediction)")
     elif len(found[-1].args.posonlyargs + found[-1].args.args) != 2:
         yield problem(where, found[-1].lineno, "metric takes two arguments; write def metric(example, prediction)")
+
+
+def _check_program(source: str, factory: str, where: str) -> Iterator[Problem]:
+    """The file must parse and define the factory; it is not run here."""
+    tree = _parsed(source, where)
+    if isinstance(tree, Problem):
+        yield tree
+        return
+    if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in tree.body):
+        yield problem(where, 1, f"no function or class {factory}; write def {factory}(): return YourModule()")

@@ -120,7 +120,11 @@ def _say(path: tuple[str | int, ...], kind: str, message: str, value: Any, raw: 
 
 
 def _form(path: tuple[str | int, ...]) -> str:
-    return "letters, digits, dot, dash and underscore, at most 80" if path == ("name",) else "it on one line"
+    forms: dict[tuple[str | int, ...], str] = {
+        ("name",): "letters, digits, dot, dash and underscore, at most 80",
+        ("program",): "module:factory, such as program:build for build() in program.py",
+    }
+    return forms.get(path, "it on one line")
 
 
 def _words(path: tuple[str | int, ...]) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ class SearchTable(Table):
         ["turns", "labelled-turns", "inline", "dspy-chat"], min_length=1, description="The prompt layouts to try."
     )
     demo_counts: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(
-        [4, 8, 16], min_length=1, description="How many worked examples a few-shot prompt may hold."
+        [4, 8, 16, 32], min_length=1, description="How many worked examples a few-shot prompt may hold."
     )
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
 
@@ -151,6 +151,12 @@ class TaskFile(Table):
     description: Text = Field(description="What the task is, in one sentence.")
     signature: Text = Field(description='Inputs and outputs, such as "message -> team".')
     instruction: Text = Field(description="The prompt used today: the baseline that every other prompt must beat.")
+    program: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}:[A-Za-z_][A-Za-z0-9_]{0,79}$")] = (
+        Field(
+            "",
+            description='A DSPy program of your own in place of one prompt: "program:build" is build() in program.py.',
+        )
+    )
     fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
     metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")
     models: ModelsTable = Field(default_factory=ModelsTable.defaults, description="Which models take part.")

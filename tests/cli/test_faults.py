@@ -64,7 +64,8 @@ def test_a_tenth_of_failures_costs_calls_but_no_score(faults: list[Fault]) -> No
     assert given["faults"] > 10
     assert requests == sum(result["calls"][role] for role in ("target", "proposer")) <= 300
     with sqlite3.connect("runs/ledger.db") as db:
-        states = dict(db.execute("SELECT state, COUNT(*) FROM calls GROUP BY state").fetchall())
+        sent = "SELECT state, COUNT(*) FROM calls WHERE error_class IS NOT 'not_sent' GROUP BY state"
+        states = dict(db.execute(sent).fetchall())
         assert sum(count for state, count in states.items() if state != "cached") == requests
         assert states.get("unknown", 0) + states.get("error", 0) == given["faults"]
         unpaid = "SELECT COUNT(*) FROM outcomes o WHERE NOT EXISTS (SELECT 1 FROM calls k WHERE k.call_key = o.call_key"

@@ -18,6 +18,7 @@ from tests.cli.world import (
     files,
     good,
     good_json,
+    knowing,
     learner,
     optimize,
     scores_by_hand,
@@ -28,7 +29,7 @@ from tests.wire import WireServer
 CAP = 600
 KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
-    "cost_usd", "seconds", "release", "ledger_head",
+    "cost_usd", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},
@@ -134,6 +135,49 @@ def test_another_seed_makes_other_trials() -> None:
         one, other = good_json(*command), good_json(*command, "--seed", "1")
     ledger = Path("runs/ledger.db")
     assert trials(ledger, one["run_id"]) != trials(ledger, other["run_id"])
+
+
+def test_where_nothing_is_left_to_win_it_stops_before_the_search_and_says_so() -> None:
+    command = files(120)
+    with WireServer(knowing) as server:
+        command += ["-m", compatible(server), "--max-calls", "200"]
+        words = good(*command)
+        sent = len(server.requests)
+        result = good_json("show")["result"]
+        anyway = good_json(*command, "--anyway")
+    assert "nothing was searched" in words
+    assert "not worth a search" in words
+    assert "--anyway" in words
+    assert result["preflight"]["worth"] is False
+    assert result["baseline"] == {"dev": 1.0, "test": 1.0}
+    assert (result["decision"], result["status"]) == ("keep_baseline", "complete")
+    task, _ = task_from_file("rows.csv", "label", INSTRUCTION, 0)
+    plan = make_plan(task, Budget(max_calls=200), "standard", has_proposer=True)
+    assert sent == result["calls"]["target"] == plan.baseline_calls + plan.test_rows
+    assert result["calls"]["proposer"] == 0
+    assert sum(result["trials"].values()) == 1
+    assert sum(anyway["trials"].values()) > 1
+    assert anyway["preflight"] == result["preflight"]
+
+
+def test_the_number_of_trials_ends_the_search() -> None:
+    command = files(120)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--max-calls", "600", "--proposer", "none"]
+        one, many = good_json(*command, "-n", "1"), good_json(*command)
+    assert sum(one["trials"].values()) == 1, "the user's own prompt is the first"
+    assert sum(many["trials"].values()) > 1
+
+
+@pytest.mark.parametrize("how", ["cheap", "short"])
+def test_what_is_preferred_is_tested_and_shipped(how: str) -> None:
+    command = files(120)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--max-calls", "300", "--proposer", "none", "--price", "1,2"]
+        best, preferred = good_json(*command), good_json(*command, "--prefer", how)
+    assert preferred["winner"]["prompt_tokens"] <= best["winner"]["prompt_tokens"]
+    (chosen,) = [row for row in preferred["pareto"] if row["chosen"]]
+    assert chosen["candidate_id"] == preferred["winner"]["candidate_id"]
 
 
 def test_tables_are_for_people_and_progress_goes_to_stderr() -> None:

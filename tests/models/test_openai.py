@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BadResponse, RowRefused, RunRefused
+from agent.errors import BadResponse, RowRefused, RunRefused, Transient
 from agent.models.openai import OFFICIAL_URL, OpenAIModel
 from agent.types import Message, Request
 from tests.wire import Fault, WireServer
@@ -137,6 +137,30 @@ async def test_a_schema_a_seed_and_logprobs_are_sent_in_openais_form() -> None:
     body = server.requests[0].body
     assert body["response_format"] == {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     assert (body["seed"], body["logprobs"], body["top_logprobs"]) == (3, True, 20)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "Unsupported parameter: 'logprobs' is not supported with this model."),
+        (403, "You are not allowed to request logprobs from this model."),
+    ],
+)
+async def test_a_model_that_refuses_logprobs_never_gets_them_again(status: int, words: str) -> None:
+    def reply(messages: list[dict[str, Any]], sent: dict[str, Any]) -> str | Fault:
+        if "logprobs" in sent:
+            return Fault(status=status, body={"error": {"message": words, "type": "invalid_request_error"}})
+        return "ok"
+
+    with WireServer(reply) as server:
+        model = OpenAIModel("m", "m", base_url=server.url)
+        try:
+            with pytest.raises(Transient, match="log-probabilities"):
+                await model.complete(replace(REQUEST, logprobs=5))
+            assert (await model.complete(replace(REQUEST, logprobs=5))).text == "ok"
+        finally:
+            await model.close()
+    assert ["logprobs" in seen.body for seen in server.requests] == [True, False]
 
 
 async def test_a_schema_that_is_no_json_is_refused_before_any_request() -> None:

@@ -125,6 +125,34 @@ def test_no_candidates_have_no_vectors() -> None:
     assert bench(1).board.vectors([]) == {}
 
 
+@given(st.lists(VALUES, min_size=1, max_size=5))
+def test_prefixes_reach_as_far_as_each_saw_and_stay_paired(table: list[list[float | None]]) -> None:
+    found = bench(len(table))
+    for number, scores in enumerate(table):
+        found.see(number, scores)
+    whole = [
+        row for row in range(12) if all(scores[row] is not None for scores in table if row < len(scores))
+    ]  # a row that one of those who saw it has no score for is nobody's
+    expected = [[scores[row] for row in whole if row < len(scores)] for scores in table]
+    assert list(found.board.prefixes(found.ids).values()) == expected
+
+
+def test_the_prefix_of_a_candidate_that_saw_nothing_is_empty() -> None:
+    found = bench(2)
+    found.see(0, [1.0, 0.5])
+    assert found.board.prefixes(found.ids) == {found.ids[0]: [1.0, 0.5], found.ids[1]: []}
+
+
+@given(VALUES)
+def test_the_scores_of_a_candidate_come_in_the_order_of_the_rows_and_leave_none_out_that_is_there(
+    scores: list[float | None],
+) -> None:
+    found = bench(2)
+    found.see(0, scores)
+    assert found.board.scored(found.ids[0]) == [value for value in scores if value is not None]
+    assert found.board.scored(found.ids[1]) == []
+
+
 # -- who is good -------------------------------------------------------------------------------------------------------
 
 

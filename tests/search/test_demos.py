@@ -38,9 +38,10 @@ def every_set(task, seed, k=6, limit=8):
     maker, dev = DemoMaker(task, random.Random(seed)), {row.id: row for row in task.dev}
     one, two = maker.balanced(k), maker.diverse(k)
     seen = outcomes(task, "billing" if task is TASK else 4)
-    sets = [one, two, maker.short(k), maker.recombined(one, two, k), maker.reordered(one)]
+    sets = [one, two, maker.short(k), maker.natural(k), maker.recombined(one, two, k), maker.reordered(one)]
     if one.demos:
         sets += [maker.rebalanced(one, seen, dev, limit), maker.swapped(one, seen, dev)]
+        sets += [maker.retailed(one, seen, dev), maker.grown(one, seen, dev, max(0, limit - len(one.demos)))]
     return {found.operator: found for found in sets}
 
 
@@ -111,6 +112,50 @@ def test_swapping_keeps_the_number_and_the_labels(seed):
     after = maker.swapped(before, outcomes(TASK, "billing"), DEV)
     assert [demo.outputs for demo in after.demos] == [demo.outputs for demo in before.demos]
     assert sum(one != two for one, two in zip(before.demos, after.demos, strict=True)) in (1, 2)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 16))
+def test_a_new_tail_leaves_the_front_as_it_was(seed, k):
+    """So that the model's cache of the front still serves."""
+    maker = DemoMaker(TASK, random.Random(seed))
+    before = maker.balanced(k)
+    after = maker.retailed(before, outcomes(TASK, "billing"), DEV)
+    same = 0
+    while same < len(after.demos) and after.demos[same] == before.demos[same]:
+        same += 1
+    assert same >= k // 2
+    assert len(after.demos) <= k
+
+
+def test_a_new_tail_holds_more_of_the_labels_that_are_missed():
+    tails: Counter[str] = Counter()
+    for seed in range(60):
+        maker = DemoMaker(TASK, random.Random(seed))
+        before = maker.balanced(8)
+        after = maker.retailed(before, outcomes(TASK, "billing"), DEV)
+        tails.update(str(demo.outputs["team"]) for demo in after.demos[-2:])
+    assert tails["billing"] < min(tails["delivery"], tails["refunds"])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(0, 8))
+def test_growing_keeps_all_rows_in_their_order_and_adds_labels_that_are_missed(seed, k, more):
+    maker = DemoMaker(TASK, random.Random(seed))
+    before = maker.balanced(k)
+    after = maker.grown(before, outcomes(TASK, "billing"), DEV, more)
+    assert len(before.demos) <= len(after.demos) <= len(before.demos) + more
+    assert [demo for demo in after.demos if demo in before.demos] == list(before.demos)
+    assert not [demo for demo in after.demos if demo not in before.demos and demo.outputs["team"] == "billing"]
+
+
+def test_a_natural_set_has_labels_about_as_often_as_the_data():
+    rare = make_task(
+        24, train=tuple(row for row in TASK.train if row.labels["team"] != "refunds") * 1 + TASK.train[2:3]
+    )
+    drawn: Counter[str] = Counter()
+    for seed in range(100):
+        found = DemoMaker(rare, random.Random(seed)).natural(6)
+        drawn.update(str(demo.outputs["team"]) for demo in found.demos)
+    assert drawn["refunds"] < drawn["billing"] / 4, "a balanced set would have as many"
 
 
 def test_reordering_changes_the_order_only():

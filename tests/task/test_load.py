@@ -57,7 +57,7 @@ def test_without_sections_the_defaults_follow_the_type_of_the_output(
     assert [(m.name, m.weight) for m in task.metrics] == metrics
     assert task.space.techniques == ("zero-shot", "few-shot", "chain-of-thought", "few-shot-cot")
     assert task.space.formats == ("turns", "labelled-turns", "inline", "dspy-chat")
-    assert (task.space.demo_counts, task.budget, task.constraints) == ((4, 8, 16), Budget(), Constraints())
+    assert (task.space.demo_counts, task.budget, task.constraints) == ((4, 8, 16, 32), Budget(), Constraints())
 
 
 def test_csv_bom_and_crlf_load_like_plain_files(here: Path) -> None:

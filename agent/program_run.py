@@ -1,0 +1,171 @@
+"""A run whose task is a DSPy program of the user's own. It differs from a `Run` in what a candidate and a release are.
+
+The plan counts runs of the program, of which each makes about as many calls as the program has predictors; how many it
+makes in fact is known after trial 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from agent.errors import BudgetExhausted, ReleaseError, RunRefused
+from agent.gateway.budget import Kept
+from agent.ledger.store import Ledger
+from agent.optimize import Resumed, Run, RunLog, Settings, Watch
+from agent.prompt.template import escape
+from agent.scoring.metrics import build_metrics
+from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
+from agent.search.lab import Lab
+from agent.search.plan import EFFORT_CALLS, Plan, make_plan
+from agent.search.pool import Entry
+from agent.types import LM, Candidate, Message, Task, content_id
+
+STATE_FILE = "program.json"
+CHECKED_ROWS = 20  # of the sealed test, on which the released file is run again
+
+
+def run_of(task: Task) -> Callable[..., Run]:
+    """The kind of run that the task needs."""
+    return ProgramRun if task.program else Run
+
+
+def plan_in_runs(task: Task, settings: Settings, has_proposer: bool, per_row: int) -> Plan:
+    """The plan in runs of the program. Raises BudgetRefused as `make_plan` does."""
+    calls = settings.budget.max_calls or EFFORT_CALLS[settings.effort]
+    return make_plan(task, replace(settings.budget, max_calls=calls // per_row), settings.effort, has_proposer)
+
+
+def plan_for(task: Task, settings: Settings, has_proposer: bool) -> tuple[Plan, int]:
+    """The plan of a run that is to begin, and how many calls it counts as one. Makes the program, if there is one."""
+    if not task.program:
+        return make_plan(task, settings.budget, settings.effort, has_proposer), 1
+    per_row = Program(task).calls
+    return plan_in_runs(task, settings, has_proposer, per_row), per_row
+
+
+class ProgramLog(RunLog):
+    """A candidate has no messages of its own, its program makes them; people see what each predictor is told."""
+
+    def candidate(self, round_: int, entry: Entry, rejected: str) -> None:
+        shown = () if rejected else told(entry.candidate.instruction, self._task)
+        self._ledger.add_candidate(
+            self._run_id, round_, entry.candidate, shown, entry.operator, entry.parent_id, entry.reason, rejected
+        )
+
+
+def told(state: str, task: Task) -> tuple[Message, ...]:
+    """One message per predictor, to read and to compare: its name, its instruction and its demos. Never sent."""
+    names = [field.name for field in task.signature.inputs]
+    messages = []
+    for name, part in json.loads(state).items():
+        demos = [json.dumps(demo, ensure_ascii=False, default=str) for demo in part["demos"]]
+        messages.append(Message("system", escape("\n".join([f"{name}: {part['instruction']}", *demos]), names)))
+    return tuple(messages)
+
+
+class ProgramLab(Lab):
+    def prompt_tokens(self, candidate: Candidate) -> int:
+        """Tokens of all instructions and demos, as they are written in the state."""
+        return self.target.count_tokens(candidate.instruction)
+
+
+class ProgramRun(Run):
+    """The program as it is against what DSPy's optimizer makes of it, paired on the sealed test."""
+
+    def __init__(
+        self,
+        task: Task,
+        target: LM,
+        proposer: LM | None,
+        ledger: Ledger,
+        settings: Settings,
+        watch: Watch = lambda s: None,
+        resumed: Resumed | None = None,
+    ) -> None:
+        """Raises InputError where the program cannot be made, and what `Run` raises."""
+        self.program = Program(task)
+        task = replace(task, instruction=self.program.own)  # the baseline
+        super().__init__(task, target, proposer, ledger, settings, watch, resumed)
+        self.per_row = self.program.calls
+        if resumed is None:
+            self.plan = plan_in_runs(task, settings, proposer is not None, self.per_row)
+        self._in_runs = self.plan
+        self._test = task.test[: self.plan.test_rows]
+
+    async def _search(self) -> None:
+        assert self._gateway is not None
+        metrics = build_metrics(self.task)
+        self._evaluator = evaluator = ProgramEvaluator(
+            self.task, self._gateway, self.target, metrics, self._record, self.program
+        )
+        self.lab = self._lab()
+        await self._evaluate_baseline()
+        outcomes = self._board.outcomes[self.lab.baseline.id]
+        if all(outcome.prediction.error.startswith(RAISED) for outcome in outcomes):
+            raise RunRefused(f"{self.task.program} fails on every row of dev: {outcomes[0].prediction.error}")
+        used = self.account.total_used.calls
+        self.per_row = max(self.per_row, math.ceil(used / self._in_runs.baseline_calls))
+        self.lab = self._lab()
+        if self.settings.anyway or self.preflight is None or self.preflight.worth:
+            await search(self.lab, evaluator, self.settings.strategy, self.per_row)
+
+    def _lab(self) -> ProgramLab:
+        """A lab whose plan counts calls; the run's own does so from here on."""
+        assert self._gateway is not None
+        calls = self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
+        runs = self._in_runs
+        self.plan = plan = replace(runs, calls=calls, test_rows=runs.test_rows * self.per_row)
+        self.account.keep(Kept(plan.test_calls, plan.test_share))
+        return ProgramLab(
+            self.task,
+            plan,
+            self.settings.seed,
+            (self.target, self.proposer),
+            self._gateway,
+            self._evaluator,
+            self._board,
+            self.account,
+            ProgramLog(self.ledger, self.id, self.task),
+            self._tell,
+        )
+
+    async def _conclude(self, status: str) -> dict[str, Any]:
+        """Opens the sealed test once, for the program as it was and as it is now, and writes its state."""
+        self._board.close_open("the budget ended first")
+        winner = self._board.winner(self.lab.baseline)
+        result = await self._tested(winner, status)
+        result["preflight"] = self.preflight.as_dict() if self.preflight else None
+        what = {"technique": "program", "format": "program", "n_demos": count_demos(winner.instruction)}
+        result["winner"] = {**result["winner"], **what}
+        released = winner if result["decision"] == "promote" else self.lab.baseline
+        result["release"] = await self._released(released)
+        version = content_id("v", released.instruction)
+        self.ledger.event(self.id, "released", {"version": version, "candidate_id": released.id})
+        return result
+
+    async def _released(self, candidate: Candidate) -> str:
+        """Writes the state, loads the file and runs it on rows of the sealed test: it must do the same, at no new call.
+
+        Raises ReleaseError when it does not.
+        """
+        evaluator = self._evaluator
+        assert isinstance(evaluator, ProgramEvaluator)
+        path = self.settings.runs_folder / self.id / STATE_FILE
+        self.program.save(candidate.instruction, path)
+        loaded = self.program.load(path)
+        evaluator.meter.room = lambda: 0
+        rows = self._test[:CHECKED_ROWS]
+        for row, then in zip(rows, await evaluator.outcomes(candidate, rows, "test"), strict=True):
+            if then.value is None:
+                continue
+            try:
+                now = await evaluator.seen(loaded, candidate, row)
+            except BudgetExhausted as asked:
+                raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from asked
+            if now.prediction != then.prediction:
+                raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
+        return str(path)

@@ -1,0 +1,93 @@
+"""Asks models for parts of prompts: the proposer for instructions, the target for worked solutions. Knows no SQL.
+
+What comes back is checked before it is worth a call of the target; one that fails to answer costs the run nothing but
+that call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from agent.errors import BudgetExhausted, ModelError, RunRefused
+from agent.prompt.techniques import Rewrite
+from agent.scoring.evaluate import all_or_stop
+from agent.search.lab import Lab
+from agent.search.pool import Parent
+from agent.search.propose import STYLES, Failure, Scored, failures_of, read_proposal, request_messages, why_refused
+from agent.types import LM, Request
+
+PROPOSAL_TOKENS = 200
+HISTORY = 5
+FAILURES = 5
+
+
+async def instructions(lab: Lab, parents: Sequence[Parent], number: int, count: int = 1) -> list[Rewrite]:
+    """Up to `count` new instructions, grounded on the scored history and on where the best candidate fails.
+
+    `number` tells the askings of a run apart: it steers style and seed.
+    """
+    if lab.proposer is None:
+        return []
+    history = [Scored(text, score) for text, score in lab.board.best_instructions()][-HISTORY:]
+    failures = failures_of(lab.task, lab.dev, parents[0].outcomes, FAILURES) if parents else []
+    numbers = range(number, number + count)
+    requests = [_request(lab, each, history, failures) for each in numbers]
+    replies = all_or_stop(await asyncio.gather(*[_ask(lab, lab.proposer, request) for request in requests]))
+    found = []
+    for each, reply in zip(numbers, replies, strict=True):
+        if reply is None:
+            continue
+        instruction = read_proposal(reply)
+        refused = why_refused(instruction, lab.task)
+        kind = "proposal_refused" if refused else "proposal"
+        lab.note(kind, {"round": lab.round, "why": refused}, {"instruction": instruction})
+        if not refused:
+            found.append(Rewrite(f"proposed-{each}", instruction, f"the proposer was asked: {_style(each)}"))
+    return found
+
+
+def _style(number: int) -> str:
+    return STYLES[number % len(STYLES)]
+
+
+def _request(lab: Lab, number: int, history: Sequence[Scored], failures: Sequence[Failure]) -> Request:
+    messages = request_messages(lab.task, history, failures, _style(number), lab.rng)
+    seed = lab.seed * 1000 + number
+    return Request(messages, PROPOSAL_TOKENS, temperature=0.7, seed=seed)
+
+
+async def _ask(lab: Lab, proposer: LM, request: Request) -> str | BudgetExhausted | None:
+    try:
+        return (await lab.gateway.complete("proposer", proposer, request)).text
+    except BudgetExhausted as stop:
+        return stop
+    except RunRefused:
+        raise
+    except ModelError as error:
+        lab.note("proposal_failed", {"round": lab.round, "error": str(error)})
+        return None
+
+
+async def rationales(lab: Lab, rows: int) -> dict[str, str]:
+    """Worked solutions of the target on up to `rows` train rows, by row id; only those that end in the right answer."""
+    board = lab.board
+    tried = [
+        i
+        for i, entry in board.entries.items()
+        if entry.candidate.technique == "chain-of-thought" and i in board.trials and board.trials[i].mean
+    ]
+    if "few-shot-cot" not in lab.task.space.techniques or not tried:
+        return {}
+    best = max(tried, key=lambda i: board.mean(i) or 0.0)
+    outcomes = await lab.evaluator.outcomes(board.candidate(best), lab.task.train[: max(0, rows)], "train")
+    return {o.example_id: solution(o.prediction.raw) for o in outcomes if (o.value or 0.0) >= 1.0}
+
+
+def solution(reply: str) -> str:
+    """A worked solution without its last "Answer:" line."""
+    lines = reply.strip().splitlines()
+    for number in range(len(lines) - 1, -1, -1):
+        if lines[number].strip().strip("*").casefold().startswith("answer"):
+            return "\n".join(lines[:number]).strip()
+    return "\n".join(lines[:-1]).strip()

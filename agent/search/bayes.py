@@ -1,0 +1,251 @@
+"""The default strategy: many candidates on few rows, the best of them on more, children of those that did well.
+
+    designs -> steps of (climb the ladder, breed) -> finalists on the whole of dev
+
+Each step takes `batch` pulls: first whoever has earned the next rung (`ladder.py`), then new candidates. A bandit
+(`bandit.py`) says which operator makes the next one: a new design at a place that TPE proposes (`study.py`), a change
+of a good candidate's demos, wording or layout (`pool.py`), or an instruction from the proposer (`author.py`). The race
+(`race.py`) takes out what is behind beyond doubt. Nothing is told which regime it is in: where wording counts, wordings
+climb; where demos count, demo sets do; and where nothing more is to be expected, it stops.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from agent.search.author import instructions, rationales
+from agent.search.bandit import Bandit
+from agent.search.closing import observed
+from agent.search.compress import compressions
+from agent.search.effects import Effect, demo_effects, recombine
+from agent.search.lab import Lab
+from agent.search.ladder import Ladder, Pull
+from agent.search.pool import Breeder, Entry, Parent
+from agent.search.race import clearly_behind
+from agent.search.reach import in_reach
+from agent.search.reasons import recombined
+from agent.search.study import Seen, Study, shrunk
+from agent.types import content_id
+
+PARENTS = 6
+TRIES = 4  # to make one new candidate, before a step goes on with fewer
+FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
+ROUNDS = 500
+
+
+async def search(lab: Lab) -> None:
+    """Raises BudgetExhausted when a cap ends it early."""
+    await Search(lab, Breeder(lab.task, lab.rng)).run()
+
+
+class Search:
+    """One run of the strategy over its lab."""
+
+    def __init__(self, lab: Lab, breeder: Breeder) -> None:
+        self._lab, self._board = lab, lab.board
+        self._ladder = Ladder(lab.plan.rungs)
+        self._breeder = breeder
+        self._bandit = Bandit()
+        self._waiting: deque[str] = deque()
+        self._out: set[str] = set()
+        self._asked = 0
+        self._fitted, self._known_effects = -1, dict[str, Effect]()
+
+    async def run(self) -> None:
+        lab = self._lab
+        lab.stage("designs", 1)
+        self._waiting += lab.admit(self._breeder.designs())
+        for step in range(1, ROUNDS):
+            if not lab.more():
+                break
+            lab.stage(f"step {step}", step)
+            pulls = await self._next()
+            if not pulls:
+                break
+            await self._pull(pulls)
+            self._learn(pulls)
+            if step == 1:
+                await self._solve()
+            if why := self._enough():
+                lab.note("search_stopped", {"step": step, "why": why})
+                break
+        await self._finish()
+
+    # -- what to do next ----------------------------------------------------------------------------------------------
+
+    async def _next(self) -> list[Pull]:
+        """The pulls of a step that can still be paid: climbers first, then new candidates."""
+        plan, first = self._lab.plan, self._lab.plan.rungs[0]
+        pulls: list[Pull] = []
+        left = self._lab.left() - plan.final_calls
+        for pull in self._climbers():
+            cost = pull.rows - len(self._board.outcomes.get(pull.candidate_id, ()))
+            if len(pulls) < plan.batch and cost <= left:
+                left -= cost
+                pulls.append(pull)
+        spent = self._lab.left()
+        while len(pulls) < plan.batch and left >= first:
+            if not self._waiting:
+                self._waiting += await self._breed(plan.batch - len(pulls))
+                left -= spent - self._lab.left()  # what the proposer was paid
+                spent = self._lab.left()
+            if not self._waiting or left < first:
+                break
+            left -= first
+            pulls.append(Pull(self._waiting.popleft(), first))
+        return pulls
+
+    def _climbers(self) -> list[Pull]:
+        board = self._board
+        alive = {i: board.evidence(i) for i, trial in board.trials.items() if trial.state != "failed"}
+        rows = {i: len(board.outcomes.get(i, ())) for i in alive}
+        return self._ladder.promotions(alive, self._out, rows)
+
+    async def _breed(self, count: int) -> list[str]:
+        """About `count` new candidates, each by the operator that the bandit draws; a proposal may give two."""
+        lab, made = self._lab, list[str]()
+        parents = self._board.parents(PARENTS)
+        seed = int(content_id("s", [lab.seed, lab.round])[2:], 16)
+        study = Study(self._breeder.space(), self._seen(), seed)
+        for _ in range(TRIES * count):
+            if len(made) >= count:
+                break
+            made += lab.admit(await self._one(study, parents))
+        return made
+
+    async def _one(self, study: Study, parents: Sequence[Parent]) -> list[Entry]:
+        lab, breeder = self._lab, self._breeder
+        parent = self._drawn(parents)
+        operators = ["fresh", *(breeder.operators(parent) if parent else ())]
+        if parent is not None and parent.entry.candidate.demos and len(self._board.outcomes) >= FEWEST_FITTED:
+            operators.append("attributed")
+        if lab.proposer is not None and self._asked < lab.plan.proposals:
+            operators.append("proposed")
+        first = "proposed" in operators and not self._asked and parent is not None
+        operator = "proposed" if first else self._bandit.draw(operators, lab.rng)
+        if operator == "proposed":
+            self._asked += 1
+            found = await instructions(lab, parents, self._asked)
+            breeder.rewrites += found
+            return [breeder.instructed(parent, rewrite) for rewrite in found if parent] + [
+                entry for rewrite in found if (entry := breeder.alone(rewrite))
+            ]
+        if operator == "attributed" and parent is not None:
+            entry = self._attributed(parent)
+        elif operator == "compress" and parent is not None:
+            shorter = compressions(parent.entry, lab.task, self._effects())
+            entry = lab.rng.choice(shorter) if shorter else None
+        elif operator == "fresh" or parent is None:
+            entry = breeder.fresh(study.ask())
+            if entry is None or entry.candidate.id in self._board.entries:
+                study.refuse()
+        else:
+            entry = breeder.child(operator, parent, parents)
+        return [entry] if entry is not None else []
+
+    def _attributed(self, parent: Parent) -> Entry | None:
+        """As many demos as the parent has, drawn by what each is believed to add (`effects.py`)."""
+        effects = self._effects()
+        k = len(parent.entry.candidate.demos)
+        ids = recombine(effects, self._breeder.groups, k, self._lab.rng)
+        return self._breeder.listed(parent, ids, "attributed", recombined(ids, effects)) if ids else None
+
+    def _effects(self) -> dict[str, Effect]:
+        """What each demo is believed to add, fitted once a step."""
+        if self._fitted != self._lab.round:
+            self._fitted, self._known_effects = self._lab.round, demo_effects(observed(self._board))
+        return self._known_effects
+
+    def _drawn(self, parents: Sequence[Parent]) -> Parent | None:
+        """One of the parents, the better ones more often (by Thompson draws from what is believed of each)."""
+        if not parents:
+            return None
+        rng = self._lab.rng
+
+        def draw(parent: Parent) -> float:
+            rows = self._board.evidence(parent.entry.candidate.id)
+            n, mean = len(rows), sum(rows) / max(1, len(rows))
+            return rng.betavariate(1.0 + mean * n, 1.0 + (1.0 - mean) * n)
+
+        return max(parents, key=draw)
+
+    def _seen(self) -> list[tuple[dict[str, str], Seen]]:
+        """The designs that were scored, by place: children are left out, as they owe their score to their parents."""
+        found = []
+        for candidate_id, seen in self._board.seen().items():
+            entry = self._board.entries[candidate_id]
+            if entry.parent_id is None and "kind" in entry.point.coordinates:
+                found.append((dict(entry.point.coordinates), seen))
+        return found
+
+    async def _solve(self) -> None:
+        """Worked solutions of the target, where a chain of thought did anything: demos for few-shot-cot."""
+        spare = (self._lab.left() - self._lab.plan.final_calls) // 8
+        self._breeder.rationales.update(
+            await rationales(self._lab, min(spare, 3 * max(self._breeder.counts, default=0)))
+        )
+
+    # -- what was learnt ----------------------------------------------------------------------------------------------
+
+    async def _pull(self, pulls: Sequence[Pull]) -> None:
+        await self._lab.see_all({pull.candidate_id: pull.rows for pull in pulls})
+
+    def _learn(self, pulls: Sequence[Pull]) -> None:
+        """Tells the bandit which new candidates climb, and takes out what is behind beyond doubt."""
+        climbing = {pull.candidate_id for pull in self._climbers()}
+        for pull in pulls:
+            if pull.rows == self._lab.plan.rungs[0]:
+                self._bandit.tell(_family(self._board.entries[pull.candidate_id]), pull.candidate_id in climbing)
+        field = {i: [o.value for o in seen] for i, seen in self._board.outcomes.items()}
+        for candidate_id, why in clearly_behind(field, self._lab.plan.rungs).items():
+            if self._board.trials[candidate_id].state == "incomplete":
+                self._out.add(candidate_id)
+                self._board.settle(candidate_id, "pruned", why)
+
+    def _enough(self) -> str:
+        """Why going on is not worth a call, or ""."""
+        known = {i: seen for i, seen in self._board.seen().items() if seen.n}
+        full = [i for i, seen in known.items() if seen.n >= self._lab.plan.rungs[-1]]
+        leader = max(full, key=lambda i: known[i].mean, default="")
+        others = [seen for i, seen in known.items() if i != leader]
+        left = self._lab.left() - self._lab.plan.final_calls
+        plan, best = self._lab.plan, known[leader].mean if leader else 0.0
+        return in_reach(others, best, left // (2 * plan.rungs[0]), plan.dev_rows)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def _finish(self) -> None:
+        """The best few see the whole of dev, one after the other for as long as they can be paid."""
+        lab, board = self._lab, self._board
+        lab.stage("finalists", lab.round)
+        prior = self._prior()
+        believed = {
+            i: shrunk(seen, prior)
+            for i, seen in board.seen().items()
+            if seen.n and board.trials[i].state != "failed" and i not in self._out
+        }
+        order = sorted(believed, key=lambda i: -believed[i])
+        for candidate_id in [i for i in order if len(board.outcomes[i]) < lab.plan.dev_rows][: lab.plan.finalists]:
+            if lab.plan.dev_rows - len(board.outcomes[candidate_id]) <= lab.left():
+                await lab.see([candidate_id], lab.plan.dev_rows)
+        for candidate_id, trial in list(board.trials.items()):
+            if trial.state != "incomplete":
+                continue
+            rows = len(board.outcomes.get(candidate_id, ()))
+            if rows >= lab.plan.dev_rows:
+                board.settle(candidate_id, "complete", "saw the whole of dev")
+            else:
+                board.settle(candidate_id, "pruned", f"not among the best after {rows} rows")
+
+    def _prior(self) -> float:
+        means = [seen.mean for seen in self._board.seen().values() if seen.n]
+        return sum(means) / len(means) if means else 0.0
+
+
+def _family(entry: Entry) -> str:
+    """The bandit's name for how an entry came about."""
+    kind = entry.operator.partition(":")[0]
+    if ":proposed" in entry.operator:
+        return "proposed"
+    return kind if entry.parent_id is not None else "fresh"

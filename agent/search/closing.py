@@ -1,0 +1,91 @@
+"""What is said at the end of a search, besides the score: what carries the gain, and what it costs. Knows no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from agent.errors import BudgetExhausted
+from agent.search.attribution import attribution, leave_one_out
+from agent.search.board import Board
+from agent.search.effects import Observed
+from agent.search.lab import Lab
+from agent.search.pareto import Offer, Prefer, front_table, prefer
+from agent.search.pool import Entry
+from agent.search.study import Point
+from agent.types import Candidate, Usage
+
+
+def observed(board: Board) -> list[Observed]:
+    """Every candidate that was tried, with its scores."""
+    return [Observed(board.candidate(i), [o.value for o in seen]) for i, seen in board.outcomes.items()]
+
+
+def offers(lab: Lab, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]) -> list[Offer]:
+    """The candidates that saw the whole of dev, the user's own prompt first, with what a call of each costs."""
+    board, found = lab.board, []
+    for candidate_id in [lab.baseline.id, *(i for i in board.in_state("complete") if i != lab.baseline.id)]:
+        usage = lab.evaluator.usage_of(candidate_id)
+        found.append(
+            Offer(
+                candidate_id,
+                [outcome.value for outcome in board.outcomes.get(candidate_id, ())],
+                lab.prompt_tokens(board.candidate(candidate_id)),
+                price(usage) if price else 0.0,
+                seconds.get(candidate_id),
+            )
+        )
+    return found
+
+
+def chosen(lab: Lab, offered: list[Offer], how: Prefer) -> Candidate:
+    """The candidate that meets the sealed test. Equal scores go to the baseline, then to the shortest prompt."""
+    found = prefer(offered, how)
+    best = max((offer.mean for offer in offered), default=0.0)
+    if how == "best" and offered and offered[0].mean >= best:
+        return lab.baseline
+    return lab.board.candidate(found.candidate_id) if found else lab.baseline
+
+
+def pareto(offered: list[Offer], winner: Candidate) -> list[dict[str, Any]]:
+    """The front; who stands on it does not depend on the clock, as a resumed or reproduced run must tell the same."""
+    seconds = {offer.candidate_id: offer.latency_s for offer in offered}
+    rows = front_table([replace(offer, latency_s=None) for offer in offered], winner.id)
+    return [{**row, "latency_s": seconds[row["candidate_id"]]} for row in rows]
+
+
+async def ablate(lab: Lab, winner: Candidate) -> None:
+    """Sees the winner with one part as in the user's own prompt, each part in turn, as far as the budget goes.
+
+    A cap that `left` does not know of (time) ends this and not the run: the sealed test has its own share.
+    """
+    try:
+        await _ablate(lab, winner)
+    except BudgetExhausted:
+        await lab.gateway.drain()
+
+
+async def _ablate(lab: Lab, winner: Candidate) -> None:
+    for ablation in leave_one_out(winner, lab.baseline):
+        made = ablation.candidate
+        seen = len(lab.board.outcomes.get(made.id, ()))
+        if lab.plan.dev_rows - seen > lab.spare():
+            continue
+        if made.id not in lab.board.entries:
+            where = Point(made.id, lab.board.entries[winner.id].point.coordinates)
+            reason = f"the winner with the {ablation.part} of the user's own prompt: what does that part carry?"
+            lab.admit([Entry(made, where, f"without:{ablation.part}", winner.id, reason)])
+        if made.id in lab.board.entries:
+            for candidate_id in await lab.see([made.id], lab.plan.dev_rows):
+                lab.board.settle(candidate_id, "complete", "saw the whole of dev")
+
+
+def carried(lab: Lab, winner: Candidate, corrected: float | None) -> list[dict[str, Any]]:
+    """The attribution of the winner's gain, JSON-ready; empty when the user's own prompt won."""
+    if winner.id == lab.baseline.id:
+        return []
+    mean = lab.board.mean(winner.id) or 0.0
+    optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
+    told = attribution(winner, lab.baseline, observed(lab.board), optimism, lab.seed)
+    return [part.as_dict() for part in told]

@@ -1,0 +1,179 @@
+"""What a strategy is handed: the task, its budget, and the few doors through which it may spend. Knows no SQL.
+
+A strategy is `async def search(lab)`. It admits candidates, sees what they do on rows of dev, and leaves the rest to
+the run: the winner is the best candidate that saw the whole of dev, and only the run opens the sealed test. It ends by
+returning, or by BudgetExhausted, which is an ordinary ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from agent.errors import BudgetExhausted, ModelError, RunRefused
+from agent.gateway.budget import Account
+from agent.gateway.gateway import Gateway
+from agent.prompt.candidate import baseline, why_rejected
+from agent.prompt.render import template
+from agent.scoring.evaluate import Evaluator, all_or_stop
+from agent.search.board import Board
+from agent.search.order import dev_rows
+from agent.search.plan import Plan
+from agent.search.pool import Entry
+from agent.types import LM, Candidate, Task
+
+UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
+
+
+class Log(Protocol):
+    """Where a strategy's doings are written down."""
+
+    def candidate(self, round_: int, entry: Entry, rejected: str) -> None:
+        """A candidate of the pool, or one that was refused, with the reason."""
+        ...
+
+    def event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
+        """What happened; `texts` are kept apart, so that they can be erased."""
+        ...
+
+
+class Lab:
+    """One run's search: models, rows and board. `dev` is in the one common order; `rng` follows the seed."""
+
+    def __init__(
+        self,
+        task: Task,
+        plan: Plan,
+        seed: int,
+        models: tuple[LM, LM | None],
+        gateway: Gateway,
+        evaluator: Evaluator,
+        board: Board,
+        account: Account,
+        log: Log,
+        tell: Callable[[], None] = lambda: None,
+        trials: int | None = None,
+    ) -> None:
+        self.task, self.plan, self.seed = task, plan, seed
+        self.target, self.proposer = models
+        self.gateway, self.evaluator, self.board = gateway, evaluator, board
+        self.rng = random.Random(f"{seed}/{task.name}")
+        self.dev = dev_rows(task, plan.dev_rows, seed)
+        self.baseline: Candidate = baseline(task)
+        self.stage_name, self.round = "baseline", 0
+        self._account, self._log, self._tell, self._trials = account, log, tell, trials
+        self._refused: set[str] = set()
+
+    def admit(self, entries: Sequence[Entry]) -> list[str]:
+        """Takes candidates into the pool; returns the ids of the new ones.
+
+        Those that break a hard rule are logged with the reason, never repaired.
+        """
+        admitted = []
+        for entry in entries:
+            candidate = entry.candidate
+            if candidate.id in self.board.entries or candidate.id in self._refused:
+                continue
+            rejected = why_rejected(candidate, self.task)
+            limit = self.task.constraints.max_prompt_tokens
+            if not rejected and limit is not None and (size := self.prompt_tokens(candidate)) > limit:
+                rejected = f"{size} prompt tokens, more than max_prompt_tokens = {limit}"
+            if rejected:
+                self._log.candidate(self.round, entry, rejected)
+                self._refused.add(candidate.id)
+            else:
+                self.adopt(entry)
+                admitted.append(candidate.id)
+        return admitted
+
+    def adopt(self, entry: Entry) -> None:
+        """Takes a candidate into the pool as it is: the user's own prompt need not keep the limits."""
+        self._log.candidate(self.round, entry, "")
+        self.board.entries[entry.candidate.id] = entry
+
+    async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
+        """Takes candidates to the first `rows` rows of dev, side by side; returns those that live.
+
+        Each gets a trial, if it has none. Every (candidate, row) is bought once. A candidate that fails closes its
+        trial. Raises BudgetExhausted when not all rows could be bought; what was bought stays.
+        """
+        return await self.see_all(dict.fromkeys(candidates, rows))
+
+    async def see_all(self, wanted: Mapping[str, int]) -> list[str]:
+        """`see` with a number of rows for each candidate."""
+        for candidate_id in wanted:
+            if candidate_id not in self.board.trials:
+                self.board.open(candidate_id, self.round)
+        jobs = [asyncio.ensure_future(self._one(candidate_id, rows)) for candidate_id, rows in wanted.items()]
+        try:
+            found = all_or_stop(await asyncio.gather(*jobs))
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+            raise
+        self._tell()
+        return [candidate_id for candidate_id in found if candidate_id is not None]
+
+    async def _one(self, candidate_id: str, rows: int) -> str | BudgetExhausted | None:
+        try:
+            seen = await self.evaluator.outcomes(self.board.candidate(candidate_id), self.dev[:rows], "dev")
+        except BudgetExhausted as stop:
+            return stop  # those that still fit are finished, so that the end does not depend on who came first
+        except RunRefused:
+            raise
+        except ModelError as error:
+            self.board.settle(candidate_id, "failed", str(error))
+            return None
+        self.board.outcomes[candidate_id] = seen
+        unscored = [outcome for outcome in seen if outcome.value is None]
+        if len(unscored) > UNSCORED_AT_MOST * len(seen):
+            why = next(iter(unscored[0].scores)).reason
+            self.board.settle(candidate_id, "failed", f"{len(unscored)} of {len(seen)} rows unscored: {why}")
+            return None
+        if len(seen) == len(self.dev):
+            self.board.settle(candidate_id, "complete", "saw the whole of dev")
+        else:
+            self.board.settle(candidate_id, "incomplete", f"{len(seen)} rows so far")
+        return candidate_id
+
+    def left(self) -> int:
+        """Calls that the search may still make, from every cap; the sealed test's share is not among them.
+
+        Cached calls count as if they were paid, and lost attempts do not count: a run that finds its calls in the
+        ledger, or loses a few attempts, makes the same trials.
+        """
+        return max(0, self._room(self.plan.slack))
+
+    def _room(self, slack: int) -> int:
+        used, budget = self._account.total_used, self._account.budget
+        left = self.plan.calls - slack - self.plan.test_calls - used.calls
+        share = 1 - self.plan.test_share
+        if budget.max_tokens is not None and used.tokens:
+            left = min(left, int((budget.max_tokens * share - used.tokens) * used.calls / used.tokens))
+        if budget.max_cost is not None and used.usd:
+            left = min(left, int((budget.max_cost * share - used.usd) * used.calls / used.usd))
+        return left
+
+    def spare(self) -> int:
+        """Calls that may still be made when the search is over: the plan's slack, less twice what was lost so far."""
+        return max(0, self._room(2 * self._account.lost))
+
+    def more(self) -> bool:
+        """Whether the user asked for more trials than there are."""
+        return self._trials is None or len(self.board.trials) < self._trials
+
+    def stage(self, name: str, round_: int) -> None:
+        """Says where the search stands; `round_` goes to the candidates and trials that follow."""
+        self.stage_name, self.round = name, round_
+        self._tell()
+
+    def note(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
+        """An event of the ledger; `texts` are kept apart, so that they can be erased."""
+        self._log.event(kind, body, texts)
+
+    def prompt_tokens(self, candidate: Candidate) -> int:
+        """Tokens of the prompt without the row's own text and the chat template."""
+        return sum(self.target.count_tokens(m.content) for m in template(candidate, self.task.signature))

@@ -1,0 +1,88 @@
+"""Starts the counting server, reads its counts, and asks it: the wire of the arena. Knows no system and no data."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from agent.types import Request
+
+ROOT = Path(__file__).resolve().parents[3]
+AT_ONCE = 16
+
+
+class ModelServer:
+    """The server over one GGUF file while the `with` block lasts. Its stdin is a pipe, so it never outlives us."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.url = ""
+        self.process: subprocess.Popen[str]
+
+    def __enter__(self) -> Self:
+        """RuntimeError if it does not start; what it says stands on stderr."""
+        command = [sys.executable, "-m", "tests.bench.arena.server", str(self._path)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.__exit__()
+            raise RuntimeError(f"{' '.join(command)}: ended before it was ready")
+        self.url = json.loads(line)["url"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+    def counts(self, run: str) -> dict[str, dict[str, int]]:
+        """Calls and tokens of the run by role; its tags are `run/role`."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{self.url}/counts", timeout=60) as response:
+            found: dict[str, Any] = json.load(response)
+        return {tag.removeprefix(f"{run}/"): count for tag, count in found.items() if tag.rpartition("/")[0] == run}
+
+
+def base_url(url: str, role: str) -> str:
+    """What an OpenAI client is given as its base address; `url` is the server's, with the run's tag."""
+    return f"{url}/{role}/v1"
+
+
+def ask(url: str, role: str, requests: Sequence[Request]) -> list[str]:
+    """The reply to each request, in order; "" where the server refused it."""
+    return asyncio.run(_ask(url, role, requests))
+
+
+async def _ask(url: str, role: str, requests: Sequence[Request]) -> list[str]:
+    from agent.errors import ModelError
+    from agent.models.openai import OpenAIModel
+
+    model = OpenAIModel("arena", "arena", base_url=base_url(url, role))
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(request: Request) -> str:
+        async with slots:
+            try:
+                return (await model.complete(request)).text
+            except ModelError:
+                return ""
+
+    try:
+        return list(await asyncio.gather(*map(one, requests)))
+    finally:
+        await model.close()

@@ -1,0 +1,108 @@
+"""The tasks of the arena, as `agent.types.Task`: the same rows and the same first prompt for every system.
+
+Rows are read from a folder that is not part of the repository (`--data`, else ARENA_DATA, else ../shared/data beside
+it) and are never copied. banking77 is cut to its first 8 or 20 labels by alphabet, its splits pooled and split again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.types import Budget, Constraints, Example, Field, MetricSpec, SearchSpace, Signature, Task
+
+ROOT = Path(__file__).resolve().parents[3]
+SETS = ("trec", "snips", "banking8", "banking20", "support_triage")
+MOST = (200, 100, 150)
+"""Rows of train, dev and test, at most."""
+SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"), (8, 16, 32, 48))
+SPLITS = ("train", "dev", "test")
+ABOUT = {
+    "trec": "Say what kind of answer a question asks for.",
+    "snips": "Say what a voice request wants.",
+    "banking": "Say what a message to an online bank is about.",
+}
+Row = dict[str, Any]
+
+
+def data_folder(given: str | None = None) -> Path:
+    """Where the rows lie; it need not be there."""
+    return Path(given or os.environ.get("ARENA_DATA") or ROOT.parent / "shared" / "data")
+
+
+def load(name: str, folder: Path) -> Task:
+    """The task `name`. Raises FileNotFoundError when its rows are not under `folder`, KeyError for no such name."""
+    if name == "support_triage":
+        return _shipped(name)
+    if name.startswith("banking"):
+        parts = _banking(folder / "banking77", int(name.removeprefix("banking")))
+        return _task(name, ABOUT["banking"], parts, "label")
+    return _task(name, ABOUT[name], [_read(folder / name / f"{s}.jsonl") for s in SPLITS], _LABEL[name])
+
+
+_LABEL = {"trec": "label", "snips": "intent"}
+
+
+def label_field(task: Task) -> Field:
+    """The one output that is scored."""
+    (field,) = task.signature.outputs
+    return field
+
+
+def text_field(task: Task) -> str:
+    (field,) = task.signature.inputs
+    return field.name
+
+
+def right(task: Task, rows: Sequence[Example]) -> list[str]:
+    """The right label of each row."""
+    return [str(row.labels[label_field(task).name]) for row in rows]
+
+
+def _read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _banking(folder: Path, count: int) -> list[list[Row]]:
+    """38 % train, 24 % dev, 38 % test of the rows with the first `count` labels."""
+    rows = [row for split in SPLITS for row in _read(folder / f"{split}.jsonl")]
+    kept = set(sorted({row["label"] for row in rows})[:count])
+    rows = [row for row in rows if row["label"] in kept]
+    random.Random(0).shuffle(rows)
+    first, second = int(len(rows) * 0.38), int(len(rows) * 0.62)
+    return [rows[:first], rows[first:second], rows[second:]]
+
+
+def _task(name: str, about: str, parts: Sequence[Sequence[Row]], key: str) -> Task:
+    cut = [list(part)[:most] for part, most in zip(parts, MOST, strict=True)]
+    labels = tuple(sorted({row[key] for part in cut for row in part}))
+    train, dev, test = (
+        tuple(Example(row["id"], {"text": row["text"]}, {"label": row[key]}) for row in part) for part in cut
+    )
+    return Task(
+        name=name,
+        description=about,
+        signature=Signature((Field("text"),), (Field("label", "choice", "", labels),)),
+        instruction=f"{about} Answer with one of these labels only: {', '.join(labels)}.",
+        metrics=(MetricSpec("choice", "label"),),
+        space=SPACE,
+        constraints=Constraints(),
+        budget=Budget(),
+        train=train,
+        dev=dev,
+        test=test,
+        folder=".",
+    )
+
+
+def _shipped(name: str) -> Task:
+    from agent.task.load import load_task
+
+    task = load_task(ROOT / "tasks" / name)
+    train, dev, test = (rows[:most] for rows, most in zip((task.train, task.dev, task.test), MOST, strict=True))
+    return replace(task, train=train, dev=dev, test=test, space=SPACE, budget=Budget())

@@ -1,0 +1,109 @@
+"""Test score against calls of search as an SVG: one panel a task, one line or dot a system. Plain text, no library.
+
+Colours are chosen to stand on a white and on a dark page; text and axes take the page's own by a media query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from statistics import mean
+
+from tests.bench.arena.results import Line
+from tests.bench.arena.systems import SYSTEMS
+
+WIDTH, HEIGHT, LEFT, TOP, COLUMNS = 360, 220, 44, 30, 2
+MOST_CALLS = 1600
+COLOURS = {
+    "ours": "#d9480f",
+    "ours-noproposer": "#f08c00",
+    "ours-300": "#d9480f",
+    "ours-1500": "#d9480f",
+    "random": "#1c7ed6",
+    "user": "#868e96",
+    "dspy-random": "#2f9e44",
+    "dspy-random-json": "#099268",
+    "dspy-mipro": "#9c36b5",
+    "dspy-gepa": "#e64980",
+    "random-300": "#1c7ed6",
+    "dspy-random-json-300": "#099268",
+    "capo": "#4263eb",
+    "evoprompt": "#0c8599",
+}
+STYLE = (
+    "text{font:11px sans-serif;fill:#24292f}.axis{stroke:#8c959f;fill:none}.grid{stroke:#8c959f;opacity:.25}"
+    ".head{font-weight:600;font-size:12px}"
+    "@media (prefers-color-scheme:dark){text{fill:#c9d1d9}.axis{stroke:#6e7681}}"
+)
+
+
+def chart(lines: Sequence[Line]) -> str:
+    """Every panel of the first model that has whole results, with one key below."""
+    whole = [line for line in lines if not line.get("rows") and line["system"] in SYSTEMS]
+    model = whole[0]["model"] if whole else ""
+    mine = [line for line in whole if line["model"] == model]
+    sets = list(dict.fromkeys(line["set"] for line in mine))
+    systems = [name for name in SYSTEMS if any(line["system"] == name for line in mine)]
+    rows = -(-len(sets) // COLUMNS)
+    key_height = 18 * -(-max(1, len(systems)) // 3) + 16
+    width, height = COLUMNS * WIDTH + 20, rows * HEIGHT + key_height + 20
+    body = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="Test score against calls of search">',
+        f"<style>{STYLE}</style>",
+    ]
+    for number, name in enumerate(sets):
+        x, y = 10 + number % COLUMNS * WIDTH, 10 + number // COLUMNS * HEIGHT
+        body.append(f'<g transform="translate({x},{y})">{_panel(name, [li for li in mine if li["set"] == name])}</g>')
+    body.append(f'<g transform="translate(10,{rows * HEIGHT + 16})">{_key(systems)}</g></svg>')
+    return "\n".join(body) + "\n"
+
+
+def _x(calls: float) -> float:
+    return LEFT + min(calls, MOST_CALLS) / MOST_CALLS * (WIDTH - LEFT - 20)
+
+
+def _y(score: float) -> float:
+    return TOP + (1 - score) * (HEIGHT - TOP - 36)
+
+
+def _panel(name: str, lines: Sequence[Line]) -> str:
+    out = [f'<text class="head" x="{LEFT}" y="18">{escape(name)}</text>']
+    for percent in (0, 25, 50, 75, 100):
+        y = _y(percent / 100)
+        out.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - 20}"/>')
+        out.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{percent}</text>')
+    for calls in range(0, MOST_CALLS + 1, 400):
+        out.append(f'<text x="{_x(calls):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{calls}</text>')
+    out.append(f'<path class="axis" d="M{LEFT} {_y(1):.1f}V{_y(0):.1f}H{WIDTH - 20}"/>')
+    for system in SYSTEMS:
+        out += _drawn(system, [line for line in lines if line["system"] == system])
+    return "".join(out)
+
+
+def _drawn(system: str, lines: Sequence[Line]) -> list[str]:
+    """The way of the first seed as a thin line, the end over all seeds as a dot."""
+    if not lines:
+        return []
+    colour = COLOURS.get(system, "#868e96")
+    end = (mean(map(_calls, lines)), mean(line["test"] for line in lines))
+    out = [f'<circle cx="{_x(end[0]):.1f}" cy="{_y(end[1]):.1f}" r="4" fill="{colour}">']
+    out[0] += f"<title>{escape(SYSTEMS[system].title)}: {100 * end[1]:.1f} at {end[0]:.0f} calls</title></circle>"
+    for line in lines:
+        if line["steps"]:
+            points = " ".join(f"{_x(calls):.1f},{_y(score):.1f}" for calls, score in line["steps"])
+            out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5" opacity=".7"/>')
+    return out
+
+
+def _calls(line: Line) -> int:
+    return int(line["calls"].get("task", 0) + line["calls"].get("proposer", 0))
+
+
+def _key(systems: Sequence[str]) -> str:
+    out = []
+    for number, name in enumerate(systems):
+        x, y = number % 3 * 240, number // 3 * 18
+        out.append(f'<circle cx="{x + 8}" cy="{y + 6}" r="4" fill="{COLOURS.get(name, "#868e96")}"/>')
+        out.append(f'<text x="{x + 18}" y="{y + 10}">{escape(SYSTEMS[name].title)}</text>')
+    return "".join(out)

@@ -1,0 +1,238 @@
+"""Search policies over recorded outcomes: thousands of runs without a model, against the truth.
+
+    python -m tests.bench.arena.replay [--seeds 1000] [--calls 640] [--matrix FILE ...]
+
+The recorded rows are taken for the whole world: a candidate's true score is its mean over all of them, and each replay
+draws its dev rows from them with replacement. A policy can only make what was recorded: designs of a place, and the
+children of the candidates that had children. Regret is the best recorded true score minus that of what was chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agent.search.bayes import Search
+from agent.search.board import Board
+from agent.search.ladder import rungs_for
+from agent.search.order import stratified
+from agent.search.plan import Plan
+from agent.search.pool import Entry, Parent
+from agent.search.study import Point
+from agent.types import Candidate, Demo, Outcome, Prediction
+
+FOLDER = Path(__file__).parent / "matrix"
+DEV = 100
+Policy = Callable[["World", int, int], str]
+"""world, calls, seed -> the id of the candidate that it chose."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A recorded matrix. Ids are the recorded ones."""
+
+    name: str
+    candidates: dict[str, dict[str, Any]]
+    hits: dict[str, list[float]]
+    labels: list[str]
+    signal: dict[str, list[float | None]]
+
+    @staticmethod
+    def read(path: Path) -> World:
+        body = json.loads(gzip.decompress(path.read_bytes()))
+        hits = {c["id"]: [float(h) for h in line] for c, line in zip(body["candidates"], body["hits"], strict=True)}
+        blank = [[None] * len(body["labels"])] * len(hits)
+        signal = {c["id"]: line for c, line in zip(body["candidates"], body.get("signal", blank), strict=True)}
+        return World(body["set"], {c["id"]: c for c in body["candidates"]}, hits, body["labels"], signal)
+
+    def truth(self, candidate: str) -> float:
+        return sum(self.hits[candidate]) / len(self.hits[candidate])
+
+    @property
+    def best(self) -> float:
+        return max(map(self.truth, self.hits))
+
+    def dev(self, rng: random.Random) -> list[int]:
+        """Drawn rows in the common order that the search gives them."""
+        rows = [rng.randrange(len(self.labels)) for _ in range(DEV)]
+        return stratified(rows, [self.labels[row] for row in rows], rng)
+
+
+class RecordedBreeder:
+    """Makes what was recorded, each once; stands where a `Breeder` stands."""
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self._world, self._rng, self._used = world, rng, set[str]()
+        self.recorded: dict[str, str] = {}
+        self.rewrites: list[Any] = []
+        self.rationales: dict[str, str] = {}
+        self.counts: list[int] = []
+        roots = [c for c in world.candidates.values() if c["parent"] is None and c["operator"] != "random"]
+        self._roots = roots
+        self._kids: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for made in world.candidates.values():
+            if made["parent"] is not None:
+                self._kids.setdefault((made["parent"], made["operator"].partition(":")[0]), []).append(made)
+        self.groups: dict[str, list[str]] = {}
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        names = ("technique", "format", "instruction", "role", "kind", "size")
+        return {name: tuple(sorted({root["place"][name] for root in self._roots})) for name in names}
+
+    def designs(self) -> list[Entry]:
+        sizes = sorted({int(root["place"]["size"]) for root in self._roots})[-3:]
+        found = [self._take(r for r in self._roots if not r["demos"])]
+        for size in sizes:
+            for kind in ("balanced", "natural"):
+                wanted = (kind, str(size))
+                found.append(self._take(r for r in self._roots if (r["place"]["kind"], r["place"]["size"]) == wanted))
+        return [entry for entry in found if entry is not None]
+
+    def fresh(self, place: Any) -> Entry | None:
+        return self._take(root for root in self._roots if root["place"] == place)
+
+    def operators(self, parent: Parent) -> list[str]:
+        mine = self.recorded[parent.entry.candidate.id]
+        return [op for (owner, op), kids in self._kids.items() if owner == mine and any(self._new(kid) for kid in kids)]
+
+    def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Entry | None:
+        mine = self.recorded[parent.entry.candidate.id]
+        return self._take(self._kids.get((mine, operator), ()), parent.entry.candidate.id)
+
+    def _new(self, made: dict[str, Any]) -> bool:
+        return made["id"] not in self._used
+
+    def _take(self, found: Any, parent: str | None = None) -> Entry | None:
+        fresh = [made for made in found if self._new(made)]
+        if not fresh:
+            return None
+        made = self._rng.choice(fresh)
+        self._used.add(made["id"])
+        demos = (Demo("", {}, {}),) if made["demos"] else ()
+        candidate = Candidate("few-shot" if demos else "zero-shot", "turns", made["id"], "", demos)
+        self.recorded[candidate.id] = made["id"]
+        return Entry(candidate, Point(candidate.id, made["place"]), made["operator"], parent, "")
+
+
+class RecordedLab:
+    """Buys recorded outcomes; stands where a `Lab` stands."""
+
+    def __init__(self, world: World, calls: int, seed: int) -> None:
+        self.seed, self.rng = seed, random.Random(seed)
+        self.board = Board(lambda trial: None)
+        self.task, self.proposer, self.round, self.spent = None, None, 0, 0
+        self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
+        self.breeder = RecordedBreeder(world, self.rng)
+        self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
+
+    def stage(self, name: str, round_: int) -> None:
+        self.round = round_
+
+    def note(self, kind: str, body: Any) -> None:
+        pass
+
+    def more(self) -> bool:
+        return True
+
+    def left(self) -> int:
+        return self.plan.calls - self.spent
+
+    def admit(self, entries: Sequence[Entry]) -> list[str]:
+        new = [entry for entry in entries if entry.candidate.id not in self.board.entries]
+        self.board.entries |= {entry.candidate.id: entry for entry in new}
+        return [entry.candidate.id for entry in new]
+
+    async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
+        return await self.see_all(dict.fromkeys(candidates, rows))
+
+    async def see_all(self, wanted: dict[str, int]) -> list[str]:
+        for candidate, rows in wanted.items():
+            if candidate not in self.board.trials:
+                self.board.open(candidate, self.round)
+            recorded = self.breeder.recorded[candidate]
+            hits, signal = self._world.hits[recorded], self._world.signal[recorded]
+            self.spent += rows - len(self.board.outcomes.get(candidate, ()))
+            self.board.outcomes[candidate] = [
+                Outcome(candidate, str(row), Prediction({}, ""), (), hits[row], "", signal[row])
+                for row in self._rows[:rows]
+            ]
+            self.board.settle(candidate, "incomplete", "")
+        return list(wanted)
+
+
+class RecordedSearch(Search):
+    """Our search over recorded outcomes."""
+
+    def __init__(self, lab: RecordedLab) -> None:
+        super().__init__(lab, lab.breeder)  # type: ignore[arg-type]
+
+    async def _solve(self) -> None:
+        pass
+
+
+def ours(world: World, calls: int, seed: int) -> str:
+    lab = RecordedLab(world, calls, seed)
+    asyncio.run(RecordedSearch(lab).run())
+    complete = lab.board.in_state("complete")
+    best = max(complete, key=lambda i: lab.board.mean(i) or 0.0)
+    return lab.breeder.recorded[best]
+
+
+def random_search(world: World, calls: int, seed: int) -> str:
+    """Small random sets, each on the same 60 rows, the best by its mean."""
+    rng = random.Random(seed)
+    small = [i for i, made in world.candidates.items() if made["operator"] == "random"]
+    drawn = rng.sample(small, min(len(small), calls // 60))
+    rows = random.Random(f"rows {seed}").choices(range(len(world.labels)), k=60)
+    return max(drawn, key=lambda i: sum(world.hits[i][row] for row in rows))
+
+
+def any_search(world: World, calls: int, seed: int) -> str:
+    """As random search, but over every recorded design: what the designs alone are worth."""
+    rng = random.Random(seed)
+    roots = [i for i, made in world.candidates.items() if made["parent"] is None]
+    drawn = rng.sample(roots, min(len(roots), calls // 60))
+    rows = random.Random(f"rows {seed}").choices(range(len(world.labels)), k=60)
+    return max(drawn, key=lambda i: sum(world.hits[i][row] for row in rows))
+
+
+POLICIES: dict[str, Policy] = {"ours": ours, "random search": random_search, "random over all designs": any_search}
+
+
+def score(world: World, policy: str, calls: int, seed: int) -> float:
+    """The true score of what the policy chose."""
+    return world.truth(POLICIES[policy](world, calls, seed))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Search policies over recorded outcomes.")
+    parser.add_argument("--seeds", type=int, default=1000)
+    parser.add_argument("--calls", type=int, default=640)
+    parser.add_argument("--matrix", type=Path, nargs="*", default=sorted(FOLDER.glob("*.json.gz")))
+    options = parser.parse_args()
+    for path in options.matrix:
+        world = World.read(path)
+        print(f"{world.name}: {len(world.hits)} candidates, the best {100 * world.best:.1f}, {options.calls} calls")
+        for name in POLICIES:
+            began = time.perf_counter()
+            with ProcessPoolExecutor(2) as pool:
+                work = partial(score, world, name, options.calls)
+                scores = list(pool.map(work, range(options.seeds), chunksize=25))
+            mean = sum(scores) / len(scores)
+            took = (time.perf_counter() - began) / options.seeds
+            regret = 100 * (world.best - mean)
+            print(f"  {name:<24} {100 * mean:5.1f}  regret {regret:5.1f}  {1000 * took:6.1f} ms a run")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""What the results say, as Markdown: a table for each model over all tasks and for each task, ours against each other
+system, and how many calls ours needed for the best peer's final score. Reads results only; calls nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+
+from tests.bench.arena.plot import chart
+from tests.bench.arena.results import Line
+from tests.bench.arena.stats import Interval, Matrix, difference_interval, matrix, mean_interval
+from tests.bench.arena.systems import SYSTEMS
+
+OURS = ("ours", "ours-300")
+"""The budgets at which ours is set against peers."""
+Board = dict[str, dict[str, list[Line]]]
+"""Lines by system and task, by seed."""
+
+
+def write_report(lines: Sequence[Line], folder: Path) -> None:
+    """Prints the report and writes RESULTS.md and score-by-calls.svg into `folder`."""
+    text = report(lines)
+    (folder / "RESULTS.md").write_text(text, "utf-8")
+    (folder / "score-by-calls.svg").write_text(chart(lines), "utf-8")
+    print(text)
+
+
+def report(lines: Sequence[Line]) -> str:
+    parts = [HEAD]
+    for model in dict.fromkeys(line["model"] for line in whole(lines)):
+        parts.append(f"## {model}\n\n" + "\n\n".join(_model(board_of(lines, model))))
+    return "\n\n".join(parts if len(parts) > 1 else [HEAD, "No results yet."]) + "\n"
+
+
+HEAD = """# The arena
+
+Same rows, same task model, same number of calls; each system scores through its own rendering, by the label that its
+reply names. Made by `python -m tests.bench.arena`; one line a run in `results.jsonl`. 95 % intervals by bootstrap over
+test rows and seeds together; differences are paired by row. A search that crashed or ran away scores as the prompt
+that it was given. Calls and tokens are those of the search; seconds of ours hold its own sealed test as well, which
+nobody else makes. Incumbents on the way are scored on the first 100 test rows.
+
+![Test score against calls of search](score-by-calls.svg)"""
+
+
+def whole(lines: Sequence[Line]) -> list[Line]:
+    """The lines of whole runs, at each system's own budget; trials on a few rows are no result."""
+    return [
+        line
+        for line in lines
+        if not line.get("rows") and line["system"] in SYSTEMS and line["budget"] == SYSTEMS[line["system"]].budget
+    ]
+
+
+def board_of(lines: Sequence[Line], model: str) -> Board:
+    """The board of one model, systems in the order in which they are listed."""
+    found: Board = {name: defaultdict(list) for name in SYSTEMS}
+    for line in sorted(whole(lines), key=lambda line: line["seed"]):
+        if line["model"] == model and line["marks"]:
+            found[line["system"]][line["set"]].append(line)
+    return {name: dict(tasks) for name, tasks in found.items() if tasks}
+
+
+def marks_of(lines: Sequence[Line]) -> Matrix:
+    return matrix([line["marks"] for line in lines])
+
+
+def _model(board: Board) -> Iterator[str]:
+    sets = list(dict.fromkeys(name for tasks in board.values() for name in tasks))
+    yield f"### Over {len(sets)} tasks\n\n{table(board, sets)}"
+    for mine in OURS:
+        if rivals := rivals_of(mine, board):
+            title = SYSTEMS[mine].title.capitalize()
+            yield f"### {title} minus the other, points on test\n\n{versus(mine, rivals, board, sets)}"
+    if lines := list(reached(board, sets)):
+        yield "### Calls that ours needed for the best peer's final score\n\n" + "\n".join(lines)
+    for name in sets:
+        yield f"### {name}\n\n{table(board, [name])}"
+
+
+def table(board: Board, sets: Sequence[str]) -> str:
+    """One row a system that has every task of `sets`, then those that lack some, with a mark."""
+    out = [
+        "| system | test, 95 % CI | tasks x seeds | calls | proposer | tokens a call | k tokens | s | what happened |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for system, tasks in board.items():
+        have = [name for name in sets if name in tasks]
+        if not have:
+            continue
+        lines = [line for name in have for line in tasks[name]]
+        score = mean_interval([marks_of(tasks[name]) for name in have])
+        lacking = "" if len(have) == len(sets) else f" of {len(sets)}"
+        out.append(
+            f"| {SYSTEMS[system].title} | {_percent(score)} | {len(have)}{lacking} x {_seeds(tasks, have)} "
+            f"| {_mean(line['calls'].get('task', 0) for line in lines):.0f} "
+            f"| {_mean(line['calls'].get('proposer', 0) for line in lines):.0f} "
+            f"| {_mean(line['prompt_tokens_per_call'] for line in lines):.0f} "
+            f"| {_mean(tokens(line) for line in lines) / 1000:.0f} | {_mean(line['seconds'] for line in lines):.0f} "
+            f"| {_events(lines)} |"
+        )
+    return "\n".join(out)
+
+
+def rivals_of(mine: str, board: Board) -> list[str]:
+    """Peers with the budget of `mine`, after them the other budgets and forms of ours; [] when there is no peer."""
+    if mine not in board:
+        return []
+    others = [name for name in board if name not in (mine, "user")]
+    peers = [n for n in others if not n.startswith(OURS[0]) and SYSTEMS[n].budget == SYSTEMS[mine].budget]
+    return ["user", *peers, *(n for n in others if n.startswith(OURS[0]))] if peers else []
+
+
+def versus(mine: str, rivals: Sequence[str], board: Board, sets: Sequence[str]) -> str:
+    """`mine` minus each rival: over the tasks that both have, and by task."""
+    out = [f"| other | all | {' | '.join(sets)} |", "|---|---|" + "---|" * len(sets)]
+    for system in rivals:
+        tasks = board.get(system, {})
+        pairs = {
+            name: (marks_of(board[mine][name]), marks_of(tasks[name]))
+            for name in sets
+            if name in tasks and name in board[mine]
+        }
+        if pairs:
+            cells = [_points(difference_interval([pairs[name]])) if name in pairs else "" for name in sets]
+            pooled = _points(difference_interval(list(pairs.values())))
+            out.append(f"| {SYSTEMS[system].title} | **{pooled}** | {' | '.join(cells)} |")
+    return "\n".join(out)
+
+
+def reached(board: Board, sets: Sequence[str]) -> Iterator[str]:
+    """For each task: the best peer, and the first incumbent of ours that scored as much (on the first test rows)."""
+    for name in sets:
+        peers = {
+            system: mean(line["test"] for line in tasks[name])
+            for system, tasks in board.items()
+            if name in tasks and not system.startswith(OURS[0])
+        }
+        ours = board.get(OURS[0], {}).get(name, [])
+        if not peers or not ours:
+            continue
+        best = max(peers, key=lambda system: peers[system])
+        calls = first_at([line["steps"] for line in ours if line["steps"]], peers[best])
+        told = f"{calls} calls" if calls is not None else "not reached at the moments looked at"
+        yield f"- {name}: {SYSTEMS[best].title} ended at {100 * peers[best]:.1f}; ours: {told}"
+
+
+def first_at(runs: Sequence[Sequence[Sequence[float]]], score: float) -> int | None:
+    """The fewest calls at which an incumbent of any run scored `score` or more; runs are lists of [calls, score]."""
+    reached_at = [int(calls) for steps in runs for calls, value in steps if value >= score]
+    return min(reached_at, default=None)
+
+
+def tokens(line: Line) -> int:
+    """Tokens in and out of the search."""
+    roles = (line["tokens"].get(role, {}) for role in ("task", "proposer"))
+    return sum(role.get("prompt_tokens", 0) + role.get("completion_tokens", 0) for role in roles)
+
+
+def _seeds(tasks: dict[str, list[Line]], have: Sequence[str]) -> str:
+    counts = sorted({len(tasks[name]) for name in have})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+
+
+def _events(lines: Sequence[Line]) -> str:
+    odd = [line["happened"] for line in lines if line["happened"] != "ok"]
+    if not odd:
+        return "ok"
+    first = odd[0].replace("|", "/")
+    return f"{len(odd)} of {len(lines)}: {first[:90]}"
+
+
+def _mean(values: Iterator[float]) -> float:
+    found = list(values)
+    return mean(found) if found else 0.0
+
+
+def _percent(score: Interval) -> str:
+    return f"{100 * score.value:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+def _points(gap: Interval) -> str:
+    return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"

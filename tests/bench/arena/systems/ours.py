@@ -1,0 +1,155 @@
+"""Ours, run as the command line runs it: one model at an OpenAI-compatible address, a fresh ledger, the whole way to
+the sealed test. `budget` are calls of search; the sealed test comes on top, as nobody else pays for one.
+
+What it found and how it came there is read from the ledger afterwards: the prompts are the rows of `prompts`, as they
+were scored, and the incumbent at a moment is the candidate with the best mean so far, shrunk towards the mean of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetRefused
+from agent.types import Budget, Message, Task
+from tests.bench.arena.client import base_url
+from tests.bench.arena.systems.base import Found, Step, TemplatePrompt
+
+LOOKS = 12
+"""How often in a run the incumbent is looked at."""
+SHRINK = 8.0
+"""Rows at the mean of all that are added to a candidate's own before candidates are compared."""
+
+
+def with_proposer(task: Task, url: str, budget: int, seed: int) -> Found:
+    return asyncio.run(_run(task, url, budget, seed, proposer=True))
+
+
+def without_proposer(task: Task, url: str, budget: int, seed: int) -> Found:
+    return asyncio.run(_run(task, url, budget, seed, proposer=False))
+
+
+def max_calls(task: Task, budget: int, has_proposer: bool) -> int:
+    """The smallest cap under which `budget` calls are left for the search when the sealed test is paid."""
+    from agent.search.plan import make_plan
+
+    for calls in range(budget, 2 * budget + 1000):
+        try:
+            plan = make_plan(task, Budget(max_calls=calls), "standard", has_proposer)
+        except BudgetRefused:
+            continue
+        if calls - plan.test_calls >= budget:
+            return calls
+    raise ValueError(f"no plan leaves {budget} calls to search")
+
+
+async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> Found:
+    from agent.ledger.store import Ledger
+    from agent.models.openai import OpenAIModel
+    from agent.optimize import Run, Settings
+
+    def model(role: str) -> OpenAIModel:
+        address = base_url(url, role)
+        return OpenAIModel(f"openai-compatible/{role}@{address}", role, base_url=address)
+
+    target, author = model("task"), model("proposer") if proposer else None
+    cap = max_calls(task, budget, proposer)
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(path := Path(folder) / "ledger.db")
+        settings = Settings(seed=seed, budget=Budget(max_calls=cap), runs_folder=Path(folder))
+        try:
+            result = await Run(task, target, author, ledger, settings).execute()
+        finally:
+            ledger.close()
+            for one in (target, author):
+                if one is not None:
+                    await one.close()
+        return read(path, result)
+
+
+def read(path: Path, result: dict[str, Any]) -> Found:
+    """The winner and the incumbents of the run behind `result`."""
+    from agent.ledger.query import History
+
+    history = History(path)
+    try:
+        run_id, winner = result["run_id"], result["winner"]["candidate_id"]
+        walk = history.select(
+            "SELECT o.candidate_id, o.value FROM calls c LEFT JOIN outcomes o ON o.call_key = c.call_key "
+            "AND o.run_id = c.run_id AND o.split = 'dev' WHERE c.run_id = ? AND c.state = 'ok' "
+            "AND NOT EXISTS (SELECT 1 FROM outcomes t WHERE t.call_key = c.call_key AND t.split = 'test') "
+            "ORDER BY c.id",
+            run_id,
+        )
+        sealed = history.select(
+            "SELECT COUNT(*) AS calls, COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens, "
+            "COALESCE(SUM(cached_prompt_tokens), 0) AS cached_tokens, "
+            "COALESCE(SUM(completion_tokens), 0) AS completion_tokens FROM calls c "
+            "WHERE c.run_id = ? AND c.state = 'ok' AND EXISTS "
+            "(SELECT 1 FROM outcomes t WHERE t.call_key = c.call_key AND t.split = 'test')",
+            run_id,
+        )
+        size = history.select(
+            "SELECT AVG(prompt_tokens) AS n FROM calls WHERE run_id = ? AND candidate_id = ? AND state = 'ok'",
+            run_id,
+            winner,
+        )
+        steps = tuple(Step(calls, _prompt(history, run_id, candidate)) for calls, candidate in incumbents(_pairs(walk)))
+        facts = {
+            "dev": result["winner"]["dev"],
+            "prompt_tokens": round(size[0]["n"] or 0.0, 1),
+            "decision": result["decision"],
+            "status": result["status"],
+            "trials": result["trials"],
+            "winner": {key: result["winner"][key] for key in ("technique", "format", "n_demos")},
+        }
+        return Found(
+            _prompt(history, run_id, winner),
+            (*steps, Step(len(walk), _prompt(history, run_id, winner))),
+            sealed=sealed[0],
+            facts=facts,
+        )
+    finally:
+        history.close()
+
+
+def _pairs(walk: Iterable[dict[str, Any]]) -> list[tuple[str, float]]:
+    return [(row["candidate_id"] or "", row["value"] or 0.0) for row in walk]
+
+
+def incumbents(walk: list[tuple[str, float]]) -> list[tuple[int, str]]:
+    """(calls so far, candidate) each time another candidate leads. `walk`: candidate ("" for a proposal) and score of
+    each call in order."""
+    sums: dict[str, float] = defaultdict(float)
+    rows: dict[str, int] = defaultdict(int)
+    every = max(1, len(walk) // LOOKS)
+    found: list[tuple[int, str]] = []
+    for calls, (candidate, value) in enumerate(walk, 1):
+        if candidate:
+            sums[candidate] += value
+            rows[candidate] += 1
+        if calls % every == 0 and rows:
+            middle = sum(sums.values()) / sum(rows.values())
+            best = max(rows, key=lambda i: (sums[i] + SHRINK * middle) / (rows[i] + SHRINK))
+            if not found or found[-1][1] != best:
+                found.append((calls, best))
+    return found
+
+
+def _prompt(history: Any, run_id: str, candidate: str) -> TemplatePrompt:
+    """The candidate as it was scored: its messages, its cap, and the replies of the sealed test."""
+    messages = history.candidate(candidate)["template"]
+    asked = history.select(
+        "SELECT b.body FROM calls c JOIN blobs b ON b.hash = c.request_hash "
+        "WHERE c.run_id = ? AND c.candidate_id = ? LIMIT 1",
+        run_id,
+        candidate,
+    )
+    known = {row["example_id"]: row["reply"] for row in history.outcomes(run_id, candidate, "test") if row["reply"]}
+    cap = json.loads(asked[0]["body"])["max_tokens"]
+    return TemplatePrompt(candidate, tuple(Message(m["role"], m["content"]) for m in messages), cap, known)

@@ -1,0 +1,103 @@
+"""What is printed below a result: exact words, nothing for runs that lack it, and no sign where none can be told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from agent.cli.blocks import blocks, detectable_line
+from agent.cli.run import report
+from agent.search.preflight import detectable_gains, judge
+from tests.cli.world import files, good, good_json, optimize
+
+RESULT: dict[str, Any] = {
+    "run_id": "20260101T000000-abc",
+    "status": "complete",
+    "baseline": {"dev": 0.5, "test": 0.52},
+    "winner": {
+        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_demos": 16, "instruction": "Say it.",
+        "dev": 0.81, "dev_corrected": 0.79, "test": 0.78, "prompt_tokens": 900,
+    },
+    "lift": {"diff": 0.26, "ci95": [0.15, 0.36], "p_value": 1e-5, "wins": 30, "losses": 4, "ties": 66, "n": 100},
+    "decision": "promote",
+    "trials": {"complete": 3, "pruned": 20, "failed": 0},
+    "calls": {"target": 900, "proposer": 3, "judge": 0, "cached": 0},
+    "tokens": {"prompt": 1000, "cached_prompt": 0, "completion": 10},
+    "cost_usd": 0.0,
+    "seconds": 1.0,
+    "release": "runs/x/prompt.md",
+    "ledger_head": "0" * 64,
+}  # fmt: skip
+FULL = {
+    **RESULT,
+    "preflight": judge([1.0, 0.0] * 30, [1.0] * 10, 100).as_dict(),
+    "attribution": [
+        {"part": "demos", "points": 31.4, "ci95": [20.1, 41.0], "how": "measured"},
+        {"part": "format", "points": -2.5, "ci95": [-4.9, -0.1], "how": "estimated"},
+        {"part": "instruction", "points": 1.2, "ci95": [-3.0, 6.0], "how": "unknown"},
+    ],
+    "pareto": [
+        {
+            "candidate_id": "c_1", "dev": 0.81, "prompt_tokens": 1900, "usd_per_1000": 0.12, "latency_s": 0.414,
+            "chosen": True,
+        },
+        {
+            "candidate_id": "c_0", "dev": 0.5, "prompt_tokens": 40, "usd_per_1000": 0.0, "latency_s": None,
+            "chosen": False,
+        },
+    ],
+}  # fmt: skip
+GOLDEN = """
+before the search: your prompt scores 50.0 on 60 dev rows; of the 50.0 points left 100 test rows can show a gain of \
+19.6 or more; asked twice, 50 % of the rows changed
+
+what carried the gain: points lost with your prompt's part in its place (95 % CI)
+  demos        +31.4   +20.1 to +41.0, measured
+  format        -2.5   -4.9 to -0.1, estimated from all trials
+  instruction      ?   -3.0 to +6.0, cannot be told
+
+Pareto front: nothing that saw the whole of dev is better in all of these (* chosen)
+      dev  prompt tokens  $ per 1000   latency  candidate
+*    81.0          1,900      0.1200    0.41 s  c_1
+     50.0             40      0.0000         -  c_0
+"""
+
+
+def test_the_blocks_are_printed_word_for_word() -> None:
+    assert "\n".join(blocks(FULL)) == GOLDEN
+    assert f"{GOLDEN}\n" in report(FULL)
+
+
+@pytest.mark.parametrize("empty", [{}, {"preflight": None, "attribution": [], "pareto": []}])
+def test_a_run_without_these_keys_prints_as_it_did(empty: dict[str, Any]) -> None:
+    assert blocks({**RESULT, **empty}) == []
+    assert report(FULL).replace(f"{GOLDEN}\n", "") == report({**RESULT, **empty})
+
+
+def test_text_in_a_result_cannot_steer_the_terminal() -> None:
+    nasty = {**FULL, "attribution": [{**FULL["attribution"][0], "part": "a\x1b[2Jb"}]}
+    assert "\x1b" not in "\n".join(blocks(nasty))
+
+
+def test_the_dry_run_names_the_gain_that_can_be_shown_for_each_assumed_baseline() -> None:
+    command = [*files(120), "-m", "openai/gpt-4o-mini", "--max-calls", "300", "--dry-run"]
+    printed = good_json(*command)
+    rows = printed["plan"]["test_rows"]
+    gains = detectable_gains(rows)
+    assert printed["detectable_gains"] == {f"{rate:g}": gain for rate, gain in gains.items() if gain <= 1}
+    assert good(*command).splitlines()[-1] == detectable_line(gains)
+    assert detectable_line({0.5: 0.19, 0.9: float("inf")}) == (
+        "the smallest gain that the sealed test can show (80 % power): 19 points if your prompt scores 50, "
+        "none if your prompt scores 90"
+    )
+    json.dumps(printed, allow_nan=False)
+
+
+def test_what_to_prefer_is_one_of_three() -> None:
+    for word in ("best", "cheap", "short"):
+        assert (
+            optimize(*files(120), "-m", "openai/x", "--max-calls", "300", "--prefer", word, "--dry-run").exit_code == 0
+        )
+    assert optimize(*files(120), "--prefer", "cheapest", "--dry-run").exit_code == 2

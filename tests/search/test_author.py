@@ -1,0 +1,139 @@
+"""What models are asked for: grounded, bounded, checked before it costs a call, and nothing when they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import BudgetExhausted, RowRefused, RunRefused
+from agent.gateway.budget import Kept
+from agent.ledger.store import Ledger
+from agent.search.author import instructions, rationales, solution
+from agent.search.pool import Entry
+from agent.search.study import Point
+from agent.types import Candidate, Request, SearchSpace
+from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
+from tests.toys import FakeModel, open_ledger
+
+WORKED = replace(TASK, space=SearchSpace(("zero-shot", "chain-of-thought", "few-shot-cot"), ("turns",), (3,)))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = open_ledger(tmp_path / "ledger.db")
+    yield ledger
+    ledger.close()
+
+
+async def test_without_a_proposer_nothing_is_asked(ledger: Ledger) -> None:
+    assert await instructions(made_lab(ledger, FakeModel(pupil())).lab, [], 1) == []
+
+
+async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fails(ledger: Ledger) -> None:
+    author = proposer(good_words)
+    found = made_lab(ledger, FakeModel(pupil(lambda front: 0.5)), author)
+    await with_baseline(found)
+    (made,) = await instructions(found.lab, found.board.parents(1), 7)
+    asked = author.seen[0].messages[-1].content
+    assert TASK.instruction in asked
+    assert f"{found.board.mean(found.lab.baseline.id):.2f}" in asked
+    wrong = next(o for o in found.board.outcomes[found.lab.baseline.id] if o.value == 0.0)
+    row = next(row for row in found.lab.dev if row.id == wrong.example_id)
+    assert " ".join(row.inputs["message"].split()) in asked
+    assert made.instruction == "Say which team deals with this note, edition 1."
+    assert "7" in made.operator
+
+
+async def test_each_asking_is_told_apart_so_that_none_is_answered_from_the_ledger(ledger: Ledger) -> None:
+    author = proposer(good_words)
+    found = made_lab(ledger, FakeModel(pupil()), author)
+    await instructions(found.lab, [], 1)
+    await instructions(found.lab, [], 2, count=2)
+    assert len({request.seed for request in author.seen}) == len(author.seen) == 3
+
+
+@pytest.mark.parametrize("junk", ["", "junk", "no " * 100, "x" * 5000])
+async def test_a_useless_answer_is_written_down_with_the_reason_and_gives_nothing(ledger: Ledger, junk: str) -> None:
+    found = made_lab(ledger, FakeModel(pupil()), proposer(lambda number: junk))
+    assert await instructions(found.lab, [], 1) == []
+    ((kind, body),) = found.written.events
+    assert kind == "proposal_refused"
+    assert body["why"]
+
+
+async def test_a_proposer_that_fails_costs_the_run_nothing_but_that_call(ledger: Ledger) -> None:
+    def fails(request: Request) -> str:
+        raise RowRefused("the request is too long")
+
+    found = made_lab(ledger, FakeModel(pupil()), FakeModel(fails, "fake/author"))
+    assert await instructions(found.lab, [], 1) == []
+    assert found.written.events == [("proposal_failed", {"round": 0, "error": "the request is too long"})]
+
+
+async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) -> None:
+    def refused(request: Request) -> str:
+        raise RunRefused("the key was refused")
+
+    found = made_lab(ledger, FakeModel(pupil()), FakeModel(refused, "fake/author"))
+    found.lab._account.keep(Kept(found.lab.plan.calls))
+    with pytest.raises(BudgetExhausted):
+        await instructions(found.lab, [], 1)
+    found.lab._account.keep(Kept())
+    with pytest.raises(RunRefused):
+        await instructions(found.lab, [], 2)
+
+
+# -- worked solutions --------------------------------------------------------------------------------------------------
+
+
+async def thinking(ledger: Ledger) -> tuple[Searched, FakeModel]:
+    """A lab where a chain of thought was seen on a few rows."""
+    model = FakeModel(pupil(any_skill))
+    found = made_lab(ledger, model, task=WORKED)
+    made = Candidate("chain-of-thought", "turns", TASK.instruction)
+    found.lab.admit([Entry(made, Point(made.id, {}), "op", None, "why")])
+    await found.lab.see([made.id], 8)
+    model.seen.clear()
+    return found, model
+
+
+async def test_only_train_rows_are_worked_and_only_right_ones_are_kept(ledger: Ledger) -> None:
+    found, model = await thinking(ledger)
+    made = await rationales(found.lab, 10)
+    assert len(model.seen) == 10
+    assert all("train note" in request.messages[-1].content for request in model.seen)
+    right = {o.example_id for split, o in found.bought if split == "train" and o.value == 1.0}
+    assert set(made) == right < {row.id for row in TASK.train[:10]}
+    assert set(made.values()) == {"Because."}
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+async def test_without_calls_to_spare_nothing_is_worked(ledger: Ledger, rows: int) -> None:
+    found, model = await thinking(ledger)
+    assert await rationales(found.lab, rows) == {}
+    assert model.seen == []
+
+
+async def test_where_no_chain_of_thought_was_tried_nothing_is_worked(ledger: Ledger) -> None:
+    model = FakeModel(pupil())
+    found = made_lab(ledger, model, task=WORKED)
+    assert await rationales(found.lab, 10) == {}
+    assert model.seen == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "worked"),
+    [
+        ("First this.\nThen that.\nAnswer: billing", "First this.\nThen that."),
+        ("First this.\n**Answer:** billing\n", "First this."),
+        ("Answer: no\nFirst this.\nAnswer: yes", "Answer: no\nFirst this."),
+        ("First this.\nbilling", "First this."),
+        ("billing", ""),
+        ("", ""),
+    ],
+)
+def test_a_solution_is_the_reply_without_its_answer(reply: str, worked: str) -> None:
+    assert solution(reply) == worked

@@ -1,0 +1,215 @@
+"""The default search as a whole: fair, bounded, repeatable, and never worse than where it began."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from agent.errors import RowRefused
+from agent.prompt.candidate import why_rejected
+from agent.search.bandit import Bandit
+from agent.search.bayes import search
+from agent.search.ladder import mean
+from agent.types import Budget, Request
+from tests.search.worlds import TASK, Jumbled, Searched, good_words, proposer, pupil, searched
+from tests.toys import FakeModel
+
+CALLS = 400
+
+
+def failing(request: Request) -> str:
+    raise RowRefused("the request is too long")
+
+
+AUTHORS: dict[str, Callable[[], FakeModel | None]] = {
+    "none": lambda: None,
+    "good": lambda: proposer(good_words),
+    "junk": lambda: proposer(lambda number: "junk"),
+    "failing": lambda: FakeModel(failing, "fake/author"),
+}
+
+
+class Ended:
+    """A whole search, its target and its proposer."""
+
+    def __init__(self, folder: Path, author: str, order: int = 1, seed: int = 0) -> None:
+        self.target = Jumbled(pupil(), order)
+        self.author = AUTHORS[author]()
+        budget = Budget(max_calls=CALLS)
+        more = {"budget": budget, "seed": seed}
+        self.found: Searched = asyncio.run(searched(folder, search, self.target, self.author, **more))
+
+    @property
+    def asked(self) -> int:
+        return len(self.author.seen) if self.author else 0
+
+
+@pytest.fixture(scope="module", params=["none", "good", "junk"])
+def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    return Ended(tmp_path_factory.mktemp("search"), request.param)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    return Ended(tmp_path_factory.mktemp("plain"), "good")
+
+
+# -- fair --------------------------------------------------------------------------------------------------------------
+
+
+def test_each_row_of_a_candidate_is_bought_once(ended: Ended) -> None:
+    bought = Counter((o.candidate_id, o.example_id) for _, o in ended.found.bought)
+    assert set(bought.values()) == {1}
+    assert len(ended.target.seen) == len({str(request.messages) for request in ended.target.seen})
+
+
+def test_rungs_are_climbed_one_at_a_time_and_all_see_the_same_rows(ended: Ended) -> None:
+    found = ended.found
+    rungs, seen = found.lab.plan.rungs, dict[str, int]()
+    for stage, wanted in found.wanted[1:]:
+        for candidate_id, rows in wanted.items():
+            if stage != "finalists":
+                before = seen.get(candidate_id, 0)
+                assert rows == rungs[rungs.index(before) + 1 if before else 0]
+            seen[candidate_id] = rows
+    order = [row.id for row in found.lab.dev]
+    for candidate_id, outcomes in found.board.outcomes.items():
+        assert [o.example_id for o in outcomes] == order[: len(outcomes)], candidate_id
+
+
+def test_nobody_climbs_who_is_not_among_the_best_of_its_rung(ended: Ended) -> None:
+    """On the rows that all of the rung had seen by then, at least half of them are not better."""
+    found = ended.found
+    seen = {found.lab.baseline.id: len(found.lab.dev)}
+    scores = {i: found.board.scored(i) for i in found.board.trials}
+    climbs = 0
+    for stage, wanted in found.wanted[1:]:
+        if stage == "finalists":
+            break
+        for candidate_id in wanted:
+            if rows := seen.get(candidate_id):
+                here = [mean(scores[i][:rows]) for i, n in seen.items() if n >= rows]
+                better = [other for other in here if other > mean(scores[candidate_id][:rows])]
+                assert len(better) < len(here) / 2
+                climbs += 1
+        seen |= wanted
+    assert climbs > 0
+
+
+def test_the_finalists_are_the_best_that_are_left(ended: Ended) -> None:
+    board = ended.found.board
+    full = [i for i, t in board.trials.items() if len(board.outcomes[i]) == len(ended.found.lab.dev)]
+    assert all(board.trials[i].state in ("complete", "pruned") for i in full)
+    assert not board.in_state("incomplete")
+    assert len(board.in_state("complete")) > 1
+
+
+# -- bounded -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_ends_inside_its_budget_and_leaves_the_finalists_and_the_sealed_test_theirs(ended: Ended) -> None:
+    lab, plan = ended.found.lab, ended.found.lab.plan
+    assert ended.found.stop is None
+    assert len(ended.target.seen) + ended.asked <= CALLS - plan.test_calls
+    assert ended.found.left_at["finalists"] >= plan.final_calls
+    late = [wanted for stage, wanted in ended.found.wanted if stage == "finalists"]
+    assert len(late) <= plan.finalists
+    assert all(rows == len(lab.dev) for wanted in late for rows in wanted.values())
+
+
+def test_the_proposer_is_asked_no_more_than_planned_and_never_the_same(ended: Ended) -> None:
+    assert ended.asked <= ended.found.lab.plan.proposals
+    if ended.author:
+        assert len({request.seed for request in ended.author.seen}) == ended.asked
+
+
+def test_it_is_no_worse_than_where_it_began(ended: Ended) -> None:
+    board, baseline = ended.found.board, ended.found.lab.baseline
+    best = board.mean(board.winner(baseline).id) or 0.0
+    assert best >= (board.mean(baseline.id) or 0.0)
+
+
+def test_a_proposer_that_fails_every_time_spoils_nothing_that_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stubborn(bandit: Bandit, names: Sequence[str], rng: random.Random) -> str:
+        return "proposed" if "proposed" in names else rng.choice(names)
+
+    monkeypatch.setattr(Bandit, "draw", stubborn)
+    ended = Ended(tmp_path / "failing", "failing")
+    board, lab = ended.found.board, ended.found.lab
+    assert 0 < ended.asked <= lab.plan.proposals
+    for candidate_id, outcomes in board.outcomes.items():
+        if len(outcomes) == len(lab.dev):
+            assert board.trials[candidate_id].state in ("complete", "pruned")
+    assert (board.mean(board.winner(lab.baseline).id) or 0.0) >= (board.mean(lab.baseline.id) or 0.0)
+
+
+def test_what_a_proposer_answers_that_is_no_instruction_is_written_down_and_not_tried(
+    tmp_path: Path,
+) -> None:
+    found = Ended(tmp_path / "junk", "junk").found
+    assert not [entry for entry in found.written.admitted if "proposed" in entry.operator]
+    kinds = {kind for kind, _ in found.written.events if kind.startswith("proposal")}
+    assert kinds <= {"proposal_refused"}
+
+
+# -- candidates --------------------------------------------------------------------------------------------------------
+
+
+def test_every_candidate_may_be_tried_and_every_child_has_a_parent_that_was_there_before(ended: Ended) -> None:
+    known: set[str] = set()
+    for entry in ended.found.written.admitted:
+        assert entry.operator == "baseline" or why_rejected(entry.candidate, TASK) == ""
+        assert entry.candidate.id not in known, "nobody is taken in twice"
+        assert entry.parent_id is None or entry.parent_id in known
+        known.add(entry.candidate.id)
+    assert any(entry.parent_id for entry in ended.found.written.admitted)
+
+
+def test_who_was_taken_in_is_tried_or_still_waits_for_a_step(ended: Ended) -> None:
+    untried = [e for e in ended.found.written.admitted if e.candidate.id not in ended.found.board.trials]
+    assert len(untried) < ended.found.lab.plan.batch
+
+
+def test_where_no_prompt_makes_a_difference_it_ends_before_its_budget_or_keeps_the_prompt(tmp_path: Path) -> None:
+    found = asyncio.run(searched(tmp_path / "flat", search, FakeModel(pupil(lambda front: 0.0))))
+    assert found.stop is None
+    assert found.board.winner(found.lab.baseline) == found.lab.baseline
+
+
+def test_it_stops_when_the_leader_is_right_on_every_row(tmp_path: Path) -> None:
+    def skill(front: str) -> float:
+        return 1.0 if "train note" in front else 0.1
+
+    model = FakeModel(pupil(skill))
+    found = asyncio.run(searched(tmp_path / "easy", search, model, budget=Budget(max_calls=1200)))
+    winner = found.board.winner(found.lab.baseline)
+    assert found.board.mean(winner.id) == 1.0
+    assert winner.demos
+    assert [body["why"] for kind, body in found.written.events if kind == "search_stopped"]
+    assert found.lab.left() > found.lab.plan.search_calls / 2
+
+
+# -- repeatable --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_same_seed_and_replies_give_the_same_trials_in_whatever_order_the_replies_come(
+    plain: Ended, tmp_path: Path, order: int
+) -> None:
+    again = Ended(tmp_path / "again", "good", order)
+    came, first = ([o.example_id for _, o in each.found.bought] for each in (again, plain))
+    assert came != first, "the replies did come in another order"
+    assert again.found.trials() == plain.found.trials()
+    assert [e.candidate for e in again.found.written.admitted] == [e.candidate for e in plain.found.written.admitted]
+    assert again.found.written.events == plain.found.written.events
+
+
+def test_another_seed_makes_other_trials(plain: Ended, tmp_path: Path) -> None:
+    assert Ended(tmp_path / "other", "good", seed=1).found.trials() != plain.found.trials()

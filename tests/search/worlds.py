@@ -1,0 +1,190 @@
+"""Models with a hidden skill for every prompt, and whole searches over the toy task, for the tests of the search."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetExhausted
+from agent.gateway.budget import Account, Kept
+from agent.gateway.gateway import Gateway
+from agent.ledger.store import Ledger
+from agent.scoring.evaluate import Evaluator
+from agent.scoring.metrics import build_metrics
+from agent.search.board import Board
+from agent.search.lab import Lab
+from agent.search.plan import Plan, make_plan
+from agent.search.pool import Entry
+from agent.search.study import Point
+from agent.types import LM, Budget, Completion, Outcome, Request, SplitName, Task
+from tests.toys import TEAMS, FakeModel, make_task, open_ledger
+
+TASK = make_task(40)
+Skill = Callable[[str], float]
+Strategy = Callable[[Lab], Any]
+
+
+def share(*words: str) -> float:
+    """A number in [0, 1) that looks random and depends on the words only."""
+    return int(hashlib.sha256("\0".join(words).encode()).hexdigest()[:12], 16) / 16**12
+
+
+def front_and_row(request: Request) -> tuple[str, str]:
+    """The prompt without the row that is asked, and the row's text: its last line that holds a note."""
+    whole = "\n".join(message.content for message in request.messages)
+    start = list(re.finditer(r"(train|dev|test) note \d+ on", whole))[-1].start()
+    return whole[:start], whole[start:]
+
+
+def any_skill(front: str) -> float:
+    """Every prompt has a skill of its own, between poor and good."""
+    return 0.2 + 0.7 * share(front)
+
+
+def pupil(skill: Skill = any_skill) -> Callable[[Request], str]:
+    """Answers right on as many rows as the prompt is good for, always the same ones."""
+
+    def answer(request: Request) -> str:
+        front, row = front_and_row(request)
+        right = row.split()[4]
+        wrong = TEAMS[(TEAMS.index(right) + 1) % len(TEAMS)]
+        said = right if share(front, row.split("\n")[0]) < skill(front) else wrong
+        return f"Because.\nAnswer: {said}" if "step by step" in front + row else said
+
+    return answer
+
+
+class Jumbled(FakeModel):
+    """Its replies come in an order that `seed` decides."""
+
+    def __init__(self, answer: Callable[[Request], str], seed: int, name: str = "fake/m") -> None:
+        super().__init__(answer, name)
+        self._order = random.Random(seed)
+
+    async def complete(self, request: Request) -> Completion:
+        for _ in range(self._order.randrange(12)):
+            await asyncio.sleep(0)
+        return await super().complete(request)
+
+
+def proposer(reply: Callable[[int], str]) -> FakeModel:
+    """A model that is asked for instructions only; `reply` takes the number of the asking."""
+    asked = FakeModel(lambda request: reply(len(asked.seen)), "fake/author")
+    return asked
+
+
+def good_words(number: int) -> str:
+    return f"<instruction>Say which team deals with this note, edition {number}.</instruction>"
+
+
+@dataclass
+class Written:
+    """What a strategy wrote down."""
+
+    admitted: list[Entry] = field(default_factory=list)
+    rejected: dict[str, str] = field(default_factory=dict)
+    events: list[tuple[str, Any]] = field(default_factory=list)
+
+    def candidate(self, round_: int, entry: Entry, rejected: str) -> None:
+        if rejected:
+            self.rejected[entry.candidate.id] = rejected
+        else:
+            self.admitted.append(entry)
+
+    def event(self, kind: str, body: Any, texts: Any = None) -> None:
+        self.events.append((kind, body))
+
+
+@dataclass
+class Searched:
+    """A search. `bought` are the outcomes as they came; `wanted` what was asked of the lab, stage by stage;
+    `left_at` the calls that were left when a stage began.
+    """
+
+    lab: Lab
+    written: Written
+    bought: list[tuple[SplitName, Outcome]]
+    wanted: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    left_at: dict[str, int] = field(default_factory=dict)
+    stop: BudgetExhausted | None = None
+
+    @property
+    def board(self) -> Board:
+        return self.lab.board
+
+    def trials(self) -> list[tuple[Any, ...]]:
+        return [(t.number, t.round, i, t.state, t.n, t.mean, t.reason) for i, t in self.board.trials.items()]
+
+
+def made_lab(
+    ledger: Ledger,
+    target: LM,
+    author: LM | None = None,
+    task: Task = TASK,
+    budget: Budget | None = None,
+    seed: int = 0,
+    run_id: str = "run-1",
+) -> Searched:
+    """A lab over an open ledger; nothing was called yet."""
+    budget = budget or Budget(max_calls=400)
+    plan: Plan = make_plan(task, budget, "standard", author is not None)
+    account, written = Account(budget), Written()
+    bought: list[tuple[SplitName, Outcome]] = []
+    gateway = Gateway(ledger, run_id, account, {})
+    board = Board(lambda trial: None)
+    evaluator = Evaluator(
+        task, gateway, target, build_metrics(task), lambda split, outcome: bought.append((split, outcome))
+    )
+
+    lab = Lab(
+        task,
+        plan,
+        seed,
+        (target, author),
+        gateway,
+        evaluator,
+        board,
+        account,
+        written,
+        lambda: found.left_at.setdefault(lab.stage_name, lab.left()) and None,
+    )
+    found = Searched(lab, written, bought)
+    account.keep(Kept(plan.test_calls, plan.test_share))
+    see_all = lab.see_all
+
+    async def noted(wanted: Mapping[str, int]) -> list[str]:
+        found.wanted.append((lab.stage_name, dict(wanted)))
+        return await see_all(wanted)
+
+    lab.see_all = noted  # type: ignore[method-assign]
+    return found
+
+
+async def with_baseline(found: Searched) -> None:
+    """Trial 0, as a run makes it."""
+    lab = found.lab
+    lab.adopt(Entry(lab.baseline, Point(lab.baseline.id, {}), "baseline", None, "the user's own prompt"))
+    await lab.see([lab.baseline.id], len(lab.dev))
+    lab.board.settle(lab.baseline.id, "complete", "the user's own prompt")
+
+
+async def searched(folder: Path, strategy: Strategy, target: LM, author: LM | None = None, **more: Any) -> Searched:
+    """The whole search after a baseline that saw dev."""
+    folder.mkdir(exist_ok=True)
+    ledger = open_ledger(folder / "ledger.db")
+    found = made_lab(ledger, target, author, **more)
+    try:
+        await with_baseline(found)
+        await strategy(found.lab)
+    except BudgetExhausted as stop:
+        found.stop = stop
+    finally:
+        await found.lab.gateway.drain()
+        ledger.close()
+    return found
