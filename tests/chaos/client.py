@@ -10,53 +10,25 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.child import ChildServer
+
 _TIMEOUT = 60.0
 
 
-class ChaosServer:
-    """The server while the `with` block lasts. Its stdin is a pipe of this process, so it never outlives it."""
+class ChaosServer(ChildServer):
+    """The server while the `with` block lasts."""
 
     def __init__(self, answer: str | None = None, seed: int = 0, latency: float = 0.0, jitter: float = 0.0) -> None:
-        self._options = ["--seed", str(seed), "--latency", str(latency), "--jitter", str(jitter)]
-        self._options += [] if answer is None else [f"--answer={answer}"]
-        self.root = ""
-        self.process: subprocess.Popen[str]
+        answers = [] if answer is None else [f"--answer={answer}"]
+        waits = ["--latency", str(latency), "--jitter", str(jitter)]
+        super().__init__("tests.chaos.server", "--port", "0", "--seed", str(seed), *waits, *answers)
 
     @property
     def url(self) -> str:
         """The base address as OpenAI's SDK wants it; Anthropic's wants `root`."""
         return f"{self.root}/v1"
-
-    def __enter__(self) -> Self:
-        """RuntimeError if the server does not start; what it says stands on stderr."""
-        command = [sys.executable, "-m", "tests.chaos.server", "--port", "0", *self._options]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.__exit__()
-            raise RuntimeError(f"{' '.join(command)}: ended before it was ready")
-        self.root = json.loads(line)["url"]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
 
     def control(self, *faults: dict[str, Any], reset: bool = False) -> None:
         """Puts `faults` in the place of those in force (none: no faults); `reset` zeroes the bill as well."""

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from agent.ledger.schema import STEPS
 from tests.chaos.books import broken_promises, differences, read_books
-from tests.chaos.client import ROOT
 from tests.chaos.command import Ended
 from tests.chaos.harness import MAX_COST, QUICK, TINY, Campaign, Folder, Row
 from tests.chaos.process import under_way
+from tests.child import ROOT
 
 SIZES = range(300, 2700, 300)  # KB of the disk: from too small for the tables to enough for all but the last copy
 FSYNCS = (1, 3, 30)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.books import DOLLARS_IN, DOLLARS_OUT, Books, broken_promises, has_run, read_books
-from tests.chaos.client import ROOT, ChaosServer
+from tests.chaos.client import ChaosServer
 from tests.chaos.command import Command, Hook, fork, spawn
+from tests.child import ROOT
 from tests.cli.world import INSTRUCTION, write_csv
 
 KEY = "sk-planted-0f1e2d3c4b5a69788796a5b4c3d2e1f0"

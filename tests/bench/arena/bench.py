@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.arena import results
-from tests.bench.arena.client import ROOT, ModelServer
+from tests.bench.arena.client import ModelServer
 from tests.bench.arena.systems import SYSTEMS, System
 from tests.bench.arena.worker import Job, write
+from tests.child import ROOT
 
 RUNAWAY = 1.5
 SCORING_S = 3600.0

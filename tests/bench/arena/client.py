@@ -4,51 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from agent.types import Request
+from tests.child import ChildServer
 
-ROOT = Path(__file__).resolve().parents[3]
 AT_ONCE = 16
 
 
-class ModelServer:
-    """The server over one GGUF file while the `with` block lasts. Its stdin is a pipe, so it never outlives us."""
+class ModelServer(ChildServer):
+    """The server over one GGUF file while the `with` block lasts."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.url = ""
-        self.process: subprocess.Popen[str]
+        super().__init__("tests.bench.arena.server", str(path))
 
-    def __enter__(self) -> Self:
-        """RuntimeError if it does not start; what it says stands on stderr."""
-        command = [sys.executable, "-m", "tests.bench.arena.server", str(self._path)]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.__exit__()
-            raise RuntimeError(f"{' '.join(command)}: ended before it was ready")
-        self.url = json.loads(line)["url"]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
+    @property
+    def url(self) -> str:
+        return self.root
 
     def counts(self, run: str) -> dict[str, dict[str, int]]:
         """Calls and tokens of the run by role; its tags are `run/role`."""
