@@ -346,7 +346,7 @@ class Run:
         self.ledger.put_outcome(self.id, split, outcome)
 
     def _tell(self) -> None:
-        top = self._board.leader(self.plan.rungs[-1])
+        top = self._board.leader(self.plan.rungs[-2:][0])
         best = (top.mean, *top.ci95) if top and top.mean is not None and top.ci95 else None
         gateway = self._gateway
         self._watch(
