@@ -73,6 +73,8 @@ class Books:
         before = json.loads(self.texts[call["prefix_hash"]]) if call["prefix_hash"] else []
         body = {name: asked[name] for name in ("max_tokens", "temperature")}
         body |= {"model": "x", "messages": [*before, *asked["messages"]]}
+        if asked["logprobs"]:
+            body |= {"logprobs": True, "top_logprobs": asked["logprobs"]}
         return body if asked["seed"] is None else body | {"seed": asked["seed"]}
 
     def standing(self, run_id: str = "") -> dict[str, Any]:
