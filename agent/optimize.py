@@ -176,19 +176,7 @@ class Run:
             metrics = build_metrics(self.task)
             graded = self.settings.strategy == "bayes"
             self._evaluator = Evaluator(self.task, gateway, self.target, metrics, self._record, graded=graded)
-            self.lab = Lab(
-                self.task,
-                self.plan,
-                self.settings.seed,
-                (self.target, self.proposer),
-                gateway,
-                self._evaluator,
-                self._board,
-                self.account,
-                RunLog(self.ledger, self.id, self.task),
-                self._tell,
-                self.settings.trials,
-            )
+            self.lab = self._make_lab()
             self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
             status = "complete"
             try:
@@ -253,8 +241,29 @@ class Run:
     async def _search(self) -> None:
         """Trial 0, and then the strategy, where there is something to win, with what the sealed test leaves."""
         await self._evaluate_baseline()
-        if self.settings.anyway or self.preflight is None or self.preflight.worth:
+        if self._is_worth_it():
             await strategy(self.settings.strategy)(self.lab)
+
+    def _is_worth_it(self) -> bool:
+        """Whether anything can be won, or the user searches all the same."""
+        return self.settings.anyway or self.preflight is None or self.preflight.worth
+
+    def _make_lab(self, kind: type[Lab] = Lab, log: type[RunLog] = RunLog) -> Lab:
+        """What the strategy is handed, with the plan as it stands."""
+        assert self._gateway is not None
+        return kind(
+            self.task,
+            self.plan,
+            self.settings.seed,
+            (self.target, self.proposer),
+            self._gateway,
+            self._evaluator,
+            self._board,
+            self.account,
+            log(self.ledger, self.id, self.task),
+            self._tell,
+            self.settings.trials,
+        )
 
     async def _evaluate_baseline(self) -> None:
         lab, board = self.lab, self._board

@@ -110,28 +110,16 @@ class ProgramRun(Run):
         used = self.account.total_used.calls
         self.per_row = max(self.per_row, math.ceil(used / self._in_runs.baseline_calls))
         self.lab = self._lab()
-        if self.settings.anyway or self.preflight is None or self.preflight.worth:
+        if self._is_worth_it():
             await search(self.lab, evaluator, self.settings.strategy, self.per_row)
 
-    def _lab(self) -> ProgramLab:
+    def _lab(self) -> Lab:
         """A lab whose plan counts calls; the run's own does so from here on."""
-        assert self._gateway is not None
         calls = self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
         runs = self._in_runs
         self.plan = plan = replace(runs, calls=calls, test_rows=runs.test_rows * self.per_row)
         self.account.keep(Kept(plan.test_calls, plan.test_share))
-        return ProgramLab(
-            self.task,
-            plan,
-            self.settings.seed,
-            (self.target, self.proposer),
-            self._gateway,
-            self._evaluator,
-            self._board,
-            self.account,
-            ProgramLog(self.ledger, self.id, self.task),
-            self._tell,
-        )
+        return self._make_lab(ProgramLab, ProgramLog)
 
     async def _conclude(self, status: str) -> dict[str, Any]:
         """Opens the sealed test once, for the program as it was and as it is now, and writes its state."""

@@ -63,7 +63,7 @@ class Search:
             pulls = await self._next()
             if not pulls:
                 break
-            await self._pull(pulls)
+            await lab.see_all({pull.candidate_id: pull.rows for pull in pulls})
             self._learn(pulls)
             if step == 1:
                 await self._solve()
@@ -78,21 +78,22 @@ class Search:
         """The pulls of a step that can still be paid: climbers first, then new candidates."""
         plan, first = self._lab.plan, self._lab.plan.rungs[0]
         pulls: list[Pull] = []
-        left = self._lab.left() - plan.final_calls
+        planned = 0
+
+        def fits(cost: int) -> bool:
+            return len(pulls) < plan.batch and planned + cost <= self._lab.left() - plan.final_calls
+
         for pull in self._climbers():
             cost = pull.rows - len(self._board.outcomes.get(pull.candidate_id, ()))
-            if len(pulls) < plan.batch and cost <= left:
-                left -= cost
+            if fits(cost):
+                planned += cost
                 pulls.append(pull)
-        spent = self._lab.left()
-        while len(pulls) < plan.batch and left >= first:
+        while fits(first):
             if not self._waiting:
                 self._waiting += await self._breed(plan.batch - len(pulls))
-                left -= spent - self._lab.left()  # what the proposer was paid
-                spent = self._lab.left()
-            if not self._waiting or left < first:
+            if not self._waiting or not fits(first):  # the proposer was paid, too
                 break
-            left -= first
+            planned += first
             pulls.append(Pull(self._waiting.popleft(), first))
         return pulls
 
@@ -164,9 +165,8 @@ class Search:
         rng = self._lab.rng
 
         def draw(parent: Parent) -> float:
-            rows = self._board.evidence(parent.entry.candidate.id)
-            n, mean = len(rows), sum(rows) / max(1, len(rows))
-            return rng.betavariate(1.0 + mean * n, 1.0 + (1.0 - mean) * n)
+            known = self._board.known(parent.entry.candidate.id)
+            return rng.betavariate(1.0 + known.mean * known.n, 1.0 + (1.0 - known.mean) * known.n)
 
         return max(parents, key=draw)
 
@@ -187,9 +187,6 @@ class Search:
         )
 
     # -- what was learnt ----------------------------------------------------------------------------------------------
-
-    async def _pull(self, pulls: Sequence[Pull]) -> None:
-        await self._lab.see_all({pull.candidate_id: pull.rows for pull in pulls})
 
     def _learn(self, pulls: Sequence[Pull]) -> None:
         """Tells the bandit which new candidates climb, and takes out what is behind beyond doubt."""
@@ -230,12 +227,8 @@ class Search:
             if lab.plan.dev_rows - len(board.outcomes[candidate_id]) <= lab.left():
                 await lab.see([candidate_id], lab.plan.dev_rows)
         for candidate_id, trial in list(board.trials.items()):
-            if trial.state != "incomplete":
-                continue
-            rows = len(board.outcomes.get(candidate_id, ()))
-            if rows >= lab.plan.dev_rows:
-                board.settle(candidate_id, "complete", "saw the whole of dev")
-            else:
+            if trial.state == "incomplete":
+                rows = len(board.outcomes.get(candidate_id, ()))
                 board.settle(candidate_id, "pruned", f"not among the best after {rows} rows")
 
     def _prior(self) -> float:

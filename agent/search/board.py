@@ -80,11 +80,12 @@ class Board:
 
     def seen(self) -> dict[str, Seen]:
         """What is known of each candidate that was tried, from its evidence; nothing scored counts as nothing seen."""
-        found = {}
-        for candidate_id in self.trials:
-            rows = self.evidence(candidate_id)
-            found[candidate_id] = Seen(sum(rows) / len(rows) if rows else 0.0, len(rows))
-        return found
+        return {candidate_id: self.known(candidate_id) for candidate_id in self.trials}
+
+    def known(self, candidate_id: str) -> Seen:
+        """The mean of a candidate's evidence, and over how many rows."""
+        rows = self.evidence(candidate_id)
+        return Seen(sum(rows) / len(rows) if rows else 0.0, len(rows))
 
     def parents(self, count: int) -> list[Parent]:
         """The best candidates so far, by a mean drawn towards the middle when few rows were seen."""

@@ -77,8 +77,7 @@ async def _ablate(lab: Lab, winner: Candidate) -> None:
             reason = f"the winner with the {ablation.part} of the user's own prompt: what does that part carry?"
             lab.admit([Entry(made, where, f"without:{ablation.part}", winner.id, reason)])
         if made.id in lab.board.entries:
-            for candidate_id in await lab.see([made.id], lab.plan.dev_rows):
-                lab.board.settle(candidate_id, "complete", "saw the whole of dev")
+            await lab.see([made.id], lab.plan.dev_rows)
 
 
 def carried(lab: Lab, winner: Candidate, corrected: float | None) -> list[dict[str, Any]]:

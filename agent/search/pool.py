@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.demos import DemoMaker, DemoSet
@@ -49,7 +50,6 @@ class Breeder:
     def __init__(self, task: Task, rng: random.Random) -> None:
         self._task = task
         self._rng = rng
-        self._maker = DemoMaker(task, rng)
         self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
         largest, capped = max(task.space.demo_counts, default=0), task.constraints.max_demos
         self._limit = min(largest if capped is None else capped, len(task.train))
@@ -57,6 +57,11 @@ class Breeder:
         self.kinds = KINDS if task.signature.outputs[0].choices else KINDS[1:]
         self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
         self.rationales: dict[str, str] = {}
+
+    @cached_property
+    def _maker(self) -> DemoMaker:
+        """Made when the first demos are: it reads every row of train."""
+        return DemoMaker(self._task, self._rng)
 
     # -- designs ------------------------------------------------------------------------------------------------------
 
@@ -165,7 +170,7 @@ class Breeder:
         old = parent.entry.candidate
         if operator == "format":
             name = self._rng.choice([name for name in self._task.space.formats if name != old.format])
-            made = Candidate(old.technique, name, old.instruction, old.role, old.demos)
+            made = replace(old, format=name)
             return self._child(parent, made, operator, f"the same prompt laid out as {name}", format=name)
         if operator == "instruction":
             others = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
@@ -173,8 +178,7 @@ class Breeder:
         demos = self._demos(operator, parent, parents)
         if demos is None or not demos.demos or demos.demos == old.demos:
             return None
-        made = Candidate(old.technique, old.format, old.instruction, old.role, demos.demos)
-        return self._child(parent, made, demos.operator, demos.reason)
+        return self._child(parent, replace(old, demos=demos.demos), demos.operator, demos.reason)
 
     @property
     def groups(self) -> Mapping[str, Sequence[str]]:
@@ -183,16 +187,12 @@ class Breeder:
 
     def listed(self, parent: Parent, ids: Sequence[str], operator: str, reason: str) -> Entry:
         """The parent with these rows as its demos."""
-        old = parent.entry.candidate
         demos = tuple(self._maker.demo(example_id) for example_id in ids)
-        return self._child(
-            parent, Candidate(old.technique, old.format, old.instruction, old.role, demos), operator, reason
-        )
+        return self._child(parent, replace(parent.entry.candidate, demos=demos), operator, reason)
 
     def instructed(self, parent: Parent, rewrite: Rewrite) -> Entry:
         """The parent with another instruction."""
-        old = parent.entry.candidate
-        made = Candidate(old.technique, old.format, rewrite.instruction, old.role, old.demos)
+        made = replace(parent.entry.candidate, instruction=rewrite.instruction)
         operator = f"instruction:{rewrite.operator}"
         return self._child(parent, made, operator, rewrite.reason, instruction=rewrite.operator)
 

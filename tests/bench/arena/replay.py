@@ -166,7 +166,7 @@ class RecordedLab:
                 Outcome(candidate, str(row), Prediction({}, ""), (), hits[row], "", signal[row])
                 for row in self._rows[:rows]
             ]
-            self.board.settle(candidate, "incomplete", "")
+            self.board.settle(candidate, "complete" if rows == len(self._rows) else "incomplete", "")
         return list(wanted)
 
 
