@@ -1,5 +1,6 @@
 """Ours, run as the command line runs it: one model at an OpenAI-compatible address, a fresh ledger, the whole way to
-the sealed test. `budget` are calls of search; the sealed test comes on top, as nobody else pays for one.
+the sealed test. `budget` are calls of search, the baseline on dev among them. What comes on top is counted apart: the
+sealed test, and the calls that say what carries the gain of a winner that is chosen by then. Nobody else makes either.
 
 What it found and how it came there is read from the ledger afterwards: the prompts are the rows of `prompts`, as they
 were scored, and the incumbent at a moment is the candidate with the best mean so far, shrunk towards the mean of all.
@@ -24,6 +25,11 @@ LOOKS = 12
 """How often in a run the incumbent is looked at."""
 SHRINK = 8.0
 """Rows at the mean of all that are added to a candidate's own before candidates are compared."""
+AFTER = (
+    "EXISTS (SELECT 1 FROM outcomes t WHERE t.call_key = c.call_key AND t.split = 'test') OR EXISTS (SELECT 1 FROM "
+    "proposals p WHERE p.run_id = c.run_id AND p.candidate_id = c.candidate_id AND p.operator LIKE 'without:%')"
+)
+"""Calls `c` that were made when the winner was chosen: for the sealed test, and for its parts."""
 
 
 def with_proposer(task: Task, url: str, budget: int, seed: int) -> Found:
@@ -35,15 +41,15 @@ def without_proposer(task: Task, url: str, budget: int, seed: int) -> Found:
 
 
 def max_calls(task: Task, budget: int, has_proposer: bool) -> int:
-    """The smallest cap under which `budget` calls are left for the search when the sealed test is paid."""
+    """The largest cap under which baseline and search together make at most `budget` calls."""
     from agent.search.plan import make_plan
 
-    for calls in range(budget, 2 * budget + 1000):
+    for calls in range(2 * budget + 1000, budget, -1):
         try:
             plan = make_plan(task, Budget(max_calls=calls), "standard", has_proposer)
         except BudgetRefused:
             continue
-        if calls - plan.test_calls >= budget:
+        if plan.baseline_calls + plan.search_calls <= budget:
             return calls
     raise ValueError(f"no plan leaves {budget} calls to search")
 
@@ -81,8 +87,7 @@ def read(path: Path, result: dict[str, Any]) -> Found:
         run_id, winner = result["run_id"], result["winner"]["candidate_id"]
         walk = history.select(
             "SELECT o.candidate_id, o.value FROM calls c LEFT JOIN outcomes o ON o.call_key = c.call_key "
-            "AND o.run_id = c.run_id AND o.split = 'dev' WHERE c.run_id = ? AND c.state = 'ok' "
-            "AND NOT EXISTS (SELECT 1 FROM outcomes t WHERE t.call_key = c.call_key AND t.split = 'test') "
+            f"AND o.run_id = c.run_id AND o.split = 'dev' WHERE c.run_id = ? AND c.state = 'ok' AND NOT ({AFTER}) "
             "ORDER BY c.id",
             run_id,
         )
@@ -90,8 +95,7 @@ def read(path: Path, result: dict[str, Any]) -> Found:
             "SELECT COUNT(*) AS calls, COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens, "
             "COALESCE(SUM(cached_prompt_tokens), 0) AS cached_tokens, "
             "COALESCE(SUM(completion_tokens), 0) AS completion_tokens FROM calls c "
-            "WHERE c.run_id = ? AND c.state = 'ok' AND EXISTS "
-            "(SELECT 1 FROM outcomes t WHERE t.call_key = c.call_key AND t.split = 'test')",
+            f"WHERE c.run_id = ? AND c.state = 'ok' AND ({AFTER})",
             run_id,
         )
         size = history.select(
