@@ -5,6 +5,7 @@
     │   └── ProblemsError     several of them at once, each with file:line
     ├── BudgetRefused         the plan cannot fit the budget; nothing was called            exit 3
     ├── BudgetExhausted       a call would pass a cap; a named stop, not a failure
+    ├── GateFailed            a gate was asked and said no; nothing was changed             exit 100
     ├── Interrupted           the user stopped the run; it can be resumed                   exit 130
     ├── ModelError            one attempt at a provider failed
     │   ├── RateLimited       429: wait (retry_after seconds), then the same call again     retry
@@ -65,6 +66,12 @@ class BudgetRefused(AgentError):
 
 class BudgetExhausted(AgentError):
     """The next call would pass a cap. The run ends with what it has; this is not a failure."""
+
+
+class GateFailed(AgentError):
+    """What was asked for is held back by a gate, in its words. Meet it, or override it with a reason."""
+
+    exit_code = 100
 
 
 class Interrupted(AgentError):

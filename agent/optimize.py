@@ -22,11 +22,15 @@ from agent.gateway.prices import Price, price_of, prices_version
 from agent.ledger.origin import command_line, origin, tool_version, utc_now
 from agent.ledger.past import Past
 from agent.ledger.store import Ledger
-from agent.prompt.candidate import why_rejected
+from agent.prompt.candidate import baseline, why_rejected
 from agent.prompt.render import template
 from agent.release.export import write_release
 from agent.release.result import Opening, release_of, result_object
-from agent.scoring.evaluate import Evaluator
+from agent.release.runtime import PromptRelease
+from agent.scoring import breakdown
+from agent.scoring.breakdown import Pair
+from agent.scoring.evaluate import Evaluator, why_unscored
+from agent.scoring.judge import JudgeMetric, judge_builder
 from agent.scoring.metrics import build_metrics
 from agent.scoring.stats import selection_corrected
 from agent.search import closing
@@ -38,8 +42,10 @@ from agent.search.pool import Breeder, Entry
 from agent.search.preflight import Preflight, judge
 from agent.search.strategies import strategy
 from agent.search.study import Point
-from agent.types import LM, Budget, Candidate, Outcome, SplitName, Task
+from agent.types import LM, Budget, Candidate, Metric, Outcome, SplitName, Task
 
+HELD = "held"
+"""The folder of a winner that was found and not promoted, in the run's own."""
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 
 
@@ -140,13 +146,16 @@ class Run:
         settings: Settings,
         watch: Watch = lambda s: None,
         resumed: Resumed | None = None,
+        judges: Sequence[LM] = (),
     ) -> None:
+        """`judges` are the models of the task's judges; without them the target judges."""
         self.id = resumed.run_id if resumed else new_run_id()
         self.task, self.target, self.proposer = task, target, proposer
+        self.judges = tuple(judges) or (target,)
         self.ledger, self.settings = ledger, settings
         self.plan = resumed.plan if resumed else make_plan(task, settings.budget, settings.effort, proposer is not None)
         self.account = Account(settings.budget)
-        self._prices = prices_for([target, *([proposer] if proposer else [])], settings)
+        self._prices = prices_for([target, *([proposer] if proposer else []), *self.judges], settings)
         self._resumes = resumed is not None
         self._watch = watch
         self._test = task.test[: self.plan.test_rows]
@@ -173,9 +182,7 @@ class Run:
             max_wait=self.settings.max_wait,
         )
         try:
-            metrics = build_metrics(self.task)
-            graded = self.settings.strategy == "bayes"
-            self._evaluator = Evaluator(self.task, gateway, self.target, metrics, self._record, graded=graded)
+            self._evaluator = self._make_evaluator()
             self.lab = self._make_lab()
             self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
             status = "complete"
@@ -248,6 +255,22 @@ class Run:
         """Whether anything can be won, or the user searches all the same."""
         return self.settings.anyway or self.preflight is None or self.preflight.worth
 
+    def _make_evaluator(self) -> Evaluator:
+        assert self._gateway is not None
+        return Evaluator(
+            self.task,
+            self._gateway,
+            self.target,
+            self._metrics(),
+            self._record,
+            graded=self.settings.strategy == "bayes",
+            baseline_id=baseline(self.task).id,
+        )
+
+    def _metrics(self) -> tuple[Metric, ...]:
+        assert self._gateway is not None
+        return build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)})
+
     def _make_lab(self, kind: type[Lab] = Lab, log: type[RunLog] = RunLog) -> Lab:
         """What the strategy is handed, with the plan as it stands."""
         assert self._gateway is not None
@@ -276,7 +299,7 @@ class Run:
         outcomes = await self._evaluator.outcomes(lab.baseline, lab.dev, "dev")
         unscored = [outcome for outcome in outcomes if outcome.value is None]
         if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
-            why = unscored[0].scores[0].reason
+            why = why_unscored(unscored[0])
             raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
         board.outcomes[lab.baseline.id] = outcomes
         board.settle(lab.baseline.id, "complete", "the user's own prompt")
@@ -298,17 +321,23 @@ class Run:
         result["attribution"] = closing.carried(self.lab, winner, result["winner"]["dev_corrected"])
         result["pareto"] = closing.pareto(offers, winner)
         released = winner if result["decision"] == "promote" else self.lab.baseline
-        release = release_of(
-            result,
-            released,
-            self.task,
-            self._board.trials[released.id].number,
-            self._evaluator.max_tokens(released),
-            {"tool": tool_version(), "created_utc": utc_now()},
-        )
-        result["release"] = str(write_release(release, self.settings.runs_folder / self.id))
+        release = self._release(result, released)
+        folder = self.settings.runs_folder / self.id
+        result["release"] = str(write_release(release, folder))
+        if released.id != winner.id:
+            write_release(self._release(result, winner), folder / HELD)
         self.ledger.event(self.id, "released", {"version": release.version, "candidate_id": released.id})
         return result
+
+    def _release(self, result: Mapping[str, Any], candidate: Candidate) -> PromptRelease:
+        return release_of(
+            result,
+            candidate,
+            self.task,
+            self._board.trials[candidate.id].number,
+            self._evaluator.max_tokens(candidate),
+            {"tool": tool_version(), "created_utc": utc_now()},
+        )
 
     def _winner(self) -> tuple[Candidate, list[Offer]]:
         """The candidate that meets the sealed test, by what the user prefers, and all that could have been."""
@@ -326,6 +355,7 @@ class Run:
         try:
             base = await self._evaluator.outcomes(baseline, self._test, "test")
             won = base if winner.id == baseline.id else await self._evaluator.outcomes(winner, self._test, "test")
+            steady = {each.id: await self._samples(each) for each in (winner, baseline)}
         except BudgetExhausted as stop:
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
         return result_object(
@@ -340,7 +370,48 @@ class Run:
             states=[trial.state for trial in board.trials.values()],
             account=self.account,
             ledger_head=self.ledger.head(),
+            told=self._told(Pair(self._test, won, base), steady[winner.id], steady[baseline.id]),
         )
+
+    async def _samples(self, candidate: Candidate) -> list[list[Outcome]]:
+        """Some test rows, asked as often as the task wants; the first time was the test itself."""
+        rows = self._test[: self.plan.steady_rows]
+        return [await self._evaluator.outcomes(candidate, rows, "test", repeat=k) for k in range(self.plan.repeats)]
+
+    def _told(self, pair: Pair, won: Sequence[Sequence[Outcome]], based: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
+        """The score taken apart, and what is known of its judges. `won` and `based`: repeated samples of some rows."""
+        seed = self.settings.seed
+        texts = [field.name for field in self.task.signature.outputs if field.type == "text"]
+        sides = {"winner": (pair.won, won), "baseline": (pair.based, based)}
+        return {
+            "metrics": breakdown.parts(pair, self.task.metrics, seed),
+            "slices": breakdown.slices(pair, self.task.slices, seed),
+            "consistency": {side: breakdown.consistency(samples) for side, (_, samples) in sides.items()}
+            if self.plan.repeats > 1
+            else None,
+            "variety": [
+                {"field": name, **{side: breakdown.variety(seen, name) for side, (seen, _) in sides.items()}}
+                for name in texts
+            ],
+            "judges": [self._judged(judge) for judge in self._evaluator.judges()],
+        }
+
+    def _judged(self, metric: JudgeMetric) -> dict[str, Any]:
+        """A judge, with what the latest calibration said of it."""
+        setup = metric.judge.setup
+        trust = self.ledger.calibration(setup.id, self.id)
+        return {
+            "metric": metric.name,
+            "judge_id": setup.id,
+            "models": list(setup.models),
+            "mode": setup.mode,
+            "trusted": bool(trust and trust["trusted"]),
+            "why": "; ".join(trust["why"]) if trust else f"never calibrated; optimize judge calibrate {self.task.name}",
+            "kappa": trust["kappa"] if trust else None,
+            "ci95": trust["ci95"] if trust else None,
+            "compared": metric.compared,
+            "turned": metric.turned,
+        }
 
     def _corrected(self, winner: Candidate) -> float | None:
         """The winner's dev score without what choosing the best of all that were tried adds to it."""

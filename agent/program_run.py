@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,6 @@ from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
 from agent.optimize import Resumed, Run, RunLog, Settings, Watch
 from agent.prompt.template import escape
-from agent.scoring.metrics import build_metrics
 from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
 from agent.search.lab import Lab
 from agent.search.plan import EFFORT_CALLS, Plan, make_plan
@@ -85,11 +84,12 @@ class ProgramRun(Run):
         settings: Settings,
         watch: Watch = lambda s: None,
         resumed: Resumed | None = None,
+        judges: Sequence[LM] = (),
     ) -> None:
         """Raises InputError where the program cannot be made, and what `Run` raises."""
         self.program = Program(task)
         task = replace(task, instruction=self.program.own)  # the baseline
-        super().__init__(task, target, proposer, ledger, settings, watch, resumed)
+        super().__init__(task, target, proposer, ledger, settings, watch, resumed, judges)
         self.per_row = self.program.calls
         if resumed is None:
             self.plan = plan_in_runs(task, settings, proposer is not None, self.per_row)
@@ -98,9 +98,8 @@ class ProgramRun(Run):
 
     async def _search(self) -> None:
         assert self._gateway is not None
-        metrics = build_metrics(self.task)
         self._evaluator = evaluator = ProgramEvaluator(
-            self.task, self._gateway, self.target, metrics, self._record, self.program
+            self.task, self._gateway, self.target, self._metrics(), self._record, self.program
         )
         self.lab = self._lab()
         await self._evaluate_baseline()

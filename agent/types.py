@@ -130,13 +130,20 @@ class LM(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json."""
+    """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json.
+
+    An output of type text may have limits: a reply that breaks one counts like one that does not parse.
+    """
 
     name: str
     type: FieldType = "text"
     description: str = ""
     choices: tuple[str, ...] = ()
     schema: str | None = None
+    min_words: int | None = None
+    max_words: int | None = None
+    forbidden: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +159,15 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row: `inputs` are strings by field name, `labels` the right outputs (str, number or JSON value)."""
+    """One row: `inputs` are strings by field name, `labels` the right outputs (str, number or JSON value).
+
+    `slices` names the group that the row belongs to, for each slice of the task.
+    """
 
     id: str
     inputs: Mapping[str, str]
     labels: Mapping[str, Any]
+    slices: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +322,26 @@ class MetricSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Criterion:
+    """One thing that a rubric looks at. `levels`: what each whole rating means, from the lowest to the highest."""
+
+    name: str
+    weight: float
+    about: str
+    levels: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """What a judge goes by: criteria that are all rated from `low` to `high`. `text` is the file as it was written."""
+
+    text: str
+    criteria: tuple[Criterion, ...]
+    low: int = 1
+    high: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class SearchSpace:
     """Which techniques, formats and demo counts the search may use."""
 
@@ -324,7 +355,9 @@ class SearchSpace:
 class Task:
     """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies beside it.
 
-    `program` is `module:factory` for a DSPy program of the user's own in that folder, else "".
+    `program` is `module:factory` for a DSPy program of the user's own in that folder, else "". `judges` are the models
+    that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
+    scores are told apart; each of `repeats` samples of a row is a call of its own.
     """
 
     name: str
@@ -343,4 +376,8 @@ class Task:
     proposer: str = ""
     max_tokens: int | None = None
     program: str = ""
+    judges: tuple[str, ...] = ()
+    rubrics: Mapping[str, Rubric] = dataclasses.field(default_factory=dict)
+    slices: tuple[str, ...] = ()
+    repeats: int = 1
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)

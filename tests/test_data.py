@@ -13,7 +13,13 @@ from agent.task.splits import near_duplicates
 from agent.types import Example, Task
 
 TASKS = Path(__file__).resolve().parents[1] / "tasks"
-SIZES = {"support_triage": (150, 100, 150), "word_problems": (80, 80, 120), "clinic_intake": (80, 80, 120)}
+SIZES = {
+    "support_triage": (150, 100, 150),
+    "word_problems": (80, 80, 120),
+    "clinic_intake": (80, 80, 120),
+    "podcast_blurb": (72, 60, 100),
+    "clause_plain_english": (72, 60, 100),
+}
 URGENCIES = {"routine", "soon", "emergency"}
 SYMPTOMS = {
     "abdominal pain", "back pain", "chest pain", "cough", "dizziness", "fever", "headache", "injury", "rash",

@@ -15,7 +15,7 @@ LAYERS = (
     ("prompt", "gateway"),
     ("scoring",),
     ("search", "release"),
-    ("optimize", "report"),
+    ("optimize", "calibration", "report"),
     ("program_run",),
     ("cli",),
 )

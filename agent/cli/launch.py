@@ -24,6 +24,7 @@ from agent.privacy import ALLOW_TRACING, silence_tracing
 
 if TYPE_CHECKING:
     from agent.cli.progress import Progress
+    from agent.gateway.prices import Price
     from agent.optimize import Resumed, Settings
     from agent.types import LM, Task
 
@@ -37,15 +38,20 @@ class Launch:
     task: Task
     target: LM
     author: LM | None
+    judges: tuple[LM, ...]
     settings: Settings
     models: tuple[str, ...]
     digest: str
 
+    def lms(self) -> list[LM]:
+        """Every model once."""
+        every = [self.target, *([self.author] if self.author else []), *self.judges]
+        return list({id(lm): lm for lm in every}.values())
+
 
 def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
-    if (removed := silence_tracing(os.environ)) and not quiet:
-        click.echo(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)", err=True)
+    silence(quiet)
     from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
 
     task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], quiet)
@@ -54,10 +60,39 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     target = create_model(name)
     proposer = options["proposer"] or task.proposer or name
     author = None if proposer == "none" else target if proposer == name else create_model(proposer)
-    models = tuple(dict.fromkeys([name, *([proposer] if author else [])]))
+    judging = any(spec.name == "judge" for spec in task.metrics)
+    if options.get("judge") and not judging:
+        raise InputError(
+            f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
+        )
+    task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if judging else ())
+    known = {name: target, **({proposer: author} if author else {})}
+    judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
+    models = tuple(dict.fromkeys([name, *([proposer] if author else []), *task.judges]))
     digest = file_digest(name)
     settings = _settings(task, {**options, "model_digest": digest}, db)
-    return Launch(task, target, author, settings, models, digest)
+    return Launch(task, target, author, judges, settings, models, digest)
+
+
+def silence(quiet: bool) -> None:
+    """Takes the tracing variables of third parties out of the environment, unless opted in."""
+    if (removed := silence_tracing(os.environ)) and not quiet:
+        click.echo(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)", err=True)
+
+
+def fixed(price: str | None) -> Price | None:
+    """The price that `--price IN,OUT` gives."""
+    from agent.gateway.prices import fixed_price
+
+    if not price:
+        return None
+    try:
+        dollars_in, dollars_out = (float(part) for part in price.split(","))
+        if not (0 <= dollars_in < math.inf and 0 <= dollars_out < math.inf):
+            raise ValueError
+    except ValueError:
+        raise InputError(f"--price {price}: write IN,OUT in dollars per million tokens, such as 0.15,0.6") from None
+    return fixed_price(dollars_in, dollars_out)
 
 
 def _load(name: str, target: str | None, prompt: str | None, seed: int, quiet: bool) -> Task:
@@ -99,7 +134,6 @@ def _limited(task: Task, limit: str | None) -> Task:
 
 
 def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
-    from agent.gateway.prices import fixed_price
     from agent.optimize import Settings
     from agent.search.strategies import strategy_for
     from agent.types import Budget
@@ -119,17 +153,6 @@ def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
         if not key or not equals:
             raise InputError(f"--tag {tag}: write K=V")
         tags[key] = value
-    price = None
-    if options["price"]:
-        try:
-            dollars_in, dollars_out = (float(part) for part in options["price"].split(","))
-            if not (0 <= dollars_in < math.inf and 0 <= dollars_out < math.inf):
-                raise ValueError
-        except ValueError:
-            raise InputError(
-                f"--price {options['price']}: write IN,OUT in dollars per million tokens, such as 0.15,0.6"
-            ) from None
-        price = fixed_price(dollars_in, dollars_out)
     return Settings(
         seed=options["seed"],
         budget=budget,
@@ -140,7 +163,7 @@ def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],
-        price=price,
+        price=fixed(options["price"]),
         tags=tags,
         runs_folder=db.parent,
         max_wait=seconds("--max-wait", options["max_wait"]) or 300.0,
@@ -181,7 +204,8 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
 
     ledger = Ledger(db)
     try:
-        run = run_of(launch.task)(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed)
+        make = run_of(launch.task)
+        run = make(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed, launch.judges)
         command = resume_command_for(run.id, db)
         try:
             return asyncio.run(_watched(run, launch, command))
@@ -217,7 +241,7 @@ async def _watched(run: Any, launch: Launch, command: str) -> dict[str, Any]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
-        for model in {id(m): m for m in (launch.target, launch.author) if m is not None}.values():
+        for model in launch.lms():
             await model.close()
 
 

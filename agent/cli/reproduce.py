@@ -84,12 +84,14 @@ def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> t
     from agent.program_run import run_of
     from agent.search.plan import Plan
 
-    models = {id(lm): Offline(lm) for lm in (launch.target, launch.author) if lm is not None}
+    models = {id(lm): Offline(lm) for lm in launch.lms()}
     author = None if launch.author is None else models[id(launch.author)]
     plan = Plan.restored(found["plan"])
     resumed = Resumed(found["id"], plan)
     settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
-    again = run_of(launch.task)(launch.task, models[id(launch.target)], author, ledger, settings, resumed=resumed)
+    judges = [models[id(lm)] for lm in launch.judges]
+    target = models[id(launch.target)]
+    again = run_of(launch.task)(launch.task, target, author, ledger, settings, resumed=resumed, judges=judges)
 
     async def execute() -> dict[str, Any]:
         try:

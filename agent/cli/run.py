@@ -14,13 +14,18 @@ from agent.cli.launch import Launch, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from agent.gateway.prices import Price
     from agent.search.plan import Plan
+    from agent.types import Usage
 
 
 @click.command(context_settings=SETTINGS)
 @click.argument("task")
 @click.option("-m", "--model", help="The model to prompt. Default: the task's, else the embedded local/smollm2-135m.")
 @click.option("--proposer", help="The model that writes instructions, or `none`. Default: the task's, else the target.")
+@click.option(
+    "--judge", multiple=True, help="The model that judges; repeat it for a panel. Default: the task's, else the target."
+)
 @click.option("--target", "target_field", help="The column to predict, when TASK is a .csv or .jsonl file.")
 @click.option("--prompt", type=click.Path(path_type=Path), help="Your prompt as a text file, when TASK is a data file.")
 @click.option("-n", "--trials", type=click.IntRange(1), help="Stop the search after about this many trials.")
@@ -67,6 +72,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     1 and 130 the last line is the command that goes on from there.
     """
     words = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    words["judge"] = list(options["judge"])
     launch = prepare(words, db, quiet or as_json)
     if dry_run:
         _print_plan(launch, as_json)
@@ -93,22 +99,23 @@ def opening(launch: Launch, plan: Plan | None = None) -> str:
     task, settings, author = launch.task, launch.settings, launch.author
     planned, per_row = plan_for(task, settings, author is not None)
     plan = plan or planned
+    judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
     program = f"{task.program} runs in this process and makes {per_row} calls or more, which the plan counts as one\n"
     return (
         f"{task.name}: {task.signature}\n"
-        f"model {launch.target.name}, proposer {author.name if author else 'none'}, seed {settings.seed}\n"
+        f"model {launch.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"
         f"{program if task.program else ''}"
         f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + search {plan.search_calls} (finalists "
         f"{plan.final_calls} of them) + sealed test {plan.test_calls} "
         f"+ spare {plan.slack}; "
-        f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
+        f"rows: dev {plan.dev_rows}, test {plan.test_rows}{f', {plan.per_row} calls a row' * (plan.per_row > 1)}"
     )
 
 
 def _print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
-    from agent.gateway.prices import price_of
     from agent.program_run import plan_for
+    from agent.scoring.judge import VERDICT_TOKENS
     from agent.scoring.stats import minimum_detectable_gain
     from agent.search.author import PROPOSAL_TOKENS
     from agent.search.preflight import detectable_gains
@@ -119,16 +126,18 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     longest = max(sum(len(text) for text in row.inputs.values()) for row in task.train)
     per_call = len(task.instruction) // 3 + (longest // 3 + 10) * (1 + max(task.space.demo_counts, default=0))
     proposals = plan.proposals
+    seen = plan.calls * per_row - proposals
+    judged = seen * (plan.per_row - 1) // plan.per_row
+    rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // 3
     roles = {
-        "target": (target.name, plan.calls * per_row - proposals, Usage(per_call, 50)),
+        "target": (target.name, seen - judged, Usage(per_call, 50)),
         "proposer": (author.name if author else "", proposals, Usage(1000, PROPOSAL_TOKENS)),
-        "judge": ("", 0, Usage()),
+        "judge": (", ".join(task.judges), judged, Usage(longest // 3 + rubrics + 400, VERDICT_TOKENS)),
     }
     rows: dict[str, dict[str, Any]] = {}
     for role, (name, calls, each) in roles.items():
-        price = settings.price or (price_of(name) if name else None)
         usage = Usage(calls * each.prompt_tokens, calls * each.completion_tokens)
-        usd = None if price is None and calls else round(price(usage), 4) if price else 0.0
+        usd = _dollars(name.split(", "), usage, settings.price) if calls else 0.0
         rows[role] = {
             "model": name,
             "calls": calls,
@@ -163,6 +172,15 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     click.echo(detectable_line(gains))
 
 
+def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | None:
+    """What `usage` costs at most when any of these models serves it; None when a price is not known."""
+    from agent.gateway.prices import price_of
+
+    prices = [fixed or price_of(name) for name in names]
+    known = [price(usage) for price in prices if price is not None]
+    return round(max(known), 4) if len(known) == len(prices) else None
+
+
 def stopped_before_search(result: dict[str, Any]) -> bool:
     """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
     found = result.get("preflight") or {}
@@ -180,6 +198,8 @@ def report(result: dict[str, Any]) -> str:
         verdict = f"Better: {100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
     elif lift["wins"] + lift["losses"] == 0:
         verdict = "Keep your prompt: nothing better was found"
+    elif lift["diff"] > 0 and lift["p_value"] < 0.05:
+        verdict = f"Held back: {100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
     else:
         verdict = (
             f"Keep your prompt: {100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows is not significant"

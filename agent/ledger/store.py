@@ -156,6 +156,16 @@ class Ledger(Book):
             }
             self._put(run_id, "demo_made", "demos", shown, parts)
 
+    def calibration(self, judge_id: str, run_id: str) -> dict[str, Any] | None:
+        """The latest calibration of this judge that `run_id` could know when it ended; None when there is none."""
+        found = self.db.execute(
+            "SELECT body FROM events WHERE kind = 'judge_calibrated' AND json_extract(body, '$.judge_id') = ? "
+            "AND seq < COALESCE((SELECT MIN(seq) FROM events "
+            "WHERE run_id = ? AND kind IN ('run_complete', 'run_budget')), ?) ORDER BY seq DESC LIMIT 1",
+            (judge_id, run_id, 2**62),
+        ).fetchone()
+        return dict(json.loads(found[0])) if found else None
+
     def latencies(self, run_id: str) -> dict[str, float]:
         """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""
         found = self.db.execute(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from agent.prompt.limits import broken_limit
 from agent.types import Field, Prediction
 
 MAX_NUMBER = 1e15
@@ -48,16 +49,17 @@ def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = Fal
     64 levels; a schema is not checked here); text -> str. With `reasoning` the answer is what follows the last
     line-start `Answer:` or `<field>:`, else the last non-empty line. Several outputs are read from `name: value` lines
     (a value runs to the next name) or from one JSON object. DSPy's `[[ ## name ## ]]` and `<name>` sections count as
-    `name:` lines. `fields` holds what parsed, `error` why the rest did not.
+    `name:` lines. `fields` holds what parsed, `error` why the rest did not, or which limit of a field is broken.
     """
     text, sectioned = _unsection(reply.replace("\r\n", "\n").replace("\r", "\n"), outputs)
     if len(outputs) != 1:
         return _parse_several(reply, text, outputs, reasoning)
     field = outputs[0]
     try:
-        return Prediction({field.name: _read(_unwrap(text, field), field, reasoning or sectioned)}, reply)
+        value = _read(_unwrap(text, field), field, reasoning or sectioned)
     except _Unreadable as problem:
         return Prediction({}, reply, str(problem))
+    return Prediction({field.name: value}, reply, broken_limit(field, value))
 
 
 def _parse_several(reply: str, text: str, outputs: tuple[Field, ...], reasoning: bool) -> Prediction:
@@ -77,6 +79,8 @@ def _parse_several(reply: str, text: str, outputs: tuple[Field, ...], reasoning:
                 fields[field.name] = _read_value(found[field.name], field)
             except _Unreadable as problem:
                 errors.append(f"{field.name}: {problem}")
+            else:
+                errors += [why] if (why := broken_limit(field, fields[field.name])) else []
     return Prediction(fields, reply, " ".join(errors))
 
 

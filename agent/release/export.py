@@ -135,9 +135,10 @@ def _field(output: Field) -> dict[str, Any]:
         data["description"] = output.description
     if output.choices:
         data["choices"] = list(output.choices)
-    if output.schema is not None:
-        data["schema"] = output.schema
-    return data
+    for key in ("schema", "min_words", "max_words"):
+        if (value := getattr(output, key)) is not None:
+            data[key] = value
+    return data | {key: list(value) for key in ("forbidden", "required") if (value := getattr(output, key))}
 
 
 def _backslash(_: re.Match[str]) -> str:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from agent.gateway.budget import Account
 from agent.prompt.render import template
 from agent.prompt.techniques import TECHNIQUES
+from agent.release.gate import blocked_by
 from agent.release.runtime import PromptRelease
 from agent.scoring.evaluate import values
 from agent.scoring.stats import paired_difference
 from agent.types import Candidate, Outcome, Task
-
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,15 @@ def result_object(
     states: Sequence[str],
     account: Account,
     ledger_head: str,
+    told: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """`dev`: mean of baseline, of winner, and the winner's corrected for having been chosen. The keys are fixed."""
+    """`dev`: mean of baseline, of winner, and the winner's corrected for having been chosen. `told`: more that is known
+    of the score, such as its parts and judges; with it the gate decides (`gate.py`). The keys are fixed."""
     pairs = [(w.value, b.value) for w, b in zip(opening.won, opening.based, strict=True)]
     both = [(w, b) for w, b in pairs if w is not None and b is not None]
     lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)
     winner, paid, usage = opening.winner, account.paid, account.usage
-    promote = winner.id != opening.baseline.id and lift.p_value < SIGNIFICANT and lift.diff > 0
-    return {
+    result = {
         "run_id": run_id,
         "task": task.name,
         "status": status,
@@ -74,7 +75,7 @@ def result_object(
             "ties": lift.ties,
             "n": lift.n,
         },
-        "decision": "promote" if promote else "keep_baseline",
+        "decision": "keep_baseline",
         "trials": {state: list(states).count(state) for state in ("complete", "pruned", "failed")},
         "calls": {
             **{role: paid[role].calls if role in paid else 0 for role in ("target", "proposer", "judge")},
@@ -89,14 +90,19 @@ def result_object(
         "seconds": round(account.seconds, 1),
         "release": None,
         "ledger_head": ledger_head,
+        **told,
     }
+    result["blocked"] = blocked_by(result) if winner.id != opening.baseline.id else []
+    if winner.id != opening.baseline.id and not result["blocked"]:
+        result["decision"] = "promote"
+    return result
 
 
 def release_of(
     result: Mapping[str, Any], candidate: Candidate, task: Task, trial: int, max_tokens: int, origin: Mapping[str, str]
 ) -> PromptRelease:
     """What goes to production: `candidate` with its provenance. `origin`: tool and created_utc."""
-    promoted = result["decision"] == "promote"
+    won = candidate.id == result["winner"]["candidate_id"]
     return PromptRelease(
         name=task.name,
         messages=template(candidate, task.signature),
@@ -111,7 +117,7 @@ def release_of(
             "trial": trial,
             "candidate_id": candidate.id,
             "decision": result["decision"],
-            "test": (result["winner"] if promoted else result["baseline"])["test"],
+            "test": (result["winner"] if won else result["baseline"])["test"],
             "baseline_test": result["baseline"]["test"],
             "lift": result["lift"],
             "hashes": dict(task.hashes),

@@ -226,6 +226,8 @@ def _json(text: str, file: Path) -> dict[str, Any]:
     return data
 
 
+_LISTS = ("choices", "forbidden", "required")
+
 # -- data -> release --------------------------------------------------------------------------------------------------
 
 
@@ -257,7 +259,9 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             name=data["name"],
             messages=tuple(Message(item["role"], item["content"]) for item in data["messages"]),
             inputs=tuple(data["inputs"]),
-            outputs=tuple(Field(**{**item, "choices": tuple(item.get("choices", ()))}) for item in data["outputs"]),
+            outputs=tuple(
+                Field(**(item | {key: tuple(item.get(key, ())) for key in _LISTS})) for item in data["outputs"]
+            ),
             format=data["format"],
             reasoning=data["reasoning"],
             model=data["model"],
@@ -278,13 +282,14 @@ def _is_message(item: Any) -> bool:
 
 
 def _is_field(item: Any) -> bool:
-    kinds = {"name": str, "type": str, "description": str, "choices": list, "schema": str}
+    kinds = {"name": str, "type": str, "description": str, "schema": str, "min_words": int, "max_words": int}
+    kinds |= dict.fromkeys(_LISTS, list)
     return (
         isinstance(item, dict)
         and {"name", "type"} <= set(item) <= set(kinds)
         and all(isinstance(value, kinds[key]) for key, value in item.items())
         and item["type"] in get_args(FieldType)
-        and all(isinstance(choice, str) for choice in item.get("choices", ()))
+        and all(isinstance(text, str) for key in _LISTS for text in item.get(key, ()))
     )
 
 

@@ -17,6 +17,7 @@ from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text, template
 from agent.prompt.techniques import TECHNIQUES
 from agent.prompt.template import fill_messages
+from agent.scoring.judge import JudgeMetric
 from agent.scoring.metrics import combine
 from agent.scoring.signal import label_signal
 from agent.types import (
@@ -74,7 +75,8 @@ class ReplyCap:
 class Evaluator:
     """Outcomes of candidates on rows, each bought once and kept; `record` writes them down as they come.
 
-    `graded` asks for log-probabilities where the answer is a label, for models that give some (`signal.py`).
+    `graded` asks for log-probabilities where the answer is a label, for models that give some (`signal.py`). What
+    `baseline_id` answers is what pairwise judges compare with, so it must see a row before any other candidate.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Evaluator:
         record: Record,
         timeout: float = 120.0,
         graded: bool = False,
+        baseline_id: str = "",
     ) -> None:
         self._task = task
         self._gateway = gateway
@@ -93,6 +96,7 @@ class Evaluator:
         self._metrics = metrics
         self._record = record
         self._timeout = timeout
+        self._baseline_id = baseline_id
         outputs = task.signature.outputs
         graded = graded and len(outputs) == 1 and bool(outputs[0].choices) and self._scores_labels()
         self._logprobs = min(MOST_LOGPROBS, max(5, 2 * len(outputs[0].choices))) if graded else 0
@@ -182,6 +186,9 @@ class Evaluator:
             return _unscored(candidate, example, self._metrics, why, key)
         reasoning = TECHNIQUES[candidate.technique].reasoning
         prediction = parse_reply(completion.text, self._task.signature.outputs, reasoning=reasoning)
+        if candidate.id == self._baseline_id:
+            for judge in self.judges():
+                judge.anchor(example, prediction)
         scores = await self.scores(example, prediction)
         value = combine(scores, self._task.metrics)
         signal = None
@@ -193,6 +200,10 @@ class Evaluator:
     async def scores(self, example: Example, prediction: Prediction) -> tuple[Score, ...]:
         """One score per metric of the task, in its order."""
         return tuple([await metric.score(example, prediction) for metric in self._metrics])
+
+    def judges(self) -> list[JudgeMetric]:
+        """The judges among the metrics."""
+        return [metric for metric in self._metrics if isinstance(metric, JudgeMetric)]
 
     def _keep(self, outcome: Outcome, split: SplitName, repeat: int) -> Outcome:
         self._known[outcome.candidate_id, outcome.example_id, repeat] = outcome
@@ -215,6 +226,11 @@ def all_or_stop(found: Sequence[T | BudgetExhausted]) -> list[T]:
             raise item
         whole.append(item)
     return whole
+
+
+def why_unscored(outcome: Outcome) -> str:
+    """Why a row has no score, in the words of the metric that could give none."""
+    return next((score.reason for score in outcome.scores if score.value is None), outcome.prediction.error)
 
 
 def values(outcomes: Sequence[Outcome]) -> list[float]:

@@ -26,7 +26,7 @@ from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, T
 Check = Callable[[Any, Any], Verdict]  # (predicted, label) -> value and reason
 OtherBuilder = Callable[[MetricSpec], Metric]
 
-UNLABELLED = frozenset({"regex", "json_schema", "length"})
+UNLABELLED = frozenset({"regex", "json_schema", "length", "no_repeat"})
 
 
 def build_metrics(task: Task, others: Mapping[str, OtherBuilder] = MappingProxyType({})) -> tuple[Metric, ...]:
@@ -251,6 +251,37 @@ def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
     return check
 
 
+def _against_label(spec: MetricSpec, field: Field, task: Task) -> Check:
+    """BLEU, chrF or edit similarity with the label; of several labels the nearest counts."""
+    from agent.scoring import overlap
+
+    makers: Mapping[str, Callable[[], tuple[overlap.Scorer, str]]] = {
+        "bleu": overlap.bleu,
+        "chrf": overlap.chrf,
+        "edit_similarity": lambda: (overlap.edit_similarity, ""),
+    }
+    scorer, _ = makers[spec.name]()
+
+    def check(got: Any, label: Any) -> Verdict:
+        value = max((scorer(_text(got), gold) for gold in _golds(label)), default=0.0)
+        return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {_short(label)}, got {_short(got)}"
+
+    return check
+
+
+def _no_repeat(spec: MetricSpec, field: Field, task: Task) -> Check:
+    """The part of the runs of `words` words (3) that do not repeat an earlier one."""
+    from agent.scoring.overlap import REPEATED_WORDS, unrepeated
+
+    words = int(_number_option(spec, task, "words", REPEATED_WORDS))
+
+    def check(got: Any, label: Any) -> Verdict:
+        value = unrepeated(_text(got), words)
+        return value, "" if value == 1 else f"{100 * (1 - value):.0f} % of its runs of {words} words are repetitions"
+
+    return check
+
+
 def _length(spec: MetricSpec, field: Field, task: Task) -> Check:
     """At least `min_words` and at most `max_words` words."""
     if not {"min_words", "max_words"} & set(spec.options):
@@ -308,7 +339,8 @@ def _json_schema(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def _json_fields(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """Mean agreement over the schema's top-level properties and any others that the label or the prediction has.
+    """Mean agreement over the schema's top-level properties and any others that the label or the prediction has; where
+    the label is a list, the F1 of its items.
 
     Scalars and objects agree (1) or not (0) after folding case and space; lists by multiset F1; missing and extra ones
     are wrong; one that both rightly leave out agrees.
@@ -316,8 +348,10 @@ def _json_fields(spec: MetricSpec, field: Field, task: Task) -> Check:
     properties = _schema_of(spec, field, task).get("properties", {})
 
     def check(got: Any, label: Any) -> Verdict:
+        if isinstance(label, list):
+            return _items(got, label)
         if not isinstance(label, Mapping):
-            return None, f"the label {_short(label)} is not a JSON object"
+            return None, f"the label {_short(label)} is not a JSON object or list"
         if not isinstance(got, Mapping):
             return 0.0, f"expected a JSON object, got {_short(got)}"
         names = sorted({*label, *got, *properties})
@@ -332,6 +366,16 @@ def _json_fields(spec: MetricSpec, field: Field, task: Task) -> Check:
         return (math.fsum(values) / len(values) if values else 1.0), f"wrong: {'; '.join(wrong)}" if wrong else ""
 
     return check
+
+
+def _items(got: Any, label: list[Any]) -> Verdict:
+    if not isinstance(got, list):
+        return 0.0, f"expected a JSON list, got {_short(got)}"
+    keys, wanted = ([_key(item, _fold) for item in part] for part in (got, label))
+    value = _f1(keys, wanted)
+    missing, extra = Counter(wanted) - Counter(keys), Counter(keys) - Counter(wanted)
+    named = [f"{word}: {', '.join(sorted(items))}" for word, items in (("missing", missing), ("extra", extra)) if items]
+    return value, _short("; ".join(named), 300)
 
 
 def _agreement(got: Any, wanted: Any) -> float:
@@ -366,6 +410,10 @@ _CHECKS: Mapping[str, Callable[[MetricSpec, Field, Task], Check]] = MappingProxy
         "rouge1": _rouge,
         "rouge2": _rouge,
         "rougeL": _rouge,
+        "bleu": _against_label,
+        "chrf": _against_label,
+        "edit_similarity": _against_label,
+        "no_repeat": _no_repeat,
         "length": _length,
         "json_schema": _json_schema,
         "json_fields": _json_fields,

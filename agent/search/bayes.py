@@ -81,7 +81,7 @@ class Search:
         planned = 0
 
         def fits(cost: int) -> bool:
-            return len(pulls) < plan.batch and planned + cost <= self._lab.left() - plan.final_calls
+            return len(pulls) < plan.batch and planned + cost <= self._lab.left() - plan.final_rows
 
         for pull in self._climbers():
             cost = pull.rows - len(self._board.outcomes.get(pull.candidate_id, ()))
@@ -181,7 +181,7 @@ class Search:
 
     async def _solve(self) -> None:
         """Worked solutions of the target, where a chain of thought did anything: demos for few-shot-cot."""
-        spare = (self._lab.left() - self._lab.plan.final_calls) // 8
+        spare = (self._lab.left() - self._lab.plan.final_rows) // 8
         self._breeder.rationales.update(
             await rationales(self._lab, min(spare, 3 * max(self._breeder.counts, default=0)))
         )
@@ -206,7 +206,7 @@ class Search:
         full = [i for i, seen in known.items() if seen.n >= self._lab.plan.rungs[-1]]
         leader = max(full, key=lambda i: known[i].mean, default="")
         others = [seen for i, seen in known.items() if i != leader]
-        left = self._lab.left() - self._lab.plan.final_calls
+        left = self._lab.left() - self._lab.plan.final_rows
         plan, best = self._lab.plan, known[leader].mean if leader else 0.0
         return in_reach(others, best, left // (2 * plan.rungs[0]), plan.dev_rows)
 

@@ -17,7 +17,7 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.prompt.candidate import baseline, why_rejected
 from agent.prompt.render import template
-from agent.scoring.evaluate import Evaluator, all_or_stop
+from agent.scoring.evaluate import Evaluator, all_or_stop, why_unscored
 from agent.search.board import Board
 from agent.search.order import dev_rows
 from agent.search.plan import Plan
@@ -130,8 +130,8 @@ class Lab:
         self.board.outcomes[candidate_id] = seen
         unscored = [outcome for outcome in seen if outcome.value is None]
         if len(unscored) > UNSCORED_AT_MOST * len(seen):
-            why = next(iter(unscored[0].scores)).reason
-            self.board.settle(candidate_id, "failed", f"{len(unscored)} of {len(seen)} rows unscored: {why}")
+            why = f"{len(unscored)} of {len(seen)} rows unscored: {why_unscored(unscored[0])}"
+            self.board.settle(candidate_id, "failed", why)
             return None
         if len(seen) == len(self.dev):
             self.board.settle(candidate_id, "complete", "saw the whole of dev")
@@ -140,14 +140,16 @@ class Lab:
         return candidate_id
 
     def left(self) -> int:
-        """Calls that the search may still make, from every cap; the sealed test's share is not among them.
+        """Rows that the search may still see, from every cap; the sealed test's share is not among them. A row takes
+        a call of the target and those of the judges.
 
         Cached calls count as if they were paid, and lost attempts do not count: a run that finds its calls in the
         ledger, or loses a few attempts, makes the same trials.
         """
-        return max(0, self._room(self.plan.slack))
+        return max(0, self._room(self.plan.slack)) // self.plan.per_row
 
     def _room(self, slack: int) -> int:
+        """Calls."""
         used, budget = self._account.total_used, self._account.budget
         left = self.plan.calls - slack - self.plan.test_calls - used.calls
         share = 1 - self.plan.test_share
@@ -158,8 +160,8 @@ class Lab:
         return left
 
     def spare(self) -> int:
-        """Calls that may still be made when the search is over: the plan's slack, less twice what was lost so far."""
-        return max(0, self._room(2 * self._account.lost))
+        """Rows that may still be seen when the search is over: the plan's slack, less twice what was lost so far."""
+        return max(0, self._room(2 * self._account.lost)) // self.plan.per_row
 
     def more(self) -> bool:
         """Whether the user asked for more trials than there are."""

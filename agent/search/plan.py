@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 from agent.errors import BudgetRefused, InputError
+from agent.scoring.judge import judge_calls
 from agent.search.ladder import rungs_for
 from agent.types import Budget, Task
 
@@ -20,14 +21,17 @@ FEWEST_ROWS = 10
 NOISE_ROWS = 10
 FIRST_RUNG = 8
 SLACK = 0.1  # of all calls
+STEADY_ROWS = 20  # of test, that are asked again and again
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All in model calls. `rungs` are the rows of dev at which candidates are compared, the last one all of dev.
+    """All in model calls but what is called rows. `rungs` are the rows of dev at which candidates are compared, the
+    last one all of dev.
 
     `batch` candidates are taken on together; `finalists` are seen on all of dev at the end; at most `proposals` calls
-    go to the proposer.
+    go to the proposer. A row takes `per_row` calls: one of the target and those of the judges. At the end `steady_rows`
+    of the test rows are asked `repeats` times.
     """
 
     calls: int
@@ -38,14 +42,20 @@ class Plan:
     rungs: tuple[int, ...]
     finalists: int
     proposals: int
+    per_row: int = 1
+    repeats: int = 1
 
     @property
     def baseline_calls(self) -> int:
-        return self.dev_rows + self.noise_rows
+        return (self.dev_rows + self.noise_rows) * self.per_row
+
+    @property
+    def steady_rows(self) -> int:
+        return min(self.test_rows, STEADY_ROWS) if self.repeats > 1 else 0
 
     @property
     def test_calls(self) -> int:
-        return 2 * self.test_rows
+        return 2 * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.per_row
 
     @property
     def slack(self) -> int:
@@ -61,10 +71,14 @@ class Plan:
         return min(0.9, 1.5 * self.test_calls / self.calls)
 
     @property
-    def final_calls(self) -> int:
-        """Calls that take the finalists from the rung before the last to the whole of dev; none with one rung."""
+    def final_rows(self) -> int:
+        """Rows that take the finalists from the rung before the last to the whole of dev; none with one rung."""
         before = self.rungs[-2] if len(self.rungs) > 1 else self.dev_rows
         return self.finalists * (self.dev_rows - before)
+
+    @property
+    def final_calls(self) -> int:
+        return self.final_rows * self.per_row
 
     @property
     def search_calls(self) -> int:
@@ -84,7 +98,7 @@ class Plan:
     @staticmethod
     def restored(kept: Mapping[str, Any]) -> Plan:
         """The plan that a run was made with. Raises InputError for one of another version."""
-        names = {field.name for field in fields(Plan)}
+        names = {field.name for field in fields(Plan) if field.name in kept or field.default is MISSING}
         try:
             return Plan(**{name: kept[name] for name in names - {"rungs"}}, rungs=tuple(kept["rungs"]))
         except KeyError as missing:
@@ -96,10 +110,11 @@ class Plan:
 def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) -> Plan:
     """Splits the calls. Raises BudgetRefused when baseline and winner cannot even be compared on a few rows."""
     calls = budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
-    test_rows = min(len(task.test), int(calls * TEST_SHARE / 2))
-    dev_rows = min(len(task.dev), int(calls * DEV_SHARE))
+    per_row = 1 + judge_calls(task)
+    test_rows = min(len(task.test), _tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
+    dev_rows = min(len(task.dev), int(calls * DEV_SHARE / per_row))
     if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
-        needed = int(FEWEST_ROWS / DEV_SHARE) + 1
+        needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
         raise BudgetRefused(
             f"max_calls = {calls} is too few to compare two prompts on this task; give at least {needed}"
         )
@@ -107,9 +122,17 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) ->
         calls=calls,
         dev_rows=dev_rows,
         test_rows=test_rows,
-        noise_rows=min(NOISE_ROWS, dev_rows) if calls >= 300 else 0,
-        batch=8 if calls >= 500 else 4,
+        noise_rows=min(NOISE_ROWS, dev_rows) if calls >= 300 * per_row else 0,
+        batch=8 if calls >= 500 * per_row else 4,
         rungs=rungs_for(dev_rows, FIRST_RUNG),
-        finalists=3 if calls >= 500 else 2,
-        proposals=calls // 25 if has_proposer else 0,
+        finalists=3 if calls >= 500 * per_row else 2,
+        proposals=calls // per_row // 25 if has_proposer else 0,
+        per_row=per_row,
+        repeats=task.repeats,
     )
+
+
+def _tested_rows(samples: float, repeats: int) -> int:
+    """Test rows for which `samples` of each prompt pay, when STEADY_ROWS of them are asked `repeats` times."""
+    rows = int(samples - (repeats - 1) * STEADY_ROWS)
+    return rows if rows >= STEADY_ROWS else int(samples / repeats)

@@ -5,6 +5,7 @@ Knows the rules between keys; knows no file format, no rows, and pydantic only b
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +50,12 @@ METRICS: dict[str, MetricRule] = {
     "rouge1": MetricRule(("text",)),
     "rouge2": MetricRule(("text",)),
     "rougeL": MetricRule(("text",)),
+    "bleu": MetricRule(("text",)),
+    "chrf": MetricRule(("text",)),
+    "edit_similarity": MetricRule(("text",)),
+    "no_repeat": MetricRule(("text",), ("words",)),
     "length": MetricRule(("text",), ("max_words", "min_words"), ("max_words", "min_words")),
+    "judge": MetricRule(_ANY, ("mode", "rubric")),
     "python": MetricRule(_ANY),
 }
 _DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
@@ -81,8 +87,9 @@ def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return inputs, outputs
 
 
-def check_fields(parsed: Parsed, names: tuple[str, ...]) -> Iterator[Fault]:
+def check_fields(parsed: Parsed, inputs: tuple[str, ...], outputs: tuple[str, ...] = ()) -> Iterator[Fault]:
     """Faults of [fields.*] against the names of the signature (none: the signature itself is wrong)."""
+    names = inputs + outputs
     for name, table in parsed.file.fields.items():
         if names and name not in names:
             yield Fault(("fields", name), f"the field {quoted(name)} is not in the signature{near(name, names)}")
@@ -94,6 +101,24 @@ def check_fields(parsed: Parsed, names: tuple[str, ...]) -> Iterator[Fault]:
                 f'the field {quoted(name)} has type {table.type} and a schema; set type = "json" or remove the schema'
             )
             yield Fault(("fields", name, "schema"), what)
+        yield from _check_reply_limits(name, table, inputs)
+
+
+def _check_reply_limits(name: str, table: FieldTable, inputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Limits are for answers in text. `inputs` is empty where the signature is wrong."""
+    given = [key for key in ("min_words", "max_words", "forbidden", "required") if getattr(table, key)]
+    for key in given:
+        if name in inputs:
+            yield Fault(("fields", name, key), f"the field {quoted(name)} is an input; {key} is for outputs")
+        elif table.type != "text":
+            what = f"the field {quoted(name)} has type {table.type}; {key} is for text, so remove it"
+            yield Fault(("fields", name, key), what)
+    if (table.min_words or 0) > (table.max_words or math.inf):
+        what = f"min_words = {table.min_words} is above max_words = {table.max_words}; swap them"
+        yield Fault(("fields", name, "min_words"), what)
+    clash = {text.casefold() for text in table.forbidden} & {text.casefold() for text in table.required}
+    if clash:
+        yield Fault(("fields", name, "required"), f"{quoted(min(clash))} is required and forbidden; remove one of them")
 
 
 def _check_choices(name: str, table: FieldTable) -> Iterator[Fault]:
@@ -179,6 +204,16 @@ def _check_options(
     if metric.min_words > metric.max_words:
         what = f"min_words = {metric.min_words} is above max_words = {metric.max_words}; swap them"
         yield Fault((*path, "min_words"), what)
+
+
+def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
+    """Each slice once, and none called as what a row has already."""
+    for name in file.slices:
+        if file.slices.count(name) > 1:
+            yield Fault(("slices",), f"slices holds {quoted(name)} twice; keep one")
+            return
+        if name == "id" or (name not in fields and not _NAME.fullmatch(name)):
+            yield Fault(("slices",), f"slices: {quoted(name)} cannot be a column; write letters, digits and _")
 
 
 def check_limits(file: TaskFile) -> Iterator[Fault]:

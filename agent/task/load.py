@@ -19,8 +19,9 @@ from agent.task.checks import Fault
 from agent.task.data import decode, parse_json, read_bytes, rows_of
 from agent.task.locate import Lines, find_nul, parse_toml
 from agent.task.rows import Placed, RowReader, find_clashes, json_checker
+from agent.task.rubric import read_rubric
 from agent.task.words import near, problem, quoted, shown
-from agent.types import Budget, Constraints, Example, Field, SearchSpace, Signature, SplitName, Task
+from agent.types import Budget, Constraints, Example, Field, Rubric, SearchSpace, Signature, SplitName, Task
 
 if TYPE_CHECKING:
     from agent.task.parse import Parsed
@@ -73,12 +74,13 @@ class _Loading:
         lines = Lines(text)
         places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in faults)
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
+        rubrics = self._rubrics(parsed)
         splits = self._splits(parsed.file, None if parsed.doubts("signature") else signature, unsure)
-        if (self.folder / "rubric.md").exists():
+        if (self.folder / "rubric.md").exists() and "rubric.md" not in self.hashes:
             self._text("rubric.md", "rubric.md")
         if self.problems or signature is None:
             raise ProblemsError(tuple(self.problems))
-        return self._build(parsed.file, signature, splits)
+        return self._build(parsed.file, signature, splits, rubrics)
 
     def _read(self, name: str, key: str) -> bytes | None:
         """A file of the folder, hashed under `key`; None (and a problem) when it cannot be read."""
@@ -113,7 +115,9 @@ class _Loading:
         except ValueError as error:
             faults += [Fault(("signature",), str(error)), *checks.check_fields(parsed, ())]
             return None, frozenset()
-        found = list(checks.check_fields(parsed, inputs + outputs))
+        found = list(checks.check_fields(parsed, inputs, outputs))
+        if not parsed.doubts("slices"):
+            found += checks.check_slices(parsed.file, inputs + outputs)
         if not parsed.doubts("instruction"):
             found += checks.check_instruction(parsed.file, inputs, outputs)
         fields = {}
@@ -135,7 +139,8 @@ class _Loading:
             return Field(name)
         schema: Any = table.schema_
         if schema is None or table.type != "json":
-            return Field(name, table.type, table.description, tuple(table.choices))
+            limits = (table.min_words, table.max_words, tuple(table.forbidden), tuple(table.required))
+            return Field(name, table.type, table.description, tuple(table.choices), None, *limits)
         if isinstance(schema, str):
             text = self._text(schema, "")
             if text is None:
@@ -162,6 +167,24 @@ class _Loading:
         if present and (source := self._text("metric.py", "metric.py")) is not None:
             self.problems += _check_metric(source, shown(self.folder / "metric.py"))
 
+    def _rubrics(self, parsed: Parsed) -> dict[str, Rubric]:
+        """What each judge goes by, by file name. Where one compares with the label or your prompt, it needs none."""
+        found: dict[str, Rubric] = {}
+        judges = [metric for metric in parsed.file.metrics if metric.name == "judge"]
+        for name in dict.fromkeys(metric.rubric for metric in judges):
+            here = (self.folder / name).exists()
+            asked = any(m.rubric == name and (m.mode == "rubric" or "rubric" in m.model_fields_set) for m in judges)
+            if not here and not asked:
+                continue
+            if not here:
+                what = "no such file, and a judge goes by it; write what makes an answer good"
+                self.problems.append(problem(shown(self.folder / name), 1, what))
+            elif (text := self._text(name, name)) is not None:
+                rubric, problems = read_rubric(text, shown(self.folder / name))
+                self.problems += problems
+                found |= {name: rubric} if rubric else {}
+        return found
+
     def _program(self, parsed: Parsed) -> Iterator[Fault]:
         """The file of a DSPy program: hashed, and looked at for its factory; it is not run here."""
         if not parsed.file.program:
@@ -174,7 +197,7 @@ class _Loading:
             self.problems += _check_program(source, factory, shown(self.folder / name))
 
     def _splits(self, file: TaskFile, signature: Signature | None, unsure: frozenset[str]) -> list[list[Placed]]:
-        reader = None if signature is None else RowReader(signature, unsure)
+        reader = None if signature is None else RowReader(signature, unsure, tuple(file.slices))
         names = [self._split_name(file, split) for split in SPLITS]
         splits: list[list[Placed]] = []
         for split, name in zip(SPLITS, names, strict=True):
@@ -207,7 +230,9 @@ class _Loading:
         self.problems.append(problem(shown(self.folder / f"{split}.jsonl"), 1, what))
         return None
 
-    def _build(self, file: TaskFile, signature: Signature, splits: list[list[Placed]]) -> Task:
+    def _build(
+        self, file: TaskFile, signature: Signature, splits: list[list[Placed]], rubrics: dict[str, Rubric]
+    ) -> Task:
         train, dev, test = (_examples(placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
         return Task(
@@ -229,6 +254,10 @@ class _Loading:
             proposer=models.proposer or models.target or "",
             max_tokens=models.max_tokens,
             program=file.program,
+            judges=tuple([models.judge] if isinstance(models.judge, str) else models.judge or ()),
+            rubrics=rubrics,
+            slices=tuple(file.slices),
+            repeats=file.repeats,
             hashes=self.hashes,
         )
 

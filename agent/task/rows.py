@@ -77,10 +77,16 @@ def json_checker(schema: str) -> Callable[[Any], str]:
 
 
 class RowReader:
-    """Turns rows into examples. `unsure`: fields whose own definition is wrong, so their values are not judged."""
+    """Turns rows into examples. `unsure`: fields whose own definition is wrong, so their values are not judged.
 
-    def __init__(self, signature: Signature, unsure: frozenset[str] = frozenset()) -> None:
+    `slices` are fields, or columns of their own whose values are kept as texts.
+    """
+
+    def __init__(
+        self, signature: Signature, unsure: frozenset[str] = frozenset(), slices: tuple[str, ...] = ()
+    ) -> None:
         self._signature = signature
+        self._slices = slices
         self._fields = {field.name: field for field in signature.inputs + signature.outputs}
         self._unsure = unsure
         self._checkers = {
@@ -112,14 +118,17 @@ class RowReader:
             else:
                 inputs = {field.name: _text(values[field.name]) for field in self._signature.inputs}
                 labels = {field.name: values[field.name] for field in self._signature.outputs}
-                placed.append(Placed(where, line, Example(given or content_id("row", inputs), inputs, labels)))
+                groups = {name: _text(row[name]) for name in self._slices}
+                example = Example(given or content_id("row", inputs), inputs, labels, groups)
+                placed.append(Placed(where, line, example))
         return placed, problems
 
     def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
-        unknown = [name for name in row if name not in self._fields and name != "id"]
-        missing = [name for name in self._fields if name not in row]
+        known = dict.fromkeys([*self._fields, *self._slices])
+        unknown = [name for name in row if name not in known and name != "id"]
+        missing = [name for name in known if name not in row]
         for name in unknown:
-            yield f"unknown column {quoted(name)}{near(name, [*self._fields, 'id'])}"
+            yield f"unknown column {quoted(name)}{near(name, [*known, 'id'])}"
         if missing:
             yield f"the column {listed(map(quoted, missing))} is missing; write it"
 

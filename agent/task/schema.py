@@ -16,7 +16,8 @@ from agent.types import FieldType, FormatName, TechniqueName
 
 MetricName = Literal[
     "exact_match", "choice", "numeric", "contains", "regex", "token_f1",
-    "json_schema", "json_fields", "rouge1", "rouge2", "rougeL", "length", "python",
+    "json_schema", "json_fields", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "edit_similarity", "no_repeat",
+    "length", "judge", "python",
 ]  # fmt: skip
 _MOST = 2**53
 
@@ -73,6 +74,16 @@ class FieldTable(Table):
     schema_: Schema | Optional = Field(
         None, alias="schema", description="Type json: a JSON schema, as a file in the task folder or as a table."
     )
+    min_words: Annotated[int, Field(ge=1, le=_MOST)] | Optional = Field(
+        None, description="Type text: an answer with fewer words scores 0."
+    )
+    max_words: Annotated[int, Field(ge=1, le=_MOST)] | Optional = Field(
+        None, description="Type text: an answer with more words scores 0."
+    )
+    forbidden: list[Text] = Field(
+        [], description="Type text: an answer that holds one of these, in any case, scores 0."
+    )
+    required: list[Text] = Field([], description="Type text: an answer that lacks one of these, in any case, scores 0.")
 
 
 class MetricTable(Table):
@@ -88,6 +99,12 @@ class MetricTable(Table):
     ignore_case: bool = Field(False, description="exact_match, contains: treat A and a alike.")
     max_words: int = Field(_MOST, ge=1, le=_MOST, description="length: the most words that score full marks.")
     min_words: int = Field(0, ge=0, le=_MOST, description="length: the fewest words that score full marks.")
+    words: int = Field(3, ge=1, le=20, description="no_repeat: how many words in a row may not come twice.")
+    mode: Literal["rubric", "reference", "pairwise"] = Field(
+        "rubric",
+        description="judge: rate by a rubric, compare with the row's label, or compare with your prompt's answer.",
+    )
+    rubric: Line = Field("rubric.md", description="judge: the file of its criteria in the task folder.")
 
 
 class ModelsTable(Table):
@@ -95,6 +112,9 @@ class ModelsTable(Table):
 
     target: Line | Optional = Field(None, description="The model being prompted, such as local/smollm2-135m.")
     proposer: Line | Optional = Field(None, description="The model that writes new instructions; default: the target.")
+    judge: Line | Annotated[list[Line], Field(min_length=1, max_length=9)] | Optional = Field(
+        None, description="The model that judges, or a list of them (a panel); default: the target."
+    )
     max_tokens: Count | Optional = Field(None, description="The most tokens of one reply; default: from the labels.")
 
 
@@ -156,6 +176,10 @@ class TaskFile(Table):
             "",
             description='A DSPy program of your own in place of one prompt: "program:build" is build() in program.py.',
         )
+    )
+    slices: list[Line] = Field([], description='Columns or fields by which scores are told apart, such as "language".')
+    repeats: Annotated[int, Field(ge=1, le=20)] = Field(
+        1, description="How often each of some test rows is asked at the end, to see how steady the answers are."
     )
     fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
     metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")

@@ -29,7 +29,8 @@ from tests.wire import WireServer
 CAP = 600
 KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
-    "cost_usd", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto",
+    "cost_usd", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto", "metrics", "slices",
+    "consistency", "variety", "judges", "blocked",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},

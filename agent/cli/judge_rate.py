@@ -1,0 +1,173 @@
+"""`optimize judge rate`: answers of a run, blinded, for people to rate; the file feeds `judge calibrate`.
+
+Who rates sees inputs and answer, never which prompt wrote it. Every rater gets the same items in another order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.common import SETTINGS, db_option, open_history, plain
+from agent.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.ledger.query import History
+    from agent.types import Rubric, Task
+
+SKIP, QUIT = "s", "q"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One answer to rate."""
+
+    item: str
+    inputs: Mapping[str, str]
+    answer: str
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option("--rater", required=True, help="Who rates: a name or initials, kept with each rating.")
+@click.option("--output", help="The field to rate, when the task has several. Default: the one that its judge rates.")
+@click.option("--count", type=click.IntRange(1), default=40, show_default=True, help="How many answers.")
+@click.option(
+    "-o", "--file", "path", type=click.Path(path_type=Path), help="Default: ratings.jsonl in the run's folder."
+)
+@db_option
+def rate_command(run: str, rater: str, output: str | None, count: int, path: Path | None, db: Path) -> None:
+    """Rate answers of RUN (default: the latest) on the rubric's scale, without knowing which prompt wrote them.
+
+    For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
+    and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
+    """
+    from agent.task.rated import RatedFile
+    from agent.task.rubric import generic_rubric
+
+    history = open_history(db)
+    found = history.run(run)
+    task = _task_of(found)
+    field = _field(task, output)
+    rubric = next(iter(task.rubrics.values()), generic_rubric())
+    path = path or db.parent / found["id"] / "ratings.jsonl"
+    file = RatedFile(path)
+    items = _items(history, found["id"], task, field, count)
+    history.close()
+    if not items:
+        raise InputError(f"{found['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
+    todo = [shown for shown in items if shown.item not in file.done(rater)]
+    random.Random(f"{found['id']} {rater}").shuffle(todo)
+    rated = len(items) - len(todo)
+    click.echo(f"{len(items)} answers, {rated} rated before by {plain(rater)}; ratings go to {path}")
+    for number, shown in enumerate(todo, rated + 1):
+        click.echo(_page(shown, number, len(items), field))
+        marks = _ask(rubric)
+        if marks is None:
+            break
+        if marks:
+            file.add({"item": shown.item, "rater": rater, **shown.inputs, field: shown.answer, **marks})
+    _close(file, rubric, rater, len(items), task.name)
+
+
+def _task_of(run: Mapping[str, Any]) -> Task:
+    from agent.task.load import load_task
+
+    task = load_task(Path(run["folder"]))
+    if task.hashes.get("dev") != run["hashes"].get("dev"):
+        raise InputError(f"{run['id']}: the dev rows of {run['folder']} changed since; put them back to rate this run")
+    return task
+
+
+def _field(task: Task, output: str | None) -> str:
+    names = [field.name for field in task.signature.outputs]
+    judged = [spec.field for spec in task.metrics if spec.name == "judge"]
+    name = output or (judged or names)[0]
+    if name not in names:
+        raise InputError(f"--output {name}: the outputs of {task.name} are {', '.join(names)}")
+    return name
+
+
+def _items(history: History, run_id: str, task: Task, field: str, count: int) -> list[Shown]:
+    """Different answers, taken from each prompt in turn; the same for every rater."""
+    from agent.scoring.judge_prompt import as_text
+    from agent.types import content_id
+
+    rows = {row.id: row for row in task.dev}
+    piles: list[list[Shown]] = []
+    for trial in history.trials(run_id):
+        if trial["state"] != "complete":
+            continue
+        pile = []
+        for outcome in history.outcomes(run_id, trial["candidate_id"], "dev"):
+            row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
+            if row is not None and value not in (None, ""):
+                answer = as_text(value)
+                pile.append(Shown(content_id("item", [dict(row.inputs), [answer]]), row.inputs, answer))
+        random.Random(f"{run_id} {trial['number']}").shuffle(pile)
+        piles.append(pile)
+    found: dict[str, Shown] = {}
+    for turn in range(max(map(len, piles), default=0)):
+        for pile in piles:
+            if turn < len(pile) and len(found) < count:
+                found.setdefault(pile[turn].item, pile[turn])
+    return list(found.values())
+
+
+def _page(shown: Shown, number: int, of: int, field: str) -> str:
+    lines = ["", f"[{number}/{of}] " + "-" * 60]
+    lines += [f"{plain(name)}: {plain(text)}" for name, text in shown.inputs.items()]
+    return "\n".join([*lines, "", f"{plain(field)}:", plain(shown.answer), ""])
+
+
+def _ask(rubric: Rubric) -> dict[str, int] | None:
+    """The marks of one answer; empty when it was skipped, None when the rater stops."""
+    names = [c.name for c in rubric.criteria] if len(rubric.criteria) > 1 else []
+    marks: dict[str, int] = {}
+    for name in [*names, ""]:
+        while True:
+            label = f"{plain(name) or 'the whole'} {rubric.low}-{rubric.high} (s skip, q stop)"
+            try:
+                said = click.prompt(label, prompt_suffix=": ").strip().casefold()
+            except (click.Abort, EOFError):
+                click.echo("")
+                return None
+            if said in (SKIP, QUIT):
+                return {} if said == SKIP else None
+            if said.isdecimal() and rubric.low <= int(said) <= rubric.high:
+                marks[f"rating_{name}" if name else "rating"] = int(said)
+                break
+            click.echo(f"a whole number from {rubric.low} to {rubric.high}, s or q")
+    return marks
+
+
+def _close(file: Any, rubric: Rubric, rater: str, of: int, task: str) -> None:
+    from agent.scoring.agreement import alpha
+
+    done = len(file.done(rater))
+    click.echo(
+        f"{done} of {of} rated by {plain(rater)}" + ("" if done >= of else "; the same command goes on from there")
+    )
+    raters = sorted({str(row["rater"]) for row in file.rows})
+    items = sorted({str(row["item"]) for row in file.rows})
+    given = {(str(row["rater"]), str(row["item"])): int(row["rating"]) for row in file.rows}
+    span = rubric.high - rubric.low
+    table = [
+        [(given[name, item] - rubric.low) / span if (name, item) in given else None for item in items]
+        for name in raters
+    ]
+    if len(raters) > 1:
+        agreed = alpha(table, span + 1, 0)
+        both = sum(sum(cell is not None for cell in column) > 1 for column in zip(*table, strict=True))
+        if agreed.value is not None and agreed.ci95:
+            low, high = agreed.ci95
+            told = f"alpha {agreed.value:.2f} ({low:.2f} to {high:.2f})"
+        else:
+            told = "too few to tell"
+        click.echo(f"agreement of {len(raters)} raters on {both} answers that more than one rated: {told}")
+    click.echo(f"measure a judge with them: optimize judge calibrate {task} --labels {file.path}")

@@ -1,0 +1,26 @@
+"""The limits that a task sets for an answer in text: its words, and texts that it may not or must hold. Pure.
+
+A reply that breaks one counts like a reply that does not parse: it scores 0, and the proposer reads why.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.types import Field
+
+
+def broken_limit(field: Field, value: Any) -> str:
+    """Which limit of `field` the answer `value` breaks, as a sentence; "" when it keeps all. Case is folded."""
+    if not isinstance(value, str):
+        return ""
+    words, text = len(value.split()), value.casefold()
+    if field.max_words is not None and words > field.max_words:
+        return f"The {field.name} has {words} words, at most {field.max_words} are allowed."
+    if field.min_words is not None and words < field.min_words:
+        return f"The {field.name} has {words} words, at least {field.min_words} are wanted."
+    if found := next((part for part in field.forbidden if part.casefold() in text), None):
+        return f"The {field.name} holds {found!r}, which is forbidden."
+    if missing := next((part for part in field.required if part.casefold() not in text), None):
+        return f"The {field.name} lacks {missing!r}, which is required."
+    return ""

@@ -1,0 +1,46 @@
+"""What stands between a winner and production, read from a run's result: a sentence for each thing in the way. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SIGNIFICANT = 0.05
+
+
+def blocked_by(result: Mapping[str, Any]) -> list[str]:
+    """Why the winner may not be promoted: its gain is not shown, a part got worse, or a judge has not earned trust.
+
+    A result of an older version, without parts and judges, is asked about its gain only.
+    """
+    return [*_gain(result), *_worse(result), *untrusted(result)]
+
+
+def _gain(result: Mapping[str, Any]) -> Iterator[str]:
+    lift = result["lift"]
+    if not lift["diff"] > 0 or not lift["p_value"] < SIGNIFICANT:
+        yield f"the gain is not shown: {100 * lift['diff']:+.1f} points, p = {lift['p_value']:.2g} on {lift['n']} rows"
+
+
+def _worse(result: Mapping[str, Any]) -> Iterator[str]:
+    """Parts and slices that lost, by Holm's step-down over all of them (1979)."""
+    told = [(f"metric {_named(part)}", part) for part in result.get("metrics") or ()]
+    for cut in result.get("slices") or ():
+        told += [(f"slice {cut['slice']} = {group['value']}", group) for group in cut["groups"]]
+    tested = sorted((part["p_value"], part["diff"], name) for name, part in told if part["p_value"] is not None)
+    for place, (p_value, diff, name) in enumerate(tested):
+        if p_value >= SIGNIFICANT / (len(tested) - place):
+            return
+        if diff < 0:
+            yield f"{name} got worse: {100 * diff:+.1f} points, p = {p_value:.2g}"
+
+
+def _named(part: Mapping[str, Any]) -> str:
+    return f"{part['metric']} of {part['field']}" if part["field"] else str(part["metric"])
+
+
+def untrusted(result: Mapping[str, Any]) -> Iterator[str]:
+    """What is against the judges that the score rests on."""
+    for judge in result.get("judges") or ():
+        if not judge["trusted"]:
+            yield f"the judge {', '.join(judge['models'])} ({judge['metric']}) is not to be trusted: {judge['why']}"

@@ -1,0 +1,147 @@
+"""How well a judge agrees with people: kappa, alpha, rank correlation, and what length does to it. Pure.
+
+Everything is measured on the same items, judge against the people's mean, with a 95 % percentile bootstrap over items
+(1,000 draws from a seed). Values lie in [0, 1]; `levels` is how many ratings the people's scale has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vector = NDArray[Any]
+
+DRAWS = 1000
+FEWEST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A statistic with its 95 % interval; None where it is not defined, as without any variation."""
+
+    value: float | None
+    ci95: tuple[float, float] | None
+
+    def named(self, name: str) -> dict[str, Any]:
+        """JSON-ready: the value under `name`, its interval under `<name>_ci95`."""
+        return {name: self.value, f"{name}_ci95": list(self.ci95) if self.ci95 else None}
+
+    def times(self, factor: float) -> Estimate:
+        """The estimate in another unit; `factor` > 0."""
+        if self.value is None or self.ci95 is None:
+            return self
+        return Estimate(self.value * factor, (self.ci95[0] * factor, self.ci95[1] * factor))
+
+
+def categories(values: Sequence[float], levels: int) -> Vector:
+    """Values in [0, 1] as whole ratings 0 .. levels - 1; halves go up."""
+    import numpy as np
+
+    return np.floor(np.asarray(values, float) * (levels - 1) + 0.5 + 1e-9).astype(int)
+
+
+def kappa(judge: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int) -> Estimate:
+    """Cohen's kappa (1960), for ratings with quadratic weights (Cohen 1968): 1 is agreement, 0 is chance."""
+    one, two = categories(judge, levels), categories(people, levels)
+    return _bootstrap(lambda at: _kappa(one[at], two[at], levels, weighted), len(one), seed)
+
+
+def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | None:
+    import numpy as np
+
+    seen = np.zeros((levels, levels))
+    np.add.at(seen, (one, two), 1.0)
+    apart = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))).astype(float)
+    cost = apart**2 if weighted else (apart > 0).astype(float)
+    chance = np.outer(seen.sum(1), seen.sum(0)) / max(1.0, seen.sum())
+    expected = float((cost * chance).sum())
+    return 1 - float((cost * seen).sum()) / expected if expected > 0 else None
+
+
+def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> Estimate:
+    """Krippendorff's ordinal alpha (2011), by the package krippendorff. A row a rater, None where one did not rate."""
+    import numpy as np
+
+    table = np.array([[np.nan if v is None else float(categories([v], levels)[0]) for v in row] for row in raters])
+    return _bootstrap(lambda at: _alpha(table[:, at]), table.shape[1], seed)
+
+
+def _alpha(table: Vector) -> float | None:
+    import krippendorff
+    import numpy as np
+
+    rated_twice = (~np.isnan(table)).sum(axis=0) >= 2
+    known = table[:, rated_twice]
+    if known.shape[1] < 2 or len(np.unique(known[~np.isnan(known)])) < 2:
+        return None
+    return float(krippendorff.alpha(reliability_data=known, level_of_measurement="ordinal"))
+
+
+def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> Estimate:
+    """Spearman's rank correlation, by scipy."""
+    import numpy as np
+
+    first, second = np.asarray(one, float), np.asarray(two, float)
+    return _bootstrap(lambda at: _spearman(first[at], second[at]), len(first), seed)
+
+
+def _spearman(one: Vector, two: Vector) -> float | None:
+    from scipy import stats
+
+    if len(one) < FEWEST or one.min() == one.max() or two.min() == two.max():
+        return None
+    return float(stats.spearmanr(one, two).statistic)
+
+
+def share(hits: Sequence[bool]) -> Estimate:
+    """A share of yes with Wilson's interval."""
+    from agent.scoring.intervals import mean_ci
+
+    if not hits:
+        return Estimate(None, None)
+    mean, low, high = mean_ci([float(hit) for hit in hits])
+    return Estimate(mean, (low, high))
+
+
+def length_bias(judge: Sequence[float], people: Sequence[float], lengths: Sequence[float], seed: int) -> Estimate:
+    """How much more than people the judge gives to the longer half of the answers than to the shorter half, in [-2, 2]
+    where 1 is the whole scale. Answers of the middle length belong to neither half."""
+    import numpy as np
+
+    over = np.asarray(judge, float) - np.asarray(people, float)
+    size = np.asarray(lengths, float)
+    side = np.sign(size - np.median(size)) if len(size) else size
+
+    def measure(at: Vector) -> float | None:
+        here, gap = side[at], over[at]
+        if not (here > 0).any() or not (here < 0).any():
+            return None
+        return float(gap[here > 0].mean() - gap[here < 0].mean())
+
+    return _bootstrap(measure, len(over), seed)
+
+
+def confusion(judge: Sequence[float], people: Sequence[float], levels: int) -> list[list[int]]:
+    """Counts by the people's rating (rows) and the judge's (columns)."""
+    table = [[0] * levels for _ in range(levels)]
+    for said, wanted in zip(categories(judge, levels), categories(people, levels), strict=True):
+        table[int(wanted)][int(said)] += 1
+    return table
+
+
+def _bootstrap(measure: Callable[[Vector], float | None], n: int, seed: int) -> Estimate:
+    import numpy as np
+
+    if n < FEWEST:
+        return Estimate(None, None)
+    value = measure(np.arange(n))
+    if value is None:
+        return Estimate(None, None)
+    rng = np.random.default_rng(seed)
+    drawn = [found for _ in range(DRAWS) if (found := measure(rng.integers(0, n, n))) is not None]
+    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (value, value)
+    return Estimate(value, (float(low), float(high)))

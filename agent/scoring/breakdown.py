@@ -1,0 +1,159 @@
+"""A score taken apart: by metric, by slice of the rows, over repeated answers, and over all answers. Pure.
+
+All of it looks at winner and baseline on the same sealed rows. It explains the score and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+from agent.scoring.intervals import mean_ci, paired_difference
+from agent.types import Example, MetricSpec, Outcome, canonical
+
+PASS = 0.999
+"""A score from which an answer counts as right."""
+FEWEST_ROWS = 5
+"""In a slice, for an interval to say anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same rows answered by the winner and by the baseline."""
+
+    rows: Sequence[Example]
+    won: Sequence[Outcome]
+    based: Sequence[Outcome]
+
+
+def parts(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[dict[str, Any]]:
+    """What each metric says of both, JSON-ready; the first line is the share of replies that parsed and kept the
+    limits of their fields."""
+    kept = [_line("readable", "", 0.0, [_readable(o) for o in pair.won], [_readable(o) for o in pair.based], seed)]
+    for at, spec in enumerate(specs):
+        won, based = ([outcome.scores[at].value for outcome in side] for side in (pair.won, pair.based))
+        name = pair.won[0].scores[at].metric if pair.won else spec.name
+        kept.append(_line(name, spec.field, spec.weight, won, based, seed))
+    return kept
+
+
+def _readable(outcome: Outcome) -> float | None:
+    return None if outcome.call_key == "" else float(not outcome.prediction.error)
+
+
+def _line(
+    name: str, field: str, weight: float, won: Sequence[float | None], based: Sequence[float | None], seed: int
+) -> dict[str, Any]:
+    line = {"metric": name, "field": field, "weight": weight, "winner": _side(won), "baseline": _side(based)}
+    return {**line, **_difference(won, based, seed)}
+
+
+def _side(values: Sequence[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    mean, low, high = mean_ci(known) if known else (None, None, None)
+    return {
+        "mean": mean,
+        "ci95": None if mean is None else [low, high],
+        "n": len(known),
+        "unscored": len(values) - len(known),
+    }
+
+
+def _difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
+    """Winner minus baseline over the rows that both have."""
+    both = [(a, b) for a, b in zip(won, based, strict=True) if a is not None and b is not None]
+    if not both:
+        return {"diff": None, "diff_ci95": None, "p_value": None}
+    found = paired_difference([a for a, _ in both], [b for _, b in both], seed)
+    return {"diff": found.diff, "diff_ci95": list(found.ci95), "p_value": found.p_value}
+
+
+def slices(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """For each slice its groups, with both scores, the paired difference, and the largest gap between groups of the
+    winner. Groups of fewer than 5 rows have no difference: it would say nothing."""
+    found = []
+    for name in names:
+        places: dict[str, list[int]] = defaultdict(list)
+        for at, row in enumerate(pair.rows):
+            places[row.slices.get(name, "")].append(at)
+        groups = []
+        for value, here in sorted(places.items()):
+            won, based = ([side[at].value for at in here] for side in (pair.won, pair.based))
+            told = _difference(won, based, seed) if len(here) >= FEWEST_ROWS else _difference([], [], seed)
+            groups.append({"value": value, "winner": _side(won), "baseline": _side(based), **told})
+        found.append({"slice": name, "groups": groups, **_gaps(groups)})
+    return found
+
+
+def _gaps(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The largest distance between two groups of enough rows, for each side."""
+    gaps = {}
+    for side in ("winner", "baseline"):
+        means = [g[side]["mean"] for g in groups if g[side]["n"] >= FEWEST_ROWS]
+        gaps[f"{side}_gap"] = max(means) - min(means) if len(means) > 1 else None
+    return gaps
+
+
+def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
+    """How steady the answers of one prompt are. `samples`: k runs over the same rows.
+
+    `agreement`: how often two samples of a row give the same answer; `entropy`: bits, of a row's answers; `pass_at_k`:
+    part of the rows that some sample gets right (Chen et al. 2021), `pass_hat_k`: that all do (Yao et al. 2024,
+    tau-bench); `spread`: mean standard deviation of a row's scores. None without two samples.
+    """
+    rows = list(zip(*samples, strict=True))
+    if len(samples) < 2 or not rows:
+        return None
+    pairs = [_answer(a) == _answer(b) for row in rows for a, b in combinations(row, 2)]
+    scored = [
+        values for row in rows if (values := [o.value for o in row if o.value is not None]) and len(values) == len(row)
+    ]
+    return {
+        "k": len(samples),
+        "rows": len(rows),
+        "agreement": _mean([float(same) for same in pairs]),
+        "entropy": _mean([_entropy([_answer(outcome) for outcome in row]) for row in rows]),
+        "pass_at_k": _mean([float(max(values) >= PASS) for values in scored]),
+        "pass_hat_k": _mean([float(min(values) >= PASS) for values in scored]),
+        "spread": _mean([_deviation(values) for values in scored]),
+    }
+
+
+def _answer(outcome: Outcome) -> str:
+    return canonical(dict(outcome.prediction.fields)) if outcome.prediction.fields else outcome.prediction.raw.strip()
+
+
+def _entropy(answers: Sequence[str]) -> float:
+    shares = [count / len(answers) for count in Counter(answers).values()]
+    return -math.fsum(share * math.log2(share) for share in shares) + 0.0
+
+
+def _deviation(values: Sequence[float]) -> float:
+    middle = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / len(values))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def variety(outcomes: Sequence[Outcome], field: str) -> dict[str, Any] | None:
+    """How much the answers differ from row to row: `distinct_2` is the part of all word pairs that are different ones
+    (Li et al. 2016, section 5), `openings` the part of the answers whose first three words no other has. None when
+    fewer than two rows have a text."""
+    texts = [text for o in outcomes if isinstance(text := o.prediction.fields.get(field), str) and text.strip()]
+    words = [text.casefold().split() for text in texts]
+    if len(words) < 2:
+        return None
+    pairs = [pair for each in words for pair in pairwise(each)]
+    openings = Counter(tuple(each[:3]) for each in words)
+    return {
+        "field": field,
+        "n": len(words),
+        "distinct_2": len(set(pairs)) / len(pairs) if pairs else None,
+        "openings": sum(count == 1 for count in openings.values()) / len(words),
+    }

@@ -1,0 +1,268 @@
+"""The LLM judge: a metric whose verdict comes from models, by a rubric, against a reference, or against your prompt.
+
+Its calls go through the gateway like any other, role `judge`. A call that fails, is refused, is cut off or cannot be
+read leaves the row unscored; it never becomes a number. Several models are a panel: their median counts, and at least
+half of them must have answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from agent.errors import BadResponse, BudgetExhausted, RowRefused, Transient, TransportUnknown
+from agent.gateway.gateway import Gateway
+from agent.scoring.judge_prompt import (
+    CORRECT,
+    PAIR,
+    VERSION,
+    as_text,
+    pair_messages,
+    reference_messages,
+    rubric_messages,
+)
+from agent.scoring.verdict import (
+    REASON_CHARACTERS,
+    Tokens,
+    choice_schema,
+    rating_schema,
+    read_choice,
+    read_ratings,
+    rubric_value,
+)
+from agent.types import LM, Example, Message, MetricSpec, Prediction, Request, Rubric, Score, Task, content_id
+
+VERDICT_TOKENS = REASON_CHARACTERS // 2 + 40  # a reason in any script, and the marks of the object
+CRITERION_TOKENS = 12
+LOGPROBS = 10
+MODES = ("rubric", "reference", "pairwise")
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a judge says of one answer: `value` in [0, 1], or None with why not in `reason`. `ratings` are on the
+    rubric's scale, of the panel's middle member; empty in the other modes."""
+
+    value: float | None
+    reason: str
+    ratings: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The first answer against the second, asked in both orders: 1 better, 0 worse, 0.5 neither; None unreadable.
+    `orders` are the verdicts with the first answer shown first, and second."""
+
+    orders: tuple[float | None, float | None]
+    reason: str
+
+    @property
+    def value(self) -> float | None:
+        """A verdict that changes with the order is a tie."""
+        one, two = self.orders
+        if one is None or two is None:
+            return None
+        return one if one == two else 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSetup:
+    """What makes a judge that judge: whose trust was measured is told by `id`."""
+
+    mode: str
+    models: tuple[str, ...]
+    description: str
+    rubric: Rubric | None
+
+    @property
+    def id(self) -> str:
+        text = self.rubric.text if self.rubric else ""
+        return content_id("j", [VERSION, self.mode, list(self.models), self.description, text])
+
+    @property
+    def calls(self) -> int:
+        """Calls for one answer."""
+        return len(self.models) * (2 if self.mode == "pairwise" else 1)
+
+
+def setup_of(spec: MetricSpec, task: Task, default_model: str) -> JudgeSetup:
+    """The judge that a line of [[metrics]] asks for."""
+    mode = str(spec.options.get("mode", "rubric"))
+    rubric = task.rubrics.get(str(spec.options.get("rubric", "rubric.md")))
+    return JudgeSetup(mode, task.judges or (default_model,), task.description, rubric)
+
+
+def judge_calls(task: Task) -> int:
+    """Judge calls for one answer, over all judges of the task."""
+    return sum(setup_of(spec, task, "").calls for spec in task.metrics if spec.name == "judge")
+
+
+class Judge:
+    """One judge with its models at hand. `ask` questions go out side by side."""
+
+    def __init__(self, setup: JudgeSetup, lms: Sequence[LM], gateway: Gateway, timeout: float = 120.0) -> None:
+        self.setup = setup
+        self._lms, self._gateway, self._timeout = tuple(lms), gateway, timeout
+
+    async def rate(self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0) -> Opinion:
+        """One answer, by the rubric or against `reference`. Raises what ends a run, and BudgetExhausted."""
+        rubric, text = self.setup.rubric, as_text(answer)
+        if self.setup.mode == "reference":
+            messages = reference_messages(self.setup.description, rubric, inputs, text, as_text(reference))
+            asked = await self._all(messages, choice_schema(CORRECT), 1, repeat, _read_correct)
+        else:
+            assert rubric is not None
+            messages = rubric_messages(self.setup.description, rubric, inputs, text)
+            asked = await self._all(
+                messages, rating_schema(rubric), len(rubric.criteria), repeat, lambda t, p: _read_rated(t, p, rubric)
+            )
+        return _middle(asked)
+
+    async def compare(self, inputs: Mapping[str, str], first: Any, second: Any, repeat: int = 0) -> Comparison:
+        """Two answers, in both orders."""
+        texts = as_text(first), as_text(second)
+
+        async def one(a: str, b: str) -> Opinion:
+            messages = pair_messages(self.setup.description, self.setup.rubric, inputs, a, b)
+            return _middle(await self._all(messages, choice_schema(PAIR), 1, repeat, _read_pair))
+
+        ahead, behind = await _together(one(*texts), one(*reversed(texts)))
+        turned = None if behind.value is None else 1.0 - behind.value
+        return Comparison((ahead.value, turned), ahead.reason if ahead.value is None else behind.reason or ahead.reason)
+
+    async def _all(
+        self,
+        messages: tuple[Message, ...],
+        schema: str,
+        verdicts: int,
+        repeat: int,
+        read: Callable[[str, Tokens], Opinion],
+    ) -> list[Opinion]:
+        request = Request(
+            messages,
+            VERDICT_TOKENS + CRITERION_TOKENS * verdicts,
+            json_schema=schema,
+            logprobs=LOGPROBS,
+            repeat=repeat,
+            timeout=self._timeout,
+        )
+        return await _together(*[self._one(lm, request, read) for lm in self._lms])
+
+    async def _one(self, lm: LM, request: Request, read: Callable[[str, Tokens], Opinion]) -> Opinion:
+        try:
+            reply = await self._gateway.complete("judge", lm, request)
+        except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
+            return Opinion(None, f"the judge gave no answer: {failure}")
+        if reply.finish == "refusal":
+            return Opinion(None, f"the judge refused: {reply.text[:200]}")
+        found = read(reply.text, reply.logprobs)
+        if found.value is None and reply.finish == "length":
+            return Opinion(None, "the judge's answer was cut off before its verdict")
+        return found
+
+
+async def _together(*asked: Any) -> list[Any]:
+    """All of them, side by side. When the budget ends, those that still fit are finished first."""
+
+    async def one(question: Any) -> Any:
+        try:
+            return await question
+        except BudgetExhausted as stop:
+            return stop
+
+    found = await asyncio.gather(*[one(question) for question in asked])
+    for item in found:
+        if isinstance(item, BudgetExhausted):
+            raise item
+    return list(found)
+
+
+def _middle(opinions: Sequence[Opinion]) -> Opinion:
+    """The panel's median, with the words of the member nearest to it."""
+    known = [opinion for opinion in opinions if opinion.value is not None]
+    if not known or 2 * len(known) < len(opinions):
+        return Opinion(None, next(opinion.reason for opinion in opinions if opinion.value is None))
+    middle = median(opinion.value for opinion in known if opinion.value is not None)
+    nearest = min(known, key=lambda opinion: abs((opinion.value or 0.0) - middle))
+    return Opinion(middle, nearest.reason, nearest.ratings)
+
+
+def _read_rated(text: str, tokens: Tokens, rubric: Rubric) -> Opinion:
+    found = read_ratings(text, rubric, tokens)
+    if found is None:
+        return Opinion(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
+    marks = ", ".join(f"{name} {rating:.3g}/{rubric.high}" for name, rating in found.ratings.items())
+    return Opinion(rubric_value(found.ratings, rubric), f"{marks}: {found.reason}", found.ratings)
+
+
+def _read_correct(text: str, tokens: Tokens) -> Opinion:
+    return _read_choice(text, CORRECT, {"wrong": 0.0, "partly": 0.5, "correct": 1.0})
+
+
+def _read_pair(text: str, tokens: Tokens) -> Opinion:
+    return _read_choice(text, PAIR, {"A": 1.0, "B": 0.0, "tie": 0.5})
+
+
+def _read_choice(text: str, choices: Sequence[str], values: Mapping[str, float]) -> Opinion:
+    found = read_choice(text, choices)
+    if found is None:
+        return Opinion(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
+    return Opinion(values[found.choice], f"{found.choice}: {found.reason}")
+
+
+class JudgeMetric:
+    """A judge as a metric of one output field. Pairwise, it must be told the baseline's answers by `anchor`."""
+
+    def __init__(self, name: str, field_name: str, judge: Judge) -> None:
+        self.name, self.judge = name, judge
+        self._field = field_name
+        self._anchors: dict[str, Prediction] = {}
+        self.compared = self.turned = 0
+        """Pairs asked in both orders, and those whose verdict changed with the order."""
+
+    def anchor(self, example: Example, prediction: Prediction) -> None:
+        """What the user's own prompt answered; the first answer to a row stays."""
+        self._anchors.setdefault(example.id, prediction)
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        if prediction.error:
+            return Score(self.name, 0.0, prediction.error)
+        if self._field not in prediction.fields:
+            return Score(self.name, 0.0, f"the reply has no {self._field}")
+        answer = prediction.fields[self._field]
+        if self.judge.setup.mode == "pairwise":
+            return await self._against_anchor(example, answer)
+        label = example.labels.get(self._field)
+        if self.judge.setup.mode == "reference" and label is None:
+            return Score(self.name, None, f"row {example.id} has no label for {self._field}")
+        found = await self.judge.rate(example.inputs, answer, label)
+        return Score(self.name, found.value, found.reason)
+
+    async def _against_anchor(self, example: Example, answer: Any) -> Score:
+        own = self._anchors.get(example.id)
+        if own is None:
+            return Score(self.name, None, f"your prompt has no answer to row {example.id} to compare with")
+        if own.error or self._field not in own.fields:
+            return Score(self.name, 1.0, "your prompt's answer to this row cannot be used, this one can")
+        if own.fields[self._field] == answer:
+            return Score(self.name, 0.5, "the same as your prompt's answer")
+        found = await self.judge.compare(example.inputs, answer, own.fields[self._field])
+        if found.value is not None:
+            self.compared += 1
+            self.turned += found.orders[0] != found.orders[1]
+        return Score(self.name, found.value, found.reason)
+
+
+def judge_builder(task: Task, lms: Sequence[LM], gateway: Gateway) -> Callable[[MetricSpec], JudgeMetric]:
+    """Builds the task's judges for `build_metrics`, all on the models `lms`."""
+    is_only = sum(spec.name == "judge" for spec in task.metrics) == 1
+
+    def build(spec: MetricSpec) -> JudgeMetric:
+        setup = setup_of(spec, task, lms[0].name)
+        name = "judge" if is_only else f"judge:{spec.field}:{setup.mode}"
+        return JudgeMetric(name, spec.field, Judge(setup, lms, gateway))
+
+    return build

@@ -1,0 +1,56 @@
+"""Metrics of text against text, each measured by a well-kept package: BLEU, chrF, edit similarity, repetition.
+
+As `metrics`: a check takes what was predicted and the label, and gives a value in [0, 1] with a reason.
+The signature of a scorer says how it counts, so that others can count the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Scorer = Callable[[str, str], float]
+
+REPEATED_WORDS = 3
+
+
+def bleu() -> tuple[Scorer, str]:
+    """Sentence BLEU of sacrebleu with effective order (Papineni et al. 2002; Post 2018), and its signature."""
+    from sacrebleu.metrics import BLEU
+
+    scorer = BLEU(effective_order=True)
+    return _percent(scorer), _signature(scorer)
+
+
+def chrf() -> tuple[Scorer, str]:
+    """chrF of sacrebleu: character 6-grams, beta 2 (Popovic 2015), and its signature."""
+    from sacrebleu.metrics import CHRF
+
+    scorer = CHRF()
+    return _percent(scorer), _signature(scorer)
+
+
+def _percent(scorer: Any) -> Scorer:
+    return lambda got, wanted: min(1.0, max(0.0, scorer.sentence_score(got, [wanted]).score / 100))
+
+
+def _signature(scorer: Any) -> str:
+    scorer.sentence_score("a", ["a"])  # it is known after the first use
+    return str(scorer.get_signature())
+
+
+def edit_similarity(got: str, wanted: str) -> float:
+    """1 - Levenshtein distance over the longer length, by rapidfuzz: 1 for equal texts, 0 for nothing in common."""
+    from rapidfuzz.distance import Levenshtein
+
+    return float(Levenshtein.normalized_similarity(got, wanted))
+
+
+def unrepeated(text: str, words: int = REPEATED_WORDS) -> float:
+    """The part of the text's runs of `words` words that came for the first time; 1 for a text with fewer words.
+
+    The rep-n of Welleck et al. 2020 (Neural text generation with unlikelihood training), from 1. Case is folded.
+    """
+    tokens = text.casefold().split()
+    runs = [tuple(tokens[at : at + words]) for at in range(len(tokens) - words + 1)]
+    return len(set(runs)) / len(runs) if runs else 1.0
