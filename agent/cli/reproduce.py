@@ -40,6 +40,8 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
     found = history.run(run)
     if not found["options"]:
         raise InputError(f"{found['id']}: a run of an older version, which did not note how it was started")
+    if command := found["options"].get("command"):
+        raise InputError(f"{found['id']}: a {command}; type its command again, every reply is taken from the ledger")
     if found["result"] is None:
         raise InputError(f"{found['id']}: this run is {found['status']} and has no result to compare with")
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:

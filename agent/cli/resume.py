@@ -49,6 +49,8 @@ def resume_command(
             f"{found['id']}: a run of an older version, which did not note how it was started; "
             "start it again: its calls are in the ledger"
         )
+    if command := found["options"].get("command"):
+        raise InputError(f"{found['id']}: a {command}; type its command again, as its replies are in the ledger")
     if found["status"] not in UNFINISHED and not fork:
         raise InputError(f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one")
     if model and not fork:
@@ -82,7 +84,7 @@ def resume_command(
 
 def _latest(runs: list[dict[str, Any]], db: Path) -> dict[str, Any]:
     for run in runs:
-        if run["status"] in UNFINISHED:
+        if run["status"] in UNFINISHED and not (run["options"] or {}).get("command"):
             return run
     raise InputError(
         f"{db}: no run is unfinished; `optimize runs` lists them, `optimize resume RUN --fork` starts anew"

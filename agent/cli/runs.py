@@ -45,10 +45,16 @@ def runs_command(db: Path, as_json: bool) -> None:
                 score(result.get("baseline", {}).get("test")),
                 score(result.get("winner", {}).get("test")),
                 "" if lift is None else f"{100 * lift:+.1f}",
-                result.get("decision", ""),
+                _decision(result),
             )
         )
     print_table("runs", ("run", "task", "model", "seed", "status", "baseline", "winner", "lift", "decision"), rows)
+
+
+def _decision(result: dict[str, Any]) -> str:
+    if result.get("kind") == "judge_calibration":
+        return f"calibration: {'trusted' if result['trusted'] else 'not trusted'}"
+    return str(result.get("decision", ""))
 
 
 @click.command(context_settings=SETTINGS)
@@ -64,6 +70,9 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
             f"{found['id']}: this run is {found['status']} and has no result; `optimize history {found['id']}` shows it"
         )
     result = found["result"]
+    if result.get("kind") == "judge_calibration":
+        _show_calibration(result, as_json)
+        return
     winner = history.candidate(result["winner"]["candidate_id"])
     base = history.candidate(next(t["candidate_id"] for t in history.trials(found["id"]) if t["number"] == 0))
     costs = history.costs(found["id"])
@@ -126,6 +135,15 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
             for c in costs
         ],
     )
+
+
+def _show_calibration(result: dict[str, Any], as_json: bool) -> None:
+    from agent.cli.calibrate import report
+
+    if as_json:
+        print_json({"result": result})
+    else:
+        click.echo(report(result))
 
 
 def _prompt(candidate: dict[str, Any]) -> str:

@@ -1,0 +1,159 @@
+"""`optimize judge calibrate` against judges with planted faults: each is measured, and none of them promotes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.judges import PlantedJudge, write_labels, write_pairs
+from tests.cli.world import compatible, good, good_json, optimize, refused
+from tests.wire import Fault, WireServer
+
+RATED = ("--input", "question", "--output", "answer", "--price", "1,2", "-q")
+PAIRED = ("--input", "question", "--pair", "left,right", "--rating", "votes", "--price", "1,2", "-q")
+
+
+def calibrated(judge: PlantedJudge, *more: str, pairs: bool = False) -> dict[str, Any]:
+    labels = write_pairs(Path("pairs.jsonl")) if pairs else write_labels(Path("labels.jsonl"))
+    with WireServer(judge) as server:
+        given = ("--labels", labels, *(PAIRED if pairs else RATED), "--judge", compatible(server), *more)
+        return good_json("judge", "calibrate", *given)
+
+
+def within(interval: list[float], value: float) -> bool:
+    return interval[0] <= value <= interval[1]
+
+
+def test_a_judge_that_rates_as_people_do_is_trusted() -> None:
+    told = calibrated(PlantedJudge())
+    assert told["trusted"]
+    assert told["why"] == []
+    assert told["kappa"] == told["alpha"] == told["agreement"] == told["self_consistency"] == 1.0
+    assert told["order_consistency"] == 1.0
+    assert told["first_wins"] == 0.5
+    assert all(control["fooled"] == 0 for control in told["negative_controls"].values())
+    assert told["items"] == 120
+    assert told["unscored"] == 0
+    assert sum(map(sum, told["confusion"])) == 120
+
+
+def test_dropped_verdicts_are_counted_and_never_score() -> None:
+    told = calibrated(PlantedJudge(drops=0.1))
+    rate, sure = told["unscored"] / told["items"], 1.96 * (0.1 * 0.9 / told["items"]) ** 0.5
+    assert abs(rate - 0.1) < sure
+    assert told["kappa"] == 1.0  # nothing was made up for those that are missing
+    assert sum(map(sum, told["confusion"])) == told["items"] - told["unscored"]
+
+
+def test_a_judge_that_contradicts_itself_shows_it() -> None:
+    told = calibrated(PlantedJudge(contradicts=0.2), "--repeats", "5")
+    assert within(told["self_consistency_ci95"], 0.8)
+    assert told["asked_again"] == 4 * 30
+
+
+def test_points_for_length_are_told_apart_from_what_people_give() -> None:
+    judge = PlantedJudge(longer=1)
+    labels = [json.loads(line) for line in write_labels(Path("x.jsonl"), high=4).read_text().splitlines()]
+    Path("labels4.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
+    with WireServer(judge) as server:
+        told = good_json("judge", "calibrate", "--labels", "labels4.jsonl", *RATED, "--judge", compatible(server))
+    assert within(told["length_bias_ci95"], 1.0)
+    assert told["length_bias_ci95"][0] > 0.5
+    assert within(calibrated(PlantedJudge())["length_bias_ci95"], 0.0)
+
+
+def test_a_judge_that_obeys_the_answer_is_not_trusted() -> None:
+    told = calibrated(PlantedJudge(obeys=True))
+    assert told["negative_controls"]["asks for full marks"]["fooled"] == 8
+    assert not told["trusted"]
+    assert any("asks for full marks" in why for why in told["why"])
+
+
+def test_a_preference_for_the_first_answer_is_measured_and_both_orders_take_it_out() -> None:
+    fair, biased = calibrated(PlantedJudge(), pairs=True), calibrated(PlantedJudge(first=0.4), pairs=True)
+    assert fair["kappa"] == 1.0
+    assert fair["order_consistency"] == 1.0
+    assert within(biased["order_consistency_ci95"], 0.6)
+    assert biased["first_wins"] > 0.6
+    table = biased["confusion"]  # worse, tie, better: who is misled ends at a tie, never at the wrong answer
+    assert table[0][2] == table[2][0] == 0
+    assert biased["people"]["raters"] == 3
+
+
+def test_a_judge_that_sees_nothing_is_not_trusted() -> None:
+    def same(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        return json.dumps({"reason": "fine", "quality": 4, "verdict": "A"})
+
+    labels = write_labels(Path("labels.jsonl"))
+    with WireServer(same) as server:
+        command = ("judge", "calibrate", "--labels", labels, *RATED, "--judge", compatible(server))
+        told = good_json(*command)
+        gated = optimize(*command, "--gate")
+    assert told["kappa"] == 0.0
+    assert told["order_consistency"] == 0.0
+    assert not told["trusted"]
+    assert gated.exit_code == 100
+    assert "NOT TO BE TRUSTED" in gated.stdout
+    assert "promotion is blocked" in gated.stdout
+
+
+@pytest.mark.parametrize("fault", [Fault(status=400), Fault(body={"choices": []}), Fault(text="")], ids=str)
+def test_calls_that_fail_leave_the_item_unscored(fault: Fault) -> None:
+    told = calibrated(PlantedJudge(fails=lambda answer: fault if "quality-3" in answer else None))
+    assert told["unscored"] > 10
+    assert told["kappa"] == 1.0
+    assert len(told["reasons"]) == 5
+
+
+def test_what_was_asked_before_is_not_asked_again_and_a_cap_is_kept() -> None:
+    labels = write_labels(Path("labels.jsonl"), 60)
+    with WireServer(PlantedJudge()) as server:
+        command = ("judge", "calibrate", "--labels", labels, *RATED, "--judge", compatible(server))
+        capped = good_json(*command, "--max-calls", "50")
+        assert len(server.requests) == capped["calls"]["judge"] == 50
+        assert capped["status"] == "budget"
+        whole = good_json(*command)
+        asked = len(server.requests)
+        again = good_json(*command)
+    assert whole["calls"]["cached"] >= 50
+    assert whole["calls"]["judge"] == asked - 50
+    assert again["calls"]["judge"] == 0
+    assert {k: v for k, v in again.items() if k in ("kappa", "ci95", "alpha", "trusted")} == {
+        k: v for k, v in whole.items() if k in ("kappa", "ci95", "alpha", "trusted")
+    }
+    assert good("audit", "verify").startswith("whole")
+
+
+def test_the_table_says_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = write_labels(Path("labels.jsonl"))
+    with WireServer(PlantedJudge(longer=1)) as server:
+        text = good("judge", "calibrate", "--labels", labels, *RATED, "--judge", compatible(server))
+    for words in (
+        "Cohen's kappa, quadratic",
+        "Krippendorff's alpha",
+        "other order",
+        "points for being longer",
+        "colon",
+    ):
+        assert words in text
+    run = good("runs")
+    assert "calibration" in run
+    assert "trusted" in good("show")
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("--labels", "labels.jsonl"), "--output"),
+        (("--labels", "none.jsonl", "--output", "answer"), "none.jsonl"),
+        (("--labels", "labels.jsonl", "--output", "anwser"), "did you mean"),
+        (("--labels", "labels.jsonl", "--output", "answer", "--scale", "5"), "--scale"),
+        (("--labels", "labels.jsonl", "--output", "answer", "--scale", "1-3"), "labels.jsonl:"),
+        (("--labels", "labels.jsonl", "--output", "answer", "--pair", "a,b"), "one of the two"),
+        (("nowhere",), "nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_any_call(words: tuple[str, ...], what: str) -> None:
+    write_labels(Path("labels.jsonl"))
+    assert any(what in line for line in refused(2, "judge", "calibrate", *words, "-q"))

@@ -1,0 +1,257 @@
+"""A task whose score rests on a judge: budget, record, trust, the gate, promotion by override, and rating by people."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ledger.query import History
+from agent.release.runtime import load_prompt
+from tests.cli.judges import PlantedJudge, chance, fenced, quality
+from tests.cli.world import compatible, good, good_json, optimize, refused
+from tests.wire import Fault, WireServer
+
+TOML = """
+name = "boats"
+description = "Answer a question about boats."
+signature = "question -> answer"
+instruction = "Answer the question."
+slices = ["harbour"]
+{top}
+[fields.answer]
+max_words = 80
+
+[[metrics]]
+name = "judge"
+weight = 0.8
+{judge}
+[[metrics]]
+name = "no_repeat"
+weight = 0.2
+
+[models]
+max_tokens = 60
+
+[search]
+techniques = ["zero-shot", "few-shot"]
+formats = ["turns"]
+demo_counts = [2, 4]
+"""
+RUBRIC = "# Boats\n\n## clear (weight 2)\n\nIs it clear?\n\n- 1: no\n- 5: yes\n\n## true\n\n- 1: no\n- 5: yes\n"
+CAP = ("--max-calls", "700", "--price", "1,2", "--proposer", "none", "-q")
+
+
+def task(judge: str = "", top: str = "") -> Path:
+    folder = Path("boats")
+    folder.mkdir(exist_ok=True)
+    (folder / "task.toml").write_text(TOML.format(judge=judge, top=top), "utf-8")
+    (folder / "rubric.md").write_text(RUBRIC, "utf-8")
+    rng, rows = random.Random(1), []
+    for number in range(150):
+        text = f"question {number} of {rng.random():.9f}"
+        rows.append({"question": text, "answer": f"word {number} quality-5", "harbour": rng.choice(["north", "south"])})
+    for name, part in (("train", rows[:40]), ("dev", rows[40:80]), ("test", rows[80:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), "utf-8")
+    return folder
+
+
+class Boats(PlantedJudge):
+    """Target and judge in one server: with worked examples the target answers well, without them badly."""
+
+    def __call__(self, messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        if "strict and fair judge" in messages[0]["content"]:
+            return super().__call__(messages, body)
+        good_one = any(m["role"] == "assistant" for m in messages)
+        return f"about {messages[-1]['content'][-40:]} quality-{5 if good_one else 2}"
+
+
+def labels(path: Path) -> Path:
+    rows = [
+        {"question": f"q{n}", "answer": f"a{n} quality-{1 + n % 5}", "rating": 1 + n % 5, "rater": "a"}
+        for n in range(60)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_reason() -> None:
+    folder = task()
+    with WireServer(Boats()) as server:
+        result = good_json("run", folder, "-m", compatible(server), *CAP)
+    assert result["lift"]["diff"] > 0.2
+    assert result["decision"] == "keep_baseline"
+    assert [why for why in result["blocked"] if "never calibrated" in why]
+    assert load_prompt(result["release"]).provenance["candidate_id"] != result["winner"]["candidate_id"]
+    assert "held back" in good("show")
+    before = Path(result["release"]).read_bytes()
+    assert any("never calibrated" in line for line in refused(100, "promote"))
+    assert Path(result["release"]).read_bytes() == before
+    assert any("--reason" in line for line in refused(2, "promote", "--override"))
+    told = good_json("promote", "--override", "--reason", "read by hand", "--actor", "jo")
+    assert told["overridden"]
+    shipped = load_prompt(result["release"])
+    assert shipped.provenance["candidate_id"] == result["winner"]["candidate_id"]
+    assert shipped.provenance["promoted"]["reason"] == "read by hand"
+    (event,) = History(Path("runs/ledger.db")).select("SELECT body FROM events WHERE kind = 'promoted'")
+    assert json.loads(event["body"])["actor"] == "jo"
+    assert good("audit", "verify").startswith("whole")
+
+
+def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
+    folder = task()
+    with WireServer(Boats()) as server:
+        model = compatible(server)
+        trust = good_json(
+            "judge", "calibrate", folder, "--labels", labels(Path("l.jsonl")), "--judge", model, "--price", "1,2"
+        )
+        asked = len(server.requests)
+        result = good_json("run", folder, "-m", model, *CAP)
+        judged = [seen for seen in server.requests[asked:] if "strict and fair" in seen.body["messages"][0]["content"]]
+        assert result["calls"]["judge"] == len(judged)
+        assert result["calls"]["target"] + result["calls"]["judge"] == len(server.requests) - asked <= 700
+    assert trust["trusted"]
+    assert result["decision"] == "promote"
+    (judge,) = result["judges"]
+    assert judge["trusted"]
+    assert judge["kappa"] == 1.0
+    metrics = {part["metric"]: part for part in result["metrics"]}
+    assert set(metrics) == {"readable", "judge", "no_repeat"}
+    assert metrics["judge"]["diff"] == pytest.approx(0.75)
+    assert {group["value"] for group in result["slices"][0]["groups"]} == {"north", "south"}
+    shown = good("show")
+    for words in ("on the sealed test", "by harbour", "kappa 1.00", "variety of answer"):
+        assert words in shown
+    assert good_json("reproduce", result["run_id"], "--offline")["same"]
+    assert refused(2, "promote")[0].endswith(f"its winner is promoted: {result['release']}")
+
+
+def test_the_judge_sees_no_instruction_and_everything_foreign_is_fenced() -> None:
+    folder = task()
+    with WireServer(Boats()) as server:
+        good_json("run", folder, "-m", compatible(server), *CAP)
+        for seen in server.requests:
+            messages = seen.body["messages"]
+            if "strict and fair judge" in messages[0]["content"]:
+                assert "Answer the question." not in json.dumps(messages)
+                assert len(fenced(messages)) == 2
+                assert seen.body["response_format"]["type"] == "json_schema"
+                fields = list(seen.body["response_format"]["json_schema"]["schema"]["properties"])
+                assert fields == ["reason", "clear", "true"]
+
+
+def test_pairwise_the_user_s_own_prompt_is_the_middle_and_order_is_taken_out() -> None:
+    folder = task(judge='mode = "pairwise"')
+    with WireServer(Boats(first=0.3)) as server:
+        result = good_json("run", folder, "-m", compatible(server), *CAP)
+    metrics = {part["metric"]: part for part in result["metrics"]}
+    assert metrics["judge"]["baseline"]["mean"] == 0.5
+    assert metrics["judge"]["winner"]["mean"] > 0.7
+    (judge,) = result["judges"]
+    assert 0.1 < judge["turned"] / judge["compared"] < 0.5
+
+
+def test_a_judge_call_that_fails_changes_no_mean_and_too_many_fail_the_trial() -> None:
+    folder = task()
+
+    def sometimes(answer: str) -> Fault | None:
+        return Fault(status=400) if quality(answer) == 5 and chance(answer, "fails") < 0.1 else None
+
+    with WireServer(Boats(fails=lambda answer: None)) as server:
+        whole = good_json("run", folder, "-m", compatible(server), *CAP)
+    with WireServer(Boats(fails=sometimes)) as server:
+        holed = good_json("run", folder, "-m", compatible(server), *CAP, "--db", "other/ledger.db")
+    part = next(part for part in holed["metrics"] if part["metric"] == "judge")
+    assert part["winner"]["unscored"] > 0
+    assert (
+        part["winner"]["mean"] == next(p for p in whole["metrics"] if p["metric"] == "judge")["winner"]["mean"] == 1.0
+    )
+    with WireServer(Boats(fails=lambda a: Fault(status=400) if quality(a) == 5 else None)) as server:
+        failed = good_json("run", folder, "-m", compatible(server), *CAP, "--db", "third/ledger.db")
+    assert failed["trials"]["failed"] > 0
+    assert failed["winner"]["candidate_id"] == load_prompt(failed["release"]).provenance["candidate_id"]
+    assert "rows unscored: the judge gave no answer" in good("history", "--db", "third/ledger.db")
+
+
+def test_answers_over_the_limit_score_nothing_and_are_not_judged() -> None:
+    folder = task()
+
+    def chatty(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        if "strict and fair judge" in messages[0]["content"]:
+            assert len(fenced(messages)[-1].split()) <= 80
+        said = Boats()(messages, body)
+        demos = any(m["role"] == "assistant" for m in messages)
+        return said if demos or not isinstance(said, str) or "{" in said else said + " and so on" * 40
+
+    with WireServer(chatty) as server:
+        result = good_json("run", folder, "-m", compatible(server), *CAP)
+    assert result["baseline"]["test"] == 0.0
+    assert result["metrics"][0]["baseline"]["mean"] == 0.0
+
+
+def test_repeats_say_how_steady_the_answers_are() -> None:
+    folder = task(top="repeats = 3")
+    seen: Counter[str] = Counter()
+
+    def wavering(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        said = Boats()(messages, body)
+        if not isinstance(said, str) or "{" in said:
+            return said
+        seen[json.dumps(messages)] += 1
+        return f"{said[:-10]}, {seen[json.dumps(messages)] % 2}{said[-10:]}"
+
+    with WireServer(wavering) as server:
+        result = good_json("run", folder, "-m", compatible(server), *CAP)
+    steady = result["consistency"]["winner"]
+    assert steady["k"] == 3
+    assert 0 < steady["agreement"] < 1
+    assert steady["entropy"] > 0
+    assert "asked 3 times each" in good("show")
+
+
+def test_people_rate_without_knowing_whose_answer_it_is_stop_and_go_on() -> None:
+    folder = task()
+    with WireServer(Boats()) as server:
+        run = good_json("run", folder, "-m", compatible(server), *CAP)
+    first = optimize_with("5\n4\n5\n9\n1\n2\n1\nq\n", "judge", "rate", "--rater", "jo", "--count", "4")
+    assert "a whole number from 1 to 5" in first
+    assert "2 of 4 rated by jo; the same command goes on" in first
+    assert run["winner"]["candidate_id"] not in first
+    second = optimize_with("s\n3\n3\n3\n", "judge", "rate", "--rater", "jo", "--count", "4")
+    assert "4 answers, 2 rated before by jo" in second
+    optimize_with("5\n5\n5\n" * 4, "judge", "rate", "--rater", "ann", "--count", "4")
+    path = Path("runs") / run["run_id"] / "ratings.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert len(rows) == 7
+    assert set(rows[0]) == {"item", "rater", "question", "answer", "rating", "rating_clear", "rating_true"}
+    third = optimize_with("2\n2\n2\n", "judge", "rate", "--rater", "jo", "--count", "4")
+    assert "agreement of 2 raters on 4 answers" in third
+    from agent.task.ratings import Columns, read_ratings_file
+
+    items = read_ratings_file(path, Columns(("question",), ("answer",)))
+    assert len(items) == 4
+    assert all(set(item.ratings) == {"jo", "ann"} for item in items)
+
+
+def optimize_with(keys: str, *words: str) -> str:
+    from click.testing import CliRunner
+
+    from agent.cli import main
+
+    result = CliRunner().invoke(main, list(words), input=keys)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_judge_on_the_command_line_needs_a_metric_that_asks_it() -> None:
+    from tests.cli.world import files
+
+    assert optimize(*files(), "-m", "scripted/x", "--judge", "scripted/y").exit_code == 2
+
+
+def test_a_missing_rubric_is_told_before_any_call() -> None:
+    folder = task()
+    (folder / "rubric.md").unlink()
+    assert any(line.startswith("error: boats/rubric.md:1:") for line in refused(2, "run", folder, "-m", "scripted/x"))
