@@ -1,0 +1,141 @@
+"""A gate names everything that stands between a winner and production, and lets a clean gain through."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.release.gate import SIGNIFICANT, blocked_by, untrusted
+
+
+def lift(diff: float = 0.12, p_value: float = 0.001, n: int = 100) -> dict[str, Any]:
+    return {"diff": diff, "p_value": p_value, "n": n}
+
+
+def part(metric: str, diff: float | None, p_value: float | None, field: str = "") -> dict[str, Any]:
+    return {"metric": metric, "field": field, "diff": diff, "p_value": p_value}
+
+
+def cut(name: str, **groups: tuple[float | None, float | None]) -> dict[str, Any]:
+    told = [{"value": value, "diff": diff, "p_value": p_value} for value, (diff, p_value) in groups.items()]
+    return {"slice": name, "groups": told}
+
+
+def judge(trusted: bool, why: str = "") -> dict[str, Any]:
+    return {"metric": "judge", "models": ["a/small", "b/large"], "trusted": trusted, "why": why}
+
+
+CLEAN: dict[str, Any] = {
+    "lift": lift(),
+    "metrics": [part("readable", 0.0, 1.0), part("judge", 0.12, 0.001, "text")],
+    "slices": [cut("lang", de=(0.2, 0.01), en=(0.0, 1.0), fr=(None, None))],
+    "judges": [judge(True)],
+}
+
+
+def test_nothing_blocks_a_clean_gain() -> None:
+    assert blocked_by(CLEAN) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [lift(diff=0.0, p_value=1.0), lift(diff=0.05, p_value=0.2), lift(diff=-0.1, p_value=0.001), lift(p_value=0.05)],
+    ids=["equal", "not shown", "worse", "at the limit"],
+)
+def test_a_gain_that_is_not_shown_blocks(changed: dict[str, Any]) -> None:
+    (why,) = blocked_by({**CLEAN, "lift": changed})
+    assert why.startswith("the gain is not shown: ")
+    assert f"{100 * changed['diff']:+.1f} points" in why
+    assert "on 100 rows" in why
+
+
+def test_the_sentence_tells_points_p_and_rows() -> None:
+    (why,) = blocked_by({"lift": lift(0.031, 0.2134, 48)})
+    assert why == "the gain is not shown: +3.1 points, p = 0.21 on 48 rows"
+
+
+def test_a_metric_that_got_worse_blocks_by_its_name_and_field() -> None:
+    metrics = [part("readable", -0.1, 0.002), part("judge", 0.2, 0.001, "text"), part("rouge1", -0.3, 0.001, "text")]
+    found = blocked_by({**CLEAN, "metrics": metrics, "slices": []})
+    assert found == [
+        "metric rouge1 of text got worse: -30.0 points, p = 0.001",
+        "metric readable got worse: -10.0 points, p = 0.002",
+    ]
+
+
+def test_a_slice_that_got_worse_blocks_though_the_whole_got_better() -> None:
+    found = blocked_by({**CLEAN, "slices": [cut("lang", de=(0.3, 0.001), en=(-0.2, 0.002))]})
+    assert found == ["slice lang = en got worse: -20.0 points, p = 0.002"]
+
+
+def test_one_of_many_slices_that_looks_worse_by_chance_does_not_block() -> None:
+    ten = {f"g{at}": (0.0, 1.0) for at in range(9)}
+    assert blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.04))]}) != []
+    assert blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.04), **ten)]}) == []
+    assert blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.004), **ten)]}) != []
+
+
+def test_holm_steps_down_so_that_a_second_loss_needs_less_than_the_first() -> None:
+    # limits 0.05 / 3, 0.05 / 2, 0.05: the second passes its own, and not that of Bonferroni
+    found = blocked_by({"lift": lift(), "slices": [cut("lang", a=(-0.3, 0.01), b=(-0.2, 0.02), c=(-0.1, 0.06))]})
+    assert [why.split(" got")[0] for why in found] == ["slice lang = a", "slice lang = b"]
+    stopped = blocked_by({"lift": lift(), "slices": [cut("lang", a=(-0.3, 0.02), b=(-0.2, 0.02), c=(-0.1, 0.02))]})
+    assert stopped == []
+
+
+def test_metrics_and_slices_are_corrected_together() -> None:
+    slices = [cut("lang", en=(-0.2, 0.03))]
+    assert len(blocked_by({"lift": lift(), "slices": slices})) == 1
+    assert blocked_by({"lift": lift(), "metrics": [part("chrf", 0.0, 1.0)], "slices": slices}) == []
+
+
+def test_groups_without_a_test_cost_the_others_nothing() -> None:
+    few: dict[str, Any] = {f"g{at}": (None, None) for at in range(9)}
+    assert len(blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.04), **few)]})) == 1
+
+
+def test_an_untrusted_judge_blocks_with_its_models_and_the_reason() -> None:
+    found = blocked_by({**CLEAN, "judges": [judge(True), judge(False, "kappa 0.21 is below 0.4")]})
+    assert found == ["the judge a/small, b/large (judge) is not to be trusted: kappa 0.21 is below 0.4"]
+    assert list(untrusted(CLEAN)) == []
+
+
+def test_everything_in_the_way_is_told_at_once_gain_first_judges_last() -> None:
+    found = blocked_by(
+        {
+            "lift": lift(0.0, 1.0),
+            "metrics": [part("chrf", -0.2, 0.001, "text")],
+            "slices": [cut("lang", en=(-0.3, 0.002))],
+            "judges": [judge(False, "never calibrated")],
+        }
+    )
+    assert [why.split()[1] for why in found] == ["gain", "chrf", "lang", "judge"]
+
+
+@pytest.mark.parametrize("more", [{}, {"metrics": None, "slices": None, "judges": None}, {"metrics": [], "slices": []}])
+def test_an_old_result_without_parts_and_judges_is_asked_about_its_gain_only(more: dict[str, Any]) -> None:
+    assert blocked_by({"lift": lift(), **more}) == []
+    assert len(blocked_by({"lift": lift(0.01, 0.6), **more})) == 1
+
+
+tests = st.lists(st.tuples(st.floats(-1, 1), st.floats(1e-6, 1)), max_size=8)
+
+
+@given(tests)
+def test_what_blocks_is_a_loss_below_the_level_and_every_loss_below_bonferroni_blocks(
+    told: list[tuple[float, float]],
+) -> None:
+    metrics = [part(f"m{at}", diff, p_value) for at, (diff, p_value) in enumerate(told)]
+    named = {why.split()[1] for why in blocked_by({"lift": lift(), "metrics": metrics})}
+    losses = {f"m{at}": p_value for at, (diff, p_value) in enumerate(told) if diff < 0}
+    assert named <= {name for name, p_value in losses.items() if p_value < SIGNIFICANT}
+    assert named >= {name for name, p_value in losses.items() if p_value < SIGNIFICANT / len(told)}
+
+
+@given(tests, st.randoms(use_true_random=False))
+def test_the_order_of_parts_changes_nothing(told: list[tuple[float, float]], random: Any) -> None:
+    metrics = [part(f"m{at}", diff, p_value) for at, (diff, p_value) in enumerate(told)]
+    shuffled = random.sample(metrics, len(metrics))
+    result: dict[str, Any] = {"lift": lift()}
+    assert blocked_by({**result, "metrics": metrics}) == blocked_by({**result, "metrics": shuffled})

@@ -1,0 +1,288 @@
+"""A score taken apart says what its parts say alone, and nothing where there is nothing to say."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.scoring.breakdown import FEWEST_ROWS, Pair, consistency, parts, slices, variety
+from agent.scoring.intervals import mean_ci, paired_difference
+from agent.types import Example, MetricSpec, Outcome, Prediction, Score
+
+approx = pytest.approx
+NO_DIFFERENCE = {"diff": None, "diff_ci95": None, "p_value": None}
+ONE = (MetricSpec("judge", "text"),)
+
+
+def outcome(*values: float | None, text: str = "fine", error: str = "", called: bool = True) -> Outcome:
+    """One row's answer with a score for each metric; its value is their mean."""
+    whole = None if None in values else math.fsum(v for v in values if v is not None) / max(1, len(values))
+    fields = {} if error else {"text": text}
+    scores = tuple(Score(f"metric{at}", value) for at, value in enumerate(values))
+    return Outcome("c", "e", Prediction(fields, text, error), scores, whole, "key" if called else "")
+
+
+def outcomes(values: Sequence[float | None]) -> list[Outcome]:
+    return [outcome(value) for value in values]
+
+
+def rows(*groups: str) -> list[Example]:
+    return [Example(f"r{at}", {}, {}, {"lang": group}) for at, group in enumerate(groups)]
+
+
+def pair(won: Sequence[Outcome], based: Sequence[Outcome], groups: Sequence[str] = ()) -> Pair:
+    return Pair(rows(*(groups or ["de"] * len(won))), won, based)
+
+
+def by_value(found: dict[str, Any]) -> dict[str, Any]:
+    return {group["value"]: group for group in found["groups"]}
+
+
+# ---- parts
+
+
+def test_each_metric_has_its_means_and_the_paired_difference_of_its_own_scores() -> None:
+    won = [outcome(1.0, 0.5), outcome(1.0, 0.25), outcome(0.0, 0.75)]
+    based = [outcome(0.0, 0.5), outcome(1.0, 0.5), outcome(0.0, 0.5)]
+    specs = (MetricSpec("choice", "team", 3.0), MetricSpec("judge", "text", 1.0))
+    readable, first, second = parts(pair(won, based), specs, 7)
+    assert readable["winner"]["mean"] == readable["baseline"]["mean"] == 1.0
+    for line, mine, theirs in ((first, [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]), (second, [0.5, 0.25, 0.75], [0.5, 0.5, 0.5])):
+        expected = paired_difference(mine, theirs, 7)
+        assert (line["diff"], line["p_value"]) == (expected.diff, expected.p_value)
+        assert line["diff_ci95"] == list(expected.ci95)
+        for side, values in (("winner", mine), ("baseline", theirs)):
+            mean, low, high = mean_ci(values)
+            assert line[side] == {"mean": mean, "ci95": [low, high], "n": 3, "unscored": 0}
+
+
+def test_the_lines_carry_name_field_and_weight_in_the_order_of_the_task() -> None:
+    specs = (MetricSpec("choice", "team", 3.0), MetricSpec("choice", "text", 1.0))
+    lines = parts(pair([outcome(1.0, 1.0)], [outcome(1.0, 1.0)]), specs, 0)
+    named = [(line["metric"], line["field"], line["weight"]) for line in lines]
+    assert named == [("readable", "", 0.0), ("metric0", "team", 3.0), ("metric1", "text", 1.0)]
+
+
+def test_what_is_unscored_is_counted_and_left_out_of_mean_and_difference() -> None:
+    won, based = outcomes([1.0, None, 0.0, 1.0]), outcomes([0.0, 1.0, None, 1.0])
+    line = parts(pair(won, based), ONE, 0)[1]
+    assert (line["winner"]["n"], line["winner"]["unscored"]) == (3, 1)
+    assert line["winner"]["mean"] == approx(2 / 3)
+    assert line["diff"] == approx(0.5)
+
+
+def test_a_metric_that_scored_nothing_has_no_numbers() -> None:
+    line = parts(pair(outcomes([None, None]), outcomes([1.0, 0.0])), ONE, 0)[1]
+    assert line["winner"] == {"mean": None, "ci95": None, "n": 0, "unscored": 2}
+    assert line["baseline"]["mean"] == 0.5
+    assert {key: line[key] for key in NO_DIFFERENCE} == NO_DIFFERENCE
+
+
+def test_readable_is_the_share_of_replies_without_an_error_among_those_that_came() -> None:
+    won = [outcome(1.0), outcome(0.0, error="no JSON"), outcome(None, error="HTTP 500", called=False), outcome(1.0)]
+    line = parts(pair(won, outcomes([1.0] * 4)), ONE, 0)[0]
+    assert (line["metric"], line["winner"]["n"], line["winner"]["unscored"]) == ("readable", 3, 1)
+    assert line["winner"]["mean"] == approx(2 / 3)
+    assert line["diff"] == approx(-1 / 3)
+
+
+def test_without_rows_every_part_is_empty() -> None:
+    assert [line["winner"]["n"] for line in parts(pair([], []), ONE, 0)] == [0, 0]
+
+
+scores = st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0])
+
+
+@given(st.lists(st.tuples(scores, scores), max_size=12))
+def test_scored_and_unscored_rows_add_up_and_swapping_the_sides_turns_the_difference(
+    values: list[tuple[float | None, float | None]],
+) -> None:
+    won, based = outcomes([a for a, _ in values]), outcomes([b for _, b in values])
+    line, turned = parts(pair(won, based), ONE, 3)[1], parts(pair(based, won), ONE, 3)[1]
+    assert line["winner"] == turned["baseline"]
+    for side in ("winner", "baseline"):
+        assert line[side]["n"] + line[side]["unscored"] == len(values)
+    if line["diff"] is not None:
+        assert line["diff"] == approx(-turned["diff"])
+        assert line["p_value"] == approx(turned["p_value"])
+
+
+# ---- slices
+
+
+def test_each_group_has_the_scores_and_the_difference_of_its_own_rows() -> None:
+    groups = ["de"] * 6 + ["en"] * 5
+    mine, theirs = [1.0] * 6 + [1.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 3 + [1.0] * 3 + [1.0] * 5
+    (found,) = slices(pair(outcomes(mine), outcomes(theirs), groups), ["lang"], 0)
+    assert found["slice"] == "lang"
+    told = by_value(found)
+    assert list(told) == ["de", "en"]
+    assert told["de"]["winner"]["mean"] == 1.0
+    assert told["en"]["winner"]["mean"] == approx(0.2)
+    expected = paired_difference(mine[6:], theirs[6:], 0)
+    assert (told["en"]["diff"], told["en"]["p_value"]) == (expected.diff, expected.p_value)
+    assert told["de"]["diff"] == approx(0.5)
+    assert found["winner_gap"] == approx(0.8)
+    assert found["baseline_gap"] == approx(0.5)
+
+
+def test_a_group_of_few_rows_has_scores_but_no_difference_and_no_part_in_the_gap() -> None:
+    few = FEWEST_ROWS - 1
+    groups = ["de"] * 6 + ["en"] * 6 + ["fr"] * few
+    won = outcomes([1.0] * 6 + [0.5] * 6 + [0.0] * few)
+    (found,) = slices(pair(won, outcomes([1.0] * len(groups)), groups), ["lang"], 0)
+    told = by_value(found)
+    assert told["fr"]["winner"]["mean"] == 0.0
+    assert told["fr"]["winner"]["n"] == few
+    assert {key: told["fr"][key] for key in NO_DIFFERENCE} == NO_DIFFERENCE
+    assert told["en"]["diff"] == approx(-0.5)
+    assert found["winner_gap"] == approx(0.5)
+
+
+def test_one_group_alone_has_no_gap() -> None:
+    (found,) = slices(pair(outcomes([1.0] * 9), outcomes([0.0] * 9)), ["lang"], 0)
+    assert found["winner_gap"] is None
+    assert found["baseline_gap"] is None
+
+
+def test_rows_without_a_value_are_a_group_of_their_own_and_slices_keep_their_order() -> None:
+    won = outcomes([1.0] * 4)
+    found = slices(pair(won, won, ["de", "de", "", "en"]), ["region", "lang"], 0)
+    assert [cut["slice"] for cut in found] == ["region", "lang"]
+    assert list(by_value(found[0])) == [""]
+    assert list(by_value(found[1])) == ["", "de", "en"]
+
+
+def test_a_task_without_slices_has_none() -> None:
+    assert slices(pair(outcomes([1.0]), outcomes([0.0])), [], 0) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), scores, scores), max_size=20))
+def test_the_groups_of_a_slice_hold_every_row_once(values: list[tuple[str, float | None, float | None]]) -> None:
+    groups = [group for group, _, _ in values]
+    won, based = outcomes([a for _, a, _ in values]), outcomes([b for _, _, b in values])
+    (found,) = slices(Pair(rows(*groups), won, based), ["lang"], 1)
+    for value, group in by_value(found).items():
+        assert group["winner"]["n"] + group["winner"]["unscored"] == groups.count(value)
+    assert set(by_value(found)) == set(groups)
+
+
+# ---- consistency
+
+
+def answers(*texts: str) -> list[Outcome]:
+    """An answer to each row; the one that says "right" is."""
+    return [outcome(float(text == "right"), text=text) for text in texts]
+
+
+def test_equal_answers_agree_wholly_and_carry_no_bits() -> None:
+    found = consistency([answers("right", "x")] * 3)
+    assert found == {
+        "k": 3,
+        "rows": 2,
+        "agreement": 1.0,
+        "entropy": 0.0,
+        "pass_at_k": 0.5,
+        "pass_hat_k": 0.5,
+        "spread": 0.0,
+    }
+
+
+def test_answers_that_differ_are_counted_by_hand() -> None:
+    found = consistency([answers("right", "x"), answers("right", "y"), answers("x", "z"), answers("x", "right")])
+    assert found is not None
+    assert found["agreement"] == approx((2 + 0) / 12)  # of the six pairs of a row: aabb has two alike, abcd none
+    assert found["entropy"] == approx((1 + 2) / 2)
+    assert (found["pass_at_k"], found["pass_hat_k"]) == (1.0, 0.0)
+    assert found["spread"] == approx((0.5 + math.sqrt(3) / 4) / 2)
+
+
+def test_one_sample_or_no_rows_say_nothing() -> None:
+    assert consistency([]) is None
+    assert consistency([answers("right")]) is None
+    assert consistency([[], []]) is None
+
+
+def test_a_row_with_an_unscored_sample_has_no_part_in_passing() -> None:
+    found = consistency([[outcome(None), outcome(1.0)], [outcome(1.0), outcome(1.0)]])
+    assert found is not None
+    assert (found["rows"], found["pass_at_k"], found["pass_hat_k"]) == (2, 1.0, 1.0)
+    nothing = consistency([[outcome(None)], [outcome(1.0)]])
+    assert nothing is not None
+    assert nothing["pass_at_k"] is nothing["pass_hat_k"] is nothing["spread"] is None
+
+
+def test_replies_that_do_not_parse_are_told_apart_by_their_text() -> None:
+    same = consistency([[outcome(0.0, text=" ?? ", error="no JSON")], [outcome(0.0, text="??", error="no JSON")]])
+    other = consistency([[outcome(0.0, text="??", error="no JSON")], [outcome(0.0, text="!!", error="no JSON")]])
+    assert same is not None
+    assert other is not None
+    assert (same["agreement"], other["agreement"]) == (1.0, 0.0)
+
+
+def test_the_order_of_fields_does_not_make_an_answer_another() -> None:
+    one, two = Prediction({"a": 1, "b": 2}, "x"), Prediction({"b": 2, "a": 1}, "y")
+    found = consistency([[Outcome("c", "e", each, (), 1.0, "k")] for each in (one, two)])
+    assert found is not None
+    assert found["agreement"] == 1.0
+
+
+words = st.sampled_from(["right", "x", "y"])
+
+
+@given(st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(words, min_size=n, max_size=n), min_size=2, max_size=5)))
+def test_some_sample_passes_at_least_as_often_as_all_do_and_bits_mean_disagreement(samples: list[list[str]]) -> None:
+    found = consistency([answers(*texts) for texts in samples])
+    assert found is not None
+    assert 0 <= found["pass_hat_k"] <= found["pass_at_k"] <= 1
+    assert 0 <= found["agreement"] <= 1
+    assert -1e-9 <= found["entropy"] <= math.log2(len(samples)) + 1e-9
+    assert (found["entropy"] < 1e-9) == (found["agreement"] == 1)
+    assert consistency([answers(*texts) for texts in samples[::-1]]) == approx(found)
+
+
+# ---- variety
+
+
+def said(*texts: str) -> list[Outcome]:
+    return [outcome(1.0, text=text) for text in texts]
+
+
+def test_distinct_word_pairs_and_openings_are_counted_by_hand() -> None:
+    found = variety(said("We tracked down the man", "we TRACKED down a goat", "Nine leeks"), "text")
+    assert found == {"field": "text", "n": 3, "distinct_2": 7 / 9, "openings": 1 / 3}
+
+
+def test_the_same_answer_everywhere_has_no_opening_of_its_own() -> None:
+    found = variety(said("a b c d", "a b c d"), "text")
+    assert found is not None
+    assert (found["distinct_2"], found["openings"]) == (0.5, 0.0)
+
+
+def test_answers_of_one_word_have_no_pairs() -> None:
+    assert variety(said("yes", "no"), "text") == {"field": "text", "n": 2, "distinct_2": None, "openings": 1.0}
+
+
+def test_fewer_than_two_texts_have_no_variety() -> None:
+    assert variety([], "text") is None
+    assert variety(said("alone"), "text") is None
+    assert variety([*said("alone", "  "), outcome(0.0, error="no JSON")], "text") is None
+    assert variety(said("one", "two"), "other") is None
+    assert variety([Outcome("c", "e", Prediction({"text": [1]}, "[1]"), (), 1.0, "k")] * 2, "text") is None
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), min_size=2, max_size=6))
+def test_variety_lies_between_nothing_and_all_and_does_not_depend_on_the_order(texts: list[list[str]]) -> None:
+    lines = [" ".join(text) for text in texts]
+    found = variety(said(*lines), "text")
+    assert found is not None
+    assert found == variety(said(*lines[::-1]), "text")
+    assert 0 <= found["openings"] <= 1
+    pairs = [together for text in texts for together in pairwise(text)]
+    assert (found["distinct_2"] is None) == (not pairs)
+    if pairs:
+        assert 0 < found["distinct_2"] <= 1
