@@ -6,11 +6,12 @@ pass as a good one. It knows nothing of retries, budgets or prices.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import BadResponse, RunRefused
+from agent.errors import BadResponse, RowRefused, RunRefused
 from agent.models.base import HostedModel, finish_reason, key_from, token_count, web_address
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from httpx2 import Response
 
 OFFICIAL_URL = "https://api.anthropic.com"
+_UNKNOWN_KEYS = ("minLength", "maxLength")
 
 
 class AnthropicModel(HostedModel):
@@ -27,8 +29,9 @@ class AnthropicModel(HostedModel):
 
     System messages go to `system`. The API wants turns that alternate, so consecutive messages of one role are joined
     with a blank line between them. The system text and the last turn before the final user message (the last demo)
-    are marked for the prompt cache, because both stay the same from row to row. `json_schema`, `choices`, `seed` and
-    `logprobs` are ignored. An empty reply is a reply only where a stop sequence or the token limit explains it.
+    are marked for the prompt cache, because both stay the same from row to row. `json_schema` becomes a structured
+    output; `choices`, `seed` and `logprobs` are ignored. An empty reply is a reply only where a stop sequence or the
+    token limit explains it.
     """
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
@@ -69,6 +72,9 @@ class AnthropicModel(HostedModel):
             parameters["system"] = [_cached(system)]
         if request.stop:
             parameters["stop_sequences"] = list(request.stop)
+        if request.json_schema is not None and self._send_schema:
+            schema = {"type": "json_schema", "schema": _schema(request.json_schema)}
+            parameters["output_config"] = {"format": schema}
         if self._send_temperature:  # the SDK has no such argument any more; older models still take it
             parameters["extra_body"] = {"temperature": request.temperature}
         return parameters
@@ -105,6 +111,14 @@ class AnthropicModel(HostedModel):
             usage=self._usage(request, text, prompt, usage.get("output_tokens"), cached),
             model=served if isinstance(served, str) and served else self._model,
         )
+
+
+def _schema(text: str) -> Any:
+    """The schema without limits on lengths, which structured outputs refuse."""
+    try:
+        return json.loads(text, object_hook=lambda part: {k: v for k, v in part.items() if k not in _UNKNOWN_KEYS})
+    except ValueError as error:
+        raise RowRefused(f"the JSON schema is not JSON: {text[:200]!r}; correct the field's schema") from error
 
 
 def _cached(text: str) -> dict[str, Any]:

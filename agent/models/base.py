@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.errors import BadResponse, ModelError, RunRefused, Transient, TransportUnknown
-from agent.models.failures import refuses_logprobs, refuses_temperature, translate, words
+from agent.models.failures import refuses_logprobs, refuses_schema, refuses_temperature, translate, words
 from agent.redact import mask, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
@@ -85,7 +85,8 @@ class HostedModel(ABC):
     """The half of the LM protocol that all hosted models share. A subclass gives `_start`, `_stop`, `_send`, `_read`.
 
     `variable` is the environment variable that messages tell the user to set. One attempt is one HTTP request.
-    Models that refuse `temperature` are learned: the refused attempt raises Transient, later ones leave it out.
+    Models that refuse `temperature`, log-probabilities or a JSON schema are learned: the refused attempt raises
+    Transient, later ones leave it out.
     """
 
     def __init__(self, name: str, variable: str) -> None:
@@ -94,6 +95,7 @@ class HostedModel(ABC):
         self._secrets: tuple[str, ...] = ()
         self._send_temperature = True
         self._send_logprobs = True
+        self._send_schema = True
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
 
@@ -148,6 +150,12 @@ class HostedModel(ABC):
                 self._send_logprobs = False
                 raise Transient(
                     f"{self._name}: the model gives no log-probabilities, which are left out from now on; try again",
+                    status=failure.status,
+                ) from error
+            if request.json_schema is not None and self._send_schema and refuses_schema(failure):
+                self._send_schema = False
+                raise Transient(
+                    f"{self._name}: the model keeps to no JSON schema, which is left out from now on; try again",
                     status=failure.status,
                 ) from error
             raise failure from error

@@ -187,6 +187,12 @@ def refuses_logprobs(error: ModelError) -> bool:
     return error.status in (400, 403, 404, 422, 501) and "logprobs" in str(error).lower()
 
 
+def refuses_schema(error: ModelError) -> bool:
+    """Whether the provider says that this model cannot keep to a JSON schema, or not to this one."""
+    words = ("response_format", "json_schema", "output_config", "output_format", "structured output", "schema")
+    return error.status in (400, 404, 422, 501) and any(word in str(error).lower() for word in words)
+
+
 def _meaning(error: BaseException) -> int:
     """The status that the class of `error` stands for; 200 (a reply that cannot be read) where nothing is known."""
     names = (kind.__name__ for kind in type(error).__mro__)

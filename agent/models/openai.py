@@ -78,7 +78,7 @@ class OpenAIModel(HostedModel):
             parameters["seed"] = request.seed
         if request.stop:
             parameters["stop"] = list(request.stop)
-        if request.json_schema is not None:
+        if request.json_schema is not None and self._send_schema:
             schema = {"name": "reply", "schema": _schema(request.json_schema)}
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
         if request.logprobs and self._send_logprobs:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 TAG_DIGITS = 16
 _MARK = re.compile(r"(</?)(data-)", re.IGNORECASE)
 _CONTROL_TOKEN = re.compile(
-    r"<(?=\|[^<>|\n]{0,40}\|>)|<(?=/?(?:s|bos|eos|pad|start_of_turn|end_of_turn)>)|\[(?=/?INST\])|<(?=</?SYS>>)",
+    r"<(?=[|\uff5c][^<>\n])|<(?=/?(?:s|bos|eos|pad|unk|think|start_of_turn|end_of_turn)>)|<(?=</?SYS>>)"
+    r"|\[(?=/?(?:INST|TOOL_CALLS|TOOL_RESULTS|AVAILABLE_TOOLS|SYSTEM_PROMPT)\])",
     re.IGNORECASE,
 )
-_HIDDEN = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ud800-\udfff"
-    "\U000e0000-\U000e01ef]"
-)
+_RARE = re.compile(r"[^\x20-\x7e\n\t]")
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2028\u2029\u3164\uffa0")  # letters and marks that show nothing
+_JOINERS = frozenset("\u200c\u200d\ufe0f")  # in the middle of emoji and of some scripts they belong to the text
 _GAP = "\u00b7"  # a middle dot: visible, and no tokenizer joins over it
 
 
@@ -52,6 +53,16 @@ def defused(text: str) -> str:
     Tab and line feed stay; a carriage return becomes a line feed.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = _HIDDEN.sub(lambda found: f"\\u{{{ord(found[0]):x}}}", text)
+    text = _RARE.sub(_shown, text)
     text = _MARK.sub(rf"\1{_GAP}\2", text)
     return _CONTROL_TOKEN.sub(lambda found: f"{found[0]}{_GAP}", text)
+
+
+def _shown(found: re.Match[str]) -> str:
+    """The character, or its code where it shows nothing: controls, format characters, tags, blank letters."""
+    character, at = found[0], found.start()
+    if character in _JOINERS and not found.string[at - 1 : at].isascii():
+        return character
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") or character in _BLANK
+    variation = "\ufe00" <= character <= "\ufe0f" or "\u180b" <= character <= "\u180f" or character >= "\U000e0000"
+    return f"\\u{{{ord(character):x}}}" if hidden or variation else character

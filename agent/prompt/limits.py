@@ -15,10 +15,11 @@ def broken_limit(field: Field, value: Any) -> str:
     if not isinstance(value, str):
         return ""
     words, text = len(value.split()), value.casefold()
+    counted = f"The {field.name} has {words} word{'s' * (words != 1)}"
     if field.max_words is not None and words > field.max_words:
-        return f"The {field.name} has {words} words, at most {field.max_words} are allowed."
+        return f"{counted}, at most {field.max_words} are allowed."
     if field.min_words is not None and words < field.min_words:
-        return f"The {field.name} has {words} words, at least {field.min_words} are wanted."
+        return f"{counted}, at least {field.min_words} are wanted."
     if found := next((part for part in field.forbidden if part.casefold() in text), None):
         return f"The {field.name} holds {found!r}, which is forbidden."
     if missing := next((part for part in field.required if part.casefold() not in text), None):

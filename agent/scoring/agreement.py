@@ -38,14 +38,18 @@ class Estimate:
 
 
 def categories(values: Sequence[float], levels: int) -> Vector:
-    """Values in [0, 1] as whole ratings 0 .. levels - 1; halves go up."""
+    """Values in [0, 1] as whole ratings 0 .. levels - 1. Halves go towards the middle of the scale, so that turning a
+    scale or a pair around turns the categories around; the middle between two middle ratings goes up."""
     import numpy as np
 
-    return np.floor(np.asarray(values, float) * (levels - 1) + 0.5 + 1e-9).astype(int)
+    place = np.asarray(values, float) * (levels - 1)
+    down = np.ceil(place - 0.5 - 1e-9)
+    return np.where(place <= (levels - 1) / 2 + 1e-9, np.floor(place + 0.5 + 1e-9), down).astype(int)
 
 
 def kappa(judge: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int) -> Estimate:
     """Cohen's kappa (1960), for ratings with quadratic weights (Cohen 1968): 1 is agreement, 0 is chance."""
+    _require_pairs(judge, people)
     one, two = categories(judge, levels), categories(people, levels)
     return _bootstrap(lambda at: _kappa(one[at], two[at], levels, weighted), len(one), seed)
 
@@ -63,28 +67,36 @@ def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | Non
 
 
 def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> Estimate:
-    """Krippendorff's ordinal alpha (2011), by the package krippendorff. A row a rater, None where one did not rate."""
+    """Krippendorff's alpha for ordinal data (2011, "Computing Krippendorff's alpha-reliability", sections C and D). A
+    row a rater, None where one did not rate; what only one rated does not count."""
     import numpy as np
 
     table = np.array([[np.nan if v is None else float(categories([v], levels)[0]) for v in row] for row in raters])
-    return _bootstrap(lambda at: _alpha(table[:, at]), table.shape[1], seed)
+    return _bootstrap(lambda at: _alpha(table[:, at], levels), table.shape[1], seed)
 
 
-def _alpha(table: Vector) -> float | None:
-    import krippendorff
+def _alpha(table: Vector, levels: int) -> float | None:
     import numpy as np
 
-    rated_twice = (~np.isnan(table)).sum(axis=0) >= 2
-    known = table[:, rated_twice]
-    if known.shape[1] < 2 or len(np.unique(known[~np.isnan(known)])) < 2:
+    counts = np.stack([(table == level).sum(axis=0) for level in range(levels)], axis=1).astype(float)
+    counts = counts[counts.sum(axis=1) >= 2]  # a row an item, a column a rating
+    if len(counts) < 2:
         return None
-    return float(krippendorff.alpha(reliability_data=known, level_of_measurement="ordinal"))
+    pairs = (counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(levels)) / (
+        counts.sum(axis=1) - 1
+    ).reshape(-1, 1, 1)
+    seen, n = pairs.sum(axis=0), counts.sum(axis=0)
+    below = np.cumsum(n)
+    apart = np.abs(below[:, None] - below[None, :] + (n[None, :] - n[:, None]) / 2) ** 2
+    expected = float((apart * np.outer(n, n)).sum()) / float(n.sum() - 1)
+    return 1 - float((apart * seen).sum()) / expected if expected > 0 else None
 
 
 def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> Estimate:
     """Spearman's rank correlation, by scipy."""
     import numpy as np
 
+    _require_pairs(one, two)
     first, second = np.asarray(one, float), np.asarray(two, float)
     return _bootstrap(lambda at: _spearman(first[at], second[at]), len(first), seed)
 
@@ -109,12 +121,18 @@ def share(hits: Sequence[bool]) -> Estimate:
 
 def length_bias(judge: Sequence[float], people: Sequence[float], lengths: Sequence[float], seed: int) -> Estimate:
     """How much more than people the judge gives to the longer half of the answers than to the shorter half, in [-2, 2]
-    where 1 is the whole scale. Answers of the middle length belong to neither half."""
+    where 1 is the whole scale. Answers of the middle length belong to neither half, unless one would be empty."""
     import numpy as np
 
+    _require_pairs(judge, people)
+    _require_pairs(judge, lengths)
     over = np.asarray(judge, float) - np.asarray(people, float)
     size = np.asarray(lengths, float)
     side = np.sign(size - np.median(size)) if len(size) else size
+    if not (side < 0).any():
+        side[side == 0] = -1
+    elif not (side > 0).any():
+        side[side == 0] = 1
 
     def measure(at: Vector) -> float | None:
         here, gap = side[at], over[at]
@@ -131,6 +149,11 @@ def confusion(judge: Sequence[float], people: Sequence[float], levels: int) -> l
     for said, wanted in zip(categories(judge, levels), categories(people, levels), strict=True):
         table[int(wanted)][int(said)] += 1
     return table
+
+
+def _require_pairs(one: Sequence[float], two: Sequence[float]) -> None:
+    if len(one) != len(two):
+        raise ValueError(f"{len(one)} values and {len(two)}: pair them item by item")
 
 
 def _bootstrap(measure: Callable[[Vector], float | None], n: int, seed: int) -> Estimate:

@@ -13,6 +13,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from agent.scoring.intervals import mean_ci, paired_difference
+from agent.scoring.overlap import signature
 from agent.types import Example, MetricSpec, Outcome, canonical
 
 PASS = 0.999
@@ -37,12 +38,15 @@ def parts(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[dict[str, 
     for at, spec in enumerate(specs):
         won, based = ([outcome.scores[at].value for outcome in side] for side in (pair.won, pair.based))
         name = pair.won[0].scores[at].metric if pair.won else spec.name
-        kept.append(_line(name, spec.field, spec.weight, won, based, seed))
+        line = _line(name, spec.field, spec.weight, won, based, seed)
+        kept.append(line | ({"signature": told} if (told := signature(spec.name)) else {}))
     return kept
 
 
 def _readable(outcome: Outcome) -> float | None:
-    return None if outcome.call_key == "" else float(not outcome.prediction.error)
+    """None for a row that the provider or every metric left without a score: nobody knows."""
+    lost = outcome.call_key == "" or (outcome.scores and all(score.value is None for score in outcome.scores))
+    return None if lost else float(not outcome.prediction.error)
 
 
 def _line(
@@ -74,7 +78,7 @@ def _difference(won: Sequence[float | None], based: Sequence[float | None], seed
 
 def slices(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
     """For each slice its groups, with both scores, the paired difference, and the largest gap between groups of the
-    winner. Groups of fewer than 5 rows have no difference: it would say nothing."""
+    winner. Groups of fewer than 5 rows that both have a score for have no difference: it would say nothing."""
     found = []
     for name in names:
         places: dict[str, list[int]] = defaultdict(list)
@@ -83,7 +87,8 @@ def slices(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
         groups = []
         for value, here in sorted(places.items()):
             won, based = ([side[at].value for at in here] for side in (pair.won, pair.based))
-            told = _difference(won, based, seed) if len(here) >= FEWEST_ROWS else _difference([], [], seed)
+            both = sum(None not in pair for pair in zip(won, based, strict=True))
+            told = _difference(won, based, seed) if both >= FEWEST_ROWS else _difference([], [], seed)
             groups.append({"value": value, "winner": _side(won), "baseline": _side(based), **told})
         found.append({"slice": name, "groups": groups, **_gaps(groups)})
     return found
@@ -103,9 +108,10 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
 
     `agreement`: how often two samples of a row give the same answer; `entropy`: bits, of a row's answers; `pass_at_k`:
     part of the rows that some sample gets right (Chen et al. 2021), `pass_hat_k`: that all do (Yao et al. 2024,
-    tau-bench); `spread`: mean standard deviation of a row's scores. None without two samples.
+    tau-bench); `spread`: mean standard deviation of a row's scores. Rows without an answer are left out. None without
+    two samples.
     """
-    rows = list(zip(*samples, strict=True))
+    rows = [row for row in zip(*samples, strict=True) if all(outcome.call_key for outcome in row)]
     if len(samples) < 2 or not rows:
         return None
     pairs = [_answer(a) == _answer(b) for row in rows for a, b in combinations(row, 2)]

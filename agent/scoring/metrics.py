@@ -244,7 +244,10 @@ def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
     scorer = RougeScorer([spec.name], use_stemmer=bool(spec.options.get("stem", True)))
 
     def check(got: Any, label: Any) -> Verdict:
-        found = max((scorer.score(gold, _text(got))[spec.name].fmeasure for gold in _golds(label)), default=0.0)
+        golds, text = _golds(label), _text(got)
+        found = (
+            1.0 if text in golds else max((scorer.score(gold, text)[spec.name].fmeasure for gold in golds), default=0.0)
+        )
         value = min(1.0, max(0.0, float(found)))
         return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {_short(label)}, got {_short(got)}"
 
@@ -255,12 +258,12 @@ def _against_label(spec: MetricSpec, field: Field, task: Task) -> Check:
     """BLEU, chrF or edit similarity with the label; of several labels the nearest counts."""
     from agent.scoring import overlap
 
-    makers: Mapping[str, Callable[[], tuple[overlap.Scorer, str]]] = {
+    makers: Mapping[str, Callable[[], overlap.Scorer]] = {
         "bleu": overlap.bleu,
         "chrf": overlap.chrf,
-        "edit_similarity": lambda: (overlap.edit_similarity, ""),
+        "edit_similarity": lambda: overlap.edit_similarity,
     }
-    scorer, _ = makers[spec.name]()
+    scorer = makers[spec.name]()
 
     def check(got: Any, label: Any) -> Verdict:
         value = max((scorer(_text(got), gold) for gold in _golds(label)), default=0.0)
@@ -273,7 +276,9 @@ def _no_repeat(spec: MetricSpec, field: Field, task: Task) -> Check:
     """The part of the runs of `words` words (3) that do not repeat an earlier one."""
     from agent.scoring.overlap import REPEATED_WORDS, unrepeated
 
-    words = int(_number_option(spec, task, "words", REPEATED_WORDS))
+    words = spec.options.get("words", REPEATED_WORDS)
+    if isinstance(words, bool) or not isinstance(words, int) or words < 1:
+        raise InputError(f"{_where(task)}: metric no_repeat has words = {words!r}; give a whole number of at least 1")
 
     def check(got: Any, label: Any) -> Verdict:
         value = unrepeated(_text(got), words)
@@ -371,11 +376,15 @@ def _json_fields(spec: MetricSpec, field: Field, task: Task) -> Check:
 def _items(got: Any, label: list[Any]) -> Verdict:
     if not isinstance(got, list):
         return 0.0, f"expected a JSON list, got {_short(got)}"
+    words = {_key(item, _fold): _short(item, 60) for item in [*got, *label]}
     keys, wanted = ([_key(item, _fold) for item in part] for part in (got, label))
-    value = _f1(keys, wanted)
     missing, extra = Counter(wanted) - Counter(keys), Counter(keys) - Counter(wanted)
-    named = [f"{word}: {', '.join(sorted(items))}" for word, items in (("missing", missing), ("extra", extra)) if items]
-    return value, _short("; ".join(named), 300)
+    named = [
+        f"{word}: {', '.join(words[key] for key in sorted(items.elements()))}"
+        for word, items in (("missing", missing), ("extra", extra))
+        if items
+    ]
+    return _f1(keys, wanted), "; ".join(_short(part, 300) for part in named)
 
 
 def _agreement(got: Any, wanted: Any) -> float:

@@ -14,29 +14,36 @@ Scorer = Callable[[str, str], float]
 REPEATED_WORDS = 3
 
 
-def bleu() -> tuple[Scorer, str]:
-    """Sentence BLEU of sacrebleu with effective order (Papineni et al. 2002; Post 2018), and its signature."""
-    from sacrebleu.metrics import BLEU
-
-    scorer = BLEU(effective_order=True)
-    return _percent(scorer), _signature(scorer)
+def bleu() -> Scorer:
+    """Sentence BLEU of sacrebleu with effective order (Papineni et al. 2002; Post 2018)."""
+    return _percent(_sacrebleu("bleu"))
 
 
-def chrf() -> tuple[Scorer, str]:
-    """chrF of sacrebleu: character 6-grams, beta 2 (Popovic 2015), and its signature."""
-    from sacrebleu.metrics import CHRF
+def chrf() -> Scorer:
+    """chrF of sacrebleu: character 6-grams, beta 2 (Popovic 2015)."""
+    return _percent(_sacrebleu("chrf"))
 
-    scorer = CHRF()
-    return _percent(scorer), _signature(scorer)
+
+def signature(metric: str) -> str:
+    """How sacrebleu counts, in its own words; "" for a metric that it does not measure."""
+    if metric not in ("bleu", "chrf"):
+        return ""
+    scorer = _sacrebleu(metric)
+    scorer.sentence_score("a", ["a"])  # it is known after the first use
+    return str(scorer.get_signature())
+
+
+def _sacrebleu(metric: str) -> Any:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    return BLEU(effective_order=True) if metric == "bleu" else CHRF()
 
 
 def _percent(scorer: Any) -> Scorer:
-    return lambda got, wanted: min(1.0, max(0.0, scorer.sentence_score(got, [wanted]).score / 100))
+    def measure(got: str, wanted: str) -> float:
+        return 1.0 if got == wanted else min(1.0, max(0.0, scorer.sentence_score(got, [wanted]).score / 100))
 
-
-def _signature(scorer: Any) -> str:
-    scorer.sentence_score("a", ["a"])  # it is known after the first use
-    return str(scorer.get_signature())
+    return measure
 
 
 def edit_similarity(got: str, wanted: str) -> float:

@@ -63,9 +63,8 @@ def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> Rated | Non
     agree with what the text says.
     """
     names = [criterion.name for criterion in rubric.criteria]
-    found = _last_object(reply, names)
-    said = found if found is not None else _last_lines(reply, names)
-    ratings = {name: _rating(said.get(name), rubric) for name in names}
+    said = _last_verdict(reply, names)
+    ratings = {name: _rating(said[name], rubric) for name in said if name in names}
     whole = {name: float(value) for name, value in ratings.items() if value is not None}
     if len(whole) < len(names):
         return None
@@ -74,49 +73,62 @@ def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> Rated | Non
 
 def read_choice(reply: str, choices: Sequence[str]) -> Chosen | None:
     """The last verdict in `reply`, or None where it is none of `choices`."""
-    found = _last_object(reply, ["verdict"])
-    said = found if found is not None else _last_lines(reply, ["verdict"])
+    said = _last_verdict(reply, ["verdict"])
     word = str(said.get("verdict", "")).strip().strip("\"'`*.").casefold()
     choice = next((choice for choice in choices if choice.casefold() == word), None)
     return Chosen(_reason(said, reply), choice) if choice is not None else None
 
 
-def _last_object(reply: str, names: Sequence[str]) -> Mapping[str, Any] | None:
-    """The last JSON object that names a verdict, whole or not; None when there is none."""
-    text, decoder = reply[-MOST_READ:], json.JSONDecoder()
-    last: Mapping[str, Any] | None = None
-    at, tried = text.find("{"), 0
-    while at >= 0 and tried < MOST_OBJECTS:
-        tried += 1
+def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
+    """What was said last of each name, in the order in which it was said: the last JSON object that has any of them,
+    corrected by `name: word` lines behind it; without an object the lines alone. An object that breaks off, or that
+    is no JSON, takes back what stood before it: empty."""
+    text = reply[-MOST_READ:]
+    said, end = _last_object(text, names)
+    rest = text[end:]
+    keys = "|".join(re.escape(name) for name in names)
+    if re.search(rf"[{{,][ \t\r\n]{{0,9}}\"(?:{keys})\"[ \t]{{0,9}}:", rest):
+        return {}
+    return {**said, **_last_lines(rest, names)}
+
+
+def _last_object(text: str, names: Sequence[str]) -> tuple[Mapping[str, Any], int]:
+    """The last JSON object that names a verdict, and where it ends; nothing and 0 when there is none."""
+    decoder, found, end = json.JSONDecoder(), dict[str, Any](), 0
+    done = 0
+    for match in list(re.finditer(r"\{", text))[-MOST_OBJECTS:]:
+        if match.start() < done:
+            continue
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, done = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            if isinstance(value, dict) and any(name in value for name in names):
-                last = value
-        at = text.find("{", end)
-    return last
+            continue
+        if isinstance(value, dict) and any(name in value for name in names):
+            found, end = value, done
+    return found, end
 
 
-def _last_lines(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
+def _last_lines(text: str, names: Sequence[str]) -> Mapping[str, Any]:
     """The last `name: word` line of each name, quote marks, bullets and bold tolerated."""
     found: dict[str, Any] = {}
     wanted = "|".join(re.escape(name) for name in names)
-    pattern = rf"^[ \t>*_#\-\"']{{0,9}}({wanted})[*_\"' \t]{{0,9}}[:=][*_ \t]{{0,9}}([^\n]{{1,60}})$"
-    for match in re.finditer(pattern, reply[-MOST_READ:], re.IGNORECASE | re.MULTILINE):
+    pattern = rf"^[ \t>*_#\-\"']{{0,9}}({wanted})[*_\"' \t]{{0,9}}[:=][*_ \t]{{0,9}}([^\n]+)$"
+    for match in re.finditer(pattern, text, re.IGNORECASE | re.MULTILINE):
         found[match[1].casefold()] = match[2].strip().rstrip(",")
     return {name: found[name.casefold()] for name in names if name.casefold() in found}
 
 
 def _rating(value: Any, rubric: Rubric) -> int | None:
-    """A whole rating on the scale, from 4, 4.0, "4" or "4/5"."""
+    """A whole rating on the scale, from 4, 4.0, "4", "4/5" or "4, because ..."."""
     if isinstance(value, str):
-        match = re.fullmatch(rf"[*_]{{0,3}}([0-9]{{1,2}})(?:\.0)?(?:\s*/\s*{rubric.high})?[*_.]{{0,3}}", value.strip())
+        match = re.match(
+            rf"[*_]{{0,3}}([0-9]{{1,3}})(?:\.0)?(?:\s?/\s?{rubric.high})?[*_.]{{0,3}}(?=$|[,;:(-]|\s[(-])",
+            value.strip(),
+        )
         value = int(match[1]) if match else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not rubric.low <= value <= rubric.high:
         return None
-    return int(value) if value == int(value) and rubric.low <= value <= rubric.high else None
+    return int(value) if value == int(value) else None
 
 
 def _reason(said: Mapping[str, Any], reply: str) -> str:
@@ -132,17 +144,18 @@ def expected(ratings: Mapping[str, float], tokens: Tokens, rubric: Rubric) -> di
     scale = {str(rating): rating for rating in range(rubric.low, rubric.high + 1)}
     places = []
     for place in tokens:
-        weights = {
-            scale[word]: math.exp(min(0.0, logprob)) for token, logprob in place if (word := token.strip()) in scale
-        }
+        weights: dict[int, float] = {}
+        for token, logprob in place:
+            if (rating := scale.get(token.strip())) is not None:
+                weights[rating] = weights.get(rating, 0.0) + math.exp(min(0.0, logprob))
         if sum(weights.values()) >= SURE_ENOUGH:
             places.append(weights)
     last = places[-len(ratings) :]
     if len(last) < len(ratings):
         return dict(ratings)
     found = {}
-    for (name, rating), weights in zip(ratings.items(), last, strict=True):
-        if max(weights, key=lambda r: weights[r]) != rating:
+    for (name, said), weights in zip(ratings.items(), last, strict=True):
+        if max(weights, key=lambda rating: weights[rating]) != said:
             return dict(ratings)
         found[name] = sum(value * weight for value, weight in weights.items()) / sum(weights.values())
     return found

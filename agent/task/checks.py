@@ -116,9 +116,12 @@ def _check_reply_limits(name: str, table: FieldTable, inputs: tuple[str, ...]) -
     if (table.min_words or 0) > (table.max_words or math.inf):
         what = f"min_words = {table.min_words} is above max_words = {table.max_words}; swap them"
         yield Fault(("fields", name, "min_words"), what)
-    clash = {text.casefold() for text in table.forbidden} & {text.casefold() for text in table.required}
-    if clash:
-        yield Fault(("fields", name, "required"), f"{quoted(min(clash))} is required and forbidden; remove one of them")
+    for wanted in table.required:
+        if banned := next((text for text in table.forbidden if text.casefold() in wanted.casefold()), None):
+            same = banned.casefold() == wanted.casefold()
+            how = "forbidden" if same else f"holds {quoted(banned)}, which is forbidden"
+            what = f"{quoted(wanted)} is required and {how}; remove one of them"
+            yield Fault(("fields", name, "required"), what)
 
 
 def _check_choices(name: str, table: FieldTable) -> Iterator[Fault]:

@@ -197,7 +197,11 @@ class _Loading:
             self.problems += _check_program(source, factory, shown(self.folder / name))
 
     def _splits(self, file: TaskFile, signature: Signature | None, unsure: frozenset[str]) -> list[list[Placed]]:
-        reader = None if signature is None else RowReader(signature, unsure, tuple(file.slices))
+        reader = (
+            None
+            if signature is None
+            else RowReader(signature, unsure, tuple(name for name in file.slices if name != "id"))
+        )
         names = [self._split_name(file, split) for split in SPLITS]
         splits: list[list[Placed]] = []
         for split, name in zip(SPLITS, names, strict=True):

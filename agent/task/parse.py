@@ -73,7 +73,7 @@ def _repair(data: dict[str, Any], path: tuple[str | int, ...]) -> None:
     head = str(path[0])
     if head in _REQUIRED:
         data[head] = _REQUIRED[head]
-    elif len(path) == 1 or not isinstance(data.get(head), dict | list):
+    elif len(path) == 1 or head == "slices" or not isinstance(data.get(head), dict | list):
         data.pop(head, None)
     elif head == "metrics":
         index = int(path[1])

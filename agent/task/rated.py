@@ -9,34 +9,51 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from agent.errors import InputError, ProblemsError
 from agent.task.data import read_rows
+from agent.task.words import problem, shown
+
+NEEDED = ("item", "rater", "rating")
 
 
 class RatedFile:
-    """The ratings in one file. Raises ProblemsError when it holds something else."""
+    """The ratings in one .jsonl file, made when the first comes. Raises ProblemsError when it holds something else."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        rows, problems = read_rows(path) if path.exists() else ([], [])
+        if path.suffix.lower() != ".jsonl":
+            raise ProblemsError((problem(shown(path), 1, "ratings are written as JSON lines; name a .jsonl file"),))
+        rows, problems = read_rows(path) if os.path.exists(path) else ([], [])
+        for line, row in rows:
+            if lacking := [name for name in NEEDED if name not in row]:
+                problems.append(problem(shown(path), line, f"no {lacking[0]}: this is no file of ratings"))
         if problems:
             raise ProblemsError(tuple(problems))
         self.rows = [row for _, row in rows]
 
     def done(self, rater: str) -> set[str]:
         """The items that this rater has rated."""
-        return {str(row.get("item")) for row in self.rows if row.get("rater") == rater}
+        return {str(row.get("item")) for row in self.rows if str(row.get("rater")) == rater}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Appends a rating; it is on the disk when this returns."""
+        text = json.dumps(dict(row), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dict(row), ensure_ascii=True) + "\n")
+            with self.path.open("a+b") as file:
+                if file.tell() and not _ends_whole(file):
+                    text = b"\n" + text
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); name another with -o") from error
         self.rows.append(dict(row))
+
+
+def _ends_whole(file: BinaryIO) -> bool:
+    """Whether the last line has its end; leaves the place where the next is written as it was."""
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.task.data import Rows, read_rows
-from agent.task.words import listed, near, problem, quoted, shown
+from agent.task.words import near, problem, quoted, shown
 from agent.types import content_id
 
 VOTES = {
@@ -76,7 +76,8 @@ def read_ratings_file(path: Path, columns: Columns) -> list[Item]:
             what = f"the rater {quoted(min(twice))} rated this answer before; keep one of the two"
             problems.append(problem(where, line, what))
         ratings = {**(known.ratings if known else {}), **item.ratings}
-        found[item.id] = Item(item.id, item.inputs, item.answers, ratings, item.reference)
+        reference = item.reference or (known.reference if known else "")
+        found[item.id] = Item(item.id, item.inputs, item.answers, ratings, reference)
     if problems:
         raise ProblemsError(tuple(problems))
     return list(found.values())
@@ -87,18 +88,20 @@ def _missing(rows: Rows, columns: Columns) -> str:
     lacking = [name for name in (*columns.inputs, *columns.answers, columns.rating) if name not in have]
     if not lacking:
         return ""
-    return f"no column {quoted(lacking[0])}{near(lacking[0], have)}; there are {listed(map(quoted, have))}"
+    return f"no column {quoted(lacking[0])}{near(lacking[0], have)}"
 
 
 def _item(row: Mapping[str, Any], columns: Columns) -> Item:
     inputs = {name: _text(row, name) for name in columns.inputs}
     answers = tuple(_text(row, name) for name in columns.answers)
-    raters = [name.strip() for name in str(row.get(columns.rater) or "").split(",") if name.strip()]
-    given = row.get(columns.rating)
-    is_pair = len(answers) == 2
+    given, is_pair = row.get(columns.rating), len(answers) == 2
+    named = "" if row.get(columns.rater) is None else str(row[columns.rater])
+    raters = [name.strip() for name in (named.split(",") if is_pair else [named]) if name.strip()]
     votes = [_vote(word) for word in str(given).split(",")] if is_pair else [_rating(given, columns.scale)]
-    if not raters or len(raters) != len(votes):
+    if not raters:
         raters = [str(number) for number in range(1, len(votes) + 1)]
+    if len(raters) != len(votes) or len(set(raters)) != len(raters):
+        raise ValueError(f"{len(votes)} votes and the raters {quoted(named)}; name each rater once, or none")
     reference = row.get(columns.reference)
     return Item(
         content_id("item", [inputs, answers]),
@@ -146,7 +149,8 @@ def pairs_of(items: Sequence[Item]) -> list[Item]:
         for one, two in pairwise(group):
             vote = 0.5 if abs(one.mean - two.mean) < 1e-9 else float(one.mean > two.mean)
             answers = (*one.answers, *two.answers)
-            found.append(Item(content_id("item", [dict(one.inputs), answers]), one.inputs, answers, {"people": vote}))
+            name = content_id("item", [dict(one.inputs), answers])
+            found.append(Item(name, one.inputs, answers, {"people": vote}, one.reference or two.reference))
     return found
 
 

@@ -21,20 +21,21 @@ from agent.types import Criterion, Rubric
 
 MOST_CRITERIA = 12
 MOST_CHARACTERS = 20_000
-_HEADING = re.compile(r"##\s+(.*?)\s*")
-_NAMED = re.compile(r"([a-z][a-z0-9_]{0,39})(?:\s*\(weight\s+([0-9]+(?:\.[0-9]+)?)\))?")
-_LEVEL = re.compile(r"[-*]\s+([0-9]{1,2})\s*:\s*(.+?)\s*")
+_HEADING = re.compile(r"##(?!#)(.*)")
+_NAMED = re.compile(r"([a-z][a-z0-9_]{0,39})(?: ?\(weight ([0-9]{1,6}(?:\.[0-9]+)?)\))?")
+_LEVEL = re.compile(r"[-*] +([0-9]{1,3}) ?:(.+)")
 
 
 def read_rubric(text: str, where: str) -> tuple[Rubric | None, list[Problem]]:
     """The rubric in `text`, or None with every problem at its `file:line`."""
     reading = _Reading(where)
-    for number, line in enumerate(text.split("\n"), 1):
-        reading.line(number, line.rstrip())
     if not text.strip():
         reading.refuse(1, "the rubric is empty; write what makes an answer good")
     if len(text) > MOST_CHARACTERS:
         reading.refuse(1, f"{len(text)} characters; a rubric goes out with every call, so keep to {MOST_CHARACTERS}")
+        return None, reading.problems
+    for number, line in enumerate(text.split("\n"), 1):
+        reading.line(number, line.strip())
     reading.end()
     if reading.problems:
         return None, reading.problems
@@ -48,6 +49,7 @@ class _Reading:
         self.problems: list[Problem] = []
         self.criteria: list[Criterion] = []
         self.scale = (1, 5)
+        self._first: tuple[int, int] | None = None  # the scale of the first criterion with good levels
         self._where = where
         self._at = 0
         self._name, self._weight = "", 1.0
@@ -60,11 +62,11 @@ class _Reading:
     def line(self, number: int, line: str) -> None:
         if heading := _HEADING.fullmatch(line):
             self.end()
-            self._open(number, heading[1])
-        elif self._at and (level := _LEVEL.fullmatch(line.strip())):
-            self._levels.append((int(level[1]), level[2]))
-        elif self._at and line.strip():
-            self._about.append(line.strip())
+            self._open(number, " ".join(heading[1].split()))
+        elif self._at and (level := _LEVEL.fullmatch(line)):
+            self._levels.append((int(level[1]), level[2].strip()))
+        elif self._at and line:
+            self._about.append(line)
 
     def _open(self, number: int, heading: str) -> None:
         self._at, self._about, self._levels = number, [], []
@@ -85,14 +87,14 @@ class _Reading:
         if not self._at:
             return
         ratings = [rating for rating, _ in self._levels]
-        first = next((c.levels for c in self.criteria if c.levels), ())
+        first = self._first
         if ratings and (len(ratings) < 2 or ratings != sorted(set(ratings))):
             self.refuse(self._at, f"the levels of {quoted(self._name)} must rise, two or more: - 1: ... to - 5: ...")
-        elif ratings and first and (ratings[0], ratings[-1]) != (first[0][0], first[-1][0]):
+        elif ratings and first and (ratings[0], ratings[-1]) != first:
             what = f"the levels of {quoted(self._name)} go from {ratings[0]} to {ratings[-1]}, those before from"
-            self.refuse(self._at, f"{what} {first[0][0]} to {first[-1][0]}; use one scale")
+            self.refuse(self._at, f"{what} {first[0]} to {first[1]}; use one scale")
         elif ratings:
-            self.scale = (ratings[0], ratings[-1])
+            self._first = self.scale = (ratings[0], ratings[-1])
         self.criteria.append(Criterion(self._name, self._weight, " ".join(self._about), tuple(self._levels)))
         self._at = 0
 

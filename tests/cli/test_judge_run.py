@@ -175,6 +175,33 @@ def test_a_judge_call_that_fails_changes_no_mean_and_too_many_fail_the_trial() -
     assert "rows unscored: the judge gave no answer" in good("history", "--db", "third/ledger.db")
 
 
+def test_a_judge_on_anthropic_s_sdk_a_panel_and_a_reference() -> None:
+    folder = task(judge='mode = "reference"')
+
+    def verdict(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        if "strict and fair judge" not in messages[0]["content"]:
+            return Boats()(messages, body)
+        wanted, said = fenced(messages)[-2:]
+        assert "quality-5" in wanted
+        said_right = quality(said) == 5
+        return json.dumps({"reason": "compared", "verdict": "correct" if said_right else "wrong"})
+
+    def mean_one(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        return json.dumps({"reason": "no", "verdict": "wrong"})
+
+    with WireServer(verdict) as one, WireServer(mean_one) as two, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANTHROPIC_BASE_URL", one.root)
+        patch.setenv("ANTHROPIC_API_KEY", "secret-0123456789")
+        judges = ("--judge", "anthropic/j", "--judge", compatible(one), "--judge", compatible(two))
+        result = good_json("run", folder, "-m", compatible(one), *judges, *CAP)
+        asked = [seen for seen in one.requests if seen.path == "/v1/messages"]
+    assert len(two.requests) == len(asked) > 50
+    assert asked[0].body["output_config"]["format"]["type"] == "json_schema"
+    part = next(part for part in result["metrics"] if part["metric"] == "judge")
+    assert (part["baseline"]["mean"], part["winner"]["mean"]) == (0.0, 1.0)  # two of three: the median
+    assert result["calls"]["judge"] == 3 * len(asked)
+
+
 def test_answers_over_the_limit_score_nothing_and_are_not_judged() -> None:
     folder = task()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -43,6 +44,14 @@ async def ask(server: WireServer, request: Request = REQUEST) -> Completion:
 async def answer(content: Any) -> Completion:
     with WireServer(lambda messages, sent: Fault(body=content)) as server:
         return await ask(server)
+
+
+async def test_a_schema_becomes_a_structured_output_without_limits_on_length() -> None:
+    schema = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": 9}}}
+    with WireServer(ok) as server:
+        await ask(server, replace(REQUEST, json_schema=json.dumps(schema)))
+    asked = server.requests[0].body["output_config"]["format"]
+    assert asked == {"type": "json_schema", "schema": {"type": "object", "properties": {"reason": {"type": "string"}}}}
 
 
 async def test_a_missing_key_stops_the_run_and_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

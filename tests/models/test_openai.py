@@ -139,6 +139,24 @@ async def test_a_schema_a_seed_and_logprobs_are_sent_in_openais_form() -> None:
     assert (body["seed"], body["logprobs"], body["top_logprobs"]) == (3, True, 20)
 
 
+async def test_a_model_that_keeps_to_no_schema_never_gets_one_again() -> None:
+    def reply(messages: list[dict[str, Any]], sent: dict[str, Any]) -> str | Fault:
+        if "response_format" in sent:
+            words = "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
+            return Fault(status=400, body={"error": {"message": words, "type": "invalid_request_error"}})
+        return "ok"
+
+    with WireServer(reply) as server:
+        model = OpenAIModel("m", "m", base_url=server.url)
+        try:
+            with pytest.raises(Transient, match="JSON schema"):
+                await model.complete(replace(REQUEST, json_schema="{}"))
+            assert (await model.complete(replace(REQUEST, json_schema="{}"))).text == "ok"
+        finally:
+            await model.close()
+    assert ["response_format" in seen.body for seen in server.requests] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [

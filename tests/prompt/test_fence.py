@@ -178,7 +178,6 @@ def test_no_control_surrogate_separator_or_known_invisible_character_comes_throu
     assert [character for character in hidden if character in defused(f"a{character}b")] == []
 
 
-@pytest.mark.xfail(strict=True, reason="invisible characters outside the ranges of _HIDDEN come through")
 @pytest.mark.parametrize(
     "character",
     [
@@ -191,7 +190,6 @@ def test_other_characters_without_a_glyph_are_written_as_their_code_too(characte
     assert character not in defused(f"a{character}b")
 
 
-@pytest.mark.xfail(strict=True, reason="only the ASCII form of chat tokens is known, and no tool or reasoning token")
 @pytest.mark.parametrize(
     "token", ["<｜User｜>", "<｜end▁of▁sentence｜>", "<think>", "</think>", "[TOOL_CALLS]", "[SYSTEM_PROMPT]", "<unk>"]
 )

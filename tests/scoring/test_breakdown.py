@@ -253,8 +253,8 @@ def said(*texts: str) -> list[Outcome]:
 
 
 def test_distinct_word_pairs_and_openings_are_counted_by_hand() -> None:
-    found = variety(said("We tracked down the man", "we TRACKED down a goat", "Nine leeks"), "text")
-    assert found == {"field": "text", "n": 3, "distinct_2": 7 / 9, "openings": 1 / 3}
+    found = variety(said("We tracked down the man", "we TRACKED down a goat", "We tracked goats"), "text")
+    assert found == {"field": "text", "n": 3, "distinct_2": 7 / 10, "openings": 1 / 3}
 
 
 def test_the_same_answer_everywhere_has_no_opening_of_its_own() -> None:

@@ -93,7 +93,6 @@ def test_a_last_verdict_that_is_not_whole_or_off_the_scale_is_none_even_after_a_
     assert ratings(last, TWO) is None
 
 
-@pytest.mark.xfail(strict=True, reason="_last_object skips what does not parse, so the verdict before it counts")
 @pytest.mark.parametrize(
     "last", ['{"hook": 1, "to', '{"hook": 1, "tone": 1,}', '{"reason": "he said "no"", "hook": 1, "tone": 1}']
 )
@@ -101,12 +100,10 @@ def test_a_last_verdict_that_is_broken_json_is_none_even_after_a_good_one(last: 
     assert ratings(GOOD + last, TWO) is None
 
 
-@pytest.mark.xfail(strict=True, reason="_last_object stops after the first 200 braces, not the last 200")
 def test_the_last_verdict_counts_after_any_number_of_braces() -> None:
     assert ratings('{"hook": 5} ' + "{} " * 300 + '{"hook": 1}') == {"hook": 1.0}
 
 
-@pytest.mark.xfail(strict=True, reason="a line of more than 60 characters is no verdict, so the one before it counts")
 def test_a_last_line_that_goes_on_is_no_reason_to_take_an_earlier_one() -> None:
     assert ratings("hook: 5\nNo, wait.\nhook: 2, as " + "the opening says nothing of what happens " * 2) in (
         None,
@@ -114,7 +111,6 @@ def test_a_last_line_that_goes_on_is_no_reason_to_take_an_earlier_one() -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="lines are read only where there is no object at all")
 def test_a_correction_in_lines_after_an_object_is_the_last_verdict() -> None:
     assert ratings(GOOD + "hook: 1\ntone: 1", TWO) in (None, {"hook": 1.0, "tone": 1.0})
 
@@ -146,7 +142,6 @@ def test_what_is_no_whole_rating_on_the_scale_is_refused(value: str) -> None:
     assert ratings(f'{{"hook": {value}}}') is None
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="math.isfinite of an integer past a float raises")
 @pytest.mark.parametrize("value", ["9" * 400, "-" + "9" * 400])
 def test_an_integer_past_a_float_is_refused_and_does_not_raise(value: str) -> None:
     assert ratings(f'{{"hook": {value}}}') is None
@@ -255,7 +250,6 @@ def test_a_last_choice_that_is_none_of_the_list_is_none_even_after_a_good_one(la
     assert read_choice(f'{{"verdict": "A"}}\nNo, wait.\n{last}', PAIR) is None
 
 
-@pytest.mark.xfail(strict=True, reason="_last_object skips what does not parse, so the verdict before it counts")
 def test_a_last_choice_that_is_broken_json_is_none_even_after_a_good_one() -> None:
     assert read_choice('{"verdict": "A"} no, {"verdict": "B"', PAIR) is None
 
@@ -395,13 +389,11 @@ def test_tokens_with_a_space_count_and_those_off_the_scale_do_not() -> None:
     assert expected({"hook": 4.0}, tokens, ONE) == {"hook": pytest.approx(2.75 / 0.75)}
 
 
-@pytest.mark.xfail(strict=True, reason="of two tokens for one rating the last one's weight replaces the other's")
 def test_two_tokens_for_the_same_rating_add_up() -> None:
     tokens = [[("4", math.log(0.5)), ("3", math.log(0.35)), (" 4", math.log(0.1))]]
     assert expected({"hook": 4.0}, tokens, ONE) == {"hook": pytest.approx((4 * 0.6 + 3 * 0.35) / 0.95)}
 
 
-@pytest.mark.xfail(strict=True, reason="places are matched in the rubric's order, not in the order of the reply")
 def test_the_spreads_of_a_verdict_in_another_order_are_not_mixed_up() -> None:
     tokens = [spread(n4=0.6, n3=0.4), spread(n4=1.0)]
     found = read_ratings('{"tone": 4, "hook": 4}', TWO, tokens)
