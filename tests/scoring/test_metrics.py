@@ -1,6 +1,6 @@
 import asyncio
-import sys
 import os
+import sys
 import time
 from pathlib import Path
 
