@@ -111,7 +111,7 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
     tau-bench); `spread`: mean standard deviation of a row's scores. Rows without an answer are left out. None without
     two samples.
     """
-    rows = [row for row in zip(*samples, strict=True) if all(outcome.call_key for outcome in row)]
+    rows = [row for row in zip(*samples, strict=True) if all(map(_has_answer, row))]
     if len(samples) < 2 or not rows:
         return None
     pairs = [_answer(a) == _answer(b) for row in rows for a, b in combinations(row, 2)]
@@ -127,6 +127,12 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
         "pass_hat_k": _mean([float(min(values) >= PASS) for values in scored]),
         "spread": _mean([_deviation(values) for values in scored]),
     }
+
+
+def _has_answer(outcome: Outcome) -> bool:
+    """Not for a call that failed, nor for a row that the provider refused."""
+    said = outcome.prediction
+    return bool(outcome.call_key) and (bool(said.raw or said.fields) or outcome.value is not None)
 
 
 def _answer(outcome: Outcome) -> str:

@@ -7,7 +7,6 @@ A list as the label of a text field means "any of these will do".
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import string
@@ -20,10 +19,11 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.errors import InputError
+from agent.scoring.json_metrics import json_fields, json_schema
 from agent.scoring.user_metric import PythonMetric, Verdict
+from agent.scoring.values import Check, as_text, f1, fold, golds, key, short, where
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 
-Check = Callable[[Any, Any], Verdict]  # (predicted, label) -> value and reason
 OtherBuilder = Callable[[MetricSpec], Metric]
 
 UNLABELLED = frozenset({"regex", "json_schema", "length", "no_repeat"})
@@ -50,7 +50,7 @@ def build_metrics(task: Task, others: Mapping[str, OtherBuilder] = MappingProxyT
             metrics.append(FieldMetric(name, field.name, check, spec.name not in UNLABELLED))
         else:
             known = ", ".join(sorted({*_CHECKS, *others, "python"}))
-            raise InputError(f"{_where(task)}: no metric is called {spec.name!r}; there are {known}")
+            raise InputError(f"{where(task)}: no metric is called {spec.name!r}; there are {known}")
     return tuple(metrics)
 
 
@@ -91,17 +91,13 @@ class FieldMetric:
 # ---- options
 
 
-def _where(task: Task) -> str:
-    return str(Path(task.folder) / "task.toml")
-
-
 def _field_of(spec: MetricSpec, task: Task) -> Field:
     outputs = {field.name: field for field in task.signature.outputs}
     if not spec.field and len(outputs) == 1:
         return task.signature.outputs[0]
     if spec.field not in outputs:
         raise InputError(
-            f"{_where(task)}: metric {spec.name} names the field {spec.field!r}; the outputs are {', '.join(outputs)}"
+            f"{where(task)}: metric {spec.name} names the field {spec.field!r}; the outputs are {', '.join(outputs)}"
         )
     return outputs[spec.field]
 
@@ -109,26 +105,8 @@ def _field_of(spec: MetricSpec, task: Task) -> Field:
 def _number_option(spec: MetricSpec, task: Task, name: str, default: float) -> float:
     value = spec.options.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise InputError(f"{_where(task)}: metric {spec.name} has {name} = {value!r}; give a number of at least 0")
+        raise InputError(f"{where(task)}: metric {spec.name} has {name} = {value!r}; give a number of at least 0")
     return float(value)
-
-
-def _short(value: Any, limit: int = 120) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _golds(label: Any) -> list[str]:
-    return [_text(item) for item in label] if isinstance(label, list) else [_text(label)]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _fold(text: str) -> str:
-    return " ".join(text.split()).casefold()
 
 
 # ---- text and numbers
@@ -136,14 +114,14 @@ def _fold(text: str) -> str:
 
 def _exact_match(spec: MetricSpec, field: Field, task: Task) -> Check:
     """Equal after stripping, and after folding case and space with `ignore_case`; JSON and numbers by value."""
-    fold = _fold if spec.options.get("ignore_case", False) else str.strip
+    same_as = fold if spec.options.get("ignore_case", False) else str.strip
 
     def check(got: Any, label: Any) -> Verdict:
         if isinstance(got, str):
-            same = fold(got) in [fold(gold) for gold in _golds(label)]
+            same = same_as(got) in [same_as(gold) for gold in golds(label)]
         else:
-            same = _key(got, fold) == _key(label, fold)
-        return (1.0, "") if same else (0.0, f"expected {_short(label)}, got {_short(got)}")
+            same = key(got, same_as) == key(label, same_as)
+        return (1.0, "") if same else (0.0, f"expected {short(label)}, got {short(got)}")
 
     return check
 
@@ -152,8 +130,8 @@ def _choice(spec: MetricSpec, field: Field, task: Task) -> Check:
     """The same choice, whatever its case and spacing."""
 
     def check(got: Any, label: Any) -> Verdict:
-        same = _fold(_text(got)) == _fold(_text(label))
-        return (1.0, "") if same else (0.0, f"expected {_short(label)}, got {_short(got)}")
+        same = fold(as_text(got)) == fold(as_text(label))
+        return (1.0, "") if same else (0.0, f"expected {short(label)}, got {short(got)}")
 
     return check
 
@@ -166,12 +144,12 @@ def _numeric(spec: MetricSpec, field: Field, task: Task) -> Check:
     def check(got: Any, label: Any) -> Verdict:
         wanted, given = _as_number(label), _as_number(got)
         if wanted is None:
-            return None, f"the label {_short(label)} is not a number"
+            return None, f"the label {short(label)} is not a number"
         if given is None:
-            return 0.0, f"expected {_short(label)}, got {_short(got)}, which is not a number"
+            return 0.0, f"expected {short(label)}, got {short(got)}, which is not a number"
         if abs(given - wanted) <= max(tolerance, relative * abs(wanted)):
             return 1.0, ""
-        return 0.0, f"expected {_short(label)}, got {_short(got)}"
+        return 0.0, f"expected {short(label)}, got {short(got)}"
 
     return check
 
@@ -188,13 +166,13 @@ def _as_number(value: Any) -> float | None:
 
 def _contains(spec: MetricSpec, field: Field, task: Task) -> Check:
     """The label's text stands in the output; case and space are folded unless `ignore_case` is false."""
-    fold = _fold if spec.options.get("ignore_case", True) else str.strip
+    same_as = fold if spec.options.get("ignore_case", True) else str.strip
 
     def check(got: Any, label: Any) -> Verdict:
-        text = fold(_text(got))
-        if any(fold(gold) in text for gold in _golds(label)):
+        text = same_as(as_text(got))
+        if any(same_as(gold) in text for gold in golds(label)):
             return 1.0, ""
-        return 0.0, f"{_short(label)} does not occur in {_short(got)}"
+        return 0.0, f"{short(label)} does not occur in {short(got)}"
 
     return check
 
@@ -203,14 +181,14 @@ def _regex(spec: MetricSpec, field: Field, task: Task) -> Check:
     """`pattern` is found in the output (anchor it with ^ and $ for a full match)."""
     source = spec.options.get("pattern")
     if not isinstance(source, str):
-        raise InputError(f'{_where(task)}: metric regex needs options.pattern, such as "^[A-Z]{{2}}$"; got {source!r}')
+        raise InputError(f'{where(task)}: metric regex needs options.pattern, such as "^[A-Z]{{2}}$"; got {source!r}')
     try:
         pattern = re.compile(source, re.IGNORECASE if spec.options.get("ignore_case", False) else 0)
     except (re.error, RecursionError, OverflowError) as problem:
-        raise InputError(f"{_where(task)}: metric regex has the pattern {source!r}: {problem}") from problem
+        raise InputError(f"{where(task)}: metric regex has the pattern {source!r}: {problem}") from problem
 
     def check(got: Any, label: Any) -> Verdict:
-        return (1.0, "") if pattern.search(_text(got)) else (0.0, f"{_short(got)} does not match {source}")
+        return (1.0, "") if pattern.search(as_text(got)) else (0.0, f"{short(got)} does not match {source}")
 
     return check
 
@@ -223,18 +201,10 @@ def _token_f1(spec: MetricSpec, field: Field, task: Task) -> Check:
         return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
     def check(got: Any, label: Any) -> Verdict:
-        value = max((_f1(words(_text(got)), words(gold)) for gold in _golds(label)), default=0.0)
-        return value, "" if value == 1 else f"expected {_short(label)}, got {_short(got)}"
+        value = max((f1(words(as_text(got)), words(gold)) for gold in golds(label)), default=0.0)
+        return value, "" if value == 1 else f"expected {short(label)}, got {short(got)}"
 
     return check
-
-
-def _f1(got: Sequence[str], wanted: Sequence[str]) -> float:
-    """Multiset F1; two empty lists agree."""
-    if not got and not wanted:
-        return 1.0
-    common = (Counter(got) & Counter(wanted)).total()
-    return 2 * common / (len(got) + len(wanted))
 
 
 def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
@@ -244,12 +214,14 @@ def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
     scorer = RougeScorer([spec.name], use_stemmer=bool(spec.options.get("stem", True)))
 
     def check(got: Any, label: Any) -> Verdict:
-        golds, text = _golds(label), _text(got)
+        wanted, text = golds(label), as_text(got)
         found = (
-            1.0 if text in golds else max((scorer.score(gold, text)[spec.name].fmeasure for gold in golds), default=0.0)
+            1.0
+            if text in wanted
+            else max((scorer.score(gold, text)[spec.name].fmeasure for gold in wanted), default=0.0)
         )
         value = min(1.0, max(0.0, float(found)))
-        return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {_short(label)}, got {_short(got)}"
+        return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {short(label)}, got {short(got)}"
 
     return check
 
@@ -268,13 +240,13 @@ def _against_label(spec: MetricSpec, field: Field, task: Task) -> Check:
         scorer = makers[spec.name]()
     except ImportError as missing:
         raise InputError(
-            f"{_where(task)}: metric {spec.name} needs a package that is not here ({missing}); "
+            f"{where(task)}: metric {spec.name} needs a package that is not here ({missing}); "
             "pip install 'promptassay[embedding]'"
         ) from missing
 
     def check(got: Any, label: Any) -> Verdict:
-        value = max((scorer(_text(got), gold) for gold in _golds(label)), default=0.0)
-        return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {_short(label)}, got {_short(got)}"
+        value = max((scorer(as_text(got), gold) for gold in golds(label)), default=0.0)
+        return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {short(label)}, got {short(got)}"
 
     return check
 
@@ -285,10 +257,10 @@ def _no_repeat(spec: MetricSpec, field: Field, task: Task) -> Check:
 
     words = spec.options.get("words", REPEATED_WORDS)
     if isinstance(words, bool) or not isinstance(words, int) or words < 1:
-        raise InputError(f"{_where(task)}: metric no_repeat has words = {words!r}; give a whole number of at least 1")
+        raise InputError(f"{where(task)}: metric no_repeat has words = {words!r}; give a whole number of at least 1")
 
     def check(got: Any, label: Any) -> Verdict:
-        value = unrepeated(_text(got), words)
+        value = unrepeated(as_text(got), words)
         return value, "" if value == 1 else f"{100 * (1 - value):.0f} % of its runs of {words} words are repetitions"
 
     return check
@@ -297,122 +269,17 @@ def _no_repeat(spec: MetricSpec, field: Field, task: Task) -> Check:
 def _length(spec: MetricSpec, field: Field, task: Task) -> Check:
     """At least `min_words` and at most `max_words` words."""
     if not {"min_words", "max_words"} & set(spec.options):
-        raise InputError(f"{_where(task)}: metric length needs min_words, max_words or both in its options")
+        raise InputError(f"{where(task)}: metric length needs min_words, max_words or both in its options")
     low = _number_option(spec, task, "min_words", 0)
     high = _number_option(spec, task, "max_words", sys.float_info.max)
 
     def check(got: Any, label: Any) -> Verdict:
-        count = len(_text(got).split())
+        count = len(as_text(got).split())
         if count < low:
             return 0.0, f"{count} words, at least {low:g} are wanted"
         return (1.0, "") if count <= high else (0.0, f"{count} words, at most {high:g} are allowed")
 
     return check
-
-
-# ---- JSON
-
-
-def _schema_of(spec: MetricSpec, field: Field, task: Task) -> Mapping[str, Any]:
-    source = spec.options.get("schema", field.schema)
-    try:
-        schema = json.loads(source) if isinstance(source, str) else source
-    except (ValueError, RecursionError) as problem:
-        raise InputError(f"{_where(task)}: the schema of {field.name} is not JSON: {problem}") from problem
-    if not isinstance(schema, Mapping):
-        raise InputError(f"{_where(task)}: metric {spec.name} needs a JSON schema for {field.name}; got {source!r}")
-    return schema
-
-
-def _json_schema(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """1 when the value is valid under the schema, else 0 with the first error. Remote references are never fetched."""
-    from jsonschema.exceptions import SchemaError
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
-
-    schema = dict(_schema_of(spec, field, task))
-    kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as problem:
-        raise InputError(f"{_where(task)}: the schema of {field.name} is wrong: {problem.message}") from problem
-    validator = kind(schema, registry=REGISTRY)
-
-    def check(got: Any, label: Any) -> Verdict:
-        try:
-            errors = sorted(validator.iter_errors(got), key=lambda error: [str(part) for part in error.absolute_path])
-        except Exception as problem:  # an unresolvable $ref or a bad pattern: the schema's fault, not the reply's
-            return None, f"the schema of {field.name} cannot be applied: {_short(str(problem))}"
-        if not errors:
-            return 1.0, ""
-        return 0.0, f"{errors[0].json_path}: {_short(errors[0].message, 300)}"
-
-    return check
-
-
-def _json_fields(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """Mean agreement over the schema's top-level properties and any others that the label or the prediction has; where
-    the label is a list, the F1 of its items.
-
-    Scalars and objects agree (1) or not (0) after folding case and space; lists by multiset F1; missing and extra ones
-    are wrong; one that both rightly leave out agrees.
-    """
-    properties = _schema_of(spec, field, task).get("properties", {})
-
-    def check(got: Any, label: Any) -> Verdict:
-        if isinstance(label, list):
-            return _items(got, label)
-        if not isinstance(label, Mapping):
-            return None, f"the label {_short(label)} is not a JSON object or list"
-        if not isinstance(got, Mapping):
-            return 0.0, f"expected a JSON object, got {_short(got)}"
-        names = sorted({*label, *got, *properties})
-        values, wrong = [], []
-        for name in names:
-            both = name in got and name in label
-            value = _agreement(got[name], label[name]) if both else float(name not in got and name not in label)
-            values.append(value)
-            if value < 1:
-                expected = _short(label[name], 60) if name in label else "nothing"
-                wrong.append(f"{name} (expected {expected}, got {_short(got[name], 60) if name in got else 'nothing'})")
-        return (math.fsum(values) / len(values) if values else 1.0), f"wrong: {'; '.join(wrong)}" if wrong else ""
-
-    return check
-
-
-def _items(got: Any, label: list[Any]) -> Verdict:
-    if not isinstance(got, list):
-        return 0.0, f"expected a JSON list, got {_short(got)}"
-    words = {_key(item, _fold): _short(item, 60) for item in [*got, *label]}
-    keys, wanted = ([_key(item, _fold) for item in part] for part in (got, label))
-    missing, extra = Counter(wanted) - Counter(keys), Counter(keys) - Counter(wanted)
-    named = [
-        f"{word}: {', '.join(words[key] for key in sorted(items.elements()))}"
-        for word, items in (("missing", missing), ("extra", extra))
-        if items
-    ]
-    return _f1(keys, wanted), "; ".join(_short(part, 300) for part in named)
-
-
-def _agreement(got: Any, wanted: Any) -> float:
-    if isinstance(got, list) and isinstance(wanted, list):
-        return _f1([_key(item, _fold) for item in got], [_key(item, _fold) for item in wanted])
-    return float(_key(got, _fold) == _key(wanted, _fold))
-
-
-def _key(value: Any, fold: Callable[[str], str]) -> str:
-    """Text that is equal for equal JSON values: strings folded, 1 the same as 1.0, true not the same as 1."""
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, str):
-            return fold(item)
-        if isinstance(item, Mapping):
-            return {str(key): plain(part) for key, part in item.items()}
-        if isinstance(item, list | tuple):
-            return [plain(part) for part in item]
-        return int(item) if isinstance(item, float) and item.is_integer() else item
-
-    return json.dumps(plain(value), sort_keys=True, default=str)
 
 
 _CHECKS: Mapping[str, Callable[[MetricSpec, Field, Task], Check]] = MappingProxyType(
@@ -432,7 +299,7 @@ _CHECKS: Mapping[str, Callable[[MetricSpec, Field, Task], Check]] = MappingProxy
         "embedding_similarity": _against_label,
         "no_repeat": _no_repeat,
         "length": _length,
-        "json_schema": _json_schema,
-        "json_fields": _json_fields,
+        "json_schema": json_schema,
+        "json_fields": json_fields,
     }
 )

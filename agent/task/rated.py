@@ -29,17 +29,20 @@ class RatedFile:
         for line, row in rows:
             if lacking := [name for name in NEEDED if name not in row]:
                 problems.append(problem(shown(path), line, f"no {lacking[0]}: this is no file of ratings"))
+            elif isinstance(row["rating"], bool) or not isinstance(row["rating"], int | float):
+                problems.append(problem(shown(path), line, f"the rating {row['rating']!r:.40} is not a number"))
         if problems:
             raise ProblemsError(tuple(problems))
         self.rows = [row for _, row in rows]
 
     def done(self, rater: str) -> set[str]:
         """The items that this rater has rated."""
-        return {str(row.get("item")) for row in self.rows if str(row.get("rater")) == rater}
+        return {str(row["item"]) for row in self.rows if str(row["rater"]) == _plain(rater)}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Appends a rating; it is on the disk when this returns."""
-        text = json.dumps(dict(row), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        row = {name: _plain(value) if isinstance(value, str) else value for name, value in row.items()}
+        text = json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:
@@ -50,10 +53,15 @@ class RatedFile:
                 os.fsync(file.fileno())
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); name another with -o") from error
-        self.rows.append(dict(row))
+        self.rows.append(row)
 
 
 def _ends_whole(file: BinaryIO) -> bool:
     """Whether the last line has its end; leaves the place where the next is written as it was."""
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
+
+
+def _plain(text: str) -> str:
+    """Without what a file of rows may not hold: lone surrogates and NUL."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")

@@ -101,7 +101,9 @@ def _item(row: Mapping[str, Any], columns: Columns) -> Item:
     if not raters:
         raters = [str(number) for number in range(1, len(votes) + 1)]
     if len(raters) != len(votes) or len(set(raters)) != len(raters):
-        raise ValueError(f"{len(votes)} votes and the raters {quoted(named)}; name each rater once, or none")
+        raise ValueError(
+            f"{len(votes)} vote{'s' * (len(votes) != 1)} and the raters {quoted(named)}; name each rater once, or none"
+        )
     reference = row.get(columns.reference)
     return Item(
         content_id("item", [inputs, answers]),

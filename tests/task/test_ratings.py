@@ -358,7 +358,7 @@ def test_votes_belong_to_the_raters_that_are_named_in_the_same_order() -> None:
 )
 def test_raters_and_votes_that_do_not_match_one_by_one_are_refused(votes: str, rater: Any, count: int) -> None:
     (line,) = refused(voted(votes, rater=rater), columns=PAIRED)
-    assert line.startswith(f"labels.jsonl:1: {count} votes and the raters '{rater}'")
+    assert line.startswith(f"labels.jsonl:1: {count} vote{'s' * (count != 1)} and the raters '{rater}'")
     assert line.endswith("name each rater once, or none")
 
 
@@ -492,7 +492,7 @@ any_rows = st.lists(
     st.builds(
         lambda more, needed: {**more, **needed},
         st.dictionaries(whole_text, any_value),
-        st.fixed_dictionaries(dict.fromkeys(("item", "rater", "rating"), any_value)),
+        st.fixed_dictionaries({"item": any_value, "rater": any_value, "rating": st.integers(-9, 9)}),
     ),
     max_size=4,
 )
