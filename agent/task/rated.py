@@ -42,7 +42,7 @@ class RatedFile:
     def add(self, row: Mapping[str, Any]) -> None:
         """Appends a rating; it is on the disk when this returns."""
         row = {name: _plain(value) if isinstance(value, str) else value for name, value in row.items()}
-        text = json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+        text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:
