@@ -1,0 +1,13 @@
+"""Every export format by the name that `--format` takes."""
+
+from __future__ import annotations
+
+from agent.release.formats.anthropic import ANTHROPIC
+from agent.release.formats.base import Format
+from agent.release.formats.langchain import LANGCHAIN
+from agent.release.formats.llm import LLM
+from agent.release.formats.plain import MARKDOWN, MESSAGES
+from agent.release.formats.python import PYTHON
+
+_ALL = (MARKDOWN, MESSAGES, ANTHROPIC, LANGCHAIN, LLM, PYTHON)
+FORMATS: dict[str, Format] = {form.name: form for form in _ALL}
