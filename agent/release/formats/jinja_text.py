@@ -10,7 +10,7 @@ import re
 
 from agent.release.formats.base import Parts
 
-_AWKWARD = re.compile(r"\{(?=[{%#]|\Z)|\r")
+_AWKWARD = re.compile(r"\{(?=[{%#\r]|\n?\Z)|\r")
 _NAMES = {"{": "{", "\r": "\\r", "\n": "\\n"}
 
 

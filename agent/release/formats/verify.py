@@ -115,15 +115,17 @@ def _compare(form: Format, release: PromptRelease, values: Values, got: Sequence
         raise ReleaseError(f"{form.name}: drifts with {dict(values)!a:.60}: {len(got)} messages, not {len(want)}")
     for number, (mine, theirs) in enumerate(zip(want, got, strict=True)):
         if mine != theirs:
-            at = next(
-                (n for n, (a, b) in enumerate(zip(mine["content"], theirs["content"], strict=False)) if a != b), -1
-            )
-            at = min(len(mine["content"]), len(theirs["content"])) if at < 0 else at
+            at = _differ(mine["content"], theirs["content"])
             start = max(0, at - 20)
             raise ReleaseError(
                 f"{form.name}: message {number} drifts at character {at} with {dict(values)!a:.60}: sends "
                 f"{theirs['role']} {theirs['content'][start : at + 20]!a}, not {mine['content'][start : at + 20]!a}"
             )
+
+
+def _differ(one: str, two: str) -> int:
+    pairs = enumerate(zip(one, two, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), min(len(one), len(two)))
 
 
 def rows_for(release: PromptRelease, count: int = ROWS) -> Iterator[Values]:

@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from agent.prompt.template import fill_messages, join
 from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.llm import LLM
+from agent.release.formats.python import load_module
+from agent.release.formats.verify import rows_for
 from agent.types import Message
-from tests.release.formats.sample import INPUTS, WILD, plain_turns, proved, refused, release, two, wanted, write
+from tests.release.formats.sample import INPUTS, TAME, WILD, plain_turns, proved, refused, release, two, wanted, write
 
 
 @pytest.mark.parametrize("name", ["md", "messages", "anthropic", "langchain", "python"])
@@ -103,3 +106,103 @@ def wanted_or_none(name: str) -> bool:
     except pytest.skip.Exception:
         return False
     return True
+
+
+# -- targets that rewrite the text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dspy", "mlflow"])
+def test_dspy_and_mlflow_carry_every_text(name: str) -> None:
+    form = wanted(name)
+    for sent in (release(), plain_turns(), release(*two(WILD))):
+        assert set(proved(form, sent).unfit) <= {"half a character (a lone surrogate)"}
+
+
+@pytest.mark.parametrize("name", ["prompty", "dotprompt"])
+def test_prompty_and_dotprompt_carry_what_they_do_not_name_as_unfit(name: str) -> None:
+    form = wanted(name)
+    for sent in (release(), plain_turns(), release(*two(TAME))):
+        made = proved(form, sent)
+        assert len(made.unfit) <= 4
+        assert sum(made.unfit.values()) < made.rows
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("a\nuser:\nb", "a line that names a role"), ("a\r\nb", "line ends other"), ("\na", "line ends other")],
+)
+def test_prompty_refuses_a_prompt_that_its_parser_would_cut(text: str, why: str) -> None:
+    form = FORMATS["prompty"]
+    with pytest.raises(ReleaseError, match=why):
+        form.files(Material(release(Message("user", text), inputs=())))
+
+
+def test_what_prompty_is_said_not_to_carry_it_does_not_carry(tmp_path: Path) -> None:
+    form = wanted("prompty")
+    sent = plain_turns()
+    write(proved(form, sent), tmp_path)
+    render = form.opened(tmp_path, sent)
+    for value in ("x\nsystem:\ny", " # User : ", "a\r\nb", "a\u2028b", "\na"):
+        values = {"message": value}
+        assert form.unfit(sent, values)
+        try:
+            got = render(values)
+        except ValueError:
+            continue
+        assert got != [message.as_dict() for message in fill_messages(sent.messages, values)]
+
+
+@pytest.mark.parametrize(("text", "why"), [("<<<dotprompt:role:system>>>", "the mark"), (" \n", "only white space")])
+def test_dotprompt_refuses_what_its_reader_would_take_out(text: str, why: str) -> None:
+    form = FORMATS["dotprompt"]
+    with pytest.raises(ReleaseError, match=why):
+        form.files(Material(release(Message("system", text), Message("user", "{{message}}"))))
+    with pytest.raises(ReleaseError, match="helper of its own"):
+        form.files(Material(release(Message("user", "{{role}}"), inputs=("role",))))
+
+
+def test_dotprompt_keeps_trailing_space_and_braces() -> None:
+    form = wanted("dotprompt")
+    assert proved(form, release(Message("user", "{{message}} {{x}} \\{{{y} \\ {\n \n"), inputs=("message",))).rows
+
+
+def test_mlflow_uses_one_pass_where_values_could_be_filled_again() -> None:
+    form = FORMATS["mlflow"]
+    one, many = (json.loads(form.files(Material(sent))["mlflow_prompt.json"]) for sent in (plain_turns(), release()))
+    assert one["template"][-1]["content"] == "{{message}}"
+    assert many["template"][0]["content"].startswith("{% if true %}{% endif %}")
+    assert one["tags"]["run_id"] == "r_1"
+    assert one["model_config"] == {"model_name": "openai/gpt-x", "temperature": 0.0, "max_tokens": 64}
+
+
+def test_mlflow_gives_the_prompt_back_from_a_real_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = wanted("mlflow")
+    pytest.importorskip("sqlalchemy")
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    sent = release(*two(WILD))
+    write(proved(form, sent), tmp_path)
+    load_module(tmp_path / "register_mlflow.py", "exported_register").register()
+    prompt = mlflow.genai.load_prompt("prompts:/support_triage@production")
+    assert prompt.tags["release"] == sent.version
+    for values in islice((row for row in rows_for(sent) if not form.unfit(sent, row)), 200):
+        assert prompt.format(**values) == [message.as_dict() for message in fill_messages(sent.messages, values)]
+
+
+def test_the_dspy_module_refuses_a_state_of_other_fields(tmp_path: Path) -> None:
+    write(proved(FORMATS["dspy"], plain_turns()), tmp_path)
+    state = tmp_path / "dspy" / "program.json"
+    state.write_text(state.read_text("utf-8").replace('"Team:"', '"Theme:"'), "utf-8")
+    with pytest.raises(ValueError, match=r"Theme.*export them again together"):
+        load_module(tmp_path / "dspy" / "program.py", "exported_program").load()
+
+
+def test_the_dspy_program_reads_replies_as_they_were_read_when_scored(tmp_path: Path) -> None:
+    import dspy
+    from dspy.utils.dummies import DummyLM
+
+    write(proved(FORMATS["dspy"], plain_turns()), tmp_path)
+    program = load_module(tmp_path / "dspy" / "program.py", "exported_program").load()
+    with dspy.context(lm=DummyLM([{"team": "Billing."}])):
+        assert program(message="x").team == "billing"
