@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from agent.errors import ReleaseError
@@ -41,6 +42,14 @@ def carried(release: PromptRelease, values: Values) -> str:
     return ""
 
 
+def found(library: str) -> str:
+    """`name version` of an installed distribution, or ""."""
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """One target. `library`: its distribution name, "" for none; `install`: how to get it.
@@ -52,11 +61,15 @@ class Format:
     name: str
     about: str
     files: Callable[[Material], dict[str, str]]
-    opened: Callable[[Path, PromptRelease], Render]
+    opened: Callable[[Path, PromptRelease], Render | None]
     library: str = ""
     install: str = ""
     unfit: Callable[[PromptRelease, Values], str] = carried
     needs_task: bool = False
+    finder: Callable[[str], str] = found
+    """Name and version of the installed library, "" where it is missing."""
+    proof: str = ""
+    """Of a format that is no template, whose `opened` is None: what `files` proved by itself."""
 
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:

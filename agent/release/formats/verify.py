@@ -6,22 +6,17 @@ Knows no format by name. Nothing is put in place before every format that was as
 from __future__ import annotations
 
 import os
-import random
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
 
 from agent.errors import ReleaseError
-from agent.prompt.template import fill_messages, placeholder
-from agent.release.export import HOSTILE, hostile_rows
+from agent.prompt.template import fill_messages
 from agent.release.formats.base import Format, Material, Values
+from agent.release.formats.hostile import rows_for
 from agent.release.runtime import PromptRelease
-
-ROWS = 200  # hostile rows at least that each format must carry or name as unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +36,9 @@ class Made:
         """What the user must know, a line each."""
         if self.missing:
             yield f"{self.format.name}: not verified with {self.format.library}: {self.format.install}"
+            return
+        if self.format.proof:
+            yield f"{self.format.name}: {self.format.proof}"
             return
         with_ = f" by {self.library}" if self.library else ""
         yield f"{self.format.name}: {self.rows} hostile rows rendered{with_}, byte-equal to what was scored"
@@ -83,7 +81,7 @@ def _one(form: Format, material: Material, folder: Path) -> Made:
     _write(texts, folder)
     library = ""
     if form.library:
-        library = found(form.library)
+        library = form.finder(form.library)
         if not library:
             return Made(form, texts, missing=True)
     release = material.release
@@ -93,11 +91,11 @@ def _one(form: Format, material: Material, folder: Path) -> Made:
     values: Values = {}
     try:
         render = form.opened(folder, release)
-        for values in rows_for(release):
+        for values in rows_for(release) if render else ():
             if reason := form.unfit(release, values):
                 unfit[reason] += 1
                 continue
-            _compare(form, release, values, render(values))
+            _compare(form, release, values, render(values) if render else [])
             rows += 1
     except ReleaseError:
         raise
@@ -126,31 +124,6 @@ def _compare(form: Format, release: PromptRelease, values: Values, got: Sequence
 def _differ(one: str, two: str) -> int:
     pairs = enumerate(zip(one, two, strict=False))
     return next((number for number, (a, b) in pairs if a != b), min(len(one), len(two)))
-
-
-def rows_for(release: PromptRelease, count: int = ROWS) -> Iterator[Values]:
-    """A plain row, the hostile ones of `hostile_rows`, and mixtures of them: `count` at least."""
-    yield dict.fromkeys(release.inputs, "plain")
-    if not release.inputs:
-        return
-    yield from hostile_rows(release.inputs)
-    rng = random.Random(7)
-    pieces = [*HOSTILE[1:], *map(placeholder, release.inputs)]
-    mixed = ({name: "".join(rng.sample(pieces, rng.randint(2, 4))) for name in release.inputs} for _ in iter(int, 1))
-    tame = [piece for piece in pieces if piece.isprintable() and piece == piece.strip()]
-    yield from islice(mixed, count // 2)
-    for _ in range(
-        count + count // 2
-    ):  # without line ends and controls, so that targets which cannot carry those are tried, too
-        yield {name: "".join(rng.sample(tame, min(len(tame), rng.randint(1, 4)))) for name in release.inputs}
-
-
-def found(library: str) -> str:
-    """`name version` of an installed distribution, or ""."""
-    try:
-        return f"{library} {version(library)}"
-    except PackageNotFoundError:
-        return ""
 
 
 def _write(texts: Mapping[str, str], folder: Path) -> Iterator[str]:

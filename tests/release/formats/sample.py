@@ -11,7 +11,7 @@ from agent.errors import ReleaseError
 from agent.prompt.template import escape, join
 from agent.release.formats.base import Format, Material
 from agent.release.formats.catalog import FORMATS
-from agent.release.formats.verify import Made, found, verified
+from agent.release.formats.verify import Made, verified
 from agent.release.runtime import PromptRelease
 from agent.types import Field, Message
 
@@ -64,7 +64,7 @@ def plain_turns() -> PromptRelease:
 def wanted(name: str) -> Format:
     """The format, or a skip that says which library is missing."""
     form = FORMATS[name]
-    if form.library and not found(form.library):
+    if form.library and not form.finder(form.library):
         pytest.skip(f"{form.library} is not installed: {form.install}")
     return form
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,14 @@ from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages, join
 from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
+from agent.release.formats.hostile import rows_for
 from agent.release.formats.llm import LLM
 from agent.release.formats.python import load_module
-from agent.release.formats.verify import rows_for
+from agent.release.formats.verify import verified
+from agent.release.runtime import PromptRelease
 from agent.types import Message
 from tests.release.formats.sample import INPUTS, TAME, WILD, plain_turns, proved, refused, release, two, wanted, write
+from tests.toys import make_task
 
 
 @pytest.mark.parametrize("name", ["md", "messages", "anthropic", "langchain", "python"])
@@ -206,3 +210,72 @@ def test_the_dspy_program_reads_replies_as_they_were_read_when_scored(tmp_path: 
     program = load_module(tmp_path / "dspy" / "program.py", "exported_program").load()
     with dspy.context(lm=DummyLM([{"team": "Billing."}])):
         assert program(message="x").team == "billing"
+
+
+# -- formats that hold rows -------------------------------------------------------------------------------------------
+
+
+def toy(**changes: Any) -> PromptRelease:
+    task = make_task()
+    messages = (Message("system", "Route it."), Message("user", "a"), Message("assistant", "billing"))
+    last = Message("user", "Message: {{message}}")
+    return release(*messages, last, inputs=("message",), outputs=task.signature.outputs, **changes)
+
+
+def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answer() -> None:
+    task, form = make_task(), FORMATS["finetune-jsonl"]
+    (made,) = verified([form], {form.name: Material(toy(), task)})
+    rows = [json.loads(line) for line in made.texts["finetune.jsonl"].splitlines()]
+    assert len(rows) == len(task.train)
+    for row, example in zip(rows, task.train, strict=True):
+        assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
+        assert row["messages"][1]["content"] == f"Message: {example.inputs['message']}"
+        assert row["messages"][2]["content"] == example.labels["team"]
+    unseen = [example.inputs["message"] for example in (*task.dev, *task.test)]
+    assert not any(text in made.texts["finetune.jsonl"] for text in unseen)
+    with pytest.raises(ReleaseError, match="task is needed"):
+        form.files(Material(toy()))
+    with pytest.raises(ReleaseError, match="dspy-chat wraps answers"):
+        form.files(Material(toy(format="dspy-chat"), task))
+
+
+def test_an_answer_of_a_reasoning_prompt_reads_back_as_the_label() -> None:
+    text = FORMATS["finetune-jsonl"].files(Material(toy(reasoning=True), make_task()))["finetune.jsonl"]
+    assert json.loads(text.splitlines()[0])["messages"][-1]["content"] == "Answer: billing"
+
+
+def test_promptfoo_sends_what_was_scored() -> None:
+    form = wanted("promptfoo")
+    wild = release(*two(WILD))
+    task = make_task()
+    for sent in (release(), wild):
+        assert set(proved(form, sent, task=task).unfit) <= {"half a character (a lone surrogate)"}
+
+
+def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
+    task = make_task()
+    texts = FORMATS["promptfoo"].files(Material(toy(), task))
+    tests = json.loads(texts["promptfoo/tests.json"])
+    assert [test["description"] for test in tests] == [row.id for row in task.dev]
+    assert tests[0]["vars"] == {"row": dict(task.dev[0].inputs), "expected": dict(task.dev[0].labels)}
+    assert not any(row.inputs["message"] in texts["promptfoo/tests.json"] for row in (*task.train, *task.test))
+    assert 'id: "openai:chat:gpt-x"' in texts["promptfoo/promptfooconfig.yaml"]
+    yaml = pytest.importorskip("yaml")
+    config = yaml.safe_load(texts["promptfoo/promptfooconfig.yaml"])
+    assert config["providers"][0]["config"] == {"max_tokens": 64, "temperature": 0.0}
+    served = FORMATS["promptfoo"].files(Material(toy(model="openai-compatible/m@http://h:1/v1"), task))
+    config = yaml.safe_load(served["promptfoo/promptfooconfig.yaml"])
+    assert config["providers"][0] == {
+        "id": "openai:chat:m", "config": {"apiBaseUrl": "http://h:1/v1", "max_tokens": 64, "temperature": 0.0}
+    }  # fmt: skip
+
+
+def test_the_assertion_of_promptfoo_reads_replies_as_we_do(tmp_path: Path) -> None:
+    for name, text in FORMATS["promptfoo"].files(Material(toy(), make_task())).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(text.encode())
+    check = load_module(tmp_path / "promptfoo" / "check.py", "exported_check")
+    context = {"vars": {"expected": {"team": "billing"}}}
+    assert check.get_assert("Team: **Billing**.", context) == {"pass": True, "score": 1.0, "reason": "right"}
+    assert check.get_assert("delivery", context)["score"] == 0
+    assert not check.get_assert("no idea", context)["pass"]

@@ -11,7 +11,8 @@ import pytest
 from agent.errors import ReleaseError
 from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
-from agent.release.formats.verify import put, rows_for, verified
+from agent.release.formats.hostile import rows_for
+from agent.release.formats.verify import put, verified
 from agent.types import Message
 from tests.release.formats.sample import INPUTS, plain_turns, refused, release
 
