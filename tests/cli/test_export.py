@@ -12,7 +12,7 @@ import pytest
 from agent.release.formats.catalog import FORMATS
 from agent.release.runtime import load_prompt
 from tests.cli.conftest import Made
-from tests.cli.world import good, optimize, refused
+from tests.cli.world import good, optimize, refused, write_csv
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -80,3 +80,13 @@ def test_help_and_readme_name_every_format() -> None:
     for name in FORMATS:
         assert name in said
         assert f"| `{name}` |" in readme
+
+
+def test_init_makes_a_task_of_promptfoo_tests() -> None:
+    write_csv(Path("rows.csv"), 120)
+    lines = Path("rows.csv").read_text("utf-8").splitlines()
+    Path("t.csv").write_text("\n".join(["id,text,__expected", *lines[1:]]) + "\n", "utf-8")
+    said = good("init", "mine", "--from", "t.csv")
+    assert "target expected: choice of 4" in said
+    assert 'signature = "text -> expected"' in Path("tasks/mine/task.toml").read_text("utf-8")
+    assert "--target COLUMN" in refused(2, "init", "other", "--from", "rows.csv")[0]

@@ -1,7 +1,7 @@
 r"""Fixed text and inputs as a Jinja2 template that renders them literally. Nunjucks reads it the same way. Pure.
 
-Braces that would open a tag, `#}` (Nunjucks stumbles over it), carriage returns (Jinja makes them line feeds) and a line
-feed at the very end (Jinja may drop it) are written as string literals: `{{ "{" }}`.
+Braces that would open a tag, `#}` (Nunjucks stumbles over it), carriage returns (Jinja makes them line feeds) and a
+line feed at the very end (Jinja may drop it) are written as string literals: `{{ "{" }}`.
 """
 
 from __future__ import annotations
