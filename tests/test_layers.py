@@ -21,7 +21,7 @@ LAYERS = (
 )
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 DOORS = {
-    "dspy": ("prompt/render.py", "search/dspy_"),
+    "dspy": ("prompt/render.py", "search/dspy_", "release/formats/dspy.py"),
     "optuna": ("search/study.py",),
     "click": ("cli/",),
     "rich": ("cli/",),
@@ -30,7 +30,12 @@ DOORS = {
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/local.py",),
     "langchain": ("models/langchain.py",),
-    "langchain_core": ("models/langchain.py",),
+    "langchain_core": ("models/langchain.py", "release/formats/langchain.py"),
+    "llm": ("release/formats/llm.py",),
+    "prompty": ("release/formats/prompty.py",),
+    "dotpromptz": ("release/formats/dotprompt.py",),
+    "mlflow": ("release/formats/mlflow.py",),
+    "yaml": ("task/promptfoo.py",),
     "langsmith": ("models/langchain.py",),
     "genai_prices": ("gateway/prices.py",),
 }

@@ -1,35 +1,55 @@
-"""`optimize export`: a run's released prompt in the form that production wants."""
+"""`optimize export`: a run's released prompt in the forms that production wants, each proved before it is written."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.common import SETTINGS, db_option, open_history, plain
 from agent.errors import InputError
+from agent.release.formats.catalog import FORMATS
+
+if TYPE_CHECKING:
+    from agent.release.formats.verify import Made
+    from agent.types import Task
+
+ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values())
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(
+    context_settings=SETTINGS,
+    help=f"""Write the released prompt of RUN (default: the latest), proved to be what was scored.
+
+    Each format is loaded with the target's own library, rendered with 200 and more hostile rows and compared byte for
+    byte; on drift nothing is written. Without the library it is written and said to be unverified. --format can be
+    repeated; formats of several files, and several formats, need -o DIR.
+
+    \b
+    {ABOUT}
+
+    Of a DSPy program it is the state that `dspy.Module.load` takes; --format is not asked.""",
+)
 @click.argument("run", required=False, default="")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["md", "messages"]),
-    default="md",
+    type=click.Choice(list(FORMATS)),
+    multiple=True,
+    default=["md"],
     show_default=True,
-    help="prompt.md or messages JSON.",
+    help="The form; repeat it for several.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it. Default: print it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder to write to. Default: print it.")
+@click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
 @db_option
-def export_command(run: str, form: str, output: Path | None, db: Path) -> None:
-    """Write the released prompt of RUN (default: the latest), checked against what was scored.
-
-    Of a DSPy program it is the state that `dspy.Module.load` takes; --format is not asked.
-    """
+def export_command(run: str, form: tuple[str, ...], output: Path | None, strict: bool, db: Path) -> None:
     from agent.program_run import STATE_FILE
-    from agent.release.export import export_markdown, export_messages, verify_file
+    from agent.release.formats.base import Material
+    from agent.release.formats.verify import put, verified
     from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, load_prompt
 
     found = open_history(db).run(run)
@@ -39,18 +59,58 @@ def export_command(run: str, form: str, output: Path | None, db: Path) -> None:
     if Path(released).name == STATE_FILE:
         _export_state(Path(released), output)
         return
-    name = PROMPT_FILE if form == "md" else MESSAGES_FILE
-    release = load_prompt(Path(released).with_name(name)).release  # of the same form, so that the bytes are the same
-    text = export_markdown(release) if form == "md" else export_messages(release)
+    chosen = [FORMATS[name] for name in dict.fromkeys(form)]
+    task = _task_of(found) if any(one.needs_task for one in chosen) else None
+    materials: dict[str, Material] = {}
+    for one in chosen:  # md from prompt.md, the others from messages.json: so that the bytes are the same
+        source = Path(released).with_name(PROMPT_FILE if one.name == "md" else MESSAGES_FILE)
+        materials[one.name] = Material(load_prompt(source).release, task)
+    made = verified(chosen, materials, strict=strict)
+    alone = len(made) == 1 and len(made[0].texts) == 1
+    if not alone and (output is None or output.is_file()):
+        many = "several formats" if len(made) > 1 else f"{made[0].format.name} has several files"
+        raise InputError(f"{many}: name a folder with -o DIR")
     if output is None:
-        # exact bytes in a pipe (of a str, click takes out escape sequences), harmless on a terminal
-        click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
-        return
-    if output.is_dir():
-        output = output / name
-    output.write_bytes(text.encode("utf-8"))
-    verify_file(output, release)
-    click.echo(f"wrote {output} ({release.version}), byte-equal to what was scored", err=True)
+        _print(made[0])
+    elif alone and not output.is_dir():
+        (text,) = made[0].texts.values()
+        output.write_bytes(text.encode("utf-8"))
+        _written([output], made)
+    else:
+        _written(put(made, output), made)
+
+
+def _print(made: Made) -> None:
+    """Exact bytes in a pipe (of a str, click takes out escape sequences), harmless on a terminal."""
+    (text,) = made.texts.values()
+    click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
+    if made.missing or made.unfit:
+        _notes([made])
+
+
+def _written(paths: Sequence[Path], made: Sequence[Made]) -> None:
+    for path in paths:
+        click.echo(plain(f"wrote {path}"), err=True)
+    _notes(made)
+
+
+def _notes(made: Sequence[Made]) -> None:
+    for line in (line for one in made for line in one.notes()):
+        click.echo(plain(line), err=True)
+
+
+def _task_of(found: dict[str, Any]) -> Task:
+    """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
+    from agent.cli.launch import load_task_of
+
+    if not found["options"]:
+        raise InputError(f"{found['id']}: a run of an older version, which did not note how it was started")
+    task = load_task_of(found["options"])
+    if changed := sorted(name for name, digest in found["hashes"].items() if task.hashes.get(name) != digest):
+        raise InputError(
+            f"{found['id']}: the task changed since the run ({', '.join(changed)}); put it back to export rows"
+        )
+    return task
 
 
 def _export_state(released: Path, output: Path | None) -> None:

@@ -54,22 +54,40 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 
 @click.command(context_settings=SETTINGS)
 @click.argument("name")
-@click.option("--from", "source", type=click.Path(path_type=Path), required=True, help="Your .csv or .jsonl file.")
-@click.option("--target", required=True, help="The column to predict.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Your .csv or .jsonl file, or promptfoo's tests: a promptfooconfig.yaml, or a .csv with __expected.",
+)
+@click.option("--target", default="", help="The column to predict. Not needed for promptfoo's tests.")
 @click.option(
     "--prompt", type=click.Path(path_type=Path), help="The prompt you use today. Default: a plain one is written."
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
 def init_command(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read."""
+    import json
+    import tempfile
+
     from agent.task.intake import write_task
+    from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_rows
 
     folder = Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
     try:
         instruction = prompt.read_text("utf-8-sig") if prompt else ""
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{prompt}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
-    _, reading = write_task(folder, source, target, instruction, seed, folder.name)
+    tests = not target and is_promptfoo(source)
+    if not target and not tests:
+        raise InputError(f"{source}: name the column to predict with --target COLUMN")
+    with tempfile.TemporaryDirectory(prefix="init-") as aside:
+        if tests:
+            rows = "".join(f"{json.dumps(row)}\n" for row in promptfoo_rows(source))
+            source, target = Path(aside, f"{source.stem}.jsonl"), EXPECTED
+            source.write_text(rows, "utf-8")
+        _, reading = write_task(folder, source, target, instruction, seed, folder.name)
     for line in reading.lines():
         click.echo(plain(line))
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")

@@ -51,7 +51,7 @@ def template(candidate: Candidate, signature: Signature) -> tuple[Message, ...]:
     for demo in candidate.demos:
         filled = "".join(part if isinstance(part, str) else demo.inputs[part[0]] for part in turn)
         messages.append(Message("user", escape(filled, names)))
-        messages.append(Message("assistant", escape(_answer(demo, signature, reasoning), names)))
+        messages.append(Message("assistant", escape(answer_of(demo, signature, reasoning), names)))
     return (*messages, Message("user", join(turn, names)))
 
 
@@ -77,7 +77,8 @@ def _layout(name: str, signature: Signature, reasoning: bool) -> Parts:
     return parts
 
 
-def _answer(demo: Demo, signature: Signature, reasoning: bool) -> str:
+def answer_of(demo: Demo, signature: Signature, reasoning: bool) -> str:
+    """How the assistant's turn of a demo is written in our own layouts."""
     if len(signature.outputs) == 1:
         answer = demo.outputs[signature.outputs[0].name]
         return f"{demo.rationale.strip()}\nAnswer: {answer}".lstrip() if reasoning else answer
@@ -87,7 +88,7 @@ def _answer(demo: Demo, signature: Signature, reasoning: bool) -> str:
 
 def _worked(demo: Demo, signature: Signature, reasoning: bool) -> str:
     lines = [f"{_title(field)}: {demo.inputs[field.name]}" for field in signature.inputs]
-    answer = _answer(demo, signature, reasoning)
+    answer = answer_of(demo, signature, reasoning)
     if len(signature.outputs) == 1 and not reasoning:
         answer = f"{_title(signature.outputs[0])}: {answer}"
     return "\n".join([*lines, answer])

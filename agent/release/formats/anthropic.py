@@ -1,0 +1,55 @@
+"""The body of a request to Anthropic's Messages API, with `system` apart and `{{input}}` where the row's values go.
+
+Knows nothing of the SDK: the file is plain JSON, and the marks are filled as ours are, literally and in one pass.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from agent.errors import ReleaseError
+from agent.prompt.template import fill
+from agent.release.formats.base import Format, Material, Render, Sent, Values, hosted_name
+from agent.release.runtime import PromptRelease
+
+FILE = "anthropic.json"
+
+
+def _files(material: Material) -> dict[str, str]:
+    release = material.release
+    messages = [message.as_dict() for message in release.messages]
+    system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
+    if any(message["role"] == "system" for message in messages) or not messages or messages[0]["role"] != "user":
+        raise ReleaseError(
+            f"{release.name!r}: anthropic takes one system text, then turns that start with the user's, but "
+            f"the roles here are {', '.join(message.role for message in release.messages)}; use --format messages"
+        )
+    known = {"max_tokens": release.parameters.get("max_tokens", 1024)}
+    if "temperature" in release.parameters:
+        known["temperature"] = release.parameters["temperature"]
+    if stop := release.parameters.get("stop"):
+        known["stop_sequences"] = stop
+    model = hosted_name(release.model, "anthropic") or release.model
+    body = {"model": model, **known, **({} if system is None else {"system": system}), "messages": messages}
+    return {FILE: json.dumps(body, indent=2, ensure_ascii=False) + "\n"}
+
+
+def _opened(folder: Path, release: PromptRelease) -> Render:
+    body = json.loads((folder / FILE).read_bytes())
+
+    def render(values: Values) -> Sent:
+        system = [{"role": "system", "content": fill(body["system"], values)}] if "system" in body else []
+        return system + [
+            {"role": message["role"], "content": fill(message["content"], values)} for message in body["messages"]
+        ]
+
+    return render
+
+
+ANTHROPIC = Format(
+    name="anthropic",
+    about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
+    files=_files,
+    opened=_opened,
+)

@@ -1,0 +1,103 @@
+"""A Dotprompt file: YAML front matter, then Handlebars with a role tag in the line. Knows what its reader does.
+
+Fixed text that Handlebars would read as its own (braces, backslashes before them) and white space at the very end,
+which the reader drops, stand as defaults of inputs of their own. The library finds its messages by `<<<dotprompt:`
+marks in the rendered text and leaves out a message that is only white space: such values it cannot carry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+from agent.errors import ReleaseError
+from agent.prompt.template import fill_messages
+from agent.release.formats.base import Format, Material, Render, Sent, Values, no_half_characters, parts_of
+from agent.release.formats.yaml_text import quoted
+from agent.release.runtime import PromptRelease
+
+FILE = "prompt.prompt"
+_ROLES = {"system": "system", "user": "user", "assistant": "model"}
+_AWKWARD = re.compile(r"\\*\{\{+|(?:\\+|\{)\s*\Z")
+_HELPERS = {
+    "each", "if", "ifEquals", "history", "json", "log", "lookup", "media", "role", "section", "unless", "unlessEquals",
+    "with", "this", "true", "false", "null", "undefined", "else", "as",
+}  # fmt: skip
+
+
+def _unfit(release: PromptRelease, values: Values) -> str:
+    if half := no_half_characters(release, values):
+        return half
+    for message in fill_messages(release.messages, values):
+        if "<<<dotprompt:" in message.content:
+            return "the mark `<<<dotprompt:`"
+        if not message.content.strip():
+            return "a message that is empty or only white space"
+    return ""
+
+
+def _files(material: Material) -> dict[str, str]:
+    release = material.release
+    if reason := _unfit(release, dict.fromkeys(release.inputs, "plain")):
+        raise ReleaseError(f"{release.name!r}: Dotprompt cannot carry {reason}, which the prompt itself holds")
+    if bad := sorted(_HELPERS & set(release.inputs)):
+        raise ReleaseError(f"{release.name!r}: Dotprompt takes the input {bad[0]!r} for a helper of its own; rename it")
+    fixed: dict[str, str] = {}
+
+    def named(found: re.Match[str]) -> str:
+        free = (f"literal{number}" for number in range(1, len(fixed) + len(release.inputs) + 2))
+        known = (name for name, text in fixed.items() if text == found[0])
+        name = next(known, "") or next(one for one in free if one not in fixed and one not in release.inputs)
+        fixed[name] = found[0]
+        return f"{{{{{name}}}}}"
+
+    body = ""
+    for role, parts in parts_of(release):
+        body += f'{{{{role "{_ROLES[role]}"}}}}'
+        for part in parts:
+            body += f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else _AWKWARD.sub(named, part)
+    body = re.sub(r"\s+\Z", named, body)
+    lines = ["---"]
+    if release.model:
+        lines.append(f"model: {quoted(release.model)}")
+    options = {"maxOutputTokens": "max_tokens", "temperature": "temperature"}
+    known = [f"  {key}: {release.parameters[ours]}" for key, ours in options.items() if ours in release.parameters]
+    lines += ["config:", *known] if known else []
+    if release.inputs or fixed:
+        lines.append("input:")
+    if release.inputs:
+        lines += ["  schema:", *(f"    {name}: string" for name in release.inputs)]
+    if fixed:
+        lines += ["  default:", *(f"    {name}: {quoted(text)}" for name, text in fixed.items())]
+    return {FILE: "\n".join([*lines, "---", body]) + "\n"}
+
+
+def _opened(folder: Path, release: PromptRelease) -> Render:
+    from dotpromptz.dotprompt import Dotprompt
+    from dotpromptz.typing import DataArgument
+
+    with open(folder / FILE, encoding="utf-8", newline="") as file:
+        source = file.read()
+    compiled = asyncio.run(Dotprompt().compile(source))
+    roles = {theirs: ours for ours, theirs in _ROLES.items()}
+
+    def render(values: Values) -> Sent:
+        done = asyncio.run(compiled(DataArgument(input=dict(values))))
+        return [
+            {"role": roles[message.role.value], "content": "".join(part.text for part in message.content)}
+            for message in done.messages
+        ]
+
+    return render
+
+
+DOTPROMPT = Format(
+    name="dotprompt",
+    about="prompt.prompt: Dotprompt, as Genkit reads it; await (await Dotprompt().compile(text))(...)",
+    files=_files,
+    opened=_opened,
+    library="dotpromptz",
+    install="pip install dotpromptz",
+    unfit=_unfit,
+)

@@ -1,0 +1,131 @@
+"""A DSPy program that sends exactly the released messages: its state as JSON, our messages, a module that loads both.
+
+DSPy's adapters wrap a prompt in their own words, so a state alone would send something else than was scored. The module
+brings an adapter that sends the released messages as they are and reads the reply as it was read when scored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from agent.release.export import export_messages
+from agent.release.formats.base import Format, Material, Render, Sent, Values, no_half_characters
+from agent.release.formats.python import load_module
+from agent.release.runtime import MESSAGES_FILE, PromptRelease
+
+FOLDER = "dspy"
+STATE = f"{FOLDER}/program.json"
+MODULE = f"{FOLDER}/program.py"
+_SOURCE = '''\
+"""A released prompt as a DSPy program: `program = load(); program(INPUT="...")` after `dspy.configure(lm=...)`.
+
+Needs dspy and promptassay (the package `agent`), and program.json and messages.json beside this file.
+"""
+
+import json
+from pathlib import Path
+
+import dspy
+from agent import load_prompt
+from dspy.utils.exceptions import AdapterParseError
+
+HERE = Path(__file__).parent
+INPUTS = @inputs@
+OUTPUTS = @outputs@
+
+
+class Released(dspy.Adapter):
+    """Sends the released messages, filled with the inputs; reads the reply as it was read when it was scored."""
+
+    def __init__(self, prompt):
+        super().__init__()
+        self.prompt = prompt
+
+    def format(self, signature, demos, inputs):
+        return self.prompt.render(**{name: inputs[name] for name in INPUTS})
+
+    def parse(self, signature, completion):
+        found = self.prompt.parse(completion)
+        if found.error:
+            raise AdapterParseError("Released", signature, completion, message=found.error)
+        return dict(found.fields)
+
+
+class Program(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        fields = {name: (str, dspy.InputField()) for name in INPUTS}
+        fields |= {name: (object, dspy.OutputField()) for name in OUTPUTS}
+        self.answer = dspy.Predict(dspy.make_signature(fields, "Answer."))
+        self.adapter = Released(load_prompt(HERE / "messages.json"))
+
+    def forward(self, **inputs):
+        with dspy.context(adapter=self.adapter):
+            return self.answer(**inputs)
+
+
+def load():
+    """The program in its state. DSPy matches fields by position, so their names are compared here first."""
+    program = Program()
+    state = json.loads((HERE / "program.json").read_text("utf-8"))["answer"]
+    states = state, program.answer.dump_state()
+    saved, mine = ([field["prefix"] for field in one["signature"]["fields"]] for one in states)
+    if saved != mine:
+        raise ValueError(f"program.json has the fields {saved}, this module has {mine}; export them again together")
+    program.load(str(HERE / "program.json"))
+    return program
+'''
+
+
+def _files(material: Material) -> dict[str, str]:
+    release = material.release
+    source = _SOURCE.replace("@inputs@", ascii(list(release.inputs)))
+    source = source.replace("@outputs@", ascii([field.name for field in release.outputs]))
+    return {STATE: _state(release), f"{FOLDER}/{MESSAGES_FILE}": export_messages(release), MODULE: source}
+
+
+def _state(release: PromptRelease) -> str:
+    """What `dspy.Module.save` writes. The instruction in it is for people; the adapter sends the messages."""
+    import dspy
+
+    fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in release.inputs}
+    fields |= {field.name: (object, dspy.OutputField()) for field in release.outputs}
+    program = dspy.Module()
+    program.answer = dspy.Predict(dspy.make_signature(fields, release.messages[0].content))
+    with tempfile.TemporaryDirectory(prefix="export-") as folder:
+        program.save(str(Path(folder, "program.json")))
+        return Path(folder, "program.json").read_text("utf-8")
+
+
+def _opened(folder: Path, release: PromptRelease) -> Render:
+    """Through the whole program: what reaches the model is compared, its reply is not."""
+    import dspy
+    from dspy.utils.dummies import DummyLM
+    from dspy.utils.exceptions import AdapterParseError
+
+    program = load_module(folder / MODULE, "exported_dspy_program").load()
+    lm = DummyLM([{"answer": "none"}] * 10_000)
+
+    def render(values: Values) -> Sent:
+        with dspy.context(lm=lm, track_usage=False), contextlib.suppress(AdapterParseError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program(**values)
+        sent = lm.history.pop()["messages"]
+        return [{"role": message["role"], "content": message["content"]} for message in sent]
+
+    return render
+
+
+DSPY = Format(
+    name="dspy",
+    about="dspy/: program.py, whose load() gives a dspy.Module that sends the released messages, and its state",
+    files=_files,
+    opened=_opened,
+    library="dspy",
+    install="pip install dspy",
+    unfit=no_half_characters,
+)

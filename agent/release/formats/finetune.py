@@ -1,0 +1,60 @@
+"""Fine-tuning rows as JSON Lines of chat messages: the released instruction, a train row, its right answer.
+
+For when prompting is not enough. Train rows only: dev and test stay unseen. Demos that are turns of their own are left
+out, since every row is an example now. Each answer is read back by the prompt's own parser before it is written.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from agent.errors import ReleaseError
+from agent.prompt.parse import parse_reply
+from agent.prompt.render import answer_of, label_text
+from agent.prompt.template import fill_messages
+from agent.release.formats.base import Format, Material, Render
+from agent.release.runtime import PromptRelease
+from agent.types import Demo, Example, Message, Signature, canonical
+
+FILE = "finetune.jsonl"
+
+
+def _files(material: Material) -> dict[str, str]:
+    release, task = material.release, material.rows
+    if release.format.startswith("dspy-"):
+        raise ReleaseError(
+            f"{release.name!r}: the layout {release.format} wraps answers in DSPy's own words; fine-tune a prompt of "
+            "another layout (formats in task.toml)"
+        )
+    last = release.messages[-1]
+    if last.role != "user":
+        raise ReleaseError(f"{release.name!r}: the last message is the {last.role}'s; a row needs an answer after it")
+    kept = (*(message for message in release.messages if message.role == "system"), last)
+    return {FILE: "".join(_line(kept, release, row, task.signature) for row in task.train)}
+
+
+def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, signature: Signature) -> str:
+    answers = {name: label_text(value) for name, value in row.labels.items()}
+    answer = answer_of(Demo(row.id, row.inputs, answers), signature, release.reasoning)
+    read = parse_reply(answer, release.outputs, reasoning=release.reasoning)
+    if read.error or canonical(dict(read.fields)) != canonical(dict(row.labels)):
+        raise ReleaseError(f"{FILE}: the answer of the train row {row.id} reads back as {dict(read.fields)!a:.60}")
+    messages = [message.as_dict() for message in fill_messages(kept, row.inputs)]
+    return json.dumps({"messages": [*messages, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
+
+
+def _opened(folder: Path, release: PromptRelease) -> Render | None:
+    for line in (folder / FILE).read_bytes().splitlines():
+        json.loads(line)
+    return None
+
+
+FINETUNE = Format(
+    name="finetune-jsonl",
+    about="finetune.jsonl: train rows as chats with the released instruction (OpenAI, Hugging Face)",
+    files=_files,
+    opened=_opened,
+    needs_task=True,
+    proof="train rows only; each answer was read back by the prompt's own parser",
+)

@@ -1,0 +1,173 @@
+"""A promptfoo folder: config, prompt, the dev rows as tests, and an assertion that reads replies as we do.
+
+Knows what promptfoo does to texts: `---` cuts a .txt prompt, so the prompt is JSON; a variable that is a text is
+trimmed, filled with others, or loaded when it begins with `file://`, so a row's values are one object, `row`. The texts
+of the prompt are Nunjucks templates.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ReleaseError
+from agent.release.export import export_messages
+from agent.release.formats.base import Format, Material, Render, Sent, Values, no_half_characters, parts_of
+from agent.release.formats.hostile import rows_for
+from agent.release.formats.jinja_text import jinja
+from agent.release.formats.yaml_text import quoted
+from agent.release.runtime import MESSAGES_FILE, PromptRelease
+
+FOLDER = "promptfoo"
+PROMPT = f"{FOLDER}/prompt.json"
+SECONDS = 120
+_QUIET = {
+    "PROMPTFOO_DISABLE_TELEMETRY": "1",
+    "PROMPTFOO_DISABLE_UPDATE": "1",
+    "PROMPTFOO_DISABLE_REMOTE_GENERATION": "1",
+    "PROMPTFOO_DISABLE_TEMPLATE_ENV_VARS": "1",
+    "PROMPTFOO_DISABLE_DEBUG_LOG": "1",
+    "PROMPTFOO_DISABLE_ERROR_LOG": "1",
+    "NODE_NO_WARNINGS": "1",
+}
+_CHECK = '''\
+"""The assertion of every test: reads the reply as it was read when it was scored; each field must be the label.
+
+Needs promptassay (the package `agent`) in the Python that promptfoo runs (PROMPTFOO_PYTHON). Exact equality of fields:
+a task with softer metrics scores higher than this.
+"""
+
+from pathlib import Path
+
+from agent import load_prompt
+
+PROMPT = load_prompt(Path(__file__).with_name("messages.json"))
+
+
+def get_assert(output, context):
+    found = PROMPT.parse(output if isinstance(output, str) else str(output))
+    expected = context["vars"]["expected"]
+    wrong = [name for name, label in expected.items() if found.fields.get(name) != label]
+    reason = found.error or (f"not the label: {', '.join(wrong)}" if wrong else "right")
+    return {"pass": not wrong, "score": 1 - len(wrong) / len(expected), "reason": reason}
+'''
+
+
+def _files(material: Material) -> dict[str, str]:
+    release, task = material.release, material.rows
+    template = [
+        {"role": role, "content": jinja([(f"row.{part[0]}",) if isinstance(part, tuple) else part for part in parts])}
+        for role, parts in parts_of(release)
+    ]
+    tests = [
+        {"description": row.id, "vars": {"row": dict(row.inputs), "expected": dict(row.labels)}} for row in task.dev
+    ]
+    lines = [
+        f"description: {quoted(f'{release.name} {release.version}')}",
+        "prompts:",
+        "  - file://prompt.json",
+        *_provider(release),
+        "defaultTest:",
+        "  options:",
+        "    disableVarExpansion: true",
+        "  assert:",
+        "    - type: python",
+        "      value: file://check.py",
+        "tests: file://tests.json",
+    ]
+    return {
+        f"{FOLDER}/promptfooconfig.yaml": "\n".join(lines) + "\n",
+        PROMPT: json.dumps(template, indent=2, ensure_ascii=False) + "\n",
+        f"{FOLDER}/tests.json": json.dumps(tests, indent=1, ensure_ascii=False) + "\n",
+        f"{FOLDER}/check.py": _CHECK,
+        f"{FOLDER}/{MESSAGES_FILE}": export_messages(release),
+    }
+
+
+def _provider(release: PromptRelease) -> list[str]:
+    provider, _, name = release.model.partition("/")
+    name, _, base = name.rpartition("@") if provider == "openai-compatible" else (name, "", "")
+    kinds = {"openai": "openai:chat:", "openai-compatible": "openai:chat:", "anthropic": "anthropic:messages:"}
+    if provider not in kinds:
+        return [
+            f"# {' '.join(release.model.split())} is none of promptfoo",
+            "providers:",
+            "  - echo",
+        ]
+    config = [f"apiBaseUrl: {quoted(base)}"] if base else []
+    config += [
+        f"{key}: {release.parameters[key]}" for key in ("max_tokens", "temperature") if key in release.parameters
+    ]
+    head = ["providers:", f"  - id: {quoted(kinds[provider] + name)}"]
+    return [*head, "    config:", *(f"      {line}" for line in config)] if config else head
+
+
+def _finder(library: str) -> str:
+    command = shutil.which("promptfoo")
+    if not command:
+        return ""
+    with tempfile.TemporaryDirectory(prefix="promptfoo-") as home:
+        said = _run([command, "--version"], Path(home), Path(home)).splitlines()
+    return f"{library} {said[-1].strip()}" if said else library
+
+
+def _opened(folder: Path, release: PromptRelease) -> Render:
+    """Every row in one evaluation with promptfoo's echo provider, since each start of it takes seconds."""
+    rows = [values for values in rows_for(release) if not no_half_characters(release, values)]
+    known = {tuple(values.items()): sent for values, sent in zip(rows, _echoed(folder, rows), strict=True)}
+
+    def render(values: Values) -> Sent:
+        return known.get(tuple(values.items())) or _echoed(folder, [values])[0]
+
+    return render
+
+
+def _echoed(folder: Path, rows: Sequence[Values]) -> list[Sent]:
+    """What promptfoo would send for each row, with the exported prompt as it lies there. Its config is checked, too."""
+    command = shutil.which("promptfoo") or "promptfoo"
+    with tempfile.TemporaryDirectory(prefix="promptfoo-") as aside:
+        place = Path(aside)
+        tests = [{"vars": {"row": dict(values)}, "options": {"disableVarExpansion": True}} for values in rows]
+        (place / "tests.json").write_bytes(json.dumps(tests).encode("utf-8"))
+        shutil.copy(folder / PROMPT, place / "prompt.json")
+        config = {"prompts": ["file://prompt.json"], "providers": ["echo"], "tests": "file://tests.json"}
+        (place / "config.json").write_text(json.dumps(config), "utf-8")
+        _run([command, "validate", "config", "-c", str(folder / FOLDER / "promptfooconfig.yaml")], place, place)
+        quiet = ["--no-cache", "--no-write", "--no-table", "--no-progress-bar"]
+        _run([command, "eval", "-c", "config.json", "-o", "out.json", *quiet], place, place)
+        results: list[dict[str, Any]] = json.loads((place / "out.json").read_bytes())["results"]["results"]
+    sent = {result["testIdx"]: json.loads(result["prompt"]["raw"]) for result in results}
+    return [[{"role": m["role"], "content": m["content"]} for m in sent[number]] for number in range(len(rows))]
+
+
+def _run(command: list[str], folder: Path, home: Path) -> str:
+    environment = {**os.environ, **_QUIET, "PROMPTFOO_CONFIG_DIR": str(home / "home")}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ReleaseError(f"promptfoo: {command[1]} did not run ({error})") from error
+    if done.returncode not in (0, 100):
+        said = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines())
+        raise ReleaseError(f"promptfoo: {command[1]} ended with {done.returncode}: {said:.300}")
+    return done.stdout
+
+
+PROMPTFOO = Format(
+    name="promptfoo",
+    about="promptfoo/: config, prompt, the dev rows as tests with an assertion; cd promptfoo; promptfoo eval",
+    files=_files,
+    opened=_opened,
+    library="promptfoo",
+    install="npm install -g promptfoo",
+    unfit=no_half_characters,
+    needs_task=True,
+    finder=_finder,
+)

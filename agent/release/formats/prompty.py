@@ -1,0 +1,79 @@
+r"""A Prompty v2 file: YAML front matter, then `role:` lines, Jinja2 inside. Knows what its parser does to texts.
+
+The library renders the whole file to one text and cuts that into messages afterwards. So it takes no message, fixed or
+filled, that holds a line such as `user:` (with `strict`, which is on, it raises), any line end but \n, or empty lines
+at its edges.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from agent.errors import ReleaseError
+from agent.prompt.template import fill_messages
+from agent.release.formats.base import Format, Material, Render, Sent, Values, no_half_characters, parts_of
+from agent.release.formats.jinja_text import jinja
+from agent.release.formats.yaml_text import quoted
+from agent.release.runtime import PromptRelease
+
+FILE = "prompt.prompty"
+_ROLE_LINE = re.compile(r"\s*#?\s*(?:system|user|assistant|developer)(?:\[.*\])?\s*:\s*", re.IGNORECASE)
+
+
+def _unfit(release: PromptRelease, values: Values) -> str:
+    if half := no_half_characters(release, values):
+        return half
+    for message in fill_messages(release.messages, values):
+        lines = message.content.splitlines()
+        if any(_ROLE_LINE.fullmatch(line.strip()) for line in lines):
+            return "a line that names a role, such as `user:`"
+        if "\n".join(lines).strip("\n") != message.content:
+            return "line ends other than \\n, and empty lines at the edge of a message"
+    return ""
+
+
+def _files(material: Material) -> dict[str, str]:
+    release = material.release
+    if reason := _unfit(release, dict.fromkeys(release.inputs, "plain")):
+        raise ReleaseError(f"{release.name!r}: Prompty cannot carry {reason}, which the prompt itself holds")
+    lines = ["---", f"name: {quoted(release.name)}", f"description: {quoted(f'release {release.version}')}"]
+    if release.model and not release.model.startswith("${"):
+        lines += ["model:", f"  id: {quoted(release.model.partition('/')[2] or release.model)}"]
+        options = {"maxOutputTokens": "max_tokens", "temperature": "temperature"}
+        known = [
+            f"    {key}: {release.parameters[ours]}" for key, ours in options.items() if ours in release.parameters
+        ]
+        lines += ["  options:", *known] if known else []
+    if release.inputs:
+        lines.append("inputs:")
+    for name in release.inputs:
+        lines += [f"  - name: {quoted(name)}", "    kind: string", "    required: true"]
+    lines += ["template:", "  format:", "    kind: jinja2", "    strict: true", "  parser:", "    kind: prompty", "---"]
+    body = "".join(f"{role}:\n{jinja(parts)}\n\n" for role, parts in parts_of(release))
+    return {FILE: "\n".join(lines) + "\n" + body}
+
+
+def _opened(folder: Path, release: PromptRelease) -> Render:
+    import prompty
+
+    agent = prompty.load(folder / FILE)
+
+    def render(values: Values) -> Sent:
+        return [
+            {"role": message.role, "content": "".join(part.value for part in message.parts)}
+            for message in prompty.prepare(agent, inputs=dict(values))
+        ]
+
+    return render
+
+
+PROMPTY = Format(
+    name="prompty",
+    about="prompt.prompty: Prompty v2; prompty.prepare(prompty.load(path), {...})",
+    files=_files,
+    opened=_opened,
+    library="prompty",
+    install='pip install "prompty[jinja2]"',
+    unfit=_unfit,
+)

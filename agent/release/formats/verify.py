@@ -1,0 +1,146 @@
+"""The one place that proves an export: written aside, loaded by the target's library, rendered, compared byte for byte.
+
+Knows no format by name. Nothing is put in place before every format that was asked for has passed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.errors import ReleaseError
+from agent.prompt.template import fill_messages
+from agent.release.formats.base import Format, Material, Values
+from agent.release.formats.hostile import rows_for
+from agent.release.runtime import PromptRelease
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One format's files. `rows` were compared; `unfit`: how many more the target cannot carry, by reason."""
+
+    format: Format
+    texts: Mapping[str, str]
+    rows: int = 0
+    unfit: Mapping[str, int] = field(default_factory=dict)
+    library: str = ""
+    """Name and version of what loaded it, "" when nothing had to be installed."""
+    missing: bool = False
+    """The library is not installed, so nothing was compared."""
+
+    def notes(self) -> Iterator[str]:
+        """What the user must know, a line each."""
+        if self.missing:
+            yield f"{self.format.name}: not verified with {self.format.library}: {self.format.install}"
+            return
+        if self.format.proof:
+            yield f"{self.format.name}: {self.format.proof}"
+            return
+        with_ = f" by {self.library}" if self.library else ""
+        yield f"{self.format.name}: {self.rows} hostile rows rendered{with_}, byte-equal to what was scored"
+        for reason, count in self.unfit.items():
+            share = f"{count} of {self.rows + count} hostile rows"
+            yield f"{self.format.name}: cannot carry {reason} ({share}); take it out of values first"
+
+
+def verified(formats: Sequence[Format], materials: Mapping[str, Material], *, strict: bool = False) -> list[Made]:
+    """The files of each format (`materials` by its name), proved. Raises a ReleaseError on drift, and leaves nothing.
+
+    `strict` also refuses what could not be proved, and a target that cannot carry every value.
+    """
+    made = []
+    for form in formats:
+        with tempfile.TemporaryDirectory(prefix="export-") as folder:
+            one = _one(form, materials[form.name], Path(folder))
+        if strict and (one.missing or one.unfit):
+            raise ReleaseError(f"{list(one.notes())[-1]} (--strict)")
+        made.append(one)
+    return made
+
+
+def put(made: Sequence[Made], folder: Path) -> list[Path]:
+    """Writes the files of `made` into `folder`, all beside their places first. Raises a ReleaseError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".release-", dir=folder) as beside:
+            names = [name for one in made for name in _write(one.texts, Path(beside))]
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(Path(beside, name), folder / name)
+    except OSError as error:
+        raise ReleaseError(f"{folder}: cannot write the export ({error.strerror or error})") from error
+    return [folder / name for name in names]
+
+
+def _one(form: Format, material: Material, folder: Path) -> Made:
+    texts = form.files(material)
+    _write(texts, folder)
+    library = ""
+    if form.library:
+        library = form.finder(form.library)
+        if not library:
+            return Made(form, texts, missing=True)
+    release = material.release
+    by = f" ({library})" if library else ""
+    unfit: Counter[str] = Counter()
+    rows = 0
+    values: Values = {}
+    try:
+        render = form.opened(folder, release)
+        for values in rows_for(release) if render else ():
+            if reason := form.unfit(release, values):
+                unfit[reason] += 1
+                continue
+            _compare(form, release, values, render(values) if render else [])
+            rows += 1
+    except ReleaseError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ReleaseError(
+            f"{form.name}{by}: does not load or render with {dict(values)!a:.60}: {what:.200}"
+        ) from error
+    return Made(form, texts, rows, dict(unfit), library)
+
+
+def _compare(form: Format, release: PromptRelease, values: Values, got: Sequence[Mapping[str, str]]) -> None:
+    want = [message.as_dict() for message in fill_messages(release.messages, values)]
+    if len(got) != len(want):
+        raise ReleaseError(f"{form.name}: drifts with {dict(values)!a:.60}: {len(got)} messages, not {len(want)}")
+    for number, (mine, theirs) in enumerate(zip(want, got, strict=True)):
+        if mine != theirs:
+            at = _differ(mine["content"], theirs["content"])
+            start = max(0, at - 20)
+            raise ReleaseError(
+                f"{form.name}: message {number} drifts at character {at} with {dict(values)!a:.60}: sends "
+                f"{theirs['role']} {theirs['content'][start : at + 20]!a}, not {mine['content'][start : at + 20]!a}"
+            )
+
+
+def _differ(one: str, two: str) -> int:
+    pairs = enumerate(zip(one, two, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), min(len(one), len(two)))
+
+
+def _write(texts: Mapping[str, str], folder: Path) -> Iterator[str]:
+    written = []
+    for name, text in texts.items():
+        try:
+            data = text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ReleaseError(
+                f"{name} cannot hold the lone surrogate {text[error.start]!a} "
+                f"(after {text[max(0, error.start - 30) : error.start]!a}); take it out of the prompt"
+            ) from None
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(place, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        written.append(name)
+    return iter(written)

@@ -1,0 +1,187 @@
+"""Tests of promptfoo as plain rows: `tests` of a promptfooconfig.yaml, or a CSV with `__expected`.
+
+YAML is read with the safe loader and nothing in it is run or opened: an assertion that is code, a `file://` reference
+or a check without a right answer is refused with its line. Knows nothing of tasks beyond rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.errors import Problem, ProblemsError
+from agent.task.data import read_bytes, read_rows
+from agent.task.words import problem, quoted, shown
+
+EXPECTED = "expected"
+"""The column that the right answers go to."""
+_RIGHT = ("equals", "contains", "icontains", "starts-with")
+_OUTSIDE = re.compile(r"\s*(?:file|package|exec|https?)://|\s*(?:package|exec):", re.IGNORECASE)
+_TYPED = re.compile(r"\s*(?:not-)?([a-z][a-z-]*)(?:\([^)]*\))?:", re.IGNORECASE)
+_CHECKS = {
+    "answer-relevance", "bleu", "classifier", "contains", "contains-all", "contains-any", "contains-json",
+    "contains-sql", "contains-xml", "context-faithfulness", "context-recall", "context-relevance", "cost",
+    "equals", "eval", "factuality", "fn", "grade", "icontains", "icontains-all", "icontains-any", "is-json",
+    "is-sql", "is-xml", "javascript", "js", "latency", "levenshtein", "llm-rubric", "model-graded-closedqa",
+    "perplexity", "python", "regex", "rouge-n", "ruby", "select-best", "similar", "starts-with", "webhook",
+}  # fmt: skip
+
+
+def is_promptfoo(path: Path) -> bool:
+    """A YAML file, or a CSV whose first line names `__expected`."""
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return True
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"__expected" in file.readline(65536)
+
+
+def promptfoo_rows(path: Path) -> list[dict[str, Any]]:
+    """The vars of each test and its right answer under `expected`. Raises a ProblemsError with file and line."""
+    rows, problems = _of_csv(path) if path.suffix.lower() == ".csv" else _of_yaml(path)
+    if not rows and not problems:
+        problems = [problem(shown(path), 1, "holds no tests; write them under `tests:`, each with vars and assert")]
+    if problems:
+        raise ProblemsError(tuple(problems))
+    return rows
+
+
+def _of_csv(path: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
+    found, problems = read_rows(path)
+    where = shown(path)
+    rows = []
+    for line, row in found:
+        try:
+            rows.append(_csv_row(row))
+        except ValueError as error:
+            problems.append(problem(where, line, str(error)))
+    return rows, problems
+
+
+def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in row.items():
+        text = str(value)
+        if name == "__expected":
+            made[EXPECTED] = _expected(text)
+        elif not name.startswith("__"):
+            made[name] = _inside(text, name)
+        elif name != "__description" and text.strip():
+            raise ValueError(f"the column {quoted(name)} is not read; take it out, or keep one __expected a row")
+    return made
+
+
+def _expected(text: str) -> str:
+    """The right answer of a CSV cell: the text itself, or what follows `equals:` and its like."""
+    typed = _TYPED.match(text)
+    if typed is None or typed[1].lower() not in _CHECKS:
+        return _inside(text, "__expected")
+    if typed[1].lower() not in _RIGHT or text.lstrip().lower().startswith("not-"):
+        raise ValueError(
+            f"{quoted(typed[0].strip())} in __expected is no right answer and is not run; write the answer"
+        )
+    return _inside(text[typed.end() :].strip(), "__expected")
+
+
+def _inside(text: str, name: str) -> str:
+    if _OUTSIDE.match(text):
+        raise ValueError(
+            f"{quoted(name)} is {quoted(text[:60])}: nothing outside the file is read; write the text itself"
+        )
+    return text
+
+
+# -- YAML -------------------------------------------------------------------------------------------------------------
+
+
+class _Stop(Exception):
+    """What is wrong, and at which node."""
+
+    def __init__(self, node: Any, what: str) -> None:
+        super().__init__(what)
+        self.line = int(node.start_mark.line) + 1
+
+
+def _of_yaml(path: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
+    import yaml
+
+    where = shown(path)
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError:
+        return [], [problem(where, 1, "is not UTF-8; save the file as UTF-8")]
+    except RecursionError:
+        return [], [problem(where, 1, "is nested too deeply")]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = " ".join(str(getattr(error, "problem", None) or "cannot be read").split())
+        return [], [problem(where, mark.line + 1 if mark else 1, f"wrong YAML: {what}")]
+    rows: list[dict[str, Any]] = []
+    problems = []
+    try:
+        tests = list(_tests(root))
+    except _Stop as stop:
+        return [], [problem(where, stop.line, str(stop))]
+    for test in tests:
+        try:
+            rows.append(_yaml_row(test))
+        except _Stop as stop:
+            problems.append(problem(where, stop.line, str(stop)))
+    return rows, problems
+
+
+def _tests(root: Any) -> Iterator[Any]:
+    if root is None:
+        return
+    top = _mapping(root, "the file")
+    if "defaultTest" in top:
+        raise _Stop(top["defaultTest"], "defaultTest is not read; write its vars and assertions into each test")
+    tests = top.get("tests")
+    if tests is None:
+        return
+    if tests.id != "sequence":
+        raise _Stop(tests, f"tests is {quoted(str(tests.value)[:60])}, not a list; nothing outside the file is read")
+    yield from tests.value
+
+
+def _yaml_row(test: Any) -> dict[str, Any]:
+    parts = _mapping(test, "a test")
+    if "vars" not in parts or "assert" not in parts:
+        raise _Stop(test, "a test needs vars and assert")
+    row = {name: _text(node, name) for name, node in _mapping(parts["vars"], "vars").items()}
+    if EXPECTED in row:
+        raise _Stop(parts["vars"], f"a variable is called {EXPECTED}, like the column of the right answers; rename it")
+    listed = parts["assert"]
+    if listed.id != "sequence" or len(listed.value) != 1:
+        raise _Stop(listed, f"assert must be a list of one check, one of {', '.join(_RIGHT)}")
+    check = _mapping(listed.value[0], "a check")
+    kind = _text(check["type"], "type") if "type" in check else ""
+    if kind not in _RIGHT or "value" not in check:
+        raise _Stop(
+            listed.value[0], f"the check {quoted(kind)} is no right answer and is not run; use {', '.join(_RIGHT)}"
+        )
+    return {**row, EXPECTED: _text(check["value"], "value")}
+
+
+def _mapping(node: Any, what: str) -> dict[str, Any]:
+    if node.id != "mapping":
+        raise _Stop(node, f"{what} is not a mapping of names to values")
+    made = {}
+    for key, value in node.value:
+        if key.id != "scalar" or key.value in made:
+            raise _Stop(key, f"{what} has a key that is no text or stands twice")
+        made[key.value] = value
+    return made
+
+
+def _text(node: Any, name: str) -> str:
+    if node.id != "scalar" or not str(node.tag).startswith("tag:yaml.org,2002:") or "python" in node.tag:
+        raise _Stop(node, f"{name} is not plain text; write one text")
+    try:
+        return _inside(str(node.value), name)
+    except ValueError as error:
+        raise _Stop(node, str(error)) from None

@@ -1,0 +1,92 @@
+"""`optimize export` from the outside: several formats at once, drift, missing libraries, rows of the task."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.release.formats.catalog import FORMATS
+from agent.release.runtime import load_prompt
+from tests.cli.conftest import Made
+from tests.cli.world import good, optimize, refused, write_csv
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def test_several_formats_go_into_one_folder(two_runs: Made) -> None:
+    names = ("md", "messages", "anthropic", "langchain", "python", "dspy", "finetune-jsonl")
+    result = optimize("export", two_runs[0]["run_id"], *(f"--format={name}" for name in names), "-o", "out")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert sorted(os.listdir("out")) == [
+        "anthropic.json", "dspy", "finetune.jsonl", "langchain.json", "messages.json", "prompt.md", "prompt.py",
+    ]  # fmt: skip
+    assert Path("out/prompt.md").read_bytes() == Path(two_runs[0]["release"]).read_bytes()
+    assert "langchain: 3" in result.stderr
+    assert "byte-equal to what was scored" in result.stderr
+    rows = [json.loads(line) for line in Path("out/finetune.jsonl").read_text("utf-8").splitlines()]
+    assert rows
+    assert all([message["role"] for message in row["messages"]][-2:] == ["user", "assistant"] for row in rows)
+
+
+def test_several_formats_or_files_need_a_folder(two_runs: Made) -> None:
+    assert "name a folder with -o DIR" in refused(2, "export", "--format", "md", "--format", "python")[0]
+    assert "dspy has several files" in refused(2, "export", "--format", "dspy")[0]
+
+
+def test_one_format_is_printed_or_written_under_the_name_that_is_given(two_runs: Made) -> None:
+    text = good("export", "--format", "messages")
+    good("export", "--format", "messages", "-o", "mine.json")
+    assert Path("mine.json").read_text("utf-8") == text
+    assert load_prompt("mine.json").version == load_prompt(two_runs[1]["release"]).version
+
+
+def test_drift_writes_nothing_and_says_where(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = FORMATS["python"]
+    drifting = replace(
+        python, files=lambda material: {k: v.replace("a", "b") for k, v in python.files(material).items()}
+    )
+    monkeypatch.setitem(FORMATS, "python", drifting)
+    before = sorted(os.listdir())
+    assert "python: " in refused(1, "export", "--format", "md", "--format", "python", "-o", "out")[0]
+    assert sorted(os.listdir()) == before
+
+
+def test_what_cannot_be_proved_is_said_and_strict_refuses_it(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        FORMATS, "llm", replace(FORMATS["python"], name="llm", library="no-such", install="pip install x")
+    )
+    result = optimize("export", "--format", "llm", "-o", "x.py")
+    assert result.exit_code == 0
+    assert "llm: not verified with no-such: pip install x" in result.stderr
+    assert "(--strict)" in refused(1, "export", "--format", "llm", "--strict", "-o", "y.py")[0]
+    assert not Path("y.py").exists()
+
+
+def test_rows_of_a_task_that_changed_are_not_exported(two_runs: Made) -> None:
+    with Path("rows.csv").open("a", encoding="utf-8") as file:
+        file.write("r999,a new row about a parcel,delivery\n")
+    assert "the task changed since the run" in refused(2, "export", "--format", "finetune-jsonl", "-o", "x")[0]
+    assert not Path("x").exists()
+
+
+def test_help_and_readme_name_every_format() -> None:
+    said = optimize("export", "-h").output
+    readme = README.read_text("utf-8")
+    for name in FORMATS:
+        assert name in said
+        assert f"| `{name}` |" in readme
+
+
+def test_init_makes_a_task_of_promptfoo_tests() -> None:
+    write_csv(Path("rows.csv"), 120)
+    lines = Path("rows.csv").read_text("utf-8").splitlines()
+    Path("t.csv").write_text("\n".join(["id,text,__expected", *lines[1:]]) + "\n", "utf-8")
+    said = good("init", "mine", "--from", "t.csv")
+    assert "target expected: choice of 4" in said
+    assert 'signature = "text -> expected"' in Path("tasks/mine/task.toml").read_text("utf-8")
+    assert "--target COLUMN" in refused(2, "init", "other", "--from", "rows.csv")[0]

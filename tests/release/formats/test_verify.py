@@ -1,0 +1,94 @@
+"""The one place that proves: drift is refused with its place, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ReleaseError
+from agent.release.formats.base import Material
+from agent.release.formats.catalog import FORMATS
+from agent.release.formats.hostile import rows_for
+from agent.release.formats.verify import put, verified
+from agent.types import Message
+from tests.release.formats.sample import INPUTS, plain_turns, refused, release
+
+PYTHON = FORMATS["python"]
+
+
+def drifting(old: str, new: str):
+    return replace(
+        PYTHON,
+        files=lambda material: {name: text.replace(old, new) for name, text in PYTHON.files(material).items()},
+    )
+
+
+def test_drift_is_refused_and_its_place_is_said() -> None:
+    said = refused(drifting("Refund me", "Refund  me"), release())
+    assert "python: message 1 drifts at character 7" in said
+    assert "'Refund  me', not 'Refund me'" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [("return [", "return 1 / 0 and [", "ZeroDivisionError"), ("def render", "deaf render", "SyntaxError")],
+)
+def test_what_does_not_load_or_render_is_refused(old: str, new: str, what: str) -> None:
+    assert "does not load or render with" in (said := refused(drifting(old, new), release()))
+    assert what in said
+
+
+def test_drift_of_one_format_leaves_nothing_of_any(tmp_path: Path) -> None:
+    forms = [FORMATS["md"], drifting("Refund", "refund")]
+    with pytest.raises(ReleaseError, match="drifts"):
+        put(verified(forms, dict.fromkeys(("md", "python"), Material(release()))), tmp_path / "out")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_library_is_said_and_strict_refuses() -> None:
+    form = replace(PYTHON, library="no-such-library", install="pip install no-such-library")
+    material = {"python": Material(release())}
+    (made,) = verified([form], material)
+    assert list(made.notes()) == ["python: not verified with no-such-library: pip install no-such-library"]
+    with pytest.raises(ReleaseError, match=r"pip install no-such-library \(--strict\)"):
+        verified([form], material, strict=True)
+
+
+def test_values_that_a_target_cannot_carry_are_counted_by_reason_and_strict_refuses() -> None:
+    form = replace(PYTHON, unfit=lambda release, values: "a dollar" if "$" in values["message"] else "")
+    material = {"python": Material(plain_turns())}
+    (made,) = verified([form], material)
+    assert made.unfit["a dollar"] > 5
+    assert made.rows >= 200
+    assert any("cannot carry a dollar" in note for note in made.notes())
+    with pytest.raises(ReleaseError, match="cannot carry a dollar"):
+        verified([form], material, strict=True)
+
+
+def test_several_formats_are_put_together_and_nothing_else_stays(tmp_path: Path) -> None:
+    forms = [FORMATS[name] for name in ("md", "messages", "anthropic", "langchain", "python")]
+    made = verified(forms, {form.name: Material(release()) for form in forms})
+    paths = put(made, tmp_path / "out")
+    names = ["anthropic.json", "langchain.json", "messages.json", "prompt.md", "prompt.py"]
+    assert sorted(path.name for path in paths) == sorted(os.listdir(tmp_path / "out")) == names
+
+
+def test_a_folder_that_is_a_file_is_one_line_of_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    made = verified([PYTHON], {"python": Material(release())})
+    with pytest.raises(ReleaseError, match="cannot write the export"):
+        put(made, tmp_path / "file")
+
+
+def test_a_lone_surrogate_in_the_prompt_is_refused_by_name() -> None:
+    assert "lone surrogate '\\ud800'" in refused(FORMATS["langchain"], release(Message("user", "a\ud800b")))
+
+
+def test_there_are_200_hostile_rows_and_they_are_the_same_each_time() -> None:
+    rows = list(rows_for(release()))
+    assert len({tuple(row.items()) for row in rows}) >= 200
+    assert rows == list(rows_for(release()))
+    assert all(set(row) == set(INPUTS) for row in rows)
