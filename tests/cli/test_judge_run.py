@@ -125,7 +125,8 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
     for words in ("on the sealed test", "by harbour", "kappa 1.00", "variety of answer"):
         assert words in shown
     assert good_json("reproduce", result["run_id"], "--offline")["same"]
-    assert refused(2, "promote")[0].endswith(f"its winner is promoted: {result['release']}")
+    assert "boats@production is p_" in good("promote")
+    assert load_prompt("boats@production").provenance["run_id"] == result["run_id"]
 
 
 def test_the_judge_sees_no_instruction_and_everything_foreign_is_fenced() -> None:
