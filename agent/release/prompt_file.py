@@ -9,14 +9,13 @@ import json
 import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from agent.errors import ReleaseError
-from agent.types import ChatRole, Field, FieldType, FormatName, Message, content_id
+from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, content_id
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
@@ -129,6 +128,8 @@ def _text(file: Path) -> str:
 
 def _markdown(text: str, file: Path) -> dict[str, Any]:
     """TOML front matter between two `+++` lines, then `## role` sections."""
+    import tomllib
+
     fences = re.match(r"\+\+\+\n(.*?)^\+\+\+$\n?", text, re.DOTALL | re.MULTILINE)
     if fences is None:
         raise ReleaseError(

@@ -91,10 +91,10 @@ class Registry:
         Raises InputError when there is none before it.
         """
         check_label(label, None)
-        known = NAME.fullmatch(name) and ((self.root / name).is_dir() or (chain and chain.label_moves(name)))
-        if not known:
-            here = ", ".join(released_names(self.root)) or "none"
-            raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; here are: {here}")
+        here = released_names(self.root)
+        if name not in here and not (NAME.fullmatch(name) and chain and chain.label_moves(name)):
+            known = ", ".join(here) or "none"
+            raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; here are: {known}")
         with self._held(name) as folder:
             history = self._agree(folder, chain)
             kept = in_force(history, label)

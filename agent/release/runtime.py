@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
-from agent.prompt.parse import parse_reply
 from agent.prompt.template import fill_messages
 from agent.release.labels import Chosen, NeedsUnit, Reference, choose, releases_root
 from agent.release.prompt_file import (
@@ -24,9 +23,9 @@ from agent.release.prompt_file import (
     PromptRelease,
     read_release,
 )
-from agent.types import Prediction
 
 if TYPE_CHECKING:
+    from agent.shipped import Prediction
     from agent.types import LM
 
 __all__ = [
@@ -95,6 +94,8 @@ class Prompt:
 
     def parse(self, reply: str) -> Prediction:
         """Reads a reply as it was read when it was scored; never raises."""
+        from agent.prompt.parse import parse_reply  # its patterns take time, and not everybody who renders parses
+
         return parse_reply(reply, self.release.outputs, reasoning=self.release.reasoning)
 
     def complete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
