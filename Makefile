@@ -36,6 +36,7 @@ check: $(VENV)/ready ## format, lint and types only
 
 bench: setup ## measurements, and the arena (hours; goes on where it was); nothing is asserted
 	$(BIN)/python -m tests.bench.bench_help
+	$(BIN)/python -m tests.bench.import_runtime
 	$(BIN)/python -m tests.bench.throughput
 	$(BIN)/python -m tests.bench.big_ledger
 	$(BIN)/python -m tests.bench.arena $(ARGS)

@@ -15,6 +15,7 @@
     │   ├── RowRefused        this request can never work (context length, refusal)         no retry
     │   └── RunRefused        no request can work (key, quota, unknown model)               stops the run
     ├── LedgerError           the history cannot be opened, read or written
+    │   └── LedgerBusy        another process writes to it now
     └── ReleaseError          a prompt file cannot be loaded or does not render the same
 
 `str(error)` is one line: what is wrong, where it stands, what to do.
@@ -146,6 +147,10 @@ class RunRefused(ModelError):
 
 class LedgerError(AgentError):
     """The ledger cannot be opened, read or written. Fault: disk or another process."""
+
+
+class LedgerBusy(LedgerError):
+    """Another process has the ledger open for writing. Wait for it; reading is possible meanwhile."""
 
 
 class ReleaseError(AgentError):

@@ -7,40 +7,23 @@ in every process. Scores lie in [0, 1], higher is better; `None` means "could no
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-ChatRole = Literal["system", "user", "assistant"]
+from agent.shipped import ChatRole as ChatRole
+from agent.shipped import Field as Field
+from agent.shipped import FieldType as FieldType
+from agent.shipped import FormatName as FormatName
+from agent.shipped import Message as Message
+from agent.shipped import Prediction as Prediction
+from agent.shipped import canonical as canonical
+from agent.shipped import content_id as content_id
+
 CallRole = Literal["target", "proposer", "judge"]
 SplitName = Literal["train", "dev", "test"]
-FieldType = Literal["text", "choice", "number", "json"]
+
 TechniqueName = Literal["zero-shot", "few-shot", "chain-of-thought", "few-shot-cot"]
-FormatName = Literal["turns", "labelled-turns", "inline", "dspy-chat", "dspy-json", "dspy-xml"]
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the text that is hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def content_id(tag: str, value: Any) -> str:
-    """`tag` + "_" + 16 hex digits of the SHA-256 over the canonical JSON of `value`."""
-    digest = hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{tag}_{digest[:16]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One chat message."""
-
-    role: ChatRole
-    content: str
-
-    def as_dict(self) -> dict[str, str]:
-        return {"role": self.role, "content": self.content}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,24 +112,6 @@ class LM(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json.
-
-    An output of type text may have limits: a reply that breaks one counts like one that does not parse.
-    """
-
-    name: str
-    type: FieldType = "text"
-    description: str = ""
-    choices: tuple[str, ...] = ()
-    schema: str | None = None
-    min_words: int | None = None
-    max_words: int | None = None
-    forbidden: tuple[str, ...] = ()
-    required: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Signature:
     """What goes in and what must come out: `message -> team`."""
 
@@ -212,15 +177,6 @@ class Candidate:
     @property
     def id(self) -> str:
         return content_id("c", self.as_dict())
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A parsed reply. `error` says what did not parse ("" = all did); `raw` is the reply as it came."""
-
-    fields: Mapping[str, Any]
-    raw: str
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

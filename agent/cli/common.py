@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from agent.errors import InputError
+from agent.errors import InputError, LedgerBusy
 
 if TYPE_CHECKING:
     from agent.ledger.query import History
+    from agent.ledger.store import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])
 SEED = click.IntRange(0, 2**31 - 1)
@@ -86,6 +89,38 @@ def open_history(db: Path) -> History:
 
         Ledger(db).close()
         return History(db)
+
+
+def releases_folder(db: Path) -> Path:
+    """The registry: where PROMPTASSAY_RELEASES says, as at run time, else beside the ledger."""
+    from agent.release.labels import ROOT_VARIABLE
+
+    own = os.environ.get(ROOT_VARIABLE)
+    return Path(own) if own else db.parent / "releases"
+
+
+def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
+    """The ledger to write to, after a wait for a process that has it. Raises LedgerBusy when that takes longer."""
+    from agent.ledger.store import Ledger
+
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return Ledger(db)
+        except LedgerBusy:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+def user() -> str:
+    """Who runs this, as the machine knows them ("" if it does not)."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def find_task(name: str) -> Path:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import find_task, plain
-from agent.errors import AgentError, InputError
+from agent.cli.common import find_task, plain, releases_folder
+from agent.errors import AgentError, InputError, ReleaseError
 from agent.privacy import ALLOW_TRACING, silence_tracing
 
 if TYPE_CHECKING:
     from agent.cli.progress import Progress
     from agent.gateway.prices import Price
+    from agent.ledger.store import Ledger
     from agent.optimize import Resumed, Settings
     from agent.types import LM, Task
 
@@ -209,6 +210,7 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
 
     ledger = Ledger(db)
     try:
+        _catch_up(ledger, db)
         make = run_of(launch.task)
         run = make(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed, launch.judges)
         command = resume_command_for(run.id, db)
@@ -220,6 +222,16 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
             raise
     finally:
         ledger.close()
+
+
+def _catch_up(ledger: Ledger, db: Path) -> None:
+    """Moves of labels that a kill, or a busy ledger, kept out of the chain. No reason to stop a run."""
+    from agent.release.registry import Registry
+
+    try:
+        Registry(releases_folder(db)).catch_up(ledger)
+    except ReleaseError as error:
+        click.echo(f"warning: {plain(str(error))}", err=True)
 
 
 async def _watched(run: Any, launch: Launch, command: str) -> dict[str, Any]:

@@ -1,78 +1,152 @@
-"""`optimize promote`: puts a run's winner in the place of the released prompt, if the gate lets it."""
+"""`optimize promote`: puts a run's winner into the registry and moves a label to it, if the gate lets it."""
 
 from __future__ import annotations
 
-import getpass
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import (
+    SETTINGS,
+    db_option,
+    json_option,
+    open_history,
+    open_ledger,
+    plain,
+    print_json,
+    releases_folder,
+    user,
+)
 from agent.errors import GateFailed, InputError
+
+if TYPE_CHECKING:
+    from agent.ledger.store import Ledger
+    from agent.release.prompt_file import PromptRelease
 
 
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
+@click.option("--label", default="production", show_default=True, help="The label to move: production, staging, ab.")
+@click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
-@click.option("--reason", default="", help="Why; kept in the ledger's chain and in the release.")
+@click.option("--reason", default="", help="Why; kept in the history, in the ledger's chain and in the release.")
 @click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
 @db_option
 @json_option
-def promote_command(run: str, override: bool, reason: str, actor: str, db: Path, as_json: bool) -> None:
-    """Release the winner of RUN (default: the latest) in the place of your own prompt.
+def promote_command(
+    run: str, label: str, share: float | None, override: bool, reason: str, actor: str, db: Path, as_json: bool
+) -> None:
+    """Keep the winner of RUN (default: the latest) as a version of its task's name, and move a label to it.
 
     The gate asks: is the gain on the sealed test shown, did no metric and no slice get worse, has each judge earned
     trust? When it says no, nothing changes and the exit code is 100; --override --reason WHY promotes all the same and
-    writes reason and actor into the audit chain. A judge that was calibrated since the run counts as it stands now.
+    writes reason and actor into the history and the audit chain. A judge that was calibrated since the run counts as
+    it stands now. With --share 0.2 a fifth of the units gets this version and the rest the production version.
     """
-    from agent.ledger.store import Ledger
-    from agent.optimize import HELD
-    from agent.program_run import STATE_FILE
-    from agent.release.export import write_release
-    from agent.release.gate import blocked_by
-    from agent.release.runtime import PROMPT_FILE, load_prompt
+    from agent.release.registry import Registry, check_label
+    from agent.release.runtime import load_prompt
 
+    check_label(label, share)
+    if label == "ab" and share is None:
+        raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
     history = open_history(db)
     found = history.run(run)
     history.close()
-    result = found["result"] or {}
+    result, held = _promotable(found)
+    if override and not reason.strip():
+        raise InputError("--override needs --reason WHY: it is kept with the release")
+    ledger = open_ledger(db)
+    try:
+        blocked = _blocked(result, ledger)
+        if blocked and not override:
+            lines = [f"{found['id']}: {why}" for why in blocked]
+            raise GateFailed("\n".join([*lines, "not promoted; --override --reason WHY promotes all the same"]))
+        note = {"reason": reason.strip(), "actor": actor or user(), "against": "; ".join(blocked)}
+        release = load_prompt(held or Path(result["release"])).release
+        if held:
+            release = _release_held(release, result, note, ledger)
+        evidence = {
+            "run_id": found["id"],
+            "decision": result["decision"],
+            "lift": result["lift"],
+            "overridden": blocked,
+            "ledger_head": ledger.head(),
+        }
+        registry = Registry(releases_folder(db))
+        change = registry.promote(
+            release, label, ledger, share=share, actor=note["actor"], reason=note["reason"], evidence=evidence
+        )
+    finally:
+        ledger.close()
+    told = {"candidate_id": result["winner"]["candidate_id"], "version": release.version, **note}
+    if as_json:
+        print_json(
+            {
+                "run_id": found["id"],
+                "release": result["release"],
+                "overridden": bool(blocked),
+                **told,
+                "name": release.name,
+                "label": label,
+                "share": share,
+                "moved": change is not None,
+                "from": change.before if change else release.version,
+            }
+        )
+        return
+    if held:
+        click.echo(f"promoted: {result['release']} ({release.version})")
+    part = "" if share is None else f" for {share:.0%} of the units"
+    before = "was it before" if change is None else f"before: {change.before or 'none'}"
+    click.echo(f"{release.name}@{label} is {release.version}{part}; {before}")
+    for why in blocked:
+        click.echo(plain(f"overridden: {why}"))
+
+
+def _promotable(found: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """The run's result, and where its winner lies when it was held back. Raises InputError or GateFailed."""
+    from agent.optimize import HELD
+    from agent.program_run import STATE_FILE
+    from agent.release.runtime import PROMPT_FILE
+
+    result: dict[str, Any] = found["result"] or {}
     if "winner" not in result:
         raise InputError(f"{found['id']}: this run is {found['status']} and has no winner to promote")
     released = Path(result["release"])
     if released.name == STATE_FILE:
         raise InputError(f"{found['id']}: a run of a DSPy program; its state is shipped with `optimize export`")
-    if override and not reason.strip():
-        raise InputError("--override needs --reason WHY: it is kept with the release")
     if result["decision"] == "promote":
-        raise InputError(f"{found['id']}: its winner is promoted: {released}")
+        return result, None
     held = released.parent / HELD / PROMPT_FILE
     if not held.is_file():
         raise GateFailed(f"{found['id']}: no prompt was found that differs from your own; there is nothing to promote")
-    ledger = Ledger(db)
-    try:
-        judges = [
-            {**judge, **_trust(ledger.calibration(judge["judge_id"], ""))} for judge in result.get("judges") or ()
-        ]
-        blocked = blocked_by({**result, "judges": judges})
-        if blocked and not override:
-            lines = [f"{found['id']}: {why}" for why in blocked]
-            raise GateFailed("\n".join([*lines, "not promoted; --override --reason WHY promotes all the same"]))
-        note = {"reason": reason.strip(), "actor": actor or _user(), "against": "; ".join(blocked)}
-        release = load_prompt(held).release
-        release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": note})
-        place = write_release(release, released.parent)
-        told = {"candidate_id": result["winner"]["candidate_id"], "version": release.version, **note}
-        ledger.event(found["id"], "promoted", told)
+    return result, held
+
+
+def _release_held(
+    release: PromptRelease, result: Mapping[str, Any], note: Mapping[str, Any], ledger: Ledger
+) -> PromptRelease:
+    """Puts a winner that was held back in the place of the run's released prompt; recorded once."""
+    from agent.release.export import write_release
+
+    release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
+    write_release(release, Path(result["release"]).parent)
+    told = {"candidate_id": result["winner"]["candidate_id"], "version": release.version, **note}
+    if not ledger.has_event(result["run_id"], "promoted", told):  # the same command again after a kill
+        ledger.event(result["run_id"], "promoted", told)
         ledger.flush()
-    finally:
-        ledger.close()
-    if as_json:
-        print_json({"run_id": found["id"], "release": str(place), "overridden": bool(blocked), **told})
-        return
-    click.echo(f"promoted: {place} ({release.version})")
-    for why in blocked:
-        click.echo(plain(f"overridden: {why}"))
+    return release
+
+
+def _blocked(result: Mapping[str, Any], ledger: Ledger) -> list[str]:
+    """What the gate says now: a judge counts as its latest calibration found it."""
+    from agent.release.gate import blocked_by
+
+    judges = [{**judge, **_trust(ledger.calibration(judge["judge_id"], ""))} for judge in result.get("judges") or ()]
+    return blocked_by({**result, "judges": judges})
 
 
 def _trust(found: dict[str, object] | None) -> dict[str, object]:
@@ -81,10 +155,3 @@ def _trust(found: dict[str, object] | None) -> dict[str, object]:
         return {}
     why = found["why"]
     return {"trusted": found["trusted"], "why": "; ".join(map(str, why)) if isinstance(why, list) else ""}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""

@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from agent.errors import LedgerError
+from agent.errors import LedgerBusy, LedgerError
 from agent.ledger import seal
 from agent.ledger.chain import GENESIS, link
 from agent.ledger.connect import NeedsWriter, reader, require_whole, schema_of, undo_unfinished, unfinished, writer
@@ -51,7 +51,7 @@ class Book:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(path)
             if not self._lock.take():
-                raise LedgerError(f"{path}: in use by {_owner(path)}; wait for it, or name another file with --db")
+                raise LedgerBusy(f"{path}: in use by {_owner(path)}; wait for it, or name another file with --db")
         except OSError as error:
             raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
         try:
@@ -149,6 +149,12 @@ class Book:
         hashes = {f"{name}_hash": self._text(text, statements) for name, text in (texts or {}).items()}
         self._record(run_id, kind, {**body, **hashes}, statements)
         return self._head
+
+    def has_event(self, run_id: str, kind: str, body: Mapping[str, Any]) -> bool:
+        """Whether this very fact stands in the chain."""
+        told = (run_id, kind, self._clean(canonical(body)))
+        found = self.db.execute("SELECT 1 FROM events WHERE run_id = ? AND kind = ? AND body = ?", told)
+        return found.fetchone() is not None
 
     def _put(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.errors import InputError, LedgerError
 from agent.ledger.connect import reader, require_whole
+from agent.ledger.moves import label_moves, text_of
 
 Row = dict[str, Any]
 
@@ -128,6 +129,14 @@ class History:
             "WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY role, model, state ORDER BY role DESC, state",
             run_id,
         )
+
+    def label_moves(self, name: str) -> list[Row]:
+        """What the chain says of the labels of a released name (`moves.py`)."""
+        return label_moves(self._db, name)
+
+    def text(self, digest: str) -> str | None:
+        """A payload text; None when it was erased."""
+        return text_of(self._db, digest)
 
     def rejected(self, run_id: str) -> list[Row]:
         """Candidates that broke a hard rule and were never tried."""

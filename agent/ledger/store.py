@@ -18,6 +18,7 @@ from typing import Any
 
 from agent.errors import ModelError
 from agent.ledger.book import Book
+from agent.ledger.moves import label_moves, moved_names, text_of
 from agent.ledger.origin import tool_version, utc_now
 from agent.ledger.past import Past, past_of
 from agent.ledger.writer import Entry, Statement
@@ -165,6 +166,17 @@ class Ledger(Book):
             (judge_id, run_id, 2**62),
         ).fetchone()
         return dict(json.loads(found[0])) if found else None
+
+    def label_moves(self, name: str) -> list[dict[str, Any]]:
+        """What the chain says of the labels of a released name (`moves.py`)."""
+        return label_moves(self.db, name)
+
+    def moved_names(self) -> list[str]:
+        return moved_names(self.db)
+
+    def text(self, digest: str) -> str | None:
+        """A payload text; None when it was erased."""
+        return text_of(self.db, digest)
 
     def latencies(self, run_id: str) -> dict[str, float]:
         """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.types import Field
+from agent.shipped import Field
 
 
 def broken_limit(field: Field, value: Any) -> str:

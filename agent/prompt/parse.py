@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from agent.prompt.limits import broken_limit
-from agent.types import Field, Prediction
+from agent.shipped import Field, Prediction
 
 MAX_NUMBER = 1e15
 MAX_DEPTH = 64

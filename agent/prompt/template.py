@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from agent.types import Message
+from agent.shipped import Message
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,8 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages, placeholder
-from agent.release.runtime import FENCE, HEADING_LIKE, MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
+from agent.release.prompt_file import FENCE, HEADING_LIKE, MESSAGES_FILE, PROMPT_FILE, PromptRelease
+from agent.release.runtime import load_prompt
 from agent.types import Field
 
 LINE = 100  # a longer list in the front matter goes one item per line

@@ -2,85 +2,56 @@
 
 Imports only the standard library and the light parts of this package. A file is data: nothing in it is run, and its
 text enters a message only through `{{field}}` marks. `load_prompt("prompt.md").render(message=...)` gives exactly the
-messages that were scored.
+messages that were scored; `load_prompt("support_triage@production")` the version that the label means now.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, NoReturn, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
-from agent.prompt.parse import parse_reply
 from agent.prompt.template import fill_messages
-from agent.types import ChatRole, Field, FieldType, FormatName, Message, Prediction, content_id
+from agent.release.labels import Chosen, NeedsUnit, Reference, choose, releases_root
+from agent.release.prompt_file import (
+    FENCE,
+    HEADING,
+    HEADING_LIKE,
+    MESSAGES_FILE,
+    PROMPT_FILE,
+    PromptRelease,
+    read_release,
+)
 
-PROMPT_FILE = "prompt.md"
-MESSAGES_FILE = "messages.json"
-FENCE = "+++"
-_ROLES = "|".join(get_args(ChatRole))
-HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
-HEADING_LIKE = re.compile(rf"^(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)  # gets one more leading backslash
-_ESCAPED = re.compile(rf"^\\(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)
-_KINDS: dict[str, type] = {
-    "name": str,
-    "version": str,
-    "messages": list,
-    "inputs": list,
-    "outputs": list,
-    "format": str,
-    "reasoning": bool,
-    "model": str,
-    "parameters": dict,
-    "provenance": dict,
-}
+if TYPE_CHECKING:
+    from agent.shipped import Prediction
+    from agent.types import LM
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptRelease:
-    """One released prompt, the canonical form behind every export.
-
-    `messages` are templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
-    `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
-    value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` cannot be given: it
-    is the hash of messages, inputs, outputs and parameters. `reasoning` says how `parse` finds the answer.
-    """
-
-    name: str
-    messages: tuple[Message, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[Field, ...]
-    format: FormatName
-    reasoning: bool
-    model: str
-    parameters: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    version: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        for name in ("parameters", "provenance"):
-            object.__setattr__(self, name, _plain(getattr(self, name), name))
-        content = {
-            "messages": [message.as_dict() for message in self.messages],
-            "inputs": list(self.inputs),
-            "outputs": [asdict(output) for output in self.outputs],
-            "parameters": self.parameters,
-        }
-        object.__setattr__(self, "version", content_id("p", content))
+__all__ = [
+    "FENCE",
+    "HEADING",
+    "HEADING_LIKE",
+    "MESSAGES_FILE",
+    "PROMPT_FILE",
+    "Prompt",
+    "PromptRelease",
+    "load_prompt",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A loaded release, ready to use."""
+    """A loaded release, ready to use.
+
+    `label` is the label by which it was found ("" for a path or a version), `arm` is "candidate" or "production" when
+    that is an A/B label, else "". `fallback_reason` says why the fallback was loaded instead ("": it was not).
+    """
 
     release: PromptRelease
+    label: str = ""
+    arm: str = ""
+    fallback_reason: str = ""
 
     @property
     def name(self) -> str:
@@ -123,202 +94,78 @@ class Prompt:
 
     def parse(self, reply: str) -> Prediction:
         """Reads a reply as it was read when it was scored; never raises."""
+        from agent.prompt.parse import parse_reply  # its patterns take time, and not everybody who renders parses
+
         return parse_reply(reply, self.release.outputs, reasoning=self.release.reasoning)
 
+    def complete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
+        """Renders, asks the model once, parses. Not inside a running event loop: there, await `acomplete`."""
+        from agent.release.completion import complete
 
-def load_prompt(path: str | os.PathLike[str], *, verify: bool = True) -> Prompt:
-    """Loads a prompt.md, a messages.json, or the folder that holds a prompt.md.
+        self.render(**fields)  # what is wrong with the fields is told before anything starts
+        return complete(self.release, fields, lm)
+
+    async def acomplete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
+        """The same inside an event loop. `lm`: a model to use and keep open; without it one is made and closed.
+
+        One attempt: it raises a ModelError, which says whether to try again, and counts in no budget and no ledger.
+        """
+        from agent.release.completion import acomplete
+
+        self.render(**fields)
+        return await acomplete(self.release, fields, lm)
+
+
+def load_prompt(
+    path: str | os.PathLike[str],
+    *,
+    verify: bool = True,
+    root: str | os.PathLike[str] | None = None,
+    fallback: str | os.PathLike[str] | None = None,
+    unit: str | None = None,
+) -> Prompt:
+    """Loads "NAME@LABEL", "NAME@VERSION", or the path of a prompt.md, of a messages.json or of a folder with the first.
+
+    `root` is the folder of the releases: as given, else PROMPTASSAY_RELEASES, else runs/releases. `unit` is who an
+    A/B label buckets. `fallback` is the path of a prompt that comes with your program: it is loaded when the other
+    cannot be, which is logged and kept as `fallback_reason`.
 
     Raises a ReleaseError, one line with the file (and line where known), when the file cannot be read, is not a
     release, or (unless `verify` is False) was edited: its content does not match the version that stands in it.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / PROMPT_FILE
-    text = _text(file)
+    if unit is not None and not isinstance(unit, str):
+        raise ReleaseError(f"unit={unit!r:.60} is {type(unit).__name__}; give the id of the unit as text")
+    reference = Reference.of(path) if isinstance(path, str) else None
     try:
-        data = _markdown(text, file) if text.startswith(FENCE) else _json(text, file)
-        release = _release(data, text, file)
-    except RecursionError:
-        raise ReleaseError(f"{file}: nested too deeply for a release; restore the released file") from None
-    if verify and data["version"] != release.version:
-        raise ReleaseError(
-            f"{_where(file, text, 'version')}: was edited after release or cut off: the content is {release.version}, "
-            f"the version says {data['version']!r:.60}; restore the released file, or load it with verify=False"
-        )
-    return Prompt(release)
-
-
-# -- reading the two forms --------------------------------------------------------------------------------------------
-
-
-def _text(file: Path) -> str:
-    try:
-        raw = file.read_bytes()
-    except FileNotFoundError:
-        hint = f"; the folder holds no {PROMPT_FILE}" if file.parent.is_dir() and file.name == PROMPT_FILE else ""
-        raise ReleaseError(f"{file}: no such file{hint}; give the path of a released prompt") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ReleaseError(f"{file}: cannot be read ({reason}); give the path of a released prompt") from error
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ReleaseError(f"{file}:{line}: is not UTF-8 text; restore the released file") from None
-    if text.startswith(
-        f"{FENCE}\r\n"
-    ):  # a checkout that rewrote the line ends; the version tells if that lost anything
-        text = text.replace("\r\n", "\n")
-    return text
-
-
-def _markdown(text: str, file: Path) -> dict[str, Any]:
-    """TOML front matter between two `+++` lines, then `## role` sections."""
-    fences = re.match(r"\+\+\+\n(.*?)^\+\+\+$\n?", text, re.DOTALL | re.MULTILINE)
-    if fences is None:
-        raise ReleaseError(
-            f"{file}:1: the front matter does not stand between two {FENCE} lines; restore the released file"
-        )
-    try:
-        data = tomllib.loads(
-            "\n" + fences[1]
-        )  # the empty line stands for the fence, so that lines count as in the file
-    except ValueError as error:
-        at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
-        line = int(at[1]) if at else fences[1].count("\n") + 1
-        what = str(error)[: at.start()] if at else str(error)
-        raise ReleaseError(f"{file}:{line}: wrong TOML: {what}; restore the released file") from None
-    if "messages" in data:
-        raise ReleaseError(f"{_where(file, text, 'messages')}: messages stand under their headings, not in the TOML")
-    headings = list(HEADING.finditer(text, fences.end()))
-    start = headings[0].start() if headings else len(text)
-    if stray := text[fences.end() : start].strip():
-        line = text.count("\n", 0, text.index(stray, fences.end())) + 1
-        raise ReleaseError(f"{file}:{line}: {stray[:40]!r} stands before the first heading such as `## user`")
-    ends = [*(heading.start() for heading in headings[1:]), len(text)]
-    data["messages"] = [
-        {"role": heading[1], "content": _section(text[heading.end() : end], last=end == len(text))}
-        for heading, end in zip(headings, ends, strict=False)  # no heading, no message: told by _release
-    ]
-    return data
-
-
-def _section(chunk: str, *, last: bool) -> str:
-    """The content between two headings: without the line end and empty line before it and after it."""
-    chunk = chunk.removeprefix("\n").removeprefix("\n")
-    chunk = chunk.removesuffix("\n") if last or not chunk.endswith("\n\n") else chunk[:-2]
-    return _ESCAPED.sub("", chunk)
-
-
-def _json(text: str, file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ReleaseError(
-            f"{file}:{error.lineno}: is neither a {PROMPT_FILE} (first line {FENCE}) nor JSON ({error.msg}); "
-            "restore the released file"
-        ) from None
-    except ValueError as error:
-        raise ReleaseError(f"{file}: wrong JSON: {error}; restore the released file") from None
-    if not isinstance(data, dict):
-        raise ReleaseError(f"{file}:1: holds a JSON {type(data).__name__}, not the object of a {MESSAGES_FILE}")
-    return data
-
-
-_LISTS = ("choices", "forbidden", "required")
-
-# -- data -> release --------------------------------------------------------------------------------------------------
-
-
-def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
-    def refuse(key: str, what: str) -> NoReturn:
-        raise ReleaseError(f"{_where(file, text, key)}: {what}; restore the released file")
-
-    if missing := [key for key in _KINDS if key not in data]:
-        raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
-    for key, value in data.items():
-        if key not in _KINDS:
-            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(_KINDS)}")
-        if not isinstance(value, _KINDS[key]):
-            refuse(key, f"{key} must be {_KINDS[key].__name__}, not {value!r:.60}")
-    if not data["messages"]:
-        refuse("messages", "holds no messages")
-    for item in data["messages"]:
-        if not _is_message(item):
-            refuse("messages", f"{item!r:.60} is not a message with a role ({_ROLES.replace('|', ', ')}) and a content")
-    if not all(isinstance(name, str) for name in data["inputs"]):
-        refuse("inputs", f"inputs must be names, not {data['inputs']!r:.60}")
-    for item in data["outputs"]:
-        if not _is_field(item):
-            refuse("outputs", f"{item!r:.60} is not an output field")
-    if data["format"] not in get_args(FormatName):
-        refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
-    try:
-        return PromptRelease(
-            name=data["name"],
-            messages=tuple(Message(item["role"], item["content"]) for item in data["messages"]),
-            inputs=tuple(data["inputs"]),
-            outputs=tuple(
-                Field(**(item | {key: tuple(item.get(key, ())) for key in _LISTS})) for item in data["outputs"]
-            ),
-            format=data["format"],
-            reasoning=data["reasoning"],
-            model=data["model"],
-            parameters=data["parameters"],
-            provenance=data["provenance"],
-        )
+        if reference is None:
+            return Prompt(read_release(path, verify=verify))
+        chosen = choose(releases_root(root), reference, unit)
+        return _load(releases_root(root), reference, chosen, verify)
+    except NeedsUnit:  # a mistake in the program, and not something to fall back from
+        raise
     except ReleaseError as error:
-        raise ReleaseError(f"{file}: {error}") from None
+        if fallback is None:
+            raise
+        return _fall_back(fallback, reference, str(error), verify)
 
 
-def _is_message(item: Any) -> bool:
-    return (
-        isinstance(item, dict)
-        and set(item) == {"role", "content"}
-        and item["role"] in get_args(ChatRole)
-        and isinstance(item["content"], str)
-    )
+def _load(root: os.PathLike[str], reference: Reference, chosen: Chosen, verify: bool) -> Prompt:
+    folder = os.path.join(root, reference.name, chosen.version)
+    release = read_release(os.path.join(folder, PROMPT_FILE), verify=verify)
+    if release.name != reference.name or (verify and release.version != chosen.version):
+        raise ReleaseError(
+            f"{folder}: holds {release.name} {release.version}, not {reference.name} {chosen.version}; restore the "
+            "folder from a copy, or promote the run again"
+        )
+    return Prompt(release, chosen.label, chosen.arm)
 
 
-def _is_field(item: Any) -> bool:
-    kinds = {"name": str, "type": str, "description": str, "schema": str, "min_words": int, "max_words": int}
-    kinds |= dict.fromkeys(_LISTS, list)
-    return (
-        isinstance(item, dict)
-        and {"name", "type"} <= set(item) <= set(kinds)
-        and all(isinstance(value, kinds[key]) for key, value in item.items())
-        and item["type"] in get_args(FieldType)
-        and all(isinstance(text, str) for key in _LISTS for text in item.get(key, ()))
-    )
+def _fall_back(path: str | os.PathLike[str], reference: Reference | None, why: str, verify: bool) -> Prompt:
+    """The prompt that the program brought along."""
+    import logging
 
-
-def _where(file: Path, text: str, key: str) -> str:
-    """`file:line` of a top-level key, or just the file."""
-    name = re.escape(key)
-    found = re.search(rf'^(?:"?{name}"? *=|\[+{name}[\].]|  "{name}":)', text, re.MULTILINE)
-    line = text.count("\n", 0, found.start()) + 1 if found else 0
-    return f"{file}:{line}" if line else str(file)
-
-
-def _plain(value: Any, where: str) -> Any:
-    """The same value as JSON data that both file forms can hold."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{number}]") for number, item in enumerate(value)]
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {
-            str(key): _plain(item, f"{where}.{key if key.isprintable() else repr(key)}")
-            for key, item in value.items()
-            if item is not None
-        }
-    raise ReleaseError(
-        f"{where} = {value!r:.60} cannot stand in a release: use text, finite numbers, lists, tables with text keys"
-    )
+    release = read_release(path, verify=verify)
+    if reference is not None and release.name != reference.name:
+        raise ReleaseError(f"{path}: the fallback is of {release.name!r}, not of {reference.name!r}; {why}")
+    logging.getLogger("agent.release").warning("loaded the fallback %s: %s", path, why)
+    return Prompt(release, fallback_reason=why)

@@ -14,8 +14,10 @@ HEAVY = {
 }  # fmt: skip
 STARTS = {
     "import agent": {
-        "agent", "agent.errors", "agent.types", "agent.prompt", "agent.prompt.parse", "agent.prompt.template",
-        "agent.release", "agent.release.runtime", "agent.task", "agent.task.checks", "agent.task.data",
+        "agent", "agent.errors", "agent.shipped", "agent.types", "agent.prompt",
+        "agent.prompt.template",
+        "agent.release", "agent.release.labels", "agent.release.prompt_file", "agent.release.runtime",
+        "agent.task", "agent.task.checks", "agent.task.data",
         "agent.task.load", "agent.task.locate", "agent.task.parse", "agent.task.rows", "agent.task.splits",
         "agent.task.words",
     },

@@ -90,6 +90,7 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert any("never calibrated" in line for line in refused(100, "promote"))
     assert Path(result["release"]).read_bytes() == before
     assert any("--reason" in line for line in refused(2, "promote", "--override"))
+    assert not Path("runs/releases").exists()
     told = good_json("promote", "--override", "--reason", "read by hand", "--actor", "jo")
     assert told["overridden"]
     shipped = load_prompt(result["release"])
@@ -97,6 +98,13 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert shipped.provenance["promoted"]["reason"] == "read by hand"
     (event,) = History(Path("runs/ledger.db")).select("SELECT body FROM events WHERE kind = 'promoted'")
     assert json.loads(event["body"])["actor"] == "jo"
+    again = good_json("promote", "--override", "--reason", "read by hand", "--actor", "jo")  # as after a kill
+    assert (again["version"], again["moved"]) == (told["version"], False)
+    assert len(History(Path("runs/ledger.db")).select("SELECT body FROM events WHERE kind = 'promoted'")) == 1
+    (line,) = [json.loads(line) for line in Path("runs/releases/boats/labels.jsonl").read_text().splitlines()]
+    assert (line["reason"], line["actor"]) == ("read by hand", "jo")
+    assert any("never calibrated" in why for why in line["evidence"]["overridden"])
+    assert load_prompt("boats@production").provenance["promoted"]["reason"] == "read by hand"
     assert good("audit", "verify").startswith("whole")
 
 
@@ -125,7 +133,8 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
     for words in ("on the sealed test", "by harbour", "kappa 1.00", "variety of answer"):
         assert words in shown
     assert good_json("reproduce", result["run_id"], "--offline")["same"]
-    assert refused(2, "promote")[0].endswith(f"its winner is promoted: {result['release']}")
+    assert "boats@production is p_" in good("promote")
+    assert load_prompt("boats@production").provenance["run_id"] == result["run_id"]
 
 
 def test_the_judge_sees_no_instruction_and_everything_foreign_is_fenced() -> None:

@@ -249,7 +249,7 @@ billing
 {{context}}
 
 {{message}}
-""".replace("VERSION", release(outputs=(TEAM,)).version)
+""".replace("VERSION", release(format="labelled-turns", outputs=(TEAM,)).version)
         .replace("HASHA", "a" * 64)
         .replace("HASHB", "b" * 64)
         .replace("HASHC", "c" * 64)
@@ -299,7 +299,7 @@ def test_a_new_release_replaces_the_old_one(tmp_path):
     ("old", "new", "what"),
     [
         ("Refund", "refund", "edited"),
-        ("openai/gpt-x", "openai/gpt-y", "model drifted"),
+        ("openai/gpt-x", "openai/gpt-y", "edited"),
         ("0.78", "0.79", "provenance drifted"),
     ],
 )

@@ -108,6 +108,9 @@ def test_what_a_caller_changes_does_not_change_the_prompt(file):
         {"inputs": ("message", "more")},
         {"outputs": ()},
         {"parameters": {"max_tokens": 64, "temperature": 0.6, "stop": []}},
+        {"format": "turns"},
+        {"reasoning": False},
+        {"model": "openai/gpt-y"},
     ],
 )
 def test_another_content_is_another_version(change):
@@ -120,6 +123,11 @@ def test_the_version_does_not_depend_on_name_or_provenance_or_on_how_data_is_spe
     )
     assert same.version == RELEASE.version
     assert RELEASE.version.startswith("p_")
+
+
+def test_a_file_of_0_1_whose_version_leaves_out_the_model_still_loads(file):
+    edit(file, RELEASE.version.encode(), RELEASE.former_version().encode())
+    assert load_prompt(file).version == RELEASE.version != RELEASE.former_version()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, b"x", {1: 2}, [None], object()])
@@ -270,6 +278,7 @@ def test_loading_a_prompt_needs_no_third_party_package(tmp_path):
         names = done.stdout.split()
         assert {name.partition(".")[0] for name in names} - sys.stdlib_module_names == {"agent"}
         assert [name for name in names if name.startswith("agent.")] == [
-            *("agent.errors", "agent.prompt", "agent.prompt.limits", "agent.prompt.parse", "agent.prompt.template"),
-            *("agent.release", "agent.release.runtime", "agent.types"),
+            *("agent.errors", "agent.prompt", "agent.prompt.template"),
+            *("agent.release", "agent.release.labels", "agent.release.prompt_file", "agent.release.runtime"),
+            "agent.shipped",
         ]

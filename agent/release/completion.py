@@ -1,0 +1,62 @@
+"""One call with a released prompt, for programs that have no client of their own. No retry, no budget, no ledger.
+
+Knows the models by name only (`models/catalog.py`); an SDK is imported when a call is made, never before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from agent.errors import ReleaseError, RowRefused
+from agent.models.catalog import create_model
+from agent.prompt.parse import parse_reply
+from agent.prompt.template import fill_messages
+from agent.release.prompt_file import PromptRelease
+from agent.types import LM, Prediction, Request
+
+PARAMETERS = ("max_tokens", "temperature", "stop", "seed")
+
+
+def request_of(release: PromptRelease, fields: Mapping[str, str]) -> Request:
+    """What is sent: the messages and the parameters that the release holds. Raises a ReleaseError for unknown ones."""
+    given = dict(release.parameters)
+    if unknown := [name for name in given if name not in PARAMETERS]:
+        raise ReleaseError(
+            f"{release.name!r}: complete() cannot send the parameter {', '.join(unknown)}; send render() yourself"
+        )
+    if "max_tokens" not in given:
+        raise ReleaseError(f"{release.name!r}: complete() needs the parameter max_tokens in the release")
+    return Request(
+        messages=fill_messages(release.messages, fields),
+        max_tokens=given["max_tokens"],
+        temperature=given.get("temperature", 0.0),
+        seed=given.get("seed"),
+        stop=tuple(given.get("stop", ())),
+    )
+
+
+async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:
+    """One attempt. Raises a ModelError; RowRefused also when the model answered that it will not."""
+    request = request_of(release, fields)
+    model = lm or create_model(release.model)
+    try:
+        completion = await model.complete(request)
+    finally:
+        if lm is None:
+            await model.close()
+    if completion.finish == "refusal":
+        raise RowRefused(f"{release.model} refused to answer: {completion.text[:200]}")
+    return parse_reply(completion.text, release.outputs, reasoning=release.reasoning)
+
+
+def complete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:
+    """The same for a program without an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(acomplete(release, fields, lm))
+    raise ReleaseError(
+        f"{release.name!r}: complete() would block the event loop that is running; write `await "
+        "prompt.acomplete(...)` there"
+    )

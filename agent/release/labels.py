@@ -1,0 +1,249 @@
+"""Labels of released prompts, read from their files: which version a label means now, and which arm a unit gets.
+
+    ROOT/NAME/VERSION/prompt.md, messages.json    a version: VERSION is the hash of what it holds, so it never changes
+    ROOT/NAME/labels.jsonl                        the history: one change of a label a line, only ever added to
+
+Each line holds the hash of the line before. A last line without its line end is one that a kill cut off: it never
+happened. Needs the standard library only; knows no ledger and writes nothing (`registry.py` does).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ReleaseError
+
+LABELS_FILE = "labels.jsonl"
+PRODUCTION = "production"
+ROOT_VARIABLE = "PROMPTASSAY_RELEASES"
+DEFAULT_ROOT = os.path.join("runs", "releases")
+GENESIS = "0" * 64
+"""What the first line names as the hash before it."""
+CANDIDATE_ARM = "candidate"
+PRODUCTION_ARM = "production"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+LABEL = re.compile(r"(?!p_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
+VERSION = re.compile(r"p_[0-9a-f]{16}")
+KEYS = ("name", "seq", "utc", "actor", "action", "label", "version", "from", "share", "reason", "evidence", "prev")
+_TEXTS = ("name", "utc", "actor", "action", "label", "version", "from", "reason", "prev", "hash")
+
+
+class NeedsUnit(ReleaseError):
+    """The label is an A/B label, and nobody said which unit it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A label was moved. `action`: promote or rollback. `share`: of the units, for an A/B label; else None.
+
+    `before` is the version that the label had ("" for none). `hash` covers all the rest, and `prev` with it.
+    """
+
+    name: str
+    seq: int
+    utc: str
+    actor: str
+    action: str
+    label: str
+    version: str
+    before: str
+    share: float | None
+    reason: str
+    evidence: Mapping[str, Any]
+    prev: str
+    hash: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line's object, in the words of the file."""
+        values = (self.name, self.seq, self.utc, self.actor, self.action, self.label, self.version, self.before)
+        rest = (self.share, self.reason, dict(self.evidence), self.prev)
+        return dict(zip(KEYS, values + rest, strict=True)) | {"hash": self.hash}
+
+
+def change_from(data: Any) -> Change:
+    """The change that a line's object tells. Raises ValueError when it is none, or not what its hash covers."""
+    if not isinstance(data, dict) or set(data) != {*KEYS, "hash"}:
+        raise ValueError("is no change of a label")
+    share = data["share"]
+    fits = all(isinstance(data[key], str) for key in _TEXTS) and type(data["seq"]) is int
+    fits = fits and (share is None or (type(share) in (int, float) and 0 <= share <= 1))
+    if not fits or not isinstance(data["evidence"], dict):
+        raise ValueError("is no change of a label")
+    if data["hash"] != hash_of(data):
+        raise ValueError("was edited: its hash does not hold")
+    return Change(**{"before" if key == "from" else key: value for key, value in data.items()})
+
+
+def hash_of(data: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over a line's object without its own hash."""
+    return hashlib.sha256(_text({key: data[key] for key in KEYS}).encode()).hexdigest()
+
+
+def line_of(change: Change) -> bytes:
+    """The line as it stands in the file, in ASCII."""
+    return (_text(change.as_dict()) + "\n").encode()
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def releases_root(given: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of all released names: as given, else PROMPTASSAY_RELEASES, else runs/releases."""
+    return Path(given if given is not None else os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
+
+
+def whole_lines(folder: Path) -> list[bytes]:
+    """The history's lines without what a kill cut off; none when there is no history. Raises a ReleaseError."""
+    try:
+        raw = (folder / LABELS_FILE).read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ReleaseError(
+            f"{folder / LABELS_FILE}: cannot be read ({error.strerror}); make it readable, or give a fallback"
+        ) from error
+    return raw[: raw.rfind(b"\n") + 1].splitlines()
+
+
+def read_history(folder: Path) -> list[Change]:
+    """Every change, oldest first, checked as a whole. Raises a ReleaseError with the first line that does not hold."""
+    found: list[Change] = []
+    prev = GENESIS
+    for number, line in enumerate(whole_lines(folder), 1):
+        change = _change(folder, number, line)
+        if (change.name, change.seq, change.prev) != (folder.name, number, prev):
+            raise _damaged(folder, number, "does not follow from the line before it")
+        found.append(change)
+        prev = change.hash
+    return found
+
+
+def latest(folder: Path, label: str) -> Change | None:
+    """The last change of one label: what it means now. Reads from the end and checks that line."""
+    lines = whole_lines(folder)
+    for number in range(len(lines), 0, -1):
+        change = _change(folder, number, lines[number - 1])
+        if change.label == label:
+            if change.name != folder.name:
+                raise _damaged(folder, number, f"belongs to {change.name!r:.60}")
+            return change
+    return None
+
+
+def current(history: Sequence[Change]) -> dict[str, Change]:
+    """What each label means now, by its last change."""
+    return {change.label: change for change in history}
+
+
+def in_force(history: Sequence[Change], label: str) -> list[Change]:
+    """The promotions of a label that no rollback took back, oldest first; the last of them is what it means."""
+    kept: list[Change] = []
+    for change in history:
+        if change.label == label and change.action == "rollback":
+            del kept[-1:]
+        elif change.label == label:
+            kept.append(change)
+    return kept
+
+
+def _change(folder: Path, number: int, line: bytes) -> Change:
+    try:
+        return change_from(json.loads(line))
+    except RecursionError:
+        raise _damaged(folder, number, "is no change of a label") from None
+    except ValueError as error:
+        why = "is not JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
+        raise _damaged(folder, number, why) from None
+
+
+def _damaged(folder: Path, number: int, why: str) -> ReleaseError:
+    return ReleaseError(
+        f"{folder / LABELS_FILE}:{number}: {why}; restore the file from a copy, or move it away: the next "
+        "`optimize promote` or `optimize rollback` writes it again from the ledger"
+    )
+
+
+# -- what a reference means -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """NAME@LABEL or NAME@VERSION."""
+
+    name: str
+    word: str
+
+    @staticmethod
+    def of(text: str) -> Reference | None:
+        """None for a text that is neither, such as a path."""
+        name, at, word = text.partition("@")
+        fits = at and NAME.fullmatch(name) and (LABEL.fullmatch(word) or VERSION.fullmatch(word))
+        return Reference(name, word) if fits else None
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.word}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The version that a reference means, the label it came by, and the arm of an A/B label ("" for the others)."""
+
+    version: str
+    label: str = ""
+    arm: str = ""
+
+
+def choose(root: Path, reference: Reference, unit: str | None = None) -> Chosen:
+    """What to load. Raises a ReleaseError when there is no such name or label, or the history is damaged.
+
+    A label with a share is an A/B label: `unit` (a user, a conversation) decides between its version and production's.
+    """
+    if VERSION.fullmatch(reference.word):
+        return Chosen(reference.word)
+    folder = root / reference.name
+    change = latest(folder, reference.word)
+    if change is None:
+        raise ReleaseError(f"{folder}: {_lacking(root, reference)}; `optimize promote` sets a label")
+    if change.share is None:
+        return Chosen(change.version, change.label)
+    if unit is None:
+        raise NeedsUnit(f"{reference} is an A/B label: give load_prompt the unit it is for, as unit=ID")
+    if bucket(reference.name, unit) < change.share:
+        return Chosen(change.version, change.label, CANDIDATE_ARM)
+    production = latest(folder, PRODUCTION)
+    if production is None:
+        raise ReleaseError(f"{folder}: {reference.word} needs the label {PRODUCTION} for its other arm; promote one")
+    return Chosen(production.version, change.label, PRODUCTION_ARM)
+
+
+def bucket(name: str, unit: str) -> float:
+    """Where a unit stands in [0, 1), in every process and for good. Below the share: candidate.
+
+    So a larger share only moves units from production to the candidate, and a smaller one only back.
+    """
+    digest = hashlib.sha256(f"{name}\0{unit}".encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def released_names(root: Path) -> list[str]:
+    """The names that have a history here."""
+    return sorted(path.parent.name for path in root.glob(f"*/{LABELS_FILE}"))
+
+
+def _lacking(root: Path, reference: Reference) -> str:
+    lines = whole_lines(root / reference.name)
+    if not lines:
+        return f"no releases of this name; here are: {', '.join(released_names(root)) or 'none'}"
+    labels = sorted({str(json.loads(line)["label"]) for line in lines})
+    return f"no label {reference.word!r}; there are: {', '.join(labels)}"

@@ -1,0 +1,279 @@
+"""A released prompt as data, and its two files as they are read. Knows no label, no model and no ledger.
+
+Imports only the standard library and the light parts of this package. A file is data: nothing in it is run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from agent.errors import ReleaseError
+from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, content_id
+
+PROMPT_FILE = "prompt.md"
+MESSAGES_FILE = "messages.json"
+FENCE = "+++"
+_ROLES = "|".join(get_args(ChatRole))
+HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
+HEADING_LIKE = re.compile(rf"^(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)  # gets one more leading backslash
+_ESCAPED = re.compile(rf"^\\(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)
+_KINDS: dict[str, type] = {
+    "name": str,
+    "version": str,
+    "messages": list,
+    "inputs": list,
+    "outputs": list,
+    "format": str,
+    "reasoning": bool,
+    "model": str,
+    "parameters": dict,
+    "provenance": dict,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRelease:
+    """One released prompt, the canonical form behind every export.
+
+    `messages` are templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
+    `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
+    value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` cannot be given: it
+    is the hash of all that decides what is sent, to whom, and how the reply is read: everything but name and
+    provenance. `reasoning` says how `parse` finds the answer.
+    """
+
+    name: str
+    messages: tuple[Message, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[Field, ...]
+    format: FormatName
+    reasoning: bool
+    model: str
+    parameters: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "provenance"):
+            object.__setattr__(self, name, _plain(getattr(self, name), name))
+        told = {"format": self.format, "reasoning": self.reasoning, "model": self.model}
+        object.__setattr__(self, "version", content_id("p", {**self._content(), **told}))
+
+    def former_version(self) -> str:
+        """The version that files of 0.1 hold: without format, reasoning and model."""
+        return content_id("p", self._content())
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "messages": [message.as_dict() for message in self.messages],
+            "inputs": list(self.inputs),
+            "outputs": [asdict(output) for output in self.outputs],
+            "parameters": self.parameters,
+        }
+
+
+def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> PromptRelease:
+    """Reads a prompt.md, a messages.json, or the folder that holds a prompt.md.
+
+    Raises a ReleaseError, one line with the file (and line where known), when the file cannot be read, is not a
+    release, or (unless `verify` is False) was edited: its content does not match the version that stands in it.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / PROMPT_FILE
+    text = _text(file)
+    try:
+        data = _markdown(text, file) if text.startswith(FENCE) else _json(text, file)
+        release = _release(data, text, file)
+    except RecursionError:
+        raise ReleaseError(f"{file}: nested too deeply for a release; restore the released file") from None
+    if verify and data["version"] not in (release.version, release.former_version()):
+        raise ReleaseError(
+            f"{_where(file, text, 'version')}: was edited after release or cut off: the content is {release.version}, "
+            f"the version says {data['version']!r:.60}; restore the released file, or load it with verify=False"
+        )
+    return release
+
+
+# -- reading the two forms --------------------------------------------------------------------------------------------
+
+
+def _text(file: Path) -> str:
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        hint = f"; the folder holds no {PROMPT_FILE}" if file.parent.is_dir() and file.name == PROMPT_FILE else ""
+        raise ReleaseError(f"{file}: no such file{hint}; give the path of a released prompt") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReleaseError(f"{file}: cannot be read ({reason}); give the path of a released prompt") from error
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ReleaseError(f"{file}:{line}: is not UTF-8 text; restore the released file") from None
+    if text.startswith(
+        f"{FENCE}\r\n"
+    ):  # a checkout that rewrote the line ends; the version tells if that lost anything
+        text = text.replace("\r\n", "\n")
+    return text
+
+
+def _markdown(text: str, file: Path) -> dict[str, Any]:
+    """TOML front matter between two `+++` lines, then `## role` sections."""
+    import tomllib
+
+    fences = re.match(r"\+\+\+\n(.*?)^\+\+\+$\n?", text, re.DOTALL | re.MULTILINE)
+    if fences is None:
+        raise ReleaseError(
+            f"{file}:1: the front matter does not stand between two {FENCE} lines; restore the released file"
+        )
+    try:
+        data = tomllib.loads(
+            "\n" + fences[1]
+        )  # the empty line stands for the fence, so that lines count as in the file
+    except ValueError as error:
+        at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        line = int(at[1]) if at else fences[1].count("\n") + 1
+        what = str(error)[: at.start()] if at else str(error)
+        raise ReleaseError(f"{file}:{line}: wrong TOML: {what}; restore the released file") from None
+    if "messages" in data:
+        raise ReleaseError(f"{_where(file, text, 'messages')}: messages stand under their headings, not in the TOML")
+    headings = list(HEADING.finditer(text, fences.end()))
+    start = headings[0].start() if headings else len(text)
+    if stray := text[fences.end() : start].strip():
+        line = text.count("\n", 0, text.index(stray, fences.end())) + 1
+        raise ReleaseError(f"{file}:{line}: {stray[:40]!r} stands before the first heading such as `## user`")
+    ends = [*(heading.start() for heading in headings[1:]), len(text)]
+    data["messages"] = [
+        {"role": heading[1], "content": _section(text[heading.end() : end], last=end == len(text))}
+        for heading, end in zip(headings, ends, strict=False)  # no heading, no message: told by _release
+    ]
+    return data
+
+
+def _section(chunk: str, *, last: bool) -> str:
+    """The content between two headings: without the line end and empty line before it and after it."""
+    chunk = chunk.removeprefix("\n").removeprefix("\n")
+    chunk = chunk.removesuffix("\n") if last or not chunk.endswith("\n\n") else chunk[:-2]
+    return _ESCAPED.sub("", chunk)
+
+
+def _json(text: str, file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ReleaseError(
+            f"{file}:{error.lineno}: is neither a {PROMPT_FILE} (first line {FENCE}) nor JSON ({error.msg}); "
+            "restore the released file"
+        ) from None
+    except ValueError as error:
+        raise ReleaseError(f"{file}: wrong JSON: {error}; restore the released file") from None
+    if not isinstance(data, dict):
+        raise ReleaseError(f"{file}:1: holds a JSON {type(data).__name__}, not the object of a {MESSAGES_FILE}")
+    return data
+
+
+_LISTS = ("choices", "forbidden", "required")
+
+# -- data -> release --------------------------------------------------------------------------------------------------
+
+
+def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
+    def refuse(key: str, what: str) -> NoReturn:
+        raise ReleaseError(f"{_where(file, text, key)}: {what}; restore the released file")
+
+    if missing := [key for key in _KINDS if key not in data]:
+        raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
+    for key, value in data.items():
+        if key not in _KINDS:
+            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(_KINDS)}")
+        if not isinstance(value, _KINDS[key]):
+            refuse(key, f"{key} must be {_KINDS[key].__name__}, not {value!r:.60}")
+    if not data["messages"]:
+        refuse("messages", "holds no messages")
+    for item in data["messages"]:
+        if not _is_message(item):
+            refuse("messages", f"{item!r:.60} is not a message with a role ({_ROLES.replace('|', ', ')}) and a content")
+    if not all(isinstance(name, str) for name in data["inputs"]):
+        refuse("inputs", f"inputs must be names, not {data['inputs']!r:.60}")
+    for item in data["outputs"]:
+        if not _is_field(item):
+            refuse("outputs", f"{item!r:.60} is not an output field")
+    if data["format"] not in get_args(FormatName):
+        refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
+    try:
+        return PromptRelease(
+            name=data["name"],
+            messages=tuple(Message(item["role"], item["content"]) for item in data["messages"]),
+            inputs=tuple(data["inputs"]),
+            outputs=tuple(
+                Field(**(item | {key: tuple(item.get(key, ())) for key in _LISTS})) for item in data["outputs"]
+            ),
+            format=data["format"],
+            reasoning=data["reasoning"],
+            model=data["model"],
+            parameters=data["parameters"],
+            provenance=data["provenance"],
+        )
+    except ReleaseError as error:
+        raise ReleaseError(f"{file}: {error}") from None
+
+
+def _is_message(item: Any) -> bool:
+    return (
+        isinstance(item, dict)
+        and set(item) == {"role", "content"}
+        and item["role"] in get_args(ChatRole)
+        and isinstance(item["content"], str)
+    )
+
+
+def _is_field(item: Any) -> bool:
+    kinds = {"name": str, "type": str, "description": str, "schema": str, "min_words": int, "max_words": int}
+    kinds |= dict.fromkeys(_LISTS, list)
+    return (
+        isinstance(item, dict)
+        and {"name", "type"} <= set(item) <= set(kinds)
+        and all(isinstance(value, kinds[key]) for key, value in item.items())
+        and item["type"] in get_args(FieldType)
+        and all(isinstance(text, str) for key in _LISTS for text in item.get(key, ()))
+    )
+
+
+def _where(file: Path, text: str, key: str) -> str:
+    """`file:line` of a top-level key, or just the file."""
+    name = re.escape(key)
+    found = re.search(rf'^(?:"?{name}"? *=|\[+{name}[\].]|  "{name}":)', text, re.MULTILINE)
+    line = text.count("\n", 0, found.start()) + 1 if found else 0
+    return f"{file}:{line}" if line else str(file)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """The same value as JSON data that both file forms can hold."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{number}]") for number, item in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {
+            str(key): _plain(item, f"{where}.{key if key.isprintable() else repr(key)}")
+            for key, item in value.items()
+            if item is not None
+        }
+    raise ReleaseError(
+        f"{where} = {value!r:.60} cannot stand in a release: use text, finite numbers, lists, tables with text keys"
+    )

@@ -1,0 +1,294 @@
+"""Writes versions and moves labels: the files that production reads, and the same in the ledger's chain.
+
+The file comes first: a line that is on the disk has happened, and then becomes an event of the chain. A process that
+was killed in between, or that moved a label while another one held the ledger, leaves a line without its event; a
+history that was lost, or restored from an old copy, leaves events without their lines. Whoever comes next completes
+what is behind (`_agree`), by the hash that each line carries, so nothing is lost and nothing is written twice. Two that
+contradict each other are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, LedgerError, ReleaseError
+from agent.ledger.lock import Lock
+from agent.ledger.moves import LABEL_MOVED
+from agent.ledger.origin import utc_now
+from agent.ledger.query import History
+from agent.ledger.store import Ledger
+from agent.redact import mask, secrets_in
+from agent.release.export import write_release
+from agent.release.labels import (
+    GENESIS,
+    KEYS,
+    LABEL,
+    LABELS_FILE,
+    NAME,
+    PRODUCTION,
+    Change,
+    change_from,
+    current,
+    hash_of,
+    in_force,
+    line_of,
+    read_history,
+    released_names,
+)
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
+
+PATIENCE = 20.0  # seconds to wait for another process that moves a label of the same name
+Chain = Ledger | History | None
+"""The ledger, open for writing; or only for reading, while another process writes to it; or none at all."""
+
+
+class Registry:
+    """The releases under one folder. Every method holds the name's lock while it works."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def promote(
+        self,
+        release: PromptRelease,
+        label: str,
+        chain: Chain,
+        *,
+        share: float | None = None,
+        actor: str = "",
+        reason: str = "",
+        evidence: Mapping[str, Any],
+    ) -> Change | None:
+        """Keeps the version and moves the label to it; None when the label has it already, with the same share.
+
+        Raises InputError for a label that cannot be, and for an A/B label without a production version.
+        """
+        check_label(label, share)
+        with self._held(release.name) as folder:
+            history = self._agree(folder, chain)
+            now = current(history)
+            if share is not None and PRODUCTION not in now:
+                raise InputError(
+                    f"{release.name}: --share needs a version in {PRODUCTION} for the other arm; promote one first"
+                )
+            self._keep(folder, release)
+            before = now.get(label)
+            if before is not None and (before.version, before.share) == (release.version, share):
+                return None
+            told = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
+            return self._move(folder, history, chain, {**told, "action": "promote", "evidence": dict(evidence)})
+
+    def rollback(self, name: str, label: str, chain: Chain, *, actor: str = "", reason: str = "") -> Change:
+        """Puts a label back to what it meant before the last promotion that still counts.
+
+        Raises InputError when there is none before it.
+        """
+        check_label(label, None)
+        here = released_names(self.root)
+        if name not in here and not (NAME.fullmatch(name) and chain and chain.label_moves(name)):
+            known = ", ".join(here) or "none"
+            raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; here are: {known}")
+        with self._held(name) as folder:
+            history = self._agree(folder, chain)
+            kept = in_force(history, label)
+            if len(kept) < 2:
+                only = f"{kept[0].version} is its first version" if kept else f"{name} has no such label"
+                raise InputError(f"{name}@{label}: cannot be rolled back: {only}; `optimize labels {name}` lists all")
+            undone, back = kept[-1], kept[-2]
+            if not _holds(folder / back.version, back.version):
+                raise ReleaseError(
+                    f"{folder / back.version}: the version to go back to is not whole; restore the folder from a copy"
+                )
+            told = {"label": label, "version": back.version, "share": back.share, "actor": actor, "reason": reason}
+            evidence = {"undoes": undone.seq, **({"ledger_head": chain.head()} if isinstance(chain, Ledger) else {})}
+            return self._move(folder, history, chain, {**told, "action": "rollback", "evidence": evidence})
+
+    def catch_up(self, ledger: Ledger) -> None:
+        """Completes files and chain by each other, for every name that has a folder here."""
+        told = [name for name in ledger.moved_names() if (self.root / name).is_dir()]
+        for name in sorted({*released_names(self.root), *told}):
+            with self._held(name) as folder:
+                self._agree(folder, ledger)
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _held(self, name: str) -> Iterator[Path]:
+        """The folder of a name, locked. The kernel frees the lock of a process that dies."""
+        if not NAME.fullmatch(name):
+            raise ReleaseError(f"{name!r:.90}: not a name for releases; use letters, digits, dot, dash, underscore")
+        folder = self.root / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = Lock(folder / LABELS_FILE)
+            end = time.monotonic() + PATIENCE
+            while not lock.take():
+                if time.monotonic() > end:
+                    raise ReleaseError(f"{folder}: another process moves a label here; wait for it, then try again")
+        except (OSError, LedgerError) as error:
+            raise ReleaseError(f"{folder}: no place for releases ({error}); choose another folder") from error
+        try:
+            yield folder
+        finally:
+            lock.release()
+
+    def _keep(self, folder: Path, release: PromptRelease) -> None:
+        """Puts a version into its folder, whole or not at all; one that is there stays as it is."""
+        target = folder / release.version
+        if _holds(target, release.version):
+            return
+        if target.exists():  # damaged: what it must hold is known by its name
+            write_release(release, target)
+            return
+        for left in folder.glob(".new-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        new = folder / f".new-{os.getpid()}"
+        write_release(release, new)
+        try:
+            _sync(new)
+            new.rename(target)
+            _sync(folder)
+        except OSError as error:
+            raise ReleaseError(f"{target}: cannot be written ({error.strerror}); free or repair the disk") from error
+
+    def _move(self, folder: Path, history: list[Change], chain: Chain, told: Mapping[str, Any]) -> Change:
+        before = current(history).get(told["label"])
+        data = {
+            **told,
+            "name": folder.name,
+            "seq": len(history) + 1,
+            "utc": utc_now(),
+            "from": before.version if before else "",
+            "prev": history[-1].hash if history else GENESIS,
+        }
+        clean = json.loads(mask(json.dumps(data), secrets_in(os.environ)))
+        change = change_from({**clean, "hash": hash_of(clean)})
+        _append(folder, [change])
+        if isinstance(chain, Ledger):
+            _tell(folder, [change], chain)
+        return change
+
+    # -- files and chain ----------------------------------------------------------------------------------------------
+
+    def _agree(self, folder: Path, chain: Chain) -> list[Change]:
+        """The history, after what the file lacks came from the chain, and what the chain lacks from the file."""
+        lines = read_history(folder)
+        if chain is None:
+            return lines
+        events = chain.label_moves(folder.name)
+        for change, event in zip(lines, events, strict=False):
+            if change.hash != event["hash"]:
+                raise ReleaseError(
+                    f"{folder / LABELS_FILE}:{change.seq}: not what the ledger says of this change (hash "
+                    f"{event['hash'][:16]}...); restore the one that is wrong, or move the file away: it is written "
+                    "again from the ledger"
+                )
+        if missing := [_change_of(folder, event) for event in events[len(lines) :]]:
+            for event in events:
+                self._restore(folder, event, chain)
+            _append(folder, missing)
+            return read_history(folder)
+        if isinstance(chain, Ledger) and len(events) < len(lines):
+            _tell(folder, lines[len(events) :], chain)
+        return lines
+
+    def _restore(self, folder: Path, event: Mapping[str, Any], chain: Ledger | History) -> None:
+        """A version whose folder is gone, from the text that the ledger kept (unless that was erased)."""
+        if _holds(folder / event["version"], event["version"]):
+            return
+        text = chain.text(event.get("release_hash", ""))
+        if text is None:
+            return
+        new = folder / f".new-{os.getpid()}"
+        new.mkdir(exist_ok=True)
+        (new / MESSAGES_FILE).write_text(text, "utf-8", newline="")
+        with contextlib.suppress(ReleaseError):  # a text in which a key was masked is not that version any more
+            self._keep(folder, read_release(new / MESSAGES_FILE))
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def check_label(label: str, share: float | None) -> None:
+    """Raises InputError for a label or a share that cannot be."""
+    if not LABEL.fullmatch(label):
+        raise InputError(
+            f"--label {label!r:.60}: write a word of small letters, digits, dash and underscore, such as {PRODUCTION}"
+        )
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(f"--share {share}: write the candidate's part of the units, from 0 to 1")
+    if share is not None and label == PRODUCTION:
+        raise InputError(f"--share: {PRODUCTION} is the other arm; set another label, such as --label ab")
+
+
+def _holds(folder: Path, version: str) -> bool:
+    """Whether the folder has the version whole, in both forms."""
+    try:
+        return all(read_release(folder / name).version == version for name in (PROMPT_FILE, MESSAGES_FILE))
+    except ReleaseError:
+        return False
+
+
+def _change_of(folder: Path, event: Mapping[str, Any]) -> Change:
+    try:
+        return change_from({key: event[key] for key in (*KEYS, "hash")})
+    except (KeyError, ValueError) as error:
+        raise ReleaseError(
+            f"{folder / LABELS_FILE}: lacks a change that the ledger has, whose line cannot be made again ({error}); "
+            "restore the file from a copy"
+        ) from None
+
+
+def _tell(folder: Path, changes: list[Change], ledger: Ledger) -> None:
+    """Records changes in the chain, with the text of the version that each one shipped."""
+    for change in changes:
+        texts = {}
+        if change.action == "promote":
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                texts["release"] = (folder / change.version / MESSAGES_FILE).read_text("utf-8")
+        ledger.event(str(change.evidence.get("run_id", "")), LABEL_MOVED, change.as_dict(), texts)
+    ledger.flush()
+
+
+def _append(folder: Path, changes: list[Change]) -> None:
+    """Adds lines to the history and returns when the disk has them. What a kill left half written is cut off first."""
+    path = folder / LABELS_FILE
+    lines = b"".join(line_of(change) for change in changes)
+    try:
+        created = not path.exists()
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            raw = path.read_bytes()
+            whole = raw.rfind(b"\n") + 1
+            os.ftruncate(file, whole)
+            os.lseek(file, whole, os.SEEK_SET)
+            try:
+                rest = lines
+                while rest:
+                    rest = rest[os.write(file, rest) :]
+                os.fsync(file)
+            except OSError:
+                os.ftruncate(file, whole)  # nobody may act on a change that was reported as failed
+                raise
+        finally:
+            os.close(file)
+        if created:
+            _sync(folder)
+    except OSError as error:
+        raise ReleaseError(
+            f"{path}: the change cannot be written ({error.strerror}); nothing was changed; free or repair the disk"
+        ) from error
+
+
+def _sync(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

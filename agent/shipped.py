@@ -1,0 +1,65 @@
+"""The few nouns that a shipped prompt needs: messages, fields, predictions, content ids. `types.py` has all of them.
+
+Apart from it so that a program that only loads a prompt starts fast: each frozen dataclass costs half a millisecond.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ChatRole = Literal["system", "user", "assistant"]
+FieldType = Literal["text", "choice", "number", "json"]
+FormatName = Literal["turns", "labelled-turns", "inline", "dspy-chat", "dspy-json", "dspy-xml"]
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: the text that is hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_id(tag: str, value: Any) -> str:
+    """`tag` + "_" + 16 hex digits of the SHA-256 over the canonical JSON of `value`."""
+    digest = hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{tag}_{digest[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message."""
+
+    role: ChatRole
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One input or output of a signature. `choices` belong to type choice, `schema` (JSON text) to type json.
+
+    An output of type text may have limits: a reply that breaks one counts like one that does not parse.
+    """
+
+    name: str
+    type: FieldType = "text"
+    description: str = ""
+    choices: tuple[str, ...] = ()
+    schema: str | None = None
+    min_words: int | None = None
+    max_words: int | None = None
+    forbidden: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A parsed reply. `error` says what did not parse ("" = all did); `raw` is the reply as it came."""
+
+    fields: Mapping[str, Any]
+    raw: str
+    error: str = ""

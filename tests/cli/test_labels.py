@@ -1,0 +1,163 @@
+"""From a run to production and back: promote, load, labels, rollback, A/B, and what each of them refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ledger.query import History
+from agent.ledger.store import Ledger
+from agent.release.registry import Registry
+from agent.release.runtime import load_prompt
+from tests.cli.conftest import Made
+from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
+from tests.wire import WireServer
+
+LABELS = Path("runs/releases/rows/labels.jsonl")
+
+
+def moves() -> list[dict[str, Any]]:
+    history = History(Path("runs/ledger.db"))
+    try:
+        return history.label_moves("rows")
+    finally:
+        history.close()
+
+
+def agree() -> list[dict[str, Any]]:
+    """The history of the file, which must be that of the chain; and the ledger holds."""
+    lines = [json.loads(line) for line in LABELS.read_text().splitlines()]
+    assert [line["hash"] for line in lines] == [move["hash"] for move in moves()]
+    assert good("audit", "verify").startswith("whole")
+    return lines
+
+
+def test_a_winner_goes_to_production_without_an_override_and_is_loaded_by_name(two_runs: Made) -> None:
+    first, _ = two_runs
+    assert first["decision"] == "promote"
+    told = good_json("promote", first["run_id"], "--actor", "jo", "--reason", "first")
+    released = load_prompt(first["release"])
+    assert (told["label"], told["moved"], told["from"], told["overridden"]) == ("production", True, "", False)
+    prompt = load_prompt("rows@production")
+    assert prompt.release == released.release
+    assert load_prompt(f"rows@{prompt.version}").release == released.release
+    (line,) = agree()
+    assert (line["actor"], line["reason"], line["version"]) == ("jo", "first", prompt.version)
+    assert line["evidence"]["run_id"] == first["run_id"]
+    assert line["evidence"]["lift"] == first["lift"]
+    assert line["evidence"]["overridden"] == []
+    assert len(line["evidence"]["ledger_head"]) == 64
+    assert good("load", "rows").encode() == Path(first["release"]).read_bytes()
+    shown = good_json("load", f"rows@{prompt.version}")
+    assert shown["provenance"] == prompt.provenance
+    assert [change["version"] for change in shown["history"]] == [prompt.version]
+    assert "was it before" in good("promote", first["run_id"])
+    assert len(agree()) == 1
+
+
+def test_versions_come_and_go_and_the_history_is_listed() -> None:
+    command = [*files(200), "--price", "1,2", "-q", "--proposer", "none", "--max-calls", "400"]
+    with WireServer(learner) as server:
+        runs = [good_json(*command, "-m", compatible(server), "--seed", str(seed)) for seed in (0, 1)]
+    versions = []
+    for run in runs:
+        told = good_json("promote", run["run_id"], "--override", "--reason", f"seed {run['seed']}")
+        versions.append(told["version"])
+    assert len(set(versions)) == 2
+    assert load_prompt("rows@production").version == versions[1]
+    back = good_json("rollback", "rows", "--reason", "complaints", "--actor", "al")
+    assert (back["version"], back["from"], back["actor"], back["in_chain"]) == (versions[0], versions[1], "al", True)
+    assert load_prompt("rows@production").version == versions[0]
+    assert "its first version" in refused(2, "rollback", "rows")[0]
+    lines = agree()
+    assert [line["action"] for line in lines] == ["promote", "promote", "rollback"]
+    table = good("labels", "rows")
+    assert table.count("\n") == 4
+    assert "complaints" in table
+    assert "undoes 2" in table
+    assert "rows@production" in good("labels")
+    assert [change["seq"] for change in good_json("labels", "rows")["history"]] == [1, 2, 3]
+    assert good_json("labels")["labels"][0]["version"] == versions[0]
+
+    good("promote", runs[1]["run_id"], "--override", "--reason", "try", "--label", "ab", "--share", "0.3")
+    arms = {f"u{n}": load_prompt("rows@ab", unit=f"u{n}") for n in range(60)}
+    assert {prompt.arm: prompt.version for prompt in arms.values()} == {
+        "candidate": versions[1],
+        "production": versions[0],
+    }
+    for unit in ("u1", "u2"):
+        assert good_json("load", "rows@ab", "--unit", unit)["arm"] == arms[unit].arm
+    assert "unit" in refused(1, "load", "rows@ab")[0]
+    assert "for 30%" in good("labels")
+    agree()
+
+
+def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
+    run = two_runs[0]["run_id"]
+    for code, words, says in [
+        (2, ["promote", run, "--label", "ab"], "--share"),
+        (2, ["promote", run, "--label", "ab", "--share", "0.2"], "needs a version in production"),
+        (2, ["promote", run, "--label", "ab", "--share", "nan"], "from 0 to 1"),
+        (2, ["promote", run, "--share", "0.2"], "other arm"),
+        (2, ["promote", run, "--label", "../x"], "small letters"),
+        (2, ["promote", run, "--override"], "--reason"),
+        (2, ["rollback", "rows"], "no releases of this name"),
+        (2, ["rollback", "../rows"], "no releases of this name"),
+        (2, ["labels", "rows"], "no releases of this name"),
+        (2, ["load", "../x@y"], "NAME@LABEL"),
+        (1, ["load", "rows"], "no releases of this name"),
+        (1, ["load", "rows@p_0123456789abcdef"], "no such file"),
+    ]:
+        assert says in refused(code, *words)[0], words
+        assert not LABELS.exists()
+    assert good("labels").count("\n") == 1
+
+
+def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
+    two_runs: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = two_runs
+    good("promote", first["run_id"])
+    one = load_prompt("rows@production")
+    registry = Registry(Path("runs/releases"))
+    from dataclasses import replace
+
+    two = replace(one.release, model="openai/other")
+    monkeypatch.setattr("agent.cli.labels.BUSY_AFTER", 0.1)
+    registry.promote(two, "production", None, evidence={})
+    busy = Ledger(Path("runs/ledger.db"))
+    result = optimize("rollback", "rows")
+    assert result.exit_code == 0
+    assert "next run, promote or rollback" in result.stderr
+    busy.close()
+    assert load_prompt("rows@production").version == one.version
+    registry.promote(two, "production", None, evidence={})
+    Path("runs/ledger.db").rename("runs/away.db")
+    assert good_json("rollback", "rows")["in_chain"] is False
+    assert not Path("runs/ledger.db").exists()
+    Path("runs/away.db").rename("runs/ledger.db")
+    assert len(moves()) == 1
+    with WireServer(knowing) as server:  # any run takes in what is missing
+        good(*files(200), "-m", compatible(server), "--price", "1,2", "-q", "--proposer", "none", "--max-calls", "300")
+    assert [line["action"] for line in agree()] == ["promote", "promote", "rollback", "promote", "rollback"]
+
+
+def test_the_registry_can_lie_elsewhere(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTASSAY_RELEASES", "shelf")
+    good("promote", two_runs[0]["run_id"])
+    assert Path("shelf/rows/labels.jsonl").is_file()
+    assert load_prompt("rows@production").name == "rows"
+    assert "rows@production" in good("labels")
+
+
+def test_a_damaged_history_is_named_and_nothing_is_promoted(two_runs: Made) -> None:
+    good("promote", two_runs[0]["run_id"])
+    LABELS.write_text(LABELS.read_text().replace("production", "productiom"))
+    for words in (["labels"], ["load", "rows@productiom"], ["rollback", "rows"]):
+        assert "labels.jsonl:1: was edited" in refused(1, *words)[0]
+    LABELS.unlink()  # as the message says
+    assert "was it before" in good("promote", two_runs[0]["run_id"])
+    agree()

@@ -1,0 +1,81 @@
+"""`complete` and `acomplete`: the prompt as it was scored, through our models, in a loop and outside of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ReleaseError, RowRefused
+from agent.release.export import write_release
+from agent.release.runtime import load_prompt
+from agent.types import Completion, Request, Usage
+from tests.release.test_registry import release
+from tests.wire import WireServer
+
+
+class Recorder:
+    """A model that answers the same and keeps what it was asked."""
+
+    name = "x"
+    concurrency = None
+
+    def __init__(self, finish: str = "stop") -> None:
+        self.finish, self.asked, self.closed = finish, list[Request](), False
+
+    async def complete(self, request: Request) -> Completion:
+        self.asked.append(request)
+        return Completion("Billing.", self.finish, Usage(), "x")  # type: ignore[arg-type]
+
+    def count_tokens(self, text: str) -> int:
+        return 1
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def test_outside_a_loop_it_asks_once_with_the_released_parameters(tmp_path: Path) -> None:
+    prompt = load_prompt(write_release(release(1, parameters={"max_tokens": 5, "stop": ["\n"]}), tmp_path))
+    model = Recorder()
+    answer = prompt.complete(model, message="refund")
+    assert answer.fields == {"team": "billing"}
+    (asked,) = model.asked
+    assert [message.as_dict() for message in asked.messages] == prompt.render(message="refund")
+    assert (asked.max_tokens, asked.temperature, asked.stop, asked.repeat) == (5, 0.0, ("\n",), 0)
+    assert not model.closed
+
+
+async def test_inside_a_loop_complete_says_what_to_write_and_acomplete_works(tmp_path: Path) -> None:
+    prompt = load_prompt(write_release(release(1), tmp_path))
+    with pytest.raises(ReleaseError, match=r"await prompt\.acomplete"):
+        prompt.complete(Recorder(), message="x")
+    assert (await prompt.acomplete(Recorder(), message="x")).fields == {"team": "billing"}
+
+
+def test_a_refusal_is_an_error_and_a_wrong_field_is_told_before_any_call(tmp_path: Path) -> None:
+    prompt = load_prompt(write_release(release(1), tmp_path))
+    with pytest.raises(RowRefused):
+        prompt.complete(Recorder("refusal"), message="x")
+    model = Recorder()
+    with pytest.raises(ReleaseError, match="message is missing"):
+        prompt.complete(model)
+    assert not model.asked
+
+
+@pytest.mark.parametrize("parameters", [{"max_tokens": 5, "top_k": 3}, {"temperature": 0.0}])
+def test_parameters_that_cannot_be_sent_are_refused(tmp_path: Path, parameters: dict[str, float]) -> None:
+    prompt = load_prompt(write_release(release(1, parameters=parameters), tmp_path))
+    with pytest.raises(ReleaseError, match=r"complete\(\)"):
+        prompt.complete(Recorder(), message="x")
+
+
+def test_the_released_model_is_made_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with WireServer(lambda messages, body: "billing") as server:
+        told = release(1, model=f"openai-compatible/tiny@{server.url}")
+        prompt = load_prompt(write_release(told, tmp_path))
+        assert prompt.complete(message="refund").fields == {"team": "billing"}
+        assert prompt.complete(message="refund").fields == {"team": "billing"}
+        bodies = [json.dumps(seen.body["messages"]) for seen in server.requests]
+    assert bodies == [json.dumps(prompt.render(message="refund"))] * 2
