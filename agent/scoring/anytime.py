@@ -4,11 +4,11 @@ Outcomes are paired in the order in which they come: the first of one arm with t
 of one from each, as in Turner, Ly & Grünwald 2024, "Generic E-variables for exact sequential k-sample tests"). On the
 differences of the pairs two bettors stake parts of their wealth on the mean being higher, or lower, than a value
 (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random variables by betting"). Where the mean is
-that value their bets are fair, and by Ville's inequality the wealth ever reaches 2 / alpha with probability <= alpha / 2,
-however often one looks. The values that neither bettor got rich against are the confidence sequence.
+that value their bets are fair, and by Ville's inequality the wealth ever reaches 2 / alpha with probability at most
+alpha / 2, however often one looks. The values that neither bettor got rich against are the confidence sequence.
 
-What it takes as given: units come independently, and each arm's mean stays what it is, or both means move together while
-units of both arms keep coming. Where one arm gets more units, those without a partner wait and are not used.
+What it takes as given: units come independently, and each arm's mean stays what it is, or both means move together
+while units of both arms keep coming. Where one arm gets more units, those without a partner wait and are not used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whether a window of answers is like another one: shares, categories and sizes. Knows counts and numbers, no prompts.
 
-Each test gives a p-value and the size of the change on a scale that people can set a limit on. An alarm needs both: with
-many rows any difference is significant, with few any size occurs. `alarms` corrects for the number of tests (Holm 1979,
-Scand. J. Statist. 6:65), so that windows without a change raise an alarm in at most `alpha` of all cases.
+Each test gives a p-value and the size of the change on a scale that people can set a limit on. An alarm needs both:
+with many rows any difference is significant, with few any size occurs. `alarms` corrects for the number of tests (Holm
+1979, Scand. J. Statist. 6:65), so that windows without a change raise one in at most `alpha` of all cases.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ def more_often(name: str, was: tuple[int, int], now: tuple[int, int], limit: flo
     """Whether something happens more often now; pairs are (times, of how many). Fisher's exact test, one-sided."""
     if not was[1] or not now[1]:
         return Found(name, _share(was), _share(now), None, limit, None, why="no rows to compare")
+    import numpy as np
     from scipy import stats
 
-    table = [[now[0], now[1] - now[0]], [was[0], was[1] - was[0]]]
+    table = np.array([[now[0], now[1] - now[0]], [was[0], was[1] - was[0]]])
     p_value = float(stats.fisher_exact(table, alternative="greater").pvalue)
     effect = now[0] / now[1] - was[0] / was[1]
     return Found(name, _share(was), _share(now), effect, limit, p_value, "Fisher's exact test")
@@ -58,15 +59,15 @@ def categories_moved(name: str, was: Mapping[str, int], now: Mapping[str, int], 
     if not sums.all():
         return Found(name, dict(was), dict(now), None, limit, None, why="no answers to compare")
     shares = table / sums[:, None]
-    told = [{label: float(share) for label, share in zip(names, side, strict=True)} for side in shares]
+    before, after = ({label: float(share) for label, share in zip(names, side, strict=True)} for side in shares)
     effect = float(abs(shares[0] - shares[1]).sum() / 2)
     if len(names) < 2:
-        return Found(name, *told, effect, limit, 1.0, "only one answer")
+        return Found(name, before, after, effect, limit, 1.0, "only one answer")
     expected = np.outer(sums, table.sum(axis=0)) / table.sum()
     seen = float(((table - expected) ** 2 / expected).sum())
     if expected.min() >= FEW:
         p_value = float(stats.chi2.sf(seen, len(names) - 1))
-        return Found(name, *told, effect, limit, p_value, "chi-square test")
+        return Found(name, before, after, effect, limit, p_value, "chi-square test")
     rng = np.random.default_rng(seed)
     # one side decides the other, so what of all answers falls into a sample of the smaller side is drawn
     small = int(np.argmin(sums))
@@ -76,7 +77,7 @@ def categories_moved(name: str, was: Mapping[str, int], now: Mapping[str, int], 
         ((side - expected[at]) ** 2 / expected[at]).sum(axis=1) for side, at in ((drawn, small), (other, 1 - small))
     )
     p_value = (int(np.sum(by_chance >= seen - 1e-9)) + 1) / (DRAWS + 1)
-    return Found(name, *told, effect, limit, p_value, "permutation test of the chi-square")
+    return Found(name, before, after, effect, limit, p_value, "permutation test of the chi-square")
 
 
 def sizes_moved(name: str, was: Sequence[float], now: Sequence[float], limit: float) -> Found:
@@ -84,26 +85,26 @@ def sizes_moved(name: str, was: Sequence[float], now: Sequence[float], limit: fl
     distance between the two distribution functions. With ties it errs on the side of no alarm."""
     import numpy as np
 
-    middle = [float(np.median(side)) if len(side) else None for side in (was, now)]
+    before, after = (float(np.median(side)) if len(side) else None for side in (was, now))
     if not len(was) or not len(now):
-        return Found(name, *middle, None, limit, None, why="no answers to compare")
+        return Found(name, before, after, None, limit, None, why="no answers to compare")
     from scipy import stats
 
     found = stats.ks_2samp(now, was)
-    return Found(name, *middle, float(found.statistic), limit, float(found.pvalue), "Kolmogorov-Smirnov test")
+    return Found(name, before, after, float(found.statistic), limit, float(found.pvalue), "Kolmogorov-Smirnov test")
 
 
 def scores_fell(name: str, was: Sequence[float], now: Sequence[float], limit: float) -> Found:
     """Whether scores are lower now: Mann-Whitney test, one-sided. The effect is how far the mean fell."""
-    means = [sum(side) / len(side) if len(side) else None for side in (was, now)]
-    if means[0] is None or means[1] is None:
-        return Found(name, *means, None, limit, None, why="no scores to compare")
+    before, after = (sum(side) / len(side) if len(side) else None for side in (was, now))
+    if before is None or after is None:
+        return Found(name, before, after, None, limit, None, why="no scores to compare")
     from scipy import stats
 
     p_value = 1.0
     if len({*was, *now}) > 1:
         p_value = float(stats.mannwhitneyu(now, was, alternative="less").pvalue)
-    return Found(name, *means, means[0] - means[1], limit, p_value, "Mann-Whitney test")
+    return Found(name, before, after, before - after, limit, p_value, "Mann-Whitney test")
 
 
 def alarms(found: Sequence[Found], alpha: float) -> list[Found]:
