@@ -25,6 +25,10 @@ from agent.scoring.judge import judge_builder, judge_calls
 from agent.scoring.metrics import build_metrics
 from agent.types import LM, Outcome, Task
 
+FLATTERED = (
+    "the reference is what its run scored on dev, by which this prompt was chosen; the answers vary, so it may "
+    "flatter: record a fair one with `optimize bless`"
+)
 UNANSWERED_AT_MOST = 0.5
 """Of the rows; with more there is nothing to record."""
 
@@ -96,6 +100,9 @@ class Check(_Asked):
         recorded = suite.recorded(asking.prompt)
         found = await self._answers(recorded)
         told = verdict(suite.rows, recorded, found, asking.prompt.release.outputs, self._means.seed)
+        now = told["steadiness"]["now"]
+        if "actor" not in suite.note and now and now["agreement"] < 1:
+            told["notes"].append(FLATTERED)
         reference = {"suite": suite.id, "model": suite.model, "version": suite.version, **suite.note}
         return {**self._told(), "reference": reference, **told, **self.cost(), "ledger_head": self._ledger.head()}
 

@@ -2,10 +2,10 @@
 
     log.jsonl: {"reply": "...", "inputs": {...}, "time": "2026-11-25T08:00:00Z", "score": 0.8}
 
-Only the reply must be there. Both windows are read by the prompt itself. Of a suite the first answer to each row counts,
-so that rows that were asked several times do not weigh more than they are worth. A suite's rows are those of dev, whose
-labels may be mixed otherwise than what people send; a log of a good week as the reference has no such bias. Answers
-count as independent: a log in which few inputs come very often says less than its number of rows.
+Only the reply must be there. Both windows are read by the prompt itself. Of a suite the first answer to each row
+counts, so that rows that were asked several times do not weigh more than they are worth. A suite's rows are those of
+dev, whose labels may be mixed otherwise than what people send; a log of a good week as the reference has no such bias.
+Answers count as independent: a log in which few inputs come very often says less than its number of rows.
 """
 
 from __future__ import annotations

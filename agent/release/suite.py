@@ -33,6 +33,8 @@ from agent.types import (
 
 SUITE_FILE = "suite.json"
 FORM = 1
+MOST_ANSWERS = 5
+"""Of one row, in a suite."""
 RECORDED = "recorded"
 """Stands where an outcome has the key of its call."""
 
@@ -204,6 +206,8 @@ def _read(data: Mapping[str, Any]) -> Suite:
     for item in data["rows"]:
         rows.append(Example(_text(item["id"]), _texts(item["inputs"]), dict(item["labels"])))
         samples.append(tuple(_sample(each) for each in item["answers"]))
+    if any(len(seen) > MOST_ANSWERS for seen in samples):
+        raise ValueError(f"a row with more than {MOST_ANSWERS} recorded answers")
     if not rows or not all(samples):
         raise ValueError("a row without a recorded answer" if rows else "no rows")
     if len({row.id for row in rows}) < len(rows):

@@ -206,3 +206,58 @@ def test_ctrl_c_ends_a_check_with_130_and_keeps_the_ledger_whole(two_runs: Made)
     assert child.returncode == 130, said
     assert b"nothing was changed" in said
     good("audit", "verify")
+
+
+# -- metrics that need more than the suite ----------------------------------------------------------------------------
+
+
+def test_a_judge_of_the_suite_scores_again() -> None:
+    from tests.cli.test_judge_run import CAP, Boats, task
+
+    task()
+    with WireServer(Boats()) as server:
+        model = ("-m", compatible(server))
+        run = good_json("run", "boats", *CAP, *model)
+        first = good_json("check", run["release"], "-q", *model)
+        assert first["gate"] == "passed"
+        assert first["calls"]["judge"] > 0
+        told = good_json("bless", run["release"], "--reason", "first", "-q", *model)
+        suite = json.loads(Path(told["path"]).read_text("utf-8"))
+        assert suite["judges"] == [compatible(server)]
+        assert "rubric.md" in suite["rubrics"]
+        Path("boats/rubric.md").unlink()
+        assert good_json("check", run["release"], "-q")["gate"] == "passed"
+        for shown in ("show", "audit show", "audit check"):
+            good(*shown.split(), told["run_id"])
+
+
+def test_a_pairwise_judge_compares_with_the_recorded_answers() -> None:
+    from tests.cli.test_judge_run import CAP, Boats, task
+
+    task('mode = "pairwise"\n')
+    with WireServer(Boats()) as server:
+        model = ("-m", compatible(server))
+        run = good_json("run", "boats", *CAP, *model)
+        assert "compares with another prompt's answers" in refused(2, "check", run["release"], "-q", *model)[0]
+        told = good_json("bless", run["release"], "--reason", "first", "-q", *model)
+        found = good_json("check", run["release"], "-q", *model)
+    assert told["score"]["mean"] == found["score"]["now"]["mean"]
+    assert found["gate"] == "passed"
+
+
+def test_a_metric_of_the_users_own_is_taken_from_the_task_and_never_from_the_suite(here: Path) -> None:
+    Path("tasks/t").mkdir(parents=True)
+    toml = TASK + '[[metrics]]\nname = "python"\n[models]\nproposer = "none"\n'
+    Path("tasks/t/task.toml").write_text(toml, "utf-8")
+    score = "def metric(example, prediction):\n    return float(prediction['fields'].get('label') == 'billing')\n"
+    Path("tasks/t/metric.py").write_text(score, "utf-8")
+    for split, count in (("train", 20), ("dev", 20), ("test", 40)):
+        rows = "".join(f"{split} number {at},{('billing', 'repair')[at % 2]}\n" for at in range(count))
+        Path(f"tasks/t/{split}.csv").write_text(f"text,label\n{rows}", "utf-8")
+    with WireServer(lambda messages, body: "billing") as server:
+        run = good_json("run", "t", "-m", compatible(server), "--max-calls", "300", "-q")
+        good("bless", run["release"], "--reason", "first", "-q", "--limit", "10")
+        assert good_json("check", run["release"], "-q")["score"]["now"]["mean"] == 1.0
+        Path("tasks/t").rename("tasks/u")
+        assert "no task of this name" in refused(2, "check", run["release"], "-q")[0]
+        assert good_json("check", run["release"], "-q", "--task", "u")["gate"] == "passed"

@@ -89,3 +89,16 @@ def test_other_data_and_other_kinds_of_runs_are_refused(two_runs: Made) -> None:
         done = optimize("transfer", first["run_id"], "--models", compatible(server))
         assert done.exit_code == 2
         assert "changed since" in done.stderr
+
+
+def test_a_judge_scores_on_the_other_model_too() -> None:
+    from tests.cli.test_judge_run import CAP, Boats, task
+
+    task()
+    with WireServer(Boats()) as server, WireServer(Boats()) as other:
+        run = good_json("run", "boats", *CAP, "-m", compatible(server))
+        told = good_json("transfer", run["run_id"], "--models", compatible(other), "--top", "1", "-q")
+    own, new = told["models"]
+    assert told["calls"]["target"] == 80
+    assert "judge" not in told["calls"]  # the same answers by the same judge are in the ledger
+    assert [cell["mean"] for cell in own["scores"]] == [cell["mean"] for cell in new["scores"]]
