@@ -114,8 +114,10 @@ def test_repeat_noise_fails_the_gate_in_at_most_a_twentieth_of_all_checks(before
 
 
 def test_noisy_scores_of_texts_fail_the_gate_in_at_most_a_twentieth() -> None:
-    """As a judge gives them: a row has its own level, and each answer is off by some of it. Of 3,000 tries 4.8 % failed;
-    so few as here may differ from that by chance."""
+    """As a judge gives them: a row has its own level, and each answer is off by some of it.
+
+    Of 3,000 tries 4.8 % failed; so few as here may differ from that by chance.
+    """
     failed, tries = 0, 300
     for seed in range(tries):
         rng = random.Random(seed)
