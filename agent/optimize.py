@@ -27,10 +27,9 @@ from agent.prompt.render import template
 from agent.release.export import write_release
 from agent.release.result import Opening, release_of, result_object
 from agent.release.runtime import PromptRelease
-from agent.scoring import breakdown
 from agent.scoring.breakdown import Pair
 from agent.scoring.evaluate import Evaluator, why_unscored
-from agent.scoring.judge import JudgeMetric, judge_builder
+from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
 from agent.scoring.metrics import build_metrics
 from agent.scoring.stats import selection_corrected
 from agent.search import closing
@@ -370,7 +369,13 @@ class Run:
             states=[trial.state for trial in board.trials.values()],
             account=self.account,
             ledger_head=self.ledger.head(),
-            told=self._told(Pair(self._test, won, base), steady[winner.id], steady[baseline.id]),
+            told=closing.explained(
+                self.task,
+                Pair(self._test, won, base),
+                {"winner": steady[winner.id], "baseline": steady[baseline.id]},
+                [trust_in(judge, self._calibration(judge), self.task.name) for judge in self._evaluator.judges()],
+                self.settings.seed,
+            ),
         )
 
     async def _samples(self, candidate: Candidate) -> list[list[Outcome]]:
@@ -378,40 +383,8 @@ class Run:
         rows = self._test[: self.plan.steady_rows]
         return [await self._evaluator.outcomes(candidate, rows, "test", repeat=k) for k in range(self.plan.repeats)]
 
-    def _told(self, pair: Pair, won: Sequence[Sequence[Outcome]], based: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
-        """The score taken apart, and what is known of its judges. `won` and `based`: repeated samples of some rows."""
-        seed = self.settings.seed
-        texts = [field.name for field in self.task.signature.outputs if field.type == "text"]
-        sides = {"winner": (pair.won, won), "baseline": (pair.based, based)}
-        return {
-            "metrics": breakdown.parts(pair, self.task.metrics, seed),
-            "slices": breakdown.slices(pair, self.task.slices, seed),
-            "consistency": {side: breakdown.consistency(samples) for side, (_, samples) in sides.items()}
-            if self.plan.repeats > 1
-            else None,
-            "variety": [
-                {"field": name, **{side: breakdown.variety(seen, name) for side, (seen, _) in sides.items()}}
-                for name in texts
-            ],
-            "judges": [self._judged(judge) for judge in self._evaluator.judges()],
-        }
-
-    def _judged(self, metric: JudgeMetric) -> dict[str, Any]:
-        """A judge, with what the latest calibration said of it."""
-        setup = metric.judge.setup
-        trust = self.ledger.calibration(setup.id, self.id)
-        return {
-            "metric": metric.name,
-            "judge_id": setup.id,
-            "models": list(setup.models),
-            "mode": setup.mode,
-            "trusted": bool(trust and trust["trusted"]),
-            "why": "; ".join(trust["why"]) if trust else f"never calibrated; optimize judge calibrate {self.task.name}",
-            "kappa": trust["kappa"] if trust else None,
-            "ci95": trust["ci95"] if trust else None,
-            "compared": metric.compared,
-            "turned": metric.turned,
-        }
+    def _calibration(self, judge: JudgeMetric) -> dict[str, Any] | None:
+        return self.ledger.calibration(judge.judge.setup.id, self.id)
 
     def _corrected(self, winner: Candidate) -> float | None:
         """The winner's dev score without what choosing the best of all that were tried adds to it."""

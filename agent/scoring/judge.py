@@ -266,3 +266,22 @@ def judge_builder(task: Task, lms: Sequence[LM], gateway: Gateway) -> Callable[[
         return JudgeMetric(name, spec.field, Judge(setup, lms, gateway))
 
     return build
+
+
+def trust_in(metric: JudgeMetric, calibrated: Mapping[str, Any] | None, task: str) -> dict[str, Any]:
+    """A judge with what its latest calibration said, JSON-ready: what reports show and the gate asks."""
+    setup = metric.judge.setup
+    found = calibrated or {"trusted": False, "kappa": None, "ci95": None}
+    why = "; ".join(found["why"]) if calibrated else f"never calibrated; optimize judge calibrate {task}"
+    return {
+        "metric": metric.name,
+        "judge_id": setup.id,
+        "models": list(setup.models),
+        "mode": setup.mode,
+        "trusted": bool(found["trusted"]),
+        "why": why,
+        "kappa": found["kappa"],
+        "ci95": found["ci95"],
+        "compared": metric.compared,
+        "turned": metric.turned,
+    }

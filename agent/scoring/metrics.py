@@ -255,15 +255,22 @@ def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def _against_label(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """BLEU, chrF or edit similarity with the label; of several labels the nearest counts."""
+    """BLEU, chrF, edit or embedding similarity with the label; of several labels the nearest counts."""
     from agent.scoring import overlap
 
     makers: Mapping[str, Callable[[], overlap.Scorer]] = {
         "bleu": overlap.bleu,
         "chrf": overlap.chrf,
         "edit_similarity": lambda: overlap.edit_similarity,
+        "embedding_similarity": overlap.embedding_similarity,
     }
-    scorer = makers[spec.name]()
+    try:
+        scorer = makers[spec.name]()
+    except ImportError as missing:
+        raise InputError(
+            f"{_where(task)}: metric {spec.name} needs a package that is not here ({missing}); "
+            "pip install 'promptassay[embedding]'"
+        ) from missing
 
     def check(got: Any, label: Any) -> Verdict:
         value = max((scorer(_text(got), gold) for gold in _golds(label)), default=0.0)
@@ -422,6 +429,7 @@ _CHECKS: Mapping[str, Callable[[MetricSpec, Field, Task], Check]] = MappingProxy
         "bleu": _against_label,
         "chrf": _against_label,
         "edit_similarity": _against_label,
+        "embedding_similarity": _against_label,
         "no_repeat": _no_repeat,
         "length": _length,
         "json_schema": _json_schema,

@@ -1,4 +1,4 @@
-"""Metrics of text against text, each measured by a well-kept package: BLEU, chrF, edit similarity, repetition.
+"""Metrics of text against text, each measured by a well-kept package: BLEU, chrF, edits, embeddings, repetition.
 
 As `metrics`: a check takes what was predicted and the label, and gives a value in [0, 1] with a reason.
 The signature of a scorer says how it counts, so that others can count the same.
@@ -7,6 +7,7 @@ The signature of a scorer says how it counts, so that others can count the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Scorer = Callable[[str, str], float]
@@ -51,6 +52,15 @@ def edit_similarity(got: str, wanted: str) -> float:
     from rapidfuzz.distance import Levenshtein
 
     return float(Levenshtein.normalized_similarity(got, wanted))
+
+
+def embedding_similarity() -> Scorer:
+    """Cosine of two texts' static word embeddings, below 0 as 0: the package wordllama, which brings its weights along
+    and is told to fetch nothing. Raises ImportError without it: it is an optional extra."""
+    import wordllama
+
+    model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    return lambda got, wanted: 1.0 if got == wanted else min(1.0, max(0.0, float(model.similarity(got, wanted))))
 
 
 def unrepeated(text: str, words: int = REPEATED_WORDS) -> float:

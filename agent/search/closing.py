@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from agent.errors import BudgetExhausted
+from agent.scoring import breakdown
+from agent.scoring.breakdown import Pair
 from agent.search.attribution import attribution, leave_one_out
 from agent.search.board import Board
 from agent.search.effects import Observed
@@ -14,7 +16,7 @@ from agent.search.lab import Lab
 from agent.search.pareto import Offer, Prefer, front_table, prefer
 from agent.search.pool import Entry
 from agent.search.study import Point
-from agent.types import Candidate, Usage
+from agent.types import Candidate, Outcome, Task, Usage
 
 
 def observed(board: Board) -> list[Observed]:
@@ -88,3 +90,26 @@ def carried(lab: Lab, winner: Candidate, corrected: float | None) -> list[dict[s
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
     told = attribution(winner, lab.baseline, observed(lab.board), optimism, lab.seed)
     return [part.as_dict() for part in told]
+
+
+def explained(
+    task: Task,
+    pair: Pair,
+    samples: Mapping[str, Sequence[Sequence[Outcome]]],
+    judges: Sequence[Mapping[str, Any]],
+    seed: int,
+) -> dict[str, Any]:
+    """The score on the sealed test taken apart, JSON-ready. `samples`: by side the answers to some rows, asked again
+    and again; `judges`: what is known of each."""
+    texts = [field.name for field in task.signature.outputs if field.type == "text"]
+    sides = {"winner": pair.won, "baseline": pair.based}
+    steady = {side: breakdown.consistency(asked) for side, asked in samples.items()}
+    return {
+        "metrics": breakdown.parts(pair, task.metrics, seed),
+        "slices": breakdown.slices(pair, task.slices, seed),
+        "consistency": steady if task.repeats > 1 else None,
+        "variety": [
+            {"field": name, **{side: breakdown.variety(seen, name) for side, seen in sides.items()}} for name in texts
+        ],
+        "judges": list(judges),
+    }

@@ -53,6 +53,7 @@ METRICS: dict[str, MetricRule] = {
     "bleu": MetricRule(("text",)),
     "chrf": MetricRule(("text",)),
     "edit_similarity": MetricRule(("text",)),
+    "embedding_similarity": MetricRule(("text",)),
     "no_repeat": MetricRule(("text",), ("words",)),
     "length": MetricRule(("text",), ("max_words", "min_words"), ("max_words", "min_words")),
     "judge": MetricRule(_ANY, ("mode", "rubric")),

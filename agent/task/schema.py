@@ -16,8 +16,8 @@ from agent.types import FieldType, FormatName, TechniqueName
 
 MetricName = Literal[
     "exact_match", "choice", "numeric", "contains", "regex", "token_f1",
-    "json_schema", "json_fields", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "edit_similarity", "no_repeat",
-    "length", "judge", "python",
+    "json_schema", "json_fields", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "edit_similarity",
+    "embedding_similarity", "no_repeat", "length", "judge", "python",
 ]  # fmt: skip
 _MOST = 2**53
 

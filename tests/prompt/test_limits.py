@@ -24,7 +24,7 @@ def test_an_answer_that_keeps_all_limits_breaks_none(value: str) -> None:
     ("value", "why"),
     [
         ("Ada radio a b c", "The teaser has 5 words, at most 4 are allowed."),
-        ("Ada-radio", "The teaser has 1 words, at least 2 are wanted."),
+        ("Ada-radio", "The teaser has 1 word, at least 2 are wanted."),
         ("", "The teaser has 0 words, at least 2 are wanted."),
         (" \n\t", "The teaser has 0 words, at least 2 are wanted."),
         ("Ada radio #1", "The teaser holds '#', which is forbidden."),

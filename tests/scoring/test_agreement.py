@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import krippendorff
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,10 +43,15 @@ def covers(estimate: Estimate, truth: float) -> bool:
 # ---- categories
 
 
-def test_values_become_the_nearest_rating_and_halves_go_up() -> None:
-    assert categories([0, 0.12, 0.125, 0.25, 0.5, 0.87, 0.875, 1], 5).tolist() == [0, 0, 1, 1, 2, 3, 4, 4]
+def test_values_become_the_nearest_rating_and_halves_go_towards_the_middle() -> None:
+    assert categories([0, 0.12, 0.125, 0.25, 0.5, 0.875, 0.88, 1], 5).tolist() == [0, 0, 1, 1, 2, 3, 4, 4]
+    assert (categories(scaled([1.5, 2.5, 3.5, 4.5], 1, 5), 5) + 1).tolist() == [2, 3, 3, 4]
+    assert categories([0.25, 0.75], 3).tolist() == [1, 1]
+
+
+def test_between_the_two_middle_ratings_of_an_even_scale_halves_go_up() -> None:
     assert categories([0, 0.49, 0.5, 1], 2).tolist() == [0, 0, 1, 1]
-    assert categories([0.25, 0.75], 3).tolist() == [1, 2]
+    assert (categories(scaled([1.5, 2.5, 3.5], 1, 4), 4) + 1).tolist() == [2, 3, 3]
 
 
 @pytest.mark.parametrize("levels", [2, 3, 4, 5, 6, 7, 10, 11, 101])
@@ -56,9 +60,46 @@ def test_every_rating_comes_back_from_its_value(levels: int) -> None:
 
 
 @pytest.mark.parametrize("levels", [2, 3, 4, 5, 6, 7, 10, 11, 101])
-def test_the_mean_of_two_neighbouring_ratings_goes_up_on_every_scale(levels: int) -> None:
+def test_the_mean_of_two_neighbouring_ratings_goes_to_the_one_nearer_the_middle_of_every_scale(levels: int) -> None:
     means = [math.fsum([rating / (levels - 1), (rating + 1) / (levels - 1)]) / 2 for rating in range(levels - 1)]
-    assert categories(means, levels).tolist() == list(range(1, levels))
+    up = levels // 2  # so many of the means lie in the lower half, or in the middle of an even scale
+    assert categories(means, levels).tolist() == [*range(1, up + 1), *range(up, levels - 1)]
+
+
+odd_scales = st.integers(1, 50).map(lambda half: 2 * half + 1)
+on_a_scale = odd_scales.flatmap(
+    lambda levels: st.tuples(
+        st.just(levels),
+        st.lists(unit | st.integers(0, 4 * levels - 4).map(lambda n: n / (4 * levels - 4)), max_size=20),
+    )
+)
+
+
+@given(on_a_scale)
+def test_turning_a_scale_around_turns_its_categories_around(case: tuple[int, list[float]]) -> None:
+    levels, values = case
+    turned = categories([1 - value for value in values], levels)
+    assert turned.tolist() == (levels - 1 - categories(values, levels)).tolist()
+
+
+@given(on_a_scale)
+def test_turning_pairs_around_turns_the_confusion_table_and_leaves_kappa_as_it_is(
+    case: tuple[int, list[float]],
+) -> None:
+    levels, values = case
+    judge, people = values[::2], values[1::2] + values[: len(values) % 2]
+    turned = [1 - value for value in judge], [1 - value for value in people]
+    assert confusion(*turned, levels) == [row[::-1] for row in confusion(judge, people, levels)[::-1]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "DRAWS", 2)
+        for weighted in (True, False):
+            as_it_is = kappa(judge, people, levels, weighted=weighted, seed=0).value
+            assert kappa(*turned, levels, weighted=weighted, seed=0).value == approx(as_it_is)
+
+
+def test_people_who_lean_to_one_of_two_answers_are_a_tie_whichever_stands_first() -> None:
+    judge, people = [1, 0, 1, 0, 0.5], [0.75, 0.25, 1, 0, 0.5]  # 0.75: of two raters one says first, one says tie
+    assert confusion(judge, people, 3) == [[1, 0, 0], [1, 1, 1], [0, 0, 1]]
 
 
 @given(unit, st.integers(2, 101))
@@ -176,25 +217,90 @@ def test_alpha_equals_krippendorffs_example() -> None:
     assert covers(found, 0.815)
 
 
-def test_alpha_equals_the_package_on_any_table() -> None:
-    rng = np.random.default_rng(3)
-    truth = rng.integers(1, 6, 30)
-    table = np.clip(truth + rng.integers(-1, 2, (3, 30)), 1, 5).astype(float)
-    table[rng.random((3, 30)) < 0.2] = np.nan
-    expected = krippendorff.alpha(reliability_data=table, level_of_measurement="ordinal")
-    rows = [scaled([None if math.isnan(cell) else cell for cell in row], 1, 5) for row in table]
-    assert alpha(rows, 5, 0).value == approx(expected)
+# Hayes and Krippendorff 2007, Communication Methods and Measures 1:77, table 1: 40 articles by five observers, 0 to 3
+NEWS = """
+112.2 1101. 2333. .00.0 000.0 000.0 102.1 1.20. 222.2 2111. .100. 0000. 1222. 33223 111.1 111.1 212.2 1233. 1101. 000.0
+0011. 00.00 2333. 0000. 12.22 0111. 00010 1212. 1122. 112.2 110.0 2121. 22.22 3222. 222.2 223.2 222.2 22.12 2222. 111.1
+"""
 
 
-def test_alpha_does_not_depend_on_the_order_of_raters_or_items() -> None:
-    rows = [scaled(row, 1, 5) for row in EXAMPLE]
-    turned = [row[::-1] for row in rows[::-1]]
-    assert alpha(turned, 5, 0).value == approx(alpha(rows, 5, 0).value)
+def test_alpha_equals_the_example_of_hayes_and_krippendorff() -> None:
+    articles = [[N if mark == "." else int(mark) / 3 for mark in article] for article in NEWS.split()]
+    found = alpha(list(zip(*articles, strict=True)), 4, 0)
+    assert found.value == approx(0.7598, abs=5e-5)
+    assert covers(found, 0.7598)
+
+
+def test_alpha_equals_krippendorffs_example_of_two_values() -> None:
+    # Krippendorff 2004, Content analysis, 11.3.1: two values have one distance, so that nominal is ordinal
+    jon, han = [1, 1, 0, 0, 0, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 1, 0, 1, 0, 0]
+    assert alpha([jon, han], 2, 0).value == approx(0.095, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "value"),
+    [
+        # 3, 2 and 3 of 8 ratings; squared distances (5/2)^2, (5/2)^2 and 5^2; 2 * 25 seen, 2/7 * (37.5 + 37.5 + 225)
+        ([[1, 2, 3, 1], [1, 2, 3, 3]], 1 - 50 * 7 / 600),
+        # 3, 3 and 2 of 8 ratings; squared distances 3^2, (5/2)^2 and (11/2)^2; 2 * 9 seen, 2/7 * (81 + 37.5 + 181.5)
+        ([[1, 2, 3, 1], [1, 2, 3, 2]], 1 - 18 * 7 / 600),
+        # 2, 3 and 3 of 8 ratings; squared distances (5/2)^2, 3^2 and (11/2)^2; the first item has six pairs, each worth
+        # a half, and four of them are unlike: 2 * 6.25 seen, 2/7 * (37.5 + 81 + 181.5)
+        ([[1, 2, 3], [1, N, 3], [2, 2, 3]], 1 - 12.5 * 7 / 600),
+    ],
+)
+def test_alpha_is_computed_by_hand(rows: list[list[float | None]], value: float) -> None:
+    assert alpha([scaled(row, 1, 3) for row in rows], 3, 0).value == approx(value)
+
+
+def alpha_of(rows: Sequence[Sequence[float | None]], levels: int) -> float | None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "DRAWS", 2)
+        return alpha([scaled(row, 1, levels) for row in rows], levels, 0).value
+
+
+marks = st.none() | st.integers(1, 5)
+tables = st.tuples(st.integers(1, 4), st.integers(3, 12)).flatmap(
+    lambda size: st.lists(st.lists(marks, min_size=size[1], max_size=size[1]), min_size=size[0], max_size=size[0])
+)
+
+
+@settings(max_examples=50)
+@given(
+    tables.flatmap(lambda rows: st.tuples(st.just(rows), st.permutations(rows), st.permutations(range(len(rows[0])))))
+)
+def test_alpha_does_not_depend_on_the_order_of_raters_or_items(case: Any) -> None:
+    rows, raters, items = case
+    assert alpha_of(raters, 5) == approx(alpha_of(rows, 5))
+    assert alpha_of([[row[at] for at in items] for row in rows], 5) == approx(alpha_of(rows, 5))
+
+
+@settings(max_examples=50)
+@given(tables)
+def test_alpha_does_not_depend_on_which_end_of_the_scale_is_the_higher(rows: list[list[int | None]]) -> None:
+    turned = [[None if mark is None else 6 - mark for mark in row] for row in rows]
+    assert alpha_of(turned, 5) == approx(alpha_of(rows, 5))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 5), st.sets(st.integers(0, 3))), min_size=3, max_size=12))
+def test_raters_who_agree_wherever_two_rated_have_alpha_one_or_nothing_to_tell(
+    items: list[tuple[int, set[int]]],
+) -> None:
+    found = alpha_of([[mark if rater in who else None for mark, who in items] for rater in range(4)], 5)
+    compared = {mark for mark, who in items if len(who) > 1}
+    assert found == (1 if len(compared) > 1 else None)
 
 
 def test_identical_raters_have_alpha_one() -> None:
     row = [0, 0.25, 0.5, 0.75, 1]
     assert alpha([row, row, row], 5, 0) == Estimate(1.0, (1.0, 1.0))
+
+
+def test_only_the_order_of_ratings_counts_for_alpha() -> None:
+    rows = [[1, 2, 2, 3, 1, 3, 2, N], [1, 2, 3, 3, 2, 3, N, 1]]
+    spread = [[None if mark is None else (1, 2, 9)[mark - 1] for mark in row] for row in rows]
+    assert alpha_of(spread, 9) == approx(alpha_of(rows, 3))
 
 
 def test_independent_raters_have_alpha_about_zero() -> None:
@@ -273,6 +379,38 @@ def test_length_bias_turns_around_with_the_judge_and_needs_two_lengths() -> None
 
 def test_answers_of_the_middle_length_belong_to_neither_half() -> None:
     assert length_bias([0, 1, 0.5], [0, 0, 0], [1, 5, 9], 0).value == approx(0.5)
+
+
+@pytest.mark.parametrize("lengths", [[10, 10, 10, 50, 50], [10, 10, 10, 50, 60], [10, 20, 50, 50, 50], [1, 1, 1, 2, 2]])
+def test_a_length_that_half_of_the_answers_share_does_not_hide_the_bias(lengths: list[int]) -> None:
+    short = [length < sum(lengths) / 5 for length in lengths]
+    found = length_bias([0.25 if small else 0.75 for small in short], [0.5] * 5, lengths, 0)
+    assert found.value == approx(0.5)
+    assert found.ci95 == approx((0.5, 0.5))
+
+
+@given(st.lists(st.tuples(unit, st.integers(1, 4)), min_size=3, max_size=12))
+def test_length_bias_is_told_wherever_there_are_two_lengths(rows: list[tuple[float, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "DRAWS", 2)
+        found = length_bias([value for value, _ in rows], [0.5] * len(rows), [length for _, length in rows], 0)
+    assert (found.value is None) == (len({length for _, length in rows}) == 1)
+    assert found.value is None or -1 - 1e-9 <= found.value <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(("one", "two"), [(3, 4), (4, 3), (1, 9), (0, 1)])
+def test_values_that_cannot_be_paired_are_refused(one: int, two: int) -> None:
+    few, many = [0.5] * one, [0.5] * two
+    for weighted in (True, False):
+        with pytest.raises(ValueError, match="pair them item by item"):
+            kappa(few, many, 5, weighted=weighted, seed=0)
+    with pytest.raises(ValueError, match="pair them item by item"):
+        spearman(few, many, 0)
+    for judge, people, lengths in ((few, many, few), (few, few, many), (many, few, few)):
+        with pytest.raises(ValueError, match="pair them item by item"):
+            length_bias(judge, people, lengths, 0)
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        confusion(few, many, 5)
 
 
 def test_the_confusion_table_has_people_in_rows_and_the_judge_in_columns() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent.scoring.breakdown import FEWEST_ROWS, Pair, consistency, parts, slices, variety
 from agent.scoring.intervals import mean_ci, paired_difference
+from agent.scoring.overlap import signature
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score
 
 approx = pytest.approx
@@ -28,6 +29,14 @@ def outcome(*values: float | None, text: str = "fine", error: str = "", called: 
 
 def outcomes(values: Sequence[float | None]) -> list[Outcome]:
     return [outcome(value) for value in values]
+
+
+def unanswered(why: str, key: str = "") -> Outcome:
+    """A row without an answer, as `evaluate` makes it: `key` where the provider refused it."""
+    return Outcome("c", "e", Prediction({}, "", why), (Score("judge", None, why),), None, key)
+
+
+FAILED, REFUSED = unanswered("HTTP 500"), unanswered("the provider refused this row: no", "key")
 
 
 def rows(*groups: str) -> list[Example]:
@@ -90,6 +99,28 @@ def test_readable_is_the_share_of_replies_without_an_error_among_those_that_came
     assert line["diff"] == approx(-1 / 3)
 
 
+@pytest.mark.parametrize("lost", [FAILED, REFUSED, outcome(None)], ids=["failed", "refused", "without a label"])
+def test_a_row_that_no_metric_could_score_is_not_unreadable(lost: Outcome) -> None:
+    line = parts(pair([lost, outcome(0.0, error="no JSON")], outcomes([1.0, 1.0])), ONE, 0)[0]
+    assert (line["winner"]["n"], line["winner"]["unscored"], line["winner"]["mean"]) == (1, 1, 0.0)
+    assert line["diff"] == approx(-1.0)
+    nothing = parts(pair([lost], [lost]), ONE, 0)[0]
+    assert (nothing["winner"]["n"], nothing["winner"]["mean"], nothing["diff"]) == (0, None, None)
+
+
+def test_a_row_that_one_metric_could_score_is_readable() -> None:
+    won = [outcome(None, 1.0), outcome(None, 0.0, error="no JSON")]
+    line = parts(pair(won, won), (MetricSpec("judge", "text"), MetricSpec("choice", "text")), 0)[0]
+    assert (line["winner"]["n"], line["winner"]["mean"]) == (2, 0.5)
+
+
+def test_what_sacrebleu_measures_carries_its_signature_and_nothing_else_does() -> None:
+    specs = [MetricSpec(name, "text") for name in ("bleu", "chrf", "edit_similarity", "rougeL", "judge")]
+    lines = parts(pair([outcome(*[1.0] * 5)], [outcome(*[0.5] * 5)]), specs, 0)
+    assert [line.get("signature") for line in lines] == [None, signature("bleu"), signature("chrf"), None, None, None]
+    assert ["signature" in line for line in lines] == [False, True, True, False, False, False]
+
+
 def test_without_rows_every_part_is_empty() -> None:
     assert [line["winner"]["n"] for line in parts(pair([], []), ONE, 0)] == [0, 0]
 
@@ -141,6 +172,27 @@ def test_a_group_of_few_rows_has_scores_but_no_difference_and_no_part_in_the_gap
     assert {key: told["fr"][key] for key in NO_DIFFERENCE} == NO_DIFFERENCE
     assert told["en"]["diff"] == approx(-0.5)
     assert found["winner_gap"] == approx(0.5)
+
+
+@pytest.mark.parametrize("known", [0, FEWEST_ROWS - 1, FEWEST_ROWS, FEWEST_ROWS + 2])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_group_has_a_difference_where_enough_of_its_rows_are_scored_on_both_sides(known: int, turned: bool) -> None:
+    lost = 6
+    some, all_of_it = outcomes([1.0] * known + [None] * lost), outcomes([0.5] * (known + lost))
+    (found,) = slices(pair(*((all_of_it, some) if turned else (some, all_of_it))), ["lang"], 0)
+    (group,) = found["groups"]
+    if known < FEWEST_ROWS:
+        assert {key: group[key] for key in NO_DIFFERENCE} == NO_DIFFERENCE
+    else:
+        assert group["diff"] == approx(-0.5 if turned else 0.5)
+    assert group["baseline" if turned else "winner"]["n"] == known
+
+
+def test_rows_scored_on_one_side_each_are_not_counted_together() -> None:
+    won, based = outcomes([1.0] * 5 + [None] * 5), outcomes([None] * 4 + [0.0] * 6)
+    (found,) = slices(pair(won, based), ["lang"], 0)
+    (group,) = found["groups"]
+    assert (group["winner"]["n"], group["baseline"]["n"], group["diff"]) == (5, 6, None)
 
 
 def test_one_group_alone_has_no_gap() -> None:
@@ -214,6 +266,21 @@ def test_a_row_with_an_unscored_sample_has_no_part_in_passing() -> None:
     nothing = consistency([[outcome(None)], [outcome(1.0)]])
     assert nothing is not None
     assert nothing["pass_at_k"] is nothing["pass_hat_k"] is nothing["spread"] is None
+
+
+@pytest.mark.parametrize("lost", [FAILED, REFUSED], ids=["failed", "refused"])
+def test_samples_without_an_answer_do_not_agree_with_each_other(lost: Outcome) -> None:
+    assert consistency([[lost], [lost]]) is None
+    assert consistency([[lost], answers("right")]) is None
+
+
+@pytest.mark.parametrize("lost", [FAILED, REFUSED], ids=["failed", "refused"])
+def test_rows_with_a_sample_without_an_answer_are_left_out_of_consistency(lost: Outcome) -> None:
+    whole = [answers("right", "x"), answers("right", "y")]
+    found = consistency([[*whole[0], lost, *answers("right")], [*whole[1], *answers("x"), lost]])
+    assert found == consistency(whole)
+    assert found is not None
+    assert (found["rows"], found["agreement"]) == (2, 0.5)
 
 
 def test_replies_that_do_not_parse_are_told_apart_by_their_text() -> None:

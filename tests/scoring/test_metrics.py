@@ -1,5 +1,6 @@
 import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -311,3 +312,16 @@ def test_a_missing_or_broken_metric_py_is_an_input_error_at_build(tmp_path, body
     with pytest.raises(InputError) as caught:
         build_metrics(task_of(MetricSpec("python", "out"), folder=tmp_path))
     assert said in str(caught.value)
+
+
+def test_a_metric_whose_extra_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    with pytest.raises(InputError, match=r"promptassay\[embedding\]"):
+        build_metrics(task_of(MetricSpec("embedding_similarity", "out")))
+
+
+def test_embeddings_tell_near_texts_from_far_ones() -> None:
+    pytest.importorskip("wordllama", reason="an extra: pip install 'promptassay[embedding]'")
+    near, far = "a cat rests on the rug", "the quarterly report is late"
+    values = [score("embedding_similarity", text, "the cat lies on the carpet") for text in (near, far)]
+    assert 0 <= values[1].value < values[0].value <= 1

@@ -3,11 +3,12 @@
 import csv
 import json
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
@@ -125,9 +126,35 @@ def test_without_a_column_of_raters_there_is_one() -> None:
     assert item.mean == 0.25
 
 
+@pytest.mark.parametrize("nobody", [None, "", "  "])
+def test_a_rater_without_a_name_is_one(nobody: Any) -> None:
+    (item,) = read(rated(rater=nobody))
+    assert len(item.ratings) == 1
+
+
+def test_numbers_are_names_of_raters_zero_too() -> None:
+    (item,) = read(rated(rater=0, rating=5), rated(rater=1))
+    assert item.ratings == {"0": 1.0, "1": 0.5}
+    (line,) = refused(rated(rater=0), rated(rater="0"))
+    assert line.startswith("labels.jsonl:2: the rater '0' rated this answer before")
+
+
+def test_a_comma_in_the_name_of_the_rater_of_one_answer_is_part_of_it() -> None:
+    (item,) = read(rated(rater="Smith, J", rating=1), rated(rater=" Doe, K "))
+    assert item.ratings == {"Smith, J": 0.0, "Doe, K": 0.5}
+
+
 def test_a_reference_is_kept_where_there_is_one() -> None:
     items = read(rated(reference="Paris, France"), rated("Rome"))
     assert [item.reference for item in items] == ["Paris, France", ""]
+
+
+@pytest.mark.parametrize("other", [{}, {"reference": ""}, {"reference": None}, {"reference": 3}])
+def test_a_reference_is_kept_if_any_row_of_the_answer_has_it(other: dict[str, Any]) -> None:
+    for rows in permutations([rated(reference="gold"), rated(rater="bob", **other), rated(rater="eve", **other)]):
+        (item,) = read(*rows)
+        assert item.reference == "gold"
+        assert len(item.ratings) == 3
 
 
 @pytest.mark.parametrize("name", ["question", "answer"])
@@ -157,9 +184,13 @@ def test_a_missing_column_is_named_with_its_near_miss(wrong: str, right: str) ->
 
 def test_a_missing_column_without_a_near_miss_names_what_there_is() -> None:
     (line,) = refused({"question": "capital?", "answer": "Paris", "mark": 3})
-    assert line.startswith("labels.jsonl:1: no column 'rating'")
-    assert "question" in line
-    assert "mark" in line
+    assert line == "labels.jsonl:1: no column 'rating'. Known: question, answer, mark"
+
+
+def test_the_columns_that_there_are_stand_once_in_the_message() -> None:
+    (line,) = refused({"question": "capital?", "anwser": "Paris", "rating": 3, "rater": "ann"})
+    said = "no column 'answer'; did you mean 'anwser'? Known: question, anwser, rating, rater"
+    assert line == f"labels.jsonl:1: {said}"
 
 
 def test_any_column_can_hold_the_rating_the_rater_and_the_reference() -> None:
@@ -313,6 +344,35 @@ def test_votes_belong_to_the_raters_that_are_named_in_the_same_order() -> None:
     assert item.ratings == {"ann": 0.0, "bob": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("votes", "rater", "count"),
+    [
+        ("1,2,tie", "ann,bob", 3),
+        ("1", "ann,bob", 1),
+        ("1,2", "ann", 2),
+        ("1,2", 0, 2),
+        ("1,2", "ann,ann", 2),
+        ("1,2,tie", "ann, bob ,ann", 3),
+        ("1,2", "ann,,", 2),
+    ],
+)
+def test_raters_and_votes_that_do_not_match_one_by_one_are_refused(votes: str, rater: Any, count: int) -> None:
+    (line,) = refused(voted(votes, rater=rater), columns=PAIRED)
+    assert line.startswith(f"labels.jsonl:1: {count} votes and the raters '{rater}'")
+    assert line.endswith("name each rater once, or none")
+
+
+@pytest.mark.parametrize("rater", [None, "", " , "])
+def test_votes_without_raters_are_of_as_many_raters(rater: Any) -> None:
+    (item,) = read(voted("1,2,tie", rater=rater), columns=PAIRED)
+    assert item.ratings == {"1": 1.0, "2": 0.0, "3": 0.5}
+
+
+def test_numbers_are_names_of_raters_of_pairs_zero_too() -> None:
+    (item,) = read(voted("1", rater=0), voted("2", rater=1), columns=PAIRED)
+    assert item.ratings == {"0": 1.0, "1": 0.0}
+
+
 def test_one_vote_in_each_row_adds_up_to_one_item() -> None:
     (item,) = read(voted("1", rater="ann"), voted("tie", rater="bob"), columns=PAIRED)
     assert item.ratings == {"ann": 1.0, "bob": 0.5}
@@ -355,6 +415,19 @@ def test_a_made_pair_has_the_id_of_the_same_pair_in_a_file() -> None:
     assert made.id == written.id
 
 
+@pytest.mark.parametrize(("one", "two", "kept"), [("g", "g", "g"), ("g", "", "g"), ("", "g", "g"), ("", "", "")])
+def test_a_made_pair_has_the_reference_of_either_answer(one: str, two: str, kept: str) -> None:
+    (pair,) = pairs_of(read(rated(reference=one), rated("Rome", reference=two)))
+    assert pair.reference == kept
+
+
+def test_a_pair_in_a_file_keeps_its_reference() -> None:
+    rows = [voted("1", rater="ann", reference="gold"), voted("2", rater="bob")]
+    for either in (rows, rows[::-1]):
+        (pair,) = pairs_of(read(*either, columns=PAIRED))
+        assert pair.reference == "gold"
+
+
 def test_pairs_stay_as_they_are_and_nothing_makes_no_pairs() -> None:
     items = read(voted("1"), columns=PAIRED)
     assert pairs_of(items) == items
@@ -370,6 +443,10 @@ def test_too_few_items_are_an_input_error_with_the_file() -> None:
 
 
 # ---- the file that grows
+
+
+def mark(item: Any, rater: Any, **more: Any) -> dict[str, Any]:
+    return {"item": item, "rater": rater, "rating": 3, **more}
 
 
 def test_ratings_are_appended_and_survive_reopening() -> None:
@@ -394,32 +471,86 @@ def test_a_rating_is_in_the_file_before_add_returns() -> None:
 
 
 def test_what_is_done_is_known_for_each_rater_alone() -> None:
-    file = RatedFile(write([{"item": "i1", "rater": "ann"}, {"item": "i2", "rater": "bob"}]))
-    file.add({"item": "i3", "rater": "ann"})
+    file = RatedFile(write([mark("i1", "ann"), mark("i2", "bob")]))
+    file.add(mark("i3", "ann"))
     for known in (file, RatedFile(file.path)):
         assert known.done("ann") == {"i1", "i3"}
         assert known.done("bob") == {"i2"}
         assert known.done("eve") == set()
 
 
+def test_what_is_done_is_compared_as_text() -> None:
+    file = RatedFile(write([mark(1, 7), mark("2", "7"), mark(3, 0), mark(4, 77)]))
+    assert file.done("7") == {"1", "2"}
+    assert file.done("0") == {"3"}
+    assert file.done("") == set()
+
+
 whole_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
+any_value = whole_text | st.integers(-9, 9) | st.none()
+any_rows = st.lists(
+    st.builds(
+        lambda more, needed: {**more, **needed},
+        st.dictionaries(whole_text, any_value),
+        st.fixed_dictionaries(dict.fromkeys(("item", "rater", "rating"), any_value)),
+    ),
+    max_size=4,
+)
 
 
 @settings(max_examples=30)
-@given(st.lists(st.dictionaries(whole_text, whole_text | st.integers(-9, 9) | st.none()), max_size=4))
-def test_any_rows_come_back_as_they_were_added(rows: list[dict[str, Any]]) -> None:
+@given(any_rows, st.booleans())
+def test_any_rows_come_back_as_they_were_added(rows: list[dict[str, Any]], cut: bool) -> None:
     path = Path("grown.jsonl")
     path.unlink(missing_ok=True)
     file = RatedFile(path)
     for row in rows:
         file.add(row)
+        if cut:
+            path.write_bytes(path.read_bytes().removesuffix(b"\n"))
     assert RatedFile(path).rows == rows == file.rows
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_a_rating_is_appended_on_a_line_of_its_own_however_the_last_one_ends(end: str) -> None:
+    path = Path("ratings.jsonl")
+    path.write_text(json.dumps(mark("i1", "ann")) + end, "utf-8", newline="")
+    file = RatedFile(path)
+    file.add(mark("i2", "ann"))
+    file.add(mark("i3", "ann"))
+    assert [row["item"] for row in RatedFile(path).rows] == ["i1", "i2", "i3"]
+    assert RatedFile(path).rows == file.rows
+    first, *rest = map(json.dumps, file.rows)
+    assert path.read_bytes().decode("utf-8") == first + (end or "\n") + "".join(f"{line}\n" for line in rest)
+
+
+def test_an_empty_file_grows_from_its_first_line() -> None:
+    path = Path("ratings.jsonl")
+    path.write_bytes(b"")
+    RatedFile(path).add(mark("i1", "ann"))
+    assert path.read_text("utf-8").splitlines() == [json.dumps(mark("i1", "ann"))]
+
+
+@given(st.text(st.characters(exclude_characters="\x00")))
+@example("a\udce9")
+def test_lone_surrogates_are_replaced_so_that_the_file_can_be_read_again(text: str) -> None:
+    path = Path("grown.jsonl")
+    path.unlink(missing_ok=True)
+    RatedFile(path).add(mark("i1", "ann", answer=text, **{f"rating_{text}": 1}))
+    (row,) = RatedFile(path).rows
+    readable = "".join("?" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
+    assert row == mark("i1", "ann", answer=readable, **{f"rating_{readable}": 1})
+    assert json.dumps(readable, ensure_ascii=False) in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("notes.txt", "hello\n"),
+        ("ratings.txt", '{"item": "1", "rater": "a", "rating": 3}\n'),
+        ("ratings", '{"item": "1", "rater": "a", "rating": 3}\n'),
+        ("labels.csv", "item,rater,rating\n1,a,3\n"),
+        ("r.jsonl", '{"message": "hello"}\n'),
         ("r.jsonl", "item,rater\n1,ann\n"),
         ("r.jsonl", "[1]\n"),
         ("r.jsonl", '{"item": 1}\n{"i'),
@@ -432,6 +563,24 @@ def test_a_file_that_is_something_else_is_refused_and_left_alone(name: str, text
     assert Path(name).read_text() == text
 
 
+@pytest.mark.parametrize("name", ["new.csv", "new.txt", "new", "new.jsonl.gz", ".jsonl"])
+def test_a_new_file_of_another_kind_is_refused_before_anyone_rates(name: str) -> None:
+    with pytest.raises(ProblemsError, match=rf"^{name}:1: .*name a \.jsonl file"):
+        RatedFile(Path(name))
+    assert not Path(name).exists()
+
+
+@pytest.mark.parametrize("lacking", ["item", "rater", "rating"])
+def test_a_row_without_item_rater_or_rating_is_refused_at_its_line(lacking: str) -> None:
+    row = {name: value for name, value in mark("i2", "ann").items() if name != lacking}
+    path = write([mark("i1", "ann"), row, mark("i3", "ann"), {}])
+    with pytest.raises(ProblemsError) as caught:
+        RatedFile(path)
+    first, last = str(caught.value).splitlines()
+    assert first == f"labels.jsonl:2: no {lacking}: this is no file of ratings"
+    assert last == "labels.jsonl:4: no item: this is no file of ratings"
+
+
 def test_a_folder_in_the_place_of_the_file_is_refused() -> None:
     Path("ratings.jsonl").mkdir()
     with pytest.raises(ProblemsError, match="not a regular file"):
@@ -442,5 +591,9 @@ def test_a_place_that_cannot_be_written_is_an_input_error_and_keeps_no_row() -> 
     Path("taken").write_text("")
     file = RatedFile(Path("taken/ratings.jsonl"))
     with pytest.raises(InputError, match="cannot be written"):
-        file.add({"item": "i1"})
+        file.add(mark("i1", "ann"))
+    assert file.rows == []
+    file = RatedFile(Path("a" * 300 + ".jsonl"))
+    with pytest.raises(InputError, match="cannot be written"):
+        file.add(mark("i1", "ann"))
     assert file.rows == []
