@@ -186,6 +186,7 @@ def _readable(sides: Sequence[Sequence[Outcome]]) -> dict[str, Any]:
 
 
 def _steadiness(answers: Answers) -> dict[str, Any] | None:
-    """How equal the answers to the same row are, where each row has as many."""
-    times = min(map(len, answers), default=0)
-    return consistency([[row[at] for row in answers] for at in range(times)])
+    """How equal the answers to the same row are, over the rows that were answered each time."""
+    whole = [row for row in answers if all(map(is_answer, row))]
+    times = min(map(len, whole), default=0)
+    return consistency([[row[at] for row in whole] for at in range(times)])

@@ -82,6 +82,14 @@ def test_rows_without_an_answer_are_no_flips_but_too_many_fail() -> None:
     assert none["score"]["now"]["mean"] is None
 
 
+def test_rows_that_were_not_answered_each_time_say_nothing_of_steadiness() -> None:
+    was = [[answer(row, "a")] * 2 for row in rows(4)]
+    now = [[answer(row, "a"), refused(row) if at < 2 else answer(row, "b")] for at, row in enumerate(rows(4))]
+    steadiness = told(was, now)["steadiness"]
+    assert (steadiness["was"]["rows"], steadiness["was"]["agreement"]) == (4, 1.0)
+    assert (steadiness["now"]["rows"], steadiness["now"]["agreement"]) == (2, 0.0)
+
+
 def test_one_answer_on_each_side_says_so() -> None:
     found = told([[answer(row, "a")] for row in rows(20)], [[answer(row, "a")] for row in rows(20)])
     assert "--repeats" in found["notes"][0]
