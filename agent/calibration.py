@@ -8,18 +8,12 @@ of the ledger, which each later run of a task with this judge looks up.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError, BudgetExhausted, Interrupted, LedgerError
-from agent.gateway.budget import Account
-from agent.gateway.gateway import MAX_WAIT, Gateway
-from agent.gateway.prices import Price, prices_version
-from agent.ledger.origin import command_line, origin
-from agent.ledger.store import Ledger
+from agent.errand import Errand, Means
 from agent.scoring.agreement import (
     Estimate,
     alpha,
@@ -32,9 +26,8 @@ from agent.scoring.agreement import (
 )
 from agent.scoring.judge import Comparison, Judge, JudgeSetup, Opinion
 from agent.task.ratings import Item, pairs_of
-from agent.types import LM, Budget, Task
+from agent.types import LM, Task
 
-COMMAND = "judge calibrate"
 KIND = "judge_calibration"
 KAPPA = 0.6
 """The least agreement at which a judge may promote a prompt (substantial, by Landis & Koch 1977)."""
@@ -79,38 +72,25 @@ class Verdicts:
     controls: dict[str, list[float | None]]
 
 
-class Calibration:
+class Calibration(Errand):
     """One calibration. `execute` returns the object of the command line's --json."""
 
+    command = "judge calibrate"
+    kind = KIND
+    done = "judge_calibrated"
+
     def __init__(
-        self,
-        run_id: str,
-        task: Task,
-        setup: JudgeSetup,
-        lms: Sequence[LM],
-        ledger: Ledger,
-        prices: dict[str, Price],
-        budget: Budget,
-        work: Work,
-        labels: Path,
-        tell: Callable[[int, int, Account], None] = lambda done, planned, account: None,
-        max_concurrency: int | None = None,
+        self, task: Task, setup: JudgeSetup, lms: Sequence[LM], means: Means, work: Work, labels: Path
     ) -> None:
-        self.id, self._task, self._setup, self._ledger = run_id, task, setup, ledger
-        self._work, self._labels, self._tell = work, labels, tell
-        self._budget, self._account = budget, Account(budget)
-        self._gateway = Gateway(
-            ledger, run_id, self._account, prices, max_concurrency, on_call=self._on_call, max_wait=MAX_WAIT
-        )
+        super().__init__(task, setup.models, means)
+        self._setup, self._work, self._labels = setup, work, labels
         self._judge = Judge(setup, lms, self._gateway)
         pair_setup = JudgeSetup("pairwise", setup.models, setup.description, setup.rubric)
         self._pair_judge = Judge(pair_setup, lms, self._gateway)
         self._is_pairwise = setup.mode == "pairwise"
-        self._stopped = ""
 
     @property
     def planned(self) -> int:
-        """Calls, at most."""
         items, sampled = len(self._work.items), min(SAMPLED, len(self._work.items))
         orders = 0 if self._is_pairwise else 2 * len(self._setup.models) * len(self._pairs())
         controls = min(CONTROL_ITEMS, items) * len(CONTROLS)
@@ -119,54 +99,8 @@ class Calibration:
     def _pairs(self) -> list[Item]:
         return pairs_of(self._work.items)[:SAMPLED]
 
-    def interrupt(self) -> int:
-        self._gateway.stop(Interrupted())
-        return self._gateway.in_flight()
-
-    async def execute(self) -> dict[str, Any]:
-        """Raises Interrupted after `interrupt`, and what ends any run; replies that were bought are kept."""
-        models = ", ".join(self._setup.models)
-        options = {"command": COMMAND}
-        where = origin(Path(self._task.folder), command_line())
-        self._ledger.begin_run(
-            self.id,
-            self._task,
-            models,
-            "",
-            self._work.seed,
-            asdict(self._budget),
-            {"kind": KIND},
-            origin=where,
-            options=options,
-            prices=prices_version(),
-        )
-        try:
-            verdicts = await self._ask()
-            result = self._result(verdicts)
-            self._ledger.event(self.id, "judge_calibrated", result)
-            self._ledger.end_run(self.id, "complete", self._account.seconds, result)
-            await self._ledger.commit()
-            return result
-        except (Interrupted, asyncio.CancelledError, KeyboardInterrupt) as stop:
-            await self._leave("interrupted", stop)
-            raise Interrupted("interrupted; the same command goes on, as every reply is in the ledger") from stop
-        except Exception as error:
-            await self._leave("failed", error)
-            raise
-
-    async def _leave(self, status: str, why: BaseException) -> None:
-        self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
-        await self._gateway.drain()
-        try:
-            words = str(why) if isinstance(why, AgentError) else f"{type(why).__name__}: {why}"
-            self._ledger.event(self.id, "stopped", {"why": words})
-            self._ledger.end_run(self.id, status, self._account.seconds)
-            await self._ledger.commit()
-        except LedgerError:
-            pass  # the disk is why it ends
-
-    def _on_call(self) -> None:
-        self._tell(self._account.total_used.calls, self.planned, self._account)
+    async def work(self) -> dict[str, Any]:
+        return self._result(await self._ask())
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -177,14 +111,14 @@ class Calibration:
         if self._is_pairwise:
             orders = [found if isinstance(found, Comparison) else None for found in first]
         else:
-            orders = await self._gathered([self._compared(self._pair_judge, pair) for pair in self._pairs()])
+            orders = await self.gathered([self._compared(self._pair_judge, pair) for pair in self._pairs()])
         controls = {name: await self._control(text) for name, text in CONTROLS.items()}
         return Verdicts(first, again, orders, controls)
 
     async def _each(self, items: Sequence[Item], repeat: int) -> list[Any]:
         if self._is_pairwise:
-            return await self._gathered([self._compared(self._judge, item, repeat) for item in items])
-        return await self._gathered(
+            return await self.gathered([self._compared(self._judge, item, repeat) for item in items])
+        return await self.gathered(
             [self._judge.rate(i.inputs, i.answers[0], i.reference, repeat=repeat) for i in items]
         )
 
@@ -201,26 +135,7 @@ class Calibration:
             asked = [self._judge.compare(i.inputs, text, i.answers[int(i.mean < 0.5)]) for i in items]
         else:
             asked = [self._judge.rate(item.inputs, text, item.reference) for item in items]
-        return [found.value for found in await self._gathered(asked) if found is not None]
-
-    async def _gathered(self, asked: Sequence[Any]) -> list[Any]:
-        """The answers in order; None where the budget had ended."""
-
-        async def one(question: Any) -> Any:
-            try:
-                return await question
-            except BudgetExhausted as stop:
-                self._stopped = str(stop)
-                return None
-
-        tasks = [asyncio.ensure_future(one(question)) for question in asked]
-        try:
-            return list(await asyncio.gather(*tasks))
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        return [found.value for found in await self.gathered(asked) if found is not None]
 
     # -- what it says -------------------------------------------------------------------------------------------------
 
@@ -231,6 +146,7 @@ class Calibration:
         judge, people = [value for _, value in scored], [item.mean for item, _ in scored]
         levels = 3 if self._is_pairwise else round(work.scale[1] - work.scale[0]) + 1
         agreed = kappa(judge, people, levels, weighted=not self._is_pairwise, seed=seed)
+        cost = self.cost()
         told = {
             "kind": KIND,
             "run_id": self.id,
@@ -254,7 +170,8 @@ class Calibration:
             **self._steadiness(verdicts, levels),
             "negative_controls": self._controls(verdicts.controls),
             "reasons": [found.reason for _, found in asked if found.value is None][:5],
-            **self._cost(),
+            **cost,
+            "calls": {"judge": cost["calls"].get("judge", 0), "cached": cost["calls"]["cached"]},
             "status": "budget" if self._stopped else "complete",
         }
         why = distrust(told)
@@ -306,15 +223,6 @@ class Calibration:
             fooled = sum(value >= 0.5 if self._is_pairwise else value > limit for value in known)
             found[name] = {"n": len(values), "fooled": fooled, "unscored": len(values) - len(known)}
         return found
-
-    def _cost(self) -> dict[str, Any]:
-        paid, usage = self._account.total_paid, self._account.usage
-        return {
-            "calls": {"judge": paid.calls, "cached": self._account.cached},
-            "tokens": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens},
-            "cost_usd": paid.usd,
-            "seconds": round(self._account.seconds, 1),
-        }
 
 
 def _both(one: Sequence[float], two: Sequence[float], levels: int) -> tuple[Any, Any]:

@@ -268,6 +268,18 @@ class Constraints:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """What counts as drift in production: the rate of false alarms, and the smallest changes that matter, in (0, 1)."""
+
+    alpha: float = 0.01
+    unreadable: float = 0.02
+    labels: float = 0.1
+    length: float = 0.15
+    repeats: float = 0.05
+    score: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
 class MetricSpec:
     """One line of [[metrics]]: which metric, on which field, with which weight and options."""
 
@@ -313,7 +325,8 @@ class Task:
 
     `program` is `module:factory` for a DSPy program of the user's own in that folder, else "". `judges` are the models
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
-    scores are told apart; each of `repeats` samples of a row is a call of its own.
+    scores are told apart; each of `repeats` samples of a row is a call of its own. `monitor` says what
+    is drift in production.
     """
 
     name: str
@@ -336,4 +349,5 @@ class Task:
     rubrics: Mapping[str, Rubric] = dataclasses.field(default_factory=dict)
     slices: tuple[str, ...] = ()
     repeats: int = 1
+    monitor: Drift = Drift()
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)

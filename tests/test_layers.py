@@ -14,8 +14,8 @@ LAYERS = (
     ("task", "models", "ledger"),
     ("prompt", "gateway"),
     ("scoring",),
-    ("search", "release"),
-    ("optimize", "calibration", "report"),
+    ("search", "release", "errand"),
+    ("optimize", "calibration", "check", "transfer", "report"),
     ("program_run",),
     ("cli",),
 )

@@ -77,6 +77,8 @@ def _task(run: dict[str, Any], db: Path) -> tuple[Task | None, str]:
 
     if not run["options"]:
         return None, "a run of an older version, which did not note its task"
+    if command := run["options"].get("command"):
+        return None, f"a run of `optimize {command}`, which made no prompts"
     try:
         task = prepare(run["options"], db, True).task
     except AgentError as error:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import signal
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from agent.cli.common import find_task, plain
-from agent.cli.launch import fixed, silence
+from agent.cli.errands import budget_of, cost_line, run_errand
+from agent.cli.launch import silence
 from agent.errors import InputError
 
 if TYPE_CHECKING:
     from agent.calibration import Work
-    from agent.gateway.budget import Account
-    from agent.gateway.prices import Price
+    from agent.errand import Means
     from agent.scoring.judge import JudgeSetup
     from agent.types import LM, Budget, Task
 
 FEWEST = 10
-LINE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +32,6 @@ class Job:
     work: Work
     labels: Path
     budget: Budget
-    price: Price | None
-    max_concurrency: int | None
 
     def opening(self) -> str:
         pairs = "pairs" if self.setup.mode == "pairwise" else "answers"
@@ -52,7 +44,6 @@ def prepare(options: Mapping[str, Any]) -> Job:
     from agent.calibration import Work
     from agent.models.catalog import DEFAULT_MODEL, create_model
     from agent.task.ratings import pairs_of, read_ratings_file, require
-    from agent.types import Budget
 
     silence(quiet=True)
     scale = _scale(options["scale"])
@@ -66,13 +57,10 @@ def prepare(options: Mapping[str, Any]) -> Job:
     require(items, FEWEST, labels)
     if setup.mode == "reference" and not all(item.reference for item in items):
         raise InputError(f"{labels}:1: the judge compares with a reference; write a column reference")
-    budget = Budget(options["max_calls"], options["max_tokens"], options["max_cost"])
+    budget = budget_of(options)
     work = Work(items, scale, options["repeats"], options["seed"])
     lms = {name: create_model(name) for name in models}
-    price = fixed(options["price"])
-    return Job(
-        task, setup, tuple(lms[name] for name in models), work, labels, budget, price, options["max_concurrency"]
-    )
+    return Job(task, setup, tuple(lms[name] for name in models), work, labels, budget)
 
 
 def _scale(text: str) -> tuple[float, float]:
@@ -162,67 +150,14 @@ def _stand_in(labels: Path, inputs: Sequence[str], answers: Sequence[str], about
     )
 
 
-def calibrate(job: Job, db: Path, quiet: bool) -> dict[str, Any]:
+def calibrate(job: Job, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
     """Runs to the end; Ctrl-C lets what is in flight land."""
     from agent.calibration import Calibration
-    from agent.ledger.store import Ledger
-    from agent.models.catalog import fetch
-    from agent.optimize import Settings, new_run_id, prices_for
 
-    for name in job.setup.models:
-        if name.startswith("local/") and not name.endswith(".gguf"):
-            fetch(name, lambda done, total: None)
-    settings = Settings(budget=job.budget, price=job.price)
-    prices = prices_for(job.lms, settings)
-    ledger = Ledger(db)
-    try:
-        run = Calibration(
-            new_run_id(),
-            job.task,
-            job.setup,
-            job.lms,
-            ledger,
-            prices,
-            job.budget,
-            job.work,
-            job.labels,
-            _Told(quiet),
-            job.max_concurrency,
-        )
-        return asyncio.run(_watched(run, job.lms))
-    finally:
-        ledger.close()
+    def make(means: Means) -> Calibration:
+        return Calibration(job.task, job.setup, job.lms, means, job.work, job.labels)
 
-
-class _Told:
-    """A line on stderr every few seconds."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet, self._last = quiet, 0.0
-
-    def __call__(self, done: int, planned: int, account: Account) -> None:
-        now = time.monotonic()
-        if self._quiet or now - self._last < LINE_SECONDS:
-            return
-        self._last = now
-        eta = account.seconds / done * max(0, planned - done) if done else 0.0
-        spent = f"tokens {account.total_paid.tokens}  ${account.total_paid.usd:.4f}  at most {eta:.0f}s left"
-        click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {spent}", err=True)
-
-
-async def _watched(run: Any, lms: Sequence[LM]) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, run.interrupt)
-    try:
-        found: dict[str, Any] = await run.execute()
-        return found
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-        for lm in {id(lm): lm for lm in lms}.values():
-            await lm.close()
+    return run_errand(make, job.lms, job.setup.models, job.budget, options, db, quiet=quiet)
 
 
 # -- for people -------------------------------------------------------------------------------------------------------
@@ -258,10 +193,7 @@ def report(told: Mapping[str, Any]) -> str:
     for name, control in told["negative_controls"].items():
         lines.append(f"    {name:<{width - 2}}  {control['fooled']:>4} of {control['n']}")
     lines += ["", *_table(told)]
-    calls = told["calls"]
-    tokens = told["tokens"]["prompt"] + told["tokens"]["completion"]
-    spent = f"{tokens:,} tokens, ${told['cost_usd']:.4f}, {told['seconds']:.0f} s"
-    lines.append(f"calls: {calls['judge']}, from the ledger {calls['cached']}; {spent}")
+    lines.append(cost_line(told))
     if told["status"] == "budget":
         lines.append("the budget ended it early: what was measured stands, on fewer items")
     for reason in told["reasons"]:

@@ -60,7 +60,7 @@ def calibrate_command(db: Path, gate: bool, dry_run: bool, quiet: bool, as_json:
         return
     if not quiet and not as_json:
         click.echo(job.opening(), err=True)
-    result = calibrate(job, db, quiet or as_json)
+    result = calibrate(job, options, db, quiet or as_json)
     if as_json:
         print_json(result)
     else:

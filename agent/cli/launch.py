@@ -55,8 +55,7 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     silence(quiet)
     from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
 
-    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], quiet)
-    task = _limited(task, options["limit"])
+    task = task_of(options, quiet)
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
     proposer = options["proposer"] or task.proposer or name
@@ -73,6 +72,12 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     digest = file_digest(name)
     settings = _settings(task, {**options, "model_digest": digest}, db)
     return Launch(task, target, author, judges, settings, models, digest)
+
+
+def task_of(options: Mapping[str, Any], quiet: bool) -> Task:
+    """The task that the words of a run name, with as many rows as they allow."""
+    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], quiet)
+    return _limited(task, options["limit"])
 
 
 def silence(quiet: bool) -> None:

@@ -41,7 +41,7 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
     if not found["options"]:
         raise InputError(f"{found['id']}: a run of an older version, which did not note how it was started")
     if command := found["options"].get("command"):
-        raise InputError(f"{found['id']}: a {command}; type its command again, every reply is taken from the ledger")
+        raise InputError(f"{found['id']}: a run of `optimize {command}`; type its command again")
     if found["result"] is None:
         raise InputError(f"{found['id']}: this run is {found['status']} and has no result to compare with")
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:

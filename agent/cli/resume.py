@@ -50,7 +50,7 @@ def resume_command(
             "start it again: its calls are in the ledger"
         )
     if command := found["options"].get("command"):
-        raise InputError(f"{found['id']}: a {command}; type its command again, as its replies are in the ledger")
+        raise InputError(f"{found['id']}: a run of `optimize {command}`; type its command again")
     if found["status"] not in UNFINISHED and not fork:
         raise InputError(f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one")
     if model and not fork:

@@ -54,7 +54,9 @@ def runs_command(db: Path, as_json: bool) -> None:
 def _decision(result: dict[str, Any]) -> str:
     if result.get("kind") == "judge_calibration":
         return f"calibration: {'trusted' if result['trusted'] else 'not trusted'}"
-    return str(result.get("decision", ""))
+    if result.get("kind") == "check":
+        return f"check: {result['gate']}"
+    return str(result.get("decision") or result.get("kind") or "")
 
 
 @click.command(context_settings=SETTINGS)
@@ -72,6 +74,9 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
     result = found["result"]
     if result.get("kind") == "judge_calibration":
         _show_calibration(result, as_json)
+        return
+    if kind := result.get("kind"):
+        _show_errand(kind, result, as_json)
         return
     winner = history.candidate(result["winner"]["candidate_id"])
     base = history.candidate(next(t["candidate_id"] for t in history.trials(found["id"]) if t["number"] == 0))
@@ -135,6 +140,16 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
             for c in costs
         ],
     )
+
+
+def _show_errand(kind: str, result: dict[str, Any], as_json: bool) -> None:
+    """What a run that was no search found, as its command printed it."""
+    from importlib import import_module
+
+    if as_json:
+        print_json({"result": result})
+    else:
+        click.echo(import_module(f"agent.cli.{kind}").report(result))
 
 
 def _show_calibration(result: dict[str, Any], as_json: bool) -> None:

@@ -82,6 +82,8 @@ def result_scores(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
     name, result = "the result's scores are those of its rows", run["result"]
     if result is None:
         return Check(name, None, ("no result",))
+    if "winner" not in result:
+        return Check(name, None, ("a run that is no search has no winner",))
     scores = _scores(outcomes)
     winner, base = result["winner"]["candidate_id"], trials[0]["candidate_id"] if trials else ""
     told = {
@@ -132,7 +134,7 @@ def charges(run: Row, calls: list[Row]) -> Check:
     if result is None:
         return Check(name, None, ("no result; " + note,))
     told: dict[str, tuple[float, float]] = {
-        f"{role} calls": (result["calls"][role], sum(row["role"] == role for row in paid)) for role in ROLES
+        f"{role} calls": (result["calls"].get(role, 0), sum(row["role"] == role for row in paid)) for role in ROLES
     }
     told["cached calls"] = (result["calls"]["cached"], sum(row["state"] == "cached" for row in calls))
     for what, column in (("prompt", "prompt_tokens"), ("completion", "completion_tokens")):

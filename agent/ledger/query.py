@@ -53,8 +53,13 @@ class History:
         return [{**row, **{key: _load(row[key]) for key in decoded}} for row in rows]
 
     def run(self, run_id: str = "") -> Row:
-        """One run by id or by the unique start of its id; the latest without one. Raises InputError."""
+        """One run by id or by the unique start of its id; the latest without one. Raises InputError.
+
+        The latest is the latest search, where there is one: calibrations and checks do not come before it.
+        """
         found = [row for row in self.runs() if row["id"].startswith(run_id)]
+        if not run_id:
+            found.sort(key=lambda row: "command" in (row["options"] or {}))
         if not found:
             raise InputError(f"{self.path}: no run {run_id or 'yet'}; `optimize runs` lists them")
         if run_id and len(found) > 1 and found[0]["id"] != run_id:

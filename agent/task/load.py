@@ -21,7 +21,7 @@ from agent.task.locate import Lines, find_nul, parse_toml
 from agent.task.rows import Placed, RowReader, find_clashes, json_checker
 from agent.task.rubric import read_rubric
 from agent.task.words import near, problem, quoted, shown
-from agent.types import Budget, Constraints, Example, Field, Rubric, SearchSpace, Signature, SplitName, Task
+from agent.types import Budget, Constraints, Drift, Example, Field, Rubric, SearchSpace, Signature, SplitName, Task
 
 if TYPE_CHECKING:
     from agent.task.parse import Parsed
@@ -262,6 +262,7 @@ class _Loading:
             rubrics=rubrics,
             slices=tuple(file.slices),
             repeats=file.repeats,
+            monitor=Drift(**file.monitor.model_dump()),
             hashes=self.hashes,
         )
 

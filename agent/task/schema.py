@@ -53,6 +53,7 @@ Seconds = Annotated[
     ),
 ]
 Schema = Annotated[Any, BeforeValidator(_schema), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Optional = SkipJsonSchema[None]
 
 
@@ -154,6 +155,17 @@ class BudgetTable(Table):
     )
 
 
+class MonitorTable(Table):
+    """What counts as drift of answers in production; a change must be significant and at least so large."""
+
+    alpha: Share = Field(0.01, description="The rate of false alarms of one look at a log, over all its tests.")
+    unreadable: Share = Field(0.02, description="How much more often a reply cannot be read.")
+    labels: Share = Field(0.1, description="Type choice: the part of all answers that moved to another choice.")
+    length: Share = Field(0.15, description="The largest distance between the distributions of lengths (0 to 1).")
+    repeats: Share = Field(0.05, description="How much more often an input that comes again gets another answer.")
+    score: Share = Field(0.05, description="How far the mean score fell.")
+
+
 class SplitsTable(Table):
     """File names of the three splits, inside the task folder; default: NAME.jsonl or NAME.csv."""
 
@@ -189,6 +201,9 @@ class TaskFile(Table):
         default_factory=ConstraintsTable.defaults, description="Hard limits on every prompt."
     )
     budget: BudgetTable = Field(default_factory=BudgetTable.defaults, description="Hard caps on a run.")
+    monitor: MonitorTable = Field(
+        default_factory=MonitorTable.defaults, description="What counts as drift of answers in production."
+    )
     splits: SplitsTable = Field(default_factory=SplitsTable.defaults, description="File names of the three splits.")
 
 

@@ -1,0 +1,133 @@
+"""`optimize check`: does a released prompt still do what it did, on this model or another?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.common import SEED, SETTINGS, db_option, json_option, plain, print_json, score, short
+from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
+from agent.cli.launch import silence
+from agent.cli.released import metric_folder, models_of, prompt_path, rubrics_of, suite_in_run, task_for
+
+if TYPE_CHECKING:
+    from agent.check import Check
+    from agent.errand import Means
+
+SHOWN = 20  # flips, for people
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("prompt")
+@click.option("-m", "--model", help="The model to ask. Default: the one whose answers are recorded.")
+@click.option("--task", help="The task, where neither the suite nor the ledger says enough.")
+@click.option(
+    "--suite", type=click.Path(path_type=Path), help="The recorded answers. Default: suite.json beside PROMPT."
+)
+@click.option("--repeats", type=click.IntRange(1, 5), default=2, show_default=True, help="How often each row is asked.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write the result as JUnit XML.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the result as Markdown.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
+@spending_options
+@db_option
+@json_option
+def check_command(
+    prompt: str,
+    model: str | None,
+    task: str | None,
+    suite: Path | None,
+    repeats: int,
+    junit: Path | None,
+    markdown: Path | None,
+    db: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Ask a released PROMPT the rows of its suite again, and compare with what was recorded; 100 when it got worse.
+
+    PROMPT is the path of a prompt.md or the id of a run. Without suite.json beside it (`optimize bless` writes one) the
+    dev rows are taken, as its run in the ledger scored them. The gate fails when the score fell significantly, or when
+    more answers changed than repeat noise explains; repeat noise alone fails it in at most 5 % of all checks. The model
+    is asked afresh, not the ledger.
+    """
+    from agent.check import Asking, Check
+    from agent.release.junit import as_junit, as_markdown, write_text
+    from agent.release.runtime import load_prompt
+    from agent.release.suite import SUITE_FILE, read_suite, require_fit
+
+    silence(quiet=True)
+    path = prompt_path(prompt, db)
+    loaded = load_prompt(path)
+    file = suite or path.with_name(SUITE_FILE)
+    if suite or file.exists():
+        recorded = read_suite(file)
+        require_fit(recorded, loaded, str(file))
+    else:
+        recorded = suite_in_run(loaded, task_for(loaded, task, db), db)
+    name = model or recorded.model
+    lm, judges = models_of(name, recorded.judges)
+    asked = recorded.task(loaded, metric_folder(recorded, task, path), rubrics_of(recorded))
+    asking = Asking(loaded, asked, lm, judges, repeats)
+    budget = budget_of(options, asking.planned)
+
+    def make(means: Means) -> Check:
+        return Check(asking, recorded, means)
+
+    quiet = bool(options["quiet"] or as_json)
+    models = (name, *recorded.judges)
+    told = run_errand(make, (lm, *judges), models, budget, options, db, quiet=quiet, use_cache=False)
+    if junit:
+        write_text(junit, as_junit(told, [row.id for row in recorded.rows]))
+    if markdown:
+        write_text(markdown, as_markdown(told))
+    if as_json:
+        print_json(told)
+    else:
+        click.echo(report(told))
+    if told["gate"] != "passed":
+        raise SystemExit(100)
+
+
+def report(told: dict[str, Any]) -> str:
+    """The check for people: verdict, scores, flips, steadiness."""
+    then, found, test = told["reference"], told["difference"], told["flip_test"]
+    lines = ["", plain(f"{told['name']} {told['version']} on {told['model']}: {told['gate'].upper()}")]
+    lines += [plain(f"  {why}") for why in told["why"]]
+    when = then.get("created_utc", "")[:10]
+    lines += ["", plain(f"recorded: {then['model']}, {then['version']} {when} ({then['suite']}): {then['reason']}")]
+    was, now = told["score"]["was"], told["score"]["now"]
+    lines.append(f"score: {score(was['mean'])} -> {score(now['mean'])}")
+    if found:
+        low, high = (100 * value for value in found["ci95"])
+        lines[-1] += (
+            f", {100 * found['diff']:+.1f} points on {found['n']} rows (95 % CI {low:+.1f} to {high:+.1f}, "
+            f"p = {found['p_value']:.2g}); {found['wins']} won, {found['losses']} lost, {found['ties']} tied"
+        )
+    readable = told["readable"]
+    lines.append(f"replies that can be read: {score(readable['was']['mean'])} % -> {score(readable['now']['mean'])} %")
+    lines.append(_steadiness(told))
+    unanswered = told["unanswered"]
+    if unanswered["was"] or unanswered["now"]:
+        lines.append(f"rows without an answer: {unanswered['was']} -> {unanswered['now']}")
+    noise = "more than repeat noise explains" if test["p_value"] <= test["at_most"] else "within repeat noise"
+    lines.append(f"flipped: {test['flipped']} of {told['compared']} rows (p = {test['p_value']:.2g}: {noise})")
+    for flip in told["flips"][:SHOWN]:
+        scores = f"{score(flip['was_score'])} -> {score(flip['is_score'])}"
+        lines.append(f"  {short(flip['row'], 30)}: {short(flip['was'], 60)} -> {short(flip['is'], 60)}  ({scores})")
+    if len(told["flips"]) > SHOWN:
+        lines.append(f"  and {len(told['flips']) - SHOWN} more; --json lists all")
+    lines += [plain(f"note: {note}") for note in told["notes"]]
+    if told["gate"] != "passed":
+        lines.append("if this is what you want, `optimize bless` makes it the new reference")
+    return "\n".join([*lines, cost_line(told)])
+
+
+def _steadiness(told: dict[str, Any]) -> str:
+    parts = []
+    for side in ("was", "now"):
+        found, times = told["steadiness"][side], told["repeats"][side]
+        agreement = f"{score(found['agreement'])} % the same" if found else "not known"
+        parts.append(f"{agreement} ({times} a row)")
+    return f"answers when asked again: {' -> '.join(parts)}"

@@ -1,0 +1,129 @@
+"""What commands share that ask models and are no search: options of their cost, progress, and the one asyncio.run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from agent.cli.common import plain
+from agent.cli.launch import fixed
+
+if TYPE_CHECKING:
+    from agent.errand import Errand, Means
+    from agent.gateway.budget import Account
+    from agent.types import LM, Budget
+
+LINE_SECONDS = 5.0
+SLACK = 2
+"""Without any cap an errand may make so many times the calls that it plans: some fail and are tried again."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def spending_options(function: F) -> F:
+    """Caps, price and concurrency."""
+    options = (
+        click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included."),
+        click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
+        click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars."),
+        click.option("--price", help="IN,OUT: dollars per million tokens, for a model whose price is not known."),
+        click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:
+    """The caps that were given; without any, twice the `planned` calls."""
+    from agent.types import Budget
+
+    caps = (options["max_calls"], options["max_tokens"], options["max_cost"])
+    if planned is not None and caps == (None, None, None):
+        return Budget(max_calls=SLACK * planned + 1)
+    return Budget(*caps)
+
+
+def run_errand(
+    make: Callable[[Means], Errand],
+    lms: Sequence[LM],
+    models: Sequence[str],
+    budget: Budget,
+    options: Mapping[str, Any],
+    db: Path,
+    *,
+    quiet: bool,
+    use_cache: bool = True,
+) -> dict[str, Any]:
+    """Runs to the end; Ctrl-C lets what is in flight land. `models` are the names whose weights may be fetched."""
+    from agent.errand import Means
+    from agent.ledger.store import Ledger
+    from agent.models.catalog import fetch
+    from agent.optimize import Settings, new_run_id, prices_for
+
+    for name in models:
+        if name.startswith("local/") and not name.endswith(".gguf"):
+            fetch(name, lambda done, total: None)
+    prices = prices_for(lms, Settings(budget=budget, price=fixed(options["price"])))
+    ledger = Ledger(db)
+    try:
+        means = Means(
+            new_run_id(),
+            ledger,
+            prices,
+            budget,
+            options.get("seed") or 0,
+            Told(quiet),
+            options["max_concurrency"],
+            use_cache,
+        )
+        return asyncio.run(_watched(make(means), lms))
+    finally:
+        ledger.close()
+
+
+class Told:
+    """A line on stderr every few seconds."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._last = quiet, 0.0
+
+    def __call__(self, done: int, planned: int, account: Account) -> None:
+        now = time.monotonic()
+        if self._quiet or now - self._last < LINE_SECONDS:
+            return
+        self._last = now
+        eta = account.seconds / done * max(0, planned - done) if done else 0.0
+        spent = f"tokens {account.total_paid.tokens}  ${account.total_paid.usd:.4f}  at most {eta:.0f}s left"
+        click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {spent}", err=True)
+
+
+async def _watched(run: Errand, lms: Sequence[LM]) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, run.interrupt)
+    try:
+        return await run.execute()
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+        for lm in {id(lm): lm for lm in lms}.values():
+            await lm.close()
+
+
+def cost_line(told: Mapping[str, Any]) -> str:
+    """What an errand took, for people."""
+    calls = dict(told["calls"])
+    cached = calls.pop("cached")
+    asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
+    tokens = told["tokens"]["prompt"] + told["tokens"]["completion"]
+    spent = f"{tokens:,} tokens, ${told['cost_usd']:.4f}, {told['seconds']:.0f} s"
+    return plain(f"calls: {asked}, from the ledger {cached}; {spent}")

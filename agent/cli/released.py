@@ -1,0 +1,142 @@
+"""From a word on the command line to a released prompt, its task, and what is recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.cli.common import find_task, open_history
+from agent.cli.launch import task_of
+from agent.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.ledger.query import Row
+    from agent.release.runtime import Prompt
+    from agent.release.suite import Suite
+    from agent.types import LM, Rubric, Task
+
+
+def prompt_path(word: str, db: Path) -> Path:
+    """The file that PROMPT names: a path (of the file or its folder), or the id of a run. The one place to ask."""
+    from agent.program_run import STATE_FILE
+    from agent.release.runtime import PROMPT_FILE
+
+    path = Path(word)
+    if path.is_dir():
+        path = path / PROMPT_FILE
+    if path.exists():
+        return path
+    if path.suffix or len(path.parts) > 1 or not db.is_file():
+        raise InputError(f"{word}: no such file; give the path of a prompt.md, or the id of a run in the ledger (--db)")
+    run = _run(word, db)
+    released = (run["result"] or {}).get("release")
+    if not released:
+        raise InputError(f"{run['id']}: this run is {run['status']} and released nothing")
+    if Path(released).name == STATE_FILE:
+        raise InputError(f"{run['id']}: a DSPy program of your own; only prompts can be checked")
+    return Path(released)
+
+
+def _run(run_id: str, db: Path) -> Row:
+    history = open_history(db)
+    try:
+        return history.run(run_id)
+    finally:
+        history.close()
+
+
+def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
+    """The task of a prompt: the one that is named, that of its run in the ledger, or the one of its name."""
+    from agent.task.load import load_task
+
+    run_id = str(prompt.provenance.get("run_id", ""))
+    if name:
+        task = load_task(find_task(name))
+    elif run_id and db.is_file() and (options := _run_options(run_id, db)):
+        task = task_of(options, quiet=True)
+        judges = options.get("judge") or task.judges
+        task = replace(task, judges=tuple(judges))
+    else:
+        task = load_task(find_task(prompt.name))
+    wanted, has = set(prompt.release.inputs), {field.name for field in task.signature.inputs}
+    if wanted != has:
+        needs = ", ".join(sorted(wanted)) or "none"
+        raise InputError(
+            f"{task.name}: its inputs are {', '.join(sorted(has))}, the prompt needs {needs}; name the task"
+        )
+    if any(spec.name == "judge" for spec in task.metrics) and not task.judges:
+        task = replace(task, judges=(task.model or prompt.model,))
+    return task
+
+
+def _run_options(run_id: str, db: Path) -> Mapping[str, Any]:
+    try:
+        options: Mapping[str, Any] = _run(run_id, db)["options"] or {}
+    except InputError:
+        return {}
+    return {} if "command" in options else options
+
+
+def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
+    """What the prompt's own run has recorded of it on the dev rows. Raises InputError where there is nothing."""
+    from agent.release.suite import Sample, suite_of
+
+    told = prompt.provenance
+    run_id, candidate_id = str(told.get("run_id", "")), str(told.get("candidate_id", ""))
+    hint = "record its answers first: optimize bless PROMPT --reason WHY"
+    if not run_id or not db.is_file():
+        raise InputError(f"{prompt.name}: no suite.json beside the prompt, and no ledger at {db} that knows it; {hint}")
+    if any(spec.options.get("mode") == "pairwise" for spec in task.metrics):
+        raise InputError(f"{prompt.name}: its judge compares with another prompt's answers; {hint}")
+    if task.hashes.get("dev") != told.get("hashes", {}).get("dev"):
+        raise InputError(f"{task.folder}: the dev rows are not those that the prompt was scored on; {hint}")
+    history = open_history(db)
+    try:
+        seen = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "dev")}
+    finally:
+        history.close()
+    rows = tuple(row for row in task.dev if row.id in seen and seen[row.id]["error"] != "(erased)")
+    if not rows:
+        raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
+    samples = [
+        [Sample(item["reply"], item["value"]) if item["reply"] or item["value"] is not None else _none(item)]
+        for item in (seen[row.id] for row in rows)
+    ]
+    note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
+    return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
+
+
+def _none(item: Mapping[str, Any]) -> Any:
+    from agent.release.suite import Sample
+
+    return Sample("", None, item["error"] or "no answer")
+
+
+def rubrics_of(suite: Suite) -> dict[str, Rubric]:
+    """The rubrics that the suite brings along."""
+    from agent.task.rubric import read_rubric
+
+    found = {}
+    for name, text in suite.rubrics.items():
+        rubric, problems = read_rubric(text, name)
+        if rubric is None:
+            raise InputError("\n".join(map(str, problems)))
+        found[name] = rubric
+    return found
+
+
+def metric_folder(suite: Suite, task: str | None, path: Path) -> str:
+    """Where metric.py lies, if a metric needs it. Only a task that the user has is asked: a suite names no code."""
+    if any(spec.name == "python" for spec in suite.metrics):
+        return str(find_task(task or suite.name))
+    return str(path.parent)
+
+
+def models_of(name: str, judges: tuple[str, ...]) -> tuple[LM, tuple[LM, ...]]:
+    """The model and the judges, each made once."""
+    from agent.models.catalog import create_model
+
+    known = {each: create_model(each) for each in dict.fromkeys((name, *judges))}
+    return known[name], tuple(known[judge] for judge in judges)

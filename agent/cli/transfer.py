@@ -1,0 +1,149 @@
+"""`optimize transfer`: do a run's best prompts hold on other models?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.common import SEED, SETTINGS, db_option, json_option, open_history, plain, print_json, score, short
+from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
+from agent.cli.launch import silence, task_of
+from agent.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.errand import Means
+    from agent.ledger.query import History, Row
+    from agent.transfer import Entrant, Transfer
+    from agent.types import Candidate, Task
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run")
+@click.option("--models", required=True, help="The models to try, as a,b,c.")
+@click.option("--top", type=click.IntRange(1, 50), default=3, show_default=True, help="How many of the best prompts.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
+@spending_options
+@db_option
+@json_option
+def transfer_command(run: str, models: str, top: int, db: Path, as_json: bool, **options: Any) -> None:
+    """Score the best prompts of RUN, and your own, on other models over the same dev rows, and show the matrix.
+
+    Only candidates that saw the whole of dev take part. The run's own model comes first, with the scores of the run;
+    these prompts were chosen by them, so they flatter. Calls that the ledger holds are not made again. The sealed test
+    is not touched.
+    """
+    from agent.models.catalog import create_model
+    from agent.transfer import Transfer
+
+    silence(quiet=True)
+    history = open_history(db)
+    try:
+        found = history.run(run)
+        task = _task(found)
+        entrants = _entrants(history, found, task, top)
+    finally:
+        history.close()
+    names = [name.strip() for name in models.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(f"--models {models}: write each model once, a,b,c")
+    if found["model"] in names:
+        raise InputError(f"--models: {found['model']} is the run's own model, whose scores are in the ledger")
+    known = {name: create_model(name) for name in dict.fromkeys([*names, *task.judges])}
+    lms, judges = [known[name] for name in names], [known[name] for name in task.judges]
+    if not judges and any(spec.name == "judge" for spec in task.metrics):
+        judges = [create_model(found["model"])]
+    planned = Transfer.calls(task, len(entrants), len(lms))
+    budget = budget_of(options, planned)
+
+    def make(means: Means) -> Transfer:
+        return Transfer(task, entrants, found["model"], found["id"], lms, judges, means)
+
+    quiet = bool(options["quiet"] or as_json)
+    every = [*lms, *(judge for judge in judges if judge not in lms)]
+    told = run_errand(make, every, list(known), budget, options, db, quiet=quiet)
+    if as_json:
+        print_json(told)
+    else:
+        click.echo(report(told))
+
+
+def _task(found: Row) -> Task:
+    options = found["options"] or {}
+    if "command" in options:
+        raise InputError(f"{found['id']}: `optimize {options['command']}` is no search; name a run of `optimize run`")
+    task = task_of(options, quiet=True)
+    if task.program:
+        raise InputError(f"{found['id']}: a DSPy program of your own; only prompts can be tried on other models")
+    for name in ("dev", "task.toml", "metric.py", "rubric.md"):
+        if found["hashes"].get(name) != task.hashes.get(name):
+            raise InputError(
+                f"{found['id']}: {name} of {task.folder} changed since; put it back, or run the task again"
+            )
+    judging = any(spec.name == "judge" for spec in task.metrics)
+    return replace(task, judges=tuple(options.get("judge") or task.judges) if judging else ())
+
+
+def _entrants(history: History, found: Row, task: Task, top: int) -> list[Entrant]:
+    """The baseline, then the best of those that saw the whole of dev."""
+    from agent.transfer import Entrant
+
+    trials = [trial for trial in history.trials(found["id"]) if trial["state"] == "complete"]
+    base = [trial for trial in trials if trial["number"] == 0]
+    if not base:
+        raise InputError(f"{found['id']}: this run is {found['status']} and has not scored its baseline")
+    whole = [trial for trial in trials if trial["number"] and trial["n"] >= base[0]["n"] and trial["mean"] is not None]
+    best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
+    entrants = []
+    for trial in [*base, *best]:
+        outcomes = history.outcomes(found["id"], trial["candidate_id"], "dev")
+        seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
+        scores = tuple(seen.get(row.id) for row in task.dev)
+        entrants.append(Entrant(trial["number"], _candidate(history.candidate(trial["candidate_id"])), scores))
+    return entrants
+
+
+def _candidate(row: Mapping[str, Any]) -> Candidate:
+    """A candidate out of the ledger; it must have the id that it was written under."""
+    from agent.types import Candidate, Demo
+
+    demos = tuple(
+        Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
+        for demo in row["demos"]
+    )
+    candidate = Candidate(row["technique"], row["format"], row["instruction"], row["role"], demos)
+    if candidate.id != row["id"]:
+        raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
+    return candidate
+
+
+def report(told: dict[str, Any]) -> str:
+    """The matrix for people: prompts down, models across; each cell score, interval and rank."""
+    names = [f"{model['model']}{' (own)' if model['own'] else ''}" for model in told["models"]]
+    lines = ["", plain(f"{told['task']}: run {told['of_run']} on {told['rows']} dev rows")]
+    for number, name in enumerate(names):
+        lines.append(plain(f"  [{number + 1}] {name}"))
+    cells = [[_cell(model["scores"][at]) for model in told["models"]] for at in range(len(told["candidates"]))]
+    width = max(len(cell) for row in cells for cell in row)
+    head = "".join(f"  {f'[{number + 1}]':<{width}}" for number in range(len(names)))
+    lines += ["", f"{'trial':>5}{head}  prompt"]
+    for candidate, row in zip(told["candidates"], cells, strict=True):
+        about = f"{candidate['technique']}, {candidate['format']}, {candidate['n_demos']} demos"
+        about = "your prompt" if candidate["trial"] == 0 else about
+        lines.append(f"{candidate['trial']:>5}{''.join(f'  {cell:<{width}}' for cell in row)}  {short(about, 60)}")
+    lines += ["", "score [95 % CI] #rank; + or - where it differs from your prompt on that model (p < 0.05)"]
+    if told["status"] == "budget":
+        lines.append("the budget ended it early; cells that were not finished have no score")
+    return "\n".join([*lines, cost_line(told)])
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    if found["mean"] is None:
+        return "-"
+    low, high = found["ci95"]
+    lift: Mapping[str, Any] | None = found["lift"]
+    mark = "" if lift is None or lift["p_value"] >= 0.05 else "+" if lift["diff"] > 0 else "-"
+    return f"{score(found['mean'])} [{100 * low:.0f}, {100 * high:.0f}] #{found['rank']}{mark}"

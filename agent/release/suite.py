@@ -1,0 +1,277 @@
+"""A frozen suite: rows, how they are scored, and what a released prompt answered to them. Knows no model.
+
+`suite.json` lies beside the prompt and is data only: nothing in it is run, no path in it is opened. It needs neither
+the task's folder nor a ledger, unless a metric of the task is Python of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from agent.errors import ReleaseError
+from agent.release.runtime import Prompt
+from agent.types import (
+    Budget,
+    Constraints,
+    Example,
+    Field,
+    MetricSpec,
+    Outcome,
+    Prediction,
+    Rubric,
+    SearchSpace,
+    Signature,
+    Task,
+    content_id,
+)
+
+SUITE_FILE = "suite.json"
+FORM = 1
+MOST_ANSWERS = 5
+"""Of one row, in a suite."""
+RECORDED = "recorded"
+"""Stands where an outcome has the key of its call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One recorded answer to a row: the reply and its score. `error`: why there is none, which is no score of 0."""
+
+    reply: str
+    value: float | None
+    error: str = ""
+
+    @staticmethod
+    def of(outcome: Outcome) -> Sample:
+        if not is_answer(outcome):
+            return Sample("", None, outcome.prediction.error or "no answer")
+        return Sample(outcome.prediction.raw, outcome.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """`samples` has the recorded answers of each row, as often as it was asked. `note`: who recorded it, when, why."""
+
+    name: str
+    version: str
+    model: str
+    description: str
+    metrics: tuple[MetricSpec, ...]
+    rows: tuple[Example, ...]
+    samples: tuple[tuple[Sample, ...], ...]
+    judges: tuple[str, ...] = ()
+    rubrics: Mapping[str, str] = field(default_factory=dict)
+    note: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The hash of rows, metrics and recorded answers."""
+        data = _data(self)
+        return content_id("s", {key: value for key, value in data.items() if key != "note"})
+
+    def task(self, prompt: Prompt, folder: str, rubrics: Mapping[str, Rubric]) -> Task:
+        """The suite as a task whose dev rows are its rows. `folder` is where metric.py may lie."""
+        release = prompt.release
+        return Task(
+            name=self.name,
+            description=self.description,
+            signature=Signature(tuple(Field(name) for name in release.inputs), release.outputs),
+            instruction="",
+            metrics=self.metrics,
+            space=SearchSpace((), (), ()),
+            constraints=Constraints(),
+            budget=Budget(),
+            train=(),
+            dev=self.rows,
+            test=(),
+            folder=folder,
+            model=self.model,
+            max_tokens=1,
+            judges=self.judges,
+            rubrics=rubrics,
+            hashes={"suite": self.id},
+        )
+
+    def recorded(self, prompt: Prompt) -> list[list[Outcome]]:
+        """What was answered to each row, each time, read as the prompt reads replies today."""
+        return [
+            [self._outcome(prompt, row, each) for each in seen]
+            for row, seen in zip(self.rows, self.samples, strict=True)
+        ]
+
+    def _outcome(self, prompt: Prompt, row: Example, sample: Sample) -> Outcome:
+        if sample.error:
+            return Outcome(self.version, row.id, Prediction({}, "", sample.error), (), None)
+        return Outcome(self.version, row.id, prompt.parse(sample.reply), (), sample.value, RECORDED)
+
+
+def is_answer(outcome: Outcome) -> bool:
+    """Whether the model answered at all; a reply that does not parse is an answer, a refusal is none."""
+    return bool(outcome.call_key) and (outcome.value is not None or bool(outcome.prediction.fields))
+
+
+def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:
+    """Raises a ReleaseError unless each row has exactly the inputs of the prompt."""
+    wanted = set(prompt.release.inputs)
+    for row in suite.rows:
+        if set(row.inputs) != wanted:
+            has, needs = ", ".join(sorted(row.inputs)) or "none", ", ".join(sorted(wanted)) or "none"
+            raise ReleaseError(
+                f"{file}: row {row.id!r:.60} has the inputs {has}, the prompt needs {needs}; record it again with "
+                "`optimize bless`"
+            )
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def write_suite(suite: Suite, path: Path) -> None:
+    """Writes beside its place, then moves it there. Raises a ReleaseError when the disk refuses."""
+    text = json.dumps(_data(suite), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="ascii", dir=path.parent, prefix=".suite-", delete=False
+        ) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot write the suite ({error.strerror or error})") from error
+
+
+def read_suite(path: Path) -> Suite:
+    """Raises a ReleaseError, one line with the file, for anything that is no suite."""
+
+    def refuse(what: str) -> NoReturn:
+        raise ReleaseError(f"{path}: {what}; restore it, or record a new one with `optimize bless`")
+
+    try:
+        data = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        refuse(f"cannot be read ({error.strerror or error})")
+    except (ValueError, RecursionError) as error:
+        refuse(f"is not JSON ({error})")
+    if not isinstance(data, dict) or data.get("suite") != FORM:
+        refuse(f'is not a suite of form {FORM} (its first key is "suite": {FORM})')
+    try:
+        return _read(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        refuse(f"is damaged: {reason}")
+
+
+def _data(suite: Suite) -> dict[str, Any]:
+    rows = [
+        {
+            "id": row.id,
+            "inputs": dict(row.inputs),
+            "labels": dict(row.labels),
+            "answers": [_sample_data(sample) for sample in samples],
+        }
+        for row, samples in zip(suite.rows, suite.samples, strict=True)
+    ]
+    metrics = [
+        {"name": each.name, "field": each.field, "weight": each.weight, "options": dict(each.options)}
+        for each in suite.metrics
+    ]
+    return {
+        "suite": FORM,
+        "name": suite.name,
+        "version": suite.version,
+        "model": suite.model,
+        "note": dict(suite.note),
+        "description": suite.description,
+        "metrics": metrics,
+        "judges": list(suite.judges),
+        "rubrics": dict(suite.rubrics),
+        "rows": rows,
+    }
+
+
+def _sample_data(sample: Sample) -> dict[str, Any]:
+    return {"error": sample.error} if sample.error else {"reply": sample.reply, "value": sample.value}
+
+
+def _read(data: Mapping[str, Any]) -> Suite:
+    rows, samples = [], []
+    for item in data["rows"]:
+        rows.append(Example(_text(item["id"]), _texts(item["inputs"]), dict(item["labels"])))
+        samples.append(tuple(_sample(each) for each in item["answers"]))
+    if any(len(seen) > MOST_ANSWERS for seen in samples):
+        raise ValueError(f"a row with more than {MOST_ANSWERS} recorded answers")
+    if not rows or not all(samples):
+        raise ValueError("a row without a recorded answer" if rows else "no rows")
+    if len({row.id for row in rows}) < len(rows):
+        raise ValueError("two rows have the same id")
+    metrics = [
+        MetricSpec(_text(each["name"]), _text(each["field"]), _number(each["weight"]), dict(each["options"]))
+        for each in data["metrics"]
+    ]
+    if not metrics:
+        raise ValueError("no metrics")
+    name, version, model, about = (_text(data[key]) for key in ("name", "version", "model", "description"))
+    judges = tuple(_text(name) for name in data["judges"])
+    return Suite(
+        name,
+        version,
+        model,
+        about,
+        tuple(metrics),
+        tuple(rows),
+        tuple(samples),
+        judges,
+        _texts(data["rubrics"]),
+        _texts(data["note"]),
+    )
+
+
+def _sample(item: Mapping[str, Any]) -> Sample:
+    if error := item.get("error"):
+        return Sample("", None, _text(error))
+    value = item["value"]
+    if value is not None and not 0 <= _number(value) <= 1:
+        raise ValueError(f"the score {value!r:.60} lies outside 0 to 1")
+    return Sample(_text(item["reply"]), value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.60} is not a text")
+    return value
+
+
+def _texts(value: Mapping[str, Any]) -> dict[str, str]:
+    return {_text(key): _text(item) for key, item in value.items()}
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r:.60} is not a number")
+    return float(value)
+
+
+def suite_of(
+    task: Task, prompt: Prompt, model: str, samples: Sequence[Sequence[Sample]], note: Mapping[str, str]
+) -> Suite:
+    """The dev rows of a task with what the prompt answered to them."""
+    return Suite(
+        name=task.name,
+        version=prompt.version,
+        model=model,
+        description=task.description,
+        metrics=task.metrics,
+        rows=task.dev,
+        samples=tuple(tuple(each) for each in samples),
+        judges=task.judges,
+        rubrics={name: rubric.text for name, rubric in task.rubrics.items()},
+        note=note,
+    )

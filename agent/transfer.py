@@ -1,0 +1,130 @@
+"""A run's best prompts on other models: the same candidates, the same dev rows, a score for each pair.
+
+It says which prompt travels and which was made for one model. Dev rows chose these prompts, so their scores on the
+run's own model flatter them; on the others they are what they are. The sealed test is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errand import Errand, Means
+from agent.errors import BudgetExhausted
+from agent.scoring.evaluate import Evaluator
+from agent.scoring.intervals import mean_ci, paired_difference
+from agent.scoring.judge import judge_builder, judge_calls
+from agent.scoring.metrics import build_metrics
+from agent.types import LM, Candidate, Task
+
+Scores = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A candidate of the run: its trial, and what it scored there on each dev row, in their order."""
+
+    trial: int
+    candidate: Candidate
+    scores: tuple[float | None, ...]
+
+
+class Transfer(Errand):
+    """`entrants` begin with the baseline; `own` is the run's model, whose scores are taken from the ledger."""
+
+    command = kind = "transfer"
+    done = "transferred"
+
+    def __init__(
+        self,
+        task: Task,
+        entrants: Sequence[Entrant],
+        own: str,
+        run: str,
+        lms: Sequence[LM],
+        judges: Sequence[LM],
+        means: Means,
+    ) -> None:
+        super().__init__(task, [lm.name for lm in lms], means)
+        self._entrants, self._own, self._run, self._lms, self._judges = entrants, own, run, lms, judges
+
+    @staticmethod
+    def calls(task: Task, entrants: int, models: int) -> int:
+        """What it may take at most."""
+        return models * entrants * len(task.dev) * (1 + judge_calls(task))
+
+    @property
+    def planned(self) -> int:
+        return self.calls(self._task, len(self._entrants), len(self._lms))
+
+    async def work(self) -> dict[str, Any]:
+        columns: dict[str, Sequence[Scores]] = {self._own: [entrant.scores for entrant in self._entrants]}
+        for lm in self._lms:
+            columns[lm.name] = await self._column(lm)
+        matrix = [self._told(name, found) for name, found in columns.items()]
+        return {
+            "kind": self.kind,
+            "run_id": self.id,
+            "of_run": self._run,
+            "task": self._task.name,
+            "rows": len(self._task.dev),
+            "candidates": [
+                {
+                    "candidate_id": each.candidate.id,
+                    "trial": each.trial,
+                    "technique": each.candidate.technique,
+                    "format": each.candidate.format,
+                    "n_demos": len(each.candidate.demos),
+                    "instruction": each.candidate.instruction,
+                }
+                for each in self._entrants
+            ],
+            "models": [{"own": name == self._own, **told} for name, told in zip(columns, matrix, strict=True)],
+            **self.cost(),
+            "status": "budget" if self._stopped else "complete",
+            "ledger_head": self._ledger.head(),
+        }
+
+    def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        ids = [each["candidate_id"] for each in result["candidates"]]
+        return {"of_run": self._run, "candidates": ids, "models": result["models"], "status": result["status"]}
+
+    async def _column(self, lm: LM) -> list[Scores]:
+        """Each candidate's scores on one model; where the budget ends, none for what was not finished."""
+        judges = judge_builder(self._task, self._judges or (lm,), self._gateway)
+        metrics = build_metrics(self._task, {"judge": judges})
+        base = self._entrants[0].candidate.id
+        evaluator = Evaluator(self._task, self._gateway, lm, metrics, lambda split, outcome: None, baseline_id=base)
+        found: list[Scores] = []
+        for entrant in self._entrants:
+            try:
+                outcomes = await evaluator.outcomes(entrant.candidate, self._task.dev, "dev")
+            except BudgetExhausted as stop:
+                self._stopped = str(stop)
+                await self._gateway.drain()
+                found.append(())
+            else:
+                found.append([outcome.value for outcome in outcomes])
+        return found
+
+    def _told(self, model: str, column: Sequence[Scores]) -> dict[str, Any]:
+        """One model: each candidate's score with interval and rank, and the paired difference to the baseline."""
+        cells = [self._cell(scores, column[0]) for scores in column]
+        means = [cell["mean"] for cell in cells]
+        for cell in cells:
+            known = [mean for mean in means if mean is not None]
+            cell["rank"] = None if cell["mean"] is None else 1 + sum(mean > cell["mean"] + 1e-12 for mean in known)
+        return {"model": model, "scores": cells}
+
+    def _cell(self, scores: Scores, base: Scores) -> dict[str, Any]:
+        known = [value for value in scores if value is not None]
+        if not known:
+            return {"mean": None, "ci95": None, "n": 0, "unscored": len(scores), "lift": None}
+        mean, low, high = mean_ci(known)
+        told = {"mean": mean, "ci95": [low, high], "n": len(known), "unscored": len(scores) - len(known), "lift": None}
+        both = [(a, b) for a, b in zip(scores, base, strict=False) if a is not None and b is not None]
+        if scores is base or not both:
+            return told
+        found = paired_difference([a for a, _ in both], [b for _, b in both], self._means.seed)
+        return {**told, "lift": {"diff": found.diff, "ci95": list(found.ci95), "p_value": found.p_value, "n": found.n}}

@@ -1,0 +1,97 @@
+"""`optimize monitor` and `optimize ab report` from the command line: exit codes, tables, limits of the task."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from tests.cli.conftest import Made
+from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
+from tests.wire import WireServer
+
+
+def log(path: str, weights: list[int], count: int = 1000, seed: int = 1) -> Path:
+    rng = random.Random(seed)
+    replies = rng.choices(list(TOPICS), weights, k=count)
+    rows = [{"reply": reply, "time": f"2026-11-{day % 27 + 1:02d}"} for day, reply in enumerate(replies)]
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return Path(path)
+
+
+def drifted(*words: str | Path) -> dict[str, Any]:
+    done = optimize("monitor", *words, "--json")
+    assert done.exit_code == 100, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_shift_ends_with_100_and_a_clean_log_with_0(two_runs: Made) -> None:
+    release = two_runs[0]["release"]
+    good_week, clean = log("good.jsonl", [4, 3, 2, 1]), log("clean.jsonl", [4, 3, 2, 1], seed=2)
+    assert not good_json("monitor", release, clean, "--reference", good_week)["drift"]
+    told = drifted(release, log("bad.jsonl", [1, 3, 2, 4]), "--reference", good_week)
+    assert "labels of label" in told["alarms"]
+    assert (told["from"], told["to"]) == ("2026-11-01", "2026-11-27")
+    shown = optimize("monitor", release, "bad.jsonl", "--reference", good_week).stdout
+    assert "DRIFT" in shown
+    assert "ALARM labels of label: " in shown
+
+
+def test_the_suite_is_the_reference_unless_another_is_given(two_runs: Made) -> None:
+    release = two_runs[0]["release"]
+    clean = log("clean.jsonl", [1, 1, 1, 1])
+    assert "optimize bless" in refused(2, "monitor", release, clean)[0]
+    with WireServer(learner) as server:
+        good("bless", release, "--reason", "first", "-q", "-m", compatible(server))
+    told = good_json("monitor", two_runs[0]["run_id"], clean)
+    assert not told["drift"]
+    Path("broken.jsonl").write_text('{"reply": "no idea"}\n' * 300, "utf-8")
+    assert "unreadable replies" in drifted(release, "broken.jsonl")["alarms"]
+
+
+def test_the_task_says_what_is_drift(two_runs: Made) -> None:
+    release = two_runs[0]["release"]
+    good_week, now = log("good.jsonl", [4, 3, 2, 1]), log("now.jsonl", [2, 3, 2, 3])
+    assert drifted(release, now, "--reference", good_week)
+    for name in ("train", "dev", "test"):
+        Path("t").mkdir(exist_ok=True)
+        Path(f"t/{name}.csv").write_text(f"text,label\n{name} one,billing\n{name} two,repair\n", "utf-8")
+    Path("t/task.toml").write_text(TASK, "utf-8")
+    assert not good_json("monitor", release, now, "--reference", good_week, "--task", "t")["drift"]
+    Path("t/task.toml").write_text(TASK.replace("labels = 0.9", "labels = 0"), "utf-8")
+    assert "t/task.toml:10" in refused(2, "monitor", release, now, "--reference", good_week, "--task", "t")[0]
+
+
+TASK = """name = "t"
+description = "Route."
+signature = "text -> label"
+instruction = "Route."
+[fields.label]
+type = "choice"
+choices = ["billing", "repair"]
+[monitor]
+alpha = 0.01
+labels = 0.9
+length = 0.9
+"""
+
+
+def test_ab_report_says_whether_the_test_may_end() -> None:
+    rng = random.Random(1)
+    rows = [
+        {"unit": f"u{at}", "arm": arm, "outcome": int(rng.random() < (0.4, 0.6)[arm == "new"])}
+        for at in range(1000)
+        for arm in [rng.choice(("old", "new"))]
+    ]
+    Path("o.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    told = good_json("ab", "report", "o.jsonl", "--control", "old")
+    assert (told["verdict"], told["may_stop"]) == ("new is better", True)
+    shown = good("ab", "report", "o.jsonl", "--control", "old")
+    assert "new is better: the test may be stopped" in shown
+    assert "confidence sequence" in shown
+    Path("o.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:20]), "utf-8")
+    assert "undecided" in good("ab", "report", "o.jsonl")
+    Path("o.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]), "utf-8")
+    assert "--several first" in refused(2, "ab", "report", "o.jsonl")[0]
+    assert good_json("ab", "report", "o.jsonl", "--several", "first")["left_out"] == 1
+    assert "none.jsonl" in refused(2, "ab", "report", "none.jsonl")[0]

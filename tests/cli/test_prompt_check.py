@@ -1,0 +1,263 @@
+"""`optimize check` and `optimize bless` over a real server: unchanged passes, flips fail with 100 and are listed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from agent.release.runtime import load_prompt
+from tests.cli.conftest import Made
+from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
+from tests.wire import WireServer
+
+HOSTILE = "</failure>\x00\x1b[31m | `x` <script>&\ud800 \u202e"
+
+
+def flipping(share: int) -> Any:
+    """The learner, but for every `share`-th row, told by its words, another topic."""
+
+    def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        found = learner(messages, body)
+        turned = sum(map(ord, messages[-1]["content"])) % share == 0
+        names = list(TOPICS)
+        return names[(names.index(found) + 1) % len(names)] if turned and found in names else found
+
+    return answer
+
+
+def checked(server: WireServer, *more: str | Path) -> tuple[int, dict[str, Any]]:
+    done = optimize("check", "-q", "-m", compatible(server), *more, "--json")
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_an_unchanged_model_passes_on_the_dev_rows_of_its_run(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(learner) as server:
+        code, told = checked(server, first["release"], "--markdown", "c.md", "--junit", "c.xml")
+        asked = len(server.requests)
+    assert (code, told["gate"], told["flips"], told["why"]) == (0, "passed", [], [])
+    assert told["repeats"] == {"was": 1, "now": 2}
+    assert asked == 2 * told["rows"] == told["calls"]["target"]
+    assert told["difference"]["diff"] == 0
+    assert told["score"]["was"] == told["score"]["now"]
+    assert "passed" in Path("c.md").read_text("utf-8")
+    suite = ElementTree.parse("c.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures")) == (str(told["rows"] + 1), "0")
+
+
+def test_a_model_that_flips_answers_fails_with_100_and_the_rows(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(flipping(8)) as server:
+        code, told = checked(server, first["run_id"], "--markdown", "c.md", "--junit", "c.xml")
+    assert (code, told["gate"]) == (100, "failed")
+    flipped = [flip["row"] for flip in told["flips"]]
+    assert flipped
+    suite = ElementTree.parse("c.xml").getroot()[0]
+    failed = [case.get("name") for case in suite if case.find("failure") is not None]
+    assert failed == ["the prompt still does what it did", *sorted(flipped, key=failed.index)]
+    text = Path("c.md").read_text("utf-8")
+    assert "FAILED" in text
+    assert all(f"| {row} |" in text for row in flipped)
+
+
+def test_the_table_for_people_names_what_flipped(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(flipping(8)) as server:
+        done = optimize("check", first["release"], "-q", "-m", compatible(server))
+    assert done.exit_code == 100
+    assert "FAILED" in done.stdout
+    assert "rows flipped, more than repeat noise explains" in done.stdout
+    assert "optimize bless" in done.stdout
+
+
+def test_bless_moves_the_reference_and_the_chain_says_why(two_runs: Made) -> None:
+    first, _ = two_runs
+    release = first["release"]
+    with WireServer(flipping(8)) as server:
+        assert checked(server, release)[0] == 100
+        told = good_json("bless", release, "--reason", "the new model is what we want", "-q", "-m", compatible(server))
+        code, after = checked(server, release)
+        own = optimize("check", release, "-q").exit_code  # without -m: the model that was recorded
+    assert told["before"] == ""
+    assert Path(told["path"]) == Path(release).with_name("suite.json")
+    assert (code, after["gate"], after["reference"]["suite"]) == (0, "passed", told["suite"])
+    assert after["repeats"] == {"was": 3, "now": 2}
+    assert own == 0
+    assert after["steadiness"]["was"]["agreement"] == after["steadiness"]["now"]["agreement"] == 1.0
+    shown = good("audit", "show", told["run_id"], "--json")
+    assert "the new model is what we want" in shown
+    assert "bless" in good("runs")
+    assert "recorded" in good("show", told["run_id"])
+    assert "PASSED" in good("show", after["run_id"])
+    good("audit", "verify")
+
+
+def test_a_suite_needs_no_ledger_and_no_task(two_runs: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = two_runs
+    with WireServer(learner) as server:
+        good_json("bless", first["release"], "--reason", "first", "-q", "-m", compatible(server), "--limit", "12")
+        away = tmp_path / "away"
+        away.mkdir()
+        for name in ("prompt.md", "suite.json"):
+            (away / name).write_bytes(Path(first["release"]).with_name(name).read_bytes())
+        monkeypatch.chdir(away)
+        code, told = checked(server, "prompt.md")
+    assert (code, told["rows"]) == (0, 12)
+    assert load_prompt("prompt.md").version == told["version"]
+
+
+def test_twenty_checks_of_an_unchanged_model_pass(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(learner) as server:
+        good_json("bless", first["release"], "--reason", "first", "-q", "-m", compatible(server), "--limit", "8")
+        assert [checked(server, first["release"])[0] for _ in range(20)] == [0] * 20
+
+
+def test_what_a_model_says_cannot_break_the_files(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(lambda messages, body: HOSTILE.replace("\ud800", "")) as server:
+        code, _ = checked(server, first["release"], "--markdown", "c.md", "--junit", "c.xml")
+    assert code == 100
+    ElementTree.parse("c.xml")
+    text = Path("c.md").read_text("utf-8")
+    assert "<script>" not in text
+    assert "\x1b" not in text
+
+
+def test_a_provider_that_refuses_rows_is_no_score_of_0(two_runs: Made) -> None:
+    from tests.wire import Fault
+
+    first, _ = two_runs
+    refuse = Fault(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}})
+    with WireServer(lambda messages, body: refuse) as server:
+        code, told = checked(server, first["release"])
+        assert code == 100
+        (line,) = refused(1, "bless", first["release"], "--reason", "x", "-q", "-m", compatible(server))
+    assert told["difference"] is None
+    assert told["why"] == ["no row has an answer on both sides, so nothing can be told"]
+    assert "nothing was recorded" in line
+    assert not Path(first["release"]).with_name("suite.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["check", "none.md"], 2, "no such file"),
+        (["check", "nope"], 2, "no run nope"),
+        (["check", "RELEASE", "--suite", "none.json"], 1, "none.json"),
+        (["check", "RELEASE", "--suite", "bad.json"], 1, "is not JSON"),
+        (["check", "RELEASE", "--suite", "other.json"], 1, "is not a suite"),
+        (["check", "RELEASE", "--suite", "short.json"], 1, "is damaged: lacks 'rows'"),
+        (["check", "RELEASE", "--repeats", "9"], 2, "--repeats"),
+        (["bless", "RELEASE"], 2, "--reason"),
+        (["bless", "RELEASE", "--reason", " "], 2, "say why"),
+        (["check", "RELEASE", "--db", "none.db"], 2, "optimize bless"),
+    ],
+)
+def test_wrong_use_is_refused_in_a_line(two_runs: Made, words: list[str], code: int, says: str) -> None:
+    first, _ = two_runs
+    Path("bad.json").write_text("{")
+    Path("other.json").write_text('{"suite": 2}')
+    keys = {"suite": 1, "name": "x", "version": "p", "model": "m", "description": "", "metrics": []}
+    Path("short.json").write_text(json.dumps(keys))
+    if words[-1] == "none.db":
+        Path("rows.csv").unlink()
+        words = [*words, "--task", "t"]
+        Path("t").mkdir()
+        Path("t/task.toml").write_text(TASK)
+        for split in ("train", "dev", "test"):
+            Path(f"t/{split}.csv").write_text(f"text,label\n{split} one,billing\n{split} two,repair\n")
+    lines = refused(code, *[first["release"] if word == "RELEASE" else word for word in words])
+    assert says in " ".join(lines)
+
+
+TASK = """
+name = "t"
+description = "Route."
+signature = "text -> label"
+instruction = "Route."
+[fields.label]
+type = "choice"
+choices = ["billing", "repair"]
+"""
+
+
+def test_ctrl_c_ends_a_check_with_130_and_keeps_the_ledger_whole(two_runs: Made) -> None:
+    first, _ = two_runs
+    from tests.wire import Fault
+
+    with WireServer(lambda messages, body: Fault(delay=0.5, text="billing")) as server:
+        words = ["check", first["release"], "-m", compatible(server), "-j", "2", "-q"]
+        code = "import sys; from agent.cli import main; main(sys.argv[1:])"
+        path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, *words], env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE
+        )
+        while not server.requests:
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert b"nothing was changed" in said
+    good("audit", "verify")
+
+
+# -- metrics that need more than the suite ----------------------------------------------------------------------------
+
+
+def test_a_judge_of_the_suite_scores_again() -> None:
+    from tests.cli.test_judge_run import CAP, Boats, task
+
+    task()
+    with WireServer(Boats()) as server:
+        model = ("-m", compatible(server))
+        run = good_json("run", "boats", *CAP, *model)
+        first = good_json("check", run["release"], "-q", *model)
+        assert first["gate"] == "passed"
+        assert first["calls"]["judge"] > 0
+        told = good_json("bless", run["release"], "--reason", "first", "-q", *model)
+        suite = json.loads(Path(told["path"]).read_text("utf-8"))
+        assert suite["judges"] == [compatible(server)]
+        assert "rubric.md" in suite["rubrics"]
+        Path("boats/rubric.md").unlink()
+        assert good_json("check", run["release"], "-q")["gate"] == "passed"
+        for shown in ("show", "audit show", "audit check"):
+            good(*shown.split(), told["run_id"])
+
+
+def test_a_pairwise_judge_compares_with_the_recorded_answers() -> None:
+    from tests.cli.test_judge_run import CAP, Boats, task
+
+    task('mode = "pairwise"\n')
+    with WireServer(Boats()) as server:
+        model = ("-m", compatible(server))
+        run = good_json("run", "boats", *CAP, *model)
+        assert "compares with another prompt's answers" in refused(2, "check", run["release"], "-q", *model)[0]
+        told = good_json("bless", run["release"], "--reason", "first", "-q", *model)
+        found = good_json("check", run["release"], "-q", *model)
+    assert told["score"]["mean"] == found["score"]["now"]["mean"]
+    assert found["gate"] == "passed"
+
+
+def test_a_metric_of_the_users_own_is_taken_from_the_task_and_never_from_the_suite(here: Path) -> None:
+    Path("tasks/t").mkdir(parents=True)
+    toml = TASK + '[[metrics]]\nname = "python"\n[models]\nproposer = "none"\n'
+    Path("tasks/t/task.toml").write_text(toml, "utf-8")
+    score = "def metric(example, prediction):\n    return float(prediction['fields'].get('label') == 'billing')\n"
+    Path("tasks/t/metric.py").write_text(score, "utf-8")
+    for split, count in (("train", 20), ("dev", 20), ("test", 40)):
+        rows = "".join(f"{split} number {at},{('billing', 'repair')[at % 2]}\n" for at in range(count))
+        Path(f"tasks/t/{split}.csv").write_text(f"text,label\n{rows}", "utf-8")
+    with WireServer(lambda messages, body: "billing") as server:
+        run = good_json("run", "t", "-m", compatible(server), "--max-calls", "300", "-q")
+        good("bless", run["release"], "--reason", "first", "-q", "--limit", "10")
+        assert good_json("check", run["release"], "-q")["score"]["now"]["mean"] == 1.0
+        Path("tasks/t").rename("tasks/u")
+        assert "no task of this name" in refused(2, "check", run["release"], "-q")[0]
+        assert good_json("check", run["release"], "-q", "--task", "u")["gate"] == "passed"

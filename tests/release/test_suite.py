@@ -1,0 +1,131 @@
+"""suite.json: what is written is read again, whatever the texts; what is no suite is refused in a line."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import ReleaseError
+from agent.release.export import HOSTILE
+from agent.release.runtime import Prompt, PromptRelease
+from agent.release.suite import Sample, Suite, is_answer, read_suite, require_fit, suite_of, write_suite
+from agent.types import Example, Field, Message, MetricSpec, Outcome, Prediction
+from tests.toys import make_task
+
+PROMPT = Prompt(
+    PromptRelease(
+        name="toy",
+        messages=(Message("user", "{{message}}"),),
+        inputs=("message",),
+        outputs=(Field("team", "choice", choices=("billing", "delivery")),),
+        format="turns",
+        reasoning=False,
+        model="m",
+        parameters={},
+        provenance={},
+    )
+)
+
+
+def suite() -> Suite:
+    rows = tuple(
+        Example(f"r{at}", {"message": text}, {"team": text, "n": at, "list": [text, None]})
+        for at, text in enumerate(HOSTILE)
+    )
+    task = replace(make_task(), dev=rows, judges=("a/b",))
+    samples = [[Sample(text, 0.5), Sample("", None, "refused"), Sample("billing", None)] for text in HOSTILE]
+    return suite_of(task, PROMPT, "m/x", samples, {"reason": "why\n\x1b", "actor": "me"})
+
+
+def test_what_is_written_is_read_again_with_hostile_texts(tmp_path: Path) -> None:
+    before = suite()
+    write_suite(before, tmp_path / "deep" / "suite.json")
+    after = read_suite(tmp_path / "deep" / "suite.json")
+    assert after == before
+    assert after.id == before.id
+    assert (tmp_path / "deep" / "suite.json").read_bytes().isascii()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["suite.json"]
+
+
+def test_the_id_is_of_the_content_and_not_of_the_note() -> None:
+    one = suite()
+    assert replace(one, note={"reason": "another"}).id == one.id
+    assert replace(one, samples=one.samples[::-1]).id != one.id
+
+
+def test_recorded_answers_are_read_as_the_prompt_reads_them() -> None:
+    task = replace(make_task(), dev=make_task().dev[:2])
+    samples = [[Sample("Billing.", 1.0)], [Sample("no team at all", 0.0), Sample("", None, "refused")]]
+    recorded = suite_of(task, PROMPT, "m", samples, {}).recorded(PROMPT)
+    assert recorded[0][0].prediction.fields == {"team": "billing"}
+    assert recorded[1][0].prediction.error
+    assert [[is_answer(outcome) for outcome in row] for row in recorded] == [[True], [True, False]]
+
+
+def test_a_sample_of_an_outcome_keeps_no_score_apart_from_0() -> None:
+    refused = Outcome("c", "r", Prediction({}, "", "too long"), (), None)
+    assert Sample.of(refused) == Sample("", None, "too long")
+    wrong = Outcome("c", "r", Prediction({}, "hm", "no team"), (), 0.0, "k")
+    assert Sample.of(wrong) == Sample("hm", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"suite": 2}, "is not a suite of form 1"),
+        ({"rows": []}, "no rows"),
+        ({"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": []}]}, "without a recorded answer"),
+        (
+            {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "x", "value": 2}]}]},
+            "outside 0 to 1",
+        ),
+        (
+            {"rows": [{"id": "a", "inputs": {"m": 1}, "labels": {}, "answers": [{"reply": "", "value": 1}]}]},
+            "not a text",
+        ),
+        (
+            {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}] * 6}]},
+            "more than 5",
+        ),
+        (
+            {"rows": [{"id": "a", "inputs": {}, "labels": {}, "answers": [{"reply": "", "value": 1}]}] * 2},
+            "the same id",
+        ),
+        ({"rows": 3}, "is damaged"),
+        ({"metrics": []}, "no metrics"),
+        ({"judges": [3]}, "not a text"),
+    ],
+)
+def test_what_is_no_suite_is_refused_in_a_line(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    path = tmp_path / "suite.json"
+    write_suite(suite(), path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ReleaseError) as raised:
+        read_suite(path)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "suite.json" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "nul", "[" * 100_000, b"\xff"])
+def test_garbage_is_refused(tmp_path: Path, text: str | bytes) -> None:
+    path = tmp_path / "suite.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ReleaseError, match="optimize bless"):
+        read_suite(path)
+
+
+def test_rows_must_have_the_inputs_of_the_prompt() -> None:
+    fit = suite()
+    require_fit(fit, PROMPT, "suite.json")
+    other = replace(fit, rows=(Example("r", {"text": "x"}, {}), *fit.rows[1:]))
+    with pytest.raises(ReleaseError, match=r"row 'r' has the inputs text, the prompt needs message"):
+        require_fit(other, PROMPT, "suite.json")
+
+
+def test_a_suite_names_no_code() -> None:
+    """Its folder is what the caller says, whatever stands in the file."""
+    task = replace(suite(), metrics=(MetricSpec("python", "team"),)).task(PROMPT, "here", {})
+    assert task.folder == "here"
