@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.common import find_task, open_history
+from agent.cli.common import find_task, open_history, releases_folder
 from agent.cli.launch import task_of
 from agent.errors import InputError
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def prompt_path(word: str, db: Path) -> Path:
-    """The file that PROMPT names: a path (of the file or its folder), or the id of a run. The one place to ask."""
+    """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run."""
     from agent.program_run import STATE_FILE
+    from agent.release.labels import Reference, choose
     from agent.release.runtime import PROMPT_FILE
 
     path = Path(word)
@@ -28,8 +29,11 @@ def prompt_path(word: str, db: Path) -> Path:
         path = path / PROMPT_FILE
     if path.exists():
         return path
+    if (reference := Reference.of(word)) is not None:
+        root = releases_folder(db)
+        return root / reference.name / choose(root, reference).version / PROMPT_FILE
     if path.suffix or len(path.parts) > 1 or not db.is_file():
-        raise InputError(f"{word}: no such file; give the path of a prompt.md, or the id of a run in the ledger (--db)")
+        raise InputError(f"{word}: no such file; give the path of a prompt.md, NAME@LABEL, or the id of a run (--db)")
     run = _run(word, db)
     released = (run["result"] or {}).get("release")
     if not released:

@@ -51,6 +51,14 @@ def test_an_unchanged_model_passes_on_the_dev_rows_of_its_run(two_runs: Made) ->
     assert (suite.get("tests"), suite.get("failures")) == (str(told["rows"] + 1), "0")
 
 
+def test_a_label_names_the_prompt_too(two_runs: Made) -> None:
+    first, _ = two_runs
+    good("promote", first["run_id"], "--override", "--reason", "to be checked")
+    with WireServer(learner) as server:
+        code, told = checked(server, f"{load_prompt(first['release']).name}@production")
+    assert (code, told["gate"]) == (0, "passed")
+
+
 def test_a_model_that_flips_answers_fails_with_100_and_the_rows(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(flipping(8)) as server:
