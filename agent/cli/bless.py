@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json, score
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json, score, user
 from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
 from agent.cli.launch import silence
 from agent.cli.released import metric_folder, models_of, prompt_path, rubrics_of, task_for
@@ -73,7 +72,7 @@ def bless_command(
     budget = budget_of(options, asking.planned)
 
     def make(means: Means) -> Bless:
-        return Bless(asking, file, reason.strip(), actor or _user(), before.id if before else "", means)
+        return Bless(asking, file, reason.strip(), actor or user(), before.id if before else "", means)
 
     quiet = bool(options["quiet"] or as_json)
     models = (name, *asked.judges)
@@ -95,10 +94,3 @@ def report(told: dict[str, Any]) -> str:
         cost_line(told),
     ]
     return "\n".join(lines)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""

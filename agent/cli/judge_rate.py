@@ -95,7 +95,7 @@ def _field(task: Task, output: str | None) -> str:
 
 def _items(history: History, run_id: str, task: Task, field: str, count: int) -> list[Shown]:
     """Different answers, taken from each prompt in turn; the same for every rater."""
-    from agent.scoring.judge_prompt import as_text
+    from agent.prompt.render import label_text
     from agent.types import content_id
 
     rows = {row.id: row for row in task.dev}
@@ -107,7 +107,7 @@ def _items(history: History, run_id: str, task: Task, field: str, count: int) ->
         for outcome in history.outcomes(run_id, trial["candidate_id"], "dev"):
             row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
             if row is not None and value not in (None, ""):
-                answer = as_text(value)
+                answer = label_text(value)
                 pile.append(Shown(content_id("item", [dict(row.inputs), [answer]]), row.inputs, answer))
         random.Random(f"{run_id} {trial['number']}").shuffle(pile)
         piles.append(pile)

@@ -15,11 +15,11 @@ from typing import Any
 
 from agent.errors import BadResponse, BudgetExhausted, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway
+from agent.prompt.render import label_text
 from agent.scoring.judge_prompt import (
     CORRECT,
     PAIR,
     VERSION,
-    as_text,
     pair_messages,
     reference_messages,
     rubric_messages,
@@ -101,7 +101,7 @@ def judge_calls(task: Task) -> int:
 
 
 class Judge:
-    """One judge with its models at hand. `ask` questions go out side by side."""
+    """One judge with its models at hand; what it asks for one answer goes out side by side."""
 
     def __init__(self, setup: JudgeSetup, lms: Sequence[LM], gateway: Gateway, timeout: float = 120.0) -> None:
         self.setup = setup
@@ -109,9 +109,9 @@ class Judge:
 
     async def rate(self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0) -> Opinion:
         """One answer, by the rubric or against `reference`. Raises what ends a run, and BudgetExhausted."""
-        rubric, text = self.setup.rubric, as_text(answer)
+        rubric, text = self.setup.rubric, label_text(answer)
         if self.setup.mode == "reference":
-            messages = reference_messages(self.setup.description, rubric, inputs, text, as_text(reference))
+            messages = reference_messages(self.setup.description, rubric, inputs, text, label_text(reference))
             asked = await self._all(messages, choice_schema(CORRECT), 1, repeat, _read_correct)
         else:
             assert rubric is not None
@@ -123,7 +123,7 @@ class Judge:
 
     async def compare(self, inputs: Mapping[str, str], first: Any, second: Any, repeat: int = 0) -> Comparison:
         """Two answers, in both orders."""
-        texts = as_text(first), as_text(second)
+        texts = label_text(first), label_text(second)
 
         async def one(a: str, b: str) -> Opinion:
             messages = pair_messages(self.setup.description, self.setup.rubric, inputs, a, b)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from agent.prompt.fence import Fence
 from agent.types import Message, Rubric
@@ -60,10 +59,6 @@ def pair_messages(
     )
     parts = [*inputs.items(), ("Answer A", first), ("Answer B", second)]
     return _messages(system, parts, "Which answer is better?", True)
-
-
-def as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _about(task: str) -> str:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.prompt.fence import Fence, defused
-from agent.scoring.judge_prompt import as_text, pair_messages, reference_messages, rubric_messages
+from agent.prompt.render import label_text
+from agent.scoring.judge_prompt import pair_messages, reference_messages, rubric_messages
 from agent.types import Criterion, Message, Rubric
 
 ROOT = Path(__file__).parents[2]
@@ -226,7 +227,7 @@ def benign() -> list[tuple[str, str]]:
     for path in sorted(set(files)):
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             texts = [(key, value) for key, value in json.loads(line).items() if key != "id"]
-            found += [(f"{path.parent.name}/{path.name}:{number} {key}", as_text(value)) for key, value in texts]
+            found += [(f"{path.parent.name}/{path.name}:{number} {key}", label_text(value)) for key, value in texts]
     return found
 
 
