@@ -22,7 +22,7 @@ LAYERS = (
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 DOORS = {
     "dspy": ("prompt/render.py", "search/dspy_", "release/formats/dspy.py"),
-    "optuna": ("search/study.py",),
+    "optuna": ("search/study.py", "report/optuna_study.py"),
     "click": ("cli/",),
     "rich": ("cli/",),
     "openai": ("models/openai.py",),
@@ -37,6 +37,10 @@ DOORS = {
     "mlflow": ("release/formats/mlflow.py",),
     "yaml": ("task/promptfoo.py",),
     "langsmith": ("models/langchain.py",),
+    "matplotlib": ("report/charts.py",),
+    "jinja2": ("report/page.py",),
+    "datasette": ("report/web/",),
+    "pandas": ("report/notebook.py",),
     "genai_prices": ("gateway/prices.py",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -5,9 +5,6 @@ Who rates sees inputs and answer, never which prompt wrote it. Every rater gets 
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +14,10 @@ from agent.cli.common import SETTINGS, db_option, open_history, plain
 from agent.errors import InputError
 
 if TYPE_CHECKING:
-    from agent.ledger.query import History
-    from agent.types import Rubric, Task
+    from agent.report.blinded import Shown
+    from agent.types import Rubric
 
 SKIP, QUIT = "s", "q"
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One answer to rate."""
-
-    item: str
-    inputs: Mapping[str, str]
-    answer: str
 
 
 @click.command(context_settings=SETTINGS)
@@ -47,22 +35,22 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
     For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
     and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
     """
+    from agent.report.blinded import field_of, items_of, order_of, task_of
     from agent.task.rated import RatedFile
     from agent.task.rubric import generic_rubric
 
     history = open_history(db)
     found = history.run(run)
-    task = _task_of(found)
-    field = _field(task, output)
+    task = task_of(found)
+    field = field_of(task, output)
     rubric = next(iter(task.rubrics.values()), generic_rubric())
     path = path or db.parent / found["id"] / "ratings.jsonl"
     file = RatedFile(path)
-    items = _items(history, found["id"], task, field, count)
+    items = items_of(history, found["id"], task, field, count)
     history.close()
     if not items:
         raise InputError(f"{found['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
-    todo = [shown for shown in items if shown.item not in file.done(rater)]
-    random.Random(f"{found['id']} {rater}").shuffle(todo)
+    todo = [shown for shown in order_of(items, found["id"], rater) if shown.item not in file.done(rater)]
     rated = len(items) - len(todo)
     click.echo(f"{len(items)} answers, {rated} rated before by {plain(rater)}; ratings go to {path}")
     for number, shown in enumerate(todo, rated + 1):
@@ -73,50 +61,6 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
         if marks:
             file.add({"item": shown.item, "rater": rater, **shown.inputs, field: shown.answer, **marks})
     _close(file, rubric, rater, len(items), task.name)
-
-
-def _task_of(run: Mapping[str, Any]) -> Task:
-    from agent.task.load import load_task
-
-    task = load_task(Path(run["folder"]))
-    if task.hashes.get("dev") != run["hashes"].get("dev"):
-        raise InputError(f"{run['id']}: the dev rows of {run['folder']} changed since; put them back to rate this run")
-    return task
-
-
-def _field(task: Task, output: str | None) -> str:
-    names = [field.name for field in task.signature.outputs]
-    judged = [spec.field for spec in task.metrics if spec.name == "judge"]
-    name = output or (judged or names)[0]
-    if name not in names:
-        raise InputError(f"--output {name}: the outputs of {task.name} are {', '.join(names)}")
-    return name
-
-
-def _items(history: History, run_id: str, task: Task, field: str, count: int) -> list[Shown]:
-    """Different answers, taken from each prompt in turn; the same for every rater."""
-    from agent.prompt.render import label_text
-    from agent.types import content_id
-
-    rows = {row.id: row for row in task.dev}
-    piles: list[list[Shown]] = []
-    for trial in history.trials(run_id):
-        if trial["state"] != "complete":
-            continue
-        pile = []
-        for outcome in history.outcomes(run_id, trial["candidate_id"], "dev"):
-            row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
-            if row is not None and value not in (None, ""):
-                answer = label_text(value)
-                pile.append(Shown(content_id("item", [dict(row.inputs), [answer]]), row.inputs, answer))
-        random.Random(f"{run_id} {trial['number']}").shuffle(pile)
-        piles.append(pile)
-    found: dict[str, Shown] = {}
-    for turn in range(max(map(len, piles), default=0)):
-        for pile in piles:
-            if turn < len(pile) and len(found) < count:
-                found.setdefault(pile[turn].item, pile[turn])
-    return list(found.values())
 
 
 def _page(shown: Shown, number: int, of: int, field: str) -> str:

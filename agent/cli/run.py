@@ -12,6 +12,7 @@ from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import SEED, SETTINGS, db_option, json_option, print_json, score
 from agent.cli.launch import Launch, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
+from agent.report.facts import certainty, stopped_before_search, verdict
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -181,32 +182,13 @@ def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | Non
     return round(max(known), 4) if len(known) == len(prices) else None
 
 
-def stopped_before_search(result: dict[str, Any]) -> bool:
-    """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
-    found = result.get("preflight") or {}
-    return found.get("worth") is False and sum(result["trials"].values()) == 1
-
-
 def report(result: dict[str, Any]) -> str:
     """The result for people: verdict, scores, what it cost, where the prompt is."""
     lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
-    low, high = (100 * value for value in lift["ci95"])
     promoted = result["decision"] == "promote"
-    if stopped_before_search(result):
-        verdict = "Keep your prompt: nothing can be won, so nothing was searched"
-    elif promoted:
-        verdict = f"Better: {100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
-    elif lift["wins"] + lift["losses"] == 0:
-        verdict = "Keep your prompt: nothing better was found"
-    elif lift["diff"] > 0 and lift["p_value"] < 0.05:
-        verdict = f"Held back: {100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
-    else:
-        verdict = (
-            f"Keep your prompt: {100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows is not significant"
-        )
     lines = [
         "",
-        f"{verdict}  (95 % CI {low:+.1f} to {high:+.1f}, p = {lift['p_value']:.2g})",
+        f"{verdict(result)}  ({certainty(result)})",
         "",
         f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
         f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(base['test']):>14}",

@@ -20,6 +20,7 @@ from agent.cli.common import (
     short,
 )
 from agent.errors import InputError
+from agent.report.facts import decision, prompt_text
 
 
 @click.command(context_settings=SETTINGS)
@@ -45,18 +46,10 @@ def runs_command(db: Path, as_json: bool) -> None:
                 score(result.get("baseline", {}).get("test")),
                 score(result.get("winner", {}).get("test")),
                 "" if lift is None else f"{100 * lift:+.1f}",
-                _decision(result),
+                decision(result),
             )
         )
     print_table("runs", ("run", "task", "model", "seed", "status", "baseline", "winner", "lift", "decision"), rows)
-
-
-def _decision(result: dict[str, Any]) -> str:
-    if result.get("kind") == "judge_calibration":
-        return f"calibration: {'trusted' if result['trusted'] else 'not trusted'}"
-    if result.get("kind") == "check":
-        return f"check: {result['gate']}"
-    return str(result.get("decision") or result.get("kind") or "")
 
 
 @click.command(context_settings=SETTINGS)
@@ -91,7 +84,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
     )
     click.echo(report(result))
     click.echo("\n== the winner's prompt (demos shown below) ==")
-    click.echo(plain(_prompt(winner)))
+    click.echo(plain(prompt_text(winner)))
     if winner["demos"]:
         print_table(
             f"{len(winner['demos'])} demos",
@@ -108,7 +101,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         )
     click.echo("\n== diff to your prompt ==")
     diff = difflib.unified_diff(
-        _prompt(base).splitlines(), _prompt(winner).splitlines(), "your prompt", "winner", lineterm="", n=2
+        prompt_text(base).splitlines(), prompt_text(winner).splitlines(), "your prompt", "winner", lineterm="", n=2
     )
     click.echo(plain("\n".join(diff)) or "(the same)")
     click.echo("")
@@ -159,16 +152,6 @@ def _show_calibration(result: dict[str, Any], as_json: bool) -> None:
         print_json({"result": result})
     else:
         click.echo(report(result))
-
-
-def _prompt(candidate: dict[str, Any]) -> str:
-    """The candidate's messages without its demo turns."""
-    template = candidate["template"]
-    if candidate["format"] != "inline" and candidate["demos"]:
-        turns = 2 * len(candidate["demos"])
-        first = len(template) - 1 - turns
-        template = [*template[:first], {"role": "", "content": f"({len(candidate['demos'])} demos)"}, template[-1]]
-    return "\n".join(f"[{message['role']}]\n{message['content']}" for message in template)
 
 
 def _join(fields: dict[str, str]) -> str:

@@ -1,0 +1,134 @@
+"""One run gathered from the ledger for whoever shows it: report, web pages, terminal, notebook. Reads, never writes.
+
+Rows of the task are not in the ledger; they are read from its folder, and left out when its files have changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from agent.errors import AgentError
+from agent.ledger.query import History, Row
+from agent.types import Example, SplitName
+
+
+@dataclass(frozen=True)
+class RowPair:
+    """One row of a split with what two prompts made of it; `inputs` and `labels` are empty where the row is unknown.
+
+    `one` and `two` are outcomes as `History.outcomes` gives them, None where that prompt was not asked.
+    """
+
+    example_id: str
+    inputs: Mapping[str, str]
+    labels: Mapping[str, Any]
+    one: Row | None
+    two: Row | None
+
+    @property
+    def change(self) -> float | None:
+        """The score of `two` minus that of `one`, where both have one."""
+        values = [side["value"] for side in (self.one, self.two) if side is not None]
+        return None if len(values) < 2 or None in values else values[1] - values[0]
+
+
+class RunView:
+    """A run of the ledger, gathered when it is asked for. `run` is its row with the decoded columns."""
+
+    def __init__(self, history: History, run_id: str = "") -> None:
+        """The run by id, by the unique start of it, or the latest. Raises InputError."""
+        self.history = history
+        self.run: Row = history.run(run_id)
+
+    @property
+    def id(self) -> str:
+        return str(self.run["id"])
+
+    @property
+    def result(self) -> Row | None:
+        """What `optimize run --json` printed; None while it runs, when interrupted, and for other kinds of runs."""
+        found: Row | None = self.run["result"]
+        return None if found is None or found.get("kind") else found
+
+    @cached_property
+    def trials(self) -> list[Row]:
+        """Each trial as `History.trials` gives it, with `spent`: calls that the run had paid for at its last one."""
+        ends = spent_at(self.history, self.id)
+        return [{**trial, "spent": ends.get(trial["candidate_id"], 0)} for trial in self.history.trials(self.id)]
+
+    def trial(self, number: int) -> Row | None:
+        return next((trial for trial in self.trials if trial["number"] == number), None)
+
+    @cached_property
+    def costs(self) -> list[Row]:
+        return self.history.costs(self.id)
+
+    @cached_property
+    def baseline(self) -> Row | None:
+        """The user's own prompt, None before it was tried."""
+        first = self.trial(0)
+        return None if first is None else self.history.candidate(first["candidate_id"])
+
+    @cached_property
+    def winner(self) -> Row | None:
+        """The best prompt found (it may be the user's own); None without a result."""
+        return None if self.result is None else self.history.candidate(self.result["winner"]["candidate_id"])
+
+    @cached_property
+    def best(self) -> list[Row]:
+        """The trials that were the best so far when they ended, in the order of their ends: complete ones only."""
+        found: list[Row] = []
+        for trial in sorted(self.trials, key=lambda trial: (trial["spent"], trial["number"])):
+            is_done = trial["state"] == "complete" and trial["mean"] is not None
+            if is_done and (not found or trial["mean"] > found[-1]["mean"]):
+                found.append(trial)
+        return found
+
+    @cached_property
+    def examples(self) -> Mapping[SplitName, Mapping[str, Example]]:
+        """The task's rows by split and id, of those splits whose file is still the one that the run read."""
+        from agent.task.load import load_task
+
+        try:
+            task = load_task(Path(self.run["folder"]))
+        except AgentError:
+            return {}
+        splits: Mapping[SplitName, Sequence[Example]] = {"train": task.train, "dev": task.dev, "test": task.test}
+        return {
+            name: {row.id: row for row in rows}
+            for name, rows in splits.items()
+            if task.hashes.get(name) == self.run["hashes"].get(name)
+        }
+
+    def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
+        """What the candidates `one` and `two` made of each row of the split that either was asked."""
+        sides = [{row["example_id"]: row for row in self.history.outcomes(self.id, c, split)} for c in (one, two)]
+        known = self.examples.get(split, {})
+        found = []
+        for example_id in {**sides[0], **sides[1]}:
+            row = known.get(example_id)
+            inputs, labels = (row.inputs, row.labels) if row else ({}, {})
+            found.append(RowPair(example_id, inputs, labels, sides[0].get(example_id), sides[1].get(example_id)))
+        return found
+
+    @property
+    def head(self) -> Row:
+        """The last link of the ledger's chain now: seq and hash."""
+        return self.history.select("SELECT seq, hash FROM head")[0]
+
+
+def spent_at(history: History, run_id: str) -> dict[str, int]:
+    """By candidate: how many calls the run had paid for when that candidate's last call of the search was made."""
+    rows = history.select(
+        "SELECT candidate_id, MAX(paid) AS spent FROM (SELECT candidate_id, call_key, "
+        "SUM(state <> 'cached' AND error_class IS NOT 'not_sent') OVER (ORDER BY id) AS paid "
+        "FROM calls WHERE run_id = ?) WHERE call_key NOT IN "
+        "(SELECT call_key FROM outcomes WHERE run_id = ? AND split = 'test') GROUP BY candidate_id",
+        run_id,
+        run_id,
+    )
+    return {row["candidate_id"]: row["spent"] for row in rows}
