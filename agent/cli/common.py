@@ -1,12 +1,11 @@
-"""What several commands share: options, finding tasks and runs, JSON and tables."""
+"""What several commands share: options, finding tasks and runs, JSON and text."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,24 +50,6 @@ def plain(text: str) -> str:
 def short(text: str, width: int) -> str:
     flat = " ".join(plain(text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
-
-
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A rich table on a terminal, tab-separated lines in a pipe."""
-    rows = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        click.echo("\t".join(columns))
-        for row in rows:
-            click.echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*[escape(cell) for cell in row])
-    Console().print(table)
 
 
 def score(value: float | None) -> str:

@@ -17,11 +17,11 @@ from agent.cli.common import (
     open_ledger,
     plain,
     print_json,
-    print_table,
     releases_folder,
     short,
     user,
 )
+from agent.cli.tables import print_table
 from agent.errors import InputError, LedgerBusy
 
 if TYPE_CHECKING:
