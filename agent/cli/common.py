@@ -58,18 +58,11 @@ def score(value: float | None) -> str:
 
 def open_history(db: Path) -> History:
     """The ledger to read. One of an older version is brought up to date first, and a copy of it kept."""
-    from agent.ledger.connect import NeedsWriter
-    from agent.ledger.query import History
+    from agent.ledger.reading import history_of
 
     if not db.is_file():
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
-    try:
-        return History(db)
-    except NeedsWriter:
-        from agent.ledger.store import Ledger
-
-        Ledger(db).close()
-        return History(db)
+    return history_of(db)
 
 
 def releases_folder(db: Path) -> Path:
