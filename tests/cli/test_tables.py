@@ -177,6 +177,8 @@ def test_columns_go_by_rank_and_only_as_many_as_they_must() -> None:
     assert fit(ranks, widths, least, 43) == {0: 10, 2: 10, 3: 19}
     assert fit(ranks, widths, least, 20) == {0: 10, 3: 8}
     assert fit(ranks, widths, least, 5) == {0: 10, 3: 8}
+    assert fit([0, 0], [30, 20], [5, 12], 32) == {0: 15, 1: 15}
+    assert fit([0, 0], [30, 20], [5, 18], 32) == {0: 12, 1: 18}
     assert Column("x").rank == 0
 
 
