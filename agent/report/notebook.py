@@ -19,7 +19,6 @@ from agent.report.view import RowPair, RunView
 from agent.types import SplitName
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 TRIALS: Mapping[str, str] = {
@@ -115,11 +114,11 @@ class Run:
         heads = dict.fromkeys([*(head for row in rows for head in row if head not in types), *types])
         return pandas.DataFrame(rows, columns=list(heads)).astype({"example_id": "string", **types} if rows else types)
 
-    def plot(self) -> Figure:
-        """Dev score against paid calls, best so far as a line; on white, so that it can be read in a dark notebook."""
-        figure = charts.progress(self._view)
+    def plot(self) -> Any:
+        """A matplotlib Figure: dev score against paid calls, best so far as a line. On white, in the dark, too."""
+        figure: Any = charts.progress(self._view)
         figure.set_facecolor("white")
-        setattr(figure, "_repr_svg_", lambda: _picture(figure))  # noqa: B010  # shown without pyplot
+        figure._repr_svg_ = lambda: _picture(figure)  # so that it shows itself without pyplot
         return figure
 
     def _repr_html_(self) -> str:
@@ -138,7 +137,7 @@ class Run:
         return str(page.visible(f"<Run {self.id} of {self.task}: {self.verdict}>"))
 
 
-def _picture(figure: Figure) -> str:
+def _picture(figure: Any) -> str:
     """The figure as the text of an SVG file, in its own colours."""
     target = StringIO()
     figure.savefig(target, format="svg")

@@ -94,7 +94,7 @@ def test_the_chart_shows_itself_and_has_a_mark_for_each_scored_trial(two_runs: M
     drawn = [point for marks in axes.collections for point in marks.get_offsets().tolist()]
     assert sorted(drawn) == sorted([spent, 100 * mean] for spent, mean in zip(frame.spent, frame["mean"], strict=True))
     assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
-    assert ElementTree.fromstring(figure._repr_svg_()).tag.endswith("svg")  # type: ignore[attr-defined]
+    assert ElementTree.fromstring(figure._repr_svg_()).tag.endswith("svg")
 
 
 def test_a_cell_is_one_piece_of_html_without_style_or_script_of_its_own(two_runs: Made) -> None:
