@@ -20,9 +20,9 @@ from agent.cli.common import (
     print_table,
     releases_folder,
     short,
-    user,
 )
 from agent.errors import InputError, LedgerBusy
+from agent.ledger.origin import user
 
 if TYPE_CHECKING:
     from agent.release.labels import Change
