@@ -11,7 +11,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from agent.report.facts import SIDES, carried, gain, points
+from agent.report.facts import SIDES, carried, gain
 from agent.report.page import visible
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ INK, SOFT, LINE, GOOD, BAD, BASE = "#24292f", "#57606b", "#8c959f", "#1a7f38", "
 """Text, quiet text, axes; a gain, a loss, and the user's own prompt. `page.css` gives each a dark twin."""
 COLOURS = {INK: "--ink", SOFT: "--soft", LINE: "--line", GOOD: "--good", BAD: "--bad", BASE: "--base"}
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+WIDTH = 4.8
+"""In inches: small, so that letters can be read on a telephone."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "promptassay",
@@ -51,7 +53,7 @@ def progress(view: RunView) -> Figure:
     """Dev score (0 to 100) against paid calls: a dot for each finished trial, a cross for each pruned one, a line for
     the best so far."""
     with _styled():
-        figure = _canvas(6.4, 3.2)
+        figure = _canvas(WIDTH, 2.6)
         axes = figure.add_subplot()
         done = [t for t in view.trials if t["mean"] is not None]
         for state, marker, colour in (("pruned", "x", LINE), ("complete", "o", BASE)):
@@ -65,29 +67,30 @@ def progress(view: RunView) -> Figure:
             axes.step(calls, [*scores, scores[-1]], GOOD, where="post", label="best so far")
         axes.set(xlabel="calls paid for", ylabel="dev score", ylim=(-2, 102), xlim=(0, None))
         if done:
-            axes.legend(loc="upper left", ncols=3)
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, borderaxespad=0, handletextpad=0.3)
         return figure
 
 
 def sealed(view: RunView) -> Figure:
     """Both prompts on the sealed test with 95 % intervals, beside the paired difference, which decides."""
     with _styled():
-        figure = _canvas(6.4, 1.7)
+        figure = _canvas(WIDTH, 1.5)
         scores, difference = figure.subplots(1, 2, width_ratios=(3, 2))
-        for height, (side, _) in enumerate(SIDES):
-            if side in view.sealed:
-                mean, low, high = view.sealed[side]
-                colour = BASE if side == "baseline" else GOOD
-                _whisker(scores, 100 * mean, 100 * low, 100 * high, -height, colour, points(mean))
-        scores.set_yticks([0, -1], [name for _, name in SIDES])
-        scores.set(xlabel="score on the sealed test", xlim=(-3, 103), ylim=(-1.6, 0.8))
         lift = view.result["lift"] if view.result else {"diff": 0.0, "ci95": (0.0, 0.0)}
         low, high = (100 * end for end in lift["ci95"])
         colour = GOOD if low > 0 else BAD if high < 0 else SOFT
-        _whisker(difference, 100 * lift["diff"], low, high, 0, colour, gain(lift["diff"]))
+        _whisker(difference, 100 * lift["diff"], low, high, -0.5, colour, gain(lift["diff"]))
         difference.axvline(0, color=LINE, linewidth=1)
-        reach = 1.15 * max(abs(low), abs(high), 5)
-        difference.set(xlabel="difference, row by row", xlim=(-reach, reach), ylim=(-1.6, 0.8), yticks=[])
+        pad = 0.15 * max(high, 5) - 0.15 * min(low, -5)
+        difference.set(xlabel="difference", xlim=(min(low, 0) - pad, max(high, 0) + pad), yticks=[])
+        for height, (side, _) in enumerate(SIDES):
+            if side in view.sealed:
+                mean, low, high = (100 * value for value in view.sealed[side])
+                _whisker(scores, mean, low, high, -height, BASE if side == "baseline" else colour, f"{mean:.1f}")
+        scores.set_yticks([0, -1], [name for _, name in SIDES])
+        scores.set(xlabel="score on the sealed test", xlim=(-6, 106))
+        for axes in (scores, difference):
+            axes.set_ylim(-1.5, 0.8)
         return figure
 
 
@@ -97,7 +100,7 @@ def pareto(view: RunView) -> Figure:
     costs = [("prompt_tokens", "prompt tokens")]
     costs += [("usd_per_1000", "$ per 1,000 calls")] * any(row["usd_per_1000"] for row in found)
     with _styled():
-        figure = _canvas(6.4, 2.6)
+        figure = _canvas(WIDTH, 2.4)
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
         for axes, (key, name) in zip(panels, costs, strict=True):
             front = sorted(found, key=lambda row: (row[key], row["dev"]))
@@ -118,7 +121,7 @@ def attribution(view: RunView) -> Figure:
     """What each part of the winner carries, in points with 95 % intervals; quiet where the sign cannot be told."""
     found = (view.result or {}).get("attribution") or []
     with _styled():
-        figure = _canvas(6.4, 0.9 + 0.35 * len(found))
+        figure = _canvas(WIDTH, 0.8 + 0.32 * len(found))
         axes = figure.add_subplot()
         for height, row in enumerate(found):
             low, high = row["ci95"]

@@ -37,6 +37,29 @@ def verdict(result: Result) -> str:
     return f"Keep your prompt: {gained} is not significant"
 
 
+def meaning(result: Result) -> str:
+    """The same in plain words: both scores, and how far the gain may be off."""
+    lift = result["lift"]
+    low, high = (gain(end) for end in lift["ci95"])
+    return (
+        f"Of 100 points your prompt gets {points(result['baseline']['test'])} and the best found "
+        f"{points(result['winner']['test'])}, on {lift['n']} rows that the search never saw. "
+        f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift['p_value'])})."
+    )
+
+
+def chance(p_value: float) -> str:
+    """A p-value for people who do not read powers of ten."""
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"
+
+
+def ending(result: Result) -> str:
+    """What follows from it: which prompt is released."""
+    if result["decision"] == "promote":
+        return "The best found is released."
+    return "Your own prompt is released." if held_back(result) else "Your own prompt stays."
+
+
 def certainty(result: Result) -> str:
     """How sure that is: interval and p-value of the paired difference."""
     lift = result["lift"]
@@ -85,7 +108,8 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
     if candidate["format"] != "inline" and candidate["demos"]:
         first = len(template) - 1 - 2 * len(candidate["demos"])
         template = [*template[:first], {"role": "", "content": f"({len(candidate['demos'])} demos)"}, template[-1]]
-    return "\n".join(f"[{message['role']}]\n{message['content']}" for message in template)
+    parts = (f"[{part['role']}]\n{part['content']}" if part["role"] else part["content"] for part in template)
+    return "\n".join(parts)
 
 
 # -- what not every run has -------------------------------------------------------------------------------------------
@@ -183,7 +207,7 @@ class Change:
 def changes(one: str, two: str, keep: int | None = None) -> list[Change]:
     """From `one` to `two` by words. `keep`: so many equal words and blanks are left beside a change, the rest of a long
     equal stretch becomes an ellipsis; None keeps all."""
-    first, second = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (one, two))
+    first, second = (re.findall(r"\s+|\[\w+\]|\w+|[^\w\s]", text) for text in (one, two))
     found: list[Change] = []
     for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         if kind == "equal":

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from agent.report import facts
 from agent.report.facts import SIDES, carried, cut, duration, gain, points
 from agent.report.view import RunView
 
-BEST, LAST, WORDS = 100, 20, 160
+BEST, LAST, WORDS = 100, 20, 100
 """Trials that are shown of a long search, and characters of an instruction in a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     name: str
-    is_number: bool = False
+    look: Literal["", "number", "long"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,9 @@ class Table:
 
 
 def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = "") -> Table:
-    """A column whose name ends in " #" holds numbers; None is an empty cell."""
-    made = tuple(Column(name.removesuffix(" #"), name.endswith(" #")) for name in columns)
+    """A column whose name ends in " #" holds numbers, in " ~" sentences; None is an empty cell."""
+    looks: Mapping[str, Literal["number", "long"]] = {" #": "number", " ~": "long"}
+    made = tuple(Column(name[:-2], looks[name[-2:]]) if name[-2:] in looks else Column(name) for name in columns)
     cells = tuple(tuple("" if cell is None else str(cell) for cell in row) for row in rows)
     return Table(caption, made, cells, note)
 
@@ -54,14 +55,14 @@ def scores(view: RunView) -> Table:
     for side, name in SIDES:
         of, sealed = view.result[side], view.sealed.get(side)
         interval = _interval(*sealed[1:]) if sealed else "-"
-        rows.append((name, points(of["dev"]), points(of.get("dev_corrected")), points(of["test"]), interval))
+        rows.append((name, points(of["test"]), interval, points(of["dev"]), points(of.get("dev_corrected"))))
     lift = view.result["lift"]
     low, high = lift["ci95"]
-    rows.append(("difference", "", "", gain(lift["diff"]), f"{gain(low)} to {gain(high)}"))
-    columns = ("prompt", "dev #", "dev, corrected #", "sealed test #", "95 % CI #")
+    rows.append(("difference", gain(lift["diff"]), f"{gain(low)} to {gain(high)}", "", ""))
+    columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
     told = f"{lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied of {lift['n']} sealed rows"
     note = "Dev scores chose the prompt, so they flatter it; corrected takes that out. Only the sealed test counts."
-    return _table("Scores, 0 to 100", columns, rows, f"{told}; p = {lift['p_value']:.2g}. {note}")
+    return _table("Scores, 0 to 100", columns, rows, f"{told}; {facts.chance(lift['p_value'])}. {note}")
 
 
 def metrics(view: RunView) -> Table:
@@ -120,7 +121,7 @@ def judges(view: RunView) -> Table:
         (", ".join(judge["models"]), judge["metric"], judge["mode"], facts.judge_trust(judge), facts.judge_order(judge))
         for judge in (view.result or {}).get("judges") or []
     ]
-    columns = ("judge", "metric", "mode", "trust", "order")
+    columns = ("judge", "metric", "mode", "trust ~", "order ~")
     return _table("The judges that the score rests on", columns, rows)
 
 
@@ -143,8 +144,8 @@ def trials(view: RunView) -> Table:
         shown = [trial for trial in shown if trial["number"] in kept]
     left = len(view.trials) - len(shown)
     note = f"The {BEST} best and the {LAST} last; {left:,} are left out, `optimize history {view.id}` lists all."
-    columns = ("trial", "state", "dev score #", "95 % CI #", "rows #", "technique", "format", "demos #", "made by")
-    columns += ("calls #", "tokens #", "$ #", "instruction", "why it ended")
+    columns = ("trial", "state", "dev score #", "95 % CI #", "rows #", "design ~", "made by")
+    columns += ("calls #", "tokens #", "$ #", "instruction ~", "why it ended ~")
     rows = [
         (
             trial["number"],
@@ -152,9 +153,7 @@ def trials(view: RunView) -> Table:
             points(trial["mean"]),
             _interval(trial["low"], trial["high"]),
             trial["n"],
-            trial["technique"],
-            trial["format"],
-            trial["n_demos"],
+            f"{trial['technique']}, {trial['format']}, {trial['n_demos']} demos",
             trial["operator"],
             f"{trial['calls'] + trial['cached']:,}",
             f"{trial['tokens']:,}",
