@@ -67,7 +67,9 @@ def parts_lines(result: Result) -> list[str]:
     for name, row in zip(names, found, strict=True):
         weight = f"{row['weight']:.2f}" if row["weight"] else ""
         sides = "".join(f"{score(row[side]['mean']):>8}" for side in ("baseline", "winner"))
-        lines.append(f"  {plain(name):<{width}}{weight:>8}{sides}   {gain(row['diff'], row['diff_ci95'])}{_unscored(row)}")
+        lines.append(
+            f"  {plain(name):<{width}}{weight:>8}{sides}   {gain(row['diff'], row['diff_ci95'])}{_unscored(row)}"
+        )
     return lines
 
 
@@ -83,7 +85,8 @@ def slices_lines(result: Result) -> list[str]:
         lines.append(f"by {plain(cut['slice'])}:  rows   yours   found   difference (95 % CI)")
         for group in cut["groups"]:
             sides = "".join(f"{score(group[side]['mean']):>8}" for side in ("baseline", "winner"))
-            lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{sides}   {gain(group['diff'], group['diff_ci95'])}")
+            difference = gain(group["diff"], group["diff_ci95"])
+            lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{sides}   {difference}")
         if cut["winner_gap"] is not None:
             gaps = f"{100 * cut['winner_gap']:.1f} points, with your prompt {100 * cut['baseline_gap']:.1f}"
             lines.append(f"  largest gap between groups: {gaps}")

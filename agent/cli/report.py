@@ -49,4 +49,4 @@ def _write(path: Path, data: bytes) -> None:
             new.write_bytes(data)
             os.replace(new, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot write the report ({error.strerror or error}); name another with -o") from error
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error

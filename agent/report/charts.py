@@ -72,11 +72,12 @@ def progress(view: RunView) -> Figure:
 
 
 def sealed(view: RunView) -> Figure:
-    """Both prompts on the sealed test with 95 % intervals, beside the paired difference, which decides."""
+    """Both prompts on the sealed test with 95 % intervals, beside their paired difference. Needs a result."""
+    assert view.result is not None
     with _styled():
         figure = _canvas(WIDTH, 1.5)
         scores, difference = figure.subplots(1, 2, width_ratios=(3, 2))
-        lift = view.result["lift"] if view.result else {"diff": 0.0, "ci95": (0.0, 0.0)}
+        lift = view.result["lift"]
         low, high = (100 * end for end in lift["ci95"])
         colour = GOOD if low > 0 else BAD if high < 0 else SOFT
         _whisker(difference, 100 * lift["diff"], low, high, -0.5, colour, gain(lift["diff"]))

@@ -13,8 +13,6 @@ from agent.report.page import render, style
 from agent.report.view import RowPair, RunView
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from agent.report.tables import Table
 
 FLIPS, DEMOS = 50, 40
@@ -68,21 +66,18 @@ def _of_result(view: RunView) -> dict[str, Any]:
     assert result is not None
     assert winner is not None
     assert baseline is not None
-    texts = [facts.cut(facts.prompt_text(candidate), PROMPT_LETTERS) for candidate in (baseline, winner)]
-    attribution, pareto = result.get("attribution"), result.get("pareto")
+    own, found = (facts.cut(facts.prompt_text(candidate), PROMPT_LETTERS) for candidate in (baseline, winner))
     return {
         "sealed": _picture("sealed", view, "Both prompts on the sealed test, and their difference", tables.scores),
-        "attribution": _picture("attribution", view, "What each part carries", tables.attribution)
-        if attribution
-        else None,
-        "pareto": _picture("pareto", view, "Dev score against cost", tables.pareto) if pareto else None,
+        "attribution": _picture("attribution", view, "What each part carries", tables.attribution),
+        "pareto": _picture("pareto", view, "Dev score against cost", tables.pareto),
         "metrics": tables.metrics(view),
         "slices": tables.slices(view),
         "judges": tables.judges(view),
         "is_own": winner["id"] == baseline["id"],
-        "changes": facts.changes(*texts),
-        "baseline_text": texts[0],
-        "winner_text": texts[1],
+        "changes": facts.changes(own, found),
+        "baseline_text": own,
+        "winner_text": found,
         "demos": winner["demos"][:DEMOS],
         "demos_total": len(winner["demos"]),
         "flips": flips(view.pairs("test", baseline["id"], winner["id"])),
@@ -103,5 +98,5 @@ def _picture(name: str, view: RunView, title: str, table: Callable[[RunView], Ta
 
     from agent.report import charts
 
-    draw: Callable[[RunView], Figure] = getattr(charts, name)
+    draw = getattr(charts, name)
     return Picture(Markup(charts.svg(draw(view), name, title)), table(view))

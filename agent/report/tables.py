@@ -111,8 +111,8 @@ def pareto(view: RunView) -> Table:
         own = ", your prompt" * (number == 0)
         latency = "-" if row["latency_s"] is None else f"{row['latency_s']:.2f} s"
         cells = (points(row["dev"]), f"{row['prompt_tokens']:,}", f"{row['usd_per_1000']:.4f}", latency)
-        rows.append((name + own, "chosen" if row["chosen"] else "", *cells))
-    columns = ("prompt", "", "dev #", "prompt tokens #", "$ per 1,000 calls #", "latency #")
+        rows.append((name + own, "yes" if row["chosen"] else "", *cells))
+    columns = ("prompt", "chosen", "dev #", "prompt tokens #", "$ per 1,000 calls #", "latency #")
     return _table("The Pareto front: nothing is better than these in all columns", columns, rows)
 
 
@@ -144,8 +144,8 @@ def trials(view: RunView) -> Table:
         shown = [trial for trial in shown if trial["number"] in kept]
     left = len(view.trials) - len(shown)
     note = f"The {BEST} best and the {LAST} last; {left:,} are left out, `optimize history {view.id}` lists all."
-    columns = ("trial", "state", "dev score #", "95 % CI #", "rows #", "design ~", "made by")
-    columns += ("calls #", "tokens #", "$ #", "instruction ~", "why it ended ~")
+    columns = ["trial", "state", "dev score #", "95 % CI #", "rows #", "design ~", "made by"]
+    columns += ["calls #", "tokens #", "$ #", "instruction ~", "why it ended ~"]
     rows = [
         (
             trial["number"],
@@ -217,4 +217,4 @@ def provenance(view: RunView) -> Table:
         ("ledger head of the result", result.get("ledger_head")),
         ("ledger head now", f"{head['hash']} (event {head['seq']:,})"),
     ]
-    return _table("What ran", ("", "value"), [row for row in rows if row[1] not in (None, "")])
+    return _table("What ran", ("what", "value ~"), [row for row in rows if row[1] not in (None, "")])
