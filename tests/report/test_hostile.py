@@ -1,7 +1,6 @@
 """Whatever stands in rows, answers, names, labels and reasons stays text: no element of its own, no control character,
 and nothing of it is lost."""
 
-import asyncio
 import json
 import random
 from collections.abc import Callable
@@ -135,7 +134,6 @@ def made_up(path: Path) -> None:
             score = Score(pick(), value, pick())
             ledger.put_outcome("run", "test", Outcome(candidate_id, row.id, prediction, (score,), value))
     ledger.end_run("run", "complete", 1.0, made_up_result(ids[1], pick))
-    asyncio.run(ledger.commit())
     ledger.close()
 
 
