@@ -12,6 +12,7 @@ from agent.report.facts import duration, points
 from agent.report.html import FLIPS, report_html
 from agent.report.view import RunView
 from agent.types import Candidate, Message, Trial
+from tests.bench.report_size import LIMIT, build_finished, report_of
 from tests.cli.conftest import Made
 from tests.cli.test_judge_run import CAP, Boats, labels, task
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, knowing, refused, stubborn
@@ -186,6 +187,20 @@ def test_erased_texts_are_said_to_be_erased(two_runs: Made) -> None:
     page = page_of(result["run_id"])
     assert INSTRUCTION not in page.text
     assert "(erased)" in page.text
+
+
+def test_a_long_search_keeps_the_file_small_and_says_what_is_left_out(tmp_path: Path) -> None:
+    """The whole size, 1,000 trials on 200 rows each, is measured by tests/bench/report_size.py."""
+    build_finished(tmp_path / "ledger.db", trials=200, rows=1, sealed=200)
+    html = report_of(tmp_path / "ledger.db", sealed=200)
+    page = assert_harmless(html)
+    assert len(html.encode()) < LIMIT / 6
+    shown = [row[0] for row in page.tables["200 trials"][1:]]
+    assert shown[0] == "0"
+    assert shown[-20:] == [str(number) for number in range(180, 200)]
+    assert f"{200 - len(shown)} are left out, `optimize history big` lists all" in page.text
+    assert "The 50 largest changes; 150 rows are left out." in page.text
+    assert "more characters)" in page.text
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
