@@ -15,7 +15,7 @@ from agent.types import Candidate, Message, Trial
 from tests.bench.report_size import LIMIT, build_finished, report_of
 from tests.cli.conftest import Made
 from tests.cli.test_judge_run import CAP, Boats, labels, task
-from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, knowing, refused, stubborn
+from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, knowing, optimize, refused, stubborn
 from tests.report.pages import Page, assert_harmless
 from tests.toys import make_task
 from tests.wire import WireServer
@@ -181,9 +181,13 @@ def test_a_judged_run_is_held_back_with_its_reasons_and_what_is_against_its_judg
     assert f"`optimize show {told['run_id']}`" in line
 
 
-def test_erased_texts_are_said_to_be_erased(two_runs: Made) -> None:
+def test_erased_texts_are_said_to_be_erased_and_older_reports_are_named(two_runs: Made) -> None:
     result = two_runs[0]
-    good("audit", "erase", "--containing", INSTRUCTION, "--actor", "jo", "--reason", "asked to", "--yes")
+    good("report", result["run_id"])
+    why = ("--actor", "jo", "--reason", "asked to", "--yes")
+    erased = optimize("audit", "erase", "--containing", INSTRUCTION, *why)
+    assert erased.exit_code == 0
+    assert f"runs/{result['run_id']}/report.html: holds the text" in erased.output
     page = page_of(result["run_id"])
     assert INSTRUCTION not in page.text
     assert "(erased)" in page.text
@@ -201,6 +205,20 @@ def test_a_long_search_keeps_the_file_small_and_says_what_is_left_out(tmp_path: 
     assert f"{200 - len(shown)} are left out, `optimize history big` lists all" in page.text
     assert "The 50 largest changes; 150 rows are left out." in page.text
     assert "more characters)" in page.text
+
+
+def test_a_program_is_reported_by_what_its_predictors_are_told() -> None:
+    from tests.cli.test_program import folder, helper
+
+    with WireServer(helper) as server:
+        result = good_json(
+            *("run", folder(), "--max-calls", "700", "--strategy", "dspy-bootstrap", "-m", compatible(server), "-q")
+        )
+    page = page_of()
+    assert f"program, layout program, {result['winner']['n_demos']} demos" in page.text
+    assert "gist: Say what it is about." in page.text
+    assert "ins" in page.structure
+    assert len(page.tables["Sealed rows that got better"]) - 1 == min(result["lift"]["wins"], FLIPS) > 0
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
