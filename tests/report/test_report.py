@@ -1,6 +1,7 @@
 """`optimize report`: what it says is what the ledger holds, for a run in any state, and it is one file or none."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,13 @@ def test_a_kept_prompt_and_a_search_that_was_left_out_say_so() -> None:
     assert "No row got better." in page.text
 
 
+def test_a_run_of_the_first_schema_is_reported() -> None:
+    shutil.copy(Path(__file__).parents[1] / "assets" / "ledger-schema1.db", "old.db")
+    good("report", "--db", "old.db", "-o", "old.html")
+    page = assert_harmless(Path("old.html").read_text("utf-8"))
+    assert "Better: +100.0 points" in page.text
+
+
 def test_an_unfinished_run_says_so_and_shows_what_there_is() -> None:
     ledger, toy = Ledger(Path("ledger.db")), make_task(4)
     ledger.begin_run("run-a", toy, "m", "", 0, {}, {})
@@ -190,6 +198,7 @@ def test_erased_texts_are_said_to_be_erased_and_older_reports_are_named(two_runs
     assert f"runs/{result['run_id']}/report.html: holds the text" in erased.output
     page = page_of(result["run_id"])
     assert INSTRUCTION not in page.text
+    assert "The result of this run was erased." in page.text
     assert "(erased)" in page.text
 
 
@@ -215,7 +224,7 @@ def test_a_program_is_reported_by_what_its_predictors_are_told() -> None:
             *("run", folder(), "--max-calls", "700", "--strategy", "dspy-bootstrap", "-m", compatible(server), "-q")
         )
     page = page_of()
-    assert f"program, layout program, {result['winner']['n_demos']} demos" in page.text
+    assert f"DSPy program, {result['winner']['n_demos']} demos" in page.text
     assert "gist: Say what it is about." in page.text
     assert "ins" in page.structure
     assert len(page.tables["Sealed rows that got better"]) - 1 == min(result["lift"]["wins"], FLIPS) > 0
