@@ -87,16 +87,6 @@ def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
             time.sleep(0.05)
 
 
-def user() -> str:
-    """Who runs this, as the machine knows them ("" if it does not)."""
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
-
-
 def find_task(name: str) -> Path:
     """A folder by path, or by name under tasks/."""
     for place in (Path(name), Path("tasks") / name):

@@ -19,10 +19,10 @@ from agent.cli.common import (
     print_json,
     releases_folder,
     short,
-    user,
 )
 from agent.cli.tables import print_table
 from agent.errors import InputError, LedgerBusy
+from agent.ledger.origin import user
 
 if TYPE_CHECKING:
     from agent.release.labels import Change

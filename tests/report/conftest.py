@@ -1,4 +1,4 @@
-"""Runs made through the program, as for the command line; every test in its own empty current folder."""
+"""Every test of this folder runs in its own empty current folder, without keys and settings of the user."""
 
 from tests.cli.conftest import here, made, two_runs
 
