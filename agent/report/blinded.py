@@ -8,11 +8,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import History
+from agent.ledger.query import History, Row
+from agent.report.view import task_of
 from agent.types import Task
 
 
@@ -25,12 +24,12 @@ class Shown:
     answer: str
 
 
-def task_of(run: Mapping[str, Any]) -> Task:
-    from agent.task.load import load_task
-
-    task = load_task(Path(run["folder"]))
+def rated_task(run: Row) -> Task:
+    """The run's task. Raises InputError when its dev rows are not those that the run read."""
+    task = task_of(run)
     if task.hashes.get("dev") != run["hashes"].get("dev"):
-        raise InputError(f"{run['id']}: the dev rows of {run['folder']} changed since; put them back to rate this run")
+        where = run["folder"] or run["options"]["task"]
+        raise InputError(f"{run['id']}: the dev rows of {where} changed since; put them back to rate this run")
     return task
 
 

@@ -92,7 +92,7 @@ class RunView:
     def examples(self) -> Mapping[SplitName, Mapping[str, Example]]:
         """The task's rows by split and id, of those splits whose file is still the one that the run read."""
         try:
-            task = _task_of(self.run)
+            task = task_of(self.run)
         except AgentError:
             return {}
         splits: Mapping[SplitName, Sequence[Example]] = {"train": task.train, "dev": task.dev, "test": task.test}
@@ -134,7 +134,7 @@ class RunView:
         return self.history.select("SELECT seq, hash FROM head")[0]
 
 
-def _task_of(run: Row) -> Task:
+def task_of(run: Row) -> Task:
     """The task as its files are now: a folder, or rows of a data file. Raises AgentError."""
     from agent.task.intake import task_from_file
     from agent.task.load import load_task
