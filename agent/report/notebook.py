@@ -39,7 +39,7 @@ TRIALS: Mapping[str, str] = {
     "tokens": "int64",
     "cost_usd": "float64",
     "seconds": "float64",
-    "spent": "int64",
+    "used": "int64",
     "instruction": "string",
     "reason": "string",
     "candidate_id": "string",
@@ -92,7 +92,7 @@ class Run:
 
     def trials_df(self) -> DataFrame:
         """One row a trial, columns as in `TRIALS`: `mean` is the dev score (0 to 1, missing where nothing was scored)
-        with its interval `low` to `high` over `n` rows; `spent` are the calls that the run had paid for by then.
+        with its interval `low` to `high` over `n` rows; `used` are the calls that the run had made by then.
         """
         frame = _pandas().DataFrame(self._view.trials, columns=list(TRIALS))
         return frame.astype(dict(TRIALS))

@@ -56,9 +56,9 @@ class RunView:
 
     @cached_property
     def trials(self) -> list[Row]:
-        """Each trial as `History.trials` gives it, with `spent`: calls that the run had paid for at its last one."""
-        ends = spent_at(self.history, self.id)
-        return [{**trial, "spent": ends.get(trial["candidate_id"], 0)} for trial in self.history.trials(self.id)]
+        """Each trial as `History.trials` gives it, with `used`: calls of the run up to its last one."""
+        ends = used_at(self.history, self.id)
+        return [{**trial, "used": ends.get(trial["candidate_id"], 0)} for trial in self.history.trials(self.id)]
 
     def trial(self, number: int) -> Row | None:
         return next((trial for trial in self.trials if trial["number"] == number), None)
@@ -82,7 +82,7 @@ class RunView:
     def best(self) -> list[Row]:
         """The trials that were the best so far when they ended, in the order of their ends: complete ones only."""
         found: list[Row] = []
-        for trial in sorted(self.trials, key=lambda trial: (trial["spent"], trial["number"])):
+        for trial in sorted(self.trials, key=lambda trial: (trial["used"], trial["number"])):
             is_done = trial["state"] == "complete" and trial["mean"] is not None
             if is_done and (not found or trial["mean"] > found[-1]["mean"]):
                 found.append(trial)
@@ -145,14 +145,14 @@ def task_of(run: Row) -> Task:
     return load_task(Path(run["folder"]))
 
 
-def spent_at(history: History, run_id: str) -> dict[str, int]:
-    """By candidate: how many calls the run had paid for when that candidate's last call of the search was made."""
+def used_at(history: History, run_id: str) -> dict[str, int]:
+    """By candidate: how many calls the run had made, replies taken from the ledger too, at that candidate's last of the search."""
     rows = history.select(
-        "SELECT candidate_id, MAX(paid) AS spent FROM (SELECT candidate_id, call_key, "
-        "SUM(state <> 'cached' AND error_class IS NOT 'not_sent') OVER (ORDER BY id) AS paid "
+        "SELECT candidate_id, MAX(made) AS used FROM (SELECT candidate_id, call_key, "
+        "SUM(error_class IS NOT 'not_sent') OVER (ORDER BY id) AS made "
         "FROM calls WHERE run_id = ?) WHERE call_key NOT IN "
         "(SELECT call_key FROM outcomes WHERE run_id = ? AND split = 'test') GROUP BY candidate_id",
         run_id,
         run_id,
     )
-    return {row["candidate_id"]: row["spent"] for row in rows}
+    return {row["candidate_id"]: row["used"] for row in rows}

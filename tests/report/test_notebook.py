@@ -54,7 +54,7 @@ def test_the_frame_of_trials_is_the_table_of_trials(two_runs: Made) -> None:
     assert len(frame) == len(trials) > 5
     for row, trial in zip(frame.to_dict("records"), trials, strict=True):
         told = {name: None if pandas.isna(value) else value for name, value in row.items()}
-        assert told.pop("spent") >= 0
+        assert told.pop("used") >= 0
         assert told == {name: trial[name] for name in told}
     best = frame[frame.state == "complete"]["mean"].max()
     assert best >= two_runs[0]["winner"]["dev"]
@@ -92,7 +92,7 @@ def test_the_chart_shows_itself_and_has_a_mark_for_each_scored_trial(two_runs: M
     frame = run.trials_df()
     (axes,) = figure.axes
     drawn = [point for marks in axes.collections for point in marks.get_offsets().tolist()]
-    assert sorted(drawn) == sorted([spent, 100 * mean] for spent, mean in zip(frame.spent, frame["mean"], strict=True))
+    assert sorted(drawn) == sorted([spent, 100 * mean] for spent, mean in zip(frame.used, frame["mean"], strict=True))
     assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
     assert ElementTree.fromstring(figure._repr_svg_()).tag.endswith("svg")
 
