@@ -146,7 +146,7 @@ def task_of(run: Row) -> Task:
 
 
 def used_at(history: History, run_id: str) -> dict[str, int]:
-    """By candidate: how many calls the run had made, replies taken from the ledger too, at that candidate's last of the search."""
+    """By candidate: calls of the run, answered from the ledger or not, up to that candidate's last of the search."""
     rows = history.select(
         "SELECT candidate_id, MAX(made) AS used FROM (SELECT candidate_id, call_key, "
         "SUM(error_class IS NOT 'not_sent') OVER (ORDER BY id) AS made "

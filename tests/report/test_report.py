@@ -16,7 +16,18 @@ from agent.types import Candidate, Message, Trial
 from tests.bench.report_size import LIMIT, build_finished, report_of
 from tests.cli.conftest import Made
 from tests.cli.test_judge_run import CAP, Boats, labels, task
-from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, knowing, optimize, refused, stubborn
+from tests.cli.world import (
+    INSTRUCTION,
+    compatible,
+    files,
+    good,
+    good_json,
+    knowing,
+    learner,
+    optimize,
+    refused,
+    stubborn,
+)
 from tests.report.pages import Page, assert_harmless
 from tests.toys import make_task
 from tests.wire import WireServer
@@ -254,3 +265,16 @@ def test_the_file_is_written_whole_or_not_at_all(two_runs: Made, monkeypatch: py
     assert "No space left on device" in line
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir() if entry.name.startswith(".report")] == []
+
+
+def test_a_run_answered_from_the_ledger_has_the_same_curve() -> None:
+    with WireServer(learner) as server:
+        first = good_json(*files(200), "-m", compatible(server), "--price", "1,2", "-q", "--max-calls", "800")
+        again = good_json(*files(200), "-m", compatible(server), "--price", "1,2", "-q", "--max-calls", "800")
+    assert again["calls"]["target"] == 0
+    one, two = (
+        [(trial["number"], trial["used"]) for trial in RunView(History(LEDGER), run["run_id"]).best]
+        for run in (first, again)
+    )
+    assert one == two
+    assert one[-1][1] > 0
