@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ Row = dict[str, Any]
 class History:
     """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, verified: bool = False) -> None:
+        """`verified`: this process has opened the file before, so it is only opened, which takes no time."""
         self.path = path
-        require_whole(path)
+        if not verified:
+            require_whole(path)
         try:
             self._db = reader(path)
             self._db.row_factory = sqlite3.Row
@@ -66,8 +69,9 @@ class History:
             raise InputError(f"{run_id}: the start of {len(found)} run ids; give more of it")
         return found[0]
 
-    def trials(self, run_id: str) -> list[Row]:
-        """Each trial with its candidate, demos by row id, operator, and what it cost, cached calls apart."""
+    def trials(self, run_id: str, numbers: Sequence[int] | None = None) -> list[Row]:
+        """Each trial (of these numbers) with its candidate, demos by row id, operator, and what it cost, cached calls
+        apart."""
         rows = self.select(
             """
             SELECT t.number, t.round, t.state, t.n, t.mean, t.low, t.high, t.reason, c.id AS candidate_id, c.technique,
@@ -83,9 +87,11 @@ class History:
             FROM trials t JOIN prompts c ON c.id = t.candidate_id
             LEFT JOIN proposals p ON p.candidate_id = c.id AND p.run_id = t.run_id
             LEFT JOIN calls k ON k.candidate_id = c.id AND k.run_id = t.run_id
-            WHERE t.run_id = ? GROUP BY t.number ORDER BY t.number
+            WHERE t.run_id = ? AND (? IS NULL OR t.number IN (SELECT value FROM json_each(?)))
+            GROUP BY t.number ORDER BY t.number
             """,
             run_id,
+            *2 * [None if numbers is None else json.dumps([*numbers])],
         )
         return [{**row, "demos": json.loads(row["demos"])} for row in rows]
 

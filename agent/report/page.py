@@ -6,6 +6,7 @@ A page's own markup lies in templates/, its looks in static/page.css.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,11 @@ def gain(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f}"
 
 
+def tojson_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON for people to read."""
+    return json.dumps(value, indent=indent, ensure_ascii=False)
+
+
 @cache
 def environment() -> Environment:
     """Our templates with escaping on for all of them; a name that is not there is an error."""
@@ -48,7 +54,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"points": points, "gain": gain}
+    made.filters |= {"points": points, "gain": gain, "tojson_text": tojson_text}
     return made
 
 

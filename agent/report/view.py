@@ -5,6 +5,7 @@ Rows of the task are not in the ledger; they are read from its folder, and left 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,12 +124,15 @@ class RunView:
 
 def spent_at(history: History, run_id: str) -> dict[str, int]:
     """By candidate: how many calls the run had paid for when that candidate's last call of the search was made."""
-    rows = history.select(
-        "SELECT candidate_id, MAX(paid) AS spent FROM (SELECT candidate_id, call_key, "
-        "SUM(state <> 'cached' AND error_class IS NOT 'not_sent') OVER (ORDER BY id) AS paid "
-        "FROM calls WHERE run_id = ?) WHERE call_key NOT IN "
+    paid = history.select(
+        "SELECT id FROM calls WHERE run_id = ? AND state <> 'cached' AND error_class IS NOT 'not_sent' ORDER BY id",
+        run_id,
+    )
+    numbers = [row["id"] for row in paid]
+    last = history.select(
+        "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ? AND call_key NOT IN "
         "(SELECT call_key FROM outcomes WHERE run_id = ? AND split = 'test') GROUP BY candidate_id",
         run_id,
         run_id,
     )
-    return {row["candidate_id"]: row["spent"] for row in rows}
+    return {row["candidate_id"]: bisect_right(numbers, row["id"]) for row in last}
