@@ -56,7 +56,8 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
     if candidate["format"] != "inline" and candidate["demos"]:
         first = len(template) - 1 - 2 * len(candidate["demos"])
         template = [*template[:first], {"role": "", "content": f"({len(candidate['demos'])} demos)"}, template[-1]]
-    return "\n".join(f"[{message['role']}]\n{message['content']}" for message in template)
+    headings = [f"[{message['role']}]\n" if message["role"] else "" for message in template]
+    return "\n".join(heading + message["content"] for heading, message in zip(headings, template, strict=True))
 
 
 # -- words that changed -----------------------------------------------------------------------------------------------

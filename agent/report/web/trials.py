@@ -27,7 +27,7 @@ def trial(ask: Ask) -> dict[str, Any]:
     if number not in numbered or 0 not in numbered:
         raise InputError(f"{view.id}: no trial {number}")
     base, own = (ask.history.candidate(numbered[n]["candidate_id"]) for n in (0, number))
-    pairs = view.pairs("dev", base["id"], own["id"])
+    pairs = [pair for pair in view.pairs("dev", base["id"], own["id"]) if pair.two is not None]
     which = ask.arg("rows") if ask.arg("rows") in SHOWN else "all"
     rows, place = paged(ask, [pair for pair in pairs if SHOWN[which][1](pair)])
     parent = numbered[number]["parent_id"]
