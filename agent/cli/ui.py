@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain
 
 
 @click.command(context_settings=SETTINGS)
@@ -19,7 +20,7 @@ def ui_command(port: int, no_open: bool, db: Path, as_json: bool) -> None:
     """Show the ledger in the browser: runs, live progress, trials, comparisons, blinded rating, audit, SQL and JSON.
 
     Served on 127.0.0.1 only, for whoever has the printed link; the ledger is never written. --json prints the link as
-    one object first. Ctrl-C ends it.
+    one object on one line. Ctrl-C ends it.
     """
     import webbrowser
 
@@ -30,10 +31,7 @@ def ui_command(port: int, no_open: bool, db: Path, as_json: bool) -> None:
     opened = web.site.opened
     click.echo(f"checked {plain(str(db))}: {opened.seq} events in {opened.seconds:.1f} s", err=True)
     warm(web.site)
-    if as_json:
-        print_json({"url": web.url})
-    else:
-        click.echo(web.url)
+    click.echo(json.dumps({"url": web.url}) if as_json else web.url)
     sys.stdout.flush()
     if not no_open and not as_json and sys.stdout.isatty():
         webbrowser.open(web.url)
