@@ -11,6 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.cli.common import plain, score
+from agent.report.facts import (
+    before_search,
+    carried,
+    gain,
+    held_back,
+    judge_order,
+    judge_trust,
+    metric_name,
+    steadiness,
+    variety,
+    worth_parts,
+)
 
 Result = Mapping[str, Any]
 
@@ -34,8 +46,8 @@ def blocks(result: Result) -> list[str]:
 
 def blocked_lines(result: Result) -> list[str]:
     """Said where a gain was shown and something else stands in the way."""
-    found = result.get("blocked") or []
-    if not found or any(why.startswith("the gain is not shown") for why in found):
+    found = held_back(result)
+    if not found:
         return []
     return [
         "the best found is held back, and your own prompt is released:",
@@ -46,25 +58,19 @@ def blocked_lines(result: Result) -> list[str]:
 
 def parts_lines(result: Result) -> list[str]:
     """Each metric, where there is more than the score itself to tell."""
-    found = result.get("metrics") or []
-    plainly = len(found) == 2 and all(side["mean"] == 1.0 for side in (found[0]["winner"], found[0]["baseline"]))
-    if not found or plainly:
+    found = worth_parts(result)
+    if not found:
         return []
-    names = [f"{row['metric']} ({row['field']})" if row["field"] else row["metric"] for row in found]
+    names = [metric_name(row) for row in found]
     width = max(map(len, map(plain, names)))
     lines = [f"{'on the sealed test':<{width + 2}}{'weight':>8}{'yours':>8}{'found':>8}   difference (95 % CI)"]
     for name, row in zip(names, found, strict=True):
         weight = f"{row['weight']:.2f}" if row["weight"] else ""
         sides = "".join(f"{score(row[side]['mean']):>8}" for side in ("baseline", "winner"))
-        lines.append(f"  {plain(name):<{width}}{weight:>8}{sides}   {_difference(row)}{_unscored(row)}")
+        lines.append(
+            f"  {plain(name):<{width}}{weight:>8}{sides}   {gain(row['diff'], row['diff_ci95'])}{_unscored(row)}"
+        )
     return lines
-
-
-def _difference(row: Mapping[str, Any]) -> str:
-    if row["diff"] is None:
-        return "-"
-    low, high = row["diff_ci95"]
-    return f"{100 * row['diff']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _unscored(row: Mapping[str, Any]) -> str:
@@ -79,7 +85,8 @@ def slices_lines(result: Result) -> list[str]:
         lines.append(f"by {plain(cut['slice'])}:  rows   yours   found   difference (95 % CI)")
         for group in cut["groups"]:
             sides = "".join(f"{score(group[side]['mean']):>8}" for side in ("baseline", "winner"))
-            lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{sides}   {_difference(group)}")
+            difference = gain(group["diff"], group["diff_ci95"])
+            lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{sides}   {difference}")
         if cut["winner_gap"] is not None:
             gaps = f"{100 * cut['winner_gap']:.1f} points, with your prompt {100 * cut['baseline_gap']:.1f}"
             lines.append(f"  largest gap between groups: {gaps}")
@@ -87,56 +94,25 @@ def slices_lines(result: Result) -> list[str]:
 
 
 def steady_lines(result: Result) -> list[str]:
-    found = result.get("consistency")
-    if not found:
-        return []
-    lines = []
-    for side, name in (("baseline", "your prompt"), ("winner", "best found")):
-        told = found[side]
-        if told is not None:
-            every, some = score(told["pass_hat_k"]), score(told["pass_at_k"])
-            lines.append(
-                f"  {name}: same answer {score(told['agreement'])} % of the time, entropy {told['entropy']:.2f} bits; "
-                f"right every time {every} %, at least once {some} %"
-            )
-    first = found["winner"] or found["baseline"]
-    return [f"asked {first['k']} times each, {first['rows']} test rows:", *lines] if lines else []
+    title, *lines = steadiness(result) or [""]
+    return [title, *(f"  {line}" for line in lines)] if lines else []
 
 
 def variety_lines(result: Result) -> list[str]:
-    lines = []
-    for row in result.get("variety") or []:
-        for side, name in (("baseline", "your prompt"), ("winner", "best found")):
-            if (told := row[side]) is not None and told["distinct_2"] is not None:
-                lines.append(
-                    f"variety of {plain(row['field'])}, {name}: {100 * told['distinct_2']:.0f} % of its word pairs are "
-                    f"different ones, {100 * told['openings']:.0f} % of its openings"
-                )
-    return lines
+    return [plain(line) for line in variety(result)]
 
 
 def judges_lines(result: Result) -> list[str]:
     lines = []
     for judge in result.get("judges") or []:
-        trust = "trusted" if judge["trusted"] else "NOT TO BE TRUSTED"
-        if judge["kappa"] is not None and judge["ci95"] is not None:
-            low, high = judge["ci95"]
-            trust += f", kappa {judge['kappa']:.2f} ({low:.2f} to {high:.2f})"
-        why = "" if judge["trusted"] else f": {judge['why']}"
-        turned = (
-            f"; {judge['turned']} of {judge['compared']} verdicts changed with the order" if judge["compared"] else ""
-        )
-        lines.append(plain(f"judge {', '.join(judge['models'])} ({judge['mode']}): {trust}{why}{turned}"))
+        told = "; ".join(filter(None, (judge_trust(judge), judge_order(judge))))
+        lines.append(plain(f"judge {', '.join(judge['models'])} ({judge['mode']}): {told}"))
     return lines
 
 
 def preflight_lines(result: Result) -> list[str]:
-    found = result.get("preflight") or {}
-    if not found.get("why"):
-        return []
-    noise = found.get("noise")
-    moved = "" if noise is None else f"; asked twice, {100 * noise:.0f} % of the rows changed"
-    return [plain(f"before the search: {found['why']}{moved}")]
+    found = before_search(result)
+    return [plain(f"before the search: {found}")] if found else []
 
 
 def attribution_lines(result: Result) -> list[str]:
@@ -147,10 +123,8 @@ def attribution_lines(result: Result) -> list[str]:
     lines = ["what carried the gain: points lost with your prompt's part in its place (95 % CI)"]
     for row in found:
         low, high = row["ci95"]
-        source = "measured" if row["how"] == "measured" else "estimated from all trials"
-        told = f"{row['points']:+6.1f}   {low:+.1f} to {high:+.1f}, {source}"
-        unknown = f"     ?   {low:+.1f} to {high:+.1f}, cannot be told"
-        lines.append(f"  {plain(row['part']):<{width}} {unknown if row['how'] == 'unknown' else told}")
+        told, source = carried(row)
+        lines.append(f"  {plain(row['part']):<{width}} {told:>6}   {low:+.1f} to {high:+.1f}, {source}")
     return lines
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History
+from agent.report.view import task_behind
 from agent.types import Rubric, Task
 
 
@@ -26,11 +26,10 @@ class Shown:
 
 
 def task_of(run: Mapping[str, Any]) -> Task:
-    from agent.task.load import load_task
-
-    task = load_task(Path(run["folder"]))
+    """The task of a run with the rows that it had. Raises AgentError."""
+    task = task_behind(run)
     if task.hashes.get("dev") != run["hashes"].get("dev"):
-        raise InputError(f"{run['id']}: the dev rows of {run['folder']} changed since; put them back to rate this run")
+        raise InputError(f"{run['id']}: the dev rows of {task.name} changed since; put them back to rate this run")
     return task
 
 

@@ -11,6 +11,9 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from agent.report.facts import SIDES, carried, gain
+from agent.report.page import visible
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -21,6 +24,8 @@ INK, SOFT, LINE, GOOD, BAD, BASE = "#24292f", "#57606b", "#8c959f", "#1a7f38", "
 """Text, quiet text, axes; a gain, a loss, and the user's own prompt. `page.css` gives each a dark twin."""
 COLOURS = {INK: "--ink", SOFT: "--soft", LINE: "--line", GOOD: "--good", BAD: "--bad", BASE: "--base"}
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+WIDTH = 4.8
+"""In inches: small, so that letters can be read on a telephone."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "promptassay",
@@ -48,7 +53,8 @@ def progress(view: RunView) -> Figure:
     """Dev score (0 to 100) against paid calls: a dot for each finished trial, a cross for each pruned one, a line for
     the best so far."""
     with _styled():
-        figure, axes = _figure(6.4, 3.2)
+        figure = _canvas(WIDTH, 2.6)
+        axes = figure.add_subplot()
         done = [t for t in view.trials if t["mean"] is not None]
         for state, marker, colour in (("pruned", "x", LINE), ("complete", "o", BASE)):
             group = [t for t in done if t["state"] == state]
@@ -61,8 +67,78 @@ def progress(view: RunView) -> Figure:
             axes.step(calls, [*scores, scores[-1]], GOOD, where="post", label="best so far")
         axes.set(xlabel="calls paid for", ylabel="dev score", ylim=(-2, 102), xlim=(0, None))
         if done:
-            axes.legend(loc="upper left", ncols=3)
+            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, borderaxespad=0, handletextpad=0.3)
         return figure
+
+
+def sealed(view: RunView) -> Figure:
+    """Both prompts on the sealed test with 95 % intervals, beside their paired difference. Needs a result."""
+    assert view.result is not None
+    with _styled():
+        figure = _canvas(WIDTH, 1.5)
+        scores, difference = figure.subplots(1, 2, width_ratios=(3, 2))
+        lift = view.result["lift"]
+        low, high = (100 * end for end in lift["ci95"])
+        colour = GOOD if low > 0 else BAD if high < 0 else SOFT
+        _whisker(difference, 100 * lift["diff"], low, high, -0.5, colour, gain(lift["diff"]))
+        difference.axvline(0, color=LINE, linewidth=1)
+        pad = 0.15 * max(high, 5) - 0.15 * min(low, -5)
+        difference.set(xlabel="difference", xlim=(min(low, 0) - pad, max(high, 0) + pad), yticks=[])
+        for height, (side, _) in enumerate(SIDES):
+            if side in view.sealed:
+                mean, low, high = (100 * value for value in view.sealed[side])
+                _whisker(scores, mean, low, high, -height, BASE if side == "baseline" else colour, f"{mean:.1f}")
+        scores.set_yticks([0, -1], [name for _, name in SIDES])
+        scores.set(xlabel="score on the sealed test", xlim=(-6, 106))
+        for axes in (scores, difference):
+            axes.set_ylim(-1.5, 0.8)
+        return figure
+
+
+def pareto(view: RunView) -> Figure:
+    """The front: dev score against prompt tokens and, where calls cost something, dollars per 1,000 of them."""
+    found = (view.result or {}).get("pareto") or []
+    costs = [("prompt_tokens", "prompt tokens")]
+    costs += [("usd_per_1000", "$ per 1,000 calls")] * any(row["usd_per_1000"] for row in found)
+    with _styled():
+        figure = _canvas(WIDTH, 2.4)
+        panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        for axes, (key, name) in zip(panels, costs, strict=True):
+            front = sorted(found, key=lambda row: (row[key], row["dev"]))
+            axes.plot([row[key] for row in front], [100 * row["dev"] for row in front], color=LINE, linewidth=1)
+            for row in front:
+                own = view.baseline is not None and row["candidate_id"] == view.baseline["id"]
+                colour = GOOD if row["chosen"] else BASE if own else SOFT
+                axes.scatter([row[key]], [100 * row["dev"]], s=60 if row["chosen"] else 28, c=colour, zorder=3)
+                word = "chosen" if row["chosen"] else "your prompt" if own else ""
+                axes.annotate(word, (row[key], 100 * row["dev"]), (0, 7), textcoords="offset points", ha="center")
+            axes.set(xlabel=name, ylim=(-2, 112), xlim=(0, None))
+            axes.margins(x=0.15)
+        panels[0].set_ylabel("dev score")
+        return figure
+
+
+def attribution(view: RunView) -> Figure:
+    """What each part of the winner carries, in points with 95 % intervals; quiet where the sign cannot be told."""
+    found = (view.result or {}).get("attribution") or []
+    with _styled():
+        figure = _canvas(WIDTH, 0.8 + 0.32 * len(found))
+        axes = figure.add_subplot()
+        for height, row in enumerate(found):
+            low, high = row["ci95"]
+            colour = SOFT if row["how"] == "unknown" else GOOD if row["points"] > 0 else BAD
+            _whisker(axes, row["points"], low, high, -height, colour, carried(row)[0])
+        axes.axvline(0, color=LINE, linewidth=1)
+        axes.set_yticks([-height for height in range(len(found))], [visible(row["part"]) for row in found])
+        axes.set(xlabel="points that the part carries", ylim=(-len(found) + 0.4, 0.8))
+        return figure
+
+
+def _whisker(axes: Axes, middle: float, low: float, high: float, height: float, colour: str, word: str) -> None:
+    """A dot with its interval, and its value above it."""
+    axes.plot([low, high], [height, height], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
+    axes.scatter([middle], [height], s=42, c=colour, zorder=3)
+    axes.annotate(word, (middle, height), (0, 6), textcoords="offset points", ha="center", color=INK)
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
@@ -87,7 +163,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
         root.attrib.pop(key, None)
     root.set("role", "img")
     root.set("class", "chart")
-    root.set("aria-label", title)
+    root.set("aria-label", visible(title))
     return ElementTree.tostring(root, encoding="unicode")
 
 
@@ -99,14 +175,14 @@ def _own(value: str, key: str, name: str, used: set[str]) -> str:
     return re.sub(r"#[0-9a-f]{6}\b", lambda m: f"var({COLOURS[m[0]]})" if m[0] in COLOURS else m[0], value)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """One pair of axes, in inches, drawn without a window system."""
+def _canvas(width: float, height: float) -> Figure:
+    """An empty figure, in inches, drawn without a window system."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
+    return figure
 
 
 class _styled:

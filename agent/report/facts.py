@@ -11,6 +11,9 @@ from typing import Any, Literal
 Result = Mapping[str, Any]
 SHOWN = 0.05
 """A p-value below which a difference counts as shown."""
+ERASED = "(erased)"
+SIDES = (("baseline", "your prompt"), ("winner", "best found"))
+"""The two prompts of a result: their keys, and their names for people."""
 
 
 def stopped_before_search(result: Result) -> bool:
@@ -34,6 +37,29 @@ def verdict(result: Result) -> str:
     return f"Keep your prompt: {gained} is not significant"
 
 
+def meaning(result: Result) -> str:
+    """The same in plain words: both scores, and how far the gain may be off."""
+    lift = result["lift"]
+    low, high = (gain(end) for end in lift["ci95"])
+    return (
+        f"Of 100 points your prompt gets {points(result['baseline']['test'])} and the best found "
+        f"{points(result['winner']['test'])}, on {lift['n']} rows that the search never saw. "
+        f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift['p_value'])})."
+    )
+
+
+def chance(p_value: float) -> str:
+    """A p-value for people who do not read powers of ten."""
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"
+
+
+def ending(result: Result) -> str:
+    """What follows from it: which prompt is released."""
+    if result["decision"] == "promote":
+        return "The best found is released."
+    return "Your own prompt is released." if held_back(result) else "Your own prompt stays."
+
+
 def certainty(result: Result) -> str:
     """How sure that is: interval and p-value of the paired difference."""
     lift = result["lift"]
@@ -50,14 +76,121 @@ def decision(result: Result) -> str:
     return str(result.get("decision") or result.get("kind") or "")
 
 
+def points(value: float | None) -> str:
+    """A score of 0 to 1 as 0 to 100 with one decimal; "-" where there is none."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def gain(value: float | None, ci95: Sequence[float] | None = None) -> str:
+    """A difference of scores in points, with its sign, and its interval in brackets where there is one."""
+    if value is None:
+        return "-"
+    return f"{100 * value:+.1f}" + (f" ({100 * ci95[0]:+.1f} to {100 * ci95[1]:+.1f})" if ci95 else "")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 4 min 34 s."""
+    minutes, rest = divmod(round(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or its first `limit` characters and how many more there are."""
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
+
+
 def prompt_text(candidate: Mapping[str, Any]) -> str:
-    """A candidate's messages without its demo turns, each under its role."""
+    """A candidate's messages without its demo turns, each under its role; "(erased)" when its text was."""
     template = candidate["template"]
+    if not template:
+        return ERASED
     if candidate["format"] != "inline" and candidate["demos"]:
         first = len(template) - 1 - 2 * len(candidate["demos"])
         template = [*template[:first], {"role": "", "content": f"({len(candidate['demos'])} demos)"}, template[-1]]
-    headings = [f"[{message['role']}]\n" if message["role"] else "" for message in template]
-    return "\n".join(heading + message["content"] for heading, message in zip(headings, template, strict=True))
+    parts = (f"[{part['role']}]\n{part['content']}" if part["role"] else part["content"] for part in template)
+    return "\n".join(parts)
+
+
+# -- what not every run has -------------------------------------------------------------------------------------------
+
+
+def held_back(result: Result) -> list[str]:
+    """What keeps the winner back although its gain was shown; empty otherwise."""
+    found = result.get("blocked") or []
+    return [] if any(why.startswith("the gain is not shown") for why in found) else list(found)
+
+
+def before_search(result: Result) -> str:
+    """Was there something to win, as it looked after the baseline; "" when nobody asked."""
+    found = result.get("preflight") or {}
+    if not found.get("why"):
+        return ""
+    noise = found.get("noise")
+    return str(found["why"]) + ("" if noise is None else f"; asked twice, {100 * noise:.0f} % of the rows changed")
+
+
+def metric_name(row: Mapping[str, Any]) -> str:
+    return f"{row['metric']} ({row['field']})" if row["field"] else str(row["metric"])
+
+
+def worth_parts(result: Result) -> list[Mapping[str, Any]]:
+    """The lines of each metric, where there is more than the score itself to tell."""
+    found = result.get("metrics") or []
+    plainly = len(found) == 2 and all(found[0][side]["mean"] == 1.0 for side, _ in SIDES)
+    return [] if plainly else list(found)
+
+
+def steadiness(result: Result) -> list[str]:
+    """How alike the answers to one row are when it is asked again; a title and a line per prompt, or nothing."""
+    found = result.get("consistency") or {}
+    lines = []
+    for side, name in SIDES:
+        if told := found.get(side):
+            every, some = points(told["pass_hat_k"]), points(told["pass_at_k"])
+            lines.append(
+                f"{name}: same answer {points(told['agreement'])} % of the time, entropy {told['entropy']:.2f} bits; "
+                f"right every time {every} %, at least once {some} %"
+            )
+    if not lines:
+        return []
+    first = found["winner"] or found["baseline"]
+    return [f"asked {first['k']} times each, {first['rows']} test rows:", *lines]
+
+
+def variety(result: Result) -> list[str]:
+    """How varied the texts of a field are, by prompt."""
+    lines = []
+    for row in result.get("variety") or []:
+        for side, name in SIDES:
+            if (told := row[side]) is not None and told["distinct_2"] is not None:
+                lines.append(
+                    f"variety of {row['field']}, {name}: {100 * told['distinct_2']:.0f} % of its word pairs are "
+                    f"different ones, {100 * told['openings']:.0f} % of its openings"
+                )
+    return lines
+
+
+def judge_trust(judge: Mapping[str, Any]) -> str:
+    """Whether a judge has earned trust, against people's ratings."""
+    trust = "trusted" if judge["trusted"] else "NOT TO BE TRUSTED"
+    if judge["kappa"] is not None and judge["ci95"] is not None:
+        low, high = judge["ci95"]
+        trust += f", kappa {judge['kappa']:.2f} ({low:.2f} to {high:.2f})"
+    return trust + ("" if judge["trusted"] else f": {judge['why']}")
+
+
+def judge_order(judge: Mapping[str, Any]) -> str:
+    """How often a pairwise judge changed its mind with the order of the two; "" for other judges."""
+    turned = f"{judge['turned']} of {judge['compared']} verdicts changed with the order"
+    return turned if judge["compared"] else ""
+
+
+def carried(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A part's gain in points ("?" where its sign cannot be told), and where the number comes from."""
+    sources = {"measured": "measured", "unknown": "cannot be told"}
+    source = sources.get(row["how"], "estimated from all trials")
+    return ("?" if row["how"] == "unknown" else f"{row['points']:+.1f}"), source
 
 
 # -- words that changed -----------------------------------------------------------------------------------------------
@@ -74,7 +207,7 @@ class Change:
 def changes(one: str, two: str, keep: int | None = None) -> list[Change]:
     """From `one` to `two` by words. `keep`: so many equal words and blanks are left beside a change, the rest of a long
     equal stretch becomes an ellipsis; None keeps all."""
-    first, second = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (one, two))
+    first, second = (re.findall(r"\s+|\[\w+\]|\w+|[^\w\s]", text) for text in (one, two))
     found: list[Change] = []
     for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         if kind == "equal":

@@ -6,13 +6,16 @@ A page's own markup lies in templates/, its looks in static/page.css.
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from agent.prompt.render import label_text
+from agent.report.facts import cut, duration, gain, points
+
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 FOLDER = files("agent.report")
 
@@ -24,21 +27,6 @@ def visible(value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return "".join(c if c in "\n\t" or c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in value)
-
-
-def points(value: float | None) -> str:
-    """A score of 0 to 1 as 0 to 100 with one decimal; "-" where there is none."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def gain(value: float | None) -> str:
-    """A difference of scores in points, with its sign."""
-    return "-" if value is None else f"{100 * value:+.1f}"
-
-
-def tojson_text(value: Any, indent: int | None = None) -> str:
-    """A value as JSON for people to read."""
-    return json.dumps(value, indent=indent, ensure_ascii=False)
 
 
 @cache
@@ -54,12 +42,15 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"points": points, "gain": gain, "tojson_text": tojson_text}
+    made.filters |= {"points": points, "gain": gain, "duration": duration, "cut": cut, "text": label_text}
     return made
 
 
-def style() -> str:
-    return (FOLDER / "static" / "page.css").read_text("utf-8")
+def style() -> Markup:
+    """The style sheet of all pages, ready to stand in a <style>."""
+    from markupsafe import Markup
+
+    return Markup((FOLDER / "static" / "page.css").read_text("utf-8"))
 
 
 def render(template: str, **values: Any) -> str:

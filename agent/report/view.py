@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import AgentError
 from agent.ledger.query import History, Row
-from agent.types import Example, SplitName
+from agent.types import Example, SplitName, Task
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,8 @@ class RunView:
     @cached_property
     def examples(self) -> Mapping[SplitName, Mapping[str, Example]]:
         """The task's rows by split and id, of those splits whose file is still the one that the run read."""
-        from agent.task.load import load_task
-
         try:
-            task = load_task(Path(self.run["folder"]))
+            task = task_behind(self.run)
         except AgentError:
             return {}
         splits: Mapping[SplitName, Sequence[Example]] = {"train": task.train, "dev": task.dev, "test": task.test}
@@ -116,10 +114,36 @@ class RunView:
             found.append(RowPair(example_id, inputs, labels, sides[0].get(example_id), sides[1].get(example_id)))
         return found
 
+    @cached_property
+    def sealed(self) -> Mapping[str, tuple[float, float, float]]:
+        """Mean and 95 % interval on the sealed test by side, `baseline` and `winner`; empty where nothing was scored.
+
+        Not for the comparison: that is paired, and stands in the result as `lift`.
+        """
+        from agent.scoring.stats import mean_ci
+
+        found = {}
+        for side, candidate in (("baseline", self.baseline), ("winner", self.winner)):
+            rows = self.history.outcomes(self.id, candidate["id"], "test") if candidate else []
+            if known := [row["value"] for row in rows if row["value"] is not None]:
+                found[side] = mean_ci(known)
+        return found
+
     @property
     def head(self) -> Row:
         """The last link of the ledger's chain now: seq and hash."""
         return self.history.select("SELECT seq, hash FROM head")[0]
+
+
+def task_behind(run: Mapping[str, Any]) -> Task:
+    """The task as its files are now: a folder, or rows of a data file. Raises AgentError."""
+    from agent.task.intake import task_from_file
+    from agent.task.load import load_task
+
+    options = run["options"] or {}
+    if target := options.get("target_field"):
+        return task_from_file(options["task"], target, seed=options["seed"])[0]
+    return load_task(Path(run["folder"]))
 
 
 def spent_at(history: History, run_id: str) -> dict[str, int]:

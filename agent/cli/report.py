@@ -1,0 +1,52 @@
+"""`optimize report`: a run as one HTML file, to read, to send and to print."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.errors import InputError
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file. Default: runs/RUN/report.html beside the ledger."
+)
+@db_option
+@json_option
+def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> None:
+    """Write RUN (default: the latest) as one HTML file: verdict, scores, prompt, rows that changed, cost, origin.
+
+    The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
+    gets it reads them.
+    """
+    from agent.report.html import report_html
+    from agent.report.view import RunView
+
+    view = RunView(open_history(db), run)
+    path = output or db.parent / view.id / "report.html"
+    if path.is_dir():
+        path = path / "report.html"
+    data = report_html(view).encode("utf-8")
+    _write(path, data)
+    if as_json:
+        print_json({"run_id": view.id, "file": str(path), "bytes": len(data)})
+    else:
+        click.echo(plain(f"wrote {path}"), err=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes beside its place, then moves it there. Raises InputError when the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=path.parent) as beside:
+            new = Path(beside, path.name)
+            new.write_bytes(data)
+            os.replace(new, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error

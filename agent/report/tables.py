@@ -1,0 +1,220 @@
+"""The tables of a run as plain text cells: what a report, a page or a terminal prints of it. Pure but for the view.
+
+Each says in its note what it leaves out and which command shows that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agent.report import facts
+from agent.report.facts import SIDES, carried, cut, duration, gain, points
+from agent.report.view import RunView
+
+BEST, LAST, WORDS = 100, 20, 100
+"""Trials that are shown of a long search, and characters of an instruction in a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    look: Literal["", "number", "long"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The first cell of a row names it. `note`: what else a reader must know, "" for nothing."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note: str = "") -> Table:
+    """A column whose name ends in " #" holds numbers, in " ~" sentences; None is an empty cell."""
+    looks: Mapping[str, Literal["number", "long"]] = {" #": "number", " ~": "long"}
+    made = tuple(Column(name[:-2], looks[name[-2:]]) if name[-2:] in looks else Column(name) for name in columns)
+    cells = tuple(tuple("" if cell is None else str(cell) for cell in row) for row in rows)
+    return Table(caption, made, cells, note)
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{points(low)} to {points(high)}"
+
+
+# -- the result -------------------------------------------------------------------------------------------------------
+
+
+def scores(view: RunView) -> Table:
+    """Baseline and winner on dev and on the sealed test, and the paired difference. Needs a result."""
+    assert view.result is not None
+    rows: list[Sequence[Any]] = []
+    for side, name in SIDES:
+        of, sealed = view.result[side], view.sealed.get(side)
+        interval = _interval(*sealed[1:]) if sealed else "-"
+        rows.append((name, points(of["test"]), interval, points(of["dev"]), points(of.get("dev_corrected"))))
+    lift = view.result["lift"]
+    low, high = lift["ci95"]
+    rows.append(("difference", gain(lift["diff"]), f"{gain(low)} to {gain(high)}", "", ""))
+    columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
+    told = f"{lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied of {lift['n']} sealed rows"
+    note = "Dev scores chose the prompt, so they flatter it; corrected takes that out. Only the sealed test counts."
+    return _table("Scores, 0 to 100", columns, rows, f"{told}; {facts.chance(lift['p_value'])}. {note}")
+
+
+def metrics(view: RunView) -> Table:
+    rows = []
+    for row in facts.worth_parts(view.result or {}):
+        sides = [f"{points(row[side]['mean'])} ({_interval(*row[side]['ci95'])})" for side, _ in SIDES]
+        weight = f"{row['weight']:.2f}" if row["weight"] else ""
+        unscored = ", ".join(str(row[side]["unscored"]) for side, _ in SIDES)
+        rows.append((facts.metric_name(row), weight, *sides, gain(row["diff"], row["diff_ci95"]), unscored))
+    columns = ("metric", "weight #", "your prompt (95 % CI) #", "best found (95 % CI) #", "difference (95 % CI) #")
+    readable = "readable: replies that could be read and kept the limits of their fields."
+    return _table("By metric, on the sealed test", (*columns, "unscored #"), rows, readable)
+
+
+def slices(view: RunView) -> list[Table]:
+    found = []
+    for one in (view.result or {}).get("slices") or []:
+        rows = []
+        for group in one["groups"]:
+            sides = [points(group[side]["mean"]) for side, _ in SIDES]
+            rows.append((group["value"], group["winner"]["n"], *sides, gain(group["diff"], group["diff_ci95"])))
+        columns = (one["slice"], "rows #", "your prompt #", "best found #", "difference (95 % CI) #")
+        gaps = [points(one[f"{side}_gap"]) for side, _ in SIDES]
+        note = f"Largest gap between groups: {gaps[1]} points, with your prompt {gaps[0]}." * (gaps[1] != "-")
+        found.append(_table(f"By {one['slice']}", columns, rows, note))
+    return found
+
+
+def attribution(view: RunView) -> Table:
+    rows = []
+    for row in (view.result or {}).get("attribution") or []:
+        told, source = carried(row)
+        low, high = row["ci95"]
+        rows.append((row["part"], told, f"{low:+.1f} to {high:+.1f}", source))
+    columns = ("part", "points #", "95 % CI #", "how it is known")
+    note = "Points that are lost with your prompt's part in its place."
+    return _table("What carried the gain", columns, rows, note)
+
+
+def pareto(view: RunView) -> Table:
+    rows = []
+    numbers = {trial["candidate_id"]: trial["number"] for trial in view.trials}
+    for row in (view.result or {}).get("pareto") or []:
+        number = numbers.get(row["candidate_id"])
+        name = f"trial {number}" if number is not None else row["candidate_id"]
+        own = ", your prompt" * (number == 0)
+        latency = "-" if row["latency_s"] is None else f"{row['latency_s']:.2f} s"
+        cells = (points(row["dev"]), f"{row['prompt_tokens']:,}", f"{row['usd_per_1000']:.4f}", latency)
+        rows.append((name + own, "yes" if row["chosen"] else "", *cells))
+    columns = ("prompt", "chosen", "dev #", "prompt tokens #", "$ per 1,000 calls #", "latency #")
+    return _table("The Pareto front: nothing is better than these in all columns", columns, rows)
+
+
+def judges(view: RunView) -> Table:
+    rows = [
+        (", ".join(judge["models"]), judge["metric"], judge["mode"], facts.judge_trust(judge), facts.judge_order(judge))
+        for judge in (view.result or {}).get("judges") or []
+    ]
+    columns = ("judge", "metric", "mode", "trust ~", "order ~")
+    return _table("The judges that the score rests on", columns, rows)
+
+
+# -- the search -------------------------------------------------------------------------------------------------------
+
+
+def best(view: RunView) -> Table:
+    """The line of the progress chart: each trial that was the best so far."""
+    rows = [(f"trial {trial['number']}", trial["spent"], points(trial["mean"]), trial["n"]) for trial in view.best]
+    columns = ("best so far", "after calls #", "dev score #", "rows #")
+    return _table("The best so far, by calls paid for", columns, rows)
+
+
+def trials(view: RunView) -> Table:
+    """Every trial, or of a long search the best and the last ones, in their order."""
+    shown = view.trials
+    if len(shown) > BEST + LAST:
+        ranked = sorted(shown, key=lambda trial: (trial["state"] == "complete", trial["mean"] or 0.0), reverse=True)
+        kept = {trial["number"] for trial in [*ranked[:BEST], *shown[-LAST:], shown[0]]}
+        shown = [trial for trial in shown if trial["number"] in kept]
+    left = len(view.trials) - len(shown)
+    note = f"The {BEST} best and the {LAST} last; {left:,} are left out, `optimize history {view.id}` lists all."
+    columns = ["trial", "state", "dev score #", "95 % CI #", "rows #", "design ~", "made by"]
+    columns += ["calls #", "tokens #", "$ #", "instruction ~", "why it ended ~"]
+    rows = [
+        (
+            trial["number"],
+            trial["state"],
+            points(trial["mean"]),
+            _interval(trial["low"], trial["high"]),
+            trial["n"],
+            f"{trial['technique']}, {trial['format']}, {trial['n_demos']} demos",
+            trial["operator"],
+            f"{trial['calls'] + trial['cached']:,}",
+            f"{trial['tokens']:,}",
+            f"{trial['cost_usd']:.4f}",
+            cut(trial["instruction"], WORDS),
+            cut(trial["reason"], WORDS),
+        )
+        for trial in shown
+    ]
+    return _table(f"{len(view.trials):,} trials", columns, rows, note * (left > 0))
+
+
+# -- what it cost and where it comes from -----------------------------------------------------------------------------
+
+
+def spend(view: RunView) -> Table:
+    """Calls, tokens, dollars and model time by role and state, and all together."""
+    kinds = ("calls", "prompt_tokens", "cached_prompt_tokens", "completion_tokens")
+    rows = [
+        (
+            row["role"],
+            row["model"],
+            row["state"],
+            *(f"{row[kind] or 0:,}" for kind in kinds),
+            f"{row['cost_usd'] or 0:.4f}",
+            duration(row["seconds"]),
+        )
+        for row in view.costs
+    ]
+    sums = [f"{sum(row[kind] or 0 for row in view.costs):,}" for kind in kinds]
+    usd = f"{sum(row['cost_usd'] or 0 for row in view.costs):.4f}"
+    rows.append(("all", "", "", *sums, usd, duration(sum(row["seconds"] or 0 for row in view.costs))))
+    columns = ("role", "model", "state", "calls #", "prompt tokens #", "of them cached #", "completion tokens #", "$ #")
+    note = "cached: answered from the ledger and not paid for. Model time adds up calls that ran side by side."
+    return _table("Calls, tokens and dollars", (*columns, "model time #"), rows, note)
+
+
+def provenance(view: RunView) -> Table:
+    """What ran, on which data, with which versions, and the ledger's head."""
+    run, result, head = view.run, view.result or {}, view.head
+    origin: Mapping[str, Any] = run["origin"] or {}
+    rows: list[Sequence[Any]] = [
+        ("run", run["id"]),
+        ("task", run["task"]),
+        ("model", run["model"]),
+        ("proposer", run["proposer"] or "none"),
+        ("seed", run["seed"]),
+        ("started", f"{run['started_utc'][:19]} UTC"),
+        ("ended", f"{run['ended_utc'][:19]} UTC" if run["ended_utc"] else "-"),
+        ("by", " on ".join(filter(None, (origin.get("user"), origin.get("host"))))),
+        ("command", " ".join(["optimize", *(origin.get("argv") or [])[1:]])),
+        ("platform", origin.get("platform")),
+        ("commit", origin.get("git")),
+        ("prices", run["prices"]),
+        *((f"tag {key}", value) for key, value in (run["tags"] or {}).items()),
+        *((f"SHA-256 of {name}", digest) for name, digest in (run["hashes"] or {}).items()),
+        ("promptassay", run["tool"]),
+        ("python", run["python"]),
+        ("sqlite", run["sqlite"]),
+        *((origin.get("versions") or {}).items()),
+        ("ledger head of the result", result.get("ledger_head")),
+        ("ledger head now", f"{head['hash']} (event {head['seq']:,})"),
+    ]
+    return _table("What ran", ("what", "value ~"), [row for row in rows if row[1] not in (None, "")])

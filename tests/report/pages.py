@@ -1,0 +1,94 @@
+"""A page as a test reads it: its elements in order, its text as people see it, its tables by caption."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+TAGS = {
+    *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "nav", "figure"),
+    *("h1", "h2", "h3", "p", "ul", "li", "a", "code", "pre", "span", "small", "div", "dl", "dt", "dd", "ins", "del"),
+    *("details", "summary", "table", "caption", "thead", "tbody", "tr", "th", "td"),
+    *("svg", "defs", "g", "path", "use", "text", "clippath", "rect"),
+}
+"""What the templates and the charts are made of."""
+ATTRIBUTES = {
+    *("lang", "charset", "http-equiv", "content", "name", "id", "class", "href", "open", "scope", "tabindex", "role"),
+    *("aria-label", "aria-labelledby"),
+    *("style", "d", "x", "y", "transform", "clip-path", "xlink:href", "viewbox", "version", "type"),
+    *("xmlns", "xmlns:xlink", "width", "height"),
+}
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What a page never holds: controls but for line end and tab, and marks that turn the direction of text."""
+
+
+class Page(HTMLParser):
+    """`nodes`: (tag, attributes) in order. `text`: all text outside <style>. `tables`: rows of cells by caption."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.nodes: list[tuple[str, dict[str, str | None]]] = []
+        self.comments: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._open: list[str] = []
+        self._texts: list[str] = []
+        self._rows: list[list[str]] = []
+        self.feed(html)
+        self.close()
+        assert self._open == [], "every element is closed"
+        self.text = "".join(self._texts)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.nodes.append((tag, dict(attrs)))
+        if tag in VOID:
+            return
+        self._open.append(tag)
+        if tag == "caption":
+            self._rows = self.tables.setdefault("", [])
+            self._rows.clear()
+        elif tag == "tr":
+            self._rows.append([])
+        elif tag in ("td", "th"):
+            self._rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.nodes.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        if tag == "table":
+            self.tables[self._caption] = list(self._rows)
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open:
+            return
+        self._texts.append(data)
+        if self._open and self._open[-1] == "caption":
+            self._caption = data
+        elif "td" in self._open or "th" in self._open:
+            self._rows[-1][-1] += data
+
+    @property
+    def structure(self) -> list[str]:
+        return [tag for tag, _ in self.nodes]
+
+
+def assert_harmless(html: str) -> Page:
+    """The page holds no script, no handler, no request, no control character, and only what our templates make."""
+    assert not CONTROL.search(html)
+    page = Page(html)
+    assert page.comments == []
+    assert set(page.structure) <= TAGS
+    for tag, attributes in page.nodes:
+        assert set(attributes) <= ATTRIBUTES, (tag, attributes)
+        for name in ("href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+        for value in attributes.values():
+            assert "//" not in (value or "").replace("http://www.w3.org/", "") or tag == "div", (tag, value)
+        assert "url(" not in (attributes.get("style") or "")
+    assert len([tag for tag in page.structure if tag == "style"]) == 1 + page.structure.count("svg")
+    return page
