@@ -122,7 +122,7 @@ async def test_a_trial_stands_next_to_the_baseline_and_flips_are_found(two_runs:
     both = rows(
         "SELECT a.example_id, a.value, b.value FROM outcomes a JOIN outcomes b USING (run_id, split, example_id) JOIN "
         "trials t ON t.run_id = a.run_id AND t.number = 0 AND t.candidate_id = a.candidate_id "
-        "WHERE run_id = ? AND split = 'dev' AND b.candidate_id = ?",
+        "WHERE a.run_id = ? AND a.split = 'dev' AND b.candidate_id = ?",
         run_id,
         winner,
     )
@@ -130,8 +130,7 @@ async def test_a_trial_stands_next_to_the_baseline_and_flips_are_found(two_runs:
     wrong = {row for row, base, own in both if own < base}
     assert right
     async with signed_in(DB) as (client, _):
-        for name, wanted in (("right", right), ("wrong", wanted_all := wrong)):
-            assert wanted_all is wrong
+        for name, wanted in (("right", right), ("wrong", wrong)):
             found = await data(client, f"/run/{run_id}/trial/{number}.json?rows={name}")
             assert found["counts"][name]["rows"] == len(wanted)
             assert {row["example_id"] for row in found["rows"]} <= wanted
@@ -147,16 +146,22 @@ async def test_a_trial_stands_next_to_the_baseline_and_flips_are_found(two_runs:
         assert (await client.get("/run/nothing")).status_code == 404
 
 
-async def test_two_runs_are_compared_as_the_command_does(two_runs: Made) -> None:
-    first, second = (result["run_id"] for result in two_runs)
+async def test_two_trials_are_compared_as_the_command_does(two_runs: Made) -> None:
+    run_id, winner = two_runs[0]["run_id"], two_runs[0]["winner"]["candidate_id"]
+    ((number,),) = rows("SELECT number FROM trials WHERE run_id = ? AND candidate_id = ?", run_id, winner)
+    first, second = f"{run_id}:0", f"{run_id}:{number}"
     printed = json.loads(CliRunner().invoke(main, ["compare", first, second, "--json"]).stdout)
+    assert printed["paired"]["dev"]["diff"] > 0
     async with signed_in(DB) as (client, _):
         found = await data(client, f"/compare.json?a={first}&b={second}")
         assert {split: test for split, test in found["paired"].items() if test} == printed["paired"]
         assert {line["what"]: line["a"] for line in found["facts"]} == {k: v["a"] for k, v in printed["facts"].items()}
         shown = await page(client, f"/compare?pick={first}&pick={second}")
         assert f"{100 * printed['paired']['dev']['diff']:+.1f} points" in shown.text
+        assert any(tag == "ins" for tag, _ in shown.nodes)
         assert "no run nothing" in (await page(client, f"/compare?a=nothing&b={second}")).text
+        other = two_runs[1]["run_id"]
+        assert "no paired test" in (await page(client, f"/compare?a={run_id}&b={other}")).text
 
 
 async def test_ratings_go_into_the_file_of_the_command_and_both_can_be_mixed(two_runs: Made) -> None:

@@ -48,7 +48,6 @@ def runs_named(payloads: tuple[str, ...]) -> None:
         ledger.add_candidate(f"named-{number}", 0, candidate, layout, payload, None, payload, "")
         ledger.put_trial(f"named-{number}", Trial(0, 0, candidate.id, "pruned", 1, 0.5, (0.1, 0.9), payload))
         ledger.end_run(f"named-{number}", "failed", 1.0)
-    ledger.flush() if hasattr(ledger, "flush") else None
     ledger.close()
 
 
