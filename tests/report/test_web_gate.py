@@ -84,9 +84,12 @@ async def test_pages_of_others_cannot_ask_in_my_name(two_runs: Made) -> None:
         assert (await client.post(address, data=form | {"csrftoken": "x"})).status_code == 403
         assert (await client.post(address, json=form)).status_code == 403
         assert (await client.post(address, data=form, headers={"origin": "http://evil.example"})).status_code == 403
+        assert (await client.post(address, data=form, headers={"origin": "null"})).status_code == 403
         assert (await client.post(address, data=form | {"rater": "A" * 70_000})).status_code == 413
         assert not (DB.parent / two_runs[0]["run_id"] / "ratings.jsonl").exists()
         assert (await client.post(address, data=form, headers={"origin": BASE})).status_code == 303
+        browser = {"origin": "null", "sec-fetch-site": "same-origin"}  # as it sends it from a page without referrer
+        assert (await client.post(address, data=form, headers=browser)).status_code == 303
 
 
 async def test_nothing_but_ratings_takes_a_post(two_runs: Made) -> None:

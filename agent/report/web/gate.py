@@ -98,12 +98,14 @@ def _refusal(scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str] |
     """Status, what is wrong and what to do, where one who has the token asks for what nobody gets."""
     path, method = scope["path"], scope["method"]
     routed = scope.get("raw_path", path.encode()).decode("latin-1").partition("?")[0]
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+    site = headers.get("sec-fetch-site", "none")
+    if site not in ("none", "same-origin"):
         return 403, "Another page sent this request.", "Open this address yourself."
     if method == "POST":
         if not WRITES.fullmatch(routed):
             return 405, "Nothing can be written here.", "The ledger is only shown. Ratings have a page at each run."
-        if headers.get("origin", f"http://{headers['host']}") != f"http://{headers['host']}":
+        known = {f"http://{headers['host']}"} | ({"null"} if site == "same-origin" else set())  # we send no referrer
+        if headers.get("origin", f"http://{headers['host']}") not in known:
             return 403, "Another page sent this form.", "Rate on the page of the run."
         if not headers.get("content-length", "").isdecimal() or int(headers["content-length"]) > LARGEST_POST:
             return 413, "This form is too large.", "Rate on the page of the run."
