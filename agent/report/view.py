@@ -5,6 +5,7 @@ Rows of the task are not in the ledger; they are read from its folder, and left 
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,11 +149,12 @@ def task_behind(run: Mapping[str, Any]) -> Task:
 
 def spent_at(history: History, run_id: str) -> dict[str, int]:
     """By candidate: how many calls the run had paid for when that candidate's last call of the search was made."""
-    paid = history.select(
-        "SELECT id FROM calls WHERE run_id = ? AND state <> 'cached' AND error_class IS NOT 'not_sent' ORDER BY id",
+    (paid,) = history.select(
+        "SELECT json_group_array(id) AS ids FROM calls "
+        "WHERE run_id = ? AND state <> 'cached' AND error_class IS NOT 'not_sent'",
         run_id,
     )
-    numbers = [row["id"] for row in paid]
+    numbers = sorted(json.loads(paid["ids"]))
     last = history.select(
         "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ? AND call_key NOT IN "
         "(SELECT call_key FROM outcomes WHERE run_id = ? AND split = 'test') GROUP BY candidate_id",
