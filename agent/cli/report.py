@@ -45,8 +45,10 @@ def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=path.parent) as beside:
-            new = Path(beside, path.name)
-            new.write_bytes(data)
-            os.replace(new, path)
+            with open(Path(beside, path.name), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(file.name, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error

@@ -6,7 +6,9 @@ covers: these cannot go, and are told instead.
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sqlite3
 import zipfile
 from collections import Counter
@@ -74,9 +76,22 @@ def events_with(db: sqlite3.Connection, needle: str) -> list[int]:
 
 
 def files_with(folder: Path, needle: str) -> list[Path]:
-    """The files under `folder` that hold `needle`, as it is or as JSON writes it; zip files are looked into."""
+    """The files under `folder` that hold `needle`, as it is or as JSON writes it; zip files are looked into, and of
+    pages what a reader sees."""
     forms = {form.encode("utf-8", "surrogatepass") for form in _forms(needle)}
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and _file_holds(path, forms)]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        path for path in files if _file_holds(path, forms) or (path.suffix == ".html" and _page_holds(path, needle))
+    ]
+
+
+def _page_holds(path: Path, needle: str) -> bool:
+    """Whether a reader of the page sees it, however it is escaped or cut by marks of what changed."""
+    try:
+        page = path.read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return needle in html.unescape(re.sub(r"<[^>]*>", "", page))
 
 
 def _forms(needle: str) -> Iterable[str]:

@@ -100,6 +100,12 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
 
 
+def design(of: Mapping[str, Any]) -> str:
+    """How a candidate, a trial or a winner is made: technique, layout and demos."""
+    kind = "DSPy program" if of["technique"] == "program" else f"{of['technique']}, {of['format']}"
+    return f"{kind}, {of['n_demos']} demos"
+
+
 def prompt_text(candidate: Mapping[str, Any]) -> str:
     """A candidate's messages without its demo turns, each under its role; "(erased)" when its text was."""
     template = candidate["template"]

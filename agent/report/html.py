@@ -50,6 +50,8 @@ def report_html(view: RunView) -> str:
         view=view,
         run=view.run,
         result=result,
+        is_erased=result is None and view.run["result_hash"] is not None,
+        own_letters=PROMPT_LETTERS,
         facts=facts,
         style=style(),
         progress=_picture("progress", view, "Dev score against calls paid for", tables.best),

@@ -153,7 +153,7 @@ def trials(view: RunView) -> Table:
             points(trial["mean"]),
             _interval(trial["low"], trial["high"]),
             trial["n"],
-            f"{trial['technique']}, {trial['format']}, {trial['n_demos']} demos",
+            facts.design(trial),
             trial["operator"],
             f"{trial['calls'] + trial['cached']:,}",
             f"{trial['tokens']:,}",

@@ -55,6 +55,12 @@ def test_the_texts_that_hold_a_name_are_found_with_what_they_are(tmp_path: Path)
     assert {"request", "instruction", "prompt", "demo", "outcome"} <= set(kinds)
 
 
+def test_a_page_that_shows_a_text_is_found_however_it_is_marked_up(tmp_path: Path) -> None:
+    (tmp_path / "has.html").write_text("<p>by O&#39;<ins>Brien &amp; Zoë</ins></p>", "utf-8")
+    (tmp_path / "not.html").write_text("<p>by O&#39;Brian &amp; Zoë</p>", "utf-8")
+    assert files_with(tmp_path, "O'Brien & Zoë") == [tmp_path / "has.html"]
+
+
 def test_nothing_of_an_erased_text_stays_in_any_page(tmp_path: Path) -> None:
     rng = random.Random(5)
     path = tmp_path / "ledger.db"

@@ -1,6 +1,7 @@
 """`optimize report`: what it says is what the ledger holds, for a run in any state, and it is one file or none."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from agent.report.facts import duration, points
 from agent.report.html import FLIPS, report_html
 from agent.report.view import RunView
 from agent.types import Candidate, Message, Trial
+from tests.bench.report_size import LIMIT, build_finished, report_of
 from tests.cli.conftest import Made
 from tests.cli.test_judge_run import CAP, Boats, labels, task
-from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, knowing, refused, stubborn
+from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, knowing, optimize, refused, stubborn
 from tests.report.pages import Page, assert_harmless
 from tests.toys import make_task
 from tests.wire import WireServer
@@ -131,6 +133,13 @@ def test_a_kept_prompt_and_a_search_that_was_left_out_say_so() -> None:
     assert "No row got better." in page.text
 
 
+def test_a_run_of_the_first_schema_is_reported() -> None:
+    shutil.copy(Path(__file__).parents[1] / "assets" / "ledger-schema1.db", "old.db")
+    good("report", "--db", "old.db", "-o", "old.html")
+    page = assert_harmless(Path("old.html").read_text("utf-8"))
+    assert "Better: +100.0 points" in page.text
+
+
 def test_an_unfinished_run_says_so_and_shows_what_there_is() -> None:
     ledger, toy = Ledger(Path("ledger.db")), make_task(4)
     ledger.begin_run("run-a", toy, "m", "", 0, {}, {})
@@ -180,12 +189,45 @@ def test_a_judged_run_is_held_back_with_its_reasons_and_what_is_against_its_judg
     assert f"`optimize show {told['run_id']}`" in line
 
 
-def test_erased_texts_are_said_to_be_erased(two_runs: Made) -> None:
+def test_erased_texts_are_said_to_be_erased_and_older_reports_are_named(two_runs: Made) -> None:
     result = two_runs[0]
-    good("audit", "erase", "--containing", INSTRUCTION, "--actor", "jo", "--reason", "asked to", "--yes")
+    good("report", result["run_id"])
+    why = ("--actor", "jo", "--reason", "asked to", "--yes")
+    erased = optimize("audit", "erase", "--containing", INSTRUCTION, *why)
+    assert erased.exit_code == 0
+    assert f"runs/{result['run_id']}/report.html: holds the text" in erased.output
     page = page_of(result["run_id"])
     assert INSTRUCTION not in page.text
+    assert "The result of this run was erased." in page.text
     assert "(erased)" in page.text
+
+
+def test_a_long_search_keeps_the_file_small_and_says_what_is_left_out(tmp_path: Path) -> None:
+    """The whole size, 1,000 trials on 200 rows each, is measured by tests/bench/report_size.py."""
+    build_finished(tmp_path / "ledger.db", trials=200, rows=1, sealed=200)
+    html = report_of(tmp_path / "ledger.db", sealed=200)
+    page = assert_harmless(html)
+    assert len(html.encode()) < LIMIT / 6
+    shown = [row[0] for row in page.tables["200 trials"][1:]]
+    assert shown[0] == "0"
+    assert shown[-20:] == [str(number) for number in range(180, 200)]
+    assert f"{200 - len(shown)} are left out, `optimize history big` lists all" in page.text
+    assert "The 50 largest changes; 150 rows are left out." in page.text
+    assert "more characters)" in page.text
+
+
+def test_a_program_is_reported_by_what_its_predictors_are_told() -> None:
+    from tests.cli.test_program import folder, helper
+
+    with WireServer(helper) as server:
+        result = good_json(
+            *("run", folder(), "--max-calls", "700", "--strategy", "dspy-bootstrap", "-m", compatible(server), "-q")
+        )
+    page = page_of()
+    assert f"DSPy program, {result['winner']['n_demos']} demos" in page.text
+    assert "gist: Say what it is about." in page.text
+    assert "ins" in page.structure
+    assert len(page.tables["Sealed rows that got better"]) - 1 == min(result["lift"]["wins"], FLIPS) > 0
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
