@@ -61,11 +61,12 @@ class History:
         The latest is the latest search, where there is one: calibrations and checks do not come before it.
         """
         found = [row for row in self.runs() if row["id"].startswith(run_id)]
+        found = [row for row in found if row["id"] == run_id] or found
         if not run_id:
             found.sort(key=lambda row: "command" in (row["options"] or {}))
         if not found:
             raise InputError(f"{self.path}: no run {run_id or 'yet'}; `optimize runs` lists them")
-        if run_id and len(found) > 1 and found[0]["id"] != run_id:
+        if run_id and len(found) > 1:
             raise InputError(f"{run_id}: the start of {len(found)} run ids; give more of it")
         return found[0]
 

@@ -1,5 +1,6 @@
 """The web pages show what the ledger holds, by filters and as JSON, and take ratings into the file of `judge rate`."""
 
+import asyncio
 import hashlib
 import json
 import sqlite3
@@ -275,3 +276,36 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
         assert DB.with_name("ledger.db-wal").stat().st_size == 0 if DB.with_name("ledger.db-wal").exists() else True
         assert (await data(client, "/run/live/live.json"))["status"] == "cut off"
         assert "optimize resume live" in (await page(client, "/run/live")).text
+
+
+async def test_a_text_that_was_erased_is_not_shown_from_memory(two_runs: Made) -> None:
+    run_id = two_runs[0]["run_id"]
+    ((text,),) = rows(
+        "SELECT instruction FROM prompts JOIN trials ON candidate_id = id WHERE number = 0 AND run_id = ?", run_id
+    )
+    addresses = (f"/run/{run_id}", f"/run/{run_id}.json", f"/run/{run_id}/trial/0")
+    async with signed_in(DB) as (client, _):
+        for address in addresses:
+            assert text in (await client.get(address)).text
+        erased = ["audit", "erase", "--containing", text, "--actor", "Ann", "--reason", "asked for", "--yes"]
+        done = await asyncio.to_thread(CliRunner().invoke, main, erased)
+        assert done.exit_code == 0, done.output
+        for address in addresses:
+            reply = await client.get(address)
+            assert reply.status_code == 200
+            assert text not in reply.text
+
+
+@pytest.mark.parametrize("kind", ["judge_calibration", "check"])
+async def test_a_run_that_was_no_search_shows_its_result(here: Path, kind: str) -> None:
+    ledger = Ledger(DB)
+    ledger.begin_run("errand", make_task(), "m", "", 0, {}, {})
+    ledger.end_run("errand", "complete", 1.0, {"kind": kind, "trusted": True, "gate": "pass", "words": "seven <b>"})
+    ledger.close()
+    async with signed_in(DB) as (client, _):
+        shown = await page(client, "/run/errand")
+        assert kind in shown.text
+        assert "seven" in shown.text
+        assert not any(tag == "b" for tag, _ in shown.nodes)
+        assert (await page(client, "/")).text.count("errand") == 1
+        assert "cannot be compared" in (await page(client, "/compare?a=errand&b=errand")).text

@@ -6,7 +6,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,8 +141,9 @@ def warm(site: Site) -> None:
     with closing(History(site.db, verified=True)) as history:
         if found := history.runs():
             ask = Ask(site, history, {"run": found[0]["id"]})
-            runs.run(ask)
-            runs.chart(ask)
+            with suppress(Exception):  # one run that cannot be shown must not hide the others
+                runs.run(ask)
+                runs.chart(ask)
 
 
 def serve(web: Web, on: socket.socket) -> None:
