@@ -118,6 +118,7 @@ async def test_nothing_but_ratings_takes_a_post(two_runs: Made) -> None:
         "select load_extension('x')",
         "select 1; delete from runs",
         "select * from pragma_wal_checkpoint",
+        "select zeroblob(1000000000)",
     ],
 )
 async def test_no_sql_changes_anything(two_runs: Made, sql: str) -> None:
@@ -172,6 +173,33 @@ def test_a_damaged_ledger_is_not_shown(two_runs: Made) -> None:
         file.write(b"\xff" * 4096)
     with pytest.raises(LedgerError):
         make(DB, PORT)
+
+
+async def test_a_head_request_has_the_headers_and_no_body(two_runs: Made) -> None:
+    async with signed_in(DB) as (client, _):
+        for address in ("/", "/runs.json", "/ledger/runs"):
+            reply = await client.head(address)
+            assert (reply.status_code, reply.content) == (200, b"")
+            assert reply.headers["cache-control"] == "no-store"
+
+
+def test_an_installed_plugin_is_not_even_imported(two_runs: Made, here: Path) -> None:
+    """With plain Datasette, in the same place, it is."""
+    Path("evil_plugin.py").write_text("print('imported')", "utf-8")
+    info = Path("evil_plugin-1.0.dist-info")
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil-plugin\nVersion: 1.0\n", "utf-8")
+    (info / "entry_points.txt").write_text("[datasette]\nevil = evil_plugin\n", "utf-8")
+    ours = "from pathlib import Path; from agent.report.web.app import make; make(Path('runs/ledger.db'), 1)"
+    said = {}
+    for name, code in (("plain", "import datasette.plugins"), ("ours", ours)):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), *sys.path])}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        said[name] = done.stdout
+    assert said == {"plain": "imported\n", "ours": ""}
 
 
 def test_only_this_machine_is_listened_on() -> None:

@@ -150,5 +150,12 @@ def serve(web: Web, on: socket.socket) -> None:
     """Answers until the process is told to stop. Raises KeyboardInterrupt after Ctrl-C."""
     import uvicorn
 
-    settings = uvicorn.Config(web.app, log_level="warning", access_log=False, server_header=False, lifespan="off")
+    settings = uvicorn.Config(
+        web.app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
     uvicorn.Server(settings).run(sockets=[on])

@@ -25,6 +25,7 @@ PRAGMAS = {
     "table_xinfo",
     "compile_options",
 }
+LONGEST = 64 << 20  # bytes of a value that a question may make
 NO_FUNCTIONS = {"load_extension", "fts3_tokenizer"}
 
 
@@ -46,7 +47,9 @@ def read_only(datasette: Any, path: Path) -> Any:
         def connect(self, write: bool = False) -> sqlite3.Connection:
             if write:
                 raise sqlite3.OperationalError("the ledger is only read here")
-            return reader(path)
+            connection = reader(path)
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+            return connection
 
         async def execute_fn(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
             def ask() -> Any:

@@ -22,6 +22,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WRITES = re.compile(r"/run/[^/]+/rate")
 """The only address that takes a POST."""
+OPEN = ("/assets/style.css", "/assets/live.js")
+"""What the page that refuses a stranger needs; the same for everybody."""
 LARGEST_POST = 65_536  # bytes
 STRICT = (
     "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -78,7 +80,7 @@ class Gate:
                     403, "This link is not, or no longer, valid.", "Open the link that was printed last."
                 )
             return True
-        if scope["path"].startswith("/assets/"):
+        if scope["path"] in OPEN:
             return False
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if self._is_token(bearer if scheme.lower() == "bearer" else _cookies(headers).get(self._cookie, "")):

@@ -5,9 +5,9 @@ The one place that writes, through `RatedFile`; the ledger itself is never writt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,6 +21,7 @@ from agent.types import Criterion, Rubric, Task
 
 COUNT = 40  # answers of a run, as many as the command shows
 LONGEST_NAME = 100
+FOLDER = re.compile(r"\w[\w.-]*")
 WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 
@@ -51,13 +52,15 @@ class Session:
 def begin(ask: Ask, rater: str) -> Session:
     """Raises InputError where the run's rows have changed, or none of its answers can be rated."""
     run = ask.history.run(ask.names["run"])
+    if not FOLDER.fullmatch(run["id"]):
+        raise InputError(f"{run['id']}: this cannot be the name of a folder, so nothing can be kept for it")
     task = task_of(run)
     field = field_of(task, None)
     items = ask.kept("items", run["id"], lambda: items_of(ask.history, run["id"], task, field, COUNT))
     if not items:
         raise InputError(f"{run['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
     rubric = next(iter(task.rubrics.values()), generic_rubric())
-    file = RatedFile(ask.site.db.parent / Path(run["id"]).name / "ratings.jsonl")
+    file = RatedFile(ask.site.db.parent / run["id"] / "ratings.jsonl")
     return Session(run, task, field, rubric, items, file, rater)
 
 

@@ -212,6 +212,7 @@ def compared(ask: Ask) -> dict[str, Any]:
         "known": [row["id"] for row in ask.history.runs()][:200],
         "problem": "",
         "facts": [],
+        "sql": "",
     }
     if not all(names):
         return found
@@ -233,4 +234,14 @@ def compared(ask: Ask) -> dict[str, Any]:
             "A": [row for row in demos[0] if row not in demos[1]],
             "B": [row for row in demos[1] if row not in demos[0]],
         },
+        "sql": sql_link(
+            "SELECT a.split, a.example_id, a.value AS a, b.value AS b FROM outcomes a "
+            "JOIN outcomes b ON b.split = a.split AND b.example_id = a.example_id "
+            "WHERE a.split IN ('dev', 'test') AND a.run_id = :run_a AND a.candidate_id = :candidate_a "
+            "AND b.run_id = :run_b AND b.candidate_id = :candidate_b",
+            run_a=sides[0].run["id"],
+            candidate_a=first["id"],
+            run_b=sides[1].run["id"],
+            candidate_b=second["id"],
+        ),
     }
