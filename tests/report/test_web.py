@@ -212,6 +212,7 @@ async def test_the_audit_names_the_head_and_what_does_not_hold(two_runs: Made) -
         head = rows("SELECT seq, hash FROM head")[0]
         found = await data(client, "/audit.json")
         assert (found["head"]["seq"], found["head"]["hash"], found["verified"]) == (*head, None)
+        assert (found["opened"]["seq"], found["opened"]["moving"]) == (head[0], False)
         found = await data(client, "/audit.json?verify=now")
         assert (found["verified"]["whole"], found["verified"]["seq"]) == (True, head[0])
         with sqlite3.connect(DB) as db:
@@ -250,6 +251,7 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
     await ledger.commit()
     async with signed_in(DB) as (client, _):
         assert "is running" in (await page(client, "/run/live")).text
+        assert "while a run was writing" in (await page(client, "/audit")).text
         assert any(a.get("src") == "/assets/live.js" for tag, a in (await page(client, "/run/live")).nodes)
         seen = []
         for number in range(3):

@@ -20,13 +20,15 @@ KEPT = 64  # things gathered that are remembered
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """That the whole ledger was looked at: when, for how many seconds, up to which event, what does not hold."""
+    """That the ledger was looked at: when, for how many seconds, up to which event, what does not hold. `moving`: a
+    run was writing, so that its bytes could not be compared with the seal."""
 
     utc: str
     seconds: float
     seq: int
     hash: str
     findings: tuple[str, ...] = ()
+    moving: bool = False
 
 
 class Kept:

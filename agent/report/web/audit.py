@@ -21,11 +21,11 @@ EVENTS = 100  # of a run on one page
 
 def opened(db: Path, opener: Callable[[Path], History] = History) -> Checked:
     """The check that every command makes when it opens a ledger. Raises LedgerError when it does not hold."""
-    started, utc = time.perf_counter(), utc_now()
+    started, utc, moving = time.perf_counter(), utc_now(), is_held(db)
     history = opener(db)
     (head,) = history.select("SELECT seq, hash FROM head")
     history.close()
-    return Checked(utc, time.perf_counter() - started, head["seq"], head["hash"])
+    return Checked(utc, time.perf_counter() - started, head["seq"], head["hash"], moving=moving)
 
 
 def verified(db: Path) -> Checked:
@@ -65,6 +65,7 @@ def _told(checked: Checked) -> dict[str, Any]:
         "hash": checked.hash,
         "whole": not checked.findings,
         "findings": list(checked.findings),
+        "moving": checked.moving,
     }
 
 
