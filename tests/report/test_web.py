@@ -14,12 +14,14 @@ from click.testing import CliRunner
 from agent.cli import main
 from agent.ledger.store import Ledger
 from agent.report import facts
+from agent.task.load import load_task
 from agent.types import Candidate, Completion, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.cli.conftest import Made
 from tests.report.web_world import Page, crawl, signed_in
 from tests.toys import ask, make_task
 
 DB = Path("runs/ledger.db")
+TASKS = Path(__file__).resolve().parents[2] / "tasks"
 
 
 def rows(sql: str, *values: Any) -> list[Any]:
@@ -311,3 +313,32 @@ async def test_a_run_that_was_no_search_shows_its_result(here: Path, kind: str) 
         assert not any(tag == "b" for tag, _ in shown.nodes)
         assert (await page(client, "/")).text.count("errand") == 1
         assert "cannot be compared" in (await page(client, "/compare?a=errand&b=errand")).text
+
+
+async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
+    task = load_task(TASKS / "podcast_blurb")
+    ledger, candidate = Ledger(DB), Candidate("zero-shot", "turns", "Write a blurb.")
+    ledger.begin_run("blurbs", task, "m", "", 0, {}, {})
+    ledger.add_candidate("blurbs", 0, candidate, (Message("user", "{{notes}}"),), "baseline", None, "", "")
+    name = task.signature.outputs[0].name
+    for row in task.dev[:6]:
+        prediction = Prediction({name: f"About {row.id}"}, "")
+        ledger.put_outcome("blurbs", "dev", Outcome(candidate.id, row.id, prediction, (), 0.5, f"k_{row.id}"))
+    ledger.put_trial("blurbs", Trial(0, 0, candidate.id, "complete", 6, 0.5, (0.1, 0.9), "saw all rows"))
+    ledger.end_run("blurbs", "complete", 1.0)
+    ledger.close()
+    criteria = [part.name for part in next(iter(task.rubrics.values())).criteria]
+    assert len(criteria) > 1
+    async with signed_in(DB) as (client, _):
+        shown = await page(client, "/run/blurbs/rate?rater=Ann")
+        asked = {a["name"] for tag, a in shown.nodes if tag == "input" and a.get("type") == "radio"}
+        assert asked == {"rating", *(f"rating_{part}" for part in criteria)}
+        form = {field: shown.field(field) for field in ("csrftoken", "rater", "item", "skipped")} | {"action": "save"}
+        marks = {field: str(1 + number % 5) for number, field in enumerate(sorted(asked))}
+        lacking = dict(list(marks.items())[:-1])
+        assert (await client.post("/run/blurbs/rate", data=form | lacking)).status_code == 400
+        assert (await client.post("/run/blurbs/rate", data=form | marks)).status_code == 303
+        (kept,) = (json.loads(line) for line in Path("runs/blurbs/ratings.jsonl").read_text("utf-8").splitlines())
+        assert {field: kept[field] for field in marks} == {field: int(mark) for field, mark in marks.items()}
+        assert "Answer 2 of 6" in (await page(client, "/run/blurbs/rate?rater=Ann")).text
+        assert "Answer 1 of 6" in (await page(client, "/run/blurbs/rate?rater=Bob")).text
