@@ -85,6 +85,7 @@ def run(ask: Ask) -> dict[str, Any]:
         "verdict": facts.verdict(result) if result else None,
         "certainty": facts.certainty(result) if result else None,
         "scores": _scores(view),
+        "held_back": facts.held_back(result) if result else [],
         "prompt_changes": ask.kept("changes", view.id, lambda: _changes(view)) if result else [],
         "costs": view.costs,
         "board": board(ask, view),
@@ -99,7 +100,7 @@ def _scores(view: RunView) -> list[dict[str, Any]]:
     if view.result is None:
         return []
     sides = {"your prompt": view.result["baseline"], "best found": view.result["winner"]}
-    kept = ("dev", "dev_corrected", "test", "prompt_tokens")
+    kept = ("dev", "dev_corrected", "test")
     return [{"who": who, **{name: side.get(name) for name in kept}} for who, side in sides.items()]
 
 
