@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.errors import AgentError
     from agent.release.runtime import load_prompt
+    from agent.report.notebook import load_run
     from agent.task.load import load_task
 
-__all__ = ["AgentError", "load_prompt", "load_task"]
+__all__ = ["AgentError", "load_prompt", "load_run", "load_task"]
 
-_HOMES = {"AgentError": "agent.errors", "load_prompt": "agent.release.runtime", "load_task": "agent.task.load"}
+_HOMES = {
+    "AgentError": "agent.errors",
+    "load_prompt": "agent.release.runtime",
+    "load_run": "agent.report.notebook",
+    "load_task": "agent.task.load",
+}
 
 
 def __getattr__(name: str) -> Any:

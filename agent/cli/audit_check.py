@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, print_json, print_table
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, print_json
+from agent.cli.tables import print_table
 from agent.errors import AgentError
 
 if TYPE_CHECKING:

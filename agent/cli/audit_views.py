@@ -17,10 +17,10 @@ from agent.cli.common import (
     open_history,
     plain,
     print_json,
-    print_table,
     score,
     short,
 )
+from agent.cli.tables import print_table
 from agent.errors import AgentError, InputError
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json, score, user
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
 from agent.cli.launch import silence
 from agent.cli.released import metric_folder, models_of, prompt_path, rubrics_of, task_for
 from agent.errors import InputError
+from agent.ledger.origin import user
 
 if TYPE_CHECKING:
     from agent.check import Bless

@@ -1,12 +1,11 @@
-"""What several commands share: options, finding tasks and runs, JSON and tables."""
+"""What several commands share: options, finding tasks and runs, JSON and text."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,42 +52,17 @@ def short(text: str, width: int) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A rich table on a terminal, tab-separated lines in a pipe."""
-    rows = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        click.echo("\t".join(columns))
-        for row in rows:
-            click.echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*[escape(cell) for cell in row])
-    Console().print(table)
-
-
 def score(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
 def open_history(db: Path) -> History:
     """The ledger to read. One of an older version is brought up to date first, and a copy of it kept."""
-    from agent.ledger.connect import NeedsWriter
-    from agent.ledger.query import History
+    from agent.ledger.reading import history_of
 
     if not db.is_file():
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
-    try:
-        return History(db)
-    except NeedsWriter:
-        from agent.ledger.store import Ledger
-
-        Ledger(db).close()
-        return History(db)
+    return history_of(db)
 
 
 def releases_folder(db: Path) -> Path:
@@ -111,16 +85,6 @@ def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
-
-
-def user() -> str:
-    """Who runs this, as the machine knows them ("" if it does not)."""
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 def find_task(name: str) -> Path:

@@ -8,10 +8,14 @@ from typing import Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json, print_table
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.strips import LOST, TIED, WON, won_and_lost
+from agent.cli.tables import Column, print_table, say, say_marks
 from agent.report.facts import changes
 
 KEPT = 12  # equal words and blanks shown beside a change
+COLUMNS = (Column("what"), Column("A", 0, 16, True, True), Column("B", 0, 16, True, True), Column("", 1))
+MARKS = {WON: "green", LOST: "red", TIED: "dim"}
 
 
 @click.command(context_settings=SETTINGS)
@@ -41,21 +45,23 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
         print_json({"facts": table, "paired": tests, "instruction": instruction, "demos": shown})
         return
     rows = [(name, _words(one), _words(two), "" if one == two else "differs") for name, one, two in lines]
-    print_table("compared", ("what", "A", "B", ""), rows)
+    print_table("compared", COLUMNS, rows, quiet=lambda row: not row[3])
     for split, found in tests.items():
         low, high = found["ci95"]
-        click.echo(
+        say(
             f"B minus A on {found['n']} {split} rows: {100 * found['diff']:+.1f} points (95 % CI {100 * low:+.1f} to "
             f"{100 * high:+.1f}, p = {found['p_value']:.2g}); {found['wins']} won, {found['losses']} lost, "
             f"{found['ties']} tied"
         )
+        one, two = (side.outcomes[split] for side in sides)
+        say_marks(won_and_lost(two[row] - one[row] for row in one if row in two), MARKS)
     if not tests:
-        click.echo("no rows of the same data were scored by both: no paired test")
-    click.echo("\n== the instruction, [-A-]{+B+} ==")
+        say("no rows of the same data were scored by both: no paired test")
+    say("\n== the instruction, [-A-]{+B+} ==", "bold")
     click.echo(plain(words) if first["instruction"] != second["instruction"] else "(the same)")
     for name, mine, theirs in (("only in A", *demos), ("only in B", *reversed(demos))):
         if extra := [row for row in mine if row not in theirs]:
-            click.echo(plain(f"demos {name}: {', '.join(extra)}"))
+            say(f"demos {name}: {', '.join(extra)}")
 
 
 def _words(value: Any) -> str:

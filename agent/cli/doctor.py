@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, print_json, print_table
+from agent.cli.common import SETTINGS, db_option, json_option, print_json
+from agent.cli.tables import print_table
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "dspy", "langchain", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")

@@ -17,12 +17,12 @@ from agent.cli.common import (
     open_ledger,
     plain,
     print_json,
-    print_table,
     releases_folder,
     short,
-    user,
 )
+from agent.cli.tables import print_table
 from agent.errors import InputError, LedgerBusy
+from agent.ledger.origin import user
 
 if TYPE_CHECKING:
     from agent.release.labels import Change

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from agent.cli.common import SETTINGS, json_option, print_json, print_table
+from agent.cli.common import SETTINGS, json_option, print_json
+from agent.cli.tables import print_table
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

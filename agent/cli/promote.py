@@ -18,9 +18,9 @@ from agent.cli.common import (
     plain,
     print_json,
     releases_folder,
-    user,
 )
 from agent.errors import GateFailed, InputError
+from agent.ledger.origin import user
 
 if TYPE_CHECKING:
     from agent.ledger.store import Ledger

@@ -15,12 +15,57 @@ from agent.cli.common import (
     open_history,
     plain,
     print_json,
-    print_table,
     score,
     short,
 )
+from agent.cli.strips import so_far, sparkline, whisker
+from agent.cli.tables import Column, print_table, say, say_diff
 from agent.errors import InputError
 from agent.report.facts import decision, prompt_text
+
+RUNS = (
+    Column("run"),
+    Column("task", rank=1, floor=10),
+    Column("model", rank=6, floor=12),
+    Column("seed", rank=7),
+    Column("status", rank=3),
+    Column("baseline", rank=2),
+    Column("winner"),
+    Column("lift", gain=True),
+    Column("decision", rank=5),
+    Column("best dev", rank=4, drawn=True),
+)
+TRIALS = (
+    Column("trial"),
+    Column("round", rank=10),
+    Column("state"),
+    Column("score"),
+    Column("0    dev    100", rank=2, drawn=True),
+    Column("rows"),
+    Column("technique", rank=1, floor=9),
+    Column("format", rank=5, floor=8),
+    Column("demos", rank=1),
+    Column("operator", rank=3, floor=11),
+    Column("calls", rank=7),
+    Column("tokens", rank=8),
+    Column("$", rank=9),
+    Column("instruction", rank=4, floor=16),
+    Column("reason", rank=6, floor=16),
+)
+DEMOS = (Column(""), Column("row"), Column("input", floor=20), Column("output", floor=12))
+COSTS = (
+    Column("role"),
+    Column("model", floor=12),
+    Column("state"),
+    Column("calls"),
+    Column("prompt tokens"),
+    Column("of them cached", rank=2),
+    Column("completion tokens", rank=1),
+    Column("$"),
+    Column("model seconds", rank=3),
+)
+OUTCOMES = (Column("row"), Column("score"), Column("reply", floor=16), Column("why", floor=16))
+AXIS = len(TRIALS[4].head)
 
 
 @click.command(context_settings=SETTINGS)
@@ -28,10 +73,12 @@ from agent.report.facts import decision, prompt_text
 @json_option
 def runs_command(db: Path, as_json: bool) -> None:
     """List the runs, newest first."""
-    found = open_history(db).runs()
+    history = open_history(db)
+    found = history.runs()
     if as_json:
         print_json({"runs": found})
         return
+    means = history.dev_means()
     rows = []
     for run in found:
         result = run["result"] or {}
@@ -47,9 +94,10 @@ def runs_command(db: Path, as_json: bool) -> None:
                 score(result.get("winner", {}).get("test")),
                 "" if lift is None else f"{100 * lift:+.1f}",
                 decision(result),
+                sparkline(so_far(means.get(run["id"], [])), len(RUNS[-1].head)),
             )
         )
-    print_table("runs", ("run", "task", "model", "seed", "status", "baseline", "winner", "lift", "decision"), rows)
+    print_table("runs", RUNS, rows)
 
 
 @click.command(context_settings=SETTINGS)
@@ -83,12 +131,12 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         f"run {found['id']}  {found['task']}  {found['model']}  seed {found['seed']}  {found['started_utc'][:19]} UTC"
     )
     click.echo(report(result))
-    click.echo("\n== the winner's prompt (demos shown below) ==")
+    say("\n== the winner's prompt (demos shown below) ==", "bold")
     click.echo(plain(prompt_text(winner)))
     if winner["demos"]:
         print_table(
             f"{len(winner['demos'])} demos",
-            ("", "row", "input", "output"),
+            DEMOS,
             [
                 (
                     demo["position"] + 1,
@@ -99,25 +147,15 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
                 for demo in winner["demos"]
             ],
         )
-    click.echo("\n== diff to your prompt ==")
+    say("\n== diff to your prompt ==", "bold")
     diff = difflib.unified_diff(
         prompt_text(base).splitlines(), prompt_text(winner).splitlines(), "your prompt", "winner", lineterm="", n=2
     )
-    click.echo(plain("\n".join(diff)) or "(the same)")
+    say_diff(list(diff) or ["(the same)"])
     click.echo("")
     print_table(
         "what it cost",
-        (
-            "role",
-            "model",
-            "state",
-            "calls",
-            "prompt tokens",
-            "of them cached",
-            "completion tokens",
-            "$",
-            "model seconds",
-        ),
+        COSTS,
         [
             (
                 c["role"],
@@ -177,28 +215,14 @@ def history_command(run: str, trial: int | None, db: Path, as_json: bool) -> Non
         return
     print_table(
         f"trials of {found['id']}",
-        (
-            "trial",
-            "round",
-            "state",
-            "score",
-            "rows",
-            "technique",
-            "format",
-            "demos",
-            "operator",
-            "calls",
-            "tokens",
-            "$",
-            "instruction",
-            "reason",
-        ),
+        TRIALS,
         [
             (
                 t["number"],
                 t["round"],
                 t["state"],
                 score(t["mean"]),
+                whisker(t["mean"], t["low"], t["high"], AXIS),
                 t["n"],
                 t["technique"],
                 t["format"],
@@ -212,9 +236,10 @@ def history_command(run: str, trial: int | None, db: Path, as_json: bool) -> Non
             )
             for t in trials
         ],
+        quiet=lambda row: row[2] != "complete",
     )
     for row in rejected:
-        click.echo(f"rejected {row['candidate_id']} ({plain(row['operator'])}): {plain(row['rejected'])}")
+        say(f"rejected {row['candidate_id']} ({row['operator']}): {row['rejected']}")
 
 
 def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number: int, as_json: bool) -> None:
@@ -235,7 +260,7 @@ def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number:
         if rows:
             print_table(
                 split,
-                ("row", "score", "reply", "why"),
+                OUTCOMES,
                 [
                     (
                         r["example_id"],

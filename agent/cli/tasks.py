@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from agent.cli.common import SEED, SETTINGS, find_task, json_option, plain, print_json, print_table, short
+from agent.cli.common import SEED, SETTINGS, find_task, json_option, plain, print_json, short
+from agent.cli.tables import print_table
 from agent.errors import InputError, ProblemsError
 
 

@@ -33,7 +33,7 @@ def tool_version() -> str:
 def origin(folder: Path, argv: Sequence[str]) -> dict[str, Any]:
     """user, host, argv, versions of packages that matter, and the commit of the folder's repository ("" if none)."""
     return {
-        "user": _user(),
+        "user": user(),
         "host": host(),
         "argv": list(argv),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -44,10 +44,11 @@ def origin(folder: Path, argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this, as the machine knows them ("" if it does not, as in a container)."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's nameless user
+    except (KeyError, OSError):
         return ""
 
 

@@ -96,6 +96,13 @@ class History:
         )
         return [{**row, "demos": json.loads(row["demos"])} for row in rows]
 
+    def dev_means(self) -> dict[str, list[float | None]]:
+        """By run, each trial's dev score in the order of their numbers; None where it did not see the whole of dev."""
+        found: dict[str, list[float | None]] = {}
+        for row in self.select("SELECT run_id, state, mean FROM trials ORDER BY run_id, number"):
+            found.setdefault(row["run_id"], []).append(row["mean"] if row["state"] == "complete" else None)
+        return found
+
     def candidate(self, candidate_id: str) -> Row:
         """A candidate with its template and its demos in order."""
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import History
-from agent.report.view import task_behind
+from agent.ledger.query import History, Row
+from agent.report.view import task_of
 from agent.types import Rubric, Task
 
 
@@ -25,11 +25,12 @@ class Shown:
     answer: str
 
 
-def task_of(run: Mapping[str, Any]) -> Task:
-    """The task of a run with the rows that it had. Raises AgentError."""
-    task = task_behind(run)
+def rated_task(run: Row) -> Task:
+    """The run's task. Raises InputError when its dev rows are not those that the run read."""
+    task = task_of(run)
     if task.hashes.get("dev") != run["hashes"].get("dev"):
-        raise InputError(f"{run['id']}: the dev rows of {task.name} changed since; put them back to rate this run")
+        where = run["folder"] or run["options"]["task"]
+        raise InputError(f"{run['id']}: the dev rows of {where} changed since; put them back to rate this run")
     return task
 
 

@@ -50,7 +50,7 @@ STYLE: Any = {
 
 
 def progress(view: RunView) -> Figure:
-    """Dev score (0 to 100) against paid calls: a dot for each finished trial, a cross for each pruned one, a line for
+    """Dev score (0 to 100) against calls: a dot for each finished trial, a cross for each pruned one, a line for
     the best so far."""
     with _styled():
         figure = _canvas(WIDTH, 2.6)
@@ -59,13 +59,13 @@ def progress(view: RunView) -> Figure:
         for state, marker, colour in (("pruned", "x", LINE), ("complete", "o", BASE)):
             group = [t for t in done if t["state"] == state]
             scores = [100 * t["mean"] for t in group]
-            axes.scatter([t["spent"] for t in group], scores, s=18, c=colour, marker=marker, label=state, linewidths=1)
+            axes.scatter([t["used"] for t in group], scores, s=18, c=colour, marker=marker, label=state, linewidths=1)
         if best := view.best:
-            end = max(t["spent"] for t in done)
-            calls = [*(t["spent"] for t in best), end]
+            end = max(t["used"] for t in done)
+            calls = [*(t["used"] for t in best), end]
             scores = [100 * t["mean"] for t in best]
             axes.step(calls, [*scores, scores[-1]], GOOD, where="post", label="best so far")
-        axes.set(xlabel="calls paid for", ylabel="dev score", ylim=(-2, 102), xlim=(0, None))
+        axes.set(xlabel="calls", ylabel="dev score", ylim=(-2, 102), xlim=(0, None))
         if done:
             axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, borderaxespad=0, handletextpad=0.3)
         return figure

@@ -54,7 +54,7 @@ def report_html(view: RunView) -> str:
         own_letters=PROMPT_LETTERS,
         facts=facts,
         style=style(),
-        progress=_picture("progress", view, "Dev score against calls paid for", tables.best),
+        progress=_picture("progress", view, "Dev score against calls", tables.best),
         trials=tables.trials(view),
         rejected=view.history.rejected(view.id),
         spend=tables.spend(view),

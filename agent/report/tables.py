@@ -130,9 +130,9 @@ def judges(view: RunView) -> Table:
 
 def best(view: RunView) -> Table:
     """The line of the progress chart: each trial that was the best so far."""
-    rows = [(f"trial {trial['number']}", trial["spent"], points(trial["mean"]), trial["n"]) for trial in view.best]
+    rows = [(f"trial {trial['number']}", trial["used"], points(trial["mean"]), trial["n"]) for trial in view.best]
     columns = ("best so far", "after calls #", "dev score #", "rows #")
-    return _table("The best so far, by calls paid for", columns, rows)
+    return _table("The best so far, by calls made", columns, rows)
 
 
 def trials(view: RunView) -> Table:

@@ -58,9 +58,9 @@ class RunView:
 
     @cached_property
     def trials(self) -> list[Row]:
-        """Each trial as `History.trials` gives it, with `spent`: calls that the run had paid for at its last one."""
-        ends = spent_at(self.history, self.id)
-        return [{**trial, "spent": ends.get(trial["candidate_id"], 0)} for trial in self.history.trials(self.id)]
+        """Each trial as `History.trials` gives it, with `used`: calls of the run up to its last one."""
+        ends = used_at(self.history, self.id)
+        return [{**trial, "used": ends.get(trial["candidate_id"], 0)} for trial in self.history.trials(self.id)]
 
     def trial(self, number: int) -> Row | None:
         return next((trial for trial in self.trials if trial["number"] == number), None)
@@ -84,7 +84,7 @@ class RunView:
     def best(self) -> list[Row]:
         """The trials that were the best so far when they ended, in the order of their ends: complete ones only."""
         found: list[Row] = []
-        for trial in sorted(self.trials, key=lambda trial: (trial["spent"], trial["number"])):
+        for trial in sorted(self.trials, key=lambda trial: (trial["used"], trial["number"])):
             is_done = trial["state"] == "complete" and trial["mean"] is not None
             if is_done and (not found or trial["mean"] > found[-1]["mean"]):
                 found.append(trial)
@@ -94,7 +94,7 @@ class RunView:
     def examples(self) -> Mapping[SplitName, Mapping[str, Example]]:
         """The task's rows by split and id, of those splits whose file is still the one that the run read."""
         try:
-            task = task_behind(self.run)
+            task = task_of(self.run)
         except AgentError:
             return {}
         splits: Mapping[SplitName, Sequence[Example]] = {"train": task.train, "dev": task.dev, "test": task.test}
@@ -136,7 +136,7 @@ class RunView:
         return self.history.select("SELECT seq, hash FROM head")[0]
 
 
-def task_behind(run: Mapping[str, Any]) -> Task:
+def task_of(run: Row) -> Task:
     """The task as its files are now: a folder, or rows of a data file. Raises AgentError."""
     from agent.task.intake import task_from_file
     from agent.task.load import load_task
@@ -147,14 +147,13 @@ def task_behind(run: Mapping[str, Any]) -> Task:
     return load_task(Path(run["folder"]))
 
 
-def spent_at(history: History, run_id: str) -> dict[str, int]:
-    """By candidate: how many calls the run had paid for when that candidate's last call of the search was made."""
-    (paid,) = history.select(
-        "SELECT json_group_array(id) AS ids FROM calls "
-        "WHERE run_id = ? AND state <> 'cached' AND error_class IS NOT 'not_sent'",
-        run_id,
+def used_at(history: History, run_id: str) -> dict[str, int]:
+    """By candidate: how many calls the run had made, replies taken from the ledger too, at that candidate's last of the
+    search."""
+    (made,) = history.select(
+        "SELECT json_group_array(id) AS ids FROM calls WHERE run_id = ? AND error_class IS NOT 'not_sent'", run_id
     )
-    numbers = sorted(json.loads(paid["ids"]))
+    numbers = sorted(json.loads(made["ids"]))
     last = history.select(
         "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ? AND call_key NOT IN "
         "(SELECT call_key FROM outcomes WHERE run_id = ? AND split = 'test') GROUP BY candidate_id",

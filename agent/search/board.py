@@ -56,13 +56,6 @@ class Board:
         trial = self.trials.get(candidate_id)
         return trial.mean if trial else None
 
-    def vectors(self, candidates: Sequence[str], rows: int | None = None) -> dict[str, list[float]]:
-        """Score vectors over the rows (of the first `rows`) that every one of the candidates has a score for."""
-        table = {i: [outcome.value for outcome in self.outcomes[i][:rows]] for i in candidates}
-        length = min((len(row) for row in table.values()), default=0)
-        shared = [n for n in range(length) if all(row[n] is not None for row in table.values())]
-        return {i: [value for n in shared if (value := row[n]) is not None] for i, row in table.items()}
-
     def prefixes(self, candidates: Sequence[str]) -> dict[str, list[float]]:
         """Score vectors over the first rows that each saw, without the rows that any of them has no score for."""
         table = {i: [outcome.value for outcome in self.outcomes.get(i, ())] for i in candidates}
@@ -73,10 +66,6 @@ class Board:
     def evidence(self, candidate_id: str) -> list[float]:
         """Per scored row what it says in a comparison: the score, with the model's own weight beside it."""
         return [evidence(o.value, o.signal) for o in self.outcomes.get(candidate_id, ()) if o.value is not None]
-
-    def scored(self, candidate_id: str) -> list[float]:
-        """The candidate's scores in the order of the rows; rows without a score are left out."""
-        return values(self.outcomes.get(candidate_id, []))
 
     def seen(self) -> dict[str, Seen]:
         """What is known of each candidate that was tried, from its evidence; nothing scored counts as nothing seen."""

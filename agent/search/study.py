@@ -1,4 +1,5 @@
-"""Where in the space of designs to look next: Optuna's TPE by ask and tell. The only importer of optuna.
+"""Where in the space of designs to look next: Optuna's TPE by ask and tell. The only importer of optuna but
+for report/optuna_study.py.
 
 A place names a technique, a format, an instruction, a role, a kind of demo set and its size. The choices of a
 categorical parameter cannot change within a study, so each step has a study of its own, warm-started with every design

@@ -12,6 +12,7 @@ import pytest
 
 from agent.errors import RowRefused
 from agent.prompt.candidate import why_rejected
+from agent.scoring.evaluate import values
 from agent.search.bandit import Bandit
 from agent.search.bayes import search
 from agent.search.ladder import mean
@@ -86,7 +87,7 @@ def test_nobody_climbs_who_is_not_among_the_best_of_its_rung(ended: Ended) -> No
     """On the rows that all of the rung had seen by then, at least half of them are not better."""
     found = ended.found
     seen = {found.lab.baseline.id: len(found.lab.dev)}
-    scores = {i: found.board.scored(i) for i in found.board.trials}
+    scores = {i: values(found.board.outcomes.get(i, [])) for i in found.board.trials}
     climbs = 0
     for stage, wanted in found.wanted[1:]:
         if stage == "finalists":

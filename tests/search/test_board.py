@@ -107,24 +107,6 @@ def test_states_are_asked_for_in_the_order_of_the_trials() -> None:
     assert found.board.in_state("complete") == [found.ids[n] for n in (3, 0, 2)]
 
 
-# -- vectors -----------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(VALUES, min_size=1, max_size=4), st.none() | st.integers(0, 12))
-def test_vectors_are_over_the_rows_that_all_have_a_score_for(table: list[list[float | None]], rows: int | None) -> None:
-    found = bench(len(table))
-    for number, scores in enumerate(table):
-        found.see(number, scores)
-    vectors = found.board.vectors(found.ids, rows)
-    cut = [scores[:rows] for scores in table]
-    shared = [row for row in range(min(map(len, cut))) if all(scores[row] is not None for scores in cut)]
-    assert vectors == {id_: [scores[row] for row in shared] for id_, scores in zip(found.ids, cut, strict=True)}
-
-
-def test_no_candidates_have_no_vectors() -> None:
-    assert bench(1).board.vectors([]) == {}
-
-
 @given(st.lists(VALUES, min_size=1, max_size=5))
 def test_prefixes_reach_as_far_as_each_saw_and_stay_paired(table: list[list[float | None]]) -> None:
     found = bench(len(table))
@@ -141,16 +123,6 @@ def test_the_prefix_of_a_candidate_that_saw_nothing_is_empty() -> None:
     found = bench(2)
     found.see(0, [1.0, 0.5])
     assert found.board.prefixes(found.ids) == {found.ids[0]: [1.0, 0.5], found.ids[1]: []}
-
-
-@given(VALUES)
-def test_the_scores_of_a_candidate_come_in_the_order_of_the_rows_and_leave_none_out_that_is_there(
-    scores: list[float | None],
-) -> None:
-    found = bench(2)
-    found.see(0, scores)
-    assert found.board.scored(found.ids[0]) == [value for value in scores if value is not None]
-    assert found.board.scored(found.ids[1]) == []
 
 
 # -- who is good -------------------------------------------------------------------------------------------------------

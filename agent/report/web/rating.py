@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import Row
-from agent.report.blinded import Shown, agreement, field_of, items_of, order_of, task_of
+from agent.report.blinded import Shown, agreement, field_of, items_of, order_of, rated_task
 from agent.report.web.ask import Ask
 from agent.task.rated import RatedFile
 from agent.task.rubric import generic_rubric
@@ -54,7 +54,7 @@ def begin(ask: Ask, rater: str) -> Session:
     run = ask.history.run(ask.names["run"])
     if not FOLDER.fullmatch(run["id"]):
         raise InputError(f"{run['id']}: this cannot be the name of a folder, so nothing can be kept for it")
-    task = task_of(run)
+    task = rated_task(run)
     field = field_of(task, None)
     items = ask.kept("items", run["id"], lambda: items_of(ask.history, run["id"], task, field, COUNT))
     if not items:

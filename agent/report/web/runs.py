@@ -120,7 +120,7 @@ def chart(ask: Ask) -> str:
 
     def draw() -> str:
         with CHART:
-            drawn = charts.svg(charts.progress(view), "progress", f"Dev score against calls paid for, run {view.id}")
+            drawn = charts.svg(charts.progress(view), "progress", f"Dev score against calls, run {view.id}")
         return re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)
 
     return ask.kept("chart", view.id, draw) if view.trials else ""

@@ -1,0 +1,161 @@
+"""A run for a notebook: tables as pandas frames, its chart, and a few lines that show themselves. Reads, never writes.
+
+The only importer of pandas, which is an extra: `pip install promptassay[notebook]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import AgentError, InputError
+from agent.ledger.reading import history_of
+from agent.report import charts, page
+from agent.report.facts import certainty, decision, prompt_text, verdict
+from agent.report.view import RowPair, RunView
+from agent.types import SplitName
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+TRIALS: Mapping[str, str] = {
+    "number": "int64",
+    "round": "int64",
+    "state": "string",
+    "mean": "float64",
+    "low": "float64",
+    "high": "float64",
+    "n": "int64",
+    "technique": "string",
+    "format": "string",
+    "role": "string",
+    "n_demos": "int64",
+    "operator": "string",
+    "calls": "int64",
+    "cached": "int64",
+    "tokens": "int64",
+    "cost_usd": "float64",
+    "seconds": "float64",
+    "used": "int64",
+    "instruction": "string",
+    "reason": "string",
+    "candidate_id": "string",
+    "parent_id": "string",
+}
+"""The columns of `Run.trials_df` and their types."""
+WHO = ("baseline", "winner")
+
+
+def load_run(run_id: str = "", db: str | Path = "runs/ledger.db") -> Run:
+    """A run of the ledger by id, by the unique start of its id, or the latest. Raises InputError."""
+    return Run(Path(db), run_id)
+
+
+class Run:
+    """One run as the ledger had it when this was loaded; load it again to see a run go on."""
+
+    def __init__(self, db: Path, run_id: str = "") -> None:
+        if not db.is_file():
+            raise InputError(f"{db}: no ledger here; name it with db=")
+        self._db = db
+        with closing(history_of(db)) as history:
+            self._view = RunView(history, run_id)
+            self._known = (self._view.trials, self._view.baseline, self._view.winner)  # gathered while it is open
+
+    @property
+    def id(self) -> str:
+        return self._view.id
+
+    @property
+    def task(self) -> str:
+        return str(self._view.run["task"])
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `optimize run --json` printed; None for a run that did not finish, and for other kinds of runs."""
+        return self._view.result
+
+    @property
+    def verdict(self) -> str:
+        """Did it get better? One sentence."""
+        if self.result is not None:
+            return verdict(self.result)
+        return decision(self._view.run["result"] or {}) or f"No result: the run is {self._view.run['status']}"
+
+    @property
+    def prompt(self) -> str | None:
+        """The best prompt found as text, its demos only counted; None without a result."""
+        return None if self._view.winner is None else prompt_text(self._view.winner)
+
+    def trials_df(self) -> DataFrame:
+        """One row a trial, columns as in `TRIALS`: `mean` is the dev score (0 to 1, missing where nothing was scored)
+        with its interval `low` to `high` over `n` rows; `used` are the calls that the run had made by then.
+        """
+        frame = _pandas().DataFrame(self._view.trials, columns=list(TRIALS))
+        return frame.astype(dict(TRIALS))
+
+    def outcomes_df(self, split: SplitName = "test") -> DataFrame:
+        """One row a row of the split: `example_id`, its fields as `input.NAME` and `label.NAME` (left out when the
+        task's files have changed), and of baseline and winner `..._reply` (string) and `..._score` (float64, 0 to 1).
+
+        Raises InputError for a run without a result.
+        """
+        pandas = _pandas()
+        if self._view.winner is None or self._view.baseline is None:
+            raise InputError(f"{self.id}: {self.verdict}; only trials_df() has something to show")
+        with closing(history_of(self._db)) as history:
+            view = RunView(history, self.id)
+            pairs = view.pairs(split, self._view.baseline["id"], self._view.winner["id"])
+        types = {f"{who}_{what}": of for who in WHO for what, of in (("reply", "string"), ("score", "float64"))}
+        rows = [_row(pair) for pair in pairs]
+        heads = dict.fromkeys([*(head for row in rows for head in row if head not in types), *types])
+        return pandas.DataFrame(rows, columns=list(heads)).astype({"example_id": "string", **types} if rows else types)
+
+    def plot(self) -> Any:
+        """A matplotlib Figure: dev score against paid calls, best so far as a line. On white, in the dark, too."""
+        figure: Any = charts.progress(self._view)
+        figure.set_facecolor("white")
+        figure._repr_svg_ = lambda: _picture(figure)  # so that it shows itself without pyplot
+        return figure
+
+    def _repr_html_(self) -> str:
+        told = f"run {self.id}: dev score against paid calls"
+        return page.render(
+            "run_cell.html",
+            run=self._view.run,
+            result=self.result,
+            trials=self._view.trials,
+            verdict=self.verdict,
+            certainty=certainty(self.result) if self.result else "",
+            chart=charts.svg(charts.progress(self._view), f"run-{self.id}", told) if self._view.trials else "",
+        )
+
+    def __repr__(self) -> str:
+        return str(page.visible(f"<Run {self.id} of {self.task}: {self.verdict}>"))
+
+
+def _picture(figure: Any) -> str:
+    """The figure as the text of an SVG file, in its own colours."""
+    target = StringIO()
+    figure.savefig(target, format="svg")
+    return target.getvalue()
+
+
+def _row(pair: RowPair) -> dict[str, Any]:
+    row: dict[str, Any] = {"example_id": pair.example_id}
+    row |= {f"input.{name}": value for name, value in pair.inputs.items()}
+    row |= {f"label.{name}": value for name, value in pair.labels.items()}
+    for who, side in zip(WHO, (pair.one, pair.two), strict=True):
+        row |= {f"{who}_reply": side["reply"], f"{who}_score": side["value"]} if side is not None else {}
+    return row
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise AgentError("tables need pandas, an extra: pip install promptassay[notebook]") from error
+    return pandas

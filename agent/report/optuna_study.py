@@ -1,0 +1,177 @@
+"""A run as an Optuna study in a SQLite file of its own, for optuna-dashboard. Derived: the ledger is what counts, and
+the file is made anew each time. One of the two importers of optuna.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.ledger.query import Row
+from agent.ledger.reading import history_of
+from agent.report.facts import verdict
+from agent.report.view import RunView
+from agent.types import content_id
+
+if TYPE_CHECKING:
+    import optuna
+
+STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "incomplete": "RUNNING"}
+SHOWN = 500
+"""So much of an instruction is kept: the file is for charts."""
+ATTRIBUTES = (
+    "candidate_id",
+    "round",
+    "operator",
+    "reason",
+    "n",
+    "low",
+    "high",
+    "calls",
+    "cached",
+    "tokens",
+    "cost_usd",
+)
+
+
+def optuna_file(db: Path, run: str = "") -> Path:
+    """Writes the run's study beside its release, RUN_ID/optuna.db in the ledger's folder; returns that file.
+
+    Without `run` it is the latest. Raises InputError.
+    """
+    with closing(history_of(db)) as history:
+        view = RunView(history, run)
+        path = db.parent / view.id / "optuna.db"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_study(view, path)
+    return path
+
+
+def write_study(view: RunView, path: Path) -> int:
+    """Replaces `path` by the run's study, whole or not at all; returns how many trials it has.
+
+    The value is the mean dev score (0 to 1), rows seen are the steps in between. A pruned trial's value is its last
+    one, on fewer rows than a complete trial's. What an unfinished run left incomplete stands as running.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    own = {"creator": partial(_connect, new)}  # by URL a path could not hold every letter
+    storage = optuna.storages.RDBStorage("sqlite://", own)
+    try:
+        study = optuna.create_study(storage=storage, study_name=f"{view.run['task']} {view.id}", direction="maximize")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # optuna marks names of metrics as experimental
+            study.set_metric_names(["dev score"])
+        for name, value in _about(view).items():
+            study.set_user_attr(name, value)
+        trials = _trials(view)
+        study.add_trials(trials)
+        storage.remove_session()
+        storage.engine.dispose()
+        os.replace(new, path)
+    finally:
+        storage.engine.dispose()
+        new.unlink(missing_ok=True)
+    return len(trials)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Unsafe when the machine stops: then the file was not put in place yet."""
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA synchronous = OFF")
+    return db
+
+
+def _about(view: RunView) -> dict[str, Any]:
+    told = {name: view.run[name] for name in ("id", "task", "status", "model", "proposer", "seed", "started_utc")}
+    return told if view.result is None else told | {"verdict": verdict(view.result)}
+
+
+def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:
+    from optuna.trial import FrozenTrial, TrialState
+
+    moments = _moments(view)
+    places = [_place(trial) for trial in view.trials]
+    distributions = _distributions(places)
+    found = []
+    for number, (trial, place) in enumerate(zip(view.trials, places, strict=True)):
+        state = TrialState[STATES[trial["state"]]]
+        seen = moments.get(trial["number"], [])
+        begun = _time(seen[0]["utc"] if seen else view.run["started_utc"])
+        found.append(
+            FrozenTrial(
+                number=number,
+                trial_id=number,
+                state=state,
+                value=trial["mean"] if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+                datetime_start=begun,
+                datetime_complete=(_time(seen[-1]["utc"]) if seen else begun) if state.is_finished() else None,
+                params=place,
+                distributions=distributions,
+                user_attrs=_attributes(trial),
+                system_attrs={},
+                intermediate_values={look["n"]: look["mean"] for look in seen if look["mean"] is not None},
+            )
+        )
+    return found
+
+
+def _place(trial: Row) -> dict[str, Any]:
+    """Where a trial lies in the space of designs; the instruction by a hash of its words."""
+    return {
+        "technique": trial["technique"],
+        "format": trial["format"],
+        "role": trial["role"] or "none",
+        "instruction": content_id("i", trial["instruction"])[:10],
+        "n_demos": trial["n_demos"],
+        "operator": (trial["operator"] or "").partition(":")[0],
+    }
+
+
+def _distributions(places: Sequence[Mapping[str, Any]]) -> dict[str, optuna.distributions.BaseDistribution]:
+    """What each parameter could be: all that the run tried."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    found: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name in places[0] if places else ():
+        values = [place[name] for place in places]
+        is_count = isinstance(values[0], int)
+        found[name] = (
+            IntDistribution(0, max(values)) if is_count else CategoricalDistribution(list(dict.fromkeys(values)))
+        )
+    return found
+
+
+def _attributes(trial: Row) -> dict[str, Any]:
+    text = trial["instruction"]
+    kept = {name: trial[name] for name in ATTRIBUTES}
+    return kept | {"trial": trial["number"], "instruction": text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"}
+
+
+def _moments(view: RunView) -> dict[int, list[Row]]:
+    """By trial, what the chain wrote down of it, in order: when, after how many rows, and the mean by then."""
+    rows = view.history.select(
+        "SELECT json_extract(body, '$.row.number') AS number, utc, json_extract(body, '$.row.n') AS n, "
+        "json_extract(body, '$.row.mean') AS mean FROM events WHERE run_id = ? AND kind IN "
+        "('trial_incomplete', 'trial_complete', 'trial_pruned', 'trial_failed') ORDER BY seq",
+        view.id,
+    )
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["number"], []).append(row)
+    return found
+
+
+def _time(utc: str) -> datetime:
+    """Optuna keeps times of the machine's zone, without it."""
+    return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
