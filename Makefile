@@ -39,6 +39,7 @@ bench: setup ## measurements, and the arena (hours; goes on where it was); nothi
 	$(BIN)/python -m tests.bench.import_runtime
 	$(BIN)/python -m tests.bench.throughput
 	$(BIN)/python -m tests.bench.big_ledger
+	$(BIN)/python -m tests.bench.web_pages
 	$(BIN)/python -m tests.bench.arena $(ARGS)
 
 bench-quick: setup ## the arena in small: two tasks, ours, random search and one DSPy optimizer (under 20 minutes)

@@ -91,27 +91,12 @@ def _ask(rubric: Rubric) -> dict[str, int] | None:
 
 
 def _close(file: Any, rubric: Rubric, rater: str, of: int, task: str) -> None:
-    from agent.scoring.agreement import alpha
+    from agent.report.blinded import agreement
 
     done = len(file.done(rater))
     click.echo(
         f"{done} of {of} rated by {plain(rater)}" + ("" if done >= of else "; the same command goes on from there")
     )
-    raters = sorted({str(row["rater"]) for row in file.rows})
-    items = sorted({str(row["item"]) for row in file.rows})
-    given = {(str(row["rater"]), str(row["item"])): int(row["rating"]) for row in file.rows}
-    span = rubric.high - rubric.low
-    table = [
-        [(given[name, item] - rubric.low) / span if (name, item) in given else None for item in items]
-        for name in raters
-    ]
-    if len(raters) > 1:
-        agreed = alpha(table, span + 1, 0)
-        both = sum(sum(cell is not None for cell in column) > 1 for column in zip(*table, strict=True))
-        if agreed.value is not None and agreed.ci95:
-            low, high = agreed.ci95
-            told = f"alpha {agreed.value:.2f} ({low:.2f} to {high:.2f})"
-        else:
-            told = "too few to tell"
-        click.echo(f"agreement of {len(raters)} raters on {both} answers that more than one rated: {told}")
+    if told := agreement(file.rows, rubric):
+        click.echo(told)
     click.echo(f"measure a judge with them: optimize judge calibrate {task} --labels {file.path}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ Row = dict[str, Any]
 class History:
     """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, verified: bool = False) -> None:
+        """`verified`: this process has opened the file before, so it is only opened, which takes no time."""
         self.path = path
-        require_whole(path)
+        if not verified:
+            require_whole(path)
         try:
             self._db = reader(path)
             self._db.row_factory = sqlite3.Row
@@ -58,16 +61,18 @@ class History:
         The latest is the latest search, where there is one: calibrations and checks do not come before it.
         """
         found = [row for row in self.runs() if row["id"].startswith(run_id)]
+        found = [row for row in found if row["id"] == run_id] or found
         if not run_id:
             found.sort(key=lambda row: "command" in (row["options"] or {}))
         if not found:
             raise InputError(f"{self.path}: no run {run_id or 'yet'}; `optimize runs` lists them")
-        if run_id and len(found) > 1 and found[0]["id"] != run_id:
+        if run_id and len(found) > 1:
             raise InputError(f"{run_id}: the start of {len(found)} run ids; give more of it")
         return found[0]
 
-    def trials(self, run_id: str) -> list[Row]:
-        """Each trial with its candidate, demos by row id, operator, and what it cost, cached calls apart."""
+    def trials(self, run_id: str, numbers: Sequence[int] | None = None) -> list[Row]:
+        """Each trial (of these numbers) with its candidate, demos by row id, operator, and what it cost, cached calls
+        apart."""
         rows = self.select(
             """
             SELECT t.number, t.round, t.state, t.n, t.mean, t.low, t.high, t.reason, c.id AS candidate_id, c.technique,
@@ -83,9 +88,11 @@ class History:
             FROM trials t JOIN prompts c ON c.id = t.candidate_id
             LEFT JOIN proposals p ON p.candidate_id = c.id AND p.run_id = t.run_id
             LEFT JOIN calls k ON k.candidate_id = c.id AND k.run_id = t.run_id
-            WHERE t.run_id = ? GROUP BY t.number ORDER BY t.number
+            WHERE t.run_id = ? AND (? IS NULL OR t.number IN (SELECT value FROM json_each(?)))
+            GROUP BY t.number ORDER BY t.number
             """,
             run_id,
+            *2 * [None if numbers is None else json.dumps([*numbers])],
         )
         return [{**row, "demos": json.loads(row["demos"])} for row in rows]
 
@@ -134,13 +141,21 @@ class History:
 
     def costs(self, run_id: str) -> list[Row]:
         """Calls, tokens, dollars and seconds by role and state; what was called off before it was sent is no call."""
-        return self.select(
-            "SELECT role, model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
-            "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "
-            "SUM(cost_usd) AS cost_usd, SUM(latency_s) AS seconds FROM calls "
-            "WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY role, model, state ORDER BY role DESC, state",
-            run_id,
-        )
+        for groups in (
+            "role, state",
+            "role, model, state",
+        ):  # the first is quicker, by an index; most roles have one model
+            rows = self.select(
+                "SELECT role, MIN(model) AS model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
+                "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "
+                "SUM(cost_usd) AS cost_usd, SUM(latency_s) AS seconds, MIN(model) <> MAX(model) AS mixed FROM calls "
+                f"WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY {groups} ORDER BY role DESC, state",
+                run_id,
+            )
+            mixed = [row.pop("mixed") for row in rows]
+            if not any(mixed):
+                break
+        return rows
 
     def label_moves(self, name: str) -> list[Row]:
         """What the chain says of the labels of a released name (`moves.py`)."""

@@ -9,6 +9,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.ledger.query import History, Row
 from agent.ledger.schema import AUDITED
+from agent.types import canonical
 
 
 def events_of(history: History, run_id: str) -> list[Row]:
@@ -27,10 +28,14 @@ def facts_of(history: History, run_id: str, kind: str) -> list[Row]:
 def events_about(history: History, run_id: str, table: str, key: Sequence[Any]) -> list[Row]:
     """The run's events that tell of one row, each with its parsed body."""
     place = (table, *key)
+    column, value = AUDITED[table][-1], canonical(key[-1])
     rows = history.select(
-        "SELECT seq, utc, kind, body FROM events WHERE run_id = ? AND (instr(body, ?) OR instr(body, ?)) ORDER BY seq",
+        "SELECT seq, utc, kind, body FROM events WHERE run_id = ? AND "
+        "(instr(body, ?) AND instr(body, ?) OR instr(body, ?) AND instr(body, ?)) ORDER BY seq",
         run_id,
+        f'"{column}":{value}',
         f'"insert":"{table}"',
+        f'"key":{canonical(list(key))}',
         f'"update":"{table}"',
     )
     found = []
@@ -72,10 +77,11 @@ def call_id(history: History, name: str) -> int:
     return int(found[0]["id"])
 
 
-def call(history: History, number: int) -> Row:
+def call(history: History, number: int, with_events: bool = True) -> Row:
     """A call whole: its row, the exact request and reply, the attempts at the same call, the events about it.
 
     `request` and `reply` are None where their text was erased; a reply from the ledger is that of the call it took.
+    The events have no index: without them a call of a big ledger is found at once.
     Raises InputError when there is no such call.
     """
     found = history.select("SELECT * FROM calls WHERE id = ?", number)
@@ -98,7 +104,7 @@ def call(history: History, number: int) -> Row:
         "request": _request(history, source),
         "reply": _text(history, source["response_hash"]),
         "attempts": [{name: value for name, value in other.items() if name not in hashes} for other in same],
-        "events": events_about(history, row["run_id"], "calls", (number,)),
+        "events": events_about(history, row["run_id"], "calls", (number,)) if with_events else [],
     }
 
 

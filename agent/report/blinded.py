@@ -8,11 +8,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row
 from agent.report.view import task_of
-from agent.types import Task
+from agent.types import Rubric, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +49,30 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
     from agent.types import content_id
 
     rows = {row.id: row for row in task.dev}
-    piles: list[list[Shown]] = []
-    for trial in history.trials(run_id):
-        if trial["state"] != "complete":
-            continue
+
+    def pile_of(number: int, candidate_id: str) -> list[Shown]:
         pile = []
-        for outcome in history.outcomes(run_id, trial["candidate_id"], "dev"):
+        for outcome in history.outcomes(run_id, candidate_id, "dev"):
             row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
             if row is not None and value not in (None, ""):
                 answer = label_text(value)
                 pile.append(Shown(content_id("item", [dict(row.inputs), [answer]]), row.inputs, answer))
-        random.Random(f"{run_id} {trial['number']}").shuffle(pile)
-        piles.append(pile)
+        random.Random(f"{run_id} {number}").shuffle(pile)
+        return pile
+
+    trials = history.select(
+        "SELECT number, candidate_id FROM trials WHERE run_id = ? AND state = 'complete' ORDER BY number", run_id
+    )
+    piles: list[list[Shown]] = []  # read one by one: with many prompts the first of each are enough
     found: dict[str, Shown] = {}
-    for turn in range(max(map(len, piles), default=0)):
-        for pile in piles:
-            if turn < len(pile) and len(found) < count:
-                found.setdefault(pile[turn].item, pile[turn])
+    for turn in range(len(task.dev)):
+        for place, trial in enumerate(trials):
+            if turn == 0:
+                piles.append(pile_of(trial["number"], trial["candidate_id"]))
+            if turn < len(piles[place]):
+                found.setdefault(piles[place][turn].item, piles[place][turn])
+            if len(found) == count:
+                return list(found.values())
     return list(found.values())
 
 
@@ -73,3 +81,26 @@ def order_of(items: Sequence[Shown], run_id: str, rater: str) -> list[Shown]:
     found = list(items)
     random.Random(f"{run_id} {rater}").shuffle(found)
     return found
+
+
+def agreement(rows: Sequence[Mapping[str, Any]], rubric: Rubric) -> str:
+    """How far the raters of a file of ratings agree, in a sentence; "" for one rater."""
+    from agent.scoring.agreement import alpha
+
+    raters = sorted({str(row["rater"]) for row in rows})
+    items = sorted({str(row["item"]) for row in rows})
+    given = {(str(row["rater"]), str(row["item"])): int(row["rating"]) for row in rows}
+    span = rubric.high - rubric.low
+    table = [
+        [(given[name, item] - rubric.low) / span if (name, item) in given else None for item in items]
+        for name in raters
+    ]
+    if len(raters) < 2:
+        return ""
+    agreed = alpha(table, span + 1, 0)
+    both = sum(sum(cell is not None for cell in column) > 1 for column in zip(*table, strict=True))
+    told = "too few to tell"
+    if agreed.value is not None and agreed.ci95:
+        low, high = agreed.ci95
+        told = f"alpha {agreed.value:.2f} ({low:.2f} to {high:.2f})"
+    return f"agreement of {len(raters)} raters on {both} answers that more than one rated: {told}"

@@ -30,10 +30,10 @@ def side_of(history: History, name: str) -> Side:
     run = history.run(run_id if is_trial else name)
     trial = None
     if is_trial:
-        trials = history.trials(run["id"])
-        trial = next((t for t in trials if t["number"] == int(number)), None)
-        if trial is None:
-            raise InputError(f"{name}: no trial {number}; there are {len(trials)}, from 0")
+        found = history.trials(run["id"], [int(number)])
+        if not found:
+            raise InputError(f"{name}: no trial {number}; there are {len(history.trials(run['id']))}, from 0")
+        trial = found[0]
         candidate_id = trial["candidate_id"]
     elif run["result"] is None:
         raise InputError(f"{run['id']}: this run is {run['status']} and has no winner; compare trials as RUN:NUMBER")

@@ -5,6 +5,8 @@ Rows of the task are not in the ledger; they are read from its folder, and left 
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,12 +149,14 @@ def task_of(run: Row) -> Task:
 
 def used_at(history: History, run_id: str) -> dict[str, int]:
     """By candidate: calls of the run, answered from the ledger or not, up to that candidate's last of the search."""
-    rows = history.select(
-        "SELECT candidate_id, MAX(made) AS used FROM (SELECT candidate_id, call_key, "
-        "SUM(error_class IS NOT 'not_sent') OVER (ORDER BY id) AS made "
-        "FROM calls WHERE run_id = ?) WHERE call_key NOT IN "
+    (made,) = history.select(
+        "SELECT json_group_array(id) AS ids FROM calls WHERE run_id = ? AND error_class IS NOT 'not_sent'", run_id
+    )
+    numbers = sorted(json.loads(made["ids"]))
+    last = history.select(
+        "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ? AND call_key NOT IN "
         "(SELECT call_key FROM outcomes WHERE run_id = ? AND split = 'test') GROUP BY candidate_id",
         run_id,
         run_id,
     )
-    return {row["candidate_id"]: row["used"] for row in rows}
+    return {row["candidate_id"]: bisect_right(numbers, row["id"]) for row in last}

@@ -64,9 +64,9 @@ def candidate_of(task: Task, number: int) -> Candidate:
     return Candidate("few-shot", "turns", f"Answer with one team. This is wording {number}.", demos=demos)
 
 
-async def build(path: Path, trials: int, rows: int) -> None:
-    """One finished run of `trials` candidates on `rows` rows each."""
-    task, ledger, started = make_task(rows), Ledger(path), time.perf_counter()
+async def build(path: Path, trials: int, rows: int, task: Task | None = None) -> None:
+    """One finished run of `trials` candidates on `rows` rows each, of the toy task or one like it."""
+    task, ledger, started = task or make_task(rows), Ledger(path), time.perf_counter()
     ledger.begin_run(RUN, task, MODEL, "", 0, {}, {})
     for number in range(trials):
         candidate, round_ = candidate_of(task, number), number // TRIALS_PER_ROUND

@@ -1,0 +1,42 @@
+"""`optimize ui`: the ledger in the browser, on this machine only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port. Default: a free one.")
+@click.option("--no-open", is_flag=True, help="Print the link only; without it a terminal's browser opens it.")
+@db_option
+@json_option
+def ui_command(port: int, no_open: bool, db: Path, as_json: bool) -> None:
+    """Show the ledger in the browser: runs, live progress, trials, comparisons, blinded rating, audit, SQL and JSON.
+
+    Served on 127.0.0.1 only, for whoever has the printed link; the ledger is never written. --json prints the link as
+    one object on one line. Ctrl-C ends it.
+    """
+    import webbrowser
+
+    from agent.report.web.app import bind, make, serve, warm
+
+    socket = bind(port)
+    web = make(db, socket.getsockname()[1], open_history)
+    opened = web.site.opened
+    click.echo(f"checked {plain(str(db))}: {opened.seq} events in {opened.seconds:.1f} s", err=True)
+    warm(web.site)
+    click.echo(json.dumps({"url": web.url}) if as_json else web.url)
+    sys.stdout.flush()
+    if not no_open and not as_json and sys.stdout.isatty():
+        webbrowser.open(web.url)
+    click.echo("open the link in a browser; Ctrl-C ends this", err=True)
+    try:
+        serve(web, socket)
+    except KeyboardInterrupt:
+        click.echo("\nended; nothing was changed but ratings", err=True)

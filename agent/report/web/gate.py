@@ -1,0 +1,205 @@
+"""Before every page: only this machine, only who has the token, only reading but for ratings. Knows no page and no SQL.
+
+An ASGI application around another. It refuses by itself, with a page that says what to do, and puts the headers of
+safety on every reply. What could steer a terminal or hide in a text leaves as a visible mark.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from agent.report import page
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+WRITES = re.compile(r"/run/[^/]+/rate")
+"""The only address that takes a POST."""
+OPEN = ("/assets/style.css", "/assets/live.js")
+"""What the page that refuses a stranger needs; the same for everybody."""
+LARGEST_POST = 65_536  # bytes
+STRICT = (
+    "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+OURS = STRICT + "; script-src 'self'; connect-src 'self'; style-src-attr 'unsafe-inline'"
+"""Our pages: one script, which asks this server, and the style attributes of a chart."""
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+DROPPED = {*HEADERS, "content-security-policy", "content-length", "link", "server"}
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u061c\ufeff]")
+"""Control characters, and those that turn or hide what stands around them."""
+
+
+class Gate:
+    """`token` opens it, once in the address (a cookie then keeps it open) or in `Authorization: Bearer`."""
+
+    def __init__(self, app: App, token: str, port: int) -> None:
+        self._app, self._token = app, token
+        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+        self._cookie = f"promptassay_{port}"  # cookies do not tell ports apart
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            reply = _Reply(send, scope)
+            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+            if headers.get("host", "").lower() not in self._hosts:
+                await reply.refuse(403, "This page is only for the machine it runs on.", "Open the link as printed.")
+            elif not await self._signed_in(scope, headers, reply):
+                if refused := _refusal(scope, headers):
+                    await reply.refuse(*refused)
+                else:
+                    await self._app(scope, _bounded(receive), reply)
+
+    async def _signed_in(self, scope: Scope, headers: Mapping[str, str], reply: _Reply) -> bool:
+        """Whether an answer was given: a redirect that sets the cookie, or a refusal."""
+        given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        if "token" in given:
+            if scope["method"] == "GET" and self._is_token(given.pop("token")):
+                where = scope["path"] + (f"?{urlencode(given)}" if given else "")
+                cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+                location = "/" + where.lstrip("/\\")
+                await reply.empty(303, {"location": _ascii(location), "set-cookie": cookie})
+            else:
+                await reply.refuse(
+                    403, "This link is not, or no longer, valid.", "Open the link that was printed last."
+                )
+            return True
+        if scope["path"] in OPEN:
+            return False
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        if self._is_token(bearer if scheme.lower() == "bearer" else _cookies(headers).get(self._cookie, "")):
+            return False
+        await reply.refuse(
+            403,
+            "You are not signed in here.",
+            "Open the link with ?token= that `optimize ui` printed. Programs send `Authorization: Bearer TOKEN`.",
+        )
+        return True
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+
+
+def _refusal(scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
+    """Status, what is wrong and what to do, where one who has the token asks for what nobody gets."""
+    path, method = scope["path"], scope["method"]
+    routed = scope.get("raw_path", path.encode()).decode("latin-1").partition("?")[0]
+    site = headers.get("sec-fetch-site", "none")
+    if site not in ("none", "same-origin"):
+        return 403, "Another page sent this request.", "Open this address yourself."
+    if method == "POST":
+        if not WRITES.fullmatch(routed):
+            return 405, "Nothing can be written here.", "The ledger is only shown. Ratings have a page at each run."
+        known = {f"http://{headers['host']}"} | ({"null"} if site == "same-origin" else set())  # we send no referrer
+        if headers.get("origin", f"http://{headers['host']}") not in known:
+            return 403, "Another page sent this form.", "Rate on the page of the run."
+        if not headers.get("content-length", "").isdecimal() or int(headers["content-length"]) > LARGEST_POST:
+            return 413, "This form is too large.", "Rate on the page of the run."
+    elif method not in ("GET", "HEAD"):
+        return 405, "Nothing can be written here.", "The ledger is only shown."
+    first = path.lstrip("/").partition("/")[0]
+    end = re.search(r"\.(\w+)$", path)
+    if first == "-" or "/-/" in path:
+        return 404, "There is no such page.", "Start again from the list of runs."
+    if (first == "ledger" or first.startswith("ledger.")) and end and end[1] != "json":
+        return (
+            404,
+            f"A .{end[1]} file is not given out.",
+            "Cells of a CSV file can be formulas that a spreadsheet runs. Take .json; "
+            "`optimize audit export` writes it all.",
+        )
+    return None
+
+
+def _cookies(headers: Mapping[str, str]) -> Mapping[str, str]:
+    found = SimpleCookie()
+    try:
+        found.load(headers.get("cookie", ""))
+    except CookieError:
+        return {}
+    return {name: morsel.value for name, morsel in found.items()}
+
+
+def _ascii(path: str) -> str:
+    return path.encode("ascii", "replace").decode().replace("\r", "").replace("\n", "")
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Gives up on a body that is longer than it said."""
+    seen = 0
+
+    async def bounded() -> MutableMapping[str, Any]:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if seen > LARGEST_POST else message
+
+    return bounded
+
+
+class _Reply:
+    """`send` with our headers; a page is held back until it is whole, so that its hidden characters can be marked."""
+
+    def __init__(self, send: Send, scope: Scope) -> None:
+        self._send, self._scope = send, scope
+        self._start: MutableMapping[str, Any] = {}
+        self._kind = ""
+        self._body: list[bytes] = []
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            pairs = [(name.lower(), value) for name, value in message.get("headers", ())]
+            kept = [(name, value) for name, value in pairs if name.decode("latin-1") not in DROPPED]
+            self._kind = dict(kept).get(b"content-type", b"").decode("latin-1")
+            policy = STRICT if self._scope["path"].startswith("/ledger") else OURS
+            extra = {**HEADERS, "content-security-policy": policy}
+            kept += [(name.encode(), value.encode()) for name, value in extra.items()]
+            self._start = {**message, "headers": kept}
+            return
+        self._body.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            body = _marked(b"".join(self._body), self._kind)
+            self._start["headers"].append((b"content-length", str(len(body)).encode()))
+            await self._send(self._start)
+            await self._send({"type": "http.response.body", "body": b"" if self._scope["method"] == "HEAD" else body})
+
+    async def empty(self, status: int, headers: Mapping[str, str]) -> None:
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self({"type": "http.response.start", "status": status, "headers": pairs})
+        await self({"type": "http.response.body"})
+
+    async def refuse(self, status: int, what: str, hint: str) -> None:
+        html = page.render("web/refused.html", status=status, what=what, hint=hint)
+        await self(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", b"text/html; charset=utf-8")],
+            }
+        )
+        await self({"type": "http.response.body", "body": html.encode()})
+
+
+def _marked(body: bytes, kind: str) -> bytes:
+    """The same with marks such as \\x1b in a page and \\u007f in JSON, whose other control characters are escapes."""
+    if kind.startswith("application/json"):
+        return body.replace(b"\x7f", b"\\u007f")
+    if kind.startswith("text/"):
+        return HIDDEN.sub(lambda found: f"\\x{ord(found[0]):02x}", body.decode("utf-8", "replace")).encode()
+    return body
