@@ -141,21 +141,13 @@ class History:
 
     def costs(self, run_id: str) -> list[Row]:
         """Calls, tokens, dollars and seconds by role and state; what was called off before it was sent is no call."""
-        for groups in (
-            "role, state",
-            "role, model, state",
-        ):  # the first is quicker, by an index; most roles have one model
-            rows = self.select(
-                "SELECT role, MIN(model) AS model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
-                "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "
-                "SUM(cost_usd) AS cost_usd, SUM(latency_s) AS seconds, MIN(model) <> MAX(model) AS mixed FROM calls "
-                f"WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY {groups} ORDER BY role DESC, state",
-                run_id,
-            )
-            mixed = [row.pop("mixed") for row in rows]
-            if not any(mixed):
-                break
-        return rows
+        return self.select(
+            "SELECT role, model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
+            "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "
+            "SUM(cost_usd) AS cost_usd, SUM(latency_s) AS seconds FROM calls "
+            "WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY role, model, state ORDER BY role DESC, state",
+            run_id,
+        )
 
     def label_moves(self, name: str) -> list[Row]:
         """What the chain says of the labels of a released name (`moves.py`)."""

@@ -59,7 +59,7 @@ def progress(view: RunView) -> Figure:
         for state, marker, colour in (("pruned", "x", LINE), ("complete", "o", BASE)):
             group = [t for t in done if t["state"] == state]
             scores = [100 * t["mean"] for t in group]
-            axes.scatter([t["used"] for t in group], scores, s=18, c=colour, marker=marker, label=state, linewidths=1)
+            axes.plot([t["used"] for t in group], scores, marker, color=colour, markersize=4, label=state)
         if best := view.best:
             end = max(t["used"] for t in done)
             calls = [*(t["used"] for t in best), end]

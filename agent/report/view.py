@@ -149,14 +149,16 @@ def task_of(run: Row) -> Task:
 
 def used_at(history: History, run_id: str) -> dict[str, int]:
     """By candidate: calls of the run, answered from the ledger or not, up to that candidate's last of the search."""
-    (made,) = history.select(
-        "SELECT json_group_array(id) AS ids FROM calls WHERE run_id = ? AND error_class IS NOT 'not_sent'", run_id
-    )
+    (made,) = history.select("SELECT json_group_array(id) AS ids FROM calls WHERE run_id = ?", run_id)
     numbers = sorted(json.loads(made["ids"]))
-    last = history.select(
-        "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ? AND call_key NOT IN "
-        "(SELECT call_key FROM outcomes WHERE run_id = ? AND split = 'test') GROUP BY candidate_id",
-        run_id,
+    ends = history.select(
+        "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ? GROUP BY candidate_id", run_id
+    )
+    tested = history.select(
+        "WITH sealed AS (SELECT candidate_id, call_key FROM outcomes WHERE run_id = ?1 AND split = 'test') "
+        "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ?1 "
+        "AND candidate_id IN (SELECT DISTINCT candidate_id FROM sealed) "
+        "AND call_key NOT IN (SELECT call_key FROM sealed) GROUP BY candidate_id",
         run_id,
     )
-    return {row["candidate_id"]: bisect_right(numbers, row["id"]) for row in last}
+    return {row["candidate_id"]: bisect_right(numbers, row["id"]) for row in (*ends, *tested)}

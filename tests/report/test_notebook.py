@@ -91,7 +91,9 @@ def test_the_chart_shows_itself_and_has_a_mark_for_each_scored_trial(two_runs: M
     figure = run.plot()
     frame = run.trials_df()
     (axes,) = figure.axes
-    drawn = [point for marks in axes.collections for point in marks.get_offsets().tolist()]
+    drawn = [
+        [*point] for marks in axes.lines if marks.get_linestyle() == "None" for point in marks.get_xydata().tolist()
+    ]
     assert sorted(drawn) == sorted([spent, 100 * mean] for spent, mean in zip(frame.used, frame["mean"], strict=True))
     assert figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
     assert ElementTree.fromstring(figure._repr_svg_()).tag.endswith("svg")
