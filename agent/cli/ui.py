@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
 
 
 @click.command(context_settings=SETTINGS)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port. Default: a free one.")
 @click.option("--no-open", is_flag=True, help="Print the link only; without it a terminal's browser opens it.")
+@click.option(
+    "--optuna",
+    metavar="RUN",
+    is_flag=False,
+    flag_value="",
+    help="Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
+)
 @db_option
 @json_option
-def ui_command(port: int, no_open: bool, db: Path, as_json: bool) -> None:
+def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: bool) -> None:
     """Show the ledger in the browser: runs, live progress, trials, comparisons, blinded rating, audit, SQL and JSON.
 
     Served on 127.0.0.1 only, for whoever has the printed link; the ledger is never written. --json prints the link as
     one object on one line. Ctrl-C ends it.
     """
+    if optuna is not None:
+        _write_study(optuna, db, as_json)
+        return
     import webbrowser
 
     from agent.report.web.app import bind, make, serve, warm
@@ -40,3 +51,16 @@ def ui_command(port: int, no_open: bool, db: Path, as_json: bool) -> None:
         serve(web, socket)
     except KeyboardInterrupt:
         click.echo("\nended; nothing was changed but ratings", err=True)
+
+
+def _write_study(run: str, db: Path, as_json: bool) -> None:
+    from agent.report.optuna_study import optuna_file
+
+    open_history(db).close()
+    path = optuna_file(db, run)
+    if as_json:
+        print_json({"file": str(path)})
+        return
+    click.echo(plain(str(path)))
+    click.echo("to open it: pip install optuna-dashboard", err=True)
+    click.echo(f"optuna-dashboard {shlex.quote(f'sqlite:///{path}')}", err=True)

@@ -1,7 +1,5 @@
 """The report in a real browser: nothing is asked for, nothing runs, nothing is wider than the screen, all read it."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,26 +9,14 @@ from agent.ledger.query import History
 from agent.report.html import report_html
 from agent.report.view import RunView
 from tests.cli.conftest import Made
+from tests.report.chromium import needs_chromium
 from tests.report.pages import Page
 from tests.report.test_hostile import made_up
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-)
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no browser here")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+pytestmark = needs_chromium
 
 
 def look(browser: "Browser", html: str, width: int, **context: Any) -> dict[str, Any]:
