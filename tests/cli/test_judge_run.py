@@ -105,6 +105,9 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert (line["reason"], line["actor"]) == ("read by hand", "jo")
     assert any("never calibrated" in why for why in line["evidence"]["overridden"])
     assert load_prompt("boats@production").provenance["promoted"]["reason"] == "read by hand"
+    told = good_json("export", "--format", "python", "-o", "prompt.py")  # the judge's server is gone
+    assert told["formats"][0]["dev"]["rows"] == 40
+    assert told["formats"][0]["dev"]["score"] == pytest.approx(result["winner"]["dev"])
     assert good("audit", "verify").startswith("whole")
 
 

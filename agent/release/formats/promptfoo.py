@@ -119,7 +119,8 @@ def _finder(library: str) -> str:
 
 def _opened(folder: Path, release: PromptRelease) -> Render:
     """Every row in one evaluation with promptfoo's echo provider, since each start of it takes seconds."""
-    rows = [values for values in rows_for(release) if not no_half_characters(release, values)]
+    rows: list[Values] = [test["vars"]["row"] for test in json.loads((folder / FOLDER / "tests.json").read_bytes())]
+    rows += [values for values in rows_for(release) if not no_half_characters(release, values)]
     known = {tuple(values.items()): sent for values, sent in zip(rows, _echoed(folder, rows), strict=True)}
 
     def render(values: Values) -> Sent:

@@ -179,6 +179,7 @@ def test_mlflow_uses_one_pass_where_values_could_be_filled_again() -> None:
     assert one["model_config"] == {"model_name": "openai/gpt-x", "temperature": 0.0, "max_tokens": 64}
 
 
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader")  # of MLflow's own tables
 def test_mlflow_gives_the_prompt_back_from_a_real_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     form = wanted("mlflow")
     pytest.importorskip("sqlalchemy")
