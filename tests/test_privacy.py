@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from agent.privacy import silence_tracing
@@ -23,6 +28,7 @@ WATCHERS = [
     "OTEL_TRACES_EXPORTER",
     "OTEL_LOGS_EXPORTER",
     "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
     "LITELLM_CALLBACKS",
     "OPIK_URL_OVERRIDE",
     "WANDB_BASE_URL",
@@ -60,3 +66,26 @@ def test_only_the_one_word_lets_them_in(word: str) -> None:
     before = dict(environ)
     silence_tracing(environ)
     assert (environ == before) is (word == "1")
+
+
+MLFLOW = """
+import json, os, socket, sys, time
+tried = []
+socket.socket.connect = lambda self, place: tried.append(place)
+socket.getaddrinfo = lambda host, *more, **named: tried.append(host)
+from agent.privacy import silence_tracing
+silence_tracing(os.environ)
+from mlflow.entities.model_registry import PromptVersion
+assert PromptVersion("x", 1, "{{a}}").format(a="1") == "1"
+from mlflow.telemetry.client import get_telemetry_client
+time.sleep(0.5)
+print(json.dumps([get_telemetry_client() is None, [str(place) for place in tried]]))
+"""
+
+
+def test_mlflow_starts_no_telemetry_and_looks_up_no_host(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    environ = {**kept, "HOME": str(tmp_path)}  # outside of tests and CI, where it would be off anyway
+    done = subprocess.run([sys.executable, "-c", MLFLOW], env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout == "[true, []]\n", done.stderr

@@ -169,7 +169,8 @@ def _show_call(history: History, number: int, as_json: bool) -> None:
 @db_option
 @json_option
 def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
-    """Show how a prompt came about: its parents, operators and reasons, demos, trials, runs, and whether it shipped.
+    """Show how a prompt came about: its parents, operators and reasons, demos, trials, runs, whether it shipped, and
+    how the labels of its name moved.
 
     PROMPT_HASH is a candidate (c_...), the version in a released prompt (p_...), or the hash of a template or an
     instruction; the start of one will do.
@@ -194,6 +195,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
             click.echo("demos: " + plain(", ".join(demo["example_id"] for demo in candidate["demos"])))
         for run in prompt["runs"]:
             _print_run_of(run)
+        _print_labels(prompt["labels"])
 
 
 def _print_run_of(run: dict[str, Any]) -> None:
@@ -206,6 +208,15 @@ def _print_run_of(run: dict[str, Any]) -> None:
         click.echo(plain(f"released ({run['decision']}, test {score(run['test'])}): {run['release']}"))
     else:
         click.echo("not released")
+
+
+def _print_labels(moves: list[dict[str, Any]]) -> None:
+    """Every move of a label of the prompt's name, as the chain has it; `*` where the label came to this prompt."""
+    rows = [{**move, "label": f"{'* ' if move['mine'] else ''}{move['name']}@{move['label']}"} for move in moves]
+    for row in rows:
+        row["version"] += "" if row["share"] is None else f" for {row['share']:.0%}"
+    if rows:
+        _print("labels, oldest first (*: to this prompt)", "label version from=before utc action actor reason", rows)
 
 
 def released_versions(history: History) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json, score
-from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
+from agent.cli.errands import cost_line, run_errand, spending_options, whole_budget
 from agent.cli.launch import silence
 from agent.cli.released import metric_folder, models_of, prompt_path, rubrics_of, task_for
 from agent.errors import InputError
@@ -70,7 +70,7 @@ def bless_command(
     name = model or (before.model if before else loaded.model)
     lm, judges = models_of(name, asked.judges)
     asking = Asking(loaded, asked, lm, judges, repeats)
-    budget = budget_of(options, asking.planned)
+    budget = whole_budget(options, asking.planned, "to record this suite")
 
     def make(means: Means) -> Bless:
         return Bless(asking, file, reason.strip(), actor or user(), before.id if before else "", means)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import SEED, SETTINGS, db_option, json_option, plain, print_json, score, short
-from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
+from agent.cli.errands import cost_line, run_errand, spending_options, whole_budget
 from agent.cli.launch import silence
 from agent.cli.released import metric_folder, models_of, prompt_path, rubrics_of, suite_in_run, task_for
 
@@ -70,7 +70,7 @@ def check_command(
     lm, judges = models_of(name, recorded.judges)
     asked = recorded.task(loaded, metric_folder(recorded, task, path), rubrics_of(recorded))
     asking = Asking(loaded, asked, lm, judges, repeats)
-    budget = budget_of(options, asking.planned)
+    budget = whole_budget(options, asking.planned, "this check")
 
     def make(means: Means) -> Check:
         return Check(asking, recorded, means)

@@ -13,6 +13,7 @@ import click
 
 from agent.cli.common import plain
 from agent.cli.launch import fixed
+from agent.errors import InputError
 
 if TYPE_CHECKING:
     from agent.errand import Errand, Means
@@ -49,6 +50,14 @@ def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:
     if planned is not None and caps == (None, None, None):
         return Budget(max_calls=SLACK * planned + 1)
     return Budget(*caps)
+
+
+def whole_budget(options: Mapping[str, Any], planned: int, what: str) -> Budget:
+    """The same for an errand that says nothing before its last call. Raises InputError where --max-calls is too few."""
+    most = options["max_calls"]
+    if most is not None and most < planned:
+        raise InputError(f"--max-calls {most}: {what} takes {planned} calls at least; raise it, or lower --repeats")
+    return budget_of(options, planned)
 
 
 def run_errand(

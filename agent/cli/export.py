@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, open_history, plain
-from agent.errors import InputError
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.errors import AgentError, InputError
 from agent.release.formats.catalog import FORMATS
 
 if TYPE_CHECKING:
+    from agent.ledger.query import History, Row
     from agent.release.formats.verify import Made
+    from agent.release.rescore import DevRun
+    from agent.release.runtime import PromptRelease
     from agent.types import Task
 
 ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values())
@@ -25,8 +28,9 @@ ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values
     help=f"""Write the released prompt of RUN (default: the latest), proved to be what was scored.
 
     Each format is loaded with the target's own library, rendered with 200 and more hostile rows and compared byte for
-    byte; on drift nothing is written. Without the library it is written and said to be unverified. --format can be
-    repeated; formats of several files, and several formats, need -o DIR.
+    byte; then with the dev rows of the run: the same requests, and the replies that the ledger holds, scored again,
+    the same score. No model is asked. On drift nothing is written. Without the library a format is written and said to
+    be unverified. --format can be repeated; formats of several files, and several formats, need -o DIR.
 
     \b
     {ABOUT}
@@ -46,66 +50,101 @@ ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder to write to. Default: print it.")
 @click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
 @db_option
-def export_command(run: str, form: tuple[str, ...], output: Path | None, strict: bool, db: Path) -> None:
+@json_option
+def export_command(run: str, form: tuple[str, ...], output: Path | None, strict: bool, db: Path, as_json: bool) -> None:
+    from agent.cli.launch import silence
     from agent.program_run import STATE_FILE
     from agent.release.formats.base import Material
     from agent.release.formats.verify import put, verified
     from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, load_prompt
 
-    found = open_history(db).run(run)
+    silence(quiet=True)
+    history = open_history(db)
+    found = history.run(run)
     released = (found["result"] or {}).get("release")
     if not released:
         raise InputError(f"{found['id']}: this run is {found['status']} and released nothing")
     if Path(released).name == STATE_FILE:
+        if as_json:
+            raise InputError("--json tells how prompts were proved; the state of a DSPy program is not")
         _export_state(Path(released), output)
         return
+    if as_json and output is None:
+        raise InputError("--json needs -o: without it the export itself is what is printed")
     chosen = [FORMATS[name] for name in dict.fromkeys(form)]
     task = _task_of(found) if any(one.needs_task for one in chosen) else None
     materials: dict[str, Material] = {}
     for one in chosen:  # md from prompt.md, the others from messages.json: so that the bytes are the same
         source = Path(released).with_name(PROMPT_FILE if one.name == "md" else MESSAGES_FILE)
         materials[one.name] = Material(load_prompt(source).release, task)
-    made = verified(chosen, materials, strict=strict)
+    dev, why = _dev_run(history, found, materials[chosen[0].name].release)
+    made = verified(chosen, materials, dev=dev, strict=strict)
     alone = len(made) == 1 and len(made[0].texts) == 1
     if not alone and (output is None or output.is_file()):
         many = "several formats" if len(made) > 1 else f"{made[0].format.name} has several files"
         raise InputError(f"{many}: name a folder with -o DIR")
     if output is None:
         _print(made[0])
+        paths = []
     elif alone and not output.is_dir():
         (text,) = made[0].texts.values()
         output.write_bytes(text.encode("utf-8"))
-        _written([output], made)
+        paths = [output]
     else:
-        _written(put(made, output), made)
+        paths = put(made, output)
+    if as_json:
+        print_json(_told(found["id"], materials[chosen[0].name].release.version, paths, made, why))
+        return
+    lines = [f"wrote {path}" for path in paths]
+    lines += [line for one in made for line in one.notes()] if paths or made[0].missing or made[0].unfit else []
+    lines += [f"dev: not scored again: {why}"] if why else []
+    for line in lines:
+        click.echo(plain(line), err=True)
 
 
 def _print(made: Made) -> None:
     """Exact bytes in a pipe (of a str, click takes out escape sequences), harmless on a terminal."""
     (text,) = made.texts.values()
     click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
-    if made.missing or made.unfit:
-        _notes([made])
 
 
-def _written(paths: Sequence[Path], made: Sequence[Made]) -> None:
-    for path in paths:
-        click.echo(plain(f"wrote {path}"), err=True)
-    _notes(made)
+def _dev_run(history: History, found: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
+    """What the run has of the prompt on dev, or why that cannot be had."""
+    from agent.cli.launch import task_of
+    from agent.release.rescore import dev_run
+
+    if not found["options"]:
+        return None, "a run of an older version, which did not note how it was started"
+    try:
+        task = task_of(found["options"], quiet=True)
+        return dev_run(history, found, task, str(release.provenance.get("candidate_id", ""))), ""
+    except AgentError as error:
+        return None, str(error)
 
 
-def _notes(made: Sequence[Made]) -> None:
-    for line in (line for one in made for line in one.notes()):
-        click.echo(plain(line), err=True)
+def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made], why: str) -> dict[str, Any]:
+    formats = [
+        {
+            "format": one.format.name,
+            "library": one.library,
+            "verified": not one.missing,
+            "hostile_rows": one.rows,
+            "unfit": dict(one.unfit),
+            "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
+        }
+        for one in made
+    ]
+    files = [str(path) for path in paths]
+    return {"run_id": run_id, "version": version, "files": files, "formats": formats, "not_scored_again": why}
 
 
 def _task_of(found: dict[str, Any]) -> Task:
     """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
-    from agent.cli.launch import load_task_of
+    from agent.cli.launch import task_of
 
     if not found["options"]:
         raise InputError(f"{found['id']}: a run of an older version, which did not note how it was started")
-    task = load_task_of(found["options"])
+    task = task_of(found["options"], quiet=True)
     if changed := sorted(name for name, digest in found["hashes"].items() if task.hashes.get(name) != digest):
         raise InputError(
             f"{found['id']}: the task changed since the run ({', '.join(changed)}); put it back to export rows"

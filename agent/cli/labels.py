@@ -154,7 +154,8 @@ def _print_changes(heads: list[str], changes: list[Change], title: str) -> None:
 def _evidence(evidence: Any) -> str:
     if "undoes" in evidence:
         return f"undoes {evidence['undoes']}"
+    claim = f" {evidence['claim']}" if "claim" in evidence else ""
     over = ", overridden" if evidence.get("overridden") else ""
     lift = evidence.get("lift") or {}
     points = f" {100 * lift['diff']:+.1f}" if "diff" in lift else ""
-    return f"{evidence.get('run_id', '')}{points}{over}"
+    return f"{evidence.get('run_id', '')}{points}{claim}{over}"

@@ -129,11 +129,6 @@ def _load(name: str, target: str | None, prompt: str | None, seed: int, quiet: b
     return load_task(find_task(name))
 
 
-def load_task_of(options: Mapping[str, Any]) -> Task:
-    """The task that a run's options name, without its models."""
-    return _load(options["task"], options["target_field"], options["prompt"], options["seed"], True)
-
-
 def _limited(task: Task, limit: str | None) -> Task:
     if limit is None:
         return task

@@ -1,11 +1,11 @@
-"""`optimize promote`: puts a run's winner into the registry and moves a label to it, if the gate lets it."""
+"""`optimize promote`: puts what a run released into the registry and moves a label to it, if the gate lets it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -27,17 +27,46 @@ if TYPE_CHECKING:
     from agent.release.prompt_file import PromptRelease
 
 
+NO_CLAIM = "baseline, no gain claimed"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a run has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept."""
+
+    result: Mapping[str, Any]
+    path: Path
+    kind: Literal["winner", "held", "own"]
+
+    @property
+    def candidate_id(self) -> str:
+        from agent.release.runtime import load_prompt
+
+        if self.kind != "own":
+            return str(self.result["winner"]["candidate_id"])
+        return str(load_prompt(self.path).provenance.get("candidate_id", ""))
+
+
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option("--label", default="production", show_default=True, help="The label to move: production, staging, ab.")
 @click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
+@click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
 @click.option("--reason", default="", help="Why; kept in the history, in the ledger's chain and in the release.")
 @click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
 @db_option
 @json_option
 def promote_command(
-    run: str, label: str, share: float | None, override: bool, reason: str, actor: str, db: Path, as_json: bool
+    run: str,
+    label: str,
+    share: float | None,
+    own: bool,
+    override: bool,
+    reason: str,
+    actor: str,
+    db: Path,
+    as_json: bool,
 ) -> None:
     """Keep the winner of RUN (default: the latest) as a version of its task's name, and move a label to it.
 
@@ -45,6 +74,9 @@ def promote_command(
     trust? When it says no, nothing changes and the exit code is 100; --override --reason WHY promotes all the same and
     writes reason and actor into the history and the audit chain. A judge that was calibrated since the run counts as
     it stands now. With --share 0.2 a fifth of the units gets this version and the rest the production version.
+
+    Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
+    a label, and needs --override to take the place of another one.
     """
     from agent.release.registry import Registry, check_label
     from agent.release.runtime import load_prompt
@@ -55,39 +87,45 @@ def promote_command(
     history = open_history(db)
     found = history.run(run)
     history.close()
-    result, held = _promotable(found)
+    offer = _offer(found, own)
+    result = offer.result
     if override and not reason.strip():
         raise InputError("--override needs --reason WHY: it is kept with the release")
     ledger = open_ledger(db)
     try:
-        blocked = _blocked(result, ledger)
+        registry = Registry(releases_folder(db))
+        release = load_prompt(offer.path).release
+        if offer.kind == "own":
+            blocked = _in_the_place_of(registry.meaning(release.name, label, ledger), release.version, label)
+        else:
+            blocked = _blocked(result, ledger)
         if blocked and not override:
             lines = [f"{found['id']}: {why}" for why in blocked]
-            raise GateFailed("\n".join([*lines, "not promoted; --override --reason WHY promotes all the same"]))
+            other = "--own promotes your own prompt; " if offer.kind == "held" else ""
+            raise GateFailed("\n".join([*lines, f"not promoted; {other}--override --reason WHY promotes all the same"]))
         note = {"reason": reason.strip(), "actor": actor or user(), "against": "; ".join(blocked)}
-        release = load_prompt(held or Path(result["release"])).release
-        if held:
+        if offer.kind == "held":
             release = _release_held(release, result, note, ledger)
         evidence = {
             "run_id": found["id"],
             "decision": result["decision"],
-            "lift": result["lift"],
+            **({"claim": NO_CLAIM} if offer.kind == "own" else {"lift": result["lift"]}),
             "overridden": blocked,
             "ledger_head": ledger.head(),
         }
-        registry = Registry(releases_folder(db))
         change = registry.promote(
             release, label, ledger, share=share, actor=note["actor"], reason=note["reason"], evidence=evidence
         )
     finally:
         ledger.close()
-    told = {"candidate_id": result["winner"]["candidate_id"], "version": release.version, **note}
+    told = {"candidate_id": offer.candidate_id, "version": release.version, **note}
     if as_json:
         print_json(
             {
                 "run_id": found["id"],
                 "release": result["release"],
                 "overridden": bool(blocked),
+                "promoted": offer.kind,
                 **told,
                 "name": release.name,
                 "label": label,
@@ -97,20 +135,22 @@ def promote_command(
             }
         )
         return
-    if held:
+    if offer.kind == "held":
         click.echo(f"promoted: {result['release']} ({release.version})")
     part = "" if share is None else f" for {share:.0%} of the units"
     before = "was it before" if change is None else f"before: {change.before or 'none'}"
     click.echo(f"{release.name}@{label} is {release.version}{part}; {before}")
+    if offer.kind == "own":
+        click.echo(f"it is your own prompt ({NO_CLAIM})")
     for why in blocked:
         click.echo(plain(f"overridden: {why}"))
 
 
-def _promotable(found: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
-    """The run's result, and where its winner lies when it was held back. Raises InputError or GateFailed."""
+def _offer(found: Mapping[str, Any], own: bool) -> Offer:
+    """What there is to promote; `own` asks for the user's own prompt. Raises an InputError where there is no such."""
     from agent.optimize import HELD
     from agent.program_run import STATE_FILE
-    from agent.release.runtime import PROMPT_FILE
+    from agent.release.runtime import PROMPT_FILE, load_prompt
 
     result: dict[str, Any] = found["result"] or {}
     if "winner" not in result:
@@ -119,11 +159,22 @@ def _promotable(found: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
     if released.name == STATE_FILE:
         raise InputError(f"{found['id']}: a run of a DSPy program; its state is shipped with `optimize export`")
     if result["decision"] == "promote":
-        return result, None
+        if own:
+            raise InputError(f"{found['id']}: this run released its winner, not your own prompt; leave out --own")
+        return Offer(result, released, "winner")
     held = released.parent / HELD / PROMPT_FILE
-    if not held.is_file():
-        raise GateFailed(f"{found['id']}: no prompt was found that differs from your own; there is nothing to promote")
-    return result, held
+    if held.is_file() and not own:
+        return Offer(result, held, "held")
+    if "promoted" in load_prompt(released).provenance:
+        raise InputError(f"{found['id']}: its winner was promoted by --override and lies where your own prompt lay")
+    return Offer(result, released, "own")
+
+
+def _in_the_place_of(before: str, version: str, label: str) -> list[str]:
+    """What is against a prompt without a claim: it would take the place of another version."""
+    if before in ("", version):
+        return []
+    return [f"{label} is {before}, and your own prompt claims no gain over it"]
 
 
 def _release_held(

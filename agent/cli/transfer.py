@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 @click.argument("run")
 @click.option("--models", required=True, help="The models to try, as a,b,c.")
 @click.option("--top", type=click.IntRange(1, 50), default=3, show_default=True, help="How many of the best prompts.")
+@click.option("--limit", type=click.IntRange(1), help="Take the first so many dev rows.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
 @spending_options
 @db_option
 @json_option
-def transfer_command(run: str, models: str, top: int, db: Path, as_json: bool, **options: Any) -> None:
+def transfer_command(
+    run: str, models: str, top: int, limit: int | None, db: Path, as_json: bool, **options: Any
+) -> None:
     """Score the best prompts of RUN, and your own, on other models over the same dev rows, and show the matrix.
 
     Only candidates that saw the whole of dev take part. The run's own model comes first, with the scores of the run;
@@ -44,6 +47,7 @@ def transfer_command(run: str, models: str, top: int, db: Path, as_json: bool, *
     try:
         found = history.run(run)
         task = _task(found)
+        task = replace(task, dev=task.dev[:limit])
         entrants = _entrants(history, found, task, top)
     finally:
         history.close()
@@ -137,6 +141,7 @@ def report(told: dict[str, Any]) -> str:
     lines += ["", "score [95 % CI] #rank; + or - where it differs from your prompt on that model (p < 0.05)"]
     if told["status"] == "budget":
         lines.append("the budget ended it early; cells that were not finished have no score")
+        lines.append("the same command with a larger cap, or --limit ROWS, goes on from the calls that were made")
     return "\n".join([*lines, cost_line(told)])
 
 

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from agent.errors import LedgerError, ModelError, RateLimited, RunRefused, Transient, TransportUnknown
 from agent.gateway.budget import Account, Spend
@@ -29,7 +30,12 @@ TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the res
 
 def call_key(lm: LM, request: Request) -> str:
     """What makes two calls the same call: the model's name (provider, endpoint and model) and all that is sent."""
-    return content_id("k", {"model": lm.name, **request.identity()})
+    return key_of(lm.name, request.identity())
+
+
+def key_of(model: str, identity: Mapping[str, Any]) -> str:
+    """The same from a request's identity, as the ledger keeps it."""
+    return content_id("k", {"model": model, **identity})
 
 
 @dataclass(slots=True, eq=False)

@@ -39,16 +39,24 @@ def candidates_named(history: History, name: str, versions: Mapping[str, str]) -
 
 
 def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) -> Row:
-    """The candidate, and for each run that proposed it: the chain to its first ancestor, its trials, its release."""
+    """The candidate, and for each run that proposed it: the chain to its first ancestor, its trials, its release.
+
+    Of a released one also `labels`: every move of the labels of its name, with `mine` where the label came to it.
+    """
     candidate = history.candidate(candidate_id)
     demos = [
         {name: demo[name] for name in ("position", "example_id", "source", "rationale")} for demo in candidate["demos"]
     ]
     runs = history.select("SELECT run_id FROM proposals WHERE candidate_id = ? ORDER BY rowid", candidate_id)
+    found = [_in_run(history, row["run_id"], candidate) for row in runs]
+    mine = [version for version, made_from in versions.items() if made_from == candidate_id]
+    names = dict.fromkeys(run["task"] for run in found) if mine else {}
+    moves = [move for name in names for move in history.label_moves(name)]
     return {
         "candidate": {**candidate, "demos": demos},
-        "runs": [_in_run(history, row["run_id"], candidate) for row in runs],
-        "versions": [version for version, made_from in versions.items() if made_from == candidate_id],
+        "runs": found,
+        "versions": mine,
+        "labels": [{**move, "mine": move["version"] in mine} for move in moves],
     }
 
 

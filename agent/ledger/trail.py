@@ -108,6 +108,13 @@ def call(history: History, number: int, with_events: bool = True) -> Row:
     }
 
 
+def request_of(history: History, call_key: str) -> Row | None:
+    """What was sent under a key: the identity of the request. None where it was erased or no reply came."""
+    columns = "request_hash, prefix_hash"
+    found = history.select(f"SELECT {columns} FROM calls WHERE call_key = ? AND state = 'ok' LIMIT 1", call_key)
+    return _request(history, found[0]) if found else None
+
+
 def _request(history: History, row: Row) -> Row | None:
     """What was sent: all messages (they lie in two texts, as most rows share all but the last) and the parameters."""
     body = _text(history, row["request_hash"])

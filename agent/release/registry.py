@@ -85,6 +85,12 @@ class Registry:
             told = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
             return self._move(folder, history, chain, {**told, "action": "promote", "evidence": dict(evidence)})
 
+    def meaning(self, name: str, label: str, chain: Chain) -> str:
+        """The version that a label means now, "" for none."""
+        with self._held(name) as folder:
+            change = current(self._agree(folder, chain)).get(label)
+        return change.version if change else ""
+
     def rollback(self, name: str, label: str, chain: Chain, *, actor: str = "", reason: str = "") -> Change:
         """Puts a label back to what it meant before the last promotion that still counts.
 

@@ -90,7 +90,10 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert any("never calibrated" in line for line in refused(100, "promote"))
     assert Path(result["release"]).read_bytes() == before
     assert any("--reason" in line for line in refused(2, "promote", "--override"))
+    assert any("--own promotes your own prompt" in line for line in refused(100, "promote"))
     assert not Path("runs/releases").exists()
+    own = good_json("promote", "--own", "--label", "staging")  # it needs no judge: it claims nothing
+    assert (own["promoted"], own["version"]) == ("own", load_prompt(result["release"]).version)
     told = good_json("promote", "--override", "--reason", "read by hand", "--actor", "jo")
     assert told["overridden"]
     shipped = load_prompt(result["release"])
@@ -101,10 +104,14 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     again = good_json("promote", "--override", "--reason", "read by hand", "--actor", "jo")  # as after a kill
     assert (again["version"], again["moved"]) == (told["version"], False)
     assert len(History(Path("runs/ledger.db")).select("SELECT body FROM events WHERE kind = 'promoted'")) == 1
-    (line,) = [json.loads(line) for line in Path("runs/releases/boats/labels.jsonl").read_text().splitlines()]
+    _, line = [json.loads(line) for line in Path("runs/releases/boats/labels.jsonl").read_text().splitlines()]
     assert (line["reason"], line["actor"]) == ("read by hand", "jo")
     assert any("never calibrated" in why for why in line["evidence"]["overridden"])
+    assert "lies where your own prompt lay" in refused(2, "promote", "--own")[0]
     assert load_prompt("boats@production").provenance["promoted"]["reason"] == "read by hand"
+    told = good_json("export", "--format", "python", "-o", "prompt.py")  # the judge's server is gone
+    assert told["formats"][0]["dev"]["rows"] == 40
+    assert told["formats"][0]["dev"]["score"] == pytest.approx(result["winner"]["dev"])
     assert good("audit", "verify").startswith("whole")
 
 

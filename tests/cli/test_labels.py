@@ -95,6 +95,50 @@ def test_versions_come_and_go_and_the_history_is_listed() -> None:
     agree()
 
 
+def kept_own(seed: int = 0) -> dict[str, Any]:
+    """A run that kept the user's own prompt, since nothing was left to win."""
+    with WireServer(knowing) as server:
+        command = [*files(200), "-m", compatible(server), "--price", "1,2", "-q"]
+        run = good_json(*command, "--max-calls", "300", "--proposer", "none", "--seed", str(seed))
+    assert run["decision"] == "keep_baseline"
+    return run
+
+
+def test_your_own_prompt_becomes_the_first_version_without_an_override_and_claims_no_gain() -> None:
+    run = kept_own()
+    told = good_json("promote", run["run_id"])
+    assert (told["promoted"], told["overridden"], told["moved"]) == ("own", False, True)
+    own = load_prompt("rows@production")
+    assert own.release == load_prompt(run["release"]).release
+    assert told["candidate_id"] == own.provenance["candidate_id"]
+    (line,) = agree()
+    assert line["evidence"]["claim"] == "baseline, no gain claimed"
+    assert "lift" not in line["evidence"]
+    assert "baseline, no gain claimed" in good("labels", "rows")
+    assert "was it before" in good("promote", run["run_id"])
+    assert refused(2, "promote", "--own", "--override")[0].endswith("it is kept with the release")
+
+
+def test_your_own_prompt_takes_the_place_of_another_version_only_with_a_reason(two_runs: Made) -> None:
+    good("promote", two_runs[0]["run_id"])
+    before = load_prompt("rows@production").version
+    Path("p.txt").write_text("Say which topic it is: billing, delivery, account, repair.", "utf-8")
+    run = kept_own()
+    lines = refused(100, "promote", run["run_id"])
+    assert f"production is {before}, and your own prompt claims no gain over it" in lines[0]
+    LABELS.unlink()  # what the file lost, the chain knows
+    assert refused(100, "promote", run["run_id"]) == lines
+    assert load_prompt("rows@production").version == before
+    good("promote", run["run_id"], "--label", "staging")
+    good("promote", run["run_id"], "--override", "--reason", "it is shorter")
+    assert load_prompt("rows@production").version == load_prompt(run["release"]).version
+    assert agree()[-1]["evidence"]["claim"] == "baseline, no gain claimed"
+
+
+def test_own_is_refused_where_the_winner_was_released(two_runs: Made) -> None:
+    assert "not your own prompt" in refused(2, "promote", two_runs[0]["run_id"], "--own")[0]
+
+
 def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     run = two_runs[0]["run_id"]
     for code, words, says in [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,19 @@ def test_an_unchanged_model_passes_on_the_dev_rows_of_its_run(two_runs: Made) ->
     assert "passed" in Path("c.md").read_text("utf-8")
     suite = ElementTree.parse("c.xml").getroot()[0]
     assert (suite.get("tests"), suite.get("failures")) == (str(told["rows"] + 1), "0")
+
+
+def test_a_cap_that_cannot_pay_every_row_is_refused_before_the_first_call(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(learner) as server:
+        words = ("-m", compatible(server), "--max-calls", "7")
+        (said,) = refused(2, "check", first["run_id"], *words)
+        assert re.fullmatch(
+            r"error: --max-calls 7: this check takes \d+ calls at least; raise it, or lower --repeats", said
+        )
+        (said,) = refused(2, "bless", first["run_id"], "--reason", "x", "--limit", "4", *words)
+        assert "to record this suite takes 12 calls at least" in said
+        assert not server.requests
 
 
 def test_a_label_names_the_prompt_too(two_runs: Made) -> None:

@@ -63,9 +63,23 @@ def test_a_budget_that_ends_leaves_cells_empty(two_runs: Made) -> None:
         words = ("transfer", first["run_id"], "--models", compatible(server), "--top", "1", "-q", "--max-calls", "60")
         told = good_json(*words)
         assert len(server.requests) <= 60
-    assert "the budget ended it early" in good("show", told["run_id"])
+    shown = good("show", told["run_id"])
+    assert "the budget ended it early" in shown
+    assert "with a larger cap, or --limit ROWS" in shown
     assert told["status"] == "budget"
     assert told["models"][1]["scores"][1]["mean"] is None
+
+
+def test_a_limit_takes_the_first_rows_on_every_model(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(learner) as server:
+        told = good_json(
+            "transfer", first["run_id"], "--models", compatible(server), "--top", "1", "--limit", "9", "-q"
+        )
+        assert len(server.requests) == 9 * len(told["candidates"])
+    own, other = told["models"]
+    assert told["rows"] == 9
+    assert [cell["mean"] for cell in own["scores"]] == [cell["mean"] for cell in other["scores"]]
 
 
 @pytest.mark.parametrize(

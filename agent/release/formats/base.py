@@ -15,11 +15,13 @@ from pathlib import Path
 from agent.errors import ReleaseError
 from agent.prompt.template import split
 from agent.release.runtime import PromptRelease
-from agent.types import Task
+from agent.types import Prediction, Task
 
 Values = Mapping[str, str]
 Sent = list[dict[str, str]]
 Render = Callable[[Values], Sent]
+Read = Callable[[Values, str], Prediction]
+"""From a row and a reply to it to what the target makes of the reply."""
 Parts = list[str | tuple[str]]
 
 
@@ -65,6 +67,8 @@ class Format:
     library: str = ""
     install: str = ""
     unfit: Callable[[PromptRelease, Values], str] = carried
+    reads: Callable[[Path, PromptRelease], Read] | None = None
+    """Of a target that reads replies itself; the others leave that to the program."""
     needs_task: bool = False
     finder: Callable[[str], str] = found
     """Name and version of the installed library, "" where it is missing."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.release.export import export_messages
-from agent.release.formats.base import Format, Material, Render, Sent, Values, no_half_characters
+from agent.release.formats.base import Format, Material, Read, Render, Sent, Values, no_half_characters
 from agent.release.formats.python import load_module
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
+from agent.types import Prediction
 
 FOLDER = "dspy"
 STATE = f"{FOLDER}/program.json"
@@ -107,7 +109,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     from dspy.utils.dummies import DummyLM
     from dspy.utils.exceptions import AdapterParseError
 
-    program = load_module(folder / MODULE, "exported_dspy_program").load()
+    program = _program(folder)
     lm = DummyLM([{"answer": "none"}] * 10_000)
 
     def render(values: Values) -> Sent:
@@ -120,6 +122,39 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
+def _reads(folder: Path, release: PromptRelease) -> Read:
+    """Through the whole program, with a model that gives the reply as it stands."""
+    import dspy
+    from dspy.utils.dummies import DummyLM
+    from dspy.utils.exceptions import AdapterParseError
+
+    program = _program(folder)
+
+    def read(values: Values, reply: str) -> Prediction:
+        lm = DummyLM([{"reply": reply}], adapter=_AsItIs())
+        try:
+            with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = program(**values)
+        except AdapterParseError as error:
+            return Prediction({}, reply, str(error).partition("\n")[0])
+        return Prediction(dict(found.items()), reply)
+
+    return read
+
+
+class _AsItIs:
+    """How the model with fixed replies lays them out."""
+
+    def format_field_with_value(self, fields: Mapping[Any, str], role: str = "") -> str:
+        (reply,) = fields.values()
+        return reply
+
+
+def _program(folder: Path) -> Any:
+    return load_module(folder / MODULE, "exported_dspy_program").load()
+
+
 DSPY = Format(
     name="dspy",
     about="dspy/: program.py, whose load() gives a dspy.Module that sends the released messages, and its state",
@@ -128,4 +163,5 @@ DSPY = Format(
     library="dspy",
     install="pip install dspy",
     unfit=no_half_characters,
+    reads=_reads,
 )

@@ -27,7 +27,11 @@ from agent.release.runtime import MESSAGES_FILE, PromptRelease
 FOLDER = "promptfoo"
 PROMPT = f"{FOLDER}/prompt.json"
 SECONDS = 120
-_QUIET = {
+BASE_URL = "OPENAI_COMPATIBLE_BASE_URL"
+LOCAL_SERVER = "http://127.0.0.1:8080/v1"
+"""Where an exported config looks for the server of a `local/` model, unless BASE_URL says otherwise."""
+_SERVED = ("openai-compatible", "local")
+QUIET = {
     "PROMPTFOO_DISABLE_TELEMETRY": "1",
     "PROMPTFOO_DISABLE_UPDATE": "1",
     "PROMPTFOO_DISABLE_REMOTE_GENERATION": "1",
@@ -91,21 +95,32 @@ def _files(material: Material) -> dict[str, str]:
 
 
 def _provider(release: PromptRelease) -> list[str]:
+    """The model that was scored. One behind a server of your own gets your key for such servers, never OpenAI's."""
     provider, _, name = release.model.partition("/")
-    name, _, base = name.rpartition("@") if provider == "openai-compatible" else (name, "", "")
-    kinds = {"openai": "openai:chat:", "openai-compatible": "openai:chat:", "anthropic": "anthropic:messages:"}
+    kinds = {"openai": "openai:chat:", "anthropic": "anthropic:messages:"} | dict.fromkeys(_SERVED, "openai:chat:")
     if provider not in kinds:
         return [
             f"# {' '.join(release.model.split())} is none of promptfoo",
             "providers:",
             "  - echo",
         ]
-    config = [f"apiBaseUrl: {quoted(base)}"] if base else []
+    config = []
+    if provider in _SERVED:
+        name, _, base = name.rpartition("@") if provider == "openai-compatible" else (name, "", LOCAL_SERVER)
+        address = base.replace("'", "%27")
+        config = [
+            f"apiBaseUrl: {_from_environment(BASE_URL, address)}",
+            f"apiKey: {_from_environment('OPENAI_COMPATIBLE_API_KEY', 'none')}",
+        ]
     config += [
         f"{key}: {release.parameters[key]}" for key in ("max_tokens", "temperature") if key in release.parameters
     ]
     head = ["providers:", f"  - id: {quoted(kinds[provider] + name)}"]
     return [*head, "    config:", *(f"      {line}" for line in config)] if config else head
+
+
+def _from_environment(name: str, otherwise: str) -> str:
+    return quoted(f"{{{{ env.{name} | default('{otherwise}') }}}}")
 
 
 def _finder(library: str) -> str:
@@ -119,7 +134,8 @@ def _finder(library: str) -> str:
 
 def _opened(folder: Path, release: PromptRelease) -> Render:
     """Every row in one evaluation with promptfoo's echo provider, since each start of it takes seconds."""
-    rows = [values for values in rows_for(release) if not no_half_characters(release, values)]
+    rows: list[Values] = [test["vars"]["row"] for test in json.loads((folder / FOLDER / "tests.json").read_bytes())]
+    rows += [values for values in rows_for(release) if not no_half_characters(release, values)]
     known = {tuple(values.items()): sent for values, sent in zip(rows, _echoed(folder, rows), strict=True)}
 
     def render(values: Values) -> Sent:
@@ -142,12 +158,13 @@ def _echoed(folder: Path, rows: Sequence[Values]) -> list[Sent]:
         quiet = ["--no-cache", "--no-write", "--no-table", "--no-progress-bar"]
         _run([command, "eval", "-c", "config.json", "-o", "out.json", *quiet], place, place)
         results: list[dict[str, Any]] = json.loads((place / "out.json").read_bytes())["results"]["results"]
-    sent = {result["testIdx"]: json.loads(result["prompt"]["raw"]) for result in results}
+    # what the provider got; in `prompt` it is tidied up for reports (JSON laid out anew, keys taken out)
+    sent = {result["testIdx"]: json.loads(result["response"]["output"]) for result in results}
     return [[{"role": m["role"], "content": m["content"]} for m in sent[number]] for number in range(len(rows))]
 
 
 def _run(command: list[str], folder: Path, home: Path) -> str:
-    environment = {**os.environ, **_QUIET, "PROMPTFOO_CONFIG_DIR": str(home / "home")}
+    environment = {**os.environ, **QUIET, "PROMPTFOO_CONFIG_DIR": str(home / "home")}
     try:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False

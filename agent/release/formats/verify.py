@@ -14,8 +14,10 @@ from pathlib import Path
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import Format, Material, Values
+from agent.release.formats.base import Format, Material, Render, Values
+from agent.release.formats.drift import require_same
 from agent.release.formats.hostile import rows_for
+from agent.release.rescore import DevRun, Rescored, plain_read, rescored
 from agent.release.runtime import PromptRelease
 
 
@@ -31,6 +33,8 @@ class Made:
     """Name and version of what loaded it, "" when nothing had to be installed."""
     missing: bool = False
     """The library is not installed, so nothing was compared."""
+    dev: Rescored | None = None
+    """The dev rows of the run through this export, where the ledger has them."""
 
     def notes(self) -> Iterator[str]:
         """What the user must know, a line each."""
@@ -42,20 +46,27 @@ class Made:
             return
         with_ = f" by {self.library}" if self.library else ""
         yield f"{self.format.name}: {self.rows} hostile rows rendered{with_}, byte-equal to what was scored"
+        if self.dev and self.dev.score is not None:
+            more = f"; it cannot carry {self.dev.unfit} more" if self.dev.unfit else ""
+            told = f"the same requests, score {100 * self.dev.score:.1f} as in the run{more}"
+            yield f"{self.format.name}: {self.dev.rows} dev rows rendered{with_}, {told}"
         for reason, count in self.unfit.items():
             share = f"{count} of {self.rows + count} hostile rows"
             yield f"{self.format.name}: cannot carry {reason} ({share}); take it out of values first"
 
 
-def verified(formats: Sequence[Format], materials: Mapping[str, Material], *, strict: bool = False) -> list[Made]:
+def verified(
+    formats: Sequence[Format], materials: Mapping[str, Material], *, dev: DevRun | None = None, strict: bool = False
+) -> list[Made]:
     """The files of each format (`materials` by its name), proved. Raises a ReleaseError on drift, and leaves nothing.
 
-    `strict` also refuses what could not be proved, and a target that cannot carry every value.
+    With `dev` each is scored again on the dev rows of the run, without a call to a model. `strict` also refuses what
+    could not be proved, and a target that cannot carry every value.
     """
     made = []
     for form in formats:
         with tempfile.TemporaryDirectory(prefix="export-") as folder:
-            one = _one(form, materials[form.name], Path(folder))
+            one = _one(form, materials[form.name], Path(folder), dev)
         if strict and (one.missing or one.unfit):
             raise ReleaseError(f"{list(one.notes())[-1]} (--strict)")
         made.append(one)
@@ -76,7 +87,7 @@ def put(made: Sequence[Made], folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _one(form: Format, material: Material, folder: Path) -> Made:
+def _one(form: Format, material: Material, folder: Path, dev: DevRun | None) -> Made:
     texts = form.files(material)
     _write(texts, folder)
     library = ""
@@ -95,8 +106,10 @@ def _one(form: Format, material: Material, folder: Path) -> Made:
             if reason := form.unfit(release, values):
                 unfit[reason] += 1
                 continue
-            _compare(form, release, values, render(values) if render else [])
+            want = [message.as_dict() for message in fill_messages(release.messages, values)]
+            require_same(form.name, want, render(values) if render else [], values)
             rows += 1
+        again = _again(form, release, folder, dev, render) if dev and render else None
     except ReleaseError:
         raise
     except Exception as error:
@@ -104,26 +117,12 @@ def _one(form: Format, material: Material, folder: Path) -> Made:
         raise ReleaseError(
             f"{form.name}{by}: does not load or render with {dict(values)!a:.60}: {what:.200}"
         ) from error
-    return Made(form, texts, rows, dict(unfit), library)
+    return Made(form, texts, rows, dict(unfit), library, dev=again)
 
 
-def _compare(form: Format, release: PromptRelease, values: Values, got: Sequence[Mapping[str, str]]) -> None:
-    want = [message.as_dict() for message in fill_messages(release.messages, values)]
-    if len(got) != len(want):
-        raise ReleaseError(f"{form.name}: drifts with {dict(values)!a:.60}: {len(got)} messages, not {len(want)}")
-    for number, (mine, theirs) in enumerate(zip(want, got, strict=True)):
-        if mine != theirs:
-            at = _differ(mine["content"], theirs["content"])
-            start = max(0, at - 20)
-            raise ReleaseError(
-                f"{form.name}: message {number} drifts at character {at} with {dict(values)!a:.60}: sends "
-                f"{theirs['role']} {theirs['content'][start : at + 20]!a}, not {mine['content'][start : at + 20]!a}"
-            )
-
-
-def _differ(one: str, two: str) -> int:
-    pairs = enumerate(zip(one, two, strict=False))
-    return next((number for number, (a, b) in pairs if a != b), min(len(one), len(two)))
+def _again(form: Format, release: PromptRelease, folder: Path, dev: DevRun, render: Render) -> Rescored:
+    read = form.reads(folder, release) if form.reads else plain_read(release)
+    return rescored(form.name, release, dev, render, read, form.unfit)
 
 
 def _write(texts: Mapping[str, str], folder: Path) -> Iterator[str]:

@@ -179,6 +179,7 @@ def test_mlflow_uses_one_pass_where_values_could_be_filled_again() -> None:
     assert one["model_config"] == {"model_name": "openai/gpt-x", "temperature": 0.0, "max_tokens": 64}
 
 
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader")  # of MLflow's own tables
 def test_mlflow_gives_the_prompt_back_from_a_real_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     form = wanted("mlflow")
     pytest.importorskip("sqlalchemy")
@@ -248,7 +249,7 @@ def test_promptfoo_sends_what_was_scored() -> None:
     form = wanted("promptfoo")
     wild = release(*two(WILD))
     task = make_task()
-    for sent in (release(), wild):
+    for sent in (release(), plain_turns(), wild):
         assert set(proved(form, sent, task=task).unfit) <= {"half a character (a lone surrogate)"}
 
 
@@ -266,8 +267,18 @@ def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
     served = FORMATS["promptfoo"].files(Material(toy(model="openai-compatible/m@http://h:1/v1"), task))
     config = yaml.safe_load(served["promptfoo/promptfooconfig.yaml"])
     assert config["providers"][0] == {
-        "id": "openai:chat:m", "config": {"apiBaseUrl": "http://h:1/v1", "max_tokens": 64, "temperature": 0.0}
-    }  # fmt: skip
+        "id": "openai:chat:m",
+        "config": {
+            "apiBaseUrl": "{{ env.OPENAI_COMPATIBLE_BASE_URL | default('http://h:1/v1') }}",
+            "apiKey": "{{ env.OPENAI_COMPATIBLE_API_KEY | default('none') }}",
+            "max_tokens": 64,
+            "temperature": 0.0,
+        },
+    }
+    local = FORMATS["promptfoo"].files(Material(toy(model="local/smollm2-135m"), task))
+    (provider,) = yaml.safe_load(local["promptfoo/promptfooconfig.yaml"])["providers"]
+    assert provider["id"] == "openai:chat:smollm2-135m"
+    assert "default('http://127.0.0.1:8080/v1')" in provider["config"]["apiBaseUrl"]
 
 
 def test_the_assertion_of_promptfoo_reads_replies_as_we_do(tmp_path: Path) -> None:

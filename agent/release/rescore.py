@@ -1,0 +1,171 @@
+"""An export scored again on the dev rows, from what the ledger holds of the run. Asks no model.
+
+The messages that the export renders must make the call that the run made (the key of a call is a hash of all that is
+sent), and the reply to that call, read and scored again, must give the score that the row has. A judge is not asked
+again: where the reply reads as it did, its verdict stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import InputError, ReleaseError
+from agent.gateway.gateway import key_of
+from agent.ledger.query import History, Row
+from agent.ledger.trail import request_of
+from agent.release.formats.base import Read, Render, Sent, Values
+from agent.release.formats.drift import require_same
+from agent.release.runtime import PromptRelease
+from agent.scoring.metrics import build_metrics, combine
+from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
+
+SCORED_BY = ("dev", "task.toml", "metric.py", "rubric.md")
+"""What a dev score depends on, by the names of a task's hashes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A dev row as the run had it: the call, what was sent and replied, and the score."""
+
+    row: Example
+    key: str
+    request: Mapping[str, Any]
+    prediction: Prediction
+    scores: tuple[Score, ...]
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DevRun:
+    """What a run has of one prompt on dev: every row that was answered, and the trial's score over them."""
+
+    task: Task
+    model: str
+    rows: tuple[Answered, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """What came of it: `rows` gave the same requests and scores; `unfit` more the target cannot carry."""
+
+    rows: int
+    score: float | None
+    unfit: int
+
+
+def dev_run(history: History, run: Row, task: Task, candidate_id: str) -> DevRun:
+    """Raises an InputError that says why a prompt cannot be scored again from the ledger."""
+    for name in SCORED_BY:
+        if run["hashes"].get(name) != task.hashes.get(name):
+            what = "the dev rows" if name == "dev" else name
+            raise InputError(f"{what} of the task changed since the run")
+    trial = next((each for each in history.trials(run["id"]) if each["candidate_id"] == candidate_id), None)
+    if trial is None or trial["mean"] is None:
+        raise InputError(f"the ledger has no score of {candidate_id or 'this prompt'} on dev")
+    if trial["n"] < run["plan"]["dev_rows"]:
+        raise InputError(f"its trial ended after {trial['n']} of {run['plan']['dev_rows']} dev rows")
+    rows = {row.id: row for row in task.dev}
+    seen = history.outcomes(run["id"], candidate_id, "dev")
+    found = [_answered(history, rows[each["example_id"]], each) for each in seen if each["example_id"] in rows]
+    kept = tuple(each for each in found if each is not None)
+    if not kept or len(found) < len(seen):
+        raise InputError("replies or rows of it were erased from the ledger" if kept else "the ledger has no replies")
+    return DevRun(task, run["model"], kept, trial["mean"])
+
+
+def _answered(history: History, row: Example, outcome: Row) -> Answered | None:
+    """None for a row without an answer, which has no score either."""
+    if not outcome["call_key"] or (outcome["value"] is None and not outcome["fields"]):
+        return None
+    request = request_of(history, outcome["call_key"])
+    if request is None or outcome["error"] == "(erased)":
+        raise InputError("replies of it were erased from the ledger")
+    prediction = Prediction(outcome["fields"], outcome["reply"], outcome["error"])
+    scores = tuple(Score(*each) for each in outcome["scores"])
+    return Answered(row, outcome["call_key"], request, prediction, scores, outcome["value"])
+
+
+def rescored(
+    name: str,
+    release: PromptRelease,
+    dev: DevRun,
+    render: Render,
+    read: Read,
+    unfit: Callable[[PromptRelease, Values], str],
+) -> Rescored:
+    """Renders and scores every row through the export `name`. Raises a ReleaseError where a row drifts."""
+    fit = [each for each in dev.rows if not unfit(release, each.row.inputs)]
+    for each in fit:
+        _require_same_call(name, release, dev.model, each, render(each.row.inputs))
+    read_as = [read(each.row.inputs, each.prediction.raw) for each in fit]
+    now = asyncio.run(_scores(dev.task, fit, read_as))
+    for each, prediction, (value, why) in zip(fit, read_as, now, strict=True):
+        if (got := _reading(prediction)) != (was := _reading(each.prediction)):
+            raise ReleaseError(
+                f"{name}: the reply to dev row {each.row.id} reads as {got!a:.80}, in the run {was!a:.80}"
+            )
+        if value != each.value:
+            raise ReleaseError(f"{name}: dev row {each.row.id} scores {value}, in the run {each.value}{why}")
+    values = [value for value, _ in now if value is not None]
+    score = sum(values) / len(values) if values else None
+    if score is not None and len(fit) == len(dev.rows) and abs(score - dev.score) > 1e-9:
+        raise ReleaseError(f"{name}: the dev rows score {100 * score:.1f}, the trial has {100 * dev.score:.1f}")
+    return Rescored(len(fit), score, len(dev.rows) - len(fit))
+
+
+def _reading(prediction: Prediction) -> str:
+    return "unreadable" if prediction.error else canonical(dict(prediction.fields))
+
+
+def _require_same_call(name: str, release: PromptRelease, model: str, was: Answered, sent: Sent) -> None:
+    parameters = {key: release.parameters[key] for key in ("max_tokens", "temperature") if key in release.parameters}
+    if key_of(model, {**was.request, **parameters, "messages": sent}) == was.key:
+        return
+    require_same(f"{name}, dev row {was.row.id}", was.request["messages"], sent, was.row.inputs)
+    asked = {key: was.request[key] for key in parameters}
+    raise ReleaseError(
+        f"{name}: dev row {was.row.id} is sent with {parameters} to {model}, not with {asked} as in the run"
+    )
+
+
+async def _scores(
+    task: Task, rows: Sequence[Answered], read_as: Sequence[Prediction]
+) -> list[tuple[float | None, str]]:
+    """Each row's score, and in brackets why it has none. The scores of judges are those of the run."""
+    metrics = build_metrics(task, {"judge": _Recorded})
+    found = []
+    for each, prediction in zip(rows, read_as, strict=True):
+        scores = tuple(
+            [
+                was if isinstance(metric, _Recorded) else await metric.score(each.row, prediction)
+                for metric, was in zip(metrics, each.scores, strict=True)
+            ]
+        )
+        why = next((f" ({score.reason})" for score in scores if score.value is None), "")
+        found.append((combine(scores, task.metrics), why))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """Stands where a judge does; it has no opinion of its own."""
+
+    spec: MetricSpec
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        return Score(self.name, None, "a judge is not asked again")
+
+
+def plain_read(release: PromptRelease) -> Read:
+    """How replies are read where the target leaves that to the program: by the release itself."""
+    from agent.prompt.parse import parse_reply
+
+    return lambda values, reply: parse_reply(reply, release.outputs, reasoning=release.reasoning)
