@@ -163,7 +163,7 @@ def test_three_answers_are_rated_blind_and_kept(seen: Seen) -> None:
         for group in page.locator("fieldset").all():
             group.get_by_label(str(mark), exact=True).check()
         page.get_by_role("button", name="Keep and go on").click()
-    assert page.get_by_text("3 rated by ann").is_visible()
+    page.get_by_text("3 rated by ann").wait_for()
     lines = (seen.folder / "runs" / seen.run_id / "ratings.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["rating"] for line in lines] == [5, 1, 3]
     assert {json.loads(line)["rater"] for line in lines} == {"ann"}
