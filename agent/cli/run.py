@@ -211,5 +211,6 @@ def report(result: dict[str, Any]) -> str:
         *blocks(result),
         f"released ({'the best found' if promoted else 'your own prompt'}): {result['release']}",
         f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}",
+        f"to read and to send: optimize report {result['run_id']}",
     ]
     return "\n".join(lines)
