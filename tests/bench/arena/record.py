@@ -23,13 +23,15 @@ from agent.prompt.parse import parse_reply
 from agent.prompt.render import template
 from agent.prompt.template import fill_messages
 from agent.scoring.evaluate import ReplyCap
+from agent.scoring.signal import label_signal
 from agent.search.pool import KINDS, Breeder, Entry, Parent
-from agent.types import LM, Candidate, Example, Message, Outcome, Prediction, Request, Task
+from agent.types import LM, Candidate, Completion, Example, Message, Outcome, Prediction, Request, Task
 from tests.bench.arena.data import data_folder, load
 
 FOLDER = Path(__file__).parent / "matrix"
 RANDOM_SIZES = (4, 8, 12)
 PARENTS = 6
+LOGPROBS = 20  # a token, as the evaluator asks for
 Line = dict[str, Any]
 
 
@@ -49,9 +51,7 @@ class Recorder:
         line = self.known.get(candidate.id)
         if line is None:
             replies = await asyncio.gather(*[self._ask(candidate, row) for row in self.rows])
-            field = self.task.signature.outputs
-            said = [str(next(iter(parse_reply(reply, field).fields.values()), "")) for reply in replies]
-            line = self._line(entry, said)
+            line = self._line(entry, replies)
             self.lines.append(line)
             self.known[candidate.id] = line
             with self.path.open("a") as file:
@@ -66,13 +66,17 @@ class Recorder:
         print(f"{len(self.parents):4} {entry.operator:<16} {len(candidate.demos):3} demos  {mean:.3f}", file=sys.stderr)
         return mean
 
-    async def _ask(self, candidate: Candidate, row: Example) -> str:
+    async def _ask(self, candidate: Candidate, row: Example) -> Completion:
         messages: tuple[Message, ...] = fill_messages(template(candidate, self.task.signature), row.inputs)
-        return (await self.model.complete(Request(messages, self._cap.tokens(candidate, 1)))).text
+        return await self.model.complete(Request(messages, self._cap.tokens(candidate, 1), logprobs=LOGPROBS))
 
-    def _line(self, entry: Entry, said: list[str]) -> Line:
-        candidate = entry.candidate
+    def _line(self, entry: Entry, replies: list[Completion]) -> Line:
+        candidate, fields = entry.candidate, self.task.signature.outputs
+        said = [str(next(iter(parse_reply(reply.text, fields).fields.values()), "")) for reply in replies]
         right = [str(next(iter(row.labels.values()))) for row in self.rows]
+        signal = [
+            label_signal(reply.logprobs, fields[0].choices, label) for reply, label in zip(replies, right, strict=True)
+        ]
         return {
             "id": candidate.id,
             "operator": entry.operator,
@@ -82,6 +86,7 @@ class Recorder:
             "instruction": candidate.instruction,
             "said": said,
             "hits": "".join("01"[a == b] for a, b in zip(said, right, strict=True)),
+            "signal": [None if value is None else round(value, 3) for value in signal],
         }
 
     def best(self, count: int) -> list[Parent]:
@@ -130,6 +135,7 @@ def _write(name: str, recorder: Recorder) -> Path:
         "labels": [str(next(iter(row.labels.values()))) for row in recorder.rows],
         "candidates": [{key: line[key] for key in ("id", "operator", "parent", "place", "demos")} for line in lines],
         "hits": [line["hits"] for line in lines],
+        "signal": [line["signal"] for line in lines],
     }
     path = FOLDER / f"{name}.json.gz"
     path.write_bytes(gzip.compress(json.dumps(body).encode(), mtime=0))
