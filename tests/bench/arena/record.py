@@ -22,7 +22,7 @@ from agent.models.catalog import create_model
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import template
 from agent.prompt.template import fill_messages
-from agent.scoring.evaluate import ReplyCap
+from agent.scoring.evaluate import MOST_LOGPROBS, ReplyCap
 from agent.scoring.signal import label_signal
 from agent.search.pool import KINDS, Breeder, Entry, Parent
 from agent.types import LM, Candidate, Completion, Example, Message, Outcome, Prediction, Request, Task
@@ -31,7 +31,6 @@ from tests.bench.arena.data import data_folder, load
 FOLDER = Path(__file__).parent / "matrix"
 RANDOM_SIZES = (4, 8, 12)
 PARENTS = 6
-LOGPROBS = 20  # a token, as the evaluator asks for
 Line = dict[str, Any]
 
 
@@ -68,7 +67,7 @@ class Recorder:
 
     async def _ask(self, candidate: Candidate, row: Example) -> Completion:
         messages: tuple[Message, ...] = fill_messages(template(candidate, self.task.signature), row.inputs)
-        return await self.model.complete(Request(messages, self._cap.tokens(candidate, 1), logprobs=LOGPROBS))
+        return await self.model.complete(Request(messages, self._cap.tokens(candidate, 1), logprobs=MOST_LOGPROBS))
 
     def _line(self, entry: Entry, replies: list[Completion]) -> Line:
         candidate, fields = entry.candidate, self.task.signature.outputs
