@@ -17,7 +17,8 @@ import pytest
 from agent.errors import LedgerError
 from agent.report.web.app import bind, make
 from tests.cli.conftest import Made
-from tests.report.web_world import BASE, PORT, Page, signed_in
+from tests.report.pages import Page
+from tests.report.web_world import BASE, PORT, signed_in
 
 DB = Path("runs/ledger.db")
 ADDRESSES = (
