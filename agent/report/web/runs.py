@@ -219,9 +219,8 @@ def compared(ask: Ask) -> dict[str, Any]:
         return found
     try:
         sides = [compare.side_of(ask.history, name) for name in names]
-    except (InputError, KeyError) as error:
-        no_search = f"{error}: a run without a prompt of its own cannot be compared"
-        return {**found, "problem": str(error) if isinstance(error, InputError) else no_search}
+    except InputError as error:
+        return {**found, "problem": str(error)}
     first, second = (side.candidate for side in sides)
     demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
     lines = compare.facts(*sides)
