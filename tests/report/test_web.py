@@ -286,6 +286,27 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
         assert "optimize resume live" in (await page(client, "/run/live")).words
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("interrupted", "this run is interrupted. optimize resume old"), ("failed", "optimize resume old"),
+     ("running", "it was cut off. optimize resume old")],
+)  # fmt: skip
+async def test_a_run_that_did_not_end_says_how_to_go_on_even_while_another_is_written(
+    here: Path, status: str, said: str
+) -> None:
+    ledger, task = Ledger(DB), make_task()
+    ledger.begin_run("old", task, "m", "", 0, {}, {})
+    if status != "running":
+        ledger.end_run("old", status, 1.0)
+    ledger.begin_run("new", task, "m", "", 0, {}, {})
+    await ledger.commit()
+    async with signed_in(DB) as (client, _):
+        assert said in (await page(client, "/run/old")).words
+        assert (await data(client, "/run/new/live.json"))["status"] == "running"
+        assert (await data(client, "/run/old/live.json"))["status"] == status.replace("running", "cut off")
+    ledger.close()
+
+
 async def test_a_text_that_was_erased_is_not_shown_from_memory(two_runs: Made) -> None:
     run_id = two_runs[0]["run_id"]
     ((text,),) = rows(
