@@ -35,7 +35,7 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
     For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
     and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
     """
-    from agent.report.blinded import field_of, items_of, order_of, rated_task
+    from agent.report.blinded import calibrating, field_of, items_of, order_of, rated_task
     from agent.task.rated import RatedFile
     from agent.task.rubric import generic_rubric
 
@@ -60,7 +60,9 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
             break
         if marks:
             file.add({"item": shown.item, "rater": rater, **shown.inputs, field: shown.answer, **marks})
-    _close(file, rubric, rater, len(items), task.name)
+    _close(file, rubric, rater, len(items))
+    told = calibrating(found, task, field, rubric, path)
+    click.echo(plain(f"measure a judge with them: {told}"))
 
 
 def _page(shown: Shown, number: int, of: int, field: str) -> str:
@@ -90,7 +92,7 @@ def _ask(rubric: Rubric) -> dict[str, int] | None:
     return marks
 
 
-def _close(file: Any, rubric: Rubric, rater: str, of: int, task: str) -> None:
+def _close(file: Any, rubric: Rubric, rater: str, of: int) -> None:
     from agent.report.blinded import agreement
 
     done = len(file.done(rater))
@@ -99,4 +101,3 @@ def _close(file: Any, rubric: Rubric, rater: str, of: int, task: str) -> None:
     )
     if told := agreement(file.rows, rubric):
         click.echo(told)
-    click.echo(f"measure a judge with them: optimize judge calibrate {task} --labels {file.path}")

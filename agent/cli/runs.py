@@ -113,9 +113,6 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
             f"{found['id']}: this run is {found['status']} and has no result; `optimize history {found['id']}` shows it"
         )
     result = found["result"]
-    if result.get("kind") == "judge_calibration":
-        _show_calibration(result, as_json)
-        return
     if kind := result.get("kind"):
         _show_errand(kind, result, as_json)
         return
@@ -180,16 +177,8 @@ def _show_errand(kind: str, result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({"result": result})
     else:
-        click.echo(import_module(f"agent.cli.{kind}").report(result))
-
-
-def _show_calibration(result: dict[str, Any], as_json: bool) -> None:
-    from agent.cli.calibrate import report
-
-    if as_json:
-        print_json({"result": result})
-    else:
-        click.echo(report(result))
+        name = "calibrate" if kind == "judge_calibration" else kind
+        click.echo(import_module(f"agent.cli.{name}").report(result))
 
 
 def _join(fields: dict[str, str]) -> str:

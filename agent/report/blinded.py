@@ -6,14 +6,19 @@ Every rater gets the same answers, in another order.
 from __future__ import annotations
 
 import random
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row
 from agent.report.view import task_of
 from agent.types import Rubric, Task
+
+OURS = ("item", "rater", "rating")
+"""Columns of a file of ratings that are not the task's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,13 @@ def rated_task(run: Row) -> Task:
 
 
 def field_of(task: Task, output: str | None) -> str:
+    """The output that is rated. Raises InputError where a file of ratings has no room for the task's fields."""
     names = [field.name for field in task.signature.outputs]
+    fields = [*names, *(field.name for field in task.signature.inputs)]
+    if taken := [name for name in fields if name in OURS or name.startswith("rating_")]:
+        raise InputError(
+            f"{task.name}: a field is called {taken[0]}, as a column of ratings is; rename it to rate answers"
+        )
     judged = [spec.field for spec in task.metrics if spec.name == "judge"]
     name = output or (judged or names)[0]
     if name not in names:
@@ -81,6 +92,20 @@ def order_of(items: Sequence[Shown], run_id: str, rater: str) -> list[Shown]:
     found = list(items)
     random.Random(f"{run_id} {rater}").shuffle(found)
     return found
+
+
+def calibrating(run: Row, task: Task, field: str, rubric: Rubric, file: Path) -> str:
+    """The command that measures a judge with the ratings: the task's own for this field, or else one by columns."""
+    words = ["optimize", "judge", "calibrate"]
+    judged = [spec.field for spec in task.metrics if spec.name == "judge"]
+    if field in judged:
+        words += [(run["options"] or {}).get("task") or run["folder"], "--labels", str(file)]
+        words += ["--output", field] * (field != judged[0])
+    else:
+        inputs = (word for own in task.signature.inputs for word in ("--input", own.name))
+        words += ["--labels", str(file), *inputs, "--output", field]
+    words += ["--scale", f"{rubric.low}-{rubric.high}"] * ((rubric.low, rubric.high) != (1, 5))
+    return shlex.join(words)
 
 
 def agreement(rows: Sequence[Mapping[str, Any]], rubric: Rubric) -> str:

@@ -37,6 +37,8 @@ def side_of(history: History, name: str) -> Side:
         candidate_id = trial["candidate_id"]
     elif run["result"] is None:
         raise InputError(f"{run['id']}: this run is {run['status']} and has no winner; compare trials as RUN:NUMBER")
+    elif kind := run["result"].get("kind"):
+        raise InputError(f"{run['id']}: this run is a {kind.replace('_', ' ')}, no search: it cannot be compared")
     else:
         candidate_id = run["result"]["winner"]["candidate_id"]
     outcomes = {split: _values(history, run["id"], candidate_id, split) for split in ("test", "dev")}

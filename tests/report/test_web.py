@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from agent.report import facts
 from agent.task.load import load_task
 from agent.types import Candidate, Completion, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.cli.conftest import Made
-from tests.report.web_world import Page, crawl, signed_in
+from tests.report.pages import Page
+from tests.report.web_world import crawl, signed_in
 from tests.toys import ask, make_task
 
 DB = Path("runs/ledger.db")
@@ -79,10 +81,10 @@ async def test_the_list_and_a_run_say_what_the_command_printed(two_runs: Made) -
             (line,) = [each for each in listed if each["id"] == result["run_id"]]
             assert (line["baseline"], line["winner"]) == (result["baseline"]["test"], result["winner"]["test"])
             assert (line["lift"]["diff"], line["decision"]) == (result["lift"]["diff"], result["decision"])
-            assert f"{100 * result['winner']['test']:.1f}" in shown.text
+            assert f"{100 * result['winner']['test']:.1f}" in shown.words
             one = await page(client, f"/run/{result['run_id']}")
-            assert facts.verdict(result) in one.text
-            assert facts.certainty(result) in one.text
+            assert facts.verdict(result) in one.words
+            assert facts.certainty(result) in one.words
             assert any(tag == "svg" for tag, _ in one.nodes)
             assert not any(tag == "script" for tag, _ in one.nodes)  # a run that has ended needs none
 
@@ -139,7 +141,7 @@ async def test_a_trial_stands_next_to_the_baseline_and_flips_are_found(two_runs:
             assert {row["example_id"] for row in found["rows"]} <= wanted
             assert len(found["rows"]) == min(len(wanted), 50)
         found = await data(client, f"/run/{run_id}/trial/{number}.json?rows=right")
-        shown = (await page(client, f"/run/{run_id}/trial/{number}?rows=right")).text
+        shown = (await page(client, f"/run/{run_id}/trial/{number}?rows=right")).words
         for row in found["rows"]:
             assert row["one"]["reply"] in shown
             assert row["two"]["reply"] in shown
@@ -160,43 +162,45 @@ async def test_two_trials_are_compared_as_the_command_does(two_runs: Made) -> No
         assert {split: test for split, test in found["paired"].items() if test} == printed["paired"]
         assert {line["what"]: line["a"] for line in found["facts"]} == {k: v["a"] for k, v in printed["facts"].items()}
         shown = await page(client, f"/compare?pick={first}&pick={second}")
-        assert f"{100 * printed['paired']['dev']['diff']:+.1f} points" in shown.text
+        assert f"{100 * printed['paired']['dev']['diff']:+.1f} points" in shown.words
         assert any(tag == "ins" for tag, _ in shown.nodes)
-        assert "no run nothing" in (await page(client, f"/compare?a=nothing&b={second}")).text
+        assert "no run nothing" in (await page(client, f"/compare?a=nothing&b={second}")).words
         other = two_runs[1]["run_id"]
-        assert "no paired test" in (await page(client, f"/compare?a={run_id}&b={other}")).text
+        assert "no paired test" in (await page(client, f"/compare?a={run_id}&b={other}")).words
 
 
 async def test_ratings_go_into_the_file_of_the_command_and_both_can_be_mixed(two_runs: Made) -> None:
     run_id = two_runs[0]["run_id"]
     file, address = DB.parent / run_id / "ratings.jsonl", f"/run/{run_id}/rate"
     async with signed_in(DB) as (client, _):
-        assert "Who rates?" in (await page(client, address)).text
+        assert "Who rates?" in (await page(client, address)).words
         form: dict[str, str] = {}
         for number in range(3):
             shown = await page(client, f"{address}?rater=Ann")
-            assert f"Answer {number + 1} of 40" in shown.text
+            assert f"Answer {number + 1} of 40" in shown.words
             form = {name: shown.field(name) for name in ("csrftoken", "rater", "item", "skipped")}
             reply = await client.post(address, data=form | {"rating": str(number + 1), "action": "save"})
             assert (reply.status_code, reply.headers["location"]) == (303, f"{address}?rater=Ann&skipped=0")
-        again = await client.post(address, data=form | {"rating": "5", "action": "save"})  # the back button
-        assert again.status_code == 303
+        again = [
+            client.post(address, data=form | {"rating": "5", "action": "save"}) for _ in range(6)
+        ]  # a double click
+        assert {reply.status_code for reply in await asyncio.gather(*again)} == {303}
         kept = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         assert [row["rating"] for row in kept] == [1, 2, 3]
         assert all({"item", "rater", "text", "label"} <= row.keys() for row in kept)
         skip = await client.post(address, data=form | {"action": "skip"})
         other = await page(client, skip.headers["location"])
-        assert "Answer 5 of 40" in other.text
+        assert "Answer 5 of 40" in other.words
         assert other.field("item") != form["item"]
         stop = await client.post(address, data=form | {"action": "stop"})
-        assert "3 of 40 answers are rated" in (await page(client, stop.headers["location"])).text
+        assert "3 of 40 answers are rated" in (await page(client, stop.headers["location"])).words
         for wrong in ({"rating": "6"}, {"rating": ""}, {"item": "i_none", "rating": "1"}, {"rating": "1", "rater": ""}):
             assert (await client.post(address, data=form | {"action": "save"} | wrong)).status_code == 400
     said = CliRunner().invoke(main, ["judge", "rate", run_id, "--rater", "Ann"], input="4\nq\n").output
     assert "40 answers, 3 rated before by Ann" in said
     assert "4 of 40 rated by Ann" in said
     async with signed_in(DB) as (client, _):
-        assert "Answer 5 of 40" in (await page(client, f"{address}?rater=Ann")).text
+        assert "Answer 5 of 40" in (await page(client, f"{address}?rater=Ann")).words
     assert len(file.read_text("utf-8").splitlines()) == 4
 
 
@@ -221,7 +225,7 @@ async def test_the_audit_names_the_head_and_what_does_not_hold(two_runs: Made) -
             db.execute("UPDATE trials SET mean = 1.0 WHERE number = 0")
         found = await data(client, "/audit.json?verify=now")
         assert not found["verified"]["whole"]
-        assert "a row of trials is not what event" in (await page(client, "/audit")).text
+        assert "a row of trials is not what event" in (await page(client, "/audit")).words
 
 
 async def test_events_come_in_pages_and_a_call_is_shown_whole(two_runs: Made) -> None:
@@ -238,7 +242,7 @@ async def test_events_come_in_pages_and_a_call_is_shown_whole(two_runs: Made) ->
         found = await data(client, f"/call/{number}.json?events=1")
         assert [event["kind"] for event in found["events"]] == ["call_reserved", "call_ok"]
         assert (await data(client, f"/call/{key}.json"))["call"]["id"] == number
-        shown = (await page(client, f"/call/{number}")).text
+        shown = (await page(client, f"/call/{number}")).words
         assert " ".join(found["request"]["messages"][-1]["content"].split()) in shown
         assert found["reply"]["text"] in shown
 
@@ -252,8 +256,8 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
     ledger.add_candidate("live", 0, candidate, (Message("user", "{{message}}"),), "baseline", None, "", "")
     await ledger.commit()
     async with signed_in(DB) as (client, _):
-        assert "is running" in (await page(client, "/run/live")).text
-        assert "while a run was writing" in (await page(client, "/audit")).text
+        assert "is running" in (await page(client, "/run/live")).words
+        assert "while a run was writing" in (await page(client, "/audit")).words
         assert any(a.get("src") == "/assets/live.js" for tag, a in (await page(client, "/run/live")).nodes)
         seen = []
         for number in range(3):
@@ -279,7 +283,28 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
         ledger.close()
         assert DB.with_name("ledger.db-wal").stat().st_size == 0 if DB.with_name("ledger.db-wal").exists() else True
         assert (await data(client, "/run/live/live.json"))["status"] == "cut off"
-        assert "optimize resume live" in (await page(client, "/run/live")).text
+        assert "optimize resume live" in (await page(client, "/run/live")).words
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("interrupted", "this run is interrupted. optimize resume old"), ("failed", "optimize resume old"),
+     ("running", "it was cut off. optimize resume old")],
+)  # fmt: skip
+async def test_a_run_that_did_not_end_says_how_to_go_on_even_while_another_is_written(
+    here: Path, status: str, said: str
+) -> None:
+    ledger, task = Ledger(DB), make_task()
+    ledger.begin_run("old", task, "m", "", 0, {}, {})
+    if status != "running":
+        ledger.end_run("old", status, 1.0)
+    ledger.begin_run("new", task, "m", "", 0, {}, {})
+    await ledger.commit()
+    async with signed_in(DB) as (client, _):
+        assert said in (await page(client, "/run/old")).words
+        assert (await data(client, "/run/new/live.json"))["status"] == "running"
+        assert (await data(client, "/run/old/live.json"))["status"] == status.replace("running", "cut off")
+    ledger.close()
 
 
 async def test_a_text_that_was_erased_is_not_shown_from_memory(two_runs: Made) -> None:
@@ -308,11 +333,11 @@ async def test_a_run_that_was_no_search_shows_its_result(here: Path, kind: str) 
     ledger.close()
     async with signed_in(DB) as (client, _):
         shown = await page(client, "/run/errand")
-        assert kind in shown.text
-        assert "seven" in shown.text
+        assert kind in shown.words
+        assert "seven" in shown.words
         assert not any(tag == "b" for tag, _ in shown.nodes)
-        assert (await page(client, "/")).text.count("errand") == 1
-        assert "cannot be compared" in (await page(client, "/compare?a=errand&b=errand")).text
+        assert (await page(client, "/")).words.count("errand") == 1
+        assert "cannot be compared" in (await page(client, "/compare?a=errand&b=errand")).words
 
 
 async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
@@ -340,5 +365,7 @@ async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
         assert (await client.post("/run/blurbs/rate", data=form | marks)).status_code == 303
         (kept,) = (json.loads(line) for line in Path("runs/blurbs/ratings.jsonl").read_text("utf-8").splitlines())
         assert {field: kept[field] for field in marks} == {field: int(mark) for field, mark in marks.items()}
-        assert "Answer 2 of 6" in (await page(client, "/run/blurbs/rate?rater=Ann")).text
-        assert "Answer 1 of 6" in (await page(client, "/run/blurbs/rate?rater=Bob")).text
+        command = (await data(client, "/run/blurbs/rate.json?rater=Ann&stopped=1"))["command"]
+        assert shlex.split(command)[3:] == [task.folder, "--labels", str(DB.parent / "blurbs/ratings.jsonl")]
+        assert "Answer 2 of 6" in (await page(client, "/run/blurbs/rate?rater=Ann")).words
+        assert "Answer 1 of 6" in (await page(client, "/run/blurbs/rate?rater=Bob")).words

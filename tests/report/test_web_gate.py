@@ -17,7 +17,8 @@ import pytest
 from agent.errors import LedgerError
 from agent.report.web.app import bind, make
 from tests.cli.conftest import Made
-from tests.report.web_world import BASE, PORT, Page, signed_in
+from tests.report.pages import Page
+from tests.report.web_world import BASE, PORT, signed_in
 
 DB = Path("runs/ledger.db")
 ADDRESSES = (
@@ -57,8 +58,11 @@ async def test_the_link_sets_a_cookie_and_leaves_the_address(two_runs: Made) -> 
         assert "HttpOnly" in cookie
         assert "SameSite=Strict" in cookie
         assert (await client.get("/")).status_code == 200
-        outside = await client.get(f"{BASE}//evil.example/?token={web.token}")
-        assert outside.headers["location"] == "/evil.example/"
+        for where, there in (("//evil.example/", "/evil.example/"), ("/%09/evil.example", "/%09/evil.example")):
+            outside = await client.get(f"{BASE}{where}?token={web.token}")
+            assert outside.headers["location"] == there
+        other = await client.get(f"/run/%C3%A9%0D%0A?token={web.token}")
+        assert other.headers["location"] == "/run/%C3%A9%0D%0A"
 
 
 @pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", f"127.0.0.1:{PORT + 1}", ""])
@@ -82,10 +86,12 @@ async def test_pages_of_others_cannot_ask_in_my_name(two_runs: Made) -> None:
         without = {name: value for name, value in form.items() if name != "csrftoken"}
         assert (await client.post(address, data=without)).status_code == 403
         assert (await client.post(address, data=form | {"csrftoken": "x"})).status_code == 403
-        assert (await client.post(address, json=form)).status_code == 403
+        assert (await client.post(address, json=form)).status_code == 415
         assert (await client.post(address, data=form, headers={"origin": "http://evil.example"})).status_code == 403
         assert (await client.post(address, data=form, headers={"origin": "null"})).status_code == 403
         assert (await client.post(address, data=form | {"rater": "A" * 70_000})).status_code == 413
+        assert (await client.post(address, data=form, files={"more": ("a.txt", b"a")})).status_code == 415
+        assert (await client.post(address, data=form | {f"more{n}": "1" for n in range(300)})).status_code == 400
         assert not (DB.parent / two_runs[0]["run_id"] / "ratings.jsonl").exists()
         assert (await client.post(address, data=form, headers={"origin": BASE})).status_code == 303
         browser = {"origin": "null", "sec-fetch-site": "same-origin"}  # as it sends it from a page without referrer
@@ -146,11 +152,44 @@ async def test_sql_that_takes_too_long_is_stopped(two_runs: Made) -> None:
     "address",
     ["/-/plugins", "/-/settings.json", "/-/databases", "/-/static/app.css", "/ledger.db", "/ledger.csv?sql=select+1",
      "/ledger/runs.csv", "/ledger/runs.csv?_stream=1", "/ledger/calls/1.blob?_blob_column=state", "/_internal",
-     "/_internal/databases", "/_memory", "/assets/../app.py", "/assets/web.css"],
+     "/_internal/databases", "/_memory", "/:memory:", "/.jsono", "/favicon.ico", "/%2D/threads.json", "//-/databases",
+     "/x/../-/plugins", "/ledger/runs%2Ecsv", "/ledger.jsono?sql=select+1", "/assets/../app.py", "/assets/web.css"],
 )  # fmt: skip
 async def test_what_is_not_given_out(two_runs: Made, address: str) -> None:
     async with signed_in(DB) as (client, _):
         assert (await client.get(address)).status_code in (403, 404)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/ledger/runs?_timelimit=x", "/ledger?sql=select+1&_timelimit=x", "/ledger/runs?_through=%7B",
+     "/ledger/runs?_sort=x",
+     "/ledger/runs?task__in=%5B", "/ledger/runs?_facet=task", "/ledger/runs?_where=x", "/?" + "a&" * 300],
+)  # fmt: skip
+async def test_an_address_that_cannot_be_read_is_the_askers_mistake(
+    two_runs: Made, capfd: pytest.CaptureFixture[str], address: str
+) -> None:
+    async with signed_in(DB) as (client, _):
+        assert (await client.get(address)).status_code == 400
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_what_is_asked_in_sql_is_not_printed_on_the_terminal(
+    two_runs: Made, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with signed_in(DB) as (client, _):
+        for sql in ("select [\x1b]0;owned\x07]", "select \x1b[2J"):
+            assert (await client.get("/ledger", params={"sql": sql})).status_code == 400
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_lines_of_json_can_be_read_whatever_they_hold(two_runs: Made) -> None:
+    text = "\x7f\x1b\u200b\u202e\x85"
+    async with signed_in(DB) as (client, _):
+        asked = {"sql": "select :said as said", "said": text, "_shape": "array", "_nl": "on"}
+        reply = await client.get("/ledger.json", params=asked)
+        assert json.loads(reply.text) == {"said": text}
+        assert reply.text.isprintable()
 
 
 async def test_every_reply_carries_the_headers(two_runs: Made) -> None:

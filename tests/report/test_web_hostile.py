@@ -9,20 +9,22 @@ from typing import Any
 import pytest
 
 from agent.ledger.store import Ledger
+from agent.report.web.gate import HIDDEN
 from agent.types import Candidate, Message, Trial
 from tests.cli.world import compatible, good_json
-from tests.report.web_payloads import PAYLOADS
-from tests.report.web_world import CONTROL, crawl, require_harmless, signed_in
+from tests.report.hostile import PAYLOADS
+from tests.report.web_world import crawl, require_harmless, signed_in
 from tests.toys import make_task
 from tests.wire import WireServer
 
 DB = Path("runs/ledger.db")
 TABLES = ("runs", "candidates", "demos", "proposals", "trials", "outcomes", "calls", "blobs", "events", "prompts")
+TOGETHER = [" | ".join(PAYLOADS[start : start + 12]) for start in range(0, len(PAYLOADS), 12)]
 
 
 @pytest.fixture
 def run_id(here: Path) -> str:
-    """A real run whose rows, labels and replies are payloads, and after it a run named after each."""
+    """A real run whose rows, labels and replies are payloads, and beside it one whose every name is one."""
     with Path("rows.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "text", "label"])
@@ -36,68 +38,63 @@ def run_id(here: Path) -> str:
 
     with WireServer(reply) as server:
         command = ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "-m", compatible(server), "--anyway"]
-        result = good_json(*command, "--max-calls", "500", "--proposer", "none", "--tag", f"{PAYLOADS[1]}=x", "-q")
-    runs_named(PAYLOADS)
+        result = good_json(*command, "--max-calls", "200", "--proposer", "none", "--tag", f"{PAYLOADS[1]}=x", "-q")
+    everything_named()
     return str(result["run_id"])
 
 
-def runs_named(payloads: tuple[str, ...]) -> None:
-    """A run for each payload, by the program's writer: as task name, model, tag, instruction, operator and reason."""
-    ledger = Ledger(DB)
-    for number, payload in enumerate(payloads):
-        task = make_task(name=payload, folder=payload)
-        ledger.begin_run(
-            f"named-{number:03}", task, payload, payload, 0, {}, {payload: payload}, options={"x": payload}
-        )
-        candidate = Candidate("zero-shot", "turns", payload, role=payload)
-        layout = (Message("system", payload), Message("user", "{{message}}"))
-        ledger.add_candidate(f"named-{number:03}", 0, candidate, layout, payload, None, payload, "")
-        ledger.put_trial(f"named-{number:03}", Trial(0, 0, candidate.id, "pruned", 1, 0.5, (0.1, 0.9), payload))
-        ledger.end_run(f"named-{number:03}", "failed", 1.0)
+def everything_named() -> None:
+    """A run with payloads as task name, folder, model, tag, instruction, operator, reason and proposal."""
+    ledger, first = Ledger(DB), TOGETHER[0]
+    task = make_task(name=first, folder=first)
+    ledger.begin_run("named", task, TOGETHER[1], TOGETHER[2], 0, {}, {TOGETHER[3]: first}, options={"x": first})
+    for number, texts in enumerate(TOGETHER):
+        candidate = Candidate("zero-shot", "turns", texts, role=texts)
+        layout = (Message("system", texts), Message("user", "{{message}}"))
+        ledger.add_candidate("named", 0, candidate, layout, texts, None, texts, "")
+        ledger.put_trial("named", Trial(number, 0, candidate.id, "pruned", 1, 0.5, (0.1, 0.9), texts))
+    ledger.end_run("named", "failed", 1.0, {"kind": TOGETHER[-1]})
     ledger.close()
+
+
+def as_shown(text: str) -> str:
+    """What a page says for it, with single blanks."""
+    return " ".join(HIDDEN.sub(lambda found: f"\\x{ord(found[0]):02x}", text).replace("\U000e0041", "\\xe0041").split())
 
 
 async def test_payloads_stay_text_wherever_they_are_shown(run_id: str) -> None:
     assert len(set(PAYLOADS)) >= 200
+    words, sources = [], []
     async with signed_in(DB) as (client, _):
-        found = await crawl(client, 6)
-        texts = []
-        for number in range(len(PAYLOADS)):
-            for address in (
-                f"/run/named-{number:03}",
-                f"/run/named-{number:03}/trial/0",
-                f"/run/named-{number:03}.json",
-            ):
-                reply = await client.get(address)
-                assert reply.status_code == 200
-                page = require_harmless(reply)
-                texts.append(page.text if page else json.dumps(reply.json()))
-        for table in TABLES:
-            for address in (f"/ledger/{table}?_size=1000", f"/ledger/{table}.json?_size=1000&_shape=array&_nl=on"):
-                reply = await client.get(address)
-                assert reply.status_code == 200
-                require_harmless(reply)
-            assert (await client.get(f"/ledger/{table}.csv")).status_code == 404
-        said = "SELECT :said AS said, body FROM blobs WHERE instr(body, :said) LIMIT 5"
-        for number, payload in enumerate(PAYLOADS):
-            addresses = (
-                ("/compare", {"a": payload, "b": payload}),
-                (f"/run/{run_id}", {"text": payload, "state": payload}),
-                (f"/run/{run_id}/rate", {"rater": payload}),
-                ("/ledger/runs", {"task__contains": payload}),
-                ("/ledger.json", {"sql": said, "said": payload}),
-            )
-            for address, words in (("/ledger", {"sql": said, "said": payload}), addresses[number % len(addresses)]):
-                reply = await client.get(address, params=words)
-                assert reply.status_code == 200
-                require_harmless(reply)
+
+        async def look(address: str, **params: str) -> None:
+            reply = await client.get(address, params=params or None)
+            assert reply.status_code == 200, (address, reply.text[:300])
+            if page := require_harmless(reply):
+                words.append(page.words)
+            else:
+                sources.append(json.dumps(reply.json()))
+
+        await crawl(client, 2)
         for end in ("", ".json"):
-            for page_number in range(1, 6):
-                reply = await client.get(f"/run/{run_id}/trial/0{end}?page={page_number}")
-                require_harmless(reply)
-                found[f"{page_number}{end}"] = reply
-    shown = " ".join(texts)
-    for number in range(len(PAYLOADS)):
-        assert str(1000 + number % 36 * 10 + number // 36) in shown  # the number of each payload is there to be read
-    assert any("\\x1b" in reply.text for reply in found.values())
-    assert any(CONTROL.search(payload) for payload in PAYLOADS)
+            for number, texts in enumerate(TOGETHER):
+                await look(f"/run/named/trial/{number}{end}")
+                await look(f"/compare{end}", a=texts, b=texts)
+                await look(f"/ledger{end}", sql="SELECT :said AS said", said=texts)
+            for number in range(1, 6):
+                await look(f"/run/{run_id}/trial/0{end}", page=str(number))
+        for place, texts in enumerate(TOGETHER):
+            others = (
+                (f"/run/{run_id}", {"text": texts, "state": texts}),
+                (f"/run/{run_id}/rate", {"rater": texts}),
+                ("/ledger/runs", {"task__contains": texts}),
+            )
+            await look(others[place % 3][0], **others[place % 3][1])
+        for table in TABLES:
+            await look(f"/ledger/{table}", _size="100")
+            await look(f"/ledger/{table}.json", _size="100")
+            assert (await client.get(f"/ledger/{table}.csv")).status_code == 404
+        await look("/ledger/blobs", _size="1000")
+    shown, given = " ".join(words), " ".join(sources)
+    assert [payload for payload in PAYLOADS if as_shown(payload) not in shown] == []
+    assert [payload for payload in PAYLOADS if json.dumps(payload)[1:-1] not in given] == []

@@ -156,6 +156,7 @@ def serve(web: Web, on: socket.socket) -> None:
         access_log=False,
         server_header=False,
         lifespan="off",
+        ws="none",
         timeout_graceful_shutdown=2,
     )
     uvicorn.Server(settings).run(sockets=[on])

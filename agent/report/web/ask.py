@@ -55,13 +55,15 @@ class Kept:
 
 @dataclass(slots=True)
 class Site:
-    """What lives as long as the server: the ledger's file, how it was found, and what is remembered."""
+    """What lives as long as the server: the ledger's file, how it was found, and what is remembered. The whole check,
+    and writing a rating, is for one thread at a time."""
 
     db: Path
     opened: Checked
     verified: Checked | None = None
     kept: Kept = field(default_factory=Kept)
     verifying: threading.Lock = field(default_factory=threading.Lock)
+    writing: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)

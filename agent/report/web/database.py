@@ -51,6 +51,10 @@ def read_only(datasette: Any, path: Path) -> Any:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
             return connection
 
+        async def execute(self, *args: Any, **options: Any) -> Any:
+            """A question with a mistake in it is answered on the page; Datasette would print it, escapes and all."""
+            return await super().execute(*args, **{**options, "log_sql_errors": False})
+
         async def execute_fn(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
             def ask() -> Any:
                 connection = self.connect()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from agent.report import page
 
@@ -22,6 +22,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WRITES = re.compile(r"/run/[^/]+/rate")
 """The only address that takes a POST."""
+ROOMS = ("", "runs", "run", "compare", "audit", "call", "assets", "ledger")
+"""How an address may begin: our pages, and Datasette's for the ledger. Whatever else Datasette has is not there."""
+FORM = "application/x-www-form-urlencoded"
 OPEN = ("/assets/style.css", "/assets/live.js")
 """What the page that refuses a stranger needs; the same for everybody."""
 LARGEST_POST = 65_536  # bytes
@@ -71,10 +74,9 @@ class Gate:
         given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if "token" in given:
             if scope["method"] == "GET" and self._is_token(given.pop("token")):
-                where = scope["path"] + (f"?{urlencode(given)}" if given else "")
+                where = quote(scope["path"].lstrip("/\\")) + (f"?{urlencode(given)}" if given else "")
                 cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-                location = "/" + where.lstrip("/\\")
-                await reply.empty(303, {"location": _ascii(location), "set-cookie": cookie})
+                await reply.empty(303, {"location": f"/{where}", "set-cookie": cookie})
             else:
                 await reply.refuse(
                     403, "This link is not, or no longer, valid.", "Open the link that was printed last."
@@ -109,15 +111,17 @@ def _refusal(scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str] |
         known = {f"http://{headers['host']}"} | ({"null"} if site == "same-origin" else set())  # we send no referrer
         if headers.get("origin", f"http://{headers['host']}") not in known:
             return 403, "Another page sent this form.", "Rate on the page of the run."
+        if headers.get("content-type", "").partition(";")[0].strip() != FORM:
+            return 415, "This is not the form of that page.", "Rate on the page of the run."
         if not headers.get("content-length", "").isdecimal() or int(headers["content-length"]) > LARGEST_POST:
             return 413, "This form is too large.", "Rate on the page of the run."
     elif method not in ("GET", "HEAD"):
         return 405, "Nothing can be written here.", "The ledger is only shown."
     first = path.lstrip("/").partition("/")[0]
     end = re.search(r"\.(\w+)$", path)
-    if first == "-" or "/-/" in path:
+    if first.removesuffix(".json") not in ROOMS or "/-/" in path:
         return 404, "There is no such page.", "Start again from the list of runs."
-    if (first == "ledger" or first.startswith("ledger.")) and end and end[1] != "json":
+    if first in ("ledger", "ledger.json") and end and end[1] != "json":
         return (
             404,
             f"A .{end[1]} file is not given out.",
@@ -134,10 +138,6 @@ def _cookies(headers: Mapping[str, str]) -> Mapping[str, str]:
     except CookieError:
         return {}
     return {name: morsel.value for name, morsel in found.items()}
-
-
-def _ascii(path: str) -> str:
-    return path.encode("ascii", "replace").decode().replace("\r", "").replace("\n", "")
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -197,8 +197,9 @@ class _Reply:
 
 
 def _marked(body: bytes, kind: str) -> bytes:
-    """The same with marks such as \\x1b in a page and \\u007f in JSON, whose other control characters are escapes."""
-    if kind.startswith("application/json"):
+    """The same with marks such as \\x1b in a page and \\u007f in JSON, whose other control characters are escapes.
+    Lines of JSON come as plain text."""
+    if kind.startswith(("application/json", "text/plain")):
         return body.replace(b"\x7f", b"\\u007f")
     if kind.startswith("text/"):
         return HIDDEN.sub(lambda found: f"\\x{ord(found[0]):02x}", body.decode("utf-8", "replace")).encode()

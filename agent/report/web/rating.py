@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import Row
-from agent.report.blinded import Shown, agreement, field_of, items_of, order_of, rated_task
+from agent.report.blinded import Shown, agreement, calibrating, field_of, items_of, order_of, rated_task
 from agent.report.web.ask import Ask
 from agent.task.rated import RatedFile
 from agent.task.rubric import generic_rubric
@@ -93,7 +93,7 @@ def rate(ask: Ask) -> dict[str, Any]:
         "scale": list(range(rubric.low, rubric.high + 1)),
         "file": str(session.file.path),
         "agreement": agreement(session.file.rows, rubric),
-        "command": f"optimize judge calibrate {session.task.name} --labels {session.file.path}",
+        "command": calibrating(session.run, session.task, session.field, rubric, session.file.path),
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote
 
 from agent.errors import AgentError, InputError
 from agent.ledger.query import History
@@ -19,6 +19,7 @@ from agent.report.web import audit, rating, runs, trials
 from agent.report.web.ask import Ask, Site
 
 RUN = r"/run/(?P<run>[^/]+?)"
+MOST_FIELDS = 200
 STATIC: Mapping[str, tuple[tuple[str, ...], str]] = {
     "style.css": (("page.css", "web.css"), "text/css; charset=utf-8"),
     "live.js": (("live.js",), "text/javascript; charset=utf-8"),
@@ -61,10 +62,12 @@ def _view(each: Page, site: Site) -> Callable[..., Any]:
 
         names = {name: unquote(value) for name, value in request.url_vars.items() if value is not None}
         as_json = names.pop("json", "") == ".json"
-        args = parse_qs(request.query_string, keep_blank_values=True, max_num_fields=200, errors="replace")
         if request.method == "POST":
-            form = dict(parse_qsl((await request.post_body()).decode("utf-8", "replace"), max_num_fields=200))
+            form = dict(_fields((await request.post_body()).decode("utf-8", "replace")))
             return Response.redirect(await asyncio.to_thread(_saved, site, names, form), status=303)
+        args: dict[str, list[str]] = {}
+        for name, value in _fields(request.query_string):
+            args.setdefault(name, []).append(value)
         csrf = request.scope["csrftoken"]() if each.gather is rating.rate and not as_json else ""
         text = await asyncio.to_thread(_shown, each, site, names, args, as_json or not each.template, csrf)
         if as_json or not each.template:
@@ -86,8 +89,18 @@ def _shown(
     return page.render(f"web/{each.template}", **data, chart=drawn, csrf=csrf)
 
 
+def _fields(text: str) -> list[tuple[str, str]]:
+    """Names and values of an address or a form. Raises BadRequest where there are more than any page asks for."""
+    from datasette.utils.asgi import BadRequest
+
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="replace")
+    except ValueError as error:
+        raise BadRequest(f"More than {MOST_FIELDS} fields: no page has so many") from error
+
+
 def _saved(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> str:
-    with closing(History(site.db, verified=True)) as history:
+    with site.writing, closing(History(site.db, verified=True)) as history:
         return rating.save(Ask(site, history, names), form)
 
 
@@ -114,8 +127,10 @@ def failed(request: Any, error: Exception) -> Any:
     elif isinstance(error, Base400):
         status, what = error.status, "There is no such page." if error.status == 404 else str(error)
     elif isinstance(error, DatasetteError):
-        status = error.status
+        status = 400 if error.status == 500 else error.status
         what = "The question took too long and was stopped." if error.message_is_html else str(error.message)
+    elif isinstance(error, ValueError) and request.path.startswith("/ledger"):
+        status, what = 400, "This address says something that cannot be read: a parameter of it is not well formed."
     else:
         print(f"error: {re.sub('[^ -~]', '?', f'{type(error).__name__}: {error}')}", file=sys.stderr)
     if request.path.endswith(".json"):

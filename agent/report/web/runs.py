@@ -44,20 +44,20 @@ class KeptView(RunView):
 
 def runs(ask: Ask) -> dict[str, Any]:
     rows, place = paged(ask, ask.history.runs())
-    writing = is_held(ask.site.db)
+    writer = written(ask)
     return {
-        "runs": [_line(row, writing) for row in rows],
+        "runs": [_line(row, writer) for row in rows],
         "place": place,
         "ledger": str(ask.site.db),
         "sql": sql_link("SELECT * FROM runs ORDER BY started_utc DESC"),
     }
 
 
-def _line(run: Row, writing: bool) -> dict[str, Any]:
+def _line(run: Row, writer: str) -> dict[str, Any]:
     result = run["result"] or {}
     return {
         **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc")},
-        "status": status_of(run, writing),
+        "status": status_of(run, writer),
         "baseline": result.get("baseline", {}).get("test"),
         "winner": result.get("winner", {}).get("test"),
         "lift": result.get("lift"),
@@ -66,9 +66,17 @@ def _line(run: Row, writing: bool) -> dict[str, Any]:
     }
 
 
-def status_of(run: Row, writing: bool) -> str:
-    """A run that stands as running while nobody writes the ledger was cut off."""
-    return "cut off" if run["status"] == "running" and not writing else str(run["status"])
+def written(ask: Ask) -> str:
+    """The run that is being written: only one can be, and the last event is its own. "" when nobody writes."""
+    if not is_held(ask.site.db):
+        return ""
+    last = ask.history.select("SELECT run_id FROM events ORDER BY seq DESC LIMIT 1")
+    return str(last[0]["run_id"]) if last else ""
+
+
+def status_of(run: Row, writer: str) -> str:
+    """A run that stands as running while nobody writes it was cut off."""
+    return "cut off" if run["status"] == "running" and run["id"] != writer else str(run["status"])
 
 
 # -- one run ----------------------------------------------------------------------------------------------------------
@@ -77,7 +85,7 @@ def status_of(run: Row, writing: bool) -> str:
 def run(ask: Ask) -> dict[str, Any]:
     view = KeptView(ask)
     result = view.result
-    status = status_of(view.run, is_held(ask.site.db))
+    status = status_of(view.run, written(ask))
     found: dict[str, Any] = {
         "run": {**{name: view.run[name] for name in ABOUT}, "status": status},
         "result": view.run["result"],
@@ -85,6 +93,7 @@ def run(ask: Ask) -> dict[str, Any]:
         "verdict": facts.verdict(result) if result else None,
         "certainty": facts.certainty(result) if result else None,
         "scores": _scores(view),
+        "design": facts.design(result["winner"]) if result else "",
         "held_back": facts.held_back(result) if result else [],
         "prompt_changes": ask.kept("changes", view.id, lambda: _changes(view)) if result else [],
         "costs": view.costs,
@@ -187,7 +196,7 @@ def live(ask: Ask) -> dict[str, Any]:
     made = calls["all_calls"]
     return {
         "run_id": row["id"],
-        "status": status_of(row, is_held(ask.site.db)),
+        "status": status_of(row, written(ask)),
         "calls": made,
         "cached": calls["cached"],
         "planned": max(int((row["plan"] or {}).get("calls") or 0), made),
@@ -219,9 +228,8 @@ def compared(ask: Ask) -> dict[str, Any]:
         return found
     try:
         sides = [compare.side_of(ask.history, name) for name in names]
-    except (InputError, KeyError) as error:
-        no_search = f"{error}: a run without a prompt of its own cannot be compared"
-        return {**found, "problem": str(error) if isinstance(error, InputError) else no_search}
+    except InputError as error:
+        return {**found, "problem": str(error)}
     first, second = (side.candidate for side in sides)
     demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
     lines = compare.facts(*sides)
