@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -33,8 +35,6 @@ def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: 
     if optuna is not None:
         _write_study(optuna, db, as_json)
         return
-    import webbrowser
-
     from agent.report.web.app import bind, make, serve, warm
 
     socket = bind(port)
@@ -44,13 +44,28 @@ def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: 
     warm(web.site)
     click.echo(json.dumps({"url": web.url}) if as_json else web.url)
     sys.stdout.flush()
-    if not no_open and not as_json and sys.stdout.isatty():
-        webbrowser.open(web.url)
     click.echo("open the link in a browser; Ctrl-C ends this", err=True)
-    try:
-        serve(web, socket)
-    except KeyboardInterrupt:
-        click.echo("\nended; nothing was changed but ratings", err=True)
+    with _opened(web.url, not no_open and not as_json and sys.stdout.isatty()):
+        try:
+            serve(web, socket)
+        except KeyboardInterrupt:
+            click.echo("\nended; nothing was changed but ratings", err=True)
+
+
+@contextmanager
+def _opened(url: str, wanted: bool) -> Iterator[None]:
+    """Shows the link in the browser by a file that only this user can read: a process list would tell it to others."""
+    import webbrowser
+    from tempfile import NamedTemporaryFile
+
+    if not wanted:
+        yield
+        return
+    with NamedTemporaryFile("w", prefix="promptassay-", suffix=".html", encoding="utf-8") as page:
+        page.write(f'<!doctype html><meta http-equiv="refresh" content="0;url={url}">')
+        page.flush()
+        webbrowser.open(Path(page.name).as_uri())
+        yield
 
 
 def _write_study(run: str, db: Path, as_json: bool) -> None:

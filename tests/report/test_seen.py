@@ -89,7 +89,11 @@ def seen(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         link = json.loads(ui.stdout.readline())["url"]
         page = browser.new_page()
         found = Seen(folder, f"http://{urlsplit(link).netloc}", page, run)
-        found.watch(page).goto(link)
+        outside = folder / "link.html"  # as from a chat or a mail: the click comes from another page
+        outside.write_text(f'<a href="{link}">look</a>', "utf-8")
+        found.watch(page).goto(outside.as_uri())
+        page.get_by_role("link", name="look").click()
+        page.get_by_role("heading", name="Runs").wait_for()
         yield found
         page.close()
     finally:

@@ -10,6 +10,7 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -43,6 +44,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 DROPPED = {*HEADERS, "content-security-policy", "content-length", "link", "server"}
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u061c\ufeff]")
 """Control characters, and those that turn or hide what stands around them."""
 
@@ -62,32 +64,34 @@ class Gate:
             reply = _Reply(send, scope)
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
             if headers.get("host", "").lower() not in self._hosts:
-                await reply.refuse(403, "This page is only for the machine it runs on.", "Open the link as printed.")
+                await reply.say(403, "This page is only for the machine it runs on.", "Open the link as printed.")
             elif not await self._signed_in(scope, headers, reply):
                 if refused := _refusal(scope, headers):
-                    await reply.refuse(*refused)
+                    await reply.say(*refused)
                 else:
                     await self._app(scope, _bounded(receive), reply)
 
     async def _signed_in(self, scope: Scope, headers: Mapping[str, str], reply: _Reply) -> bool:
-        """Whether an answer was given: a redirect that sets the cookie, or a refusal."""
+        """Whether an answer was given: a page that sets the cookie and goes on, or a refusal.
+
+        A redirect would not do: after a click in another program's page it counts as that page's request still, and a
+        strict cookie does not go along.
+        """
         given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if "token" in given:
             if scope["method"] == "GET" and self._is_token(given.pop("token")):
                 where = quote(scope["path"].lstrip("/\\")) + (f"?{urlencode(given)}" if given else "")
                 cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-                await reply.empty(303, {"location": f"/{where}", "set-cookie": cookie})
+                await reply.say(200, "Signed in.", "One moment.", {"set-cookie": cookie, "refresh": f"0;url=/{where}"})
             else:
-                await reply.refuse(
-                    403, "This link is not, or no longer, valid.", "Open the link that was printed last."
-                )
+                await reply.say(403, "This link is not, or no longer, valid.", "Open the link that was printed last.")
             return True
         if scope["path"] in OPEN:
             return False
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if self._is_token(bearer if scheme.lower() == "bearer" else _cookies(headers).get(self._cookie, "")):
             return False
-        await reply.refuse(
+        await reply.say(
             403,
             "You are not signed in here.",
             "Open the link with ?token= that `optimize ui` printed. Programs send `Authorization: Bearer TOKEN`.",
@@ -179,20 +183,12 @@ class _Reply:
             await self._send(self._start)
             await self._send({"type": "http.response.body", "body": b"" if self._scope["method"] == "HEAD" else body})
 
-    async def empty(self, status: int, headers: Mapping[str, str]) -> None:
-        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self({"type": "http.response.start", "status": status, "headers": pairs})
-        await self({"type": "http.response.body"})
-
-    async def refuse(self, status: int, what: str, hint: str) -> None:
-        html = page.render("web/refused.html", status=status, what=what, hint=hint)
-        await self(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [(b"content-type", b"text/html; charset=utf-8")],
-            }
-        )
+    async def say(self, status: int, what: str, hint: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """A page of two sentences."""
+        html = page.render("web/said.html", status=status, what=what, hint=hint)
+        pairs = {"content-type": "text/html; charset=utf-8", **headers}.items()
+        sent = [(name.encode(), value.encode()) for name, value in pairs]
+        await self({"type": "http.response.start", "status": status, "headers": sent})
         await self({"type": "http.response.body", "body": html.encode()})
 
 

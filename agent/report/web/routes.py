@@ -135,4 +135,4 @@ def failed(request: Any, error: Exception) -> Any:
         print(f"error: {re.sub('[^ -~]', '?', f'{type(error).__name__}: {error}')}", file=sys.stderr)
     if request.path.endswith(".json"):
         return Response.json({"ok": False, "error": what, "status": status}, status=status)
-    return Response.html(page.render("web/refused.html", status=status, what=what, hint=""), status=status)
+    return Response.html(page.render("web/said.html", status=status, what=what, hint=""), status=status)
