@@ -36,6 +36,13 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
 
 
+def deciding_options(function: F) -> F:
+    """Who moves a label, and why."""
+    actor = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
+    reason = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
+    return reason(actor(function))
+
+
 def print_json(value: Any) -> None:
     """The same value after parsing; what could steer a terminal, such as C1 controls, stands as a JSON escape."""
     text = json.dumps(value, indent=2, ensure_ascii=False)

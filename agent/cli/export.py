@@ -55,7 +55,7 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     from agent.cli.launch import silence
     from agent.program_run import STATE_FILE
     from agent.release.formats.base import Material
-    from agent.release.formats.verify import put, verified
+    from agent.release.formats.verify import put, put_one, verified
     from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, load_prompt
 
     silence(quiet=True)
@@ -88,7 +88,7 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
         paths = []
     elif alone and not output.is_dir():
         (text,) = made[0].texts.values()
-        output.write_bytes(text.encode("utf-8"))
+        put_one(text, output)
         paths = [output]
     else:
         paths = put(made, output)
@@ -153,14 +153,16 @@ def _task_of(found: dict[str, Any]) -> Task:
 
 
 def _export_state(released: Path, output: Path | None) -> None:
+    from agent.release.formats.verify import put_one
+
     try:
-        state = released.read_bytes()
+        state = released.read_bytes().decode("utf-8")
     except OSError as error:
         raise InputError(f"{released}: cannot be read ({error.strerror}); run it again, its calls are known") from error
     if output is None:
-        click.echo(plain(state.decode("utf-8")) if sys.stdout.isatty() else state, nl=False)
+        click.echo(plain(state) if sys.stdout.isatty() else state.encode("utf-8"), nl=False)
         return
     if output.is_dir():
         output = output / released.name
-    output.write_bytes(state)
+    put_one(state, output)
     click.echo(f"wrote {output}", err=True)

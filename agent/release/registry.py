@@ -71,13 +71,13 @@ class Registry:
         Raises InputError for a label that cannot be, and for an A/B label without a production version.
         """
         check_label(label, share)
+        if share is not None and not self.meaning(release.name, PRODUCTION, chain):
+            raise InputError(
+                f"{release.name}: --share needs a version in {PRODUCTION} for the other arm; promote one first"
+            )
         with self._held(release.name) as folder:
             history = self._agree(folder, chain)
             now = current(history)
-            if share is not None and PRODUCTION not in now:
-                raise InputError(
-                    f"{release.name}: --share needs a version in {PRODUCTION} for the other arm; promote one first"
-                )
             self._keep(folder, release)
             before = now.get(label)
             if before is not None and (before.version, before.share) == (release.version, share):
@@ -86,7 +86,9 @@ class Registry:
             return self._move(folder, history, chain, {**told, "action": "promote", "evidence": dict(evidence)})
 
     def meaning(self, name: str, label: str, chain: Chain) -> str:
-        """The version that a label means now, "" for none."""
+        """The version that a label means now, "" for none. Of a name without a history nothing is made."""
+        if not self._knows(name, chain):
+            return ""
         with self._held(name) as folder:
             change = current(self._agree(folder, chain)).get(label)
         return change.version if change else ""
@@ -97,9 +99,8 @@ class Registry:
         Raises InputError when there is none before it.
         """
         check_label(label, None)
-        here = released_names(self.root)
-        if name not in here and not (NAME.fullmatch(name) and chain and chain.label_moves(name)):
-            known = ", ".join(here) or "none"
+        if not self._knows(name, chain):
+            known = ", ".join(released_names(self.root)) or "none"
             raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; here are: {known}")
         with self._held(name) as folder:
             history = self._agree(folder, chain)
@@ -122,6 +123,11 @@ class Registry:
         for name in sorted({*released_names(self.root), *told}):
             with self._held(name) as folder:
                 self._agree(folder, ledger)
+
+    def _knows(self, name: str, chain: Chain) -> bool:
+        if not NAME.fullmatch(name):
+            return False
+        return (self.root / name / LABELS_FILE).exists() or bool(chain and chain.label_moves(name))
 
     # -- files --------------------------------------------------------------------------------------------------------
 

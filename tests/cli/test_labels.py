@@ -90,7 +90,8 @@ def test_versions_come_and_go_and_the_history_is_listed() -> None:
     }
     for unit in ("u1", "u2"):
         assert good_json("load", "rows@ab", "--unit", unit)["arm"] == arms[unit].arm
-    assert "unit" in refused(1, "load", "rows@ab")[0]
+    assert "--unit ID" in refused(2, "load", "rows@ab")[0]
+    assert "stands for two versions" in refused(2, "check", "rows@ab")[0]
     assert "for 30%" in good("labels")
     agree()
 
