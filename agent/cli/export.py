@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,13 +81,13 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     dev, why = _dev_run(history, found, materials[chosen[0].name].release)
     made = verified(chosen, materials, dev=dev, strict=strict)
     alone = len(made) == 1 and len(made[0].texts) == 1
-    if not alone and (output is None or output.is_file()):
+    if not alone and (output is None or os.path.isfile(output)):
         many = "several formats" if len(made) > 1 else f"{made[0].format.name} has several files"
         raise InputError(f"{many}: name a folder with -o DIR")
     if output is None:
         _print(made[0])
         paths = []
-    elif alone and not output.is_dir():
+    elif alone and not os.path.isdir(output):
         (text,) = made[0].texts.values()
         put_one(text, output)
         paths = [output]
@@ -162,7 +163,7 @@ def _export_state(released: Path, output: Path | None) -> None:
     if output is None:
         click.echo(plain(state) if sys.stdout.isatty() else state.encode("utf-8"), nl=False)
         return
-    if output.is_dir():
+    if os.path.isdir(output):
         output = output / released.name
     put_one(state, output)
     click.echo(f"wrote {output}", err=True)

@@ -94,6 +94,7 @@ def promote_command(
     with closing(open_ledger(db)) as ledger:
         registry = Registry(releases_folder(db))
         release = load_prompt(offer.path).release
+        registry.require(release.name, label, share, ledger)
         if offer.kind == "own":
             blocked = _in_the_place_of(registry.meaning(release.name, label, ledger), release.version, label)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +26,9 @@ def prompt_path(word: str, db: Path) -> Path:
     from agent.release.runtime import PROMPT_FILE, load_prompt
 
     path = Path(word)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / PROMPT_FILE
-    if path.exists():
+    if os.path.exists(path):
         return path
     if (reference := Reference.of(word)) is not None:
         root = releases_folder(db)

@@ -70,11 +70,7 @@ class Registry:
 
         Raises InputError for a label that cannot be, and for an A/B label without a production version.
         """
-        check_label(label, share)
-        if share is not None and not self.meaning(release.name, PRODUCTION, chain):
-            raise InputError(
-                f"{release.name}: --share needs a version in {PRODUCTION} for the other arm; promote one first"
-            )
+        self.require(release.name, label, share, chain)
         with self._held(release.name) as folder:
             history = self._agree(folder, chain)
             now = current(history)
@@ -84,6 +80,13 @@ class Registry:
                 return None
             told = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
             return self._move(folder, history, chain, {**told, "action": "promote", "evidence": dict(evidence)})
+
+    def require(self, name: str, label: str, share: float | None, chain: Chain) -> None:
+        """Raises what `promote` raises for a name, a label or a share that cannot be. Writes nothing."""
+        check_label(label, share)
+        _check_name(name)
+        if share is not None and not self.meaning(name, PRODUCTION, chain):
+            raise InputError(f"{name}: --share needs a version in {PRODUCTION} for the other arm; promote one first")
 
     def meaning(self, name: str, label: str, chain: Chain) -> str:
         """The version that a label means now, "" for none. Of a name without a history nothing is made."""
@@ -134,8 +137,7 @@ class Registry:
     @contextlib.contextmanager
     def _held(self, name: str) -> Iterator[Path]:
         """The folder of a name, locked. The kernel frees the lock of a process that dies."""
-        if not NAME.fullmatch(name):
-            raise ReleaseError(f"{name!r:.90}: not a name for releases; use letters, digits, dot, dash, underscore")
+        _check_name(name)
         folder = self.root / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -236,6 +238,11 @@ def check_label(label: str, share: float | None) -> None:
         raise InputError(f"--share {share}: write the candidate's part of the units, from 0 to 1")
     if share is not None and label == PRODUCTION:
         raise InputError(f"--share: {PRODUCTION} is the other arm; set another label, such as --label ab")
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ReleaseError(f"{name!r:.90}: not a name for releases; use letters, digits, dot, dash, underscore")
 
 
 def _holds(folder: Path, version: str) -> bool:

@@ -88,6 +88,25 @@ def test_a_model_that_flips_answers_fails_with_100_and_the_rows(two_runs: Made) 
     assert all(f"| {row} |" in text for row in flipped)
 
 
+def test_a_model_that_flips_every_tenth_answer_fails_with_exactly_those_rows(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(learner) as server:
+        path = Path(good_json("bless", first["release"], "--reason", "x", "-q", "-m", compatible(server))["path"])
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    turned = {row["inputs"]["text"]: row["id"] for row in rows[::10]}
+    other = dict(zip(TOPICS, [*list(TOPICS)[1:], *TOPICS], strict=False))
+
+    def tenth(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        found = learner(messages, body)
+        return other[found] if any(text in messages[-1]["content"] for text in turned) else found
+
+    with WireServer(tenth) as server:
+        code, told = checked(server, first["release"])
+    assert (code, told["gate"]) == (100, "failed")
+    assert [flip["row"] for flip in told["flips"]] == list(turned.values())
+    assert len(turned) / len(rows) == pytest.approx(0.1, abs=0.02)
+
+
 def test_the_table_for_people_names_what_flipped(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(flipping(8)) as server:
@@ -134,11 +153,11 @@ def test_a_suite_needs_no_ledger_and_no_task(two_runs: Made, tmp_path: Path, mon
     assert load_prompt("prompt.md").version == told["version"]
 
 
-def test_twenty_checks_of_an_unchanged_model_pass(two_runs: Made) -> None:
+def test_a_hundred_checks_of_an_unchanged_model_pass(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(learner) as server:
         good_json("bless", first["release"], "--reason", "first", "-q", "-m", compatible(server), "--limit", "8")
-        assert [checked(server, first["release"])[0] for _ in range(20)] == [0] * 20
+        assert [checked(server, first["release"])[0] for _ in range(100)] == [0] * 100
 
 
 def test_what_a_model_says_cannot_break_the_files(two_runs: Made) -> None:
