@@ -67,7 +67,7 @@ def open_history(db: Path) -> History:
     """The ledger to read. One of an older version is brought up to date first, and a copy of it kept."""
     from agent.ledger.reading import history_of
 
-    if not db.is_file():
+    if not os.path.isfile(db):
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
     return history_of(db)
 

@@ -12,7 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from agent.cli import errands
+from agent.gateway.budget import Account
 from agent.release.runtime import load_prompt
+from agent.types import Budget
 from tests.cli.conftest import Made
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
 from tests.wire import WireServer
@@ -63,6 +66,17 @@ def test_a_cap_that_cannot_pay_every_row_is_refused_before_the_first_call(two_ru
         (said,) = refused(2, "bless", first["run_id"], "--reason", "x", "--limit", "4", *words)
         assert "to record this suite takes 12 calls at least" in said
         assert not server.requests
+
+
+def test_progress_tells_no_time_left_before_enough_calls_landed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(errands, "LINE_SECONDS", -1.0)
+    told, account = errands.Told(quiet=False), Account(Budget())
+    for done in (1, errands.ENOUGH - 1, errands.ENOUGH):
+        told(done, 100, account)
+    lines = capsys.readouterr().err.splitlines()
+    assert ["left" in line for line in lines] == [False, False, True]
 
 
 def test_a_label_names_the_prompt_too(two_runs: Made) -> None:
