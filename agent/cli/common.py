@@ -36,6 +36,13 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
 
 
+def deciding_options(function: F) -> F:
+    """Who moves a label, and why."""
+    actor = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
+    reason = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
+    return reason(actor(function))
+
+
 def print_json(value: Any) -> None:
     """The same value after parsing; what could steer a terminal, such as C1 controls, stands as a JSON escape."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
@@ -60,7 +67,7 @@ def open_history(db: Path) -> History:
     """The ledger to read. One of an older version is brought up to date first, and a copy of it kept."""
     from agent.ledger.reading import history_of
 
-    if not db.is_file():
+    if not os.path.isfile(db):
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
     return history_of(db)
 

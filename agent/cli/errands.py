@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from agent.types import LM, Budget
 
 LINE_SECONDS = 5.0
+ENOUGH = 16
+"""Calls before a line says how long it takes: the first ones wait for the model and run side by side."""
 SLACK = 2
 """Without any cap an errand may make so many times the calls that it plans: some fail and are tried again."""
 
@@ -102,15 +104,16 @@ class Told:
     """A line on stderr every few seconds."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._last = quiet, 0.0
+        self._quiet, self._last = quiet, time.monotonic()
 
     def __call__(self, done: int, planned: int, account: Account) -> None:
         now = time.monotonic()
         if self._quiet or now - self._last < LINE_SECONDS:
             return
         self._last = now
-        eta = account.seconds / done * max(0, planned - done) if done else 0.0
-        spent = f"tokens {account.total_paid.tokens}  ${account.total_paid.usd:.4f}  at most {eta:.0f}s left"
+        spent = f"tokens {account.total_paid.tokens}  ${account.total_paid.usd:.4f}"
+        if done >= ENOUGH:
+            spent += f"  at most {account.seconds / done * max(0, planned - done):.0f}s left"
         click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {spent}", err=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     from agent.cli.launch import silence
     from agent.program_run import STATE_FILE
     from agent.release.formats.base import Material
-    from agent.release.formats.verify import put, verified
+    from agent.release.formats.verify import put, put_one, verified
     from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, load_prompt
 
     silence(quiet=True)
@@ -80,15 +81,15 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     dev, why = _dev_run(history, found, materials[chosen[0].name].release)
     made = verified(chosen, materials, dev=dev, strict=strict)
     alone = len(made) == 1 and len(made[0].texts) == 1
-    if not alone and (output is None or output.is_file()):
+    if not alone and (output is None or os.path.isfile(output)):
         many = "several formats" if len(made) > 1 else f"{made[0].format.name} has several files"
         raise InputError(f"{many}: name a folder with -o DIR")
     if output is None:
         _print(made[0])
         paths = []
-    elif alone and not output.is_dir():
+    elif alone and not os.path.isdir(output):
         (text,) = made[0].texts.values()
-        output.write_bytes(text.encode("utf-8"))
+        put_one(text, output)
         paths = [output]
     else:
         paths = put(made, output)
@@ -153,14 +154,16 @@ def _task_of(found: dict[str, Any]) -> Task:
 
 
 def _export_state(released: Path, output: Path | None) -> None:
+    from agent.release.formats.verify import put_one
+
     try:
-        state = released.read_bytes()
+        state = released.read_bytes().decode("utf-8")
     except OSError as error:
         raise InputError(f"{released}: cannot be read ({error.strerror}); run it again, its calls are known") from error
     if output is None:
-        click.echo(plain(state.decode("utf-8")) if sys.stdout.isatty() else state, nl=False)
+        click.echo(plain(state) if sys.stdout.isatty() else state.encode("utf-8"), nl=False)
         return
-    if output.is_dir():
+    if os.path.isdir(output):
         output = output / released.name
-    output.write_bytes(state)
+    put_one(state, output)
     click.echo(f"wrote {output}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 from agent.cli.common import (
     SETTINGS,
     db_option,
+    deciding_options,
     json_option,
     open_history,
     open_ledger,
@@ -34,8 +36,7 @@ BUSY_AFTER = 1.0  # seconds; a rollback does not wait for a run to end
 @click.command(context_settings=SETTINGS)
 @click.argument("name")
 @click.option("--label", default="production", show_default=True, help="The label to put back.")
-@click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
-@click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
+@deciding_options
 @db_option
 @json_option
 def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, as_json: bool) -> None:
@@ -63,16 +64,11 @@ def _roll_back(registry: Registry, db: Path, name: str, label: str, actor: str, 
     try:
         ledger = open_ledger(db, BUSY_AFTER)
     except LedgerBusy:
-        history = open_history(db)
-        try:
+        with closing(open_history(db)) as history:
             change = registry.rollback(name, label, history, actor=actor, reason=reason)
-        finally:
-            history.close()
         return change, f"{db}: another process writes to the ledger"
-    try:
+    with closing(ledger):
         return registry.rollback(name, label, ledger, actor=actor, reason=reason), ""
-    finally:
-        ledger.close()
 
 
 @click.command(context_settings=SETTINGS)
@@ -86,7 +82,7 @@ def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> N
     --json has the release with its provenance, and the history of its labels.
     """
     from agent.release.export import export_markdown, export_messages
-    from agent.release.labels import Reference, read_history
+    from agent.release.labels import NeedsUnit, Reference, read_history
     from agent.release.runtime import load_prompt
 
     wanted = reference if "@" in reference else f"{reference}@production"
@@ -94,7 +90,10 @@ def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> N
     if found is None:
         raise InputError(f"{reference}: write NAME@LABEL or NAME@VERSION; `optimize labels` lists them")
     root = releases_folder(db)
-    prompt = load_prompt(wanted, root=root, unit=unit)
+    try:
+        prompt = load_prompt(wanted, root=root, unit=unit)
+    except NeedsUnit:
+        raise InputError(f"{wanted} is an A/B label: say whom it is for with --unit ID") from None
     if as_json:
         history = [change.as_dict() for change in read_history(root / found.name)]
         told = {"label": prompt.label or None, "arm": prompt.arm or None}

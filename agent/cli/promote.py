@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +13,7 @@ import click
 from agent.cli.common import (
     SETTINGS,
     db_option,
+    deciding_options,
     json_option,
     open_history,
     open_ledger,
@@ -53,8 +55,7 @@ class Offer:
 @click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
 @click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
-@click.option("--reason", default="", help="Why; kept in the history, in the ledger's chain and in the release.")
-@click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
+@deciding_options
 @db_option
 @json_option
 def promote_command(
@@ -84,17 +85,16 @@ def promote_command(
     check_label(label, share)
     if label == "ab" and share is None:
         raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
-    history = open_history(db)
-    found = history.run(run)
-    history.close()
+    with closing(open_history(db)) as history:
+        found = history.run(run)
     offer = _offer(found, own)
     result = offer.result
     if override and not reason.strip():
         raise InputError("--override needs --reason WHY: it is kept with the release")
-    ledger = open_ledger(db)
-    try:
+    with closing(open_ledger(db)) as ledger:
         registry = Registry(releases_folder(db))
         release = load_prompt(offer.path).release
+        registry.require(release.name, label, share, ledger)
         if offer.kind == "own":
             blocked = _in_the_place_of(registry.meaning(release.name, label, ledger), release.version, label)
         else:
@@ -116,8 +116,6 @@ def promote_command(
         change = registry.promote(
             release, label, ledger, share=share, actor=note["actor"], reason=note["reason"], evidence=evidence
         )
-    finally:
-        ledger.close()
     told = {"candidate_id": offer.candidate_id, "version": release.version, **note}
     if as_json:
         print_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +22,24 @@ if TYPE_CHECKING:
 def prompt_path(word: str, db: Path) -> Path:
     """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run."""
     from agent.program_run import STATE_FILE
-    from agent.release.labels import Reference, choose
-    from agent.release.runtime import PROMPT_FILE
+    from agent.release.labels import NeedsUnit, Reference
+    from agent.release.runtime import PROMPT_FILE, load_prompt
 
     path = Path(word)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / PROMPT_FILE
-    if path.exists():
+    if os.path.exists(path):
         return path
     if (reference := Reference.of(word)) is not None:
         root = releases_folder(db)
-        return root / reference.name / choose(root, reference).version / PROMPT_FILE
+        try:
+            version = load_prompt(word, root=root).version
+        except NeedsUnit:
+            raise InputError(
+                f"{word}: an A/B label stands for two versions; name one of them, NAME@VERSION, as "
+                f"`optimize labels {reference.name}` lists them"
+            ) from None
+        return root / reference.name / version / PROMPT_FILE
     if path.suffix or len(path.parts) > 1 or not db.is_file():
         raise InputError(f"{word}: no such file; give the path of a prompt.md, NAME@LABEL, or the id of a run (--db)")
     run = _run(word, db)

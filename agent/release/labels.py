@@ -74,6 +74,8 @@ def change_from(data: Any) -> Change:
     share = data["share"]
     fits = all(isinstance(data[key], str) for key in _TEXTS) and type(data["seq"]) is int
     fits = fits and (share is None or (type(share) in (int, float) and 0 <= share <= 1))
+    fits = fits and data["action"] in ("promote", "rollback") and bool(LABEL.fullmatch(data["label"]))
+    fits = fits and bool(VERSION.fullmatch(data["version"]))  # which names a folder
     if not fits or not isinstance(data["evidence"], dict):
         raise ValueError("is no change of a label")
     if data["hash"] != hash_of(data):
@@ -122,7 +124,8 @@ def read_history(folder: Path) -> list[Change]:
     prev = GENESIS
     for number, line in enumerate(whole_lines(folder), 1):
         change = _change(folder, number, line)
-        if (change.name, change.seq, change.prev) != (folder.name, number, prev):
+        _require_name(folder, number, change)
+        if (change.seq, change.prev) != (number, prev):
             raise _damaged(folder, number, "does not follow from the line before it")
         found.append(change)
         prev = change.hash
@@ -135,8 +138,7 @@ def latest(folder: Path, label: str) -> Change | None:
     for number in range(len(lines), 0, -1):
         change = _change(folder, number, lines[number - 1])
         if change.label == label:
-            if change.name != folder.name:
-                raise _damaged(folder, number, f"belongs to {change.name!r:.60}")
+            _require_name(folder, number, change)
             return change
     return None
 
@@ -165,6 +167,14 @@ def _change(folder: Path, number: int, line: bytes) -> Change:
     except ValueError as error:
         why = "is not JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
         raise _damaged(folder, number, why) from None
+
+
+def _require_name(folder: Path, number: int, change: Change) -> None:
+    if change.name != folder.name:
+        raise ReleaseError(
+            f"{folder / LABELS_FILE}:{number}: belongs to {change.name!r:.60}; give the folder that name again, "
+            "or move it away if it is a copy"
+        )
 
 
 def _damaged(folder: Path, number: int, why: str) -> ReleaseError:
@@ -238,12 +248,14 @@ def bucket(name: str, unit: str) -> float:
 
 def released_names(root: Path) -> list[str]:
     """The names that have a history here."""
-    return sorted(path.parent.name for path in root.glob(f"*/{LABELS_FILE}"))
+    found = (path.parent.name for path in root.glob(f"*/{LABELS_FILE}"))
+    return sorted(name for name in found if NAME.fullmatch(name))
 
 
 def _lacking(root: Path, reference: Reference) -> str:
     lines = whole_lines(root / reference.name)
     if not lines:
-        return f"no releases of this name; here are: {', '.join(released_names(root)) or 'none'}"
+        others = [name for name in released_names(root) if name != reference.name]
+        return f"no releases of this name; here are: {', '.join(others) or 'none'}"
     labels = sorted({str(json.loads(line)["label"]) for line in lines})
     return f"no label {reference.word!r}; there are: {', '.join(labels)}"

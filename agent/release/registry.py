@@ -70,14 +70,10 @@ class Registry:
 
         Raises InputError for a label that cannot be, and for an A/B label without a production version.
         """
-        check_label(label, share)
+        self.require(release.name, label, share, chain)
         with self._held(release.name) as folder:
             history = self._agree(folder, chain)
             now = current(history)
-            if share is not None and PRODUCTION not in now:
-                raise InputError(
-                    f"{release.name}: --share needs a version in {PRODUCTION} for the other arm; promote one first"
-                )
             self._keep(folder, release)
             before = now.get(label)
             if before is not None and (before.version, before.share) == (release.version, share):
@@ -85,8 +81,17 @@ class Registry:
             told = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
             return self._move(folder, history, chain, {**told, "action": "promote", "evidence": dict(evidence)})
 
+    def require(self, name: str, label: str, share: float | None, chain: Chain) -> None:
+        """Raises what `promote` raises for a name, a label or a share that cannot be. Writes nothing."""
+        check_label(label, share)
+        _check_name(name)
+        if share is not None and not self.meaning(name, PRODUCTION, chain):
+            raise InputError(f"{name}: --share needs a version in {PRODUCTION} for the other arm; promote one first")
+
     def meaning(self, name: str, label: str, chain: Chain) -> str:
-        """The version that a label means now, "" for none."""
+        """The version that a label means now, "" for none. Of a name without a history nothing is made."""
+        if not self._knows(name, chain):
+            return ""
         with self._held(name) as folder:
             change = current(self._agree(folder, chain)).get(label)
         return change.version if change else ""
@@ -97,9 +102,8 @@ class Registry:
         Raises InputError when there is none before it.
         """
         check_label(label, None)
-        here = released_names(self.root)
-        if name not in here and not (NAME.fullmatch(name) and chain and chain.label_moves(name)):
-            known = ", ".join(here) or "none"
+        if not self._knows(name, chain):
+            known = ", ".join(released_names(self.root)) or "none"
             raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; here are: {known}")
         with self._held(name) as folder:
             history = self._agree(folder, chain)
@@ -123,13 +127,17 @@ class Registry:
             with self._held(name) as folder:
                 self._agree(folder, ledger)
 
+    def _knows(self, name: str, chain: Chain) -> bool:
+        if not NAME.fullmatch(name):
+            return False
+        return (self.root / name / LABELS_FILE).exists() or bool(chain and chain.label_moves(name))
+
     # -- files --------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _held(self, name: str) -> Iterator[Path]:
         """The folder of a name, locked. The kernel frees the lock of a process that dies."""
-        if not NAME.fullmatch(name):
-            raise ReleaseError(f"{name!r:.90}: not a name for releases; use letters, digits, dot, dash, underscore")
+        _check_name(name)
         folder = self.root / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -230,6 +238,11 @@ def check_label(label: str, share: float | None) -> None:
         raise InputError(f"--share {share}: write the candidate's part of the units, from 0 to 1")
     if share is not None and label == PRODUCTION:
         raise InputError(f"--share: {PRODUCTION} is the other arm; set another label, such as --label ab")
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ReleaseError(f"{name!r:.90}: not a name for releases; use letters, digits, dot, dash, underscore")
 
 
 def _holds(folder: Path, version: str) -> bool:

@@ -108,8 +108,10 @@ def rescored(
             raise ReleaseError(
                 f"{name}: the reply to dev row {each.row.id} reads as {got!a:.80}, in the run {was!a:.80}"
             )
+        if value is None and each.value is not None:
+            raise ReleaseError(f"{name}: dev row {each.row.id} cannot be scored again: {why}")
         if value != each.value:
-            raise ReleaseError(f"{name}: dev row {each.row.id} scores {value}, in the run {each.value}{why}")
+            raise ReleaseError(f"{name}: dev row {each.row.id} scores {value}, in the run {each.value}")
     values = [value for value, _ in now if value is not None]
     score = sum(values) / len(values) if values else None
     if score is not None and len(fit) == len(dev.rows) and abs(score - dev.score) > 1e-9:
@@ -135,7 +137,7 @@ def _require_same_call(name: str, release: PromptRelease, model: str, was: Answe
 async def _scores(
     task: Task, rows: Sequence[Answered], read_as: Sequence[Prediction]
 ) -> list[tuple[float | None, str]]:
-    """Each row's score, and in brackets why it has none. The scores of judges are those of the run."""
+    """Each row's score, and why it has none. The scores of judges are those of the run."""
     metrics = build_metrics(task, {"judge": _Recorded})
     found = []
     for each, prediction in zip(rows, read_as, strict=True):
@@ -145,7 +147,7 @@ async def _scores(
                 for metric, was in zip(metrics, each.scores, strict=True)
             ]
         )
-        why = next((f" ({score.reason})" for score in scores if score.value is None), "")
+        why = next((" ".join(score.reason.split()) for score in scores if score.value is None), "")
         found.append((combine(scores, task.metrics), why))
     return found
 

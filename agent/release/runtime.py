@@ -164,7 +164,10 @@ def _fall_back(path: str | os.PathLike[str], reference: Reference | None, why: s
     """The prompt that the program brought along."""
     import logging
 
-    release = read_release(path, verify=verify)
+    try:
+        release = read_release(path, verify=verify)
+    except ReleaseError as error:
+        raise ReleaseError(f"{error}; it is the fallback, because of {why}") from None
     if reference is not None and release.name != reference.name:
         raise ReleaseError(f"{path}: the fallback is of {release.name!r}, not of {reference.name!r}; {why}")
     logging.getLogger("agent.release").warning("loaded the fallback %s: %s", path, why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from agent.release.formats.catalog import FORMATS
 from agent.release.runtime import load_prompt
 from tests.cli.conftest import Made
-from tests.cli.world import good, optimize, refused, write_csv
+from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused, write_csv
+from tests.wire import WireServer
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -26,7 +28,7 @@ def test_several_formats_go_into_one_folder(two_runs: Made) -> None:
         "anthropic.json", "dspy", "finetune.jsonl", "langchain.json", "messages.json", "prompt.md", "prompt.py",
     ]  # fmt: skip
     assert Path("out/prompt.md").read_bytes() == Path(two_runs[0]["release"]).read_bytes()
-    assert "langchain: 3" in result.stderr
+    assert re.search(r"langchain: \d{3} hostile rows rendered by langchain-core", result.stderr)
     assert "byte-equal to what was scored" in result.stderr
     rows = [json.loads(line) for line in Path("out/finetune.jsonl").read_text("utf-8").splitlines()]
     assert rows
@@ -43,6 +45,37 @@ def test_one_format_is_printed_or_written_under_the_name_that_is_given(two_runs:
     good("export", "--format", "messages", "-o", "mine.json")
     assert Path("mine.json").read_text("utf-8") == text
     assert load_prompt("mine.json").version == load_prompt(two_runs[1]["release"]).version
+
+
+def test_where_nothing_can_be_written_a_line_says_so_and_a_folder_that_is_there_keeps_the_rest(
+    two_runs: Made,
+) -> None:
+    Path("here/prompt.md").mkdir(parents=True)
+    Path("here/mine.txt").write_text("mine", "utf-8")
+    for words in (["-o", "rows.csv/x.md"], ["-o", "x" * 300], ["-o", "here"], ["--format", "python", "-o", "here"]):
+        assert "cannot write the export" in refused(1, "export", "--format", "md", *words)[0]
+    assert sorted(os.listdir("here")) == ["mine.txt", "prompt.md"]
+    good("export", "--format", "python", "-o", "here")
+    good("export", "--format", "python", "-o", "here")  # again, over the old one
+    assert sorted(os.listdir("here")) == ["mine.txt", "prompt.md", "prompt.py"]
+    good("export", "--format", "md", "-o", "new/deep/x.md")
+    assert load_prompt("new/deep/x.md").version == load_prompt(two_runs[1]["release"]).version
+
+
+def test_braces_and_template_marks_of_a_prompt_come_out_of_every_format() -> None:
+    files(200)
+    Path("p.txt").write_text(MARKS, "utf-8")
+    with WireServer(learner) as server:
+        words = ["rows.csv", "--target", "label", "--prompt", "p.txt", "-m", compatible(server), "--price", "1,2", "-q"]
+        run = good_json("run", *words, "--proposer", "none", "--max-calls", "400")
+    for name in ("md", "messages", "anthropic", "langchain", "dspy", "promptfoo", "prompty", "dotprompt", "python"):
+        Path(f"out-{name}").mkdir()
+        result = optimize("export", run["run_id"], "--format", name, "-o", f"out-{name}")
+        assert result.exit_code == 0, result.stderr
+        assert "the same requests, score" in result.stderr or "not verified with" in result.stderr
+
+
+MARKS = "Read {% if y %} {{text}} {# c #} { the message } ${x} $x %s {0}. Answer: billing, delivery, account, repair. {"
 
 
 def test_drift_writes_nothing_and_says_where(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:

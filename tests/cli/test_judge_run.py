@@ -91,6 +91,9 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert Path(result["release"]).read_bytes() == before
     assert any("--reason" in line for line in refused(2, "promote", "--override"))
     assert any("--own promotes your own prompt" in line for line in refused(100, "promote"))
+    share = ["--label", "ab", "--share", "0.2"]
+    assert "needs a version in production" in refused(2, "promote", "--override", "--reason", "x", *share)[0]
+    assert Path(result["release"]).read_bytes() == before
     assert not Path("runs/releases").exists()
     own = good_json("promote", "--own", "--label", "staging")  # it needs no judge: it claims nothing
     assert (own["promoted"], own["version"]) == ("own", load_prompt(result["release"]).version)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
 from tests.wire import WireServer
 
+ROOT = Path(__file__).resolve().parents[2]
 LABELS = Path("runs/releases/rows/labels.jsonl")
 
 
@@ -90,7 +95,8 @@ def test_versions_come_and_go_and_the_history_is_listed() -> None:
     }
     for unit in ("u1", "u2"):
         assert good_json("load", "rows@ab", "--unit", unit)["arm"] == arms[unit].arm
-    assert "unit" in refused(1, "load", "rows@ab")[0]
+    assert "--unit ID" in refused(2, "load", "rows@ab")[0]
+    assert "stands for two versions" in refused(2, "check", "rows@ab")[0]
     assert "for 30%" in good("labels")
     agree()
 
@@ -135,6 +141,29 @@ def test_your_own_prompt_takes_the_place_of_another_version_only_with_a_reason(t
     assert agree()[-1]["evidence"]["claim"] == "baseline, no gain claimed"
 
 
+def test_each_thing_in_the_way_is_refused_and_each_override_of_it_is_in_the_chain(two_runs: Made) -> None:
+    first, _ = two_runs
+    lost = {"slice": "lang", "groups": [{"value": "de", "diff": -0.2, "p_value": 0.001}]}
+    judge = {"judge_id": "j", "metric": "judge", "models": ["a/b"], "trusted": False, "why": "never calibrated"}
+    planted: list[tuple[dict[str, Any], str]] = [
+        ({"lift": {**first["lift"], "p_value": 0.2}}, "the gain is not shown"),
+        ({"slices": [lost]}, "slice lang = de got worse"),
+        ({"judges": [judge]}, "never calibrated"),
+    ]
+    for number, (change, says) in enumerate(planted):
+        ledger = Ledger(Path("runs/ledger.db"))
+        ledger.end_run(first["run_id"], "complete", 1.0, {**first, **change})
+        ledger.close()
+        before = len(moves())
+        assert says in refused(100, "promote", first["run_id"], "--label", f"l{number}")[0]
+        assert len(moves()) == before
+        good("promote", first["run_id"], "--label", f"l{number}", "--override", "--reason", "known", "--actor", "jo")
+        told = moves()[-1]
+        assert (told["reason"], told["actor"]) == ("known", "jo")
+        assert says in told["evidence"]["overridden"][0]
+    assert len(agree()) == 3
+
+
 def test_own_is_refused_where_the_winner_was_released(two_runs: Made) -> None:
     assert "not your own prompt" in refused(2, "promote", two_runs[0]["run_id"], "--own")[0]
 
@@ -156,7 +185,7 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
         (1, ["load", "rows@p_0123456789abcdef"], "no such file"),
     ]:
         assert says in refused(code, *words)[0], words
-        assert not LABELS.exists()
+        assert not Path("runs/releases").exists(), words
     assert good("labels").count("\n") == 1
 
 
@@ -195,6 +224,46 @@ def test_the_registry_can_lie_elsewhere(two_runs: Made, monkeypatch: pytest.Monk
     assert Path("shelf/rows/labels.jsonl").is_file()
     assert load_prompt("rows@production").name == "rows"
     assert "rows@production" in good("labels")
+
+
+def test_two_processes_promote_and_roll_back_at_once(two_runs: Made) -> None:
+    code = """
+import sys
+from click.testing import CliRunner
+from agent.cli import main
+words = sys.argv[1:]
+done = [CliRunner().invoke(main, words) for _ in range(12)]
+assert {each.exit_code for each in done} <= {0, 2}, [each.output for each in done]
+assert all(each.exit_code == 0 or "is its first version" in each.stderr for each in done)
+"""
+    first, second = (run["run_id"] for run in two_runs)
+    good("promote", first)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    over = ["--override", "--reason", "x"]
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, *words], env={**os.environ, "PYTHONPATH": path})
+        for words in (["promote", second, *over], ["promote", first, *over], ["rollback", "rows"])
+    ]
+    assert [child.wait(120) for child in both] == [0, 0, 0]
+    good("promote", second, *over)  # takes in what a busy ledger kept out
+    good("promote", first, *over)
+    assert len(agree()) > 3
+
+
+def test_a_copy_of_a_folder_is_named_as_such(two_runs: Made) -> None:
+    good("promote", two_runs[0]["run_id"])
+    shutil.copytree("runs/releases/rows", "runs/releases/rows.bak")
+    assert "belongs to 'rows'" in refused(1, "labels")[0]
+    Path("runs/releases/rows.bak").rename("runs/releases/a copy")  # no name for releases, so it is left alone
+    assert "rows@production" in good("labels")
+
+
+def test_an_empty_history_knows_no_other_release_of_its_name(two_runs: Made) -> None:
+    good("promote", two_runs[0]["run_id"])
+    LABELS.write_bytes(b"")
+    assert "no releases of this name; here are: none" in refused(1, "load", "rows")[0]
+    assert "was it before" in good("promote", two_runs[0]["run_id"])
+    agree()
 
 
 def test_a_damaged_history_is_named_and_nothing_is_promoted(two_runs: Made) -> None:

@@ -12,7 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from agent.cli import errands
+from agent.gateway.budget import Account
 from agent.release.runtime import load_prompt
+from agent.types import Budget
 from tests.cli.conftest import Made
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
 from tests.wire import WireServer
@@ -65,6 +68,17 @@ def test_a_cap_that_cannot_pay_every_row_is_refused_before_the_first_call(two_ru
         assert not server.requests
 
 
+def test_progress_tells_no_time_left_before_enough_calls_landed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(errands, "LINE_SECONDS", -1.0)
+    told, account = errands.Told(quiet=False), Account(Budget())
+    for done in (1, errands.ENOUGH - 1, errands.ENOUGH):
+        told(done, 100, account)
+    lines = capsys.readouterr().err.splitlines()
+    assert ["left" in line for line in lines] == [False, False, True]
+
+
 def test_a_label_names_the_prompt_too(two_runs: Made) -> None:
     first, _ = two_runs
     good("promote", first["run_id"], "--override", "--reason", "to be checked")
@@ -86,6 +100,25 @@ def test_a_model_that_flips_answers_fails_with_100_and_the_rows(two_runs: Made) 
     text = Path("c.md").read_text("utf-8")
     assert "FAILED" in text
     assert all(f"| {row} |" in text for row in flipped)
+
+
+def test_a_model_that_flips_every_tenth_answer_fails_with_exactly_those_rows(two_runs: Made) -> None:
+    first, _ = two_runs
+    with WireServer(learner) as server:
+        path = Path(good_json("bless", first["release"], "--reason", "x", "-q", "-m", compatible(server))["path"])
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    turned = {row["inputs"]["text"]: row["id"] for row in rows[::10]}
+    other = dict(zip(TOPICS, [*list(TOPICS)[1:], *TOPICS], strict=False))
+
+    def tenth(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        found = learner(messages, body)
+        return other[found] if any(text in messages[-1]["content"] for text in turned) else found
+
+    with WireServer(tenth) as server:
+        code, told = checked(server, first["release"])
+    assert (code, told["gate"]) == (100, "failed")
+    assert [flip["row"] for flip in told["flips"]] == list(turned.values())
+    assert len(turned) / len(rows) == pytest.approx(0.1, abs=0.02)
 
 
 def test_the_table_for_people_names_what_flipped(two_runs: Made) -> None:
@@ -134,11 +167,11 @@ def test_a_suite_needs_no_ledger_and_no_task(two_runs: Made, tmp_path: Path, mon
     assert load_prompt("prompt.md").version == told["version"]
 
 
-def test_twenty_checks_of_an_unchanged_model_pass(two_runs: Made) -> None:
+def test_a_hundred_checks_of_an_unchanged_model_pass(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(learner) as server:
         good_json("bless", first["release"], "--reason", "first", "-q", "-m", compatible(server), "--limit", "8")
-        assert [checked(server, first["release"])[0] for _ in range(20)] == [0] * 20
+        assert [checked(server, first["release"])[0] for _ in range(100)] == [0] * 100
 
 
 def test_what_a_model_says_cannot_break_the_files(two_runs: Made) -> None:

@@ -18,7 +18,7 @@ from agent.release.formats.catalog import FORMATS
 from agent.release.formats.verify import verified
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
-from agent.types import Prediction, Task
+from agent.types import Example, Prediction, Score, Task
 from tests.cli.conftest import Made
 from tests.cli.world import good
 
@@ -122,6 +122,18 @@ def test_a_score_that_the_metric_no_longer_gives_is_refused(two_runs: Made) -> N
         verified([FORMATS["python"]], material, dev=replace(dev, rows=(first, *dev.rows[1:])))
     with pytest.raises(ReleaseError, match=r"the trial has 1\.0"):
         verified([FORMATS["python"]], material, dev=replace(dev, score=0.01))
+
+
+def test_a_metric_that_raises_now_is_told_with_its_row_on_one_line(
+    two_runs: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        async def score(self, example: Example, prediction: Prediction) -> Score:
+            return Score("python", None, "metric.py:3: RuntimeError: boom\nand more")
+
+    monkeypatch.setattr("agent.release.rescore.build_metrics", lambda task, judges: [Broken()])
+    with pytest.raises(ReleaseError, match=r"dev row \S+ cannot be scored again: metric\.py:3: .* boom and more$"):
+        notes(FORMATS["python"], two_runs[0])
 
 
 def test_rows_that_a_target_cannot_carry_are_counted(two_runs: Made) -> None:

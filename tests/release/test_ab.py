@@ -163,8 +163,8 @@ def test_the_fallback_is_loaded_told_and_must_be_of_the_same_name(
     write_release(release(1, name="other"), tmp_path / "other")
     with pytest.raises(ReleaseError, match="the fallback is of 'other'"):
         load_prompt(f"{NAME}@production", root=root, fallback=tmp_path / "other")
-    with pytest.raises(ReleaseError, match="no such file"):
-        load_prompt(f"{NAME}@production", root=tmp_path / "nowhere", fallback=tmp_path / "none.md")
+    with pytest.raises(ReleaseError, match=r"no such file.*it is the fallback, because of .*was edited"):
+        load_prompt(f"{NAME}@production", root=root, fallback=tmp_path / "none.md")
 
 
 def test_a_version_in_a_folder_of_another_version_is_refused(root: Path) -> None:

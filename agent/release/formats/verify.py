@@ -51,7 +51,7 @@ class Made:
             told = f"the same requests, score {100 * self.dev.score:.1f} as in the run{more}"
             yield f"{self.format.name}: {self.dev.rows} dev rows rendered{with_}, {told}"
         for reason, count in self.unfit.items():
-            share = f"{count} of {self.rows + count} hostile rows"
+            share = f"{count} of {self.rows + sum(self.unfit.values())} hostile rows"
             yield f"{self.format.name}: cannot carry {reason} ({share}); take it out of values first"
 
 
@@ -85,6 +85,15 @@ def put(made: Sequence[Made], folder: Path) -> list[Path]:
     except OSError as error:
         raise ReleaseError(f"{folder}: cannot write the export ({error.strerror or error})") from error
     return [folder / name for name in names]
+
+
+def put_one(text: str, path: Path) -> None:
+    """Writes one file where the user wants it. Raises a ReleaseError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode("utf-8"))
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot write the export ({error.strerror or error})") from error
 
 
 def _one(form: Format, material: Material, folder: Path, dev: DevRun | None) -> Made:

@@ -13,6 +13,7 @@ from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.hostile import rows_for
 from agent.release.formats.verify import put, verified
+from agent.release.runtime import PromptRelease
 from agent.types import Message
 from tests.release.formats.sample import INPUTS, plain_turns, refused, release
 
@@ -89,6 +90,12 @@ def test_a_lone_surrogate_in_the_prompt_is_refused_by_name() -> None:
 
 def test_there_are_200_hostile_rows_and_they_are_the_same_each_time() -> None:
     rows = list(rows_for(release()))
-    assert len({tuple(row.items()) for row in rows}) >= 200
     assert rows == list(rows_for(release()))
     assert all(set(row) == set(INPUTS) for row in rows)
+
+
+@pytest.mark.parametrize("sent", [release(), plain_turns()], ids=["two inputs", "one input"])
+def test_no_two_hostile_rows_are_alike_and_200_are_without_line_ends(sent: PromptRelease) -> None:
+    rows = list(rows_for(sent))
+    assert len({tuple(row.items()) for row in rows}) == len(rows) >= 400
+    assert sum("".join(row.values()).isprintable() for row in rows) >= 200
