@@ -14,7 +14,6 @@ from agent.errors import ReleaseError
 from agent.release.export import export_markdown, export_messages, write_release
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
 from agent.types import Field, Message
-from tests.bench.import_runtime import milliseconds
 
 RELEASE = PromptRelease(
     name="support_triage",
@@ -261,16 +260,6 @@ def test_wrong_data_in_the_json_is_one_line(tmp_path, key, value, what):
 
 
 # -- light
-
-
-def test_importing_the_runtime_takes_less_than_50_ms_more_than_a_bare_interpreter(tmp_path):
-    """In CPU time, which hardly minds what else the machine does; the least of ten rounds."""
-    rounds = [
-        [milliseconds(code, tmp_path)[1] for code in ("pass", "from agent.release.runtime import load_prompt")]
-        for _ in range(10)
-    ]
-    bare, loaded = map(min, zip(*rounds, strict=True))
-    assert loaded - bare < 50
 
 
 def test_loading_a_prompt_needs_no_third_party_package(tmp_path):
