@@ -14,7 +14,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	@echo "making $(VENV) from requirements.lock (about a minute)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock || { echo "the package index cannot be reached or refused a package; check the network and run the same command again"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock || { echo "the package index cannot be reached or refused a package; check the network and run the same command again"; exit 1; }
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -27,7 +27,8 @@ optimize: setup ## search for the best prompt: make optimize TASK=support_triage
 test: setup ## every test but bench and chaos
 	$(BIN)/ruff check agent tests
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not engine" -n auto --dist worksteal
+	$(BIN)/python -m pytest -m engine
 
 check: $(VENV)/ready ## format, lint and types only
 	$(BIN)/ruff format agent tests

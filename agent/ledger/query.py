@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.errors import InputError, LedgerError
 from agent.ledger.connect import reader, require_whole
+from agent.ledger.lock import is_held
 from agent.ledger.moves import label_moves, text_of
 
 Row = dict[str, Any]
@@ -47,12 +48,22 @@ class History:
             ) from error
 
     def runs(self) -> list[Row]:
-        """Every run, newest first, with `result` as the object that --json printed (or None)."""
+        """Every run, newest first, with `result` as the object that --json printed (or None).
+
+        One that stands as running while nobody writes it is `killed`, as the next opening of the ledger will note.
+        """
         rows = self.select(
             "SELECT r.*, b.body AS result FROM runs r LEFT JOIN blobs b ON b.hash = r.result_hash "
             "ORDER BY r.started_utc DESC, r.id DESC"
         )
         decoded = ("origin", "options", "hashes", "budget", "plan", "result", "tags")
+        if open_runs := [row for row in rows if row["status"] == "running"]:
+            writing = self._writing()
+            now = {row["id"]: row["status"] for row in self.select("SELECT id, status FROM runs")}  # it may have ended
+            for row in open_runs:
+                row["status"] = now[row["id"]]
+                if row["status"] == "running" and row["id"] != writing:
+                    row["status"] = "killed"
         return [{**row, **{key: _load(row[key]) for key in decoded}} for row in rows]
 
     def run(self, run_id: str = "") -> Row:
@@ -69,6 +80,11 @@ class History:
         if run_id and len(found) > 1:
             raise InputError(f"{run_id}: the start of {len(found)} run ids; give more of it")
         return found[0]
+
+    def _writing(self) -> str:
+        """The run that is being written: only one can be, and the last event is its own. "" when nobody writes."""
+        last = self.select("SELECT run_id FROM events ORDER BY seq DESC LIMIT 1") if is_held(self.path) else []
+        return str(last[0]["run_id"]) if last else ""
 
     def trials(self, run_id: str, numbers: Sequence[int] | None = None) -> list[Row]:
         """Each trial (of these numbers) with its candidate, demos by row id, operator, and what it cost, cached calls

@@ -113,7 +113,7 @@ def write_task(folder: Path) -> Path:
         '[fields.topic]\ntype = "choice"\nchoices = ["weather_report", "train_ticket"]\n'
         '[search]\ntechniques = ["zero-shot", "few-shot"]\nformats = ["turns", "labelled-turns"]\n'
         "demo_counts = [4, 8]\n"
-        "[budget]\nmax_calls = 300\n"
+        "[budget]\nmax_calls = 160\n"
     )
     weather = ("Will it rain in {}?", "How warm is it in {} now?", "Is there snow in {}?")
     trains = (
@@ -148,7 +148,7 @@ def test_a_whole_run_learns_repeats_for_nothing_and_ships_what_was_scored(tmp_pa
     fresh = run_json(folder, tmp_path / "b" / "ledger.db")
 
     assert first["winner"]["test"] > first["baseline"]["test"]
-    assert first["calls"]["target"] + first["calls"]["proposer"] <= 300
+    assert first["calls"]["target"] + first["calls"]["proposer"] <= 160
     assert again["calls"] == {"target": 0, "proposer": 0, "judge": 0, "cached": again["calls"]["cached"]}
     for key in ("winner", "baseline", "lift", "decision", "trials"):
         assert first[key] == again[key] == fresh[key]

@@ -108,7 +108,7 @@ def test_texts_flip_by_their_score() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (3, 2)])
 def test_repeat_noise_fails_the_gate_in_at_most_a_twentieth_of_all_checks(before: int, after: int) -> None:
-    failed, tries = 0, 200
+    failed, tries = 0, 100
     for seed in range(tries):
         rng = random.Random(seed)
         was, now = [], []
@@ -126,7 +126,7 @@ def test_noisy_scores_of_texts_fail_the_gate_in_at_most_a_twentieth() -> None:
 
     Of 3,000 tries 4.8 % failed; so few as here may differ from that by chance.
     """
-    failed, tries = 0, 300
+    failed, tries = 0, 150
     for seed in range(tries):
         rng = random.Random(seed)
         was, now = [], []

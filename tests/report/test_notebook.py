@@ -124,7 +124,7 @@ def test_a_run_with_hostile_words_and_no_result_shows_what_there_is(here: Path) 
     ledger.close()
     run = agent.load_run(db="odd.db")
     assert (run.result, run.prompt) == (None, None)
-    assert run.verdict == "No result: the run is running"
+    assert run.verdict == "No result: the run is killed"
     cell = run._repr_html_()
     ElementTree.fromstring(cell)
     assert "<script" not in cell

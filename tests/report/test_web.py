@@ -282,14 +282,14 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
         assert any(tag == "svg" for tag, _ in (await page(client, "/run/live")).nodes)
         ledger.close()
         assert DB.with_name("ledger.db-wal").stat().st_size == 0 if DB.with_name("ledger.db-wal").exists() else True
-        assert (await data(client, "/run/live/live.json"))["status"] == "cut off"
+        assert (await data(client, "/run/live/live.json"))["status"] == "killed"
         assert "optimize resume live" in (await page(client, "/run/live")).words
 
 
 @pytest.mark.parametrize(
     ("status", "said"),
     [("interrupted", "this run is interrupted. optimize resume old"), ("failed", "optimize resume old"),
-     ("running", "it was cut off. optimize resume old")],
+     ("running", "this run is killed. optimize resume old")],
 )  # fmt: skip
 async def test_a_run_that_did_not_end_says_how_to_go_on_even_while_another_is_written(
     here: Path, status: str, said: str
@@ -303,7 +303,7 @@ async def test_a_run_that_did_not_end_says_how_to_go_on_even_while_another_is_wr
     async with signed_in(DB) as (client, _):
         assert said in (await page(client, "/run/old")).words
         assert (await data(client, "/run/new/live.json"))["status"] == "running"
-        assert (await data(client, "/run/old/live.json"))["status"] == status.replace("running", "cut off")
+        assert (await data(client, "/run/old/live.json"))["status"] == status.replace("running", "killed")
     ledger.close()
 
 

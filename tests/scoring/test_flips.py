@@ -55,7 +55,7 @@ def noisy(rng: random.Random, count: int, before: int, now: int) -> Rows:
 @pytest.mark.parametrize(("before", "now"), [(1, 2), (3, 2)])
 def test_repeat_noise_alarms_at_most_at_its_level(before: int, now: int) -> None:
     rng = random.Random(1)
-    found = [flip_p_value(noisy(rng, 40, before, now), differ, seed, draws=1000) for seed in range(600)]
+    found = [flip_p_value(noisy(rng, 40, before, now), differ, seed, draws=1000) for seed in range(300)]
     for level in (0.025, 0.05, 0.2):
         sure = 3 * (level * (1 - level) / len(found)) ** 0.5
         assert sum(p <= level for p in found) / len(found) <= level + sure
@@ -64,7 +64,7 @@ def test_repeat_noise_alarms_at_most_at_its_level(before: int, now: int) -> None
 @pytest.mark.parametrize(("before", "now"), [(1, 2), (3, 2)])
 def test_both_questions_of_the_gate_together_alarm_at_most_in_a_twentieth(before: int, now: int) -> None:
     """More flips than noise (at 2.5 %), or significantly worse (two-sided at 5 %, so 2.5 % on that side)."""
-    rng, alarms, tries = random.Random(2), 0, 300
+    rng, alarms, tries = random.Random(2), 0, 150
     for seed in range(tries):
         rows = noisy(rng, 40, before, now)
         was, is_ = ([sum(v == "a" for v in row[side]) / len(row[side]) for row in rows] for side in (0, 1))

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.lock import is_held
 from agent.ledger.query import Row
 from agent.report import charts, compare, facts
 from agent.report.view import RunView
@@ -44,20 +43,18 @@ class KeptView(RunView):
 
 def runs(ask: Ask) -> dict[str, Any]:
     rows, place = paged(ask, ask.history.runs())
-    writer = written(ask)
     return {
-        "runs": [_line(row, writer) for row in rows],
+        "runs": [_line(row) for row in rows],
         "place": place,
         "ledger": str(ask.site.db),
         "sql": sql_link("SELECT * FROM runs ORDER BY started_utc DESC"),
     }
 
 
-def _line(run: Row, writer: str) -> dict[str, Any]:
+def _line(run: Row) -> dict[str, Any]:
     result = run["result"] or {}
     return {
-        **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc")},
-        "status": status_of(run, writer),
+        **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc", "status")},
         "baseline": result.get("baseline", {}).get("test"),
         "winner": result.get("winner", {}).get("test"),
         "lift": result.get("lift"),
@@ -66,30 +63,16 @@ def _line(run: Row, writer: str) -> dict[str, Any]:
     }
 
 
-def written(ask: Ask) -> str:
-    """The run that is being written: only one can be, and the last event is its own. "" when nobody writes."""
-    if not is_held(ask.site.db):
-        return ""
-    last = ask.history.select("SELECT run_id FROM events ORDER BY seq DESC LIMIT 1")
-    return str(last[0]["run_id"]) if last else ""
-
-
-def status_of(run: Row, writer: str) -> str:
-    """A run that stands as running while nobody writes it was cut off."""
-    return "cut off" if run["status"] == "running" and run["id"] != writer else str(run["status"])
-
-
 # -- one run ----------------------------------------------------------------------------------------------------------
 
 
 def run(ask: Ask) -> dict[str, Any]:
     view = KeptView(ask)
     result = view.result
-    status = status_of(view.run, written(ask))
     found: dict[str, Any] = {
-        "run": {**{name: view.run[name] for name in ABOUT}, "status": status},
+        "run": {name: view.run[name] for name in ABOUT},
         "result": view.run["result"],
-        "live": live(ask) if status == "running" else None,
+        "live": live(ask) if view.run["status"] == "running" else None,
         "verdict": facts.verdict(result) if result else None,
         "certainty": facts.certainty(result) if result else None,
         "scores": _scores(view),
@@ -196,7 +179,7 @@ def live(ask: Ask) -> dict[str, Any]:
     made = calls["all_calls"]
     return {
         "run_id": row["id"],
-        "status": status_of(row, written(ask)),
+        "status": row["status"],
         "calls": made,
         "cached": calls["cached"],
         "planned": max(int((row["plan"] or {}).get("calls") or 0), made),
