@@ -51,7 +51,7 @@ def kappa(judge: Sequence[float], people: Sequence[float], levels: int, *, weigh
     """Cohen's kappa (1960), for ratings with quadratic weights (Cohen 1968): 1 is agreement, 0 is chance."""
     _require_pairs(judge, people)
     one, two = categories(judge, levels), categories(people, levels)
-    return _bootstrap(lambda at: _kappa(one[at], two[at], levels, weighted), len(one), seed)
+    return _bootstrap(_each(lambda at: _kappa(one[at], two[at], levels, weighted)), len(one), seed)
 
 
 def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | None:
@@ -72,7 +72,7 @@ def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> E
     import numpy as np
 
     table = np.array([[np.nan if v is None else float(categories([v], levels)[0]) for v in row] for row in raters])
-    return _bootstrap(lambda at: _alpha(table[:, at], levels), table.shape[1], seed)
+    return _bootstrap(_each(lambda at: _alpha(table[:, at], levels)), table.shape[1], seed)
 
 
 def _alpha(table: Vector, levels: int) -> float | None:
@@ -93,20 +93,24 @@ def _alpha(table: Vector, levels: int) -> float | None:
 
 
 def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> Estimate:
-    """Spearman's rank correlation, by scipy."""
+    """Spearman's rank correlation: Pearson's of the ranks, where ties share their mean rank."""
     import numpy as np
 
     _require_pairs(one, two)
     first, second = np.asarray(one, float), np.asarray(two, float)
-    return _bootstrap(lambda at: _spearman(first[at], second[at]), len(first), seed)
+    return _bootstrap(lambda draws: _spearman(first[draws], second[draws]), len(first), seed)
 
 
-def _spearman(one: Vector, two: Vector) -> float | None:
+def _spearman(one: Vector, two: Vector) -> list[float | None]:
+    """A value a row; all rows at once, because ranking them one by one takes ten times as long."""
+    import numpy as np
     from scipy import stats
 
-    if len(one) < FEWEST or one.min() == one.max() or two.min() == two.max():
-        return None
-    return float(stats.spearmanr(one, two).statistic)
+    first, second = (stats.rankdata(side, axis=1) - (side.shape[1] + 1) / 2 for side in (one, two))
+    sizes = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    return [
+        float(both / size) if size else None for both, size in zip((first * second).sum(axis=1), sizes, strict=True)
+    ]
 
 
 def share(hits: Sequence[bool]) -> Estimate:
@@ -140,7 +144,7 @@ def length_bias(judge: Sequence[float], people: Sequence[float], lengths: Sequen
             return None
         return float(gap[here > 0].mean() - gap[here < 0].mean())
 
-    return _bootstrap(measure, len(over), seed)
+    return _bootstrap(_each(measure), len(over), seed)
 
 
 def confusion(judge: Sequence[float], people: Sequence[float], levels: int) -> list[list[int]]:
@@ -156,15 +160,19 @@ def _require_pairs(one: Sequence[float], two: Sequence[float]) -> None:
         raise ValueError(f"{len(one)} values and {len(two)}: pair them item by item")
 
 
-def _bootstrap(measure: Callable[[Vector], float | None], n: int, seed: int) -> Estimate:
+def _each(measure: Callable[[Vector], float | None]) -> Callable[[Vector], list[float | None]]:
+    return lambda draws: [measure(at) for at in draws]
+
+
+def _bootstrap(measure: Callable[[Vector], list[float | None]], n: int, seed: int) -> Estimate:
+    """`measure` takes draws x items, as places among the `n`, and gives a value a draw."""
     import numpy as np
 
     if n < FEWEST:
         return Estimate(None, None)
-    value = measure(np.arange(n))
+    (value,) = measure(np.arange(n)[None])
     if value is None:
         return Estimate(None, None)
-    rng = np.random.default_rng(seed)
-    drawn = [found for _ in range(DRAWS) if (found := measure(rng.integers(0, n, n))) is not None]
+    drawn = [found for found in measure(np.random.default_rng(seed).integers(0, n, (DRAWS, n))) if found is not None]
     low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (value, value)
     return Estimate(value, (float(low), float(high)))

@@ -83,7 +83,7 @@ def test_a_run_that_was_stopped_and_resumed_comes_out_the_same() -> None:
 
     command = files(120)
     with WireServer(key_expires) as server:
-        assert optimize(*command, "-m", compatible(server), "--max-calls", "300", "-q").exit_code == 1
+        assert optimize(*command, "-m", compatible(server), "--max-calls", "300", "-j", "4", "-q").exit_code == 1
         left = 10_000
         assert good_json("resume", "-q")["status"] == "complete"
     assert good_json("reproduce")["same"] is True

@@ -221,7 +221,7 @@ def test_a_killed_writer_has_lost_nothing_that_it_knew_to_be_safe(tmp_path: Path
 
 def test_what_a_killed_writer_left_can_be_read_before_anybody_repairs_it(tmp_path: Path) -> None:
     kill(tmp_path / "ledger.db", 60)
-    assert History(tmp_path / "ledger.db").run("run-1")["status"] == "running"
+    assert History(tmp_path / "ledger.db").run("run-1")["status"] == "killed"
 
 
 async def test_opening_twice_after_a_kill_changes_what_was_open_once(tmp_path: Path) -> None:
