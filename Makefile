@@ -27,8 +27,8 @@ optimize: setup ## search for the best prompt: make optimize TASK=support_triage
 test: setup ## every test but bench and chaos
 	$(BIN)/ruff check agent tests
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not engine" -n auto --dist worksteal
-	$(BIN)/python -m pytest -m engine
+	$(BIN)/python -m pytest --ignore tests/engine -n auto --dist worksteal
+	$(BIN)/python -m pytest tests/engine
 
 check: $(VENV)/ready ## format, lint and types only
 	$(BIN)/ruff format agent tests

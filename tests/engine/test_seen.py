@@ -30,7 +30,7 @@ pytestmark = [
     needs_chromium,
 ]
 COMMAND = [sys.executable, "-c", "from agent.cli import main; main()"]
-RUN = ["run", "support_triage", "--max-calls", "150", "--limit", "60-20-20", "-q", "--json"]
+RUN = ["run", "support_triage", "--max-calls", "110", "--limit", "60-14-14", "-q", "--json"]
 MINUTES = 60_000  # milliseconds
 
 
@@ -124,7 +124,7 @@ def test_progress_moves_while_the_run_goes_on_and_turns_into_the_result_by_itsel
     page.wait_for_function(
         "first => Number(document.querySelector('[data-show=calls]').textContent) > first", arg=first, timeout=MINUTES
     )
-    assert page.locator("progress").get_attribute("max") == "150"
+    assert page.locator("progress").get_attribute("max") == "110"
     page.locator("section#live").wait_for(state="detached", timeout=8 * MINUTES)
     assert seen.run.stdout is not None
     result = json.loads(seen.run.stdout.read())
