@@ -6,7 +6,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help optimize setup test check bench bench-quick replay chaos clean
+.PHONY: help optimize setup test types rooms check bench bench-quick replay chaos clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -26,9 +26,14 @@ optimize: setup ## search for the best prompt: make optimize TASK=support_triage
 
 test: setup ## every test but bench and chaos
 	$(BIN)/ruff check agent tests
-	$(BIN)/mypy
-	$(BIN)/python -m pytest --ignore tests/engine -n auto --dist worksteal
+	@$(MAKE) --no-print-directory -j 2 types rooms
 	$(BIN)/python -m pytest tests/engine
+
+types:
+	$(BIN)/mypy
+
+rooms:
+	$(BIN)/python -m pytest --ignore tests/engine -n auto --dist worksteal
 
 check: $(VENV)/ready ## format, lint and types only
 	$(BIN)/ruff format agent tests
