@@ -240,7 +240,7 @@ def test_the_report_says_what_the_results_say() -> None:
     assert "snips" not in text, "trials on a few rows are no result"
     assert "+30.0 [" in text
     assert "+60.0 [+30.0, +90.0]" in text
-    assert "ended at 30.0; ours: 400 calls" in text
+    assert "ended at 30.0 (700 calls); ours: 400 calls" in text
 
 
 def test_a_report_without_results_says_so() -> None:
@@ -254,6 +254,10 @@ def test_the_chart_is_an_svg_with_one_panel_a_task() -> None:
     assert drawn.count("<polyline") == 2
     assert ">trec<" in drawn
     assert ">snips<" in drawn
+    both = chart([*lines, _line("ours", "trec", "local/n", 1500, 0, 0, "10", steps=[[1500, 0.5]])])
+    assert ">trec, m<" in both
+    assert ">trec, n<" in both
+    assert ">1600<" in both, "the axis holds the longest run"
 
 
 def _line(system: str, name: str, model: str, budget: int, seed: int, rows: int, score: str = "01", **more: Any) -> Any:

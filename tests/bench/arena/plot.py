@@ -1,4 +1,5 @@
-"""Test score against calls of search as an SVG: one panel a task, one line or dot a system. Plain text, no library.
+"""Test score against calls of search as an SVG: one panel a task and model, one line or dot a system. Plain text, no
+library.
 
 Colours are chosen to stand on a white and on a dark page; text and axes take the page's own by a media query.
 """
@@ -6,6 +7,7 @@ Colours are chosen to stand on a white and on a dark page; text and axes take th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from statistics import mean
 
@@ -13,7 +15,8 @@ from tests.bench.arena.results import Line
 from tests.bench.arena.systems import SYSTEMS
 
 WIDTH, HEIGHT, LEFT, TOP, COLUMNS = 360, 220, 44, 30, 2
-MOST_CALLS = 1600
+TICK = 200
+"""Calls between two marks of the axis, which ends at the first mark behind the longest run."""
 COLOURS = {
     "ours": "#d9480f",
     "ours-noproposer": "#f08c00",
@@ -37,14 +40,31 @@ STYLE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where a number of calls (0 to `calls`) and a score (0 to 1) lie in a panel."""
+
+    calls: int
+
+    def x(self, calls: float) -> float:
+        return LEFT + calls / self.calls * (WIDTH - LEFT - 20)
+
+    def y(self, score: float) -> float:
+        return TOP + (1 - score) * (HEIGHT - TOP - 36)
+
+
 def chart(lines: Sequence[Line]) -> str:
-    """Every panel of the first model that has whole results, with one key below."""
+    """Every task of every model that has whole results, with one key below."""
     whole = [line for line in lines if not line.get("rows") and line["system"] in SYSTEMS]
-    model = whole[0]["model"] if whole else ""
-    mine = [line for line in whole if line["model"] == model]
-    sets = list(dict.fromkeys(line["set"] for line in mine))
-    systems = [name for name in SYSTEMS if any(line["system"] == name for line in mine)]
-    rows = -(-len(sets) // COLUMNS)
+    panels: dict[tuple[str, str], list[Line]] = {}
+    for model in dict.fromkeys(line["model"] for line in whole):
+        for line in whole:
+            if line["model"] == model:
+                panels.setdefault((model, line["set"]), []).append(line)
+    several = len({model for model, _ in panels}) > 1
+    scale = Scale(max((TICK * -(-_calls(line) // TICK) for line in whole), default=0) or TICK)
+    systems = [name for name in SYSTEMS if any(line["system"] == name for line in whole)]
+    rows = -(-len(panels) // COLUMNS)
     key_height = 18 * -(-max(1, len(systems)) // 3) + 16
     width, height = COLUMNS * WIDTH + 20, rows * HEIGHT + key_height + 20
     body = [
@@ -52,46 +72,40 @@ def chart(lines: Sequence[Line]) -> str:
         f'aria-label="Test score against calls of search">',
         f"<style>{STYLE}</style>",
     ]
-    for number, name in enumerate(sets):
+    for number, ((model, name), drawn) in enumerate(panels.items()):
         x, y = 10 + number % COLUMNS * WIDTH, 10 + number // COLUMNS * HEIGHT
-        body.append(f'<g transform="translate({x},{y})">{_panel(name, [li for li in mine if li["set"] == name])}</g>')
+        title = f"{name}, {model.removeprefix('local/')}" if several else name
+        body.append(f'<g transform="translate({x},{y})">{_panel(title, drawn, scale)}</g>')
     body.append(f'<g transform="translate(10,{rows * HEIGHT + 16})">{_key(systems)}</g></svg>')
     return "\n".join(body) + "\n"
 
 
-def _x(calls: float) -> float:
-    return LEFT + min(calls, MOST_CALLS) / MOST_CALLS * (WIDTH - LEFT - 20)
-
-
-def _y(score: float) -> float:
-    return TOP + (1 - score) * (HEIGHT - TOP - 36)
-
-
-def _panel(name: str, lines: Sequence[Line]) -> str:
+def _panel(name: str, lines: Sequence[Line], scale: Scale) -> str:
     out = [f'<text class="head" x="{LEFT}" y="18">{escape(name)}</text>']
     for percent in (0, 25, 50, 75, 100):
-        y = _y(percent / 100)
+        y = scale.y(percent / 100)
         out.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - 20}"/>')
         out.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{percent}</text>')
-    for calls in range(0, MOST_CALLS + 1, 400):
-        out.append(f'<text x="{_x(calls):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{calls}</text>')
-    out.append(f'<path class="axis" d="M{LEFT} {_y(1):.1f}V{_y(0):.1f}H{WIDTH - 20}"/>')
+    for calls in range(0, scale.calls + 1, TICK):
+        out.append(f'<text x="{scale.x(calls):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{calls}</text>')
+    out.append(f'<path class="axis" d="M{LEFT} {scale.y(1):.1f}V{scale.y(0):.1f}H{WIDTH - 20}"/>')
     for system in SYSTEMS:
-        out += _drawn(system, [line for line in lines if line["system"] == system])
+        out += _drawn([line for line in lines if line["system"] == system], scale)
     return "".join(out)
 
 
-def _drawn(system: str, lines: Sequence[Line]) -> list[str]:
+def _drawn(lines: Sequence[Line], scale: Scale) -> list[str]:
     """The way of the first seed as a thin line, the end over all seeds as a dot."""
     if not lines:
         return []
+    system = lines[0]["system"]
     colour = COLOURS.get(system, "#868e96")
     end = (mean(map(_calls, lines)), mean(line["test"] for line in lines))
-    out = [f'<circle cx="{_x(end[0]):.1f}" cy="{_y(end[1]):.1f}" r="4" fill="{colour}">']
+    out = [f'<circle cx="{scale.x(end[0]):.1f}" cy="{scale.y(end[1]):.1f}" r="4" fill="{colour}">']
     out[0] += f"<title>{escape(SYSTEMS[system].title)}: {100 * end[1]:.1f} at {end[0]:.0f} calls</title></circle>"
     for line in lines:
         if line["steps"]:
-            points = " ".join(f"{_x(calls):.1f},{_y(score):.1f}" for calls, score in line["steps"])
+            points = " ".join(f"{scale.x(calls):.1f},{scale.y(score):.1f}" for calls, score in line["steps"])
             out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5" opacity=".7"/>')
     return out
 

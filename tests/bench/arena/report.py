@@ -1,5 +1,6 @@
 """What the results say, as Markdown: a table for each model over all tasks and for each task, ours against each other
-system, and how many calls ours needed for the best peer's final score. Reads results only; calls nothing."""
+system, and how many calls ours needed for the final scores of random search and of the best peer. Reads results only;
+calls nothing."""
 
 from __future__ import annotations
 
@@ -75,7 +76,9 @@ def _model(board: Board) -> Iterator[str]:
             title = SYSTEMS[mine].title.capitalize()
             yield f"### {title} minus the other, points on test\n\n{versus(mine, rivals, board, sets)}"
     if lines := list(reached(board, sets)):
-        yield "### Calls that ours needed for the best peer's final score\n\n" + "\n".join(lines)
+        yield "### Calls that ours needed for the final score of random search and of the best peer\n\n" + "\n".join(
+            lines
+        )
     for name in sets:
         yield f"### {name}\n\n{table(board, [name])}"
 
@@ -131,20 +134,23 @@ def versus(mine: str, rivals: Sequence[str], board: Board, sets: Sequence[str]) 
 
 
 def reached(board: Board, sets: Sequence[str]) -> Iterator[str]:
-    """For each task: the best peer, and the first incumbent of ours that scored as much (on the first test rows)."""
+    """For each task: the first incumbent of ours that scored as much as the best peer, and as random search (on the
+    first test rows)."""
     for name in sets:
         peers = {
             system: mean(line["test"] for line in tasks[name])
             for system, tasks in board.items()
-            if name in tasks and not system.startswith(OURS[0])
+            if name in tasks and not system.startswith(OURS[0]) and system != "user"
         }
         ours = board.get(OURS[0], {}).get(name, [])
         if not peers or not ours:
             continue
         best = max(peers, key=lambda system: peers[system])
-        calls = first_at([line["steps"] for line in ours if line["steps"]], peers[best])
-        told = f"{calls} calls" if calls is not None else "not reached at the moments looked at"
-        yield f"- {name}: {SYSTEMS[best].title} ended at {100 * peers[best]:.1f}; ours: {told}"
+        for peer in dict.fromkeys((best, *(system for system in peers if system == "random"))):
+            calls = first_at([line["steps"] for line in ours if line["steps"]], peers[peer])
+            spent = _mean(line["calls"].get("task", 0) for line in board[peer][name])
+            told = f"{calls} calls" if calls is not None else "not reached at the moments looked at"
+            yield f"- {name}: {SYSTEMS[peer].title} ended at {100 * peers[peer]:.1f} ({spent:.0f} calls); ours: {told}"
 
 
 def first_at(runs: Sequence[Sequence[Sequence[float]]], score: float) -> int | None:
