@@ -33,6 +33,7 @@ from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
 from agent.scoring.metrics import build_metrics
 from agent.scoring.stats import selection_corrected
 from agent.search import closing
+from agent.search.afford import means_of
 from agent.search.board import Board
 from agent.search.lab import Lab
 from agent.search.pareto import Offer, Prefer
@@ -108,6 +109,14 @@ def prices_for(models: Sequence[LM], settings: Settings) -> dict[str, Price]:
     return prices
 
 
+def planned(task: Task, settings: Settings, target: LM, proposer: LM | None, judges: Sequence[LM]) -> Plan:
+    """The plan of a run. Raises BudgetRefused when a cap is too small, InputError for a model without a price."""
+    models = [target, *([proposer] if proposer else []), *judges]
+    prices = prices_for(models, settings)
+    means = means_of(task, prices.get, target.name, proposer.name if proposer else "", [one.name for one in judges])
+    return make_plan(task, settings.budget, settings.effort, proposer is not None, means)
+
+
 @dataclass(frozen=True, slots=True)
 class Resumed:
     """A run to go on with: its id, and the plan that it was made with."""
@@ -152,9 +161,9 @@ class Run:
         self.task, self.target, self.proposer = task, target, proposer
         self.judges = tuple(judges) or (target,)
         self.ledger, self.settings = ledger, settings
-        self.plan = resumed.plan if resumed else make_plan(task, settings.budget, settings.effort, proposer is not None)
-        self.account = Account(settings.budget)
         self._prices = prices_for([target, *([proposer] if proposer else []), *self.judges], settings)
+        self.plan = resumed.plan if resumed else self._planned()
+        self.account = Account(settings.budget)
         self._resumes = resumed is not None
         self._watch = watch
         self._test = task.test[: self.plan.test_rows]
@@ -163,6 +172,10 @@ class Run:
         self._evaluator: Evaluator
         self.lab: Lab
         self.preflight: Preflight | None = None
+
+    def _planned(self) -> Plan:
+        """The plan of a run that begins. Raises BudgetRefused."""
+        return planned(self.task, self.settings, self.target, self.proposer, self.judges)
 
     # -- the order of things ------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any
 from agent.errors import BudgetExhausted, ReleaseError, RunRefused
 from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
-from agent.optimize import Resumed, Run, RunLog, Settings, Watch
+from agent.optimize import Resumed, Run, RunLog, Settings, Watch, planned, prices_for
 from agent.prompt.template import escape
 from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
 from agent.search.lab import Lab
@@ -38,12 +38,21 @@ def plan_in_runs(task: Task, settings: Settings, has_proposer: bool, per_row: in
     return make_plan(task, replace(settings.budget, max_calls=calls // per_row), settings.effort, has_proposer)
 
 
-def plan_for(task: Task, settings: Settings, has_proposer: bool) -> tuple[Plan, int]:
-    """The plan of a run that is to begin, and how many calls it counts as one. Makes the program, if there is one."""
+def calls_per_row(task: Task) -> int:
+    """How many calls a plan counts as one. Makes the task's program, if there is one."""
+    return Program(task).calls if task.program else 1
+
+
+def plan_for(task: Task, settings: Settings, target: LM, proposer: LM | None, judges: Sequence[LM]) -> tuple[Plan, int]:
+    """The plan of a run that is to begin, and how many calls it counts as one. Makes the program, if there is one.
+
+    Raises BudgetRefused when a cap is too small, InputError for a model without a price.
+    """
+    per_row = calls_per_row(task)
     if not task.program:
-        return make_plan(task, settings.budget, settings.effort, has_proposer), 1
-    per_row = Program(task).calls
-    return plan_in_runs(task, settings, has_proposer, per_row), per_row
+        return planned(task, settings, target, proposer, judges), per_row
+    prices_for([target, *([proposer] if proposer else []), *judges], settings)
+    return plan_in_runs(task, settings, proposer is not None, per_row), per_row
 
 
 class ProgramLog(RunLog):
@@ -89,12 +98,13 @@ class ProgramRun(Run):
         """Raises InputError where the program cannot be made, and what `Run` raises."""
         self.program = Program(task)
         task = replace(task, instruction=self.program.own)  # the baseline
-        super().__init__(task, target, proposer, ledger, settings, watch, resumed, judges)
         self.per_row = self.program.calls
-        if resumed is None:
-            self.plan = plan_in_runs(task, settings, proposer is not None, self.per_row)
+        super().__init__(task, target, proposer, ledger, settings, watch, resumed, judges)
         self._in_runs = self.plan
         self._test = task.test[: self.plan.test_rows]
+
+    def _planned(self) -> Plan:
+        return plan_in_runs(self.task, self.settings, self.proposer is not None, self.per_row)
 
     async def _search(self) -> None:
         assert self._gateway is not None

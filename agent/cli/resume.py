@@ -72,7 +72,7 @@ def resume_command(
         task, settings = launch.task, launch.settings
         plan = found["plan"]
         kept = Plan.restored(plan) if plan else None
-        resumed = Resumed(found["id"], kept or plan_for(task, settings, launch.author is not None)[0])
+        resumed = Resumed(found["id"], kept or plan_for(task, settings, launch.target, launch.author, launch.judges)[0])
     with Progress(quiet) as progress:
         fetch_weights(launch, progress)
         if not quiet:

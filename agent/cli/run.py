@@ -95,11 +95,14 @@ def finish(result: dict[str, Any], as_json: bool) -> None:
 
 def opening(launch: Launch, plan: Plan | None = None) -> str:
     """What is about to run: task, models and plan."""
-    from agent.program_run import plan_for
+    from agent.program_run import calls_per_row, plan_for
 
     task, settings, author = launch.task, launch.settings, launch.author
-    planned, per_row = plan_for(task, settings, author is not None)
-    plan = plan or planned
+    if plan is None:
+        plan, per_row = plan_for(task, settings, launch.target, author, launch.judges)
+    else:
+        per_row = calls_per_row(task)
+    longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
     judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
     program = f"{task.program} runs in this process and makes {per_row} calls or more, which the plan counts as one\n"
     return (
@@ -109,7 +112,8 @@ def opening(launch: Launch, plan: Plan | None = None) -> str:
         f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + search {plan.search_calls} (finalists "
         f"{plan.final_calls} of them) + sealed test {plan.test_calls} "
         f"+ spare {plan.slack}; "
-        f"rows: dev {plan.dev_rows}, test {plan.test_rows}{f', {plan.per_row} calls a row' * (plan.per_row > 1)}"
+        f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
+        f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{longest}"
     )
 
 
@@ -118,12 +122,12 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     from agent.program_run import plan_for
     from agent.scoring.judge import VERDICT_TOKENS
     from agent.scoring.stats import minimum_detectable_gain
-    from agent.search.author import PROPOSAL_TOKENS
+    from agent.search.afford import PROPOSAL_TOKENS
     from agent.search.preflight import detectable_gains
     from agent.types import Usage
 
     task, settings, target, author = launch.task, launch.settings, launch.target, launch.author
-    plan, per_row = plan_for(task, settings, author is not None)
+    plan, per_row = plan_for(task, settings, target, author, launch.judges)
     longest = max(sum(len(text) for text in row.inputs.values()) for row in task.train)
     per_call = len(task.instruction) // 3 + (longest // 3 + 10) * (1 + max(task.space.demo_counts, default=0))
     proposals = plan.proposals
@@ -163,7 +167,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
             }
         )
         return
-    click.echo(opening(launch))
+    click.echo(opening(launch, plan))
     for role, row in rows.items():
         cost = "unknown price" if row["usd"] is None else f"${row['usd']:.4f}"
         if row["calls"]:

@@ -67,7 +67,17 @@ class Account:
 
     def reserve(self, worst: Spend) -> None:
         """Sets `worst` aside. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
-        after = self._total + self._reserved + worst
+        if name := self._passed(self._total + self._reserved + worst):
+            whole = getattr(self.budget, name)
+            raise BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}); raise it to go on")
+        self._reserved += worst
+
+    def may_fit(self, worst: Spend) -> bool:
+        """Whether `worst` fits when the calls in flight turn out to cost next to nothing."""
+        return not self._passed(self._total + Spend(self._reserved.calls) + worst)
+
+    def _passed(self, after: Spend) -> str:
+        """The cap that this much spending would pass, or ""."""
         rate = min(MOST_LOST, self.lost / max(1, self._total.calls - self.lost))
         losses = self.kept.calls * rate  # what is kept will lose some, too, and with bad luck a few more
         kept = self.kept.calls + math.ceil(losses + 2 * math.sqrt(losses))
@@ -78,11 +88,7 @@ class Account:
             ("max_cost", after.usd - 1e-12, budget.max_cost and budget.max_cost * part),
             ("time_limit", self.seconds, budget.time_limit and budget.time_limit * part),
         )
-        for name, value, cap in caps:
-            if cap is not None and value > cap:
-                whole = getattr(budget, name)
-                raise BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}); raise it to go on")
-        self._reserved += worst
+        return next((name for name, value, cap in caps if cap is not None and value > cap), "")
 
     def release(self, worst: Spend) -> None:
         self._reserved -= worst

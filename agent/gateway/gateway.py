@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.errors import LedgerError, ModelError, RateLimited, RunRefused, Transient, TransportUnknown
+from agent.errors import BudgetExhausted, LedgerError, ModelError, RateLimited, RunRefused, Transient, TransportUnknown
 from agent.gateway.budget import Account, Spend
 from agent.gateway.limiter import Limiter
 from agent.gateway.prices import Price
@@ -96,6 +96,7 @@ class Gateway:
         self._limiters: dict[str, Limiter] = {}
         self._flights: set[Flight] = set()
         self._flying: dict[str, Flight] = {}  # those of them that may be joined, by call key
+        self._landings: list[asyncio.Future[None]] = []
         self.stopped: Exception | None = None
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
@@ -231,14 +232,14 @@ class Gateway:
         self, call: Call, flight: Flight, limiter: Limiter, attempt: int
     ) -> Completion | ModelError | None:
         """One attempt, in a slot: the reply, or the error to retry or raise, or None when it had to be held back."""
-        self.account.reserve(call.worst)
+        await self._set_aside(call.worst)
         try:
             call_id = await self._reserve(call, attempt)
         except BaseException:
-            self.account.release(call.worst)
+            self._release(call.worst)
             raise
         if limiter.is_paused():
-            self.account.release(call.worst)
+            self._release(call.worst)
             await self._ledger.fail(self._run_id, call_id, "error", "not_sent", 0.0, 0.0)
             return None
         flight.sent = call.lm.concurrency is None  # what runs in this process costs nothing and may be called off
@@ -254,13 +255,37 @@ class Gateway:
             raise
         usd = self._cost(call.lm, reply.usage)
         tokens = reply.usage.prompt_tokens + reply.usage.completion_tokens
-        self.account.release(call.worst)
+        self._release(call.worst)
         self.account.charge(call.role, Spend(1, tokens, usd))
         limiter.succeeded()
         await self._ledger.settle(self._run_id, call_id, reply, usd, time.monotonic() - started)
         self.account.use(call.role, reply.usage, usd, cached=False)
         self._on_call()
         return reply
+
+    async def _set_aside(self, worst: Spend) -> None:
+        """Reserves `worst`. What does not fit beside the worst case of the calls in flight waits until they cost less.
+
+        Raises BudgetExhausted.
+        """
+        while True:
+            try:
+                self.account.reserve(worst)
+                return
+            except BudgetExhausted:
+                if not self.account.may_fit(worst):
+                    raise
+            landing = asyncio.get_running_loop().create_future()
+            self._landings.append(landing)
+            await landing
+
+    def _release(self, worst: Spend) -> None:
+        """Gives a reservation back and wakes those that wait for room, in the order in which they came."""
+        self.account.release(worst)
+        for landing in self._landings:
+            if not landing.done():
+                landing.set_result(None)
+        self._landings.clear()
 
     async def _reserve(self, call: Call, attempt: int) -> int:
         """Writes the attempt down. Called off while the disk works, it is recorded as not sent."""
@@ -286,7 +311,7 @@ class Gateway:
     async def _failed(self, call: Call, call_id: int, error: ModelError, limiter: Limiter, latency: float) -> None:
         """A failed attempt counts as a call; where the provider may have done the work, it is charged in full."""
         paid = maybe_paid(error)
-        self.account.release(call.worst)
+        self._release(call.worst)
         self.account.lose(call.role, call.worst if paid else Spend(1))
         state = "unknown" if isinstance(error, TransportUnknown) else "error"
         await self._ledger.fail(self._run_id, call_id, state, error, latency, call.worst.usd if paid else 0.0)
@@ -306,7 +331,7 @@ class Gateway:
     async def _lost(self, call: Call, call_id: int, error: BaseException, latency: float) -> None:
         """Called off in the air, or a fault of our own: unknown, and charged as if answered, unless it runs here."""
         free = call.lm.concurrency is not None
-        self.account.release(call.worst)
+        self._release(call.worst)
         self.account.lose(call.role, Spend(1) if free else call.worst)
         state, usd = ("error", 0.0) if free else ("unknown", call.worst.usd)
         with contextlib.suppress(LedgerError):  # the first error is the one to tell

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from agent.errors import BudgetExhausted, ModelError, RunRefused
 from agent.prompt.techniques import Rewrite
 from agent.scoring.evaluate import all_or_stop
+from agent.search.afford import PROPOSAL_TOKENS
 from agent.search.lab import Lab
 from agent.search.pool import Parent
 from agent.search.propose import STYLES, Failure, Scored, failures_of, read_proposal, request_messages, why_refused
 from agent.types import LM, Request
 
-PROPOSAL_TOKENS = 200
 HISTORY = 5
 FAILURES = 5
 

@@ -77,9 +77,7 @@ class Lab:
             if candidate.id in self.board.entries or candidate.id in self._refused:
                 continue
             rejected = why_rejected(candidate, self.task)
-            limit = self.task.constraints.max_prompt_tokens
-            if not rejected and limit is not None and (size := self.prompt_tokens(candidate)) > limit:
-                rejected = f"{size} prompt tokens, more than max_prompt_tokens = {limit}"
+            rejected = rejected or self._too_long(candidate)
             if rejected:
                 self._log.candidate(self.round, entry, rejected)
                 self._refused.add(candidate.id)
@@ -87,6 +85,16 @@ class Lab:
                 self.adopt(entry)
                 admitted.append(candidate.id)
         return admitted
+
+    def _too_long(self, candidate: Candidate) -> str:
+        limits = (
+            (self.task.constraints.max_prompt_tokens, "more than max_prompt_tokens = {}"),
+            (self.plan.longest_prompt, "the caps on tokens and dollars pay {} on all of dev and test"),
+        )
+        for limit, why in limits:
+            if limit is not None and (size := self.prompt_tokens(candidate)) > limit:
+                return f"{size} prompt tokens, {why.format(limit)}"
+        return ""
 
     def adopt(self, entry: Entry) -> None:
         """Takes a candidate into the pool as it is: the user's own prompt need not keep the limits."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from agent.errors import BudgetRefused, InputError
 from agent.scoring.judge import judge_calls
+from agent.search.afford import Means
 from agent.search.ladder import rungs_for
 from agent.types import Budget, Task
 
@@ -31,7 +32,8 @@ class Plan:
 
     `batch` candidates are taken on together; `finalists` are seen on all of dev at the end; at most `proposals` calls
     go to the proposer. A row takes `per_row` calls: one of the target and those of the judges. At the end `steady_rows`
-    of the test rows are asked `repeats` times.
+    of the test rows are asked `repeats` times. Prompts of more than `longest_prompt` tokens are not tried: a cap on
+    tokens or dollars would not pay them on all of dev and test.
     """
 
     calls: int
@@ -44,6 +46,7 @@ class Plan:
     proposals: int
     per_row: int = 1
     repeats: int = 1
+    longest_prompt: int | None = None
 
     @property
     def baseline_calls(self) -> int:
@@ -107,14 +110,24 @@ class Plan:
             ) from missing
 
 
-def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) -> Plan:
-    """Splits the calls. Raises BudgetRefused when baseline and winner cannot even be compared on a few rows."""
+def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, means: Means | None = None) -> Plan:
+    """Splits the calls: those that are capped, or as many as caps on tokens and dollars buy by `means`.
+
+    Raises BudgetRefused when baseline and winner cannot even be compared on a few rows.
+    """
     calls = budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
     per_row = 1 + judge_calls(task)
+    fewest = min(FEWEST_ROWS, len(task.dev), len(task.test))
+    needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
+    usual = means.calls(budget, means.usual) if means else None
+    if means and usual is not None and usual < calls:
+        most = means.calls(budget, means.least) or 0
+        if most < min(calls, needed):
+            raise BudgetRefused(_too_little(budget, means, needed))
+        calls = max(usual, min(calls, needed))
     test_rows = min(len(task.test), _tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
     dev_rows = min(len(task.dev), int(calls * DEV_SHARE / per_row))
-    if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
-        needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
+    if min(test_rows, dev_rows) < fewest:
         raise BudgetRefused(
             f"max_calls = {calls} is too few to compare two prompts on this task; give at least {needed}"
         )
@@ -129,7 +142,20 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool) ->
         proposals=calls // per_row // 25 if has_proposer else 0,
         per_row=per_row,
         repeats=task.repeats,
+        longest_prompt=means.longest(budget, dev_rows + test_rows) if means else None,
     )
+
+
+def _too_little(budget: Budget, means: Means, calls: int) -> str:
+    """The refusal of caps that do not buy `calls` of the shortest calls, with about what they must be."""
+    wanted = (
+        ("max_tokens", budget.max_tokens, calls * means.least.tokens),
+        ("max_cost", budget.max_cost, calls * means.least.usd),
+    )
+    short = [
+        f"{name} = {cap:g} (give at least {most:.6g})" for name, cap, most in wanted if cap is not None and cap < most
+    ]
+    return f"too little to compare two prompts on this task, which takes about {calls} calls: {', '.join(short)}"
 
 
 def _tested_rows(samples: float, repeats: int) -> int:

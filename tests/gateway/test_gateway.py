@@ -18,7 +18,7 @@ from agent.ledger.store import Ledger
 from agent.types import Budget, Request
 from tests.gateway.doors import burst, classes, gateway, model, states
 from tests.ledger.ledgers import read
-from tests.toys import FakeModel, ask, open_ledger
+from tests.toys import FakeModel, GatedModel, ask, open_ledger, until
 from tests.wire import Fault, WireServer
 
 # -- bought once -------------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ async def test_the_server_never_sees_more_calls_than_the_cap(ledger: Ledger, see
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_worst_that_the_server_can_have_charged_stays_under_the_caps(ledger: Ledger, seed: int) -> None:
     """Whatever came back broken counts in full, as if the provider had done all the work."""
-    budget = Budget(max_tokens=600, max_cost=0.002)
+    budget = Budget(max_tokens=300, max_cost=0.001)
     with WireServer(flaky(seed)) as server:
         lm = model(server)
         door = gateway(ledger, budget, max_concurrency=8, prices={lm.name: fixed_price(1.0, 5.0)})
@@ -206,8 +206,8 @@ async def test_the_worst_that_the_server_can_have_charged_stays_under_the_caps(l
         await lm.close()
     paid = door.account.total_paid
     assert any(isinstance(result, BudgetExhausted) for result in results)
-    assert 0 < paid.tokens <= 600
-    assert 0 < paid.usd <= 0.002
+    assert 0 < paid.tokens <= 300
+    assert 0 < paid.usd <= 0.001
     assert read(ledger.path, "SELECT SUM(cost_usd) FROM calls")[0][0] == pytest.approx(paid.usd)
 
 
@@ -220,6 +220,20 @@ async def test_calls_in_flight_count_at_their_worst_before_any_has_come_back(led
         await lm.close()
     assert len(server.requests) == 3
     assert sum(isinstance(result, BudgetExhausted) for result in results) == 5
+
+
+async def test_what_the_worst_case_of_others_crowds_out_waits_for_what_they_cost(ledger: Ledger) -> None:
+    """Ten calls of at most 100 tokens under a cap of 250: two fly at once, and all are paid, as each takes a few."""
+    lm = GatedModel(lambda request: "ok")
+    door = gateway(ledger, Budget(max_tokens=250), max_concurrency=8)
+    jobs = [asyncio.ensure_future(door.complete("target", lm, ask(str(n), max_tokens=90))) for n in range(10)]
+    await until(lambda: lm.arrived == 2)
+    await asyncio.sleep(0.05)
+    assert lm.arrived == 2
+    lm.open.set()
+    assert [completion.text for completion in await asyncio.gather(*jobs)] == ["ok"] * 10
+    with pytest.raises(BudgetExhausted, match="max_tokens = 250"):
+        await door.complete("target", lm, ask("long", max_tokens=250))
 
 
 async def test_a_refused_reservation_sends_nothing_and_writes_nothing(ledger: Ledger) -> None:

@@ -1,0 +1,91 @@
+"""What caps on tokens and dollars buy, in calls and in prompt tokens, before anything was called.
+
+Estimates from the lengths of texts, for a plan to be made with; no cap rests on them (`gateway/budget.py` keeps those).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from agent.gateway.prices import Price
+from agent.scoring.judge import VERDICT_TOKENS, judge_calls
+from agent.types import Budget, Example, Spend, Task, Usage
+
+BYTES_A_TOKEN = 4
+MESSAGE_TOKENS = 4  # what a chat template adds to a message
+RUBRIC_TOKENS = 400  # what a judge is told beside the rubric and the row
+PROPOSER_TOKENS = 1000  # what a proposer is told
+PROPOSAL_TOKENS = 200  # of its reply, at most
+PROPOSER_SHARE = 1 / 25  # of the rows that are seen; `make_plan` allows as many proposals
+SAMPLE = 50  # rows that stand for all
+PROMPT_SHARE = 0.6  # of a cap, that one candidate may take on dev and test
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a call costs on average: `least` when all prompts are as short as the user's own, `usual` with the fewest
+    demos that the task allows. `per_token` are dollars for a token in a prompt of the target, `own` its tokens."""
+
+    least: Spend
+    usual: Spend
+    per_token: float
+    own: int
+
+    def calls(self, budget: Budget, each: Spend) -> int | None:
+        """How many calls of that size the caps on tokens and dollars buy; None when neither is capped."""
+        caps = [
+            cap / size
+            for cap, size in ((budget.max_tokens, each.tokens), (budget.max_cost, each.usd))
+            if cap is not None and size > 0
+        ]
+        return int(min(caps)) if caps else None
+
+    def longest(self, budget: Budget, rows: int) -> int | None:
+        """The most tokens of a prompt that the caps pay for `rows` rows beside all else; None when neither is capped.
+        Never too few for another wording of the user's own prompt."""
+        caps = [
+            PROMPT_SHARE * cap / rows / size
+            for cap, size in ((budget.max_tokens, 1.0), (budget.max_cost, self.per_token))
+            if cap is not None and size > 0
+        ]
+        return max(2 * self.own + 50, int(min(caps))) if caps else None
+
+
+def means_of(
+    task: Task, price: Callable[[str], Price | None], target: str, proposer: str, judges: Sequence[str]
+) -> Means:
+    """For a task and the names of its models; `proposer` is "" where there is none. A model without a price is free."""
+    row = math.ceil(mean(_row_tokens(row) for row in task.train[:SAMPLE]))
+    reply = math.ceil(mean(_tokens(map(str, row.labels.values())) for row in task.train[:SAMPLE]))
+    own = _tokens([task.instruction]) + MESSAGE_TOKENS
+    demos = min(task.space.demo_counts, default=0) * (row + reply + 2 * MESSAGE_TOKENS)
+    rubrics = sum(_tokens([rubric.text]) for rubric in task.rubrics.values())
+    judge = Usage(row + reply + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS)
+    judged = judge_calls(task)
+
+    def usd(names: Sequence[str], usage: Usage) -> float:
+        return max((known(usage) for name in names if name and (known := price(name))), default=0.0)
+
+    def average(prompt: int) -> Spend:
+        parts = (
+            (1.0, [target], Usage(prompt + row + MESSAGE_TOKENS, reply + 1)),
+            (float(judged), judges, judge),
+            (PROPOSER_SHARE if proposer else 0.0, [proposer], Usage(PROPOSER_TOKENS, PROPOSAL_TOKENS)),
+        )
+        calls = sum(share for share, _, _ in parts)
+        tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)
+        cost = sum(share * usd(names, usage) for share, names, usage in parts)
+        return Spend(1, math.ceil(tokens / calls), cost / calls)
+
+    return Means(average(own), average(own + demos), usd([target], Usage(1000, 0)) / 1000, own)
+
+
+def _row_tokens(row: Example) -> int:
+    return _tokens(row.inputs.values())
+
+
+def _tokens(texts: Iterable[str]) -> int:
+    return sum(-(-len(text.encode()) // BYTES_A_TOKEN) for text in texts)

@@ -1,0 +1,67 @@
+"""What caps on tokens and dollars buy: plans that fit them, and refusals before anything is called."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import BudgetRefused
+from agent.gateway.prices import fixed_price
+from agent.search.afford import Means, means_of
+from agent.search.plan import Plan, make_plan
+from agent.types import Budget
+from tests.toys import make_task
+
+TASK = make_task(3)
+TASK = make_task(3, dev=TASK.dev * 40, test=TASK.test * 40)
+PRICE = fixed_price(1.0, 5.0)
+
+
+def means() -> Means:
+    return means_of(TASK, lambda name: PRICE, "a/target", "a/proposer", [])
+
+
+def planned(budget: Budget) -> Plan:
+    return make_plan(TASK, budget, "standard", True, means())
+
+
+def test_demos_make_a_call_dearer_and_a_model_without_a_price_costs_nothing() -> None:
+    found = means()
+    assert found.usual.tokens > found.least.tokens > found.own > 0
+    assert found.usual.usd > found.least.usd > 0
+    free = means_of(TASK, lambda name: None, "a/target", "", [])
+    assert free.usual.usd == free.per_token == 0
+    assert free.calls(Budget(max_cost=0.01), free.usual) is None
+
+
+@given(st.integers(1, 10**7))
+def test_a_plan_spends_what_its_cap_on_tokens_buys_or_is_refused(cap: int) -> None:
+    try:
+        plan = planned(Budget(max_tokens=cap))
+    except BudgetRefused:
+        assert cap < 200 * means().usual.tokens
+        return
+    assert plan.calls * means().least.tokens <= cap or plan.calls <= 1200
+    assert plan.longest_prompt is not None
+    assert plan.search_calls > plan.final_calls
+    if plan.longest_prompt > 2 * means().own + 50:
+        assert plan.longest_prompt * (plan.dev_rows + plan.test_rows) <= 0.6 * cap + 1
+
+
+@pytest.mark.parametrize(("name", "digits"), [("max_tokens", 0), ("max_cost", 9)])
+def test_the_refusal_names_a_cap_that_is_enough(name: str, digits: int) -> None:
+    with pytest.raises(BudgetRefused, match=f"{name} = 1e-09" if digits else f"{name} = 1 ") as caught:
+        planned(Budget(**{name: 1e-9 if digits else 1}))
+    wanted = float(re.search(r"give at least ([\d.e-]+)\)", str(caught.value)).group(1))
+    plan = planned(Budget(**{name: wanted * 1.001 if digits else int(wanted)}))
+    assert plan.dev_rows >= 10
+    assert plan.test_rows >= 10
+
+
+def test_caps_that_buy_more_than_was_asked_change_no_number_of_calls() -> None:
+    assert planned(Budget(max_calls=700, max_cost=100.0)).calls == 700
+    assert planned(Budget(max_calls=700)).longest_prompt is None
+    assert planned(Budget(max_calls=700)) == make_plan(TASK, Budget(max_calls=700), "standard", True)
