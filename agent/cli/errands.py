@@ -76,12 +76,13 @@ def run_errand(
     """Runs to the end; Ctrl-C lets what is in flight land. `models` are the names whose weights may be fetched."""
     from agent.errand import Means
     from agent.ledger.store import Ledger
-    from agent.models.catalog import fetch
+    from agent.models.catalog import check_keys, fetch
     from agent.optimize import Settings, new_run_id, prices_for
 
     for name in models:
         if name.startswith("local/") and not name.endswith(".gguf"):
             fetch(name, lambda done, total: None)
+    check_keys(lms)
     prices = prices_for(lms, Settings(budget=budget, price=fixed(options["price"])))
     ledger = Ledger(db)
     try:

@@ -52,7 +52,8 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
     if as_json:
         print_json({**change.as_dict(), "in_chain": not late})
         return
-    click.echo(f"{name}@{label} is {change.version} again; before: {change.before}")
+    share = "" if change.share is None else f" for {100 * change.share:g} % of the units"
+    click.echo(f"{name}@{label} is {change.version} again{share}; before: {change.before}")
     if late:
         click.echo(f"{late}; the change goes into its chain with the next run, promote or rollback", err=True)
 

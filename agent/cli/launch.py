@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -206,8 +207,10 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
     Whatever ends the run early carries the command that resumes it.
     """
     from agent.ledger.store import Ledger
+    from agent.models.catalog import check_keys
     from agent.program_run import run_of
 
+    check_keys(launch.lms())
     ledger = Ledger(db)
     try:
         _catch_up(ledger, db)
@@ -263,5 +266,9 @@ async def _watched(run: Any, launch: Launch, command: str) -> dict[str, Any]:
 
 
 def resume_command_for(run_id: str, db: Path) -> str:
-    place = "" if db == Path("runs/ledger.db") else f" --db {db}"
-    return f"optimize resume {run_id}{place}"
+    return f"optimize resume {run_id}{at(db)}"
+
+
+def at(db: Path) -> str:
+    """The words that a command needs to find the ledger, when it is not the usual one."""
+    return "" if db == Path("runs/ledger.db") else f" --db {shlex.quote(str(db))}"

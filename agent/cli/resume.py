@@ -79,7 +79,7 @@ def resume_command(
             click.echo(f"{'forking' if fork else 'resuming'} {found['id']} ({found['status']})", err=True)
             click.echo(opening(launch, resumed.plan if resumed else None), err=True)
         result = execute(launch, db, progress, resumed)
-    finish(result, as_json)
+    finish(result, db, as_json)
 
 
 def _latest(runs: list[dict[str, Any]], db: Path) -> dict[str, Any]:

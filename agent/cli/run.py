@@ -10,7 +10,7 @@ import click
 
 from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import SEED, SETTINGS, db_option, json_option, print_json, score
-from agent.cli.launch import Launch, execute, fetch_weights, prepare
+from agent.cli.launch import Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.report.facts import certainty, stopped_before_search, verdict
 
@@ -83,14 +83,14 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
         if not quiet:
             click.echo(opening(launch), err=True)
         result = execute(launch, db, progress)
-    finish(result, as_json)
+    finish(result, db, as_json)
 
 
-def finish(result: dict[str, Any], as_json: bool) -> None:
+def finish(result: dict[str, Any], db: Path, as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        click.echo(report(result))
+        click.echo(report(result, db))
 
 
 def opening(launch: Launch, plan: Plan | None = None) -> str:
@@ -186,7 +186,7 @@ def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | Non
     return round(max(known), 4) if len(known) == len(prices) else None
 
 
-def report(result: dict[str, Any]) -> str:
+def report(result: dict[str, Any], db: Path) -> str:
     """The result for people: verdict, scores, what it cost, where the prompt is."""
     lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
     promoted = result["decision"] == "promote"
@@ -214,7 +214,7 @@ def report(result: dict[str, Any]) -> str:
     lines += [
         *blocks(result),
         f"released ({'the best found' if promoted else 'your own prompt'}): {result['release']}",
-        f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}",
-        f"to read and to send: optimize report {result['run_id']}",
+        f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}{at(db)}",
+        f"to read and to send: optimize report {result['run_id']}{at(db)}",
     ]
     return "\n".join(lines)

@@ -109,9 +109,10 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
     history = open_history(db)
     found = history.run(run)
     if found["result"] is None:
-        raise InputError(
-            f"{found['id']}: this run is {found['status']} and has no result; `optimize history {found['id']}` shows it"
-        )
+        command = (found["options"] or {}).get("command")
+        told = f"it was `optimize {command}`: type" if command else f"`optimize history {found['id']}` shows it"
+        told += " its command again, what was paid is not asked twice" if command else ""
+        raise InputError(f"{found['id']}: this run is {found['status']} and has no result; {told}")
     result = found["result"]
     if kind := result.get("kind"):
         _show_errand(kind, result, as_json)
@@ -127,7 +128,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
     click.echo(
         f"run {found['id']}  {found['task']}  {found['model']}  seed {found['seed']}  {found['started_utc'][:19]} UTC"
     )
-    click.echo(report(result))
+    click.echo(report(result, db))
     say("\n== the winner's prompt (demos shown below) ==", "bold")
     click.echo(plain(prompt_text(winner)))
     if winner["demos"]:

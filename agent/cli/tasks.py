@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,11 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
 def init_command(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read."""
-    import json
-    import tempfile
-
     from agent.task.intake import write_task
     from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_rows
 
+    if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
+        raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")
     folder = Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
     try:
         instruction = prompt.read_text("utf-8-sig") if prompt else ""
@@ -83,12 +83,8 @@ def init_command(name: str, source: Path, target: str, prompt: Path | None, seed
     tests = not target and is_promptfoo(source)
     if not target and not tests:
         raise InputError(f"{source}: name the column to predict with --target COLUMN")
-    with tempfile.TemporaryDirectory(prefix="init-") as aside:
-        if tests:
-            rows = "".join(f"{json.dumps(row)}\n" for row in promptfoo_rows(source))
-            source, target = Path(aside, f"{source.stem}.jsonl"), EXPECTED
-            source.write_text(rows, "utf-8")
-        _, reading = write_task(folder, source, target, instruction, seed, folder.name)
+    table = promptfoo_rows(source) if tests else None
+    _, reading = write_task(folder, source, EXPECTED if tests else target, instruction, seed, folder.name, table)
     for line in reading.lines():
         click.echo(plain(line))
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")

@@ -45,10 +45,8 @@ def transfer_command(
     silence(quiet=True)
     history = open_history(db)
     try:
-        found = history.run(run)
-        task = _task(found)
-        task = replace(task, dev=task.dev[:limit])
-        entrants = _entrants(history, found, task, top)
+        found = history.search(run)
+        task, entrants = _seen(history, found, _task(found), top, limit)
     finally:
         history.close()
     names = [name.strip() for name in models.split(",")]
@@ -77,8 +75,6 @@ def transfer_command(
 
 def _task(found: Row) -> Task:
     options = found["options"] or {}
-    if "command" in options:
-        raise InputError(f"{found['id']}: `optimize {options['command']}` is no search; name a run of `optimize run`")
     task = task_of(options, quiet=True)
     if task.program:
         raise InputError(f"{found['id']}: a DSPy program of your own; only prompts can be tried on other models")
@@ -91,14 +87,16 @@ def _task(found: Row) -> Task:
     return replace(task, judges=tuple(options.get("judge") or task.judges) if judging else ())
 
 
-def _entrants(history: History, found: Row, task: Task, top: int) -> list[Entrant]:
-    """The baseline, then the best of those that saw the whole of dev."""
+def _seen(history: History, found: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
+    """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
     from agent.transfer import Entrant
 
     trials = [trial for trial in history.trials(found["id"]) if trial["state"] == "complete"]
     base = [trial for trial in trials if trial["number"] == 0]
     if not base:
         raise InputError(f"{found['id']}: this run is {found['status']} and has not scored its baseline")
+    scored = {outcome["example_id"] for outcome in history.outcomes(found["id"], base[0]["candidate_id"], "dev")}
+    task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
     whole = [trial for trial in trials if trial["number"] and trial["n"] >= base[0]["n"] and trial["mean"] is not None]
     best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
     entrants = []
@@ -107,7 +105,7 @@ def _entrants(history: History, found: Row, task: Task, top: int) -> list[Entran
         seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
         scores = tuple(seen.get(row.id) for row in task.dev)
         entrants.append(Entrant(trial["number"], _candidate(history.candidate(trial["candidate_id"])), scores))
-    return entrants
+    return task, entrants
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:

@@ -66,6 +66,13 @@ class History:
                     row["status"] = "killed"
         return [{**row, **{key: _load(row[key]) for key in decoded}} for row in rows]
 
+    def search(self, run_id: str = "") -> Row:
+        """`run`, and InputError for one that is no search."""
+        found = self.run(run_id)
+        if command := (found["options"] or {}).get("command"):
+            raise InputError(f"{found['id']}: `optimize {command}` is no search; name a run of `optimize run`")
+        return found
+
     def run(self, run_id: str = "") -> Row:
         """One run by id or by the unique start of its id; the latest without one. Raises InputError.
 

@@ -40,6 +40,9 @@ class AnthropicModel(HostedModel):
         self._given_key = api_key
         super().__init__(name, "ANTHROPIC_API_KEY")
 
+    def check_key(self) -> None:
+        key_from(self._variable, self._given_key)
+
     def _start(self) -> AsyncAnthropic:
         key = key_from(self._variable, self._given_key)
         self._secrets += (key,)

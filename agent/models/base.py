@@ -103,6 +103,10 @@ class HostedModel(ABC):
     def name(self) -> str:
         return self._name
 
+    def check_key(self) -> None:
+        """Raises RunRefused when there is no key to ask with. Connects to nothing."""
+        key_from(self._variable)
+
     @property
     def concurrency(self) -> int | None:
         return None

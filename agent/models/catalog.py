@@ -17,12 +17,12 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError
+from agent.errors import InputError, RunRefused
 from agent.types import LM
 
 DEFAULT_MODEL = "local/smollm2-135m"
@@ -103,6 +103,22 @@ def create_model(name: str) -> LM:
 
         return ScriptedModel(name, Path(rest))
     raise InputError(f"{name!r}: unknown kind {kind!r}; use one of: {', '.join(form for form, _ in FORMS)}")
+
+
+def check_keys(lms: Sequence[LM]) -> None:
+    """Raises RunRefused for the keys that are missing, all at once: of several models the second is asked when others
+    were paid. A model that is alone finds out by itself, and may have all its replies in the ledger."""
+    from agent.models.base import HostedModel
+
+    missing = []
+    for lm in lms if len(lms) > 1 else ():
+        try:
+            if isinstance(lm, HostedModel):
+                lm.check_key()
+        except RunRefused as refusal:
+            missing.append(f"{lm.name}: {refusal}")
+    if missing:
+        raise RunRefused("\n".join(missing))
 
 
 def cache_folder() -> Path:

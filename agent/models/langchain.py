@@ -49,6 +49,10 @@ class LangChainModel(HostedModel):
         self._given_chat = chat
         super().__init__(name, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"))
 
+    def check_key(self) -> None:
+        if self._given_chat is None and self._provider in _VARIABLES:
+            super().check_key()
+
     def _start(self) -> Any:
         silence_tracing(os.environ)
         from langsmith.utils import get_env_var

@@ -40,6 +40,9 @@ class OpenAIModel(HostedModel):
         self._official = _is_official(self._url)
         super().__init__(name, "OPENAI_API_KEY" if self._official else "OPENAI_COMPATIBLE_API_KEY")
 
+    def check_key(self) -> None:
+        self._key()
+
     def _start(self) -> AsyncOpenAI:
         key = self._key()
         if not all(web_address(self._url)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.prompt.template import marks
+from agent.prompt.template import escape, marks
 from agent.types import Field, Signature, Task, TechniqueName
 
 
@@ -69,10 +69,13 @@ def builtin_rewrites(task: Task) -> tuple[Rewrite, ...]:
     """Variants of the user's instruction: with the form of the answer, with choices as a list, and a short one."""
     signature, own = task.signature, task.instruction.strip()
     choices = [field for field in signature.outputs if field.choices]
-    listed = "\n".join(f"- {choice}" for field in choices for choice in field.choices)
-    goal = task.description.strip() or f"Given {', '.join(map(_words, signature.inputs))}, give the answer."
+    names = [field.name for field in signature.inputs]
+    listed = escape("\n".join(f"- {choice}" for field in choices for choice in field.choices), names)
+    goal = (
+        escape(task.description.strip(), names) or f"Given {', '.join(map(_words, signature.inputs))}, give the answer."
+    )
     rewrites = [Rewrite("form", f"{own}\n{form_sentence(signature)}", "says the form of the answer at the end")]
-    if not marks(own, [field.name for field in signature.inputs]):
+    if not marks(own, names):
         short = f"{goal} {form_sentence(signature)}"
         if choices:
             short = f"{goal}\nLabels:\n{listed}\n{form_sentence(signature)}"

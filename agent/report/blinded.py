@@ -31,7 +31,9 @@ class Shown:
 
 
 def rated_task(run: Row) -> Task:
-    """The run's task. Raises InputError when its dev rows are not those that the run read."""
+    """The run's task. Raises InputError for a run that is no search, or whose dev rows are not those that it read."""
+    if command := (run["options"] or {}).get("command"):
+        raise InputError(f"{run['id']}: `optimize {command}` is no search; name a run of `optimize run`")
     task = task_of(run)
     if task.hashes.get("dev") != run["hashes"].get("dev"):
         where = run["folder"] or run["options"]["task"]

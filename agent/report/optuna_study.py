@@ -47,7 +47,7 @@ def optuna_file(db: Path, run: str = "") -> Path:
     Without `run` it is the latest. Raises InputError.
     """
     with closing(history_of(db)) as history:
-        view = RunView(history, run)
+        view = RunView(history, history.search(run)["id"])
         path = db.parent / view.id / "optuna.db"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_study(view, path)

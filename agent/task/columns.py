@@ -78,7 +78,7 @@ def decide_columns(table: Table, target: str, asked: frozenset[str] = frozenset(
         use, reason = _use(name, texts, labels)
         made = field_name(name, position, taken)
         if name == target:
-            use, reason, made = "target", "named by --target", taken[1]
+            use, reason, made = "target", "the column to predict", taken[1]
         elif {name, made} & asked:
             use, reason = "input", "named in the prompt"
         elif asked and use == "input":
@@ -143,6 +143,18 @@ def target_type(values: Sequence[Any]) -> FieldType:
     if short and 2 <= len(distinct) <= MAX_CHOICES and len(texts) >= 2 * len(distinct):
         return "choice"
     return "number" if all(_is(parse_number, text) for text in texts) else "text"
+
+
+def why_no_labels(values: Sequence[Any]) -> str:
+    """Why a target with few different values is taken for text, or ""."""
+    texts = [text_of(value).strip() for value in values]
+    if target_type(values) != "text" or not 2 <= len({fold(text) for text in texts}) <= min(
+        MAX_CHOICES, len(texts) / 2
+    ):
+        return ""
+    odd = next((text for text in texts if not text.isprintable()), "")
+    why = "holds a line break or another control character" if odd else f"is longer than {MAX_CHOICE_LENGTH} characters"
+    return f"a label {why}: {quoted(odd or max(texts, key=len), 40)}"
 
 
 def _is(parse: Any, value: Any) -> bool:

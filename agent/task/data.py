@@ -199,6 +199,10 @@ def _csv(lines: list[str], where: str) -> tuple[Rows, list[Problem]]:
                 continue
             if header is None:
                 header = cells
+                if len(cells) == 1 and (other := next((mark for mark in ";\t|" if mark in cells[0]), "")):
+                    named = {"\t": "tabs"}.get(other, f"{other!r}")
+                    problems.append(problem(where, start, f"the columns stand apart by {named}; save it with commas"))
+                    break
                 twice = sorted({name for name in header if header.count(name) > 1})
                 if twice:
                     problems.append(problem(where, start, f"two columns are called {quoted(twice[0])}; rename one"))

@@ -10,14 +10,23 @@ import random
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.task.checks import PLACEHOLDER
-from agent.task.columns import Column, decide_columns, field_name, find_target, label_reader, target_type, text_of
+from agent.task.columns import (
+    Column,
+    decide_columns,
+    field_name,
+    find_target,
+    label_reader,
+    target_type,
+    text_of,
+    why_no_labels,
+)
 from agent.task.data import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.rows import fold
@@ -31,7 +40,8 @@ MIN_ROWS = 30
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How a file was understood. `dropped`: rows per reason; `unused`: good rows past the sizes of the splits;
-    `counts`: rows per split and class (one class "" when the target is not a choice)."""
+    `counts`: rows per split and class (one class "" when the target is not a choice); `no_labels`: why a target of few
+    values is a text all the same."""
 
     file: str
     rows: int
@@ -42,6 +52,7 @@ class Reading:
     target_type: FieldType
     choices: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
+    no_labels: str = ""
 
     def lines(self) -> Iterator[str]:
         """The reading in plain words, one line each."""
@@ -49,7 +60,8 @@ class Reading:
         yield f"{self.file}: {self.rows} rows; dropped: {dropped or 'none'}; left out of the splits: {self.unused}"
         for column in self.columns:
             yield f"column {quoted(column.name)}: {column.use} ({column.reason})"
-        yield f"target {self.target}: {self.target_type}" + (f" of {len(self.choices)}" if self.choices else "")
+        about = f" of {len(self.choices)}" if self.choices else f" ({self.no_labels})" if self.no_labels else ""
+        yield f"target {self.target}: {self.target_type}{about}"
         for split, classes in self.counts.items():
             each = ", ".join(f"{name} {count}" for name, count in classes.items() if name)
             yield f"{split}: {sum(classes.values())} rows" + (f" ({each})" if each else "")
@@ -76,12 +88,16 @@ def write_task(
     instruction: str = "",
     seed: int = 0,
     name: str | None = None,
+    table: Sequence[dict[str, Any]] | None = None,
 ) -> tuple[Task, Reading]:
-    """`task_from_file`, kept as a new task folder. Raises also InputError when `folder` exists or cannot be made."""
+    """`task_from_file`, kept as a new task folder; a `table` that was read already stands for the rows of `path`.
+
+    Raises also InputError when `folder` exists or cannot be made.
+    """
     folder = Path(folder)
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
-    files, reading = _draft(Path(path), target, instruction, seed, name or folder.resolve().name)
+    files, reading = _draft(Path(path), target, instruction, seed, name or folder.resolve().name, table)
     with tempfile.TemporaryDirectory() as temporary:  # a folder that would not load is never left behind
         _write(Path(temporary), files)
         load_task(temporary)
@@ -98,18 +114,23 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
         (folder / name).write_bytes(text.encode("utf-8"))
 
 
-def _draft(path: Path, target: str, instruction: str, seed: int, name: str | None) -> tuple[dict[str, str], Reading]:
+def _draft(
+    path: Path,
+    target: str,
+    instruction: str,
+    seed: int,
+    name: str | None,
+    table: Sequence[dict[str, Any]] | None = None,
+) -> tuple[dict[str, str], Reading]:
     """The files of the task folder as texts, and the reading."""
-    found, problems = read_rows(path)
-    if problems:
-        raise ProblemsError(tuple(problems))
-    table = [row for _, row in found]
+    table = _table(path) if table is None else list(table)
     _enough(path, len(table), "rows")
     target = find_target(list(dict.fromkeys(key for row in table for key in row)), target)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
     asked = frozenset(placeholder[1] for placeholder in PLACEHOLDER.finditer(instruction))
-    columns = decide_columns(table, target, asked)
+    each_once = {tuple((key, text_of(value)) for key, value in row.items()): row for row in table}
+    columns = decide_columns(list(each_once.values()), target, asked)
     kept, kind, dropped = _clean(table, columns, target)
     _enough(path, len(kept), f"usable rows ({', '.join(f'{n} {why}' for why, n in dropped.items() if n)} dropped)")
     field = next(column.field for column in columns if column.use == "target")
@@ -132,7 +153,25 @@ def _draft(path: Path, target: str, instruction: str, seed: int, name: str | Non
         classes = Counter(row[field] if kind == "choice" else "" for row in rows)
         counts[split] = {choice: classes[choice] for choice in choices or ("",)}
     unused = len(kept) - sum(map(len, parts))
-    return files, Reading(shown(path), len(table), dropped, unused, columns, field, kind, choices, counts)
+    return files, Reading(
+        shown(path),
+        len(table),
+        dropped,
+        unused,
+        columns,
+        field,
+        kind,
+        choices,
+        counts,
+        why_no_labels([row[target] for row in table]),
+    )
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    found, problems = read_rows(path)
+    if problems:
+        raise ProblemsError(tuple(problems))
+    return [row for _, row in found]
 
 
 def _enough(path: Path, count: int, what: str) -> None:

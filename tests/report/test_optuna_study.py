@@ -123,7 +123,7 @@ def test_a_run_under_way_with_odd_words_in_an_odd_folder(here: Path) -> None:
     folder = here / "a {x} 100% ? # ü"
     folder.mkdir()
     ledger = Ledger(folder / "ledger.db")
-    ledger.begin_run("run-1", make_task(), EVIL, EVIL, 7, {}, {}, options={"command": "run"})
+    ledger.begin_run("run-1", make_task(), EVIL, EVIL, 7, {}, {}, options={})
     states = [
         ("complete", 4, 0.5),
         ("failed", 2, 0.9),
@@ -153,7 +153,7 @@ def test_a_run_under_way_with_odd_words_in_an_odd_folder(here: Path) -> None:
 
 def test_a_run_without_trials_is_an_empty_study(here: Path) -> None:
     ledger = Ledger(Path("ledger.db"))
-    ledger.begin_run("run-1", make_task(), "m", "none", 7, {}, {}, options={"command": "run"})
+    ledger.begin_run("run-1", make_task(), "m", "none", 7, {}, {}, options={})
     ledger.close()
     path = optuna_file(Path("ledger.db"))
     assert load(path).trials == []

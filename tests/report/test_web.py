@@ -369,3 +369,19 @@ async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
         assert shlex.split(command)[3:] == [task.folder, "--labels", str(DB.parent / "blurbs/ratings.jsonl")]
         assert "Answer 2 of 6" in (await page(client, "/run/blurbs/rate?rater=Ann")).words
         assert "Answer 1 of 6" in (await page(client, "/run/blurbs/rate?rater=Bob")).words
+
+
+async def test_an_errand_that_did_not_end_is_not_said_to_be_resumable(here: Path) -> None:
+    ledger = Ledger(DB)
+    ledger.begin_run("old", make_task(), "m", "", 0, {}, {}, options={"command": "transfer"})
+    ledger.end_run("old", "failed", 1.0)
+    await ledger.commit()
+    ledger.close()
+    async with signed_in(DB) as (client, _):
+        words = (await page(client, "/run/old")).words
+        assert "Type optimize transfer again" in words
+        assert "optimize resume" not in words
+        assert "no search" in (await client.get("/run/old/rate")).text
+    shown = CliRunner().invoke(main, ["show", "old"])
+    assert shown.exit_code == 2
+    assert "it was `optimize transfer`: type its command again" in shown.output

@@ -71,6 +71,7 @@ def run(ask: Ask) -> dict[str, Any]:
     result = view.result
     found: dict[str, Any] = {
         "run": {name: view.run[name] for name in ABOUT},
+        "command": (view.run["options"] or {}).get("command", ""),
         "result": view.run["result"],
         "live": live(ask) if view.run["status"] == "running" else None,
         "verdict": facts.verdict(result) if result else None,
