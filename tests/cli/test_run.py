@@ -21,6 +21,7 @@ from tests.cli.world import (
     knowing,
     learner,
     optimize,
+    refused,
     scores_by_hand,
     stubborn,
 )
@@ -217,3 +218,42 @@ def test_the_word_run_may_be_left_out() -> None:
         command = [*rest, "-m", compatible(server), "--max-calls", "200", "--dry-run"]
         assert good(*command) == good("run", *command)
         assert good("--dry-run", *command) == good("run", *command)
+
+
+def test_a_cap_in_tokens_is_planned_with_and_one_that_is_too_small_is_refused_before_any_call() -> None:
+    command = files(120)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--price", "1,1"]
+        words = refused(3, *command, "--max-tokens", "300")
+        assert "max_tokens = 300 (give at least " in words[-1]
+        assert words == refused(3, *command, "--max-tokens", "300", "--dry-run")
+        assert server.requests == []
+        result = good_json(*command, "--max-tokens", "40000")
+    assert result["tokens"]["prompt"] + result["tokens"]["completion"] <= 40_000
+    assert (result["decision"], result["status"]) == ("promote", "complete")
+
+
+def test_a_dry_run_refuses_a_model_without_a_price_as_the_run_does() -> None:
+    command = files(120)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server)]
+        assert refused(2, *command) == refused(2, *command, "--dry-run")
+
+
+def test_a_key_that_is_missing_is_found_out_before_another_model_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    command = files(120)
+    with WireServer(learner) as server:
+        command += ["-m", compatible(server), "--proposer", "anthropic/x", "--max-calls", "200"]
+        words = refused(1, *command)
+        assert server.requests == []
+    assert "anthropic/x: no API key: the environment variable ANTHROPIC_API_KEY is not set" in words[-1]
+
+
+def test_the_last_lines_name_the_ledger_that_was_used() -> None:
+    with WireServer(learner) as server:
+        words = good(*files(120), "-m", compatible(server), "--max-calls", "200", "--db", "other/our ledger.db")
+    shown = [line.partition(": optimize ")[2] for line in words.splitlines()[-2:]]
+    assert [line.split()[0] for line in shown] == ["show", "report"]
+    assert all(line.endswith(" --db 'other/our ledger.db'") for line in shown)

@@ -70,6 +70,15 @@ def test_a_budget_that_ends_leaves_cells_empty(two_runs: Made) -> None:
     assert told["models"][1]["scores"][1]["mean"] is None
 
 
+def test_every_model_is_asked_the_rows_that_the_run_scored_and_no_others(two_runs: Made) -> None:
+    first, _ = two_runs
+    seen = good_json("show", first["run_id"])["plan"]["dev_rows"]
+    with WireServer(learner) as server:
+        told = good_json("transfer", first["run_id"], "--models", compatible(server), "--top", "1", "-q")
+    assert told["rows"] == seen
+    assert {cell["n"] for model in told["models"] for cell in model["scores"]} == {seen}
+
+
 def test_a_limit_takes_the_first_rows_on_every_model(two_runs: Made) -> None:
     first, _ = two_runs
     with WireServer(learner) as server:

@@ -165,3 +165,17 @@ def test_doctor_is_content_with_a_machine_that_has_all(monkeypatch: pytest.Monke
     monkeypatch.setattr("agent.cli.doctor.version", lambda package: "1.0")
     assert good_json("doctor")["healthy"] is True
     assert "PROBLEM" not in good("doctor")
+
+
+def test_promptfoos_tests_become_a_task_that_names_their_file() -> None:
+    told = [
+        {"vars": {"text": f"row {n} {'abcd'[n % 4]}"}, "assert": [{"type": "equals", "value": "xy"[n % 2]}]}
+        for n in range(60)
+    ]
+    Path("promptfooconfig.yaml").write_text(f"tests: {json.dumps(told)}\n")
+    words = good("init", "mine", "--from", "promptfooconfig.yaml")
+    assert words.splitlines()[0].startswith("promptfooconfig.yaml: 60 rows")
+    assert "column 'expected': target (the column to predict)" in words
+    odd = optimize("init", "a b", "--from", "promptfooconfig.yaml")
+    assert odd.exit_code == 2
+    assert "'a b': a task's folder has a name of letters" in odd.output

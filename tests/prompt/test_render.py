@@ -227,3 +227,13 @@ def test_a_rewrite_costs_no_call_keeps_the_placeholder_and_differs_from_the_user
         assert rewrite.instruction != instruction
         assert rewrite.reason
     assert SIGNATURE.outputs[0].choices
+
+
+@pytest.mark.parametrize("instruction", ["Answer with one team.", "Route {{message}} to a team."])
+def test_a_label_or_a_description_that_looks_like_a_mark_stays_a_text(instruction: str) -> None:
+    label = replace(SIGNATURE.outputs[0], choices=("billing", "{{message}}"))
+    signature = replace(SIGNATURE, outputs=(label, *SIGNATURE.outputs[1:]))
+    task = replace(make_task(instruction=instruction), signature=signature, description="Where to {{message}}?")
+    for rewrite in builtin_rewrites(task):
+        shown = render(Candidate("zero-shot", "turns", rewrite.instruction), signature, {"message": "ROW"})
+        assert sum(message.content.count("ROW") for message in shown) == 1

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,29 @@ def test_any_table_makes_a_task_or_a_line_that_says_why_not(
 def test_a_column_that_is_mostly_empty_is_ignored_and_keeps_the_rows() -> None:
     table = [{"text": f"some text {n}", "rare": "x" if n < 9 else "", "y": n % 2} for n in range(40)]
     assert [column.use for column in decide_columns(table, "y")] == ["input", "ignored", "target"]
+
+
+def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path) -> None:
+    table = [
+        {"id": f"r{n}", **{key: row[key] for key in ("Customer Message", "Team")}} for n, row in enumerate(tickets())
+    ]
+    task, reading = task_from_file(write(here / "data.csv", [*table, *table[:20]]), "Team")
+    assert uses(reading)["id"] == ("id", "id")
+    assert reading.dropped["duplicate"] == 20
+    assert [field.name for field in task.signature.inputs] == ["customer_message"]
+
+
+@pytest.mark.parametrize(("mark", "named"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
+def test_a_file_with_another_mark_between_its_columns_says_which(here: Path, mark: str, named: str) -> None:
+    (here / "data.csv").write_text(mark.join(["text", "label"]) + "\n" + f"a{mark}b\n" * 40)
+    with pytest.raises(ProblemsError, match=r"data\.csv:1: .*" + re.escape(named) + ".*commas"):
+        task_from_file(here / "data.csv", "label")
+
+
+def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
+    table = [{**row, "Team": row["Team"].replace("refunds", "re\nfunds")} for row in tickets()]
+    _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
+    assert reading.target_type == "text"
+    assert any("holds a line break" in line for line in reading.lines())
+    _, fine = task_from_file(write(here / "fine.jsonl", tickets()), "Team")
+    assert fine.no_labels == ""
