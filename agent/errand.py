@@ -53,7 +53,7 @@ class Errand(ABC):
     def __init__(self, task: Task, models: Sequence[str], means: Means) -> None:
         self.id, self._task, self._models, self._means = means.run_id, task, models, means
         self._ledger = means.ledger
-        self._account = Account(means.budget)
+        self._account = Account(means.budget, unpriced=[name for name in models if name not in means.prices])
         self._gateway = Gateway(
             means.ledger,
             means.run_id,
@@ -139,6 +139,7 @@ class Errand(ABC):
             "calls": {**calls, "cached": self._account.cached},
             "tokens": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens},
             "cost_usd": paid.usd,
+            "unpriced": list(self._account.unpriced),
             "seconds": round(self._account.seconds, 1),
         }
 

@@ -163,7 +163,9 @@ class Run:
         self.ledger, self.settings = ledger, settings
         self._prices = prices_for([target, *([proposer] if proposer else []), *self.judges], settings)
         self.plan = resumed.plan if resumed else self._planned()
-        self.account = Account(settings.budget)
+        every = dict.fromkeys([target.name, *([proposer.name] if proposer else []), *(one.name for one in self.judges)])
+        self._unpriced = [name for name in every if name not in self._prices]
+        self.account = Account(settings.budget, unpriced=self._unpriced)
         self._resumes = resumed is not None
         self._watch = watch
         self._test = task.test[: self.plan.test_rows]
@@ -226,7 +228,7 @@ class Run:
         budget = asdict(self.settings.budget)
         if self._resumes:
             past = self.ledger.resume_run(self.id, budget)
-            self.account = Account(self.settings.budget, past.paid, past.seconds, max(0, past.lost))
+            self.account = Account(self.settings.budget, past.paid, past.seconds, max(0, past.lost), self._unpriced)
             return past
         self.ledger.begin_run(
             self.id,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 SEED = click.IntRange(0, 2**31 - 1)
+LEDGER = Path("runs/ledger.db")
+"""Where commands look without --db."""
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 
 
@@ -26,7 +28,7 @@ def db_option(function: F) -> F:
     return click.option(
         "--db",
         type=click.Path(path_type=Path),
-        default=Path("runs/ledger.db"),
+        default=LEDGER,
         show_default=True,
         help="The ledger file.",
     )(function)

@@ -14,6 +14,7 @@ import click
 from agent.cli.common import plain
 from agent.cli.launch import fixed
 from agent.errors import InputError
+from agent.report.facts import dollars
 
 if TYPE_CHECKING:
     from agent.errand import Errand, Means
@@ -112,7 +113,7 @@ class Told:
         if self._quiet or now - self._last < LINE_SECONDS:
             return
         self._last = now
-        spent = f"tokens {account.total_paid.tokens}  ${account.total_paid.usd:.4f}"
+        spent = f"tokens {account.total_paid.tokens}  {dollars(account.total_paid.usd, account.unpriced)}"
         if done >= ENOUGH:
             spent += f"  at most {account.seconds / done * max(0, planned - done):.0f}s left"
         click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {spent}", err=True)
@@ -138,5 +139,5 @@ def cost_line(told: Mapping[str, Any]) -> str:
     cached = calls.pop("cached")
     asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
     tokens = told["tokens"]["prompt"] + told["tokens"]["completion"]
-    spent = f"{tokens:,} tokens, ${told['cost_usd']:.4f}, {told['seconds']:.0f} s"
+    spent = f"{tokens:,} tokens, {dollars(told['cost_usd'], told.get('unpriced', ()))}, {told['seconds']:.0f} s"
     return plain(f"calls: {asked}, from the ledger {cached}; {spent}")

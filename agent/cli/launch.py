@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import find_task, plain, releases_folder
+from agent.cli.common import LEDGER, find_task, plain, releases_folder
 from agent.errors import AgentError, InputError, ReleaseError
 from agent.privacy import ALLOW_TRACING, silence_tracing
 
@@ -271,4 +271,4 @@ def resume_command_for(run_id: str, db: Path) -> str:
 
 def at(db: Path) -> str:
     """The words that a command needs to find the ledger, when it is not the usual one."""
-    return "" if db == Path("runs/ledger.db") else f" --db {shlex.quote(str(db))}"
+    return "" if db == LEDGER else f" --db {shlex.quote(str(db))}"

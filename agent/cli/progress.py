@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.report.facts import dollars
+
 if TYPE_CHECKING:
     from agent.optimize import Snapshot
 
@@ -72,5 +74,6 @@ def describe(snapshot: Snapshot) -> str:
         f"trials {snapshot.trials} ({snapshot.pruned} pruned)  "
         f"calls {used}/{plan.calls} (paid: {roles}; cached {account.cached}; retries {snapshot.retries}; "
         f"limit {snapshot.width})  "
-        f"tokens {account.total_paid.tokens}  ${account.total_paid.usd:.4f}  at most {eta:.0f}s left"
+        f"tokens {account.total_paid.tokens}  {dollars(account.total_paid.usd, account.unpriced)}  "
+        f"at most {eta:.0f}s left"
     )

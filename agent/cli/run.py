@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.blocks import blocks, detectable_line
-from agent.cli.common import SEED, SETTINGS, db_option, json_option, print_json, score
+from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, print_json, score
 from agent.cli.launch import Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
-from agent.report.facts import certainty, stopped_before_search, verdict
+from agent.report.facts import certainty, dollars, stopped_before_search, verdict
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included, all roles together.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
 @click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
-@click.option("--time-limit", help="Cap on wall time for the search: 90, 5m or 1h.")
+@click.option("--time-limit", help="Cap on wall time, the sealed test included: 90, 5m or 1h.")
 @click.option("--price", help="IN,OUT: dollars per million tokens, for a model whose price is not known.")
 @click.option(
     "--effort",
@@ -186,7 +186,7 @@ def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | Non
     return round(max(known), 4) if len(known) == len(prices) else None
 
 
-def report(result: dict[str, Any], db: Path) -> str:
+def report(result: dict[str, Any], db: Path = LEDGER) -> str:
     """The result for people: verdict, scores, what it cost, where the prompt is."""
     lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
     promoted = result["decision"] == "promote"
@@ -204,8 +204,8 @@ def report(result: dict[str, Any], db: Path) -> str:
         "trials: " + ", ".join(f"{count} {state}" for state, count in result["trials"].items()),
         f"calls: target {calls['target']}, proposer {calls['proposer']}, judge {calls['judge']}, "
         f"from the ledger {calls['cached']}",
-        f"cost: {result['tokens']['prompt'] + result['tokens']['completion']:,} tokens, ${result['cost_usd']:.4f}, "
-        f"{result['seconds']:.0f} s",
+        f"cost: {result['tokens']['prompt'] + result['tokens']['completion']:,} tokens, "
+        f"{dollars(result['cost_usd'], result.get('unpriced', ()))}, {result['seconds']:.0f} s",
     ]
     if stopped_before_search(result):
         lines.append("--anyway searches all the same")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.errors import BudgetExhausted
@@ -32,13 +32,19 @@ class Kept:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    `paid`, `seconds` and `lost` are what a resumed run had before; `lost` counts the attempts that brought nothing.
+    `unpriced` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds` and `lost` are what a
+    resumed run had before; `lost` counts the attempts that brought nothing.
     """
 
     def __init__(
-        self, budget: Budget, paid: Mapping[CallRole, Spend] | None = None, seconds: float = 0.0, lost: int = 0
+        self,
+        budget: Budget,
+        paid: Mapping[CallRole, Spend] | None = None,
+        seconds: float = 0.0,
+        lost: int = 0,
+        unpriced: Sequence[str] = (),
     ) -> None:
-        self.budget = budget
+        self.budget, self.unpriced = budget, tuple(unpriced)
         self.paid: dict[CallRole, Spend] = dict(paid or {})
         self.used: dict[CallRole, Spend] = {}
         self.usage = Usage()

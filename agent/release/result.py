@@ -87,6 +87,7 @@ def result_object(
             "completion": usage.completion_tokens,
         },
         "cost_usd": account.total_paid.usd,
+        "unpriced": list(account.unpriced),
         "seconds": round(account.seconds, 1),
         "release": None,
         "ledger_head": ledger_head,

@@ -16,6 +16,12 @@ SIDES = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
 
 
+def dollars(usd: float, unpriced: Sequence[str], digits: int = 4) -> str:
+    """What was paid, as far as prices are known."""
+    known = f"${usd:.{digits}f}"
+    return known if not unpriced else f"{known} and an unknown price" if usd else "unknown price"
+
+
 def stopped_before_search(result: Result) -> bool:
     """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
     found = result.get("preflight") or {}

@@ -30,8 +30,8 @@ from tests.wire import WireServer
 CAP = 600
 KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
-    "cost_usd", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto", "metrics", "slices",
-    "consistency", "variety", "judges", "blocked",
+    "cost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto", "metrics",
+    "slices", "consistency", "variety", "judges", "blocked",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},
@@ -257,3 +257,18 @@ def test_the_last_lines_name_the_ledger_that_was_used() -> None:
     shown = [line.partition(": optimize ")[2] for line in words.splitlines()[-2:]]
     assert [line.split()[0] for line in shown] == ["show", "report"]
     assert all(line.endswith(" --db 'other/our ledger.db'") for line in shown)
+
+
+def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
+    with WireServer(learner) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", "200"]
+        words = good(*command)
+        result = good_json(*command)
+        priced = good(*command, "--price", "1,1", "--no-cache")
+        assert result["unpriced"] == [compatible(server)]
+    assert "tokens, unknown price, " in words
+    assert "tokens, unknown price, " in good("show", result["run_id"])
+    assert "unknown price" not in priced
+    page = Path("page.html")
+    good("report", result["run_id"], "-o", str(page))
+    assert "unknown price" in page.read_text("utf-8")
