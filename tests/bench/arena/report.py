@@ -147,9 +147,11 @@ def reached(board: Board, sets: Sequence[str]) -> Iterator[str]:
             continue
         best = max(peers, key=lambda system: peers[system])
         for peer in dict.fromkeys((best, *(system for system in peers if system == "random"))):
-            calls = first_at([line["steps"] for line in ours if line["steps"]], peers[peer])
+            looked = [line["steps"] for line in ours if line["steps"]]
+            calls = first_at(looked, peers[peer])
             spent = _mean(line["calls"].get("task", 0) for line in board[peer][name])
-            told = f"{calls} calls" if calls is not None else "not reached at the moments looked at"
+            none = "not reached at the moments looked at" if looked else "its way was not looked at"
+            told = none if calls is None else f"{calls} calls"
             yield f"- {name}: {SYSTEMS[peer].title} ended at {100 * peers[peer]:.1f} ({spent:.0f} calls); ours: {told}"
 
 
