@@ -21,13 +21,13 @@ PROPOSER_TOKENS = 1000  # what a proposer is told
 PROPOSAL_TOKENS = 200  # of its reply, at most
 PROPOSER_SHARE = 1 / 25  # of the rows that are seen; `make_plan` allows as many proposals
 SAMPLE = 50  # rows that stand for all
-PROMPT_SHARE = 0.6  # of a cap, that one candidate may take on dev and test
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a call costs on average: `least` when all prompts are as short as the user's own, `usual` with the fewest
-    demos that the task allows. `per_token` are dollars for a token in a prompt of the target, `own` its tokens."""
+    """What a call costs on average: `least` when all prompts are as short as the user's own, `usual` when every other
+    one has the fewest demos that the task allows. `per_token` are dollars for a token in a prompt of the target, `own`
+    the tokens of the user's prompt."""
 
     least: Spend
     usual: Spend
@@ -45,9 +45,10 @@ class Means:
 
     def longest(self, budget: Budget, rows: int) -> int | None:
         """The most tokens of a prompt that the caps pay for `rows` rows beside all else; None when neither is capped.
-        Never too few for another wording of the user's own prompt."""
+        Never too few for another wording of the user's own prompt. A prompt may take the whole of a cap: the tokens of
+        hosted models are counted by an upper estimate, about twice as many as there are."""
         caps = [
-            PROMPT_SHARE * cap / rows / size
+            cap / rows / size
             for cap, size in ((budget.max_tokens, 1.0), (budget.max_cost, self.per_token))
             if cap is not None and size > 0
         ]
@@ -80,7 +81,7 @@ def means_of(
         cost = sum(share * usd(names, usage) for share, names, usage in parts)
         return Spend(1, math.ceil(tokens / calls), cost / calls)
 
-    return Means(average(own), average(own + demos), usd([target], Usage(1000, 0)) / 1000, own)
+    return Means(average(own), average(own + demos // 2), usd([target], Usage(1000, 0)) / 1000, own)
 
 
 def _row_tokens(row: Example) -> int:

@@ -50,7 +50,11 @@ def test_no_output_holds_a_control_character(command: list[str]) -> None:
     for view in (["runs"], ["show"], ["history"], ["history", "--trial", "0"], ["history", "--trial", "1"]):
         outputs += [good(*view), good(*view, "--json")]
     outputs.append(good("init", "mine", "--from", "rows.csv", "--target", "label", "--prompt", "p.txt"))
-    outputs += [good("tasks"), good("tasks", "--json"), good("run", "mine", "--dry-run", *command[-2:])]
+    outputs += [
+        good("tasks"),
+        good("tasks", "--json"),
+        good("run", "mine", "--dry-run", *command[-2:], "--max-calls", "200"),
+    ]
     for output in outputs:
         assert not CONTROL.search(output)
     assert any("\\x1b" in output for output in outputs)
