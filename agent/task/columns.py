@@ -146,11 +146,9 @@ def target_type(values: Sequence[Any]) -> FieldType:
 
 
 def why_no_labels(values: Sequence[Any]) -> str:
-    """Why a target with few different values is taken for text, or ""."""
+    """Why a target of type text has few different values and they are no choices all the same, or ""."""
     texts = [text_of(value).strip() for value in values]
-    if target_type(values) != "text" or not 2 <= len({fold(text) for text in texts}) <= min(
-        MAX_CHOICES, len(texts) / 2
-    ):
+    if not 2 <= len({fold(text) for text in texts}) <= min(MAX_CHOICES, len(texts) / 2):
         return ""
     odd = next((text for text in texts if not text.isprintable()), "")
     why = "holds a line break or another control character" if odd else f"is longer than {MAX_CHOICE_LENGTH} characters"

@@ -163,7 +163,7 @@ def _draft(
         kind,
         choices,
         counts,
-        why_no_labels([row[target] for row in table]),
+        why_no_labels([row[field] for row in kept]) if kind == "text" else "",
     )
 
 

@@ -293,3 +293,10 @@ def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
     assert any("holds a line break" in line for line in reading.lines())
     _, fine = task_from_file(write(here / "fine.jsonl", tickets()), "Team")
     assert fine.no_labels == ""
+
+
+def test_a_row_without_the_target_is_dropped_and_ends_nothing(here: Path) -> None:
+    table = tickets()
+    table += [{key: value for key, value in row.items() if key != "Team"} for row in table[:5]]
+    _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
+    assert reading.dropped["empty"] == 5
