@@ -18,7 +18,7 @@ from typing import Any
 from agent.errors import AgentError, BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import MAX_WAIT, Gateway
-from agent.gateway.prices import Price, price_of, prices_version
+from agent.gateway.prices import Price, prices_for, prices_version
 from agent.ledger.origin import command_line, origin, tool_version, utc_now
 from agent.ledger.past import Past
 from agent.ledger.store import Ledger
@@ -94,25 +94,16 @@ def new_run_id() -> str:
     return utc_now()[:19].replace("-", "").replace(":", "") + "-" + secrets.token_hex(3)
 
 
-def prices_for(models: Sequence[LM], settings: Settings) -> dict[str, Price]:
-    """A price for each model. Raises InputError for one that nobody knows, unless calls and not dollars are capped."""
-    prices = {}
-    for model in models:
-        price = settings.price or price_of(model.name)
-        if price is not None:
-            prices[model.name] = price
-        elif settings.budget.max_cost is not None or settings.budget.max_calls is None:
-            raise InputError(
-                f"{model.name}: nobody knows its price; give --price IN,OUT ($ per million tokens), put it into "
-                "prices.toml, or cap --max-calls instead of dollars"
-            )
-    return prices
+def names_of(target: LM, proposer: LM | None, judges: Sequence[LM]) -> list[str]:
+    """Every model of a run once, by its name."""
+    every = [target, *([proposer] if proposer else []), *judges]
+    return list(dict.fromkeys(model.name for model in every))
 
 
-def planned(task: Task, settings: Settings, target: LM, proposer: LM | None, judges: Sequence[LM]) -> Plan:
-    """The plan of a run. Raises BudgetRefused when a cap is too small, InputError for a model without a price."""
-    models = [target, *([proposer] if proposer else []), *judges]
-    prices = prices_for(models, settings)
+def planned(
+    task: Task, settings: Settings, target: LM, proposer: LM | None, judges: Sequence[LM], prices: Mapping[str, Price]
+) -> Plan:
+    """The plan of a run. Raises BudgetRefused when a cap is too small."""
     means = means_of(task, prices.get, target.name, proposer.name if proposer else "", [one.name for one in judges])
     return make_plan(task, settings.budget, settings.effort, proposer is not None, means)
 
@@ -161,10 +152,10 @@ class Run:
         self.task, self.target, self.proposer = task, target, proposer
         self.judges = tuple(judges) or (target,)
         self.ledger, self.settings = ledger, settings
-        self._prices = prices_for([target, *([proposer] if proposer else []), *self.judges], settings)
+        names = names_of(target, proposer, self.judges)
+        self._prices = prices_for(names, settings.budget, settings.price)
+        self._unpriced = [name for name in names if name not in self._prices]
         self.plan = resumed.plan if resumed else self._planned()
-        every = dict.fromkeys([target.name, *([proposer.name] if proposer else []), *(one.name for one in self.judges)])
-        self._unpriced = [name for name in every if name not in self._prices]
         self.account = Account(settings.budget, unpriced=self._unpriced)
         self._resumes = resumed is not None
         self._watch = watch
@@ -177,7 +168,7 @@ class Run:
 
     def _planned(self) -> Plan:
         """The plan of a run that begins. Raises BudgetRefused."""
-        return planned(self.task, self.settings, self.target, self.proposer, self.judges)
+        return planned(self.task, self.settings, self.target, self.proposer, self.judges, self._prices)
 
     # -- the order of things ------------------------------------------------------------------------------------------
 

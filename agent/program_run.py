@@ -14,8 +14,9 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, ReleaseError, RunRefused
 from agent.gateway.budget import Kept
+from agent.gateway.prices import prices_for
 from agent.ledger.store import Ledger
-from agent.optimize import Resumed, Run, RunLog, Settings, Watch, planned, prices_for
+from agent.optimize import Resumed, Run, RunLog, Settings, Watch, names_of, planned
 from agent.prompt.template import escape
 from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
 from agent.search.lab import Lab
@@ -48,10 +49,10 @@ def plan_for(task: Task, settings: Settings, target: LM, proposer: LM | None, ju
 
     Raises BudgetRefused when a cap is too small, InputError for a model without a price.
     """
+    prices = prices_for(names_of(target, proposer, judges), settings.budget, settings.price)
     per_row = calls_per_row(task)
     if not task.program:
-        return planned(task, settings, target, proposer, judges), per_row
-    prices_for([target, *([proposer] if proposer else []), *judges], settings)
+        return planned(task, settings, target, proposer, judges, prices), per_row
     return plan_in_runs(task, settings, proposer is not None, per_row), per_row
 
 

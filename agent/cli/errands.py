@@ -76,15 +76,16 @@ def run_errand(
 ) -> dict[str, Any]:
     """Runs to the end; Ctrl-C lets what is in flight land. `models` are the names whose weights may be fetched."""
     from agent.errand import Means
+    from agent.gateway.prices import prices_for
     from agent.ledger.store import Ledger
     from agent.models.catalog import check_keys, fetch
-    from agent.optimize import Settings, new_run_id, prices_for
+    from agent.optimize import new_run_id
 
     for name in models:
         if name.startswith("local/") and not name.endswith(".gguf"):
             fetch(name, lambda done, total: None)
     check_keys(lms)
-    prices = prices_for(lms, Settings(budget=budget, price=fixed(options["price"])))
+    prices = prices_for([lm.name for lm in lms], budget, fixed(options["price"]))
     ledger = Ledger(db)
     try:
         means = Means(

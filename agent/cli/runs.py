@@ -110,8 +110,11 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
     found = history.run(run)
     if found["result"] is None:
         command = (found["options"] or {}).get("command")
-        told = f"it was `optimize {command}`: type" if command else f"`optimize history {found['id']}` shows it"
-        told += " its command again, what was paid is not asked twice" if command else ""
+        told = (
+            f"it was `optimize {command}`: type its command again, what was paid is not asked twice"
+            if command
+            else f"`optimize history {found['id']}` shows it"
+        )
         raise InputError(f"{found['id']}: this run is {found['status']} and has no result; {told}")
     result = found["result"]
     if kind := result.get("kind"):

@@ -96,7 +96,7 @@ class Gateway:
         self._limiters: dict[str, Limiter] = {}
         self._flights: set[Flight] = set()
         self._flying: dict[str, Flight] = {}  # those of them that may be joined, by call key
-        self._landings: list[asyncio.Future[None]] = []
+        self._landings: list[asyncio.Future[None]] = []  # of calls that wait for room in the budget
         self.stopped: Exception | None = None
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:

@@ -3,13 +3,32 @@ genai-prices: nothing is fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from agent.errors import InputError
 from agent.gateway.pricelist import Entry, read_price_list
-from agent.types import Usage
+from agent.types import Budget, Usage
 
 Price = Callable[[Usage], float]
 """Tokens of one call -> dollars."""
+
+
+def prices_for(models: Iterable[str], budget: Budget, given: Price | None) -> dict[str, Price]:
+    """A price for each model: the `given` one, else its own.
+
+    Raises InputError for one that nobody knows, unless calls and not dollars are capped.
+    """
+    prices = {}
+    for model in models:
+        price = given or price_of(model)
+        if price is not None:
+            prices[model] = price
+        elif budget.max_cost is not None or budget.max_calls is None:
+            raise InputError(
+                f"{model}: nobody knows its price; give --price IN,OUT ($ per million tokens), put it into "
+                "prices.toml, or cap --max-calls instead of dollars"
+            )
+    return prices
 
 
 def price_of(model: str) -> Price | None:

@@ -19,6 +19,13 @@ from agent.ledger.moves import label_moves, text_of
 Row = dict[str, Any]
 
 
+def searched(run: Row) -> Row:
+    """`run` itself. Raises InputError for one that is no search, such as a check."""
+    if command := (run["options"] or {}).get("command"):
+        raise InputError(f"{run['id']}: `optimize {command}` is no search; name a run of `optimize run`")
+    return run
+
+
 class History:
     """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
 
@@ -68,10 +75,7 @@ class History:
 
     def search(self, run_id: str = "") -> Row:
         """`run`, and InputError for one that is no search."""
-        found = self.run(run_id)
-        if command := (found["options"] or {}).get("command"):
-            raise InputError(f"{found['id']}: `optimize {command}` is no search; name a run of `optimize run`")
-        return found
+        return searched(self.run(run_id))
 
     def run(self, run_id: str = "") -> Row:
         """One run by id or by the unique start of its id; the latest without one. Raises InputError.

@@ -110,8 +110,10 @@ def check_keys(lms: Sequence[LM]) -> None:
     were paid. A model that is alone finds out by itself, and may have all its replies in the ledger."""
     from agent.models.base import HostedModel
 
+    if len(lms) < 2:
+        return
     missing = []
-    for lm in lms if len(lms) > 1 else ():
+    for lm in lms:
         try:
             if isinstance(lm, HostedModel):
                 lm.check_key()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import History, Row
+from agent.ledger.query import History, Row, searched
 from agent.report.view import task_of
 from agent.types import Rubric, Task
 
@@ -32,9 +32,7 @@ class Shown:
 
 def rated_task(run: Row) -> Task:
     """The run's task. Raises InputError for a run that is no search, or whose dev rows are not those that it read."""
-    if command := (run["options"] or {}).get("command"):
-        raise InputError(f"{run['id']}: `optimize {command}` is no search; name a run of `optimize run`")
-    task = task_of(run)
+    task = task_of(searched(run))
     if task.hashes.get("dev") != run["hashes"].get("dev"):
         where = run["folder"] or run["options"]["task"]
         raise InputError(f"{run['id']}: the dev rows of {where} changed since; put them back to rate this run")

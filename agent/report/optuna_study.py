@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.ledger.query import Row
+from agent.ledger.query import Row, searched
 from agent.ledger.reading import history_of
 from agent.report.facts import verdict
 from agent.report.view import RunView
@@ -47,7 +47,8 @@ def optuna_file(db: Path, run: str = "") -> Path:
     Without `run` it is the latest. Raises InputError.
     """
     with closing(history_of(db)) as history:
-        view = RunView(history, history.search(run)["id"])
+        view = RunView(history, run)
+        searched(view.run)
         path = db.parent / view.id / "optuna.db"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_study(view, path)

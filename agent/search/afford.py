@@ -19,7 +19,7 @@ MESSAGE_TOKENS = 4  # what a chat template adds to a message
 RUBRIC_TOKENS = 400  # what a judge is told beside the rubric and the row
 PROPOSER_TOKENS = 1000  # what a proposer is told
 PROPOSAL_TOKENS = 200  # of its reply, at most
-PROPOSER_SHARE = 1 / 25  # of the rows that are seen; `make_plan` allows as many proposals
+ROWS_A_PROPOSAL = 25  # that are seen for each that is asked for
 SAMPLE = 50  # rows that stand for all
 
 
@@ -74,7 +74,7 @@ def means_of(
         parts = (
             (1.0, [target], Usage(prompt + row + MESSAGE_TOKENS, reply + 1)),
             (float(judged), judges, judge),
-            (PROPOSER_SHARE if proposer else 0.0, [proposer], Usage(PROPOSER_TOKENS, PROPOSAL_TOKENS)),
+            (1 / ROWS_A_PROPOSAL if proposer else 0.0, [proposer], Usage(PROPOSER_TOKENS, PROPOSAL_TOKENS)),
         )
         calls = sum(share for share, _, _ in parts)
         tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)

@@ -76,8 +76,7 @@ class Lab:
             candidate = entry.candidate
             if candidate.id in self.board.entries or candidate.id in self._refused:
                 continue
-            rejected = why_rejected(candidate, self.task)
-            rejected = rejected or self._too_long(candidate)
+            rejected = why_rejected(candidate, self.task) or self._too_long(candidate)
             if rejected:
                 self._log.candidate(self.round, entry, rejected)
                 self._refused.add(candidate.id)

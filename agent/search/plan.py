@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from agent.errors import BudgetRefused, InputError
 from agent.scoring.judge import judge_calls
-from agent.search.afford import Means
+from agent.search.afford import ROWS_A_PROPOSAL, Means
 from agent.search.ladder import rungs_for
 from agent.types import Budget, Task
 
@@ -117,7 +117,6 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, me
     """
     calls = budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
     per_row = 1 + judge_calls(task)
-    fewest = min(FEWEST_ROWS, len(task.dev), len(task.test))
     needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
     usual = means.calls(budget, means.usual) if means else None
     if means and usual is not None and usual < calls:
@@ -127,7 +126,7 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, me
         calls = max(usual, min(calls, needed))
     test_rows = min(len(task.test), _tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
     dev_rows = min(len(task.dev), int(calls * DEV_SHARE / per_row))
-    if min(test_rows, dev_rows) < fewest:
+    if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
         raise BudgetRefused(
             f"max_calls = {calls} is too few to compare two prompts on this task; give at least {needed}"
         )
@@ -139,7 +138,7 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, me
         batch=8 if calls >= 500 * per_row else 4,
         rungs=rungs_for(dev_rows, FIRST_RUNG),
         finalists=3 if calls >= 500 * per_row else 2,
-        proposals=calls // per_row // 25 if has_proposer else 0,
+        proposals=calls // per_row // ROWS_A_PROPOSAL if has_proposer else 0,
         per_row=per_row,
         repeats=task.repeats,
         longest_prompt=means.longest(budget, dev_rows + test_rows) if means else None,

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused
 from agent.gateway.prices import fixed_price
 from agent.search.afford import Means, means_of
-from agent.search.plan import Plan, make_plan
+from agent.search.plan import DEV_SHARE, EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan
 from agent.types import Budget
 from tests.toys import make_task
 
 TASK = make_task(3)
 TASK = make_task(3, dev=TASK.dev * 40, test=TASK.test * 40)
 PRICE = fixed_price(1.0, 5.0)
+NEEDED = int(FEWEST_ROWS / DEV_SHARE) + 1
+"""Calls that compare two prompts on the fewest rows."""
 
 
 def means() -> Means:
@@ -42,9 +44,11 @@ def test_a_plan_spends_what_its_cap_on_tokens_buys_or_is_refused(cap: int) -> No
     try:
         plan = planned(Budget(max_tokens=cap))
     except BudgetRefused:
-        assert cap < 200 * means().usual.tokens
+        assert cap < NEEDED * means().least.tokens
         return
-    assert plan.calls * means().least.tokens <= cap or plan.calls <= 1200
+    assert cap >= NEEDED * means().least.tokens
+    assert plan.calls * means().least.tokens <= cap
+    assert NEEDED <= plan.calls <= EFFORT_CALLS["standard"]
     assert plan.longest_prompt is not None
     assert plan.search_calls > plan.final_calls
     if plan.longest_prompt > 2 * means().own + 50:

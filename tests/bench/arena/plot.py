@@ -57,11 +57,9 @@ def chart(lines: Sequence[Line]) -> str:
     """Every task of every model that has whole results, with one key below."""
     whole = [line for line in lines if not line.get("rows") and line["system"] in SYSTEMS]
     panels: dict[tuple[str, str], list[Line]] = {}
-    for model in dict.fromkeys(line["model"] for line in whole):
-        for line in whole:
-            if line["model"] == model:
-                panels.setdefault((model, line["set"]), []).append(line)
-    several = len({model for model, _ in panels}) > 1
+    models = list(dict.fromkeys(line["model"] for line in whole))
+    for line in sorted(whole, key=lambda line: models.index(line["model"])):
+        panels.setdefault((line["model"], line["set"]), []).append(line)
     scale = Scale(max((TICK * -(-_calls(line) // TICK) for line in whole), default=0) or TICK)
     systems = [name for name in SYSTEMS if any(line["system"] == name for line in whole)]
     rows = -(-len(panels) // COLUMNS)
@@ -74,7 +72,7 @@ def chart(lines: Sequence[Line]) -> str:
     ]
     for number, ((model, name), drawn) in enumerate(panels.items()):
         x, y = 10 + number % COLUMNS * WIDTH, 10 + number // COLUMNS * HEIGHT
-        title = f"{name}, {model.removeprefix('local/')}" if several else name
+        title = f"{name}, {model.removeprefix('local/')}" if len(models) > 1 else name
         body.append(f'<g transform="translate({x},{y})">{_panel(title, drawn, scale)}</g>')
     body.append(f'<g transform="translate(10,{rows * HEIGHT + 16})">{_key(systems)}</g></svg>')
     return "\n".join(body) + "\n"

@@ -146,8 +146,8 @@ def reached(board: Board, sets: Sequence[str]) -> Iterator[str]:
         if not peers or not ours:
             continue
         best = max(peers, key=lambda system: peers[system])
-        for peer in dict.fromkeys((best, *(system for system in peers if system == "random"))):
-            looked = [line["steps"] for line in ours if line["steps"]]
+        looked = [line["steps"] for line in ours if line["steps"]]
+        for peer in dict.fromkeys(system for system in (best, "random") if system in peers):
             calls = first_at(looked, peers[peer])
             spent = _mean(line["calls"].get("task", 0) for line in board[peer][name])
             none = "not reached at the moments looked at" if looked else "its way was not looked at"
