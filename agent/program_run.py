@@ -49,8 +49,8 @@ def plan_for(task: Task, settings: Settings, target: LM, proposer: LM | None, ju
 
     Raises BudgetRefused when a cap is too small, InputError for a model without a price.
     """
-    prices = prices_for(names_of(target, proposer, judges), settings.budget, settings.price)
     per_row = calls_per_row(task)
+    prices = prices_for(names_of(target, proposer, judges), settings.budget, settings.price)
     if not task.program:
         return planned(task, settings, target, proposer, judges, prices), per_row
     return plan_in_runs(task, settings, proposer is not None, per_row), per_row
