@@ -21,7 +21,7 @@ from tests.bench.arena.report import write_report
 from tests.bench.arena.systems import ALL, QUICK, SYSTEMS
 from tests.bench.arena.weights import PARTED, gguf, label
 
-QUICK_SETS = ("banking20", "trec")
+QUICK_SETS = ("banking8", "trec")
 QUICK_FILE = ROOT / "runs" / "arena-quick" / "results.jsonl"
 
 
