@@ -92,7 +92,7 @@ class Errand(ABC):
             {"kind": self.kind},
             origin=origin(Path(self._task.folder), command_line()),
             options={"command": self.command},
-            prices=prices_version(),
+            prices=prices_version(self._account.unpriced),
         )
         try:
             result = await self.work()

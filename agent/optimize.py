@@ -232,7 +232,7 @@ class Run:
             parent=self.settings.parent,
             origin=origin(Path(self.task.folder), command_line()),
             options=self.settings.options,
-            prices=prices_version(),
+            prices=prices_version(self._unpriced),
         )
         self.ledger.set_plan(self.id, asdict(self.plan))
         return None

@@ -22,6 +22,7 @@ from agent.cli.common import (
 )
 from agent.cli.tables import print_table
 from agent.errors import AgentError, InputError
+from agent.report.facts import amount
 
 if TYPE_CHECKING:
     from agent.ledger.query import History
@@ -91,7 +92,7 @@ def _print(title: str, columns: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def _cell(key: str, value: Any) -> Any:
     if key in ("mean", "low", "high", "value"):
         return score(value)
-    return f"{value:.6f}" if key == "cost_usd" else value
+    return amount(value, 6) if key == "cost_usd" else value
 
 
 # -- a trial ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.cli.common import plain, score
 from agent.report.facts import (
+    amount,
     before_search,
     carried,
     gain,
@@ -138,7 +139,7 @@ def pareto_lines(result: Result) -> list[str]:
         latency = "-" if row["latency_s"] is None else f"{row['latency_s']:.2f} s"
         mark = "*" if row["chosen"] else " "
         lines.append(
-            f"{mark} {score(row['dev']):>7}{row['prompt_tokens']:>15,}{row['usd_per_1000']:>12.4f}{latency:>10}  "
+            f"{mark} {score(row['dev']):>7}{row['prompt_tokens']:>15,}{amount(row['usd_per_1000']):>12}{latency:>10}  "
             f"{plain(row['candidate_id'])}"
         )
     return lines

@@ -21,7 +21,7 @@ from agent.cli.common import (
 from agent.cli.strips import so_far, sparkline, whisker
 from agent.cli.tables import Column, print_table, say, say_diff
 from agent.errors import InputError
-from agent.report.facts import decision, prompt_text
+from agent.report.facts import amount, decision, prompt_text
 
 RUNS = (
     Column("run"),
@@ -166,7 +166,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
                 c["prompt_tokens"],
                 c["cached_prompt_tokens"],
                 c["completion_tokens"],
-                f"{c['cost_usd']:.4f}",
+                amount(c["cost_usd"]),
                 f"{c['seconds'] or 0:.0f}",
             )
             for c in costs
@@ -223,7 +223,7 @@ def history_command(run: str, trial: int | None, db: Path, as_json: bool) -> Non
                 t["operator"],
                 t["calls"] + t["cached"],
                 t["tokens"],
-                f"{t['cost_usd']:.4f}",
+                amount(t["cost_usd"]),
                 short(t["instruction"], 50),
                 short(t["reason"], 60),
             )

@@ -3,10 +3,11 @@ genai-prices: nothing is fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from agent.errors import InputError
 from agent.gateway.pricelist import Entry, read_price_list
+from agent.ledger.query import NO_PRICE
 from agent.types import Budget, Usage
 
 Price = Callable[[Usage], float]
@@ -70,13 +71,14 @@ def fixed_price(dollars_in: float, dollars_out: float) -> Price:
     return lambda usage: (usage.prompt_tokens * dollars_in + usage.completion_tokens * dollars_out) / 1e6
 
 
-def prices_version() -> str:
-    """Which prices were used, for the ledger: `genai-prices 0.2.3; prices.toml sha256 ab12cd34`."""
+def prices_version(unpriced: Sequence[str] = ()) -> str:
+    """Which prices were used, for the ledger: `genai-prices 0.2.3; prices.toml sha256 ab12cd34; no price of MODEL`."""
     from importlib.metadata import version
 
     bundled = f"genai-prices {version('genai-prices')}"
     listed = read_price_list()
-    return bundled if listed is None else f"{bundled}; {listed.name} sha256 {listed.sha256[:8]}"
+    known = [bundled] if listed is None else [bundled, f"{listed.name} sha256 {listed.sha256[:8]}"]
+    return "; ".join([*known, *(f"{NO_PRICE}{model}" for model in unpriced)])
 
 
 def _listed_price(entry: Entry) -> Price:

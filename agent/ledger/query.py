@@ -17,6 +17,19 @@ from agent.ledger.lock import is_held
 from agent.ledger.moves import label_moves, text_of
 
 Row = dict[str, Any]
+NO_PRICE = "no price of "
+"""Begins what `runs.prices` says of a model whose price nobody knows; the parts are set apart by `; `."""
+
+
+def no_price(calls: str, runs: str) -> str:
+    """SQL: whether dollars of a call are unknown, by the names of the tables. What came from the ledger was free."""
+    priced = f"instr({runs}.prices || ';', '; {NO_PRICE}' || {calls}.model || ';')"
+    return f"({priced} AND {calls}.state <> 'cached')"
+
+
+def cost_of(calls: str, runs: str) -> str:
+    """SQL: the sum of dollars of calls; NULL where any of them is unknown."""
+    return f"CASE WHEN MAX({no_price(calls, runs)}) THEN NULL ELSE COALESCE(SUM({calls}.cost_usd), 0) END"
 
 
 def searched(run: Row) -> Row:
@@ -99,9 +112,9 @@ class History:
 
     def trials(self, run_id: str, numbers: Sequence[int] | None = None) -> list[Row]:
         """Each trial (of these numbers) with its candidate, demos by row id, operator, and what it cost, cached calls
-        apart."""
+        apart; `cost_usd` is None where nobody knows the price."""
         rows = self.select(
-            """
+            f"""
             SELECT t.number, t.round, t.state, t.n, t.mean, t.low, t.high, t.reason, c.id AS candidate_id, c.technique,
                    c.format, c.role, c.n_demos, COALESCE(c.instruction, '(erased)') AS instruction, p.operator,
                    p.parent_id, p.reason AS proposal,
@@ -111,8 +124,8 @@ class History:
                    COALESCE(SUM(k.state = 'cached'), 0) AS cached,
                    COALESCE(SUM(CASE WHEN k.state <> 'cached' THEN k.prompt_tokens + k.completion_tokens END), 0)
                      AS tokens,
-                   COALESCE(SUM(k.cost_usd), 0) AS cost_usd, COALESCE(SUM(k.latency_s), 0) AS seconds
-            FROM trials t JOIN prompts c ON c.id = t.candidate_id
+                   {cost_of("k", "r")} AS cost_usd, COALESCE(SUM(k.latency_s), 0) AS seconds
+            FROM trials t JOIN runs r ON r.id = t.run_id JOIN prompts c ON c.id = t.candidate_id
             LEFT JOIN proposals p ON p.candidate_id = c.id AND p.run_id = t.run_id
             LEFT JOIN calls k ON k.candidate_id = c.id AND k.run_id = t.run_id
             WHERE t.run_id = ? AND (? IS NULL OR t.number IN (SELECT value FROM json_each(?)))
@@ -167,12 +180,15 @@ class History:
         return found
 
     def costs(self, run_id: str) -> list[Row]:
-        """Calls, tokens, dollars and seconds by role and state; what was called off before it was sent is no call."""
+        """Calls, tokens, dollars (None: unknown) and seconds by role and state; what was called off before it was sent
+        is no call."""
         return self.select(
-            "SELECT role, model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
+            "SELECT role, calls.model AS model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
             "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "
-            "SUM(cost_usd) AS cost_usd, SUM(latency_s) AS seconds FROM calls "
-            "WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY role, model, state ORDER BY role DESC, state",
+            f"{cost_of('calls', 'runs')} AS cost_usd, SUM(latency_s) AS seconds "
+            "FROM calls JOIN runs ON runs.id = run_id "
+            "WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY role, calls.model, state "
+            "ORDER BY role DESC, state",
             run_id,
         )
 

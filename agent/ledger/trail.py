@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import History, Row
+from agent.ledger.query import History, Row, no_price
 from agent.ledger.schema import AUDITED
 from agent.types import canonical
 
@@ -80,21 +80,26 @@ def call_id(history: History, name: str) -> int:
 def call(history: History, number: int, with_events: bool = True) -> Row:
     """A call whole: its row, the exact request and reply, the attempts at the same call, the events about it.
 
+    `cost_usd` is None where nobody knows the price.
     `request` and `reply` are None where their text was erased; a reply from the ledger is that of the call it took.
     The events have no index: without them a call of a big ledger is found at once.
     Raises InputError when there is no such call.
     """
-    found = history.select("SELECT * FROM calls WHERE id = ?", number)
+    unpriced = f"{no_price('calls', 'runs')} AS unpriced FROM calls JOIN runs ON runs.id = run_id"
+    found = history.select(f"SELECT calls.*, {unpriced} WHERE calls.id = ?", number)
     if not found:
         raise InputError(
             f"{history.path}: no call {number}; `optimize audit show RUN:TRIAL` lists the calls of a trial"
         )
     row = found[0]
     same = history.select(
-        "SELECT id, run_id, role, attempt, state, finish, error_class, http_status, cost_usd, latency_s, sent_utc, "
-        "request_hash, prefix_hash, response_hash FROM calls WHERE call_key = ? ORDER BY id",
+        "SELECT calls.id, run_id, role, attempt, state, finish, error_class, http_status, cost_usd, latency_s, "
+        f"sent_utc, request_hash, prefix_hash, response_hash, {unpriced} WHERE call_key = ? ORDER BY calls.id",
         row["call_key"],
     )
+    for each in (row, *same):
+        if each.pop("unpriced"):
+            each["cost_usd"] = None
     source = row
     if row["state"] == "cached":  # it took the first reply that was settled
         source = next((other for other in same if other["state"] == "ok"), row)

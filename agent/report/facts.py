@@ -16,10 +16,17 @@ SIDES = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
 
 
-def dollars(usd: float, unpriced: Sequence[str], digits: int = 4) -> str:
-    """What was paid, as far as prices are known."""
+def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) -> str:
+    """What was paid, as far as prices are known; None where they are not."""
+    if usd is None:
+        return "unknown price"
     known = f"${usd:.{digits}f}"
     return known if not unpriced else f"{known} and an unknown price" if usd else "unknown price"
+
+
+def amount(usd: float | None, digits: int = 4) -> str:
+    """Dollars without their sign, for a table; "unknown" where nobody knows the price."""
+    return "unknown" if usd is None else f"{usd:.{digits}f}"
 
 
 def stopped_before_search(result: Result) -> bool:

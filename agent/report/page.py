@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from agent.prompt.render import label_text
-from agent.report.facts import cut, duration, gain, points
+from agent.report.facts import cut, dollars, duration, gain, points
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,7 +42,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"points": points, "gain": gain, "duration": duration, "cut": cut, "text": label_text}
+    made.filters |= {
+        "dollars": dollars,
+        "points": points,
+        "gain": gain,
+        "duration": duration,
+        "cut": cut,
+        "text": label_text,
+    }
     return made
 
 

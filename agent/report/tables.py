@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent.report import facts
-from agent.report.facts import SIDES, carried, cut, duration, gain, points
+from agent.report.facts import SIDES, amount, carried, cut, duration, gain, points
 from agent.report.view import RunView
 
 BEST, LAST, WORDS = 100, 20, 100
@@ -110,7 +110,7 @@ def pareto(view: RunView) -> Table:
         name = f"trial {number}" if number is not None else row["candidate_id"]
         own = ", your prompt" * (number == 0)
         latency = "-" if row["latency_s"] is None else f"{row['latency_s']:.2f} s"
-        cells = (points(row["dev"]), f"{row['prompt_tokens']:,}", f"{row['usd_per_1000']:.4f}", latency)
+        cells = (points(row["dev"]), f"{row['prompt_tokens']:,}", amount(row["usd_per_1000"]), latency)
         rows.append((name + own, "yes" if row["chosen"] else "", *cells))
     columns = ("prompt", "chosen", "dev #", "prompt tokens #", "$ per 1,000 calls #", "latency #")
     return _table("The Pareto front: nothing is better than these in all columns", columns, rows)
@@ -157,7 +157,7 @@ def trials(view: RunView) -> Table:
             trial["operator"],
             f"{trial['calls'] + trial['cached']:,}",
             f"{trial['tokens']:,}",
-            f"{trial['cost_usd']:.4f}",
+            amount(trial["cost_usd"]),
             cut(trial["instruction"], WORDS),
             cut(trial["reason"], WORDS),
         )
@@ -178,14 +178,15 @@ def spend(view: RunView) -> Table:
             row["model"],
             row["state"],
             *(f"{row[kind] or 0:,}" for kind in kinds),
-            f"{row['cost_usd'] or 0:.4f}",
+            amount(row["cost_usd"]),
             duration(row["seconds"]),
         )
         for row in view.costs
     ]
     sums = [f"{sum(row[kind] or 0 for row in view.costs):,}" for kind in kinds]
-    usd = f"{sum(row['cost_usd'] or 0 for row in view.costs):.4f}"
-    rows.append(("all", "", "", *sums, usd, duration(sum(row["seconds"] or 0 for row in view.costs))))
+    paid = [row["cost_usd"] for row in view.costs]
+    usd = None if None in paid else sum(paid)
+    rows.append(("all", "", "", *sums, amount(usd), duration(sum(row["seconds"] or 0 for row in view.costs))))
     columns = ("role", "model", "state", "calls #", "prompt tokens #", "of them cached #", "completion tokens #", "$ #")
     note = "cached: answered from the ledger and not paid for. Model time adds up calls that ran side by side."
     return _table("Calls, tokens and dollars", (*columns, "model time #"), rows, note)

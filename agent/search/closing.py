@@ -34,7 +34,7 @@ def offers(lab: Lab, price: Callable[[Usage], float] | None, seconds: Mapping[st
                 candidate_id,
                 [outcome.value for outcome in board.outcomes.get(candidate_id, ())],
                 lab.prompt_tokens(board.candidate(candidate_id)),
-                price(usage) if price else 0.0,
+                price(usage) if price else None,
                 seconds.get(candidate_id),
             )
         )

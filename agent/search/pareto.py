@@ -25,7 +25,7 @@ class Offer:
     candidate_id: str
     scores: Sequence[float | None]
     prompt_tokens: int
-    usd: float
+    usd: float | None
     latency_s: float | None = None
     complete: bool = True
 
@@ -49,7 +49,7 @@ def front(offers: Sequence[Offer]) -> list[Offer]:
 
 def _costs(offer: Offer, timed: bool) -> tuple[float, ...]:
     """Everything so that less is better."""
-    return (-offer.mean, offer.prompt_tokens, offer.usd, (offer.latency_s or 0.0) if timed else 0.0)
+    return (-offer.mean, offer.prompt_tokens, offer.usd or 0.0, (offer.latency_s or 0.0) if timed else 0.0)
 
 
 def _beats(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
@@ -68,9 +68,9 @@ def prefer(offers: Sequence[Offer], how: Prefer = "best", margin: float = MARGIN
     best = min(running, key=lambda offer: (-offer.mean, offer.prompt_tokens))
     good = [offer for offer in running if within_noise(offer, best, margin)]
     if how == "cheap":
-        return min(good, key=lambda offer: (offer.usd, offer.prompt_tokens, -offer.mean))
+        return min(good, key=lambda offer: (offer.usd or 0.0, offer.prompt_tokens, -offer.mean))
     if how == "short":
-        return min(good, key=lambda offer: (offer.prompt_tokens, offer.usd, -offer.mean))
+        return min(good, key=lambda offer: (offer.prompt_tokens, offer.usd or 0.0, -offer.mean))
     return best
 
 
@@ -98,7 +98,7 @@ def front_table(offers: Sequence[Offer], chosen: str) -> list[dict[str, Any]]:
             "candidate_id": offer.candidate_id,
             "dev": offer.mean,
             "prompt_tokens": offer.prompt_tokens,
-            "usd_per_1000": 1000 * offer.usd,
+            "usd_per_1000": None if offer.usd is None else 1000 * offer.usd,
             "latency_s": offer.latency_s,
             "chosen": offer.candidate_id == chosen,
         }

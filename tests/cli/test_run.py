@@ -1,5 +1,6 @@
 """`optimize run` from end to end: the real SDKs, a server on a socket, a ledger, and the released file used by hand."""
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.cli.world import (
     scores_by_hand,
     stubborn,
 )
+from tests.report.web_world import signed_in
 from tests.wire import WireServer
 
 CAP = 600
@@ -262,8 +264,8 @@ def test_the_last_lines_name_the_ledger_that_was_used() -> None:
 def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
     with WireServer(learner) as server:
         command = [*files(120), "-m", compatible(server), "--max-calls", "200"]
-        words = good(*command)
         result = good_json(*command)
+        words = good(*command)
         priced = good(*command, "--price", "1,1", "--no-cache")
         assert result["unpriced"] == [compatible(server)]
     assert "tokens, unknown price, " in words
@@ -272,3 +274,22 @@ def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
     page = Path("page.html")
     good("report", result["run_id"], "-o", str(page))
     assert "unknown price" in page.read_text("utf-8")
+    assert "0.0000" not in page.read_text("utf-8")
+
+    run = result["run_id"]
+    assert {trial["cost_usd"] for trial in good_json("history", run)["trials"]} == {None}
+    spent = {row["state"]: row["cost_usd"] for row in good_json("audit", "show", run)["costs"]}
+    assert spent["ok"] is None
+    assert spent.get("cached", 0.0) == 0.0
+    call = good_json("audit", "show", "call:1")
+    assert (call["call"]["cost_usd"], call["attempts"][0]["cost_usd"]) == (None, None)
+    assert {row["usd_per_1000"] for row in result["pareto"]} == {None}
+    for words in (good("history", run), good("audit", "show", run), good("show", run)):
+        assert "unknown" in words
+    for path in ("/", f"/run/{run}", f"/run/{run}/trial/0", "/call/1"):
+        assert "unknown price" in asyncio.run(page_of(path)), path
+
+
+async def page_of(path: str) -> str:
+    async with signed_in(Path("runs/ledger.db")) as (client, _):
+        return (await client.get(path)).text

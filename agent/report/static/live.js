@@ -3,7 +3,7 @@
 const place = document.getElementById("live");
 const show = {
   points: (value) => (value === null ? "-" : (100 * value).toFixed(1)),
-  dollars: (value) => "$" + value.toFixed(4),
+  dollars: (value) => (value === null ? "unknown price" : "$" + value.toFixed(4)),
   plain: (value) => String(value ?? 0),
 };
 let seen = null;

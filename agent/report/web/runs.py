@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import Row
+from agent.ledger.query import Row, cost_of
 from agent.report import charts, compare, facts
 from agent.report.view import RunView
 from agent.report.web.ask import Ask, paged, query, sql_link
@@ -59,7 +59,7 @@ def _line(run: Row) -> dict[str, Any]:
         "winner": result.get("winner", {}).get("test"),
         "lift": result.get("lift"),
         "decision": facts.decision(result),
-        "cost_usd": result.get("cost_usd"),
+        "cost": facts.dollars(result["cost_usd"], result.get("unpriced", ())) if "cost_usd" in result else "-",
     }
 
 
@@ -169,7 +169,8 @@ def live(ask: Ask) -> dict[str, Any]:
     (calls,) = history.select(
         "SELECT COUNT(*) AS all_calls, COALESCE(SUM(state = 'cached'), 0) AS cached, "
         "COALESCE(SUM(CASE WHEN state <> 'cached' THEN prompt_tokens + completion_tokens END), 0) AS tokens, "
-        "COALESCE(SUM(cost_usd), 0) AS cost_usd FROM calls WHERE run_id = ? AND error_class IS NOT 'not_sent'",
+        f"{cost_of('calls', 'runs')} AS cost_usd FROM calls JOIN runs ON runs.id = run_id "
+        "WHERE run_id = ? AND error_class IS NOT 'not_sent'",
         row["id"],
     )
     trials = history.select("SELECT number, state, mean FROM trials WHERE run_id = ?", row["id"])
