@@ -185,3 +185,14 @@ def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
         spelled.setdefault(fold(text), Counter())[text] += 1
     best = {folded: min(counts, key=lambda text: (-counts[text], text)) for folded, counts in spelled.items()}
     return lambda value: best[fold(text_of(value))]
+
+
+def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, list[str]]:
+    """By choice, how else it is spelled among the cells, sorted; choices with one spelling are left out."""
+    chosen = {fold(choice): choice for choice in choices}
+    found: dict[str, list[str]] = {}
+    for text in sorted({text_of(value).strip() for value in values}):
+        choice = chosen.get(fold(text), text)
+        if choice != text:
+            found.setdefault(choice, []).append(text)
+    return found

@@ -23,6 +23,7 @@ from agent.task.columns import (
     field_name,
     find_target,
     label_reader,
+    other_spellings,
     target_type,
     text_of,
     why_no_labels,
@@ -41,7 +42,7 @@ MIN_ROWS = 30
 class Reading:
     """How a file was understood. `dropped`: rows per reason; `unused`: good rows past the sizes of the splits;
     `counts`: rows per split and class (one class "" when the target is not a choice); `no_labels`: why a target of few
-    values is a text all the same."""
+    values is a text all the same; `spellings`: of a choice, those that were taken as it."""
 
     file: str
     rows: int
@@ -52,7 +53,8 @@ class Reading:
     target_type: FieldType
     choices: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
-    no_labels: str = ""
+    no_labels: str
+    spellings: Mapping[str, Sequence[str]]
 
     def lines(self) -> Iterator[str]:
         """The reading in plain words, one line each."""
@@ -62,6 +64,8 @@ class Reading:
             yield f"column {quoted(column.name)}: {column.use} ({column.reason})"
         about = f" of {len(self.choices)}" if self.choices else f" ({self.no_labels})" if self.no_labels else ""
         yield f"target {self.target}: {self.target_type}{about}"
+        for choice, others in self.spellings.items():
+            yield f"target {self.target}: {', '.join(map(quoted, others))} read as {quoted(choice)}, the usual spelling"
         for split, classes in self.counts.items():
             each = ", ".join(f"{name} {count}" for name, count in classes.items() if name)
             yield f"{split}: {sum(classes.values())} rows" + (f" ({each})" if each else "")
@@ -164,6 +168,7 @@ def _draft(
         choices,
         counts,
         why_no_labels([row[field] for row in kept]) if kind == "text" else "",
+        other_spellings([row.get(target) for row in table], choices),
     )
 
 

@@ -300,3 +300,12 @@ def test_a_row_without_the_target_is_dropped_and_ends_nothing(here: Path) -> Non
     table += [{key: value for key, value in row.items() if key != "Team"} for row in table[:5]]
     _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
     assert reading.dropped["empty"] == 5
+
+
+def test_spellings_of_a_label_that_were_taken_as_one_are_told(here: Path) -> None:
+    table = [{**row, "Team": row["Team"].upper() if n % 5 == 0 else row["Team"]} for n, row in enumerate(tickets())]
+    _, reading = task_from_file(write(here / "data.jsonl", table), "Team")
+    assert reading.choices == TEAMS
+    assert "target Team: 'BILLING' read as 'billing', the usual spelling" in list(reading.lines())
+    _, plain = task_from_file(write(here / "plain.jsonl", tickets()), "Team")
+    assert not any("spelling" in line for line in plain.lines())
