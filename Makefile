@@ -48,7 +48,7 @@ bench: setup ## measurements, and the arena (hours; goes on where it was); nothi
 	$(BIN)/python -m tests.bench.web_pages
 	$(BIN)/python -m tests.bench.arena $(ARGS)
 
-bench-quick: setup ## the arena in small: two tasks, ours, random search and one DSPy optimizer (under 20 minutes)
+bench-quick: setup ## the arena in small: two tasks, ours against random search and, on the first, a DSPy optimizer (under 20 minutes)
 	$(BIN)/python -m tests.bench.arena --quick --fresh
 
 replay: $(VENV)/ready ## search policies and statistics over recorded outcomes, no model needed
