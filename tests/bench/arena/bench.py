@@ -116,6 +116,7 @@ def run(arena: Arena, server: ModelServer, one: results.Key) -> results.Line:
         "tokens": {role: {kind: count[kind] for kind in TOKENS} for role, count in counts.items()},
         "prompt_tokens_per_call": scored["facts"].get("prompt_tokens") or per_call(counts.get("score", {})),
         "seconds": found.get("seconds", seconds),
+        "cores": cores(),
         "steps": scored["steps"],
         "happened": happened,
         "note": scored["note"],
@@ -220,6 +221,11 @@ def apart(counts: dict[str, dict[str, int]], sealed: dict[str, int]) -> dict[str
 
 def per_call(count: dict[str, int]) -> float:
     return round(count["prompt_tokens"] / count["calls"], 1) if count.get("calls") else 0.0
+
+
+def cores() -> int:
+    """That this process and its children may use (`taskset` takes some away)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

@@ -86,8 +86,8 @@ def _model(board: Board) -> Iterator[str]:
 def table(board: Board, sets: Sequence[str]) -> str:
     """One row a system that has every task of `sets`, then those that lack some, with a mark."""
     out = [
-        "| system | test, 95 % CI | tasks x seeds | calls | proposer | tokens a call | k tokens | s | what happened |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| system | test, 95 % CI | tasks x seeds | calls | proposer | tokens a call | k tokens | s | cores | what happened |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for system, tasks in board.items():
         have = [name for name in sets if name in tasks]
@@ -102,7 +102,7 @@ def table(board: Board, sets: Sequence[str]) -> str:
             f"| {_mean(line['calls'].get('proposer', 0) for line in lines):.0f} "
             f"| {_mean(line['prompt_tokens_per_call'] for line in lines):.0f} "
             f"| {_mean(tokens(line) for line in lines) / 1000:.0f} | {_mean(line['seconds'] for line in lines):.0f} "
-            f"| {_events(lines)} |"
+            f"| {_span({line.get('cores', 2) for line in lines})} | {_events(lines)} |"
         )
     return "\n".join(out)
 
@@ -168,8 +168,12 @@ def tokens(line: Line) -> int:
 
 
 def _seeds(tasks: dict[str, list[Line]], have: Sequence[str]) -> str:
-    counts = sorted({len(tasks[name]) for name in have})
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+    return _span({len(tasks[name]) for name in have})
+
+
+def _span(counts: set[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low}-{high}"
 
 
 def _events(lines: Sequence[Line]) -> str:
