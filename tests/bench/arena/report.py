@@ -86,8 +86,8 @@ def _model(board: Board) -> Iterator[str]:
 def table(board: Board, sets: Sequence[str]) -> str:
     """One row a system that has every task of `sets`, then those that lack some, with a mark."""
     out = [
-        "| system | test, 95 % CI | tasks x seeds | calls | proposer | tokens a call | k tokens | s | cores | what happened |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| system | test, 95 % CI | tasks x seeds | calls | proposer | tokens a call | k tokens | s | cores | what happened "
+        "|\n|---|---|---|---|---|---|---|---|---|---|",
     ]
     for system, tasks in board.items():
         have = [name for name in sets if name in tasks]
