@@ -46,6 +46,20 @@ nobody else makes. Incumbents on the way are scored on the first 100 test rows.
 ![Test score against calls of search](score-by-calls.svg)"""
 
 
+HEADS = (
+    "system",
+    "test, 95 % CI",
+    "tasks x seeds",
+    "calls",
+    "proposer",
+    "tokens a call",
+    "k tokens",
+    "s",
+    "cores",
+    "events",
+)
+
+
 def whole(lines: Sequence[Line]) -> list[Line]:
     """The lines of whole runs, at each system's own budget; trials on a few rows are no result."""
     return [
@@ -85,10 +99,7 @@ def _model(board: Board) -> Iterator[str]:
 
 def table(board: Board, sets: Sequence[str]) -> str:
     """One row a system that has every task of `sets`, then those that lack some, with a mark."""
-    out = [
-        "| system | test, 95 % CI | tasks x seeds | calls | proposer | tokens a call | k tokens | s | cores | what happened "
-        "|\n|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    out = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     for system, tasks in board.items():
         have = [name for name in sets if name in tasks]
         if not have:
