@@ -35,6 +35,7 @@ from agent.scoring.stats import selection_corrected
 from agent.search import closing
 from agent.search.afford import means_of
 from agent.search.board import Board
+from agent.search.dspy_sizes import require_enough
 from agent.search.lab import Lab
 from agent.search.pareto import Offer, Prefer
 from agent.search.plan import Effort, Plan, make_plan
@@ -105,7 +106,13 @@ def planned(
 ) -> Plan:
     """The plan of a run. Raises BudgetRefused when a cap is too small."""
     means = means_of(task, prices.get, target.name, proposer.name if proposer else "", [one.name for one in judges])
-    return make_plan(task, settings.budget, settings.effort, proposer is not None, means)
+    plan = make_plan(task, settings.budget, settings.effort, proposer is not None, means)
+
+    def plan_of(calls: int) -> Plan:
+        return make_plan(task, Budget(max_calls=calls), settings.effort, proposer is not None)
+
+    require_enough(settings.strategy, task, plan, plan_of)
+    return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +171,8 @@ class Run:
         self._gateway: Gateway | None = None
         self._evaluator: Evaluator
         self.lab: Lab
+        self._ended = ""
+        """Why the search ended before its plan did."""
         self.preflight: Preflight | None = None
 
     def _planned(self) -> Plan:
@@ -194,8 +203,10 @@ class Run:
             try:
                 await self._search()
             except BudgetExhausted as stop:
-                status = "budget"
                 await gateway.drain()
+                if not self._board.in_state("complete"):  # not even the user's own prompt: there is nothing to test
+                    raise
+                status, self._ended = "budget", str(stop)
                 self.ledger.event(self.id, "budget_exhausted", {"why": str(stop)})
             result = await self._conclude(status)
             self.ledger.end_run(self.id, status, self.account.seconds, result)
@@ -317,14 +328,15 @@ class Run:
 
     async def _conclude(self, status: str) -> dict[str, Any]:
         """Opens the sealed test once, for baseline and winner, and writes the release."""
-        winner, offers = self._winner()
+        winner = closing.chosen(self.lab, self._offers(), self.settings.prefer)
+        corrected = self._corrected(winner)
         if status == "complete":
             await closing.ablate(self.lab, winner)
         self._board.close_open("the budget ended first")
-        result = await self._tested(winner, status)
+        result = await self._tested(winner, status, corrected)
         result["preflight"] = self.preflight.as_dict() if self.preflight else None
-        result["attribution"] = closing.carried(self.lab, winner, result["winner"]["dev_corrected"])
-        result["pareto"] = closing.pareto(offers, winner)
+        result["attribution"] = closing.carried(self.lab, winner, corrected)
+        result["pareto"] = closing.pareto(self._offers(), winner)
         released = winner if result["decision"] == "promote" else self.lab.baseline
         release = self._release(result, released)
         folder = self.settings.runs_folder / self.id
@@ -344,13 +356,11 @@ class Run:
             {"tool": tool_version(), "created_utc": utc_now()},
         )
 
-    def _winner(self) -> tuple[Candidate, list[Offer]]:
-        """The candidate that meets the sealed test, by what the user prefers, and all that could have been."""
-        price = self._prices.get(self.target.name)
-        offers = closing.offers(self.lab, price, self.ledger.latencies(self.id))
-        return closing.chosen(self.lab, offers, self.settings.prefer), offers
+    def _offers(self) -> list[Offer]:
+        """All that saw the whole of dev."""
+        return closing.offers(self.lab, self._prices.get(self.target.name), self.ledger.latencies(self.id))
 
-    async def _tested(self, winner: Candidate, status: str) -> dict[str, Any]:
+    async def _tested(self, winner: Candidate, status: str, corrected: float | None) -> dict[str, Any]:
         """Opens the sealed test. Raises BudgetExhausted when it cannot be finished."""
         board, baseline = self._board, self.lab.baseline
         self.lab.stage("sealed test", self.lab.round)
@@ -370,18 +380,21 @@ class Run:
             status=status,
             model=self.target.name,
             seed=self.settings.seed,
-            dev=(board.mean(baseline.id), board.mean(winner.id), self._corrected(winner)),
+            dev=(board.mean(baseline.id), board.mean(winner.id), corrected),
             prompt_tokens=self.lab.prompt_tokens(winner),
             states=[trial.state for trial in board.trials.values()],
             account=self.account,
             ledger_head=self.ledger.head(),
-            told=closing.explained(
-                self.task,
-                Pair(self._test, won, base),
-                {"winner": steady[winner.id], "baseline": steady[baseline.id]},
-                [trust_in(judge, self._calibration(judge), self.task.name) for judge in self._evaluator.judges()],
-                self.settings.seed,
-            ),
+            told={
+                "search_ended": self._ended or self.lab.failed,
+                **closing.explained(
+                    self.task,
+                    Pair(self._test, won, base),
+                    {"winner": steady[winner.id], "baseline": steady[baseline.id]},
+                    [trust_in(judge, self._calibration(judge), self.task.name) for judge in self._evaluator.judges()],
+                    self.settings.seed,
+                ),
+            },
         )
 
     async def _samples(self, candidate: Candidate) -> list[list[Outcome]]:
@@ -393,9 +406,18 @@ class Run:
         return self.ledger.calibration(judge.judge.setup.id, self.id)
 
     def _corrected(self, winner: Candidate) -> float | None:
-        """The winner's dev score without what choosing the best of all that were tried adds to it."""
-        tried = self._board.prefixes([i for i, trial in self._board.trials.items() if trial.n])
-        if winner.id not in tried or not tried[winner.id]:
+        """The winner's dev score without what choosing the best of all that were tried adds to it. None where another
+        was better on dev: the winner was then chosen by another rule.
+
+        Who had not seen all of dev when the budget ended could not be chosen, and whoever was cut could.
+        """
+        board = self._board
+        could = [i for i, trial in board.trials.items() if trial.n and trial.state != "incomplete"]
+        tried, best = (
+            board.prefixes(could),
+            max((board.mean(i) or 0.0 for i in board.in_state("complete")), default=0.0),
+        )
+        if not tried.get(winner.id) or (board.mean(winner.id) or 0.0) < best:
             return None
         return selection_corrected(list(tried.values()), list(tried).index(winner.id), self.settings.seed)
 

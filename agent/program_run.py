@@ -19,6 +19,7 @@ from agent.ledger.store import Ledger
 from agent.optimize import Resumed, Run, RunLog, Settings, Watch, names_of, planned
 from agent.prompt.template import escape
 from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
+from agent.search.dspy_sizes import require_enough
 from agent.search.lab import Lab
 from agent.search.plan import EFFORT_CALLS, Plan, make_plan
 from agent.search.pool import Entry
@@ -34,9 +35,14 @@ def run_of(task: Task) -> Callable[..., Run]:
 
 
 def plan_in_runs(task: Task, settings: Settings, has_proposer: bool, per_row: int) -> Plan:
-    """The plan in runs of the program. Raises BudgetRefused as `make_plan` does."""
-    calls = settings.budget.max_calls or EFFORT_CALLS[settings.effort]
-    return make_plan(task, replace(settings.budget, max_calls=calls // per_row), settings.effort, has_proposer)
+    """The plan in runs of the program. Raises BudgetRefused as `make_plan` does, and where DSPy could do nothing."""
+
+    def plan_of(calls: int) -> Plan:
+        return make_plan(task, replace(settings.budget, max_calls=calls // per_row), settings.effort, has_proposer)
+
+    plan = plan_of(settings.budget.max_calls or EFFORT_CALLS[settings.effort])
+    require_enough(settings.strategy, task, plan, plan_of, per_row, per_row)
+    return plan
 
 
 def calls_per_row(task: Task) -> int:
@@ -135,7 +141,7 @@ class ProgramRun(Run):
         """Opens the sealed test once, for the program as it was and as it is now, and writes its state."""
         self._board.close_open("the budget ended first")
         winner = self._board.winner(self.lab.baseline)
-        result = await self._tested(winner, status)
+        result = await self._tested(winner, status, self._corrected(winner))
         result["preflight"] = self.preflight.as_dict() if self.preflight else None
         what = {"technique": "program", "format": "program", "n_demos": count_demos(winner.instruction)}
         result["winner"] = {**result["winner"], **what}

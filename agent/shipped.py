@@ -55,6 +55,11 @@ class Field:
     forbidden: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
 
+    @property
+    def has_schema(self) -> bool:
+        """Whether a schema with rules of its own is there (`true` and `false` are schemas, too)."""
+        return self.schema not in (None, "true", "false")
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:

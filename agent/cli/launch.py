@@ -188,8 +188,8 @@ def seconds(option: str, text: str | None) -> float | None:
         found = float(number) * (unit or 1)
     except ValueError:
         raise InputError(f"{option} {text}: write seconds, or 5m, or 1h") from None
-    if not 0 < found < 1e7:
-        raise InputError(f"{option} {text}: must be above 0")
+    if not 0 < found < 100 * 86400:
+        raise InputError(f"{option} {text}: must be above 0 and below 100 days")
     return found
 
 

@@ -128,7 +128,7 @@ def drift(history: History, run: Row, ledger: ReplayLedger, result: Mapping[str,
         {_name(*place): value for place, value in ledger.outcomes.items()},
     )
     if result is not None:
-        left_out = {*NOT_COMPARED, *(("tokens",) if run["status"] == "budget" else ())}
+        left_out = {*NOT_COMPARED, *(("tokens", "search_ended") if run["status"] == "budget" else ())}
         yield from _differences(dict(_flat("result", run["result"], left_out)), dict(_flat("result", result, left_out)))
 
 

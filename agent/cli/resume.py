@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from agent.cli.launch import Launch, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.cli.run import finish, opening
 from agent.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.types import Budget
 
 UNFINISHED = ("running", "interrupted", "killed", "failed")
 
@@ -43,6 +47,7 @@ def resume_command(
 
     history = open_history(db)
     found = history.run(run) if run else _latest(history.runs(), db)
+    paid = [row for row in history.costs(found["id"]) if row["state"] != "cached"]
     history.close()
     if not found["options"]:
         raise InputError(
@@ -70,6 +75,7 @@ def resume_command(
         launch = replace(launch, settings=replace(launch.settings, parent=found["id"]))
     else:
         task, settings = launch.task, launch.settings
+        require_above(settings.budget, paid, found["id"])
         plan = found["plan"]
         kept = Plan.restored(plan) if plan else None
         resumed = Resumed(found["id"], kept or plan_for(task, settings, launch.target, launch.author, launch.judges)[0])
@@ -80,6 +86,22 @@ def resume_command(
             click.echo(opening(launch, resumed.plan if resumed else None), err=True)
         result = execute(launch, db, progress, resumed)
     finish(result, db, as_json)
+
+
+def require_above(budget: Budget, paid: Sequence[Mapping[str, Any]], run_id: str) -> None:
+    """Raises InputError for caps that are below what the run has paid: what was spent cannot be held back any more."""
+    spent = {
+        "--max-calls": (budget.max_calls, sum(row["calls"] for row in paid)),
+        "--max-tokens": (budget.max_tokens, sum(row["prompt_tokens"] + row["completion_tokens"] for row in paid)),
+        "--max-cost": (budget.max_cost, sum(row["cost_usd"] or 0.0 for row in paid)),
+    }
+    below = [
+        f"{run_id}: {option} {cap:g} is below what was paid, {used:.6g}; give more, or leave it out"
+        for option, (cap, used) in spent.items()
+        if cap is not None and cap < used
+    ]
+    if below:
+        raise InputError("\n".join(below))
 
 
 def _latest(runs: list[dict[str, Any]], db: Path) -> dict[str, Any]:

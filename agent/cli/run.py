@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.blocks import blocks, detectable_line
-from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, print_json, score
+from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.launch import Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.report.facts import certainty, dollars, stopped_before_search, verdict
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 )
 @click.option("--target", "target_field", help="The column to predict, when TASK is a .csv or .jsonl file.")
 @click.option("--prompt", type=click.Path(path_type=Path), help="Your prompt as a text file, when TASK is a data file.")
-@click.option("-n", "--trials", type=click.IntRange(1), help="Stop the search after about this many trials.")
+@click.option(
+    "-n",
+    "--trials",
+    type=click.IntRange(1),
+    help="Stop the search after about this many trials; 1: only score your prompt.",
+)
 @click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included, all roles together.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
 @click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
@@ -149,9 +154,11 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
             "tokens": usage.prompt_tokens + usage.completion_tokens,
             "usd": usd,
         }
-    tokens = sum(row["tokens"] for row in rows.values())
-    known = [row["usd"] for row in rows.values()]
-    total = None if None in known else round(sum(known), 4)
+    budget, known = settings.budget, [row["usd"] for row in rows.values()]
+    tokens = min(sum(row["tokens"] for row in rows.values()), budget.max_tokens or math.inf)
+    total = (
+        None if None in known else min(round(sum(known), 4), math.inf if budget.max_cost is None else budget.max_cost)
+    )
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
     if as_json:
         print_json(
@@ -209,8 +216,8 @@ def report(result: dict[str, Any], db: Path = LEDGER) -> str:
     ]
     if stopped_before_search(result):
         lines.append("--anyway searches all the same")
-    if result["status"] == "budget":
-        lines.append("the budget ended the search before its plan was done")
+    if ended := result.get("search_ended"):
+        lines.append(plain(f"the search ended before its plan was done: {ended}"))
     lines += [
         *blocks(result),
         f"released ({'the best found' if promoted else 'your own prompt'}): {result['release']}",

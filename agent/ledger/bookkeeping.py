@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.ledger.contamination import Check
-from agent.ledger.query import History, Row
+from agent.ledger.query import NO_PRICE, History, Row
 
 ROLES = ("target", "proposer", "judge")
 OPEN = ("reserved", "sent")
@@ -40,15 +40,17 @@ def checks(history: History, run: Row) -> list[Check]:
 
 
 def test_opened_once(history: History, run_id: str) -> Check:
-    """One event opens the test, and no test row was scored before it."""
-    opened = [row["seq"] for row in _events(history, run_id, "test_opened")]
+    """The test was opened for one pair of prompts (again after a kill, say), and no test row was scored before it."""
+    events = list(_events(history, run_id, "test_opened"))
+    opened, pairs = [row["seq"] for row in events], {json.dumps(row["told"], sort_keys=True) for row in events}
     first = next(
         (row["seq"] for row in _events(history, run_id, "outcome") if row["told"]["row"]["split"] == "test"), None
     )
-    wrong = [f"opened {len(opened)} times: events {', '.join(map(str, opened))}"] if len(opened) > 1 else []
+    wrong = [f"opened for {len(pairs)} pairs: events {', '.join(map(str, opened))}"] if len(pairs) > 1 else []
     if first is not None and (not opened or first < opened[0]):
         wrong.append(f"event {first} scores a test row before the test was opened")
-    return Check.of("the test was opened once", wrong, "" if opened else "not opened")
+    often = f"opened {len(opened)} times for the same two prompts" if len(opened) > 1 else ""
+    return Check.of("the test was opened once", wrong, often if opened else "not opened")
 
 
 def scored_calls(history: History, run_id: str, outcomes: list[Row], calls: list[Row]) -> Iterator[Check]:
@@ -130,7 +132,8 @@ def charges(run: Row, calls: list[Row]) -> Check:
     paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] != "not_sent"]
     used = [row for row in calls if row["state"] in ("ok", "cached")]
     total = math.fsum(row["cost_usd"] for row in paid)
-    note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger or not sent, ${total:.6f}"
+    dollars = "an unknown price" if NO_PRICE in run["prices"] else f"${total:.6f}"
+    note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger or not sent, {dollars}"
     if result is None:
         return Check(name, None, ("no result; " + note,))
     told: dict[str, tuple[float, float]] = {

@@ -89,7 +89,7 @@ def _scores(side: Side) -> dict[str, Any]:
     }
     found |= {f"calls {role}": count for role, count in result["calls"].items()}
     found |= {f"tokens {kind}": count for kind, count in result["tokens"].items()}
-    return found | {"cost_usd": result["cost_usd"]}
+    return found | {"cost_usd": None if result.get("unpriced") else result["cost_usd"]}
 
 
 # -- the paired test --------------------------------------------------------------------------------------------------

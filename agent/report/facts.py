@@ -44,6 +44,8 @@ def verdict(result: Result) -> str:
     if result["decision"] == "promote":
         return f"Better: {gained}"
     if lift["wins"] + lift["losses"] == 0:
+        if result.get("search_ended") and result["trials"]["complete"] == 1:
+            return "Keep your prompt: the search ended before anything else had seen the whole of dev"
         return "Keep your prompt: nothing better was found"
     if lift["diff"] > 0 and lift["p_value"] < SHOWN:
         return f"Held back: {gained}"

@@ -52,13 +52,14 @@ def json_schema(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def json_fields(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """Mean agreement over the schema's top-level properties and any others that the label or the prediction has; where
-    the label is a list, the F1 of its items.
+    """Mean agreement over the schema's top-level properties, where there is a schema, and any others that the label or
+    the prediction has; where the label is a list, the F1 of its items.
 
     Scalars and objects agree (1) or not (0) after folding case and space; lists by multiset F1; missing and extra ones
     are wrong; one that both rightly leave out agrees.
     """
-    properties = _schema_of(spec, field, task).get("properties", {})
+    has_schema = "schema" in spec.options or field.has_schema
+    properties = _schema_of(spec, field, task).get("properties", {}) if has_schema else {}
 
     def check(got: Any, label: Any) -> Verdict:
         if isinstance(label, list):

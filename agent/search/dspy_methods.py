@@ -20,13 +20,9 @@ from unittest.mock import patch
 
 from agent.errors import BudgetExhausted
 from agent.search.dspy_bridge import Bridge
+from agent.search.dspy_sizes import FULL_EVERY, MINIBATCH, REFLECTED, Size
 
 GOOD_ENOUGH = 0.5  # a reply that scores less is no demonstration
-FEWEST_VAL = 10
-MINIBATCH = 35  # rows, MIPROv2's own
-FULL_EVERY = 5  # minibatches to one evaluation on all rows, MIPROv2's own
-REFLECTED = 3  # rows that GEPA reflects on
-SUMMARY_CALLS = 12  # of MIPROv2's summary of the data, at most
 ENDLESS = 10**6  # rows may fail: a reply that does not parse is 0 and not a reason to end
 
 State = Mapping[str, tuple[str, list[dict[str, Any]]]]  # by predictor: its instruction and its demos
@@ -47,6 +43,11 @@ class Job:
     threads: int
     max_demos: int
     per_row: int = 1
+
+    @property
+    def size(self) -> Size:
+        predictors = len(self.program.predictors())
+        return Size(self.calls, len(self.val), self.max_demos, self.per_row, predictors)
 
 
 @dataclass(slots=True)
@@ -91,15 +92,14 @@ async def optimize(bridge: Bridge, method: str, job: Job, settings: Mapping[str,
     import dspy
 
     findings = Findings()
+    if not job.size.enough(method):
+        findings.ended = f"{job.calls} calls are too few for {method}"
+        return findings
     make = {"dspy-mipro": _mipro, "dspy-gepa": _gepa, "dspy-bootstrap": _bootstrap}[method]
     watcher = _watcher(bridge, job, findings)
     try:
         with dspy.context(**settings, callbacks=[watcher], max_errors=ENDLESS), _silence():
-            compile_ = make(job)
-            if compile_ is None:
-                findings.ended = f"{job.calls} calls are too few for {method}"
-                return findings
-            program = await bridge.run(compile_)
+            program = await bridge.run(make(job))
     except BudgetExhausted as stop:
         findings.ended = str(stop)
     except Exception as error:
@@ -166,29 +166,18 @@ def train_rows(rows: Sequence[Any], calls: int, seed: int) -> list[Any]:
     return random.Random(f"{seed}/dspy").sample(list(rows), min(len(rows), max(20, calls // 15)))
 
 
-def val_rows(method: str, calls: int, rows: int) -> int:
-    """How many rows of dev the optimizer scores programs on: few enough for several programs."""
-    share = {"dspy-mipro": 6, "dspy-gepa": 8, "dspy-bootstrap": 10}[method]
-    return min(rows, max(FEWEST_VAL, calls // share))
+# -- the methods: each gives the function that does it ----------------------------------------------------------------
 
 
-# -- the methods: each says in calls what it will do, and gives the function that does it, or None --------------------
-
-
-def _bootstrap(job: Job) -> Callable[[], Any] | None:
+def _bootstrap(job: Job) -> Callable[[], Any]:
     """BootstrapFewShotWithRandomSearch: as many random demo sets as fit, up to 16, after three other programs."""
     from dspy import BootstrapFewShotWithRandomSearch
 
-    bootstrapped, labelled = min(4, job.max_demos), min(16, job.max_demos)
-    each = (len(job.val) + 3 * bootstrapped) * job.per_row
-    sets = min(16, job.calls // each - 3)
-    if sets < 1 or not bootstrapped:
-        return None
     optimizer = BootstrapFewShotWithRandomSearch(
         metric=_score(job),
-        max_bootstrapped_demos=bootstrapped,
-        max_labeled_demos=labelled,
-        num_candidate_programs=sets,
+        max_bootstrapped_demos=min(4, job.max_demos),
+        max_labeled_demos=min(16, job.max_demos),
+        num_candidate_programs=job.size.sets,
         num_threads=job.threads,
         max_errors=ENDLESS,
         metric_threshold=GOOD_ENOUGH,
@@ -196,25 +185,16 @@ def _bootstrap(job: Job) -> Callable[[], Any] | None:
     return lambda: optimizer.compile(job.program, trainset=list(job.train), valset=list(job.val))
 
 
-def _mipro(job: Job) -> Callable[[], Any] | None:
+def _mipro(job: Job) -> Callable[[], Any]:
     """MIPROv2 with the counts of its `light` or `medium`, and as many trials as fit."""
     from dspy import MIPROv2
 
-    predictors = len(job.program.predictors())
-    candidates = 12 if job.calls >= 2500 else 6 if job.calls >= 400 else 4
-    bootstrapping = (candidates - 2) * 3 * min(4, job.max_demos) * job.per_row
-    proposing = SUMMARY_CALLS + 3 * candidates * predictors
-    whole = len(job.val) * job.per_row
-    minibatch = len(job.val) > MINIBATCH + FULL_EVERY
-    each = MINIBATCH * job.per_row + whole / FULL_EVERY if minibatch else whole
-    trials = min(30, int((job.calls - bootstrapping - proposing - 2 * whole) // each))
-    if trials < 2:
-        return None
+    size = job.size
     optimizer = MIPROv2(
         metric=_score(job),
         prompt_model=job.author,
         auto=None,
-        num_candidates=candidates,
+        num_candidates=size.candidates,
         max_bootstrapped_demos=min(4, job.max_demos),
         max_labeled_demos=min(4, job.max_demos),
         num_threads=job.threads,
@@ -226,14 +206,14 @@ def _mipro(job: Job) -> Callable[[], Any] | None:
         job.program,
         trainset=list(job.train),
         valset=list(job.val),
-        num_trials=trials,
-        minibatch=minibatch,
+        num_trials=size.trials,
+        minibatch=size.minibatch,
         minibatch_size=min(MINIBATCH, len(job.val)),
         minibatch_full_eval_steps=FULL_EVERY,
     )
 
 
-def _gepa(job: Job) -> Callable[[], Any] | None:
+def _gepa(job: Job) -> Callable[[], Any]:
     """GEPA without merge: reflection on the feedback of three rows at a time, proposals by DSPy's own instruction."""
     import dspy
     from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer
@@ -242,13 +222,9 @@ def _gepa(job: Job) -> Callable[[], Any] | None:
         score, feedback = job.judge(row, prediction)
         return dspy.Prediction(score=score, feedback=feedback)
 
-    # an iteration scores twice three rows and asks for one proposal; the last may end with all of val
-    scored = (job.calls - len(job.val) * job.per_row) * 6 // (6 * job.per_row + 1)
-    if scored < len(job.val) + 4 * REFLECTED:
-        return None
     optimizer = dspy.GEPA(
         metric=metric,
-        max_metric_calls=scored,
+        max_metric_calls=job.size.scored,
         reflection_minibatch_size=REFLECTED,
         reflection_lm=job.author,
         instruction_proposer=InstructionProposer(adapter=dspy.settings.adapter),

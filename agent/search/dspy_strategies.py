@@ -17,7 +17,8 @@ from agent.prompt.parse import parse_reply
 from agent.prompt.render import NOT_FOR_DSPY, dspy_signature, label_text
 from agent.scoring.metrics import combine
 from agent.search.dspy_bridge import Bridge
-from agent.search.dspy_methods import Findings, Job, Tried, optimize, train_rows, val_rows
+from agent.search.dspy_methods import Findings, Job, Tried, optimize, train_rows
+from agent.search.dspy_sizes import SPARE, val_rows
 from agent.search.lab import Lab
 from agent.search.meter import Meter, unlimited
 from agent.search.pool import Entry
@@ -26,7 +27,6 @@ from agent.types import Candidate, Demo, Example, Prediction, Signature, canonic
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
 THREADS = 16
-SPARE = 8  # calls: what a kill may leave half done
 
 
 async def search(lab: Lab, method: str) -> None:
@@ -89,6 +89,7 @@ async def explore(
     meter.room = unlimited
     if findings.ended:
         lab.note("strategy_ended" if findings.tried else "strategy_failed", {"why": findings.ended})
+        lab.failed = "" if findings.tried else findings.ended
     if bridge.failures:
         lab.note("strategy_unscored", {"rows": len(bridge.failures), "why": str(bridge.failures[0])})
     return findings

@@ -64,6 +64,8 @@ class Lab:
         self.baseline: Candidate = baseline(task)
         self.stage_name, self.round = "baseline", 0
         self._account, self._log, self._tell, self._trials = account, log, tell, trials
+        self.failed = ""
+        """Why the strategy came to nothing."""
         self._refused: set[str] = set()
 
     def admit(self, entries: Sequence[Entry]) -> list[str]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.task.words import listed, near, quoted
-from agent.types import FieldType, MetricSpec
+from agent.types import Field, FieldType, MetricSpec
 
 if TYPE_CHECKING:
     from agent.task.parse import Parsed
@@ -239,11 +239,25 @@ def options_of(metric: MetricTable) -> dict[str, Any]:
     return {key: getattr(metric, key) for key in sorted(given)}
 
 
-def metric_specs(file: TaskFile, types: dict[str, FieldType]) -> tuple[MetricSpec, ...]:
+def check_schemas(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:
+    """Faults of metrics that go by a schema, on an output without one."""
+    bare = {field.name for field in outputs if field.type == "json" and not field.has_schema} - {*unsure}
+    for index, metric in enumerate(parsed.file.metrics):
+        name = metric.field or outputs[0].name
+        if metric.name == "json_schema" and name in bare:
+            what = f"the metric json_schema needs a schema; write schema under [fields.{name}], or use json_fields"
+            yield Fault(("metrics", index), what)
+
+
+def metric_specs(file: TaskFile, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:
     """The metrics of a checked file with weights that sum to 1; without [[metrics]] by the type of each output."""
-    only = next(iter(types))
-    specs = [MetricSpec(m.name, m.field or only, m.weight, options_of(m)) for m in file.metrics]
+    specs = [MetricSpec(m.name, m.field or outputs[0].name, m.weight, options_of(m)) for m in file.metrics]
     if not specs:
-        specs = [MetricSpec(name, output, weight) for output, kind in types.items() for name, weight in _DEFAULTS[kind]]
+        specs = [
+            MetricSpec(name, field.name, weight)
+            for field in outputs
+            for name, weight in _DEFAULTS[field.type]
+            if name != "json_schema" or field.has_schema
+        ]
     total = sum(spec.weight for spec in specs)
     return tuple(MetricSpec(spec.name, spec.field, spec.weight / total, spec.options) for spec in specs)

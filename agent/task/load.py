@@ -159,6 +159,7 @@ class _Loading:
         if signature is not None and ("metrics",) not in parsed.broken:
             types = {f.name: None if f.name in unsure else f.type for f in signature.outputs}
             yield from checks.check_metrics(parsed, types)
+            yield from checks.check_schemas(parsed, signature.outputs, unsure)
         present = (self.folder / "metric.py").exists()
         for index, metric in enumerate(parsed.file.metrics):
             if metric.name == "python" and not present and ("metrics", index, "name") not in parsed.broken:
@@ -244,7 +245,7 @@ class _Loading:
             description=file.description,
             signature=signature,
             instruction=file.instruction.strip(),
-            metrics=checks.metric_specs(file, {field.name: field.type for field in signature.outputs}),
+            metrics=checks.metric_specs(file, signature.outputs),
             space=SearchSpace(
                 tuple(search.techniques), tuple(search.formats), tuple(sorted(search.demo_counts)), tuple(search.roles)
             ),

@@ -1,6 +1,7 @@
 """`optimize run` from end to end: the real SDKs, a server on a socket, a ledger, and the released file used by hand."""
 
 import asyncio
+import csv
 import json
 import sqlite3
 from pathlib import Path
@@ -27,13 +28,13 @@ from tests.cli.world import (
     stubborn,
 )
 from tests.report.web_world import signed_in
-from tests.wire import WireServer
+from tests.wire import Fault, WireServer
 
 CAP = 600
 KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
     "cost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto", "metrics",
-    "slices", "consistency", "variety", "judges", "blocked",
+    "slices", "consistency", "variety", "judges", "blocked", "search_ended",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},
@@ -293,3 +294,39 @@ def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
 async def page_of(path: str) -> str:
     async with signed_in(Path("runs/ledger.db")) as (client, _):
         return (await client.get(path)).text
+
+
+def test_a_json_target_of_a_data_file_needs_no_schema() -> None:
+    files(80)
+    with Path("rows.csv").open(encoding="utf-8", newline="") as rows:
+        table = [{"text": row["text"], "answer": {"team": row["label"]}} for row in csv.DictReader(rows)]
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table), "utf-8")
+    with WireServer(lambda messages, body: json.dumps({"team": knowing(messages, body)})) as server:
+        command = ["run", "rows.jsonl", "--target", "answer", "--prompt", "p.txt", "-m", compatible(server)]
+        result = good_json(*command, "--max-calls", "120")
+    assert result["baseline"]["test"] == 1.0
+
+
+def test_a_cap_that_ends_the_baseline_leaves_the_sealed_test_closed_and_can_be_raised() -> None:
+    def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
+        return Fault(text=learner(messages, body), delay=0.2 if len(server.requests) < 40 else 0.0)
+
+    with WireServer(slow) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", "200", "-j", "1"]
+        said = refused(1, *command, "--time-limit", "3", "-q")
+        asked = len(server.requests)
+        assert "time_limit = 3" in said[0]
+        assert good_json("history")["trials"][0]["state"] == "incomplete"
+        below = "".join(refused(2, "resume", "--max-calls", "1", "--time-limit", "9m"))
+        assert f"--max-calls 1 is below what was paid, {asked}" in below
+        assert good_json("resume", "--time-limit", "9m")["status"] == "complete"
+    opened = [event for event in good_json("audit", "show")["events"] if event["kind"] == "test_opened"]
+    assert len(opened) == 1
+    assert [check for check in good_json("audit", "check")["checks"] if not check["ok"]] == []
+
+
+def test_a_dry_run_says_no_more_than_the_caps_allow() -> None:
+    command = [*files(120), "-m", "openai/gpt-4o-mini", "--dry-run", "-q"]
+    free, capped = (good_json(*command, *cap) for cap in ([], ["--max-cost", "0.05", "--max-tokens", "100000"]))
+    assert capped["cost_usd_at_most"] == 0.05 < free["cost_usd_at_most"]
+    assert capped["tokens_at_most"] == 100_000 < free["tokens_at_most"]

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from tests.cli.test_interrupt import start, told, trials, wait_for
-from tests.cli.world import compatible, files, good_json, learner, refused
+from tests.cli.world import compatible, files, good, good_json, learner, refused
 from tests.wire import Fault, WireServer
 
 
@@ -56,3 +56,14 @@ def test_a_killed_run_of_dspys_resumes_to_the_same_prompt_and_buys_no_settled_ca
 
 def test_a_strategy_that_is_none_is_a_mistake_of_use() -> None:
     assert "dspy-mipro" in "".join(refused(2, *files(120), "--strategy", "dspy-what"))
+
+
+def test_too_few_calls_for_dspy_are_told_before_the_first() -> None:
+    with WireServer(in_dspys_words) as server:
+        command = [*files(120), "-m", compatible(server), "--price", "1,1", "--strategy", "dspy-mipro"]
+        words = "".join(refused(3, *command, "--max-calls", "200", "-q"))
+        fewest = re.search(r"200 calls are too few for --strategy dspy-mipro on this task; give at least (\d+)", words)
+        assert fewest
+        assert server.requests == []
+        good(*command, "--max-calls", fewest[1], "--dry-run")
+        refused(3, *command, "--max-calls", str(int(fewest[1]) - 10), "--dry-run", "-q")

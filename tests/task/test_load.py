@@ -46,7 +46,8 @@ def test_a_good_folder_loads_with_all_it_says(here: Path) -> None:
         ("", '"x y"', [("exact_match", 1.0)]),
         ('type = "choice"\nchoices = ["x y", "z"]', '"x y"', [("choice", 1.0)]),
         ('type = "number"', "-2.5e3", [("numeric", 1.0)]),
-        ('type = "json"', '{"a": [1]}', [("json_schema", 0.3), ("json_fields", 0.7)]),
+        ('type = "json"\nschema = {type = "object"}', '{"a": [1]}', [("json_schema", 0.3), ("json_fields", 0.7)]),
+        ('type = "json"', '{"a": [1]}', [("json_fields", 1.0)]),
     ],
 )
 def test_without_sections_the_defaults_follow_the_type_of_the_output(
@@ -221,6 +222,12 @@ def _json_task(schema: str) -> str:
 
 def _json_data(label: str) -> dict[str, str]:
     return {split: f'{{"message": "{split}", "team": {label}}}\n' for split in ("train", "dev", "test")}
+
+
+def test_a_metric_that_goes_by_a_schema_is_refused_where_there_is_none(here: Path) -> None:
+    task = f'{BARE}[fields.team]\ntype = "json"\n\n[[metrics]]\nname = "json_schema"\n'
+    (found,) = problems(make(here / "t", task, **_json_data('{"a": 1}')))
+    assert "json_schema needs a schema; write schema under [fields.team], or use json_fields" in found
 
 
 def test_json_labels_are_held_against_the_schema(here: Path) -> None:

@@ -1,0 +1,104 @@
+"""How much of DSPy's optimizers a number of calls pays. Arithmetic that needs no DSPy, for plans and methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.errors import BudgetRefused
+from agent.search.plan import Plan
+from agent.types import Task
+
+FEWEST_VAL = 10
+MINIBATCH = 35  # rows, MIPROv2's own
+FULL_EVERY = 5  # minibatches to one evaluation on all rows, MIPROv2's own
+REFLECTED = 3  # rows that GEPA reflects on
+SUMMARY_CALLS = 12  # of MIPROv2's summary of the data, at most
+SPARE = 8  # calls: what a kill may leave half done
+MOST_SETS, MOST_TRIALS = 16, 30
+MOST_LOOKED_AT = 20_000  # calls
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """`calls` that the optimizer may use, `val` rows on which it compares programs, calls of a row, predictors."""
+
+    calls: int
+    val: int
+    max_demos: int
+    per_row: int = 1
+    predictors: int = 1
+
+    @property
+    def sets(self) -> int:
+        """Random demo sets of BootstrapFewShotWithRandomSearch, which scores three other programs before."""
+        bootstrapped = min(4, self.max_demos)
+        each = (self.val + 3 * bootstrapped) * self.per_row
+        return min(MOST_SETS, self.calls // each - 3) if bootstrapped else 0
+
+    @property
+    def candidates(self) -> int:
+        """Instructions and demo sets of MIPROv2, as in its `light` or `medium`."""
+        return 12 if self.calls >= 2500 else 6 if self.calls >= 400 else 4
+
+    @property
+    def minibatch(self) -> bool:
+        """Whether MIPROv2 scores its trials on a part of the rows."""
+        return self.val > MINIBATCH + FULL_EVERY
+
+    @property
+    def trials(self) -> int:
+        """Of MIPROv2."""
+        bootstrapping = (self.candidates - 2) * 3 * min(4, self.max_demos) * self.per_row
+        proposing = SUMMARY_CALLS + 3 * self.candidates * self.predictors
+        whole = self.val * self.per_row
+        each = MINIBATCH * self.per_row + whole / FULL_EVERY if self.minibatch else whole
+        return min(MOST_TRIALS, int((self.calls - bootstrapping - proposing - 2 * whole) // each))
+
+    @property
+    def scored(self) -> int:
+        """Rows that GEPA may score: an iteration scores twice three and asks for one proposal; the last may end with
+        all of val."""
+        return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
+
+    def enough(self, method: str) -> bool:
+        """Whether the method can do anything with so many calls."""
+        return {
+            "dspy-bootstrap": self.sets >= 1,
+            "dspy-mipro": self.trials >= 2,
+            "dspy-gepa": self.scored >= self.val + 4 * REFLECTED,
+        }[method]
+
+
+def val_rows(method: str, calls: int, rows: int) -> int:
+    """How many rows of dev the optimizer scores programs on: few enough for several programs."""
+    share = {"dspy-mipro": 6, "dspy-gepa": 8, "dspy-bootstrap": 10}[method]
+    return min(rows, max(FEWEST_VAL, calls // share))
+
+
+def require_enough(
+    method: str, task: Task, plan: Plan, plan_for: Callable[[int], Plan], per_row: int = 1, predictors: int = 1
+) -> None:
+    """Raises BudgetRefused where the plan leaves one of DSPy's methods too few calls, with how many would do by
+    `plan_for`."""
+    if not method.startswith("dspy-"):
+        return
+    demos = task.constraints.max_demos if task.constraints.max_demos is not None else len(task.train)
+
+    def pays(plan: Plan) -> bool:
+        left = plan.search_calls // plan.per_row * per_row
+        return size_of(method, left, plan.dev_rows, demos, per_row, predictors).enough(method)
+
+    if pays(plan):
+        return
+    calls = plan.calls * per_row
+    fewest = next((n for n in range(calls + 10, MOST_LOOKED_AT * per_row, 10) if pays(plan_for(n))), None)
+    what = "no number of calls is enough: the task allows no demos" if fewest is None else f"give at least {fewest}"
+    raise BudgetRefused(f"{calls} calls are too few for --strategy {method} on this task; {what}")
+
+
+def size_of(method: str, left: int, dev: int, max_demos: int, per_row: int = 1, predictors: int = 1) -> Size:
+    """What is the optimizer's of `left` calls, when its choice must still see the rest of `dev` rows."""
+    spare = SPARE * per_row
+    val = val_rows(method, (left - dev * per_row - spare) // per_row, dev)
+    return Size(max(0, left - (dev - val) * per_row - spare), val, max_demos, per_row, predictors)
