@@ -309,18 +309,20 @@ def test_a_json_target_of_a_data_file_needs_no_schema() -> None:
 
 def test_a_cap_that_ends_the_baseline_leaves_the_sealed_test_closed_and_can_be_raised() -> None:
     def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
-        return Fault(text=learner(messages, body), delay=0.2 if len(server.requests) < 40 else 0.0)
+        return Fault(text=learner(messages, body), delay=0.6 if len(server.requests) < 12 else 0.0)
 
     with WireServer(slow) as server:
         command = [*files(120), "-m", compatible(server), "--max-calls", "200", "-j", "1"]
-        said = refused(1, *command, "--time-limit", "3", "-q")
+        said = refused(1, *command, "--time-limit", "8", "-q")
         asked = len(server.requests)
-        assert "time_limit = 3" in said[0]
+        assert "time_limit = 8" in said[0]
         assert good_json("history")["trials"][0]["state"] == "incomplete"
         below = "".join(refused(2, "resume", "--max-calls", "1", "--time-limit", "9m"))
         assert f"--max-calls 1 is below what was paid, {asked}" in below
-        assert good_json("resume", "--time-limit", "9m")["status"] == "complete"
-    opened = [event for event in good_json("audit", "show")["events"] if event["kind"] == "test_opened"]
+        result = good_json("resume", "--time-limit", "9m")
+    assert (result["status"], result["search_ended"]) == ("complete", "")
+    events = good_json("audit", "show", result["run_id"])["events"]
+    opened = [event for event in events if event["kind"] == "test_opened"]
     assert len(opened) == 1
     assert [check for check in good_json("audit", "check")["checks"] if not check["ok"]] == []
 
