@@ -104,6 +104,8 @@ def test_a_killed_run_charges_what_flew_and_resumes_to_the_same_end() -> None:
             wait_for(server, len(server.requests) + part)
             process.kill()
             process.communicate(timeout=60)
+        below = "\n".join(refused(2, "resume", "--max-calls", "30", "--max-cost", "0", "-q"))
+        assert re.search(r"--max-calls 30 is below what was paid, \d+; .*\n.*--max-cost 0 is below", below)
         result = good_json("resume")
     same = ("baseline", "winner", "lift", "decision", "trials", "status")
     assert {key: result[key] for key in same} == {key: whole[key] for key in same}

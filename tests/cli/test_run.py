@@ -314,11 +314,8 @@ def test_a_cap_that_ends_the_baseline_leaves_the_sealed_test_closed_and_can_be_r
     with WireServer(slow) as server:
         command = [*files(120), "-m", compatible(server), "--max-calls", "200", "-j", "1"]
         said = refused(1, *command, "--time-limit", "8", "-q")
-        asked = len(server.requests)
         assert "time_limit = 8" in said[0]
         assert good_json("history")["trials"][0]["state"] == "incomplete"
-        below = "".join(refused(2, "resume", "--max-calls", "1", "--time-limit", "9m"))
-        assert f"--max-calls 1 is below what was paid, {asked}" in below
         result = good_json("resume", "--time-limit", "9m")
     assert (result["status"], result["search_ended"]) == ("complete", "")
     events = good_json("audit", "show", result["run_id"])["events"]
