@@ -309,12 +309,12 @@ def test_a_json_target_of_a_data_file_needs_no_schema() -> None:
 
 def test_a_cap_that_ends_the_baseline_leaves_the_sealed_test_closed_and_can_be_raised() -> None:
     def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
-        return Fault(text=learner(messages, body), delay=0.6 if len(server.requests) < 12 else 0.0)
+        return Fault(text=learner(messages, body), delay=0.3 if len(server.requests) < 16 else 0.0)
 
     with WireServer(slow) as server:
         command = [*files(120), "-m", compatible(server), "--max-calls", "200", "-j", "1"]
-        said = refused(1, *command, "--time-limit", "8", "-q")
-        assert "time_limit = 8" in said[0]
+        said = refused(1, *command, "--time-limit", "4", "-q")
+        assert "time_limit = 4" in said[0]
         assert good_json("history")["trials"][0]["state"] == "incomplete"
         result = good_json("resume", "--time-limit", "9m")
     assert (result["status"], result["search_ended"]) == ("complete", "")
