@@ -9,6 +9,7 @@ import pytest
 
 from agent.cli.blocks import blocks, detectable_line
 from agent.cli.run import report
+from agent.report import facts
 from agent.search.preflight import detectable_gains, judge
 from tests.cli.world import files, good, good_json, optimize
 
@@ -101,3 +102,15 @@ def test_what_to_prefer_is_one_of_three() -> None:
             optimize(*files(120), "-m", "openai/x", "--max-calls", "300", "--prefer", word, "--dry-run").exit_code == 0
         )
     assert optimize(*files(120), "--prefer", "cheapest", "--dry-run").exit_code == 2
+
+
+def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() -> None:
+    result = {
+        "lift": {"diff": 0.0, "n": 40, "wins": 0, "losses": 0, "p_value": 1.0},
+        "decision": "keep_baseline",
+        "trials": {"complete": 1, "pruned": 2, "failed": 0},
+        "search_ended": "the next call would pass the cap (max_calls = 300); raise it to go on",
+    }
+    assert "before anything else had seen the whole of dev" in facts.verdict(result)
+    whole = {**result, "search_ended": ""}
+    assert facts.verdict(whole) == "Keep your prompt: nothing better was found"
