@@ -412,11 +412,8 @@ class Run:
         Who had not seen all of dev when the budget ended could not be chosen, and whoever was cut could.
         """
         board = self._board
-        could = [i for i, trial in board.trials.items() if trial.n and trial.state != "incomplete"]
-        tried, best = (
-            board.prefixes(could),
-            max((board.mean(i) or 0.0 for i in board.in_state("complete")), default=0.0),
-        )
+        best = max((board.mean(i) or 0.0 for i in board.in_state("complete")), default=0.0)
+        tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state != "incomplete"])
         if not tried.get(winner.id) or (board.mean(winner.id) or 0.0) < best:
             return None
         return selection_corrected(list(tried.values()), list(tried).index(winner.id), self.settings.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,9 +13,6 @@ from agent.cli.launch import Launch, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.cli.run import finish, opening
 from agent.errors import InputError
-
-if TYPE_CHECKING:
-    from agent.types import Budget
 
 UNFINISHED = ("running", "interrupted", "killed", "failed")
 
@@ -61,6 +58,8 @@ def resume_command(
     if model and not fork:
         raise InputError(f"{found['id']}: another model makes another run; add --fork")
     given = {name: value for name, value in changes.items() if value is not None}
+    if not fork:
+        require_above(given, paid, found["id"])
     options = {**found["options"], **given, **({"model": model} if model else {})}
     launch = prepare(options, db, quiet or as_json)
     changed = [] if fork else changes_since(found, launch)
@@ -75,7 +74,6 @@ def resume_command(
         launch = replace(launch, settings=replace(launch.settings, parent=found["id"]))
     else:
         task, settings = launch.task, launch.settings
-        require_above(settings.budget, paid, found["id"])
         plan = found["plan"]
         kept = Plan.restored(plan) if plan else None
         resumed = Resumed(found["id"], kept or plan_for(task, settings, launch.target, launch.author, launch.judges)[0])
@@ -88,17 +86,18 @@ def resume_command(
     finish(result, db, as_json)
 
 
-def require_above(budget: Budget, paid: Sequence[Mapping[str, Any]], run_id: str) -> None:
+def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], run_id: str) -> None:
     """Raises InputError for caps that are below what the run has paid: what was spent cannot be held back any more."""
     spent = {
-        "--max-calls": (budget.max_calls, sum(row["calls"] for row in paid)),
-        "--max-tokens": (budget.max_tokens, sum(row["prompt_tokens"] + row["completion_tokens"] for row in paid)),
-        "--max-cost": (budget.max_cost, sum(row["cost_usd"] or 0.0 for row in paid)),
+        "max_calls": sum(row["calls"] for row in paid),
+        "max_tokens": sum(row["prompt_tokens"] + row["completion_tokens"] for row in paid),
+        "max_cost": sum(row["cost_usd"] or 0.0 for row in paid),
     }
     below = [
-        f"{run_id}: {option} {cap:g} is below what was paid, {used:.6g}; give more, or leave it out"
-        for option, (cap, used) in spent.items()
-        if cap is not None and cap < used
+        f"{run_id}: --{name.replace('_', '-')} {given[name]:g} is below what was paid, {used:.6g}; give more, or leave "
+        "it out"
+        for name, used in spent.items()
+        if name in given and given[name] < used
     ]
     if below:
         raise InputError("\n".join(below))

@@ -155,10 +155,8 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
             "usd": usd,
         }
     budget, known = settings.budget, [row["usd"] for row in rows.values()]
-    tokens = min(sum(row["tokens"] for row in rows.values()), budget.max_tokens or math.inf)
-    total = (
-        None if None in known else min(round(sum(known), 4), math.inf if budget.max_cost is None else budget.max_cost)
-    )
+    tokens = _capped(sum(row["tokens"] for row in rows.values()), budget.max_tokens)
+    total = None if None in known else _capped(round(sum(known), 4), budget.max_cost)
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
     if as_json:
         print_json(
@@ -182,6 +180,10 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     cost = "unknown price" if total is None else f"${total:.2f}"
     click.echo(f"at most about {tokens:,} tokens, {cost}; nothing was called")
     click.echo(detectable_line(gains))
+
+
+def _capped(most: float, cap: float | None) -> float:
+    return most if cap is None else min(most, cap)
 
 
 def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | None:

@@ -70,6 +70,11 @@ class Size:
         }[method]
 
 
+def free(left: int, rows: int, per_row: int) -> int:
+    """What remains of `left` calls when `rows` rows of the choice, and what a kill may cost, are kept."""
+    return left - (rows + SPARE) * per_row
+
+
 def val_rows(method: str, calls: int, rows: int) -> int:
     """How many rows of dev the optimizer scores programs on: few enough for several programs."""
     share = {"dspy-mipro": 6, "dspy-gepa": 8, "dspy-bootstrap": 10}[method]
@@ -99,6 +104,5 @@ def require_enough(
 
 def size_of(method: str, left: int, dev: int, max_demos: int, per_row: int = 1, predictors: int = 1) -> Size:
     """What is the optimizer's of `left` calls, when its choice must still see the rest of `dev` rows."""
-    spare = SPARE * per_row
-    val = val_rows(method, (left - dev * per_row - spare) // per_row, dev)
-    return Size(max(0, left - (dev - val) * per_row - spare), val, max_demos, per_row, predictors)
+    val = val_rows(method, free(left, dev, per_row) // per_row, dev)
+    return Size(max(0, free(left, dev - val, per_row)), val, max_demos, per_row, predictors)

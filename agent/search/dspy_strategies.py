@@ -18,7 +18,7 @@ from agent.prompt.render import NOT_FOR_DSPY, dspy_signature, label_text
 from agent.scoring.metrics import combine
 from agent.search.dspy_bridge import Bridge
 from agent.search.dspy_methods import Findings, Job, Tried, optimize, train_rows
-from agent.search.dspy_sizes import SPARE, val_rows
+from agent.search.dspy_sizes import free, val_rows
 from agent.search.lab import Lab
 from agent.search.meter import Meter, unlimited
 from agent.search.pool import Entry
@@ -65,11 +65,10 @@ async def explore(
     A row costs about `per_row` calls.
     """
     lab.stage(method, 1)
-    spare = SPARE * per_row
-    calls = lab.left() - len(lab.dev) * per_row - spare
+    calls = free(lab.left(), len(lab.dev), per_row)
     val = [row for row in lab.dev[: val_rows(method, calls // per_row, len(lab.dev))] if _is_plain(row)]
     train = train_rows([row for row in lab.task.train if _is_plain(row)], calls // per_row, lab.seed)
-    kept = (len(lab.dev) - len(val)) * per_row + spare
+    unseen = len(lab.dev) - len(val)
     limit = lab.task.constraints.max_demos
     job = Job(
         program=program,
@@ -77,13 +76,13 @@ async def explore(
         val=[rows.example(row) for row in val],
         judge=rows.judge,
         author=bridge.lm(lab.proposer or lab.target, "proposer", max_tokens=AUTHOR_TOKENS, temperature=1.0),
-        calls=max(0, lab.left() - kept),
+        calls=max(0, free(lab.left(), unseen, per_row)),
         seed=lab.seed,
         threads=lab.target.concurrency or THREADS,
         max_demos=len(train) if limit is None else limit,
         per_row=per_row,
     )
-    meter.room = lambda: lab.left() - kept
+    meter.room = lambda: free(lab.left(), unseen, per_row)
     findings = await optimize(bridge, method, job, settings)
     await meter.settle()
     meter.room = unlimited
