@@ -20,6 +20,7 @@ TICK = 200
 COLOURS = {
     "ours": "#d9480f",
     "ours-noproposer": "#f08c00",
+    "ours-220": "#d9480f",
     "ours-300": "#d9480f",
     "ours-1500": "#d9480f",
     "random": "#1c7ed6",

@@ -14,8 +14,8 @@ from tests.bench.arena.results import Line
 from tests.bench.arena.stats import Interval, Matrix, difference_interval, matrix, mean_interval
 from tests.bench.arena.systems import SYSTEMS
 
-OURS = ("ours", "ours-300")
-"""The budgets at which ours is set against peers."""
+OURS = ("ours", "ours-300", "ours-220")
+"""The budgets at which ours is set against peers: of the same budget, or, where none has it, of the budget of ours."""
 Board = dict[str, dict[str, list[Line]]]
 """Lines by system and task, by seed."""
 
@@ -119,11 +119,14 @@ def table(board: Board, sets: Sequence[str]) -> str:
 
 
 def rivals_of(mine: str, board: Board) -> list[str]:
-    """Peers with the budget of `mine`, after them the other budgets and forms of ours; [] when there is no peer."""
+    """Peers of the budget that `mine` is set against, then the other budgets and forms of ours; [] without a peer."""
     if mine not in board:
         return []
     others = [name for name in board if name not in (mine, "user")]
-    peers = [n for n in others if not n.startswith(OURS[0]) and SYSTEMS[n].budget == SYSTEMS[mine].budget]
+    foreign = [name for name in others if not name.startswith(OURS[0])]
+    by_budget = {name: SYSTEMS[name].budget for name in foreign}
+    budget = SYSTEMS[mine if SYSTEMS[mine].budget in by_budget.values() else OURS[0]].budget
+    peers = [name for name in foreign if by_budget[name] == budget]
     return ["user", *peers, *(n for n in others if n.startswith(OURS[0]))] if peers else []
 
 

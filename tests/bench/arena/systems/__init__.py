@@ -45,6 +45,7 @@ SYSTEMS = {
         System("random", "simple:random_demos", 700, title="random search over demos"),
         System("ours", "ours:with_proposer", 700, title="ours"),
         System("ours-noproposer", "ours:without_proposer", 700, title="ours, no proposer"),
+        System("ours-220", "ours:with_proposer", 220, title="ours, 220 calls"),
         System("ours-300", "ours:with_proposer", 300, 1, title="ours, 300 calls"),
         System("ours-1500", "ours:with_proposer", 1500, 1, title="ours, 1,500 calls"),
         System("dspy-random", "dspy_peers:random_search", 700, 1, True, title="DSPy BootstrapFewShotWithRandomSearch"),
