@@ -82,11 +82,27 @@ class Account:
         """Whether `worst` fits when the calls in flight turn out to cost next to nothing."""
         return not self._passed(self._total + Spend(self._reserved.calls) + worst)
 
+    def payable(self) -> float:
+        """Calls that `max_calls` brings home beside what is kept, if about as many are lost as so far; at least 0."""
+        if self.budget.max_calls is None:
+            return math.inf
+        free = self.budget.max_calls - self._total.calls - self._with_losses(self.kept.calls)
+        rate = self._rate()
+        root = (math.sqrt(rate + (1 + rate) * max(0, free)) - math.sqrt(rate)) / (1 + rate)
+        return math.floor(root**2 + 1e-9)  # the most calls of which _with_losses are free
+
+    def _with_losses(self, calls: int) -> int:
+        """Attempts that it takes to bring home `calls`: they will lose some, too, and with bad luck a few more."""
+        losses = calls * self._rate()
+        return calls + math.ceil(losses + 2 * math.sqrt(losses))
+
+    def _rate(self) -> float:
+        """Attempts lost so far for each that came home."""
+        return min(MOST_LOST, self.lost / max(1, self._total.calls - self.lost))
+
     def _passed(self, after: Spend) -> str:
         """The cap that this much spending would pass, or ""."""
-        rate = min(MOST_LOST, self.lost / max(1, self._total.calls - self.lost))
-        losses = self.kept.calls * rate  # what is kept will lose some, too, and with bad luck a few more
-        kept = self.kept.calls + math.ceil(losses + 2 * math.sqrt(losses))
+        kept = self._with_losses(self.kept.calls)
         budget, part = self.budget, 1.0 - self.kept.share
         caps = (
             ("max_calls", after.calls + kept, budget.max_calls),

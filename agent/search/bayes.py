@@ -81,7 +81,7 @@ class Search:
         planned = 0
 
         def fits(cost: int) -> bool:
-            return len(pulls) < plan.batch and planned + cost <= self._lab.left() - plan.final_rows
+            return len(pulls) < plan.batch and planned + cost <= self._room()
 
         for pull in self._climbers():
             cost = pull.rows - len(self._board.outcomes.get(pull.candidate_id, ()))
@@ -96,6 +96,11 @@ class Search:
             planned += first
             pulls.append(Pull(self._waiting.popleft(), first))
         return pulls
+
+    def _room(self) -> int:
+        """Rows that the finalists leave to the steps; the first of them, where too many attempts are lost."""
+        lab, plan = self._lab, self._lab.plan
+        return min(lab.left() - plan.final_rows, lab.payable() - plan.final_rows // plan.finalists)
 
     def _climbers(self) -> list[Pull]:
         board = self._board
@@ -181,10 +186,8 @@ class Search:
 
     async def _solve(self) -> None:
         """Worked solutions of the target, where a chain of thought did anything: demos for few-shot-cot."""
-        spare = (self._lab.left() - self._lab.plan.final_rows) // 8
-        self._breeder.rationales.update(
-            await rationales(self._lab, min(spare, 3 * max(self._breeder.counts, default=0)))
-        )
+        most = 3 * max(self._breeder.counts, default=0)
+        self._breeder.rationales.update(await rationales(self._lab, min(self._room() // 8, most)))
 
     # -- what was learnt ----------------------------------------------------------------------------------------------
 
@@ -206,9 +209,8 @@ class Search:
         full = [i for i, seen in known.items() if seen.n >= self._lab.plan.rungs[-1]]
         leader = max(full, key=lambda i: known[i].mean, default="")
         others = [seen for i, seen in known.items() if i != leader]
-        left = self._lab.left() - self._lab.plan.final_rows
         plan, best = self._lab.plan, known[leader].mean if leader else 0.0
-        return in_reach(others, best, left // (2 * plan.rungs[0]), plan.dev_rows)
+        return in_reach(others, best, self._room() // (2 * plan.rungs[0]), plan.dev_rows)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -224,7 +226,7 @@ class Search:
         }
         order = sorted(believed, key=lambda i: -believed[i])
         for candidate_id in [i for i in order if len(board.outcomes[i]) < lab.plan.dev_rows][: lab.plan.finalists]:
-            if lab.plan.dev_rows - len(board.outcomes[candidate_id]) <= lab.left():
+            if lab.plan.dev_rows - len(board.outcomes[candidate_id]) <= lab.payable():
                 await lab.see([candidate_id], lab.plan.dev_rows)
         for candidate_id, trial in list(board.trials.items()):
             if trial.state == "incomplete":

@@ -157,6 +157,10 @@ class Lab:
         """
         return max(0, self._room(self.plan.slack)) // self.plan.per_row
 
+    def payable(self) -> int:
+        """`left`, or fewer when more attempts are lost than the plan's slack covers."""
+        return min(self.left(), int(min(self._account.payable(), self.plan.calls)) // self.plan.per_row)
+
     def _room(self, slack: int) -> int:
         """Calls."""
         used, budget = self._account.total_used, self._account.budget
