@@ -33,7 +33,7 @@ from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
 from agent.scoring.metrics import build_metrics
 from agent.scoring.stats import selection_corrected
 from agent.search import closing
-from agent.search.afford import means_of
+from agent.search.afford import Means, means_of
 from agent.search.board import Board
 from agent.search.dspy_sizes import require_enough
 from agent.search.lab import Lab
@@ -101,17 +101,22 @@ def names_of(target: LM, proposer: LM | None, judges: Sequence[LM]) -> list[str]
     return list(dict.fromkeys(model.name for model in every))
 
 
+def means_for(task: Task, target: LM, proposer: LM | None, judges: Sequence[LM], prices: Mapping[str, Price]) -> Means:
+    """What a call of these models is believed to cost on average."""
+    return means_of(task, prices.get, target.name, proposer.name if proposer else "", [one.name for one in judges])
+
+
 def planned(
     task: Task, settings: Settings, target: LM, proposer: LM | None, judges: Sequence[LM], prices: Mapping[str, Price]
 ) -> Plan:
     """The plan of a run. Raises BudgetRefused when a cap is too small."""
-    means = means_of(task, prices.get, target.name, proposer.name if proposer else "", [one.name for one in judges])
+    means = means_for(task, target, proposer, judges, prices)
     plan = make_plan(task, settings.budget, settings.effort, proposer is not None, means)
 
     def plan_of(calls: int) -> Plan:
         return make_plan(task, Budget(max_calls=calls), settings.effort, proposer is not None)
 
-    require_enough(settings.strategy, task, plan, plan_of)
+    require_enough(settings.strategy, task, plan, plan_of, settings.budget, means)
     return plan
 
 

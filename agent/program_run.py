@@ -16,8 +16,9 @@ from agent.errors import BudgetExhausted, ReleaseError, RunRefused
 from agent.gateway.budget import Kept
 from agent.gateway.prices import prices_for
 from agent.ledger.store import Ledger
-from agent.optimize import Resumed, Run, RunLog, Settings, Watch, names_of, planned
+from agent.optimize import Resumed, Run, RunLog, Settings, Watch, means_for, names_of, planned
 from agent.prompt.template import escape
+from agent.search.afford import Means
 from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
 from agent.search.dspy_sizes import require_enough
 from agent.search.lab import Lab
@@ -34,15 +35,17 @@ def run_of(task: Task) -> Callable[..., Run]:
     return ProgramRun if task.program else Run
 
 
-def plan_in_runs(task: Task, settings: Settings, has_proposer: bool, per_row: int) -> Plan:
-    """The plan in runs of the program. Raises BudgetRefused as `make_plan` does, and where DSPy could do nothing."""
+def plan_in_runs(task: Task, settings: Settings, means: Means, has_proposer: bool, per_row: int) -> Plan:
+    """The plan in runs of the program; `means` are those of a call. Raises BudgetRefused as `make_plan` does, and where
+    DSPy could do nothing."""
+    budget, means = settings.budget, means.of_runs(per_row)
 
-    def plan_of(calls: int) -> Plan:
-        return make_plan(task, replace(settings.budget, max_calls=calls // per_row), settings.effort, has_proposer)
+    def plan_of(calls: int, means: Means | None = None) -> Plan:
+        return make_plan(task, replace(budget, max_calls=calls // per_row), settings.effort, has_proposer, means)
 
-    plan = plan_of(settings.budget.max_calls or EFFORT_CALLS[settings.effort])
-    require_enough(settings.strategy, task, plan, plan_of, per_row, per_row)
-    return plan
+    plan = plan_of(budget.max_calls or EFFORT_CALLS[settings.effort], means)
+    require_enough(settings.strategy, task, plan, plan_of, budget, means, per_row)
+    return replace(plan, longest_prompt=None)
 
 
 def calls_per_row(task: Task) -> int:
@@ -55,11 +58,12 @@ def plan_for(task: Task, settings: Settings, target: LM, proposer: LM | None, ju
 
     Raises BudgetRefused when a cap is too small, InputError for a model without a price.
     """
-    per_row = calls_per_row(task)
+    program = Program(task) if task.program else None
     prices = prices_for(names_of(target, proposer, judges), settings.budget, settings.price)
-    if not task.program:
-        return planned(task, settings, target, proposer, judges, prices), per_row
-    return plan_in_runs(task, settings, proposer is not None, per_row), per_row
+    if program is None:
+        return planned(task, settings, target, proposer, judges, prices), 1
+    means = means_for(replace(task, instruction=program.own), target, proposer, judges, prices)
+    return plan_in_runs(task, settings, means, proposer is not None, program.calls), program.calls
 
 
 class ProgramLog(RunLog):
@@ -111,7 +115,8 @@ class ProgramRun(Run):
         self._test = task.test[: self.plan.test_rows]
 
     def _planned(self) -> Plan:
-        return plan_in_runs(self.task, self.settings, self.proposer is not None, self.per_row)
+        means = means_for(self.task, self.target, self.proposer, self.judges, self._prices)
+        return plan_in_runs(self.task, self.settings, means, self.proposer is not None, self.per_row)
 
     async def _search(self) -> None:
         assert self._gateway is not None
@@ -131,8 +136,8 @@ class ProgramRun(Run):
 
     def _lab(self) -> Lab:
         """A lab whose plan counts calls; the run's own does so from here on."""
-        calls = self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
-        runs = self._in_runs
+        runs, most = self._in_runs, self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
+        calls = min(most, (runs.calls + 1) * self.program.calls - 1)  # of `most` a part of a run may be left over
         self.plan = plan = replace(runs, calls=calls, test_rows=runs.test_rows * self.per_row)
         self.account.keep(Kept(plan.test_calls, plan.test_share))
         return self._make_lab(ProgramLab, ProgramLog)

@@ -20,6 +20,7 @@ RUBRIC_TOKENS = 400  # what a judge is told beside the rubric and the row
 PROPOSER_TOKENS = 1000  # what a proposer is told
 PROPOSAL_TOKENS = 200  # of its reply, at most
 ROWS_A_PROPOSAL = 25  # that are seen for each that is asked for
+ADAPTER_TOKENS = 250  # what DSPy says in a call beside instruction, demos and row
 SAMPLE = 50  # rows that stand for all
 
 
@@ -27,12 +28,24 @@ SAMPLE = 50  # rows that stand for all
 class Means:
     """What a call costs on average: `least` when all prompts are as short as the user's own, `usual` when every other
     one has the fewest demos that the task allows. `per_token` are dollars for a token in a prompt of the target, `own`
-    the tokens of the user's prompt."""
+    the tokens of the user's prompt. What is counted as one may be a run of a program, of `calls_each` calls."""
 
     least: Spend
     usual: Spend
     per_token: float
     own: int
+    calls_each: int = 1
+
+    def of_runs(self, calls: int) -> Means:
+        """For runs of a DSPy program, of `calls` calls each, of which every one may be told all that one of these is.
+        How long its demos may be is not known."""
+
+        def run(call: Spend) -> Spend:
+            return Spend(
+                1, calls * (call.tokens + ADAPTER_TOKENS), calls * (call.usd + ADAPTER_TOKENS * self.per_token)
+            )
+
+        return Means(run(self.least), run(self.usual), self.per_token, self.own, calls)
 
     def calls(self, budget: Budget, each: Spend) -> int | None:
         """How many calls of that size the caps on tokens and dollars buy; None when neither is capped."""
@@ -42,6 +55,18 @@ class Means:
             if cap is not None and size > 0
         ]
         return int(min(caps)) if caps else None
+
+    def raised(self, budget: Budget, count: int, each: Spend) -> list[str]:
+        """The caps on tokens and dollars that do not buy `count` of that size, each with about what it must be."""
+        wanted = (
+            ("max_tokens", budget.max_tokens, count * each.tokens),
+            ("max_cost", budget.max_cost, count * each.usd),
+        )
+        return [
+            f"{name} = {cap:g} (give at least {most:.6g})"
+            for name, cap, most in wanted
+            if cap is not None and cap < most
+        ]
 
     def longest(self, budget: Budget, rows: int) -> int | None:
         """The most tokens of a prompt that the caps pay for `rows` rows beside all else; None when neither is capped.

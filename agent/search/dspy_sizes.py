@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.errors import BudgetRefused
+from agent.search.afford import Means
 from agent.search.plan import Plan
-from agent.types import Task
+from agent.types import Budget, Task
 
 FEWEST_VAL = 10
 MINIBATCH = 35  # rows, MIPROv2's own
@@ -82,23 +83,27 @@ def val_rows(method: str, calls: int, rows: int) -> int:
 
 
 def require_enough(
-    method: str, task: Task, plan: Plan, plan_for: Callable[[int], Plan], per_row: int = 1, predictors: int = 1
+    method: str, task: Task, plan: Plan, plan_for: Callable[[int], Plan], budget: Budget, means: Means, per_row: int = 1
 ) -> None:
     """Raises BudgetRefused where the plan leaves one of DSPy's methods too few calls, with how many would do by
-    `plan_for`."""
+    `plan_for`, and the caps of `budget` that by `means` do not buy them. A row takes a call of each of `per_row`
+    predictors."""
     if not method.startswith("dspy-"):
         return
     demos = task.constraints.max_demos if task.constraints.max_demos is not None else len(task.train)
 
     def pays(plan: Plan) -> bool:
         left = plan.search_calls // plan.per_row * per_row
-        return size_of(method, left, plan.dev_rows, demos, per_row, predictors).enough(method)
+        return size_of(method, left, plan.dev_rows, demos, per_row, per_row).enough(method)
 
     if pays(plan):
         return
     calls = plan.calls * per_row
     fewest = next((n for n in range(calls + 10, MOST_LOOKED_AT * per_row, 10) if pays(plan_for(n))), None)
-    what = "no number of calls is enough: the task allows no demos" if fewest is None else f"give at least {fewest}"
+    what = "no number of calls is enough: the task allows no demos"
+    if fewest is not None:
+        caps = ", ".join(means.raised(budget, -(-fewest // per_row), means.usual))
+        what = f"it takes at least {fewest}: {caps}" if caps else f"give at least {fewest}"
     raise BudgetRefused(f"{calls} calls are too few for --strategy {method} on this task; {what}")
 
 

@@ -147,14 +147,8 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, me
 
 def _too_little(budget: Budget, means: Means, calls: int) -> str:
     """The refusal of caps that do not buy `calls` of the shortest calls, with about what they must be."""
-    wanted = (
-        ("max_tokens", budget.max_tokens, calls * means.least.tokens),
-        ("max_cost", budget.max_cost, calls * means.least.usd),
-    )
-    short = [
-        f"{name} = {cap:g} (give at least {most:.6g})" for name, cap, most in wanted if cap is not None and cap < most
-    ]
-    return f"too little to compare two prompts on this task, which takes about {calls} calls: {', '.join(short)}"
+    caps = ", ".join(means.raised(budget, calls, means.least))
+    return f"too little to compare two prompts on this task, which takes about {calls * means.calls_each} calls: {caps}"
 
 
 def _tested_rows(samples: float, repeats: int) -> int:

@@ -157,6 +157,26 @@ def test_our_own_search_is_not_for_programs_and_the_plan_says_what_a_program_cos
     assert "program:build runs in this process and makes 2 calls or more" in said
 
 
+def test_a_cap_on_tokens_is_planned_with_and_one_that_is_too_small_is_refused_before_a_call() -> None:
+    with WireServer(helper) as server:
+        command = [
+            *map(str, ["run", folder(), "-m", compatible(server)]),
+            "--strategy",
+            "dspy-bootstrap",
+            "--price",
+            "0,0",
+        ]
+        for cap, words in (("500", "too little to compare two prompts"), ("60000", "too few for --strategy dspy-boot")):
+            said = refused(3, *command, "--max-tokens", cap)[0]
+            assert words in said
+            assert f"max_tokens = {cap} (give at least " in said
+        assert not server.requests
+        enough = re.findall(r"give at least (\d+)", said)[0]
+        result = good_json(*command, "--max-tokens", enough)
+    assert (result["decision"], result["search_ended"]) == ("promote", "")
+    assert sum(result["tokens"].values()) <= int(enough)
+
+
 @pytest.mark.parametrize(
     ("key", "words"),
     [
