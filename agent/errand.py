@@ -53,7 +53,7 @@ class Errand(ABC):
     def __init__(self, task: Task, models: Sequence[str], means: Means) -> None:
         self.id, self._task, self._models, self._means = means.run_id, task, models, means
         self._ledger = means.ledger
-        self._account = Account(means.budget, unpriced=[name for name in models if name not in means.prices])
+        self._account = Account(means.budget, no_price=[name for name in models if name not in means.prices])
         self._gateway = Gateway(
             means.ledger,
             means.run_id,
@@ -92,7 +92,7 @@ class Errand(ABC):
             {"kind": self.kind},
             origin=origin(Path(self._task.folder), command_line()),
             options={"command": self.command},
-            prices=prices_version(self._account.unpriced),
+            prices=prices_version(self._account.no_price),
         )
         try:
             result = await self.work()

@@ -168,7 +168,7 @@ class Run:
         self._prices = prices_for(names, settings.budget, settings.price)
         self._unpriced = [name for name in names if name not in self._prices]
         self.plan = resumed.plan if resumed else self._planned()
-        self.account = Account(settings.budget, unpriced=self._unpriced)
+        self.account = Account(settings.budget, no_price=self._unpriced)
         self._resumes = resumed is not None
         self._watch = watch
         self._test = task.test[: self.plan.test_rows]

@@ -32,7 +32,7 @@ class Kept:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    `unpriced` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds` and `lost` are what a
+    `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds` and `lost` are what a
     resumed run had before; `lost` counts the attempts that brought nothing.
     """
 
@@ -42,9 +42,9 @@ class Account:
         paid: Mapping[CallRole, Spend] | None = None,
         seconds: float = 0.0,
         lost: int = 0,
-        unpriced: Sequence[str] = (),
+        no_price: Sequence[str] = (),
     ) -> None:
-        self.budget, self.unpriced = budget, tuple(unpriced)
+        self.budget, self.no_price = budget, tuple(no_price)
         self.paid: dict[CallRole, Spend] = dict(paid or {})
         self.used: dict[CallRole, Spend] = {}
         self.usage = Usage()
@@ -58,6 +58,11 @@ class Account:
     @property
     def total_paid(self) -> Spend:
         return self._total
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """The models that make the dollars paid unknown; none as long as nothing was paid."""
+        return self.no_price if self._total.calls else ()
 
     @property
     def total_used(self) -> Spend:

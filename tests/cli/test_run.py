@@ -266,10 +266,12 @@ def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
     with WireServer(learner) as server:
         command = [*files(120), "-m", compatible(server), "--max-calls", "200"]
         result = good_json(*command)
-        words = good(*command)
+        again = good(*command)
+        words = good(*command, "--no-cache")
         priced = good(*command, "--price", "1,1", "--no-cache")
         assert result["unpriced"] == [compatible(server)]
     assert "tokens, unknown price, " in words
+    assert " tokens, $0.0000, " in again  # all of it was in the ledger
     assert "tokens, unknown price, " in good("show", result["run_id"])
     assert "unknown price" not in priced
     page = Path("page.html")
