@@ -33,7 +33,8 @@ class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
     `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds` and `lost` are what a
-    resumed run had before; `lost` counts the attempts that brought nothing.
+    resumed run had before; `lost` counts the attempts that brought nothing, `met` those that the provider failed on
+    calls which the run has come to: a resumed run meets them again on its way.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Account:
         self.used: dict[CallRole, Spend] = {}
         self.usage = Usage()
         self.cached = 0
-        self.lost = lost
+        self.lost, self.met = lost, 0
         self.kept = Kept()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()
@@ -88,26 +89,21 @@ class Account:
         return not self._passed(self._total + Spend(self._reserved.calls) + worst)
 
     def payable(self) -> float:
-        """Calls that `max_calls` brings home beside what is kept, if about as many are lost as so far; at least 0."""
+        """Calls that `max_calls` brings home beside what is kept, if about as many are lost as so far; at least 0.
+
+        Counted by what was used and met, so that a resumed run comes to the same.
+        """
         if self.budget.max_calls is None:
             return math.inf
-        free = self.budget.max_calls - self._total.calls - self._with_losses(self.kept.calls)
-        rate = self._rate()
+        used = self.total_used.calls
+        rate = _rate(self.met, used)
+        free = self.budget.max_calls - used - self.met - _attempts(self.kept.calls, rate)
         root = (math.sqrt(rate + (1 + rate) * max(0, free)) - math.sqrt(rate)) / (1 + rate)
-        return math.floor(root**2 + 1e-9)  # the most calls of which _with_losses are free
-
-    def _with_losses(self, calls: int) -> int:
-        """Attempts that it takes to bring home `calls`: they will lose some, too, and with bad luck a few more."""
-        losses = calls * self._rate()
-        return calls + math.ceil(losses + 2 * math.sqrt(losses))
-
-    def _rate(self) -> float:
-        """Attempts lost so far for each that came home."""
-        return min(MOST_LOST, self.lost / max(1, self._total.calls - self.lost))
+        return math.floor(root**2 + 1e-9)  # the most calls of which _attempts are free
 
     def _passed(self, after: Spend) -> str:
         """The cap that this much spending would pass, or ""."""
-        kept = self._with_losses(self.kept.calls)
+        kept = _attempts(self.kept.calls, _rate(self.lost, self._total.calls - self.lost))
         budget, part = self.budget, 1.0 - self.kept.share
         caps = (
             ("max_calls", after.calls + kept, budget.max_calls),
@@ -135,3 +131,14 @@ class Account:
         self.used[role] = self.used.get(role, Spend()) + spend
         self.cached += cached
         self.usage += usage
+
+
+def _rate(lost: int, home: int) -> float:
+    """Attempts that are lost for each that comes home."""
+    return min(MOST_LOST, lost / max(1, home))
+
+
+def _attempts(calls: int, rate: float) -> int:
+    """Attempts that it takes to bring home `calls`: they will lose some, too, and with bad luck a few more."""
+    losses = calls * rate
+    return calls + math.ceil(losses + 2 * math.sqrt(losses))

@@ -109,6 +109,7 @@ class Gateway:
         if self.stopped is not None:
             raise self.stopped
         key = call_key(lm, request)
+        self.account.met += self._past.losses.pop(key, 0)
         flight = self._flying.get(key)
         is_twin = flight is not None and not flight.off
         if flight is None or flight.off:
@@ -313,6 +314,7 @@ class Gateway:
         paid = maybe_paid(error)
         self._release(call.worst)
         self.account.lose(call.role, call.worst if paid else Spend(1))
+        self.account.met += 1
         state = "unknown" if isinstance(error, TransportUnknown) else "error"
         await self._ledger.fail(self._run_id, call_id, state, error, latency, call.worst.usd if paid else 0.0)
         try:

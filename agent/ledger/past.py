@@ -14,14 +14,16 @@ from agent.types import CallRole, Spend
 @dataclass(slots=True)
 class Past:
     """`bought`: ids of the settled attempts by call key, in their order; `hits`: uses of other replies by (call key,
-    candidate); `told`: the events that a run makes again on its way to where it stood, by (kind, body). All three are
-    used up as the run passes by. `paid` is what each role was charged: attempts of every kind, tokens and $, unknown
-    outcomes at their reservation. `seconds` are those that it ran before.
+    candidate); `told`: the events that a run makes again on its way to where it stood, by (kind, body); `losses`: the
+    attempts that the provider failed, by call key. All four are used up as the run passes by. `paid` is what each role
+    was charged: attempts of every kind, tokens and $, unknown outcomes at their reservation. `seconds` are those that
+    it ran before.
     """
 
     bought: dict[str, list[int]] = field(default_factory=dict)
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
     told: Counter[tuple[str, str]] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     paid: Mapping[CallRole, Spend] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -42,6 +44,8 @@ def past_of(db: sqlite3.Connection, run_id: str) -> Past:
             past.bought.setdefault(key, []).append(number)
         else:
             past.hits[key, candidate_id] += 1
+    failed = "SELECT call_key FROM calls WHERE run_id = ? AND state IN ('error', 'unknown') AND error IS NOT NULL"
+    past.losses.update(key for (key,) in db.execute(failed, (run_id,)))
     past.told.update(
         db.execute(
             "SELECT kind, body FROM events WHERE run_id = ? AND kind NOT LIKE 'call/_%' ESCAPE '/' "

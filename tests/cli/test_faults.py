@@ -84,6 +84,8 @@ def test_a_search_that_loses_more_than_its_slack_ends_earlier_with_a_whole_winne
         assert given["faults"] > 25
         assert result["decision"] == "promote"
         ended[result["status"]] += 1
+        if result["status"] == "complete":
+            assert good_json("reproduce", result["run_id"], "--db", f"{salt}/ledger.db")["same"] is True
     assert ended["complete"] >= 2
 
 
