@@ -44,7 +44,7 @@ def past_of(db: sqlite3.Connection, run_id: str) -> Past:
             past.bought.setdefault(key, []).append(number)
         else:
             past.hits[key, candidate_id] += 1
-    failed = "SELECT call_key FROM calls WHERE run_id = ? AND state IN ('error', 'unknown') AND error IS NOT NULL"
+    failed = "SELECT call_key FROM calls WHERE run_id = ? AND state IN ('error', 'unknown') AND error <> ''"
     past.losses.update(key for (key,) in db.execute(failed, (run_id,)))
     past.told.update(
         db.execute(

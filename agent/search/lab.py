@@ -174,7 +174,7 @@ class Lab:
 
     def spare(self) -> int:
         """Rows that may still be seen when the search is over: the plan's slack, less twice what was lost so far."""
-        return max(0, self._room(2 * self._account.lost)) // self.plan.per_row
+        return max(0, self._room(2 * self._account.met)) // self.plan.per_row
 
     def more(self) -> bool:
         """Whether the user asked for more trials than there are."""
