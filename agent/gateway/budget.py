@@ -48,6 +48,7 @@ class Account:
         self.budget, self.no_price = budget, tuple(no_price)
         self.paid: dict[CallRole, Spend] = dict(paid or {})
         self.used: dict[CallRole, Spend] = {}
+        self.used_for: dict[str, Spend] = {}  # by candidate
         self.usage = Usage()
         self.cached = 0
         self.lost, self.met = lost, 0
@@ -125,10 +126,11 @@ class Account:
         self.lost += 1
         self.charge(role, spend)
 
-    def use(self, role: CallRole, usage: Usage, usd: float, cached: bool) -> None:
+    def use(self, role: CallRole, usage: Usage, usd: float, cached: bool, candidate_id: str = "") -> None:
         """Counts one settled call that the run makes use of."""
         spend = Spend(1, usage.prompt_tokens + usage.completion_tokens, usd)
         self.used[role] = self.used.get(role, Spend()) + spend
+        self.used_for[candidate_id] = self.used_for.get(candidate_id, Spend()) + spend
         self.cached += cached
         self.usage += usage
 

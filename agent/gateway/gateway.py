@@ -160,7 +160,7 @@ class Gateway:
         while bought := past.bought.get(key):
             self._own[key] = bought.pop(0)
             if (reply := self._ledger.reply(self._own[key])) is not None:
-                self.account.use(role, reply.usage, self._cost(lm, reply.usage), cached=False)
+                self.account.use(role, reply.usage, self._cost(lm, reply.usage), False, candidate_id)
                 self._on_call()
                 return reply
         was_hit = past.hits[key, candidate_id] > 0
@@ -179,7 +179,7 @@ class Gateway:
     ) -> None:
         if is_new:
             self._ledger.cache_hit(self._run_id, role, lm.name, key, candidate_id, reply.usage)
-        self.account.use(role, reply.usage, self._cost(lm, reply.usage), cached=True)
+        self.account.use(role, reply.usage, self._cost(lm, reply.usage), True, candidate_id)
         self._on_call()
 
     # -- buying -------------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class Gateway:
         self.account.charge(call.role, Spend(1, tokens, usd))
         limiter.succeeded()
         await self._ledger.settle(self._run_id, call_id, reply, usd, time.monotonic() - started)
-        self.account.use(call.role, reply.usage, usd, cached=False)
+        self.account.use(call.role, reply.usage, usd, False, call.candidate_id)
         self._on_call()
         return reply
 

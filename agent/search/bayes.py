@@ -12,7 +12,7 @@ climb; where demos count, demo sets do; and where nothing more is to be expected
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent.search.author import instructions, rationales
 from agent.search.bandit import Bandit
@@ -77,30 +77,44 @@ class Search:
     async def _next(self) -> list[Pull]:
         """The pulls of a step that can still be paid: climbers first, then new candidates."""
         plan, first = self._lab.plan, self._lab.plan.rungs[0]
+        wanted: dict[str, int] = {}  # rows of each that are to be bought
         pulls: list[Pull] = []
-        planned = 0
 
-        def fits(cost: int) -> bool:
-            return len(pulls) < plan.batch and planned + cost <= self._room()
+        def take(pull: Pull) -> bool:
+            rows = pull.rows - len(self._board.outcomes.get(pull.candidate_id, ()))
+            if not self._fits({**wanted, pull.candidate_id: rows}):
+                return False
+            wanted[pull.candidate_id] = rows
+            pulls.append(pull)
+            return True
 
         for pull in self._climbers():
-            cost = pull.rows - len(self._board.outcomes.get(pull.candidate_id, ()))
-            if fits(cost):
-                planned += cost
-                pulls.append(pull)
-        while fits(first):
+            if len(pulls) < plan.batch:
+                take(pull)
+        while len(pulls) < plan.batch and sum(wanted.values()) + first <= self._room():
             if not self._waiting:
                 self._waiting += await self._breed(plan.batch - len(pulls))
-            if not self._waiting or not fits(first):  # the proposer was paid, too
+            if not self._waiting or not take(Pull(self._waiting[0], first)):  # the proposer was paid, too
                 break
-            planned += first
-            pulls.append(Pull(self._waiting.popleft(), first))
+            self._waiting.popleft()
         return pulls
 
+    def _fits(self, wanted: Mapping[str, int]) -> bool:
+        """Whether so many rows of these candidates can be paid beside the finalists."""
+        cost = sum(self._lab.cost(i, rows) for i, rows in wanted.items())
+        return sum(wanted.values()) <= self._room() and cost <= self._affordable(wanted)
+
     def _room(self) -> int:
-        """Rows that the finalists leave to the steps; the first of them, where too many attempts are lost."""
+        """Rows that the finalists leave to the steps; the first of them, where attempts are lost or dollars are few."""
         lab, plan = self._lab, self._lab.plan
-        return min(lab.left() - plan.final_rows, lab.payable() - plan.final_rows // plan.finalists)
+        of_first = plan.final_rows // plan.finalists
+        return int(min(lab.left_by_calls() - plan.final_rows, lab.payable() - of_first, self._affordable()))
+
+    def _affordable(self, wanted: Iterable[str] = ()) -> float:
+        """What the first finalist leaves of what is affordable, if it is the dearest of the best and of `wanted`."""
+        lab, plan = self._lab, self._lab.plan
+        best = [parent.entry.candidate.id for parent in self._board.parents(plan.finalists)]
+        return lab.affordable() - max(map(lab.final_cost, (*best, *wanted)), default=0.0)
 
     def _climbers(self) -> list[Pull]:
         board = self._board
@@ -225,13 +239,23 @@ class Search:
             if seen.n and board.trials[i].state != "failed" and i not in self._out
         }
         order = sorted(believed, key=lambda i: -believed[i])
-        for candidate_id in [i for i in order if len(board.outcomes[i]) < lab.plan.dev_rows][: lab.plan.finalists]:
-            if lab.plan.dev_rows - len(board.outcomes[candidate_id]) <= lab.payable():
+        unpaid, finalists = set(), 0
+        for candidate_id in order:
+            rows = lab.plan.dev_rows - len(board.outcomes[candidate_id])
+            affordable = lab.final_cost(candidate_id) <= lab.affordable()  # else a cheaper one may be
+            finalists += affordable and rows > 0
+            if finalists > lab.plan.finalists:
+                break
+            if affordable and 0 < rows <= lab.payable():
                 await lab.see([candidate_id], lab.plan.dev_rows)
+            elif rows:
+                unpaid.add(candidate_id)
         for candidate_id, trial in list(board.trials.items()):
             if trial.state == "incomplete":
-                rows = len(board.outcomes.get(candidate_id, ()))
-                board.settle(candidate_id, "pruned", f"not among the best after {rows} rows")
+                why = "what was left did not pay the rest of dev" if candidate_id in unpaid else "not among the best"
+                board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
+        if unpaid and len(board.in_state("complete")) == 1:  # the baseline
+            lab.failed = "what was left did not pay any of the best on all of dev"
 
     def _prior(self) -> float:
         means = [seen.mean for seen in self._board.seen().values() if seen.n]

@@ -72,7 +72,8 @@ async def _ablate(lab: Lab, winner: Candidate) -> None:
     for ablation in leave_one_out(winner, lab.baseline):
         made = ablation.candidate
         seen = len(lab.board.outcomes.get(made.id, ()))
-        if lab.plan.dev_rows - seen > lab.spare():
+        rows = lab.plan.dev_rows - seen
+        if rows > lab.spare() or lab.cost(winner.id, rows) + lab.final_cost(winner.id) > lab.affordable():
             continue
         if made.id not in lab.board.entries:
             where = Point(made.id, lab.board.entries[winner.id].point.coordinates)

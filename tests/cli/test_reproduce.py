@@ -52,9 +52,10 @@ def flaky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
 
 
 def wordy(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
-    """With demos it says far more than it was let, and is paid for it: no plan expects that."""
+    """With demos it says far more to a row in 16 than it was let, and is paid for it: no plan expects that."""
     said = learner(messages, body)
-    return said + " well" * 400 if any(message["role"] == "assistant" for message in messages) else said
+    rare = hashlib.sha256(messages[-1]["content"].encode()).digest()[0] % 16 == 0
+    return said + " well" * 6000 if rare and any(m["role"] == "assistant" for m in messages) else said
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def wordy(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
     [
         (learner, ["--max-calls", "300", "--no-cache"], "complete"),
         (flaky, ["--max-calls", "300"], "complete"),
-        (wordy, ["--max-calls", "600", "--max-tokens", "40000", "-j", "3"], "budget"),
+        (wordy, ["--max-calls", "600", "--max-tokens", "60000", "-j", "3"], "budget"),
         (wordy, ["--max-cost", "0.07"], "budget"),
     ],
     ids=["uncached", "refused rows", "ended by tokens", "ended by dollars"],

@@ -15,6 +15,7 @@ from agent.task.intake import task_from_file
 from agent.types import Budget
 from tests.cli.world import (
     INSTRUCTION,
+    UNSURE,
     Answer,
     compatible,
     files,
@@ -260,6 +261,27 @@ def test_the_last_lines_name_the_ledger_that_was_used() -> None:
     shown = [line.partition(": optimize ")[2] for line in words.splitlines()[-2:]]
     assert [line.split()[0] for line in shown] == ["show", "report"]
     assert all(line.endswith(" --db 'other/our ledger.db'") for line in shown)
+
+
+@pytest.mark.parametrize(("cap", "seed"), [(["--max-cost", "0.1"], "2"), (["--max-tokens", "200000"], "5")])
+def test_a_cap_on_dollars_or_tokens_still_pays_a_finalist_that_is_far_dearer_than_the_baseline(
+    cap: list[str], seed: str
+) -> None:
+    """The user's prompt answers next to nothing, and eight long demos most rows at eight times its price."""
+
+    def pupil(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        luck = sum(messages[-1]["content"].encode()) % 10
+        return learner(messages, body) if luck < 7 else UNSURE
+
+    command = files(160)
+    rows = Path("rows.csv").read_text("utf-8").splitlines()
+    longer = [line.replace(",", ", " + "and so on and so forth " * 12, 1) for line in rows[1:]]
+    Path("rows.csv").write_text("\n".join([rows[0], *longer]), "utf-8")
+    with WireServer(pupil) as server:
+        command += ["-m", compatible(server), "--price", "1,2", "--seed", seed, *cap]
+        result = good_json(*command)
+    assert (result["status"], result["search_ended"], result["decision"]) == ("complete", "", "promote")
+    assert result["winner"]["n_demos"] >= 4
 
 
 def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
