@@ -10,6 +10,7 @@
     ├── ModelError            one attempt at a provider failed
     │   ├── RateLimited       429: wait (retry_after seconds), then the same call again     retry
     │   ├── Transient         5xx, or no connection was made: the same call again           retry
+    │   │   └── ParameterRefused  one that can be left out, and is from now on              retry
     │   ├── TransportUnknown  reset, truncated, timeout: perhaps done, perhaps paid         retry
     │   ├── BadResponse       a 200 whose body is not a usable reply                        retry
     │   ├── RowRefused        this request can never work (context length, refusal)         no retry
@@ -117,6 +118,10 @@ class Transient(ModelError):
 
     retry = True
     kind = "transient"
+
+
+class ParameterRefused(Transient):
+    """The model refuses a parameter that it can do without. It is left out from now on: send the same request again."""
 
 
 class TransportUnknown(ModelError):

@@ -14,7 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.errors import BudgetExhausted, LedgerError, ModelError, RateLimited, RunRefused, Transient, TransportUnknown
+from agent.errors import (
+    BudgetExhausted,
+    LedgerError,
+    ModelError,
+    ParameterRefused,
+    RateLimited,
+    RunRefused,
+    Transient,
+    TransportUnknown,
+)
 from agent.gateway.budget import Account, Spend
 from agent.gateway.limiter import Limiter
 from agent.gateway.prices import Price
@@ -320,10 +329,10 @@ class Gateway:
         try:
             if isinstance(error, RateLimited):
                 limiter.rate_limited(error.retry_after, latency)
-            elif isinstance(error, Transient | TransportUnknown):
-                limiter.failed(error)
             elif isinstance(error, RunRefused):
                 raise error
+            elif isinstance(error, Transient | TransportUnknown) and not isinstance(error, ParameterRefused):
+                limiter.failed(error)
             else:
                 limiter.answered()
         except RunRefused as refusal:

@@ -75,10 +75,10 @@ class AnthropicModel(HostedModel):
             parameters["system"] = [_cached(system)]
         if request.stop:
             parameters["stop_sequences"] = list(request.stop)
-        if request.json_schema is not None and self._send_schema:
+        if request.json_schema is not None and "schema" in self._sends:
             schema = {"type": "json_schema", "schema": _schema(request.json_schema)}
             parameters["output_config"] = {"format": schema}
-        if self._send_temperature:  # the SDK has no such argument any more; older models still take it
+        if "temperature" in self._sends:  # the SDK has no such argument any more; older models still take it
             parameters["extra_body"] = {"temperature": request.temperature}
         return parameters
 

@@ -10,14 +10,21 @@ import asyncio
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.errors import BadResponse, ModelError, RunRefused, Transient, TransportUnknown
-from agent.models.failures import refuses_logprobs, refuses_schema, refuses_temperature, translate, words
+from agent.errors import BadResponse, ModelError, ParameterRefused, RunRefused, TransportUnknown
+from agent.models.failures import (
+    refuses_logprobs,
+    refuses_max_tokens,
+    refuses_schema,
+    refuses_temperature,
+    translate,
+    words,
+)
 from agent.redact import mask, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
@@ -86,16 +93,14 @@ class HostedModel(ABC):
 
     `variable` is the environment variable that messages tell the user to set. One attempt is one HTTP request.
     Models that refuse `temperature`, log-probabilities or a JSON schema are learned: the refused attempt raises
-    Transient, later ones leave it out.
+    ParameterRefused, later ones leave it out. `_sends` holds what has not been refused so far.
     """
 
     def __init__(self, name: str, variable: str) -> None:
         self._name = name
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
-        self._send_temperature = True
-        self._send_logprobs = True
-        self._send_schema = True
+        self._sends = {"temperature", "logprobs", "schema"}
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
 
@@ -120,7 +125,7 @@ class HostedModel(ABC):
         Raises a ModelError with what is known of its `status` and `retry_after`. No secret of the environment and not
         the model's own key stands in its message or in the completion.
         """
-        with_temperature = self._send_temperature
+        sent = frozenset(self._sends)
         try:
             await self._ready()
         except ModelError as error:
@@ -144,24 +149,9 @@ class HostedModel(ABC):
                     f"{self._name}: no reply within {request.timeout:g} seconds; try again"
                 ) from error
             failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
-            if with_temperature and refuses_temperature(failure):
-                self._send_temperature = False
-                raise Transient(
-                    f"{self._name}: the model refuses `temperature`, which is left out from now on; try again",
-                    status=failure.status,
-                ) from error
-            if request.logprobs and self._send_logprobs and refuses_logprobs(failure):
-                self._send_logprobs = False
-                raise Transient(
-                    f"{self._name}: the model gives no log-probabilities, which are left out from now on; try again",
-                    status=failure.status,
-                ) from error
-            if request.json_schema is not None and self._send_schema and refuses_schema(failure):
-                self._send_schema = False
-                raise Transient(
-                    f"{self._name}: the model keeps to no JSON schema, which is left out from now on; try again",
-                    status=failure.status,
-                ) from error
+            if says := self._learn(request, sent, failure):
+                refused = f"{self._name}: the model {says} from now on; try again"
+                raise ParameterRefused(refused, status=failure.status) from error
             raise failure from error
 
     async def close(self) -> None:
@@ -184,6 +174,24 @@ class HostedModel(ABC):
     @abstractmethod
     def _read(self, request: Request, reply: Any) -> Completion:
         """The completion in `reply`. Raises BadResponse if there is none."""
+
+    def _learn(self, request: Request, sent: Set[str], failure: ModelError) -> str:
+        """What the model refused of what was `sent`, and what is done about it; "" if it failed for another reason.
+
+        Of calls that fly at once the first to land teaches it, and the others were refused for the same.
+        """
+        if "temperature" in sent and refuses_temperature(failure):
+            refused, says = "temperature", "refuses `temperature`, which is left out"
+        elif "max_tokens" in sent and refuses_max_tokens(failure):
+            refused, says = "max_tokens", "refuses `max_tokens`, which is sent as `max_completion_tokens`"
+        elif "logprobs" in sent and request.logprobs and refuses_logprobs(failure):
+            refused, says = "logprobs", "gives no log-probabilities, which are left out"
+        elif "schema" in sent and request.json_schema is not None and refuses_schema(failure):
+            refused, says = "schema", "keeps to no JSON schema, which is left out"
+        else:
+            return ""
+        self._sends.discard(refused)
+        return says
 
     async def _ready(self) -> None:
         """A client for the running loop. It is made without a pause, so that no other call makes a second one."""

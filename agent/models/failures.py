@@ -182,6 +182,13 @@ def refuses_temperature(error: ModelError) -> bool:
     return "temperature" in says and _NO_TEMPERATURE.search(says) is not None
 
 
+def refuses_max_tokens(error: ModelError) -> bool:
+    """Whether the provider says that this model takes the limit as `max_completion_tokens` only."""
+    says = str(error).lower()
+    named = "max_tokens" in says and "max_completion_tokens" in says
+    return error.status in (400, 422) and named and re.search("unsupported|not support|instead", says) is not None
+
+
 def refuses_logprobs(error: ModelError) -> bool:
     """Whether the provider says that this model gives no log-probabilities."""
     return error.status in (400, 403, 404, 422, 501) and "logprobs" in str(error).lower()

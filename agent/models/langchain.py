@@ -90,7 +90,7 @@ class LangChainModel(HostedModel):
 
     async def _send(self, request: Request) -> Any:
         parameters: dict[str, Any] = {"max_tokens": request.max_tokens}
-        if self._send_temperature:
+        if "temperature" in self._sends:
             parameters["temperature"] = request.temperature
         if request.seed is not None and self._provider in _OPENAI:
             parameters["seed"] = request.seed

@@ -39,6 +39,8 @@ class OpenAIModel(HostedModel):
         self._given_key = api_key
         self._official = _is_official(self._url)
         super().__init__(name, "OPENAI_API_KEY" if self._official else "OPENAI_COMPATIBLE_API_KEY")
+        if not self._official:  # many servers know the old name only
+            self._sends.add("max_tokens")
 
     def check_key(self) -> None:
         self._key()
@@ -73,18 +75,18 @@ class OpenAIModel(HostedModel):
         parameters: dict[str, Any] = {
             "model": self._model,
             "messages": [message.as_dict() for message in request.messages],
-            "max_completion_tokens" if self._official else "max_tokens": request.max_tokens,
+            "max_tokens" if "max_tokens" in self._sends else "max_completion_tokens": request.max_tokens,
         }
-        if self._send_temperature:
+        if "temperature" in self._sends:
             parameters["temperature"] = request.temperature
         if request.seed is not None:
             parameters["seed"] = request.seed
         if request.stop:
             parameters["stop"] = list(request.stop)
-        if request.json_schema is not None and self._send_schema:
+        if request.json_schema is not None and "schema" in self._sends:
             schema = {"name": "reply", "schema": _schema(request.json_schema)}
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if request.logprobs and self._send_logprobs:
+        if request.logprobs and "logprobs" in self._sends:
             parameters |= {"logprobs": True, "top_logprobs": min(request.logprobs, _MOST_LOGPROBS)}
         return parameters
 

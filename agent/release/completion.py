@@ -1,4 +1,5 @@
-"""One call with a released prompt, for programs that have no client of their own. No retry, no budget, no ledger.
+"""One call with a released prompt, for programs that have no client of their own. No budget, no ledger, and no retry
+but for a model that was made just now and has to learn what it cannot be sent.
 
 Knows the models by name only (`models/catalog.py`); an SDK is imported when a call is made, never before.
 """
@@ -7,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
-from agent.errors import ReleaseError, RowRefused
+from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.catalog import create_model
 from agent.prompt.parse import parse_reply
 from agent.prompt.template import fill_messages
 from agent.release.prompt_file import PromptRelease
-from agent.types import LM, Prediction, Request
+from agent.types import LM, Completion, Prediction, Request
 
 PARAMETERS = ("max_tokens", "temperature", "stop", "seed")
 
@@ -37,17 +39,24 @@ def request_of(release: PromptRelease, fields: Mapping[str, str]) -> Request:
 
 
 async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:
-    """One attempt. Raises a ModelError; RowRefused also when the model answered that it will not."""
+    """Raises a ModelError; RowRefused also when the model answered that it will not."""
     request = request_of(release, fields)
     model = lm or create_model(release.model)
     try:
-        completion = await model.complete(request)
+        completion = await _sent(model, request)
     finally:
         if lm is None:
             await model.close()
     if completion.finish == "refusal":
         raise RowRefused(f"{release.model} refused to answer: {completion.text[:200]}")
     return parse_reply(completion.text, release.outputs, reasoning=release.reasoning)
+
+
+async def _sent(model: LM, request: Request) -> Completion:
+    for _ in ("temperature", "max_tokens"):  # what it may refuse of this request, one with each attempt
+        with suppress(ParameterRefused):
+            return await model.complete(request)
+    return await model.complete(request)
 
 
 def complete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:

@@ -108,7 +108,8 @@ class Prompt:
     async def acomplete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
         """The same inside an event loop. `lm`: a model to use and keep open; without it one is made and closed.
 
-        One attempt: it raises a ModelError, which says whether to try again, and counts in no budget and no ledger.
+        One attempt, and another for a parameter that the model refuses: it raises a ModelError, which says whether to
+        try again, and counts in no budget and no ledger.
         """
         from agent.release.completion import acomplete
 

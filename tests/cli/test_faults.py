@@ -162,3 +162,24 @@ def test_a_server_that_is_not_there_ends_the_run_with_one_line() -> None:
     assert "127.0.0.1:9" in lines[0]
     assert "check the address" in lines[0]
     assert Path("runs/ledger.db").exists()
+
+
+def test_a_run_learns_what_the_model_refuses_and_its_calls_are_the_same_calls() -> None:
+    """A server that asks for the other name of the limit is not asked again when it takes both."""
+    strict = True
+
+    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        for name in ("temperature", "max_tokens"):
+            if strict and name in body:
+                words = f"Unsupported parameter: '{name}'. Use 'max_completion_tokens' instead of 'max_tokens'."
+                return Fault(status=400, body={"error": {"message": words}})
+        return learner(messages, body)
+
+    with WireServer(reply) as server:
+        command = [*files(120), "-m", compatible(server), "-n", "1", "--max-calls", "300", "-q"]
+        first = good_json(*command)
+        strict = False
+        second = good_json(*command)
+    assert first["baseline"] == second["baseline"]
+    assert first["baseline"]["test"] is not None
+    assert (first["calls"]["target"] > 20, second["calls"]["target"]) == (True, 0)

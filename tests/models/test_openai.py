@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agent.errors import BadResponse, RowRefused, RunRefused, Transient
+from agent.errors import BadResponse, ParameterRefused, RowRefused, RunRefused, Transient
 from agent.models.openai import OFFICIAL_URL, OpenAIModel
 from agent.types import Message, Request
 from tests.wire import Fault, WireServer
@@ -179,6 +180,45 @@ async def test_a_model_that_refuses_logprobs_never_gets_them_again(status: int, 
         finally:
             await model.close()
     assert ["logprobs" in seen.body for seen in server.requests] == [True, False]
+
+
+async def test_calls_that_fly_at_once_are_all_refused_for_what_the_first_of_them_teaches() -> None:
+    def reply(messages: list[dict[str, Any]], sent: dict[str, Any]) -> Fault:
+        return Fault(status=400, body={"error": {"message": "Unsupported parameter: 'logprobs'"}})
+
+    with WireServer(reply) as server:
+        model = OpenAIModel("m", "m", base_url=server.url)
+        try:
+            asked = [model.complete(replace(REQUEST, logprobs=5)) for _ in range(4)]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        finally:
+            await model.close()
+    assert [type(each) for each in found] == [ParameterRefused] * 4
+
+
+async def test_a_server_that_wants_max_completion_tokens_never_gets_the_old_name_again() -> None:
+    words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+    def reply(messages: list[dict[str, Any]], sent: dict[str, Any]) -> str | Fault:
+        return Fault(status=400, body={"error": {"message": words}}) if "max_tokens" in sent else "ok"
+
+    with WireServer(reply) as server:
+        model = OpenAIModel("m", "m", base_url=server.url)
+        try:
+            with pytest.raises(ParameterRefused, match="max_completion_tokens"):
+                await model.complete(REQUEST)
+            assert (await model.complete(REQUEST)).text == "ok"
+        finally:
+            await model.close()
+    limits = [{key: value for key, value in seen.body.items() if "tokens" in key} for seen in server.requests]
+    assert limits == [{"max_tokens": 16}, {"max_completion_tokens": 16}]
+
+
+async def test_a_limit_that_is_too_large_is_not_taken_for_a_name_that_is_not_known() -> None:
+    words = "'max_tokens' or 'max_completion_tokens' is too large: 16. The maximum context length is 8 tokens."
+    content = {"error": {"message": words}}
+    with WireServer(lambda messages, sent: Fault(status=400, body=content)) as server, pytest.raises(RowRefused):
+        await ask(OpenAIModel("m", "m", base_url=server.url))
 
 
 async def test_a_schema_that_is_no_json_is_refused_before_any_request() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.errors import ReleaseError, RowRefused
+from agent.errors import ReleaseError, RowRefused, Transient
 from agent.release.export import write_release
 from agent.release.runtime import load_prompt
 from agent.types import Completion, Request, Usage
 from tests.release.test_registry import release
-from tests.wire import WireServer
+from tests.wire import Fault, WireServer
 
 
 class Recorder:
@@ -79,3 +80,35 @@ def test_the_released_model_is_made_by_its_name(tmp_path: Path, monkeypatch: pyt
         assert prompt.complete(message="refund").fields == {"team": "billing"}
         bodies = [json.dumps(seen.body["messages"]) for seen in server.requests]
     assert bodies == [json.dumps(prompt.render(message="refund"))] * 2
+
+
+def picky(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+    """A server in front of a model that takes no temperature, and no limit by its old name."""
+    for name, instead in (("temperature", ""), ("max_tokens", " Use 'max_completion_tokens' instead.")):
+        if name in body:
+            words = f"Unsupported parameter: '{name}' is not supported with this model.{instead}"
+            return Fault(status=400, body={"error": {"message": words}})
+    return "billing"
+
+
+def test_a_model_that_refuses_parameters_answers_with_each_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with WireServer(picky) as server:
+        told = release(1, model=f"openai-compatible/tiny@{server.url}")
+        prompt = load_prompt(write_release(told, tmp_path))
+        for _ in range(2):
+            assert prompt.complete(message="refund").fields == {"team": "billing"}
+    assert len(server.requests) == 6
+    assert server.requests[2].body["max_completion_tokens"] == told.parameters["max_tokens"]
+
+
+def test_a_provider_that_is_down_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with WireServer(lambda messages, body: Fault(status=500)) as server:
+        told = release(1, model=f"openai-compatible/tiny@{server.url}")
+        prompt = load_prompt(write_release(told, tmp_path))
+        with pytest.raises(Transient):
+            prompt.complete(message="refund")
+    assert len(server.requests) == 1
