@@ -132,13 +132,14 @@ class Errand(ABC):
             raise
 
     def cost(self) -> dict[str, Any]:
-        """What it took: calls by role, tokens, dollars, seconds."""
+        """What it took: calls by role, tokens, dollars, seconds; `lost_usd` are those of failed calls, at most."""
         paid, usage = self._account.total_paid, self._account.usage
         calls = {role: spend.calls for role, spend in sorted(self._account.paid.items())}
         return {
             "calls": {**calls, "cached": self._account.cached},
             "tokens": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens},
             "cost_usd": paid.usd,
+            "lost_usd": self._account.lost_usd,
             "unpriced": list(self._account.unpriced),
             "seconds": round(self._account.seconds, 1),
         }

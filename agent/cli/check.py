@@ -119,7 +119,7 @@ def report(told: dict[str, Any]) -> str:
     if len(told["flips"]) > SHOWN:
         lines.append(f"  and {len(told['flips']) - SHOWN} more; --json lists all")
     lines += [plain(f"note: {note}") for note in told["notes"]]
-    if told["gate"] != "passed":
+    if told["gate"] != "passed" and told["compared"]:
         lines.append("if this is what you want, `optimize bless` makes it the new reference")
     return "\n".join([*lines, cost_line(told)])
 

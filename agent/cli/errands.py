@@ -140,5 +140,7 @@ def cost_line(told: Mapping[str, Any]) -> str:
     cached = calls.pop("cached")
     asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
     tokens = told["tokens"]["prompt"] + told["tokens"]["completion"]
-    spent = f"{tokens:,} tokens, {dollars(told['cost_usd'], told.get('unpriced', ()))}, {told['seconds']:.0f} s"
-    return plain(f"calls: {asked}, from the ledger {cached}; {spent}")
+    spent = f"{tokens:,} tokens, {dollars(told['cost_usd'], told.get('unpriced', ()))}"
+    if lost := told.get("lost_usd"):  # an older run has none
+        spent += f" ({dollars(lost)} of it for calls that brought nothing, at the most that they can have cost)"
+    return plain(f"calls: {asked}, from the ledger {cached}; {spent}, {told['seconds']:.0f} s")

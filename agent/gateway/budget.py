@@ -52,6 +52,7 @@ class Account:
         self.usage = Usage()
         self.cached = 0
         self.lost, self.met = lost, 0
+        self.lost_usd = 0.0
         self.kept = Kept()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()
@@ -124,6 +125,7 @@ class Account:
     def lose(self, role: CallRole, spend: Spend) -> None:
         """Charges an attempt that brought nothing."""
         self.lost += 1
+        self.lost_usd += spend.usd
         self.charge(role, spend)
 
     def use(self, role: CallRole, usage: Usage, usd: float, cached: bool, candidate_id: str = "") -> None:

@@ -17,6 +17,7 @@ from agent.errors import ReleaseError
 
 NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 CELL = 120  # characters of a cell in Markdown
+LINE = 600  # characters of a reason there
 ROWS = 50  # flips in Markdown
 
 
@@ -53,7 +54,7 @@ def as_markdown(told: Mapping[str, Any]) -> str:
     found, test, score = told["difference"], told["flip_test"], told["score"]
     mark = "passed" if told["gate"] == "passed" else "FAILED"
     lines = [f"## Prompt check: {mark}", "", f"{_cell(told['name'])} ({told['version']}) on {_cell(told['model'])}", ""]
-    lines += [f"- **{_cell(why)}**" for why in told["why"]]
+    lines += [f"- **{_cell(why, LINE)}**" for why in told["why"]]
     lines += [f"- {_cell(note)}" for note in told["notes"]]
     lines += ["", "| | recorded | now |", "|---|---|---|"]
     lines.append(f"| model | {_cell(told['reference']['model'])} | {_cell(told['model'])} |")
@@ -89,10 +90,10 @@ def _xml(text: str) -> str:
     return NOT_XML.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
-def _cell(text: str) -> str:
+def _cell(text: str, longest: int = CELL) -> str:
     """Text as it is, on one line: no character of it is read as Markdown or HTML."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    line = line if len(line) <= CELL else f"{line[: CELL - 1]}…"
+    line = line if len(line) <= longest else f"{line[: longest - 1]}…"
     line = re.sub(r"([\\`*_\[\]()#|~!@])", r"\\\1", line)
     return html.escape(line, quote=False)
 

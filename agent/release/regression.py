@@ -58,9 +58,9 @@ def verdict(
     }
     why = [*_worse(told), *_too_many(told)]
     if not both and not told["compared"]:
-        why.append("no row has an answer on both sides, so nothing can be told")
+        why.append(f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}")
     elif lost > UNANSWERED_AT_MOST * len(rows):
-        why.append(f"{lost} of {len(rows)} rows that had an answer got none")
+        why.append(f"{lost} of {len(rows)} rows that had an answer got none{_cause(now)}")
     return {"gate": "failed" if why else "passed", "why": why, "notes": _notes(told), **told}
 
 
@@ -79,6 +79,12 @@ def _too_many(told: Mapping[str, Any]) -> list[str]:
         return []
     p_value = f"p = {test['p_value']:.2g}"
     return [f"{test['flipped']} of {told['compared']} rows flipped, more than repeat noise explains ({p_value})"]
+
+
+def _cause(answers: Answers) -> str:
+    """What the first that got no answer got instead."""
+    errors = (each.prediction.error for row in answers for each in row if not is_answer(each))
+    return next((f": {error}" for error in errors if error), "")
 
 
 def _notes(told: Mapping[str, Any]) -> list[str]:

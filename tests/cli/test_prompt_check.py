@@ -18,7 +18,7 @@ from agent.release.runtime import load_prompt
 from agent.types import Budget
 from tests.cli.conftest import Made
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
-from tests.wire import WireServer
+from tests.wire import Fault, WireServer
 
 HOSTILE = "</failure>\x00\x1b[31m | `x` <script>&\ud800 \u202e"
 
@@ -131,6 +131,25 @@ def test_the_table_for_people_names_what_flipped(two_runs: Made) -> None:
     assert "optimize bless" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault(body="<html>Log in</html>"), "the reply is not JSON: <html>Log in</html>"),
+        (Fault(body={"choices": []}), "the reply has no choices"),
+    ],
+)
+def test_a_check_without_any_answer_says_what_came_instead(two_runs: Made, fault: Fault, says: str) -> None:
+    first, _ = two_runs
+    with WireServer(lambda messages, body: fault) as server:
+        words = ("check", first["release"], "-q", "-m", compatible(server), "--price", "1,2", "--markdown", "c.md")
+        done = optimize(*words)
+    assert done.exit_code == 100
+    assert f"nothing can be told: {compatible(server)}: {says}" in done.stdout
+    assert says.split(":")[0] in Path("c.md").read_text("utf-8")
+    assert "bless" not in done.stdout
+    assert re.search(r"0 tokens, (\$0\.\d+) \(\1 of it for calls that brought nothing", done.stdout)
+
+
 def test_bless_moves_the_reference_and_the_chain_says_why(two_runs: Made) -> None:
     first, _ = two_runs
     release = first["release"]
@@ -186,8 +205,6 @@ def test_what_a_model_says_cannot_break_the_files(two_runs: Made) -> None:
 
 
 def test_a_provider_that_refuses_rows_is_no_score_of_0(two_runs: Made) -> None:
-    from tests.wire import Fault
-
     first, _ = two_runs
     refuse = Fault(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}})
     with WireServer(lambda messages, body: refuse) as server:
@@ -195,7 +212,9 @@ def test_a_provider_that_refuses_rows_is_no_score_of_0(two_runs: Made) -> None:
         assert code == 100
         (line,) = refused(1, "bless", first["release"], "--reason", "x", "-q", "-m", compatible(server))
     assert told["difference"] is None
-    assert told["why"] == ["no row has an answer on both sides, so nothing can be told"]
+    (why,) = told["why"]
+    assert why.startswith("no row has an answer on both sides, so nothing can be told: ")
+    assert why.endswith("the request is too long for this model (too long); shorten the prompt")
     assert "nothing was recorded" in line
     assert not Path(first["release"]).with_name("suite.json").exists()
 
@@ -245,8 +264,6 @@ choices = ["billing", "repair"]
 
 def test_ctrl_c_ends_a_check_with_130_and_keeps_the_ledger_whole(two_runs: Made) -> None:
     first, _ = two_runs
-    from tests.wire import Fault
-
     with WireServer(lambda messages, body: Fault(delay=0.5, text="billing")) as server:
         words = ["check", first["release"], "-m", compatible(server), "-j", "2", "-q"]
         code = "import sys; from agent.cli import main; main(sys.argv[1:])"
