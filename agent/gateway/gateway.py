@@ -236,7 +236,7 @@ class Gateway:
             delay = self.retries.delay(outcome, failed, self.account.total_used.calls)
             if delay is None:
                 raise outcome
-            await asyncio.sleep(delay)
+            await asyncio.sleep(min(delay, limiter.patience()))
 
     async def _attempt(
         self, call: Call, flight: Flight, limiter: Limiter, attempt: int

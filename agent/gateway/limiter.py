@@ -6,7 +6,8 @@ Three things hold calls back, all outside the slot, and all for every worker of 
   the provider let through, at most by half;
 - a pause that the provider asked for (Retry-After), and after it a pace: the rate that was let through before;
 - the breaker: failures in a row open it, one probe at a time finds out whether the provider is back. It pauses, it
-  does not fail: only when nothing has come back for `max_wait` seconds does the run stop, resumable.
+  does not fail: only when nothing has come back for `max_wait` seconds does the run stop, resumable. No pause reaches
+  beyond that moment, so the last try comes then.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Limiter:
         self._reached = False  # whether anything has ever answered
         self._failures = 0  # failures since the last success
         self._trips = 0  # times that the breaker opened since the last success
-        self._down_since: float | None = None
+        self._deadline: float | None = None  # when it is given up; None while something comes back
 
     # -- slots --------------------------------------------------------------------------------------------------------
 
@@ -96,6 +97,10 @@ class Limiter:
     def is_open(self) -> bool:
         """Whether the breaker is open: the provider is down, and one probe at a time is let through."""
         return self._trips > 0
+
+    def patience(self) -> float:
+        """Seconds until it is given up, if nothing comes back."""
+        return self.max_wait if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def close(self, error: Exception) -> None:
         """From now on every `acquire` raises `error`; those that wait do at once."""
@@ -137,7 +142,7 @@ class Limiter:
         self.answers += 1
         self._reached = True
         self._failures = self._trips = self._limits = 0
-        self._down_since = None
+        self._deadline = None
 
     def succeeded(self) -> None:
         self.answered()
@@ -177,10 +182,10 @@ class Limiter:
         if wait > self.max_wait:
             raise RunRefused(
                 f"{self.name}: the provider asks to wait {wait:.0f} seconds, more than --max-wait {self.max_wait:.0f}; "
-                "resume the run later"
+                "go on later"
             )
-        self._pause(now + wait)
-        self._give_up(now, "too many requests")
+        deadline = self._give_up(now, "too many requests")
+        self._pause(min(now + wait, deadline))
 
     def _learn_pace(self, now: float) -> None:
         """From the successes since the first came back, without the first volley, which was let through at once."""
@@ -199,21 +204,28 @@ class Limiter:
         self._failures += 1
         self._reached = self._reached or error.status is not None or isinstance(error, TransportUnknown)
         if not self._reached and self._failures >= UNREACHED:
-            raise RunRefused(f"{error}; nothing has ever answered there: check the address")
+            raise RunRefused(f"{self.name}: {self._what(error)}; nothing has ever answered there: check the address")
+        deadline = self._give_up(now, self._what(error))
         if self._failures >= TRIP and now >= self._not_before:
             wait = min(LONGEST_PROBE, 2.0**self._trips)
             self._trips += 1
-            self._pause(now + wait)
-        self._give_up(now, str(error))
+            self._pause(min(now + wait, deadline))
 
-    def _give_up(self, now: float, why: str) -> None:
-        if self._down_since is None:
-            self._down_since = now
-        if now - self._down_since > self.max_wait:
+    def _what(self, error: ModelError) -> str:
+        """The words of `error` without the model's name before them and the advice behind."""
+        says = str(error).removeprefix(f"{self.name}: ")
+        return says.rpartition("; ")[0] or says
+
+    def _give_up(self, now: float, why: str) -> float:
+        """Raises RunRefused when it is time to; returns when that is."""
+        if self._deadline is None:
+            self._deadline = now + self.max_wait
+        if now >= self._deadline:
+            waited = now - self._deadline + self.max_wait
             raise RunRefused(
-                f"{self.name}: nothing has come back for {now - self._down_since:.0f} seconds ({why}); "
-                "resume the run when the provider is back"
+                f"{self.name}: nothing has come back for {waited:.0f} seconds ({why}); go on when the provider is back"
             )
+        return self._deadline
 
     def _pause(self, until: float) -> None:
         if until > self._not_before:

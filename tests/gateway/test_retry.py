@@ -229,6 +229,13 @@ async def test_an_outage_without_end_stops_the_run_and_says_so_to_all(ledger: Le
     assert "nothing has come back" in str(results[0])
 
 
+async def test_no_retry_waits_longer_than_the_user_does(ledger: Ledger) -> None:
+    door, began = gateway(ledger, max_wait=1.5, max_concurrency=8), time.monotonic()
+    results = await asyncio.wait_for(burst(door, scripted(DOWN), 8), 30)
+    assert {type(result) for result in results} == {RunRefused}
+    assert 1.5 <= time.monotonic() - began < 2.5
+
+
 async def test_a_provider_that_answers_no_is_not_down(ledger: Ledger, quick: None) -> None:
     """Rows that it refuses show that it is back: what fails later begins a new outage."""
     no = RowRefused("too long")
