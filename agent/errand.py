@@ -37,6 +37,7 @@ class Means:
     tell: Tell = lambda done, planned, account: None
     max_concurrency: int | None = None
     use_cache: bool = True
+    max_wait: float = MAX_WAIT
 
 
 class Errand(ABC):
@@ -62,7 +63,7 @@ class Errand(ABC):
             means.max_concurrency,
             means.use_cache,
             self._on_call,
-            max_wait=MAX_WAIT,
+            max_wait=means.max_wait,
         )
         self._stopped = ""
 

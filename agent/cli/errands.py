@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agent.cli.common import plain
-from agent.cli.launch import fixed
+from agent.cli.launch import MAX_WAIT_HELP, fixed, seconds
 from agent.errors import InputError
 from agent.report.facts import dollars
 
@@ -31,13 +31,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def spending_options(function: F) -> F:
-    """Caps, price and concurrency."""
+    """Caps, price, concurrency and patience."""
     options = (
         click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included."),
         click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
         click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars."),
         click.option("--price", help="IN,OUT: dollars per million tokens, for a model whose price is not known."),
         click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once."),
+        click.option("--max-wait", help=MAX_WAIT_HELP),
         click.option("-q", "--quiet", is_flag=True, help="No progress."),
     )
     for option in reversed(options):
@@ -76,11 +77,13 @@ def run_errand(
 ) -> dict[str, Any]:
     """Runs to the end; Ctrl-C lets what is in flight land. `models` are the names whose weights may be fetched."""
     from agent.errand import Means
+    from agent.gateway.gateway import MAX_WAIT
     from agent.gateway.prices import prices_for
     from agent.ledger.store import Ledger
     from agent.models.catalog import check_keys, fetch
     from agent.optimize import new_run_id
 
+    max_wait = seconds("--max-wait", options["max_wait"]) or MAX_WAIT
     for name in models:
         if name.startswith("local/") and not name.endswith(".gguf"):
             fetch(name, lambda done, total: None)
@@ -97,6 +100,7 @@ def run_errand(
             Told(quiet),
             options["max_concurrency"],
             use_cache,
+            max_wait,
         )
         return asyncio.run(_watched(make(means), lms))
     finally:

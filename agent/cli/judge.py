@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from agent.cli.common import SEED, SETTINGS, db_option, json_option, print_json
+from agent.cli.errands import spending_options
 from agent.cli.judge_rate import rate_command
 
 
@@ -33,18 +34,13 @@ def judge_command() -> None:
 @click.option("--about", default="", help="Without TASK: in a sentence, what the answers are for.")
 @click.option("--limit", type=click.IntRange(1), help="Use the first so many items.")
 @click.option("--repeats", type=click.IntRange(1, 10), default=3, show_default=True, help="How often an item is asked.")
-@click.option("--max-calls", type=click.IntRange(1), help="Cap on judge calls, retries included.")
-@click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out.")
-@click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars.")
-@click.option("--price", help="IN,OUT: dollars per million tokens, for a model whose price is not known.")
-@click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
+@spending_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For the intervals.")
 @click.option("--gate", is_flag=True, help="End with 100 when the judge is not to be trusted.")
 @click.option("--dry-run", is_flag=True, help="Print what would be asked; call nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @db_option
 @json_option
-def calibrate_command(db: Path, gate: bool, dry_run: bool, quiet: bool, as_json: bool, **options: Any) -> None:
+def calibrate_command(db: Path, gate: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Measure a judge against ratings of people, and write into the ledger whether it may promote prompts.
 
     With TASK its judge, rubric and fields are taken, and its calibration.jsonl without --labels. Without TASK name the
@@ -54,13 +50,14 @@ def calibrate_command(db: Path, gate: bool, dry_run: bool, quiet: bool, as_json:
     """
     from agent.cli.calibrate import calibrate, prepare, report
 
+    quiet = bool(options["quiet"] or as_json)
     job = prepare(options)
     if dry_run:
         click.echo(job.opening())
         return
-    if not quiet and not as_json:
+    if not quiet:
         click.echo(job.opening(), err=True)
-    result = calibrate(job, options, db, quiet or as_json)
+    result = calibrate(job, options, db, quiet)
     if as_json:
         print_json(result)
     else:

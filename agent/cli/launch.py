@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agent.types import LM, Task
 
 EXIT_INTERRUPTED = 130
+MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ def _limited(task: Task, limit: str | None) -> Task:
 
 
 def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
+    from agent.gateway.gateway import MAX_WAIT
     from agent.optimize import Settings
     from agent.search.strategies import strategy_for
     from agent.types import Budget
@@ -173,7 +175,7 @@ def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
         price=fixed(options["price"]),
         tags=tags,
         runs_folder=db.parent,
-        max_wait=seconds("--max-wait", options["max_wait"]) or 300.0,
+        max_wait=seconds("--max-wait", options["max_wait"]) or MAX_WAIT,
         options=json.loads(json.dumps(options)),
     )
 

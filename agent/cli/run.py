@@ -10,7 +10,7 @@ import click
 
 from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
-from agent.cli.launch import Launch, at, execute, fetch_weights, prepare
+from agent.cli.launch import MAX_WAIT_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.report.facts import certainty, dollars, stopped_before_search, verdict
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")
 @click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
-@click.option("--max-wait", help="Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m.")
+@click.option("--max-wait", help=MAX_WAIT_HELP)
 @click.option("--limit", help="ROWS or TRAIN-DEV-TEST: use at most that many rows of each split.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Same seed, same trials.")
 @click.option("--tag", multiple=True, metavar="K=V", help="Label the run; repeatable.")

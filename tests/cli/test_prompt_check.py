@@ -150,6 +150,18 @@ def test_a_check_without_any_answer_says_what_came_instead(two_runs: Made, fault
     assert re.search(r"0 tokens, (\$0\.\d+) \(\1 of it for calls that brought nothing", done.stdout)
 
 
+@pytest.mark.parametrize("command", [["check"], ["bless", "--reason", "x"]])
+def test_a_provider_that_is_down_is_waited_for_as_long_as_max_wait_says(two_runs: Made, command: list[str]) -> None:
+    first, _ = two_runs
+    with WireServer(lambda messages, body: Fault(status=500)) as server:
+        words = (*command, first["release"], "-q", "-m", compatible(server))
+        assert "--max-wait soon: write seconds" in refused(2, *words, "--max-wait", "soon")[0]
+        assert not server.requests
+        (said,) = refused(1, *words, "--max-wait", "0.5s")
+    assert f"{compatible(server)}: nothing has come back for" in said
+    assert said.endswith("go on when the provider is back")
+
+
 def test_bless_moves_the_reference_and_the_chain_says_why(two_runs: Made) -> None:
     first, _ = two_runs
     release = first["release"]
