@@ -1,6 +1,7 @@
 """The body of a request to Anthropic's Messages API, with `system` apart and `{{input}}` where the row's values go.
 
-Knows nothing of the SDK: the file is plain JSON, and the marks are filled as ours are, literally and in one pass.
+A model of another provider is left out. Knows nothing of the SDK: the file is plain JSON, and the marks are filled as
+ours are, literally and in one pass.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ def _files(material: Material) -> dict[str, str]:
         known["temperature"] = release.parameters["temperature"]
     if stop := release.parameters.get("stop"):
         known["stop_sequences"] = stop
-    model = hosted_name(release.model, "anthropic") or release.model
-    body = {"model": model, **known, **({} if system is None else {"system": system}), "messages": messages}
+    model = hosted_name(release.model, "anthropic")
+    named = {"model": model} if model else {}
+    body = {**named, **known, **({} if system is None else {"system": system}), "messages": messages}
     return {FILE: json.dumps(body, indent=2, ensure_ascii=False) + "\n"}
 
 

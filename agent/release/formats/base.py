@@ -93,3 +93,9 @@ def hosted_name(model: str, provider: str) -> str:
     """The model's own name where it belongs to `provider`, else ""."""
     found, _, name = model.partition("/")
     return name if found == provider else ""
+
+
+def compatible_parts(model: str) -> tuple[str, str]:
+    """Name and address of `openai-compatible/NAME@ADDRESS`; two empty texts for any other model."""
+    name, _, address = hosted_name(model, "openai-compatible").rpartition("@")
+    return name, address

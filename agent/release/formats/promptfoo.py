@@ -18,7 +18,16 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.release.export import export_messages
-from agent.release.formats.base import Format, Material, Render, Sent, Values, no_half_characters, parts_of
+from agent.release.formats.base import (
+    Format,
+    Material,
+    Render,
+    Sent,
+    Values,
+    compatible_parts,
+    no_half_characters,
+    parts_of,
+)
 from agent.release.formats.hostile import rows_for
 from agent.release.formats.jinja_text import jinja
 from agent.release.formats.yaml_text import quoted
@@ -106,7 +115,7 @@ def _provider(release: PromptRelease) -> list[str]:
         ]
     config = []
     if provider in _SERVED:
-        name, _, base = name.rpartition("@") if provider == "openai-compatible" else (name, "", LOCAL_SERVER)
+        name, base = compatible_parts(release.model) if provider == "openai-compatible" else (name, LOCAL_SERVER)
         address = base.replace("'", "%27")
         config = [
             f"apiBaseUrl: {_from_environment(BASE_URL, address)}",

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import Format, Material, Render, Sent, Values, no_half_characters, parts_of
+from agent.release.formats.base import (
+    Format,
+    Material,
+    Render,
+    Sent,
+    Values,
+    compatible_parts,
+    no_half_characters,
+    parts_of,
+)
 from agent.release.formats.jinja_text import jinja
 from agent.release.formats.yaml_text import quoted
 from agent.release.runtime import PromptRelease
@@ -38,13 +47,7 @@ def _files(material: Material) -> dict[str, str]:
     if reason := _unfit(release, dict.fromkeys(release.inputs, "plain")):
         raise ReleaseError(f"{release.name!r}: Prompty cannot carry {reason}, which the prompt itself holds")
     lines = ["---", f"name: {quoted(release.name)}", f"description: {quoted(f'release {release.version}')}"]
-    if release.model and not release.model.startswith("${"):
-        lines += ["model:", f"  id: {quoted(release.model.partition('/')[2] or release.model)}"]
-        options = {"maxOutputTokens": "max_tokens", "temperature": "temperature"}
-        known = [
-            f"    {key}: {release.parameters[ours]}" for key, ours in options.items() if ours in release.parameters
-        ]
-        lines += ["  options:", *known] if known else []
+    lines += _model(release)
     if release.inputs:
         lines.append("inputs:")
     for name in release.inputs:
@@ -52,6 +55,24 @@ def _files(material: Material) -> dict[str, str]:
     lines += ["template:", "  format:", "    kind: jinja2", "    strict: true", "  parser:", "    kind: prompty", "---"]
     body = "".join(f"{role}:\n{jinja(parts)}\n\n" for role, parts in parts_of(release))
     return {FILE: "\n".join(lines) + "\n" + body}
+
+
+def _model(release: PromptRelease) -> list[str]:
+    """The model that was scored. Prompty would resolve what begins with `${`, so such a name is left out.
+
+    It sends no key of the environment to an address that a file names; without a key in it the file cannot be loaded.
+    """
+    name, address = compatible_parts(release.model)
+    name = name or release.model.partition("/")[2] or release.model
+    if not name or any(text.startswith("${") for text in (release.model, name, address)):
+        return []
+    lines = ["model:", f"  id: {quoted(name)}"]
+    if address:
+        lines += ["  provider: openai", "  connection:", "    kind: key"]
+        lines += [f"    endpoint: {quoted(address)}", "    apiKey: none"]
+    options = {"maxOutputTokens": "max_tokens", "temperature": "temperature"}
+    known = [f"    {key}: {release.parameters[ours]}" for key, ours in options.items() if ours in release.parameters]
+    return [*lines, "  options:", *known] if known else lines
 
 
 def _opened(folder: Path, release: PromptRelease) -> Render:

@@ -50,7 +50,7 @@ def two(text: str) -> tuple[Message, Message]:
     )
 
 
-def plain_turns() -> PromptRelease:
+def plain_turns(model: str = "openai/gpt-x") -> PromptRelease:
     """What a search usually ships: demos as turns, and the row's value alone as the last one."""
     messages = (
         Message("system", "Route the message.\nTeams: billing, account changes"),
@@ -58,7 +58,7 @@ def plain_turns() -> PromptRelease:
         Message("assistant", "billing"),
         Message("user", "{{message}}"),
     )
-    return release(*messages, inputs=("message",))
+    return release(*messages, inputs=("message",), model=model)
 
 
 def wanted(name: str) -> Format:

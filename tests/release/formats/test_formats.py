@@ -67,6 +67,24 @@ def test_anthropic_has_the_system_text_apart() -> None:
     assert "roles here are user, system" in refused(FORMATS["anthropic"], late)
 
 
+def test_anthropic_names_no_model_of_another_provider() -> None:
+    for model, named in (("anthropic/claude-x", "claude-x"), ("openai-compatible/x@http://127.0.0.1:1/v1", None)):
+        body = json.loads(FORMATS["anthropic"].files(Material(plain_turns(model)))["anthropic.json"])
+        assert body.get("model") == named
+
+
+def test_prompty_has_the_name_of_a_compatible_model_apart_from_its_address(tmp_path: Path) -> None:
+    form = wanted("prompty")
+    write(proved(form, plain_turns("openai-compatible/x@http://127.0.0.1:1/v1")), tmp_path)
+    import prompty
+
+    model = prompty.load(tmp_path / "prompt.prompty").model
+    assert (model.id, model.provider) == ("x", "openai")
+    assert (model.connection.endpoint, model.connection.api_key) == ("http://127.0.0.1:1/v1", "none")
+    write(proved(form, plain_turns("openai/${env:HOME}")), tmp_path)
+    assert prompty.load(tmp_path / "prompt.prompty").model is None
+
+
 def test_langchain_reads_what_it_would_have_written_itself() -> None:
     wanted("langchain")
     from langchain_core.load import dumps, loads
