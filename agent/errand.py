@@ -113,6 +113,10 @@ class Errand(ABC):
         self._gateway.stop(Interrupted())
         return self._gateway.in_flight()
 
+    def waits_for(self) -> str:
+        """Whom it waits for, and why; "" for nobody."""
+        return self._gateway.waits_for()
+
     async def gathered(self, asked: Sequence[Awaitable[T]]) -> list[T | None]:
         """The answers in order; None where the budget had ended."""
 

@@ -231,6 +231,10 @@ class Run:
         self._gateway.stop(Interrupted())
         return self._gateway.in_flight()
 
+    def waits_for(self) -> str:
+        """Whom the run waits for, and why; "" for nobody."""
+        return self._gateway.waits_for() if self._gateway else ""
+
     def _begin(self) -> Past | None:
         budget = asdict(self.settings.budget)
         if self._resumes:

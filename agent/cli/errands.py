@@ -13,6 +13,7 @@ import click
 
 from agent.cli.common import plain
 from agent.cli.launch import MAX_WAIT_HELP, fixed, seconds
+from agent.cli.progress import Progress, tell_waits
 from agent.errors import InputError
 from agent.report.facts import dollars
 
@@ -102,7 +103,7 @@ def run_errand(
             use_cache,
             max_wait,
         )
-        return asyncio.run(_watched(make(means), lms))
+        return asyncio.run(_watched(make(means), lms, quiet))
     finally:
         ledger.close()
 
@@ -124,14 +125,16 @@ class Told:
         click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {spent}", err=True)
 
 
-async def _watched(run: Errand, lms: Sequence[LM]) -> dict[str, Any]:
+async def _watched(run: Errand, lms: Sequence[LM], quiet: bool) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         loop.add_signal_handler(number, run.interrupt)
+    waits = loop.create_task(tell_waits(run.waits_for, Progress(quiet).say))
     try:
         return await run.execute()
     finally:
+        waits.cancel()
         for number in numbers:
             loop.remove_signal_handler(number)
         for lm in {id(lm): lm for lm in lms}.values():

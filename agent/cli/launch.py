@@ -220,7 +220,7 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
         run = make(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed, launch.judges)
         command = resume_command_for(run.id, db)
         try:
-            return asyncio.run(_watched(run, launch, command))
+            return asyncio.run(_watched(run, launch, command, progress))
         except AgentError as error:
             if not isinstance(error, InputError):
                 error.hint = command
@@ -239,7 +239,9 @@ def _catch_up(ledger: Ledger, db: Path) -> None:
         click.echo(f"warning: {plain(str(error))}", err=True)
 
 
-async def _watched(run: Any, launch: Launch, command: str) -> dict[str, Any]:
+async def _watched(run: Any, launch: Launch, command: str, progress: Progress) -> dict[str, Any]:
+    from agent.cli.progress import tell_waits
+
     presses = 0
 
     def pressed() -> None:
@@ -257,10 +259,12 @@ async def _watched(run: Any, launch: Launch, command: str) -> dict[str, Any]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         loop.add_signal_handler(number, pressed)
+    waits = loop.create_task(tell_waits(run.waits_for, progress.say))
     try:
         found: dict[str, Any] = await run.execute()
         return found
     finally:
+        waits.cancel()
         for number in numbers:
             loop.remove_signal_handler(number)
         for model in launch.lms():

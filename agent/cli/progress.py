@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli.common import plain
 from agent.report.facts import dollars
 
 if TYPE_CHECKING:
@@ -51,12 +54,28 @@ class Progress:
             self._last, self._stage = now, snapshot.stage
             click.echo(describe(snapshot), err=True)
 
+    def say(self, line: str) -> None:
+        if self._live is not None:
+            self._live.console.print(line, markup=False, highlight=False)
+        elif not self._quiet:
+            click.echo(line, err=True)
+
     def download(self, done: int, total: int) -> None:
         now = time.monotonic()
         if not self._quiet and (now - self._last >= 1.0 or done == total):
             self._last = now
             share = f" of {total / 1e6:.0f}" if total else ""
             click.echo(f"fetching the model: {done / 1e6:.0f}{share} MB", err=True)
+
+
+async def tell_waits(waits_for: Callable[[], str], say: Callable[[str], None]) -> None:
+    """A line for each outage; ends when it is cancelled."""
+    told = False
+    while True:
+        await asyncio.sleep(LINE_SECONDS)
+        if (why := waits_for()) and not told:
+            say(plain(f"waiting for {why}"))
+        told = bool(why)
 
 
 def describe(snapshot: Snapshot) -> str:

@@ -148,6 +148,11 @@ class Gateway:
         for flight in self._flights:
             flight.call_off()
 
+    def waits_for(self) -> str:
+        """The model that nothing comes back from, why, and for how long it is tried; "" where all answer."""
+        silent = (each for each in self._limiters.values() if each.trouble)
+        return next((f"{each.name}: {each.trouble}; given up in {each.patience():.0f} s" for each in silent), "")
+
     def in_flight(self) -> int:
         return sum(flight.sent for flight in self._flights)
 

@@ -63,6 +63,7 @@ class Limiter:
         self._failures = 0  # failures since the last success
         self._trips = 0  # times that the breaker opened since the last success
         self._deadline: float | None = None  # when it is given up; None while something comes back
+        self.trouble = ""  # why nothing comes back; "" while something does
 
     # -- slots --------------------------------------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class Limiter:
         self.answers += 1
         self._reached = True
         self._failures = self._trips = self._limits = 0
-        self._deadline = None
+        self._deadline, self.trouble = None, ""
 
     def succeeded(self) -> None:
         self.answered()
@@ -220,6 +221,7 @@ class Limiter:
         """Raises RunRefused when it is time to; returns when that is."""
         if self._deadline is None:
             self._deadline = now + self.max_wait
+        self.trouble = why
         if now >= self._deadline:
             waited = now - self._deadline + self.max_wait
             raise RunRefused(

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent.cli import errands
+from agent.cli import errands, progress
 from agent.gateway.budget import Account
 from agent.release.runtime import load_prompt
 from agent.types import Budget
@@ -160,6 +160,18 @@ def test_a_provider_that_is_down_is_waited_for_as_long_as_max_wait_says(two_runs
         (said,) = refused(1, *words, "--max-wait", "0.5s")
     assert f"{compatible(server)}: nothing has come back for" in said
     assert said.endswith("go on when the provider is back")
+
+
+def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = two_runs
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
+    with WireServer(lambda messages, body: Fault(status=500)) as server:
+        words = ("-m", compatible(server), "--max-wait", "1s")
+        for command in (["check", first["release"]], ["run", "rows.csv", "--target", "label", "--prompt", "p.txt"]):
+            done = optimize(*command, *words, "--max-calls", "300")
+            (line,) = [each for each in done.stderr.splitlines() if each.startswith("waiting")]
+            assert line.startswith(f"waiting for {compatible(server)}: HTTP 500: the provider failed")
+            assert re.search(r"; given up in \d s$", line)
 
 
 def test_bless_moves_the_reference_and_the_chain_says_why(two_runs: Made) -> None:
