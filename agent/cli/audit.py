@@ -21,7 +21,9 @@ def audit_command() -> None:
 
 
 def _require_file(db: Path) -> None:
-    if not db.is_file():
+    from agent.ledger.connect import is_there
+
+    if not is_there(db):
         raise InputError(f"{db}: no ledger here; name another with --db")
 
 

@@ -67,9 +67,10 @@ def score(value: float | None) -> str:
 
 def open_history(db: Path) -> History:
     """The ledger to read. One of an older version is brought up to date first, and a copy of it kept."""
+    from agent.ledger.connect import is_there
     from agent.ledger.reading import history_of
 
-    if not os.path.isfile(db):
+    if not is_there(db):
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
     return history_of(db)
 

@@ -109,12 +109,12 @@ def _disk(db: Path) -> list[Found]:
 def _ledger(db: Path) -> list[Found]:
     from agent.errors import LedgerError
     from agent.ledger import seal
-    from agent.ledger.connect import NeedsWriter
+    from agent.ledger.connect import NeedsWriter, is_there
     from agent.ledger.lock import is_held
     from agent.ledger.query import History
     from agent.ledger.schema import STEPS
 
-    if not db.is_file():
+    if not is_there(db):
         return [(str(db), True, "no ledger yet")]
     version_, owner = _read(db, "PRAGMA user_version"), _read(db, "SELECT host, pid, since_utc FROM owner")
     checks: list[Found] = [("schema", True, f"{version_[0] if version_ else 'unreadable'}, of {len(STEPS)} known")]
@@ -135,11 +135,12 @@ def _ledger(db: Path) -> list[Found]:
 
 def _read(db: Path, sql: str) -> tuple[Any, ...]:
     """One row, () where it cannot be read."""
+    from agent.errors import LedgerError
     from agent.ledger.connect import reader
 
     try:
         connection = reader(db)
-    except sqlite3.Error:
+    except (sqlite3.Error, LedgerError):
         return ()
     try:
         return tuple(connection.execute(sql).fetchone() or ())

@@ -20,7 +20,16 @@ from typing import Any
 from agent.errors import LedgerBusy, LedgerError
 from agent.ledger import seal
 from agent.ledger.chain import GENESIS, link
-from agent.ledger.connect import NeedsWriter, reader, require_whole, schema_of, undo_unfinished, unfinished, writer
+from agent.ledger.connect import (
+    NeedsWriter,
+    is_there,
+    reader,
+    require_whole,
+    schema_of,
+    undo_unfinished,
+    unfinished,
+    writer,
+)
 from agent.ledger.lock import Lock, boot_id, host
 from agent.ledger.migrate import keep_copy, migrate
 from agent.ledger.origin import utc_now
@@ -66,7 +75,7 @@ class Book:
     def _open(self) -> None:
         if unfinished(self.path):
             undo_unfinished(self.path)
-        if self.path.exists() and self.path.stat().st_size:
+        if is_there(self.path):
             try:
                 require_whole(self.path, ours=True)
             except NeedsWriter:

@@ -20,8 +20,25 @@ class NeedsWriter(LedgerError):
     """A file of an older version, or one that a kill left half made: opening it for writing brings it up to date."""
 
 
+def is_emptied(path: Path) -> bool:
+    """Whether nothing is left of a ledger but its seal or its log, which still stand beside the empty file."""
+    if not os.path.isfile(path) or os.path.getsize(path):
+        return False
+    return seal.seal_path(path).exists() or not log.is_empty(path)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a ledger, whole or not. An empty file is none yet, unless it was emptied."""
+    return os.path.isfile(path) and (os.path.getsize(path) > 0 or is_emptied(path))
+
+
 def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write."""
+    """A connection that cannot write. LedgerError for a file that was emptied: SQLite would throw its log away."""
+    if is_emptied(path):
+        raise LedgerError(
+            f"{path}: the file is empty, and what lies beside it tells of a ledger; nothing was changed; "
+            "restore a copy, or name another file with --db"
+        )
     db = sqlite3.connect(f"file:{quote(os.fsencode(path.resolve()))}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     return db

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError, InputError
+from agent.ledger.connect import is_there
 from agent.ledger.reading import history_of
 from agent.report import charts, page
 from agent.report.facts import certainty, decision, prompt_text, verdict
@@ -58,7 +59,7 @@ class Run:
     """One run as the ledger had it when this was loaded; load it again to see a run go on."""
 
     def __init__(self, db: Path, run_id: str = "") -> None:
-        if not db.is_file():
+        if not is_there(db):
             raise InputError(f"{db}: no ledger here; name it with db=")
         self._db = db
         with closing(history_of(db)) as history:

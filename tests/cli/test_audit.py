@@ -94,6 +94,28 @@ def test_a_file_that_is_no_database_is_not_whole() -> None:
     assert found_wrong("--db", "noise.db")["events"] == 0
 
 
+def test_a_ledger_that_was_emptied_is_refused_by_every_command_and_left_as_it_is(two_runs: Made) -> None:
+    DB.write_bytes(b"")
+    seal = DB.with_name("ledger.db.seal").read_bytes()
+    for words in (["runs"], ["history"], ["promote"], ["audit", "verify"], ["audit", "recover", "--to", "new.db"]):
+        (line,) = refused(1, *words)
+        assert "restore a copy" in line
+    ledger = next(
+        check for check in json.loads(optimize("doctor", "--json").stdout)["checks"] if check["what"] == str(DB)
+    )
+    assert not ledger["ok"]
+    assert (DB.read_bytes(), DB.with_name("ledger.db.seal").read_bytes()) == (b"", seal)
+
+
+def test_reading_makes_no_ledger_of_an_empty_file() -> None:
+    Path("new.db").touch()
+    for words in (["runs"], ["show"], ["audit", "verify"], ["audit", "anchor"]):
+        (line,) = refused(2, *words, "--db", "new.db")
+        assert "no ledger here" in line
+    assert {path.name for path in Path().iterdir()} == {"new.db"}
+    assert Path("new.db").read_bytes() == b""
+
+
 def test_a_head_that_was_noted_elsewhere_is_found_again_in_every_form(two_runs: Made) -> None:
     first, _ = two_runs
     noted = good_json_of(good("audit", "anchor"))

@@ -287,6 +287,18 @@ def test_a_file_that_is_no_database_is_refused_without_a_write(
     refused(opens, file)
 
 
+@BOTH
+@pytest.mark.parametrize("beside", ["ledger.db.seal", "ledger.db-wal"])
+def test_a_ledger_that_was_emptied_is_refused_without_a_write(
+    tmp_path: Path, opens: Callable[[Path], object], beside: str
+) -> None:
+    """SQLite takes an empty file for a new one, and throws its log away."""
+    (tmp_path / beside).write_bytes(b"1234 5678")
+    (tmp_path / "ledger.db").touch()
+    refused(opens, tmp_path / "ledger.db")
+    assert (tmp_path / beside).read_bytes() == b"1234 5678"
+
+
 def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").touch()
     open_ledger(tmp_path / "ledger.db").close()
