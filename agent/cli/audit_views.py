@@ -22,7 +22,7 @@ from agent.cli.common import (
 )
 from agent.cli.tables import print_table
 from agent.errors import AgentError, InputError
-from agent.report.facts import amount
+from agent.report.facts import amount, promotion
 
 if TYPE_CHECKING:
     from agent.ledger.query import History
@@ -206,7 +206,8 @@ def _print_run_of(run: dict[str, Any]) -> None:
         click.echo(f"the proposer wrote the instruction: event {run['proposal']['seq']}")
     _print("trials", "number=trial round state n=rows mean=score low high reason", run["trials"])
     if run["released"]:
-        click.echo(plain(f"released ({run['decision']}, test {score(run['test'])}): {run['release']}"))
+        why = promotion(run["promoted"]) if run["promoted"] else run["decision"]
+        click.echo(plain(f"released ({why}, test {score(run['test'])}): {run['release']}"))
     else:
         click.echo("not released")
 

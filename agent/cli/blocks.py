@@ -28,10 +28,9 @@ from agent.report.facts import (
 Result = Mapping[str, Any]
 
 
-def blocks(result: Result) -> list[str]:
-    """All of them, an empty line before each and after the last."""
+def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[str]:
+    """All of them, an empty line before each and after the last. `promoted`: who promoted the winner since."""
     makers = (
-        blocked_lines,
         preflight_lines,
         parts_lines,
         slices_lines,
@@ -41,18 +40,20 @@ def blocks(result: Result) -> list[str]:
         attribution_lines,
         pareto_lines,
     )
-    parts = [part for part in (maker(result) for maker in makers) if part]
+    parts = [part for part in (blocked_lines(result, promoted), *(maker(result) for maker in makers)) if part]
     return [line for part in parts for line in ("", *part)] + [""] * bool(parts)
 
 
-def blocked_lines(result: Result) -> list[str]:
+def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[str]:
     """Said where a gain was shown and something else stands in the way."""
-    found = held_back(result)
+    found = [plain(f"  {why}") for why in held_back(result)]
     if not found:
         return []
+    if promoted is not None:
+        return ["the best found was held back:", *found]
     return [
         "the best found is held back, and your own prompt is released:",
-        *[plain(f"  {why}") for why in found],
+        *found,
         f"  to promote it all the same: optimize promote {result['run_id']} --override --reason WHY",
     ]
 

@@ -19,6 +19,7 @@ from agent.errors import AgentError, InputError
 if TYPE_CHECKING:
     from agent.cli.launch import Launch
     from agent.cli.replay import ReplayLedger
+    from agent.ledger.query import History
 
 
 @click.command(context_settings=SETTINGS)
@@ -58,7 +59,7 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
         finally:
             ledger.close()
         lines = [*([f"it stopped: {stop}"] if stop else []), *drift(history, found, ledger, result)]
-        lines += _release_drift(found["result"], result)
+        lines += _release_drift(history, found, result)
     if as_json:
         counts = {"trials": len(ledger.trials), "outcomes": len(ledger.outcomes)}
         print_json({"run_id": found["id"], "same": not lines, "requests": 0, **counts, "drift": lines})
@@ -108,16 +109,22 @@ def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> t
         return None, str(error)
 
 
-def _release_drift(was: dict[str, Any], now: dict[str, Any] | None) -> Iterator[str]:
-    """Whether the prompt that was released would be released again. One whose file is gone is not compared."""
+def _release_drift(history: History, run: dict[str, Any], now: dict[str, Any] | None) -> Iterator[str]:
+    """Whether the prompt that was released would be released again. One whose file is gone is not compared.
+
+    Where an override put the winner there since, the run's own record counts.
+    """
+    from agent.ledger.trail import facts_of
     from agent.release.runtime import load_prompt
 
     if now is None:
         return
     try:
-        before = load_prompt(was["release"]).version
+        before = load_prompt(run["result"]["release"]).version
     except AgentError:
         return
+    if before in {event["body"]["version"] for event in facts_of(history, run["id"], "promoted")}:
+        before = facts_of(history, run["id"], "released")[-1]["body"]["version"]
     after = load_prompt(now["release"]).version
     if after != before:
         yield f"the released prompt is {after}, it was {before}"

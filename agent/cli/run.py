@@ -12,7 +12,7 @@ from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.launch import MAX_WAIT_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
-from agent.report.facts import certainty, dollars, stopped_before_search, verdict
+from agent.report.facts import certainty, dollars, promotion, stopped_before_search, verdict
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -195,10 +195,13 @@ def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | Non
     return round(max(known), 4) if len(known) == len(prices) else None
 
 
-def report(result: dict[str, Any], db: Path = LEDGER) -> str:
-    """The result for people: verdict, scores, what it cost, where the prompt is."""
+def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:
+    """The result for people: verdict, scores, what it cost, where the prompt is.
+
+    `promoted`: who promoted a winner since that the run had held back.
+    """
     lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
-    promoted = result["decision"] == "promote"
+    released = "the best found" if promoted or result["decision"] == "promote" else "your own prompt"
     lines = [
         "",
         f"{verdict(result)}  ({certainty(result)})",
@@ -221,8 +224,8 @@ def report(result: dict[str, Any], db: Path = LEDGER) -> str:
     if ended := result.get("search_ended"):
         lines.append(plain(f"the search ended before its plan was done: {ended}"))
     lines += [
-        *blocks(result),
-        f"released ({'the best found' if promoted else 'your own prompt'}): {result['release']}",
+        *blocks(result, promoted),
+        plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result['release']}"),
         f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}{at(db)}",
         f"to read and to send: optimize report {result['run_id']}{at(db)}",
     ]

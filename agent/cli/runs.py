@@ -106,6 +106,9 @@ def runs_command(db: Path, as_json: bool) -> None:
 @json_option
 def show_command(run: str, db: Path, as_json: bool) -> None:
     """Show RUN (default: the latest): the winner, its demos, the diff to your prompt, and what each part cost."""
+    from agent.cli.run import report
+    from agent.ledger.trail import promoted_since
+
     history = open_history(db)
     found = history.run(run)
     if found["result"] is None:
@@ -122,16 +125,15 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         return
     winner = history.candidate(result["winner"]["candidate_id"])
     base = history.candidate(next(t["candidate_id"] for t in history.trials(found["id"]) if t["number"] == 0))
-    costs = history.costs(found["id"])
+    costs, promoted = history.costs(found["id"]), promoted_since(history, found["id"])
     if as_json:
-        print_json({"result": result, "winner": winner, "baseline": base, "costs": costs, "plan": found["plan"]})
+        shown = {"result": result, "promoted": promoted, "winner": winner, "baseline": base}
+        print_json({**shown, "costs": costs, "plan": found["plan"]})
         return
-    from agent.cli.run import report
-
     click.echo(
         f"run {found['id']}  {found['task']}  {found['model']}  seed {found['seed']}  {found['started_utc'][:19]} UTC"
     )
-    click.echo(report(result, db))
+    click.echo(report(result, db, promoted))
     say("\n== the winner's prompt (demos shown below) ==", "bold")
     click.echo(plain(prompt_text(winner)))
     if winner["demos"]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row
-from agent.ledger.trail import facts_of
+from agent.ledger.trail import facts_of, promoted_since
 
 
 def candidates_named(history: History, name: str, versions: Mapping[str, str]) -> list[str]:
@@ -64,7 +64,8 @@ def _in_run(history: History, run_id: str, candidate: Row) -> Row:
     run = history.run(run_id)
     trials = history.trials(run_id)
     result = run["result"] or {}
-    promoted = result.get("decision") == "promote"
+    since = promoted_since(history, run_id)
+    promoted = since is not None or result.get("decision") == "promote"
     released = result.get("winner", {}).get("candidate_id") if promoted else _baseline(trials)
     kept = ("number", "round", "state", "n", "mean", "low", "high", "reason")
     return {
@@ -78,6 +79,7 @@ def _in_run(history: History, run_id: str, candidate: Row) -> Row:
         "trials": [{name: t[name] for name in kept} for t in trials if t["candidate_id"] == candidate["id"]],
         "released": bool(result.get("release")) and released == candidate["id"],
         "decision": result.get("decision"),
+        "promoted": since,
         "test": (result.get("winner" if promoted else "baseline") or {}).get("test"),
         "release": result.get("release"),
     }

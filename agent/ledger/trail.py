@@ -25,6 +25,12 @@ def facts_of(history: History, run_id: str, kind: str) -> list[Row]:
     return [{**row, "body": json.loads(row["body"])} for row in rows]
 
 
+def promoted_since(history: History, run_id: str) -> Row | None:
+    """Who put the winner in the place of the prompt that the run kept, why, and against what; None if nobody did."""
+    found = facts_of(history, run_id, "promoted")
+    return found[-1]["body"] if found else None
+
+
 def events_about(history: History, run_id: str, table: str, key: Sequence[Any]) -> list[Row]:
     """The run's events that tell of one row, each with its parsed body."""
     place = (table, *key)

@@ -68,8 +68,16 @@ def chance(p_value: float) -> str:
     return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"
 
 
-def ending(result: Result) -> str:
-    """What follows from it: which prompt is released."""
+def promotion(promoted: Mapping[str, Any]) -> str:
+    """Who promoted a winner that its run had held back, why, and what was against it."""
+    told = [f"{name}: {promoted[name]}" for name in ("reason", "against") if promoted[name]]
+    return "; ".join([f"promoted by {promoted['actor']}", *told])
+
+
+def ending(result: Result, promoted: Mapping[str, Any] | None = None) -> str:
+    """What follows from it: which prompt is released. `promoted`: who decided otherwise since."""
+    if promoted is not None:
+        return f"The run kept your own prompt; since then the best found was {promotion(promoted)}."
     if result["decision"] == "promote":
         return "The best found is released."
     return "Your own prompt is released." if held_back(result) else "Your own prompt stays."

@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.errors import AgentError
 from agent.ledger.query import History, Row
+from agent.ledger.trail import promoted_since
 from agent.types import Example, SplitName, Task
 
 
@@ -79,6 +80,11 @@ class RunView:
     def winner(self) -> Row | None:
         """The best prompt found (it may be the user's own); None without a result."""
         return None if self.result is None else self.history.candidate(self.result["winner"]["candidate_id"])
+
+    @cached_property
+    def promoted(self) -> Row | None:
+        """Who promoted a winner that the run had held back (`trail.promoted_since`)."""
+        return promoted_since(self.history, self.id)
 
     @cached_property
     def best(self) -> list[Row]:

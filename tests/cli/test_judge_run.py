@@ -116,6 +116,14 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert told["formats"][0]["dev"]["rows"] == 40
     assert told["formats"][0]["dev"]["score"] == pytest.approx(result["winner"]["dev"])
     assert good("audit", "verify").startswith("whole")
+    for text in (good("show"), good("report", "-o", "report.html") or Path("report.html").read_text("utf-8")):
+        assert "promoted by jo; reason: read by hand; against: " in text
+        assert "your own prompt is released" not in text.lower()
+        assert "promote it all the same" not in text
+    assert good_json("show")["promoted"]["actor"] == "jo"
+    found = good_json("audit", "lineage", result["winner"]["candidate_id"])["prompts"][0]["runs"][0]
+    assert (found["released"], found["test"]) == (True, result["winner"]["test"])
+    assert good_json("reproduce", "--offline")["same"] is True
 
 
 def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:

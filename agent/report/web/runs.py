@@ -79,6 +79,7 @@ def run(ask: Ask) -> dict[str, Any]:
         "scores": _scores(view),
         "design": facts.design(result["winner"]) if result else "",
         "held_back": facts.held_back(result) if result else [],
+        "promoted": facts.promotion(view.promoted) if view.promoted else "",
         "prompt_changes": ask.kept("changes", view.id, lambda: _changes(view)) if result else [],
         "costs": view.costs,
         "board": board(ask, view),
