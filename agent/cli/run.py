@@ -17,7 +17,7 @@ from agent.report.facts import certainty, dollars, promotion, stopped_before_sea
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.search.plan import Plan
-    from agent.types import Usage
+    from agent.types import Budget, Usage
 
 
 @click.command(context_settings=SETTINGS)
@@ -154,9 +154,10 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
             "tokens": usage.prompt_tokens + usage.completion_tokens,
             "usd": usd,
         }
-    budget, known = settings.budget, [row["usd"] for row in rows.values()]
-    tokens = _capped(sum(row["tokens"] for row in rows.values()), budget.max_tokens)
-    total = None if None in known else _capped(round(sum(known), 4), budget.max_cost)
+    cap = _scale_to_caps(rows, settings.budget)
+    known = [row["usd"] for row in rows.values()]
+    tokens = sum(row["tokens"] for row in rows.values())
+    total = None if None in known else round(sum(known), 4)
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
     if as_json:
         print_json(
@@ -178,12 +179,22 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
         if row["calls"]:
             click.echo(f"  {role:<9} {row['model']}: {row['calls']} calls, about {row['tokens']:,} tokens, {cost}")
     cost = "unknown price" if total is None else f"${total:.2f}"
-    click.echo(f"at most about {tokens:,} tokens, {cost}; nothing was called")
+    click.echo(f"at most about {tokens:,} tokens, {cost}{f', as {cap} allows' if cap else ''}; nothing was called")
     click.echo(detectable_line(gains))
 
 
-def _capped(most: float, cap: float | None) -> float:
-    return most if cap is None else min(most, cap)
+def _scale_to_caps(rows: dict[str, dict[str, Any]], budget: Budget) -> str:
+    """Takes tokens and dollars of all roles down alike, to what the tightest cap pays for; its option, or ""."""
+    caps = (("tokens", budget.max_tokens, "--max-tokens"), ("usd", budget.max_cost, "--max-cost"))
+    part, option = 1.0, ""
+    for kind, cap, name in caps:
+        most = sum(row[kind] or 0 for row in rows.values())
+        if cap is not None and most * part > cap:
+            part, option = cap / most, name
+    for row in rows.values():
+        row["tokens"] = int(row["tokens"] * part)
+        row["usd"] = None if row["usd"] is None else math.floor(row["usd"] * part * 10_000) / 10_000
+    return option
 
 
 def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | None:

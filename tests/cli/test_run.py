@@ -350,6 +350,14 @@ def test_a_cap_that_ends_the_baseline_leaves_the_sealed_test_closed_and_can_be_r
 
 def test_a_dry_run_says_no_more_than_the_caps_allow() -> None:
     command = [*files(120), "-m", "openai/gpt-4o-mini", "--dry-run", "-q"]
-    free, capped = (good_json(*command, *cap) for cap in ([], ["--max-cost", "0.05", "--max-tokens", "100000"]))
-    assert capped["cost_usd_at_most"] == 0.05 < free["cost_usd_at_most"]
-    assert capped["tokens_at_most"] == 100_000 < free["tokens_at_most"]
+    free = good_json(*command)
+    for cap, tokens, usd in (("--max-tokens", 100_000, 0.05), ("--max-cost", 10_000_000, 0.05)):
+        caps = ["--max-cost", str(usd), "--max-tokens", str(tokens)]
+        capped = good_json(*command, *caps)
+        assert capped["cost_usd_at_most"] <= usd < free["cost_usd_at_most"]
+        assert capped["tokens_at_most"] <= tokens
+        parts = capped["roles"].values()
+        assert sum(part["tokens"] for part in parts) == capped["tokens_at_most"] < free["tokens_at_most"]
+        assert sum(part["usd"] for part in parts) == pytest.approx(capped["cost_usd_at_most"])
+        assert f", as {cap} allows; nothing was called" in good(*command, *caps)
+    assert capped["cost_usd_at_most"] == pytest.approx(usd, abs=0.001)
