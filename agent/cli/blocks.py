@@ -17,9 +17,11 @@ from agent.report.facts import (
     carried,
     gain,
     held_back,
+    is_own,
     judge_order,
     judge_trust,
     metric_name,
+    sides,
     steadiness,
     variety,
     worth_parts,
@@ -65,33 +67,36 @@ def parts_lines(result: Result) -> list[str]:
         return []
     names = [metric_name(row) for row in found]
     width = max(map(len, map(plain, names)))
-    lines = [f"{'on the sealed test':<{width + 2}}{'weight':>8}{'yours':>8}{'found':>8}   difference (95 % CI)"]
+    compared = "" if is_own(result) else f"{'found':>8}   difference (95 % CI)"
+    lines = [f"{'on the sealed test':<{width + 2}}{'weight':>8}{'yours':>8}{compared}"]
     for name, row in zip(names, found, strict=True):
         weight = f"{row['weight']:.2f}" if row["weight"] else ""
-        sides = "".join(f"{score(row[side]['mean']):>8}" for side in ("baseline", "winner"))
-        lines.append(
-            f"  {plain(name):<{width}}{weight:>8}{sides}   {gain(row['diff'], row['diff_ci95'])}{_unscored(row)}"
-        )
+        lines.append(f"  {plain(name):<{width}}{weight:>8}{_scores(result, row)}{_unscored(result, row)}")
     return lines
 
 
-def _unscored(row: Mapping[str, Any]) -> str:
-    lost = [row[side]["unscored"] for side in ("baseline", "winner")]
-    return f", unscored {lost[0]} and {lost[1]}" if any(lost) else ""
+def _scores(result: Result, row: Mapping[str, Any]) -> str:
+    """One line of a comparison: each side's mean, and their difference where there are two."""
+    means = "".join(f"{score(row[side]['mean']):>8}" for side, _ in sides(result))
+    return means if is_own(result) else f"{means}   {gain(row['diff'], row['diff_ci95'])}"
+
+
+def _unscored(result: Result, row: Mapping[str, Any]) -> str:
+    lost = [row[side]["unscored"] for side, _ in sides(result)]
+    return f", unscored {' and '.join(map(str, lost))}" if any(lost) else ""
 
 
 def slices_lines(result: Result) -> list[str]:
     lines = []
     for cut in result.get("slices") or []:
         width = max(len(plain(group["value"])) for group in cut["groups"])
-        lines.append(f"by {plain(cut['slice'])}:  rows   yours   found   difference (95 % CI)")
+        compared = "" if is_own(result) else "   found   difference (95 % CI)"
+        lines.append(f"by {plain(cut['slice'])}:  rows   yours{compared}")
         for group in cut["groups"]:
-            sides = "".join(f"{score(group[side]['mean']):>8}" for side in ("baseline", "winner"))
-            difference = gain(group["diff"], group["diff_ci95"])
-            lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{sides}   {difference}")
+            lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{_scores(result, group)}")
         if cut["winner_gap"] is not None:
-            gaps = f"{100 * cut['winner_gap']:.1f} points, with your prompt {100 * cut['baseline_gap']:.1f}"
-            lines.append(f"  largest gap between groups: {gaps}")
+            yours = "" if is_own(result) else f", with your prompt {100 * cut['baseline_gap']:.1f}"
+            lines.append(f"  largest gap between groups: {100 * cut['winner_gap']:.1f} points{yours}")
     return lines
 
 

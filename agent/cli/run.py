@@ -12,7 +12,7 @@ from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.launch import MAX_WAIT_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
-from agent.report.facts import certainty, dollars, promotion, stopped_before_search, verdict
+from agent.report.facts import certainty, dollars, is_own, promotion, stopped_before_search, verdict
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -213,17 +213,34 @@ def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] |
     """
     lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
     released = "the best found" if promoted or result["decision"] == "promote" else "your own prompt"
-    lines = [
-        "",
-        f"{verdict(result)}  ({certainty(result)})",
-        "",
-        f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
-        f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(base['test']):>14}",
-        f"{'best found':12}{score(winner['dev']):>8}{score(winner['dev_corrected']):>12}{score(winner['test']):>14}",
-        "",
-        f"best found: {winner['technique']}, format {winner['format']}, {winner['n_demos']} demos, "
-        f"{winner['prompt_tokens']} prompt tokens ({winner['candidate_id']})",
-        f"test rows: {lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied",
+    design = (
+        f"{winner['technique']}, format {winner['format']}, {winner['n_demos']} demos, "
+        f"{winner['prompt_tokens']} prompt tokens ({winner['candidate_id']})"
+    )
+    if is_own(result):
+        lines = [
+            "",
+            verdict(result),
+            "",
+            f"{'':12}{'dev':>8}{'sealed test':>14}",
+            f"{'your prompt':12}{score(base['dev']):>8}{score(base['test']):>14}",
+            "",
+            f"your prompt: {design}",
+        ]
+    else:
+        corrected = score(winner["dev_corrected"])
+        lines = [
+            "",
+            f"{verdict(result)}  ({certainty(result)})",
+            "",
+            f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
+            f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(base['test']):>14}",
+            f"{'best found':12}{score(winner['dev']):>8}{corrected:>12}{score(winner['test']):>14}",
+            "",
+            f"best found: {design}",
+            f"test rows: {lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied",
+        ]
+    lines += [
         "trials: " + ", ".join(f"{count} {state}" for state, count in result["trials"].items()),
         f"calls: target {calls['target']}, proposer {calls['proposer']}, judge {calls['judge']}, "
         f"from the ledger {calls['cached']}",

@@ -11,7 +11,8 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from agent.report.facts import SIDES, carried, gain
+from agent.report import facts
+from agent.report.facts import carried, gain
 from agent.report.page import visible
 
 if TYPE_CHECKING:
@@ -72,26 +73,28 @@ def progress(view: RunView) -> Figure:
 
 
 def sealed(view: RunView) -> Figure:
-    """Both prompts on the sealed test with 95 % intervals, beside their paired difference. Needs a result."""
+    """The prompts on the sealed test with 95 % intervals, beside their paired difference. Needs a result."""
     assert view.result is not None
+    sides = facts.sides(view.result)
     with _styled():
-        figure = _canvas(WIDTH, 1.5)
-        scores, difference = figure.subplots(1, 2, width_ratios=(3, 2))
+        figure = _canvas(WIDTH, 1.5 if len(sides) > 1 else 1.1)
+        scores, *beside = figure.subplots(1, len(sides), width_ratios=(3, 2)[: len(sides)], squeeze=False)[0]
         lift = view.result["lift"]
         low, high = (100 * end for end in lift["ci95"])
         colour = GOOD if low > 0 else BAD if high < 0 else SOFT
-        _whisker(difference, 100 * lift["diff"], low, high, -0.5, colour, gain(lift["diff"]))
-        difference.axvline(0, color=LINE, linewidth=1)
-        pad = 0.15 * max(high, 5) - 0.15 * min(low, -5)
-        difference.set(xlabel="difference", xlim=(min(low, 0) - pad, max(high, 0) + pad), yticks=[])
-        for height, (side, _) in enumerate(SIDES):
+        for axes in beside:
+            _whisker(axes, 100 * lift["diff"], low, high, -0.5, colour, gain(lift["diff"]))
+            axes.axvline(0, color=LINE, linewidth=1)
+            pad = 0.15 * max(high, 5) - 0.15 * min(low, -5)
+            axes.set(xlabel="difference", xlim=(min(low, 0) - pad, max(high, 0) + pad), yticks=[])
+        for height, (side, _) in enumerate(sides):
             if side in view.sealed:
                 mean, low, high = (100 * value for value in view.sealed[side])
                 _whisker(scores, mean, low, high, -height, BASE if side == "baseline" else colour, f"{mean:.1f}")
-        scores.set_yticks([0, -1], [name for _, name in SIDES])
+        scores.set_yticks([-height for height in range(len(sides))], [name for _, name in sides])
         scores.set(xlabel="score on the sealed test", xlim=(-6, 106))
-        for axes in (scores, difference):
-            axes.set_ylim(-1.5, 0.8)
+        for axes in (scores, *beside):
+            axes.set_ylim(-len(sides) + 0.5, 0.8)
         return figure
 
 

@@ -29,6 +29,17 @@ def amount(usd: float | None, digits: int = 4) -> str:
     return "unknown" if usd is None else f"{usd:.{digits}f}"
 
 
+def is_own(result: Result) -> bool:
+    """Whether the best found is the user's own prompt: nothing was compared on the sealed test. Results of an older
+    version do not say."""
+    return result["decision"] != "promote" and result.get("blocked") == []
+
+
+def sides(result: Result) -> Sequence[tuple[str, str]]:
+    """Those of SIDES that there are to tell of."""
+    return SIDES[:1] if is_own(result) else SIDES
+
+
 def stopped_before_search(result: Result) -> bool:
     """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
     found = result.get("preflight") or {}
@@ -53,8 +64,11 @@ def verdict(result: Result) -> str:
 
 
 def meaning(result: Result) -> str:
-    """The same in plain words: both scores, and how far the gain may be off."""
+    """The same in plain words: the scores, and how far the gain may be off."""
     lift = result["lift"]
+    if is_own(result):
+        yours = points(result["baseline"]["test"])
+        return f"Of 100 points your prompt gets {yours}, on {lift['n']} rows that the search never saw."
     low, high = (gain(end) for end in lift["ci95"])
     return (
         f"Of 100 points your prompt gets {points(result['baseline']['test'])} and the best found "
@@ -84,7 +98,9 @@ def ending(result: Result, promoted: Mapping[str, Any] | None = None) -> str:
 
 
 def certainty(result: Result) -> str:
-    """How sure that is: interval and p-value of the paired difference."""
+    """How sure that is: interval and p-value of the paired difference; "" where nothing was compared."""
+    if is_own(result):
+        return ""
     lift = result["lift"]
     low, high = (100 * value for value in lift["ci95"])
     return f"95 % CI {low:+.1f} to {high:+.1f}, p = {lift['p_value']:.2g}"
@@ -174,7 +190,7 @@ def steadiness(result: Result) -> list[str]:
     """How alike the answers to one row are when it is asked again; a title and a line per prompt, or nothing."""
     found = result.get("consistency") or {}
     lines = []
-    for side, name in SIDES:
+    for side, name in sides(result):
         if told := found.get(side):
             every, some = points(told["pass_hat_k"]), points(told["pass_at_k"])
             lines.append(
@@ -191,7 +207,7 @@ def variety(result: Result) -> list[str]:
     """How varied the texts of a field are, by prompt."""
     lines = []
     for row in result.get("variety") or []:
-        for side, name in SIDES:
+        for side, name in sides(result):
             if (told := row[side]) is not None and told["distinct_2"] is not None:
                 lines.append(
                     f"variety of {row['field']}, {name}: {100 * told['distinct_2']:.0f} % of its word pairs are "

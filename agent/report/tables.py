@@ -52,42 +52,51 @@ def scores(view: RunView) -> Table:
     """Baseline and winner on dev and on the sealed test, and the paired difference. Needs a result."""
     assert view.result is not None
     rows: list[Sequence[Any]] = []
-    for side, name in SIDES:
+    for side, name in facts.sides(view.result):
         of, sealed = view.result[side], view.sealed.get(side)
         interval = _interval(*sealed[1:]) if sealed else "-"
         rows.append((name, points(of["test"]), interval, points(of["dev"]), points(of.get("dev_corrected"))))
+    columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
+    if facts.is_own(view.result):
+        return _table("Scores, 0 to 100", columns[:-1], [row[:-1] for row in rows])
     lift = view.result["lift"]
     low, high = lift["ci95"]
     rows.append(("difference", gain(lift["diff"]), f"{gain(low)} to {gain(high)}", "", ""))
-    columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
     told = f"{lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied of {lift['n']} sealed rows"
     note = "Dev scores chose the prompt, so they flatter it; corrected takes that out. Only the sealed test counts."
     return _table("Scores, 0 to 100", columns, rows, f"{told}; {facts.chance(lift['p_value'])}. {note}")
 
 
 def metrics(view: RunView) -> Table:
-    rows = []
-    for row in facts.worth_parts(view.result or {}):
-        sides = [f"{points(row[side]['mean'])} ({_interval(*row[side]['ci95'])})" for side, _ in SIDES]
+    result, rows = view.result or {}, []
+    found = facts.worth_parts(result)
+    sides = facts.sides(result) if found else ()
+    for row in found:
+        means = [f"{points(row[side]['mean'])} ({_interval(*row[side]['ci95'])})" for side, _ in sides]
         weight = f"{row['weight']:.2f}" if row["weight"] else ""
-        unscored = ", ".join(str(row[side]["unscored"]) for side, _ in SIDES)
-        rows.append((facts.metric_name(row), weight, *sides, gain(row["diff"], row["diff_ci95"]), unscored))
-    columns = ("metric", "weight #", "your prompt (95 % CI) #", "best found (95 % CI) #", "difference (95 % CI) #")
+        difference = [gain(row["diff"], row["diff_ci95"])] * (len(sides) > 1)
+        unscored = ", ".join(str(row[side]["unscored"]) for side, _ in sides)
+        rows.append((facts.metric_name(row), weight, *means, *difference, unscored))
+    columns = ["metric", "weight #", *(f"{name} (95 % CI) #" for _, name in sides)]
+    columns += ["difference (95 % CI) #"] * (len(sides) > 1)
     readable = "readable: replies that could be read and kept the limits of their fields."
     return _table("By metric, on the sealed test", (*columns, "unscored #"), rows, readable)
 
 
 def slices(view: RunView) -> list[Table]:
-    found = []
-    for one in (view.result or {}).get("slices") or []:
-        rows = []
+    found, result = [], view.result or {}
+    for one in result.get("slices") or []:
+        rows, sides = [], facts.sides(result)
+        is_compared = len(sides) > 1
         for group in one["groups"]:
-            sides = [points(group[side]["mean"]) for side, _ in SIDES]
-            rows.append((group["value"], group["winner"]["n"], *sides, gain(group["diff"], group["diff_ci95"])))
-        columns = (one["slice"], "rows #", "your prompt #", "best found #", "difference (95 % CI) #")
+            means = [points(group[side]["mean"]) for side, _ in sides]
+            difference = [gain(group["diff"], group["diff_ci95"])] * is_compared
+            rows.append((group["value"], group["winner"]["n"], *means, *difference))
+        columns = (one["slice"], "rows #", *(f"{name} #" for _, name in sides))
         gaps = [points(one[f"{side}_gap"]) for side, _ in SIDES]
-        note = f"Largest gap between groups: {gaps[1]} points, with your prompt {gaps[0]}." * (gaps[1] != "-")
-        found.append(_table(f"By {one['slice']}", columns, rows, note))
+        yours = f", with your prompt {gaps[0]}" * is_compared
+        note = f"Largest gap between groups: {gaps[1]} points{yours}." * (gaps[1] != "-")
+        found.append(_table(f"By {one['slice']}", (*columns, *["difference (95 % CI) #"] * is_compared), rows, note))
     return found
 
 

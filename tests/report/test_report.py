@@ -1,6 +1,7 @@
 """`optimize report`: what it says is what the ledger holds, for a run in any state, and it is one file or none."""
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,20 @@ def test_a_kept_prompt_and_a_search_that_was_left_out_say_so() -> None:
     assert kept["decision"] == "keep_baseline"
     assert "Keep your prompt" in page.text
     assert "Your own prompt stays." in page.text
+    assert_compares_nothing(kept, page)
     run_with(knowing)
     page = page_of()
     assert "Keep your prompt: nothing can be won, so nothing was searched." in page.text
     assert "The best found is your own prompt." in page.text
-    assert "No row got better." in page.text
+    assert_compares_nothing(good_json("show")["result"], page)
+
+
+def assert_compares_nothing(result: dict[str, Any], page: Page) -> None:
+    """A prompt that was not compared with another has no interval of a difference, no p-value and no second row."""
+    assert result["lift"]["ties"] == result["lift"]["n"] > 0
+    assert list(cells(page, "Scores, 0 to 100")) == ["prompt", "your prompt"]
+    for text in (page.text, good("show")):
+        assert not re.search(r"best found +\d|test rows: |\bp = |\b0 won|difference|Rows that |got better", text), text
 
 
 def test_a_run_of_the_first_schema_is_reported() -> None:

@@ -90,12 +90,12 @@ def run(ask: Ask) -> dict[str, Any]:
 
 
 def _scores(view: RunView) -> list[dict[str, Any]]:
-    """Your prompt and the best found: dev, corrected for having been chosen on it, and the sealed test."""
+    """Your prompt, and the best found if it is another: dev, corrected for having been chosen on it, sealed test."""
     if view.result is None:
         return []
-    sides = {"your prompt": view.result["baseline"], "best found": view.result["winner"]}
     kept = ("dev", "dev_corrected", "test")
-    return [{"who": who, **{name: side.get(name) for name in kept}} for who, side in sides.items()]
+    found = facts.sides(view.result)
+    return [{"who": who, **{name: view.result[side].get(name) for name in kept}} for side, who in found]
 
 
 def _changes(view: RunView) -> list[dict[str, str]]:
