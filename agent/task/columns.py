@@ -68,10 +68,14 @@ def find_target(names: Sequence[str], target: str) -> str:
 
 
 def decide_columns(table: Table, target: str, asked: frozenset[str] = frozenset()) -> tuple[Column, ...]:
-    """The use of every column. `asked`: columns named in the prompt's `{{ }}`, then the only inputs."""
+    """The use of every column. `asked`: columns named in the prompt's `{{ }}`, then the only inputs.
+
+    Raises InputError when one of them is no column or the target, or no input is left.
+    """
     names = list(dict.fromkeys(name for row in table for name in row))
     columns: list[Column] = []
     taken = ["id", field_name(target, names.index(target) + 1, ())]
+    known = {*names}
     labels = [fold(text_of(row.get(target))) for row in table]
     for position, name in enumerate(names, start=1):
         texts = [text_of(row.get(name)) for row in table]
@@ -83,11 +87,18 @@ def decide_columns(table: Table, target: str, asked: frozenset[str] = frozenset(
             use, reason = "input", "named in the prompt"
         elif asked and use == "input":
             use, reason = "ignored", "not named in the prompt"
+        known.add(made)
         if use == "input":
             taken.append(made)
         if use in ("input", "target") and made != name:
             reason = f"{reason}; called {made} from here on"
         columns.append(Column(name, {"id": "id", "ignored": ""}.get(use, made), use, reason))
+    for mark in sorted(asked):
+        said = f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, which is"
+        if mark not in known:
+            raise InputError(f"{said} not a column{near(mark, names)}")
+        if mark in (target, taken[1]):
+            raise InputError(f"{said} the column to predict; take it out of the prompt")
     if not any(column.use == "input" for column in columns):
         why = listed(f"{quoted(c.name)} ({c.reason})" for c in columns if c.use != "target")
         raise InputError(

@@ -32,7 +32,7 @@ from agent.task.data import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.rows import fold
 from agent.task.splits import split_rows
-from agent.task.words import near, quoted, shown
+from agent.task.words import quoted, shown
 from agent.types import FieldType, Task, canonical
 
 MIN_ROWS = 30
@@ -214,15 +214,9 @@ def _clean(
 
 
 def _rename(instruction: str, columns: tuple[Column, ...]) -> str:
-    """The prompt with every `{{Column Name}}` under its field name. Raises InputError for one that is no input."""
+    """The prompt with every `{{Column Name}}` under its field name."""
     names = {key: column.field for column in columns if column.use == "input" for key in (column.field, column.name)}
-
-    def named(found: re.Match[str]) -> str:
-        if found[1] not in names:
-            raise InputError(f"the prompt holds {quoted(found[0])}, which is not an input{near(found[1], names)}")
-        return f"{{{{{names[found[1]]}}}}}"
-
-    return PLACEHOLDER.sub(named, instruction.strip())
+    return PLACEHOLDER.sub(lambda found: f"{{{{{names[found[1]]}}}}}", instruction.strip())
 
 
 def _plain(columns: tuple[Column, ...], kind: FieldType, choices: tuple[str, ...], rows: list[dict[str, Any]]) -> str:

@@ -158,8 +158,25 @@ def test_a_prompt_that_names_columns_decides_the_inputs(here: Path) -> None:
     task, reading = task_from_file(source, "Team", "{{Customer Message}} in {{lang}}?")
     assert [field.name for field in task.signature.inputs] == ["customer_message", "lang"]
     assert {c.name: c.reason for c in reading.columns}["mood"] == "not named in the prompt"
-    with pytest.raises(InputError, match=r"'\{\{mesage\}\}', which is not an input"):
-        task_from_file(source, "Team", "{{Customer Message}} {{mesage}}")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        (
+            "{{Customer Message}} {{Lang}}",
+            "'{{Lang}}', which is not a column; did you mean 'lang'? Known: Ticket ID, Cust",
+        ),
+        ("{{custmer message}}", "'{{custmer message}}', which is not a column; did you mean 'Customer Message'?"),
+        ("{{Customer Message}} is {{Team}}", "'{{Team}}', which is the column to predict"),
+        ("{{Team}}?", "'{{Team}}', which is the column to predict"),
+    ],
+)
+def test_a_mark_in_the_prompt_that_is_no_input_is_told_with_the_column_that_was_meant(
+    here: Path, prompt: str, says: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        task_from_file(write(here / "t.csv", tickets()), "Team", prompt)
 
 
 @pytest.mark.parametrize(
