@@ -104,6 +104,8 @@ def fixed(price: str | None) -> Price | None:
 
 
 def _load(name: str, target: str | None, prompt: str | None, seed: int, quiet: bool) -> Task:
+    from agent.task.data import SPREADSHEETS
+
     path = Path(name)
     if path.suffix.lower() in (".csv", ".jsonl"):
         if not path.is_file():
@@ -122,6 +124,8 @@ def _load(name: str, target: str | None, prompt: str | None, seed: int, quiet: b
         if not quiet:
             click.echo("\n".join(plain(line) for line in reading.lines()), err=True)
         return task
+    if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
+        raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
     if target or prompt:
         raise InputError(
             f"{name}: --target and --prompt go with a .csv or .jsonl file; a task folder has them in task.toml"

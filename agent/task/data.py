@@ -19,6 +19,7 @@ from agent.task.words import problem, quoted, shown
 MAX_BYTES = 200 * 1024 * 1024
 MAX_CELL = 1_000_000
 MAX_DEPTH = 50
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 Rows = list[tuple[int, dict[str, Any]]]
 
@@ -52,22 +53,30 @@ def _refused(where: str, what: str) -> ProblemsError:
 
 
 def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
-    """The lines of a UTF-8 file (BOM and CRLF dropped); None for a line that is not UTF-8 or holds a NUL."""
+    """The lines of a UTF-8 file (BOM and CRLF dropped); None for a line that is not UTF-8 or holds a NUL.
+
+    Each of the two is one problem, at its first line, however many lines have it.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return [], [problem(where, 1, "is UTF-16; save the file as UTF-8")]
     lines: list[str | None] = []
-    problems = []
+    found: dict[str, list[tuple[int, str]]] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         line: str | None = None
         try:
             line = raw.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
-            byte = raw[error.start]
-            problems.append(problem(where, number, f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"))
+            said = f"byte 0x{raw[error.start]:02x} is not UTF-8"
+            found.setdefault("save the file as UTF-8", []).append((number, said))
         if line is not None and "\x00" in line:
-            problems.append(problem(where, number, "holds a NUL character; remove it"))
+            found.setdefault("remove it", []).append((number, "holds a NUL character"))
             line = None
         lines.append(line)
+    problems = []
+    for fix, places in found.items():
+        number, said = places[0]
+        more = f", and so in {len(places) - 1} more line{'s' * (len(places) > 2)}" * (len(places) > 1)
+        problems.append(problem(where, number, f"{said}{more}; {fix}"))
     return lines, problems
 
 
@@ -143,7 +152,8 @@ def rows_of(data: bytes, path: Path) -> tuple[Rows, list[Problem]]:
     where = shown(path)
     suffix = path.suffix.lower()
     if suffix not in (".jsonl", ".csv"):
-        return [], [problem(where, 1, f"unknown kind of file {quoted(suffix)}; give a .jsonl or a .csv file")]
+        fix = "save it as CSV UTF-8" if suffix in SPREADSHEETS else "give a .jsonl or a .csv file"
+        return [], [problem(where, 1, f"unknown kind of file {quoted(suffix)}; {fix}")]
     lines, problems = decode(data, where)
     if suffix == ".jsonl":
         rows, more = _jsonl(lines, where)

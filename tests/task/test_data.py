@@ -163,10 +163,20 @@ def test_a_wrong_csv_header_is_one_problem_not_one_per_row(here: Path) -> None:
     assert len(found) == 2
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_what_is_wrong_with_the_bytes_of_many_lines_is_told_once(here: Path, name: str) -> None:
+    (here / name).write_bytes(b"text\n" + b"caf\xe9\n" * 160 + b"a\0b\n" * 2)
+    wrong = [str(each) for each in read_rows(here / name)[1] if "not valid JSON" not in str(each)]
+    assert wrong == [
+        f"{name}:2: byte 0xe9 is not UTF-8, and so in 159 more lines; save the file as UTF-8",
+        f"{name}:162: holds a NUL character, and so in 1 more line; remove it",
+    ]
+
+
 def test_other_encodings_and_kinds_of_file_are_refused(here: Path) -> None:
     (here / "a.jsonl").write_bytes('{"a": 1}'.encode("utf-16"))
     (here / "a.xlsx").write_bytes(b"PK")
-    for name, words in (("a.jsonl", "UTF-16"), ("a.xlsx", "unknown kind of file '.xlsx'"), ("b.csv", "no such file")):
+    for name, words in (("a.jsonl", "UTF-16"), ("a.xlsx", "save it as CSV UTF-8"), ("b.csv", "no such file")):
         found, wrong = read_rows(here / name)
         assert found == []
         assert words in str(wrong[0])
