@@ -46,7 +46,7 @@ HELP = {
     "report": "Write a run as one HTML file: verdict, scores, prompt, changed rows, cost.",
     "compare": "Compare two runs or two trials: options, scores, cost, words, and a paired test.",
     "reproduce": "Replay a run from the stored replies and report what comes out differently.",
-    "export": "Write a run's prompt as prompt.md or messages JSON.",
+    "export": "Write a run's prompt as prompt.md, messages JSON, or in the format of another tool.",
     "promote": "Ship a run's winner under a label: asks the gate, or overrides it with a reason that is kept.",
     "rollback": "Put a label back to the version before.",
     "load": "Print the prompt that a label means now, as a program would load it.",

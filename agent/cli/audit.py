@@ -35,8 +35,8 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
 
     Prints `whole: N events, head HASH` and ends with 0, or each thing that does not hold, the first event first, and
-    ends with 1 (event 0 is the file as a whole). The file of --anchor may be what `optimize audit anchor` wrote, a
-    result of --json, or a released prompt.
+    ends with 1 (with --json, `seq` 0 is the file as a whole). The file of --anchor may be what `optimize audit anchor`
+    wrote, a result of --json, or a released prompt.
     """
     from agent.ledger.anchor import head_of, noted_hash, unchecked
     from agent.ledger.verify import verify
@@ -60,7 +60,7 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
             }
         )
     elif findings:
-        click.echo("\n".join(plain(f"event {finding.seq}: {finding.what}") for finding in findings))
+        click.echo("\n".join(plain(str(finding)) for finding in findings))
     else:
         click.echo(f"whole: {events} events, head {head}")
     if findings:
@@ -85,7 +85,7 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     with unchecked(db) as connection:
         found = anchor(connection, db.resolve())
         if findings := verify(connection):
-            raise LedgerError(f"{db}: not whole: event {findings[0].seq}: {findings[0].what}; see `audit verify`")
+            raise LedgerError(f"{db}: not whole: {findings[0]}; see `audit verify`")
     if output is None:
         print_json(found)
         return

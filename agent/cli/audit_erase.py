@@ -105,5 +105,5 @@ def _still_whole(db: Path) -> str:
     with unchecked(db) as connection:
         head: Any = head_of(connection)[1]
         if findings := verify(connection):
-            raise LedgerError(f"{db}: not whole: event {findings[0].seq}: {findings[0].what}; see `audit verify`")
+            raise LedgerError(f"{db}: not whole: {findings[0]}; see `audit verify`")
     return str(head)

@@ -179,7 +179,11 @@ def report(told: Mapping[str, Any]) -> str:
         _named("Krippendorff's alpha, ordinal", told, "alpha"),
         _named("Spearman", told, "spearman"),
         _named("same rating as people", told, "agreement"),
-        _line(f"alpha among {people['raters']} raters", people["alpha"], people["alpha_ci95"]),
+        _line(
+            f"alpha among {people['raters']} rater{'s' * (people['raters'] != 1)}",
+            people["alpha"],
+            people["alpha_ci95"],
+        ),
         _named("same verdict in the other order", told, "order_consistency", f"{told['asked_in_both_orders']} pairs"),
         ("the answer shown first wins", _value(told["first_wins"]), "0.5 is fair"),
         _named("same verdict when asked again", told, "self_consistency", f"{told['asked_again']} times"),

@@ -243,6 +243,12 @@ def _catch_up(ledger: Ledger, db: Path) -> None:
         click.echo(f"warning: {plain(str(error))}", err=True)
 
 
+def stopping(waiting: int) -> str:
+    """What is said when a run is interrupted with so many calls in flight."""
+    calls = "1 call in flight is" if waiting == 1 else f"{waiting} calls in flight are"
+    return f"stopping{f': {calls} being finished' if waiting else ''}; press Ctrl-C again to leave at once"
+
+
 async def _watched(run: Any, launch: Launch, command: str, progress: Progress) -> dict[str, Any]:
     from agent.cli.progress import tell_waits
 
@@ -254,10 +260,7 @@ async def _watched(run: Any, launch: Launch, command: str, progress: Progress) -
         if presses > 1:
             click.echo(f"left at once; what was in flight counts as paid\n{command}", err=True)
             os._exit(EXIT_INTERRUPTED)
-        waiting = run.interrupt()
-        click.echo(
-            f"stopping: {waiting} calls in flight are being finished; press Ctrl-C again to leave at once", err=True
-        )
+        click.echo(stopping(run.interrupt()), err=True)
 
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)

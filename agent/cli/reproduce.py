@@ -65,10 +65,8 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
         print_json({"run_id": found["id"], "same": not lines, "requests": 0, **counts, "drift": lines})
     else:
         click.echo("".join(f"{plain(line)}\n" for line in lines), nl=False)
-        click.echo(
-            f"{found['id']}: {f'{len(lines)} things drifted' if lines else 'the same'}: "
-            f"{len(ledger.trials)} trials, {len(ledger.outcomes)} scores, 0 requests"
-        )
+        things = f"{len(lines)} thing{'s' * (len(lines) > 1)} drifted" if lines else "the same"
+        click.echo(f"{found['id']}: {things}: {len(ledger.trials)} trials, {len(ledger.outcomes)} scores, 0 requests")
     if lines:
         raise SystemExit(1)
 

@@ -109,7 +109,8 @@ def opening(launch: Launch, plan: Plan | None = None) -> str:
         per_row = calls_per_row(task)
     longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
     judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
-    program = f"{task.program} runs in this process and makes {per_row} calls or more, which the plan counts as one\n"
+    makes = f"{per_row} call{'s' * (per_row > 1)} or more"
+    program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
     return (
         f"{task.name}: {task.signature}\n"
         f"model {launch.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"

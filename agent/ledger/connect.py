@@ -109,7 +109,8 @@ def require_whole(path: Path, ours: bool = False) -> None:
             )
     except sqlite3.Error as error:
         raise LedgerError(
-            f"{path}: not a readable ledger ({error}); name another file with --db, or `optimize audit recover`"
+            f"{path}: not a readable ledger ({error}); name another file with --db, or "
+            "save what holds with `optimize audit recover --to NEW.db`"
         ) from error
     finally:
         db.close()

@@ -84,7 +84,7 @@ def _write(pages: Pages, old: Path, new: Path) -> Recovered:
         _close(target, found, str(old))
         target.execute("COMMIT")
         if wrong := verify(target):
-            raise LedgerError(f"{new}: does not hold: event {wrong[0].seq}: {wrong[0].what}; restore a copy of {old}")
+            raise LedgerError(f"{new}: does not hold: {wrong[0]}; restore a copy of {old}")
         target.close()
         seal.set_seal(new)
     except BaseException:

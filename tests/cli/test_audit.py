@@ -92,6 +92,8 @@ def test_a_trigger_that_was_dropped_is_found(two_runs: Made) -> None:
 def test_a_file_that_is_no_database_is_not_whole() -> None:
     Path("noise.db").write_bytes(b"noise " * 1000)
     assert found_wrong("--db", "noise.db")["events"] == 0
+    assert optimize("audit", "verify", "--db", "noise.db").stdout.startswith("the file is damaged: ")
+    assert "`optimize audit recover --to NEW.db`" in refused(1, "runs", "--db", "noise.db")[0]
 
 
 def test_a_ledger_that_was_emptied_is_refused_by_every_command_and_left_as_it_is(two_runs: Made) -> None:

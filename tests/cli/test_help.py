@@ -51,6 +51,17 @@ def test_the_readme_names_every_command(words: tuple[str, ...]) -> None:
     assert re.search(rf"\boptimize {' '.join(words)}\b", text), f"README.md does not name `optimize {' '.join(words)}`"
 
 
+def test_the_readme_names_the_audit_commands_without_json() -> None:
+    without = [
+        words[1] for words, command in TREE if words[:1] == ("audit",) and len(words) == 2 and not has_json(command)
+    ]
+    assert f"`audit` (but not {' and '.join(f'`{name}`' for name in sorted(without))})" in README.read_text("utf-8")
+
+
+def has_json(command: click.Command) -> bool:
+    return any("--json" in parameter.opts for parameter in command.params)
+
+
 def test_help_names_every_command_in_its_words() -> None:
     words = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
     for name, about in HELP.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.launch import stopping
 from agent.ledger.verify import verify
 from tests.cli.world import compatible, files, good_json, learner, refused
 from tests.wire import Fault, WireServer
@@ -51,6 +52,12 @@ def trials(db: str = "runs/ledger.db") -> list[tuple[Any, ...]]:
 def states() -> dict[str, int]:
     with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
         return dict(db.execute("SELECT state, COUNT(*) FROM calls GROUP BY state").fetchall())
+
+
+def test_an_interrupt_says_what_it_waits_for() -> None:
+    assert stopping(0) == "stopping; press Ctrl-C again to leave at once"
+    assert stopping(1) == "stopping: 1 call in flight is being finished; press Ctrl-C again to leave at once"
+    assert stopping(2).startswith("stopping: 2 calls in flight are being finished; ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

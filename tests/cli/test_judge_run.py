@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def test_a_judge_that_earned_trust_promotes_and_every_call_is_counted() -> None:
         assert result["calls"]["judge"] == len(judged)
         assert result["calls"]["target"] + result["calls"]["judge"] == len(server.requests) - asked <= 700
     assert trust["trusted"]
+    assert re.search(r"alpha among 1 rater\b", good("show", trust["run_id"]))
     assert result["decision"] == "promote"
     (judge,) = result["judges"]
     assert judge["trusted"]

@@ -108,7 +108,7 @@ def test_a_score_that_was_recorded_otherwise_is_drift(two_runs: Made) -> None:
     ledger.put_outcome(run_id, "test", outcome)
     ledger.close()
     assert drifted(run_id) == [f"test row {example} of {candidate} is {value}, it was {1 - value}"]
-    assert "1 things drifted" in optimize("reproduce", run_id).stdout
+    assert ": 1 thing drifted: " in optimize("reproduce", run_id).stdout
 
 
 def test_trials_and_results_that_were_recorded_otherwise_are_drift(two_runs: Made) -> None:
