@@ -415,15 +415,15 @@ class Run:
         return self.ledger.calibration(judge.judge.setup.id, self.id)
 
     def _corrected(self, winner: Candidate) -> float | None:
-        """The winner's dev score without what choosing the best of all that were tried adds to it. None where another
-        was better on dev: the winner was then chosen by another rule.
+        """The winner's dev score without what choosing the best of all that were tried adds to it. None for the user's
+        own prompt, and where another was better on dev: the winner was then chosen by another rule.
 
         Who had not seen all of dev when the budget ended could not be chosen, and whoever was cut could.
         """
         board = self._board
         best = max((board.mean(i) or 0.0 for i in board.in_state("complete")), default=0.0)
         tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state != "incomplete"])
-        if not tried.get(winner.id) or (board.mean(winner.id) or 0.0) < best:
+        if winner.id == self.lab.baseline.id or not tried.get(winner.id) or (board.mean(winner.id) or 0.0) < best:
             return None
         return selection_corrected(list(tried.values()), list(tried).index(winner.id), self.settings.seed)
 

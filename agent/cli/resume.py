@@ -54,7 +54,10 @@ def resume_command(
     if command := found["options"].get("command"):
         raise InputError(f"{found['id']}: a run of `optimize {command}`; type its command again")
     if found["status"] not in UNFINISHED and not fork:
-        raise InputError(f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one")
+        raise InputError(
+            f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one, "
+            "with larger caps if you give them, and takes what this one bought from the ledger"
+        )
     if model and not fork:
         raise InputError(f"{found['id']}: another model makes another run; add --fork")
     given = {name: value for name, value in changes.items() if value is not None}

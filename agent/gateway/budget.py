@@ -83,7 +83,8 @@ class Account:
         """Sets `worst` aside. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
         if name := self._passed(self._total + self._reserved + worst):
             whole = getattr(self.budget, name)
-            raise BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}); raise it to go on")
+            kept = f", {self._kept_of(name)} of it kept for the sealed test" if self.kept.calls else ""
+            raise BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}); give more")
         self._reserved += worst
 
     def may_fit(self, worst: Spend) -> bool:
@@ -105,15 +106,20 @@ class Account:
 
     def _passed(self, after: Spend) -> str:
         """The cap that this much spending would pass, or ""."""
-        kept = _attempts(self.kept.calls, _rate(self.lost, self._total.calls - self.lost))
         budget, part = self.budget, 1.0 - self.kept.share
         caps = (
-            ("max_calls", after.calls + kept, budget.max_calls),
+            ("max_calls", after.calls + self._kept_calls(), budget.max_calls),
             ("max_tokens", after.tokens, budget.max_tokens and budget.max_tokens * part),
             ("max_cost", after.usd - 1e-12, budget.max_cost and budget.max_cost * part),
             ("time_limit", self.seconds, budget.time_limit and budget.time_limit * part),
         )
         return next((name for name, value, cap in caps if cap is not None and value > cap), "")
+
+    def _kept_of(self, name: str) -> str:
+        return str(self._kept_calls()) if name == "max_calls" else f"{self.kept.share:.0%}"
+
+    def _kept_calls(self) -> int:
+        return _attempts(self.kept.calls, _rate(self.lost, self._total.calls - self.lost))
 
     def release(self, worst: Spend) -> None:
         self._reserved -= worst

@@ -109,7 +109,7 @@ def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() 
         "lift": {"diff": 0.0, "n": 40, "wins": 0, "losses": 0, "p_value": 1.0},
         "decision": "keep_baseline",
         "trials": {"complete": 1, "pruned": 2, "failed": 0},
-        "search_ended": "the next call would pass the cap (max_calls = 300); raise it to go on",
+        "search_ended": "the next call would pass the cap (max_calls = 300); give more",
     }
     assert "before anything else had seen the whole of dev" in facts.verdict(result)
     whole = {**result, "search_ended": ""}
