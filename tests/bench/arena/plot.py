@@ -15,6 +15,7 @@ from tests.bench.arena.results import Line
 from tests.bench.arena.systems import SYSTEMS
 
 WIDTH, HEIGHT, LEFT, TOP, COLUMNS = 360, 220, 44, 30, 2
+CAPTION = "Points on test against calls of search. A line is the way of a run, a dot the end of all seeds."
 TICK = 200
 """Calls between two marks of the axis, which ends at the first mark behind the longest run."""
 COLOURS = {
@@ -64,7 +65,7 @@ def chart(lines: Sequence[Line]) -> str:
     scale = Scale(max((TICK * -(-_calls(line) // TICK) for line in whole), default=0) or TICK)
     systems = [name for name in SYSTEMS if any(line["system"] == name for line in whole)]
     rows = -(-len(panels) // COLUMNS)
-    key_height = 18 * -(-max(1, len(systems)) // 3) + 16
+    key_height = 18 * (-(-max(1, len(systems)) // COLUMNS) + 1) + 16
     width, height = COLUMNS * WIDTH + 20, rows * HEIGHT + key_height + 20
     body = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
@@ -114,9 +115,9 @@ def _calls(line: Line) -> int:
 
 
 def _key(systems: Sequence[str]) -> str:
-    out = []
+    out = [f'<text x="4" y="10">{CAPTION}</text>']
     for number, name in enumerate(systems):
-        x, y = number % 3 * 240, number // 3 * 18
+        x, y = number % COLUMNS * WIDTH, 18 + number // COLUMNS * 18
         out.append(f'<circle cx="{x + 8}" cy="{y + 6}" r="4" fill="{COLOURS.get(name, "#868e96")}"/>')
         out.append(f'<text x="{x + 18}" y="{y + 10}">{escape(SYSTEMS[name].title)}</text>')
     return "".join(out)
