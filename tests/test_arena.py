@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.types import Message
-from tests.bench.arena import results
+from tests.bench.arena import replay, results
 from tests.bench.arena.bench import last_words, schedule
 from tests.bench.arena.data import MOST, SETS, data_folder, label_field, load, right
 from tests.bench.arena.plot import chart
@@ -245,6 +245,16 @@ def test_the_report_says_what_the_results_say() -> None:
 
 def test_a_report_without_results_says_so() -> None:
     assert "No results yet" in report([])
+
+
+def test_policies_can_be_replayed_over_the_recorded_outcomes() -> None:
+    """The search as it is, over a recorded matrix: the same seed finds the same, better than random search."""
+    world = replay.World.read(replay.FOLDER / "trec.json.gz")
+    seeds = (0, 1, 1)
+    found = [replay.score(world, "ours", 640, seed) for seed in seeds]
+    assert found[1] == found[2]
+    assert max(found) <= world.best
+    assert sum(found) > sum(replay.score(world, "random search", 640, seed) for seed in seeds)
 
 
 def test_the_chart_is_an_svg_with_one_panel_a_task() -> None:
