@@ -83,7 +83,8 @@ class Account:
         """Sets `worst` aside. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
         if name := self._passed(self._total + self._reserved + worst):
             whole = getattr(self.budget, name)
-            kept = f", {self._kept_of(name)} of it kept for the sealed test" if self.kept.calls else ""
+            part = self._kept_calls() if name == "max_calls" else f"{self.kept.share:.0%}"
+            kept = f", {part} of it kept for the sealed test" if self.kept.calls else ""
             raise BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}); give more")
         self._reserved += worst
 
@@ -114,9 +115,6 @@ class Account:
             ("time_limit", self.seconds, budget.time_limit and budget.time_limit * part),
         )
         return next((name for name, value, cap in caps if cap is not None and value > cap), "")
-
-    def _kept_of(self, name: str) -> str:
-        return str(self._kept_calls()) if name == "max_calls" else f"{self.kept.share:.0%}"
 
     def _kept_calls(self) -> int:
         return _attempts(self.kept.calls, _rate(self.lost, self._total.calls - self.lost))

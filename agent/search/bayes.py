@@ -11,6 +11,7 @@ climb; where demos count, demo sets do; and where nothing more is to be expected
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -112,8 +113,10 @@ class Search:
 
     def _affordable(self, wanted: Iterable[str] = ()) -> float:
         """What the first finalist leaves of what is affordable, if it is the dearest of the best and of `wanted`."""
-        lab, plan = self._lab, self._lab.plan
-        best = [parent.entry.candidate.id for parent in self._board.parents(plan.finalists)]
+        lab = self._lab
+        if lab.affordable() == math.inf:
+            return math.inf
+        best = [parent.entry.candidate.id for parent in self._board.parents(lab.plan.finalists)]
         return lab.affordable() - max(map(lab.final_cost, (*best, *wanted)), default=0.0)
 
     def _climbers(self) -> list[Pull]:
@@ -242,13 +245,17 @@ class Search:
         unpaid, finalists = set(), 0
         for candidate_id in order:
             rows = lab.plan.dev_rows - len(board.outcomes[candidate_id])
-            affordable = lab.final_cost(candidate_id) <= lab.affordable()  # else a cheaper one may be
-            finalists += affordable and rows > 0
+            if not rows:
+                continue
+            if lab.final_cost(candidate_id) > lab.affordable():  # a cheaper one may be paid
+                unpaid.add(candidate_id)
+                continue
+            finalists += 1
             if finalists > lab.plan.finalists:
                 break
-            if affordable and 0 < rows <= lab.payable():
+            if rows <= lab.payable():
                 await lab.see([candidate_id], lab.plan.dev_rows)
-            elif rows:
+            else:
                 unpaid.add(candidate_id)
         for candidate_id, trial in list(board.trials.items()):
             if trial.state == "incomplete":

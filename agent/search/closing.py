@@ -71,8 +71,7 @@ async def ablate(lab: Lab, winner: Candidate) -> None:
 async def _ablate(lab: Lab, winner: Candidate) -> None:
     for ablation in leave_one_out(winner, lab.baseline):
         made = ablation.candidate
-        seen = len(lab.board.outcomes.get(made.id, ()))
-        rows = lab.plan.dev_rows - seen
+        rows = lab.plan.dev_rows - len(lab.board.outcomes.get(made.id, ()))
         if rows > lab.spare() or lab.cost(winner.id, rows) + lab.final_cost(winner.id) > lab.affordable():
             continue
         if made.id not in lab.board.entries:

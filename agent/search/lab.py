@@ -94,14 +94,10 @@ class Lab:
         return admitted
 
     def _too_long(self, candidate: Candidate) -> str:
-        size, limit, most = (
-            self.prompt_tokens(candidate),
-            self.task.constraints.max_prompt_tokens,
-            self.plan.longest_prompt,
-        )
-        if limit is not None and size > limit:
+        limit, longest = self.task.constraints.max_prompt_tokens, self.plan.longest_prompt
+        if limit is not None and (size := self.prompt_tokens(candidate)) > limit:
             return f"{size} prompt tokens, more than max_prompt_tokens = {limit}"
-        if most is not None and size > (paid := most / self._measured()):
+        if longest is not None and (size := self.prompt_tokens(candidate)) > (paid := longest / self._measured()):
             return f"{size} prompt tokens, the caps on tokens and dollars pay {paid:.0f} on all of dev and test"
         return ""
 
@@ -210,10 +206,9 @@ class Lab:
 
     def _relative(self, candidate_id: str) -> float:
         """The price of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far."""
-        used, own, budget = self._account.total_used, self._account.used_for.get(candidate_id), self._account.budget
-        mean = self._mean_size()
-        if self.affordable() == math.inf or not mean:
+        if self.affordable() == math.inf or not (mean := self._mean_size()):
             return 1.0
+        used, own, budget = self._account.total_used, self._account.used_for.get(candidate_id), self._account.budget
         if own is None or own.calls < FEWEST_MEASURED:
             return self._size(candidate_id) / mean
         pairs = ((budget.max_tokens, own.tokens, used.tokens), (budget.max_cost, own.usd, used.usd))
