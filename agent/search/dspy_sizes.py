@@ -86,15 +86,14 @@ def require_enough(
     method: str, task: Task, plan: Plan, plan_for: Callable[[int], Plan], budget: Budget, means: Means, per_row: int = 1
 ) -> None:
     """Raises BudgetRefused where the plan leaves one of DSPy's methods too few calls, with how many would do by
-    `plan_for`, and the caps of `budget` that by `means` do not buy them. A row takes a call of each of `per_row`
-    predictors."""
+    `plan_for`, and the caps of `budget` that by `means` do not buy them."""
     if not method.startswith("dspy-"):
         return
     demos = task.constraints.max_demos if task.constraints.max_demos is not None else len(task.train)
 
     def pays(plan: Plan) -> bool:
         left = plan.search_calls // plan.per_row * per_row
-        return size_of(method, left, plan.dev_rows, demos, per_row, per_row).enough(method)
+        return size_of(method, left, plan.dev_rows, demos, per_row).enough(method)
 
     if pays(plan):
         return
@@ -107,7 +106,8 @@ def require_enough(
     raise BudgetRefused(f"{calls} calls are too few for --strategy {method} on this task; {what}")
 
 
-def size_of(method: str, left: int, dev: int, max_demos: int, per_row: int = 1, predictors: int = 1) -> Size:
-    """What is the optimizer's of `left` calls, when its choice must still see the rest of `dev` rows."""
+def size_of(method: str, left: int, dev: int, max_demos: int, per_row: int) -> Size:
+    """What is the optimizer's of `left` calls, when its choice must still see the rest of `dev` rows. A row takes a
+    call of each of `per_row` predictors."""
     val = val_rows(method, free(left, dev, per_row) // per_row, dev)
-    return Size(max(0, free(left, dev - val, per_row)), val, max_demos, per_row, predictors)
+    return Size(max(0, free(left, dev - val, per_row)), val, max_demos, per_row, per_row)
