@@ -102,7 +102,7 @@ class Search:
 
     def _fits(self, wanted: Mapping[str, int]) -> bool:
         """Whether so many rows of these candidates can be paid beside the finalists."""
-        cost = sum(self._lab.cost(i, rows) for i, rows in wanted.items())
+        cost = sum(self._lab.costs.of(i, rows) for i, rows in wanted.items())
         return sum(wanted.values()) <= self._room() and cost <= self._affordable(wanted)
 
     def _room(self) -> int:
@@ -114,10 +114,10 @@ class Search:
     def _affordable(self, wanted: Iterable[str] = ()) -> float:
         """What the first finalist leaves of what is affordable, if it is the dearest of the best and of `wanted`."""
         lab = self._lab
-        if lab.affordable() == math.inf:
+        if lab.costs.affordable() == math.inf:
             return math.inf
         best = [parent.entry.candidate.id for parent in self._board.parents(lab.plan.finalists)]
-        return lab.affordable() - max(map(lab.final_cost, (*best, *wanted)), default=0.0)
+        return lab.costs.affordable() - max(map(lab.costs.of_final, (*best, *wanted)), default=0.0)
 
     def _climbers(self) -> list[Pull]:
         board = self._board
@@ -247,7 +247,7 @@ class Search:
             rows = lab.plan.dev_rows - len(board.outcomes[candidate_id])
             if not rows:
                 continue
-            if lab.final_cost(candidate_id) > lab.affordable():  # a cheaper one may be paid
+            if lab.costs.of_final(candidate_id) > lab.costs.affordable():  # a cheaper one may be paid
                 unpaid.add(candidate_id)
                 continue
             finalists += 1

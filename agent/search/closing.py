@@ -72,7 +72,8 @@ async def _ablate(lab: Lab, winner: Candidate) -> None:
     for ablation in leave_one_out(winner, lab.baseline):
         made = ablation.candidate
         rows = lab.plan.dev_rows - len(lab.board.outcomes.get(made.id, ()))
-        if rows > lab.spare() or lab.cost(winner.id, rows) + lab.final_cost(winner.id) > lab.affordable():
+        cost = lab.costs.of(winner.id, rows) + lab.costs.of_final(winner.id)
+        if rows > lab.spare() or cost > lab.costs.affordable():
             continue
         if made.id not in lab.board.entries:
             where = Point(made.id, lab.board.entries[winner.id].point.coordinates)

@@ -20,16 +20,13 @@ from agent.prompt.candidate import baseline, why_rejected
 from agent.prompt.render import template
 from agent.scoring.evaluate import Evaluator, all_or_stop, why_unscored
 from agent.search.board import Board
+from agent.search.costs import Costs
 from agent.search.order import dev_rows
 from agent.search.plan import Plan
 from agent.search.pool import Entry
 from agent.types import LM, Candidate, Task
 
 UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
-MARGIN = 1.08  # for rows that are longer than those that were seen
-FEWEST_MEASURED = 4  # calls
-RESERVED = 3  # rows: the last call is reserved at its most tokens, by an upper estimate
-LONGEST_SHARE = 0.75  # of a cap on tokens or dollars: what the longest prompt may take on all of dev and test
 
 
 class Log(Protocol):
@@ -71,8 +68,8 @@ class Lab:
         self._account, self._log, self._tell, self._trials = account, log, tell, trials
         self.failed = ""
         """Why the strategy came to nothing."""
+        self.costs = Costs(plan, account, board, self.baseline.id, self._size)
         self._refused: set[str] = set()
-        self._sizes: dict[str, int] = {}
 
     def admit(self, entries: Sequence[Entry]) -> list[str]:
         """Takes candidates into the pool; returns the ids of the new ones.
@@ -94,18 +91,15 @@ class Lab:
         return admitted
 
     def _too_long(self, candidate: Candidate) -> str:
-        limit, longest = self.task.constraints.max_prompt_tokens, self.plan.longest_prompt
-        if limit is not None and (size := self.prompt_tokens(candidate)) > limit:
+        limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest()
+        if limit is None and paid == math.inf:
+            return ""
+        size = self.prompt_tokens(candidate)
+        if limit is not None and size > limit:
             return f"{size} prompt tokens, more than max_prompt_tokens = {limit}"
-        if longest is not None and (size := self.prompt_tokens(candidate)) > (paid := longest / self._measured()):
+        if size > paid:
             return f"{size} prompt tokens, the caps on tokens and dollars pay {paid:.0f} on all of dev and test"
         return ""
-
-    def _measured(self) -> float:
-        """Tokens paid for each that was counted, with room for what else a run pays: those of hosted models are counted
-        by an upper estimate. 1 as long as nothing was seen."""
-        used, counted = self._account.total_used, self._mean_size()
-        return min(1.0, used.tokens / used.calls / counted / LONGEST_SHARE) if used.calls and counted else 1.0
 
     def adopt(self, entry: Entry) -> None:
         """Takes a candidate into the pool as it is: the user's own prompt need not keep the limits."""
@@ -165,7 +159,7 @@ class Lab:
         Cached calls count as if they were paid, and lost attempts do not count: a run that finds its calls in the
         ledger, or loses a few attempts, makes the same trials.
         """
-        return int(min(self.left_by_calls(), self.affordable()))
+        return int(min(self.left_by_calls(), self.costs.affordable()))
 
     def left_by_calls(self) -> int:
         """`left` by the number of calls alone."""
@@ -175,61 +169,9 @@ class Lab:
         """`left_by_calls`, or fewer where more attempts are lost than the plan's slack covers."""
         return min(self.left_by_calls(), int(min(self._account.payable(), self.plan.calls)) // self.plan.per_row)
 
-    def affordable(self) -> float:
-        """Rows at the mean price so far that the search's part of the caps on tokens and dollars pays; inf without."""
-        return max(0.0, self._rows_for(lambda cap, spent: cap * (1 - self.plan.test_share) - spent))
-
-    def cost(self, candidate_id: str, rows: int) -> float:
-        """What `rows` rows of a candidate take of what is `affordable`: as many, or more where its prompt is longer
-        than those that were seen so far."""
-        return rows * max(1.0, self._relative(candidate_id))
-
-    def final_cost(self, candidate_id: str) -> float:
-        """What it takes of what is `affordable` to see a candidate on all of dev, and then the baseline and the dearest
-        that may have won on the sealed test, where that takes more than is kept for it."""
-        rows = len(self.dev) - len(self.board.outcomes.get(candidate_id, ()))
-        tested = self.plan.test_calls // 2 // self.plan.per_row
-        dearest = max(map(self._relative, (candidate_id, *self.board.in_state("complete"))))
-        test = MARGIN * tested * (dearest + self._relative(self.baseline.id))
-        kept = self._rows_for(lambda cap, spent: cap * self.plan.test_share)
-        return MARGIN * self.cost(candidate_id, rows + RESERVED) + max(0.0, test - kept)
-
-    def _rows_for(self, money: Callable[[float, float], float]) -> float:
-        """Rows that `money` of a cap, and of what is spent of it, pays at the mean price so far; inf without a cap."""
-        used, budget = self._account.total_used, self._account.budget
-        calls = [
-            money(cap, spent) * used.calls / spent
-            for cap, spent in ((budget.max_tokens, used.tokens), (budget.max_cost, used.usd))
-            if cap is not None and spent
-        ]
-        return min(calls) / self.plan.per_row if calls else math.inf
-
-    def _relative(self, candidate_id: str) -> float:
-        """The price of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far."""
-        if self.affordable() == math.inf or not (mean := self._mean_size()):
-            return 1.0
-        used, own, budget = self._account.total_used, self._account.used_for.get(candidate_id), self._account.budget
-        if own is None or own.calls < FEWEST_MEASURED:
-            return self._size(candidate_id) / mean
-        pairs = ((budget.max_tokens, own.tokens, used.tokens), (budget.max_cost, own.usd, used.usd))
-        return max(mine / all_ for cap, mine, all_ in pairs if cap is not None and all_) * used.calls / own.calls
-
-    def _mean_size(self) -> float:
-        """Mean of `_size` over what was seen; 0 before."""
-        rows = {i: len(found) for i, found in self.board.outcomes.items()}
-        return sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))
-
-    def _size(self, candidate_id: str) -> int:
-        """Tokens of a candidate's prompt with a row of usual length."""
-        if candidate_id not in self._sizes:
-            row = "".join(self.dev[0].inputs.values())
-            own = self.prompt_tokens(self.board.candidate(candidate_id))
-            self._sizes[candidate_id] = own + self.target.count_tokens(row)
-        return self._sizes[candidate_id]
-
     def spare(self) -> int:
         """Rows that may still be seen when the search is over: the plan's slack, less twice what was lost so far."""
-        return int(min(max(0, self._calls(2 * self._account.met)) // self.plan.per_row, self.affordable()))
+        return int(min(max(0, self._calls(2 * self._account.met)) // self.plan.per_row, self.costs.affordable()))
 
     def _calls(self, slack: int) -> int:
         """Calls that the plan leaves to the search, less those that it used and `slack`."""
@@ -251,3 +193,8 @@ class Lab:
     def prompt_tokens(self, candidate: Candidate) -> int:
         """Tokens of the prompt without the row's own text and the chat template."""
         return sum(self.target.count_tokens(m.content) for m in template(candidate, self.task.signature))
+
+    def _size(self, candidate_id: str) -> int:
+        """Tokens of a candidate's prompt with a row of usual length."""
+        row = "".join(self.dev[0].inputs.values())
+        return self.prompt_tokens(self.board.candidate(candidate_id)) + self.target.count_tokens(row)

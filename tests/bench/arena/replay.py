@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import gzip
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -23,14 +22,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.gateway.budget import Account
 from agent.search.bayes import Search
 from agent.search.board import Board
+from agent.search.costs import Costs
 from agent.search.ladder import rungs_for
 from agent.search.order import stratified
 from agent.search.plan import Plan
 from agent.search.pool import Entry, Parent
 from agent.search.study import Point
-from agent.types import Candidate, Demo, Outcome, Prediction
+from agent.types import Budget, Candidate, Demo, Outcome, Prediction
 
 FOLDER = Path(__file__).parent / "matrix"
 DEV = 100
@@ -133,6 +134,7 @@ class RecordedLab:
         self.board = Board(lambda trial: None)
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
+        self.costs = Costs(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
         self.breeder = RecordedBreeder(world, self.rng)
         self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
 
@@ -149,15 +151,6 @@ class RecordedLab:
         return self.plan.calls - self.spent
 
     left_by_calls = payable = left  # nothing is lost
-
-    def affordable(self) -> float:
-        return math.inf
-
-    def cost(self, candidate: str, rows: int) -> float:
-        return rows
-
-    def final_cost(self, candidate: str) -> float:
-        return 0.0
 
     def admit(self, entries: Sequence[Entry]) -> list[str]:
         new = [entry for entry in entries if entry.candidate.id not in self.board.entries]

@@ -1,0 +1,91 @@
+"""What candidates cost of a run's caps on tokens and dollars, as its calls so far measure it.
+
+The unit is a row at the mean price so far. Without such caps everything is affordable, and nothing is priced.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from agent.gateway.budget import Account
+from agent.search.board import Board
+from agent.search.plan import Plan
+
+MARGIN = 1.08  # for rows that are longer than those that were seen
+FEWEST_MEASURED = 4  # calls
+RESERVED = 3  # rows: the last call is reserved at its most tokens, by an upper estimate
+LONGEST_SHARE = 0.75  # of a cap on tokens or dollars: what the longest prompt may take on all of dev and test
+
+
+class Costs:
+    """`size` gives the tokens of a candidate's prompt with a row of usual length; it is asked once for each."""
+
+    def __init__(
+        self, plan: Plan, account: Account, board: Board, baseline_id: str, size: Callable[[str], int]
+    ) -> None:
+        self._plan, self._account, self._board = plan, account, board
+        self._baseline_id, self._size_of = baseline_id, size
+        self._sizes: dict[str, int] = {}
+
+    def affordable(self) -> float:
+        """Rows that the search's part of the caps pays; inf without caps."""
+        return max(0.0, self._rows_for(lambda cap, spent: cap * (1 - self._plan.test_share) - spent))
+
+    def of(self, candidate_id: str, rows: int) -> float:
+        """What `rows` rows of a candidate take of what is `affordable`: as many, or more where its prompt is longer
+        than those that were seen so far."""
+        return rows * max(1.0, self._relative(candidate_id))
+
+    def of_final(self, candidate_id: str) -> float:
+        """What it takes of what is `affordable` to see a candidate on all of dev, and then the baseline and the dearest
+        that may have won on the sealed test, where that takes more than is kept for it."""
+        rows = self._plan.dev_rows - len(self._board.outcomes.get(candidate_id, ()))
+        tested = self._plan.test_calls // 2 // self._plan.per_row
+        dearest = max(map(self._relative, (candidate_id, *self._board.in_state("complete"))))
+        test = MARGIN * tested * (dearest + self._relative(self._baseline_id))
+        kept = self._rows_for(lambda cap, spent: cap * self._plan.test_share)
+        return MARGIN * self.of(candidate_id, rows + RESERVED) + max(0.0, test - kept)
+
+    def longest(self) -> float:
+        """The most counted tokens of a prompt that the caps pay on all of dev and test; inf without caps.
+
+        What the plan allows is in tokens that are paid. Those of hosted models are counted by an upper estimate, which
+        the calls so far correct, with room for what else a run pays.
+        """
+        longest, used, counted = self._plan.longest_prompt, self._account.total_used, self._mean_size()
+        if longest is None:
+            return math.inf
+        if not used.calls or not counted:
+            return longest
+        return longest / min(1.0, used.tokens / used.calls / counted / LONGEST_SHARE)
+
+    def _rows_for(self, money: Callable[[float, float], float]) -> float:
+        """Rows that `money` of a cap, and of what is spent of it, pays at the mean price so far; inf without a cap."""
+        used, budget = self._account.total_used, self._account.budget
+        calls = [
+            money(cap, spent) * used.calls / spent
+            for cap, spent in ((budget.max_tokens, used.tokens), (budget.max_cost, used.usd))
+            if cap is not None and spent
+        ]
+        return min(calls) / self._plan.per_row if calls else math.inf
+
+    def _relative(self, candidate_id: str) -> float:
+        """The price of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far."""
+        if self.affordable() == math.inf or not (mean := self._mean_size()):
+            return 1.0
+        used, own, budget = self._account.total_used, self._account.used_for.get(candidate_id), self._account.budget
+        if own is None or own.calls < FEWEST_MEASURED:
+            return self._size(candidate_id) / mean
+        pairs = ((budget.max_tokens, own.tokens, used.tokens), (budget.max_cost, own.usd, used.usd))
+        return max(mine / all_ for cap, mine, all_ in pairs if cap is not None and all_) * used.calls / own.calls
+
+    def _mean_size(self) -> float:
+        """Mean of `_size` over what was seen; 0 before."""
+        rows = {i: len(found) for i, found in self._board.outcomes.items()}
+        return sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))
+
+    def _size(self, candidate_id: str) -> int:
+        if candidate_id not in self._sizes:
+            self._sizes[candidate_id] = self._size_of(candidate_id)
+        return self._sizes[candidate_id]
