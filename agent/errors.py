@@ -123,6 +123,14 @@ class Transient(ModelError):
 class ParameterRefused(Transient):
     """The model refuses a parameter that it can do without. It is left out from now on: send the same request again."""
 
+    kind = "parameter_refused"
+
+
+class TemperatureRefused(ParameterRefused):
+    """The parameter is `temperature`, which a prompt for this model is shipped without."""
+
+    kind = "temperature_refused"
+
 
 class TransportUnknown(ModelError):
     """The connection broke, the body was cut off or the time was up: the request may have been done and paid for."""

@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused
 from agent.gateway.budget import Account, Kept
-from agent.gateway.gateway import MAX_WAIT, Gateway
-from agent.gateway.prices import Price, prices_for, prices_version
+from agent.gateway.gateway import Gateway
+from agent.gateway.prices import prices_for, prices_version
 from agent.ledger.origin import command_line, origin, tool_version, utc_now
 from agent.ledger.past import Past
 from agent.ledger.store import Ledger
+from agent.planning import Settings, names_of, planned
 from agent.prompt.candidate import baseline, why_rejected
 from agent.prompt.render import template
 from agent.release.export import write_release
@@ -33,44 +34,19 @@ from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
 from agent.scoring.metrics import build_metrics
 from agent.scoring.stats import selection_corrected
 from agent.search import closing
-from agent.search.afford import Means, means_of
 from agent.search.board import Board
-from agent.search.dspy_sizes import require_enough
 from agent.search.lab import Lab
-from agent.search.pareto import Offer, Prefer
-from agent.search.plan import Effort, Plan, make_plan
+from agent.search.pareto import Offer
+from agent.search.plan import Plan
 from agent.search.pool import Breeder, Entry
 from agent.search.preflight import Preflight, judge
 from agent.search.strategies import strategy
 from agent.search.study import Point
-from agent.types import LM, Budget, Candidate, Metric, Outcome, SplitName, Task
+from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
 
 HELD = "held"
 """The folder of a winner that was found and not promoted, in the run's own."""
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the user chose for a run. `price` is given for models whose price nobody knows; `max_wait` is in seconds;
-    `options` are the command line's words, from which the run can be resumed; `parent` the run that this one forks.
-    """
-
-    seed: int = 0
-    budget: Budget = field(default_factory=Budget)
-    effort: Effort = "standard"
-    trials: int | None = None
-    max_concurrency: int | None = None
-    use_cache: bool = True
-    price: Price | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    runs_folder: Path = Path("runs")
-    max_wait: float = MAX_WAIT
-    parent: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    strategy: str = "bayes"
-    prefer: Prefer = "best"
-    anyway: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +69,6 @@ Watch = Callable[[Snapshot], None]
 def new_run_id() -> str:
     """UTC second and four random letters: sorts by time, never collides."""
     return utc_now()[:19].replace("-", "").replace(":", "") + "-" + secrets.token_hex(3)
-
-
-def names_of(target: LM, proposer: LM | None, judges: Sequence[LM]) -> list[str]:
-    """Every model of a run once, by its name."""
-    every = [target, *([proposer] if proposer else []), *judges]
-    return list(dict.fromkeys(model.name for model in every))
-
-
-def means_for(task: Task, target: LM, proposer: LM | None, judges: Sequence[LM], prices: Mapping[str, Price]) -> Means:
-    """What a call of these models is believed to cost on average."""
-    return means_of(task, prices.get, target.name, proposer.name if proposer else "", [one.name for one in judges])
-
-
-def planned(
-    task: Task, settings: Settings, target: LM, proposer: LM | None, judges: Sequence[LM], prices: Mapping[str, Price]
-) -> Plan:
-    """The plan of a run. Raises BudgetRefused when a cap is too small."""
-    means = means_for(task, target, proposer, judges, prices)
-    plan = make_plan(task, settings.budget, settings.effort, proposer is not None, means)
-
-    def plan_of(calls: int) -> Plan:
-        return make_plan(task, Budget(max_calls=calls), settings.effort, proposer is not None)
-
-    require_enough(settings.strategy, task, plan, plan_of, settings.budget, means)
-    return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,12 +307,15 @@ class Run:
         return result
 
     def _release(self, result: Mapping[str, Any], candidate: Candidate) -> PromptRelease:
+        parameters: dict[str, Any] = {"max_tokens": self._evaluator.max_tokens(candidate)}
+        if not self.ledger.refuses_temperature(self.target.name):
+            parameters["temperature"] = 0.0
         return release_of(
             result,
             candidate,
             self.task,
             self._board.trials[candidate.id].number,
-            self._evaluator.max_tokens(candidate),
+            parameters,
             {"tool": tool_version(), "created_utc": utc_now()},
         )
 

@@ -14,15 +14,13 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, ReleaseError, RunRefused
 from agent.gateway.budget import Kept
-from agent.gateway.prices import prices_for
 from agent.ledger.store import Ledger
-from agent.optimize import Resumed, Run, RunLog, Settings, Watch, means_for, names_of, planned
+from agent.optimize import Resumed, Run, RunLog, Watch
+from agent.planning import Settings, means_for, plan_in_runs
 from agent.prompt.template import escape
-from agent.search.afford import Means
 from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
-from agent.search.dspy_sizes import require_enough
 from agent.search.lab import Lab
-from agent.search.plan import EFFORT_CALLS, Plan, make_plan
+from agent.search.plan import EFFORT_CALLS, Plan
 from agent.search.pool import Entry
 from agent.types import LM, Candidate, Message, Task, content_id
 
@@ -33,37 +31,6 @@ CHECKED_ROWS = 20  # of the sealed test, on which the released file is run again
 def run_of(task: Task) -> Callable[..., Run]:
     """The kind of run that the task needs."""
     return ProgramRun if task.program else Run
-
-
-def plan_in_runs(task: Task, settings: Settings, means: Means, has_proposer: bool, per_row: int) -> Plan:
-    """The plan in runs of the program; `means` are those of a call. Raises BudgetRefused as `make_plan` does, and where
-    DSPy could do nothing."""
-    budget, means = settings.budget, means.of_runs(per_row)
-
-    def plan_of(calls: int, means: Means | None = None) -> Plan:
-        return make_plan(task, replace(budget, max_calls=calls // per_row), settings.effort, has_proposer, means)
-
-    plan = plan_of(budget.max_calls or EFFORT_CALLS[settings.effort], means)
-    require_enough(settings.strategy, task, plan, plan_of, budget, means, per_row)
-    return replace(plan, longest_prompt=None)
-
-
-def calls_per_row(task: Task) -> int:
-    """How many calls a plan counts as one. Makes the task's program, if there is one."""
-    return Program(task).calls if task.program else 1
-
-
-def plan_for(task: Task, settings: Settings, target: LM, proposer: LM | None, judges: Sequence[LM]) -> tuple[Plan, int]:
-    """The plan of a run that is to begin, and how many calls it counts as one. Makes the program, if there is one.
-
-    Raises BudgetRefused when a cap is too small, InputError for a model without a price.
-    """
-    program = Program(task) if task.program else None
-    prices = prices_for(names_of(target, proposer, judges), settings.budget, settings.price)
-    if program is None:
-        return planned(task, settings, target, proposer, judges, prices), 1
-    means = means_for(replace(task, instruction=program.own), target, proposer, judges, prices)
-    return plan_in_runs(task, settings, means, proposer is not None, program.calls), program.calls
 
 
 class ProgramLog(RunLog):

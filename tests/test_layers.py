@@ -15,6 +15,7 @@ LAYERS = (
     ("prompt", "gateway"),
     ("scoring",),
     ("search", "release", "errand"),
+    ("planning",),
     ("optimize", "calibration", "check", "transfer", "report"),
     ("program_run",),
     ("cli",),

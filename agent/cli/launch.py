@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from agent.cli.progress import Progress
     from agent.gateway.prices import Price
     from agent.ledger.store import Ledger
-    from agent.optimize import Resumed, Settings
+    from agent.optimize import Resumed
+    from agent.planning import Settings
+    from agent.search.plan import Plan
     from agent.types import LM, Task
 
 EXIT_INTERRUPTED = 130
@@ -50,6 +52,12 @@ class Launch:
         """Every model once."""
         every = [self.target, *([self.author] if self.author else []), *self.judges]
         return list({id(lm): lm for lm in every}.values())
+
+    def plan(self) -> tuple[Plan, int]:
+        """The plan of a run that is to begin, and how many calls it counts as one."""
+        from agent.planning import plan_for
+
+        return plan_for(self.task, self.settings, self.target, self.author, self.judges)
 
 
 def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
@@ -147,7 +155,7 @@ def _limited(task: Task, limit: str | None) -> Task:
 
 def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
     from agent.gateway.gateway import MAX_WAIT
-    from agent.optimize import Settings
+    from agent.planning import Settings
     from agent.search.strategies import strategy_for
     from agent.types import Budget
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from agent.cli.launch import Launch, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.cli.run import finish, opening
 from agent.errors import InputError
+
+if TYPE_CHECKING:
+    from agent.search.plan import Plan
 
 UNFINISHED = ("running", "interrupted", "killed", "failed")
 
@@ -39,12 +42,13 @@ def resume_command(
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
     from agent.optimize import Resumed
-    from agent.program_run import plan_for
+    from agent.planning import calls_per_row
     from agent.search.plan import Plan
 
     history = open_history(db)
     found = history.run(run) if run else _latest(history.runs(), db)
-    paid = [row for row in history.costs(found["id"]) if row["state"] != "cached"]
+    costs = history.costs(found["id"])
+    paid = [row for row in costs if row["state"] != "cached"]
     history.close()
     if not found["options"]:
         raise InputError(
@@ -76,15 +80,16 @@ def resume_command(
 
         launch = replace(launch, settings=replace(launch.settings, parent=found["id"]))
     else:
-        task, settings = launch.task, launch.settings
-        plan = found["plan"]
-        kept = Plan.restored(plan) if plan else None
-        resumed = Resumed(found["id"], kept or plan_for(task, settings, launch.target, launch.author, launch.judges)[0])
+        plan = Plan.restored(found["plan"]) if found["plan"] else launch.plan()[0]
+        resumed = Resumed(found["id"], plan)
     with Progress(quiet) as progress:
         fetch_weights(launch, progress)
         if not quiet:
             click.echo(f"{'forking' if fork else 'resuming'} {found['id']} ({found['status']})", err=True)
-            click.echo(opening(launch, resumed.plan if resumed else None), err=True)
+            plan, per_row = (resumed.plan, calls_per_row(launch.task)) if resumed else launch.plan()
+            click.echo(opening(launch, plan, per_row), err=True)
+            if resumed and (short := short_of_plan(plan, per_row, costs, launch.settings.budget.max_calls)):
+                click.echo(short, err=True)
         result = execute(launch, db, progress, resumed)
     finish(result, db, as_json)
 
@@ -104,6 +109,21 @@ def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], r
     ]
     if below:
         raise InputError("\n".join(below))
+
+
+def short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], most: int | None) -> str:
+    """What is said when `most` calls no longer carry the plan, which counts `per_row` calls as one, since more of them
+    brought nothing than were spare; else ""."""
+    paid = sum(row["calls"] for row in costs if row["state"] != "cached")
+    used = sum(row["calls"] for row in costs if row["state"] in ("ok", "cached"))
+    missing = plan.calls * per_row - used
+    if most is None or most - paid >= missing - plan.slack * per_row:
+        return ""
+    lost = sum(row["calls"] for row in costs if row["state"] not in ("ok", "cached"))
+    return (
+        f"{lost} of the {paid} calls so far brought nothing, so the search will end earlier than planned; "
+        f"--max-calls {paid + missing} pays the whole of it"
+    )
 
 
 def _latest(runs: list[dict[str, Any]], db: Path) -> dict[str, Any]:

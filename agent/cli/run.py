@@ -77,16 +77,19 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     Exit codes: 0 done (also when your prompt is kept), 1 error, 2 usage, 3 budget too small, 130 interrupted; after
     1 and 130 the last line is the command that goes on from there.
     """
+    from agent.models.catalog import require_files
+
     words = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     words["judge"] = list(options["judge"])
     launch = prepare(words, db, quiet or as_json)
+    require_files(launch.models)
     if dry_run:
         _print_plan(launch, as_json)
         return
     with Progress(quiet) as progress:
         fetch_weights(launch, progress)
         if not quiet:
-            click.echo(opening(launch), err=True)
+            click.echo(opening(launch, *launch.plan()), err=True)
         result = execute(launch, db, progress)
     finish(result, db, as_json)
 
@@ -98,15 +101,9 @@ def finish(result: dict[str, Any], db: Path, as_json: bool) -> None:
         click.echo(report(result, db))
 
 
-def opening(launch: Launch, plan: Plan | None = None) -> str:
-    """What is about to run: task, models and plan."""
-    from agent.program_run import calls_per_row, plan_for
-
+def opening(launch: Launch, plan: Plan, per_row: int) -> str:
+    """What is about to run: task, models and plan, which counts `per_row` calls as one."""
     task, settings, author = launch.task, launch.settings, launch.author
-    if plan is None:
-        plan, per_row = plan_for(task, settings, launch.target, author, launch.judges)
-    else:
-        per_row = calls_per_row(task)
     longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
     judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
     makes = f"{per_row} call{'s' * (per_row > 1)} or more"
@@ -125,7 +122,6 @@ def opening(launch: Launch, plan: Plan | None = None) -> str:
 
 def _print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
-    from agent.program_run import plan_for
     from agent.scoring.judge import VERDICT_TOKENS
     from agent.scoring.stats import minimum_detectable_gain
     from agent.search.afford import PROPOSAL_TOKENS, PROPOSER_TOKENS, RUBRIC_TOKENS
@@ -133,7 +129,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     from agent.types import Usage
 
     task, settings, target, author = launch.task, launch.settings, launch.target, launch.author
-    plan, per_row = plan_for(task, settings, target, author, launch.judges)
+    plan, per_row = launch.plan()
     longest = max(sum(len(text) for text in row.inputs.values()) for row in task.train)
     per_call = len(task.instruction) // 3 + (longest // 3 + 10) * (1 + max(task.space.demo_counts, default=0))
     proposals = plan.proposals
@@ -174,7 +170,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
             }
         )
         return
-    click.echo(opening(launch, plan))
+    click.echo(opening(launch, plan, per_row))
     for role, row in rows.items():
         cost = "unknown price" if row["usd"] is None else f"${row['usd']:.4f}"
         if row["calls"]:

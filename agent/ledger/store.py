@@ -186,6 +186,11 @@ class Ledger(Book):
         )
         return {str(candidate_id): float(mean) for candidate_id, mean in found if mean is not None}
 
+    def refuses_temperature(self, model: str) -> bool:
+        """Whether the model was seen to take no `temperature`, in any run of this ledger."""
+        refused = "SELECT 1 FROM calls WHERE error_class = 'temperature_refused' AND model = ? LIMIT 1"
+        return self.db.execute(refused, (model,)).fetchone() is not None
+
     def put_trial(self, run_id: str, trial: Trial) -> None:
         low, high = trial.ci95 or (None, None)
         row = {

@@ -16,7 +16,14 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.errors import BadResponse, ModelError, ParameterRefused, RunRefused, TransportUnknown
+from agent.errors import (
+    BadResponse,
+    ModelError,
+    ParameterRefused,
+    RunRefused,
+    TemperatureRefused,
+    TransportUnknown,
+)
 from agent.models.failures import (
     refuses_logprobs,
     refuses_max_tokens,
@@ -88,6 +95,15 @@ def token_count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
+WITHOUT = {
+    "temperature": "refuses `temperature`, which is left out",
+    "max_tokens": "refuses `max_tokens`, which is sent as `max_completion_tokens`",
+    "logprobs": "gives no log-probabilities, which are left out",
+    "schema": "keeps to no JSON schema, which is left out",
+}
+"""What is done without a parameter that a model refuses."""
+
+
 class HostedModel(ABC):
     """The half of the LM protocol that all hosted models share. A subclass gives `_start`, `_stop`, `_send`, `_read`.
 
@@ -149,9 +165,10 @@ class HostedModel(ABC):
                     f"{self._name}: no reply within {request.timeout:g} seconds; try again"
                 ) from error
             failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
-            if says := self._learn(request, sent, failure):
-                refused = f"{self._name}: the model {says} from now on; try again"
-                raise ParameterRefused(refused, status=failure.status) from error
+            if learned := self._learn(request, sent, failure):
+                kind = TemperatureRefused if learned == "temperature" else ParameterRefused
+                refused = f"{self._name}: the model {WITHOUT[learned]} from now on; try again"
+                raise kind(refused, status=failure.status) from error
             raise failure from error
 
     async def close(self) -> None:
@@ -176,22 +193,22 @@ class HostedModel(ABC):
         """The completion in `reply`. Raises BadResponse if there is none."""
 
     def _learn(self, request: Request, sent: Set[str], failure: ModelError) -> str:
-        """What the model refused of what was `sent`, and what is done about it; "" if it failed for another reason.
+        """What the model refused of what was `sent`; "" if it failed for another reason.
 
         Of calls that fly at once the first to land teaches it, and the others were refused for the same.
         """
         if "temperature" in sent and refuses_temperature(failure):
-            refused, says = "temperature", "refuses `temperature`, which is left out"
+            refused = "temperature"
         elif "max_tokens" in sent and refuses_max_tokens(failure):
-            refused, says = "max_tokens", "refuses `max_tokens`, which is sent as `max_completion_tokens`"
+            refused = "max_tokens"
         elif "logprobs" in sent and request.logprobs and refuses_logprobs(failure):
-            refused, says = "logprobs", "gives no log-probabilities, which are left out"
+            refused = "logprobs"
         elif "schema" in sent and request.json_schema is not None and refuses_schema(failure):
-            refused, says = "schema", "keeps to no JSON schema, which is left out"
+            refused = "schema"
         else:
             return ""
         self._sends.discard(refused)
-        return says
+        return refused
 
     async def _ready(self) -> None:
         """A client for the running loop. It is made without a pause, so that no other call makes a second one."""

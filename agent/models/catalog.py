@@ -147,12 +147,25 @@ def weights_path(name: str) -> Path:
     return cache_folder() / f"{weights.name}-{weights.sha256[:12]}.gguf"
 
 
-def file_digest(name: str) -> str:
-    """SHA-256 of the user's own file behind a model (a GGUF, a script); "" for models without one."""
+def own_file(name: str) -> Path | None:
+    """The user's own file behind a model (a GGUF, a script), there or not; None for models without one."""
     kind, _, rest = name.partition("/")
-    path = Path(rest)
-    own = kind == "scripted" or (kind == "local" and rest.endswith(".gguf"))
-    return _sha256(path) if own and path.is_file() else ""
+    return Path(rest) if kind == "scripted" or (kind == "local" and rest.endswith(".gguf")) else None
+
+
+def file_digest(name: str) -> str:
+    """SHA-256 of the user's own file behind a model; "" where there is none."""
+    path = own_file(name)
+    return _sha256(path) if path and path.is_file() else ""
+
+
+def require_files(names: Sequence[str]) -> None:
+    """Raises InputError for the user's own files that are not there, all at once."""
+    from agent.models.local import NO_FILE
+
+    gone = [path for name in names if (path := own_file(name)) and not path.is_file()]
+    if gone:
+        raise InputError("\n".join(f"{path}: {NO_FILE}" for path in gone))
 
 
 def fetch(name: str, progress: Progress) -> Path:

@@ -26,6 +26,7 @@ from agent.types import Completion, FinishReason, Request, Usage
 CONTEXT_TOKENS = 8192
 CACHE_MIB = 512  # of prefixes an engine keeps in memory: a candidate that comes back need not be read again
 SHARED_ENOUGH = 0.5  # part of a prompt that an engine must already hold for the call to be "its own"
+NO_FILE = "no such model file; `optimize models list` shows the models that can be fetched"
 WORTH_STEALING = 6  # calls of another engine's candidate that must wait before a free engine takes one
 
 
@@ -105,9 +106,7 @@ class LocalModel:
         if self._threads:
             return
         if not self.path.is_file():
-            raise InputError(
-                f"{self.path}: no such model file; `optimize models list` shows the models that can be fetched"
-            )
+            raise InputError(f"{self.path}: {NO_FILE}")
         self._closed = False
         ready: list[threading.Event] = []
         for number in range(self.engines):

@@ -100,9 +100,15 @@ def result_object(
 
 
 def release_of(
-    result: Mapping[str, Any], candidate: Candidate, task: Task, trial: int, max_tokens: int, origin: Mapping[str, str]
+    result: Mapping[str, Any],
+    candidate: Candidate,
+    task: Task,
+    trial: int,
+    parameters: Mapping[str, Any],
+    origin: Mapping[str, str],
 ) -> PromptRelease:
-    """What goes to production: `candidate` with its provenance. `origin`: tool and created_utc."""
+    """What goes to production: `candidate` with the `parameters` to call with and its provenance. `origin`: tool and
+    created_utc."""
     won = candidate.id == result["winner"]["candidate_id"]
     return PromptRelease(
         name=task.name,
@@ -112,7 +118,7 @@ def release_of(
         format=candidate.format,
         reasoning=TECHNIQUES[candidate.technique].reasoning,
         model=result["model"],
-        parameters={"max_tokens": max_tokens, "temperature": 0.0},
+        parameters=dict(parameters),
         provenance={
             "run_id": result["run_id"],
             "trial": trial,

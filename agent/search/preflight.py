@@ -52,12 +52,19 @@ def detectable_gains(test_rows: int) -> dict[float, float]:
 def judge(scores: Sequence[float | None], again: Sequence[float | None], test_rows: int) -> Preflight:
     """The verdict on a baseline with these dev scores, whose first rows were asked `again`.
 
-    With fewer than 20 scored rows, or where the noise cannot be told from none, nothing is refused.
+    Not worth it is a search whose test rows show no gain, whatever the prompts score. Else, with fewer than 20 scored
+    rows, or where the noise cannot be told from none, nothing is refused.
     """
     known = [value for value in scores if value is not None]
     twice = [(a, b) for a, b in zip(scores, again, strict=False) if a is not None and b is not None]
     flips = [float(abs(a - b) > 1e-12) for a, b in twice]
     noise = sum(flips) / len(flips) if flips else None
+    if not math.isfinite(minimum_detectable_gain(test_rows, 0.0)):
+        why = (
+            f"not worth a search: no gain can be told from chance with {test_rows} test rows. Give more: about "
+            f"{rows_for(0.3, 0.5)} show a gain of 30 points, {rows_for(0.1, 0.5)} one of 10"
+        )
+        return Preflight(noise, None, None, math.inf, False, why)
     if not known:
         return Preflight(noise, None, None, minimum_detectable_gain(test_rows, 0.5), True, "the baseline has no score")
     mean, low, high = mean_ci(known)

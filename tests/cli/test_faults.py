@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.world import Answer, compatible, files, good_json, learner, refused
+from agent.release.runtime import load_prompt
+from tests.cli.world import Answer, compatible, files, good, good_json, learner, refused
 from tests.wire import Fault, WireServer
 
 
@@ -180,6 +181,9 @@ def test_a_run_learns_what_the_model_refuses_and_its_calls_are_the_same_calls() 
         first = good_json(*command)
         strict = False
         second = good_json(*command)
+    for result in (first, second):  # what is shipped says what the model takes
+        assert set(load_prompt(result["release"]).parameters) == {"max_tokens"}
+        assert "temperature" not in good("export", result["run_id"], "--format", "anthropic")
     assert first["baseline"] == second["baseline"]
     assert first["baseline"]["test"] is not None
     assert (first["calls"]["target"] > 20, second["calls"]["target"]) == (True, 0)

@@ -1,5 +1,6 @@
 """An interrupted, killed or refused run: nothing lost, and `optimize resume` ends as if nothing had happened."""
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from agent.cli.launch import stopping
 from agent.ledger.verify import verify
-from tests.cli.world import compatible, files, good_json, learner, refused
+from tests.cli.world import compatible, files, good_json, learner, optimize, refused
 from tests.wire import Fault, WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,8 +143,17 @@ def test_a_refused_key_in_mid_run_is_resumed_with_a_better_one(monkeypatch: pyte
         lines = refused(1, *command, "-m", compatible(server))
         assert len(server.requests) <= 50 + 32
         assert lines[-1].startswith("optimize resume ")
+        assert "brought nothing" not in optimize("resume").stderr
+        while states()["error"] <= 20:  # what the plan has to spare
+            assert refused(1, "resume", "-q")[-1] == lines[-1]
+        said = re.search(
+            r"(\d+) of the \d+ calls so far brought nothing.* --max-calls (\d+)", optimize("resume").stderr
+        )
+        assert said
         bad.clear()
-        result = good_json("resume", "--max-calls", "240")  # the refused calls were sent, and count
+        again = optimize("resume", "--max-calls", said[2], "--json")  # the refused calls were sent, and count
+        assert "brought nothing" not in again.stderr
+        result = json.loads(again.stdout)
     assert {k: result[k] for k in ("winner", "lift")} == {k: whole[k] for k in ("winner", "lift")}
 
 

@@ -244,6 +244,16 @@ def test_a_dry_run_refuses_a_model_without_a_price_as_the_run_does() -> None:
         assert refused(2, *command) == refused(2, *command, "--dry-run")
 
 
+def test_a_dry_run_names_every_model_file_that_is_not_there_as_the_run_does() -> None:
+    command = [*files(60), "-m", "local/gone.gguf", "--proposer", "local/also/gone.gguf"]
+    said = refused(2, *command)
+    assert [line.partition(": no such model file")[0] for line in said[-2:]] == [
+        "error: gone.gguf",
+        "error: also/gone.gguf",
+    ]
+    assert said == refused(2, *command, "--dry-run")
+
+
 def test_a_key_that_is_missing_is_found_out_before_another_model_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

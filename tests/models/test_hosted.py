@@ -18,7 +18,16 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BadResponse, ModelError, RateLimited, RowRefused, RunRefused, Transient, TransportUnknown
+from agent.errors import (
+    BadResponse,
+    ModelError,
+    RateLimited,
+    RowRefused,
+    RunRefused,
+    TemperatureRefused,
+    Transient,
+    TransportUnknown,
+)
 from agent.models.anthropic import AnthropicModel
 from agent.models.base import HostedModel, estimate_tokens
 from agent.models.langchain import LangChainModel
@@ -276,7 +285,7 @@ async def test_a_model_that_refuses_temperature_never_gets_it_again(make: Make) 
         return "ok"
 
     async with serving(make, reply) as (model, server):
-        with pytest.raises(Transient, match="temperature"):
+        with pytest.raises(TemperatureRefused, match="refuses `temperature`, which is left out from now on"):
             await model.complete(REQUEST)
         assert len(server.requests) == 1
         assert (await model.complete(REQUEST)).text == "ok"

@@ -39,10 +39,21 @@ def test_whatever_room_the_test_rows_can_show_is_worth_it_unless_noise_is_larger
     json.dumps(found.as_dict(), allow_nan=False)
     assert "\n" not in found.why
     rows = right + wrong
-    if rows < 20:
+    if test_rows < 6:  # all of them right against all of them wrong is p = 0.06 with five
+        assert not found.worth
+    elif rows < 20:
         assert found.worth
     else:
         assert found.worth == (found.detectable <= found.headroom + 1e-9 and wrong > 0)
+
+
+def test_test_rows_that_show_no_gain_at_all_are_not_worth_a_search_and_the_advice_is_right():
+    found = judge([], [], 5)
+    assert (found.worth, found.detectable, found.headroom) == (False, math.inf, None)
+    advice = re.search(
+        r"with 5 test rows\. Give more: about (\d+) show a gain of 30 points, (\d+) one of 10", found.why
+    )
+    assert [minimum_detectable_gain(int(rows), 0.5) for rows in advice.groups()] == pytest.approx([0.3, 0.1], abs=0.01)
 
 
 def test_few_rows_or_no_score_at_all_refuse_nothing():

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agent.ledger.store import Ledger
-from agent.optimize import Run, Settings
+from agent.optimize import Run
+from agent.planning import Settings
 from agent.prompt.techniques import TECHNIQUES
 from agent.search.attribution import leave_one_out
 from agent.types import Budget, Candidate

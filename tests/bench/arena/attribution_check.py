@@ -95,7 +95,8 @@ def here(name: str, task: Task, seed: int) -> Models:
 async def check(task: Task, model: Models, budget: int, seed: int) -> list[Checked]:
     """One run of ours and its re-runs; empty when the user's own prompt won."""
     from agent.ledger.store import Ledger
-    from agent.optimize import Run, Settings
+    from agent.optimize import Run
+    from agent.planning import Settings
 
     models = target, author, again = model("task"), model("proposer"), model("again")
     with tempfile.TemporaryDirectory() as folder:
