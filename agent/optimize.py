@@ -96,6 +96,14 @@ class RunLog:
         self._ledger.event(self._run_id, kind, body, texts)
 
 
+def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
+    """Raises RunRefused where no row of the sealed test has a score on both sides."""
+    pairs = list(zip(won, base, strict=True))
+    if all(one.value is None or other.value is None for one, other in pairs):
+        why = why_unscored(next(outcome for pair in pairs for outcome in pair if outcome.value is None))
+        raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
+
+
 class Run:
     """One optimization. `execute` returns the result object of the command line's --json."""
 
@@ -336,6 +344,7 @@ class Run:
             steady = {each.id: await self._samples(each) for each in (winner, baseline)}
         except BudgetExhausted as stop:
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
+        _require_scored(won, base)
         return result_object(
             Opening(winner, baseline, won, base),
             run_id=self.id,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain
 from agent.cli.launch import Launch, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.cli.run import finish, opening
@@ -87,7 +87,7 @@ def resume_command(
         if not quiet:
             click.echo(f"{'forking' if fork else 'resuming'} {found['id']} ({found['status']})", err=True)
             plan, per_row = (resumed.plan, calls_per_row(launch.task)) if resumed else launch.plan()
-            click.echo(opening(launch, plan, per_row), err=True)
+            click.echo(plain(opening(launch, plan, per_row)), err=True)
             if resumed and (short := short_of_plan(plan, per_row, costs, launch.settings.budget.max_calls)):
                 click.echo(short, err=True)
         result = execute(launch, db, progress, resumed)

@@ -89,7 +89,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     with Progress(quiet) as progress:
         fetch_weights(launch, progress)
         if not quiet:
-            click.echo(opening(launch, *launch.plan()), err=True)
+            click.echo(plain(opening(launch, *launch.plan())), err=True)
         result = execute(launch, db, progress)
     finish(result, db, as_json)
 
@@ -170,11 +170,13 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
             }
         )
         return
-    click.echo(opening(launch, plan, per_row))
+    click.echo(plain(opening(launch, plan, per_row)))
     for role, row in rows.items():
         cost = "unknown price" if row["usd"] is None else f"${row['usd']:.4f}"
         if row["calls"]:
-            click.echo(f"  {role:<9} {row['model']}: {row['calls']} calls, about {row['tokens']:,} tokens, {cost}")
+            click.echo(
+                f"  {role:<9} {plain(row['model'])}: {row['calls']} calls, about {row['tokens']:,} tokens, {cost}"
+            )
     cost = "unknown price" if total is None else f"${total:.2f}"
     click.echo(f"at most about {tokens:,} tokens, {cost}{f', as {cap} allows' if cap else ''}; nothing was called")
     click.echo(detectable_line(gains))

@@ -221,7 +221,8 @@ class Gateway:
 
     async def _buy(self, call: Call, flight: Flight) -> Completion:
         limiter = self._limiter(call.lm)
-        attempt = failed = answers = 0
+        attempt = failed = paid = 0
+        answers: int | None = None
         while True:
             await limiter.acquire()
             attempt += 1
@@ -234,11 +235,14 @@ class Gateway:
             if outcome is None:  # held back before it was sent
                 continue
             flight.sent = False
-            if attempt == 1:
-                answers = limiter.answers
-            # while the provider is down, no call is to blame, unless others were answered since it first failed
-            failed += maybe_paid(outcome) or not limiter.is_open() or limiter.answers > answers
-            delay = self.retries.delay(outcome, failed, self.account.total_used.calls)
+            answers = limiter.answers if answers is None else answers
+            if maybe_paid(outcome):
+                paid += 1
+            elif not isinstance(outcome, RateLimited | ParameterRefused):
+                # while the provider is down, no call is to blame, unless others were answered since it first failed
+                failed += not limiter.is_open() or limiter.answers > answers
+            tried = paid if maybe_paid(outcome) else failed
+            delay = self.retries.delay(outcome, tried, self.account.total_used.calls)
             if delay is None:
                 raise outcome
             await asyncio.sleep(min(delay, limiter.patience()))

@@ -2,7 +2,7 @@
 
 What the provider answered as failed (5xx) costs nothing and is tried six times, not counting the time when the provider
 is down for everybody; a 429 is waited for. What may have been paid for (a broken connection, a body that is no reply)
-is tried three times, and only while such retries stay a small part of the traffic.
+is tried three times, and only while such retries stay a small part of the traffic. Neither uses up the other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Retries:
         self._jitter = jitter
 
     def delay(self, error: ModelError, attempt: int, calls: int) -> float | None:
-        """Seconds until the next attempt after the failed one of number `attempt`, or None to give up.
+        """Seconds until the next attempt after failure number `attempt` of this kind, or None to give up.
 
         Full jitter (Brooker 2015) over an exponential ceiling. `calls` are those of the run so far.
         """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from urllib.parse import quote
 
 from agent.errors import LedgerError
 from agent.ledger import log, seal
@@ -39,7 +38,7 @@ def reader(path: Path) -> sqlite3.Connection:
             f"{path}: the file is empty, and what lies beside it tells of a ledger; nothing was changed; "
             "restore a copy, or name another file with --db"
         )
-    db = sqlite3.connect(f"file:{quote(os.fsencode(path.resolve()))}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
+    db = sqlite3.connect(log.read_only(path), uri=True, timeout=BUSY_MS / 1000)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     return db
 

@@ -7,11 +7,13 @@ Format: SQLite's "Database File Format", section 4, "The Write-Ahead Log".
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from agent.ledger.chain import EVENT, first_break
 
@@ -25,6 +27,11 @@ def log_path(path: Path) -> Path:
 def is_empty(path: Path) -> bool:
     log = log_path(path)
     return not log.exists() or log.stat().st_size == 0
+
+
+def read_only(path: Path) -> str:
+    """SQLite's address of a file that is not to be written."""
+    return f"file:{quote(os.fsencode(path.resolve()))}?mode=ro"
 
 
 def is_damaged(path: Path, db: sqlite3.Connection) -> bool:
@@ -78,7 +85,7 @@ def _frames(log: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
 
 def _chain_goes_on(path: Path, db: sqlite3.Connection) -> bool:
     """From the head in the main file, without the log, to the head with it."""
-    main = sqlite3.connect(f"file:{path.resolve().as_posix()}?mode=ro&immutable=1", uri=True)
+    main = sqlite3.connect(f"{read_only(path)}&immutable=1", uri=True)
     try:
         seq, prev = main.execute("SELECT seq, hash FROM head").fetchone()
     except (sqlite3.Error, TypeError):  # nothing was ever copied into it

@@ -165,9 +165,11 @@ class History:
         """What a candidate did on each row, with the reply that it got."""
         rows = self.select(
             "SELECT o.example_id, o.value, o.call_key, b.body, (SELECT r.body FROM calls k JOIN blobs r "
-            "ON r.hash = k.response_hash WHERE k.call_key = o.call_key AND k.state = 'ok' LIMIT 1) AS reply "
+            "ON r.hash = k.response_hash WHERE k.call_key = o.call_key AND k.state = 'ok' "
+            "ORDER BY k.run_id <> ?, k.finish = 'refusal', k.id LIMIT 1) AS reply "  # as the run took it
             "FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash "
             "WHERE o.run_id = ? AND o.candidate_id = ? AND o.split = ? ORDER BY o.rowid",
+            run_id,
             run_id,
             candidate_id,
             split,

@@ -77,7 +77,9 @@ def call_id(history: History, name: str) -> int:
     """
     if not name.startswith("k_"):
         return int(name.removeprefix("call:").removeprefix("#"))
-    found = history.select("SELECT id FROM calls WHERE call_key = ? ORDER BY state <> 'ok', id LIMIT 1", name)
+    found = history.select(
+        "SELECT id FROM calls WHERE call_key = ? ORDER BY state <> 'ok', finish = 'refusal', id LIMIT 1", name
+    )
     if not found:
         raise InputError(f"{history.path}: no call {name}; `optimize audit show RUN:TRIAL` lists the calls of a trial")
     return int(found[0]["id"])
@@ -107,8 +109,8 @@ def call(history: History, number: int, with_events: bool = True) -> Row:
         if each.pop("unpriced"):
             each["cost_usd"] = None
     source = row
-    if row["state"] == "cached":  # it took the first reply that was settled
-        source = next((other for other in same if other["state"] == "ok"), row)
+    if row["state"] == "cached":  # it took the first reply that was settled; refusals are not served
+        source = next((other for other in same if other["state"] == "ok" and other["finish"] != "refusal"), row)
     hashes = ("request_hash", "prefix_hash", "response_hash")
     return {
         "call": row,

@@ -36,6 +36,7 @@ from agent.redact import mask, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
 MAX_RESPONSE_BYTES = 10_000_000
+MOST_TOKENS = 1 << 40  # of one call; what says more is no count
 _DETAIL = 300  # characters of a provider's own words that a message may hold
 _READ = 20_000  # characters of them that are looked at
 _MESSAGE_OVERHEAD = 4  # tokens that a chat template adds to each message
@@ -91,8 +92,8 @@ def web_address(url: str) -> tuple[str, str]:
 
 
 def token_count(value: object) -> int | None:
-    """`value` if it is a count of tokens (an int >= 0), else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """`value` if it can be a count of tokens (an int, 0 to MOST_TOKENS), else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
 
 WITHOUT = {

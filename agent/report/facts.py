@@ -60,6 +60,8 @@ def verdict(result: Result) -> str:
         return "Keep your prompt: nothing better was found"
     if lift["diff"] > 0 and lift["p_value"] < SHOWN:
         return f"Held back: {gained}"
+    if lift["diff"] < 0 and lift["p_value"] < SHOWN:
+        return f"Keep your prompt: the best found is worse, {gained}"
     return f"Keep your prompt: {gained} is not significant"
 
 

@@ -114,3 +114,15 @@ def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() 
     assert "before anything else had seen the whole of dev" in facts.verdict(result)
     whole = {**result, "search_ended": ""}
     assert facts.verdict(whole) == "Keep your prompt: nothing better was found"
+
+
+@pytest.mark.parametrize(
+    ("p_value", "says"),
+    [
+        (0.001, "the best found is worse, -12.0 points on 100 sealed test rows"),
+        (0.2, "-12.0 points on 100 sealed test rows is not significant"),
+    ],
+)
+def test_a_loss_that_is_shown_is_called_one(p_value: float, says: str) -> None:
+    lift = {**RESULT["lift"], "diff": -0.12, "ci95": [-0.2, -0.05], "p_value": p_value, "wins": 2, "losses": 20}
+    assert facts.verdict({**RESULT, "lift": lift, "decision": "keep_baseline"}) == f"Keep your prompt: {says}"

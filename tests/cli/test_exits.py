@@ -90,6 +90,14 @@ def test_bad_usage_ends_with_2_and_says_where(arguments: list[str], says: str) -
     assert not ours or len(lines) == 1
 
 
+def test_an_interrupt_before_the_first_call_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agent.cli.run.prepare", pressed)
+    assert refused(130, *FILE) == ["interrupted"]
+
+
 @pytest.mark.parametrize("cap", ["1", "20", "83"])
 def test_a_budget_that_cannot_compare_two_prompts_ends_with_3(cap: str) -> None:
     files(120)

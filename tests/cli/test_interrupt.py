@@ -15,7 +15,7 @@ import pytest
 
 from agent.cli.launch import stopping
 from agent.ledger.verify import verify
-from tests.cli.world import compatible, files, good_json, learner, optimize, refused
+from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.wire import Fault, WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +53,19 @@ def trials(db: str = "runs/ledger.db") -> list[tuple[Any, ...]]:
 def states() -> dict[str, int]:
     with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
         return dict(db.execute("SELECT state, COUNT(*) FROM calls GROUP BY state").fetchall())
+
+
+def test_a_ledger_behind_a_link_is_the_ledger() -> None:
+    """SQLite's log, our lock and our seal lie beside the file itself."""
+    Path("real").mkdir()
+    Path("link").mkdir()
+    Path("link/ledger.db").symlink_to(Path("real/ledger.db").absolute())
+    with WireServer(learner) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", "100", "-n", "1", "-q"]
+        for db in ("link/ledger.db", "real/ledger.db", "link/ledger.db"):
+            good(*command, "--db", db)
+    assert len(good_json("runs", "--db", "link/ledger.db")["runs"]) == 3
+    assert [path.name for path in Path("link").iterdir()] == ["ledger.db"]
 
 
 def test_an_interrupt_says_what_it_waits_for() -> None:

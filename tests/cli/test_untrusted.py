@@ -35,6 +35,12 @@ def command() -> list[str]:
     return ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "--max-calls", "200", "--proposer", "none"]
 
 
+def test_a_task_cannot_name_a_model_that_steers_the_terminal(command: list[str]) -> None:
+    for more in (["--dry-run"], []):
+        result = optimize(*command, "-m", f"openai/x{EVIL}@", *more)
+        assert not CONTROL.search(result.output)
+
+
 def evil(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     turns = [message["content"] for message in messages if message["role"] == "assistant"]
     return turns[-1] if turns else f"{EVIL} answer"

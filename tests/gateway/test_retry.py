@@ -15,6 +15,7 @@ from agent.errors import (
     BadResponse,
     BudgetExhausted,
     ModelError,
+    ParameterRefused,
     RateLimited,
     RowRefused,
     RunRefused,
@@ -40,6 +41,7 @@ from tests.ledger.ledgers import read
 from tests.toys import FakeModel, ask
 from tests.wire import Fault, WireServer
 
+SLOW, REFUSED = RateLimited("slow down", 0.0, status=429), ParameterRefused("no temperature", status=400)
 DOWN, RESET, HTML = Transient("503", status=503), TransportUnknown("reset"), BadResponse("<html>", status=200)
 
 
@@ -209,6 +211,24 @@ async def test_an_outage_is_waited_out_however_many_attempts_it_takes(ledger: Le
     assert door.account.total_used.calls == 1
 
 
+async def test_a_call_that_was_held_back_as_the_outage_began_waits_it_out_too(
+    ledger: Ledger, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, door, reserve = scripted("hello", *[DOWN] * 12, "billing"), gateway(ledger), ledger.reserve
+    await door.complete("target", lm, ask("a"))
+
+    async def slowly(*given: Any) -> int:
+        monkeypatch.setattr(ledger, "reserve", reserve)
+        call_id = await reserve(*given)
+        for _ in range(limiter.TRIP):  # meanwhile other calls fail
+            door._limiter(lm).failed(DOWN)
+        return call_id
+
+    monkeypatch.setattr(ledger, "reserve", slowly)
+    reply = await asyncio.wait_for(door.complete("target", lm, ask("b")), 30)
+    assert (reply.text, classes(ledger)) == ("billing", ["ok", "not_sent", *["transient"] * 12, "ok"])
+
+
 async def test_an_outage_hits_all_rows_and_none_is_given_up(ledger: Ledger, quick: None) -> None:
     left = [60]
 
@@ -276,6 +296,16 @@ async def test_a_rate_limit_does_not_use_up_the_attempts(ledger: Ledger) -> None
     lm, door = scripted(*[RateLimited("slow down", 0.0)] * 12, "billing"), gateway(ledger)
     assert (await asyncio.wait_for(door.complete("target", lm, ask("a")), 10)).text == "billing"
     assert classes(ledger) == ["rate_limit"] * 12 + ["ok"]
+
+
+@pytest.mark.parametrize(
+    "before", [[SLOW] * 2 + [RESET] * 2, [SLOW] * 5 + [DOWN] * 2, [REFUSED] * 2 + [RESET] * 2, [DOWN] * 3 + [RESET] * 2]
+)
+async def test_one_kind_of_failure_does_not_use_up_the_attempts_of_another(
+    ledger: Ledger, before: list[ModelError]
+) -> None:
+    door = gateway(ledger)
+    assert (await asyncio.wait_for(door.complete("target", scripted(*before, "ok"), ask("a")), 10)).text == "ok"
 
 
 async def test_another_model_does_not_wait(ledger: Ledger) -> None:

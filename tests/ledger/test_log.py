@@ -29,13 +29,16 @@ async def killed(whole: Path, folder: Path) -> Path:
     return left
 
 
-async def test_a_log_of_our_own_is_known_as_such(whole: Path, tmp_path: Path) -> None:
-    left = await killed(whole, tmp_path / "killed")
+@pytest.mark.parametrize("folder", ["killed", "a%41b", "q#1", "what?mode=rw"])
+async def test_a_log_of_our_own_is_known_as_such(whole: Path, tmp_path: Path, folder: str) -> None:
+    left = await killed(whole, tmp_path / folder)
+    before = sorted(tmp_path.iterdir())
     with closing(sqlite3.connect(left)) as db:
         assert not log.is_empty(left)
         assert not log.is_damaged(left, db)
         assert log.is_ours(left, db)
     assert History(left).runs()[0]["id"] == "run-3"
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import BadResponse, InputError, LedgerError, RateLimited, Transient, TransportUnknown
+from agent.ledger import trail
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
@@ -116,6 +117,27 @@ async def test_a_refusal_is_not_served_to_others_and_does_not_hide_a_reply(ledge
     assert ledger.reply(refused) == replace(REPLY, text="no", finish="refusal"), "whoever bought it can read it"
     await buy(ledger, "k")
     assert ledger.settled("k") == REPLY
+
+
+async def test_beside_an_outcome_stands_the_reply_that_its_run_took(ledger: Ledger) -> None:
+    """Its own; else the one that is served."""
+    for run_id in ("run-2", "run-3"):
+        ledger.begin_run(run_id, make_task(), "m", "", 0, {}, {})
+    candidate = candidates()[0]
+    ledger.add_candidate("run-1", 0, candidate, (), "op", None, "", "")
+    for run_id, text, finish in (("run-1", "no", "refusal"), ("run-1", "one", "stop"), ("run-2", "two", "stop")):
+        call = await ledger.reserve(run_id, "target", "m", "k_1", candidate.id, 1, ask("a"), 0.5, 40)
+        await ledger.settle(run_id, call, replace(REPLY, text=text, finish=finish), 0.25, 0.5)
+    ledger.cache_hit("run-3", "target", "m", "k_1", candidate.id, REPLY.usage)
+    for run_id in ("run-1", "run-2", "run-3"):
+        ledger.put_outcome(run_id, "dev", Outcome(candidate.id, "dev-0", Prediction({}, ""), (), 1.0, "k_1"))
+    await ledger.commit()
+    history = History(ledger.path)
+    replies = [history.outcomes(f"run-{n}", candidate.id, "dev")[0]["reply"] for n in (1, 2, 3)]
+    assert replies == ["one", "two", "one"]
+    assert trail.call_id(history, "k_1") == 2
+    hit = history.select("SELECT id FROM calls WHERE state = 'cached'")[0]["id"]
+    assert trail.call(history, hit)["reply"]["text"] == "one"
 
 
 async def test_the_first_of_several_replies_is_the_one_that_is_served(ledger: Ledger) -> None:

@@ -63,7 +63,7 @@ def test_any_text_is_a_web_address_or_none(url: str) -> None:
     assert scheme in ("", "http", "https")
 
 
-@pytest.mark.parametrize("value", [None, -1, 1.0, "3", True])
+@pytest.mark.parametrize("value", [None, -1, 1.0, "3", True, (1 << 64) - 1])
 def test_only_a_count_is_a_count(value: object) -> None:
     assert token_count(value) is None
     assert token_count(0) == 0

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from agent.errors import RowRefused, RunRefused
 from agent.ledger.store import Ledger
 from agent.optimize import Run
 from agent.planning import Settings
 from agent.prompt.techniques import TECHNIQUES
 from agent.search.attribution import leave_one_out
-from agent.types import Budget, Candidate
+from agent.types import Budget, Candidate, Request
 from tests.search.worlds import good_words, proposer, pupil
 from tests.toys import FakeModel, make_task
 
@@ -41,6 +42,19 @@ async def ended(folder: Path, calls: int, seed: int) -> tuple[Run, dict[str, Any
         return run, await run.execute()
     finally:
         ledger.close()
+
+
+async def test_a_sealed_test_without_any_score_says_why(tmp_path: Path) -> None:
+    def answer(request: Request) -> str:
+        if "test note" in request.messages[-1].content:
+            raise RowRefused("the policy forbids it")
+        return pupil(skill)(request)
+
+    ledger = Ledger(tmp_path / "ledger.db")
+    settings = Settings(budget=Budget(max_calls=300), runs_folder=tmp_path)
+    with pytest.raises(RunRefused, match=r"no row of the sealed test got a score .*the policy forbids it"):
+        await Run(TASK, FakeModel(answer), None, ledger, settings).execute()
+    ledger.close()
 
 
 async def test_a_run_tells_of_exactly_the_parts_that_differ_and_measures_those_it_tried(tmp_path: Path) -> None:

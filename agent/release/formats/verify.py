@@ -6,6 +6,7 @@ Knows no format by name. Nothing is put in place before every format that was as
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,10 +89,18 @@ def put(made: Sequence[Made], folder: Path) -> list[Path]:
 
 
 def put_one(text: str, path: Path) -> None:
-    """Writes one file where the user wants it. Raises a ReleaseError."""
+    """Writes one file where the user wants it, whole or not at all. Raises a ReleaseError."""
+    target = path.resolve()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():  # a terminal, a pipe
+            target.write_bytes(text.encode("utf-8"))
+            return
+        with tempfile.TemporaryDirectory(prefix=".release-", dir=target.parent) as beside:
+            (name,) = _write({target.name: text}, Path(beside))
+            if target.exists():
+                shutil.copymode(target, Path(beside, name))
+            os.replace(Path(beside, name), target)
     except OSError as error:
         raise ReleaseError(f"{path}: cannot write the export ({error.strerror or error})") from error
 

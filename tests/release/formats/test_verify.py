@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from agent.errors import ReleaseError
 from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.hostile import rows_for
-from agent.release.formats.verify import put, verified
+from agent.release.formats.verify import put, put_one, verified
 from agent.release.runtime import PromptRelease
 from agent.types import Message
 from tests.release.formats.sample import INPUTS, plain_turns, refused, release
@@ -47,6 +48,25 @@ def test_drift_of_one_format_leaves_nothing_of_any(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="drifts"):
         put(verified(forms, dict.fromkeys(("md", "python"), Material(release()))), tmp_path / "out")
     assert os.listdir(tmp_path) == []
+
+
+def test_one_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, link = tmp_path / "prompt.md", tmp_path / "link.md"
+    put_one("old", path)
+    path.chmod(0o640)
+    link.symlink_to(path)
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most[1]))  # as a disk that is full
+    try:
+        with pytest.raises(ReleaseError, match="cannot write the export"):
+            put_one("new" * 4096, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert path.read_text() == "old"
+    put_one("new", link)
+    assert (link.is_symlink(), path.read_text(), path.stat().st_mode & 0o777) == (True, "new", 0o640)
+    assert sorted(os.listdir(tmp_path)) == ["link.md", "prompt.md"]
+    put_one("seen", Path(os.devnull))
 
 
 def test_a_missing_library_is_said_and_strict_refuses() -> None:
