@@ -46,6 +46,7 @@ from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
 
 HELD = "held"
 """The folder of a winner that was found and not promoted, in the run's own."""
+CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 
 
@@ -381,11 +382,11 @@ class Run:
         """The winner's dev score without what choosing the best of all that were tried adds to it. None for the user's
         own prompt, and where another was better on dev: the winner was then chosen by another rule.
 
-        Who had not seen all of dev when the budget ended could not be chosen, and whoever was cut could.
+        Who had not seen all of dev when the budget ended, or failed, could not be chosen, and whoever was cut could.
         """
         board = self._board
         best = max((board.mean(i) or 0.0 for i in board.in_state("complete")), default=0.0)
-        tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state != "incomplete"])
+        tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
         if winner.id == self.lab.baseline.id or not tried.get(winner.id) or (board.mean(winner.id) or 0.0) < best:
             return None
         return selection_corrected(list(tried.values()), list(tried).index(winner.id), self.settings.seed)

@@ -105,7 +105,7 @@ class ProgramRun(Run):
         """A lab whose plan counts calls; the run's own does so from here on."""
         runs, most = self._in_runs, self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
         calls = min(most, (runs.calls + 1) * self.program.calls - 1)  # of `most` a part of a run may be left over
-        self.plan = plan = replace(runs, calls=calls, test_rows=runs.test_rows * self.per_row)
+        self.plan = plan = replace(runs, calls=calls, calls_each=self.per_row)
         self.account.keep(Kept(plan.test_calls, plan.test_share))
         return self._make_lab(ProgramLab, ProgramLog)
 

@@ -9,7 +9,8 @@ SIGNIFICANT = 0.05
 
 
 def blocked_by(result: Mapping[str, Any]) -> list[str]:
-    """Why the winner may not be promoted: its gain is not shown, a part got worse, or a judge has not earned trust.
+    """Why the winner may not be promoted: its gain is not shown or rests on rows without a score, a part got worse, or
+    a judge has not earned trust.
 
     A result of an older version, without parts and judges, is asked about its gain only.
     """
@@ -20,6 +21,11 @@ def _gain(result: Mapping[str, Any]) -> Iterator[str]:
     lift = result["lift"]
     if not lift["diff"] > 0 or not lift["p_value"] < SIGNIFICANT:
         yield f"the gain is not shown: {100 * lift['diff']:+.1f} points, p = {lift['p_value']:.2g} on {lift['n']} rows"
+    elif lift.get("lost") and lift["diff_if_wrong"] <= 0:
+        yield (
+            f"the gain may come from rows left out: {lift['lost']} that your prompt got a score on have none with it; "
+            f"counted as wrong, {100 * lift['diff_if_wrong']:+.1f} points"
+        )
 
 
 def _worse(result: Mapping[str, Any]) -> Iterator[str]:

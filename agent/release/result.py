@@ -46,6 +46,7 @@ def result_object(
     of the score, such as its parts and judges; with it the gate decides (`gate.py`). The keys are fixed."""
     pairs = [(w.value, b.value) for w, b in zip(opening.won, opening.based, strict=True)]
     both = [(w, b) for w, b in pairs if w is not None and b is not None]
+    lost = [b for w, b in pairs if w is None and b is not None]
     lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)
     winner, paid, usage = opening.winner, account.paid, account.usage
     result = {
@@ -73,6 +74,8 @@ def result_object(
             "wins": lift.wins,
             "losses": lift.losses,
             "ties": lift.ties,
+            "lost": len(lost),
+            "diff_if_wrong": (lift.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
             "n": lift.n,
         },
         "decision": "keep_baseline",

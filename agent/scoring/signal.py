@@ -23,7 +23,7 @@ def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequenc
     """
     if not tokens or right not in choices:
         return None
-    labels, goal, spelled, found = [choice.casefold() for choice in choices], right.casefold(), "", 1.0
+    labels, goal, spelled, found = [choice.casefold() for choice in choices], right.casefold(), "", 0.0
     for place in tokens:
         mine = every = 0.0
         said, best = "", -math.inf
@@ -36,7 +36,9 @@ def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequenc
             weight = math.exp(min(0.0, logprob))
             every += weight
             mine += weight * _agree(text, goal)
-        found *= mine / max(every, FAINT)
+        if said == spelled:  # white space before the label, or nothing
+            continue
+        found = (found if spelled else 1.0) * mine / max(every, FAINT)
         if not goal.startswith(said) or sum(label.startswith(said) for label in labels) < 2:
             break
         spelled = said

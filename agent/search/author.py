@@ -77,7 +77,8 @@ async def rationales(lab: Lab, rows: int) -> dict[str, str]:
         for i, entry in board.entries.items()
         if entry.candidate.technique == "chain-of-thought" and i in board.trials and board.trials[i].mean
     ]
-    if "few-shot-cot" not in lab.task.space.techniques or not tried:
+    compared = any(judge.judge.setup.mode == "pairwise" for judge in lab.evaluator.judges())
+    if "few-shot-cot" not in lab.task.space.techniques or not tried or compared:  # train rows have no answer of theirs
         return {}
     best = max(tried, key=lambda i: board.mean(i) or 0.0)
     outcomes = await lab.evaluator.outcomes(board.candidate(best), lab.task.train[: max(0, rows)], "train")

@@ -22,7 +22,7 @@ from agent.search.compress import compressions
 from agent.search.effects import Effect, demo_effects, recombine
 from agent.search.lab import Lab
 from agent.search.ladder import Ladder, Pull
-from agent.search.pool import Breeder, Entry, Parent
+from agent.search.pool import Breeder, Entry, Parent, redraws
 from agent.search.race import clearly_behind
 from agent.search.reach import in_reach
 from agent.search.reasons import recombined
@@ -80,6 +80,7 @@ class Search:
         plan, first = self._lab.plan, self._lab.plan.rungs[0]
         wanted: dict[str, int] = {}  # rows of each that are to be bought
         pulls: list[Pull] = []
+        dear = 0
 
         def take(pull: Pull) -> bool:
             rows = pull.rows - len(self._board.outcomes.get(pull.candidate_id, ()))
@@ -95,8 +96,15 @@ class Search:
         while len(pulls) < plan.batch and sum(wanted.values()) + first <= self._room():
             if not self._waiting:
                 self._waiting += await self._breed(plan.batch - len(pulls))
-            if not self._waiting or not take(Pull(self._waiting[0], first)):  # the proposer was paid, too
+            if not self._waiting:
                 break
+            newest = self._waiting[0]
+            if not take(Pull(newest, first)):
+                if sum(wanted.values()) + first > self._room():  # the proposer was paid, too
+                    break
+                if self._fits({newest: first}) or dear >= plan.batch:  # in the next step
+                    break
+                dear += 1  # the caps on tokens and dollars do not pay it any more
             self._waiting.popleft()
         return pulls
 
@@ -141,7 +149,7 @@ class Search:
         lab, breeder = self._lab, self._breeder
         parent = self._drawn(parents)
         operators = ["fresh", *(breeder.operators(parent) if parent else ())]
-        if parent is not None and parent.entry.candidate.demos and len(self._board.outcomes) >= FEWEST_FITTED:
+        if parent is not None and redraws(parent.entry.candidate) and len(self._board.outcomes) >= FEWEST_FITTED:
             operators.append("attributed")
         if lab.proposer is not None and self._asked < lab.plan.proposals:
             operators.append("proposed")
@@ -222,12 +230,13 @@ class Search:
 
     def _enough(self) -> str:
         """Why going on is not worth a call, or ""."""
-        known = {i: seen for i, seen in self._board.seen().items() if seen.n}
-        full = [i for i, seen in known.items() if seen.n >= self._lab.plan.rungs[-1]]
+        plan, board = self._lab.plan, self._board
+        known = {i: seen for i, seen in board.seen().items() if seen.n}
+        full = [i for i in board.in_state("complete") if i in known]
         leader = max(full, key=lambda i: known[i].mean, default="")
         others = [seen for i, seen in known.items() if i != leader]
-        plan, best = self._lab.plan, known[leader].mean if leader else 0.0
-        return in_reach(others, best, self._room() // (2 * plan.rungs[0]), plan.dev_rows)
+        best, score = known[leader].mean if leader else 0.0, max((board.mean(i) or 0.0 for i in full), default=0.0)
+        return in_reach(others, best, self._room() // (2 * plan.rungs[0]), plan.dev_rows, score)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

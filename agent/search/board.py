@@ -5,6 +5,7 @@ Pure bookkeeping: knows no model, no SQL and no order of things. Every change of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from agent.scoring.evaluate import values
@@ -23,6 +24,8 @@ class Board:
         self.outcomes: dict[str, list[Outcome]] = {}
         self.trials: dict[str, Trial] = {}
         self._on_trial = on_trial
+        self._signals: tuple[int, tuple[float, float] | None] = (0, None)
+        """Rows seen, and the mean signal of the wrong and of the right ones."""
 
     def candidate(self, candidate_id: str) -> Candidate:
         return self.entries[candidate_id].candidate
@@ -57,15 +60,39 @@ class Board:
         return trial.mean if trial else None
 
     def prefixes(self, candidates: Sequence[str]) -> dict[str, list[float]]:
-        """Score vectors over the first rows that each saw, without the rows that any of them has no score for."""
-        table = {i: [outcome.value for outcome in self.outcomes.get(i, ())] for i in candidates}
-        width = max((len(row) for row in table.values()), default=0)
-        whole = [n for n in range(width) if all(row[n] is not None for row in table.values() if n < len(row))]
-        return {i: [value for n in whole if n < len(row) and (value := row[n]) is not None] for i, row in table.items()}
+        """Score vectors over the first rows that each saw; a row without a score counts as the mean of the others.
+
+        Empty for a candidate that has no score at all.
+        """
+        found = {}
+        for candidate_id in candidates:
+            seen = self.outcomes.get(candidate_id, [])
+            scored = values(seen)
+            mean = sum(scored) / len(scored) if scored else None
+            filled = [mean if outcome.value is None else outcome.value for outcome in seen]
+            found[candidate_id] = [value for value in filled if value is not None]
+        return found
 
     def evidence(self, candidate_id: str) -> list[float]:
-        """Per scored row what it says in a comparison: the score, with the model's own weight beside it."""
-        return [evidence(o.value, o.signal) for o in self.outcomes.get(candidate_id, ()) if o.value is not None]
+        """Per scored row what it says in a comparison: the score, with the model's own weight beside it.
+
+        Who was not asked for log-probabilities (a chain of thought) gets the mean of the others at such a score.
+        """
+        scored = [(o.value, o.signal) for o in self.outcomes.get(candidate_id, ()) if o.value is not None]
+        return [evidence(value, self._usual(value) if signal is None else signal) for value, signal in scored]
+
+    def _usual(self, value: float) -> float | None:
+        """The mean signal beside this score, over everything seen; None where nobody has one."""
+        seen = sum(map(len, self.outcomes.values()))
+        if self._signals[0] != seen:
+            known = [o for outcomes in self.outcomes.values() for o in outcomes if o.signal is not None]
+            right = [o.signal or 0.0 for o in known if (o.value or 0.0) >= 0.5]
+            wrong = [o.signal or 0.0 for o in known if (o.value or 0.0) < 0.5]
+            low = math.fsum(wrong) / len(wrong) if wrong else 0.0
+            high = math.fsum(right) / len(right) if right else 1.0
+            self._signals = (seen, (low, high) if known else None)
+        means = self._signals[1]
+        return None if means is None else (1 - value) * means[0] + value * means[1]
 
     def seen(self) -> dict[str, Seen]:
         """What is known of each candidate that was tried, from its evidence; nothing scored counts as nothing seen."""

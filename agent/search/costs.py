@@ -11,6 +11,7 @@ from collections.abc import Callable
 from agent.gateway.budget import Account
 from agent.search.board import Board
 from agent.search.plan import Plan
+from agent.types import Spend
 
 MARGIN = 1.08  # for rows that are longer than those that were seen
 FEWEST_MEASURED = 4  # calls
@@ -71,14 +72,26 @@ class Costs:
         return min(calls) / self._plan.per_row if calls else math.inf
 
     def _relative(self, candidate_id: str) -> float:
-        """The price of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far."""
-        if self.affordable() == math.inf or not (mean := self._mean_size()):
+        """The price of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far.
+
+        Judges take the same for a row of any candidate.
+        """
+        target, mean = self._account.used.get("target", Spend()), self._mean_size()
+        if self.affordable() == math.inf or not mean or not target.calls:
             return 1.0
-        used, own, budget = self._account.total_used, self._account.used_for.get(candidate_id), self._account.budget
-        if own is None or own.calls < FEWEST_MEASURED:
-            return self._size(candidate_id) / mean
-        pairs = ((budget.max_tokens, own.tokens, used.tokens), (budget.max_cost, own.usd, used.usd))
-        return max(mine / all_ for cap, mine, all_ in pairs if cap is not None and all_) * used.calls / own.calls
+        used, judge, budget = self._account.total_used, self._account.used.get("judge", Spend()), self._account.budget
+        own, longer = self._account.used_for.get(candidate_id, Spend()), 1.0
+        if own.calls < FEWEST_MEASURED:
+            own, longer = target, self._size(candidate_id) / mean
+        amounts = (
+            (budget.max_tokens, own.tokens, judge.tokens, used.tokens),
+            (budget.max_cost, own.usd, judge.usd, used.usd),
+        )
+        return max(
+            (longer * mine / own.calls + judged / target.calls) / (all_ / used.calls * self._plan.per_row)
+            for cap, mine, judged, all_ in amounts
+            if cap is not None and all_
+        )
 
     def _mean_size(self) -> float:
         """Mean of `_size` over what was seen; 0 before."""

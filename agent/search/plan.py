@@ -33,7 +33,8 @@ class Plan:
     `batch` candidates are taken on together; `finalists` are seen on all of dev at the end; at most `proposals` calls
     go to the proposer. A row takes `per_row` calls: one of the target and those of the judges. At the end `steady_rows`
     of the test rows are asked `repeats` times. Prompts of more than `longest_prompt` tokens are not tried: a cap on
-    tokens or dollars would not pay them on all of dev and test.
+    tokens or dollars would not pay them on all of dev and test. A row of the test takes `calls_each` times as many
+    calls in the plan of a DSPy program, once these are counted.
     """
 
     calls: int
@@ -47,6 +48,7 @@ class Plan:
     per_row: int = 1
     repeats: int = 1
     longest_prompt: int | None = None
+    calls_each: int = 1
 
     @property
     def baseline_calls(self) -> int:
@@ -58,7 +60,7 @@ class Plan:
 
     @property
     def test_calls(self) -> int:
-        return 2 * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.per_row
+        return 2 * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.per_row * self.calls_each
 
     @property
     def slack(self) -> int:
@@ -127,8 +129,9 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, me
     test_rows = min(len(task.test), _tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
     dev_rows = min(len(task.dev), int(calls * DEV_SHARE / per_row))
     if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
+        each = means.calls_each if means else 1
         raise BudgetRefused(
-            f"max_calls = {calls} is too few to compare two prompts on this task; give at least {needed}"
+            f"max_calls = {calls * each} is too few to compare two prompts on this task; give at least {needed * each}"
         )
     return Plan(
         calls=calls,

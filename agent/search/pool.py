@@ -40,6 +40,11 @@ class Parent:
         return DemoSet(self.entry.candidate.demos, self.entry.operator)
 
 
+def redraws(candidate: Candidate) -> bool:
+    """Whether any row may stand in its demos: worked solutions are known of a few only."""
+    return bool(candidate.demos) and not TECHNIQUES[candidate.technique].reasoning
+
+
 class Breeder:
     """Makes the candidates of one run; `rng` decides, so the same seed makes the same ones.
 
@@ -154,9 +159,8 @@ class Breeder:
 
     def operators(self, parent: Parent) -> list[str]:
         """What can be done to this candidate."""
-        candidate, space = parent.entry.candidate, self._task.space
-        found: list[str] = []
-        if candidate.demos and not TECHNIQUES[candidate.technique].reasoning:
+        space, found = self._task.space, list[str]()
+        if redraws(parent.entry.candidate):
             found += DEMO_OPERATORS
         found.append("compress")
         if len(space.formats) > 1:

@@ -11,15 +11,16 @@ from agent.search.study import Seen
 LATEST = 24  # candidates that the next ones are expected to be like; with fewer nothing is said
 
 
-def in_reach(known: Sequence[Seen], leader: float, more: int, rows: int) -> str:
-    """Why not to go on, or "": `leader` is a mean over the whole of dev (`rows`), `more` candidates could be paid.
+def in_reach(known: Sequence[Seen], leader: float, more: int, rows: int, score: float = 0.0) -> str:
+    """Why not to go on, or "": `leader` is a mean over the whole of dev (`rows`), of scores with the log-probabilities
+    beside them like those of `known`; `score` the best mean of scores alone. `more` candidates could be paid.
 
     The candidates to come are taken to be like the latest ones: normal around their mean, with the spread of their
     means. What few rows add to that spread is left in, so that the answer errs on the side of going on. Their best of
     `more` is expected at the mean plus q spreads; when even that is less than half a row of dev above the leader, the
     calls are better kept.
     """
-    if rows and leader >= 1.0 - 0.5 / rows:
+    if rows and score >= 1.0 - 0.5 / rows:
         return f"the leader is right on all {rows} dev rows"
     if more < 1:
         return "no further candidate can be paid"

@@ -226,6 +226,9 @@ def check_limits(file: TaskFile) -> Iterator[Fault]:
     if cap is not None and cap < fewest and any("few-shot" in technique for technique in file.search.techniques):
         what = f"max_demos = {cap} is below the smallest of demo_counts ({fewest}); raise it or add a smaller count"
         yield Fault(("constraints", "max_demos"), what)
+    if "few-shot-cot" in file.search.techniques and "chain-of-thought" not in file.search.techniques:
+        what = "few-shot-cot shows solutions that chain-of-thought found; add chain-of-thought to techniques"
+        yield Fault(("search", "techniques"), what)
     for key in ("techniques", "formats", "demo_counts", "roles"):
         words: list[Any] = getattr(file.search, key)
         twice = next((word for word in words if words.count(word) > 1), None)

@@ -43,7 +43,7 @@ NESTED = {
         "candidate_id", "technique", "format", "n_demos", "instruction", "dev", "dev_corrected", "test",
         "prompt_tokens",
     },
-    "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n"},
+    "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong"},
     "trials": {"complete", "pruned", "failed"},
     "calls": {"target", "proposer", "judge", "cached"},
     "tokens": {"prompt", "cached_prompt", "completion"},

@@ -50,6 +50,13 @@ def test_a_gain_that_is_not_shown_blocks(changed: dict[str, Any]) -> None:
     assert "on 100 rows" in why
 
 
+def test_a_gain_on_the_rows_that_the_winner_got_a_score_on_is_none_where_the_rest_would_undo_it() -> None:
+    kept = {**CLEAN, "lift": {**lift(), "lost": 3, "diff_if_wrong": 0.09}}
+    assert blocked_by(kept) == []
+    (why,) = blocked_by({**CLEAN, "lift": {**lift(), "lost": 18, "diff_if_wrong": -0.1}})
+    assert "18 that your prompt got a score on have none with it; counted as wrong, -10.0 points" in why
+
+
 def test_the_sentence_tells_points_p_and_rows() -> None:
     (why,) = blocked_by({"lift": lift(0.031, 0.2134, 48)})
     assert why == "the gain is not shown: +3.1 points, p = 0.21 on 48 rows"

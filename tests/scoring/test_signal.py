@@ -39,6 +39,15 @@ def test_case_and_a_leading_blank_do_not_matter():
     assert label_signal([[(" Billing", 0.0)]], LABELS, "billing") == approx(1.0)
 
 
+def test_a_token_that_spells_nothing_is_passed_over_and_a_reply_of_such_tokens_is_worth_nothing():
+    blank = [(" ", -0.001), ("Hello", -7.0)]
+    assert label_signal([blank, place(billing=0.9, sales=0.1)], LABELS, "billing") == approx(0.9)
+    assert label_signal([place(sad=0.9, cheerful=0.1), [("", -0.01)]], ("sad", "saddle", "cheerful"), "sad") == approx(
+        0.9
+    )
+    assert label_signal([blank, [("", -0.01)]], LABELS, "billing") == 0.0
+
+
 def test_without_tokens_or_with_a_label_that_is_no_choice_there_is_none():
     assert label_signal([], LABELS, "billing") is None
     assert label_signal([place(billing=1.0)], LABELS, "other") is None

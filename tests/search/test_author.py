@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,6 +109,16 @@ async def test_only_train_rows_are_worked_and_only_right_ones_are_kept(ledger: L
     right = {o.example_id for split, o in found.bought if split == "train" and o.value == 1.0}
     assert set(made) == right < {row.id for row in TASK.train[:10]}
     assert set(made.values()) == {"Because."}
+
+
+async def test_train_rows_have_no_answer_that_a_pairwise_judge_could_compare_with(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, model = await thinking(ledger)
+    judge = SimpleNamespace(judge=SimpleNamespace(setup=SimpleNamespace(mode="pairwise")))
+    monkeypatch.setattr(found.lab.evaluator, "judges", lambda: [judge])
+    assert await rationales(found.lab, 10) == {}
+    assert model.seen == []
 
 
 @pytest.mark.parametrize("rows", [0, -1])

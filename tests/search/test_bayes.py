@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ from agent.errors import RowRefused
 from agent.prompt.candidate import why_rejected
 from agent.scoring.evaluate import values
 from agent.search.bandit import Bandit
-from agent.search.bayes import search
+from agent.search.bayes import Search, search
 from agent.search.ladder import mean
+from agent.search.pool import Breeder
 from agent.types import Budget, Request
-from tests.search.worlds import TASK, Jumbled, Searched, good_words, proposer, pupil, searched
-from tests.toys import FakeModel
+from tests.search.worlds import TASK, Jumbled, Searched, good_words, made_lab, proposer, pupil, searched, with_baseline
+from tests.toys import FakeModel, open_ledger
 
 CALLS = 400
 
@@ -108,6 +110,39 @@ def test_the_finalists_are_the_best_that_are_left(ended: Ended) -> None:
     assert all(board.trials[i].state in ("complete", "pruned") for i in full)
     assert not board.in_state("incomplete")
     assert len(board.in_state("complete")) > 1
+
+
+@pytest.mark.parametrize("dear", [1, 3, 999])
+async def test_what_the_caps_do_not_pay_any_more_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dear: int
+) -> None:
+    """Of a queue in which the first `dear` candidates cost too much."""
+    ledger = open_ledger(tmp_path / "ledger.db")
+    found = made_lab(ledger, FakeModel(pupil()))
+    breeder = Breeder(TASK, found.lab.rng)
+    loop, ids = Search(found.lab, breeder), found.lab.admit(breeder.designs())
+    loop._waiting.extend(ids)
+    monkeypatch.setattr(loop, "_room", lambda: 1000)
+    monkeypatch.setattr(loop, "_fits", lambda wanted: not set(wanted) & set(ids[:dear]) and dear < 999)
+    pulls = [pull.candidate_id for pull in await loop._next()]
+    assert pulls[: len(ids) - dear] == ids[dear : dear + len(pulls)]
+    assert bool(pulls) == (dear < 999)
+    ledger.close()
+
+
+async def test_a_prompt_that_is_right_on_all_of_dev_ends_it_however_sure_the_model_was(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "ledger.db")
+    found = made_lab(ledger, FakeModel(pupil(lambda front: 1.0)))
+    await with_baseline(found)
+    board, own = found.board, found.lab.baseline.id
+    board.outcomes[own] = [replace(outcome, signal=0.6) for outcome in board.outcomes[own]]
+    loop = Search(found.lab, Breeder(TASK, found.lab.rng))
+    assert loop._enough() == f"the leader is right on all {found.lab.plan.dev_rows} dev rows"
+    first, *rest = board.outcomes[own]
+    board.outcomes[own] = [replace(first, value=None), *rest]  # a row without a score
+    board.settle(own, "complete", "")
+    assert "right on all" in loop._enough()
+    ledger.close()
 
 
 # -- bounded -----------------------------------------------------------------------------------------------------------

@@ -32,13 +32,22 @@ class Bench:
         for made in candidates:
             self.board.entries[made.id] = Entry(made, Point(made.id, {}), "op", None, "")
 
-    def see(self, number: int, scores: Sequence[float | None], state: str = "incomplete") -> None:
+    def see(
+        self,
+        number: int,
+        scores: Sequence[float | None],
+        state: str = "incomplete",
+        signals: Sequence[float | None] | None = None,
+    ) -> None:
         """Candidate `number` saw rows; its trial opens first where it has none."""
         id_ = self.ids[number]
         if id_ not in self.board.trials:
             self.board.open(id_, 1)
         made = Prediction({}, "")
-        self.board.outcomes[id_] = [Outcome(id_, f"dev-{row}", made, (), value) for row, value in enumerate(scores)]
+        self.board.outcomes[id_] = [
+            Outcome(id_, f"dev-{row}", made, (), value, "", signal)
+            for row, (value, signal) in enumerate(zip(scores, signals or [None] * len(scores), strict=True))
+        ]
         self.board.settle(id_, state, "seen")  # type: ignore[arg-type]
 
 
@@ -112,11 +121,14 @@ def test_prefixes_reach_as_far_as_each_saw_and_stay_paired(table: list[list[floa
     found = bench(len(table))
     for number, scores in enumerate(table):
         found.see(number, scores)
-    whole = [
-        row for row in range(12) if all(scores[row] is not None for scores in table if row < len(scores))
-    ]  # a row that one of those who saw it has no score for is nobody's
-    expected = [[scores[row] for row in whole if row < len(scores)] for scores in table]
-    assert list(found.board.prefixes(found.ids).values()) == expected
+    prefixes = found.board.prefixes(found.ids)
+    for candidate_id, scores in zip(found.ids, table, strict=True):
+        known = [score for score in scores if score is not None]
+        assert len(prefixes[candidate_id]) == (len(scores) if known else 0)
+        if known:
+            mean = sum(known) / len(known)
+            assert prefixes[candidate_id] == [mean if score is None else score for score in scores]
+            assert sum(prefixes[candidate_id]) / len(scores) == pytest.approx(mean), "as the board tells it"
 
 
 def test_the_prefix_of_a_candidate_that_saw_nothing_is_empty() -> None:
@@ -133,6 +145,19 @@ def test_what_was_seen_of_a_candidate_without_a_score_is_nothing() -> None:
     found.see(0, [None, None])
     found.see(1, [1.0, 0.0, None])
     assert found.board.seen() == {found.ids[0]: Seen(0.0, 0), found.ids[1]: Seen(0.5, 2)}
+
+
+def test_who_was_asked_for_no_log_probabilities_is_not_ranked_above_those_who_were() -> None:
+    """Both are right on the same rows; the one's evidence holds the mean signal of the other."""
+    found = bench(3)
+    scores = [1.0, 1.0, 1.0, 0.0]
+    found.see(0, scores)
+    assert found.board.evidence(found.ids[0]) == scores, "as long as nobody has any"
+    found.see(1, scores, signals=[0.9, 0.6, 0.6, 0.2])
+    assert found.board.known(found.ids[0]).mean == pytest.approx(found.board.known(found.ids[1]).mean)
+    assert found.board.evidence(found.ids[0]) == pytest.approx([0.85, 0.85, 0.85, 0.1])
+    found.see(2, [0.5])  # a graded score between the two
+    assert found.board.evidence(found.ids[2]) == pytest.approx([(0.5 + (0.7 + 0.2) / 2) / 2])
 
 
 def test_parents_are_the_best_by_a_mean_that_trusts_few_rows_little() -> None:

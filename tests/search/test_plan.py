@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused, InputError
+from agent.planning import Settings, plan_in_runs
+from agent.search.afford import means_of
 from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan
 from agent.types import Budget
 from tests.toys import make_task
@@ -46,6 +50,24 @@ def test_no_plan_is_larger_than_its_budget(calls, dev, test, proposer):
     assert plan.final_calls >= 0
     assert 0 < plan.test_share < 1
     assert min(plan.dev_rows, plan.test_rows) >= min(FEWEST_ROWS, dev, test)
+
+
+def test_what_is_kept_for_the_sealed_test_counts_every_call_of_every_repeat():
+    plan = replace(plan_for(1200, 100, 160), repeats=3, calls_each=4)
+    assert plan.test_calls == 4 * 2 * (plan.test_rows + 2 * plan.steady_rows)
+
+
+@pytest.mark.parametrize("each", [1, 3, 5])
+def test_the_number_that_a_refusal_names_is_enough_for_a_program_too(each):
+    task = sized(200, 300)
+    means = means_of(task, lambda name: None, "a/target", "", [])
+
+    def plan_of(calls):
+        return plan_in_runs(task, Settings(budget=Budget(max_calls=calls), strategy="bayes"), means, False, each)
+
+    with pytest.raises(BudgetRefused, match=f"max_calls = {each * 20} is too few") as caught:
+        plan_of(each * 20)
+    assert plan_of(int(str(caught.value).split()[-1]))
 
 
 @given(st.integers(0, 20_000), st.integers(10, 3_000), st.integers(10, 3_000), st.booleans())

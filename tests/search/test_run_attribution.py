@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.errors import RowRefused, RunRefused
+from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.optimize import Run
 from agent.planning import Settings
@@ -55,6 +57,48 @@ async def test_a_sealed_test_without_any_score_says_why(tmp_path: Path) -> None:
     with pytest.raises(RunRefused, match=r"no row of the sealed test got a score .*the policy forbids it"):
         await Run(TASK, FakeModel(answer), None, ledger, settings).execute()
     ledger.close()
+
+
+async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wrong_beside_the_gain(
+    tmp_path: Path,
+) -> None:
+    def answer(request: Request) -> str:
+        text = str(request.messages)
+        if "train note" in text and "test note" in text and random.Random(text).random() < 0.3:
+            raise RowRefused("the prompt is too long for this row")
+        return pupil(skill)(request)
+
+    ledger = Ledger(tmp_path / "ledger.db")
+    run = Run(TASK, FakeModel(answer), None, ledger, Settings(budget=Budget(max_calls=500), runs_folder=tmp_path))
+    result = await run.execute()
+    ledger.close()
+    history = History(tmp_path / "ledger.db")
+    won, base = (
+        [row["value"] for row in history.outcomes(run.id, candidate_id, "test")]
+        for candidate_id in (result["winner"]["candidate_id"], run.lab.baseline.id)
+    )
+    differences = [(mine or 0.0) - yours for mine, yours in zip(won, base, strict=True)]
+    assert result["lift"]["lost"] == won.count(None) > 0
+    assert result["lift"]["diff_if_wrong"] == pytest.approx(sum(differences) / len(differences))
+    assert result["lift"]["diff_if_wrong"] < result["lift"]["diff"]
+
+
+async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Path) -> None:
+    """About one in ten, others for each prompt: no two candidates have all rows in common."""
+
+    def answer(request: Request) -> str:
+        text = str(request.messages)
+        if "dev note" in text and random.Random(text).random() < 0.1:
+            raise RowRefused("no answer to this one")
+        return pupil(skill)(request)
+
+    ledger = Ledger(tmp_path / "ledger.db")
+    settings = Settings(budget=Budget(max_calls=900), runs_folder=tmp_path)
+    run = Run(make_task(100), FakeModel(answer), None, ledger, settings)
+    result = await run.execute()
+    ledger.close()
+    assert min(map(len, run.lab.board.prefixes(list(run.lab.board.trials)).values())) > 0
+    assert result["winner"]["dev_corrected"] <= result["winner"]["dev"] + 0.1
 
 
 async def test_a_run_tells_of_exactly_the_parts_that_differ_and_measures_those_it_tried(tmp_path: Path) -> None:

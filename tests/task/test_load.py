@@ -102,6 +102,7 @@ def _toml_cases() -> list[tuple[str, str, str, str]]:
         ('"few-shot"]', '"few-shots"]', "techniques", "did you mean 'few-shot'"),
         ('"inline"]', '"inlin"]', "formats", "did you mean 'inline'"),
         ("demo_counts = [8, 4]", "demo_counts = [8, true]", "demo_counts", "True"),
+        ('["zero-shot", "few-shot"]', '["few-shot", "few-shot-cot"]', "techniques", "add chain-of-thought"),
         ("max_demos = 24", "max_demos = 3", "max_demos", "below the smallest"),
         ("max_calls = 900", "max_calls = -1", "max_calls", "-1"),
         ("max_cost = 1.5", "max_cost = -0.5", "max_cost", "-0.5"),

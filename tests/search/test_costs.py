@@ -1,0 +1,44 @@
+"""What rows cost of the caps on tokens and dollars, in rows at the mean price so far."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from agent.gateway.budget import Account
+from agent.search.board import Board
+from agent.search.costs import Costs
+from agent.search.plan import Plan
+from agent.types import Budget, Outcome, Prediction, Usage
+
+PLAN = Plan(
+    calls=1200, dev_rows=60, test_rows=60, noise_rows=0, batch=8, rungs=(8, 60), finalists=3, proposals=0, per_row=2
+)
+SIZES = {"own": 100, "long": 500}
+
+
+def costs(target: int, judge: int, budget: Budget) -> Costs:
+    """After the user's own prompt ("own") has seen 60 rows, each with a call of so many tokens and one of a judge."""
+    account, board = Account(budget), Board(lambda trial: None)
+    for row in range(60):
+        account.use("target", Usage(target), target / 1e6, False, "own")
+        account.use("judge", Usage(judge), judge / 1e6, False)
+        board.outcomes.setdefault("own", []).append(Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0))
+    return Costs(PLAN, account, board, "own", SIZES.__getitem__)
+
+
+@pytest.mark.parametrize("budget", [Budget(max_tokens=1_000_000), Budget(max_cost=1.0)], ids=["tokens", "dollars"])
+@pytest.mark.parametrize(("target", "judge"), [(1000, 100), (100, 1000), (500, 500)])
+def test_the_only_prompt_there_is_costs_what_a_row_costs(target: int, judge: int, budget: Budget) -> None:
+    assert costs(target, judge, budget).of("own", 10) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("budget", [Budget(max_tokens=1_000_000), Budget(max_cost=1.0)], ids=["tokens", "dollars"])
+def test_a_longer_prompt_makes_its_own_calls_dearer_and_not_those_of_the_judge(budget: Budget) -> None:
+    assert costs(100, 1000, budget).of("long", 10) == pytest.approx(10 * (5 * 100 + 1000) / 1100)
+
+
+def test_without_a_cap_on_tokens_or_dollars_nothing_is_priced() -> None:
+    found = costs(100, 1000, Budget(max_calls=500))
+    assert (found.affordable(), found.of("long", 10), found.longest()) == (math.inf, 10, math.inf)
