@@ -28,17 +28,20 @@ TechniqueName = Literal["zero-shot", "few-shot", "chain-of-thought", "few-shot-c
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call; `cached_prompt_tokens` are part of `prompt_tokens`."""
+    """Tokens of one call. Part of `prompt_tokens` are `cached_prompt_tokens`, which the provider knew, and
+    `written_prompt_tokens`, which it noted so that it knows them next time."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_prompt_tokens: int = 0
+    written_prompt_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cached_prompt_tokens + other.cached_prompt_tokens,
+            self.written_prompt_tokens + other.written_prompt_tokens,
         )
 
 

@@ -82,11 +82,20 @@ class Account:
     def reserve(self, worst: Spend) -> None:
         """Sets `worst` aside. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
         if name := self._passed(self._total + self._reserved + worst):
-            whole = getattr(self.budget, name)
-            part = self._kept_calls() if name == "max_calls" else f"{self.kept.share:.0%}"
-            kept = f", {part} of it kept for the sealed test" if self.kept.calls else ""
-            raise BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}); give more")
+            raise self.exhausted(name)
         self._reserved += worst
+
+    def exhausted(self, name: str) -> BudgetExhausted:
+        """What is raised where a call would pass the cap of this name."""
+        whole = getattr(self.budget, name)
+        part = self._kept_calls() if name == "max_calls" else f"{self.kept.share:.0%}"
+        kept = f", {part} of it kept for the sealed test" if self.kept.calls else ""
+        return BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}); give more")
+
+    def time_left(self) -> float:
+        """Seconds until calls are too late; inf without a time limit."""
+        limit = self.budget.time_limit
+        return math.inf if limit is None else max(0.0, limit * (1.0 - self.kept.share) - self.seconds)
 
     def may_fit(self, worst: Spend) -> bool:
         """Whether `worst` fits when the calls in flight turn out to cost next to nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -201,7 +202,7 @@ class Gateway:
     def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str) -> Flight:
         counted = request.messages if self._counts(lm) else ()
         tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
-        most = Usage(tokens_in, request.max_tokens)
+        most = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
         worst = Spend(1, tokens_in + request.max_tokens, self._cost(lm, most))
         call = Call(role, lm, request, key, candidate_id, worst)
         flight = Flight()
@@ -224,7 +225,7 @@ class Gateway:
         attempt = failed = paid = 0
         answers: int | None = None
         while True:
-            await limiter.acquire()
+            await self._slot(limiter)
             attempt += 1
             try:
                 outcome = await self._attempt(call, flight, limiter, attempt)
@@ -245,7 +246,16 @@ class Gateway:
             delay = self.retries.delay(outcome, tried, self.account.total_used.calls)
             if delay is None:
                 raise outcome
-            await asyncio.sleep(min(delay, limiter.patience()))
+            await asyncio.sleep(min(delay, limiter.patience(), self.account.time_left()))
+
+    async def _slot(self, limiter: Limiter) -> None:
+        """Waits for a slot, and no longer than the run may last. Raises BudgetExhausted, and what `acquire` raises."""
+        left = self.account.time_left()
+        try:
+            async with asyncio.timeout(None if left == math.inf else left):
+                await limiter.acquire()
+        except TimeoutError as late:
+            raise self.account.exhausted("time_limit") from late
 
     async def _attempt(
         self, call: Call, flight: Flight, limiter: Limiter, attempt: int

@@ -5,7 +5,8 @@
     from = 2026-11-01      # the first day on which it holds
     input = 0.15           # dollars per million tokens
     output = 0.6
-    cached_input = 0.075   # may be left out: then as `input`
+    cached_input = 0.075   # of tokens that the provider had in its cache; may be left out: then as `input`
+    cache_write = 0.19     # of tokens that it noted there (Anthropic); may be left out: then as `input`
 
 Knows the file and its mistakes; knows no call and no other source of prices.
 """
@@ -28,9 +29,9 @@ from agent.task.words import near, problem, quoted, shown
 
 FILE = "prices.toml"
 VARIABLE = "OPTIMIZE_PRICES"
-_AMOUNTS = ("input", "output", "cached_input")
+_AMOUNTS = ("input", "output", "cached_input", "cache_write")
 _REQUIRED = ("model", "from", "input", "output")
-_KEYS = (*_REQUIRED, "cached_input")
+_KEYS = (*_REQUIRED, "cached_input", "cache_write")
 
 Fault = tuple[tuple[str | int, ...], str]
 """Where in the file, as a path of keys, and what is wrong there."""
@@ -45,6 +46,7 @@ class Entry:
     input: float
     output: float
     cached_input: float
+    cache_write: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,4 +130,5 @@ _FORMS = {
     "input": _AMOUNT,
     "output": _AMOUNT,
     "cached_input": _AMOUNT,
+    "cache_write": _AMOUNT,
 }

@@ -56,6 +56,7 @@ def price_of(model: str) -> Price | None:
             input_tokens=usage.prompt_tokens,
             output_tokens=usage.completion_tokens,
             cache_read_tokens=usage.cached_prompt_tokens,
+            cache_write_tokens=usage.written_prompt_tokens,
         )
         return float(calc_price(tokens, rest, provider_id=kind).total_price)
 
@@ -83,8 +84,9 @@ def prices_version(unpriced: Sequence[str] = ()) -> str:
 
 def _listed_price(entry: Entry) -> Price:
     def price(usage: Usage) -> float:
-        fresh = usage.prompt_tokens - usage.cached_prompt_tokens
-        cached = usage.cached_prompt_tokens * entry.cached_input
-        return (fresh * entry.input + cached + usage.completion_tokens * entry.output) / 1e6
+        cached, written = usage.cached_prompt_tokens, usage.written_prompt_tokens
+        fresh = usage.prompt_tokens - cached - written
+        prompt = fresh * entry.input + cached * entry.cached_input + written * entry.cache_write
+        return (prompt + usage.completion_tokens * entry.output) / 1e6
 
     return price

@@ -35,7 +35,7 @@ def migrate(db: sqlite3.Connection) -> None:
         for step in STEPS[done:]:
             for statement in _statements(step):
                 db.execute(statement)
-        if done:
+        if done == 1:
             _adopt(db)
         db.execute(f"PRAGMA user_version = {len(STEPS)}")
         db.execute("COMMIT")

@@ -134,4 +134,5 @@ STEPS: tuple[str, ...] = (
         SELECT c.*, i.body AS instruction, t.body AS template FROM candidates c
         LEFT JOIN blobs i ON i.hash = c.instruction_hash LEFT JOIN blobs t ON t.hash = c.template_hash;
     """,
+    "ALTER TABLE calls ADD COLUMN written_prompt_tokens INTEGER NOT NULL DEFAULT 0;",
 )

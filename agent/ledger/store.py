@@ -240,14 +240,15 @@ class Ledger(Book):
         """What a settled attempt brought; None when the text was erased."""
         row = self.db.execute(
             "SELECT COALESCE(k.served_model, k.model), k.finish, k.prompt_tokens, k.cached_prompt_tokens, "
-            "k.completion_tokens, b.body FROM calls k JOIN blobs b ON b.hash = k.response_hash WHERE k.id = ?",
+            "k.written_prompt_tokens, k.completion_tokens, b.body "
+            "FROM calls k JOIN blobs b ON b.hash = k.response_hash WHERE k.id = ?",
             (call_id,),
         ).fetchone()
         if row is None:
             return None
-        reply = json.loads(row[5])
+        reply = json.loads(row[6])
         logprobs = tuple(tuple((token, value) for token, value in top) for top in reply["logprobs"])
-        return Completion(reply["text"], row[1], Usage(row[2], row[4], row[3]), row[0], logprobs)
+        return Completion(reply["text"], row[1], Usage(row[2], row[5], row[3], row[4]), row[0], logprobs)
 
     async def reserve(
         self,
@@ -371,5 +372,6 @@ def _tokens(usage: Usage) -> dict[str, int]:
     return {
         "prompt_tokens": usage.prompt_tokens,
         "cached_prompt_tokens": usage.cached_prompt_tokens,
+        "written_prompt_tokens": usage.written_prompt_tokens,
         "completion_tokens": usage.completion_tokens,
     }

@@ -105,13 +105,14 @@ class AnthropicModel(HostedModel):
         usage = usage if isinstance(usage, dict) else {}
         cached = token_count(usage.get("cache_read_input_tokens")) or 0
         prompt = token_count(usage.get("input_tokens"))
+        written = token_count(usage.get("cache_creation_input_tokens")) or 0
         if prompt is not None:
-            prompt += cached + (token_count(usage.get("cache_creation_input_tokens")) or 0)
+            prompt += cached + written
         served = data.get("model")
         return Completion(
             text=text,
             finish=finish,
-            usage=self._usage(request, text, prompt, usage.get("output_tokens"), cached),
+            usage=self._usage(request, text, prompt, usage.get("output_tokens"), cached, written),
             model=served if isinstance(served, str) and served else self._model,
         )
 

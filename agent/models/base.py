@@ -251,13 +251,16 @@ class HostedModel(ABC):
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: _DETAIL + 1])
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
-    def _usage(self, request: Request, text: str, prompt: object, completion: object, cached: object) -> Usage:
+    def _usage(
+        self, request: Request, text: str, prompt: object, completion: object, cached: object, written: object = None
+    ) -> Usage:
         """The provider's counts, or estimates for those that are missing or a zero that cannot be true."""
         prompt_tokens = token_count(prompt) or sum(
             self.count_tokens(message.content) + _MESSAGE_OVERHEAD for message in request.messages
         )
         completion_tokens = token_count(completion) or self.count_tokens(text)
-        return Usage(prompt_tokens, completion_tokens, min(token_count(cached) or 0, prompt_tokens))
+        known = min(token_count(cached) or 0, prompt_tokens)
+        return Usage(prompt_tokens, completion_tokens, known, min(token_count(written) or 0, prompt_tokens - known))
 
     def _masked(self, completion: Completion) -> Completion:
         """`completion` without secrets: a server may say back what it was sent."""

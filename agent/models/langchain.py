@@ -109,12 +109,13 @@ class LangChainModel(HostedModel):
         if not text and finish not in ("refusal", "length") and not request.stop:
             raise BadResponse(f"the reply has no text: {self._quote(reply)}; try again")
         usage = _mapping(getattr(reply, "usage_metadata", None))
-        cached = _mapping(usage.get("input_token_details")).get("cache_read")
+        details = _mapping(usage.get("input_token_details"))
+        cached, written = details.get("cache_read"), details.get("cache_creation")
         served = metadata.get("model_name") or metadata.get("model")
         return Completion(
             text=text,
             finish=finish,
-            usage=self._usage(request, text, usage.get("input_tokens"), usage.get("output_tokens"), cached),
+            usage=self._usage(request, text, usage.get("input_tokens"), usage.get("output_tokens"), cached, written),
             model=served if isinstance(served, str) else self._model,
         )
 

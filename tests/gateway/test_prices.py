@@ -83,6 +83,22 @@ def test_cached_tokens_have_their_own_price_or_that_of_the_others(prices):
     assert price_of("openai/gpt-4o-mini")(usage) == pytest.approx(1.0)
 
 
+def test_tokens_that_are_written_to_the_cache_have_their_own_price_or_that_of_the_others(prices):
+    usage = Usage(10**6, 0, 400_000, 200_000)
+    prices(entry("anthropic/claude-sonnet-4-5", "2020-01-01", cached_input=0.5, cache_write=1.25))
+    assert price_of("anthropic/claude-sonnet-4-5")(usage) == pytest.approx(0.4 + 0.2 + 0.25)
+    prices(entry("anthropic/claude-sonnet-4-5", "2020-01-01"))
+    assert price_of("anthropic/claude-sonnet-4-5")(usage) == pytest.approx(1.0)
+
+
+def test_anthropics_cache_is_written_at_a_quarter_more_than_it_costs_to_read_the_tokens_once():
+    price = price_of("anthropic/claude-sonnet-4-5")
+    fresh, written = price(Usage(10_000)), price(Usage(10_000, written_prompt_tokens=10_000))
+    assert written == pytest.approx(1.25 * fresh) == pytest.approx(0.0375)
+    openai = price_of("openai/gpt-4o-mini")
+    assert openai(Usage(10_000, written_prompt_tokens=10_000)) == openai(Usage(10_000))
+
+
 def test_the_newest_day_that_has_come_counts(prices):
     prices(entry(start="2026-03-01", input=3) + entry(start="2026-01-01", input=1) + entry(start="2026-09-01", input=9))
     found = read_price_list()

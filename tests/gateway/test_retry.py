@@ -42,6 +42,15 @@ from tests.toys import FakeModel, ask
 from tests.wire import Fault, WireServer
 
 SLOW, REFUSED = RateLimited("slow down", 0.0, status=429), ParameterRefused("no temperature", status=400)
+
+
+class Slow(random.Random):
+    """A jitter that waits as long as it may."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 20.0
+
+
 DOWN, RESET, HTML = Transient("503", status=503), TransportUnknown("reset"), BadResponse("<html>", status=200)
 
 
@@ -306,6 +315,21 @@ async def test_one_kind_of_failure_does_not_use_up_the_attempts_of_another(
 ) -> None:
     door = gateway(ledger)
     assert (await asyncio.wait_for(door.complete("target", scripted(*before, "ok"), ask("a")), 10)).text == "ok"
+
+
+async def test_no_wait_lasts_longer_than_the_run_may(ledger: Ledger) -> None:
+    """Neither for a pause that the provider asked for, nor before another attempt."""
+    for error in (RateLimited("slow down", 30.0), DOWN):
+        door = gateway(ledger, Budget(time_limit=0.3), jitter=Slow())
+        with pytest.raises(BudgetExhausted, match=r"time_limit = 0\.3"):
+            await asyncio.wait_for(door.complete("target", scripted(error), ask("a")), 5)
+        assert door.account.seconds < 2
+
+
+async def test_a_wait_within_the_time_of_the_run_is_waited(ledger: Ledger) -> None:
+    door = gateway(ledger, Budget(time_limit=60.0))
+    lm = scripted(RateLimited("slow down", 0.05), "billing")
+    assert (await asyncio.wait_for(door.complete("target", lm, ask("a")), 5)).text == "billing"
 
 
 async def test_another_model_does_not_wait(ledger: Ledger) -> None:

@@ -17,12 +17,14 @@ import pytest
 from agent.errors import LedgerError
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
-from agent.ledger import connect, migrate
+from agent.ledger import book, connect, migrate, store
+from agent.ledger import verify as verify_module
 from agent.ledger.query import History
 from agent.ledger.schema import STEPS
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
 from agent.types import Budget, Message, Request
+from tests.ledger import ledgers
 from tests.ledger.ledgers import read
 from tests.toys import FakeModel, open_ledger
 
@@ -51,6 +53,27 @@ def new(old: Path) -> Path:
     """The same ledger after it was opened and closed."""
     Ledger(old).close()
     return old
+
+
+def test_the_second_schema_gets_its_column_and_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.db"
+    with monkeypatch.context() as patch:
+        for module in (migrate, connect, book, verify_module):
+            patch.setattr(module, "STEPS", STEPS[:2])
+        tokens = store._tokens
+        patch.setattr(store, "_tokens", lambda u: {k: v for k, v in tokens(u).items() if k != "written_prompt_tokens"})
+        verify_module.expected_objects.cache_clear()
+        ledgers.make(path)
+        assert History(path).runs()
+    verify_module.expected_objects.cache_clear()
+    with closing(Ledger(path)) as ledger:
+        assert verify(ledger.db) == []
+        assert ledger.settled(f"k-{ledgers.candidates()[0].id}-0") is not None
+    assert read(path, "PRAGMA user_version") == [(len(STEPS),)]
+    assert read(path, "SELECT COUNT(*) FROM events WHERE kind = 'row_adopted'") == [(0,)], "no row is told of again"
+    assert read(path, "SELECT DISTINCT written_prompt_tokens FROM calls") == [(0,)]
+    assert path.with_name("ledger.db.schema2").exists()
+    assert {run["id"] for run in History(path).runs()} == {"run-1", "run-2"}
 
 
 # -- from the first schema ---------------------------------------------------------------------------------------------

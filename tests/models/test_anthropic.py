@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BadResponse, RunRefused
 from agent.models.anthropic import AnthropicModel, _turns
-from agent.types import Completion, Message, Request
+from agent.types import Completion, Message, Request, Usage
 from tests.wire import Fault, WireServer
 
 KEY = "secret-0123456789"
@@ -153,7 +153,7 @@ async def test_tokens_written_to_and_read_from_the_cache_count_as_prompt_tokens(
         "output_tokens": 4,
     }
     got = (await answer(body([text("ok")], usage=usage))).usage
-    assert (got.prompt_tokens, got.cached_prompt_tokens, got.completion_tokens) == (3210, 3000, 4)
+    assert got == Usage(3210, 4, cached_prompt_tokens=3000, written_prompt_tokens=200)
 
 
 @pytest.mark.parametrize("usage", [None, [], {}, {"input_tokens": "x", "output_tokens": None}])
