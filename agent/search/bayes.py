@@ -80,7 +80,6 @@ class Search:
         plan, first = self._lab.plan, self._lab.plan.rungs[0]
         wanted: dict[str, int] = {}  # rows of each that are to be bought
         pulls: list[Pull] = []
-        dear = 0
 
         def take(pull: Pull) -> bool:
             rows = pull.rows - len(self._board.outcomes.get(pull.candidate_id, ()))
@@ -94,19 +93,24 @@ class Search:
             if len(pulls) < plan.batch:
                 take(pull)
         while len(pulls) < plan.batch and sum(wanted.values()) + first <= self._room():
-            if not self._waiting:
-                self._waiting += await self._breed(plan.batch - len(pulls))
-            if not self._waiting:
+            newest = await self._newest(plan.batch - len(pulls))
+            if newest is None or not take(Pull(newest, first)):
                 break
-            newest = self._waiting[0]
-            if not take(Pull(newest, first)):
-                if sum(wanted.values()) + first > self._room():  # the proposer was paid, too
-                    break
-                if self._fits({newest: first}) or dear >= plan.batch:  # in the next step
-                    break
-                dear += 1  # the caps on tokens and dollars do not pay it any more
             self._waiting.popleft()
         return pulls
+
+    async def _newest(self, count: int) -> str | None:
+        """Who has waited longest of those that can still be paid; the caps on tokens and dollars let the others go."""
+        first = self._lab.plan.rungs[0]
+        for _ in range(TRIES * count):
+            if not self._waiting:
+                self._waiting += await self._breed(count)
+            if not self._waiting or first > self._room():  # the proposer was paid, too
+                return None
+            if self._fits({self._waiting[0]: first}):
+                return self._waiting[0]
+            self._waiting.popleft()
+        return None
 
     def _fits(self, wanted: Mapping[str, int]) -> bool:
         """Whether so many rows of these candidates can be paid beside the finalists."""
