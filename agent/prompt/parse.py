@@ -22,6 +22,7 @@ QUOTE = 80
 _LABELS = ("answer", "final answer", "label", "output", "category", "class")
 _DRESS = " \t\n\r\f\v\0\"'`*_#>~“”‘’«»()[]{}"  # quotes, markdown and brackets around a value
 _STOPS = ".,;:!?。"
+ONE_LETTER_WORDS = "aeiouyàéèóòì"  # of English and its neighbours: "I think", "a parcel", "y", "è"
 _GAP = re.compile(r"(?<=[^\W_])(?!\s+[-–][0-9])[\s_\-‐‑–—]+(?=[^\W_])")
 _CURRENCY = r"(?:[$€£¥₹]|USD|EUR|GBP|CHF|JPY|INR|CNY)"
 _NUMBER = re.compile(
@@ -55,8 +56,13 @@ def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = Fal
     if len(outputs) != 1:
         return _parse_several(reply, text, outputs, reasoning)
     field = outputs[0]
+    inner = _unwrap(text, field)
+    whole = _section(reply, field) if field.type == "text" else ""
     try:
-        value = _read(_unwrap(text, field), field, reasoning or sectioned)
+        if field.type == "text" and (whole or inner is not text):  # the text itself, whatever its lines look like
+            value = _read(whole or inner, field, False)
+        else:
+            value = _read(inner, field, reasoning or sectioned)
     except _Unreadable as problem:
         return Prediction({}, reply, str(problem))
     return Prediction({field.name: value}, reply, broken_limit(field, value))
@@ -117,9 +123,13 @@ def _name_pattern(name: str) -> str:
 
 
 def _marker(names: tuple[str, ...]) -> re.Pattern[str]:
-    """A line that starts with one of `names` and a colon; quote marks, bullets and bold are tolerated."""
-    joined = "|".join(_name_pattern(name) for name in sorted(names, key=len, reverse=True))
-    return re.compile(rf"^[ \t>*_#\-]*(?P<name>{joined})[ \t*_]*[:：][*_]*", re.IGNORECASE | re.MULTILINE)
+    """A line that starts with one of `names` and a colon; quote marks, bullets and bold are tolerated.
+
+    The name that was found is group `n` with its place in `names`.
+    """
+    order = sorted(range(len(names)), key=lambda at: -len(names[at]))
+    joined = "|".join(f"(?P<n{at}>{_name_pattern(names[at])})" for at in order)
+    return re.compile(rf"^[ \t>*_#\-]*(?:{joined})[ \t*_]*[:：][*_]*", re.IGNORECASE | re.MULTILINE)
 
 
 def _after_marker(text: str, field: Field) -> str | None:
@@ -147,10 +157,22 @@ def _unsection(text: str, outputs: tuple[Field, ...]) -> tuple[str, bool]:
     return text, bool(headers or tags)
 
 
+def _section(reply: str, field: Field) -> str:
+    """What stands in the last section of DSPy's that is called as the field; "" where there is none."""
+    text = reply.replace("\r\n", "\n").replace("\r", "\n")
+    headers = list(re.finditer(r"(?m)^\[\[ ## (\w{1,64}) ## \]\][ \t]*$", text))
+    ends = [header.start() for header in headers] + [len(text)]
+    found = ""
+    for header, end in zip(headers, ends[1:], strict=True):
+        if header[1] == field.name:
+            found = text[header.end() : end].strip()
+    return found
+
+
 def _unwrap(text: str, field: Field) -> str:
     """The value inside a reply that is nothing but `{"<field>": value}`; other replies as they are."""
     bare = text.strip()
-    if not bare.startswith(("{", "```")) or field.type == "json":
+    if not bare.startswith(("{", "```")) or field.name in _properties(field):
         return text
     try:
         value = _json(bare, last=False)
@@ -162,15 +184,22 @@ def _unwrap(text: str, field: Field) -> str:
     return inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
 
 
+def _properties(field: Field) -> Mapping[str, Any]:
+    """What a json field's own schema calls its parts."""
+    schema = json.loads(field.schema) if field.schema else None
+    found = schema.get("properties") if isinstance(schema, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def _by_lines(text: str, outputs: tuple[Field, ...], *, last: bool) -> dict[str, str]:
     if not outputs:
         return {}
-    fold = {_fold(field.name): field.name for field in outputs}
     matches = list(_marker(tuple(field.name for field in outputs)).finditer(text))
     ends = [match.start() for match in matches] + [len(text)]
     found: dict[str, str] = {}
     for match, end in zip(matches, ends[1:], strict=True):
-        name, value = fold[_fold(match["name"])], text[match.end() : end].strip()
+        name = outputs[int((match.lastgroup or "n0")[1:])].name
+        value = text[match.end() : end].strip()
         if value and (last or name not in found):
             found[name] = value
     return found
@@ -206,30 +235,62 @@ def _choice(text: str, field: Field) -> str:
     stripped = text.strip()
     first = next((line for line in stripped.split("\n") if line.strip()), "")
     for form in (stripped, _undress(text, field), first, _undress(first, field)):
-        if form in field.choices:
-            return form
-        folded = _fold(form)
-        exact = [choice for choice in field.choices if _fold(choice) == folded]
+        exact = [form] if form in field.choices else [c for c in field.choices if _fold(c) == _fold(form)]
         if len(exact) == 1:
-            return exact[0]
-    named = _named(_fold(text), field.choices)
+            return exact[0] if form == stripped else _worn(text, exact[0], field.choices)
+    named = _named(text, field.choices)
     if len(named) == 1:
         return named[0]
     what = f"names {len(named)} choices ({_listed(named)})" if named else "names none of the choices"
     raise _Unreadable(f"The reply {_quote(text)} {what}: answer with exactly one of {_listed(field.choices)}.")
 
 
-def _named(folded: str, choices: tuple[str, ...]) -> list[str]:
-    """The choices that occur as whole words; a longer one takes its words away from the shorter ones."""
-    named = []
+def _worn(text: str, found: str, choices: tuple[str, ...]) -> str:
+    """`found`, or the choice that is `found` with marks of its own (`C#`, `[URGENT]`) where that is what stands there.
+
+    Marks that stand on both sides are dress: `*A*` is A, also where `A*` is a choice.
+    """
+    for choice in sorted(choices, key=len, reverse=True):
+        at = text.casefold().find(choice.casefold()) if _bare(choice) == _bare(found) and choice != found else -1
+        if at >= 0 and len(choice) > len(found) and (choice[0] in _DRESS or text[at - 1 : at] != choice[-1]):
+            return choice
+    return found
+
+
+def _bare(choice: str) -> str:
+    return _fold(choice.strip(_DRESS + _STOPS))
+
+
+def _named(text: str, choices: tuple[str, ...]) -> list[str]:
+    """The choices that occur as whole words; a longer one takes its words away from the shorter ones.
+
+    A single letter must be written as it is declared, and not begin a sentence: "A parcel" and "I think" name nothing.
+    """
+    folded, named = _fold(text), list[str]()
     for choice in sorted(choices, key=lambda choice: len(_fold(choice)), reverse=True):
+        if len(choice) == 1 and choice.isalpha():
+            named += [choice] if _lettered(text, choice) else []
+            continue
         word = _fold(choice)
         before = r"(?<![^\W_])" + (r"(?<![0-9][.,/])(?<![-−+])" if word[:1].isdigit() else "")
         after = r"(?![^\W_])" + (r"(?![.,/][0-9])" if word[-1:].isdigit() else "")
         folded, count = re.subn(before + re.escape(word) + after, "\0", folded) if word else (folded, 0)
         if count:
             named.append(choice)
+            text = re.sub(re.escape(choice), "\0", text, flags=re.IGNORECASE)
     return named
+
+
+def _lettered(text: str, letter: str) -> bool:
+    """Whether a choice of one letter is named: `(B)`, `b)`, `B.`, `option A`, `the answer is A because`."""
+    own, alone = re.escape(letter), r"(?<![^\W_])(?<!['’])"
+    no_word = r"(?![ \t]+(?!(?:or|and)\b)[^\W\d_])" if letter.casefold() in ONE_LETTER_WORDS else ""
+    word = r"\b(?:option|choice|answer|label|grade|class|category)(?:[ \t]+is)?[ \t:]+[\"'*(\[]*"
+    return (
+        re.search(rf"\({own}\)|{alone}{own}\)", text, re.IGNORECASE) is not None
+        or re.search(rf"{alone}{own}(?![^\W_])(?!['’]){no_word}", text) is not None
+        or (letter.isupper() and re.search(rf"(?i:{word}){own}(?![^\W_])(?!['’])", text) is not None)
+    )
 
 
 # ---- number

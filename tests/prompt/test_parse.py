@@ -63,6 +63,72 @@ def test_an_unclear_choice_is_never_guessed_and_the_error_says_why(reply, why):
     assert why in error
 
 
+LETTERS = Field("grade", "choice", choices=("A", "B", "I"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "choice"),
+    [
+        ("(b)", "B"), ("b)", "B"), ("B. because", "B"), ("**B**", "B"), ("option A", "A"), ("B is right", "B"),
+        ("The answer is A because it fits", "A"), ("the answer is I.", "I"), ("It must be A", "A"), ("a", "A"),
+        ("This is a tricky question.", None), ("I cannot help, as it is a medical matter.", None), ("A parcel", None),
+        ("I'm not sure", None), ("The answer is a tricky one", None), ("A or B?", None),
+    ],
+)  # fmt: skip
+def test_a_choice_of_one_letter_is_no_article_and_no_pronoun(reply, choice):
+    assert value(reply, LETTERS)[0] == choice
+
+
+@pytest.mark.parametrize(
+    ("choices", "reply", "choice"),
+    [
+        *(
+            (("C", "C++", "C#"), reply, "C#")
+            for reply in ("C#.", "**C#**", '"C#"', "Answer: C#.", "I would use C# here")
+        ),
+        *((("C", "C++", "C#"), reply, "C") for reply in ("C.", "**C**", "Answer: C", "I would use C")),
+        *((("A*", "A", "B"), reply, "A*") for reply in ("A*.", '"A*"', "Grade: A*")),
+        *((("A*", "A", "B"), reply, "A") for reply in ("*A*", "**A**", "A")),
+        (("[URGENT]", "URGENT"), "**[URGENT]**", "[URGENT]"),
+        (("[URGENT]", "URGENT"), "**URGENT**", "URGENT"),
+    ],
+)
+def test_marks_that_belong_to_a_choice_are_no_dress(choices, reply, choice):
+    assert value(reply, Field("x", "choice", choices=choices))[0] == choice
+
+
+@pytest.mark.parametrize(
+    "dress", ['{{"data": {}}}', '```json\n{{"data": {}}}\n```', '{{"reasoning": "so", "data": {}}}']
+)
+def test_json_under_its_own_name_is_unwrapped(dress):
+    made = {"age": 3, "tags": ["a"]}
+    for inner in (json.dumps(made), json.dumps(json.dumps(made))):
+        assert value(dress.format(inner), JSON) == (made, "")
+    own = Field("data", "json", schema='{"properties": {"data": {}}}')
+    assert value('{"data": {"age": 3}}', own)[0] == {"data": {"age": 3}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("[[ ## reply ## ]]\nQuestion: why?\nAnswer: 42\n\n[[ ## completed ## ]]", "Question: why?\nAnswer: 42"),
+        ("[[ ## reasoning ## ]]\nhm\n\n[[ ## reply ## ]]\nDear Sir,\n\nreply: no\n", "Dear Sir,\n\nreply: no"),
+        ('{"reasoning": "r", "reply": "one\\ntwo"}', "one\ntwo"),
+    ],
+)
+@pytest.mark.parametrize("reasoning", [False, True])
+def test_a_text_in_a_section_of_its_own_is_kept_whole(reply, text, reasoning):
+    assert value(reply, TEXT, reasoning=reasoning) == (text, "")
+
+
+def test_a_name_is_found_whatever_its_letters_fold_to():
+    plain, listed = Field("plain"), Field("obligations", "json")
+    for name in ("plain", "PLAIN", "PLAİN", "Plaın"):
+        got = parse_reply(f'{name}: A pays.\nobligations: ["pay"]', (plain, listed))
+        assert got.fields == {"plain": "A pays.", "obligations": ["pay"]}
+    assert parse_reply("class : x\nkind: y", (Field("class_"), Field("kind"))).fields == {"class_": "x", "kind": "y"}
+
+
 def test_the_error_quotes_the_reply_shortened_and_lists_the_choices():
     _, error = value("blah " * 1000, CHOICE)
     assert len(error) < 300
