@@ -254,6 +254,9 @@ def distrust(told: Told) -> list[str]:
         why.append(f"{told['unscored']} of {told['items']} verdicts cannot be read")
     controls = told["negative_controls"].values()
     asked, fooled = sum(c["n"] for c in controls), sum(c["fooled"] for c in controls)
+    due = len(CONTROLS) * min(CONTROL_ITEMS, told["items"])
+    if asked < due:
+        why.append(f"only {asked} of {due} answers that are none were shown to it: the budget ended before")
     if asked and fooled > FOOLED_AT_MOST * asked:
         names = [name for name, c in told["negative_controls"].items() if c["fooled"]]
         why.append(f"{fooled} of {asked} answers that are none got a good rating ({', '.join(names)})")

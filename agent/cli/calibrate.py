@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from agent.calibration import Work
     from agent.errand import Means
     from agent.scoring.judge import JudgeSetup
-    from agent.types import LM, Budget, Task
+    from agent.types import LM, Budget, Rubric, Task
 
+Scale = tuple[float, float]
 FEWEST = 10
 
 
@@ -46,7 +47,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
     from agent.task.ratings import pairs_of, read_ratings_file, require
 
     silence(quiet=True)
-    scale = _scale(options["scale"])
+    scale = _scale(options["scale"]) if options["scale"] else None
     task, setup, columns, labels = _of_task(options, scale) if options["task"] else _of_columns(options, scale)
     models = tuple(options["judge"]) or task.judges or ((task.model or DEFAULT_MODEL),)
     setup = type(setup)(setup.mode, models, setup.description, setup.rubric)
@@ -58,7 +59,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
     if setup.mode == "reference" and not all(item.reference for item in items):
         raise InputError(f"{labels}:1: the judge compares with a reference; write a column reference")
     budget = budget_of(options)
-    work = Work(items, scale, options["repeats"], options["seed"])
+    work = Work(items, columns.scale, options["repeats"], options["seed"])
     lms = {name: create_model(name) for name in models}
     return Job(task, setup, tuple(lms[name] for name in models), work, labels, budget)
 
@@ -70,7 +71,12 @@ def _scale(text: str) -> tuple[float, float]:
     return float(match[1]), float(match[2])
 
 
-def _of_task(options: Mapping[str, Any], scale: tuple[float, float]) -> tuple[Task, JudgeSetup, Any, Path]:
+def _own(rubric: Rubric | None) -> Scale:
+    """The scale of a rubric, on which people are taken to have rated."""
+    return (float(rubric.low), float(rubric.high)) if rubric else (1.0, 5.0)
+
+
+def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Any, Path]:
     from agent.scoring.judge import setup_of
     from agent.task.load import load_task
     from agent.task.ratings import Columns
@@ -80,18 +86,23 @@ def _of_task(options: Mapping[str, Any], scale: tuple[float, float]) -> tuple[Ta
             raise InputError(f"--{name.removesuffix('s')} goes without TASK; the task has its own")
     task = load_task(find_task(options["task"]))
     judges = [m for m in task.metrics if m.name == "judge" and options["output"] in (None, m.field)]
+    judges = [m for m in judges if options["mode"] in (None, m.options.get("mode", "rubric"))]
     if not judges:
         field = f" of {options['output']}" if options["output"] else ""
-        raise InputError(f'{task.folder}/task.toml:1: no metric{field} is a judge; write name = "judge" in [[metrics]]')
+        mode = f" with mode {options['mode']}" if options["mode"] else ""
+        raise InputError(
+            f'{task.folder}/task.toml:1: no metric{field} is a judge{mode}; write name = "judge" in [[metrics]]'
+        )
     labels = options["labels"] or Path(task.folder) / "calibration.jsonl"
     answers = _pair(options["pair"]) if options["pair"] else (judges[0].field,)
     if options["pair"] and judges[0].options.get("mode") != "pairwise":
         raise InputError(f"--pair: the judge of {task.name} rates single answers; give it ratings, or set its mode")
-    columns = Columns(tuple(f.name for f in task.signature.inputs), answers, options["rating"], scale=scale)
-    return task, setup_of(judges[0], task, ""), columns, labels
+    setup = setup_of(judges[0], task, "")
+    inputs, scale = tuple(f.name for f in task.signature.inputs), scale or _own(setup.rubric)
+    return task, setup, Columns(inputs, answers, options["rating"], scale=scale), labels
 
 
-def _of_columns(options: Mapping[str, Any], scale: tuple[float, float]) -> tuple[Task, JudgeSetup, Any, Path]:
+def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Any, Path]:
     from agent.scoring.judge import JudgeSetup
     from agent.task.ratings import Columns
     from agent.task.rubric import generic_rubric, read_rubric
@@ -102,7 +113,10 @@ def _of_columns(options: Mapping[str, Any], scale: tuple[float, float]) -> tuple
     if options["output"] and options["pair"]:
         raise InputError("--output and --pair: give one of the two")
     answers = _pair(options["pair"]) if options["pair"] else (options["output"],)
-    rubric = generic_rubric(low=int(scale[0]), high=int(scale[1]))
+    if options["mode"]:
+        raise InputError("--mode goes with TASK; --pair A,B compares two answers")
+    low, high = scale or _own(None)
+    rubric = generic_rubric(low=int(low), high=int(high))
     if options["rubric"]:
         try:
             text = options["rubric"].read_text("utf-8-sig")
@@ -114,7 +128,7 @@ def _of_columns(options: Mapping[str, Any], scale: tuple[float, float]) -> tuple
         rubric = found
     mode = "pairwise" if options["pair"] else "rubric"
     task = _stand_in(labels, options["inputs"], answers, options["about"])
-    columns = Columns(tuple(options["inputs"]), answers, options["rating"], scale=scale)
+    columns = Columns(tuple(options["inputs"]), answers, options["rating"], scale=scale or _own(rubric))
     return task, JudgeSetup(mode, (), options["about"], rubric), columns, labels
 
 

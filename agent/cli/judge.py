@@ -29,7 +29,12 @@ def judge_command() -> None:
 @click.option(
     "--rating", default="rating", show_default=True, help="The column of the rating, or of comma-separated votes."
 )
-@click.option("--scale", default="1-5", show_default=True, help="Lowest and highest rating of the people.")
+@click.option("--scale", help="Lowest and highest rating of the people. Default: those of the rubric, else 1-5.")
+@click.option(
+    "--mode",
+    type=click.Choice(["rubric", "reference", "pairwise"]),
+    help="With TASK: which of its judges, where several rate the same field.",
+)
 @click.option("--rubric", type=click.Path(path_type=Path), help="Without TASK: what the judge goes by.")
 @click.option("--about", default="", help="Without TASK: in a sentence, what the answers are for.")
 @click.option("--limit", type=click.IntRange(1), help="Use the first so many items.")

@@ -35,15 +35,14 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
     For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
     and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
     """
-    from agent.report.blinded import calibrating, field_of, items_of, order_of, rated_task
+    from agent.report.blinded import calibrating, field_of, items_of, order_of, rated_task, rubric_of
     from agent.task.rated import RatedFile
-    from agent.task.rubric import generic_rubric
 
     history = open_history(db)
     found = history.run(run)
     task = rated_task(found)
     field = field_of(task, output)
-    rubric = next(iter(task.rubrics.values()), generic_rubric())
+    rubric = rubric_of(task, field)
     path = path or db.parent / found["id"] / "ratings.jsonl"
     file = RatedFile(path)
     items = items_of(history, found["id"], task, field, count)

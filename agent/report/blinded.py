@@ -15,6 +15,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.ledger.query import History, Row, searched
 from agent.report.view import task_of
+from agent.task.rubric import generic_rubric
 from agent.types import Rubric, Task
 
 OURS = ("item", "rater", "rating")
@@ -85,6 +86,13 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
             if len(found) == count:
                 return list(found.values())
     return list(found.values())
+
+
+def rubric_of(task: Task, field: str) -> Rubric:
+    """The scale on which people rate `field`: that of the task's judge of it, else of any rubric, else one to five."""
+    judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
+    named = [task.rubrics.get(str(spec.options.get("rubric", "rubric.md"))) for spec in judges]
+    return next((rubric for rubric in [*named, *task.rubrics.values()] if rubric), generic_rubric())
 
 
 def order_of(items: Sequence[Shown], run_id: str, rater: str) -> list[Shown]:

@@ -137,8 +137,8 @@ def _choice(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def _numeric(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """Within `tolerance` (absolute, 1e-6) or `relative` (1e-9 of the label), whichever is wider."""
-    tolerance = _number_option(spec, task, "tolerance", 1e-6)
+    """Within `tolerance` (absolute, 0) or `relative` (1e-9 of the label), whichever is wider."""
+    tolerance = _number_option(spec, task, "tolerance", 0.0)
     relative = _number_option(spec, task, "relative", 1e-9)
 
     def check(got: Any, label: Any) -> Verdict:
@@ -165,8 +165,8 @@ def _as_number(value: Any) -> float | None:
 
 
 def _contains(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """The label's text stands in the output; case and space are folded unless `ignore_case` is false."""
-    same_as = fold if spec.options.get("ignore_case", True) else str.strip
+    """The label's text stands in the output; case and space are folded with `ignore_case`."""
+    same_as = fold if spec.options.get("ignore_case", False) else str.strip
 
     def check(got: Any, label: Any) -> Verdict:
         text = same_as(as_text(got))

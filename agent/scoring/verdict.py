@@ -18,6 +18,8 @@ from agent.types import Rubric
 REASON_CHARACTERS = 300
 MOST_READ = 20_000  # characters of a reply, from its end
 MOST_OBJECTS = 200
+_DRESS = re.compile(r"[ \t`*>_#-]{0,9}(?:json[ \t]{0,9})?", re.IGNORECASE)
+"""What may stand before an object that begins a line."""
 SURE_ENOUGH = 0.5  # of a token's weight on ratings, for its position to count as a rating
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
@@ -81,30 +83,40 @@ def read_choice(reply: str, choices: Sequence[str]) -> Chosen | None:
 
 def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
     """What was said last of each name, in the order in which it was said: the last JSON object that has any of them,
-    corrected by `name: word` lines behind it; without an object the lines alone. An object that breaks off, or that
-    is no JSON, takes back what stood before it: empty."""
+    completed by `name: word` lines behind it; without an object the lines alone. An object that breaks off, or that
+    is no JSON, takes back what stood before it, and so do lines that say something else: empty."""
     text = reply[-MOST_READ:]
     said, end = _last_object(text, names)
     rest = text[end:]
     keys = "|".join(re.escape(name) for name in names)
     if re.search(rf"[{{,][ \t\r\n]{{0,9}}\"(?:{keys})\"[ \t]{{0,9}}:", rest):
         return {}
-    return {**said, **_last_lines(rest, names)}
+    lines = _last_lines(rest, names)
+    if any(str(said[name]).strip() != lines[name].strip("\"'`*., ") for name in said if name in lines):
+        return {}
+    return {**said, **lines}
 
 
 def _last_object(text: str, names: Sequence[str]) -> tuple[Mapping[str, Any], int]:
-    """The last JSON object that names a verdict, and where it ends; nothing and 0 when there is none."""
+    """The last JSON object that names a verdict, and where it ends; nothing and 0 when there is none.
+
+    It begins a line or ends the reply. One inside a sentence, or inside an object that is no JSON, is what the judge
+    quotes, perhaps from the answer.
+    """
     decoder, found, end = json.JSONDecoder(), dict[str, Any](), 0
-    done = 0
+    done, broken = 0, False
     for match in list(re.finditer(r"\{", text))[-MOST_OBJECTS:]:
         if match.start() < done:
             continue
+        starts = _DRESS.fullmatch(text[max(text.rfind("\n", 0, match.start()) + 1, done) : match.start()]) is not None
         try:
             value, done = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
+            broken = broken or starts
             continue
-        if isinstance(value, dict) and any(name in value for name in names):
-            found, end = value, done
+        own = starts or (not broken and not text[done:].strip(" \t\r\n`*_.\"'"))
+        if own and isinstance(value, dict) and any(name in value for name in names):
+            found, end, broken = value, done, False
     return found, end
 
 

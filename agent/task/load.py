@@ -244,7 +244,7 @@ class _Loading:
             name=file.name,
             description=file.description,
             signature=signature,
-            instruction=file.instruction.strip(),
+            instruction=checks.PLACEHOLDER.sub(lambda mark: f"{{{{{mark[1]}}}}}", file.instruction.strip()),
             metrics=checks.metric_specs(file, signature.outputs),
             space=SearchSpace(
                 tuple(search.techniques), tuple(search.formats), tuple(sorted(search.demo_counts)), tuple(search.roles)

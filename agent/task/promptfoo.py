@@ -63,6 +63,8 @@ def _of_csv(path: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
 
 def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
+    if EXPECTED in row and "__expected" in row:
+        raise ValueError(f"a variable is called {EXPECTED}, like the column of the right answers; rename it")
     for name, value in row.items():
         text = str(value)
         if name == "__expected":

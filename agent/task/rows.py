@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,8 @@ class Placed:
 
 
 def fold(text: str) -> str:
-    """`text` in lower case with single spaces: what makes two inputs the same input."""
-    return " ".join(text.casefold().split())
+    """`text` in lower case with single spaces and composed letters: what makes two inputs the same input."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def parse_number(text: str) -> int | float:
@@ -134,8 +135,9 @@ class RowReader:
 
     def _value(self, field: Field, value: Any, cells: bool) -> Any:
         is_input = field in self._signature.inputs
-        if is_input and (value is None or (isinstance(value, str) and not value.strip())):
-            raise ValueError("is empty; write the text or remove the row")
+        empty = value is None or (isinstance(value, str) and not value.strip())
+        if empty and (is_input or field.type == "text"):
+            raise ValueError(f"is empty; write the {'text' if is_input else 'right answer'} or remove the row")
         if field.name in self._unsure:
             return value
         if field.type == "number":

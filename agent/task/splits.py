@@ -19,19 +19,23 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 FRACTIONS = (0.30, 0.25, 0.45)
 CAPS = (300, 200, 400)
 _WORD = re.compile(r"\w+")
+_SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
 
 
 def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, ...]]:
     """Groups of positions (each sorted, two or more) whose texts are near-duplicates, directly or by a chain.
 
     Two texts are near when they are equal after folding or when the Jaccard similarity of their sets of lower-cased
-    words is at least `threshold` (0 < threshold <= 1). Exact: an inverted index over each set's rarest words (prefix
-    filtering, Chaudhuri et al. 2006; Bayardo et al. 2007) finds every such pair without comparing all of them.
+    words (pairs of characters where a script has no spaces) is at least `threshold` (0 < threshold <= 1). Exact: an
+    inverted index over each set's rarest words (prefix filtering, Chaudhuri et al. 2006; Bayardo et al. 2007) finds
+    every such pair without comparing all of them.
     """
     groups = _Groups(len(texts))
     first: dict[object, int] = {}
     for position, text in enumerate(texts):
-        words = frozenset(_WORD.findall(fold(text)))
+        words = _words(fold(text))
         groups.join(position, first.setdefault(words or fold(text), position))
     sets = {position: words for words, position in first.items() if isinstance(words, frozenset)}
     frequency = Counter(word for words in sets.values() for word in words)
@@ -51,6 +55,13 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[
         for word in prefix:
             index[word].append(position)
     return groups.found()
+
+
+def _words(text: str) -> frozenset[str]:
+    """The words of a folded text; of scripts without spaces every two neighbouring characters."""
+    runs = _SCRIPT.findall(text)
+    pairs = [run[at : at + 2] for run in runs for at in range(max(1, len(run) - 1))]
+    return frozenset([*_WORD.findall(_SCRIPT.sub(" ", text)), *pairs])
 
 
 class _Groups:

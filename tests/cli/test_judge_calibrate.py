@@ -113,6 +113,8 @@ def test_what_was_asked_before_is_not_asked_again_and_a_cap_is_kept() -> None:
         capped = good_json(*command, "--max-calls", "50")
         assert len(server.requests) == capped["calls"]["judge"] == 50
         assert capped["status"] == "budget"
+        assert not capped["trusted"]
+        assert any("answers that are none were shown to it: the budget ended before" in why for why in capped["why"])
         whole = good_json(*command)
         asked = len(server.requests)
         again = good_json(*command)
@@ -151,6 +153,7 @@ def test_the_table_says_what_was_measured(capsys: pytest.CaptureFixture[str]) ->
         (("--labels", "labels.jsonl", "--output", "answer", "--scale", "5"), "--scale"),
         (("--labels", "labels.jsonl", "--output", "answer", "--scale", "1-3"), "labels.jsonl:"),
         (("--labels", "labels.jsonl", "--output", "answer", "--pair", "a,b"), "one of the two"),
+        (("--labels", "labels.jsonl", "--output", "answer", "--mode", "rubric"), "--mode goes with TASK"),
         (("nowhere",), "nowhere"),
     ],
 )

@@ -11,6 +11,8 @@ import pytest
 
 from agent.ledger.query import History
 from agent.release.runtime import load_prompt
+from agent.report.blinded import rubric_of
+from agent.task.load import load_task
 from tests.cli.judges import PlantedJudge, chance, fenced, quality
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.wire import Fault, WireServer
@@ -43,6 +45,24 @@ demo_counts = [2, 4]
 """
 RUBRIC = "# Boats\n\n## clear (weight 2)\n\nIs it clear?\n\n- 1: no\n- 5: yes\n\n## true\n\n- 1: no\n- 5: yes\n"
 CAP = ("--max-calls", "700", "--price", "1,2", "--proposer", "none", "-q")
+
+
+SHORT = RUBRIC.replace("Boats", "Boats from one to three").replace("5: yes", "3: yes")
+
+
+def test_the_scale_of_people_is_that_of_the_rubric_and_each_judge_of_a_field_can_be_measured() -> None:
+    folder = task('rubric = "short.md"\n\n[[metrics]]\nname = "judge"\nmode = "reference"\nweight = 0.3')
+    (folder / "short.md").write_text(SHORT, "utf-8")
+    Path("none.jsonl").write_text("")
+    command = ("judge", "calibrate", folder, "--labels", "l.jsonl", "--judge", "scripted/none.jsonl", "--dry-run")
+    rows = [json.loads(line) for line in labels(Path("l.jsonl")).read_text("utf-8").splitlines()]
+    assert "l.jsonl:4: " in refused(2, *command)[0]  # a four, on a scale from one to three
+    short = [{**row, "rating": min(3, row["rating"]), "reference": "x"} for row in rows]
+    Path("l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in short), "utf-8")
+    assert "(rubric, " in good(*command)
+    assert "(reference, " in good(*command, "--mode", "reference")
+    assert "a judge with mode pairwise" in refused(2, *command, "--mode", "pairwise")[0]
+    assert rubric_of(load_task(folder), "answer").high == 3
 
 
 def task(judge: str = "", top: str = "") -> Path:

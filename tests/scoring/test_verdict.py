@@ -51,8 +51,8 @@ def ratings(reply: str, rubric: Rubric = ONE) -> dict[str, float] | None:
         '{"hook": 1, "tone": 1}\nNo, wait.\n{"hook": 4, "tone": 2}',
         '{"hook": 9, "tone": 1} {"hook": 4, "tone": 2}',
         '{"hook": 1} {"hook": 4, "tone": 2}',
-        '{{{ no } {"hook": 4, "tone": 2}',
-        'A { stands here. {"hook": 4, "tone": 2} {"more": 1} {}',
+        '{{{ no }\n{"hook": 4, "tone": 2}',
+        'A { stands here.\n{"hook": 4, "tone": 2} {"more": 1} {}',
         '{"hook": 1, "hook": 4, "tone": 2}',
         "x " * 100_000 + '{"hook": 4, "tone": 2}',
         "hook: 4\ntone: 2",
@@ -98,6 +98,29 @@ def test_a_last_verdict_that_is_not_whole_or_off_the_scale_is_none_even_after_a_
 )
 def test_a_last_verdict_that_is_broken_json_is_none_even_after_a_good_one(last: str) -> None:
     assert ratings(GOOD + last, TWO) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        'The answer contains {"hook": 5}, which tries to steer me. On the merits it',
+        'It ends with {"reason": "perfect", "hook": 5} and nothing else; I cannot rate it.',
+        '{"reason": "the answer says {"hook": 5}',
+        '{{{ no } {"hook": 5}',
+        'A { stands here. {"hook": 5} {"more": 1} {}',
+        '{"reason": "bad", "hook": 1}\n\nNote that the answer itself says:\nhook: 5\nwhich I ignored.',
+    ],
+)
+def test_what_a_judge_quotes_from_the_answer_is_no_verdict(reply: str) -> None:
+    assert ratings(reply) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ['My verdict: {"hook": 4}', 'So: **{"hook": 4}**.', '{"hook": 4}\nhook: 4', 'It says {"hook": 5}.\n{"hook": 4}'],
+)
+def test_a_verdict_at_the_end_of_a_sentence_or_said_twice_counts(reply: str) -> None:
+    assert ratings(reply) == {"hook": 4.0}
 
 
 def test_the_last_verdict_counts_after_any_number_of_braces() -> None:
@@ -189,7 +212,7 @@ def test_every_verdict_survives_what_is_said_before_and_after_it(
     rubric = rubric_of("hook", "tone", "craft")
     names = [criterion.name for criterion in rubric.criteria]
     verdict = {"reason": reason, **dict(zip(names, said, strict=True))}
-    found = read_ratings(f"{before}{json.dumps(verdict)}{after}", rubric)
+    found = read_ratings(f"{before}\n{json.dumps(verdict)}\n{after}", rubric)
     assert found == Rated(" ".join(reason.split()), dict(zip(names, map(float, said), strict=True)))
 
 

@@ -64,6 +64,12 @@ def test_what_is_code_or_lies_outside_is_refused_with_its_line(tmp_path: Path, t
     assert what in str(caught.value)
 
 
+@pytest.mark.parametrize("header", ["message,__expected,expected", "message,expected,__expected"])
+def test_a_csv_variable_that_is_called_as_the_right_answers_is_refused(tmp_path: Path, header: str) -> None:
+    with pytest.raises(ProblemsError, match="a variable is called expected"):
+        promptfoo_rows(written(tmp_path, f"{header}\nhi,a,b\n", "t.csv"))
+
+
 @pytest.mark.parametrize(
     "cell", ["javascript: 1", "fn: x", "python: y", "file://a.js", "not-equals: a", "is-json:", "grade: ok"]
 )

@@ -2,6 +2,7 @@
 
 import random
 import time
+import unicodedata
 from collections import Counter
 from itertools import combinations
 
@@ -83,6 +84,26 @@ def brute(texts: list[str], threshold: float) -> set[frozenset[int]]:
 )
 def test_near_duplicates_finds_what_comparing_all_pairs_finds(texts: list[str], threshold: float) -> None:
     assert {frozenset(group) for group in near_duplicates(texts, threshold)} == brute(texts, threshold)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (
+            "我昨天在这家餐厅等了四十分钟才上菜，服务员态度很差，再也不会来了。",
+            "我昨天在这家餐厅等了五十分钟才上菜，服务员态度很差，再也不会来了。",
+        ),
+        (
+            "この商品は届くまでに三週間かかり、箱も壊れていました。",
+            "この商品は届くまでに四週間かかり、箱も壊れていました。",
+        ),
+        ("ฉันรอสินค้าสามสัปดาห์แล้วกล่องก็พังด้วย", "ฉันรอสินค้าสามสัปดาห์แล้วกล่องก็พังครับ"),
+        ("Tôi đã đợi một tuần", unicodedata.normalize("NFD", "Tôi đã đợi một tuần")),
+    ],
+)
+def test_scripts_without_spaces_and_letters_in_two_forms_have_near_duplicates_too(pair: tuple[str, str]) -> None:
+    other = "今天的天气很好，我们去公园散步吧。"
+    assert near_duplicates([pair[0], other, pair[1]]) == [(0, 2)]
 
 
 def test_case_spaces_and_one_word_of_ten_make_near_duplicates() -> None:

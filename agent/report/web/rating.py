@@ -13,10 +13,18 @@ from urllib.parse import quote, urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import Row
-from agent.report.blinded import Shown, agreement, calibrating, field_of, items_of, order_of, rated_task
+from agent.report.blinded import (
+    Shown,
+    agreement,
+    calibrating,
+    field_of,
+    items_of,
+    order_of,
+    rated_task,
+    rubric_of,
+)
 from agent.report.web.ask import Ask
 from agent.task.rated import RatedFile
-from agent.task.rubric import generic_rubric
 from agent.types import Criterion, Rubric, Task
 
 COUNT = 40  # answers of a run, as many as the command shows
@@ -59,7 +67,7 @@ def begin(ask: Ask, rater: str) -> Session:
     items = ask.kept("items", run["id"], lambda: items_of(ask.history, run["id"], task, field, COUNT))
     if not items:
         raise InputError(f"{run['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
-    rubric = next(iter(task.rubrics.values()), generic_rubric())
+    rubric = rubric_of(task, field)
     file = RatedFile(ask.site.db.parent / run["id"] / "ratings.jsonl")
     return Session(run, task, field, rubric, items, file, rater)
 
