@@ -95,6 +95,7 @@ def _left(db: Path, containing: str | None, kept: list[int]) -> list[str]:
         lines += [f"{path}: holds the text" for path in files_with(db.parent, containing) if path not in told]
     else:
         lines += [f"{path}: a bundle made before; delete it" for path in sorted(db.parent.glob("*.zip"))]
+        lines += [f"{path}: a report made before; make it anew" for path in sorted(db.parent.glob("*/report.html"))]
     return lines
 
 

@@ -21,6 +21,7 @@ from agent.report.facts import (
     judge_order,
     judge_trust,
     metric_name,
+    overridable,
     sides,
     steadiness,
     variety,
@@ -53,11 +54,8 @@ def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[st
         return []
     if promoted is not None:
         return ["the best found was held back:", *found]
-    return [
-        "the best found is held back, and your own prompt is released:",
-        *found,
-        f"  to promote it all the same: optimize promote {result['run_id']} --override --reason WHY",
-    ]
+    told = f"  to promote it all the same: optimize promote {result['run_id']} --override --reason WHY"
+    return ["the best found is held back, and your own prompt is released:", *found, *[told] * overridable(result)]
 
 
 def parts_lines(result: Result) -> list[str]:
@@ -95,7 +93,7 @@ def slices_lines(result: Result) -> list[str]:
         for group in cut["groups"]:
             lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{_scores(result, group)}")
         if cut["winner_gap"] is not None:
-            yours = "" if is_own(result) else f", with your prompt {100 * cut['baseline_gap']:.1f}"
+            yours = "" if is_own(result) else f", with your prompt {score(cut['baseline_gap'])}"
             lines.append(f"  largest gap between groups: {100 * cut['winner_gap']:.1f} points{yours}")
     return lines
 

@@ -13,6 +13,7 @@ import click
 from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
 from agent.errors import AgentError, InputError
 from agent.release.formats.catalog import FORMATS
+from agent.report.facts import without_result
 
 if TYPE_CHECKING:
     from agent.ledger.query import History, Row
@@ -64,7 +65,7 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     found = history.run(run)
     released = (found["result"] or {}).get("release")
     if not released:
-        raise InputError(f"{found['id']}: this run is {found['status']} and released nothing")
+        raise InputError(f"{found['id']}: {without_result(found)}, so it names no release")
     if Path(released).name == STATE_FILE:
         if as_json:
             raise InputError("--json tells how prompts were proved; the state of a DSPy program is not")

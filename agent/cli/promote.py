@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,10 +22,12 @@ from agent.cli.common import (
     print_json,
     releases_folder,
 )
-from agent.errors import GateFailed, InputError
+from agent.errors import GateFailed, InputError, ReleaseError
 from agent.ledger.origin import user
+from agent.report.facts import without_result
 
 if TYPE_CHECKING:
+    from agent.ledger.query import History
     from agent.ledger.store import Ledger
     from agent.release.prompt_file import PromptRelease
 
@@ -87,7 +90,8 @@ def promote_command(
         raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
     with closing(open_history(db)) as history:
         found = history.run(run)
-    offer = _offer(found, own)
+        offer = _offer(found, own)
+        _require_its_own(offer, found["id"], history)
     result = offer.result
     if override and not reason.strip():
         raise InputError("--override needs --reason WHY: it is kept with the release")
@@ -152,7 +156,7 @@ def _offer(found: Mapping[str, Any], own: bool) -> Offer:
 
     result: dict[str, Any] = found["result"] or {}
     if "winner" not in result:
-        raise InputError(f"{found['id']}: this run is {found['status']} and has no winner to promote")
+        raise InputError(f"{found['id']}: {without_result(found)}, so there is no winner to promote")
     released = Path(result["release"])
     if released.name == STATE_FILE:
         raise InputError(f"{found['id']}: a run of a DSPy program; its state is shipped with `optimize export`")
@@ -166,6 +170,28 @@ def _offer(found: Mapping[str, Any], own: bool) -> Offer:
     if "promoted" in load_prompt(released).provenance:
         raise InputError(f"{found['id']}: its winner was promoted by --override and lies where your own prompt lay")
     return Offer(result, released, "own")
+
+
+def _require_its_own(offer: Offer, run_id: str, history: History) -> None:
+    """Raises a ReleaseError unless the file holds what this run released or held back, by the ledger's own record: on
+    its evidence nothing else may be promoted."""
+    from agent.release.runtime import load_prompt
+
+    release = load_prompt(offer.path).release
+    told = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
+    versions = {json.loads(event["body"]).get("version") for event in told} - {None}  # runs of old noted none
+    source = (release.provenance.get("run_id"), release.provenance.get("candidate_id"))
+    template = history.candidate(offer.candidate_id)["template"]
+    same = not template or [message.as_dict() for message in release.messages] == template
+    if (
+        source != (run_id, offer.candidate_id)
+        or not same
+        or (offer.kind != "held" and versions and release.version not in versions)
+    ):
+        raise ReleaseError(
+            f"{offer.path}: holds {release.version} of run {source[0]}, which is not what {run_id} "
+            f"{'held back' if offer.kind == 'held' else 'released'}; restore the file, or promote the run that it is of"
+        )
 
 
 def _in_the_place_of(before: str, version: str, label: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agent.cli.common import find_task, open_history, releases_folder
 from agent.cli.launch import task_of
 from agent.errors import InputError
+from agent.report.facts import without_result
 
 if TYPE_CHECKING:
     from agent.ledger.query import Row
@@ -45,7 +46,7 @@ def prompt_path(word: str, db: Path) -> Path:
     run = _run(word, db)
     released = (run["result"] or {}).get("release")
     if not released:
-        raise InputError(f"{run['id']}: this run is {run['status']} and released nothing")
+        raise InputError(f"{run['id']}: {without_result(run)}, so it names no release")
     if Path(released).name == STATE_FILE:
         raise InputError(f"{run['id']}: a DSPy program of your own; only prompts can be checked")
     return Path(released)
@@ -109,7 +110,7 @@ def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
         seen = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "dev")}
     finally:
         history.close()
-    rows = tuple(row for row in task.dev if row.id in seen and seen[row.id]["error"] != "(erased)")
+    rows = tuple(row for row in task.dev if row.id in seen and not _erased(seen[row.id]))
     if not rows:
         raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
     samples = [
@@ -118,6 +119,11 @@ def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     ]
     note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
     return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
+
+
+def _erased(item: Mapping[str, Any]) -> bool:
+    """Whether the reply or what was read out of it is not in the ledger any more."""
+    return item["error"] == "(erased)" or (not item["reply"] and bool(item["fields"]))
 
 
 def _none(item: Mapping[str, Any]) -> Any:

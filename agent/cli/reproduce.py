@@ -15,6 +15,7 @@ import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
 from agent.errors import AgentError, InputError
+from agent.report.facts import without_result
 
 if TYPE_CHECKING:
     from agent.cli.launch import Launch
@@ -44,7 +45,7 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
     if command := found["options"].get("command"):
         raise InputError(f"{found['id']}: a run of `optimize {command}`; type its command again")
     if found["result"] is None:
-        raise InputError(f"{found['id']}: this run is {found['status']} and has no result to compare with")
+        raise InputError(f"{found['id']}: {without_result(found)}, so there is nothing to compare with")
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
         launch = prepare(found["options"], copy, True)

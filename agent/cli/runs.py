@@ -21,7 +21,7 @@ from agent.cli.common import (
 from agent.cli.strips import so_far, sparkline, whisker
 from agent.cli.tables import Column, print_table, say, say_diff
 from agent.errors import InputError
-from agent.report.facts import amount, decision, prompt_text
+from agent.report.facts import ASK_ANEW, amount, decision, prompt_text, without_result
 
 RUNS = (
     Column("run"),
@@ -113,12 +113,11 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
     found = history.run(run)
     if found["result"] is None:
         command = (found["options"] or {}).get("command")
-        told = (
-            f"it was `optimize {command}`: type its command again, what was paid is not asked twice"
-            if command
-            else f"`optimize history {found['id']}` shows it"
-        )
-        raise InputError(f"{found['id']}: this run is {found['status']} and has no result; {told}")
+        told = f"`optimize history {found['id']}` shows it"
+        if command and found["result_hash"] is None:
+            kept = "" if command in ASK_ANEW else ", what was paid is not asked twice"
+            told = f"it was `optimize {command}`: type its command again{kept}"
+        raise InputError(f"{found['id']}: {without_result(found)}, so there is nothing to show; {told}")
     result = found["result"]
     if kind := result.get("kind"):
         _show_errand(kind, result, as_json)

@@ -97,7 +97,7 @@ def _seen(history: History, found: Row, task: Task, top: int, limit: int | None)
         raise InputError(f"{found['id']}: this run is {found['status']} and has not scored its baseline")
     scored = {outcome["example_id"] for outcome in history.outcomes(found["id"], base[0]["candidate_id"], "dev")}
     task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
-    whole = [trial for trial in trials if trial["number"] and trial["n"] >= base[0]["n"] and trial["mean"] is not None]
+    whole = [trial for trial in trials if trial["number"] and trial["mean"] is not None]
     best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
     entrants = []
     for trial in [*base, *best]:

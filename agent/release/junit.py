@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from agent.errors import ReleaseError
 
+_LINK = re.compile(r"://|www\.", re.IGNORECASE)  # what GitHub makes a link of by itself
 NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 CELL = 120  # characters of a cell in Markdown
 LINE = 600  # characters of a reason there
@@ -95,7 +96,7 @@ def _cell(text: str, longest: int = CELL) -> str:
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     line = line if len(line) <= longest else f"{line[: longest - 1]}…"
     line = re.sub(r"([\\`*_\[\]()#|~!@])", r"\\\1", line)
-    return html.escape(line, quote=False)
+    return _LINK.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), html.escape(line, quote=False))
 
 
 def _points(side: Mapping[str, Any]) -> str:

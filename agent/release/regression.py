@@ -1,9 +1,10 @@
 """A released prompt now against what was recorded of it: flips, difference, format, steadiness, and a verdict. Pure.
 
 The gate asks two questions of the same rows, each at half of 5 %, so that repeat noise alone fails it in at most 5 % of
-all cases: did the score fall (paired difference, two-sided p below 0.05 and the difference below 0), and did more
-answers change than repeat noise explains (`scoring/flips.py`, p at most 0.025)? A model that answers as it was recorded
-flips nothing, and passes always. Where a fifth of the rows got no answer, nothing can be told and the gate fails, too.
+all cases: did the score fall (two-sided p below 0.05 and the difference below 0), and did more answers change than
+repeat noise explains (p at most 0.025)? Both p are of shuffles within rows (`scoring/flips.py`). A model that answers
+as it was recorded flips nothing, and passes always. Where a fifth of the rows that had an answer got none, nothing can
+be told and the gate fails, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from agent.release.suite import is_answer
 from agent.scoring.breakdown import consistency
-from agent.scoring.flips import flip_p_value
+from agent.scoring.flips import flip_p_value, moved_p_value
 from agent.scoring.intervals import mean_ci, paired_difference
 from agent.types import Example, Field, Outcome, canonical
 
@@ -50,7 +51,7 @@ def verdict(
         "unanswered": {"was": sum(not before for before, _ in pairs), "now": sum(not after for _, after in pairs)},
         "repeats": {"was": max(map(len, was), default=0), "now": max(map(len, now), default=0)},
         "score": {"was": _side([a for a, _ in both]), "now": _side([b for _, b in both])},
-        "difference": _difference(both, seed),
+        "difference": _difference(both, [(_values(before), _values(after)) for before, after in pairs], seed),
         "flips": flips,
         "flip_test": {"flipped": len(flips), "p_value": p_flips, "at_most": ALPHA / 2},
         "readable": {"was": _readable([b for b, _ in pairs]), "now": _readable([a for _, a in pairs])},
@@ -59,8 +60,8 @@ def verdict(
     why = [*_worse(told), *_too_many(told)]
     if not both and not told["compared"]:
         why.append(f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}")
-    elif lost > UNANSWERED_AT_MOST * len(rows):
-        why.append(f"{lost} of {len(rows)} rows that had an answer got none{_cause(now)}")
+    elif lost and lost >= UNANSWERED_AT_MOST * (had := sum(bool(before) for before, _ in pairs)):
+        why.append(f"{lost} of {had} rows that had an answer got none{_cause(now)}")
     return {"gate": "failed" if why else "passed", "why": why, "notes": _notes(told), **told}
 
 
@@ -171,14 +172,16 @@ def _side(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "ci95": [low, high], "n": len(values)}
 
 
-def _difference(both: Sequence[tuple[float, float]], seed: int) -> dict[str, Any] | None:
+def _difference(
+    both: Sequence[tuple[float, float]], samples: Sequence[tuple[list[float], list[float]]], seed: int
+) -> dict[str, Any] | None:
     if not both:
         return None
     found = paired_difference([b for _, b in both], [a for a, _ in both], seed)
     return {
         "diff": found.diff,
         "ci95": list(found.ci95),
-        "p_value": found.p_value,
+        "p_value": moved_p_value(samples, seed),
         "wins": found.wins,
         "losses": found.losses,
         "ties": found.ties,

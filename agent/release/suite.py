@@ -123,8 +123,8 @@ def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:
         if set(row.inputs) != wanted:
             has, needs = ", ".join(sorted(row.inputs)) or "none", ", ".join(sorted(wanted)) or "none"
             raise ReleaseError(
-                f"{file}: row {row.id!r:.60} has the inputs {has}, the prompt needs {needs}; record it again with "
-                "`optimize bless`"
+                f"{file}: row {row.id!r:.60} has the inputs {has}, the prompt needs {needs}; delete it and "
+                "record a new one with `optimize bless`"
             )
 
 
@@ -152,7 +152,7 @@ def read_suite(path: Path) -> Suite:
     """Raises a ReleaseError, one line with the file, for anything that is no suite."""
 
     def refuse(what: str) -> NoReturn:
-        raise ReleaseError(f"{path}: {what}; restore it, or record a new one with `optimize bless`")
+        raise ReleaseError(f"{path}: {what}; restore it, or delete it and record a new one with `optimize bless`")
 
     try:
         data = json.loads(path.read_bytes().decode("utf-8"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History
+from agent.report.facts import without_result
 
 ABOUT_RUN = ("id", "task", "status", "model", "proposer", "seed", "tool", "prices", "seconds")
 
@@ -36,7 +37,7 @@ def side_of(history: History, name: str) -> Side:
         trial = found[0]
         candidate_id = trial["candidate_id"]
     elif run["result"] is None:
-        raise InputError(f"{run['id']}: this run is {run['status']} and has no winner; compare trials as RUN:NUMBER")
+        raise InputError(f"{run['id']}: {without_result(run)}, so there is no winner; compare trials as RUN:NUMBER")
     elif kind := run["result"].get("kind"):
         raise InputError(f"{run['id']}: this run is a {kind.replace('_', ' ')}, no search: it cannot be compared")
     else:

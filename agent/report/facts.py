@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Result = Mapping[str, Any]
+ASK_ANEW = ("check", "bless")
+"""Commands that buy every answer again: they ask what the model says now."""
 SHOWN = 0.05
 """A p-value below which a difference counts as shown."""
 ERASED = "(erased)"
@@ -44,6 +46,16 @@ def stopped_before_search(result: Result) -> bool:
     """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
     found = result.get("preflight") or {}
     return found.get("worth") is False and sum(result["trials"].values()) == 1
+
+
+def without_result(run: Mapping[str, Any]) -> str:
+    """Why there is no result, to be said after the run's id."""
+    return "its result was erased" if run["result_hash"] is not None else f"this run is {run['status']}"
+
+
+def overridable(result: Result) -> bool:
+    """Whether what is held back can be promoted all the same; a DSPy program's state is no prompt."""
+    return bool(result["winner"]["technique"] != "program")
 
 
 def verdict(result: Result) -> str:

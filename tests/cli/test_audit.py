@@ -330,6 +330,16 @@ def test_an_erased_text_is_in_no_file_any_more_and_the_ledger_is_whole(two_runs:
     assert "(erased)" in good("audit", "show", f"call:{number}")
 
 
+def test_a_result_that_was_erased_is_called_so_everywhere(two_runs: Made) -> None:
+    first, _ = two_runs
+    digest = read(DB, "SELECT result_hash FROM runs WHERE id = ?", first["run_id"])[0][0]
+    good("audit", "erase", "--hash", digest, "--actor", "a", "--reason", "r", "--yes")
+    for words in (["show"], ["promote"], ["export"], ["reproduce", "--offline"], ["check"]):
+        (said,) = refused(2, words[0], first["run_id"], *words[1:])
+        assert f"{first['run_id']}: its result was erased, so " in said
+    assert "its result was erased" in refused(2, "compare", first["run_id"], first["run_id"])[0]
+
+
 def test_erasing_asks_first_and_a_no_changes_nothing(two_runs: Made) -> None:
     digest = read(DB, "SELECT response_hash FROM calls WHERE response_hash <> '' LIMIT 1")[0][0]
     before = everything()
@@ -338,7 +348,9 @@ def test_erasing_asks_first_and_a_no_changes_nothing(two_runs: Made) -> None:
     assert result.exit_code == 1  # nobody is there to answer
     assert "1 texts go for good: 1 reply" in result.stderr
     assert {name: data for name, data in everything().items() if not name.endswith(("-shm", "-wal"))} == before
-    good(*command, "--yes")
+    Path("runs/some").mkdir()
+    Path("runs/some/report.html").write_text("made before")
+    assert "runs/some/report.html: a report made before" in optimize(*command, "--yes").stderr
     assert read(DB, "SELECT COUNT(*) FROM blobs WHERE hash = ?", digest) == [(0,)]
 
 

@@ -116,6 +116,14 @@ def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() 
     assert facts.verdict(whole) == "Keep your prompt: nothing better was found"
 
 
+def test_a_group_with_too_few_scores_of_one_prompt_has_no_gap_on_that_side() -> None:
+    side = {"mean": 0.5, "ci95": [0.2, 0.8], "n": 5, "unscored": 0}
+    group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
+    cut = {"slice": "lang", "groups": [group], "winner_gap": 0.0, "baseline_gap": None}
+    told = "\n".join(blocks({**RESULT, "slices": [cut]}))
+    assert "largest gap between groups: 0.0 points, with your prompt -" in told
+
+
 @pytest.mark.parametrize(
     ("p_value", "says"),
     [

@@ -40,6 +40,15 @@ def agree() -> list[dict[str, Any]]:
     return lines
 
 
+def test_what_another_run_released_is_not_promoted_on_this_runs_evidence(two_runs: Made) -> None:
+    first, second = two_runs
+    for name in ("prompt.md", "messages.json"):
+        shutil.copy(Path(second["release"]).with_name(name), Path(first["release"]).with_name(name))
+    said = refused(1, "promote", first["run_id"])[0]
+    assert f"of run {second['run_id']}, which is not what {first['run_id']} released" in said
+    assert not LABELS.exists()
+
+
 def test_a_winner_goes_to_production_without_an_override_and_is_loaded_by_name(two_runs: Made) -> None:
     first, _ = two_runs
     assert first["decision"] == "promote"

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +16,7 @@ import pytest
 
 from agent.cli import errands, progress
 from agent.gateway.budget import Account
+from agent.release.junit import _cell
 from agent.release.runtime import load_prompt
 from agent.types import Budget
 from tests.cli.conftest import Made
@@ -194,6 +197,37 @@ def test_bless_moves_the_reference_and_the_chain_says_why(two_runs: Made) -> Non
     assert "recorded" in good("show", told["run_id"])
     assert "PASSED" in good("show", after["run_id"])
     good("audit", "verify")
+
+
+def test_rows_whose_replies_were_erased_are_not_compared(two_runs: Made) -> None:
+    first, _ = two_runs
+    replies = "SELECT response_hash FROM calls k JOIN outcomes o ON o.call_key = k.call_key WHERE o.split = 'dev' AND "
+    with closing(sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True)) as db:
+        own = f"{replies} o.run_id = ? AND o.candidate_id = ? AND k.state = 'ok' GROUP BY o.example_id LIMIT 1"
+        (digest,) = db.execute(own, (first["run_id"], first["winner"]["candidate_id"])).fetchone()
+    with WireServer(learner) as server:
+        rows = checked(server, first["release"])[1]["rows"]
+        good("audit", "erase", "--hash", digest, "--actor", "a", "--reason", "r", "--yes")
+        code, told = checked(server, first["release"])
+    assert (code, told["gate"]) == (0, "passed")
+    assert 0 < told["rows"] < rows
+
+
+def test_a_suite_that_cannot_be_read_is_recorded_anew_as_the_message_says(two_runs: Made) -> None:
+    first, _ = two_runs
+    suite = Path(first["release"]).with_name("suite.json")
+    suite.write_text("{")
+    with WireServer(learner) as server:
+        command = ("bless", first["release"], "--reason", "x", "-q", "-m", compatible(server))
+        assert "delete it and record a new one with `optimize bless`" in refused(1, *command)[0]
+        suite.unlink()
+        good(*command)
+    assert suite.is_file()
+
+
+def test_what_a_model_says_is_no_link_in_markdown() -> None:
+    assert "://" not in _cell("see https://evil.example/x")
+    assert "www." not in _cell("or www.evil.example").lower()
 
 
 def test_a_suite_needs_no_ledger_and_no_task(two_runs: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,14 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from agent.cli import transfer
 from tests.cli.conftest import Made
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
+from tests.toys import make_task
 from tests.wire import WireServer
 
 
@@ -55,6 +58,20 @@ def _test_texts(run_id: str) -> list[str]:
     history.close()
     with Path("rows.csv").open(encoding="utf-8", newline="") as file:
         return [row["text"] for row in csv.DictReader(file) if row["id"] in ids]
+
+
+def test_a_prompt_with_a_row_without_a_score_is_tried_on_other_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What saw the whole of dev saw it, also where a verdict could not be read."""
+    trials = [
+        {"number": number, "candidate_id": f"c{number}", "state": "complete", "n": n, "mean": mean}
+        for number, n, mean in ((0, 12, 0.1), (1, 11, 0.9), (2, 12, 0.5))
+    ]
+    outcomes = [{"example_id": f"dev-{row}", "value": 1.0} for row in range(12)]
+    history = SimpleNamespace(trials=lambda run: trials, outcomes=lambda *of: outcomes, candidate=lambda name: name)
+    monkeypatch.setattr(transfer, "_candidate", lambda row: row)
+    found = {"id": "r", "status": "complete"}
+    _, entrants = transfer._seen(history, found, make_task(12), 1, None)  # type: ignore[arg-type]
+    assert [entrant.trial for entrant in entrants] == [0, 1]
 
 
 def test_a_budget_that_ends_leaves_cells_empty(two_runs: Made) -> None:

@@ -61,6 +61,21 @@ def test_flips_from_one_wrong_answer_to_another_count_though_the_score_stays() -
     assert found["difference"]["diff"] == 0
 
 
+@pytest.mark.parametrize(("had", "lost", "gate"), [(10, 2, "failed"), (10, 1, "passed"), (20, 4, "failed")])
+def test_a_fifth_of_the_answers_there_were_is_too_many_to_lose(had: int, lost: int, gate: str) -> None:
+    was = [[answer(row, "a") if at < had else refused(row)] for at, row in enumerate(rows(30))]
+    now = [[answer(row, "a") if lost <= at < had else refused(row)] * 2 for at, row in enumerate(rows(30))]
+    found = told(was, now)
+    assert found["gate"] == gate
+    assert found["why"] == [f"{lost} of {had} rows that had an answer got none: refused"] * (gate == "failed")
+
+
+def test_a_few_wrong_answers_of_five_are_no_loss_beside_one_recorded_answer() -> None:
+    was = [[answer(row, "a")] for row in rows(20)]
+    now = [[answer(row, "b" if at < 8 and n == 0 else "a") for n in range(5)] for at, row in enumerate(rows(20))]
+    assert told(was, now)["gate"] == "passed"
+
+
 def test_a_format_break_is_a_flip_and_is_shown_as_a_share() -> None:
     was = [[answer(row, "a")] for row in rows(40)]
     now = [[unreadable(row) if at < 8 else answer(row, "a")] * 2 for at, row in enumerate(rows(40))]

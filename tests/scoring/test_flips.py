@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from agent.scoring.flips import flip_p_value
+from agent.scoring.flips import flip_p_value, moved_p_value
 from agent.scoring.intervals import paired_difference
 
 Rows = list[tuple[list[str], list[str]]]
@@ -40,6 +40,30 @@ def test_rows_without_a_sample_are_left_out() -> None:
 def test_too_many_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="13 samples"):
         flip_p_value([(["a"] * 6, ["a"] * 7)], differ, seed=0)
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 5), (1, 3), (1, 2), (3, 2), (3, 5)])
+@pytest.mark.parametrize(("rate", "count"), [(0.9, 20), (0.97, 50)])
+def test_scores_that_moved_by_repeat_noise_alarm_at_most_at_the_level_however_often_rows_were_asked(
+    before: int, now: int, rate: float, count: int
+) -> None:
+    """A test on the differences of means fails it in up to 13 % of such cases, most with one answer before."""
+    rng, found = random.Random(1), []
+    for seed in range(300):
+        drawn = [[float(rng.random() < rate) for _ in range(before + now)] for _ in range(count)]
+        p_value = moved_p_value([(row[:before], row[before:]) for row in drawn], seed, draws=1000)
+        means = [sum(row[before:]) / now - sum(row[:before]) / before for row in drawn]
+        found.append(p_value < 0.05 and sum(means) < 0)
+    assert sum(found) / len(found) <= 0.025 + 3 * (0.025 * 0.975 / len(found)) ** 0.5
+
+
+def test_a_score_that_fell_for_good_is_found_and_one_that_moved_nowhere_is_not() -> None:
+    fell = [([1.0] * 3, [0.0] * 2 if row < 8 else [1.0] * 2) for row in range(60)]
+    assert moved_p_value(fell, 0) < 0.01
+    assert moved_p_value([([1.0] * 3, [1.0] * 2)] * 60, 0) == 1.0
+    assert moved_p_value([([], [1.0]), ([1.0], [])], 0) == 1.0
+    with pytest.raises(ValueError, match="13 samples"):
+        moved_p_value([([1.0] * 6, [1.0] * 7)], 0)
 
 
 def noisy(rng: random.Random, count: int, before: int, now: int) -> Rows:
