@@ -237,8 +237,8 @@ class Run:
             await strategy(self.settings.strategy)(self.lab)
 
     def _is_worth_it(self) -> bool:
-        """Whether anything can be won, or the user searches all the same."""
-        return self.settings.anyway or self.preflight is None or self.preflight.worth
+        """Whether more than trial 0 is wanted, and anything can be won or the user searches all the same."""
+        return self.lab.more() and (self.settings.anyway or self.preflight is None or self.preflight.worth)
 
     def _make_evaluator(self) -> Evaluator:
         assert self._gateway is not None

@@ -174,11 +174,13 @@ def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
         if not key or not equals:
             raise InputError(f"--tag {tag}: write K=V")
         tags[key] = value
+    strategy = strategy_for(options.get("strategy"), task)  # a run of an older version has none
+    _require_heeded(strategy, task, options)
     return Settings(
         seed=options["seed"],
         budget=budget,
         effort=options["effort"],
-        strategy=strategy_for(options.get("strategy"), task),  # a run of an older version has none
+        strategy=strategy,
         prefer=options.get("prefer") or "best",  # a run of an older version has none
         anyway=bool(options.get("anyway")),
         trials=options["trials"],
@@ -190,6 +192,16 @@ def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
         max_wait=seconds("--max-wait", options["max_wait"]) or MAX_WAIT,
         options=json.loads(json.dumps(options)),
     )
+
+
+def _require_heeded(strategy: str, task: Task, options: Mapping[str, Any]) -> None:
+    """Raises InputError for options that DSPy's optimizers do not know: they would change nothing."""
+    from agent.search.strategies import DSPY
+
+    if strategy in DSPY and (options["trials"] or 1) > 1:
+        raise InputError(f"--trials: {strategy} tries as many programs as the budget buys; cap --max-calls instead")
+    if task.program and options.get("prefer") not in (None, "best"):
+        raise InputError(f"--prefer {options['prefer']}: the best state of a DSPy program is tested; leave it out")
 
 
 def seconds(option: str, text: str | None) -> float | None:

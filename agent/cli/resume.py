@@ -62,7 +62,7 @@ def resume_command(
             f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one, "
             "with larger caps if you give them, and takes what this one bought from the ledger"
         )
-    if model and not fork:
+    if model and model != found["model"] and not fork:
         raise InputError(f"{found['id']}: another model makes another run; add --fork")
     given = {name: value for name, value in changes.items() if value is not None}
     if not fork:

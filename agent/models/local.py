@@ -178,7 +178,7 @@ class LocalModel:
         address, key = self._endpoint
         request = urllib.request.Request(
             f"{address}/tokenize",
-            data=json.dumps({"content": text}).encode(),
+            data=json.dumps({"content": _defused(text)}).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -223,7 +223,7 @@ def _body(request: Request) -> dict[str, Any]:
         "messages": [{"role": m.role, "content": _defused(m.content)} for m in request.messages],
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
-        "seed": request.seed if request.seed is not None else 0,
+        "seed": ((request.seed or 0) + request.repeat) % 2**32,  # samples of one prompt differ
         "cache_prompt": True,
     }
     if request.stop:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError
+from agent.errors import AgentError, InputError
 from agent.ledger.query import History, Row
 from agent.ledger.trail import promoted_since
 from agent.types import Example, SplitName, Task
@@ -149,8 +149,16 @@ def task_of(run: Row) -> Task:
 
     options = run["options"] or {}
     if target := options.get("target_field"):
-        return task_from_file(options["task"], target, seed=options["seed"])[0]
+        return task_from_file(options["task"], target, _prompt(options["prompt"]), options["seed"])[0]
     return load_task(Path(run["folder"]))
+
+
+def _prompt(name: str) -> str:
+    """The user's prompt as it is now: its marks say which columns are inputs."""
+    try:
+        return Path(name).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{name}: the prompt cannot be read ({error})") from error
 
 
 def used_at(history: History, run_id: str) -> dict[str, int]:

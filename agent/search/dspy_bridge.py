@@ -111,8 +111,8 @@ class Bridge:
     async def ask(self, buy: Buy, request: Request) -> Completion:
         """The reply that `buy` gets on the gateway's loop, awaited on any loop."""
         if asyncio.get_running_loop() is self._loop:
-            return await self._guarded(buy, request)
-        return await asyncio.wrap_future(self._hand_over(lambda: self._guarded(buy, request)))
+            return await self._guarded(lambda: buy(request))
+        return await asyncio.wrap_future(self._hand_over(lambda: self._guarded(lambda: buy(request))))
 
     def wait(self, buy: Buy, request: Request) -> Completion:
         """The same for a thread, which it blocks."""
@@ -120,11 +120,14 @@ class Bridge:
             raise InputError(
                 "a DSPy program blocks the loop that would answer it; use `await bridge.run(program, ...)`"
             )
-        return self.fetch(lambda: self._guarded(buy, request))
+        return self.fetch(lambda: buy(request))
 
     def fetch(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the coroutine gives on the gateway's loop, for a thread that blocks on it. Raises `stopped`."""
-        future = self._hand_over(make)
+        """What the coroutine gives on the gateway's loop, for a thread that blocks on it. Raises `stopped`.
+
+        What is more than the failure of a row stops the bridge: DSPy takes any error for a score of 0.
+        """
+        future = self._hand_over(lambda: self._guarded(make))
         while not (future.done() or self._loop.is_closed()):
             wait_for([future], timeout=1.0)
         if future.cancelled() or not future.done():  # the loop ended, with the call in the air or in its queue
@@ -138,10 +141,10 @@ class Bridge:
         self._check()
         return asyncio.run_coroutine_threadsafe(make(), self._loop)
 
-    async def _guarded(self, buy: Buy, request: Request) -> Completion:
+    async def _guarded(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         self._check()
         try:
-            return await buy(request)
+            return await make()
         except asyncio.CancelledError:
             if self._gateway.stopped is None:
                 raise

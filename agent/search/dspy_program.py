@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +150,27 @@ def read(prediction: Any, signature: Signature) -> Prediction:
         if value is None:
             errors.append(f"The prediction lacks {field.name}.")
             continue
+        value = plain(value)
         texts[field.name] = label_text(value) if isinstance(value, str | int | float | dict | list) else str(value)
         found = parse_reply(texts[field.name], (field,))
         fields.update(found.fields)
         errors += [f"{field.name}: {found.error}"] if found.error else []
     return Prediction(fields, json.dumps(texts, ensure_ascii=False), " ".join(errors))
+
+
+def plain(value: Any) -> Any:
+    """A value of a typed output as JSON has it: pydantic models as objects, members of an Enum as their values."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return value
 
 
 class ProgramEvaluator(Evaluator):

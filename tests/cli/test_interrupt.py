@@ -183,6 +183,8 @@ def test_resume_names_what_changed_and_forks_when_told_to() -> None:
         assert any("changed" in line for line in lines)
         assert "--fork" in lines[-1]
         assert "--fork" in refused(2, "resume", "-m", "scripted/x")[0]
+        own = refused(2, "resume", "-m", compatible(server))  # as OPTIMIZE_MODEL says it
+        assert any("changed" in line for line in own)
         (old,) = good_json("runs")["runs"]
         result = good_json("resume", "--fork")
         assert result["run_id"] != old["id"]

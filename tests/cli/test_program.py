@@ -7,13 +7,17 @@ import importlib.util
 import json
 import re
 import signal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
 from dspy.utils import DummyLM
+from pydantic import BaseModel
 
+from agent.search.dspy_program import read
+from agent.types import Field, Signature
 from tests.cli.test_interrupt import start, told, trials, wait_for
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, refused, write_csv
 from tests.wire import Fault, WireServer
@@ -150,8 +154,27 @@ def test_a_program_that_cannot_be_made_is_refused_before_a_call(source: str, wor
     assert words in "\n".join(refused(2, "run", str(place), "-m", "openai-compatible/x@http://127.0.0.1:9"))
 
 
+class Invoice(BaseModel):
+    total: float
+    currency: str
+
+
+class Team(Enum):
+    BILLING = "billing"
+
+
+def test_typed_outputs_of_a_program_are_read_as_what_they_hold() -> None:
+    data, team = Field("data", "json"), Field("team", "choice", choices=("billing", "sales"))
+    made = Invoice(total=3, currency="EUR")
+    whole = {"total": 3.0, "currency": "EUR"}
+    for value, found in ((made, whole), ([made, made], [whole, whole]), ({"first": made}, {"first": whole})):
+        got = read(dspy.Prediction(data=value, team=Team.BILLING), Signature((), (data, team)))
+        assert (got.error, dict(got.fields)) == ("", {"data": found, "team": "billing"})
+
+
 def test_our_own_search_is_not_for_programs_and_the_plan_says_what_a_program_costs() -> None:
     place = folder()
+    assert "of a DSPy program is tested" in refused(2, "run", str(place), "--prefer", "short", "--max-calls", "700")[0]
     assert "a DSPy program takes dspy-mipro" in refused(2, "run", str(place), "--strategy", "bayes")[0]
     said = good("run", str(place), "--dry-run", "--max-calls", "700", "--price", "1,1")
     assert "program:build runs in this process and makes 2 calls or more" in said

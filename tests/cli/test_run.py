@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent.ledger.query import History
 from agent.release.runtime import load_prompt
+from agent.report.view import task_of
 from agent.search.plan import make_plan
 from agent.task.intake import task_from_file
 from agent.types import Budget
@@ -339,6 +341,31 @@ def test_a_json_target_of_a_data_file_needs_no_schema() -> None:
         command = ["run", "rows.jsonl", "--target", "answer", "--prompt", "p.txt", "-m", compatible(server)]
         result = good_json(*command, "--max-calls", "120")
     assert result["baseline"]["test"] == 1.0
+
+
+def test_the_marks_of_a_prompt_say_which_columns_are_inputs_also_after_the_run() -> None:
+    command = files(120)
+    Path("p.txt").write_text(f"{INSTRUCTION} {{{{text}}}}", "utf-8")
+    with Path("rows.csv").open(encoding="utf-8", newline="") as file:
+        table = [{**row, "channel": "mail" if n % 2 else "phone"} for n, row in enumerate(csv.DictReader(file))]
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table), "utf-8")
+    with WireServer(learner) as server:
+        good(
+            *["rows.jsonl" if word == "rows.csv" else word for word in command],
+            "-m",
+            compatible(server),
+            "-n",
+            "1",
+            "-q",
+            "--max-calls",
+            "200",
+        )
+    history = History(Path("runs/ledger.db"))
+    run = history.run("")
+    task = task_of(run)
+    history.close()
+    assert [field.name for field in task.signature.inputs] == ["text"]
+    assert dict(task.hashes) == run["hashes"]
 
 
 def test_a_cap_that_ends_the_baseline_leaves_the_sealed_test_closed_and_can_be_raised() -> None:

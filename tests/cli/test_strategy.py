@@ -6,7 +6,10 @@ import json
 import re
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.cli.test_interrupt import start, told, trials, wait_for
 from tests.cli.world import compatible, files, good, good_json, learner, refused
@@ -56,6 +59,35 @@ def test_a_killed_run_of_dspys_resumes_to_the_same_prompt_and_buys_no_settled_ca
 
 def test_a_strategy_that_is_none_is_a_mistake_of_use() -> None:
     assert "dspy-mipro" in "".join(refused(2, *files(120), "--strategy", "dspy-what"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "says"),
+    [
+        ('[[metrics]]\nname = "judge"\nmode = "pairwise"\n', ["--strategy", "dspy-mipro"], "the pairwise judge of"),
+        ("", ["--strategy", "dspy-bootstrap"], "DSPy takes an input called config for its own; rename it"),
+        ("", ["-n", "5", "--strategy", "dspy-gepa"], "tries as many programs as the budget buys"),
+    ],
+)
+def test_what_dspy_cannot_do_is_refused_before_a_call(change: str, words: list[str], says: str) -> None:
+    name = "config" if "config" in says else "message"
+    place = Path("notes")
+    place.mkdir()
+    for split in ("train", "dev", "test"):
+        lines = [json.dumps({name: f"{split} note {n}", "answer": f"answer {n}"}) for n in range(40)]
+        (place / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
+    head = f'name = "notes"\ndescription = "x"\nsignature = "{name} -> answer"\ninstruction = "Answer."\n'
+    (place / "task.toml").write_text(f"{head}{change}", "utf-8")
+    command = ("run", "notes", "-m", "openai-compatible/x@http://127.0.0.1:9", "--max-calls", "900")
+    assert says in refused(2, *command, *words)[0]
+
+
+def test_one_trial_is_the_users_prompt_alone_also_with_dspy() -> None:
+    with WireServer(in_dspys_words) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", "400", "--strategy", "dspy-mipro", "-q"]
+        result = good_json(*command, "-n", "1")
+    assert sum(result["trials"].values()) == 1
+    assert result["calls"]["proposer"] == 0
 
 
 def test_too_few_calls_for_dspy_are_told_before_the_first() -> None:

@@ -80,6 +80,7 @@ def test_a_request_asks_for_what_it_says() -> None:
     assert body["grammar"] == 'root ::= "say \\"a\\"" | "b"'
     assert body["top_logprobs"] == 3
     assert "grammar" not in _body(ask("x"))
+    assert [_body(ask("x", repeat=sample))["seed"] for sample in range(3)] == [0, 1, 2], "samples of one prompt differ"
 
 
 def reply(**changes: Any) -> dict[str, Any]:

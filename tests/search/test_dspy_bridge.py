@@ -483,6 +483,25 @@ async def test_a_cancelled_run_sends_nothing_more(open_world: Open) -> None:
     assert isinstance(world.bridge.stopped, Interrupted)
 
 
+async def test_what_ends_a_run_stops_dspy_also_where_it_comes_out_of_a_metric(open_world: Open) -> None:
+    """DSPy takes any error of a metric for a score of 0, and would go on buying calls."""
+
+    async def judged() -> float:
+        raise RunRefused("the judge's key was refused")
+
+    def metric(example: Any, prediction: Any, trace: Any = None) -> float:
+        return world.bridge.fetch(judged)
+
+    rows = [dspy.Example(message=f"on {team}", team=team).with_inputs("message") for team in TEAMS] * 8
+    with WireServer(right) as server:
+        world = open_world(server)
+        evaluate = dspy.Evaluate(devset=rows, metric=metric, num_threads=1, max_errors=999)
+        with pytest.raises(RunRefused, match="the judge's key"):
+            await world.run(evaluate, dspy.Predict(SIGNATURE))
+        assert len(server.requests) <= 2
+        assert isinstance(world.bridge.stopped, RunRefused)
+
+
 async def test_a_program_on_the_gateways_loop_is_refused_rather_than_waited_for_ever(open_world: Open) -> None:
     with WireServer(right) as server:
         world = open_world(server)
