@@ -310,9 +310,12 @@ class Run:
         release = self._release(result, released)
         folder = self.settings.runs_folder / self.id
         result["release"] = str(write_release(release, folder))
+        told = {"version": release.version, "candidate_id": released.id}
         if released.id != winner.id:
-            write_release(self._release(result, winner), folder / HELD)
-        self.ledger.event(self.id, "released", {"version": release.version, "candidate_id": released.id})
+            held = self._release(result, winner)
+            write_release(held, folder / HELD)
+            told["held"] = held.version
+        self.ledger.event(self.id, "released", told)
         return result
 
     def _release(self, result: Mapping[str, Any], candidate: Candidate) -> PromptRelease:

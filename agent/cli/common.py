@@ -24,18 +24,12 @@ LEDGER = Path("runs/ledger.db")
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 
 
-def _real(context: click.Context, parameter: click.Parameter, path: Path) -> Path:
-    """The file that a link names: SQLite's log, our lock and our seal lie beside it."""
-    return path.resolve() if path.is_symlink() else path
-
-
 def db_option(function: F) -> F:
     return click.option(
         "--db",
         type=click.Path(path_type=Path),
         default=LEDGER,
         show_default=True,
-        callback=_real,
         help="The ledger file.",
     )(function)
 

@@ -179,15 +179,10 @@ def _require_its_own(offer: Offer, run_id: str, history: History) -> None:
 
     release = load_prompt(offer.path).release
     told = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
-    versions = {json.loads(event["body"]).get("version") for event in told} - {None}  # runs of old noted none
+    noted = "held" if offer.kind == "held" else "version"
+    versions = {json.loads(event["body"]).get(noted) for event in told} - {None}  # runs of old noted none
     source = (release.provenance.get("run_id"), release.provenance.get("candidate_id"))
-    template = history.candidate(offer.candidate_id)["template"]
-    same = not template or [message.as_dict() for message in release.messages] == template
-    if (
-        source != (run_id, offer.candidate_id)
-        or not same
-        or (offer.kind != "held" and versions and release.version not in versions)
-    ):
+    if source != (run_id, offer.candidate_id) or (versions and release.version not in versions):
         raise ReleaseError(
             f"{offer.path}: holds {release.version} of run {source[0]}, which is not what {run_id} "
             f"{'held back' if offer.kind == 'held' else 'released'}; restore the file, or promote the run that it is of"

@@ -9,8 +9,9 @@ from pathlib import Path
 from agent.errors import LedgerError
 from agent.ledger import log, seal
 from agent.ledger.lock import is_held
+from agent.ledger.places import beside
 from agent.ledger.schema import STEPS
-from agent.ledger.verify import sha256, verify
+from agent.ledger.verify import Finding, sha256, verify
 
 BUSY_MS = 30_000
 
@@ -59,7 +60,7 @@ def writer(path: Path) -> sqlite3.Connection:
 
 def unfinished(path: Path) -> bool:
     """Whether a kill left the rollback journal of a change that was not finished: the first, before there is a log."""
-    return path.with_name(path.name + "-journal").exists()
+    return beside(path, "-journal").exists()
 
 
 def undo_unfinished(path: Path) -> None:
@@ -90,22 +91,20 @@ def require_whole(path: Path, ours: bool = False) -> None:
         version = schema_of(db)
         if version > len(STEPS):
             raise LedgerError(f"{path}: written by a newer version (schema {version}); upgrade, or use another --db")
-        if version < len(STEPS):
-            _require_old(path, db, version)
-        if is_held(path) and not ours:
-            return
-        if not log.is_empty(path) and log.is_damaged(path, db):
+        held = is_held(path) and not ours
+        if not held and not log.is_empty(path) and log.is_damaged(path, db):
             raise LedgerError(
                 f"{log.log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
                 "nothing was changed; restore a copy, or `optimize audit recover --to NEW.db` saves what holds"
             )
+        if version < len(STEPS):
+            _require_old(path, db, version, held)
+        if held:
+            return
         if seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)):
             return
         if found := verify(db):
-            raise LedgerError(
-                f"{path}: the ledger is not what was written: {found[0]}; nothing was changed; "
-                "`optimize audit verify` lists all, `optimize audit recover --to NEW.db` saves what holds"
-            )
+            raise _not_whole(path, found[0])
     except sqlite3.Error as error:
         raise LedgerError(
             f"{path}: not a readable ledger ({error}); name another file with --db, or "
@@ -115,10 +114,21 @@ def require_whole(path: Path, ours: bool = False) -> None:
         db.close()
 
 
-def _require_old(path: Path, db: sqlite3.Connection, version: int) -> None:
+def _not_whole(path: Path, finding: Finding) -> LedgerError:
+    return LedgerError(
+        f"{path}: the ledger is not what was written: {finding}; nothing was changed; "
+        "`optimize audit verify` lists all, `optimize audit recover --to NEW.db` saves what holds"
+    )
+
+
+def _require_old(path: Path, db: sqlite3.Connection, version: int, held: bool) -> None:
+    """Raises NeedsWriter for an older version's ledger. What is brought up to date is sealed: it must be whole before.
+    Of the first version no chain covers the rows."""
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if tables if version == 0 else not {"runs", "calls", "events"} <= tables:
         raise LedgerError(f"{path}: a database, but no ledger; name another file with --db")
     if damage := [" ".join(line.split()) for (line,) in db.execute("PRAGMA integrity_check(1)") if line != "ok"]:
         raise LedgerError(f"{path}: the file is damaged ({damage[0]}); restore a copy, or name another file with --db")
+    if version > 1 and not held and (found := verify(db, old=True)):
+        raise _not_whole(path, found[0])
     raise NeedsWriter(f"{path}: written by an older version (schema {version}); opening it for writing updates it")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from agent.errors import LedgerError
+from agent.ledger.places import beside
 
 TRIES = 5
 BETWEEN = 0.02  # seconds between two of them
@@ -30,7 +31,7 @@ class Lock:
     """`flock` on `<ledger>.lock`, held until `release` or the end of the process."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.with_name(path.name + ".lock")
+        self._path = beside(path, ".lock")
         self._file: int | None = None
 
     def take(self) -> bool:
@@ -72,7 +73,7 @@ def _lock(file: int) -> bool:
 def is_held(path: Path) -> bool:
     """Whether a writer has the ledger open now. Changes nothing."""
     try:
-        file = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(beside(path, ".lock"), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -16,12 +16,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.ledger.chain import EVENT, first_break
+from agent.ledger.places import beside
 
 HEADER, FRAME = 32, 24
 
 
 def log_path(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
+    return beside(path, "-wal")
 
 
 def is_empty(path: Path) -> bool:
@@ -51,7 +52,7 @@ def is_damaged(path: Path, db: sqlite3.Connection) -> bool:
 def _frames_read(path: Path, db: sqlite3.Connection) -> int:
     """How many frames of the log SQLite found good, from the index that it makes of it when it first reads."""
     db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
-    index = path.with_name(path.name + "-shm").read_bytes()
+    index = beside(path, "-shm").read_bytes()
     return int(struct.unpack_from("=I", index, 16)[0])
 
 

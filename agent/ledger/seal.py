@@ -11,11 +11,13 @@ import os
 import zlib
 from pathlib import Path
 
+from agent.ledger.places import beside
+
 CHUNK = 1 << 20  # bytes
 
 
 def seal_path(path: Path) -> Path:
-    return path.with_name(path.name + ".seal")
+    return beside(path, ".seal")
 
 
 def digest(path: Path) -> str:
@@ -50,7 +52,7 @@ def set_seal(path: Path) -> None:
 
 def break_seal(path: Path) -> None:
     seal_path(path).unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = os.open(seal_path(path).parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the seal must be gone before the file changes
     finally:

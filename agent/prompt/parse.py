@@ -170,9 +170,12 @@ def _section(reply: str, field: Field) -> str:
 
 
 def _unwrap(text: str, field: Field) -> str:
-    """The value inside a reply that is nothing but `{"<field>": value}`; other replies as they are."""
+    """The value inside a reply that is nothing but `{"<field>": value}`; other replies as they are.
+
+    The value of a json field may look like that by itself, unless its schema says otherwise.
+    """
     bare = text.strip()
-    if not bare.startswith(("{", "```")) or field.name in _properties(field):
+    if not bare.startswith(("{", "```")) or (field.type == "json" and not _is_wrapper(bare, field)):
         return text
     try:
         value = _json(bare, last=False)
@@ -184,11 +187,19 @@ def _unwrap(text: str, field: Field) -> str:
     return inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
 
 
-def _properties(field: Field) -> Mapping[str, Any]:
-    """What a json field's own schema calls its parts."""
+def _is_wrapper(bare: str, field: Field) -> bool:
+    """Whether `{"<field>": value}` cannot be the value of the json field, and nothing stands beside it."""
     schema = json.loads(field.schema) if field.schema else None
-    found = schema.get("properties") if isinstance(schema, dict) else None
-    return found if isinstance(found, dict) else {}
+    if not isinstance(schema, dict):
+        return False
+    kind, parts = schema.get("type", "object"), schema.get("properties")
+    if kind == "object" and (not isinstance(parts, dict) or field.name in parts):
+        return False
+    fenced = re.fullmatch(r"```(?:json)?\s*(\{.*\})\s*```", bare, re.DOTALL)
+    try:
+        return isinstance(json.loads(fenced[1] if fenced else bare), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _by_lines(text: str, outputs: tuple[Field, ...], *, last: bool) -> dict[str, str]:
@@ -234,10 +245,11 @@ def _undress(text: str, field: Field) -> str:
 def _choice(text: str, field: Field) -> str:
     stripped = text.strip()
     first = next((line for line in stripped.split("\n") if line.strip()), "")
-    for form in (stripped, _undress(text, field), first, _undress(first, field)):
-        exact = [form] if form in field.choices else [c for c in field.choices if _fold(c) == _fold(form)]
-        if len(exact) == 1:
-            return exact[0] if form == stripped else _worn(text, exact[0], field.choices)
+    for source in (stripped, first):
+        for form in (source, _undress(source, field)):
+            exact = [form] if form in field.choices else [c for c in field.choices if _fold(c) == _fold(form)]
+            if len(exact) == 1:
+                return exact[0] if form == source else _worn(source, exact[0], field.choices)
     named = _named(text, field.choices)
     if len(named) == 1:
         return named[0]
@@ -277,17 +289,20 @@ def _named(text: str, choices: tuple[str, ...]) -> list[str]:
         folded, count = re.subn(before + re.escape(word) + after, "\0", folded) if word else (folded, 0)
         if count:
             named.append(choice)
-            text = re.sub(re.escape(choice), "\0", text, flags=re.IGNORECASE)
+            text = re.sub(_name_pattern(choice), "\0", text, flags=re.IGNORECASE)
     return named
 
 
 def _lettered(text: str, letter: str) -> bool:
     """Whether a choice of one letter is named: `(B)`, `b)`, `B.`, `option A`, `the answer is A because`."""
     own, alone = re.escape(letter), r"(?<![^\W_])(?<!['’])"
-    no_word = r"(?![ \t]+(?!(?:or|and)\b)[^\W\d_])" if letter.casefold() in ONE_LETTER_WORDS else ""
+    if letter.casefold() not in ONE_LETTER_WORDS:
+        return re.search(rf"{alone}{own}(?![^\W_])(?!['’])", text, re.IGNORECASE) is not None
+    stop = "[:.]" if letter.casefold() == "i" else "[:.,]"  # "I, however"
+    no_word = r"(?![ \t]+(?!(?:or|and)\b)[^\W\d_])" + (r"(?!,)" if stop == "[:.]" else "")
     word = r"\b(?:option|choice|answer|label|grade|class|category)(?:[ \t]+is)?[ \t:]+[\"'*(\[]*"
     return (
-        re.search(rf"\({own}\)|{alone}{own}\)", text, re.IGNORECASE) is not None
+        re.search(rf"\({own}\)|{alone}{own}\)|\A\W*{own}[ \t]*{stop}", text, re.IGNORECASE) is not None
         or re.search(rf"{alone}{own}(?![^\W_])(?!['’]){no_word}", text) is not None
         or (letter.isupper() and re.search(rf"(?i:{word}){own}(?![^\W_])(?!['’])", text) is not None)
     )

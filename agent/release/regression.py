@@ -23,7 +23,7 @@ ALPHA = 0.05
 """False alarms of the whole gate under repeat noise, at most."""
 MOVED = 0.1
 """Where answers are texts: how far a row's score must move for the row to count as flipped."""
-UNANSWERED_AT_MOST = 0.2
+UNANSWERED_FROM = 0.2
 SHOWN = 200  # characters of an answer
 UNREADABLE = "(unreadable)"
 
@@ -60,7 +60,7 @@ def verdict(
     why = [*_worse(told), *_too_many(told)]
     if not both and not told["compared"]:
         why.append(f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}")
-    elif lost and lost >= UNANSWERED_AT_MOST * (had := sum(bool(before) for before, _ in pairs)):
+    elif lost and lost >= UNANSWERED_FROM * (had := sum(bool(before) for before, _ in pairs)):
         why.append(f"{lost} of {had} rows that had an answer got none{_cause(now)}")
     return {"gate": "failed" if why else "passed", "why": why, "notes": _notes(told), **told}
 

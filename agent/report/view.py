@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError, InputError
+from agent.errors import AgentError
 from agent.ledger.query import History, Row
 from agent.ledger.trail import promoted_since
 from agent.types import Example, SplitName, Task
@@ -154,11 +154,11 @@ def task_of(run: Row) -> Task:
 
 
 def _prompt(name: str) -> str:
-    """The user's prompt as it is now: its marks say which columns are inputs."""
+    """The user's prompt as it is now, whose marks say which columns are inputs; "" where it is gone."""
     try:
         return Path(name).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{name}: the prompt cannot be read ({error})") from error
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def used_at(history: History, run_id: str) -> dict[str, int]:

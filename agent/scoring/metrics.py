@@ -81,7 +81,7 @@ class FieldMetric:
         if prediction.error:
             return Score(self.name, 0.0, prediction.error)
         label = example.labels.get(self.field)
-        if self.needs_label and label is None:
+        if self.needs_label and (label is None or (isinstance(label, str) and not label.strip())):
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
         if self.field not in prediction.fields:
             return Score(self.name, 0.0, f"the reply has no {self.field}")

@@ -1,7 +1,8 @@
 """What a judge is asked to answer, and how its answer is read. Pure: knows texts and token probabilities, no model.
 
-The reason comes first, so that the rating follows from it; the last verdict in a reply counts, as models correct
-themselves; what cannot be read is None: neither a 0 nor a pass. Every reader works in bounded time on any text.
+The reason comes first, so that the rating follows from it. The last verdict in a reply counts, as models correct
+themselves, but not one that they quote, and none where an object and lines behind it say different things. What cannot
+be read is None: neither a 0 nor a pass. Every reader works in bounded time on any text.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from agent.types import Rubric
 REASON_CHARACTERS = 300
 MOST_READ = 20_000  # characters of a reply, from its end
 MOST_OBJECTS = 200
-_DRESS = re.compile(r"[ \t`*>_#-]{0,9}(?:json[ \t]{0,9})?", re.IGNORECASE)
+_DRESS = re.compile(r"[ \t`*>_#\[-]{0,9}(?:json[ \t]{0,9}|<\w{1,20}>[ \t]{0,9})?", re.IGNORECASE)
 """What may stand before an object that begins a line."""
+_END = re.compile(r"[ \t`*_.\]\"']{0,9}(?:</\w{1,20}>)?[ \t]{0,9}(?=\n|\Z)")
+"""What may stand behind one that ends a line."""
 SURE_ENOUGH = 0.5  # of a token's weight on ratings, for its position to count as a rating
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
@@ -92,16 +95,25 @@ def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
     if re.search(rf"[{{,][ \t\r\n]{{0,9}}\"(?:{keys})\"[ \t]{{0,9}}:", rest):
         return {}
     lines = _last_lines(rest, names)
-    if any(str(said[name]).strip() != lines[name].strip("\"'`*., ") for name in said if name in lines):
+    if any(not _alike(said[name], lines[name]) for name in said if name in lines):
         return {}
     return {**said, **lines}
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two spellings say the same: 4, 4.0, "4/5" and "4, because"; A and a."""
+    first, second = (str(each).strip(" \t\"'`*_.,").casefold() for each in (one, other))
+    numbers = [re.match(r"[0-9]{1,3}(?:\.[0-9]{1,3})?(?![0-9])", each) for each in (first, second)]
+    if numbers[0] and numbers[1]:
+        return float(numbers[0][0]) == float(numbers[1][0])
+    return first == second
 
 
 def _last_object(text: str, names: Sequence[str]) -> tuple[Mapping[str, Any], int]:
     """The last JSON object that names a verdict, and where it ends; nothing and 0 when there is none.
 
-    It begins a line or ends the reply. One inside a sentence, or inside an object that is no JSON, is what the judge
-    quotes, perhaps from the answer.
+    It begins or ends a line. One inside a sentence, or inside an object that is no JSON, is what the judge quotes,
+    perhaps from the answer.
     """
     decoder, found, end = json.JSONDecoder(), dict[str, Any](), 0
     done, broken = 0, False
@@ -114,7 +126,7 @@ def _last_object(text: str, names: Sequence[str]) -> tuple[Mapping[str, Any], in
         except (ValueError, RecursionError):
             broken = broken or starts
             continue
-        own = starts or (not broken and not text[done:].strip(" \t\r\n`*_.\"'"))
+        own = starts or (not broken and _END.match(text, done) is not None)
         if own and isinstance(value, dict) and any(name in value for name in names):
             found, end, broken = value, done, False
     return found, end

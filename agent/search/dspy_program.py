@@ -43,6 +43,7 @@ from agent.types import (
     Signature,
     SplitName,
     Task,
+    canonical,
 )
 
 REPLY_TOKENS = 500  # of one call, where task.toml does not say
@@ -168,7 +169,9 @@ def plain(value: Any) -> Any:
         return plain(value.value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value), key=canonical)
+    if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
 

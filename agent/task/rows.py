@@ -135,9 +135,8 @@ class RowReader:
 
     def _value(self, field: Field, value: Any, cells: bool) -> Any:
         is_input = field in self._signature.inputs
-        empty = value is None or (isinstance(value, str) and not value.strip())
-        if empty and (is_input or field.type == "text"):
-            raise ValueError(f"is empty; write the {'text' if is_input else 'right answer'} or remove the row")
+        if is_input and (value is None or (isinstance(value, str) and not value.strip())):
+            raise ValueError("is empty; write the text or remove the row")
         if field.name in self._unsure:
             return value
         if field.type == "number":

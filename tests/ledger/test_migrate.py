@@ -55,8 +55,9 @@ def new(old: Path) -> Path:
     return old
 
 
-def test_the_second_schema_gets_its_column_and_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "ledger.db"
+def of_the_second_schema(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A whole ledger as the version before made it."""
+    path = folder / "ledger.db"
     with monkeypatch.context() as patch:
         for module in (migrate, connect, book, verify_module):
             patch.setattr(module, "STEPS", STEPS[:2])
@@ -66,6 +67,11 @@ def test_the_second_schema_gets_its_column_and_stays_whole(tmp_path: Path, monke
         ledgers.make(path)
         assert History(path).runs()
     verify_module.expected_objects.cache_clear()
+    return path
+
+
+def test_the_second_schema_gets_its_column_and_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = of_the_second_schema(tmp_path, monkeypatch)
     with closing(Ledger(path)) as ledger:
         assert verify(ledger.db) == []
         assert ledger.settled(f"k-{ledgers.candidates()[0].id}-0") is not None
@@ -74,6 +80,19 @@ def test_the_second_schema_gets_its_column_and_stays_whole(tmp_path: Path, monke
     assert read(path, "SELECT DISTINCT written_prompt_tokens FROM calls") == [(0,)]
     assert path.with_name("ledger.db.schema2").exists()
     assert {run["id"] for run in History(path).runs()} == {"run-1", "run-2"}
+
+
+def test_a_tampered_ledger_of_the_second_schema_is_refused_and_not_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = of_the_second_schema(tmp_path, monkeypatch)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE trials SET mean = 0.99 WHERE number = 2")
+        db.commit()
+    for opens in (Ledger, History):
+        with pytest.raises(LedgerError, match=r"not what was written: event \d+: a row of trials .*mean"):
+            opens(path)
+    assert read(path, "PRAGMA user_version") == [(2,)]
 
 
 # -- from the first schema ---------------------------------------------------------------------------------------------

@@ -72,7 +72,9 @@ LETTERS = Field("grade", "choice", choices=("A", "B", "I"))
         ("(b)", "B"), ("b)", "B"), ("B. because", "B"), ("**B**", "B"), ("option A", "A"), ("B is right", "B"),
         ("The answer is A because it fits", "A"), ("the answer is I.", "I"), ("It must be A", "A"), ("a", "A"),
         ("This is a tricky question.", None), ("I cannot help, as it is a medical matter.", None), ("A parcel", None),
-        ("I'm not sure", None), ("The answer is a tricky one", None), ("A or B?", None),
+        ("the answer is b", "B"), ("option b", "B"), ("b because it fits", "B"), ("a: Paris", "A"), ("A, as said", "A"),
+        ("I, however, cannot tell", None), ("I'm not sure", None),
+        ("The answer is a tricky one", None), ("A or B?", None),
     ],
 )  # fmt: skip
 def test_a_choice_of_one_letter_is_no_article_and_no_pronoun(reply, choice):
@@ -87,6 +89,9 @@ def test_a_choice_of_one_letter_is_no_article_and_no_pronoun(reply, choice):
             for reply in ("C#.", "**C#**", '"C#"', "Answer: C#.", "I would use C# here")
         ),
         *((("C", "C++", "C#"), reply, "C") for reply in ("C.", "**C**", "Answer: C", "I would use C")),
+        *((("C", "C#"), reply, "C") for reply in ("C\nC# came later.", "Answer: C\nC# would be wrong")),
+        (("No", "No."), "No\nNo. 5 is fine", "No"),
+        (("A", "plan A"), "I pick plan-A.", "plan A"),
         *((("A*", "A", "B"), reply, "A*") for reply in ("A*.", '"A*"', "Grade: A*")),
         *((("A*", "A", "B"), reply, "A") for reply in ("*A*", "**A**", "A")),
         (("[URGENT]", "URGENT"), "**[URGENT]**", "[URGENT]"),
@@ -100,12 +105,15 @@ def test_marks_that_belong_to_a_choice_are_no_dress(choices, reply, choice):
 @pytest.mark.parametrize(
     "dress", ['{{"data": {}}}', '```json\n{{"data": {}}}\n```', '{{"reasoning": "so", "data": {}}}']
 )
-def test_json_under_its_own_name_is_unwrapped(dress):
+def test_json_under_its_own_name_is_unwrapped_where_the_schema_says_that_this_is_not_the_value(dress):
     made = {"age": 3, "tags": ["a"]}
+    known = Field("data", "json", schema='{"type": "object", "properties": {"age": {}, "tags": {}}}')
     for inner in (json.dumps(made), json.dumps(json.dumps(made))):
-        assert value(dress.format(inner), JSON) == (made, "")
-    own = Field("data", "json", schema='{"properties": {"data": {}}}')
-    assert value('{"data": {"age": 3}}', own)[0] == {"data": {"age": 3}}
+        assert value(dress.format(inner), known) == (made, "")
+    assert value(dress.format("[1]"), Field("data", "json", schema='{"type": "array"}'))[0] == [1]
+    for schema in (None, "true", '{"type": "object"}', '{"$ref": "#"}', '{"properties": {"data": {}}}'):
+        assert value('{"data": {"age": 3}}', Field("data", "json", schema=schema))[0] == {"data": {"age": 3}}
+    assert value('{"data": {"age": 1}}\nAnswer: {"age": 2}', known, reasoning=True)[0] == {"age": 2}
 
 
 @pytest.mark.parametrize(

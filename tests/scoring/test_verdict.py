@@ -117,7 +117,17 @@ def test_what_a_judge_quotes_from_the_answer_is_no_verdict(reply: str) -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    ['My verdict: {"hook": 4}', 'So: **{"hook": 4}**.', '{"hook": 4}\nhook: 4', 'It says {"hook": 5}.\n{"hook": 4}'],
+    [
+        *(f'{{"hook": 4}}\nhook: {again}' for again in ("4", "4/5", "4, because it is fine", "4 (good)", "**4**")),
+        '{"hook": 4.0}\nhook: 4',
+        '[{"hook": 4}]',
+        '<answer>{"hook": 4}</answer>',
+        'Here are my ratings: {"hook": 4}\n\nThe answer is good.',
+        'Score: {\n"hook": 4\n}\nThat is all.',
+        'My verdict: {"hook": 4}',
+        'So: **{"hook": 4}**.',
+        'It says {"hook": 5}, though.\n{"hook": 4}',
+    ],
 )
 def test_a_verdict_at_the_end_of_a_sentence_or_said_twice_counts(reply: str) -> None:
     assert ratings(reply) == {"hook": 4.0}

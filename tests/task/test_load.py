@@ -118,18 +118,6 @@ def test_marks_with_blanks_are_marks(here: Path) -> None:
     assert loaded.instruction.endswith("\n{{message}} {{message}}")
 
 
-def test_a_text_that_is_empty_is_no_right_answer(here: Path) -> None:
-    toml = 'name = "notes"\ndescription = "x"\nsignature = "message -> note"\ninstruction = "Write a note."\n'
-    table = [{"message": f"m {n}", "note": " " if n == 3 else f"n {n}"} for n in range(6)]
-    splits = {
-        name: jsonl([{**row, "message": f"{name} {row['message']}"} for row in table]) for name in ("dev", "test")
-    }
-    lines = problems(make(here / "notes", toml, train=jsonl(table), **splits))
-    assert [line.partition(": ")[2] for line in lines] == [
-        "note: is empty; write the right answer or remove the row"
-    ] * 3
-
-
 @pytest.mark.parametrize(("old", "new", "place", "words"), _toml_cases())
 def test_each_wrong_key_is_named_at_its_line(here: Path, old: str, new: str, place: str, words: str) -> None:
     toml = changed(old, new)

@@ -90,12 +90,12 @@ def put(made: Sequence[Made], folder: Path) -> list[Path]:
 
 def put_one(text: str, path: Path) -> None:
     """Writes one file where the user wants it, whole or not at all. Raises a ReleaseError."""
-    target = path.resolve()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not target.is_file():  # a terminal, a pipe
-            target.write_bytes(text.encode("utf-8"))
+        if path.exists() and not path.is_file():  # a terminal, a pipe
+            path.write_bytes(text.encode("utf-8"))
             return
+        target = path.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".release-", dir=target.parent) as beside:
             (name,) = _write({target.name: text}, Path(beside))
             if target.exists():

@@ -67,6 +67,11 @@ def test_one_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (link.is_symlink(), path.read_text(), path.stat().st_mode & 0o777) == (True, "new", 0o640)
     assert sorted(os.listdir(tmp_path)) == ["link.md", "prompt.md"]
     put_one("seen", Path(os.devnull))
+    inside, outside = os.pipe()
+    put_one("through", Path(f"/dev/fd/{outside}"))
+    assert os.read(inside, 100) == b"through"
+    for end in (inside, outside):
+        os.close(end)
 
 
 def test_a_missing_library_is_said_and_strict_refuses() -> None:
