@@ -73,6 +73,7 @@ def run(ask: Ask) -> dict[str, Any]:
         "run": {name: view.run[name] for name in ABOUT},
         "command": (view.run["options"] or {}).get("command", ""),
         "result": view.run["result"],
+        "is_erased": view.run["result"] is None and view.run["result_hash"] is not None,
         "live": live(ask) if view.run["status"] == "running" else None,
         "verdict": facts.verdict(result) if result else None,
         "certainty": facts.certainty(result) if result else None,
