@@ -81,7 +81,7 @@ class FieldMetric:
         if prediction.error:
             return Score(self.name, 0.0, prediction.error)
         label = example.labels.get(self.field)
-        if self.needs_label and (label is None or (isinstance(label, str) and not label.strip())):
+        if self.needs_label and label is None:
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
         if self.field not in prediction.fields:
             return Score(self.name, 0.0, f"the reply has no {self.field}")
@@ -169,8 +169,10 @@ def _contains(spec: MetricSpec, field: Field, task: Task) -> Check:
     same_as = fold if spec.options.get("ignore_case", False) else str.strip
 
     def check(got: Any, label: Any) -> Verdict:
-        text = same_as(as_text(got))
-        if any(same_as(gold) in text for gold in golds(label)):
+        text, wanted = same_as(as_text(got)), [same_as(gold) for gold in golds(label)]
+        if not all(wanted):
+            return None, "the label is empty, and stands in every text"
+        if any(gold in text for gold in wanted):
             return 1.0, ""
         return 0.0, f"{short(label)} does not occur in {short(got)}"
 

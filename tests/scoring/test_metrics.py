@@ -146,6 +146,11 @@ def test_a_reply_that_did_not_parse_scores_zero_with_its_error_on_every_metric(t
         assert (result.value, result.reason) == (0.0, "no JSON")
 
 
+def test_an_empty_label_occurs_in_nothing():
+    assert score("contains", "no idea", "").value is None
+    assert score("contains", "no idea", " ").value is None
+
+
 @given(st.text(), st.text().filter(str.strip))
 def test_text_metrics_stay_in_range_and_give_one_to_the_label_itself(got, label):
     for name in ("exact_match", "choice", "contains", "token_f1"):
