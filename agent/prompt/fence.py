@@ -22,6 +22,7 @@ _CONTROL_TOKEN = re.compile(
 )
 _RARE = re.compile(r"[^\x20-\x7e\n\t]")
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2028\u2029\u3164\uffa0")  # letters and marks that show nothing
+MOST_JOINED = 3  # joiners in a row, beside the first
 _JOINERS = frozenset("\u200c\u200d\ufe0f")  # in the middle of emoji and of some scripts they belong to the text
 _GAP = "\u00b7"  # a middle dot: visible, and no tokenizer joins over it
 
@@ -60,9 +61,22 @@ def defused(text: str) -> str:
 
 def _shown(found: re.Match[str]) -> str:
     """The character, or its code where it shows nothing: controls, format characters, tags, blank letters."""
-    character, at = found[0], found.start()
-    if character in _JOINERS and not found.string[at - 1 : at].isascii():
+    character = found[0]
+    if not _is_hidden(character) or (character in _JOINERS and _joins(found.string, found.start())):
         return character
+    return f"\\u{{{ord(character):x}}}"
+
+
+def _is_hidden(character: str) -> bool:
     hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") or character in _BLANK
     variation = "\ufe00" <= character <= "\ufe0f" or "\u180b" <= character <= "\u180f" or character >= "\U000e0000"
-    return f"\\u{{{ord(character):x}}}" if hidden or variation else character
+    return hidden or variation
+
+
+def _joins(text: str, at: int) -> bool:
+    """Whether the joiner at `at` follows, with a few others before it, a letter or a picture that is seen."""
+    for _ in range(MOST_JOINED):
+        if at > 0 and text[at - 1] in _JOINERS:
+            at -= 1
+    before = text[at - 1 : at] if at > 0 else ""
+    return not before.isascii() and not _is_hidden(before)

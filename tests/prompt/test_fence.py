@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.prompt.fence import Fence, defused
@@ -199,6 +199,8 @@ def test_tokens_of_other_templates_are_broken_too(token: str) -> None:
 
 
 @given(hostile)
+@example("\x80\u200c")
+@example("\u2764\ufe0f\u200d\U0001f525" + "\u200d" * 9)
 def test_defusing_twice_is_defusing_once(text: str) -> None:
     assert defused(defused(text)) == defused(text)
 
