@@ -342,6 +342,6 @@ def test_every_object_survives_a_fence(data):
 def test_a_hundred_kilobytes_of_anything_take_linear_time(unit, outputs):
     reply = (unit * 100_000)[:100_000]
     for reasoning in (False, True):
-        started = time.monotonic()
+        started = time.process_time()
         parse_reply(reply, outputs, reasoning=reasoning)
-        assert time.monotonic() - started < 2
+        assert time.process_time() - started < 10, "quadratic work takes minutes"
