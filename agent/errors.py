@@ -11,6 +11,7 @@
     │   ├── RateLimited       429: wait (retry_after seconds), then the same call again     retry
     │   ├── Transient         5xx, or no connection was made: the same call again           retry
     │   │   └── ParameterRefused  one that can be left out, and is from now on              retry
+    │   │       └── TemperatureRefused  and which a prompt is shipped without               retry
     │   ├── TransportUnknown  reset, truncated, timeout: perhaps done, perhaps paid         retry
     │   ├── BadResponse       a 200 whose body is not a usable reply                        retry
     │   ├── RowRefused        this request can never work (context length, refusal)         no retry

@@ -88,7 +88,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         from agent.cli.common import plain
-        from agent.errors import AgentError
+        from agent.errors import AgentError, Interrupted
 
         try:
             return super().invoke(ctx)
@@ -102,7 +102,7 @@ class _Commands(click.Group):
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            ctx.exit(130)
+            ctx.exit(Interrupted.exit_code)
         except BrokenPipeError:
             sys.stderr.close()
             os._exit(1)

@@ -15,6 +15,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.ledger.query import History, Row, searched
 from agent.report.view import task_of
+from agent.scoring.judge import setup_of
 from agent.task.rubric import generic_rubric
 from agent.types import Rubric, Task
 
@@ -91,7 +92,7 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
 def rubric_of(task: Task, field: str) -> Rubric:
     """The scale on which people rate `field`: that of the task's judge of it, else of any rubric, else one to five."""
     judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
-    named = [task.rubrics.get(str(spec.options.get("rubric", "rubric.md"))) for spec in judges]
+    named = [setup_of(spec, task, "").rubric for spec in judges]
     return next((rubric for rubric in [*named, *task.rubrics.values()] if rubric), generic_rubric())
 
 

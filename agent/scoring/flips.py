@@ -41,16 +41,7 @@ def flip_p_value(
     """
     import numpy as np
 
-    rng = np.random.default_rng(seed)
-    seen, totals = 0.0, np.zeros(draws)
-    for before, now in rows:
-        if not before or not now:
-            continue
-        shuffled = _shuffled(before, now, distance)
-        if float(np.ptp(shuffled)) < 1e-12:
-            continue  # the same however it is shuffled
-        seen += float(shuffled[0])
-        totals += shuffled[rng.integers(0, len(shuffled), draws)]
+    seen, totals = _summed(rows, lambda before, now: _distances(before, now, distance), seed, draws)
     extreme = int(np.sum(totals >= seen - 1e-9))
     return (extreme + 1) / (draws + 1)
 
@@ -62,40 +53,52 @@ def moved_p_value(rows: Sequence[tuple[Sequence[float], Sequence[float]]], seed:
     """
     import numpy as np
 
+    seen, totals = _summed(rows, _moves, seed, draws)
+    fell, rose = int(np.sum(totals <= seen + 1e-9)), int(np.sum(totals >= seen - 1e-9))
+    return min(1.0, 2 * (min(fell, rose) + 1) / (draws + 1))
+
+
+def _summed(
+    rows: Sequence[tuple[Sequence[T], Sequence[T]]],
+    shuffled: Callable[[Sequence[T], Sequence[T]], Vector],
+    seed: int,
+    draws: int,
+) -> tuple[float, Vector]:
+    """The sum over rows of a statistic, as it is and in `draws` shuffles within rows. `shuffled` gives that of a row,
+    for each way to say which samples are of before; the true one first."""
+    import numpy as np
+
     rng = np.random.default_rng(seed)
     seen, totals = 0.0, np.zeros(draws)
     for before, now in rows:
         if not before or not now:
             continue
-        shuffled = _dealt(before, now)
-        if float(np.ptp(shuffled)) < 1e-12:
-            continue
-        seen += float(shuffled[0])
-        totals += shuffled[rng.integers(0, len(shuffled), draws)]
-    fell, rose = int(np.sum(totals <= seen + 1e-9)), int(np.sum(totals >= seen - 1e-9))
-    return min(1.0, 2 * (min(fell, rose) + 1) / (draws + 1))
+        if (count := len(before) + len(now)) > MOST_SAMPLES:
+            raise ValueError(f"{count} samples of one row; at most {MOST_SAMPLES} can be compared")
+        found = shuffled(before, now)
+        if float(np.ptp(found)) < 1e-12:
+            continue  # the same however it is shuffled
+        seen += float(found[0])
+        totals += found[rng.integers(0, len(found), draws)]
+    return seen, totals
 
 
-def _dealt(before: Sequence[float], now: Sequence[float]) -> Vector:
-    """Mean now minus mean before, for each way to say which samples are of before; the true one first."""
+def _moves(before: Sequence[float], now: Sequence[float]) -> Vector:
+    """Mean now minus mean before."""
     import numpy as np
 
     samples, first = [*before, *now], len(before)
-    if len(samples) > MOST_SAMPLES:
-        raise ValueError(f"{len(samples)} samples of one row; at most {MOST_SAMPLES} can be compared")
     total, rest = sum(samples), len(samples) - first
     old = np.array([sum(chosen) for chosen in combinations(samples, first)])
     return (total - old) / rest - old / first
 
 
-def _shuffled(before: Sequence[T], now: Sequence[T], distance: Callable[[T, T], float]) -> Vector:
-    """The mean distance between the two sides, for each way to say which samples are of before; the true one first."""
+def _distances(before: Sequence[T], now: Sequence[T], distance: Callable[[T, T], float]) -> Vector:
+    """The mean distance between the two sides."""
     import numpy as np
 
     samples, first = [*before, *now], len(before)
     count = len(samples)
-    if count > MOST_SAMPLES:
-        raise ValueError(f"{count} samples of one row; at most {MOST_SAMPLES} can be compared")
     table = np.array([[distance(a, b) for b in samples] for a in samples], dtype=float)
     found = []
     for chosen in combinations(range(count), first):
