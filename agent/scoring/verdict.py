@@ -73,7 +73,8 @@ def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> Rated | Non
     whole = {name: float(value) for name, value in ratings.items() if value is not None}
     if len(whole) < len(names):
         return None
-    return Rated(_reason(said, reply), expected(whole, tokens, rubric))
+    values = expected(whole, tokens, rubric)  # by the order of saying, which is that of the tokens
+    return Rated(_reason(said, reply), {name: values[name] for name in names})
 
 
 def read_choice(reply: str, choices: Sequence[str]) -> Chosen | None:

@@ -289,6 +289,13 @@ def test_a_last_choice_that_is_broken_json_is_none_even_after_a_good_one() -> No
 
 # ---- any reply
 
+
+def test_ratings_come_in_the_order_of_the_rubric() -> None:
+    found = read_ratings('{"tone": 4, "hook": 3}', TWO)
+    assert found is not None
+    assert list(found.ratings.items()) == [("hook", 3), ("tone", 4)]
+
+
 names = st.sampled_from(["hook", "tone", "verdict", "reason", "x"])
 values = st.sampled_from(["4", "4.0", '"4/5"', "6", "true", "null", "NaN", "1e999", '"A"', "[", "{", '"', "[4]", ""])
 pairs = st.tuples(names, values).map(lambda pair: f'"{pair[0]}": {pair[1]}')
