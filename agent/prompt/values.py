@@ -1,0 +1,248 @@
+"""A value out of the text where an answer stands: one of the choices, one number, one JSON value.
+
+Lenient about dress, never guessing about content. Every reader works in linear time on any string.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from agent.shipped import Field
+
+MAX_NUMBER = 1e15
+MAX_DEPTH = 64
+QUOTE = 80
+
+LABELS = ("answer", "final answer", "label", "output", "category", "class")
+_DRESS = " \t\n\r\f\v\0\"'`*_#>~“”‘’«»()[]{}"  # quotes, markdown and brackets around a value
+_STOPS = ".,;:!?。"
+ONE_LETTER_WORDS = "aeiouyàéèóòì"  # of English and its neighbours: "I think", "a parcel", "y", "è"
+_GAP = re.compile(r"(?<=[^\W_])(?!\s+[-–][0-9])[\s_\-‐‑–—]+(?=[^\W_])")
+_CURRENCY = r"(?:[$€£¥₹]|USD|EUR|GBP|CHF|JPY|INR|CNY)"
+_NUMBER = re.compile(
+    rf"(?<!\w)(?P<sign>[-+−]?)(?:{_CURRENCY}[ \t]?)?(?P<sign2>[-+−]?)"
+    r"(?<![A-Za-z_0-9.])(?P<top>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?P<exp>[eE][-+]?[0-9]+)?(?:[ \t]?/[ \t]?(?P<bottom>[0-9]+))?"
+    rf"|(?:{_CURRENCY})(?P<glued>[0-9]+(?:\.[0-9]+)?)"
+)
+_JOIN = re.compile(  # what makes two neighbouring numbers one expression: a range, a sum, a list, a date
+    r"\.|[ \t]*(?:(?:[^\W\d_]{1,15}[ \t]+)?(?:[-–—−+*/x×÷^:,=]|to|or|and)[ \t]*)?"
+)
+_TAIL = re.compile(r"[.,][0-9]|[a-z]+[0-9]", re.IGNORECASE)
+_JSON_OPEN = re.compile(r"[\[{]")
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+class Unreadable(Exception):
+    """Why a value did not parse, as a sentence."""
+
+
+# ---- choice
+
+
+def name_pattern(name: str) -> str:
+    return r"[ _\-]".join(re.escape(part) for part in re.split(r"[ _\-]", name))
+
+
+def fold(text: str) -> str:
+    """Case, runs of space and the kind of word joint do not matter; a leading minus does."""
+    return _GAP.sub(" ", " ".join(text.split())).casefold()
+
+
+def _undress(text: str, field: Field) -> str:
+    text = re.sub(r"^[-+•][ \t]+", "", text.strip(_DRESS)).strip(_DRESS)
+    names = "|".join(name_pattern(name) for name in (*LABELS, field.name))
+    text = re.sub(rf"^(?:{names})[ \t*_\"'`]*[:：=]", "", text, count=1, flags=re.IGNORECASE)
+    return text.strip(_DRESS).rstrip(_STOPS + _DRESS)
+
+
+def choice_in(text: str, field: Field) -> str:
+    stripped = text.strip()
+    first = next((line for line in stripped.split("\n") if line.strip()), "")
+    for source in (stripped, first):
+        for form in (source, _undress(source, field)):
+            exact = [form] if form in field.choices else [c for c in field.choices if fold(c) == fold(form)]
+            if len(exact) == 1:
+                return exact[0] if form == source else _worn(source, exact[0], field.choices)
+    named = _named(text, field.choices)
+    if len(named) == 1:
+        return named[0]
+    what = f"names {len(named)} choices ({_listed(named)})" if named else "names none of the choices"
+    raise Unreadable(f"The reply {quote(text)} {what}: answer with exactly one of {_listed(field.choices)}.")
+
+
+def _worn(text: str, found: str, choices: tuple[str, ...]) -> str:
+    """`found`, or the choice that is `found` with marks of its own (`C#`, `[URGENT]`) where that is what stands there.
+
+    Marks that stand on both sides are dress: `*A*` is A, also where `A*` is a choice.
+    """
+    for choice in sorted(choices, key=len, reverse=True):
+        at = text.casefold().find(choice.casefold()) if _bare(choice) == _bare(found) and choice != found else -1
+        if at >= 0 and len(choice) > len(found) and (choice[0] in _DRESS or text[at - 1 : at] != choice[-1]):
+            return choice
+    return found
+
+
+def _bare(choice: str) -> str:
+    return fold(choice.strip(_DRESS + _STOPS))
+
+
+def _named(text: str, choices: tuple[str, ...]) -> list[str]:
+    """The choices that occur as whole words; a longer one takes its words away from the shorter ones.
+
+    A single letter must be written as it is declared, and not begin a sentence: "A parcel" and "I think" name nothing.
+    """
+    folded, named = fold(text), list[str]()
+    for choice in sorted(choices, key=lambda choice: len(fold(choice)), reverse=True):
+        if len(choice) == 1 and choice.isalpha():
+            named += [choice] if _lettered(text, choice) else []
+            continue
+        word = fold(choice)
+        before = r"(?<![^\W_])" + (r"(?<![0-9][.,/])(?<![-−+])" if word[:1].isdigit() else "")
+        after = r"(?![^\W_])" + (r"(?![.,/][0-9])" if word[-1:].isdigit() else "")
+        folded, count = re.subn(before + re.escape(word) + after, "\0", folded) if word else (folded, 0)
+        if count:
+            named.append(choice)
+            text = re.sub(name_pattern(choice), "\0", text, flags=re.IGNORECASE)
+    return named
+
+
+def _lettered(text: str, letter: str) -> bool:
+    """Whether a choice of one letter is named: `(B)`, `b)`, `B.`, `option A`, `the answer is A because`."""
+    own, alone = re.escape(letter), r"(?<![^\W_])(?<!['’])"
+    if letter.casefold() not in ONE_LETTER_WORDS:
+        return re.search(rf"{alone}{own}(?![^\W_])(?!['’])", text, re.IGNORECASE) is not None
+    stop = "[:.]" if letter.casefold() == "i" else "[:.,]"  # "I, however"
+    no_word = r"(?![ \t]+(?!(?:or|and)\b)[^\W\d_])" + (r"(?!,)" if stop == "[:.]" else "")
+    word = r"\b(?:option|choice|answer|label|grade|class|category)(?:[ \t]+is)?[ \t:]+[\"'*(\[]*"
+    return (
+        re.search(rf"\({own}\)|{alone}{own}\)|\A\W*{own}[ \t]*{stop}", text, re.IGNORECASE) is not None
+        or re.search(rf"{alone}{own}(?![^\W_])(?!['’]){no_word}", text) is not None
+        or (letter.isupper() and re.search(rf"(?i:{word}){own}(?![^\W_])(?!['’])", text) is not None)
+    )
+
+
+# ---- number
+
+
+def number_in(scope: str, field: Field, *, marked: bool, last: bool) -> int | float:
+    """The one number of `scope`: the first behind a marker, else one that is alone or follows `=`, else the `last`."""
+    matches = list(_NUMBER.finditer(scope))
+    if not matches:
+        raise Unreadable(f"The reply {quote(scope)} holds no number: give the {field.name} as one number.")
+    values = [_value(match) for match in matches]
+    starts = not scope[: matches[0].start()].strip(_DRESS)
+    equals = scope.rfind("=")
+    after_equals = next((i for i, match in enumerate(matches) if equals >= 0 and match.start() > equals), None)
+    pick: int | None
+    if len(set(values)) == 1:
+        pick = len(values) - 1
+    elif marked and starts and not _joined(scope, matches, 0):
+        pick = 0
+    elif after_equals is not None:
+        pick = after_equals
+    elif marked:
+        pick = 0
+    elif last:
+        pick = len(matches) - 1
+    else:
+        pick = 0 if starts else None
+    if pick is None or _joined(scope, matches, pick):
+        raise Unreadable(
+            f"The reply {quote(scope)} does not say which one number is the {field.name}: give only that number."
+        )
+    return integral(values[pick], matches[pick].group())
+
+
+def _joined(scope: str, matches: list[re.Match[str]], at: int) -> bool:
+    """Whether a number is part of a larger expression such as 10-20, 6 * 7, 1.234,5, 1.2.3 or 2024-01-05."""
+    if _TAIL.match(scope, matches[at].end()):
+        return True
+    left = at > 0 and _joint(scope, matches[at - 1].end(), matches[at].start(), left=True)
+    return left or (at + 1 < len(matches) and _joint(scope, matches[at].end(), matches[at + 1].start(), left=False))
+
+
+def _joint(scope: str, start: int, end: int, *, left: bool) -> bool:
+    gap = scope[start:end] if end - start <= 40 else "far apart"
+    return _JOIN.fullmatch(gap) is not None and not (left and gap.strip() == "=")
+
+
+def _value(match: re.Match[str]) -> float:
+    """The number of a match; infinite when it is too long or divides by zero."""
+    text = (match["top"] or match["glued"]).replace(",", "") + (match["exp"] or "")
+    bottom = match["bottom"]
+    if len(text) > 400 or (bottom is not None and len(bottom) > 300):
+        return math.inf
+    value = float(text)
+    if bottom is not None:
+        value = value / float(bottom) if float(bottom) else math.inf
+    return -value if (match["sign"] or match["sign2"] or "+") in "-−" else value
+
+
+def integral(value: float, source: str) -> int | float:
+    if not math.isfinite(value) or abs(value) > MAX_NUMBER:
+        raise Unreadable(f"{quote(source)} is not a number between -1e15 and 1e15.")
+    return int(value) if value.is_integer() else value
+
+
+# ---- json
+
+
+def json_in(text: str, *, last: bool) -> Any:
+    """The first (or last) balanced object or array that is strict JSON; broken ones are skipped whole."""
+    found: list[Any] = []
+    why = "holds no JSON object or array"
+    position = 0
+    while opening := _JSON_OPEN.search(text, position):
+        stack, deepest, position = [opening.group()], 1, opening.end()
+        while stack and (token := _JSON_TOKEN.search(text, position)):
+            position, mark = token.end(), token.group()
+            if mark in "[{":
+                stack.append(mark)
+                deepest = max(deepest, len(stack))
+            elif mark in "]}" and stack.pop() + mark not in ("[]", "{}"):
+                break
+        if stack and token is None:
+            why = "holds JSON that is never closed"
+            found.clear()  # the value that counts may be the one that was cut off
+            break
+        try:
+            if deepest > MAX_DEPTH:
+                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+            found.append(json.loads(text[opening.start() : position], parse_constant=_refuse, parse_float=_finite))
+        except (ValueError, RecursionError) as problem:
+            why = f"holds broken JSON ({_plain(str(problem))[:QUOTE]})"
+        if found and not last:
+            break
+    if not found:
+        raise Unreadable(f"The reply {quote(text)} {why}: answer with one JSON value.")
+    return found[-1]
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text[:20])
+
+
+# ---- words for the error
+
+
+def _plain(text: str) -> str:
+    """One printable line that every encoder takes."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def quote(text: str) -> str:
+    line = _plain(text[: 4 * QUOTE])
+    return f'"{line}"' if len(line) <= QUOTE and len(text) <= 4 * QUOTE else f'"{line[:QUOTE]}…"'
+
+
+def _listed(choices: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(choices[:20]) + (f" … ({len(choices)} in all)" if len(choices) > 20 else "")
