@@ -323,6 +323,9 @@ async def test_a_text_that_was_erased_is_not_shown_from_memory(two_runs: Made) -
             reply = await client.get(address)
             assert reply.status_code == 200
             assert text not in reply.text
+        assert "The result of this run was erased." in (await page(client, addresses[0])).words
+        assert (await data(client, addresses[1]))["result"] is None
+        await crawl(client)  # every page that is left renders
 
 
 @pytest.mark.parametrize("kind", ["judge_calibration", "check"])
