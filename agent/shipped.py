@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,16 @@ def content_id(tag: str, value: Any) -> str:
     """`tag` + "_" + 16 hex digits of the SHA-256 over the canonical JSON of `value`."""
     digest = hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{tag}_{digest[:16]}"
+
+
+def composed(text: str) -> str:
+    """`text` in composed letters: an e and its accent are é, however they were typed."""
+    return unicodedata.normalize("NFC", text)
+
+
+def fold(text: str) -> str:
+    """`text` in lower case with single spaces and composed letters: what makes two labels, or two inputs, the same."""
+    return " ".join(composed(text).casefold().split())
 
 
 @dataclass(frozen=True, slots=True)

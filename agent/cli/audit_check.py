@@ -34,7 +34,7 @@ def check_command(run: str, db: Path, as_json: bool) -> None:
 
     history = open_history(db)
     found = history.run(run)
-    done = [*_contamination(history, found, db), *checks(history, found)]
+    done = [*_contamination(history, found), *checks(history, found)]
     holds = all(check.ok is not False for check in done)
     if as_json:
         listed = [{"check": check.name, "ok": check.ok, "found": list(check.found)} for check in done]
@@ -55,7 +55,7 @@ def _lines(found: tuple[str, ...]) -> str:
     return "; ".join([*found[:SHOWN], *more])
 
 
-def _contamination(history: History, run: dict[str, Any], db: Path) -> list[Check]:
+def _contamination(history: History, run: dict[str, Any]) -> list[Check]:
     from agent.ledger.contamination import HELD_OUT, Check, copied_answers, demo_ids, demo_texts
 
     tried = history.select("SELECT candidate_id FROM proposals WHERE run_id = ? AND rejected = ''", run["id"])
@@ -64,7 +64,7 @@ def _contamination(history: History, run: dict[str, Any], db: Path) -> list[Chec
         "SELECT DISTINCT example_id, split FROM outcomes WHERE run_id = ? AND split IN ('dev', 'test')", run["id"]
     )
     held_out = {row["example_id"]: row["split"] for row in rows}
-    task, why = _task(run, db)
+    task, why = _task(run)
     if task is None:
         names = ("no demo reads like a dev or test row", "no instruction holds words of a dev or test row")
         return [demo_ids(candidates, held_out), *(Check(name, None, (why,)) for name in names)]
@@ -72,16 +72,15 @@ def _contamination(history: History, run: dict[str, Any], db: Path) -> list[Chec
     return [demo_ids(candidates, held_out), demo_texts(candidates, task), copied_answers(candidates, task)]
 
 
-def _task(run: dict[str, Any], db: Path) -> tuple[Task | None, str]:
+def _task(run: dict[str, Any]) -> tuple[Task | None, str]:
     """The run's task with the rows that it had, or why these are not at hand."""
-    from agent.cli.launch import prepare
+    from agent.cli.launch import task_of
+    from agent.ledger.query import started_with
 
-    if not run["options"]:
-        return None, "a run of an older version, which did not note its task"
-    if command := run["options"].get("command"):
+    if command := (run["options"] or {}).get("command"):
         return None, f"a run of `optimize {command}`, which made no prompts"
     try:
-        task = prepare(run["options"], db, True).task
+        task = task_of(started_with(run), quiet=True)
     except AgentError as error:
         return None, f"the task is not at hand: {str(error).splitlines()[0]}"
     changed = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]

@@ -80,14 +80,14 @@ def _named(db: sqlite3.Connection, hashes: tuple[str, ...], containing: str | No
 def _left(db: Path, containing: str | None, kept: list[int]) -> list[str]:
     """Where the text, or what was erased, can still be found, a line each."""
     from agent.ledger.erasure import files_with, older_copies
+    from agent.ledger.log import is_empty, log_path
 
     lines = []
     if kept:
         shown = ", ".join(map(str, kept[:20])) + (" ..." if len(kept) > 20 else "")
         lines.append(f"in the words of {len(kept)} events and their rows, which the chain covers: {shown}")
-    log = db.with_name(db.name + "-wal")
-    if log.exists() and log.stat().st_size:
-        lines.append(f"{log}: another process reads the ledger; end it, and run `optimize audit erase` again")
+    if not is_empty(db):
+        lines.append(f"{log_path(db)}: another process reads the ledger; end it, and run `optimize audit erase` again")
     copies = older_copies(db)
     lines += [f"{copy}: the ledger as it was before an update; delete it" for copy in copies]
     if containing:

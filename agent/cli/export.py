@@ -113,12 +113,11 @@ def _print(made: Made) -> None:
 def _dev_run(history: History, found: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
     """What the run has of the prompt on dev, or why that cannot be had."""
     from agent.cli.launch import task_of
+    from agent.ledger.query import started_with
     from agent.release.rescore import dev_run
 
-    if not found["options"]:
-        return None, "a run of an older version, which did not note how it was started"
     try:
-        task = task_of(found["options"], quiet=True)
+        task = task_of(started_with(found), quiet=True)
         return dev_run(history, found, task, str(release.provenance.get("candidate_id", ""))), ""
     except AgentError as error:
         return None, str(error)
@@ -143,10 +142,9 @@ def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made]
 def _task_of(found: dict[str, Any]) -> Task:
     """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
     from agent.cli.launch import task_of
+    from agent.ledger.query import started_with
 
-    if not found["options"]:
-        raise InputError(f"{found['id']}: a run of an older version, which did not note how it was started")
-    task = task_of(found["options"], quiet=True)
+    task = task_of(started_with(found), quiet=True)
     if changed := sorted(name for name, digest in found["hashes"].items() if task.hashes.get(name) != digest):
         raise InputError(
             f"{found['id']}: the task changed since the run ({', '.join(changed)}); put it back to export rows"

@@ -37,18 +37,16 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
     from agent.cli.launch import prepare
     from agent.cli.replay import Records, ReplayLedger, drift
     from agent.cli.resume import changes_since
+    from agent.ledger.query import started_with
 
     history = open_history(db)
     found = history.run(run)
-    if not found["options"]:
-        raise InputError(f"{found['id']}: a run of an older version, which did not note how it was started")
-    if command := found["options"].get("command"):
-        raise InputError(f"{found['id']}: a run of `optimize {command}`; type its command again")
+    begun = started_with(found)
     if found["result"] is None:
         raise InputError(f"{found['id']}: {without_result(found)}, so there is nothing to compare with")
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
-        launch = prepare(found["options"], copy, True)
+        launch = prepare(begun, copy, True)
         if changed := changes_since(found, launch):
             told = [f"{found['id']}: {what}" for what in changed]
             raise InputError("\n".join([*told, "put it back to reproduce it"]))

@@ -41,6 +41,7 @@ def resume_command(
     Refuses when the task, its data or metrics, the model or the program changed since, naming what changed; --fork
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
+    from agent.ledger.query import started_with
     from agent.optimize import Resumed
     from agent.planning import calls_per_row
     from agent.search.plan import Plan
@@ -50,13 +51,7 @@ def resume_command(
     costs = history.costs(found["id"])
     paid = [row for row in costs if row["state"] != "cached"]
     history.close()
-    if not found["options"]:
-        raise InputError(
-            f"{found['id']}: a run of an older version, which did not note how it was started; "
-            "start it again: its calls are in the ledger"
-        )
-    if command := found["options"].get("command"):
-        raise InputError(f"{found['id']}: a run of `optimize {command}`; type its command again")
+    begun = started_with(found)
     if found["status"] not in UNFINISHED and not fork:
         raise InputError(
             f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one, "
@@ -67,7 +62,7 @@ def resume_command(
     given = {name: value for name, value in changes.items() if value is not None}
     if not fork:
         require_above(given, paid, found["id"])
-    options = {**found["options"], **given, **({"model": model} if model else {})}
+    options = {**begun, **given, **({"model": model} if model else {})}
     launch = prepare(options, db, quiet or as_json)
     changed = [] if fork else changes_since(found, launch)
     if changed:

@@ -74,7 +74,9 @@ def transfer_command(
 
 
 def _task(found: Row) -> Task:
-    options = found["options"] or {}
+    from agent.ledger.query import started_with
+
+    options = started_with(found)
     task = task_of(options, quiet=True)
     if task.program:
         raise InputError(f"{found['id']}: a DSPy program of your own; only prompts can be tried on other models")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.shipped import fold
 from agent.types import Example, Task
 
 GRAM = 5  # words in a row that no two people write by chance
@@ -85,7 +86,7 @@ def _texts(example: Example) -> Iterator[str]:
 
 
 def _folded(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, " ".join(str(value).casefold().split())) for name, value in fields.items()))
+    return tuple(sorted((name, fold(str(value))) for name, value in fields.items()))
 
 
 def _grams(text: str) -> Iterator[tuple[str, ...]]:

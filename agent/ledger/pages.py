@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.places import beside
+from agent.ledger.log import log_path
 
 MAGIC = b"SQLite format 3\0"
 PAGE = 4096
@@ -29,7 +29,7 @@ class Pages:
         if self._data.startswith(MAGIC):
             self._size = struct.unpack_from(">H", self._data, 16)[0] or PAGE
             self._size = 65536 if self._size == 1 else self._size
-        log = beside(path, "-wal")
+        log = log_path(path)
         self._newer = _logged(log.read_bytes()) if log.exists() else {}
         self._count = max(len(self._data) // self._size, *self._newer, 1)
 

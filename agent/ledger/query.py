@@ -39,6 +39,20 @@ def searched(run: Row) -> Row:
     return run
 
 
+def started_with(run: Row) -> Row:
+    """The words that the search `run` was started with. Raises InputError for one that is no search, or did not note
+    them."""
+    options: Row = run["options"] or {}
+    if not options:
+        raise InputError(
+            f"{run['id']}: a run of an older version, which did not note how it was started; start it again: its calls "
+            "are in the ledger"
+        )
+    if command := options.get("command"):
+        raise InputError(f"{run['id']}: a run of `optimize {command}`; type its command again")
+    return options
+
+
 class History:
     """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.places import beside
+from agent.ledger.log import log_path
 from agent.ledger.seal import break_seal, set_seal
 
 Statement = tuple[str, Sequence[Any]]
@@ -43,7 +43,7 @@ class Writer:
         self.error: Exception | None = None
         self._connection = connection
         self._path = path
-        self._log = beside(path, "-wal")
+        self._log = log_path(path)
         self._log_limit = LOG_BYTES
         self._waiting: list[Entry] = []
         self._scheduled: asyncio.AbstractEventLoop | None = None

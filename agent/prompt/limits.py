@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent.shipped import Field
+from agent.shipped import Field, composed
+
+
+def _letters(text: str) -> str:
+    return composed(text).casefold()
 
 
 def broken_limit(field: Field, value: Any) -> str:
-    """Which limit of `field` the answer `value` breaks, as a sentence; "" when it keeps all. Case is folded."""
+    """Which limit of `field` the answer `value` breaks, as a sentence; "" for none. Case is folded."""
     if not isinstance(value, str):
         return ""
-    words, text = len(value.split()), value.casefold()
+    words, text = len(value.split()), _letters(value)
     counted = f"The {field.name} has {words} word{'s' * (words != 1)}"
     if field.max_words is not None and words > field.max_words:
         return f"{counted}, at most {field.max_words} are allowed."
     if field.min_words is not None and words < field.min_words:
         return f"{counted}, at least {field.min_words} are wanted."
-    if found := next((part for part in field.forbidden if part.casefold() in text), None):
+    if found := next((part for part in field.forbidden if _letters(part) in text), None):
         return f"The {field.name} holds {found!r}, which is forbidden."
-    if missing := next((part for part in field.required if part.casefold() not in text), None):
+    if missing := next((part for part in field.required if _letters(part) not in text), None):
         return f"The {field.name} lacks {missing!r}, which is required."
     return ""

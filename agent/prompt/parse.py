@@ -19,8 +19,8 @@ from agent.prompt.values import (
     QUOTE,
     Unreadable,
     choice_in,
-    fold,
     integral,
+    joined,
     json_in,
     name_pattern,
     number_in,
@@ -206,5 +206,5 @@ def _by_object(text: str, outputs: tuple[Field, ...]) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         return {}
-    keys = {fold(key): item for key, item in value.items() if item is not None}
-    return {field.name: keys[fold(field.name)] for field in outputs if fold(field.name) in keys}
+    keys = {joined(key): item for key, item in value.items() if item is not None}
+    return {field.name: keys[joined(field.name)] for field in outputs if joined(field.name) in keys}

@@ -10,7 +10,7 @@ import math
 import re
 from typing import Any, NoReturn
 
-from agent.shipped import Field
+from agent.shipped import Field, composed, fold
 
 MAX_NUMBER = 1e15
 MAX_DEPTH = 64
@@ -47,9 +47,9 @@ def name_pattern(name: str) -> str:
     return r"[ _\-]".join(re.escape(part) for part in re.split(r"[ _\-]", name))
 
 
-def fold(text: str) -> str:
-    """Case, runs of space and the kind of word joint do not matter; a leading minus does."""
-    return _GAP.sub(" ", " ".join(text.split())).casefold()
+def joined(text: str) -> str:
+    """`fold`, and the kind of word joint does not matter; a leading minus does."""
+    return fold(_GAP.sub(" ", composed(text)))
 
 
 def _undress(text: str, field: Field) -> str:
@@ -60,11 +60,12 @@ def _undress(text: str, field: Field) -> str:
 
 
 def choice_in(text: str, field: Field) -> str:
+    text = composed(text)
     stripped = text.strip()
     first = next((line for line in stripped.split("\n") if line.strip()), "")
     for source in (stripped, first):
         for form in (source, _undress(source, field)):
-            exact = [form] if form in field.choices else [c for c in field.choices if fold(c) == fold(form)]
+            exact = [form] if form in field.choices else [c for c in field.choices if joined(c) == joined(form)]
             if len(exact) == 1:
                 return exact[0] if form == source else _worn(source, exact[0], field.choices)
     named = _named(text, field.choices)
@@ -87,7 +88,7 @@ def _worn(text: str, found: str, choices: tuple[str, ...]) -> str:
 
 
 def _bare(choice: str) -> str:
-    return fold(choice.strip(_DRESS + _STOPS))
+    return joined(choice.strip(_DRESS + _STOPS))
 
 
 def _named(text: str, choices: tuple[str, ...]) -> list[str]:
@@ -95,12 +96,12 @@ def _named(text: str, choices: tuple[str, ...]) -> list[str]:
 
     A single letter must be written as it is declared, and not begin a sentence: "A parcel" and "I think" name nothing.
     """
-    folded, named = fold(text), list[str]()
-    for choice in sorted(choices, key=lambda choice: len(fold(choice)), reverse=True):
+    folded, named = joined(text), list[str]()
+    for choice in sorted(choices, key=lambda choice: len(joined(choice)), reverse=True):
         if len(choice) == 1 and choice.isalpha():
             named += [choice] if _lettered(text, choice) else []
             continue
-        word = fold(choice)
+        word = joined(choice)
         before = r"(?<![^\W_])" + (r"(?<![0-9][.,/])(?<![-−+])" if word[:1].isdigit() else "")
         after = r"(?![^\W_])" + (r"(?![.,/][0-9])" if word[-1:].isdigit() else "")
         folded, count = re.subn(before + re.escape(word) + after, "\0", folded) if word else (folded, 0)

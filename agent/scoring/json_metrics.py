@@ -10,7 +10,8 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.scoring.user_metric import Verdict
-from agent.scoring.values import Check, f1, fold, key, short, where
+from agent.scoring.values import Check, f1, key, short, where
+from agent.shipped import fold
 from agent.types import Field, MetricSpec, Task
 
 

@@ -21,7 +21,8 @@ from typing import Any
 from agent.errors import InputError
 from agent.scoring.json_metrics import json_fields, json_schema
 from agent.scoring.user_metric import PythonMetric, Verdict
-from agent.scoring.values import Check, as_text, f1, fold, golds, key, short, where
+from agent.scoring.values import Check, as_text, exact, f1, golds, key, short, where
+from agent.shipped import fold
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 
 OtherBuilder = Callable[[MetricSpec], Metric]
@@ -114,7 +115,7 @@ def _number_option(spec: MetricSpec, task: Task, name: str, default: float) -> f
 
 def _exact_match(spec: MetricSpec, field: Field, task: Task) -> Check:
     """Equal after stripping, and after folding case and space with `ignore_case`; JSON and numbers by value."""
-    same_as = fold if spec.options.get("ignore_case", False) else str.strip
+    same_as = fold if spec.options.get("ignore_case", False) else exact
 
     def check(got: Any, label: Any) -> Verdict:
         if isinstance(got, str):
@@ -166,7 +167,7 @@ def _as_number(value: Any) -> float | None:
 
 def _contains(spec: MetricSpec, field: Field, task: Task) -> Check:
     """The label's text stands in the output; case and space are folded with `ignore_case`."""
-    same_as = fold if spec.options.get("ignore_case", False) else str.strip
+    same_as = fold if spec.options.get("ignore_case", False) else exact
 
     def check(got: Any, label: Any) -> Verdict:
         text, wanted = same_as(as_text(got)), [same_as(gold) for gold in golds(label)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.scoring.user_metric import Verdict
+from agent.shipped import composed
 from agent.types import Task
 
 Check = Callable[[Any, Any], Verdict]
@@ -33,8 +34,8 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def fold(text: str) -> str:
-    return " ".join(text.split()).casefold()
+def exact(text: str) -> str:
+    return composed(text).strip()
 
 
 def f1(got: Sequence[str], wanted: Sequence[str]) -> float:

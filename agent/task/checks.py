@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.shipped import fold
 from agent.task.words import listed, near, quoted
 from agent.types import Field, FieldType, MetricSpec
 
@@ -139,7 +140,7 @@ def _check_choices(name: str, table: FieldTable) -> Iterator[Fault]:
     for choice in table.choices:
         if choice != choice.strip():
             yield Fault(path, f"the choice {quoted(choice)} has spaces around it; remove them")
-        folded = " ".join(choice.casefold().split())
+        folded = fold(choice)
         if folded in seen:
             same = (
                 "stands twice"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
+from agent.shipped import fold
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import (
     Column,
@@ -30,7 +31,6 @@ from agent.task.columns import (
 )
 from agent.task.data import read_rows
 from agent.task.load import SPLITS, load_task
-from agent.task.rows import fold
 from agent.task.splits import split_rows
 from agent.task.words import quoted, shown
 from agent.types import FieldType, Task, canonical

@@ -10,25 +10,16 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from agent.task.checks import METRICS, Fault
-from agent.task.schema import (
-    BudgetTable,
-    ConstraintsTable,
-    FieldTable,
-    MetricName,
-    MetricTable,
-    ModelsTable,
-    SearchTable,
-    SplitsTable,
-    Table,
-    TaskFile,
-)
+from agent.task.schema import FieldTable, MetricName, MetricTable, Table, TaskFile
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, FormatName, TechniqueName
 
-_SECTIONS: dict[str, type[Table]] = {
-    "fields": FieldTable, "metrics": MetricTable, "models": ModelsTable, "search": SearchTable,
-    "constraints": ConstraintsTable, "budget": BudgetTable, "splits": SplitsTable,
-}  # fmt: skip
+_SECTIONS: dict[str, type[Table]] = {"fields": FieldTable, "metrics": MetricTable}
+_SECTIONS |= {
+    name: info.annotation
+    for name, info in TaskFile.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, Table)
+}
 _REQUIRED = {"name": "x", "description": "x", "signature": "x -> y", "instruction": "x"}
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import Problem
+from agent.shipped import fold
 from agent.task.data import Rows, parse_json
 from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
@@ -28,11 +28,6 @@ class Placed:
     where: str
     line: int
     example: Example
-
-
-def fold(text: str) -> str:
-    """`text` in lower case with single spaces and composed letters: what makes two inputs the same input."""
-    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def parse_number(text: str) -> int | float:

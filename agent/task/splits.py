@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from agent.task.rows import fold
+from agent.shipped import fold
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 

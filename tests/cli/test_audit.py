@@ -369,6 +369,16 @@ def test_erasing_names_the_places_that_it_cannot_reach(two_runs: Made) -> None:
     assert good_json("audit", "verify")["whole"]
 
 
+def test_erasing_through_a_link_names_the_log_that_a_reader_keeps(two_runs: Made) -> None:
+    Path("link.db").symlink_to(DB)
+    gc.collect()
+    text = Path("rows.csv").read_text("utf-8").splitlines()[1].split(",")[1]
+    command = ["audit", "erase", "--containing", text, "--actor", "a", "--reason", "r", "--yes", "--db", "link.db"]
+    with closing(sqlite3.connect(DB)) as reader:
+        reader.execute("BEGIN").execute("SELECT COUNT(*) FROM events").fetchone()
+        assert any("another process reads the ledger" in line for line in good_json(*command)["left"])
+
+
 def test_erasing_needs_something_to_erase_and_words_that_do_not_repeat_it(two_runs: Made) -> None:
     who = ["--actor", "ann", "--reason", "asked"]
     for wrong in (

@@ -144,6 +144,15 @@ def test_real_runs_hold(two_runs: Made) -> None:
         assert {line.split("\t")[1] for line in lines[1:]} == {"ok"}
 
 
+def test_a_model_that_is_gone_leaves_nothing_out() -> None:
+    script = Path("proposer.jsonl")
+    script.write_text('{"reply": "Name the team."}\n', "utf-8")
+    with WireServer(learner) as server:
+        good(*files(60), "-m", compatible(server), "--proposer", f"scripted/{script}", "-n", "1", "--max-calls", "200")
+    script.unlink()
+    assert {check["ok"] for check in good_json("audit", "check")["checks"]} == {True}
+
+
 def test_what_needs_the_rows_is_left_out_when_they_changed(two_runs: Made) -> None:
     Path("rows.csv").write_text(Path("rows.csv").read_text().replace("invoice", "bill"))
     checks = {check["check"]: check for check in good_json("audit", "check")["checks"]}

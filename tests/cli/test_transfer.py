@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent.cli import transfer
+from agent.ledger.store import Ledger
 from tests.cli.conftest import Made
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.toys import make_task
@@ -124,6 +125,11 @@ def test_other_data_and_other_kinds_of_runs_are_refused(two_runs: Made) -> None:
         told = good_json("transfer", first["run_id"], "--models", compatible(server), "--top", "1", "-q")
         (line,) = refused(2, "transfer", told["run_id"], "--models", compatible(server))
         assert "is no search" in line
+        ledger = Ledger(Path("runs/ledger.db"))
+        ledger.begin_run("old", make_task(), "m", "", 0, {}, {})  # as in the days before runs noted their words
+        ledger.end_run("old", "complete", 1.0)
+        ledger.close()
+        assert "did not note how it was started" in refused(2, "transfer", "old", "--models", compatible(server))[0]
         text = Path("rows.csv").read_text("utf-8")
         Path("rows.csv").write_text(text.replace("billing", "delivery", 40), "utf-8")
         done = optimize("transfer", first["run_id"], "--models", compatible(server))

@@ -102,6 +102,14 @@ def test_marks_that_belong_to_a_choice_are_no_dress(choices, reply, choice):
     assert value(reply, Field("x", "choice", choices=choices))[0] == choice
 
 
+@pytest.mark.parametrize("typed", ["Cafe\u0301-bar", "Caf\u00e9-bar"])
+@pytest.mark.parametrize("declared", ["Cafe\u0301 bar", "Caf\u00e9 bar"])
+def test_an_accent_is_the_same_however_it_was_typed(declared, typed):
+    field = Field("x", "choice", choices=(declared, "Bar"))
+    for reply in (typed, f"It is the {typed}, I think.", f'{{"x": "{typed}"}}'):
+        assert value(reply, field)[0] == declared
+
+
 @pytest.mark.parametrize(
     "dress", ['{{"data": {}}}', '```json\n{{"data": {}}}\n```', '{{"reasoning": "so", "data": {}}}']
 )

@@ -107,6 +107,7 @@ def _toml_cases() -> list[tuple[str, str, str, str]]:
         ("max_calls = 900", "max_calls = -1", "max_calls", "-1"),
         ("max_cost = 1.5", "max_cost = -0.5", "max_cost", "-0.5"),
         ('time_limit = "1h30m"', 'time_limit = "soon"', "time_limit", "5m"),
+        ("[budget]", "[monitor]\nalpa = 0.1\n[budget]", "alpa", "did you mean 'alpha'"),
         ("[budget]", "[bugdet]", "[bugdet]", "did you mean 'budget'"),
         ("[models]", "[[models]]", "[[models]]", "not a table"),
         ("[search]", "[search", "[search", "not valid TOML"),

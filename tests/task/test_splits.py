@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.task.rows import fold
+from agent.shipped import fold
 from agent.task.splits import near_duplicates, split_rows
 
 WORDS = [f"word{n}" for n in range(4000)]
