@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.catalog import create_model
@@ -17,25 +18,24 @@ from agent.prompt.template import fill_messages
 from agent.release.prompt_file import PromptRelease
 from agent.types import LM, Completion, Prediction, Request
 
-PARAMETERS = ("max_tokens", "temperature", "stop", "seed")
+UNSAID: dict[str, Any] = {"max_tokens": 1024, "temperature": 0.0, "stop": (), "seed": None}
+"""The parameters that can be sent, as a release means them that says nothing of them."""
+
+
+def parameters_of(release: PromptRelease) -> dict[str, Any]:
+    """How the prompt wants to be sent: each of `UNSAID`. Raises a ReleaseError for a parameter that cannot be."""
+    if unknown := [name for name in release.parameters if name not in UNSAID]:
+        raise ReleaseError(
+            f"{release.name!r}: cannot send the parameter {', '.join(unknown)}; known: {', '.join(UNSAID)}; "
+            "take it out, or send render() yourself"
+        )
+    stop = release.parameters.get("stop", ())
+    return {**UNSAID, **release.parameters, "stop": (stop,) if isinstance(stop, str) else tuple(stop)}
 
 
 def request_of(release: PromptRelease, fields: Mapping[str, str]) -> Request:
-    """What is sent: the messages and the parameters that the release holds. Raises a ReleaseError for unknown ones."""
-    given = dict(release.parameters)
-    if unknown := [name for name in given if name not in PARAMETERS]:
-        raise ReleaseError(
-            f"{release.name!r}: complete() cannot send the parameter {', '.join(unknown)}; send render() yourself"
-        )
-    if "max_tokens" not in given:
-        raise ReleaseError(f"{release.name!r}: complete() needs the parameter max_tokens in the release")
-    return Request(
-        messages=fill_messages(release.messages, fields),
-        max_tokens=given["max_tokens"],
-        temperature=given.get("temperature", 0.0),
-        seed=given.get("seed"),
-        stop=tuple(given.get("stop", ())),
-    )
+    """What is sent: the messages, and the parameters that the release holds. Raises a ReleaseError."""
+    return Request(messages=fill_messages(release.messages, fields), **parameters_of(release))
 
 
 async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:

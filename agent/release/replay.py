@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from agent.errors import ReleaseError
 from agent.gateway.gateway import Gateway
+from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.scoring.evaluate import Evaluator
 from agent.types import LM, Candidate, Example, Message, Metric, Outcome, Request, Task
-
-MAX_TOKENS = 1024  # of a release that says nothing
 
 
 class ReleaseEvaluator(Evaluator):
@@ -27,7 +24,7 @@ class ReleaseEvaluator(Evaluator):
         self.stand_in = Candidate(technique, "turns", prompt.version)  # type: ignore[arg-type]
         super().__init__(task, gateway, lm, metrics, lambda split, outcome: None, baseline_id=self.stand_in.id)
         self._prompt = prompt
-        self._parameters = parameters_of(prompt)
+        self._parameters = parameters_of(release)
 
     async def ask(self, rows: Sequence[Example], repeat: int) -> list[Outcome]:
         """Raises what `outcomes` raises."""
@@ -41,16 +38,4 @@ class ReleaseEvaluator(Evaluator):
 
     def request(self, candidate: Candidate, example: Example, repeat: int = 0) -> Request:
         asked = super().request(candidate, example, repeat)
-        return replace(asked, temperature=self._parameters["temperature"], stop=self._parameters["stop"])
-
-
-def parameters_of(prompt: Prompt) -> dict[str, Any]:
-    """How the prompt wants to be sent. Raises a ReleaseError for a parameter that cannot be sent."""
-    given = {"max_tokens": MAX_TOKENS, "temperature": 0.0, "stop": (), **prompt.parameters}
-    if unknown := sorted(set(given) - {"max_tokens", "temperature", "stop"}):
-        raise ReleaseError(
-            f"{prompt.name}: cannot send the parameter {unknown[0]!r}; known: max_tokens, stop, temperature"
-        )
-    stop = given["stop"]
-    given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-    return given
+        return replace(asked, **{name: self._parameters[name] for name in ("temperature", "stop", "seed")})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError, RowRefused, Transient
+from agent.release.completion import request_of
 from agent.release.export import write_release
 from agent.release.runtime import load_prompt
 from agent.types import Completion, Request, Usage
@@ -64,11 +65,23 @@ def test_a_refusal_is_an_error_and_a_wrong_field_is_told_before_any_call(tmp_pat
     assert not model.asked
 
 
-@pytest.mark.parametrize("parameters", [{"max_tokens": 5, "top_k": 3}, {"temperature": 0.0}])
-def test_parameters_that_cannot_be_sent_are_refused(tmp_path: Path, parameters: dict[str, float]) -> None:
-    prompt = load_prompt(write_release(release(1, parameters=parameters), tmp_path))
-    with pytest.raises(ReleaseError, match=r"complete\(\)"):
+def test_a_parameter_that_cannot_be_sent_is_refused(tmp_path: Path) -> None:
+    prompt = load_prompt(write_release(release(1, parameters={"max_tokens": 5, "top_k": 3}), tmp_path))
+    with pytest.raises(ReleaseError, match="cannot send the parameter top_k"):
         prompt.complete(Recorder(), message="x")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sent"),
+    [
+        ({}, (1024, 0.0, None, ())),
+        ({"max_tokens": 7, "stop": "END", "seed": 3}, (7, 0.0, 3, ("END",))),
+        ({"temperature": 0.5, "stop": ["a", "b"]}, (1024, 0.5, None, ("a", "b"))),
+    ],
+)
+def test_what_a_release_does_not_say_has_one_meaning(parameters: dict[str, Any], sent: tuple[Any, ...]) -> None:
+    asked = request_of(release(1, parameters=parameters), {"message": "hi"})
+    assert (asked.max_tokens, asked.temperature, asked.seed, asked.stop) == sent
 
 
 def test_the_released_model_is_made_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill
+from agent.release.completion import parameters_of
 from agent.release.formats.base import Format, Material, Render, Sent, Values, hosted_name
 from agent.release.runtime import PromptRelease
 
@@ -26,11 +27,12 @@ def _files(material: Material) -> dict[str, str]:
             f"{release.name!r}: anthropic takes one system text, then turns that start with the user's, but "
             f"the roles here are {', '.join(message.role for message in release.messages)}; use --format messages"
         )
-    known = {"max_tokens": release.parameters.get("max_tokens", 1024)}
+    told = parameters_of(release)
+    known = {"max_tokens": told["max_tokens"]}  # its API asks for one
     if "temperature" in release.parameters:
-        known["temperature"] = release.parameters["temperature"]
-    if stop := release.parameters.get("stop"):
-        known["stop_sequences"] = stop
+        known["temperature"] = told["temperature"]
+    if told["stop"]:
+        known["stop_sequences"] = told["stop"]
     model = hosted_name(release.model, "anthropic")
     named = {"model": model} if model else {}
     body = {**named, **known, **({} if system is None else {"system": system}), "messages": messages}
