@@ -199,7 +199,9 @@ class Run:
         budget = asdict(self.settings.budget)
         if self._resumes:
             past = self.ledger.resume_run(self.id, budget)
-            self.account = Account(self.settings.budget, past.paid, past.seconds, max(0, past.lost), self._unpriced)
+            self.account = Account(
+                self.settings.budget, past.paid, past.seconds, max(0, past.lost), self._unpriced, past.lost_usd
+            )
             return past
         self.ledger.begin_run(
             self.id,

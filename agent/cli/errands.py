@@ -15,7 +15,7 @@ from agent.cli.common import plain
 from agent.cli.launch import MAX_WAIT_HELP, fixed, seconds
 from agent.cli.progress import Progress, tell_waits
 from agent.errors import InputError
-from agent.report.facts import dollars
+from agent.report.facts import dollars, spent
 
 if TYPE_CHECKING:
     from agent.errand import Errand, Means
@@ -119,10 +119,10 @@ class Told:
         if self._quiet or now - self._last < LINE_SECONDS:
             return
         self._last = now
-        spent = f"tokens {account.total_paid.tokens}  {dollars(account.total_paid.usd, account.unpriced)}"
+        paid = f"tokens {account.total_paid.tokens}  {dollars(account.total_paid.usd, account.unpriced)}"
         if done >= ENOUGH:
-            spent += f"  at most {account.seconds / done * max(0, planned - done):.0f}s left"
-        click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {spent}", err=True)
+            paid += f"  at most {account.seconds / done * max(0, planned - done):.0f}s left"
+        click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {paid}", err=True)
 
 
 async def _watched(run: Errand, lms: Sequence[LM], quiet: bool) -> dict[str, Any]:
@@ -147,7 +147,4 @@ def cost_line(told: Mapping[str, Any]) -> str:
     cached = calls.pop("cached")
     asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
     tokens = told["tokens"]["prompt"] + told["tokens"]["completion"]
-    spent = f"{tokens:,} tokens, {dollars(told['cost_usd'], told.get('unpriced', ()))}"
-    if lost := told.get("lost_usd"):  # an older run has none
-        spent += f" ({dollars(lost)} of it for calls that brought nothing, at the most that they can have cost)"
-    return plain(f"calls: {asked}, from the ledger {cached}; {spent}, {told['seconds']:.0f} s")
+    return plain(f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {spent(told)}, {told['seconds']:.0f} s")

@@ -115,10 +115,10 @@ def short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], 
     if most is None or most - paid >= missing - plan.slack * per_row:
         return ""
     lost = sum(row["calls"] for row in costs if row["state"] not in ("ok", "cached"))
-    return (
-        f"{lost} of the {paid} calls so far brought nothing, so the search will end earlier than planned; "
-        f"--max-calls {paid + missing} pays the whole of it"
-    )
+    why = f"{lost} of the {paid} calls so far brought nothing"
+    if most < plan.calls * per_row:
+        why = f"{most} calls are fewer than the {plan.calls * per_row} that it was planned with"
+    return f"{why}, so the search will end earlier than planned; --max-calls {paid + missing} pays the whole of it"
 
 
 def _latest(runs: list[dict[str, Any]], db: Path) -> dict[str, Any]:

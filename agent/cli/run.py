@@ -12,7 +12,7 @@ from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.launch import MAX_WAIT_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
-from agent.report.facts import certainty, dollars, is_own, promotion, stopped_before_search, verdict
+from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, verdict
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -240,11 +240,11 @@ def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] |
             f"test rows: {lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied",
         ]
     lines += [
-        "trials: " + ", ".join(f"{count} {state}" for state, count in result["trials"].items()),
+        "trials: " + ", ".join(f"{n} {state}" for state, n in result["trials"].items() if n or state != "incomplete"),
         f"calls: target {calls['target']}, proposer {calls['proposer']}, judge {calls['judge']}, "
         f"from the ledger {calls['cached']}",
         f"cost: {result['tokens']['prompt'] + result['tokens']['completion']:,} tokens, "
-        f"{dollars(result['cost_usd'], result.get('unpriced', ()))}, {result['seconds']:.0f} s",
+        f"{spent(result)}, {result['seconds']:.0f} s",
     ]
     if stopped_before_search(result):
         lines.append("--anyway searches all the same")

@@ -32,9 +32,9 @@ class Kept:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds` and `lost` are what a
-    resumed run had before; `lost` counts the attempts that brought nothing, `met` those that the provider failed on
-    calls which the run has come to: a resumed run meets them again on its way.
+    `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds`, `lost` and
+    `lost_usd` are what a resumed run had before; `lost` counts the attempts that brought nothing, `met` those that the
+    provider failed on calls which the run has come to: a resumed run meets them again on its way.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Account:
         seconds: float = 0.0,
         lost: int = 0,
         no_price: Sequence[str] = (),
+        lost_usd: float = 0.0,
     ) -> None:
         self.budget, self.no_price = budget, tuple(no_price)
         self.paid: dict[CallRole, Spend] = dict(paid or {})
@@ -52,7 +53,7 @@ class Account:
         self.usage = Usage()
         self.cached = 0
         self.lost, self.met = lost, 0
-        self.lost_usd = 0.0
+        self.lost_usd = lost_usd
         self.kept = Kept()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()

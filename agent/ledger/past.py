@@ -16,8 +16,8 @@ class Past:
     """`bought`: ids of the settled attempts by call key, in their order; `hits`: uses of other replies by (call key,
     candidate); `told`: the events that a run makes again on its way to where it stood, by (kind, body); `losses`: the
     attempts that the provider failed, by call key. All four are used up as the run passes by. `paid` is what each role
-    was charged: attempts of every kind, tokens and $, unknown outcomes at their reservation. `seconds` are those that
-    it ran before.
+    was charged: attempts of every kind, tokens and $, unknown outcomes at their reservation; `lost_usd` of it
+    for attempts that brought nothing. `seconds` are those that it ran before.
     """
 
     bought: dict[str, list[int]] = field(default_factory=dict)
@@ -26,6 +26,7 @@ class Past:
     losses: Counter[str] = field(default_factory=Counter)
     paid: Mapping[CallRole, Spend] = field(default_factory=dict)
     seconds: float = 0.0
+    lost_usd: float = 0.0
 
     @property
     def lost(self) -> int:
@@ -62,6 +63,8 @@ def past_of(db: sqlite3.Connection, run_id: str) -> Past:
             (run_id,),
         )
     }
+    lost = "SELECT COALESCE(SUM(cost_usd), 0.0) FROM calls WHERE run_id = ? AND state IN ('error', 'unknown')"
+    (past.lost_usd,) = db.execute(lost, (run_id,)).fetchone()
     past.seconds = _seconds(db, run_id)
     return past
 

@@ -79,7 +79,7 @@ def result_object(
             "n": lift.n,
         },
         "decision": "keep_baseline",
-        "trials": {state: list(states).count(state) for state in ("complete", "pruned", "failed")},
+        "trials": {state: list(states).count(state) for state in ("complete", "pruned", "failed", "incomplete")},
         "calls": {
             **{role: paid[role].calls if role in paid else 0 for role in ("target", "proposer", "judge")},
             "cached": account.cached,
@@ -90,6 +90,7 @@ def result_object(
             "completion": usage.completion_tokens,
         },
         "cost_usd": account.total_paid.usd,
+        "lost_usd": account.lost_usd,
         "unpriced": list(account.unpriced),
         "seconds": round(account.seconds, 1),
         "release": None,

@@ -31,6 +31,12 @@ def amount(usd: float | None, digits: int = 4) -> str:
     return "unknown" if usd is None else f"{usd:.{digits}f}"
 
 
+def spent(told: Mapping[str, Any]) -> str:
+    """The dollars of a run or an errand, and how many of them brought nothing."""
+    paid, lost = dollars(told["cost_usd"], told.get("unpriced", ())), told.get("lost_usd")  # an older run has none
+    return f"{paid} ({dollars(lost)} of it for calls that brought nothing, at most)" if lost else paid
+
+
 def is_own(result: Result) -> bool:
     """Whether the best found is the user's own prompt: nothing was compared on the sealed test. Results of an older
     version do not say."""
@@ -46,6 +52,11 @@ def stopped_before_search(result: Result) -> bool:
     """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
     found = result.get("preflight") or {}
     return found.get("worth") is False and sum(result["trials"].values()) == 1
+
+
+def only_scored(result: Result) -> bool:
+    """Whether nothing but the user's prompt was tried, as asked for (`-n 1`)."""
+    return sum(result["trials"].values()) == 1 and not result.get("search_ended") and not stopped_before_search(result)
 
 
 def without_result(run: Mapping[str, Any]) -> str:
@@ -64,6 +75,8 @@ def verdict(result: Result) -> str:
     gained = f"{100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
     if stopped_before_search(result):
         return "Keep your prompt: nothing can be won, so nothing was searched"
+    if only_scored(result):
+        return "Your prompt was scored, and nothing was searched"
     if result["decision"] == "promote":
         return f"Better: {gained}"
     if lift["wins"] + lift["losses"] == 0:
@@ -197,7 +210,8 @@ def worth_parts(result: Result) -> list[Mapping[str, Any]]:
     """The lines of each metric, where there is more than the score itself to tell."""
     found = result.get("metrics") or []
     plainly = len(found) == 2 and all(found[0][side]["mean"] == 1.0 for side, _ in SIDES)
-    return [] if plainly else list(found)
+    scored = all(row[side].get("unscored", 0) == 0 for row in found for side, _ in SIDES)
+    return [] if plainly and scored else list(found)
 
 
 def steadiness(result: Result) -> list[str]:

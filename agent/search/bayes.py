@@ -71,6 +71,7 @@ class Search:
             if why := self._enough():
                 lab.note("search_stopped", {"step": step, "why": why})
                 break
+        lab.failed = self._cut()
         await self._finish()
 
     # -- what to do next ----------------------------------------------------------------------------------------------
@@ -122,6 +123,14 @@ class Search:
         lab, plan = self._lab, self._lab.plan
         of_first = plan.final_rows // plan.finalists
         return int(min(lab.left_by_calls() - plan.final_rows, lab.payable() - of_first, self._affordable()))
+
+    def _cut(self) -> str:
+        """Why the steps end before the plan's calls do, or ""."""
+        lab, plan, least = self._lab, self._lab.plan, 2 * self._lab.plan.rungs[0]
+        planned = min(lab.left_by_calls() - plan.final_rows, self._affordable())
+        if self._room() >= least or planned < least:
+            return ""
+        return "of the calls under the cap too many brought nothing, or the cap is lower than the plan's"
 
     def _affordable(self, wanted: Iterable[str] = ()) -> float:
         """What the first finalist leaves of what is affordable, if it is the dearest of the best and of `wanted`."""

@@ -114,6 +114,28 @@ def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() 
     assert "before anything else had seen the whole of dev" in facts.verdict(result)
     whole = {**result, "search_ended": ""}
     assert facts.verdict(whole) == "Keep your prompt: nothing better was found"
+    alone = {**whole, "trials": {"complete": 1, "pruned": 0, "failed": 0}}
+    assert facts.verdict(alone) == "Your prompt was scored, and nothing was searched"
+
+
+def test_rows_without_a_score_are_told_where_there_is_one_metric_and_every_reply_can_be_read() -> None:
+    def side(mean: float, lost: int) -> dict[str, Any]:
+        return {"mean": mean, "ci95": [0.0, 1.0], "n": 26 - lost, "unscored": lost}
+
+    def lines(lost: int) -> list[dict[str, Any]]:
+        row = {"field": "", "weight": 1.0, "diff": 0.0, "diff_ci95": [0.0, 0.0], "p_value": 1.0}
+        read = {**row, "metric": "readable", "winner": side(1.0, 0), "baseline": side(1.0, 0)}
+        return [read, {**row, "metric": "judge", "winner": side(0.9, lost), "baseline": side(0.1, 1)}]
+
+    assert "unscored 1 and 3" in "\n".join(blocks({**RESULT, "metrics": lines(3)}))
+    quiet = [{**row, "winner": side(1.0, 0), "baseline": side(1.0, 0)} for row in lines(0)]
+    assert blocks({**RESULT, "metrics": quiet}) == []
+
+
+def test_dollars_that_brought_nothing_stand_beside_the_tokens_that_did() -> None:
+    told = report({**RESULT, "cost_usd": 0.0065, "lost_usd": 0.0041})
+    assert "$0.0065 ($0.0041 of it for calls that brought nothing, at most)" in told
+    assert "brought nothing" not in report({**RESULT, "lost_usd": 0.0})
 
 
 def test_a_group_with_too_few_scores_of_one_prompt_has_no_gap_on_that_side() -> None:

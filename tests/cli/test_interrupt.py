@@ -139,6 +139,21 @@ def test_a_killed_run_charges_what_flew_and_resumes_to_the_same_end() -> None:
         assert db.execute(unknown).fetchone() == (states()["unknown"],)
 
 
+def test_a_run_that_is_resumed_with_a_lower_cap_says_so_and_is_not_called_searched() -> None:
+    def answer(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        return Fault(401) if broken and len(server.requests) > 20 else learner(messages, body)
+
+    broken = True
+    with WireServer(answer) as server:
+        refused(1, *files(120), "--max-calls", "200", "--max-concurrency", "1", "-q", "-m", compatible(server))
+        broken = False
+        done = optimize("resume", "--max-calls", "120", "--json")
+    assert "120 calls are fewer than the 200 that it was planned with" in done.stderr
+    result = json.loads(done.stdout)
+    assert "the cap is lower than the plan's" in result["search_ended"]
+    assert result["calls"]["target"] <= 120
+
+
 def test_a_refused_key_in_mid_run_is_resumed_with_a_better_one(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [*files(120), "--max-calls", "200", "-q"]
     monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-the-first-key")

@@ -36,8 +36,8 @@ from tests.wire import Fault, WireServer
 CAP = 600
 KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
-    "cost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto", "metrics",
-    "slices", "consistency", "variety", "judges", "blocked", "search_ended",
+    "cost_usd", "lost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto",
+    "metrics", "slices", "consistency", "variety", "judges", "blocked", "search_ended",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},
@@ -46,7 +46,7 @@ NESTED = {
         "prompt_tokens",
     },
     "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong"},
-    "trials": {"complete", "pruned", "failed"},
+    "trials": {"complete", "pruned", "failed", "incomplete"},
     "calls": {"target", "proposer", "judge", "cached"},
     "tokens": {"prompt", "cached_prompt", "completion"},
 }  # fmt: skip
