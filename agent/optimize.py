@@ -309,6 +309,7 @@ class Run:
         result["attribution"] = closing.carried(self.lab, winner, corrected)
         result["pareto"] = closing.pareto(self._offers(), winner)
         released = winner if result["decision"] == "promote" else self.lab.baseline
+        result["parameters"] = self._parameters(released)
         release = self._release(result, released)
         folder = self.settings.runs_folder / self.id
         result["release"] = str(write_release(release, folder))
@@ -320,16 +321,18 @@ class Run:
         self.ledger.event(self.id, "released", told)
         return result
 
+    def _parameters(self, candidate: Candidate) -> dict[str, Any]:
+        """What a candidate was scored with."""
+        cap: dict[str, Any] = {"max_tokens": self._evaluator.max_tokens(candidate)}
+        return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
+
     def _release(self, result: Mapping[str, Any], candidate: Candidate) -> PromptRelease:
-        parameters: dict[str, Any] = {"max_tokens": self._evaluator.max_tokens(candidate)}
-        if not self.ledger.refuses_temperature(self.target.name):
-            parameters["temperature"] = 0.0
         return release_of(
             result,
             candidate,
             self.task,
             self._board.trials[candidate.id].number,
-            parameters,
+            self._parameters(candidate),
             {"tool": tool_version(), "created_utc": utc_now()},
         )
 

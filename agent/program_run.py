@@ -118,6 +118,7 @@ class ProgramRun(Run):
         what = {"technique": "program", "format": "program", "n_demos": count_demos(winner.instruction)}
         result["winner"] = {**result["winner"], **what}
         released = winner if result["decision"] == "promote" else self.lab.baseline
+        result["parameters"] = self._parameters(released)
         result["release"] = await self._released(released)
         version = content_id("v", released.instruction)
         self.ledger.event(self.id, "released", {"version": version, "candidate_id": released.id})

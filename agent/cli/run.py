@@ -12,7 +12,14 @@ from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.launch import MAX_WAIT_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
-from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, verdict
+from agent.report.facts import (
+    certainty,
+    is_own,
+    promotion,
+    spent,
+    stopped_before_search,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -205,6 +212,14 @@ def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | Non
     return round(max(known), 4) if len(known) == len(prices) else None
 
 
+def _lm_of_program(result: dict[str, Any]) -> list[str]:
+    """The state of a program holds no parameters of a model."""
+    if result["winner"]["technique"] != "program" or not result.get("parameters"):
+        return []
+    told = ", ".join(f"{name}={value}" for name, value in result["parameters"].items())
+    return [f"scored with dspy.LM(..., {told}); configure yours alike"]
+
+
 def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:
     """The result for people: verdict, scores, what it cost, where the prompt is.
 
@@ -253,6 +268,7 @@ def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] |
     lines += [
         *blocks(result, promoted),
         plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result['release']}"),
+        *_lm_of_program(result),
         f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}{at(db)}",
         f"to read and to send: optimize report {result['run_id']}{at(db)}",
     ]

@@ -105,7 +105,8 @@ def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: li
     """The row when its usual answer is another one now; where answers are texts, when its score moved."""
     if not before or not after:
         return None
-    one, two = _usual(before, decided), _usual(after, decided)
+    one = _usual(before, decided)
+    two = _usual(after, decided, _answer(one, decided))
     scores = _mean(_values(before)), _mean(_values(after))
     if decided and _answer(one, decided) == _answer(two, decided):
         return None
@@ -121,9 +122,10 @@ def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: li
     }
 
 
-def _usual(outcomes: Sequence[Outcome], decided: list[str]) -> Outcome:
-    """One with the answer that came most often; of equals the first."""
-    (most, _), *_ = Counter(_answer(outcome, decided) for outcome in outcomes).most_common(1)
+def _usual(outcomes: Sequence[Outcome], decided: list[str], recorded: str = "") -> Outcome:
+    """One with the answer that came most often; of equals the one that was recorded, else the first."""
+    counts = Counter(_answer(outcome, decided) for outcome in outcomes)
+    most = max(counts, key=lambda answer: (counts[answer], answer == recorded))
     return next(outcome for outcome in outcomes if _answer(outcome, decided) == most)
 
 

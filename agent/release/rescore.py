@@ -50,7 +50,7 @@ class DevRun:
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """What came of it: `rows` gave the same requests and scores; `unfit` more the target cannot carry."""
+    """What came of it: `rows` made the same calls and scores; `unfit` more the target cannot carry."""
 
     rows: int
     score: float | None

@@ -53,6 +53,13 @@ def test_a_tenth_of_the_answers_flipped_fails_and_each_is_listed() -> None:
     assert any("6 of 60 rows flipped" in why for why in found["why"])
 
 
+def test_of_two_answers_that_tie_the_recorded_one_counts_in_whatever_order_they_came() -> None:
+    was = [[answer(row, "a")] for row in rows(4)]
+    sides = ("ab", "ba", "bc", "bb")
+    now = [[answer(row, team) for team in side] for row, side in zip(rows(4), sides, strict=True)]
+    assert [flip["row"] for flip in told(was, now)["flips"]] == ["r2", "r3"]
+
+
 def test_flips_from_one_wrong_answer_to_another_count_though_the_score_stays() -> None:
     was = [[answer(row, "b")] for row in rows(40)]
     now = [[answer(row, "c" if at < 6 else "b")] * 2 for at, row in enumerate(rows(40))]

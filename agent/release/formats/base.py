@@ -72,6 +72,8 @@ class Format:
     needs_task: bool = False
     finder: Callable[[str], str] = found
     """Name and version of the installed library, "" where it is missing."""
+    unsent: str = ""
+    """Where the target sends messages only: how its user gives the parameters to the model."""
     proof: str = ""
     """Of a format that is no template, whose `opened` is None: what `files` proved by itself."""
 

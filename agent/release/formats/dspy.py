@@ -41,7 +41,7 @@ OUTPUTS = @outputs@
 
 
 class Released(dspy.Adapter):
-    """Sends the released messages, filled with the inputs; reads the reply as it was read when it was scored."""
+    """Sends the released messages and parameters; reads the reply as it was read when it was scored."""
 
     def __init__(self, prompt):
         super().__init__()
@@ -67,7 +67,7 @@ class Program(dspy.Module):
 
     def forward(self, **inputs):
         with dspy.context(adapter=self.adapter):
-            return self.answer(**inputs)
+            return self.answer(**inputs, config=dict(self.adapter.prompt.parameters))
 
 
 def load():

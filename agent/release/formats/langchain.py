@@ -53,7 +53,7 @@ def _files(material: Material) -> dict[str, str]:
     used = {part[0] for _, parts in parts_of(material.release) for part in parts if isinstance(part, tuple)}
     whole = _made(
         ["langchain", "prompts", "chat", "ChatPromptTemplate"],
-        {"input_variables": sorted(used), "messages": messages},
+        {"input_variables": sorted(used), "messages": messages, "metadata": dict(material.release.parameters)},
     )
     return {FILE: json.dumps(whole, indent=2, ensure_ascii=False) + "\n"}
 
@@ -94,4 +94,5 @@ LANGCHAIN = Format(
     library="langchain-core",
     install="pip install langchain-core",
     unfit=no_half_characters,
+    unsent="a template sends no parameters; give them to your model, as in ChatOpenAI(**template.metadata)",
 )

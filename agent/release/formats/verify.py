@@ -49,8 +49,11 @@ class Made:
         yield f"{self.format.name}: {self.rows} hostile rows rendered{with_}, byte-equal to what was scored"
         if self.dev and self.dev.score is not None:
             more = f"; it cannot carry {self.dev.unfit} more" if self.dev.unfit else ""
-            told = f"the same requests, score {100 * self.dev.score:.1f} as in the run{more}"
+            same = "messages" if self.format.unsent else "requests"
+            told = f"the same {same}, score {100 * self.dev.score:.1f} as in the run{more}"
             yield f"{self.format.name}: {self.dev.rows} dev rows rendered{with_}, {told}"
+        if self.format.unsent:
+            yield f"{self.format.name}: {self.format.unsent}"
         for reason, count in self.unfit.items():
             share = f"{count} of {self.rows + sum(self.unfit.values())} hostile rows"
             yield f"{self.format.name}: cannot carry {reason} ({share}); take it out of values first"

@@ -94,6 +94,9 @@ def test_langchain_reads_what_it_would_have_written_itself() -> None:
     assert sorted(template.input_variables) == sorted(INPUTS)
     again = loads(dumps(template), allowed_objects="core")
     assert again == template
+    assert template.metadata == release().parameters
+    (note,) = [line for line in proved(FORMATS["langchain"], release()).notes() if "parameters" in line]
+    assert "ChatOpenAI(**template.metadata)" in note
 
 
 def test_the_python_module_needs_only_python_and_is_typed(tmp_path: Path) -> None:
@@ -227,8 +230,12 @@ def test_the_dspy_program_reads_replies_as_they_were_read_when_scored(tmp_path: 
 
     write(proved(FORMATS["dspy"], plain_turns()), tmp_path)
     program = load_module(tmp_path / "dspy" / "program.py", "exported_program").load()
-    with dspy.context(lm=DummyLM([{"team": "Billing."}])):
+    lm = DummyLM([{"team": "Billing."}])
+    with dspy.context(lm=lm):
         assert program(message="x").team == "billing"
+    assert {name: lm.history[-1]["kwargs"].get(name) for name in ("max_tokens", "temperature")} == {
+        "max_tokens": 64, "temperature": 0.0,
+    }  # fmt: skip
 
 
 # -- formats that hold rows -------------------------------------------------------------------------------------------
