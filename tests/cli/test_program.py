@@ -106,6 +106,8 @@ def test_a_program_is_optimized_tested_and_shipped_as_a_state_that_its_user_can_
     assert sent == sum(result["calls"][role] for role in ("target", "proposer")) <= 700
     assert result["decision"] == "promote"
     assert result["lift"]["diff"] > 0
+    assert result["parameters"] == {"max_tokens": 500, "temperature": 0.0}
+    assert "scored with dspy.LM(..., max_tokens=500, temperature=0.0)" in good("show")
     good("export", "-o", "shipped.json")
     program = built(place)
     program.load("shipped.json")
