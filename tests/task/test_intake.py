@@ -286,6 +286,51 @@ def test_a_column_that_is_mostly_empty_is_ignored_and_keeps_the_rows() -> None:
     assert [column.use for column in decide_columns(table, "y")] == ["input", "ignored", "target"]
 
 
+@pytest.mark.parametrize("place", [0, 30, 60])
+def test_an_empty_row_changes_no_column(here: Path, place: int) -> None:
+    table = [{"id": f"r{n}", **row} for n, row in enumerate(tickets())]
+    clean = task_from_file(write(here / "clean.csv", table), "Team")[1]
+    table.insert(place, dict.fromkeys(table[0], " "))
+    reading = task_from_file(write(here / "data.csv", table), "Team")[1]
+    assert reading.columns == clean.columns
+    assert (reading.rows, reading.dropped["empty"]) == (61, 1)
+
+
+def test_a_file_of_empty_rows_is_refused(here: Path) -> None:
+    (here / "data.csv").write_text("text,label\n" + ",\n" * 40)
+    with pytest.raises(InputError, match="no column is left as an input"):
+        task_from_file(here / "data.csv", "label")
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        ("{}.775", "target amount: '1.775' is read as 1.775; write 1775 if thousands are meant"),
+        ("{}", "target amount: number"),
+        ("{}.77", "target amount: number"),
+        ("0.{}775", "target amount: number"),
+        (
+            "1.{:03},50",
+            "target amount: text ('1.001,50' is not read as a number; "
+            "write it with digits and a decimal point only: 1234.5)",
+        ),
+        (
+            "1'{:03}",
+            'target amount: text ("1\'001" is not read as a number; '
+            "write it with digits and a decimal point only: 1234.5)",
+        ),
+        ("{}.01.2026", "target amount: text"),
+    ],
+)
+def test_numbers_that_may_be_meant_otherwise_are_told(here: Path, number: str, line: str) -> None:
+    table = [{"text": row["Customer Message"], "amount": number.format(n)} for n, row in enumerate(tickets(), 1)]
+    _, reading = task_from_file(write(here / "data.csv", table), "amount")
+    assert [each for each in reading.lines() if each.startswith("target ")] == [
+        *["target amount: number"] * ("meant" in line),
+        line,
+    ]
+
+
 def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path) -> None:
     table = [
         {"id": f"r{n}", **{key: row[key] for key in ("Customer Message", "Team")}} for n, row in enumerate(tickets())
@@ -309,7 +354,7 @@ def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
     assert reading.target_type == "text"
     assert any("holds a line break" in line for line in reading.lines())
     _, fine = task_from_file(write(here / "fine.jsonl", tickets()), "Team")
-    assert fine.no_labels == ""
+    assert fine.why_text == ""
 
 
 def test_a_row_without_the_target_is_dropped_and_ends_nothing(here: Path) -> None:
