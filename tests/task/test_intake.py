@@ -33,6 +33,7 @@ def tickets(count: int = 60) -> list[dict[str, Any]]:
 
 
 def write(path: Path, table: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in table))
     else:
@@ -341,11 +342,20 @@ def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path
     assert [field.name for field in task.signature.inputs] == ["customer_message"]
 
 
-@pytest.mark.parametrize(("mark", "named"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
-def test_a_file_with_another_mark_between_its_columns_says_which(here: Path, mark: str, named: str) -> None:
-    (here / "data.csv").write_text(mark.join(["text", "label"]) + "\n" + f"a{mark}b\n" * 40)
-    with pytest.raises(ProblemsError, match=r"data\.csv:1: .*" + re.escape(named) + ".*commas"):
+def test_a_file_with_bars_between_its_columns_says_so(here: Path) -> None:
+    (here / "data.csv").write_text("text|label\n" + "a|b\n" * 40)
+    with pytest.raises(ProblemsError, match=r"data\.csv:1: .*'\|'.*commas"):
         task_from_file(here / "data.csv", "label")
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_file_as_a_german_excel_saves_it_makes_the_same_task(here: Path, mark: str) -> None:
+    clean, _ = task_from_file(write(here / "a" / "data.csv", tickets()), "Team")
+    with (here / "data.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(tickets()[0]), delimiter=mark)
+        writer.writeheader()
+        writer.writerows(tickets())
+    assert task_from_file(here / "data.csv", "Team")[0] == clean
 
 
 def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
