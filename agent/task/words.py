@@ -37,12 +37,18 @@ def listed(words: Iterable[str], limit: int = 20) -> str:
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def closest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that was probably meant by `word`, or ""."""
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold()[:200], list(folded), n=1, cutoff=0.6)
+    return folded[close[0]] if close else ""
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown `word`: the near miss where there is one, and what is known."""
     names = list(known)
-    folded = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(word.casefold()[:200], list(folded), n=1, cutoff=0.6)
-    hint = f"; did you mean {quoted(folded[close[0]])}?" if close else "."
+    close = closest(word, names)
+    hint = f"; did you mean {quoted(close)}?" if close else "."
     return f"{hint} Known: {listed(names) or 'none'}"
 
 
