@@ -114,10 +114,10 @@ def find_task(name: str) -> Path:
 
 def require_first_word(word: str, commands: Iterable[str]) -> None:
     """Raises InputError where a first word that is no command is no task, folder or file here either."""
+    if Path(word).suffix or os.path.exists(word) or os.path.exists(Path("tasks") / word):
+        return
     from agent.task.words import closest
 
-    if Path(word).suffix or any(map(os.path.exists, (word, Path("tasks") / word))):
-        return
     near = closest(word, [*commands, *_tasks_here()])
     hint = (
         f"did you mean `optimize {near}`?" if near else "`optimize -h` lists the commands, `optimize tasks` the tasks"

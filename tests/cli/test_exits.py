@@ -59,6 +59,7 @@ FILE = [
         ([*FILE, "--time-limit", "soon"], "--time-limit soon"),
         ([*FILE, "--time-limit", "-1"], "--time-limit -1"),
         ([*FILE, "--time-limit", "nan"], "--time-limit nan"),
+        ([*FILE, "--time-limit", "1h30m", "--max-wait", "2 days"], "--max-wait 2 days: write seconds above 0, or"),
         ([*FILE, "--limit", "1-2"], "--limit 1-2"),
         ([*FILE, "--limit", "²"], "--limit ²"),
         ([*FILE, "--limit", "9" * 5000], "--limit 9"),
