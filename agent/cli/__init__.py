@@ -82,9 +82,20 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = next((number for number, word in enumerate(args) if word != "--debug"), len(args))
-        if own < len(args) and args[own] not in {*COMMANDS, "-h", "--help", "--version"}:
+        if own < len(args) and args[own].startswith("-") and args[own] not in {"-h", "--help", "--version"}:
             args = [*args[:own], "run", *args[own:]]
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from agent.cli.common import require_first_word
+
+        if args[0] not in COMMANDS:
+            if not ctx.resilient_parsing:  # while the shell completes a word
+                require_first_word(args[0], COMMANDS)
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         from agent.cli.common import plain

@@ -74,7 +74,7 @@ def _contamination(history: History, run: dict[str, Any]) -> list[Check]:
 
 def _task(run: dict[str, Any]) -> tuple[Task | None, str]:
     """The run's task with the rows that it had, or why these are not at hand."""
-    from agent.cli.launch import task_of
+    from agent.cli.launch import source_of, task_of
     from agent.ledger.query import started_with
 
     if command := (run["options"] or {}).get("command"):
@@ -83,5 +83,6 @@ def _task(run: dict[str, Any]) -> tuple[Task | None, str]:
         task = task_of(started_with(run), quiet=True)
     except AgentError as error:
         return None, f"the task is not at hand: {str(error).splitlines()[0]}"
-    changed = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]
+    parts = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]
+    changed = dict.fromkeys(source_of(name, run["options"]) for name in parts)
     return (None, f"the rows changed since: {', '.join(changed)}") if changed else (task, "")

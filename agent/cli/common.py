@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,11 +102,28 @@ def find_task(name: str) -> Path:
     for place in (Path(name), Path("tasks") / name):
         if (place / "task.toml").is_file():
             return place
-    import difflib
+    from agent.task.words import closest
 
-    known = sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}" if near else f"tasks here: {', '.join(known) or 'none'}"
+    known = _tasks_here()
+    near = closest(name, known)
+    hint = f"did you mean {near}" if near else f"tasks here: {', '.join(known) or 'none'}"
     raise InputError(
         f"{name}: no task of this name and no folder with a task.toml; {hint}; `optimize init` makes a new one"
     )
+
+
+def require_first_word(word: str, commands: Iterable[str]) -> None:
+    """Raises InputError where a first word that is no command is no task, folder or file here either."""
+    if Path(word).suffix or os.path.exists(word) or os.path.exists(Path("tasks") / word):
+        return
+    from agent.task.words import closest
+
+    near = closest(word, [*commands, *_tasks_here()])
+    hint = (
+        f"did you mean `optimize {near}`?" if near else "`optimize -h` lists the commands, `optimize tasks` the tasks"
+    )
+    raise InputError(f"{word}: no command or task of this name; {hint}")
+
+
+def _tasks_here() -> list[str]:
+    return sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))

@@ -141,13 +141,15 @@ def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made]
 
 def _task_of(found: dict[str, Any]) -> Task:
     """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
-    from agent.cli.launch import task_of
+    from agent.cli.launch import source_of, task_of
     from agent.ledger.query import started_with
 
-    task = task_of(started_with(found), quiet=True)
-    if changed := sorted(name for name, digest in found["hashes"].items() if task.hashes.get(name) != digest):
+    options = started_with(found)
+    task = task_of(options, quiet=True)
+    changed = {source_of(name, options) for name, digest in found["hashes"].items() if task.hashes.get(name) != digest}
+    if changed:
         raise InputError(
-            f"{found['id']}: the task changed since the run ({', '.join(changed)}); put it back to export rows"
+            f"{found['id']}: the task changed since the run ({', '.join(sorted(changed))}); put it back to export rows"
         )
     return task
 

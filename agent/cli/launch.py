@@ -90,6 +90,14 @@ def task_of(options: Mapping[str, Any], quiet: bool) -> Task:
     return _limited(task, options["limit"])
 
 
+def source_of(part: str, options: Mapping[str, Any]) -> str:
+    """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
+    if not options.get("prompt"):
+        return part
+    file = options["task"]
+    return f"{options['prompt']} (or how {file} is read)" if part == "task.toml" else str(file)
+
+
 def silence(quiet: bool) -> None:
     """Takes the tracing variables of third parties out of the environment, unless opted in."""
     if (removed := silence_tracing(os.environ)) and not quiet:
@@ -205,18 +213,13 @@ def _require_heeded(strategy: str, task: Task, options: Mapping[str, Any]) -> No
 
 
 def seconds(option: str, text: str | None) -> float | None:
-    """`90`, `90s`, `5m` or `1h` as seconds."""
-    if text is None:
-        return None
-    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
-    number = text[:-1] if unit else text
+    """What an option that is a time says, in seconds."""
+    from agent.task.words import seconds as read
+
     try:
-        found = float(number) * (unit or 1)
-    except ValueError:
-        raise InputError(f"{option} {text}: write seconds, or 5m, or 1h") from None
-    if not 0 < found < 100 * 86400:
-        raise InputError(f"{option} {text}: must be above 0 and below 100 days")
-    return found
+        return None if text is None else read(text)
+    except ValueError as error:
+        raise InputError(f"{option} {text}: {error}") from None
 
 
 def fetch_weights(launch: Launch, progress: Progress) -> None:

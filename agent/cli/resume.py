@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain
-from agent.cli.launch import Launch, execute, fetch_weights, prepare
+from agent.cli.launch import Launch, execute, fetch_weights, prepare, source_of
 from agent.cli.progress import Progress
 from agent.cli.run import finish, opening
 from agent.errors import InputError
@@ -27,7 +27,7 @@ UNFINISHED = ("running", "interrupted", "killed", "failed")
 @click.option("--max-calls", type=click.IntRange(1), help="A new cap on model calls; what was paid before counts.")
 @click.option("--max-tokens", type=click.IntRange(1), help="A new cap on tokens.")
 @click.option("--max-cost", type=click.FloatRange(0), help="A new cap in US dollars.")
-@click.option("--time-limit", help="A new cap on wall time: 90, 5m or 1h.")
+@click.option("--time-limit", help="A new cap on wall time: 90, 5m or 1h30m.")
 @click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
 @click.option("--max-wait", help="Longest wait for a provider that is down or asks to wait: 90, 5m.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -135,8 +135,9 @@ def changes_since(run: dict[str, Any], launch: Launch) -> list[str]:
     from agent.ledger.origin import tool_version
 
     then, now = run["hashes"], dict(launch.task.hashes)
-    changed = [f"{name} {'changed' if name in now else 'is gone'}" for name in then if then[name] != now.get(name)]
-    changed += [f"{name} is new" for name in now if name not in then]
+    parts = [(name, "changed" if name in now else "is gone") for name in then if then[name] != now.get(name)]
+    parts += [(name, "is new") for name in now if name not in then]
+    changed = list(dict.fromkeys(f"{source_of(name, run['options'])} {what}" for name, what in parts))
     if run["model"] != launch.target.name:
         changed.append(f"the model is {launch.target.name}, it was {run['model']}")
     if run["options"].get("model_digest", "") != launch.digest:

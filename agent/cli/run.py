@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included, all roles together.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
 @click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
-@click.option("--time-limit", help="Cap on wall time, the sealed test included, calls in flight not: 90, 5m or 1h.")
+@click.option("--time-limit", help="Cap on wall time, the sealed test included, calls in flight not: 90, 5m or 1h30m.")
 @click.option("--price", help="IN,OUT: dollars per million tokens, for a model whose price is not known.")
 @click.option(
     "--effort",

@@ -11,7 +11,7 @@ import click
 
 from agent.cli.common import SEED, SETTINGS, db_option, json_option, open_history, plain, print_json, score, short
 from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
-from agent.cli.launch import silence, task_of
+from agent.cli.launch import silence, source_of, task_of
 from agent.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,9 +82,8 @@ def _task(found: Row) -> Task:
         raise InputError(f"{found['id']}: a DSPy program of your own; only prompts can be tried on other models")
     for name in ("dev", "task.toml", "metric.py", "rubric.md"):
         if found["hashes"].get(name) != task.hashes.get(name):
-            raise InputError(
-                f"{found['id']}: {name} of {task.folder} changed since; put it back, or run the task again"
-            )
+            what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
+            raise InputError(f"{found['id']}: {what} changed since; put it back, or run the task again")
     judging = any(spec.name == "judge" for spec in task.metrics)
     return replace(task, judges=tuple(options.get("judge") or task.judges) if judging else ())
 

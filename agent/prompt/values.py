@@ -22,14 +22,18 @@ _STOPS = ".,;:!?。"
 ONE_LETTER_WORDS = "aeiouyàéèóòì"  # of English and its neighbours: "I think", "a parcel", "y", "è"
 _GAP = re.compile(r"(?<=[^\W_])(?!\s+[-–][0-9])[\s_\-‐‑–—]+(?=[^\W_])")
 _CURRENCY = r"(?:[$€£¥₹]|USD|EUR|GBP|CHF|JPY|INR|CNY)"
+_BLANKS = " \t\u00a0\u202f\u2009"
+_MARKS = ",'’\u00a0\u202f\u2009"  # between groups of three digits, of one kind throughout a number
+_GROUPS = "|".join(f"(?:{mark}[0-9]{{3}})+" for mark in _MARKS)
+_DIGITS = rf"(?:[0-9]{{1,3}}(?:{_GROUPS})(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _NUMBER = re.compile(
-    rf"(?<!\w)(?P<sign>[-+−]?)(?:{_CURRENCY}[ \t]?)?(?P<sign2>[-+−]?)"
-    r"(?<![A-Za-z_0-9.])(?P<top>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?P<exp>[eE][-+]?[0-9]+)?(?:[ \t]?/[ \t]?(?P<bottom>[0-9]+))?"
-    rf"|(?:{_CURRENCY})(?P<glued>[0-9]+(?:\.[0-9]+)?)"
+    rf"(?<!\w)(?P<sign>[-+−]?)(?:{_CURRENCY}[{_BLANKS}]?)?(?P<sign2>[-+−]?)"
+    rf"(?<![A-Za-z_0-9.])(?P<top>{_DIGITS}|\.[0-9]+)"
+    rf"(?P<exp>[eE][-+]?[0-9]+)?(?:[{_BLANKS}]?/[{_BLANKS}]?(?P<bottom>[0-9]+))?"
+    rf"|(?:{_CURRENCY})(?P<glued>{_DIGITS})"
 )
-_JOIN = re.compile(  # what makes two neighbouring numbers one expression: a range, a sum, a list, a date
-    r"\.|[ \t]*(?:(?:[^\W\d_]{1,15}[ \t]+)?(?:[-–—−+*/x×÷^:,=]|to|or|and)[ \t]*)?"
+_JOIN = re.compile(  # what makes two neighbouring numbers one expression: a mark, a range, a sum, a list, a date
+    rf"[.'’]|[{_BLANKS}]*(?:(?:[^\W\d_]{{1,15}}[{_BLANKS}]+)?(?:[-–—−+*/x×÷^:,=]|to|or|and)[{_BLANKS}]*)?"
 )
 _TAIL = re.compile(r"[.,][0-9]|[a-z]+[0-9]", re.IGNORECASE)
 _JSON_OPEN = re.compile(r"[\[{]")
@@ -173,7 +177,7 @@ def _joint(scope: str, start: int, end: int, *, left: bool) -> bool:
 
 def _value(match: re.Match[str]) -> float:
     """The number of a match; infinite when it is too long or divides by zero."""
-    text = (match["top"] or match["glued"]).replace(",", "") + (match["exp"] or "")
+    text = (match["top"] or match["glued"]).translate(dict.fromkeys(map(ord, _MARKS))) + (match["exp"] or "")
     bottom = match["bottom"]
     if len(text) > 400 or (bottom is not None and len(bottom) > 300):
         return math.inf

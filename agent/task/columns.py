@@ -26,6 +26,10 @@ Table = Sequence[Mapping[str, Any]]
 
 MAX_CHOICES = 50
 MAX_CHOICE_LENGTH = 60
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
+_MARKED = re.compile(
+    r"[+-]?(?:[1-9][0-9]{0,2}(?:[.,'’ \u00a0\u202f\u2009][0-9]{3})+(?:[.,][0-9]+)?|[0-9]+,[0-9]+)"
+)  # a number as it is written elsewhere: 1.234,50 or 1'234.50 or 0,5
 _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|unnamed_\d+)|")
 
 
@@ -69,11 +73,13 @@ def find_target(names: Sequence[str], target: str) -> str:
 
 
 def decide_columns(table: Table, target: str, asked: frozenset[str] = frozenset()) -> tuple[Column, ...]:
-    """The use of every column. `asked`: columns named in the prompt's `{{ }}`, then the only inputs.
+    """The use of every column, by the rows that are not all blank. `asked`: columns named in the prompt's `{{ }}`, then
+    the only inputs.
 
     Raises InputError when one of them is no column or the target, or no input is left.
     """
     names = list(dict.fromkeys(name for row in table for name in row))
+    table = [row for row in table if any(text_of(value).strip() for value in row.values())]
     columns: list[Column] = []
     taken = ["id", field_name(target, names.index(target) + 1, ())]
     known = {*names}
@@ -157,14 +163,26 @@ def target_type(values: Sequence[Any]) -> FieldType:
     return "number" if all(_is(parse_number, text) for text in texts) else "text"
 
 
-def why_no_labels(values: Sequence[Any]) -> str:
-    """Why a target of type text has few different values and they are no choices all the same, or ""."""
+def why_text(values: Sequence[Any]) -> str:
+    """Why a target of type text is that although its values are all numbers in another writing, or few; else ""."""
     texts = [text_of(value).strip() for value in values]
+    odd = next((text for text in texts if not _is(parse_number, text)), "")
+    if odd and all(_MARKED.fullmatch(text) or _is(parse_number, text) for text in texts):
+        return f"{quoted(odd, 40)} is not read as a number; write it with digits and a decimal point only: 1234.5"
     if not 2 <= len({fold(text) for text in texts}) <= min(MAX_CHOICES, len(texts) / 2):
         return ""
     odd = next((text for text in texts if not text.isprintable()), "")
     why = "holds a line break or another control character" if odd else f"is longer than {MAX_CHOICE_LENGTH} characters"
     return f"a label {why}: {quoted(odd or max(texts, key=len), 40)}"
+
+
+def doubt(values: Sequence[Any]) -> str:
+    """What a target of type number may not mean: that each dot in its texts is a decimal point; else ""."""
+    dotted = [text for value in values if isinstance(value, str) and "." in (text := value.strip())]
+    if not dotted or not all(map(_THOUSANDS.fullmatch, dotted)):
+        return ""
+    first = dotted[0]
+    return f"{quoted(first)} is read as {parse_number(first)}; write {first.replace('.', '')} if thousands are meant"
 
 
 def _is(parse: Any, value: Any) -> bool:

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,11 +19,13 @@ from agent.task.words import problem, quoted, shown
 MAX_BYTES = 200 * 1024 * 1024
 MAX_CELL = 1_000_000
 MAX_DEPTH = 50
+MARKS = {",": "comma", ";": "semicolon", "\t": "tab"}
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 Rows = list[tuple[int, dict[str, Any]]]
 
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
+_SEP = re.compile('"?sep=([,;\t])"?', re.IGNORECASE)  # what Excel writes and understands on the first line
 
 
 def read_bytes(path: Path, folder: Path | None = None) -> bytes:
@@ -75,9 +77,13 @@ def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
     problems = []
     for fix, places in found.items():
         number, said = places[0]
-        more = f", and so in {len(places) - 1} more line{'s' * (len(places) > 2)}" * (len(places) > 1)
-        problems.append(problem(where, number, f"{said}{more}; {fix}"))
+        problems.append(problem(where, number, f"{said}{_and_more(places, 'line')}; {fix}"))
     return lines, problems
+
+
+def _and_more(places: Sequence[Any], what: str) -> str:
+    """How many more than the first there are."""
+    return f", and so in {len(places) - 1} more {what}{'s' * (len(places) > 2)}" * (len(places) > 1)
 
 
 def parse_json(text: str) -> Any:
@@ -139,7 +145,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_rows(path: Path) -> tuple[Rows, list[Problem]]:
     """All rows of a .jsonl or .csv file as (line where the row starts, {column: value}), and all its problems.
 
-    CSV values are texts; JSONL values are whatever JSON they are. A row with a problem is left out. Raises nothing.
+    CSV values are texts, and its columns stand apart by commas, semicolons or tabs, as the header or `sep=;` before it
+    says; JSONL values are whatever JSON they are. A row with a problem is left out. Raises nothing.
     """
     try:
         return rows_of(read_bytes(path), path)
@@ -187,41 +194,70 @@ def _jsonl(lines: list[str | None], where: str) -> tuple[Rows, list[Problem]]:
 
 
 def _csv(lines: list[str], where: str) -> tuple[Rows, list[Problem]]:
-    rows: Rows = []
-    problems = []
-    header: list[str] | None = None
     before = csv.field_size_limit(MAX_CELL)
     try:
-        reader = csv.reader((f"{line}\n" for line in lines), strict=True)
-        while True:
-            start = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                what = f'not valid CSV: {error}; put the cell in " and write an inner " twice'
-                problems.append(problem(where, start, what))
-                if header is None:
-                    break
-                continue
-            if not cells:
-                continue
-            if header is None:
-                header = cells
-                if len(cells) == 1 and (other := next((mark for mark in ";\t|" if mark in cells[0]), "")):
-                    named = {"\t": "tabs"}.get(other, f"{other!r}")
-                    problems.append(problem(where, start, f"the columns stand apart by {named}; save it with commas"))
-                    break
-                twice = sorted({name for name in header if header.count(name) > 1})
-                if twice:
-                    problems.append(problem(where, start, f"two columns are called {quoted(twice[0])}; rename one"))
-                    break
-            elif len(cells) != len(header):
-                what = f"the row has {len(cells)} cells, the header has {len(header)}; quote cells that hold a comma"
-                problems.append(problem(where, start, what))
-            else:
-                rows.append((start, dict(zip(header, cells, strict=True))))
+        told = _SEP.fullmatch(lines[0])
+        lines = ["", *lines[1:]] if told else lines
+        return _table(lines, told[1] if told else _mark(lines), where)
     finally:
         csv.field_size_limit(before)
-    return rows, problems
+
+
+def _table(lines: list[str], mark: str, where: str) -> tuple[Rows, list[Problem]]:
+    rows: Rows = []
+    wrong: list[tuple[int, str]] = []
+    ragged: list[tuple[int, int]] = []
+    header: list[str] | None = None
+    for start, cells in _records(lines, mark):
+        if isinstance(cells, csv.Error):
+            wrong.append((start, f'not valid CSV: {cells}; put the cell in " and write an inner " twice'))
+            if header is None:
+                break
+        elif header is None:
+            header = cells
+            if len(cells) == 1 and "|" in cells[0]:
+                wrong.append((start, "the columns stand apart by '|'; save it with commas"))
+                break
+            if twice := sorted({name for name in header if header.count(name) > 1}):
+                wrong.append((start, f"two columns are called {quoted(twice[0])}; rename one"))
+                break
+        elif len(cells) != len(header):
+            ragged.append((start, len(cells)))
+        else:
+            rows.append((start, dict(zip(header, cells, strict=True))))
+    if ragged and header:
+        start, count = ragged[0]
+        what = f"the row has {count} cells, the header has {len(header)}{_and_more(ragged, 'row')}"
+        wrong.append((start, f"{what}; quote cells that hold a {MARKS[mark]}"))
+    return rows, [problem(where, start, what) for start, what in sorted(wrong)]
+
+
+def _records(lines: list[str], mark: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The header and the rows, each with the line where it starts; empty lines are left out."""
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield start, error
+        else:
+            if cells:
+                yield start, cells
+
+
+def _mark(lines: list[str]) -> str:
+    """What the columns stand apart by: of the marks that make at least as much of the header as the comma does, the one
+    that suits the most rows."""
+    width = {mark: next(map(_cells, _records(lines, mark)), 0) for mark in MARKS}
+    likely = [mark for mark in MARKS if width[mark] >= max(2, width[","])]
+    if len(likely) < 2:
+        return (likely or [","])[0]
+    suited = {mark: [*map(_cells, _records(lines, mark))].count(width[mark]) for mark in likely}
+    return max(likely, key=lambda mark: (suited[mark], width[mark]))
+
+
+def _cells(record: tuple[int, list[str] | csv.Error]) -> int:
+    return 0 if isinstance(record[1], csv.Error) else len(record[1])

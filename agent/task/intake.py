@@ -21,13 +21,14 @@ from agent.task.checks import PLACEHOLDER
 from agent.task.columns import (
     Column,
     decide_columns,
+    doubt,
     field_name,
     find_target,
     label_reader,
     other_spellings,
     target_type,
     text_of,
-    why_no_labels,
+    why_text,
 )
 from agent.task.data import read_rows
 from agent.task.load import SPLITS, load_task
@@ -41,8 +42,9 @@ MIN_ROWS = 30
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How a file was understood. `dropped`: rows per reason; `unused`: good rows past the sizes of the splits;
-    `counts`: rows per split and class (one class "" when the target is not a choice); `no_labels`: why a target of few
-    values is a text all the same; `spellings`: of a choice, those that were taken as it."""
+    `counts`: rows per split and class (one class "" when the target is not a choice); `why_text`: why a target of few
+    values, or of numbers, is a text all the same; `doubt`: how its numbers may be meant otherwise; `spellings`: of a
+    choice, those that were taken as it."""
 
     file: str
     rows: int
@@ -53,7 +55,8 @@ class Reading:
     target_type: FieldType
     choices: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
-    no_labels: str
+    why_text: str
+    doubt: str
     spellings: Mapping[str, Sequence[str]]
 
     def lines(self) -> Iterator[str]:
@@ -62,8 +65,10 @@ class Reading:
         yield f"{self.file}: {self.rows} rows; dropped: {dropped or 'none'}; left out of the splits: {self.unused}"
         for column in self.columns:
             yield f"column {quoted(column.name)}: {column.use} ({column.reason})"
-        about = f" of {len(self.choices)}" if self.choices else f" ({self.no_labels})" if self.no_labels else ""
+        about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
         yield f"target {self.target}: {self.target_type}{about}"
+        if self.doubt:
+            yield f"target {self.target}: {self.doubt}"
         for choice, others in self.spellings.items():
             yield f"target {self.target}: {', '.join(map(quoted, others))} read as {quoted(choice)}, the usual spelling"
         for split, classes in self.counts.items():
@@ -167,7 +172,8 @@ def _draft(
         kind,
         choices,
         counts,
-        why_no_labels([row[field] for row in kept]) if kind == "text" else "",
+        why_text([row[field] for row in kept]) if kind == "text" else "",
+        doubt([row.get(target) for row in table]) if kind == "number" else "",
         other_spellings([row.get(target) for row in table], choices),
     )
 

@@ -5,13 +5,12 @@ Knows what one key may hold; what keys mean together (a metric on a field, a sig
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
+from agent.task.words import seconds
 from agent.types import FieldType, FormatName, TechniqueName
 
 MetricName = Literal[
@@ -20,20 +19,6 @@ MetricName = Literal[
     "embedding_similarity", "no_repeat", "length", "judge", "python",
 ]  # fmt: skip
 _MOST = 2**53
-
-
-def seconds(value: Any) -> float:
-    """`90`, `"90s"`, `"5m"` or `"1h30m"` as seconds > 0. Raises ValueError."""
-    total = math.nan
-    if isinstance(value, str) and re.fullmatch(r"(\d{1,9}(\.\d{1,9})?\s*[hms]\s*)+", value.strip()):
-        units = {"h": 3600, "m": 60, "s": 1}
-        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([hms])", value)
-        total = sum(float(number) * units[unit] for number, unit in parts)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        total = float(value) if abs(value) <= _MOST else math.nan
-    if not 0 < total <= _MOST:
-        raise ValueError('write seconds above 0, or a text such as "90s", "5m" or "1h30m"')
-    return total
 
 
 def _schema(value: Any) -> str | dict[str, Any]:

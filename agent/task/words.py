@@ -1,4 +1,5 @@
-"""How this layer speaks: one printable line per problem, the bad value quoted, the near miss named.
+"""How this layer speaks: one printable line per problem, the bad value quoted, the near miss named; and how a time is
+written.
 
 Knows nothing of tasks, tables or files beyond their names.
 """
@@ -6,12 +7,16 @@ Knows nothing of tasks, tables or files beyond their names.
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem
+
+MOST_SECONDS = 100 * 86400
 
 
 def printable(text: str) -> str:
@@ -37,13 +42,34 @@ def listed(words: Iterable[str], limit: int = 20) -> str:
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def closest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that was probably meant by `word`, or ""."""
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold()[:200], list(folded), n=1, cutoff=0.6)
+    return folded[close[0]] if close else ""
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown `word`: the near miss where there is one, and what is known."""
     names = list(known)
-    folded = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(word.casefold()[:200], list(folded), n=1, cutoff=0.6)
-    hint = f"; did you mean {quoted(folded[close[0]])}?" if close else "."
+    close = closest(word, names)
+    hint = f"; did you mean {quoted(close)}?" if close else "."
     return f"{hint} Known: {listed(names) or 'none'}"
+
+
+def seconds(value: Any) -> float:
+    """`90`, `"90"`, `"90s"`, `"5m"` or `"1h30m"` as seconds above 0 and below 100 days. Raises ValueError."""
+    total = math.nan
+    text = value.strip() if isinstance(value, str) else ""
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|([0-9]{1,9}(\.[0-9]{1,9})?\s*[hms]\s*)+", text):
+        units = {"h": 3600, "m": 60, "s": 1, "": 1}
+        parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([hms]?)", text)
+        total = sum(float(number) * units[unit] for number, unit in parts)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        total = float(value) if abs(value) < MOST_SECONDS else math.nan
+    if not 0 < total < MOST_SECONDS:
+        raise ValueError("write seconds above 0, or a time such as 90s, 5m or 1h30m, below 100 days")
+    return total
 
 
 def shown(path: Path) -> str:

@@ -158,7 +158,7 @@ def test_what_needs_the_rows_is_left_out_when_they_changed(two_runs: Made) -> No
     checks = {check["check"]: check for check in good_json("audit", "check")["checks"]}
     left_out = {name for name, check in checks.items() if check["ok"] is None}
     assert left_out == {"no demo reads like a dev or test row", "no instruction holds words of a dev or test row"}
-    assert all("the rows changed since" in checks[name]["found"][0] for name in left_out)
+    assert all("the rows changed since: rows.csv" in checks[name]["found"][0] for name in left_out)
     Path("rows.csv").unlink()
     assert "the task is not at hand" in good("audit", "check")
 

@@ -26,7 +26,14 @@ FILE = [
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nothing_here"], "no task of this name"),
+        (["nothing_here"], "nothing_here: no command or task of this name; `optimize -h` lists the commands"),
+        (["shwo"], "shwo: no command or task of this name; did you mean `optimize show`?"),
+        (["rn", "rows.csv"], "rn: no command or task of this name; did you mean `optimize run`?"),
+        (["good_tsk", "-n", "1"], "did you mean `optimize good_task`?"),
+        (["none.csv"], "none.csv: no such file"),
+        (["rows.csv"], "needs --target"),
+        (["-n", "1", "nothing_here"], "no task of this name"),
+        (["run", "shwo"], "no task of this name"),
         (["run"], "Missing argument"),
         (["run", "rows.csv"], "--target"),
         (["run", "none.csv", "--target", "label", "--prompt", "p.txt"], "no such file"),
@@ -52,6 +59,7 @@ FILE = [
         ([*FILE, "--time-limit", "soon"], "--time-limit soon"),
         ([*FILE, "--time-limit", "-1"], "--time-limit -1"),
         ([*FILE, "--time-limit", "nan"], "--time-limit nan"),
+        ([*FILE, "--time-limit", "1h30m", "--max-wait", "2 days"], "--max-wait 2 days: write seconds above 0, or"),
         ([*FILE, "--limit", "1-2"], "--limit 1-2"),
         ([*FILE, "--limit", "²"], "--limit ²"),
         ([*FILE, "--limit", "9" * 5000], "--limit 9"),
@@ -80,6 +88,8 @@ def test_bad_usage_ends_with_2_and_says_where(arguments: list[str], says: str) -
     Path("latin.txt").write_bytes(b"caf\xe9")
     Path("broken.csv").write_text("\n".join([*rows[:2], "r1,only", *rows[3:]]))
     Path("few.csv").write_text("\n".join(rows[:10]))
+    Path("tasks/good_task").mkdir(parents=True)
+    Path("tasks/good_task/task.toml").touch()
     code = 1 if arguments == ["runs", "--db", "p.txt"] else 2
     lines = refused(code, *arguments)
     text = " ".join(lines)

@@ -104,7 +104,9 @@ def test_what_cannot_be_proved_is_said_and_strict_refuses_it(two_runs: Made, mon
 def test_rows_of_a_task_that_changed_are_not_exported(two_runs: Made) -> None:
     with Path("rows.csv").open("a", encoding="utf-8") as file:
         file.write("r999,a new row about a parcel,delivery\n")
-    assert "the task changed since the run" in refused(2, "export", "--format", "finetune-jsonl", "-o", "x")[0]
+    assert (
+        "the task changed since the run (rows.csv)" in refused(2, "export", "--format", "finetune-jsonl", "-o", "x")[0]
+    )
     assert not Path("x").exists()
 
 

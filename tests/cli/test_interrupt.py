@@ -195,7 +195,7 @@ def test_resume_names_what_changed_and_forks_when_told_to() -> None:
         rows = Path("rows.csv").read_text("utf-8")
         Path("rows.csv").write_text(rows.replace("r0,", "r0x,"), "utf-8")
         lines = refused(2, "resume")
-        assert any("changed" in line for line in lines)
+        assert [line.split(": ")[-1] for line in lines if line.startswith("error: ")][:-1] == ["rows.csv changed"]
         assert "--fork" in lines[-1]
         assert "--fork" in refused(2, "resume", "-m", "scripted/x")[0]
         own = refused(2, "resume", "-m", compatible(server))  # as OPTIMIZE_MODEL says it

@@ -157,8 +157,12 @@ def test_another_prompt_in_the_release_is_drift(two_runs: Made) -> None:
 def test_a_run_whose_rows_changed_is_refused(two_runs: Made) -> None:
     first, _ = two_runs
     Path("rows.csv").write_text(Path("rows.csv").read_text().replace("invoice", "bill"))
-    lines = refused(2, "reproduce", first["run_id"])
-    assert any("changed" in line for line in lines)
+    run = f"error: {first['run_id']}: "
+    fix = "error: put it back to reproduce it"
+    assert refused(2, "reproduce", first["run_id"]) == [f"{run}rows.csv changed", fix]
+    Path("p.txt").write_text("Say where it goes.")
+    told = [f"{run}p.txt (or how rows.csv is read) changed", f"{run}rows.csv changed", fix]
+    assert refused(2, "reproduce", first["run_id"]) == told
     Path("rows.csv").unlink()
     assert len(refused(2, "reproduce", first["run_id"])) == 1
 

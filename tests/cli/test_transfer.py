@@ -134,7 +134,7 @@ def test_other_data_and_other_kinds_of_runs_are_refused(two_runs: Made) -> None:
         Path("rows.csv").write_text(text.replace("billing", "delivery", 40), "utf-8")
         done = optimize("transfer", first["run_id"], "--models", compatible(server))
         assert done.exit_code == 2
-        assert "changed since" in done.stderr
+        assert ": rows.csv changed since" in done.stderr
 
 
 def test_a_judge_scores_on_the_other_model_too() -> None:

@@ -195,6 +195,14 @@ def test_reasoning_that_was_cut_before_the_answer_does_not_parse():
         ("−3", -3),
         ("1e3", 1000),
         ("1,000,000", 1_000_000),
+        ("1'234.50", 1234.5),
+        ("CHF 1’234.50", 1234.5),
+        ("-CHF\u00a010'000", -10_000),
+        ("12\u00a0000 €", 12_000),
+        ("12\u2009000", 12_000),
+        ("1\u202f234\u202f567", 1_234_567),
+        ("CHF1'234.50", 1234.5),
+        ("12\u00a0%", 12),
         ("The answer is 42 km.", 42),
         ("**42** because 6 times 7 is 42", 42),
         ("6*7 = 42", 42),
@@ -213,6 +221,8 @@ def test_a_dressed_number_is_read(reply, number):
     "reply",
     [
         *("10-20", "1, 2, 3", "1.234,5", "1.2.3", "2024-01-05", "12:30", "6 * 7", "3 or 4", "I have 3 and get 4"),
+        *("1'234,567", "1\u202f234,50", "12 000 €", "1,234'567", "1'23", "1234'567", "2024\u00a0000", "5.1'234"),
+        *("10\u00a0–\u00a020", "CHF 1'234'56", "1\u00a0234\u202f567"),
         *("none", "nan", "inf", "1e400", "1e16", "1/0", "9" * 5000, "", "0x1F"),
     ],
 )
@@ -327,9 +337,9 @@ def test_every_choice_survives_every_dress(choice, dress):
     assert value(dress.format(choice.upper()), CHOICE) == (choice, "")
 
 
-@given(st.integers(-(10**15), 10**15))
-def test_every_integer_survives_thousands_separators(number):
-    assert value(f"{number:,}", NUMBER) == (number, "")
+@given(st.integers(-(10**15), 10**15), st.sampled_from(",'’\u00a0\u202f\u2009"), st.booleans())
+def test_every_integer_survives_thousands_separators(number, mark, reasoning):
+    assert value(f"{number:,}".replace(",", mark), NUMBER, reasoning=reasoning) == (number, "")
 
 
 @given(st.dictionaries(st.text(), st.lists(st.text() | st.integers(-9, 9) | st.none())))
@@ -340,7 +350,29 @@ def test_every_object_survives_a_fence(data):
 @pytest.mark.parametrize(
     "unit",
     [
-        *("[", "{", "[1,", '["\\"', "[}", "{}", "]", "- ", " ", "\n", "_", "a_", "1,", "1 ", "=1", "1/", "9", "$", "`"),
+        *(
+            "[",
+            "{",
+            "[1,",
+            '["\\"',
+            "[}",
+            "{}",
+            "]",
+            "- ",
+            " ",
+            "\n",
+            "_",
+            "a_",
+            "1,",
+            "1 ",
+            "=1",
+            "1/",
+            "9",
+            "$",
+            "`",
+            "1'234",
+            "\u00a0123",
+        ),
         *("\0", "\ud800", "answer:\n", "<team>", "[[ ##", "account ", "e1", '["a",'),
     ],
 )

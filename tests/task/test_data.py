@@ -146,6 +146,51 @@ def test_a_broken_csv_is_named_at_its_line(text: str, line: int, words: str) -> 
     assert words in wrong[0]
 
 
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ('id;b, net\n1;"x;y"\n2;u, v\n', 2),
+        ('"id";"b, net"\n1;"x;y"\n2;u, v\n', 2),
+        ("id\tb, net\n1\tx;y\n2\tu, v\n", 2),
+        ('sep=,\nid,"b, net"\n1,x;y\n2,"u, v"\n', 3),
+        ('sep=;\r\nid;b, net\r\n1;"x;y"\r\n2;u, v\r\n', 3),
+        ('"sep=\t"\nid\tb, net\n1\tx;y\n2\tu, v\n', 3),
+    ],
+)
+def test_columns_stand_apart_by_commas_semicolons_or_tabs(text: str, start: int) -> None:
+    rows = [(start, {"id": "1", "b, net": "x;y"}), (start + 1, {"id": "2", "b, net": "u, v"})]
+    assert csv_rows(text) == (rows, [])
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b (x;y;z)\n1,2\n3,4;5\n", "reply\nyes; no\n1\t2\n", 'a,"b\tc\td"\n1,2\n', "a\nb;c\n"]
+)
+def test_another_mark_in_a_file_with_commas_changes_nothing(text: str) -> None:
+    assert csv_rows(text) == (
+        [(n, row) for n, row in enumerate(csv.DictReader(text.splitlines()), start=2)],
+        [],
+    )
+
+
+def test_rows_that_do_not_fit_the_header_are_one_problem_at_the_first_of_them() -> None:
+    found, wrong = csv_rows("a,b\n1,2\n" + "1,2,3\n" * 161 + '"x"y,2\n1\n')
+    assert len(found) == 1
+    assert [line.split(";")[0] for line in wrong] == [
+        "x.csv:3: the row has 3 cells, the header has 2, and so in 161 more rows",
+        """x.csv:164: not valid CSV: ',' expected after '"'""",
+    ]
+    assert csv_rows("a;b\n1;2\n1;2;3\n")[1] == [
+        "x.csv:3: the row has 3 cells, the header has 2; quote cells that hold a semicolon"
+    ]
+
+
+def test_a_task_folder_takes_a_file_with_semicolons(here: Path) -> None:
+    folder = make(here / "t")
+    (folder / "dev.jsonl").unlink()
+    (folder / "dev.csv").write_text("message;team\nnot now, please;billing\nwhere is it;deliveri\n")
+    assert [line.split(": ")[0] for line in problems(folder)] == ["t/dev.csv:3"]
+
+
 def test_the_csv_field_limit_is_put_back() -> None:
     before = csv.field_size_limit()
     found, wrong = csv_rows("a\n" + "x" * 999_999 + "\n")

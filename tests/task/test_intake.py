@@ -33,6 +33,7 @@ def tickets(count: int = 60) -> list[dict[str, Any]]:
 
 
 def write(path: Path, table: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in table))
     else:
@@ -286,6 +287,51 @@ def test_a_column_that_is_mostly_empty_is_ignored_and_keeps_the_rows() -> None:
     assert [column.use for column in decide_columns(table, "y")] == ["input", "ignored", "target"]
 
 
+@pytest.mark.parametrize("place", [0, 30, 60])
+def test_an_empty_row_changes_no_column(here: Path, place: int) -> None:
+    table = [{"id": f"r{n}", **row} for n, row in enumerate(tickets())]
+    clean = task_from_file(write(here / "clean.csv", table), "Team")[1]
+    table.insert(place, dict.fromkeys(table[0], " "))
+    reading = task_from_file(write(here / "data.csv", table), "Team")[1]
+    assert reading.columns == clean.columns
+    assert (reading.rows, reading.dropped["empty"]) == (61, 1)
+
+
+def test_a_file_of_empty_rows_is_refused(here: Path) -> None:
+    (here / "data.csv").write_text("text,label\n" + ",\n" * 40)
+    with pytest.raises(InputError, match="no column is left as an input"):
+        task_from_file(here / "data.csv", "label")
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        ("{}.775", "target amount: '1.775' is read as 1.775; write 1775 if thousands are meant"),
+        ("{}", "target amount: number"),
+        ("{}.77", "target amount: number"),
+        ("0.{}775", "target amount: number"),
+        (
+            "1.{:03},50",
+            "target amount: text ('1.001,50' is not read as a number; "
+            "write it with digits and a decimal point only: 1234.5)",
+        ),
+        (
+            "1'{:03}",
+            'target amount: text ("1\'001" is not read as a number; '
+            "write it with digits and a decimal point only: 1234.5)",
+        ),
+        ("{}.01.2026", "target amount: text"),
+    ],
+)
+def test_numbers_that_may_be_meant_otherwise_are_told(here: Path, number: str, line: str) -> None:
+    table = [{"text": row["Customer Message"], "amount": number.format(n)} for n, row in enumerate(tickets(), 1)]
+    _, reading = task_from_file(write(here / "data.csv", table), "amount")
+    assert [each for each in reading.lines() if each.startswith("target ")] == [
+        *["target amount: number"] * ("meant" in line),
+        line,
+    ]
+
+
 def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path) -> None:
     table = [
         {"id": f"r{n}", **{key: row[key] for key in ("Customer Message", "Team")}} for n, row in enumerate(tickets())
@@ -296,11 +342,20 @@ def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path
     assert [field.name for field in task.signature.inputs] == ["customer_message"]
 
 
-@pytest.mark.parametrize(("mark", "named"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
-def test_a_file_with_another_mark_between_its_columns_says_which(here: Path, mark: str, named: str) -> None:
-    (here / "data.csv").write_text(mark.join(["text", "label"]) + "\n" + f"a{mark}b\n" * 40)
-    with pytest.raises(ProblemsError, match=r"data\.csv:1: .*" + re.escape(named) + ".*commas"):
+def test_a_file_with_bars_between_its_columns_says_so(here: Path) -> None:
+    (here / "data.csv").write_text("text|label\n" + "a|b\n" * 40)
+    with pytest.raises(ProblemsError, match=r"data\.csv:1: .*'\|'.*commas"):
         task_from_file(here / "data.csv", "label")
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_file_as_a_german_excel_saves_it_makes_the_same_task(here: Path, mark: str) -> None:
+    clean, _ = task_from_file(write(here / "a" / "data.csv", tickets()), "Team")
+    with (here / "data.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(tickets()[0]), delimiter=mark)
+        writer.writeheader()
+        writer.writerows(tickets())
+    assert task_from_file(here / "data.csv", "Team")[0] == clean
 
 
 def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
@@ -309,7 +364,7 @@ def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
     assert reading.target_type == "text"
     assert any("holds a line break" in line for line in reading.lines())
     _, fine = task_from_file(write(here / "fine.jsonl", tickets()), "Team")
-    assert fine.no_labels == ""
+    assert fine.why_text == ""
 
 
 def test_a_row_without_the_target_is_dropped_and_ends_nothing(here: Path) -> None:

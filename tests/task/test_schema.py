@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator
 
 from agent.task.checks import METRICS
 from agent.task.parse import parse
-from agent.task.schema import MetricName, MetricTable, json_schema, seconds
+from agent.task.schema import MetricName, MetricTable, json_schema
+from agent.task.words import seconds
 from tests.task.folders import TOML, changed
 
 ROOT = Path(__file__).parents[2]
@@ -49,13 +50,23 @@ def test_every_metric_has_rules_and_every_option_a_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"), [(90, 90.0), (0.5, 0.5), ("90s", 90.0), ("5m", 300.0), ("1h30m", 5400.0), ("1.5 h", 5400.0)]
+    ("text", "wanted"),
+    [
+        *((90, 90.0), (0.5, 0.5), ("90s", 90.0), ("5m", 300.0), ("1h30m", 5400.0), ("1.5 h", 5400.0)),
+        *(("90", 90.0), (" 0.5 ", 0.5), ("2399h", 8_636_400.0)),
+    ],
 )
 def test_a_time_is_seconds_or_a_text_with_units(text: Any, wanted: float) -> None:
     assert seconds(text) == wanted
 
 
-@pytest.mark.parametrize("text", [0, -1, True, "", "5", "m", "5d", "-5m", 10**400, float("nan"), float("inf"), [1]])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(0, -1, True, "", "m", "5d", "-5m", 10**400, float("nan"), float("inf"), [1]),
+        *("0", "5 5", "2m5", "1e3", "2400h", 8_640_000),
+    ],
+)
 def test_other_times_are_refused(text: Any) -> None:
     with pytest.raises(ValueError, match="5m"):
         seconds(text)
