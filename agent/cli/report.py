@@ -25,11 +25,12 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
     The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
     gets it reads them.
     """
+    from agent.ledger.places import run_folder
     from agent.report.html import report_html
     from agent.report.view import RunView
 
     view = RunView(open_history(db), run)
-    path = output or db.parent / view.id / "report.html"
+    path = output or run_folder(db.parent, view.id) / "report.html"
     if path.is_dir():
         path = path / "report.html"
     data = report_html(view).encode("utf-8")

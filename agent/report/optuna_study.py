@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.ledger.places import run_folder
 from agent.ledger.query import Row, searched
 from agent.ledger.reading import history_of
 from agent.report.facts import verdict
@@ -49,7 +50,7 @@ def optuna_file(db: Path, run: str = "") -> Path:
     with closing(history_of(db)) as history:
         view = RunView(history, run)
         searched(view.run)
-        path = db.parent / view.id / "optuna.db"
+        path = run_folder(db.parent, view.id) / "optuna.db"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_study(view, path)
     return path
