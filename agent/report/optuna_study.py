@@ -57,7 +57,7 @@ def optuna_file(db: Path, run: str = "") -> Path:
 
 
 def write_study(view: RunView, path: Path) -> int:
-    """Replaces `path` by the run's study, whole or not at all; returns how many trials it has.
+    """Replaces `path` by the run's study, for its owner only, whole or not at all; returns how many trials it has.
 
     The value is the mean dev score (0 to 1), rows seen are the steps in between. A pruned trial's value is its last
     one, on fewer rows than a complete trial's. What an unfinished run left incomplete stands as running.
@@ -67,6 +67,7 @@ def write_study(view: RunView, path: Path) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
     own = {"creator": partial(_connect, new)}  # by URL a path could not hold every letter
     storage = optuna.storages.RDBStorage("sqlite://", own)
     try:
