@@ -21,6 +21,7 @@ from agent.gateway.gateway import Gateway
 from agent.gateway.prices import prices_for, prices_version
 from agent.ledger.origin import command_line, origin, tool_version, utc_now
 from agent.ledger.past import Past
+from agent.ledger.places import run_folder
 from agent.ledger.store import Ledger
 from agent.planning import Settings, names_of, planned
 from agent.prompt.candidate import baseline, why_rejected
@@ -121,6 +122,7 @@ class Run:
     ) -> None:
         """`judges` are the models of the task's judges; without them the target judges."""
         self.id = resumed.run_id if resumed else new_run_id()
+        self.folder = run_folder(settings.runs_folder, self.id)
         self.task, self.target, self.proposer = task, target, proposer
         self.judges = tuple(judges) or (target,)
         self.ledger, self.settings = ledger, settings
@@ -311,12 +313,11 @@ class Run:
         released = winner if result["decision"] == "promote" else self.lab.baseline
         result["parameters"] = self._parameters(released)
         release = self._release(result, released)
-        folder = self.settings.runs_folder / self.id
-        result["release"] = str(write_release(release, folder))
+        result["release"] = str(write_release(release, self.folder))
         told = {"version": release.version, "candidate_id": released.id}
         if released.id != winner.id:
             held = self._release(result, winner)
-            write_release(held, folder / HELD)
+            write_release(held, self.folder / HELD)
             told["held"] = held.version
         self.ledger.event(self.id, "released", told)
         return result

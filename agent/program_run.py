@@ -131,7 +131,7 @@ class ProgramRun(Run):
         """
         evaluator = self._evaluator
         assert isinstance(evaluator, ProgramEvaluator)
-        path = self.settings.runs_folder / self.id / STATE_FILE
+        path = self.folder / STATE_FILE
         self.program.save(candidate.instruction, path)
         loaded = self.program.load(path)
         evaluator.meter.room = lambda: 0

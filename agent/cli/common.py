@@ -65,14 +65,17 @@ def score(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def open_history(db: Path) -> History:
-    """The ledger to read. One of an older version is brought up to date first, and a copy of it kept."""
+def open_history(db: Path, by_chain: bool = False) -> History:
+    """The ledger to read. One of an older version is brought up to date first, and a copy of it kept.
+
+    `by_chain`: its seal is not enough, all of it is checked.
+    """
     from agent.ledger.connect import is_there
     from agent.ledger.reading import history_of
 
     if not is_there(db):
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
-    return history_of(db)
+    return history_of(db, by_chain)
 
 
 def releases_folder(db: Path) -> Path:

@@ -126,7 +126,7 @@ def _ledger(db: Path) -> list[Found]:
     sealed = "fits" if seal.holds(db) else "none that fits: the ledger is checked whole when it is opened"
     checks.append(("seal", True, sealed))
     try:
-        return [*checks, (str(db), True, f"{len(History(db).runs())} runs, whole")]
+        return [*checks, (str(db), True, f"{len(History(db, by_chain=True).runs())} runs, whole")]
     except NeedsWriter as error:
         return [*checks, (str(db), True, str(error).removeprefix(f"{db}: "))]
     except LedgerError as error:

@@ -35,15 +35,16 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
     For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
     and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
     """
+    from agent.ledger.places import run_folder
     from agent.report.blinded import calibrating, field_of, items_of, order_of, rated_task, rubric_of
     from agent.task.rated import RatedFile
 
     history = open_history(db)
     found = history.run(run)
+    path = path or run_folder(db.parent, found["id"]) / "ratings.jsonl"
     task = rated_task(found)
     field = field_of(task, output)
     rubric = rubric_of(task, field)
-    path = path or db.parent / found["id"] / "ratings.jsonl"
     file = RatedFile(path)
     items = items_of(history, found["id"], task, field, count)
     history.close()

@@ -74,6 +74,8 @@ def promote_command(
 ) -> None:
     """Keep the winner of RUN (default: the latest) as a version of its task's name, and move a label to it.
 
+    The whole ledger is checked first, as `optimize audit verify` does.
+
     The gate asks: is the gain on the sealed test shown, did no metric and no slice get worse, has each judge earned
     trust? When it says no, nothing changes and the exit code is 100; --override --reason WHY promotes all the same and
     writes reason and actor into the history and the audit chain. A judge that was calibrated since the run counts as
@@ -88,7 +90,7 @@ def promote_command(
     check_label(label, share)
     if label == "ab" and share is None:
         raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
-    with closing(open_history(db)) as history:
+    with closing(open_history(db, by_chain=True)) as history:
         found = history.run(run)
         offer = _offer(found, own)
         _require_its_own(offer, found["id"], history)

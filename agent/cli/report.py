@@ -25,11 +25,12 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
     The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
     gets it reads them.
     """
+    from agent.ledger.places import run_folder
     from agent.report.html import report_html
     from agent.report.view import RunView
 
     view = RunView(open_history(db), run)
-    path = output or db.parent / view.id / "report.html"
+    path = output or run_folder(db.parent, view.id) / "report.html"
     if path.is_dir():
         path = path / "report.html"
     data = report_html(view).encode("utf-8")
@@ -41,14 +42,16 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Writes beside its place, then moves it there. Raises InputError when the disk refuses."""
+    """Writes beside its place, for its owner only, then moves it there. Raises InputError when the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report-", dir=path.parent) as beside:
-            with open(Path(beside, path.name), "wb") as file:
+            new = Path(beside, path.name)
+            new.touch(mode=0o600)
+            with new.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(file.name, path)
+            os.replace(new, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error

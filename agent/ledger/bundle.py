@@ -27,8 +27,8 @@ README = """A bundle of a ledger: what was asked, answered, scored and decided, 
     python verify.py                  checks the folder where it was unpacked
     ... --anchor HASH                 also asks whether a head that was noted elsewhere is in the chain
 
-verify.py is read in five minutes and needs nothing but Python. It ends with 0 and "whole: ...", or names the first
-event that does not hold.
+verify.py is read in five minutes and needs nothing but Python. It ends with 0 and "whole: ...", with the run that the
+bundle is of and how much it holds of it, or names the first event that does not hold.
 
 events.jsonl     every event; `body` is the text that `hash` covers, together with the hash before it
 tables/          what the events add up to{part}

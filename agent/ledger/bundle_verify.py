@@ -5,8 +5,8 @@
     ... --anchor HASH                  also: is this head, noted elsewhere, in the chain?
 
 Checked are every file against manifest.json, the chain of events.jsonl link by link, each row of tables/ against the
-events about it, and each text of blobs/ against its hash and the events that name it. Prints "whole: ..." and ends with
-0, or prints what does not hold, the first event first, and ends with 1.
+events about it, and each text of blobs/ against its hash and the events that name it. Prints "whole: ..." with the run
+that it is of and how much it holds, and ends with 0; or what does not hold, the first event first, and ends with 1.
 
 Knows the bundle's layout and no file of the program that wrote it: this file is copied into every bundle.
 """
@@ -34,6 +34,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "calls": ("id",),
     "owner": ("id",),
 }
+MANIFEST = {"version", "schema", "run", "head", "counts", "members"}
+EVENT = {"seq", "run_id", "utc", "kind", "body", "prev_hash", "hash"}
 UNTOLD = (None, 0, "", "{}")
 """What a column holds that no event tells of."""
 
@@ -97,10 +99,10 @@ def texts_in(told: Told, places: Iterable[Place], run_id: str) -> set[str]:
 
 def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding], dict[str, Any]]:
     """Everything that does not hold, first event first (0: the bundle as a whole), and the manifest."""
-    manifest = json.loads(read("manifest.json"))
+    manifest = json.loads(read("manifest.json"), object_pairs_hook=_once)
     found = list(_members(read, names, manifest["members"]))
     missing = {"events.jsonl", *(f"tables/{table}.jsonl" for table in KEYS)} - names
-    if manifest["version"] != VERSION or missing:
+    if manifest["version"] != VERSION or set(manifest) != MANIFEST or missing:
         return [*found, (0, f"not a bundle of version {VERSION}")], manifest
     told = Told()
     broken, head = _chain(read, told, anchor)
@@ -109,6 +111,8 @@ def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding],
         found.append((head[0] + 1, f"the chain ends at event {head[0]}, which is not the head in manifest.json"))
     if not broken:
         run_id = manifest["run"]
+        if run_id and ("runs", run_id) not in told.rows:
+            found.append((0, f"no event begins the run that manifest.json names: {run_id}"))
         places = belonging(told, run_id) if run_id else set(told.rows)
         for table in KEYS:
             found += _table(read, table, told, places, head[0])
@@ -116,6 +120,8 @@ def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding],
             found.append((told.seqs[place], f"a row of {place[0]} is missing: {', '.join(map(str, place[1:]))}"))
         wanted = texts_in(told, belonging(told, run_id), run_id) if run_id else set(told.texts)
         found += _texts(read, names, told, wanted)
+    if not found and manifest["counts"] != {"events": head[0], "texts": len(_blobs(names))}:
+        found.append((0, "the counts in manifest.json are not those of the bundle"))
     return sorted(found), manifest
 
 
@@ -134,7 +140,9 @@ def _chain(read: Read, told: Told, anchor: str) -> tuple[list[Finding], list[Any
     for line in _lines(read, "events.jsonl"):
         seq += 1
         try:
-            event = json.loads(line)
+            event = _object(line)
+            if set(event) != EVENT:
+                return [(seq, f"event {seq} has not each key of an event once")], [seq, prev]
             if event["seq"] != seq or event["prev_hash"] != prev or event["hash"] != _link(prev, event):
                 raise ValueError
             told.add(seq, event["run_id"], event["body"])
@@ -153,8 +161,11 @@ def _link(prev: str, event: Row) -> str:
 
 def _table(read: Read, table: str, told: Told, places: set[Place], last: int) -> Iterator[Finding]:
     """Compares each row with what the events say of it, and takes it out of `places`."""
-    for line in _lines(read, f"tables/{table}.jsonl"):
+    for number, line in enumerate(_lines(read, f"tables/{table}.jsonl"), 1):
         row = _object(line)
+        if not row:
+            yield last + 1, f"a line of tables/{table}.jsonl is no row, or names a column twice: line {number}"
+            continue
         place = (table, *(row.get(column) for column in KEYS[table]))
         name = ", ".join(map(str, place[1:]))
         if any(isinstance(part, (dict, list)) for part in place) or place not in places:
@@ -177,7 +188,7 @@ def _agree(said: Row, row: Row, column: str) -> bool:
 
 
 def _texts(read: Read, names: set[str], told: Told, wanted: set[str]) -> Iterator[Finding]:
-    there = {name.removeprefix("blobs/") for name in names if name.startswith("blobs/")}
+    there = _blobs(names)
     for digest in sorted(there):
         seq = told.texts.get(digest, 0)
         if hashlib.sha256(read(f"blobs/{digest}")).hexdigest() != digest:
@@ -190,17 +201,42 @@ def _texts(read: Read, names: set[str], told: Told, wanted: set[str]) -> Iterato
         yield told.texts[digest], f"a text is missing: {digest}"
 
 
+def _blobs(names: set[str]) -> set[str]:
+    return {name.removeprefix("blobs/") for name in names if name.startswith("blobs/")}
+
+
 def _lines(read: Read, name: str) -> list[str]:
-    return read(name).decode("utf-8", "replace").split("\n")[:-1]
+    *lines, rest = read(name).decode("utf-8", "replace").split("\n")
+    return [*lines, rest] if rest else lines
 
 
 def _object(line: str) -> Row:
-    """The row in a line; {} for what is none."""
+    """The object in a line; {} for what is none, and for one with a key twice, of which readers take different ones."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Row:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _verdict(read: Read, names: set[str], manifest: Row) -> str:
+    counts = {table: len(_lines(read, f"tables/{table}.jsonl")) for table in KEYS if table != "owner"}
+    counts["texts"] = len(_blobs(names))
+    head, run = manifest["head"], manifest["run"]
+    told = ", ".join(f"{what} {count}" for what, count in counts.items())
+    return f"whole: {head['seq']} events, head {head['hash']}; of {f'the run {run}' if run else 'all runs'}: {told}"
+
+
+def _say(text: str) -> None:
+    """A bundle is a stranger's: what could steer a terminal is shown as a code."""
+    print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
 def open_bundle(place: Path) -> tuple[Read, set[str]]:
@@ -223,14 +259,15 @@ def main(words: list[str]) -> int:
         anchor, words = "".join(words[at + 1 : at + 2]), words[:at] + words[at + 2 :]
     place = Path(words[0]) if words else Path(__file__).resolve().parent
     try:
-        found, manifest = check(*open_bundle(place), anchor)
+        read, names = open_bundle(place)
+        found, manifest = check(read, names, anchor)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
-        print(f"event 0: not a readable bundle: {error}")
+        _say(f"event 0: not a readable bundle: {error}")
         return 1
     for seq, what in found:
-        print(f"event {seq}: {what}")
+        _say(f"event {seq}: {what}")
     if not found:
-        print(f"whole: {manifest['head']['seq']} events, head {manifest['head']['hash']}")
+        _say(_verdict(read, names, manifest))
     return 1 if found else 0
 
 

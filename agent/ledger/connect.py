@@ -74,12 +74,13 @@ def schema_of(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def require_whole(path: Path, ours: bool = False) -> None:
+def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> None:
     """Raises LedgerError when a byte of the ledger is not as it was written, naming the first bad event.
 
     The seal answers at once, also after a kill; without one that fits, everything is checked. While a writer has the
-    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. NeedsWriter for
-    an older version's file.
+    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. `by_chain`: who
+    can write the file can write a seal, so everything is checked whatever it says. NeedsWriter for an older version's
+    file.
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
@@ -99,9 +100,8 @@ def require_whole(path: Path, ours: bool = False) -> None:
             )
         if version < len(STEPS):
             _require_old(path, db, version, held)
-        if held:
-            return
-        if seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)):
+        sealed = held or (seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)))
+        if sealed and not by_chain:
             return
         if found := verify(db):
             raise _not_whole(path, found[0])

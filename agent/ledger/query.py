@@ -1,6 +1,7 @@
 """Reading the ledger: what ran, what each trial was, what it cost. Opens the file read-only; writes nothing.
 
-A damaged or altered file is refused when it is opened, so what is read is what was written.
+A damaged file is refused when it is opened. One that was altered together with its seal is refused where it is
+opened `by_chain`.
 """
 
 from __future__ import annotations
@@ -56,11 +57,12 @@ def started_with(run: Row) -> Row:
 class History:
     """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
 
-    def __init__(self, path: Path, verified: bool = False) -> None:
-        """`verified`: this process has opened the file before, so it is only opened, which takes no time."""
+    def __init__(self, path: Path, verified: bool = False, by_chain: bool = False) -> None:
+        """`verified`: this process has opened the file before, so it is only opened, which takes no time. `by_chain`:
+        the seal is not enough, all of it is checked against its chain."""
         self.path = path
         if not verified:
-            require_whole(path)
+            require_whole(path, by_chain=by_chain)
         try:
             self._db = reader(path)
             self._db.row_factory = sqlite3.Row

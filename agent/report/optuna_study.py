@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.ledger.places import run_folder
 from agent.ledger.query import Row, searched
 from agent.ledger.reading import history_of
 from agent.report.facts import verdict
@@ -49,14 +50,14 @@ def optuna_file(db: Path, run: str = "") -> Path:
     with closing(history_of(db)) as history:
         view = RunView(history, run)
         searched(view.run)
-        path = db.parent / view.id / "optuna.db"
+        path = run_folder(db.parent, view.id) / "optuna.db"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_study(view, path)
     return path
 
 
 def write_study(view: RunView, path: Path) -> int:
-    """Replaces `path` by the run's study, whole or not at all; returns how many trials it has.
+    """Replaces `path` by the run's study, for its owner only, whole or not at all; returns how many trials it has.
 
     The value is the mean dev score (0 to 1), rows seen are the steps in between. A pruned trial's value is its last
     one, on fewer rows than a complete trial's. What an unfinished run left incomplete stands as running.
@@ -66,6 +67,7 @@ def write_study(view: RunView, path: Path) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
     own = {"creator": partial(_connect, new)}  # by URL a path could not hold every letter
     storage = optuna.storages.RDBStorage("sqlite://", own)
     try:

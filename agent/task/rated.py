@@ -1,6 +1,6 @@
 """A file of ratings that grows: one JSON line for each answer and rater, in the form that `ratings` reads.
 
-Written line by line and flushed, so that whoever rates can stop at any moment and go on later.
+For its owner only. Written line by line and flushed, so that whoever rates can stop at any moment and go on later.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class RatedFile:
         text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
             with self.path.open("a+b") as file:
                 if file.tell() and not _ends_whole(file):
                     text = b"\n" + text

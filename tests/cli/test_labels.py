@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.ledger.query import History
+from agent.ledger.seal import set_seal
 from agent.ledger.store import Ledger
 from agent.release.registry import Registry
 from agent.release.runtime import load_prompt
@@ -171,6 +174,22 @@ def test_each_thing_in_the_way_is_refused_and_each_override_of_it_is_in_the_chai
         assert (told["reason"], told["actor"]) == ("known", "jo")
         assert says in told["evidence"]["overridden"][0]
     assert len(agree()) == 3
+
+
+def test_who_forges_a_result_and_its_seal_does_not_get_it_promoted(two_runs: Made) -> None:
+    run, ledger = two_runs[0]["run_id"], Path("runs/ledger.db")
+    with closing(sqlite3.connect(ledger)) as db:
+        db.execute(
+            "UPDATE blobs SET body = json_set(body, '$.lift.diff', 0.999) "
+            "WHERE hash = (SELECT result_hash FROM runs WHERE id = ?)",
+            (run,),
+        )
+        db.commit()
+    set_seal(ledger)
+    assert good_json("show", run)["result"]["lift"]["diff"] == 0.999
+    assert "a text is not what its hash says" in refused(1, "promote", run)[0]
+    assert not LABELS.exists()
+    assert "a text is not what its hash says" in optimize("doctor").stdout.replace("\n", " ")
 
 
 def test_own_is_refused_where_the_winner_was_released(two_runs: Made) -> None:

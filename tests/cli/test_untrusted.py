@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,13 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.cli.common import plain, print_json
-from tests.cli.world import compatible, good, good_json, optimize
+from agent.errors import InputError
+from agent.ledger.store import Ledger
+from agent.optimize import Resumed, Run
+from agent.planning import Settings
+from agent.types import Budget
+from tests.cli.world import compatible, good, good_json, optimize, refused
+from tests.toys import FakeModel, make_task
 from tests.wire import Fault, WireServer
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202e\x08"
@@ -33,6 +40,23 @@ def command() -> list[str]:
             table.writerow([f"{EVIL} {' '.join(rng.sample(words, 8))}", f"{EVIL} answer {number}"])
     Path("p.txt").write_text(f"Answer well. {EVIL}", "utf-8")
     return ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "--max-calls", "200", "--proposer", "none"]
+
+
+def test_a_ledger_from_elsewhere_does_not_say_where_to_write(tmp_path: Path) -> None:
+    deep = tmp_path / "deep" / "er"
+    deep.mkdir(parents=True)
+    path = deep / "ledger.db"
+    task, settings = make_task(60), Settings(budget=Budget(max_calls=300), runs_folder=deep)
+    with closing(Ledger(path)) as ledger:
+        ledger.begin_run("../../out", task, "m", "none", 7, {}, {}, options={"task": "toy"})
+        plan = Run(task, FakeModel("x"), None, ledger, settings).plan
+        with pytest.raises(InputError, match=r"\.\./\.\./out: this cannot be the name of a folder"):
+            Run(task, FakeModel("x"), None, ledger, settings, resumed=Resumed("../../out", plan))
+    for words in (["report"], ["ui", "--optuna"], ["judge", "rate", "--rater", "ann"]):
+        (line,) = refused(2, *words, "--db", path)
+        assert "../../out: this cannot be the name of a folder" in line
+    assert [place for place in tmp_path.rglob("*") if place.is_dir()] == [deep.parent, deep]
+    good("report", "-o", tmp_path / "here.html", "--db", path)
 
 
 def test_a_task_cannot_name_a_model_that_steers_the_terminal(command: list[str]) -> None:

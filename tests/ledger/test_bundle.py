@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,9 @@ def test_the_zip_and_the_folder_check_themselves(whole: Path, tmp_path: Path) ->
     shutil.unpack_archive(bundle, tmp_path / "folder")
     for words in ([bundle], [tmp_path / "folder" / "verify.py"], [tmp_path / "folder" / "verify.py", bundle]):
         done = run(*words)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"whole: {seq} events, head {head}\n", "")
+        said, _, counts = done.stdout.partition("; of all runs: ")
+        assert (done.returncode, said, done.stderr) == (0, f"whole: {seq} events, head {head}", "")
+        assert counts.startswith("runs 2, candidates 4, demos 5, ")
     middle = ledgers.read(whole, "SELECT hash FROM events WHERE seq = 7")[0][0]
     assert run(bundle, "--anchor", middle).returncode == 0
     done = run(bundle, "--anchor", "f" * 64)
@@ -188,6 +190,46 @@ def test_a_changed_missing_or_added_text_is_named(original: Path, packed: Member
     assert check(added) == [(0, f"no event tells of a text: {stranger}")]
 
 
+def test_an_emptied_bundle_of_a_run_that_never_was_is_found(packed: Members) -> None:
+    left = {name: b"" if name.startswith("tables/") else data for name, data in packed.items() if name[:6] != "blobs/"}
+    manifest = json.loads(packed["manifest.json"])
+    counts = {**manifest["counts"], "texts": 0}
+    left["manifest.json"] = json.dumps({**manifest, "run": "nobody\x1b[2J", "counts": counts}).encode()
+    assert check(named_anew(left)) == [(0, "no event begins the run that manifest.json names: nobody\x1b[2J")]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "tables/calls.jsonl"])
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda text: text.replace("{", '{"run_id": "nobody", ', 1),
+        lambda text: text.replace("{", '{"note": "signed by the auditor", ', 1),
+        lambda text: text + '{"cost_usd": 999.0}',
+    ],
+    ids=["a key twice", "a key more", "a line without an end"],
+)
+def test_what_no_event_says_is_found_wherever_it_is_put(
+    packed: Members, name: str, forge: Callable[[str], str]
+) -> None:
+    assert check(named_anew({**packed, name: forge(packed[name].decode()).encode()}))
+
+
+def test_a_manifest_that_says_more_or_another_number_is_found(packed: Members) -> None:
+    for key, value in (("note", "signed"), ("counts", {"events": 1, "texts": 1})):
+        manifest = json.dumps({**json.loads(packed["manifest.json"]), key: value})
+        assert check({**packed, "manifest.json": manifest.encode()})
+    twice = packed["manifest.json"].decode().replace("{", '{"run": "run-1",', 1)
+    with pytest.raises(ValueError, match="twice"):
+        check({**packed, "manifest.json": twice.encode()})
+
+
+def test_nothing_that_is_printed_steers_a_terminal(packed: Members, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as zipped:
+        for name, data in {**packed, "\x1b[2J": b""}.items():
+            zipped.writestr(name, data)
+    assert "does not name: \\u001b[2J" in run(Path(bundle_verify.__file__), tmp_path / "b.zip").stdout
+
+
 def test_a_chain_that_was_cut_off_is_found(packed: Members) -> None:
     found = check(with_lines(packed, "events.jsonl", lines(packed, "events.jsonl")[:-1]))
     assert any("is not the head in manifest.json" in what for _, what in found)
@@ -196,7 +238,7 @@ def test_a_chain_that_was_cut_off_is_found(packed: Members) -> None:
 def test_a_bundle_of_one_run_has_the_whole_chain_and_that_run_only(whole: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "b.zip"
     members = pack(whole, bundle, "run-2")
-    assert run(bundle).returncode == 0
+    assert "; of the run run-2: runs 1, candidates 4, " in run(bundle).stdout
     assert len(lines(members, "events.jsonl")) == ledgers.read(whole, "SELECT COUNT(*) FROM events")[0][0]
     for table in ("runs", "trials", "outcomes", "proposals"):
         column = "id" if table == "runs" else "run_id"

@@ -142,6 +142,10 @@ def test_the_seal_of_another_file_does_not_cover_a_change(whole: Path, tmp_path:
     assert History(whole).run("run-1")["status"] == "failed"
     with closing(sqlite3.connect(whole)) as db:
         assert [finding.seq for finding in verify(db)] != []
+    with pytest.raises(LedgerError, match=r"a row of runs is not what event \d+ says"):
+        History(whole, by_chain=True)
+    with closing(Ledger(whole)), pytest.raises(LedgerError, match="a row of runs"):  # while another writes to it, too
+        History(whole, by_chain=True)
 
 
 # -- a writer that lives, and one that was killed ----------------------------------------------------------------------

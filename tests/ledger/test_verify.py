@@ -352,6 +352,9 @@ def test_an_event_that_says_nothing_that_an_event_can_say_is_found(db: sqlite3.C
         "CREATE TRIGGER runs AFTER INSERT ON calls BEGIN UPDATE calls SET cost_usd = 0 WHERE id = NEW.id; END",
         "DROP VIEW prompts",
         "CREATE VIEW mine AS SELECT * FROM runs",
+        "CREATE VIRTUAL TABLE mine USING fts5(x)",
+        "CREATE TABLE json_each (value)",
+        "CREATE TABLE Pragma_table_info (name, dflt_value)",
         "DROP INDEX calls_by_key",
         "DROP TABLE demos",
         "DROP TABLE events",
@@ -380,6 +383,20 @@ def test_a_trigger_or_a_view_that_is_made_anew_otherwise_is_found(db: sqlite3.Co
     (finding,) = verify(db)
     assert finding.seq == 0
     assert name in finding.what
+
+
+def test_a_table_that_answers_for_sqlite_hides_no_edit(db: sqlite3.Connection) -> None:
+    told = "SELECT ?, name, dflt_value FROM pragma_table_info(?)"
+    rows = [row for table in AUDITED for row in db.execute(told, (table, table))]
+    alter(db, "UPDATE calls SET http_status = 500 WHERE state IN ('ok', 'cached')")
+    words = "unicode61 tokenchars '_'"
+    db.execute(f'CREATE VIRTUAL TABLE pragma_table_info USING fts5(of, name, dflt_value, tokenize="{words}")')
+    forged = [(of, name, "500" if name == "http_status" else value) for of, name, value in rows]
+    db.executemany("INSERT INTO pragma_table_info VALUES (?, ?, ?)", forged)
+    found = verify(db)
+    assert found[0].seq > 0
+    assert "(http_status)" in found[0].what
+    assert "table pragma_table_info was added" in str(found)
 
 
 # -- anything ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """suite.json: what is written is read again, whatever the texts; what is no suite is refused in a line."""
 
 import json
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,16 @@ def test_what_is_written_is_read_again_with_hostile_texts(tmp_path: Path) -> Non
     assert after.id == before.id
     assert (tmp_path / "deep" / "suite.json").read_bytes().isascii()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["suite.json"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_it_is_what_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_suite(suite(), tmp_path / "suite.json")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "suite.json").stat().st_mode) == mode
 
 
 def test_the_id_is_of_the_content_and_not_of_the_note() -> None:

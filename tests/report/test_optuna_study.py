@@ -1,6 +1,7 @@
 """The derived study: loaded with optuna itself it is the ledger's run, and it is written whole or not at all."""
 
 import sqlite3
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,7 @@ def test_a_run_without_trials_is_an_empty_study(here: Path) -> None:
     ledger.begin_run("run-1", make_task(), "m", "none", 7, {}, {}, options={})
     ledger.close()
     path = optuna_file(Path("ledger.db"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert load(path).trials == []
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,7 @@ def test_the_file_is_written_whole_or_not_at_all(two_runs: Made, monkeypatch: py
     told = good_json("report")
     path = Path("runs", latest, "report.html")
     assert told == {"run_id": latest, "file": str(path), "bytes": path.stat().st_size}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.read_bytes()
     assert good("report", two_runs[0]["run_id"], "-o", "new/a.html") == ""
     assert Page(Path("new/a.html").read_text("utf-8")).text

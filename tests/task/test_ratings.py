@@ -2,6 +2,7 @@
 
 import csv
 import json
+import stat
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -459,6 +460,7 @@ def test_ratings_are_appended_and_survive_reopening() -> None:
     again = RatedFile(path)
     again.add({"item": "i1", **rated(rating=5, rater="bob")})
     assert len(path.read_text("utf-8").splitlines()) == 3
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert RatedFile(path).rows == again.rows
     assert read_ratings_file(path, SINGLE)[0].ratings == {"ann": 0.75, "bob": 1.0}
 

@@ -5,13 +5,13 @@ The one place that writes, through `RatedFile`; the ledger itself is never writt
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent.errors import InputError
+from agent.ledger.places import run_folder
 from agent.ledger.query import Row
 from agent.report.blinded import (
     Shown,
@@ -29,7 +29,6 @@ from agent.types import Criterion, Rubric, Task
 
 COUNT = 40  # answers of a run, as many as the command shows
 LONGEST_NAME = 100
-FOLDER = re.compile(r"\w[\w.-]*")
 WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 
@@ -60,15 +59,14 @@ class Session:
 def begin(ask: Ask, rater: str) -> Session:
     """Raises InputError where the run's rows have changed, or none of its answers can be rated."""
     run = ask.history.run(ask.names["run"])
-    if not FOLDER.fullmatch(run["id"]):
-        raise InputError(f"{run['id']}: this cannot be the name of a folder, so nothing can be kept for it")
+    folder = run_folder(ask.site.db.parent, run["id"])
     task = rated_task(run)
     field = field_of(task, None)
     items = ask.kept("items", run["id"], lambda: items_of(ask.history, run["id"], task, field, COUNT))
     if not items:
         raise InputError(f"{run['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
     rubric = rubric_of(task, field)
-    file = RatedFile(ask.site.db.parent / run["id"] / "ratings.jsonl")
+    file = RatedFile(folder / "ratings.jsonl")
     return Session(run, task, field, rubric, items, file, rater)
 
 
