@@ -29,15 +29,24 @@ def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
 
     Names that hold API_KEY or end in PASSWORD, _TOKEN, _SECRET, _SECRET_KEY, _ADMIN_KEY, _ACCESS_KEY or _PRIVATE_KEY
     count, in any case; so does what stands before the `@` of an address (`http://user:password@proxy`), as it is and
-    decoded. Each has 8 characters or more.
+    decoded, and in a variable that ends in _CUSTOM_HEADERS the value of each header, and the credentials of one that
+    names a scheme (`Basic ...`). Each has 8 characters or more.
     """
     found: set[str] = set()
     for name, value in environ.items():
         if _NAME.fullmatch(name):
             found.add(value.strip())
+        if name.upper().endswith("_CUSTOM_HEADERS"):
+            found.update(_header_values(value))
         if "://" in value and "@" in value:
             found.update(_credentials(value))
     return tuple(sorted(secret for secret in found if len(secret) >= _SHORTEST_FOUND))
+
+
+def _header_values(lines: str) -> Iterable[str]:
+    for line in lines.splitlines():
+        value = line.partition(":")[2].strip()
+        yield from (value, value.rpartition(" ")[2])
 
 
 def _credentials(address: str) -> Iterable[str]:

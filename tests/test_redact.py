@@ -79,6 +79,13 @@ def test_other_variables_hold_none(name: str) -> None:
     assert secrets_in({name: "value-of-it"}) == ()
 
 
+def test_the_values_of_headers_of_ones_own_are_secret_and_their_names_are_not() -> None:
+    headers = "X-Gateway-Auth: gateway-secret\nAuthorization: Basic dXNlcjpwYXNz\nno header at all\nX-Team: a"
+    found = secrets_in({"ANTHROPIC_CUSTOM_HEADERS": headers})
+    assert set(found) == {"gateway-secret", "Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"}
+    assert secrets_in({"OPENAI_CUSTOM_HEADERS": "X-A: value:with:colons"}) == ("value:with:colons",)
+
+
 def test_the_login_in_an_address_is_secret_as_it_stands_and_decoded() -> None:
     found = secrets_in(
         {"https_proxy": "http://user:pass%40word1@proxy:3128", "INDEX": "https://token-0123@host/simple"}

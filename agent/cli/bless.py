@@ -10,8 +10,8 @@ import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.errands import cost_line, run_errand, spending_options, whole_budget
-from agent.cli.launch import silence
-from agent.cli.released import metric_folder, models_of, prompt_path, rubrics_of, task_for
+from agent.cli.launch import require_judging, silence
+from agent.cli.released import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
 from agent.errors import InputError
 from agent.ledger.origin import user
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--reason", required=True, help="Why these answers are right to compare with; kept in the ledger.")
 @click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
 @click.option("-m", "--model", help="The model to ask. Default: the one of the suite, else that of the prompt.")
+@click.option("--judge", multiple=True, help="The model that judges; repeat it for a panel. Default: as before.")
 @click.option("--task", help="Take the dev rows of this task; without it the suite's rows stay, if there is a suite.")
 @click.option("--suite", type=click.Path(path_type=Path), help="Where to keep it. Default: suite.json beside PROMPT.")
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
@@ -37,6 +38,7 @@ def bless_command(
     reason: str,
     actor: str,
     model: str | None,
+    judge: tuple[str, ...],
     task: str | None,
     suite: Path | None,
     limit: int | None,
@@ -63,11 +65,18 @@ def bless_command(
     before = read_suite(file) if file.exists() else None
     if before and not task:
         require_fit(before, loaded, str(file))
-        asked = before.task(loaded, metric_folder(before, task, path), rubrics_of(before))
+        asked = before.task(loaded, metric_folder(before, loaded, task, path, db), rubrics_of(before))
     else:
         asked = task_for(loaded, task, db)
     asked = replace(asked, dev=asked.dev[:limit])
-    name = model or (before.model if before else loaded.model)
+    if judge:
+        require_judging(asked)
+        asked = replace(asked, judges=judge)
+    name, typed = model or (before.model if before else loaded.model), {model, *judge}
+    brought = {loaded.model, *((before.model, *([] if task else before.judges)) if before else ())}
+    judging = [each for each in asked.judges if each not in typed]
+    source = file if before else path
+    require_named(source, brought, {"--model": [] if model else [name], "--judge": judging}, db)
     lm, judges = models_of(name, asked.judges)
     asking = Asking(loaded, asked, lm, judges, repeats)
     budget = whole_budget(options, asking.planned, "to record this suite")

@@ -10,7 +10,16 @@ import click
 from agent.cli.common import SEED, SETTINGS, db_option, json_option, plain, print_json, score, short
 from agent.cli.errands import cost_line, run_errand, spending_options, whole_budget
 from agent.cli.launch import silence
-from agent.cli.released import metric_folder, models_of, prompt_path, rubrics_of, suite_in_run, task_for
+from agent.cli.released import (
+    metric_folder,
+    models_of,
+    prompt_path,
+    require_named,
+    rubrics_of,
+    suite_in_run,
+    task_for,
+)
+from agent.errors import InputError
 
 if TYPE_CHECKING:
     from agent.check import Check
@@ -22,6 +31,9 @@ SHOWN = 20  # flips, for people
 @click.command(context_settings=SETTINGS)
 @click.argument("prompt")
 @click.option("-m", "--model", help="The model to ask. Default: the one whose answers are recorded.")
+@click.option(
+    "--judge", multiple=True, help="Allows a judge that the suite names by an address; repeat it for several."
+)
 @click.option("--task", help="The task, where neither the suite nor the ledger says enough.")
 @click.option(
     "--suite", type=click.Path(path_type=Path), help="The recorded answers. Default: suite.json beside PROMPT."
@@ -36,6 +48,7 @@ SHOWN = 20  # flips, for people
 def check_command(
     prompt: str,
     model: str | None,
+    judge: tuple[str, ...],
     task: str | None,
     suite: Path | None,
     repeats: int,
@@ -64,11 +77,21 @@ def check_command(
     if suite or file.exists():
         recorded = read_suite(file)
         require_fit(recorded, loaded, str(file))
+        source, brought = file, {recorded.model, *recorded.judges}
     else:
         recorded = suite_in_run(loaded, task_for(loaded, task, db), db)
-    name = model or recorded.model
+        source, brought = path, {loaded.model}
+    if other := [each for each in judge if each not in recorded.judges]:
+        own = ", ".join(recorded.judges) or "no judge"
+        raise InputError(
+            f"--judge {', '.join(other)}: recorded are scores of {own}; another one "
+            "needs a new record: optimize bless PROMPT --judge NAME --reason WHY"
+        )
+    name, typed = model or recorded.model, {model, *judge}
+    judging = [each for each in recorded.judges if each not in typed]
+    require_named(source, brought, {"--model": [] if model else [name], "--judge": judging}, db)
     lm, judges = models_of(name, recorded.judges)
-    asked = recorded.task(loaded, metric_folder(recorded, task, path), rubrics_of(recorded))
+    asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
     asking = Asking(loaded, asked, lm, judges, repeats)
     budget = whole_budget(options, asking.planned, "this check")
 

@@ -100,6 +100,16 @@ def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
             time.sleep(0.05)
 
 
+def task_named(name: str) -> Path:
+    """The folder under tasks/ of a name that stands in a file, which may come from elsewhere: never taken as a path."""
+    from agent.release.labels import NAME
+
+    folder = Path("tasks") / name
+    if NAME.fullmatch(name) and (folder / "task.toml").is_file():
+        return folder
+    raise InputError(f"{plain(name)}: no task of this name under tasks/; name the task that you mean with --task")
+
+
 def find_task(name: str) -> Path:
     """A folder by path, or by name under tasks/."""
     for place in (Path(name), Path("tasks") / name):

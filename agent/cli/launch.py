@@ -71,10 +71,8 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     proposer = options["proposer"] or task.proposer or name
     author = None if proposer == "none" else target if proposer == name else create_model(proposer)
     judging = any(spec.name == "judge" for spec in task.metrics)
-    if options.get("judge") and not judging:
-        raise InputError(
-            f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
-        )
+    if options.get("judge"):
+        require_judging(task)
     task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if judging else ())
     known = {name: target, **({proposer: author} if author else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
@@ -82,6 +80,14 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     digest = file_digest(name)
     settings = _settings(task, {**options, "model_digest": digest}, db)
     return Launch(task, target, author, judges, settings, models, digest)
+
+
+def require_judging(task: Task) -> None:
+    """Raises InputError where --judge was given and would change nothing."""
+    if not any(spec.name == "judge" for spec in task.metrics):
+        raise InputError(
+            f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
+        )
 
 
 def task_of(options: Mapping[str, Any], quiet: bool) -> Task:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import SEED, SETTINGS, db_option, find_task, json_option, plain, print_json, score, short
-from agent.cli.released import prompt_path
+from agent.cli.released import prompt_path, task_folder
 from agent.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LABELS = 6  # shown of a mix, the most that moved first
 @click.argument("log", type=click.Path(path_type=Path))
 @click.option("--reference", type=click.Path(path_type=Path), help="A log of good answers. Default: the suite.")
 @click.option("--suite", type=click.Path(path_type=Path), help="Recorded answers. Default: suite.json beside PROMPT.")
-@click.option("--task", help="Whose [monitor] limits hold. Default: the task of the prompt's name, if it is here.")
+@click.option("--task", help="Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
 @click.option(
     "--alpha", type=click.FloatRange(0, 0.5, min_open=True), help="False alarms of one look; over the task's."
 )
@@ -69,7 +69,7 @@ def monitor_command(
         recorded = read_suite(file)
         require_fit(recorded, loaded, str(file))
         was = window_of_suite(recorded, loaded)
-    limits = _limits(loaded, task)
+    limits = _limits(loaded, task, db)
     if alpha:
         limits = replace(limits, alpha=alpha)
     found = compared(was, window_of_log(log, loaded), loaded, limits, seed)
@@ -82,13 +82,13 @@ def monitor_command(
         raise SystemExit(100)
 
 
-def _limits(prompt: Prompt, task: str | None) -> Drift:
-    """The limits of the task that is named, else of the one of the prompt's name, else the defaults."""
+def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
+    """The limits of the task that is named, else of the prompt's own, else the defaults."""
     from agent.task.load import load_task
     from agent.types import Drift
 
     try:
-        folder = find_task(task or prompt.name)
+        folder = find_task(task) if task else task_folder(prompt.name, prompt, db)
     except InputError:
         if task:
             raise

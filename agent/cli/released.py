@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.common import find_task, open_history, releases_folder
+from agent.cli.common import find_task, open_history, plain, releases_folder, task_named
 from agent.cli.launch import task_of
 from agent.errors import InputError
 from agent.report.facts import without_result
@@ -64,15 +65,14 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
     """The task of a prompt: the one that is named, that of its run in the ledger, or the one of its name."""
     from agent.task.load import load_task
 
-    run_id = str(prompt.provenance.get("run_id", ""))
     if name:
         task = load_task(find_task(name))
-    elif run_id and db.is_file() and (options := _run_options(run_id, db)):
+    elif options := _run_options(prompt, db):
         task = task_of(options, quiet=True)
         judges = options.get("judge") or task.judges
         task = replace(task, judges=tuple(judges))
     else:
-        task = load_task(find_task(prompt.name))
+        task = load_task(task_named(prompt.name))
     wanted, has = set(prompt.release.inputs), {field.name for field in task.signature.inputs}
     if wanted != has:
         needs = ", ".join(sorted(wanted)) or "none"
@@ -84,7 +84,19 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
     return task
 
 
-def _run_options(run_id: str, db: Path) -> Mapping[str, Any]:
+def task_folder(name: str, prompt: Prompt, db: Path) -> Path:
+    """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
+    with suppress(InputError):
+        if name == prompt.name and (own := _run_options(prompt, db).get("task")):
+            return find_task(own)
+    return task_named(name)
+
+
+def _run_options(prompt: Prompt, db: Path) -> Mapping[str, Any]:
+    """How the prompt's own run was started; nothing where the ledger does not know it."""
+    run_id = str(prompt.provenance.get("run_id", ""))
+    if not run_id or not db.is_file():
+        return {}
     try:
         options: Mapping[str, Any] = _run(run_id, db)["options"] or {}
     except InputError:
@@ -145,11 +157,39 @@ def rubrics_of(suite: Suite) -> dict[str, Rubric]:
     return found
 
 
-def metric_folder(suite: Suite, task: str | None, path: Path) -> str:
+def metric_folder(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> str:
     """Where metric.py lies, if a metric needs it. Only a task that the user has is asked: a suite names no code."""
     if any(spec.name == "python" for spec in suite.metrics):
-        return str(find_task(task or suite.name))
+        return str(find_task(task) if task else task_folder(suite.name, prompt, db))
     return str(path.parent)
+
+
+def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequence[str]], db: Path) -> None:
+    """Raises InputError for a model that only `file` names and that leads elsewhere: by an address, which would get
+    rows and key, or by the path of a file. The file may be somebody else's.
+
+    `brought` are the models that it names; `asked` are those that are to be asked and were not typed, by the option
+    that names them. What this ledger has asked before, its user has named before.
+    """
+    from agent.models.catalog import leads_elsewhere
+
+    for option, names in asked.items():
+        for name in names:
+            if name in brought and leads_elsewhere(name) and not _asked_before(name, db):
+                raise InputError(
+                    f"{file}: names the model {plain(name)}, and neither you nor {db} has named it before; if you "
+                    f"trust it, give it yourself: {option} {plain(name)}"
+                )
+
+
+def _asked_before(model: str, db: Path) -> bool:
+    if not db.is_file():
+        return False
+    history = open_history(db)
+    try:
+        return bool(history.select("SELECT 1 FROM calls WHERE model = ? LIMIT 1", model))
+    finally:
+        history.close()
 
 
 def models_of(name: str, judges: tuple[str, ...]) -> tuple[LM, tuple[LM, ...]]:

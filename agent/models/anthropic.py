@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import BadResponse, RowRefused, RunRefused
-from agent.models.base import HostedModel, finish_reason, key_from, token_count, web_address
+from agent.errors import BadResponse, RowRefused
+from agent.models.base import HostedModel, finish_reason, key_from, require_address, token_count
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
 
@@ -47,8 +47,7 @@ class AnthropicModel(HostedModel):
         key = key_from(self._variable, self._given_key)
         self._secrets += (key,)
         url = self._url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL_URL
-        if not all(web_address(url)):
-            raise RunRefused(f"{url!r} is not a web address; write it as https://HOST")
+        require_address(url, "https://HOST", f"{self._variable}, or ANTHROPIC_CUSTOM_HEADERS for a gateway,")
 
         from anthropic import AsyncAnthropic, DefaultAioHttpClient, DefaultAsyncHttpxClient
 

@@ -91,6 +91,14 @@ def web_address(url: str) -> tuple[str, str]:
     return (scheme, host) if host and scheme in ("http", "https") else ("", "")
 
 
+def require_address(url: str, form: str, instead: str) -> None:
+    """Raises RunRefused unless `url` is a web address of this form, without a login: that is not shown."""
+    if "@" in (url.partition("://")[2] or url).partition("/")[0]:
+        raise RunRefused(f"no name or password in the address; set {instead} instead")
+    if not all(web_address(url)):
+        raise RunRefused(f"{url!r} is not a web address; write it as {form}")
+
+
 def token_count(value: object) -> int | None:
     """`value` if it can be a count of tokens (an int, 0 to MOST_TOKENS), else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None

@@ -153,6 +153,11 @@ def own_file(name: str) -> Path | None:
     return Path(rest) if kind == "scripted" or (kind == "local" and rest.endswith(".gguf")) else None
 
 
+def leads_elsewhere(name: str) -> bool:
+    """Whether a model's name holds an address to ask, or the path of a file to open."""
+    return name.startswith("openai-compatible/") or own_file(name) is not None
+
+
 def file_digest(name: str) -> str:
     """SHA-256 of the user's own file behind a model; "" where there is none."""
     path = own_file(name)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from agent.errors import BadResponse
 from agent.models.base import HostedModel, finish_reason, key_from
-from agent.models.openai import sdk_http_client
+from agent.models.openai import OFFICIAL_URL, sdk_http_client
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request
 
@@ -39,14 +39,18 @@ class LangChainModel(HostedModel):
     parameters are; `seed` only to OpenAI; `json_schema`, `choices` and `logprobs` are ignored. An empty text is a
     reply only where stop sequences, a refusal or the token limit explain it: LangChain shows a missing one as "".
 
+    `base_url=None` is OpenAI itself for OpenAI, whatever OPENAI_API_BASE and OPENAI_BASE_URL say; for all others it is
+    where LangChain finds them.
+
     Tracing by third parties is switched off in this process's environment before LangChain is imported, unless
     OPTIMIZE_ALLOW_TRACING=1.
     """
 
-    def __init__(self, name: str, provider: str, model: str, chat: Any = None) -> None:
+    def __init__(self, name: str, provider: str, model: str, chat: Any = None, base_url: str | None = None) -> None:
         self._provider = provider
         self._model = model
         self._given_chat = chat
+        self._url = base_url or (OFFICIAL_URL if provider == "openai" else None)
         super().__init__(name, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"))
 
     def check_key(self) -> None:
@@ -72,6 +76,8 @@ class LangChainModel(HostedModel):
         from langchain.chat_models import init_chat_model
 
         options: dict[str, Any] = {"max_retries": 0}
+        if self._url:
+            options["base_url"] = self._url
         if self._provider in _OPENAI and not os.environ.get("OPENAI_PROXY"):  # LangChain's own client for that proxy
             options["http_async_client"] = sdk_http_client()
         model = f"{self._provider}:{self._model}"

@@ -10,8 +10,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import BadResponse, RowRefused, RunRefused
-from agent.models.base import HostedModel, finish_reason, key_from, web_address
+from agent.errors import BadResponse, RowRefused
+from agent.models.base import HostedModel, finish_reason, key_from, require_address, web_address
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Request
 
@@ -47,8 +47,7 @@ class OpenAIModel(HostedModel):
 
     def _start(self) -> AsyncOpenAI:
         key = self._key()
-        if not all(web_address(self._url)):
-            raise RunRefused(f"{self._url!r} is not a web address; write it as http://HOST:PORT/v1")
+        require_address(self._url, "http://HOST:PORT/v1", self._variable)
 
         from openai import AsyncOpenAI
 

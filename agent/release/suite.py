@@ -217,7 +217,12 @@ def _read(data: Mapping[str, Any]) -> Suite:
     if not metrics:
         raise ValueError("no metrics")
     name, version, model, about = (_text(data[key]) for key in ("name", "version", "model", "description"))
-    judges = tuple(_text(name) for name in data["judges"])
+    judges, rubrics = tuple(_text(name) for name in data["judges"]), _texts(data["rubrics"])
+    for each in metrics:
+        rubric = str(each.options.get("rubric", "rubric.md"))
+        by_rubric = each.options.get("mode") not in ("reference", "pairwise")  # which do without
+        if each.name == "judge" and by_rubric and rubric not in rubrics:
+            raise ValueError(f"its judge goes by {rubric!r:.60}, which is not among its rubrics")
     return Suite(
         name,
         version,
@@ -227,7 +232,7 @@ def _read(data: Mapping[str, Any]) -> Suite:
         tuple(rows),
         tuple(samples),
         judges,
-        _texts(data["rubrics"]),
+        rubrics,
         _texts(data["note"]),
     )
 

@@ -24,9 +24,24 @@ def visible(value: Any) -> Any:
     """Text with its control characters as marks such as \\x1b; anything else as it is."""
     from markupsafe import Markup
 
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(c if c in "\n\t" or c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in value)
+    return value if not isinstance(value, str) or isinstance(value, Markup) else marked(value)
+
+
+class _Marks(dict[int, int | str]):
+    """For `str.translate`: each character that steers, turns or hides what stands around it, as a mark."""
+
+    def __missing__(self, code: int) -> int | str:
+        shown = chr(code) in "\n\t" or chr(code).isprintable()
+        self[code] = found = code if shown else f"\\x{code:02x}"
+        return found
+
+
+_MARKS = _Marks()
+
+
+def marked(text: str) -> str:
+    """A text, or a whole page, with its control and invisible characters as marks such as \\x1b."""
+    return text.translate(_MARKS)
 
 
 @cache

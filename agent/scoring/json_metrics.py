@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import InputError
-from agent.scoring.user_metric import Verdict
+from agent.scoring.bounded import Bounded
 from agent.scoring.values import Check, f1, key, short, where
+from agent.scoring.worker import Verdict
 from agent.shipped import fold
 from agent.types import Field, MetricSpec, Task
 
@@ -26,25 +27,33 @@ def _schema_of(spec: MetricSpec, field: Field, task: Task) -> Mapping[str, Any]:
     return schema
 
 
-def json_schema(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """1 when the value is valid under the schema, else 0 with the first error. Remote references are never fetched."""
+def json_schema(spec: MetricSpec, field: Field, task: Task) -> Check | Bounded:
+    """1 when the value is valid under the schema, else 0 with the first error."""
     from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    schema = dict(_schema_of(spec, field, task))
+    try:
+        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+    except SchemaError as problem:
+        raise InputError(f"{where(task)}: the schema of {field.name} is wrong: {problem.message}") from problem
+    if '"pattern' in json.dumps(schema):  # `pattern` or `patternProperties`
+        return Bounded(f"the schema of {field.name}", schema_check, schema, field.name)
+    return schema_check(schema, field.name)
+
+
+def schema_check(schema: Mapping[str, Any], name: str) -> Check:
+    """A value is valid under the schema of the field `name`. Remote references are never fetched."""
     from jsonschema.validators import Draft202012Validator, validator_for
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
-    schema = dict(_schema_of(spec, field, task))
-    kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as problem:
-        raise InputError(f"{where(task)}: the schema of {field.name} is wrong: {problem.message}") from problem
-    validator = kind(schema, registry=REGISTRY)
+    validator = validator_for(schema, default=Draft202012Validator)(schema, registry=REGISTRY)
 
     def check(got: Any, label: Any) -> Verdict:
         try:
             errors = sorted(validator.iter_errors(got), key=lambda error: [str(part) for part in error.absolute_path])
         except Exception as problem:  # an unresolvable $ref or a bad pattern: the schema's fault, not the reply's
-            return None, f"the schema of {field.name} cannot be applied: {short(str(problem))}"
+            return None, f"the schema of {name} cannot be applied: {short(str(problem))}"
         if not errors:
             return 1.0, ""
         return 0.0, f"{errors[0].json_path}: {short(errors[0].message, 300)}"

@@ -19,9 +19,11 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.errors import InputError
+from agent.scoring.bounded import Bounded, pattern_check
 from agent.scoring.json_metrics import json_fields, json_schema
-from agent.scoring.user_metric import PythonMetric, Verdict
+from agent.scoring.user_metric import PythonMetric
 from agent.scoring.values import Check, as_text, exact, f1, golds, key, short, where
+from agent.scoring.worker import Verdict
 from agent.shipped import fold
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 
@@ -75,7 +77,7 @@ class FieldMetric:
 
     name: str
     field: str
-    check: Check
+    check: Check | Bounded
     needs_label: bool = True
 
     async def score(self, example: Example, prediction: Prediction) -> Score:
@@ -86,7 +88,8 @@ class FieldMetric:
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
         if self.field not in prediction.fields:
             return Score(self.name, 0.0, f"the reply has no {self.field}")
-        return Score(self.name, *self.check(prediction.fields[self.field], label))
+        found = self.check(prediction.fields[self.field], label)
+        return Score(self.name, *(found if isinstance(found, tuple) else await found))
 
 
 # ---- options
@@ -180,20 +183,17 @@ def _contains(spec: MetricSpec, field: Field, task: Task) -> Check:
     return check
 
 
-def _regex(spec: MetricSpec, field: Field, task: Task) -> Check:
+def _regex(spec: MetricSpec, field: Field, task: Task) -> Bounded:
     """`pattern` is found in the output (anchor it with ^ and $ for a full match)."""
     source = spec.options.get("pattern")
     if not isinstance(source, str):
         raise InputError(f'{where(task)}: metric regex needs options.pattern, such as "^[A-Z]{{2}}$"; got {source!r}')
+    flags = int(re.IGNORECASE) if spec.options.get("ignore_case", False) else 0
     try:
-        pattern = re.compile(source, re.IGNORECASE if spec.options.get("ignore_case", False) else 0)
+        re.compile(source, flags)
     except (re.error, RecursionError, OverflowError) as problem:
         raise InputError(f"{where(task)}: metric regex has the pattern {source!r}: {problem}") from problem
-
-    def check(got: Any, label: Any) -> Verdict:
-        return (1.0, "") if pattern.search(as_text(got)) else (0.0, f"{short(got)} does not match {source}")
-
-    return check
+    return Bounded(f"the pattern of {field.name}", pattern_check, source, flags)
 
 
 def _token_f1(spec: MetricSpec, field: Field, task: Task) -> Check:
@@ -285,7 +285,7 @@ def _length(spec: MetricSpec, field: Field, task: Task) -> Check:
     return check
 
 
-_CHECKS: Mapping[str, Callable[[MetricSpec, Field, Task], Check]] = MappingProxyType(
+_CHECKS: Mapping[str, Callable[[MetricSpec, Field, Task], Check | Bounded]] = MappingProxyType(
     {
         "exact_match": _exact_match,
         "choice": _choice,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.scoring.user_metric import Verdict
+from agent.scoring.worker import Verdict
 from agent.shipped import composed
 from agent.types import Task
 

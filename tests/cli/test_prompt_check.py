@@ -391,3 +391,98 @@ def test_a_metric_of_the_users_own_is_taken_from_the_task_and_never_from_the_sui
         Path("tasks/t").rename("tasks/u")
         assert "no task of this name" in refused(2, "check", run["release"], "-q")[0]
         assert good_json("check", run["release"], "-q", "--task", "u")["gate"] == "passed"
+
+
+# -- a suite of somebody else -----------------------------------------------------------------------------------------
+
+
+def away_from_home(release: str, folder: Path, **changes: Any) -> Path:
+    """The prompt and its suite as somebody else would send them, with changes of theirs; no ledger knows them."""
+    folder.mkdir(parents=True)
+    suite = {**json.loads(Path(release).with_name("suite.json").read_text("utf-8")), **changes}
+    (folder / "prompt.md").write_bytes(Path(release).read_bytes())
+    (folder / "suite.json").write_text(json.dumps(suite), "utf-8")
+    return folder / "prompt.md"
+
+
+def blessed(release: str) -> None:
+    with WireServer(learner) as server:
+        good("bless", release, "--reason", "first", "-q", "-m", compatible(server), "--limit", "6")
+
+
+JUDGED = {
+    "metrics": [{"name": "judge", "field": "label", "weight": 1.0, "options": {}}],
+    "rubrics": {"rubric.md": "How good is the answer?\n- 1: bad\n- 5: good\n"},
+}
+NOBODY = ("--db", "none.db", "-q")
+
+
+@pytest.mark.parametrize("command", [["check"], ["bless", "--reason", "x"]])
+def test_a_model_that_only_a_suite_names_is_asked_at_no_address_and_from_no_file(
+    two_runs: Made, command: list[str]
+) -> None:
+    release = two_runs[0]["release"]
+    blessed(release)
+    with WireServer(learner) as theirs, WireServer(learner) as own:
+        evil = compatible(theirs)
+        for number, name in enumerate((evil, "scripted//etc/hostname", "local//etc/passwd.gguf")):
+            prompt = away_from_home(release, Path(f"model{number}"), model=name)
+            (line,) = refused(2, *command, prompt, *NOBODY)
+            assert line.startswith(f"error: {prompt.with_name('suite.json')}: names the model {name}, and neither you")
+            assert line.endswith(f"if you trust it, give it yourself: --model {name}")
+        judged = away_from_home(release, Path("judge"), judges=[evil], **JUDGED)
+        (line,) = refused(2, *command, judged, "-m", compatible(own), *NOBODY)
+        assert line.endswith(f"give it yourself: --judge {evil}")
+        assert not theirs.requests
+        assert not own.requests
+
+
+def test_a_model_that_was_typed_or_that_the_ledger_has_asked_is_allowed(two_runs: Made) -> None:
+    release = two_runs[0]["release"]
+    blessed(release)
+
+    def boats(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        return '{"reason": "x", "rating": 5}' if "rating" in json.dumps(body) else learner(messages, body)
+
+    with WireServer(boats) as server:
+        name = compatible(server)
+        sent = {"model": name, "judges": [name.replace("/x@", "/j@")], **JUDGED}
+        judge = sent["judges"][0]
+        prompt = away_from_home(release, Path("sent"), **sent)
+        assert "give it yourself: --judge" in refused(2, "check", prompt, "-m", name, *NOBODY)[0]
+        words = ("check", prompt, "--db", "own.db", "-q")
+        assert optimize(*words, "-m", name, "--judge", judge).exit_code in (0, 100)
+        asked = len(server.requests)
+        assert optimize(*words).exit_code in (0, 100)
+        assert len(server.requests) == 2 * asked
+        (line,) = refused(2, *words, "--judge", "openai/other")
+    assert f"--judge openai/other: recorded are scores of {judge}; another one needs a new record" in line
+
+
+def test_another_judge_is_recorded_by_bless(two_runs: Made) -> None:
+    release = two_runs[0]["release"]
+    with WireServer(learner) as server:
+        words = ("bless", release, "--reason", "x", "-q", "-m", compatible(server), "--judge", "openai/other")
+        assert "--judge, but no metric of the task is a judge" in refused(2, *words)[0]
+        assert not server.requests
+
+
+@pytest.mark.parametrize("name", ["download", "tasks/../download"])
+def test_a_name_in_a_suite_or_a_prompt_is_no_path_to_a_metric(two_runs: Made, here: Path, name: str) -> None:
+    release = two_runs[0]["release"]
+    blessed(release)
+    metrics = [{"name": "python", "field": "label", "weight": 1.0, "options": {}}]
+    prompt = away_from_home(release, here / "download", name=name, metrics=metrics)
+    renamed = prompt.read_text("utf-8").replace('name = "rows"', f'name = "{name}"', 1)
+    prompt.write_text(renamed, "utf-8")
+    before, after = re.findall(r'(?m)^version = "(.*)"$', renamed)[0], load_prompt(prompt, verify=False).version
+    prompt.write_text(renamed.replace(before, after), "utf-8")
+    prompt.with_name("task.toml").write_text("", "utf-8")
+    code = f"open({str(here / 'ran')!r}, 'w')\ndef metric(example, prediction): return 1\n"
+    prompt.with_name("metric.py").write_text(code, "utf-8")
+    with WireServer(learner) as server:
+        words = ("check", prompt, "-q", "-m", compatible(server), "--db", "none.db")
+        assert "no task of this name under tasks/" in refused(2, *words)[0]
+        prompt.with_name("suite.json").unlink()
+        assert "no task of this name under tasks/" in refused(2, *words)[0]
+    assert not (here / "ran").exists()

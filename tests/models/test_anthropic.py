@@ -76,6 +76,17 @@ async def test_an_address_that_is_none_stops_the_run() -> None:
         await AnthropicModel("anthropic/m", "m", base_url="localhost:1", api_key=KEY).complete(REQUEST)
 
 
+async def test_an_address_with_a_login_stops_the_run_before_a_call_and_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with WireServer(ok) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://user:pass-word-1@{server.root.partition('//')[2]}")
+        with pytest.raises(RunRefused, match="no name or password in the address; set ANTHROPIC_API_KEY") as caught:
+            await AnthropicModel("anthropic/m", "m", api_key=KEY).complete(REQUEST)
+    assert "pass-word-1" not in str(caught.value)
+    assert server.requests == []
+
+
 async def test_the_system_text_and_the_last_demo_are_marked_for_the_cache() -> None:
     with WireServer(ok) as server:
         await ask(server)

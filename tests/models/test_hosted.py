@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 import socket
 import subprocess
 import sys
@@ -61,8 +60,7 @@ def openai_over_httpx2(server: WireServer) -> HostedModel:
 
 
 def langchain_openai_by_name(server: WireServer) -> HostedModel:
-    os.environ["OPENAI_API_BASE"] = server.url
-    return LangChainModel("langchain/openai:m", "openai", "m")
+    return LangChainModel("langchain/openai:m", "openai", "m", base_url=server.url)
 
 
 def langchain_openai(server: WireServer) -> HostedModel:
@@ -88,7 +86,6 @@ def surroundings(request: pytest.FixtureRequest, clean_environment: None, monkey
         monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     if make is langchain_openai_by_name:
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        monkeypatch.setenv("OPENAI_API_BASE", "")
 
 
 @asynccontextmanager

@@ -52,12 +52,23 @@ def model_of(message: Any, provider: str = "openai") -> LangChainModel:
 async def test_a_provider_is_started_by_name_with_its_retries_off(monkeypatch: pytest.MonkeyPatch) -> None:
     with WireServer(lambda messages, body: Fault(status=500)) as server:
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        monkeypatch.setenv("OPENAI_API_BASE", server.url)
         with pytest.raises(Transient) as caught:
-            await LangChainModel("langchain/openai:m", "openai", "m").complete(REQUEST)
+            await LangChainModel("langchain/openai:m", "openai", "m", base_url=server.url).complete(REQUEST)
     assert len(server.requests) == 1
     assert server.requests[0].body["model"] == "m"
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_API_BASE", "OPENAI_BASE_URL"])
+async def test_openais_key_goes_to_openai_wherever_the_environment_points(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv(variable, "http://127.0.0.1:9/v1")
+    model = LangChainModel("langchain/openai:m", "openai", "m")
+    await model._ready()
+    assert str(model._client.root_async_client.base_url) == "https://api.openai.com/v1/"
+    await model.close()
 
 
 @pytest.mark.parametrize(

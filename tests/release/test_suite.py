@@ -61,6 +61,22 @@ def test_who_may_read_it_is_what_the_umask_says(tmp_path: Path, umask: int, mode
     assert stat.S_IMODE((tmp_path / "suite.json").stat().st_mode) == mode
 
 
+@pytest.mark.parametrize(
+    ("options", "whole"), [({}, False), ({"rubric": "own.md"}, True), ({"mode": "pairwise"}, True)]
+)
+def test_a_judge_without_the_rubric_that_it_goes_by_is_damage(
+    tmp_path: Path, options: dict[str, str], whole: bool
+) -> None:
+    judge = MetricSpec("judge", "team", options=options)
+    path = tmp_path / "suite.json"
+    write_suite(replace(suite(), metrics=(judge,), rubrics={"own.md": "- 1: bad\n- 5: good\n"}), path)
+    if whole:
+        assert read_suite(path).metrics == (judge,)
+    else:
+        with pytest.raises(ReleaseError, match=r"is damaged: its judge goes by 'rubric\.md', which is not among"):
+            read_suite(path)
+
+
 def test_the_id_is_of_the_content_and_not_of_the_note() -> None:
     one = suite()
     assert replace(one, note={"reason": "another"}).id == one.id

@@ -183,6 +183,22 @@ async def test_what_is_asked_in_sql_is_not_printed_on_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
+async def test_what_cannot_be_seen_is_shown_as_a_mark_on_the_pages_of_sql_too(two_runs: Made) -> None:
+    unseen = (0x202E, 0xE0041, 0xAD, 0x180E, 0x200B, 0x7F)
+    asked = " || ".join(["'a'", *(f"char({code})" for code in unseen)])
+    async with signed_in(DB) as (client, _):
+        shown = (await client.get("/ledger", params={"sql": f"select {asked} as q"})).text
+    assert "a" + "".join(f"\\x{code:02x}" for code in unseen) in shown
+    assert not any(chr(code) in shown for code in unseen)
+
+
+async def test_an_address_with_a_part_of_a_key_is_no_page(two_runs: Made, capfd: pytest.CaptureFixture[str]) -> None:
+    async with signed_in(DB) as (client, _):
+        for address in ("/ledger/outcomes/~2Ecsv", "/ledger/outcomes/x,y", "/ledger/outcomes/x.json"):
+            assert (await client.get(address)).status_code == 404
+    assert capfd.readouterr() == ("", "")
+
+
 async def test_lines_of_json_can_be_read_whatever_they_hold(two_runs: Made) -> None:
     text = "\x7f\x1b\u200b\u202e\x85"
     async with signed_in(DB) as (client, _):

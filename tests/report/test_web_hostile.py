@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.ledger.store import Ledger
-from agent.report.web.gate import HIDDEN
+from agent.report.page import marked
 from agent.types import Candidate, Message, Trial
 from tests.cli.world import compatible, good_json
 from tests.report.hostile import PAYLOADS
@@ -59,7 +59,7 @@ def everything_named() -> None:
 
 def as_shown(text: str) -> str:
     """What a page says for it, with single blanks."""
-    return " ".join(HIDDEN.sub(lambda found: f"\\x{ord(found[0]):02x}", text).replace("\U000e0041", "\\xe0041").split())
+    return " ".join(marked(text).split())
 
 
 async def test_payloads_stay_text_wherever_they_are_shown(run_id: str) -> None:

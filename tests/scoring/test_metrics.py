@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import InputError
+from agent.scoring import bounded
 from agent.scoring.metrics import build_metrics, combine
 from agent.scoring.user_metric import PythonMetric
 from agent.types import (
@@ -212,6 +213,39 @@ def test_combine_weighs_and_normalises_and_is_none_when_a_part_is_unscored():
     assert combine([], []) is None
     with pytest.raises(ValueError, match="1 scores for 2 metrics"):
         combine([Score("a", 1.0)], specs)
+
+
+# ---- patterns, which may take for ever
+
+
+FOR_EVER = r"^(\w+\s?)*$"
+LONG = "the reply of a model that goes on and on for a while without an end!"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "ordinary", "hanging"),
+    [
+        ("regex", {"pattern": FOR_EVER}, "some words", LONG),
+        ("json_schema", {"schema": {"properties": {"a": {"pattern": FOR_EVER}}}}, {"a": "some words"}, {"a": LONG}),
+        ("json_schema", {"schema": {"patternProperties": {FOR_EVER: True}}}, {"some words": 1}, {LONG: 1}),
+    ],
+)
+async def test_a_pattern_that_takes_too_long_leaves_its_row_unscored_and_is_given_up(
+    monkeypatch, name, options, ordinary, hanging
+):
+    monkeypatch.setattr(bounded, "SECONDS", 0.5)
+    (metric,) = build_metrics(task_of(MetricSpec(name, "out", options=options)))
+
+    async def score(got):
+        return await metric.score(Example("r1", {"message": "hi"}, {}), Prediction({"out": got}, "raw"))
+
+    assert await score(ordinary) == Score(name, 1.0, "")
+    started = time.monotonic()
+    late = await asyncio.gather(*(score(hanging) for _ in range(12)))
+    assert time.monotonic() - started < 20
+    assert {each.value for each in late} == {None}
+    assert late[0].reason.endswith(" of out took longer than 0.5 s")
+    assert late[-1].reason.endswith(" of out took longer than 0.5 s, 3 times, and is not asked any more")
 
 
 # ---- metric.py

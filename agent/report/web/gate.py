@@ -45,8 +45,6 @@ HEADERS = {
 }
 DROPPED = {*HEADERS, "content-security-policy", "content-length", "link", "server"}
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u061c\ufeff]")
-"""Control characters, and those that turn or hide what stands around them."""
 
 
 class Gate:
@@ -198,5 +196,5 @@ def _marked(body: bytes, kind: str) -> bytes:
     if kind.startswith(("application/json", "text/plain")):
         return body.replace(b"\x7f", b"\\u007f")
     if kind.startswith("text/"):
-        return HIDDEN.sub(lambda found: f"\\x{ord(found[0]):02x}", body.decode("utf-8", "replace")).encode()
+        return page.marked(body.decode("utf-8", "replace")).encode()
     return body

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -129,6 +130,8 @@ def failed(request: Any, error: Exception) -> Any:
     elif isinstance(error, DatasetteError):
         status = 400 if error.status == 500 else error.status
         what = "The question took too long and was stopped." if error.message_is_html else str(error.message)
+    elif isinstance(error, sqlite3.ProgrammingError) and request.path.startswith("/ledger/"):
+        status, what = 404, "There is no such row: its address has less in it than the key of its table."
     elif isinstance(error, ValueError) and request.path.startswith("/ledger"):
         status, what = 400, "This address says something that cannot be read: a parameter of it is not well formed."
     else:

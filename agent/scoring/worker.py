@@ -1,0 +1,152 @@
+"""A child process that answers questions, with a time limit for each: for code that may take for ever. Knows no metric.
+
+What goes wrong there is None with the reason, never 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+Verdict = tuple[float | None, str]
+
+_BEGIN = r"""
+import json, os, sys
+pipe_in, pipe_out = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
+nowhere = os.open(os.devnull, os.O_RDWR)
+os.dup2(nowhere, 0); os.dup2(nowhere, 1)
+
+def answer(value, reason):
+    pipe_out.write(json.dumps([value, str(reason)[:2000]]) + "\n")
+    pipe_out.flush()
+
+opening = json.loads(pipe_in.readline())
+"""
+
+
+class Worker:
+    """Runs `script`, which has `opening` and `pipe_in`: it answers once when it is ready, then each line of JSON.
+
+    It sees no environment but PATH, and is started anew after a timeout or a crash, but not after `most_late` timeouts.
+    Questions are answered one after another, off the event loop. `what` begins the reasons.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        script: str,
+        opening: Any,
+        timeout: float,
+        start_timeout: float = 60.0,
+        folder: Path | None = None,
+        most_late: float = float("inf"),
+    ) -> None:
+        self._what, self._script, self._opening, self._folder = what, _BEGIN + script, opening, folder
+        self._timeout, self._start_timeout, self._most_late = timeout, start_timeout, most_late
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=what)
+        self._process: subprocess.Popen[str] | None = None
+        self._end: Callable[[], object] | None = None
+        self._late = 0
+        self._broken = ""
+
+    async def ask(self, question: Any) -> Verdict:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, _line(question))
+
+    def close(self) -> None:
+        """Ends the child process; a later question starts a new one. Also happens when the worker is let go."""
+        self._process = None
+        if self._end is not None:
+            self._end()
+
+    def _ask(self, line: str) -> Verdict:
+        if self._process is None and not self._broken:
+            self._start()
+        if self._process is None:
+            return None, self._broken
+        return self._exchange(self._process, line, self._timeout)
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-X", "utf8", "-c", self._script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            cwd=self._folder,
+            env={name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP") if name in os.environ},
+            start_new_session=True,
+        )
+        self._end = weakref.finalize(self, _stop, self._process)
+        ready, reason = self._exchange(self._process, _line(self._opening), self._start_timeout)
+        if ready is None:
+            self.close()
+            self._broken = f"{self._what} cannot be loaded: {reason}"
+
+    def _exchange(self, process: subprocess.Popen[str], line: str, timeout: float) -> Verdict:
+        """Send one line and read the answer; the process group is killed when the time is up."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            _kill(process)
+
+        timer = threading.Timer(timeout, give_up)
+        timer.start()
+        try:
+            process.stdin.write(line)
+            process.stdin.flush()
+            value, reason = json.loads(process.stdout.readline())
+            verdict: Verdict = (value, reason)
+        except (OSError, ValueError, TypeError):
+            verdict = None, ""
+        finally:
+            timer.cancel()
+            timer.join()
+        if late.is_set():
+            self.close()
+            self._late += 1
+            took = f"{self._what} took longer than {timeout:g} s"
+            if self._late >= self._most_late:
+                self._broken = f"{took}, {self._late} times, and is not asked any more"
+            return None, took
+        if verdict == (None, ""):
+            self.close()
+            return None, f"{self._what} ended with exit code {process.returncode}"
+        return verdict
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, default=str) + "\n"
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill the process and what it started; harmless when it has ended."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, 9) if hasattr(os, "killpg") else process.kill()
+        except OSError:
+            process.kill()
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End the process and close its pipes; may be called twice."""
+    _kill(process)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:
+                continue
