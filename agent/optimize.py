@@ -42,7 +42,6 @@ from agent.search.plan import Plan
 from agent.search.pool import Breeder, Entry
 from agent.search.preflight import Preflight, judge
 from agent.search.strategies import strategy
-from agent.search.study import Point
 from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
 
 HELD = "held"
@@ -283,7 +282,7 @@ class Run:
         if problem:
             raise InputError(f"{self.task.folder}/task.toml:1: the instruction cannot be the baseline: {problem}")
         place = Breeder(self.task, self.lab.rng).place(lab.baseline)
-        lab.adopt(Entry(lab.baseline, Point(lab.baseline.id, place), "baseline", None, "the user's own prompt"))
+        lab.adopt(Entry(lab.baseline, place, "baseline", None, "the user's own prompt"))
         board.open(lab.baseline.id, 0)
         outcomes = await self._evaluator.outcomes(lab.baseline, lab.dev, "dev")
         unscored = [outcome for outcome in outcomes if outcome.value is None]

@@ -79,7 +79,6 @@ class ProgramRun(Run):
         self.per_row = self.program.calls
         super().__init__(task, target, proposer, ledger, settings, watch, resumed, judges)
         self._in_runs = self.plan
-        self._test = task.test[: self.plan.test_rows]
 
     def _planned(self) -> Plan:
         means = means_for(self.task, self.target, self.proposer, self.judges, self._prices)

@@ -232,9 +232,6 @@ class Trial:
     ci95: tuple[float, float] | None = None
     reason: str = ""
 
-    def is_finished(self) -> bool:
-        return self.state == "complete"
-
 
 @dataclass(frozen=True, slots=True)
 class Budget:

@@ -27,8 +27,6 @@ TECHNIQUES: dict[TechniqueName, Technique] = {
     "few-shot-cot": Technique(demos=True, reasoning=True),
 }
 
-DEFAULT_ROLES = ("You are a careful specialist who answers exactly in the form that is asked for.",)
-
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:

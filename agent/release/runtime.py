@@ -15,9 +15,6 @@ from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
 from agent.release.labels import Chosen, NeedsUnit, Reference, choose, releases_root
 from agent.release.prompt_file import (
-    FENCE,
-    HEADING,
-    HEADING_LIKE,
     MESSAGES_FILE,
     PROMPT_FILE,
     PromptRelease,
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
     from agent.types import LM
 
 __all__ = [
-    "FENCE",
-    "HEADING",
-    "HEADING_LIKE",
     "MESSAGES_FILE",
     "PROMPT_FILE",
     "Prompt",

@@ -41,9 +41,9 @@ class Bounded:
         return await self._worker.ask(got)
 
 
-def pattern_check(source: str, flags: int) -> Check:
+def pattern_check(source: str) -> Check:
     """`source` is found in the text."""
-    pattern = re.compile(source, flags)
+    pattern = re.compile(source)
 
     def check(got: Any, label: Any) -> Verdict:
         return (1.0, "") if pattern.search(as_text(got)) else (0.0, f"{short(got)} does not match {source}")

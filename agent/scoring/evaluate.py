@@ -86,7 +86,6 @@ class Evaluator:
         lm: LM,
         metrics: Sequence[Metric],
         record: Record,
-        timeout: float = 120.0,
         graded: bool = False,
         baseline_id: str = "",
     ) -> None:
@@ -95,7 +94,6 @@ class Evaluator:
         self._lm = lm
         self._metrics = metrics
         self._record = record
-        self._timeout = timeout
         self._baseline_id = baseline_id
         outputs = task.signature.outputs
         graded = graded and len(outputs) == 1 and bool(outputs[0].choices) and self._scores_labels()
@@ -121,7 +119,6 @@ class Evaluator:
             max_tokens=self.max_tokens(candidate),
             logprobs=0 if TECHNIQUES[candidate.technique].reasoning else self._logprobs,
             repeat=repeat,
-            timeout=self._timeout,
         )
 
     def usage_of(self, candidate_id: str) -> Usage:

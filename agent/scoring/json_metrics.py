@@ -17,7 +17,7 @@ from agent.types import Field, MetricSpec, Task
 
 
 def _schema_of(spec: MetricSpec, field: Field, task: Task) -> Mapping[str, Any]:
-    source = spec.options.get("schema", field.schema)
+    source = field.schema
     try:
         schema = json.loads(source) if isinstance(source, str) else source
     except (ValueError, RecursionError) as problem:

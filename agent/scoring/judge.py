@@ -38,7 +38,6 @@ from agent.types import LM, Example, Message, MetricSpec, Prediction, Request, R
 VERDICT_TOKENS = REASON_CHARACTERS // 2 + 40  # a reason in any script, and the marks of the object
 CRITERION_TOKENS = 12
 LOGPROBS = 10
-MODES = ("rubric", "reference", "pairwise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +102,9 @@ def judge_calls(task: Task) -> int:
 class Judge:
     """One judge with its models at hand; what it asks for one answer goes out side by side."""
 
-    def __init__(self, setup: JudgeSetup, lms: Sequence[LM], gateway: Gateway, timeout: float = 120.0) -> None:
+    def __init__(self, setup: JudgeSetup, lms: Sequence[LM], gateway: Gateway) -> None:
         self.setup = setup
-        self._lms, self._gateway, self._timeout = tuple(lms), gateway, timeout
+        self._lms, self._gateway = tuple(lms), gateway
 
     async def rate(self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0) -> Opinion:
         """One answer, by the rubric or against `reference`. Raises what ends a run, and BudgetExhausted."""
@@ -147,7 +146,6 @@ class Judge:
             json_schema=schema,
             logprobs=LOGPROBS,
             repeat=repeat,
-            timeout=self._timeout,
         )
         return await _together(*[self._one(lm, request, read) for lm in self._lms])
 

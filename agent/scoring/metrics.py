@@ -46,8 +46,7 @@ def build_metrics(task: Task, others: Mapping[str, OtherBuilder] = MappingProxyT
         if spec.name in others:
             metrics.append(others[spec.name](spec))
         elif spec.name == "python":
-            timeout = _number_option(spec, task, "timeout", 5.0)
-            metrics.append(PythonMetric(name, Path(task.folder) / "metric.py", timeout))
+            metrics.append(PythonMetric(name, Path(task.folder) / "metric.py"))
         elif spec.name in _CHECKS:
             check = _CHECKS[spec.name](spec, field, task)
             metrics.append(FieldMetric(name, field.name, check, spec.name not in UNLABELLED))
@@ -141,9 +140,8 @@ def _choice(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def _numeric(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """Within `tolerance` (absolute, 0) or `relative` (1e-9 of the label), whichever is wider."""
+    """Within `tolerance` (absolute, 0) or 1e-9 of the label, whichever is wider."""
     tolerance = _number_option(spec, task, "tolerance", 0.0)
-    relative = _number_option(spec, task, "relative", 1e-9)
 
     def check(got: Any, label: Any) -> Verdict:
         wanted, given = _as_number(label), _as_number(got)
@@ -151,7 +149,7 @@ def _numeric(spec: MetricSpec, field: Field, task: Task) -> Check:
             return None, f"the label {short(label)} is not a number"
         if given is None:
             return 0.0, f"expected {short(label)}, got {short(got)}, which is not a number"
-        if abs(given - wanted) <= max(tolerance, relative * abs(wanted)):
+        if abs(given - wanted) <= max(tolerance, 1e-9 * abs(wanted)):
             return 1.0, ""
         return 0.0, f"expected {short(label)}, got {short(got)}"
 
@@ -188,12 +186,11 @@ def _regex(spec: MetricSpec, field: Field, task: Task) -> Bounded:
     source = spec.options.get("pattern")
     if not isinstance(source, str):
         raise InputError(f'{where(task)}: metric regex needs options.pattern, such as "^[A-Z]{{2}}$"; got {source!r}')
-    flags = int(re.IGNORECASE) if spec.options.get("ignore_case", False) else 0
     try:
-        re.compile(source, flags)
+        re.compile(source)
     except (re.error, RecursionError, OverflowError) as problem:
         raise InputError(f"{where(task)}: metric regex has the pattern {source!r}: {problem}") from problem
-    return Bounded(f"the pattern of {field.name}", pattern_check, source, flags)
+    return Bounded(f"the pattern of {field.name}", pattern_check, source)
 
 
 def _token_f1(spec: MetricSpec, field: Field, task: Task) -> Check:
@@ -211,10 +208,10 @@ def _token_f1(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """F-measure of the package rouge_score (its own tokenizer: a-z and 0-9), with a stemmer unless `stem` is false."""
+    """F-measure of the package rouge_score (its own tokenizer: a-z and 0-9), with its stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer([spec.name], use_stemmer=bool(spec.options.get("stem", True)))
+    scorer = RougeScorer([spec.name], use_stemmer=True)
 
     def check(got: Any, label: Any) -> Verdict:
         wanted, text = golds(label), as_text(got)

@@ -6,12 +6,10 @@ that call.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
-from agent.errors import BudgetExhausted, ModelError, RunRefused
+from agent.errors import ModelError, RunRefused
 from agent.prompt.techniques import Rewrite
-from agent.scoring.evaluate import all_or_stop
 from agent.search.afford import PROPOSAL_TOKENS
 from agent.search.lab import Lab
 from agent.search.pool import Parent
@@ -22,29 +20,24 @@ HISTORY = 5
 FAILURES = 5
 
 
-async def instructions(lab: Lab, parents: Sequence[Parent], number: int, count: int = 1) -> list[Rewrite]:
-    """Up to `count` new instructions, grounded on the scored history and on where the best candidate fails.
+async def proposed(lab: Lab, parents: Sequence[Parent], number: int) -> Rewrite | None:
+    """A new instruction, grounded on the scored history and on where the best candidate fails; None where there is no
+    proposer, or nothing that can be used came of it.
 
     `number` tells the askings of a run apart: it steers style and seed.
     """
     if lab.proposer is None:
-        return []
+        return None
     history = [Scored(text, score) for text, score in lab.board.best_instructions()][-HISTORY:]
     failures = failures_of(lab.task, lab.dev, parents[0].outcomes, FAILURES) if parents else []
-    numbers = range(number, number + count)
-    requests = [_request(lab, each, history, failures) for each in numbers]
-    replies = all_or_stop(await asyncio.gather(*[_ask(lab, lab.proposer, request) for request in requests]))
-    found = []
-    for each, reply in zip(numbers, replies, strict=True):
-        if reply is None:
-            continue
-        instruction = read_proposal(reply)
-        refused = why_refused(instruction, lab.task)
-        kind = "proposal_refused" if refused else "proposal"
-        lab.note(kind, {"round": lab.round, "why": refused}, {"instruction": instruction})
-        if not refused:
-            found.append(Rewrite(f"proposed-{each}", instruction, f"the proposer was asked: {_style(each)}"))
-    return found
+    reply = await _ask(lab, lab.proposer, _request(lab, number, history, failures))
+    if reply is None:
+        return None
+    instruction = read_proposal(reply)
+    refused = why_refused(instruction, lab.task)
+    kind = "proposal_refused" if refused else "proposal"
+    lab.note(kind, {"round": lab.round, "why": refused}, {"instruction": instruction})
+    return None if refused else Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {_style(number)}")
 
 
 def _style(number: int) -> str:
@@ -57,11 +50,9 @@ def _request(lab: Lab, number: int, history: Sequence[Scored], failures: Sequenc
     return Request(messages, PROPOSAL_TOKENS, temperature=0.7, seed=seed)
 
 
-async def _ask(lab: Lab, proposer: LM, request: Request) -> str | BudgetExhausted | None:
+async def _ask(lab: Lab, proposer: LM, request: Request) -> str | None:
     try:
         return (await lab.gateway.complete("proposer", proposer, request)).text
-    except BudgetExhausted as stop:
-        return stop
     except RunRefused:
         raise
     except ModelError as error:

@@ -26,11 +26,6 @@ class Bandit:
         book = self.wins if won else self.losses
         book[operator] = book.get(operator, 0.0) + 1.0
 
-    def rate(self, operator: str) -> float:
-        """The believed share of this operator's candidates that climb."""
-        wins, losses = self.wins.get(operator, 0.0) + PRIOR_WINS, self.losses.get(operator, 0.0) + PRIOR_LOSSES
-        return wins / (wins + losses)
-
     def draw(self, operators: Sequence[str], rng: random.Random) -> str:
         """The operator to use next, out of those that can be used now."""
         return max(operators, key=lambda name: self._sample(name, rng))

@@ -15,7 +15,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent.search.author import instructions, rationales
+from agent.search.author import proposed, rationales
 from agent.search.bandit import Bandit
 from agent.search.closing import observed
 from agent.search.compress import compressions
@@ -170,11 +170,12 @@ class Search:
         operator = "proposed" if first else self._bandit.draw(operators, lab.rng)
         if operator == "proposed":
             self._asked += 1
-            found = await instructions(lab, parents, self._asked)
-            breeder.rewrites += found
-            return [breeder.instructed(parent, rewrite) for rewrite in found if parent] + [
-                entry for rewrite in found if (entry := breeder.alone(rewrite))
-            ]
+            rewrite = await proposed(lab, parents, self._asked)
+            if rewrite is None:
+                return []
+            breeder.rewrites.append(rewrite)
+            made = [breeder.instructed(parent, rewrite) if parent else None, breeder.alone(rewrite)]
+            return [entry for entry in made if entry]
         if operator == "attributed" and parent is not None:
             entry = self._attributed(parent)
         elif operator == "compress" and parent is not None:
@@ -218,8 +219,8 @@ class Search:
         found = []
         for candidate_id, seen in self._board.seen().items():
             entry = self._board.entries[candidate_id]
-            if entry.parent_id is None and "kind" in entry.point.coordinates:
-                found.append((dict(entry.point.coordinates), seen))
+            if entry.parent_id is None and "kind" in entry.place:
+                found.append((dict(entry.place), seen))
         return found
 
     async def _solve(self) -> None:

@@ -15,7 +15,6 @@ from agent.search.effects import Observed
 from agent.search.lab import Lab
 from agent.search.pareto import Offer, Prefer, front_table, prefer
 from agent.search.pool import Entry
-from agent.search.study import Point
 from agent.types import Candidate, Outcome, Task, Usage
 
 
@@ -76,7 +75,7 @@ async def _ablate(lab: Lab, winner: Candidate) -> None:
         if rows > lab.spare() or cost > lab.costs.affordable():
             continue
         if made.id not in lab.board.entries:
-            where = Point(made.id, lab.board.entries[winner.id].point.coordinates)
+            where = lab.board.entries[winner.id].place
             reason = f"the winner with the {ablation.part} of the user's own prompt: what does that part carry?"
             lab.admit([Entry(made, where, f"without:{ablation.part}", winner.id, reason)])
         if made.id in lab.board.entries:

@@ -36,8 +36,7 @@ def compressions(parent: Entry, task: Task, effects: Mapping[str, Effect] = NOTH
     found: dict[str, Entry] = {}
     for operator, candidate, reason, place in _all(old, task, effects):
         if candidate.id not in (old.id, *found) and not why_rejected(candidate, task):
-            point = replace(parent.point, candidate_id=candidate.id, coordinates={**parent.point.coordinates, **place})
-            found[candidate.id] = Entry(candidate, point, f"compress:{operator}", old.id, reason)
+            found[candidate.id] = Entry(candidate, {**parent.place, **place}, f"compress:{operator}", old.id, reason)
     return list(found.values())
 
 

@@ -18,11 +18,10 @@ from agent.types import Demo, Example, Outcome, Task
 
 @dataclass(frozen=True, slots=True)
 class DemoSet:
-    """Demos in order, how they came about, and from which candidate."""
+    """Demos in order, how they came about, and why."""
 
     demos: tuple[Demo, ...]
     operator: str
-    parent_id: str | None = None
     reason: str = ""
 
 
@@ -55,8 +54,8 @@ class DemoMaker:
             outputs={name: label_text(value) for name, value in row.labels.items()},
         )
 
-    def _set(self, ids: Sequence[str], operator: str, parent_id: str | None = None, reason: str = "") -> DemoSet:
-        return DemoSet(tuple(self.demo(i) for i in ids), operator, parent_id, reason)
+    def _set(self, ids: Sequence[str], operator: str, reason: str = "") -> DemoSet:
+        return DemoSet(tuple(self.demo(i) for i in ids), operator, reason)
 
     # -- without scores -----------------------------------------------------------------------------------------------
 

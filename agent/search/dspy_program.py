@@ -28,7 +28,6 @@ from agent.search.dspy_strategies import Rows, admitted, explore, show
 from agent.search.lab import Lab
 from agent.search.meter import Meter
 from agent.search.pool import Entry
-from agent.search.study import Point
 from agent.types import (
     LM,
     CallRole,
@@ -253,4 +252,4 @@ def entry(method: str, tried: Tried) -> Entry:
     candidate = Candidate("zero-shot", "turns", written(tried.state))
     reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
     place = {"layout": "program", "instruction": method, "demos": str(count_demos(candidate.instruction))}
-    return Entry(candidate, Point(candidate.id, place), method, None, reason)
+    return Entry(candidate, place, method, None, reason)

@@ -22,7 +22,6 @@ from agent.search.dspy_sizes import free, val_rows
 from agent.search.lab import Lab
 from agent.search.meter import Meter, unlimited
 from agent.search.pool import Entry
-from agent.search.study import Point
 from agent.types import Candidate, Demo, Example, Prediction, Signature, canonical
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
@@ -160,7 +159,7 @@ class Rows:
         candidate = Candidate("few-shot" if found else "zero-shot", "dspy-chat", instruction, demos=found)
         place = {"layout": f"{candidate.technique}/dspy-chat", "instruction": method, "trial": str(tried.number)}
         reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
-        return Entry(candidate, Point(candidate.id, place), method, None, reason)
+        return Entry(candidate, place, method, None, reason)
 
     def _demo(self, demo: dict[str, Any]) -> Demo:
         inputs = {field.name: demo[field.name] for field in self._task.signature.inputs}

@@ -19,7 +19,7 @@ MARGIN = 0.01
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A candidate with what it scores and costs. `scores` by dev row in the common order, None where unscored; `usd`
-    and `latency_s` (seconds; None: not known) are means per call. `complete`: it saw the whole of dev.
+    and `latency_s` (seconds; None: not known) are means per call.
     """
 
     candidate_id: str
@@ -27,7 +27,6 @@ class Offer:
     prompt_tokens: int
     usd: float | None
     latency_s: float | None = None
-    complete: bool = True
 
     @property
     def mean(self) -> float:
@@ -40,10 +39,9 @@ def front(offers: Sequence[Offer]) -> list[Offer]:
 
     Latency counts only when all have one.
     """
-    running = [offer for offer in offers if offer.complete]
-    timed = all(offer.latency_s is not None for offer in running)
-    costs = {id(offer): _costs(offer, timed) for offer in running}
-    kept = [o for o in running if not any(_beats(costs[id(other)], costs[id(o)]) for other in running)]
+    timed = all(offer.latency_s is not None for offer in offers)
+    costs = {id(offer): _costs(offer, timed) for offer in offers}
+    kept = [o for o in offers if not any(_beats(costs[id(other)], costs[id(o)]) for other in offers)]
     return sorted(kept, key=lambda offer: (-offer.mean, offer.prompt_tokens))
 
 
@@ -56,17 +54,16 @@ def _beats(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
     return one != two and all(a <= b for a, b in zip(one, two, strict=True))
 
 
-def prefer(offers: Sequence[Offer], how: Prefer = "best", margin: float = MARGIN) -> Offer | None:
-    """The one to ship; None when none saw the whole of dev. Of equals the first stays.
+def prefer(offers: Sequence[Offer], how: Prefer = "best") -> Offer | None:
+    """The one to ship; None of none. Of equals the first stays.
 
     `best`: the highest score, then the fewest tokens. `cheap` and `short` take the fewest dollars (then tokens), or the
     fewest tokens (then dollars), among those that are `within_noise` of the best.
     """
-    running = [offer for offer in offers if offer.complete]
-    if not running:
+    if not offers:
         return None
-    best = min(running, key=lambda offer: (-offer.mean, offer.prompt_tokens))
-    good = [offer for offer in running if within_noise(offer, best, margin)]
+    best = min(offers, key=lambda offer: (-offer.mean, offer.prompt_tokens))
+    good = [offer for offer in offers if within_noise(offer, best)]
     if how == "cheap":
         return min(good, key=lambda offer: (offer.usd or 0.0, offer.prompt_tokens, -offer.mean))
     if how == "short":
@@ -74,8 +71,8 @@ def prefer(offers: Sequence[Offer], how: Prefer = "best", margin: float = MARGIN
     return best
 
 
-def within_noise(offer: Offer, best: Offer, margin: float = MARGIN) -> bool:
-    """Not worse than the best by more than max(`margin`, one standard error of the paired mean difference).
+def within_noise(offer: Offer, best: Offer) -> bool:
+    """Not worse than the best by more than max(MARGIN, one standard error of the paired mean difference).
 
     Over the dev rows that both have a score for. A loose rule by intent: with 10 of 100 rows differing, about 3 points.
     """
@@ -86,7 +83,7 @@ def within_noise(offer: Offer, best: Offer, margin: float = MARGIN) -> bool:
     if not steps:
         return False
     error = stdev(steps) / math.sqrt(len(steps)) if len(steps) > 1 else 0.0
-    return sum(steps) / len(steps) >= -max(margin, error) - 1e-12
+    return sum(steps) / len(steps) >= -max(MARGIN, error) - 1e-12
 
 
 def front_table(offers: Sequence[Offer], chosen: str) -> list[dict[str, Any]]:

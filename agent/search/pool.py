@@ -9,7 +9,7 @@ from functools import cached_property
 
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.demos import DemoMaker, DemoSet
-from agent.search.study import Place, Point
+from agent.search.study import Place
 from agent.types import Candidate, Demo, Example, Outcome, Task
 
 NO_DEMOS = DemoSet((), "none")
@@ -22,7 +22,7 @@ class Entry:
     """A candidate of the pool, where it stands in the space of designs and how it came about."""
 
     candidate: Candidate
-    point: Point
+    place: Place
     operator: str
     parent_id: str | None
     reason: str
@@ -126,7 +126,7 @@ class Breeder:
         operator = (
             demos.operator if demos.demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
         )
-        return Entry(candidate, Point(candidate.id, dict(place)), operator, None, demos.reason or rewrite.reason)
+        return Entry(candidate, dict(place), operator, None, demos.reason or rewrite.reason)
 
     def _worked(self, k: int) -> DemoSet:
         ids = self._rng.sample(sorted(self.rationales), min(k, len(self.rationales)))
@@ -226,5 +226,5 @@ class Breeder:
         return maker.reordered(demos)
 
     def _child(self, parent: Parent, made: Candidate, operator: str, reason: str, **place: str) -> Entry:
-        where = {**parent.entry.point.coordinates, **place}
-        return Entry(made, Point(made.id, where), operator, parent.entry.candidate.id, reason)
+        where = {**parent.entry.place, **place}
+        return Entry(made, where, operator, parent.entry.candidate.id, reason)

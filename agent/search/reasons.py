@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from agent.search.effects import Effect
-
-
-def imbalance(predicted: Mapping[str, int], wanted: Mapping[str, int], less: str, more: Sequence[str]) -> str:
-    """As in: less Location, more Human: 26 of 60 replies said Location, 12 rows are. Counts by label, same rows."""
-    said, rows = Counter(predicted), Counter(wanted)
-    gains = f", more {' and '.join(more)}" if more else ""
-    return f"less {less}{gains}: {said[less]} of {sum(said.values())} replies said {less}, {rows[less]} rows are"
 
 
 def recombined(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:

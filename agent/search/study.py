@@ -17,14 +17,7 @@ STARTUP_TRIALS = 4
 PRIOR_ROWS = 8.0
 
 Place = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A candidate and its place. Several candidates may share a place: other rows of the same kind of demo set."""
-
-    candidate_id: str
-    coordinates: Place
+"""Several candidates may share one: other rows of the same kind of demo set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class Bench:
         self.lm = lm
         self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, **more)
         self.metrics = build_metrics(task)
-        self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, self._record, timeout=9.0)
+        self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, self._record)
 
     def _record(self, split: str, outcome: Outcome) -> None:
         self.written.append((split, outcome.example_id))
@@ -104,7 +104,6 @@ async def test_what_is_sent_is_the_rendered_prompt(ledger: Ledger) -> None:
     await bench.evaluator.outcomes(made, TASK.dev[:1], "dev")
     (sent,) = bench.lm.seen
     assert sent.messages == render(made, TASK.signature, TASK.dev[0].inputs)
-    assert sent.timeout == 9.0
     assert sent.temperature == 0.0
 
 

@@ -12,9 +12,8 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
-from agent.search.author import instructions, rationales, solution
+from agent.search.author import proposed, rationales, solution
 from agent.search.pool import Entry
-from agent.search.study import Point
 from agent.types import Candidate, Request, SearchSpace
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
@@ -30,14 +29,15 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 async def test_without_a_proposer_nothing_is_asked(ledger: Ledger) -> None:
-    assert await instructions(made_lab(ledger, FakeModel(pupil())).lab, [], 1) == []
+    assert await proposed(made_lab(ledger, FakeModel(pupil())).lab, [], 1) is None
 
 
 async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fails(ledger: Ledger) -> None:
     author = proposer(good_words)
     found = made_lab(ledger, FakeModel(pupil(lambda front: 0.5)), author)
     await with_baseline(found)
-    (made,) = await instructions(found.lab, found.board.parents(1), 7)
+    made = await proposed(found.lab, found.board.parents(1), 7)
+    assert made is not None
     asked = author.seen[0].messages[-1].content
     assert TASK.instruction in asked
     assert f"{found.board.mean(found.lab.baseline.id):.2f}" in asked
@@ -51,15 +51,15 @@ async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fail
 async def test_each_asking_is_told_apart_so_that_none_is_answered_from_the_ledger(ledger: Ledger) -> None:
     author = proposer(good_words)
     found = made_lab(ledger, FakeModel(pupil()), author)
-    await instructions(found.lab, [], 1)
-    await instructions(found.lab, [], 2, count=2)
-    assert len({request.seed for request in author.seen}) == len(author.seen) == 3
+    await proposed(found.lab, [], 1)
+    await proposed(found.lab, [], 2)
+    assert len({request.seed for request in author.seen}) == len(author.seen) == 2
 
 
 @pytest.mark.parametrize("junk", ["", "junk", "no " * 100, "x" * 5000])
 async def test_a_useless_answer_is_written_down_with_the_reason_and_gives_nothing(ledger: Ledger, junk: str) -> None:
     found = made_lab(ledger, FakeModel(pupil()), proposer(lambda number: junk))
-    assert await instructions(found.lab, [], 1) == []
+    assert await proposed(found.lab, [], 1) is None
     ((kind, body),) = found.written.events
     assert kind == "proposal_refused"
     assert body["why"]
@@ -70,7 +70,7 @@ async def test_a_proposer_that_fails_costs_the_run_nothing_but_that_call(ledger:
         raise RowRefused("the request is too long")
 
     found = made_lab(ledger, FakeModel(pupil()), FakeModel(fails, "fake/author"))
-    assert await instructions(found.lab, [], 1) == []
+    assert await proposed(found.lab, [], 1) is None
     assert found.written.events == [("proposal_failed", {"round": 0, "error": "the request is too long"})]
 
 
@@ -81,10 +81,10 @@ async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) 
     found = made_lab(ledger, FakeModel(pupil()), FakeModel(refused, "fake/author"))
     found.lab._account.keep(Kept(found.lab.plan.calls))
     with pytest.raises(BudgetExhausted):
-        await instructions(found.lab, [], 1)
+        await proposed(found.lab, [], 1)
     found.lab._account.keep(Kept())
     with pytest.raises(RunRefused):
-        await instructions(found.lab, [], 2)
+        await proposed(found.lab, [], 2)
 
 
 # -- worked solutions --------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ async def thinking(ledger: Ledger) -> tuple[Searched, FakeModel]:
     model = FakeModel(pupil(any_skill))
     found = made_lab(ledger, model, task=WORKED)
     made = Candidate("chain-of-thought", "turns", TASK.instruction)
-    found.lab.admit([Entry(made, Point(made.id, {}), "op", None, "why")])
+    found.lab.admit([Entry(made, {}, "op", None, "why")])
     await found.lab.see([made.id], 8)
     model.seen.clear()
     return found, model

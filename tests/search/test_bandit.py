@@ -44,12 +44,6 @@ def test_one_that_wins_is_used_most_and_the_others_are_not_given_up() -> None:
     assert min(counts[name] for name in NAMES) > 0
 
 
-@given(st.integers(0, 50), st.integers(0, 50))
-def test_the_believed_rate_rises_with_a_win_and_falls_with_a_loss(wins: int, losses: int) -> None:
-    rate = told(fresh=(wins, losses)).rate("fresh")
-    assert 0.0 < told(fresh=(wins, losses + 1)).rate("fresh") < rate < told(fresh=(wins + 1, losses)).rate("fresh") < 1
-
-
 @given(st.lists(st.sampled_from(NAMES), min_size=1, unique=True), st.integers(0, 1000))
 def test_only_what_can_be_used_is_drawn_and_the_seed_decides(names: list[str], seed: int) -> None:
     bandit = told(fresh=(3, 0))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.scoring.stats import mean_ci
 from agent.search.board import Board
 from agent.search.pool import Entry
-from agent.search.study import Point, Seen
+from agent.search.study import Seen
 from agent.types import Candidate, Demo, Outcome, Prediction, Trial
 
 VALUES = st.lists(st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=12)
@@ -30,7 +30,7 @@ class Bench:
         self.board = Board(self.told.append)
         self.ids = [made.id for made in candidates]
         for made in candidates:
-            self.board.entries[made.id] = Entry(made, Point(made.id, {}), "op", None, "")
+            self.board.entries[made.id] = Entry(made, {}, "op", None, "")
 
     def see(
         self,

@@ -14,7 +14,6 @@ from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
 from agent.search import closing
 from agent.search.pool import Entry
-from agent.search.study import Point
 from agent.types import Budget, Candidate, Demo, Usage
 from tests.search.worlds import TASK, Searched, made_lab, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
@@ -48,7 +47,7 @@ async def ended(
     await with_baseline(found)
     lab = found.lab
     for made in candidates:
-        lab.admit([Entry(made, Point(made.id, {}), "op", None, "why")])
+        lab.admit([Entry(made, {}, "op", None, "why")])
         for candidate_id in await lab.see([made.id], len(lab.dev)):
             lab.board.settle(candidate_id, "complete", "saw the whole of dev")
     model.seen.clear()
@@ -59,7 +58,7 @@ async def test_every_candidate_that_saw_all_of_dev_is_on_offer_and_the_users_own
     found, _ = await ended(ledger, BEST, PLAIN)
     lab = found.lab
     made = Candidate("zero-shot", "turns", "Seen on a few rows only.")
-    lab.admit([Entry(made, Point(made.id, {}), "op", None, "why")])
+    lab.admit([Entry(made, {}, "op", None, "why")])
     await lab.see([made.id], 4)
     offers = closing.offers(lab, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
     assert [offer.candidate_id for offer in offers] == [lab.baseline.id, BEST.id, PLAIN.id]

@@ -12,8 +12,7 @@ from agent.prompt.template import marks
 from agent.search.compress import compressions, held, least_useful, tidied, without_a_sentence
 from agent.search.effects import Effect
 from agent.search.pool import Entry
-from agent.search.reasons import imbalance, recombined
-from agent.search.study import Point
+from agent.search.reasons import recombined
 from agent.types import Candidate, Demo, SearchSpace
 from tests.toys import TEAMS, make_task
 
@@ -25,7 +24,7 @@ PLACE = {"technique": "few-shot", "format": "turns", "instruction": "own", "role
 
 def entry(instruction, demos=(), role=""):
     candidate = Candidate("few-shot" if demos else "zero-shot", "turns", instruction, role, tuple(demos))
-    return Entry(candidate, Point(candidate.id, PLACE), "balanced", None, "")
+    return Entry(candidate, PLACE, "balanced", None, "")
 
 
 def size(candidate):
@@ -54,8 +53,8 @@ def test_what_is_compressed_is_shorter_and_keeps_placeholders_labels_and_the_har
         assert why_rejected(candidate, task) == ""
         assert marks(candidate.instruction, names) >= marks(text, names)
         assert made.operator.startswith("compress:")
-        assert (made.parent_id, made.point.candidate_id) == (parent.candidate.id, candidate.id)
-        assert set(made.point.coordinates) == set(PLACE)
+        assert made.parent_id == parent.candidate.id
+        assert set(made.place) == set(PLACE)
         assert made.reason
         assert bool(candidate.demos) == bool(count)
         if made.operator != "compress:rewrite":
@@ -69,7 +68,7 @@ def test_each_kind_of_compression_is_found_and_says_what_it_did():
     assert set(kinds) == {f"compress:{kind}" for kind in ("whitespace", "role", "demos", "rewrite", "sentence")}
     reasons = [e.reason for e in made if e.operator == "compress:sentence"]
     assert reasons == ['without "Read it  well."', 'without "Do not guess when you are not at all sure."']
-    assert next(e for e in made if e.operator == "compress:role").point.coordinates["role"] == ""
+    assert next(e for e in made if e.operator == "compress:role").place["role"] == ""
 
 
 def test_the_demos_that_add_least_go_first_and_the_longest_when_nothing_is_known():
@@ -112,10 +111,6 @@ def test_code_is_not_tidied_and_tidying_twice_changes_nothing():
 
 
 def test_reasons_are_sentences_with_the_numbers():
-    said, rows = {"Location": 26, "Human": 4, "Entity": 30}, {"Location": 12, "Human": 20, "Entity": 28}
-    assert imbalance(said, rows, "Location", ["Human"]) == (
-        "less Location, more Human: 26 of 60 replies said Location, 12 rows are"
-    )
     effects = {"a": Effect("demo", "a", 2.14, 1.0), "b": Effect("demo", "b", -1.0, 1.0)}
     assert recombined(["a", "b", "c"], effects) == "3 rows, 2 of them tried before; most is expected of a (+2.1)"
     assert recombined(["c"], effects) == "1 row, not tried before"

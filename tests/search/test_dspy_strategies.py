@@ -23,7 +23,6 @@ from agent.search.lab import Lab
 from agent.search.plan import make_plan
 from agent.search.pool import Entry
 from agent.search.strategies import DSPY, strategy, strategy_for
-from agent.search.study import Point
 from agent.types import Budget
 from tests.models.conftest import clean_environment
 from tests.toys import TEAMS, make_task, open_ledger
@@ -98,7 +97,7 @@ async def searched(
     written = Written(ledger)
     lab = Lab(task, plan, 3, (model, model), gateway, evaluator, board, account, written)
     account.keep(Kept(plan.test_calls, 0.0))
-    place = Entry(lab.baseline, Point(lab.baseline.id, {}), "baseline", None, "")
+    place = Entry(lab.baseline, {}, "baseline", None, "")
     board.entries[lab.baseline.id] = place
     try:
         await lab.see([lab.baseline.id], len(lab.dev))

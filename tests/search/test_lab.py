@@ -10,7 +10,6 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.ledger.store import Ledger
 from agent.search.pool import Entry
-from agent.search.study import Point
 from agent.types import Budget, Candidate, Constraints, Request
 from tests.search.worlds import TASK, Searched, front_and_row, made_lab, pupil, with_baseline
 from tests.toys import FakeModel, make_task, open_ledger
@@ -25,7 +24,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def entry(text: str, technique: str = "zero-shot") -> Entry:
     made = Candidate(technique, "turns", text)  # type: ignore[arg-type]
-    return Entry(made, Point(made.id, {}), "op", None, "why")
+    return Entry(made, {}, "op", None, "why")
 
 
 def admitted(found: Searched, *texts: str) -> list[str]:

@@ -59,7 +59,7 @@ def everything(task: Task, seed: int = 0) -> Iterator[tuple[Breeder, Entry, Pare
     for _ in range(20):
         place = {name: rng.choice(choices) for name, choices in breeder.space().items()}
         if made := breeder.fresh(place):
-            assert made.point.coordinates == place
+            assert made.place == place
             entries.append(made)
             yield breeder, made, None
     parents = [seen_by(task, entry, rng) for entry in entries]
@@ -87,8 +87,7 @@ def test_every_candidate_may_be_tried_and_stands_where_it_says(seed, max_demos, 
         assert max_demos is None or len(candidate.demos) <= max_demos
         assert candidate.technique in task.space.techniques
         assert candidate.format in task.space.formats
-        assert entry.point.candidate_id == candidate.id
-        assert inside(entry.point.coordinates, breeder), entry
+        assert inside(entry.place, breeder), entry
         assert entry.operator
         assert entry.reason
         assert entry.parent_id == (parent.entry.candidate.id if parent else None)

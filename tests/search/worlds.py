@@ -21,7 +21,6 @@ from agent.search.board import Board
 from agent.search.lab import Lab
 from agent.search.plan import Plan, make_plan
 from agent.search.pool import Entry
-from agent.search.study import Point
 from agent.types import LM, Budget, Completion, Outcome, Request, SplitName, Task
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 
@@ -169,7 +168,7 @@ def made_lab(
 async def with_baseline(found: Searched) -> None:
     """Trial 0, as a run makes it."""
     lab = found.lab
-    lab.adopt(Entry(lab.baseline, Point(lab.baseline.id, {}), "baseline", None, "the user's own prompt"))
+    lab.adopt(Entry(lab.baseline, {}, "baseline", None, "the user's own prompt"))
     await lab.see([lab.baseline.id], len(lab.dev))
     lab.board.settle(lab.baseline.id, "complete", "the user's own prompt")
 

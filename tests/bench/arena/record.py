@@ -80,7 +80,7 @@ class Recorder:
             "id": candidate.id,
             "operator": entry.operator,
             "parent": entry.parent_id,
-            "place": dict(entry.point.coordinates),
+            "place": dict(entry.place),
             "demos": [demo.example_id for demo in candidate.demos],
             "instruction": candidate.instruction,
             "said": said,

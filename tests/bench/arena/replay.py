@@ -30,7 +30,6 @@ from agent.search.ladder import rungs_for
 from agent.search.order import stratified
 from agent.search.plan import Plan
 from agent.search.pool import Entry, Parent
-from agent.search.study import Point
 from agent.types import Budget, Candidate, Demo, Outcome, Prediction
 
 FOLDER = Path(__file__).parent / "matrix"
@@ -123,7 +122,7 @@ class RecordedBreeder:
         demos = (Demo("", {}, {}),) if made["demos"] else ()
         candidate = Candidate("few-shot" if demos else "zero-shot", "turns", made["id"], "", demos)
         self.recorded[candidate.id] = made["id"]
-        return Entry(candidate, Point(candidate.id, made["place"]), made["operator"], parent, "")
+        return Entry(candidate, made["place"], made["operator"], parent, "")
 
 
 class RecordedLab:
