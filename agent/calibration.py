@@ -216,11 +216,10 @@ class Calibration(Errand):
 
     def _controls(self, controls: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
         """For each control how often it got more than a quarter of the scale; unreadable verdicts fool nobody."""
-        limit = 0.5 if self._is_pairwise else LOW + 1e-9
         found: dict[str, Any] = {}
         for name, values in controls.items():
             known = [value for value in values if value is not None]
-            fooled = sum(value >= 0.5 if self._is_pairwise else value > limit for value in known)
+            fooled = sum(value >= 0.5 if self._is_pairwise else value > LOW + 1e-9 for value in known)
             found[name] = {"n": len(values), "fooled": fooled, "unscored": len(values) - len(known)}
         return found
 

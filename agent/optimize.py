@@ -9,7 +9,6 @@ That is what makes a run resumable: it walks the same way again, and each call t
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from agent.errors import AgentError, BudgetExhausted, InputError, Interrupted, L
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
 from agent.gateway.prices import prices_for, prices_version
-from agent.ledger.origin import command_line, origin, tool_version, utc_now
+from agent.ledger.origin import command_line, new_run_id, origin, tool_version, utc_now
 from agent.ledger.past import Past
 from agent.ledger.places import run_folder
 from agent.ledger.store import Ledger
@@ -27,6 +26,7 @@ from agent.planning import Settings, names_of, planned
 from agent.prompt.candidate import baseline, why_rejected
 from agent.prompt.render import template
 from agent.release.export import write_release
+from agent.release.prompt_file import HELD
 from agent.release.result import Opening, release_of, result_object
 from agent.release.runtime import PromptRelease
 from agent.scoring.breakdown import Pair
@@ -44,8 +44,6 @@ from agent.search.preflight import Preflight, judge
 from agent.search.strategies import strategy
 from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
 
-HELD = "held"
-"""The folder of a winner that was found and not promoted, in the run's own."""
 CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 
@@ -65,11 +63,6 @@ class Snapshot:
 
 
 Watch = Callable[[Snapshot], None]
-
-
-def new_run_id() -> str:
-    """UTC second and four random letters: sorts by time, never collides."""
-    return utc_now()[:19].replace("-", "").replace(":", "") + "-" + secrets.token_hex(3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from agent.ledger.store import Ledger
 from agent.optimize import Resumed, Run, RunLog, Watch
 from agent.planning import Settings, means_for, plan_in_runs
 from agent.prompt.template import escape
+from agent.release.prompt_file import STATE_FILE
 from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
 from agent.search.lab import Lab
 from agent.search.plan import EFFORT_CALLS, Plan
 from agent.search.pool import Entry
 from agent.types import LM, Candidate, Message, Task, content_id
 
-STATE_FILE = "program.json"
 CHECKED_ROWS = 20  # of the sealed test, on which the released file is run again
 
 
@@ -85,28 +85,29 @@ class ProgramRun(Run):
         return plan_in_runs(self.task, self.settings, means, self.proposer is not None, self.per_row)
 
     async def _search(self) -> None:
-        assert self._gateway is not None
-        self._evaluator = evaluator = ProgramEvaluator(
-            self.task, self._gateway, self.target, self._metrics(), self._record, self.program
-        )
-        self.lab = self._lab()
+        evaluator = self._evaluator
+        assert isinstance(evaluator, ProgramEvaluator)
         await self._evaluate_baseline()
         outcomes = self._board.outcomes[self.lab.baseline.id]
         if all(outcome.prediction.error.startswith(RAISED) for outcome in outcomes):
             raise RunRefused(f"{self.task.program} fails on every row of dev: {outcomes[0].prediction.error}")
         used = self.account.total_used.calls
         self.per_row = max(self.per_row, math.ceil(used / self._in_runs.baseline_calls))
-        self.lab = self._lab()
+        self.lab = self._make_lab()
+        self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
         if self._is_worth_it():
             await search(self.lab, evaluator, self.settings.strategy, self.per_row)
 
-    def _lab(self) -> Lab:
+    def _make_evaluator(self) -> ProgramEvaluator:
+        assert self._gateway is not None
+        return ProgramEvaluator(self.task, self._gateway, self.target, self._metrics(), self._record, self.program)
+
+    def _make_lab(self, kind: type[Lab] = ProgramLab, log: type[RunLog] = ProgramLog) -> Lab:
         """A lab whose plan counts calls; the run's own does so from here on."""
         runs, most = self._in_runs, self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
         calls = min(most, (runs.calls + 1) * self.program.calls - 1)  # of `most` a part of a run may be left over
-        self.plan = plan = replace(runs, calls=calls, calls_each=self.per_row)
-        self.account.keep(Kept(plan.test_calls, plan.test_share))
-        return self._make_lab(ProgramLab, ProgramLog)
+        self.plan = replace(runs, calls=calls, calls_each=self.per_row)
+        return super()._make_lab(kind, log)
 
     async def _conclude(self, status: str) -> dict[str, Any]:
         """Opens the sealed test once, for the program as it was and as it is now, and writes its state."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
     scale = _scale(options["scale"]) if options["scale"] else None
     task, setup, columns, labels = _of_task(options, scale) if options["task"] else _of_columns(options, scale)
     models = tuple(options["judge"]) or task.judges or ((task.model or DEFAULT_MODEL),)
-    setup = type(setup)(setup.mode, models, setup.description, setup.rubric)
+    setup = replace(setup, models=models)
     items = read_ratings_file(labels, columns)
     if setup.mode == "pairwise":
         items = pairs_of(items)

@@ -53,7 +53,7 @@ def print_json(value: Any) -> None:
 
 def plain(text: str) -> str:
     """Untrusted text for a terminal: control characters (and so escape sequences) become visible marks."""
-    return "".join(c if c in "\n\t" or (c.isprintable() or c == " ") else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def short(text: str, width: int) -> str:

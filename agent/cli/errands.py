@@ -1,4 +1,4 @@
-"""What commands share that ask models and are no search: options of their cost, progress, and the one asyncio.run."""
+"""What commands share that ask models and are no search: options of their cost, progress, and their `asyncio.run`."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def run_errand(
     from agent.errand import Means
     from agent.gateway.gateway import MAX_WAIT
     from agent.gateway.prices import prices_for
+    from agent.ledger.origin import new_run_id
     from agent.ledger.store import Ledger
     from agent.models.catalog import check_keys, fetch
-    from agent.optimize import new_run_id
 
     max_wait = seconds("--max-wait", options["max_wait"]) or MAX_WAIT
     for name in models:

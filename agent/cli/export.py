@@ -55,10 +55,10 @@ ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values
 @json_option
 def export_command(run: str, form: tuple[str, ...], output: Path | None, strict: bool, db: Path, as_json: bool) -> None:
     from agent.cli.launch import silence
-    from agent.program_run import STATE_FILE
     from agent.release.formats.base import Material
     from agent.release.formats.verify import put, put_one, verified
-    from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, load_prompt
+    from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, STATE_FILE
+    from agent.release.runtime import load_prompt
 
     silence(quiet=True)
     history = open_history(db)

@@ -1,4 +1,4 @@
-"""From the words of the command line to a run: task, models and settings, and the one `asyncio.run` around it.
+"""From the words of the command line to a run: task, models and settings, and the `asyncio.run` around it.
 
 `options` is what a user typed, as JSON-ready data: it goes into the ledger, and a resumed run is made from it again.
 """

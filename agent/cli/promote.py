@@ -152,9 +152,8 @@ def promote_command(
 
 def _offer(found: Mapping[str, Any], own: bool) -> Offer:
     """What there is to promote; `own` asks for the user's own prompt. Raises an InputError where there is no such."""
-    from agent.optimize import HELD
-    from agent.program_run import STATE_FILE
-    from agent.release.runtime import PROMPT_FILE, load_prompt
+    from agent.release.prompt_file import HELD, PROMPT_FILE, STATE_FILE
+    from agent.release.runtime import load_prompt
 
     result: dict[str, Any] = found["result"] or {}
     if "winner" not in result:

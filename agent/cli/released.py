@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 def prompt_path(word: str, db: Path) -> Path:
     """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run."""
-    from agent.program_run import STATE_FILE
     from agent.release.labels import NeedsUnit, Reference
-    from agent.release.runtime import PROMPT_FILE, load_prompt
+    from agent.release.prompt_file import PROMPT_FILE, STATE_FILE
+    from agent.release.runtime import load_prompt
 
     path = Path(word)
     if os.path.isdir(path):

@@ -113,8 +113,8 @@ class Gateway:
         """The reply to `request`. An identical call is bought once: settled ones come from the ledger.
 
         Raises BudgetExhausted when it no longer fits, RowRefused / RunRefused for what cannot work, the last
-        TransportUnknown / BadResponse after three attempts, LedgerError when the disk refuses the record, and what
-        `stop` was given.
+        Transient / TransportUnknown / BadResponse when it is not tried again, LedgerError when the disk refuses the
+        record, and what `stop` was given.
         """
         if self.stopped is not None:
             raise self.stopped

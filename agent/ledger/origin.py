@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import platform
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,11 @@ PACKAGES = ("openai", "anthropic", "langchain", "dspy", "optuna", "xllamacpp", "
 
 def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_run_id() -> str:
+    """UTC second and six random hex digits: sorts by time, never collides."""
+    return utc_now()[:19].replace("-", "").replace(":", "") + "-" + secrets.token_hex(3)
 
 
 def tool_version() -> str:

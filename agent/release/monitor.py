@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -147,20 +147,7 @@ def compared(was: Window, now: Window, prompt: Prompt, limits: Drift, seed: int 
         "rows": {"was": len(was.answers), "now": len(now.answers)},
         "from": times[0] if times else None,
         "to": times[-1] if times else None,
-        "tests": [{**_told(each), "alarm": each in raised} for each in found],
-    }
-
-
-def _told(found: Found) -> dict[str, Any]:
-    return {
-        "name": found.name,
-        "was": found.was,
-        "now": found.now,
-        "effect": found.effect,
-        "limit": found.limit,
-        "p_value": found.p_value,
-        "test": found.test,
-        "why": found.why,
+        "tests": [{**asdict(each), "alarm": each in raised} for each in found],
     }
 
 

@@ -19,6 +19,8 @@ from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, conte
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
+STATE_FILE = "program.json"  # of a DSPy program
+HELD = "held"  # the folder of a winner that was found and not promoted, in its run's own
 FENCE = "+++"
 _ROLES = "|".join(get_args(ChatRole))
 HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
