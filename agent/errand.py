@@ -17,6 +17,7 @@ from agent.errors import AgentError, BudgetExhausted, Interrupted, LedgerError
 from agent.gateway.budget import Account
 from agent.gateway.gateway import MAX_WAIT, Gateway
 from agent.gateway.prices import Price, prices_version
+from agent.gateway.together import side_by_side
 from agent.ledger.origin import command_line, origin
 from agent.ledger.store import Ledger
 from agent.types import Budget, Task
@@ -119,22 +120,9 @@ class Errand(ABC):
 
     async def gathered(self, asked: Sequence[Awaitable[T]]) -> list[T | None]:
         """The answers in order; None where the budget had ended."""
-
-        async def one(question: Awaitable[T]) -> T | None:
-            try:
-                return await question
-            except BudgetExhausted as stop:
-                self._stopped = str(stop)
-                return None
-
-        tasks = [asyncio.ensure_future(one(question)) for question in asked]
-        try:
-            return list(await asyncio.gather(*tasks))
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        found = await side_by_side(asked)
+        self._stopped = next((str(each) for each in found if isinstance(each, BudgetExhausted)), self._stopped)
+        return [None if isinstance(each, BudgetExhausted) else each for each in found]
 
     def cost(self) -> dict[str, Any]:
         """What it took: calls by role, tokens, dollars, seconds; `lost_usd` are those of failed calls, at most."""

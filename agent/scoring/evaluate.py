@@ -6,13 +6,13 @@ answers, or that a metric cannot score, gives None; a provider that fails for al
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.errors import BadResponse, BudgetExhausted, RowRefused, Transient, TransportUnknown
+from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway, call_key
+from agent.gateway.together import all_of
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text, template
 from agent.prompt.techniques import TECHNIQUES
@@ -133,27 +133,8 @@ class Evaluator:
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:
-        """One outcome per example, in order. Raises what the gateway raises; rows that were scored before it stay.
-
-        When the budget ends, the rows that still fit are finished first: what a run knows at its end then depends on
-        the calls that were settled and not on the order in which they came.
-        """
-
-        async def one(example: Example) -> Outcome | BudgetExhausted:
-            try:
-                return await self._one(candidate, example, split, repeat)
-            except BudgetExhausted as stop:
-                return stop
-
-        tasks = [asyncio.ensure_future(one(example)) for example in examples]
-        try:
-            found = await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
-        return all_or_stop(found)
+        """One outcome per example, in order. Raises what the gateway raises; rows that were scored before it stay."""
+        return await all_of(self._one(candidate, example, split, repeat) for example in examples)
 
     async def _one(self, candidate: Candidate, example: Example, split: SplitName, repeat: int) -> Outcome:
         known = self._known.get((candidate.id, example.id, repeat))
@@ -213,16 +194,6 @@ def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric],
     """A row without an answer: no score, which is not 0."""
     scores = tuple(Score(metric.name, None, why) for metric in metrics)
     return Outcome(candidate.id, example.id, Prediction({}, "", why), scores, None, key)
-
-
-def all_or_stop(found: Sequence[T | BudgetExhausted]) -> list[T]:
-    """What was found, or the first BudgetExhausted among it, raised."""
-    whole: list[T] = []
-    for item in found:
-        if isinstance(item, BudgetExhausted):
-            raise item
-        whole.append(item)
-    return whole
 
 
 def why_unscored(outcome: Outcome) -> str:

@@ -7,14 +7,14 @@ half of them must have answered.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from agent.errors import BadResponse, BudgetExhausted, RowRefused, Transient, TransportUnknown
+from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway
+from agent.gateway.together import all_of
 from agent.prompt.render import label_text
 from agent.scoring.judge_prompt import (
     CORRECT,
@@ -128,7 +128,7 @@ class Judge:
             messages = pair_messages(self.setup.description, self.setup.rubric, inputs, a, b)
             return _middle(await self._all(messages, choice_schema(PAIR), 1, repeat, _read_pair))
 
-        ahead, behind = await _together(one(*texts), one(*reversed(texts)))
+        ahead, behind = await all_of([one(*texts), one(*reversed(texts))])
         turned = None if behind.value is None else 1.0 - behind.value
         return Comparison((ahead.value, turned), ahead.reason if ahead.value is None else behind.reason or ahead.reason)
 
@@ -147,7 +147,7 @@ class Judge:
             logprobs=LOGPROBS,
             repeat=repeat,
         )
-        return await _together(*[self._one(lm, request, read) for lm in self._lms])
+        return await all_of(self._one(lm, request, read) for lm in self._lms)
 
     async def _one(self, lm: LM, request: Request, read: Callable[[str, Tokens], Opinion]) -> Opinion:
         try:
@@ -160,22 +160,6 @@ class Judge:
         if found.value is None and reply.finish == "length":
             return Opinion(None, "the judge's answer was cut off before its verdict")
         return found
-
-
-async def _together(*asked: Any) -> list[Any]:
-    """All of them, side by side. When the budget ends, those that still fit are finished first."""
-
-    async def one(question: Any) -> Any:
-        try:
-            return await question
-        except BudgetExhausted as stop:
-            return stop
-
-    found = await asyncio.gather(*[one(question) for question in asked])
-    for item in found:
-        if isinstance(item, BudgetExhausted):
-            raise item
-    return list(found)
 
 
 def _middle(opinions: Sequence[Opinion]) -> Opinion:

@@ -7,18 +7,18 @@ returning, or by BudgetExhausted, which is an ordinary ending.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from agent.errors import BudgetExhausted, ModelError, RunRefused
+from agent.errors import ModelError, RunRefused
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
+from agent.gateway.together import all_of
 from agent.prompt.candidate import baseline, why_rejected
 from agent.prompt.render import template
-from agent.scoring.evaluate import Evaluator, all_or_stop, why_unscored
+from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.search.board import Board
 from agent.search.costs import Costs
 from agent.search.order import dev_rows
@@ -119,22 +119,13 @@ class Lab:
         for candidate_id in wanted:
             if candidate_id not in self.board.trials:
                 self.board.open(candidate_id, self.round)
-        jobs = [asyncio.ensure_future(self._one(candidate_id, rows)) for candidate_id, rows in wanted.items()]
-        try:
-            found = all_or_stop(await asyncio.gather(*jobs))
-        except BaseException:
-            for job in jobs:
-                job.cancel()
-            await asyncio.gather(*jobs, return_exceptions=True)
-            raise
+        found = await all_of(self._one(candidate_id, rows) for candidate_id, rows in wanted.items())
         self._tell()
         return [candidate_id for candidate_id in found if candidate_id is not None]
 
-    async def _one(self, candidate_id: str, rows: int) -> str | BudgetExhausted | None:
+    async def _one(self, candidate_id: str, rows: int) -> str | None:
         try:
             seen = await self.evaluator.outcomes(self.board.candidate(candidate_id), self.dev[:rows], "dev")
-        except BudgetExhausted as stop:
-            return stop  # those that still fit are finished, so that the end does not depend on who came first
         except RunRefused:
             raise
         except ModelError as error:
