@@ -14,7 +14,6 @@ All this takes candidates as given: rows that helped to write a candidate (failu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,80 +21,40 @@ if TYPE_CHECKING:
 
     Table = NDArray[Any]
 
+ALPHA = 0.05
 BETS = tuple((2 * step + 1) / 20 for step in range(10))  # the part of its wealth that a bettor stakes on a row
 WEIGHTS = tuple(bet / sum(BETS) for bet in BETS)  # bold bets weigh more: it is the early ends that save rows
 
 
-def betting_e_value(differences: Sequence[float]) -> float:
-    """The largest wealth so far (>= 1) of a bettor against H0 "the mean difference is >= 0".
+def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> list[int]:
+    """Places of those that are out, of a field that saw the rows together, in one order; None is "not scored".
 
-    `differences` are challenger minus leader, in [-1, 1], in the common row order. The wealth is the weighted mean over
-    a fixed grid of bets b of prod(1 - b d_i): never negative, starting at 1, and under H0 a supermartingale. Raises
-    ValueError for anything but a flat list of numbers in [-1, 1].
+    The best candidate is out with probability <= `alpha`, whatever their number: only one of them is the best, and each
+    is judged by one bettor. One that runs in several fields is at risk once in each.
+
+    Give the whole field at every look, those that left too, each with the rows that it saw before it left; only
+    those that saw the most rows are judged. On each row a bettor stakes on whoever led on the rows before, of the
+    others that are still there (equal leaders share the stake). The best mean is never out. Raises ValueError for
+    scores outside [0, 1].
     """
     import numpy as np
 
-    steps = np.asarray(differences, dtype=float)
-    if steps.ndim != 1 or not np.all(abs(steps) <= 1 + 1e-9):
-        raise ValueError("differences must be a flat list of numbers within +-1")
-    return float(_largest_wealth(-steps[None, :])[0])
-
-
-@dataclass(frozen=True, slots=True)
-class PairedRace:
-    """`behind` judges a whole field, `prunes` one pair; the best candidate is lost with probability <= `alpha`.
-
-    For `behind` the number of candidates does not matter: only one of them is the best, and each is judged by one
-    bettor. For `prunes` it does: over `candidates` opponents the wealth must reach candidates / alpha (Bonferroni), but
-    then pairs may be compared in any order, with any leader. A candidate that runs in several fields is at risk once in
-    each: give each field its part of alpha.
-    """
-
-    candidates: int
-    alpha: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.candidates < 1 or not 0 < self.alpha < 1:
-            raise ValueError(f"candidates={self.candidates}, alpha={self.alpha}: want >= 1 and a rate between 0 and 1")
-
-    @property
-    def threshold(self) -> float:
-        return self.candidates / self.alpha
-
-    def prunes(self, challenger: Sequence[float], leader: Sequence[float]) -> bool:
-        """Whether the challenger is out, given both score vectors over the rows that both saw, in the common order."""
-        if len(challenger) != len(leader):
-            raise ValueError(f"challenger has {len(challenger)} scores and leader {len(leader)}: pair them row by row")
-        return betting_e_value([mine - theirs for mine, theirs in zip(challenger, leader, strict=True)]) >= (
-            self.threshold
-        )
-
-    def behind(self, scores: Sequence[Sequence[float | None]]) -> list[int]:
-        """Places of those that are out, of a field that saw the rows together, in one order; None is "not scored".
-
-        Give the whole field at every look, those that left too, each with the rows that it saw before it left; only
-        those that saw the most rows are judged. On each row a bettor stakes on whoever led on the rows before, of the
-        others that are still there (equal leaders share the stake). The best mean is never out. Raises ValueError for
-        scores outside [0, 1].
-        """
-        import numpy as np
-
-        lengths = np.array([len(row) for row in scores], dtype=int)
-        rows = int(lengths.max(initial=0))
-        table = np.full((len(scores), rows), np.nan)
-        for place, row in enumerate(scores):
-            table[place, : len(row)] = [np.nan if value is None else value for value in row]
-        seen = ~np.isnan(table)
-        table = np.where(seen, table, 0.0)
-        if np.any((table < 0) | (table > 1)):
-            raise ValueError("scores must lie in [0, 1]")
-        if rows == 0:
-            return []
-        wealth = _largest_wealth(_leads(table, seen))
-        means = table.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-        running = np.flatnonzero(lengths == rows)
-        best = running[np.argmax(means[running])]
-        return [int(place) for place in running if place != best and wealth[place] >= 1 / self.alpha]
+    lengths = np.array([len(row) for row in scores], dtype=int)
+    rows = int(lengths.max(initial=0))
+    table = np.full((len(scores), rows), np.nan)
+    for place, row in enumerate(scores):
+        table[place, : len(row)] = [np.nan if value is None else value for value in row]
+    seen = ~np.isnan(table)
+    table = np.where(seen, table, 0.0)
+    if np.any((table < 0) | (table > 1)):
+        raise ValueError("scores must lie in [0, 1]")
+    if rows == 0:
+        return []
+    wealth = largest_wealth(_leads(table, seen))
+    means = table.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    running = np.flatnonzero(lengths == rows)
+    best = running[np.argmax(means[running])]
+    return [int(place) for place in running if place != best and wealth[place] >= 1 / alpha]
 
 
 def _leads(table: Table, seen: Table) -> Table:
@@ -122,7 +81,7 @@ def _leaders(before: Table, there: Table) -> Table:
     return leaders
 
 
-def _largest_wealth(leads: Table) -> Table:
+def largest_wealth(leads: Table) -> Table:
     """For each line of leads in [-1, 1], the largest wealth (>= 1) of one who bets on them."""
     import numpy as np
 

@@ -14,13 +14,12 @@ Where one looks many times, and what keeps that honest:
 """
 
 from agent.scoring.intervals import PairedResult, mean_ci, minimum_detectable_gain, paired_difference
-from agent.scoring.racing import PairedRace, betting_e_value
+from agent.scoring.racing import behind
 from agent.scoring.selection import selection_corrected
 
 __all__ = [
-    "PairedRace",
     "PairedResult",
-    "betting_e_value",
+    "behind",
     "mean_ci",
     "minimum_detectable_gain",
     "paired_difference",

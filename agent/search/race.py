@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.scoring.stats import PairedRace
+from agent.scoring.stats import behind
 
 Scores = Sequence[float | None]
 
 
-def clearly_behind(field: Mapping[str, Scores], rungs: Sequence[int], race: PairedRace | None = None) -> dict[str, str]:
+def clearly_behind(field: Mapping[str, Scores], rungs: Sequence[int]) -> dict[str, str]:
     """Those that are worse than the best of the field, with the reason: paired, valid at every look.
 
     `field` holds everybody that was tried, also those that are out, each with its scores on the first rows of the
     common order (None: not scored). Who stands on a rung is compared on the rows up to it.
     """
-    race = race or PairedRace(max(2, len(field)))
     names, found = list(field), dict[str, str]()
     for rung in rungs:
         rows = [field[name][:rung] for name in names]
         if not any(len(row) == rung for row in rows):
             continue
         best = max((row for row in rows if len(row) == rung), key=mean)
-        for place in race.behind(rows):
+        for place in behind(rows):
             told = f"{mean(rows[place]):.2f}, the best of them has {mean(best):.2f}"
             found.setdefault(names[place], f"clearly behind after {rung} paired rows: {told}")
     return found

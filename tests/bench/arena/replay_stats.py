@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.scoring.stats import PairedRace, mean_ci, paired_difference, selection_corrected
+from agent.scoring.stats import behind, mean_ci, paired_difference, selection_corrected
 
 FOLDER = Path(__file__).parent / "matrix"
 BLOCK = 8
@@ -134,11 +134,11 @@ def curse(
 # ---- racing
 
 
-def raced(scores: Table, race: PairedRace) -> Table:
+def raced(scores: Table) -> Table:
     """Rows that each candidate saw, when the race is looked at after every block."""
     lengths = np.full(len(scores), scores.shape[1])
     for rows in range(BLOCK, scores.shape[1], BLOCK):
-        out = race.behind([row[: min(rows, length)].tolist() for row, length in zip(scores, lengths, strict=True)])
+        out = behind([row[: min(rows, length)].tolist() for row, length in zip(scores, lengths, strict=True)])
         lengths[out] = rows
     return lengths
 
@@ -159,7 +159,7 @@ def racing(matrix: Matrix, seeds: int, rows: int, candidates: int = 8, equal: bo
     lost, saved = [], []
     for seed in range(seeds):
         scores, truth = matrix.drawn(np.random.default_rng([3, seed]), candidates, rows, equal)
-        lengths = raced(scores, PairedRace(candidates))
+        lengths = raced(scores)
         lost.append(float((lengths < rows)[truth >= truth.max() - 1e-12].mean()))
         saved.append(1 - float(lengths.mean()) / rows)
     return float(np.mean(lost)), float(np.mean(saved))
