@@ -224,11 +224,10 @@ def test_a_metric_gives_what_its_scorer_gives(name: str, got: str, wanted: str) 
 
 
 @pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
-@pytest.mark.parametrize("stem", [True, False])
 @pytest.mark.parametrize(("got", "wanted"), [*PAIRS, ("dogs running", "the dog runs")])
-def test_rouge_is_the_f_measure_of_rouge_score(name: str, stem: bool, got: str, wanted: str) -> None:
-    expected = RougeScorer([name], use_stemmer=stem).score(wanted, got)[name].fmeasure
-    assert score(name, got, wanted, stem=stem).value == approx(expected)
+def test_rouge_is_the_f_measure_of_rouge_score(name: str, got: str, wanted: str) -> None:
+    expected = RougeScorer([name], use_stemmer=True).score(wanted, got)[name].fmeasure
+    assert score(name, got, wanted).value == approx(expected)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "edit_similarity", "rougeL"])
