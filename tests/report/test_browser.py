@@ -16,7 +16,7 @@ from tests.report.test_hostile import made_up
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.usefixtures("made")]  # made first: Playwright's loop runs in this thread
 
 
 def look(browser: "Browser", html: str, width: int, **context: Any) -> dict[str, Any]:
