@@ -24,11 +24,11 @@ from agent.ledger.places import run_folder
 from agent.ledger.store import Ledger
 from agent.planning import Settings, names_of, planned
 from agent.prompt.candidate import baseline, why_rejected
-from agent.prompt.render import template
 from agent.release.export import write_release
 from agent.release.prompt_file import HELD
 from agent.release.result import Opening, release_of, result_object
 from agent.release.runtime import PromptRelease
+from agent.run_log import RunLog
 from agent.scoring.breakdown import Pair
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
@@ -71,23 +71,6 @@ class Resumed:
 
     run_id: str
     plan: Plan
-
-
-class RunLog:
-    """Writes a strategy's doings into the ledger."""
-
-    def __init__(self, ledger: Ledger, run_id: str, task: Task) -> None:
-        self._ledger, self._run_id, self._task = ledger, run_id, task
-
-    def candidate(self, round_: int, entry: Entry, rejected: str) -> None:
-        candidate = entry.candidate
-        laid_out = () if rejected else template(candidate, self._task.signature)
-        self._ledger.add_candidate(
-            self._run_id, round_, candidate, laid_out, entry.operator, entry.parent_id, entry.reason, rejected
-        )
-
-    def event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
-        self._ledger.event(self._run_id, kind, body, texts)
 
 
 def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
@@ -157,7 +140,6 @@ class Run:
         try:
             self._evaluator = self._make_evaluator()
             self.lab = self._make_lab()
-            self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
             status = "complete"
             try:
                 await self._search()
@@ -253,8 +235,9 @@ class Run:
         return build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)})
 
     def _make_lab(self, kind: type[Lab] = Lab, log: type[RunLog] = RunLog) -> Lab:
-        """What the strategy is handed, with the plan as it stands."""
+        """What the strategy is handed, with the plan as it stands; the sealed test's share is kept from then on."""
         assert self._gateway is not None
+        self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
         return kind(
             self.task,
             self.plan,
@@ -304,11 +287,11 @@ class Run:
         result["pareto"] = closing.pareto(self._offers(), winner)
         released = winner if result["decision"] == "promote" else self.lab.baseline
         result["parameters"] = self._parameters(released)
-        release = self._release(result, released)
+        release = self._release(result, released, result["parameters"])
         result["release"] = str(write_release(release, self.folder))
         told = {"version": release.version, "candidate_id": released.id}
         if released.id != winner.id:
-            held = self._release(result, winner)
+            held = self._release(result, winner, self._parameters(winner))
             write_release(held, self.folder / HELD)
             told["held"] = held.version
         self.ledger.event(self.id, "released", told)
@@ -319,13 +302,13 @@ class Run:
         cap: dict[str, Any] = {"max_tokens": self._evaluator.max_tokens(candidate)}
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
-    def _release(self, result: Mapping[str, Any], candidate: Candidate) -> PromptRelease:
+    def _release(self, result: Mapping[str, Any], candidate: Candidate, parameters: Mapping[str, Any]) -> PromptRelease:
         return release_of(
             result,
             candidate,
             self.task,
             self._board.trials[candidate.id].number,
-            self._parameters(candidate),
+            parameters,
             {"tool": tool_version(), "created_utc": utc_now()},
         )
 

@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import BudgetExhausted, ReleaseError, RunRefused
-from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
-from agent.optimize import Resumed, Run, RunLog, Watch
+from agent.optimize import Resumed, Run, Watch
 from agent.planning import Settings, means_for, plan_in_runs
 from agent.prompt.template import escape
 from agent.release.prompt_file import STATE_FILE
+from agent.run_log import RunLog
 from agent.search.dspy_program import RAISED, Program, ProgramEvaluator, count_demos, search
 from agent.search.lab import Lab
 from agent.search.plan import EFFORT_CALLS, Plan
@@ -94,7 +94,6 @@ class ProgramRun(Run):
         used = self.account.total_used.calls
         self.per_row = max(self.per_row, math.ceil(used / self._in_runs.baseline_calls))
         self.lab = self._make_lab()
-        self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
         if self._is_worth_it():
             await search(self.lab, evaluator, self.settings.strategy, self.per_row)
 

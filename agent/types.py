@@ -351,3 +351,8 @@ class Task:
     repeats: int = 1
     monitor: Drift = Drift()
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a metric of it asks a judge."""
+        return any(spec.name == "judge" for spec in self.metrics)

@@ -15,7 +15,7 @@ LAYERS = (
     ("prompt", "gateway"),
     ("scoring",),
     ("search", "release", "errand"),
-    ("planning",),
+    ("planning", "run_log"),
     ("optimize", "calibration", "check", "transfer", "report"),
     ("program_run",),
     ("cli",),

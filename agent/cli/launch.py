@@ -70,10 +70,9 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     target = create_model(name)
     proposer = options["proposer"] or task.proposer or name
     author = None if proposer == "none" else target if proposer == name else create_model(proposer)
-    judging = any(spec.name == "judge" for spec in task.metrics)
     if options.get("judge"):
         require_judging(task)
-    task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if judging else ())
+    task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if task.is_judged else ())
     known = {name: target, **({proposer: author} if author else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     models = tuple(dict.fromkeys([name, *([proposer] if author else []), *task.judges]))
@@ -84,7 +83,7 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
 
 def require_judging(task: Task) -> None:
     """Raises InputError where --judge was given and would change nothing."""
-    if not any(spec.name == "judge" for spec in task.metrics):
+    if not task.is_judged:
         raise InputError(
             f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
         )

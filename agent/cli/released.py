@@ -79,7 +79,7 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
         raise InputError(
             f"{task.name}: its inputs are {', '.join(sorted(has))}, the prompt needs {needs}; name the task"
         )
-    if any(spec.name == "judge" for spec in task.metrics) and not task.judges:
+    if task.is_judged and not task.judges:
         task = replace(task, judges=(task.model or prompt.model,))
     return task
 

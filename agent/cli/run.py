@@ -12,14 +12,7 @@ from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.launch import MAX_WAIT_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
-from agent.report.facts import (
-    certainty,
-    is_own,
-    promotion,
-    spent,
-    stopped_before_search,
-    verdict,
-)
+from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, verdict
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price

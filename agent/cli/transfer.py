@@ -56,7 +56,7 @@ def transfer_command(
         raise InputError(f"--models: {found['model']} is the run's own model, whose scores are in the ledger")
     known = {name: create_model(name) for name in dict.fromkeys([*names, *task.judges])}
     lms, judges = [known[name] for name in names], [known[name] for name in task.judges]
-    if not judges and any(spec.name == "judge" for spec in task.metrics):
+    if not judges and task.is_judged:
         judges = [create_model(found["model"])]
     planned = Transfer.calls(task, len(entrants), len(lms))
     budget = budget_of(options, planned)
@@ -84,8 +84,7 @@ def _task(found: Row) -> Task:
         if found["hashes"].get(name) != task.hashes.get(name):
             what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
             raise InputError(f"{found['id']}: {what} changed since; put it back, or run the task again")
-    judging = any(spec.name == "judge" for spec in task.metrics)
-    return replace(task, judges=tuple(options.get("judge") or task.judges) if judging else ())
+    return replace(task, judges=tuple(options.get("judge") or task.judges) if task.is_judged else ())
 
 
 def _seen(history: History, found: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
