@@ -167,6 +167,10 @@ class Candidate:
     instruction: str
     role: str = ""
     demos: tuple[Demo, ...] = ()
+    id: str = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", content_id("c", self.as_dict()))  # once: it is asked for several times a call
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -176,10 +180,6 @@ class Candidate:
             "role": self.role,
             "demos": [demo.as_dict() for demo in self.demos],
         }
-
-    @property
-    def id(self) -> str:
-        return content_id("c", self.as_dict())
 
 
 @dataclass(frozen=True, slots=True)
