@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
 from agent.errors import InputError
+from agent.files import new_files
 
 
 @click.command(context_settings=SETTINGS)
@@ -42,16 +41,11 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Writes beside its place, for its owner only, then moves it there. Raises InputError when the disk refuses."""
+    """Whole or not at all, for its owner only. Raises InputError when the disk refuses."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".report-", dir=path.parent) as beside:
-            new = Path(beside, path.name)
+        with new_files(path.parent) as beside:
+            new = beside / path.name
             new.touch(mode=0o600)
-            with new.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
+            new.write_bytes(data)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.files import new_files
 from agent.prompt.template import fill_messages, placeholder
 from agent.release.prompt_file import FENCE, HEADING_LIKE, MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
@@ -79,16 +79,10 @@ def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Pat
     target = Path(folder)
     texts = {PROMPT_FILE: export_markdown(release), MESSAGES_FILE: export_messages(release)}
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".release-", dir=target) as beside:
+        with new_files(target) as beside:
             for name, text in texts.items():
-                with open(Path(beside, name), "wb") as file:
-                    file.write(text.encode("utf-8"))
-                    file.flush()
-                    os.fsync(file.fileno())
-                verify_file(Path(beside, name), release)
-            for name in texts:
-                os.replace(Path(beside, name), target / name)
+                (beside / name).write_bytes(text.encode("utf-8"))
+                verify_file(beside / name, release)
     except OSError as error:
         raise ReleaseError(f"{target}: cannot write the release ({error.strerror or error})") from error
     return target / PROMPT_FILE

@@ -7,14 +7,13 @@ the task's folder nor a ledger, unless a metric of the task is Python of its own
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.errors import ReleaseError
+from agent.files import new_files
 from agent.release.runtime import Prompt
 from agent.types import (
     Budget,
@@ -132,16 +131,11 @@ def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:
 
 
 def write_suite(suite: Suite, path: Path) -> None:
-    """Writes beside its place, then moves it there. Raises a ReleaseError when the disk refuses."""
+    """Whole or not at all. Raises a ReleaseError when the disk refuses."""
     text = json.dumps(_data(suite), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".suite-", dir=path.parent) as beside:
-            with open(Path(beside, path.name), "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(file.name, path)
+        with new_files(path.parent) as beside:
+            (beside / path.name).write_text(text, "ascii")
     except OSError as error:
         raise ReleaseError(f"{path}: cannot write the suite ({error.strerror or error})") from error
 

@@ -4,7 +4,6 @@ the file is made anew each time. One of the two importers of optuna.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.files import new_files
 from agent.ledger.places import run_folder
 from agent.ledger.query import Row, searched
 from agent.ledger.reading import history_of
@@ -51,7 +51,6 @@ def optuna_file(db: Path, run: str = "") -> Path:
         view = RunView(history, run)
         searched(view.run)
         path = run_folder(db.parent, view.id) / "optuna.db"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_study(view, path)
     return path
 
@@ -65,12 +64,11 @@ def write_study(view: RunView, path: Path) -> int:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    own = {"creator": partial(_connect, new)}  # by URL a path could not hold every letter
-    storage = optuna.storages.RDBStorage("sqlite://", own)
-    try:
+    with new_files(path.parent) as beside:
+        new = beside / path.name
+        new.touch(mode=0o600)
+        own = {"creator": partial(_connect, new)}  # by URL a path could not hold every letter
+        storage = optuna.storages.RDBStorage("sqlite://", own)
         study = optuna.create_study(storage=storage, study_name=f"{view.run['task']} {view.id}", direction="maximize")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # optuna marks names of metrics as experimental
@@ -81,10 +79,6 @@ def write_study(view: RunView, path: Path) -> int:
         study.add_trials(trials)
         storage.remove_session()
         storage.engine.dispose()
-        os.replace(new, path)
-    finally:
-        storage.engine.dispose()
-        new.unlink(missing_ok=True)
     return len(trials)
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from agent.errors import BadResponse, InputError, ReleaseError, RowRefused, Transient, TransportUnknown
+from agent.files import new_files
 from agent.gateway.gateway import Gateway, call_key
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text
@@ -94,15 +93,13 @@ class Program:
 
     def save(self, state: str, path: Path) -> None:
         """Writes the state for `dspy.Module.load`, beside its place first; loaded again it must be the same program."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".release-", dir=path.parent) as beside:
-            new = Path(beside, path.name)
+        with new_files(path.parent) as beside:
+            new = beside / path.name
             self.fresh(state).save(str(new))
             again = self._own.deepcopy()
             again.load(str(new))
             if written(state_of(again)) != state:
                 raise ReleaseError(f"{path}: the program reads back another state than was written")
-            os.replace(new, path)
 
     def load(self, path: Path) -> Any:
         program = self._own.deepcopy()

@@ -514,7 +514,7 @@ def test_a_thousand_operations_with_kills_lose_nothing_and_write_nothing_twice(r
     model.check(root)
     assert len(same(root, db)) == model.changes > 800
     assert kills >= 15
-    assert not list((root / NAME).glob("p_*/.release-*"))
+    assert not list((root / NAME).glob("p_*/.new-*"))
     print(f"{done} operations, {kills} kills, {torn} torn lines, {late} lines that the chain took in later")
 
 

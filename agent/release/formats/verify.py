@@ -5,7 +5,6 @@ Knows no format by name. Nothing is put in place before every format that was as
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import ReleaseError
+from agent.files import new_files
 from agent.prompt.template import fill_messages
 from agent.release.formats.base import Format, Material, Render, Values
 from agent.release.formats.drift import require_same
@@ -80,15 +80,12 @@ def verified(
 def put(made: Sequence[Made], folder: Path) -> list[Path]:
     """Writes the files of `made` into `folder`, all beside their places first. Raises a ReleaseError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".release-", dir=folder) as beside:
-            names = [name for one in made for name in _write(one.texts, Path(beside))]
-            for name in names:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(Path(beside, name), folder / name)
+        with new_files(folder) as beside:
+            for one in made:
+                _write(one.texts, beside)
     except OSError as error:
         raise ReleaseError(f"{folder}: cannot write the export ({error.strerror or error})") from error
-    return [folder / name for name in names]
+    return [folder / name for one in made for name in one.texts]
 
 
 def put_one(text: str, path: Path) -> None:
@@ -98,12 +95,10 @@ def put_one(text: str, path: Path) -> None:
             path.write_bytes(text.encode("utf-8"))
             return
         target = path.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".release-", dir=target.parent) as beside:
-            (name,) = _write({target.name: text}, Path(beside))
+        with new_files(target.parent) as beside:
+            _write({target.name: text}, beside)
             if target.exists():
-                shutil.copymode(target, Path(beside, name))
-            os.replace(Path(beside, name), target)
+                shutil.copymode(target, beside / target.name)
     except OSError as error:
         raise ReleaseError(f"{path}: cannot write the export ({error.strerror or error})") from error
 
@@ -146,8 +141,7 @@ def _again(form: Format, release: PromptRelease, folder: Path, dev: DevRun, rend
     return rescored(form.name, release, dev, render, read, form.unfit)
 
 
-def _write(texts: Mapping[str, str], folder: Path) -> Iterator[str]:
-    written = []
+def _write(texts: Mapping[str, str], folder: Path) -> None:
     for name, text in texts.items():
         try:
             data = text.encode("utf-8")
@@ -158,9 +152,4 @@ def _write(texts: Mapping[str, str], folder: Path) -> Iterator[str]:
             ) from None
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        written.append(name)
-    return iter(written)
+        place.write_bytes(data)
