@@ -20,9 +20,21 @@ if TYPE_CHECKING:
     from agent.types import Budget, Usage
 
 
+def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | None:
+    if len(names) > 1:
+        raise click.BadParameter("a run prompts one model; `optimize transfer` scores its best prompts on others")
+    return names[0] if names else None
+
+
 @click.command(context_settings=SETTINGS)
 @click.argument("task")
-@click.option("-m", "--model", help="The model to prompt. Default: the task's, else the embedded local/smollm2-135m.")
+@click.option(
+    "-m",
+    "--model",
+    multiple=True,
+    callback=_one,
+    help="The model to prompt. Default: the task's, else the embedded local/smollm2-135m.",
+)
 @click.option("--proposer", help="The model that writes instructions, or `none`. Default: the task's, else the target.")
 @click.option(
     "--judge", multiple=True, help="The model that judges; repeat it for a panel. Default: the task's, else the target."

@@ -30,13 +30,14 @@ _CHECKS = {
 
 
 def is_promptfoo(path: Path) -> bool:
-    """A YAML file, or a CSV whose first line names `__expected`."""
+    """A YAML file, or a CSV whose header names `__expected`."""
     if path.suffix.lower() in (".yaml", ".yml"):
         return True
     if path.suffix.lower() != ".csv" or not path.is_file():
         return False
     with path.open("rb") as file:
-        return b"__expected" in file.readline(65536)
+        first = file.readline(65536)
+        return b"__expected" in (file.readline(65536) if b"sep=" in first[:8].lower() else first)
 
 
 def promptfoo_rows(path: Path) -> list[dict[str, Any]]:

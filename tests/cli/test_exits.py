@@ -49,6 +49,7 @@ FILE = [
         ([*FILE[:-1], "opnai/gpt"], "unknown kind 'opnai'"),
         ([*FILE, "--proposer", "scripted/none.jsonl"], "none.jsonl"),
         ([*FILE[:-1], "openai-compatible/x@ftp://y"], "http://host:port/v1"),
+        ([*FILE, "-m", "openai/x"], "a run prompts one model"),
         ([*FILE, "--max-calls", "0"], "--max-calls"),
         ([*FILE, "--max-calls", "many"], "--max-calls"),
         ([*FILE, "--max-cost", "nan"], "--max-cost"),

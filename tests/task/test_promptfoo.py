@@ -36,6 +36,9 @@ def test_csv_tests_become_rows(tmp_path: Path) -> None:
     assert is_promptfoo(path)
     assert [row["expected"] for row in promptfoo_rows(path)] == ["billing", "delivery", "team: b"]
     assert not is_promptfoo(written(tmp_path, "message,label\n", "u.csv"))
+    path = written(tmp_path, "\ufeffsep=;\nmessage;__expected\nhi;billing\n", "s.csv")
+    assert is_promptfoo(path)
+    assert [row["expected"] for row in promptfoo_rows(path)] == ["billing"]
 
 
 HEAD = "tests:\n  - vars:\n      message: hi\n    assert:\n"
