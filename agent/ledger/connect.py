@@ -33,14 +33,30 @@ def is_there(path: Path) -> bool:
 
 
 def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. LedgerError for a file that was emptied: SQLite would throw its log away."""
+    """A connection that cannot write. LedgerError for a file that was emptied, as SQLite would throw its log away, and
+    for a log that SQLite cannot read where it lies.
+
+    To read, SQLite makes files beside the ledger. Where it cannot, and there is no log, the file is read as it lies.
+    """
     if is_emptied(path):
         raise LedgerError(
             f"{path}: the file is empty, and what lies beside it tells of a ledger; nothing was changed; "
             "restore a copy, or name another file with --db"
         )
-    db = sqlite3.connect(log.read_only(path), uri=True, timeout=BUSY_MS / 1000)
+    address = log.read_only(path)
+    if not os.access(log.log_path(path).parent, os.W_OK) and log.is_empty(path) and not is_held(path):
+        address += "&immutable=1"
+    db = sqlite3.connect(address, uri=True, timeout=BUSY_MS / 1000)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    try:
+        db.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:  # damage is told by whoever reads on
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            db.close()
+            raise LedgerError(
+                f"{path}: cannot be read where it lies: SQLite makes files beside it, and cannot here; copy it with "
+                "its -wal file to a folder that can be written, and name it with --db"
+            ) from error
     return db
 
 

@@ -73,7 +73,7 @@ def _lock(file: int) -> bool:
 def is_held(path: Path) -> bool:
     """Whether a writer has the ledger open now. Changes nothing."""
     try:
-        file = os.open(beside(path, ".lock"), os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(beside(path, ".lock"), os.O_RDONLY | os.O_CLOEXEC)  # it may lie where nothing can be written
     except OSError:
         return False
     try:

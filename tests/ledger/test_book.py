@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import LedgerError
+from agent.ledger.anchor import unchecked
 from agent.ledger.query import History
 from agent.ledger.schema import STEPS
 from agent.ledger.store import Ledger
 from agent.ledger.verify import sha256, verify
-from tests.ledger.ledgers import fill, make, read
+from tests.ledger.ledgers import copy, fill, make, read
 from tests.toys import open_ledger
 
 
@@ -86,6 +87,35 @@ def test_a_folder_and_a_path_through_a_file_are_refused(tmp_path: Path) -> None:
             Ledger(bad)
         assert "--db" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_where_nothing_can_be_written_a_ledger_is_read_and_nothing_made_beside_it(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = modes(whole.parent)
+    monkeypatch.setattr(os, "access", lambda place, mode: not mode & os.W_OK)  # as on a read-only file system
+    history = History(whole)
+    assert len(history.runs()) == 2
+    with unchecked(whole) as db:
+        assert verify(db) == []
+        assert modes(whole.parent) == before
+    history.close()
+
+
+async def test_a_log_that_cannot_be_read_where_it_lies_is_no_damage(whole: Path, tmp_path: Path) -> None:
+    ledger = Ledger(whole)
+    await fill(ledger, "run-3")
+    left = copy(whole, tmp_path / "killed" / "ledger.db")
+    ledger.close()
+    index = left.with_name("ledger.db-shm")
+    index.unlink()
+    index.symlink_to(tmp_path / "no" / "such" / "folder")  # so SQLite cannot make its file
+    with pytest.raises(LedgerError, match="copy it with its -wal file to a folder that can be written"):
+        History(left)
+    with pytest.raises(LedgerError, match="cannot be read where it lies"), unchecked(left):
+        pass
+    index.unlink()
+    assert History(left).runs()[0]["id"] == "run-3"
 
 
 @pytest.mark.parametrize("name", ["50% off? #1 %41", "a b\n c", "ünï𝄞", "colon:name", os.fsdecode(b"no-text-\xff")])

@@ -113,6 +113,21 @@ def test_looking_makes_no_file(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
+def test_a_writer_is_seen_from_where_nothing_can_be_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, real = Lock(path), os.open
+    assert lock.take()
+
+    def mounted_read_only(name: Path, flags: int, *more: int) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(name, flags, *more)
+
+    monkeypatch.setattr(os, "open", mounted_read_only)
+    assert is_held(path)
+    lock.release()
+    assert not is_held(path)
+
+
 def test_two_that_look_at_the_same_time_do_not_take_each_other_for_a_writer(path: Path) -> None:
     """A reader that believed so would not check what it reads."""
     lock = Lock(path)
