@@ -223,14 +223,15 @@ def _print_labels(moves: list[dict[str, Any]]) -> None:
 
 def released_versions(history: History) -> dict[str, str]:
     """The ids of released candidates by the version of their release, from the files that are still there."""
+    from agent.ledger.query import released_file
     from agent.release.runtime import load_prompt
 
     found = {}
     for run in history.runs():
-        path = (run["result"] or {}).get("release")
-        if not path:
-            continue
         try:
+            path = released_file(run, history.path)
+            if path is None:
+                continue
             prompt = load_prompt(path)
         except AgentError:
             continue

@@ -55,6 +55,7 @@ ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values
 @json_option
 def export_command(run: str, form: tuple[str, ...], output: Path | None, strict: bool, db: Path, as_json: bool) -> None:
     from agent.cli.launch import silence
+    from agent.ledger.query import released_file
     from agent.release.formats.base import Material
     from agent.release.formats.verify import put, put_one, verified
     from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, STATE_FILE
@@ -63,13 +64,13 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     silence(quiet=True)
     history = open_history(db)
     found = history.run(run)
-    released = (found["result"] or {}).get("release")
-    if not released:
+    released = released_file(found, db)
+    if released is None:
         raise InputError(f"{found['id']}: {without_result(found)}, so it names no release")
-    if Path(released).name == STATE_FILE:
+    if released.name == STATE_FILE:
         if as_json:
             raise InputError("--json tells how prompts were proved; the state of a DSPy program is not")
-        _export_state(Path(released), output)
+        _export_state(released, output)
         return
     if as_json and output is None:
         raise InputError("--json needs -o: without it the export itself is what is printed")
@@ -77,7 +78,7 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     task = _task_of(found) if any(one.needs_task for one in chosen) else None
     materials: dict[str, Material] = {}
     for one in chosen:  # md from prompt.md, the others from messages.json: so that the bytes are the same
-        source = Path(released).with_name(PROMPT_FILE if one.name == "md" else MESSAGES_FILE)
+        source = released.with_name(PROMPT_FILE if one.name == "md" else MESSAGES_FILE)
         materials[one.name] = Material(load_prompt(source).release, task)
     dev, why = _dev_run(history, found, materials[chosen[0].name].release)
     made = verified(chosen, materials, dev=dev, strict=strict)

@@ -37,10 +37,14 @@ NO_CLAIM = "baseline, no gain claimed"
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a run has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept."""
+    """What a run has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept.
+
+    It lies in `path`; what the run released lies in `released`, and only where it was held back is that another file.
+    """
 
     result: Mapping[str, Any]
     path: Path
+    released: Path
     kind: Literal["winner", "held", "own"]
 
     @property
@@ -92,7 +96,7 @@ def promote_command(
         raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
     with closing(open_history(db, by_chain=True)) as history:
         found = history.run(run)
-        offer = _offer(found, own)
+        offer = _offer(found, own, db)
         _require_its_own(offer, found["id"], history)
     result = offer.result
     if override and not reason.strip():
@@ -111,7 +115,7 @@ def promote_command(
             raise GateFailed("\n".join([*lines, f"not promoted; {other}--override --reason WHY promotes all the same"]))
         note = {"reason": reason.strip(), "actor": actor or user(), "against": "; ".join(blocked)}
         if offer.kind == "held":
-            release = _release_held(release, result, note, ledger)
+            release = _release_held(release, offer, note, ledger)
         evidence = {
             "run_id": found["id"],
             "decision": result["decision"],
@@ -127,7 +131,7 @@ def promote_command(
         print_json(
             {
                 "run_id": found["id"],
-                "release": result["release"],
+                "release": str(offer.released),
                 "overridden": bool(blocked),
                 "promoted": offer.kind,
                 **told,
@@ -140,7 +144,7 @@ def promote_command(
         )
         return
     if offer.kind == "held":
-        click.echo(f"promoted: {result['release']} ({release.version})")
+        click.echo(plain(f"promoted: {offer.released} ({release.version})"))
     part = "" if share is None else f" for {share:.0%} of the units"
     before = "was it before" if change is None else f"before: {change.before or 'none'}"
     click.echo(f"{release.name}@{label} is {release.version}{part}; {before}")
@@ -150,27 +154,27 @@ def promote_command(
         click.echo(plain(f"overridden: {why}"))
 
 
-def _offer(found: Mapping[str, Any], own: bool) -> Offer:
+def _offer(found: dict[str, Any], own: bool, db: Path) -> Offer:
     """What there is to promote; `own` asks for the user's own prompt. Raises an InputError where there is no such."""
+    from agent.ledger.query import released_file
     from agent.release.prompt_file import HELD, PROMPT_FILE, STATE_FILE
     from agent.release.runtime import load_prompt
 
-    result: dict[str, Any] = found["result"] or {}
-    if "winner" not in result:
+    result, released = found["result"] or {}, released_file(found, db)
+    if "winner" not in result or released is None:
         raise InputError(f"{found['id']}: {without_result(found)}, so there is no winner to promote")
-    released = Path(result["release"])
     if released.name == STATE_FILE:
         raise InputError(f"{found['id']}: a run of a DSPy program; its state is shipped with `optimize export`")
     if result["decision"] == "promote":
         if own:
             raise InputError(f"{found['id']}: this run released its winner, not your own prompt; leave out --own")
-        return Offer(result, released, "winner")
+        return Offer(result, released, released, "winner")
     held = released.parent / HELD / PROMPT_FILE
     if held.is_file() and not own:
-        return Offer(result, held, "held")
+        return Offer(result, held, released, "held")
     if "promoted" in load_prompt(released).provenance:
         raise InputError(f"{found['id']}: its winner was promoted by --override and lies where your own prompt lay")
-    return Offer(result, released, "own")
+    return Offer(result, released, released, "own")
 
 
 def _require_its_own(offer: Offer, run_id: str, history: History) -> None:
@@ -197,17 +201,15 @@ def _in_the_place_of(before: str, version: str, label: str) -> list[str]:
     return [f"{label} is {before}, and your own prompt claims no gain over it"]
 
 
-def _release_held(
-    release: PromptRelease, result: Mapping[str, Any], note: Mapping[str, Any], ledger: Ledger
-) -> PromptRelease:
+def _release_held(release: PromptRelease, offer: Offer, note: Mapping[str, Any], ledger: Ledger) -> PromptRelease:
     """Puts a winner that was held back in the place of the run's released prompt; recorded once."""
     from agent.release.export import write_release
 
     release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
-    write_release(release, Path(result["release"]).parent)
-    told = {"candidate_id": result["winner"]["candidate_id"], "version": release.version, **note}
-    if not ledger.has_event(result["run_id"], "promoted", told):  # the same command again after a kill
-        ledger.event(result["run_id"], "promoted", told)
+    write_release(release, offer.released.parent)
+    told, run_id = {"candidate_id": offer.candidate_id, "version": release.version, **note}, offer.result["run_id"]
+    if not ledger.has_event(run_id, "promoted", told):  # the same command again after a kill
+        ledger.event(run_id, "promoted", told)
         ledger.flush()
     return release
 

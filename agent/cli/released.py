@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def prompt_path(word: str, db: Path) -> Path:
     """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run."""
+    from agent.ledger.query import released_file
     from agent.release.labels import NeedsUnit, Reference
     from agent.release.prompt_file import PROMPT_FILE, STATE_FILE
     from agent.release.runtime import load_prompt
@@ -45,12 +46,12 @@ def prompt_path(word: str, db: Path) -> Path:
     if path.suffix or len(path.parts) > 1 or not db.is_file():
         raise InputError(f"{word}: no such file; give the path of a prompt.md, NAME@LABEL, or the id of a run (--db)")
     run = _run(word, db)
-    released = (run["result"] or {}).get("release")
-    if not released:
+    released = released_file(run, db)
+    if released is None:
         raise InputError(f"{run['id']}: {without_result(run)}, so it names no release")
-    if Path(released).name == STATE_FILE:
+    if released.name == STATE_FILE:
         raise InputError(f"{run['id']}: a DSPy program of your own; only prompts can be checked")
-    return Path(released)
+    return released
 
 
 def _run(run_id: str, db: Path) -> Row:

@@ -111,13 +111,15 @@ def _release_drift(history: History, run: dict[str, Any], now: dict[str, Any] | 
 
     Where an override put the winner there since, the run's own record counts.
     """
+    from agent.ledger.query import released_file
     from agent.ledger.trail import facts_of
     from agent.release.runtime import load_prompt
 
-    if now is None:
+    released = released_file(run, history.path)
+    if now is None or released is None:
         return
     try:
-        before = load_prompt(run["result"]["release"]).version
+        before = load_prompt(released).version
     except AgentError:
         return
     if before in {event["body"]["version"] for event in facts_of(history, run["id"], "promoted")}:

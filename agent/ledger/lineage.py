@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import History, Row
+from agent.ledger.query import History, Row, released_file
 from agent.ledger.trail import facts_of, promoted_since
 
 
@@ -64,7 +64,7 @@ def _in_run(history: History, run_id: str, candidate: Row) -> Row:
     run = history.run(run_id)
     trials = history.trials(run_id)
     result = run["result"] or {}
-    since = promoted_since(history, run_id)
+    file, since = released_file(run, history.path), promoted_since(history, run_id)
     promoted = since is not None or result.get("decision") == "promote"
     released = result.get("winner", {}).get("candidate_id") if promoted else _baseline(trials)
     kept = ("number", "round", "state", "n", "mean", "low", "high", "reason")
@@ -77,11 +77,11 @@ def _in_run(history: History, run_id: str, candidate: Row) -> Row:
         "chain": chain_of_parents(history, run_id, candidate["id"]),
         "proposal": _proposal(history, run_id, candidate),
         "trials": [{name: t[name] for name in kept} for t in trials if t["candidate_id"] == candidate["id"]],
-        "released": bool(result.get("release")) and released == candidate["id"],
+        "released": file is not None and released == candidate["id"],
         "decision": result.get("decision"),
         "promoted": since,
         "test": (result.get("winner" if promoted else "baseline") or {}).get("test"),
-        "release": result.get("release"),
+        "release": None if file is None else str(file),
     }
 
 

@@ -16,6 +16,7 @@ from agent.errors import InputError, LedgerError
 from agent.ledger.connect import reader, require_whole
 from agent.ledger.lock import is_held
 from agent.ledger.moves import label_moves, text_of
+from agent.ledger.places import run_folder
 
 Row = dict[str, Any]
 NO_PRICE = "no price of "
@@ -52,6 +53,15 @@ def started_with(run: Row) -> Row:
     if command := options.get("command"):
         raise InputError(f"{run['id']}: a run of `optimize {command}`; type its command again")
     return options
+
+
+def released_file(run: Row, db: Path) -> Path | None:
+    """What the run released, beside the ledger wherever that lies now: the result names it as it was typed then.
+
+    None where it released nothing. Raises InputError for an id that is a path.
+    """
+    released = (run["result"] or {}).get("release")
+    return run_folder(db.parent, run["id"]) / Path(released).name if released else None
 
 
 class History:

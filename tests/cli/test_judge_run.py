@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,11 @@ def test_a_winner_whose_judge_was_never_measured_is_held_back_until_there_is_a_r
     assert not Path("runs/releases").exists()
     own = good_json("promote", "--own", "--label", "staging")  # it needs no judge: it claims nothing
     assert (own["promoted"], own["version"]) == ("own", load_prompt(result["release"]).version)
+    shutil.copytree("runs", "backup")
+    copied = Path("backup", result["run_id"], "prompt.md")
+    told = good_json("promote", "--override", "--reason", "try", "--db", "backup/ledger.db")
+    assert (told["release"], Path(result["release"]).read_bytes()) == (str(copied), before)
+    assert load_prompt(copied).provenance["promoted"]["reason"] == "try"
     told = good_json("promote", "--override", "--reason", "read by hand", "--actor", "jo")
     assert told["overridden"]
     shipped = load_prompt(result["release"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.released import prompt_path
 from agent.ledger.query import History
 from agent.ledger.seal import set_seal
 from agent.ledger.store import Ledger
@@ -252,6 +253,22 @@ def test_the_registry_can_lie_elsewhere(two_runs: Made, monkeypatch: pytest.Monk
     assert Path("shelf/rows/labels.jsonl").is_file()
     assert load_prompt("rows@production").name == "rows"
     assert "rows@production" in good("labels")
+
+
+def test_what_a_run_released_lies_beside_the_ledger_wherever_that_lies_now(two_runs: Made) -> None:
+    first, _ = two_runs
+    text, run = Path(first["release"]).read_text("utf-8"), first["run_id"]
+    Path("runs").rename("moved")
+    moved = Path("moved", run, "prompt.md")
+    assert good("export", run, "--format", "md", "--db", "moved/ledger.db") == text
+    assert good_json("promote", run, "--db", "moved/ledger.db")["release"] == str(moved)
+    lineage = good_json("audit", "lineage", load_prompt(moved).version, "--db", "moved/ledger.db")
+    assert lineage["prompts"][0]["runs"][0]["release"] == str(moved)
+    assert prompt_path(run, Path("moved/ledger.db")) == moved
+    moved.write_bytes(Path("moved", two_runs[1]["run_id"], "prompt.md").read_bytes())
+    result = optimize("reproduce", run, "--db", "moved/ledger.db")
+    assert "the released prompt is p_" in result.stdout
+    assert not Path("runs").exists()
 
 
 def test_two_processes_promote_and_roll_back_at_once(two_runs: Made) -> None:
