@@ -78,7 +78,7 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     `optimize audit verify --anchor FILE`.
     """
     from agent.ledger.anchor import anchor, unchecked
-    from agent.ledger.bundle import new_file
+    from agent.ledger.bundle import new_export
     from agent.ledger.verify import verify
 
     open_history(db).close()
@@ -89,7 +89,7 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     if output is None:
         print_json(found)
         return
-    with new_file(output, force) as file:
+    with new_export(output, force) as file:
         file.write((json.dumps(found, indent=2) + "\n").encode())
     click.echo(f"wrote {plain(str(output))}: event {found['seq']}, head {found['hash']}", err=True)
 

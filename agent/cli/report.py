@@ -8,7 +8,7 @@ import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
 from agent.errors import InputError
-from agent.files import new_files
+from agent.files import new_file
 
 
 @click.command(context_settings=SETTINGS)
@@ -41,11 +41,9 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, for its owner only. Raises InputError when the disk refuses."""
+    """Raises InputError when the disk refuses."""
     try:
-        with new_files(path.parent) as beside:
-            new = beside / path.name
-            new.touch(mode=0o600)
-            new.write_bytes(data)
+        with new_file(path, private=True) as file:
+            file.write(data)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent.errors import InputError
+from agent.files import new_file
 from agent.ledger import bundle_verify
 from agent.ledger.anchor import head_of
 from agent.ledger.chain import EVENT
@@ -50,7 +50,7 @@ def events(db: sqlite3.Connection) -> Iterator[dict[str, Any]]:
 def write_jsonl(db: sqlite3.Connection, path: Path, force: bool) -> int:
     """Every event as one JSON object a line, its body parsed. Returns how many. Raises InputError if it exists."""
     seq = 0
-    with new_file(path, force) as file:
+    with new_export(path, force) as file:
         for event in events(db):
             seq = event["seq"]
             file.write(_line({**event, "body": json.loads(event["body"])}).encode())
@@ -62,7 +62,7 @@ def write_bundle(db: sqlite3.Connection, path: Path, force: bool, run_id: str = 
 
     Raises InputError if the file exists.
     """
-    with new_file(path, force) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
+    with new_export(path, force) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
         bundle = _Bundle(zipped)
         told = bundle_verify.Told()
         bundle.add("events.jsonl", _told_lines(db, told))
@@ -135,21 +135,12 @@ def _line(value: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def new_file(path: Path, force: bool) -> Iterator[IO[bytes]]:
+def new_export(path: Path, force: bool) -> Iterator[IO[bytes]]:
     """A file for its owner only, made whole or not at all. Raises InputError when it is there or cannot be made."""
     if not force and (path.exists() or path.is_symlink()):
         raise InputError(f"{path}: is there already; choose another name, or add --force")
-    part = path.with_name(path.name + ".part")
     try:
-        part.unlink(missing_ok=True)
-        number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(number, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with new_file(path, private=True) as file:
+            yield file
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place with -o") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from agent.errors import InputError
 from agent.ledger import bundle_verify
 from agent.ledger.anchor import snapshot
-from agent.ledger.bundle import new_file, write_bundle
+from agent.ledger.bundle import new_export, write_bundle
 from agent.ledger.schema import AUDITED
 from agent.ledger.store import Ledger
 from agent.ledger.verify import expected_objects, sha256
@@ -276,13 +277,29 @@ async def test_a_call_that_is_on_its_way_is_no_change(whole: Path, tmp_path: Pat
 
 def test_a_file_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with pytest.raises(TypeError), new_file(path, False) as file:
+    with pytest.raises(TypeError), new_export(path, False) as file:
         file.write("no bytes")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     path.write_text("mine")
-    with pytest.raises(InputError, match="--force"), new_file(path, False):
+    with pytest.raises(InputError, match="--force"), new_export(path, False):
         pass
     assert path.read_text() == "mine"
-    with new_file(path, True) as file:
+    with new_export(path, True) as file:
         file.write(b"new")
     assert path.read_text() == "new"
+
+
+def test_a_link_and_a_pipe_stay_what_they_are(tmp_path: Path) -> None:
+    path, link, pipe = tmp_path / "file", tmp_path / "link", tmp_path / "pipe"
+    path.write_text("old")
+    path.chmod(0o644)
+    link.symlink_to("file")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for place in (link, pipe):
+        with new_export(place, True) as file:
+            file.write(b"new")
+    assert (link.is_symlink(), path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (True, "new", 0o600)
+    assert (pipe.is_fifo(), os.read(reader, 9)) == (True, b"new")
+    os.close(reader)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "link", "pipe"]

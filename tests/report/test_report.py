@@ -1,9 +1,11 @@
 """`optimize report`: what it says is what the ledger holds, for a run in any state, and it is one file or none."""
 
 import asyncio
+import os
 import re
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +279,23 @@ def test_the_file_is_written_whole_or_not_at_all(two_runs: Made, monkeypatch: py
     assert "No space left on device" in line
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir() if entry.name.startswith(".report")] == []
+
+
+def test_a_link_and_a_pipe_stay_what_they_are(two_runs: Made) -> None:
+    Path("page.html").write_text("old")
+    Path("link.html").symlink_to("page.html")
+    os.mkfifo("pipe")
+    good("report", "-o", "link.html")
+    page = Path("page.html").read_bytes()
+    assert Path("link.html").is_symlink()
+    with Path("read").open("wb") as read, subprocess.Popen(["cat", "pipe"], stdout=read) as reader:
+        try:
+            good("report", "-o", "pipe")
+            assert reader.wait(20) == 0
+        finally:
+            reader.kill()
+    assert Path("pipe").is_fifo()
+    assert Path("read").read_bytes() == page
 
 
 def test_a_run_answered_from_the_ledger_has_the_same_curve() -> None:

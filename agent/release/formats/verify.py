@@ -5,7 +5,6 @@ Knows no format by name. Nothing is put in place before every format that was as
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import ReleaseError
-from agent.files import new_files
+from agent.files import new_file, new_files
 from agent.prompt.template import fill_messages
 from agent.release.formats.base import Format, Material, Render, Values
 from agent.release.formats.drift import require_same
@@ -90,15 +89,10 @@ def put(made: Sequence[Made], folder: Path) -> list[Path]:
 
 def put_one(text: str, path: Path) -> None:
     """Writes one file where the user wants it, whole or not at all. Raises a ReleaseError."""
+    data = _encoded(path.name, text)
     try:
-        if path.exists() and not path.is_file():  # a terminal, a pipe
-            path.write_bytes(text.encode("utf-8"))
-            return
-        target = path.resolve()
-        with new_files(target.parent) as beside:
-            _write({target.name: text}, beside)
-            if target.exists():
-                shutil.copymode(target, beside / target.name)
+        with new_file(path) as file:
+            file.write(data)
     except OSError as error:
         raise ReleaseError(f"{path}: cannot write the export ({error.strerror or error})") from error
 
@@ -143,13 +137,16 @@ def _again(form: Format, release: PromptRelease, folder: Path, dev: DevRun, rend
 
 def _write(texts: Mapping[str, str], folder: Path) -> None:
     for name, text in texts.items():
-        try:
-            data = text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ReleaseError(
-                f"{name} cannot hold the lone surrogate {text[error.start]!a} "
-                f"(after {text[max(0, error.start - 30) : error.start]!a}); take it out of the prompt"
-            ) from None
-        place = folder / name
+        data, place = _encoded(name, text), folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
+
+
+def _encoded(name: str, text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ReleaseError(
+            f"{name} cannot hold the lone surrogate {text[error.start]!a} "
+            f"(after {text[max(0, error.start - 30) : error.start]!a}); take it out of the prompt"
+        ) from None
