@@ -66,11 +66,14 @@ def check_command(
     is asked afresh, not the ledger.
     """
     from agent.check import Asking, Check
-    from agent.release.junit import as_junit, as_markdown, write_text
+    from agent.release.junit import as_junit, as_markdown, require_place, write_text
     from agent.release.runtime import load_prompt
     from agent.release.suite import SUITE_FILE, read_suite, require_fit
 
     silence(quiet=True)
+    for option, place in (("--junit", junit), ("--markdown", markdown)):
+        if place is not None:
+            require_place(place, option)
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
     file = suite or path.with_name(SUITE_FILE)
@@ -101,14 +104,14 @@ def check_command(
     quiet = bool(options["quiet"] or as_json)
     models = (name, *recorded.judges)
     told = run_errand(make, (lm, *judges), models, budget, options, db, quiet=quiet, use_cache=False)
-    if junit:
-        write_text(junit, as_junit(told, [row.id for row in recorded.rows]))
-    if markdown:
-        write_text(markdown, as_markdown(told))
     if as_json:
         print_json(told)
     else:
         click.echo(report(told))
+    if junit:
+        write_text(junit, as_junit(told, [row.id for row in recorded.rows]))
+    if markdown:
+        write_text(markdown, as_markdown(told))
     if told["gate"] != "passed":
         raise SystemExit(100)
 

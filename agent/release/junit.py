@@ -1,7 +1,7 @@
 """A check as JUnit XML for CI, and as Markdown for people. Everything that comes from rows or models is escaped.
 
 In XML what the format cannot hold (control characters, halves of characters) stands as `\\xNN`. Pure but for
-`write_text`.
+`require_place` and `write_text`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from agent.errors import ReleaseError
+from agent.errors import InputError, ReleaseError
 
 _LINK = re.compile(r"://|www\.", re.IGNORECASE)  # what GitHub makes a link of by itself
 NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -76,6 +76,25 @@ def as_markdown(told: Mapping[str, Any]) -> str:
         if len(told["flips"]) > ROWS:
             lines += ["", f"and {len(told['flips']) - ROWS} more"]
     return "\n".join(lines) + "\n"
+
+
+def require_place(path: Path, option: str) -> None:
+    """Raises an InputError where `write_text` could not write, before anything is paid for. What is there stays as it
+    is."""
+    there = path.exists()
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder (so is an empty name); name a file")
+    if there and not path.is_file():
+        return  # a pipe: to open and close it would be its end for whoever reads it
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if not there:
+            path.resolve().unlink()
+    except OSError as error:
+        raise InputError(
+            f"{option} {path}: cannot be written ({error.strerror or error}); name another file"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -71,6 +71,30 @@ def test_a_cap_that_cannot_pay_every_row_is_refused_before_the_first_call(two_ru
         assert not server.requests
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_first_call(two_runs: Made) -> None:
+    first, _ = two_runs
+    Path("old.xml").write_text("old")
+    with WireServer(learner) as server:
+        for option, place in (("--junit", "rows.csv/c.xml"), ("--markdown", ""), ("--markdown", "runs")):
+            words = ("-m", compatible(server), "--junit", "old.xml", "--markdown", "new/c.md", option, place)
+            (said,) = refused(2, "check", first["run_id"], *words)
+            assert said.startswith(f"error: {option} {place or '.'}: ")
+        assert not server.requests
+    assert Path("old.xml").read_text() == "old"
+    assert not list(Path("new").glob("*"))
+
+
+def test_the_result_is_told_also_where_a_file_of_it_can_no_longer_be_written(
+    two_runs: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.release.junit.require_place", lambda path, option: None)  # the disk runs full meanwhile
+    with WireServer(learner) as server:
+        done = optimize("check", two_runs[0]["run_id"], "-q", "-m", compatible(server), "--junit", "rows.csv/c.xml")
+    assert done.exit_code == 1
+    assert ": PASSED" in done.stdout
+    assert "rows.csv/c.xml: cannot be written" in done.stderr
+
+
 def test_progress_tells_no_time_left_before_enough_calls_landed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
