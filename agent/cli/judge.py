@@ -23,7 +23,7 @@ def judge_command() -> None:
 @click.option(
     "--judge",
     multiple=True,
-    help="The model that judges; repeat it for a panel. Default: the task's judge, else its model, else the embedded one.",
+    help="The model that judges; repeat it for a panel. Default: the task's, else the task's model, else the embedded.",
 )
 @click.option(
     "--input", "inputs", multiple=True, help="Without TASK: a column that the answer was made from; repeatable."
