@@ -13,7 +13,7 @@ from agent.search.afford import Means, means_of
 from agent.search.dspy_program import Program
 from agent.search.dspy_sizes import require_enough
 from agent.search.pareto import Prefer
-from agent.search.plan import EFFORT_CALLS, Effort, Plan, make_plan
+from agent.search.plan import EFFORT_CALLS, Effort, Plan, make_plan, scoring_plan
 from agent.types import LM, Budget, Task
 
 
@@ -39,6 +39,11 @@ class Settings:
     prefer: Prefer = "best"
     anyway: bool = False
 
+    @property
+    def only_scores(self) -> bool:
+        """Whether the user's own prompt is all that is tried."""
+        return self.trials == 1
+
 
 def names_of(target: LM, proposer: LM | None, judges: Sequence[LM]) -> list[str]:
     """Every model of a run once, by its name."""
@@ -56,6 +61,8 @@ def planned(
 ) -> Plan:
     """The plan of a run. Raises BudgetRefused when a cap is too small."""
     means = means_for(task, target, proposer, judges, prices)
+    if settings.only_scores:
+        return scoring_plan(task, settings.budget, settings.effort, means)
     plan = make_plan(task, settings.budget, settings.effort, proposer is not None, means)
 
     def plan_of(calls: int) -> Plan:
@@ -73,7 +80,10 @@ def plan_in_runs(task: Task, settings: Settings, means: Means, has_proposer: boo
     def plan_of(calls: int, means: Means | None = None) -> Plan:
         return make_plan(task, replace(budget, max_calls=calls // per_row), settings.effort, has_proposer, means)
 
-    plan = plan_of(budget.max_calls or EFFORT_CALLS[settings.effort], means)
+    calls = budget.max_calls or EFFORT_CALLS[settings.effort]
+    if settings.only_scores:
+        return scoring_plan(task, replace(budget, max_calls=calls // per_row), settings.effort, means)
+    plan = plan_of(calls, means)
     require_enough(settings.strategy, task, plan, plan_of, budget, means, per_row)
     return replace(plan, longest_prompt=None)
 

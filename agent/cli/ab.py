@@ -42,7 +42,8 @@ def report_command(
     """Tell the difference of two arms with a confidence sequence: look as often as you like, and stop when you like.
 
     OUTCOMES is a .jsonl or .csv file, a row for each outcome in the order in which they came: unit (a user, a session),
-    arm, outcome from 0 to 1. However often it is looked at, equal arms are told apart in at most 5 % of all tests.
+    arm, outcome from 0 to 1; a time may stand there and is not read. However often it is looked at, equal arms are told
+    apart in at most 5 % of all tests.
     """
     from agent.release.ab import read_outcomes, report_of
 

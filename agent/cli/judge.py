@@ -20,7 +20,11 @@ def judge_command() -> None:
 @click.command(context_settings=SETTINGS)
 @click.argument("task", required=False)
 @click.option("--labels", type=click.Path(path_type=Path), help="Ratings of people, .jsonl or .csv.")
-@click.option("--judge", multiple=True, help="The model that judges; repeat it for a panel. Default: the task's.")
+@click.option(
+    "--judge",
+    multiple=True,
+    help="The model that judges; repeat it for a panel. Default: the task's, else the task's model, else the embedded.",
+)
 @click.option(
     "--input", "inputs", multiple=True, help="Without TASK: a column that the answer was made from; repeatable."
 )

@@ -59,7 +59,7 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
         if marks is None:
             break
         if marks:
-            file.add({"item": shown.item, "rater": rater, **shown.inputs, field: shown.answer, **marks})
+            file.add(shown.rated(rater, field, marks))
     _close(file, rubric, rater, len(items))
     told = calibrating(found, task, field, rubric, path)
     click.echo(plain(f"measure a judge with them: {told}"))

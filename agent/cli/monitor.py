@@ -44,10 +44,10 @@ def monitor_command(
 ) -> None:
     """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
 
-    LOG is a .jsonl file, a row for each answer: reply, and where known inputs, time, score (0 to 1). Looked at are
-    replies that cannot be read, the mix of labels, lengths, answers to inputs that come again, and scores. An alarm
-    needs a change that is significant, corrected for the number of tests, and as large as [monitor] in task.toml says.
-    No model is asked.
+    LOG is a .jsonl file, a row for each answer: reply, and where known inputs, time, score (0 to 1); or a .csv file
+    without inputs. Looked at are replies that cannot be read, the mix of labels, lengths, answers to inputs that come
+    again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
+    [monitor] in task.toml says. No model is asked.
     """
     from agent.release.monitor import compared, window_of_log, window_of_suite
     from agent.release.runtime import load_prompt

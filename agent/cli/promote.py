@@ -86,8 +86,9 @@ def promote_command(
     it stands now. With --share 0.2 a fifth of the units gets this version and the rest the production version.
 
     Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
-    a label, and needs --override to take the place of another one.
+    a label, and needs --override to take the place of another one, or with --share a part of production's units.
     """
+    from agent.release.labels import PRODUCTION
     from agent.release.registry import Registry, check_label
     from agent.release.runtime import load_prompt
 
@@ -106,7 +107,11 @@ def promote_command(
         release = load_prompt(offer.path).release
         registry.require(release.name, label, share, ledger)
         if offer.kind == "own":
-            blocked = _in_the_place_of(registry.meaning(release.name, label, ledger), release.version, label)
+            blocked = [
+                against
+                for place in ((label, PRODUCTION) if share else (label,))
+                for against in _in_the_place_of(registry.meaning(release.name, place, ledger), release.version, place)
+            ]
         else:
             blocked = _blocked(result, ledger)
         if blocked and not override:

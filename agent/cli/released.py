@@ -80,9 +80,9 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
         raise InputError(
             f"{task.name}: its inputs are {', '.join(sorted(has))}, the prompt needs {needs}; name the task"
         )
-    if task.is_judged and not task.judges:
-        task = replace(task, judges=(task.model or prompt.model,))
-    return task
+    if not task.is_judged:
+        return replace(task, judges=())
+    return task if task.judges else replace(task, judges=(task.model or prompt.model,))
 
 
 def task_folder(name: str, prompt: Prompt, db: Path) -> Path:

@@ -123,7 +123,8 @@ def load_prompt(
 
     `root` is the folder of the releases: as given, else PROMPTASSAY_RELEASES, else runs/releases. `unit` is who an
     A/B label buckets. `fallback` is the path of a prompt that comes with your program: it is loaded when the other
-    cannot be, which is logged and kept as `fallback_reason`.
+    cannot be, which is logged and kept as `fallback_reason`. `unit` is text: a wrong one, or none for an A/B label, is
+    a mistake in the program and raises even with a fallback.
 
     Raises a ReleaseError, one line with the file (and line where known), when the file cannot be read, is not a
     release, or (unless `verify` is False) was edited: its content does not match the version that stands in it.

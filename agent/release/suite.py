@@ -217,6 +217,7 @@ def _read(data: Mapping[str, Any]) -> Suite:
         by_rubric = each.options.get("mode") not in ("reference", "pairwise")  # which do without
         if each.name == "judge" and by_rubric and rubric not in rubrics:
             raise ValueError(f"its judge goes by {rubric!r:.60}, which is not among its rubrics")
+    is_judged = any(each.name == "judge" for each in metrics)
     return Suite(
         name,
         version,
@@ -225,7 +226,7 @@ def _read(data: Mapping[str, Any]) -> Suite:
         tuple(metrics),
         tuple(rows),
         tuple(samples),
-        judges,
+        judges if is_judged else (),
         rubrics,
         _texts(data["note"]),
     )

@@ -21,15 +21,23 @@ from agent.types import Rubric, Task
 
 OURS = ("item", "rater", "rating")
 """Columns of a file of ratings that are not the task's."""
+REFERENCE = "reference"
+"""One more, where a judge compares with the label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One answer to rate."""
+    """One answer to rate. `reference`: the row's label, where a judge compares with it; nobody sees it."""
 
     item: str
     inputs: Mapping[str, str]
     answer: str
+    reference: str = ""
+
+    def rated(self, rater: str, field: str, marks: Mapping[str, int]) -> dict[str, Any]:
+        """The row of a file of ratings."""
+        known = {REFERENCE: self.reference} if self.reference else {}
+        return {"item": self.item, "rater": rater, **self.inputs, field: self.answer, **known, **marks}
 
 
 def rated_task(run: Row) -> Task:
@@ -45,15 +53,22 @@ def field_of(task: Task, output: str | None) -> str:
     """The output that is rated. Raises InputError where a file of ratings has no room for the task's fields."""
     names = [field.name for field in task.signature.outputs]
     fields = [*names, *(field.name for field in task.signature.inputs)]
-    if taken := [name for name in fields if name in OURS or name.startswith("rating_")]:
-        raise InputError(
-            f"{task.name}: a field is called {taken[0]}, as a column of ratings is; rename it to rate answers"
-        )
     judged = [spec.field for spec in task.metrics if spec.name == "judge"]
     name = output or (judged or names)[0]
     if name not in names:
         raise InputError(f"--output {name}: the outputs of {task.name} are {', '.join(names)}")
+    ours = (*OURS, REFERENCE) if _is_compared(task, name) else OURS
+    if taken := [name for name in fields if name in ours or name.startswith("rating_")]:
+        raise InputError(
+            f"{task.name}: a field is called {taken[0]}, as a column of ratings is; rename it to rate answers"
+        )
     return name
+
+
+def _is_compared(task: Task, field: str) -> bool:
+    """Whether a judge compares `field` with its label."""
+    judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
+    return any(setup_of(spec, task, "").mode == "reference" for spec in judges)
 
 
 def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[Shown]:
@@ -61,15 +76,16 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
     from agent.prompt.render import label_text
     from agent.types import content_id
 
-    rows = {row.id: row for row in task.dev}
+    rows, is_compared = {row.id: row for row in task.dev}, _is_compared(task, field)
 
     def pile_of(number: int, candidate_id: str) -> list[Shown]:
         pile = []
         for outcome in history.outcomes(run_id, candidate_id, "dev"):
             row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
             if row is not None and value not in (None, ""):
-                answer = label_text(value)
-                pile.append(Shown(content_id("item", [dict(row.inputs), [answer]]), row.inputs, answer))
+                answer, label = label_text(value), row.labels.get(field) if is_compared else None
+                item = content_id("item", [dict(row.inputs), [answer]])
+                pile.append(Shown(item, row.inputs, answer, "" if label is None else label_text(label)))
         random.Random(f"{run_id} {number}").shuffle(pile)
         return pile
 
@@ -110,6 +126,8 @@ def calibrating(run: Row, task: Task, field: str, rubric: Rubric, file: Path) ->
     if field in judged:
         words += [(run["options"] or {}).get("task") or run["folder"], "--labels", str(file)]
         words += ["--output", field] * (field != judged[0])
+        models = (run["options"] or {}).get("judge") or task.judges or [run["model"]]
+        words += [word for model in models for word in ("--judge", model)]
     else:
         inputs = (word for own in task.signature.inputs for word in ("--input", own.name))
         words += ["--labels", str(file), *inputs, "--output", field]

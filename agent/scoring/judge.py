@@ -7,6 +7,7 @@ half of them must have answered.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -38,6 +39,7 @@ from agent.types import LM, Example, Message, MetricSpec, Prediction, Request, R
 VERDICT_TOKENS = REASON_CHARACTERS // 2 + 40  # a reason in any script, and the marks of the object
 CRITERION_TOKENS = 12
 LOGPROBS = 10
+ONLY = "judge"  # the name of a task's only judge; of several each tells its field and mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +201,7 @@ class JudgeMetric:
     """A judge as a metric of one output field. Pairwise, it must be told the baseline's answers by `anchor`."""
 
     def __init__(self, name: str, field_name: str, judge: Judge) -> None:
-        self.name, self.judge = name, judge
-        self._field = field_name
+        self.name, self.field, self.judge = name, field_name, judge
         self._anchors: dict[str, Prediction] = {}
         self.compared = self.turned = 0
         """Pairs asked in both orders, and those whose verdict changed with the order."""
@@ -212,14 +213,14 @@ class JudgeMetric:
     async def score(self, example: Example, prediction: Prediction) -> Score:
         if prediction.error:
             return Score(self.name, 0.0, prediction.error)
-        if self._field not in prediction.fields:
-            return Score(self.name, 0.0, f"the reply has no {self._field}")
-        answer = prediction.fields[self._field]
+        if self.field not in prediction.fields:
+            return Score(self.name, 0.0, f"the reply has no {self.field}")
+        answer = prediction.fields[self.field]
         if self.judge.setup.mode == "pairwise":
             return await self._against_anchor(example, answer)
-        label = example.labels.get(self._field)
+        label = example.labels.get(self.field)
         if self.judge.setup.mode == "reference" and label is None:
-            return Score(self.name, None, f"row {example.id} has no label for {self._field}")
+            return Score(self.name, None, f"row {example.id} has no label for {self.field}")
         found = await self.judge.rate(example.inputs, answer, label)
         return Score(self.name, found.value, found.reason)
 
@@ -227,11 +228,11 @@ class JudgeMetric:
         own = self._anchors.get(example.id)
         if own is None:
             return Score(self.name, None, f"your prompt has no answer to row {example.id} to compare with")
-        if own.error or self._field not in own.fields:
+        if own.error or self.field not in own.fields:
             return Score(self.name, 1.0, "your prompt's answer to this row cannot be used, this one can")
-        if own.fields[self._field] == answer:
+        if own.fields[self.field] == answer:
             return Score(self.name, 0.5, "the same as your prompt's answer")
-        found = await self.judge.compare(example.inputs, answer, own.fields[self._field])
+        found = await self.judge.compare(example.inputs, answer, own.fields[self.field])
         if found.value is not None:
             self.compared += 1
             self.turned += found.orders[0] != found.orders[1]
@@ -244,17 +245,25 @@ def judge_builder(task: Task, lms: Sequence[LM], gateway: Gateway) -> Callable[[
 
     def build(spec: MetricSpec) -> JudgeMetric:
         setup = setup_of(spec, task, lms[0].name)
-        name = "judge" if is_only else f"judge:{spec.field}:{setup.mode}"
+        name = ONLY if is_only else f"judge:{spec.field}:{setup.mode}"
         return JudgeMetric(name, spec.field, Judge(setup, lms, gateway))
 
     return build
+
+
+def _calibrating(metric: JudgeMetric, task: str) -> str:
+    """The command that measures exactly this judge."""
+    words = ["optimize", "judge", "calibrate", task]
+    if metric.name != ONLY:
+        words += ["--output", metric.field, "--mode", metric.judge.setup.mode]
+    return shlex.join([*words, *(word for model in metric.judge.setup.models for word in ("--judge", model))])
 
 
 def trust_in(metric: JudgeMetric, calibrated: Mapping[str, Any] | None, task: str) -> dict[str, Any]:
     """A judge with what its latest calibration said, JSON-ready: what reports show and the gate asks."""
     setup = metric.judge.setup
     found = calibrated or {"trusted": False, "kappa": None, "ci95": None}
-    why = "; ".join(found["why"]) if calibrated else f"never calibrated; optimize judge calibrate {task}"
+    why = "; ".join(found["why"]) if calibrated else f"never calibrated; {_calibrating(metric, task)}"
     return {
         "metric": metric.name,
         "judge_id": setup.id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from agent.errors import BudgetRefused, InputError
@@ -23,6 +23,7 @@ NOISE_ROWS = 10
 FIRST_RUNG = 8
 SLACK = 0.1  # of all calls
 STEADY_ROWS = 20  # of test, that are asked again and again
+COMPARED, SCORED = "compare two prompts", "score a prompt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Plan:
 
     `batch` candidates are taken on together; `finalists` are seen on all of dev at the end; at most `proposals` calls
     go to the proposer. A row takes `per_row` calls: one of the target and those of the judges. At the end `steady_rows`
-    of the test rows are asked `repeats` times. Prompts of more than `longest_prompt` tokens are not tried: a cap on
+    of the test rows are asked `repeats` times. Without finalists there is no search, and the user's own prompt is all
+    that meets the test. Prompts of more than `longest_prompt` tokens are not tried: a cap on
     tokens or dollars would not pay them on all of dev and test. A row of the test takes `calls_each` times as many
     calls in the plan of a DSPy program, once these are counted.
     """
@@ -60,7 +62,8 @@ class Plan:
 
     @property
     def test_calls(self) -> int:
-        return 2 * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.per_row * self.calls_each
+        prompts = 2 if self.finalists else 1
+        return prompts * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.per_row * self.calls_each
 
     @property
     def slack(self) -> int:
@@ -72,8 +75,9 @@ class Plan:
 
     @property
     def test_share(self) -> float:
-        """The part of tokens, dollars and time that the sealed test may need: its share of the calls, and half more."""
-        return min(0.9, 1.5 * self.test_calls / self.calls)
+        """The part of tokens, dollars and time that the sealed test may need: its share of the calls, and half more,
+        since what a search finds may be longer than the user's own prompt."""
+        return min(0.9, (1.5 if self.finalists else 1.0) * self.test_calls / self.calls)
 
     @property
     def final_rows(self) -> int:
@@ -117,22 +121,12 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, me
 
     Raises BudgetRefused when baseline and winner cannot even be compared on a few rows.
     """
-    calls = budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
     per_row = 1 + judge_calls(task)
     needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
-    usual = means.calls(budget, means.usual) if means else None
-    if means and usual is not None and usual < calls:
-        most = means.calls(budget, means.least) or 0
-        if most < min(calls, needed):
-            raise BudgetRefused(_too_little(budget, means, needed))
-        calls = max(usual, min(calls, needed))
+    calls = _bought(budget, effort, means, needed, COMPARED)
     test_rows = min(len(task.test), _tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
     dev_rows = min(len(task.dev), int(calls * DEV_SHARE / per_row))
-    if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
-        each = means.calls_each if means else 1
-        raise BudgetRefused(
-            f"max_calls = {calls * each} is too few to compare two prompts on this task; give at least {needed * each}"
-        )
+    _require_rows(task, dev_rows, test_rows, calls, needed, means, COMPARED)
     return Plan(
         calls=calls,
         dev_rows=dev_rows,
@@ -148,10 +142,44 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, me
     )
 
 
-def _too_little(budget: Budget, means: Means, calls: int) -> str:
-    """The refusal of caps that do not buy `calls` of the shortest calls, with about what they must be."""
-    caps = ", ".join(means.raised(budget, calls, means.least))
-    return f"too little to compare two prompts on this task, which takes about {calls * means.calls_each} calls: {caps}"
+def scoring_plan(task: Task, budget: Budget, effort: Effort, means: Means | None = None) -> Plan:
+    """The plan of a run without a search: the user's own prompt on as many rows of dev and test as the calls pay, half
+    of them each where they do not pay all. Raises BudgetRefused where they pay only a few."""
+    per_row = 1 + judge_calls(task)
+    needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - SLACK))
+    calls = _bought(budget, effort, means, needed, SCORED)
+    paid = (calls - math.ceil(SLACK * calls)) // per_row
+    test_rows = min(len(task.test), _tested_rows(max(paid / 2, paid - len(task.dev)), task.repeats))
+    plan = Plan(calls, 0, test_rows, 0, 0, (), 0, 0, per_row, task.repeats)
+    left = paid - plan.test_calls // per_row
+    dev_rows = min(len(task.dev), left)
+    _require_rows(task, dev_rows, test_rows, calls, needed, means, SCORED)
+    noise_rows = min(NOISE_ROWS, dev_rows, left - dev_rows) if calls >= 300 * per_row else 0
+    plan = replace(plan, dev_rows=dev_rows, noise_rows=noise_rows, rungs=rungs_for(dev_rows, FIRST_RUNG))
+    return replace(plan, calls=math.ceil((plan.baseline_calls + plan.test_calls) / (1 - SLACK)))
+
+
+def _bought(budget: Budget, effort: Effort, means: Means | None, needed: int, what: str) -> int:
+    """How many calls there are to plan with. Raises BudgetRefused where tokens or dollars do not buy those `needed`."""
+    calls = budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
+    usual = means.calls(budget, means.usual) if means else None
+    if means is None or usual is None or usual >= calls:
+        return calls
+    if (means.calls(budget, means.least) or 0) < min(calls, needed):
+        caps = ", ".join(means.raised(budget, needed, means.least))
+        takes = f"which takes about {needed * means.calls_each} calls"
+        raise BudgetRefused(f"too little to {what} on this task, {takes}: {caps}")
+    return max(usual, min(calls, needed))
+
+
+def _require_rows(
+    task: Task, dev_rows: int, test_rows: int, calls: int, needed: int, means: Means | None, what: str
+) -> None:
+    if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
+        each = means.calls_each if means else 1
+        raise BudgetRefused(
+            f"max_calls = {calls * each} is too few to {what} on this task; give at least {needed * each}"
+        )
 
 
 def _tested_rows(samples: float, repeats: int) -> int:

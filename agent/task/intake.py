@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
+from agent.files import new_files
 from agent.shipped import fold
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import (
@@ -37,6 +38,8 @@ from agent.task.words import quoted, shown
 from agent.types import FieldType, Task, canonical
 
 MIN_ROWS = 30
+SCHEMA_FILE = "task.schema.json"
+SCHEMA_LINE = f"#:schema ../{SCHEMA_FILE}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ def write_task(
     name: str | None = None,
     table: Sequence[dict[str, Any]] | None = None,
 ) -> tuple[Task, Reading]:
-    """`task_from_file`, kept as a new task folder; a `table` that was read already stands for the rows of `path`.
+    """`task_from_file`, kept as a new task folder; a `table` that was read already stands for the rows of `path`. The
+    schema of task.toml is put beside the folder, where it is missing.
 
     Raises also InputError when `folder` exists or cannot be made.
     """
@@ -112,10 +116,27 @@ def write_task(
         load_task(temporary)
     try:
         folder.mkdir(parents=True)
+        if not _has_schema(folder.parent):
+            files["task.toml"] = files["task.toml"].removeprefix(SCHEMA_LINE)
         _write(folder, files)
     except OSError as error:
         raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
     return load_task(folder), reading
+
+
+def _has_schema(folder: Path) -> bool:
+    """Whether editors find the schema of task.toml in `folder`, where it is written if need be and the disk lets it."""
+    from agent.task.schema import json_schema
+
+    path = folder / SCHEMA_FILE
+    if path.is_file() or path.is_symlink():
+        return True
+    try:
+        with new_files(folder) as beside:
+            (beside / SCHEMA_FILE).write_text(json.dumps(json_schema(), indent=2) + "\n", "utf-8")
+    except OSError:
+        return False
+    return True
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
@@ -263,7 +284,7 @@ def _toml(
     output = next(column for column in columns if column.use == "target")
     description = f"Give the {_words(output.field)} for the {' and '.join(_words(c.field) for c in inputs)}."
     lines = [
-        "#:schema ../task.schema.json",
+        SCHEMA_LINE.rstrip(),
         f"name = {_string(name)}",
         f"description = {_string(description)}",
         f"signature = {_string(', '.join(c.field for c in inputs) + ' -> ' + output.field)}",

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shlex
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -255,6 +256,23 @@ def test_a_judge_on_anthropic_s_sdk_a_panel_and_a_reference() -> None:
     part = next(part for part in result["metrics"] if part["metric"] == "judge")
     assert (part["baseline"]["mean"], part["winner"]["mean"]) == (0.0, 1.0)  # two of three: the median
     assert result["calls"]["judge"] == 3 * len(asked)
+
+
+def test_the_commands_that_are_printed_measure_the_judge_of_the_run_against_the_labels_too() -> None:
+    folder = task('mode = "reference"\n\n[[metrics]]\nname = "judge"\nmode = "pairwise"\nweight = 0.1')
+
+    def verdict(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        asks = "strict and fair judge" in messages[0]["content"]
+        return '{"reason": "compared", "verdict": "wrong"}' if asks else Boats()(messages, body)
+
+    with WireServer(verdict) as server:
+        judges = [word for name in "ab" for word in ("--judge", f"openai-compatible/{name}@{server.url}")]
+        result = good_json("run", folder, "-m", compatible(server), "-n", "1", *judges, *CAP)
+    said = optimize_with("5\n5\n5\n" * 12, "judge", "rate", "--rater", "jo", "--count", "12").splitlines()[-1]
+    advice, other = (judge["why"].partition("never calibrated; ")[2] for judge in result["judges"])
+    assert shlex.split(other)[4:] == ["--output", "answer", "--mode", "pairwise", *judges]
+    for command in (said.partition(": ")[2], f"{advice} --labels runs/{result['run_id']}/ratings.jsonl"):
+        assert result["judges"][0]["judge_id"] in good(*shlex.split(command)[1:], "--dry-run")
 
 
 def test_answers_over_the_limit_score_nothing_and_are_not_judged() -> None:

@@ -149,7 +149,12 @@ def test_your_own_prompt_takes_the_place_of_another_version_only_with_a_reason(t
     assert refused(100, "promote", run["run_id"]) == lines
     assert load_prompt("rows@production").version == before
     good("promote", run["run_id"], "--label", "staging")
+    a_fifth = ("promote", run["run_id"], "--label", "ab", "--share", "0.2")
+    assert refused(100, *a_fifth)[0] == lines[0]
+    good(*a_fifth, "--override", "--reason", "to see")
+    good(*a_fifth[:-1], "0")
     good("promote", run["run_id"], "--override", "--reason", "it is shorter")
+    good(*a_fifth)
     assert load_prompt("rows@production").version == load_prompt(run["release"]).version
     assert agree()[-1]["evidence"]["claim"] == "baseline, no gain claimed"
 

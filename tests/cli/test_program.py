@@ -93,6 +93,15 @@ def built(place: Path) -> Any:
     return module.build()
 
 
+def test_one_trial_scores_the_program_on_all_rows_that_can_be_paid() -> None:
+    with WireServer(helper) as server:
+        command = ("run", folder(), "-m", compatible(server), "-n", "1", "--strategy", "dspy-mipro", "-q")
+        result = good_json(*command, "--max-calls", "280")
+    assert result["status"] == "complete"
+    assert result["lift"]["n"] == 60
+    assert result["calls"]["target"] == 240
+
+
 def test_a_program_is_optimized_tested_and_shipped_as_a_state_that_its_user_can_load() -> None:
     place = folder()
     command = ["run", str(place), "--max-calls", "700", "--strategy", "dspy-bootstrap"]

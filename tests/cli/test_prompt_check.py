@@ -385,6 +385,22 @@ def test_a_judge_of_the_suite_scores_again() -> None:
             good(*shown.split(), told["run_id"])
 
 
+def test_a_judge_that_no_metric_asks_needs_no_key(two_runs: Made) -> None:
+    release = two_runs[0]["release"]
+    Path("t").mkdir()
+    Path("t/task.toml").write_text(TASK + '[models]\njudge = ["openai/other"]\n')
+    for split in ("train", "dev", "test"):
+        Path(f"t/{split}.csv").write_text(f"text,label\n{split} one,billing\n{split} two,repair\n")
+    with WireServer(learner) as server:
+        model = ("-m", compatible(server), "-q")
+        told = good_json("bless", release, "--task", "t", "--reason", "first", *model)
+        path = Path(told["path"])
+        suite = json.loads(path.read_text("utf-8"))
+        assert suite["judges"] == []
+        path.write_text(json.dumps({**suite, "judges": ["openai/other"]}), "utf-8")
+        assert good_json("check", release, *model)["gate"] == "passed"
+
+
 def test_a_pairwise_judge_compares_with_the_recorded_answers() -> None:
     from tests.cli.test_judge_run import CAP, Boats, task
 

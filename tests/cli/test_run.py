@@ -177,6 +177,15 @@ def test_the_number_of_trials_ends_the_search() -> None:
     assert sum(many["trials"].values()) > 1
 
 
+def test_one_trial_needs_no_calls_for_a_search() -> None:
+    with WireServer(learner) as server:
+        result = good_json(*files(60), "-m", compatible(server), "--max-calls", "60", "-n", "1", "-q")
+        asked = len(server.requests)
+    assert result["status"] == "complete"
+    assert result["calls"]["target"] == asked < 60
+    assert result["lift"]["n"] == len(task_from_file("rows.csv", "label", INSTRUCTION, 0)[0].test)
+
+
 @pytest.mark.parametrize("how", ["cheap", "short"])
 def test_what_is_preferred_is_tested_and_shipped(how: str) -> None:
     command = files(120)

@@ -369,7 +369,13 @@ async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
         (kept,) = (json.loads(line) for line in Path("runs/blurbs/ratings.jsonl").read_text("utf-8").splitlines())
         assert {field: kept[field] for field in marks} == {field: int(mark) for field, mark in marks.items()}
         command = (await data(client, "/run/blurbs/rate.json?rater=Ann&stopped=1"))["command"]
-        assert shlex.split(command)[3:] == [task.folder, "--labels", str(DB.parent / "blurbs/ratings.jsonl")]
+        assert shlex.split(command)[3:] == [
+            task.folder,
+            "--labels",
+            str(DB.parent / "blurbs/ratings.jsonl"),
+            "--judge",
+            "m",
+        ]
         assert "Answer 2 of 6" in (await page(client, "/run/blurbs/rate?rater=Ann")).words
         assert "Answer 1 of 6" in (await page(client, "/run/blurbs/rate?rater=Bob")).words
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused, InputError
 from agent.planning import Settings, plan_in_runs
 from agent.search.afford import means_of
-from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan
+from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan, scoring_plan
 from agent.types import Budget
 from tests.toys import make_task
 
@@ -88,6 +89,32 @@ def test_too_few_calls_are_refused_with_exit_code_3_and_the_number_that_would_do
         plan_for(calls, dev, test)
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
+
+
+@given(st.integers(0, 2_000), st.integers(1, 500), st.integers(1, 500), st.integers(1, 4))
+def test_a_plan_without_a_search_pays_all_rows_or_as_many_as_it_can(calls, dev, test, repeats):
+    task = replace(sized(dev, test), repeats=repeats)
+    try:
+        plan = scoring_plan(task, Budget(max_calls=calls), "standard")
+    except BudgetRefused as refused:
+        named = int(str(refused).split()[-1])
+        assert calls < named
+        assert scoring_plan(task, Budget(max_calls=named), "standard")
+        return
+    assert plan.baseline_calls + plan.test_calls + plan.slack == plan.calls <= calls
+    assert plan.search_calls == plan.final_calls == plan.proposals == 0
+    assert min(plan.dev_rows, plan.test_rows) >= min(FEWEST_ROWS, dev, test)
+    assert 0 < plan.test_share < 1
+    all_rows = dev + test + (repeats - 1) * min(test, 20) * (repeats > 1)
+    assert ((plan.dev_rows, plan.test_rows) == (dev, test)) == (all_rows <= calls - math.ceil(0.1 * calls))
+
+
+@pytest.mark.parametrize(("calls", "dev", "test", "noise"), [(60, 10, 18, 0), (300, 104, 160, 6), (800, 104, 160, 10)])
+@pytest.mark.parametrize("each", [1, 3])
+def test_one_trial_is_planned_without_a_search(calls, dev, test, noise, each):
+    task, settings = sized(dev, test), Settings(budget=Budget(max_calls=calls * each), trials=1, strategy="dspy-mipro")
+    plan = plan_in_runs(task, settings, means_of(task, lambda name: None, "a/target", "", []), True, each)
+    assert (plan.dev_rows, plan.test_rows, plan.noise_rows, plan.search_calls) == (dev, test, noise, 0)
 
 
 @pytest.mark.parametrize("effort", EFFORT_CALLS)

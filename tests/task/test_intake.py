@@ -16,6 +16,7 @@ from agent.task.columns import decide_columns, field_name, target_type
 from agent.task.intake import Reading, _string, task_from_file, write_task
 from agent.task.load import load_task
 from agent.task.locate import parse_toml
+from agent.task.schema import json_schema
 from agent.task.splits import near_duplicates
 from agent.types import Task
 
@@ -101,7 +102,21 @@ def test_a_written_folder_loads_to_the_same_task(here: Path) -> None:
     assert (loaded.train, loaded.dev, loaded.test) == (task.train, task.dev, task.test)
     assert loaded.instruction == "Route {{customer_message}} well."
     assert (here / "tasks" / "tickets" / "task.toml").read_text().startswith("#:schema ../task.schema.json\n")
+    assert json.loads((here / "tasks" / "task.schema.json").read_text("utf-8")) == json_schema()
     assert near_duplicates([row.inputs["customer_message"] for row in task.train + task.dev + task.test]) == []
+
+
+def test_a_schema_that_is_there_stays_and_one_that_cannot_be_written_is_not_named(here: Path) -> None:
+    source, schema = write(here / "t.csv", tickets()), here / "task.schema.json"
+    schema.write_text("{}", "utf-8")
+    write_task("one", source, "Team")
+    assert schema.read_text("utf-8") == "{}"
+    assert (here / "one" / "task.toml").read_text("utf-8").startswith("#:schema")
+    schema.unlink()
+    schema.mkdir()
+    write_task("two", source, "Team")
+    assert (here / "two" / "task.toml").read_text("utf-8").startswith("name")
+    assert sorted(path.name for path in here.iterdir()) == ["one", "t.csv", "task.schema.json", "two"]
 
 
 def test_the_seed_decides_the_splits(here: Path) -> None:

@@ -117,7 +117,7 @@ def save(ask: Ask, form: Mapping[str, str]) -> str:
             raise InputError("this answer is not among those of the run; go back to the run and rate again")
         marks = {key: _mark(form, key, part.name, session.rubric) for key, part in session.marks}
         if shown.item not in session.file.done(rater):  # else the form was sent twice
-            session.file.add({"item": shown.item, "rater": rater, **shown.inputs, session.field: shown.answer, **marks})
+            session.file.add(shown.rated(rater, session.field, marks))
     words = {"rater": rater, "skipped": str(skipped + (action == "skip"))}
     if action == "stop":
         words["stopped"] = "1"
