@@ -47,7 +47,7 @@ def deciding_options(function: F) -> F:
 
 def print_json(value: Any) -> None:
     """The same value after parsing; what could steer a terminal, such as C1 controls, stands as a JSON escape."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 

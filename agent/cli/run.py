@@ -177,7 +177,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
                 "roles": rows,
                 "tokens_at_most": tokens,
                 "cost_usd_at_most": total,
-                "detectable_gain": gain,
+                "detectable_gain": gain if math.isfinite(gain) else None,
                 "detectable_gains": {f"{rate:g}": found for rate, found in gains.items() if math.isfinite(found)},
             }
         )
