@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -101,6 +102,7 @@ class _Commands(click.Group):
         from agent.cli.common import plain
         from agent.errors import AgentError, Interrupted
 
+        _ready_streams()
         try:
             return super().invoke(ctx)
         except AgentError as error:
@@ -117,6 +119,27 @@ class _Commands(click.Group):
         except BrokenPipeError:
             sys.stderr.close()
             os._exit(1)
+        except OSError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            where = f"{error.filename}: " if error.filename else ""
+            what = f"{where}{error.strerror or str(error) or type(error).__name__}"
+            hint = "make room or choose another place (TMPDIR names that of temporary files)"
+            click.echo(f"error: {plain(what)}; {hint}", err=True)
+            try:
+                sys.stdout.flush()
+            except OSError:  # Python would try it again at its end, and complain
+                os._exit(1)
+            ctx.exit(1)
+
+
+def _ready_streams() -> None:
+    """What is said to a closed stream is dropped, and letters that the encoding of stdout lacks stand as escapes."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @click.group(cls=_Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})

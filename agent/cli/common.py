@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -46,8 +48,12 @@ def deciding_options(function: F) -> F:
 
 
 def print_json(value: Any) -> None:
-    """The same value after parsing; what could steer a terminal, such as C1 controls, stands as a JSON escape."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    """The same value after parsing; what could steer a terminal, such as C1 controls, stands as a JSON escape.
+
+    So does all that is not ASCII where stdout is not UTF-8.
+    """
+    is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    text = json.dumps(value, indent=2, ensure_ascii=not is_utf8, allow_nan=False)
     click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 

@@ -16,6 +16,7 @@ import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, print_json
 from agent.cli.tables import print_table
+from agent.errors import InputError, LedgerError
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "dspy", "langchain", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
@@ -43,8 +44,6 @@ def doctor_command(db: Path, as_json: bool) -> None:
 
 
 def _machine() -> list[Found]:
-    from agent.models.catalog import DEFAULT_MODEL, weights_path
-
     checks: list[Found] = [
         ("python", True, platform.python_version()),
         ("sqlite", sqlite3.sqlite_version_info >= OLDEST_SQLITE, _sqlite()),
@@ -56,10 +55,7 @@ def _machine() -> list[Found]:
         except PackageNotFoundError:
             checks.append((package, False, "not installed; run `make setup`"))
     checks.append(_prices())
-    weights = weights_path(DEFAULT_MODEL.removeprefix("local/"))
-    checks.append(
-        (DEFAULT_MODEL, weights.is_file(), str(weights) if weights.is_file() else "`optimize models fetch` gets it")
-    )
+    checks.append(_weights())
     return checks + [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
 
 
@@ -68,6 +64,16 @@ def _sqlite() -> str:
     if WAL_BUG[0] <= sqlite3.sqlite_version_info[:3] <= WAL_BUG[1]:
         note = "; its WAL-reset bug needs two writers, and a ledger has one"
     return sqlite3.sqlite_version + note
+
+
+def _weights() -> Found:
+    from agent.models.catalog import DEFAULT_MODEL, weights_path
+
+    try:
+        path = weights_path(DEFAULT_MODEL.removeprefix("local/"))
+    except InputError as error:
+        return (DEFAULT_MODEL, False, str(error))
+    return (DEFAULT_MODEL, path.is_file(), str(path) if path.is_file() else "`optimize models fetch` gets it")
 
 
 def _prices() -> Found:
@@ -107,7 +113,6 @@ def _disk(db: Path) -> list[Found]:
 
 
 def _ledger(db: Path) -> list[Found]:
-    from agent.errors import LedgerError
     from agent.ledger import seal
     from agent.ledger.connect import NeedsWriter, is_there
     from agent.ledger.lock import is_held
@@ -135,7 +140,6 @@ def _ledger(db: Path) -> list[Found]:
 
 def _read(db: Path, sql: str) -> tuple[Any, ...]:
     """One row, () where it cannot be read."""
-    from agent.errors import LedgerError
     from agent.ledger.connect import reader
 
     try:

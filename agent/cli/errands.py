@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agent.cli.common import plain
-from agent.cli.launch import MAX_WAIT_HELP, fixed, seconds
-from agent.cli.progress import Progress, tell_waits
+from agent.cli.launch import MAX_WAIT_HELP, fixed, seconds, watched
+from agent.cli.progress import Progress
 from agent.errors import InputError
 from agent.report.facts import dollars, spent
 
@@ -76,7 +75,7 @@ def run_errand(
     quiet: bool,
     use_cache: bool = True,
 ) -> dict[str, Any]:
-    """Runs to the end; Ctrl-C lets what is in flight land. `models` are the names whose weights may be fetched."""
+    """Runs to the end, or to a Ctrl-C as of a run. `models` are the names whose weights may be fetched."""
     from agent.errand import Means
     from agent.gateway.gateway import MAX_WAIT
     from agent.gateway.prices import prices_for
@@ -103,7 +102,7 @@ def run_errand(
             use_cache,
             max_wait,
         )
-        return asyncio.run(_watched(make(means), lms, quiet))
+        return asyncio.run(watched(make(means), lms, Progress(quiet)))
     finally:
         ledger.close()
 
@@ -123,22 +122,6 @@ class Told:
         if done >= ENOUGH:
             paid += f"  at most {account.seconds / done * max(0, planned - done):.0f}s left"
         click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {paid}", err=True)
-
-
-async def _watched(run: Errand, lms: Sequence[LM], quiet: bool) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, run.interrupt)
-    waits = loop.create_task(tell_waits(run.waits_for, Progress(quiet).say))
-    try:
-        return await run.execute()
-    finally:
-        waits.cancel()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-        for lm in {id(lm): lm for lm in lms}.values():
-            await lm.close()
 
 
 def cost_line(told: Mapping[str, Any]) -> str:

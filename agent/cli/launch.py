@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,7 +252,7 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
         run = make(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed, launch.judges)
         command = resume_command_for(run.id, db)
         try:
-            return asyncio.run(_watched(run, launch, command, progress))
+            return asyncio.run(watched(run, launch.lms(), progress, command))
         except AgentError as error:
             if not isinstance(error, InputError):
                 error.hint = command
@@ -277,7 +277,12 @@ def stopping(waiting: int) -> str:
     return f"stopping{f': {calls} being finished' if waiting else ''}; press Ctrl-C again to leave at once"
 
 
-async def _watched(run: Any, launch: Launch, command: str, progress: Progress) -> dict[str, Any]:
+async def watched(run: Any, lms: Iterable[LM], progress: Progress, command: str = "") -> dict[str, Any]:
+    """Executes `run` and closes its models.
+
+    The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and prints the `command` that
+    goes on from there.
+    """
     from agent.cli.progress import tell_waits
 
     presses = 0
@@ -286,7 +291,7 @@ async def _watched(run: Any, launch: Launch, command: str, progress: Progress) -
         nonlocal presses
         presses += 1
         if presses > 1:
-            click.echo(f"left at once; what was in flight counts as paid\n{command}", err=True)
+            click.echo(f"left at once; what was in flight counts as paid\n{command}".rstrip(), err=True)
             os._exit(EXIT_INTERRUPTED)
         click.echo(stopping(run.interrupt()), err=True)
 
@@ -302,8 +307,8 @@ async def _watched(run: Any, launch: Launch, command: str, progress: Progress) -
         waits.cancel()
         for number in numbers:
             loop.remove_signal_handler(number)
-        for model in launch.lms():
-            await model.close()
+        for lm in {id(lm): lm for lm in lms}.values():
+            await lm.close()
 
 
 def resume_command_for(run_id: str, db: Path) -> str:

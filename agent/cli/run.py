@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from agent.types import Budget, Usage
 
 
+class _Whole(click.types.StringParamType):
+    """A text whose variable gives one value, blanks and all, also where the option may be repeated."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+
 def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | None:
     if len(names) > 1:
         raise click.BadParameter("a run prompts one model; `optimize transfer` scores its best prompts on others")
@@ -31,6 +38,7 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
 @click.option(
     "-m",
     "--model",
+    type=_Whole(),
     multiple=True,
     callback=_one,
     help="The model to prompt. Default: the task's, else the embedded local/smollm2-135m.",
@@ -177,7 +185,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
                 "roles": rows,
                 "tokens_at_most": tokens,
                 "cost_usd_at_most": total,
-                "detectable_gain": gain,
+                "detectable_gain": gain if math.isfinite(gain) else None,
                 "detectable_gains": {f"{rate:g}": found for rate, found in gains.items() if math.isfinite(found)},
             }
         )

@@ -70,7 +70,7 @@ def _git(folder: Path) -> str:
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(folder if folder.is_dir() else folder.parent), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True)
         return done.stdout.strip()
 
     try:

@@ -11,6 +11,7 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,24 +72,22 @@ def recover(old: Path, new: Path) -> Recovered:
 
 
 def _write(pages: Pages, old: Path, new: Path) -> Recovered:
-    target = writer(new)
     try:
-        migrate(target)
-        target.execute("BEGIN IMMEDIATE")
-        found, folded = _events(pages, target)
-        if not folded.rows:
-            why = found.why or "its events, of an older version, tell of no rows"
-            raise LedgerError(f"{old}: nothing of it can be saved ({why}); restore a copy")
-        _rows(target, folded, found)
-        _texts(pages, target, folded, found)
-        _close(target, found, str(old))
-        target.execute("COMMIT")
-        if wrong := verify(target):
-            raise LedgerError(f"{new}: does not hold: {wrong[0]}; restore a copy of {old}")
-        target.close()
+        with closing(writer(new)) as target:
+            migrate(target)
+            target.execute("BEGIN IMMEDIATE")
+            found, folded = _events(pages, target)
+            if not folded.rows:
+                why = found.why or "its events, of an older version, tell of no rows"
+                raise LedgerError(f"{old}: nothing of it can be saved ({why}); restore a copy")
+            _rows(target, folded, found)
+            _texts(pages, target, folded, found)
+            _close(target, found, str(old))
+            target.execute("COMMIT")
+            if wrong := verify(target):
+                raise LedgerError(f"{new}: does not hold: {wrong[0]}; restore a copy of {old}")
         seal.set_seal(new)
     except BaseException:
-        target.close()
         for path in (new, new.with_name(new.name + "-wal"), new.with_name(new.name + "-shm")):
             path.unlink(missing_ok=True)
         raise

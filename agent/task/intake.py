@@ -111,14 +111,16 @@ def write_task(
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
     files, reading = _draft(Path(path), target, instruction, seed, name or folder.resolve().name, table)
-    with tempfile.TemporaryDirectory() as temporary:  # a folder that would not load is never left behind
-        _write(Path(temporary), files)
-        load_task(temporary)
     try:
-        folder.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         if not _has_schema(folder.parent):
             files["task.toml"] = files["task.toml"].removeprefix(SCHEMA_LINE)
-        _write(folder, files)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
+            beside = Path(temporary) / folder.name  # one that is cut or would not load is never left behind
+            beside.mkdir()
+            _write(beside, files)
+            load_task(beside)
+            beside.rename(folder)
     except OSError as error:
         raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
     return load_task(folder), reading

@@ -1,6 +1,7 @@
 """`optimize doctor` tells what of the machine and the ledger a run depends on."""
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,15 @@ def test_a_ledger_of_an_older_version_is_no_problem_and_stays_as_it_is() -> None
 def test_a_file_that_is_no_ledger_is_a_problem() -> None:
     Path("noise.db").write_bytes(b"noise " * 1000)
     assert checks("--db", "noise.db")["noise.db"]["ok"] is False
+
+
+def test_a_user_without_a_home_folder_has_no_place_for_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 98765)
+    found = checks()["local/smollm2-135m"]
+    assert not found["ok"]
+    assert "set OPTIMIZE_CACHE" in found["found"]
 
 
 def test_tracing_variables_are_named_but_not_their_values(monkeypatch: pytest.MonkeyPatch) -> None:

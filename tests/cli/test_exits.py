@@ -1,15 +1,23 @@
 """Exit codes and error lines: 2 usage or bad input, 3 budget too small, 1 anything else that we know; one line each."""
 
+import json
+import os
+import shlex
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
+from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good_json, learner, optimize, refused
 from tests.wire import WireServer
 
+ROOT = Path(__file__).resolve().parents[2]
 FILE = [
     "run",
     "-q",
@@ -163,3 +171,48 @@ def test_debug_adds_the_traceback() -> None:
     result = CliRunner().invoke(main, ["--debug", "show"])
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
+
+
+def in_a_shell(redirected: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own, its streams as the shell is told."""
+    words = shlex.join([sys.executable, "-c", "from agent.cli import main; main()", *arguments])
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.run(["sh", "-c", f"{words} {redirected}"], capture_output=True, env=environment, check=False)
+
+
+def test_a_disk_that_is_full_is_one_line() -> None:
+    done = in_a_shell(">/dev/full", "models", "list", "--json")
+    (line,) = done.stderr.decode().splitlines()
+    assert (done.returncode, line.partition(";")[0]) == (1, "error: No space left on device")
+
+
+def test_a_stream_that_is_closed_ends_nothing() -> None:
+    done = in_a_shell(">&-", "models", "list")
+    assert (done.returncode, done.stderr) == (0, b"")
+    files(120)
+    with WireServer(learner) as server:
+        command = [word for word in FILE[:-1] if word != "-q"]
+        done = in_a_shell("2>&-", *command, compatible(server), "--max-calls", "100", "-n", "1")
+    assert done.returncode == 0
+    assert b"your prompt" in done.stdout
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    files(120)
+    monkeypatch.setattr(tempfile, "tempdir", "gone")
+    (line,) = refused(1, *FILE)
+    assert "No such file or directory" in line
+    assert "TMPDIR" in line
+
+
+def test_letters_that_the_encoding_lacks_stand_as_escapes(two_runs: Made) -> None:
+    done = in_a_shell("", "history", two_runs[0]["run_id"], PYTHONIOENCODING="latin-1")
+    assert (done.returncode, rb"\u2026" in done.stdout) == (0, True)
+
+
+def test_json_is_ascii_where_stdout_is_not_utf_8() -> None:
+    value = {"é": "…\U0001f600"}
+    code = f"from agent.cli.common import print_json; print_json({value!r})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert json.loads(done.stdout.decode("ascii")) == value

@@ -344,21 +344,36 @@ choices = ["billing", "repair"]
 """
 
 
-def test_ctrl_c_ends_a_check_with_130_and_keeps_the_ledger_whole(two_runs: Made) -> None:
-    first, _ = two_runs
-    with WireServer(lambda messages, body: Fault(delay=0.5, text="billing")) as server:
-        words = ["check", first["release"], "-m", compatible(server), "-j", "2", "-q"]
+def interrupted(release: str, delay: float, presses: int) -> tuple[int, list[str]]:
+    """Exit code and stderr of a check whose calls take so long, and that is interrupted so often."""
+    with WireServer(lambda messages, body: Fault(delay=delay, text="billing")) as server:
+        words = ["check", release, "-m", compatible(server), "-j", "2", "-q"]
         code = "import sys; from agent.cli import main; main(sys.argv[1:])"
         path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, *words], env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE
-        )
+        argv, environment = [sys.executable, "-c", code, *words], {**os.environ, "PYTHONPATH": path}
+        child = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True)
         while not server.requests:
             assert child.poll() is None
-        child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=60)
-    assert child.returncode == 130, said
-    assert b"nothing was changed" in said
+        assert child.stderr is not None
+        said = []
+        for _ in range(presses):
+            child.send_signal(signal.SIGINT)
+            said.append(child.stderr.readline())
+        said += child.communicate(timeout=15)[1].splitlines()
+    return child.returncode, said
+
+
+def test_ctrl_c_ends_a_check_with_130_and_keeps_the_ledger_whole(two_runs: Made) -> None:
+    code, said = interrupted(two_runs[0]["release"], delay=0.5, presses=1)
+    assert code == 130, said
+    assert "being finished; press Ctrl-C again to leave at once" in said[0]
+    assert "nothing was changed" in said[-1]
+    good("audit", "verify")
+
+
+def test_a_second_ctrl_c_leaves_a_check_at_once(two_runs: Made) -> None:
+    code, said = interrupted(two_runs[0]["release"], delay=60.0, presses=2)
+    assert (code, said[1:]) == (130, ["left at once; what was in flight counts as paid\n"])
     good("audit", "verify")
 
 

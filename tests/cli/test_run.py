@@ -227,6 +227,23 @@ def test_a_dry_run_prints_the_plan_and_calls_nothing() -> None:
     assert not Path("runs").exists()
 
 
+def test_a_gain_that_a_small_test_cannot_show_is_null() -> None:
+    def number(constant: str) -> float:
+        raise AssertionError(f"{constant} is no JSON")
+
+    command = [*files(120), "-m", "openai-compatible/x@http://127.0.0.1:9/v1", "--dry-run", "--json"]
+    told = json.loads(good(*command, "--limit", "40-20-8", "--max-calls", "200"), parse_constant=number)
+    assert told["detectable_gain"] is None
+
+
+def test_a_model_named_by_a_variable_may_hold_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [*files(120), "--dry-run", "--max-calls", "200"]
+    Path("my replies.jsonl").touch()
+    monkeypatch.setenv("OPTIMIZE_MODEL", "scripted/my replies.jsonl")
+    assert good_json(*command)["model"] == "scripted/my replies.jsonl"
+    assert good_json(*command, "-m", "openai/x")["model"] == "openai/x"
+
+
 def test_the_word_run_may_be_left_out() -> None:
     _, *rest = files(120)
     with WireServer(learner) as server:

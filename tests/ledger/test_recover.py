@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 import sqlite3
 import stat
@@ -213,3 +214,15 @@ def test_what_cannot_be_recovered_is_refused(original: Path, whole: Path, tmp_pa
         with pytest.raises(LedgerError):
             recover(path, tmp_path / "new.db")
         assert not (tmp_path / "new.db").exists()
+
+
+def test_a_disk_that_is_full_leaves_no_file_in_the_way(whole: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.db"
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most[1]))  # as a disk that is full
+    try:
+        with pytest.raises(LedgerError, match="cannot be written"):
+            recover(whole, new)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert recover(whole, new).events > 0

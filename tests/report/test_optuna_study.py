@@ -1,7 +1,9 @@
 """The derived study: loaded with optuna itself it is the ledger's run, and it is written whole or not at all."""
 
+import resource
 import sqlite3
 import stat
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,22 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         patch.setattr(optuna_study, "_trials", lambda view: [1 / 0])
         with pytest.raises(ZeroDivisionError):
             optuna_file(DB)
+    assert sorted(path.parent.iterdir()) == files
+    assert path.read_bytes() == before
+
+
+def test_a_disk_that_is_full_is_one_line(two_runs: Made) -> None:
+    path = optuna_file(DB)
+    files, before = sorted(path.parent.iterdir()), path.read_bytes()
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(History(DB)) as history:
+        view = RunView(history, "")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most[1]))  # as a disk that is full
+        try:
+            with pytest.raises(InputError, match=r"optuna\.db: cannot be written \(File too large\)"):
+                write_study(view, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, most)
     assert sorted(path.parent.iterdir()) == files
     assert path.read_bytes() == before
 

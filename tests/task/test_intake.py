@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,19 @@ def test_an_existing_folder_is_refused_and_left_alone(here: Path) -> None:
     with pytest.raises(InputError, match=r"^x exists; choose another name"):
         write_task("x", write(here / "t.csv", tickets()), "Team")
     assert list((here / "x").iterdir()) == []
+
+
+def test_a_disk_that_is_full_leaves_no_folder(here: Path) -> None:
+    source = write(here / "t.csv", tickets())
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, most[1]))  # as a disk that is full
+    try:
+        with pytest.raises(InputError, match=r"^tasks/x cannot be written \(File too large\)"):
+            write_task("tasks/x", source, "Team")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert list(Path("tasks").iterdir()) == []
+    assert write_task("tasks/x", source, "Team")[0].folder == "tasks/x"
 
 
 def test_a_refused_file_leaves_no_folder(here: Path) -> None:
