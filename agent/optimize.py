@@ -265,7 +265,7 @@ class Run:
         if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
             why = why_unscored(unscored[0])
             raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
-        board.outcomes[lab.baseline.id] = outcomes
+        board.saw(lab.baseline.id, outcomes)
         board.settle(lab.baseline.id, "complete", "the user's own prompt")
         again = await self._evaluator.outcomes(lab.baseline, lab.dev[: self.plan.noise_rows], "dev", repeat=1)
         self.preflight = judge([o.value for o in outcomes], [o.value for o in again], len(self._test))

@@ -144,7 +144,8 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
     from agent.scoring.judge import VERDICT_TOKENS
     from agent.scoring.stats import minimum_detectable_gain
-    from agent.search.afford import PROPOSAL_TOKENS, PROPOSER_TOKENS, RUBRIC_TOKENS
+    from agent.search.afford import PROPOSAL_TOKENS, RUBRIC_TOKENS
+    from agent.search.author import most_told
     from agent.search.preflight import detectable_gains
     from agent.types import Usage
 
@@ -158,7 +159,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // 3
     roles = {
         "target": (target.name, seen - judged, Usage(per_call, 50)),
-        "proposer": (author.name if author else "", proposals, Usage(PROPOSER_TOKENS, PROPOSAL_TOKENS)),
+        "proposer": (author.name if author else "", proposals, Usage(most_told(task) // 3, PROPOSAL_TOKENS)),
         "judge": (", ".join(task.judges), judged, Usage(longest // 3 + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS)),
     }
     rows: dict[str, dict[str, Any]] = {}

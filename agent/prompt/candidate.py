@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from agent.prompt.render import NOT_FOR_DSPY
 from agent.prompt.techniques import TECHNIQUES
 from agent.prompt.template import marks
 from agent.types import Candidate, Task, canonical
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def baseline(task: Task) -> Candidate:
@@ -22,7 +26,7 @@ def why_rejected(candidate: Candidate, task: Task) -> str:
     names = [field.name for field in task.signature.inputs]
     if not candidate.instruction.strip():
         return "the instruction is empty"
-    if any("\ud800" <= character <= "\udfff" for character in candidate.role + candidate.instruction):
+    if SURROGATE.search(candidate.role + candidate.instruction):
         return "the instruction holds a lone surrogate, which is no text"
     needed, found = marks(task.instruction, names), marks(candidate.instruction, names)
     if lost := needed - found:

@@ -69,7 +69,8 @@ def choice_in(text: str, field: Field) -> str:
     first = next((line for line in stripped.split("\n") if line.strip()), "")
     for source in (stripped, first):
         for form in (source, _undress(source, field)):
-            exact = [form] if form in field.choices else [c for c in field.choices if joined(c) == joined(form)]
+            same = joined(form)
+            exact = [form] if form in field.choices else [c for c in field.choices if joined(c) == same]
             if len(exact) == 1:
                 return exact[0] if form == source else _worn(source, exact[0], field.choices)
     named = _named(text, field.choices)
@@ -108,7 +109,9 @@ def _named(text: str, choices: tuple[str, ...]) -> list[str]:
         word = joined(choice)
         before = r"(?<![^\W_])" + (r"(?<![0-9][.,/])(?<![-−+])" if word[:1].isdigit() else "")
         after = r"(?![^\W_])" + (r"(?![.,/][0-9])" if word[-1:].isdigit() else "")
-        folded, count = re.subn(before + re.escape(word) + after, "\0", folded) if word else (folded, 0)
+        count = 0
+        if word and word in folded:  # else the pattern need not look through a long reply
+            folded, count = re.subn(before + re.escape(word) + after, "\0", folded)
         if count:
             named.append(choice)
             text = re.sub(name_pattern(choice), "\0", text, flags=re.IGNORECASE)

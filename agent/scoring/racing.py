@@ -50,11 +50,11 @@ def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> li
         raise ValueError("scores must lie in [0, 1]")
     if rows == 0:
         return []
-    wealth = largest_wealth(_leads(table, seen))
-    means = table.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
     running = np.flatnonzero(lengths == rows)
-    best = running[np.argmax(means[running])]
-    return [int(place) for place in running if place != best and wealth[place] >= 1 / alpha]
+    wealth = largest_wealth(_leads(table, seen)[running])
+    means = (table.sum(axis=1) / np.maximum(seen.sum(axis=1), 1))[running]
+    best = running[np.argmax(means)]
+    return [int(place) for place, won in zip(running, wealth, strict=True) if place != best and won >= 1 / alpha]
 
 
 def _leads(table: Table, seen: Table) -> Table:

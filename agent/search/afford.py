@@ -17,7 +17,7 @@ from agent.types import Budget, Example, Spend, Task, Usage
 BYTES_A_TOKEN = 4
 MESSAGE_TOKENS = 4  # what a chat template adds to a message
 RUBRIC_TOKENS = 400  # what a judge is told beside the rubric and the row
-PROPOSER_TOKENS = 1000  # what a proposer is told
+PROPOSER_TOKENS = 1000  # what a proposer is told on average; `author.most_told` says how much it may be
 PROPOSAL_TOKENS = 200  # of its reply, at most
 ROWS_A_PROPOSAL = 25  # that are seen for each that is asked for
 ADAPTER_TOKENS = 250  # what DSPy says in a call beside instruction, demos and row

@@ -10,11 +10,20 @@ from collections.abc import Sequence
 
 from agent.errors import ModelError, RunRefused
 from agent.prompt.techniques import Rewrite
-from agent.search.afford import PROPOSAL_TOKENS
+from agent.search.afford import BYTES_A_TOKEN, PROPOSAL_TOKENS
 from agent.search.lab import Lab
 from agent.search.pool import Parent
-from agent.search.propose import STYLES, Failure, Scored, failures_of, read_proposal, request_messages, why_refused
-from agent.types import LM, Request
+from agent.search.propose import (
+    STYLES,
+    Failure,
+    Scored,
+    failures_of,
+    longest_request,
+    read_proposal,
+    request_messages,
+    why_refused,
+)
+from agent.types import LM, Request, Task
 
 HISTORY = 5
 FAILURES = 5
@@ -38,6 +47,11 @@ async def proposed(lab: Lab, parents: Sequence[Parent], number: int) -> Rewrite 
     kind = "proposal_refused" if refused else "proposal"
     lab.note(kind, {"round": lab.round, "why": refused}, {"instruction": instruction})
     return None if refused else Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {_style(number)}")
+
+
+def most_told(task: Task) -> int:
+    """Letters of the longest request to the proposer that a search of this task may make, by an upper estimate."""
+    return longest_request(task, HISTORY, PROPOSAL_TOKENS * BYTES_A_TOKEN, FAILURES)
 
 
 def _style(number: int) -> str:

@@ -138,7 +138,7 @@ class Search:
         if lab.costs.affordable() == math.inf:
             return math.inf
         best = [parent.entry.candidate.id for parent in self._board.parents(lab.plan.finalists)]
-        return lab.costs.affordable() - max(map(lab.costs.of_final, (*best, *wanted)), default=0.0)
+        return lab.costs.affordable() - lab.costs.of_final(*best, *wanted)
 
     def _climbers(self) -> list[Pull]:
         board = self._board

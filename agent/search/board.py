@@ -6,7 +6,7 @@ Pure bookkeeping: knows no model, no SQL and no order of things. Every change of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent.scoring.evaluate import values
 from agent.scoring.signal import evidence
@@ -17,21 +17,36 @@ from agent.types import Candidate, Outcome, Trial, TrialState
 
 
 class Board:
-    """`entries`, `outcomes` and `trials` by candidate id; trials are numbered in the order in which they opened."""
+    """`entries`, `outcomes` and `trials` by candidate id; trials are numbered in the order in which they opened.
+
+    Outcomes come in by `saw` alone: what follows from them is worked out once and kept until the next ones come in.
+    """
 
     def __init__(self, on_trial: Callable[[Trial], None]) -> None:
         self.entries: dict[str, Entry] = {}
-        self.outcomes: dict[str, list[Outcome]] = {}
+        self._outcomes: dict[str, list[Outcome]] = {}
+        self.outcomes: Mapping[str, Sequence[Outcome]] = self._outcomes
+        self.looks = 0
+        """How often outcomes came in."""
         self.trials: dict[str, Trial] = {}
         self._on_trial = on_trial
-        self._signals: tuple[int, tuple[float, float] | None] = (0, None)
-        """Rows seen, and the mean signal of the wrong and of the right ones."""
+        self._signals: tuple[float, float] | None = None
+        """The mean signal of the wrong and of the right rows; goes with `_evidence`."""
+        self._evidence: dict[str, list[float]] = {}
+        self._order: list[str] = []
 
     def candidate(self, candidate_id: str) -> Candidate:
         return self.entries[candidate_id].candidate
 
     def open(self, candidate_id: str, round_: int) -> None:
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
+
+    def saw(self, candidate_id: str, outcomes: Sequence[Outcome]) -> None:
+        """All that a candidate did so far, on the first rows."""
+        self._outcomes[candidate_id] = list(outcomes)
+        self.looks += 1
+        self._evidence.clear()
+        self._order.clear()
 
     def settle(self, candidate_id: str, state: TrialState, reason: str) -> None:
         """Where the trial stands now, with the mean over the rows that have a score."""
@@ -43,6 +58,7 @@ class Board:
 
     def _put(self, trial: Trial) -> None:
         self.trials[trial.candidate_id] = trial
+        self._order.clear()
         self._on_trial(trial)
 
     def close_open(self, reason: str) -> None:
@@ -73,25 +89,32 @@ class Board:
             found[candidate_id] = [value for value in filled if value is not None]
         return found
 
-    def evidence(self, candidate_id: str) -> list[float]:
+    def evidence(self, candidate_id: str) -> Sequence[float]:
         """Per scored row what it says in a comparison: the score, with the model's own weight beside it.
 
         Who was not asked for log-probabilities (a chain of thought) gets the mean of the others at such a score.
         """
-        scored = [(o.value, o.signal) for o in self.outcomes.get(candidate_id, ()) if o.value is not None]
-        return [evidence(value, self._usual(value) if signal is None else signal) for value, signal in scored]
+        if not self._evidence:
+            self._signals = self._mean_signals()
+        if candidate_id not in self._evidence:
+            scored = [(o.value, o.signal) for o in self.outcomes.get(candidate_id, ()) if o.value is not None]
+            self._evidence[candidate_id] = [
+                evidence(value, self._usual(value) if signal is None else signal) for value, signal in scored
+            ]
+        return self._evidence[candidate_id]
+
+    def _mean_signals(self) -> tuple[float, float] | None:
+        """Over everything seen; None where nobody has one."""
+        known = [o for outcomes in self.outcomes.values() for o in outcomes if o.signal is not None]
+        right = [o.signal or 0.0 for o in known if (o.value or 0.0) >= 0.5]
+        wrong = [o.signal or 0.0 for o in known if (o.value or 0.0) < 0.5]
+        low = math.fsum(wrong) / len(wrong) if wrong else 0.0
+        high = math.fsum(right) / len(right) if right else 1.0
+        return (low, high) if known else None
 
     def _usual(self, value: float) -> float | None:
-        """The mean signal beside this score, over everything seen; None where nobody has one."""
-        seen = sum(map(len, self.outcomes.values()))
-        if self._signals[0] != seen:
-            known = [o for outcomes in self.outcomes.values() for o in outcomes if o.signal is not None]
-            right = [o.signal or 0.0 for o in known if (o.value or 0.0) >= 0.5]
-            wrong = [o.signal or 0.0 for o in known if (o.value or 0.0) < 0.5]
-            low = math.fsum(wrong) / len(wrong) if wrong else 0.0
-            high = math.fsum(right) / len(right) if right else 1.0
-            self._signals = (seen, (low, high) if known else None)
-        means = self._signals[1]
+        """The mean signal beside this score; None where nobody has one."""
+        means = self._signals
         return None if means is None else (1 - value) * means[0] + value * means[1]
 
     def seen(self) -> dict[str, Seen]:
@@ -105,10 +128,11 @@ class Board:
 
     def parents(self, count: int) -> list[Parent]:
         """The best candidates so far, by a mean drawn towards the middle when few rows were seen."""
-        known = {i: seen for i, seen in self.seen().items() if seen.n and self.trials[i].state != "failed"}
-        prior = sum(seen.mean for seen in known.values()) / len(known) if known else 0.0
-        order = sorted(known, key=lambda i: -shrunk(known[i], prior))
-        return [Parent(self.entries[i], tuple(self.outcomes[i])) for i in order[:count]]
+        if not self._order:
+            known = {i: seen for i, seen in self.seen().items() if seen.n and self.trials[i].state != "failed"}
+            prior = sum(seen.mean for seen in known.values()) / len(known) if known else 0.0
+            self._order = sorted(known, key=lambda i: -shrunk(known[i], prior))
+        return [Parent(self.entries[i], tuple(self.outcomes[i])) for i in self._order[:count]]
 
     def best_instructions(self) -> list[tuple[str, float]]:
         """Each instruction with the best mean of its candidates, worst first."""

@@ -25,6 +25,8 @@ SHARES = (0.25, 0.5)
 NOTHING: Mapping[str, Effect] = {}
 SENTENCE = re.compile(r"(?<=[.!?])[ \t]+(?=\S)")
 LISTED = re.compile(r"\s*([-*•]|\d+[.)])\s")
+ACROSS = re.compile(r"\A\s|[.!?][ \t]|\s\Z")
+"""In a label: it may reach over the end of a sentence."""
 
 
 def compressions(parent: Entry, task: Task, effects: Mapping[str, Effect] = NOTHING) -> list[Entry]:
@@ -82,8 +84,11 @@ def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect
 
 
 def without_a_sentence(text: str, task: Task) -> Iterator[tuple[str, str]]:
-    """Each sentence that can go, with the text that is left. Lines of a list are no sentences."""
-    must = held(text, task)
+    """Each sentence that can go, with the text that is left: the one that holds nothing of what is `held`, and whose
+    neighbours hold the same without it. Lines of a list are no sentences."""
+    across = [label for label in _labels(task) if ACROSS.search(label)]
+    within = [label for label in _labels(task) if label not in across]
+    must = _mentions(text, across)
     lines = text.split("\n")
     for number, line in enumerate(lines):
         if LISTED.match(line):
@@ -94,19 +99,33 @@ def without_a_sentence(text: str, task: Task) -> Iterator[tuple[str, str]]:
             heads = place + 1 == len(sentences) and any(map(LISTED.match, lines[number + 1 : number + 2]))
             kept = [*lines[:number], *([changed] if changed.strip() else []), *lines[number + 1 :]]
             rest = "\n".join(kept).strip()
-            if sentence.strip() and rest and not heads and held(rest, task) == must:
+            if not sentence.strip() or not rest or heads or _marks(sentence, task) or _mentions(sentence, within):
+                continue
+            if _mentions(rest, across) == must:
                 yield sentence.strip(), rest
 
 
 def held(text: str, task: Task) -> Counter[str]:
     """What a shorter instruction may not lose: its marks of input fields and its mentions of labels, counted."""
+    return _marks(text, task) + _mentions(text, _labels(task))
+
+
+def _marks(text: str, task: Task) -> Counter[str]:
     names = [field.name for field in task.signature.inputs]
-    found = Counter("{{" + part[0] + "}}" for part in split(text, names) if isinstance(part, tuple))
-    folded = text.casefold()
-    for field in task.signature.outputs:
-        for choice in field.choices:
-            mentions = re.findall(rf"(?<!\w){re.escape(choice.casefold())}(?!\w)", folded)
-            found[choice] = len(mentions)
+    return Counter("{{" + part[0] + "}}" for part in split(text, names) if isinstance(part, tuple))
+
+
+def _labels(task: Task) -> list[str]:
+    return list(dict.fromkeys(choice for field in task.signature.outputs for choice in field.choices))
+
+
+def _mentions(text: str, labels: Sequence[str]) -> Counter[str]:
+    """How often each label that is mentioned stands there as whole words."""
+    folded, found = text.casefold(), Counter[str]()
+    for label in labels:
+        word = label.casefold()
+        if word in folded and (count := len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", folded))):
+            found[label] = count
     return found
 
 

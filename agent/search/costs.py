@@ -28,6 +28,7 @@ class Costs:
         self._plan, self._account, self._board = plan, account, board
         self._baseline_id, self._size_of = baseline_id, size
         self._sizes: dict[str, int] = {}
+        self._mean, self._mean_at = 0.0, 0
 
     def affordable(self) -> float:
         """Rows that the search's part of the caps pays; inf without caps."""
@@ -38,15 +39,20 @@ class Costs:
         than those that were seen so far."""
         return rows * max(1.0, self._relative(candidate_id))
 
-    def of_final(self, candidate_id: str) -> float:
+    def of_final(self, *candidate_ids: str) -> float:
         """What it takes of what is `affordable` to see a candidate on all of dev, and then the baseline and the dearest
-        that may have won on the sealed test, where that takes more than is kept for it."""
-        rows = self._plan.dev_rows - len(self._board.outcomes.get(candidate_id, ()))
+        that may have won on the sealed test, where that takes more than is kept for it; of several the most."""
         tested = self._plan.test_calls // 2 // self._plan.per_row
-        dearest = max(map(self._relative, (candidate_id, *self._board.in_state("complete"))))
-        test = MARGIN * tested * (dearest + self._relative(self._baseline_id))
+        dearest = max(map(self._relative, self._board.in_state("complete")), default=0.0)
+        own = self._relative(self._baseline_id)
         kept = self._rows_for(lambda cap, spent: cap * self._plan.test_share)
-        return MARGIN * self.of(candidate_id, rows + RESERVED) + max(0.0, test - kept)
+
+        def one(candidate_id: str) -> float:
+            rows = self._plan.dev_rows - len(self._board.outcomes.get(candidate_id, ()))
+            test = MARGIN * tested * (max(dearest, self._relative(candidate_id)) + own)
+            return MARGIN * self.of(candidate_id, rows + RESERVED) + max(0.0, test - kept)
+
+        return max(map(one, candidate_ids), default=0.0)
 
     def longest(self) -> float:
         """The most counted tokens of a prompt that the caps pay on all of dev and test; inf without caps.
@@ -95,8 +101,11 @@ class Costs:
 
     def _mean_size(self) -> float:
         """Mean of `_size` over what was seen; 0 before."""
-        rows = {i: len(found) for i, found in self._board.outcomes.items()}
-        return sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))
+        if self._mean_at != self._board.looks:
+            rows = {i: len(found) for i, found in self._board.outcomes.items()}
+            self._mean = sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))
+            self._mean_at = self._board.looks
+        return self._mean
 
     def _size(self, candidate_id: str) -> int:
         if candidate_id not in self._sizes:

@@ -131,7 +131,7 @@ class Lab:
         except ModelError as error:
             self.board.settle(candidate_id, "failed", str(error))
             return None
-        self.board.outcomes[candidate_id] = seen
+        self.board.saw(candidate_id, seen)
         unscored = [outcome for outcome in seen if outcome.value is None]
         if len(unscored) > UNSCORED_AT_MOST * len(seen):
             why = f"{len(unscored)} of {len(seen)} rows unscored: {why_unscored(unscored[0])}"

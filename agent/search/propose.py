@@ -10,13 +10,16 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.prompt.fence import Fence
 from agent.prompt.render import label_text
 from agent.types import Example, Message, Outcome, Task
 
 MAX_CHARACTERS = 4000
+MOST_OF_A_ROW = 600  # letters that are shown of its inputs, and of its labels
+MOST_OF_A_FAILURE = 200  # letters of each of its parts
+SHOWN_ROWS = 3
 COPIED_WORDS = 9
 PERFECT = 0.999
 STYLES = (
@@ -57,7 +60,7 @@ def failures_of(task: Task, rows: Sequence[Example], outcomes: Sequence[Outcome]
         lost = [s for s in outcome.scores if s.reason and s.value is not None and s.value < PERFECT]
         why = "; ".join(dict.fromkeys(score.reason for score in lost)) or outcome.prediction.error
         wanted = "; ".join(label_text(value) for value in row.labels.values())
-        found.append(Failure(" | ".join(row.inputs.values()), outcome.prediction.raw, wanted, why))
+        found.append(Failure(_inputs(row), outcome.prediction.raw, wanted, why))
     return found
 
 
@@ -65,10 +68,11 @@ def request_messages(
     task: Task, history: Sequence[Scored], failures: Sequence[Failure], style: str, rng: random.Random
 ) -> tuple[Message, ...]:
     """What the proposer is asked."""
-    shown = rng.sample(task.train, min(3, len(task.train)))
-    rows = [f"{' | '.join(row.inputs.values())} => {_labels(row)}" for row in shown]
-    wrong = [f"{_cut(f.inputs)} => {_cut(f.reply)} (right: {_cut(f.wanted)}; {_cut(f.reason)})" for f in failures]
-    fence = Fence.around([*rows, *(scored.instruction for scored in history), *wrong])
+    shown = rng.sample(task.train, min(SHOWN_ROWS, len(task.train)))
+    rows = [" => ".join(_cut(text, MOST_OF_A_ROW) for text in (_inputs(row), _labels(row))) for row in shown]
+    tried = [_cut(scored.instruction, MAX_CHARACTERS) for scored in history]
+    wrong = [f"{_line(f.inputs)} => {_line(f.reply)} (right: {_line(f.wanted)}; {_line(f.reason)})" for f in failures]
+    fence = Fence.around([*rows, *tried, *wrong])
     lines = [
         f"Task: {task.description or task.name}",
         f"Input: {', '.join(field.name for field in task.signature.inputs)}. "
@@ -78,13 +82,29 @@ def request_messages(
         "Examples of the data:",
         *map(fence, rows),
         "Instructions that were tried, with their scores from 0 to 1:",
-        *[f"{scored.mean:.2f}: {fence(scored.instruction)}" for scored in history],
+        *[f"{scored.mean:.2f}: {fence(text)}" for scored, text in zip(history, tried, strict=True)],
     ]
     if failures:
         lines += ["Where the best one fails:", *map(fence, wrong)]
     lines += [f"Write one better instruction. {style}", "Put it between <instruction> and </instruction>."]
     system = "You improve the instruction of a prompt. You answer with the instruction only."
     return Message("system", system), Message("user", "\n".join(lines))
+
+
+def longest_request(task: Task, history: int, proposal: int, failures: int) -> int:
+    """Letters of a request with the longest rows, and with so many instructions and failures of the longest kind:
+    instructions are as long as the user's own, or as a proposal of `proposal` letters."""
+    rows = sorted(task.train, key=lambda row: len(_inputs(row)) + len(_labels(row)))[-SHOWN_ROWS:]
+    instruction = max(task.instruction, "x" * proposal, key=len)
+    failure = Failure(*["x" * MOST_OF_A_FAILURE] * 4)
+    messages = request_messages(
+        replace(task, train=tuple(rows)),
+        [Scored(instruction, 1.0)] * history,
+        [failure] * failures,
+        max(STYLES, key=len),
+        random.Random(0),
+    )
+    return sum(len(message.content) for message in messages)
 
 
 def read_proposal(reply: str) -> str:
@@ -131,10 +151,18 @@ def _output(name: str, kind: str, choices: Sequence[str]) -> str:
     return f"{name} (one of: {', '.join(choices)})" if choices else f"{name} ({kind})"
 
 
+def _inputs(row: Example) -> str:
+    return " | ".join(row.inputs.values())
+
+
 def _labels(row: Example) -> str:
     return "; ".join(label_text(value) for value in row.labels.values())
 
 
-def _cut(text: str, limit: int = 200) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+def _line(text: str) -> str:
+    """A part of a failure, in one line."""
+    return _cut(" ".join(text.split()), MOST_OF_A_FAILURE)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.prompt.parse import parse_reply
+from agent.prompt.values import joined
 from agent.types import Field
 
 CHOICE = Field("team", "choice", choices=("account", "account changes", "billing", "card_payment"))
@@ -150,6 +151,20 @@ def test_the_error_quotes_the_reply_shortened_and_lists_the_choices():
     assert len(error) < 300
     assert "blah blah" in error
     assert "account, account changes, billing, card_payment" in error
+
+
+def test_a_long_reply_is_folded_no_more_often_for_many_choices(monkeypatch):
+    folded = []
+
+    def counted(text):
+        folded.append(len(text))
+        return joined(text)
+
+    monkeypatch.setattr("agent.prompt.values.joined", counted)
+    many = Field("team", "choice", choices=tuple(f"team {number}" for number in range(100)))
+    long = "none of them, as far as I can see. " * 30
+    assert value(long, many)[0] is None
+    assert len([length for length in folded if length > 500]) <= 5
 
 
 def test_signs_and_decimals_do_not_count_as_the_shorter_choice():

@@ -69,6 +69,25 @@ def test_only_those_that_still_run_are_judged_and_the_best_of_them_stays(scores)
         assert set(out) < {place for place, row in enumerate(scores) if len(row) == rows}
 
 
+def test_nobody_bets_on_those_that_left(monkeypatch):
+    looked_at = []
+
+    def counted(leads):
+        looked_at.append(leads.shape)
+        return largest_wealth(leads)
+
+    monkeypatch.setattr("agent.scoring.racing.largest_wealth", counted)
+    assert behind([[1.0] * 40, *([[0.0] * 8] * 50), [0.0] * 40]) == [51]
+    assert looked_at == [(2, 40)]
+
+
+@given(st.integers(1, 8), st.integers(1, 60), st.randoms(use_true_random=False))
+def test_what_one_wins_does_not_depend_on_who_else_bets(size, rows, random):
+    leads = np.array([[random.uniform(-1, 1) for _ in range(rows)] for _ in range(size)])
+    some = sorted(random.sample(range(size), random.randint(1, size)))
+    assert list(largest_wealth(leads)[some]) == list(largest_wealth(leads[some]))
+
+
 @given(st.integers(1, 5), st.randoms(use_true_random=False))
 def test_the_order_of_the_field_does_not_matter(size, random):
     scores = [[float(random.random() < rate) for _ in range(40)] for rate in (0.95, 0.5, 0.2, 0.1, 0.05)[:size]]

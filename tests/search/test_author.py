@@ -12,9 +12,9 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
-from agent.search.author import proposed, rationales, solution
+from agent.search.author import most_told, proposed, rationales, solution
 from agent.search.pool import Entry
-from agent.types import Candidate, Request, SearchSpace
+from agent.types import Candidate, Example, Request, SearchSpace
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
 
@@ -54,6 +54,26 @@ async def test_each_asking_is_told_apart_so_that_none_is_answered_from_the_ledge
     await proposed(found.lab, [], 1)
     await proposed(found.lab, [], 2)
     assert len({request.seed for request in author.seen}) == len(author.seen) == 2
+
+
+@pytest.mark.parametrize("times", [1, 2000])
+async def test_what_the_plan_counts_for_a_request_is_enough_however_long_rows_and_instructions_are(
+    ledger: Ledger, times: int
+) -> None:
+    def longer(rows: tuple[Example, ...]) -> tuple[Example, ...]:
+        return tuple(replace(row, inputs={"message": row.inputs["message"] + " and so on" * times}) for row in rows)
+
+    task = replace(TASK, instruction="Answer with one team. " * times, train=longer(TASK.train), dev=longer(TASK.dev))
+    author = proposer(good_words)
+    found = made_lab(ledger, FakeModel(pupil(lambda front: 0.3)), author, task)
+    await with_baseline(found)
+    for number in range(6):
+        rewrite = await proposed(found.lab, found.board.parents(1), number)
+        assert rewrite is not None
+        (made,) = found.lab.admit([Entry(Candidate("zero-shot", "turns", rewrite.instruction), {}, "x", None, "")])
+        await found.lab.see([made], 10)
+    asked = [sum(len(message.content) for message in request.messages) for request in author.seen]
+    assert max(asked) <= most_told(task) < 40_000
 
 
 @pytest.mark.parametrize("junk", ["", "junk", "no " * 100, "x" * 5000])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.scoring.signal import evidence
 from agent.scoring.stats import mean_ci
 from agent.search.board import Board
 from agent.search.pool import Entry
@@ -44,10 +46,10 @@ class Bench:
         if id_ not in self.board.trials:
             self.board.open(id_, 1)
         made = Prediction({}, "")
-        self.board.outcomes[id_] = [
-            Outcome(id_, f"dev-{row}", made, (), value, "", signal)
-            for row, (value, signal) in enumerate(zip(scores, signals or [None] * len(scores), strict=True))
-        ]
+        with_signals = enumerate(zip(scores, signals or [None] * len(scores), strict=True))
+        self.board.saw(
+            id_, [Outcome(id_, f"dev-{row}", made, (), value, "", signal) for row, (value, signal) in with_signals]
+        )
         self.board.settle(id_, state, "seen")  # type: ignore[arg-type]
 
 
@@ -158,6 +160,43 @@ def test_who_was_asked_for_no_log_probabilities_is_not_ranked_above_those_who_we
     assert found.board.evidence(found.ids[0]) == pytest.approx([0.85, 0.85, 0.85, 0.1])
     found.see(2, [0.5])  # a graded score between the two
     assert found.board.evidence(found.ids[2]) == pytest.approx([(0.5 + (0.7 + 0.2) / 2) / 2])
+
+
+SEEN = st.lists(st.tuples(st.sampled_from([0.0, 0.25, 1.0]), st.none() | st.sampled_from([0.1, 0.6])), max_size=4)
+STATES = st.sampled_from(["incomplete", "failed"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), SEEN, STATES), max_size=8))
+def test_what_is_known_is_what_a_board_says_that_was_never_asked_before(looks: list[Any]) -> None:
+    asked, looked = bench(4), []
+    for number, rows, state in looks:
+        looked.append((number, rows, state))
+        unasked = bench(4)
+        for board, whole in ((asked, looked[-1:]), (unasked, looked)):
+            for one, told, where in whole:
+                board.see(one, [value for value, _ in told], where, [signal for _, signal in told])
+        assert asked.board.parents(4) == unasked.board.parents(4)
+        assert asked.board.seen() == unasked.board.seen()
+
+
+def test_evidence_is_worked_out_once_for_all_who_ask_until_outcomes_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[float] = []
+
+    def counted(value: float, signal: float | None) -> float:
+        rows.append(value)
+        return evidence(value, signal)
+
+    monkeypatch.setattr("agent.search.board.evidence", counted)
+    found = bench(4)
+    for number in range(4):
+        found.see(number, [1.0, 0.0, 0.5], signals=[0.5, None, None])
+    for _ in range(5):
+        found.board.seen()
+        found.board.parents(2)
+    assert len(rows) == 4 * 3
+    found.see(0, [1.0] * 4)
+    found.board.parents(2)
+    assert len(rows) == 4 * 3 + 4 + 3 * 3
 
 
 def test_parents_are_the_best_by_a_mean_that_trusts_few_rows_little() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.prompt.candidate import why_rejected
 from agent.prompt.template import marks
-from agent.search.compress import compressions, held, least_useful, tidied, without_a_sentence
+from agent.search.compress import _mentions, compressions, held, least_useful, tidied, without_a_sentence
 from agent.search.effects import Effect
 from agent.search.pool import Entry
 from agent.search.reasons import recombined
-from agent.types import Candidate, Demo, SearchSpace
+from agent.types import Candidate, Demo, Field, SearchSpace, Signature
 from tests.toys import TEAMS, make_task
 
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3, 6), ("You are R.",))
@@ -101,6 +103,51 @@ def test_a_list_of_labels_stays_whole_with_the_line_above_it():
     assert len(left) == 2
     for rest in left:
         assert "Labels:\n- billing: its things\n- delivery: its things\n- refunds: its things\n- other" in rest
+
+
+def test_a_sentence_goes_when_its_neighbours_hold_the_same_without_it():
+    """Whatever labels look like, as if the marks and labels of the whole text were counted with and without it."""
+    labels = ("U.S. mail", "mail", "a. b", "b", " billing", "billing", "no? yes", "refund refund", "ss", "u.s.")
+    task = make_task(12, signature=Signature((Field("message"),), (Field("team", "choice", choices=labels),)))
+    pieces = [
+        "Read.",
+        "Be quick!",
+        "U.S.",
+        "mail",
+        "{{message}}",
+        "\\{{message}}",
+        "\\",
+        "billing",
+        "a.",
+        "b",
+        "- b",
+        "ß.",
+    ]
+    pieces += ["no?", "yes. So.", "refund", "\n", "\n", "  ", "_b", "x{{message}}y.", "?", "SS a."]
+    rng, gone, stayed = random.Random(0), 0, 0
+    for _ in range(400):
+        text = " ".join(rng.choice(pieces) for _ in range(rng.randint(2, 10)))
+        free = replace(task, signature=Signature((), (Field("team"),)))
+        found = list(without_a_sentence(text, task))
+        assert found == [cut for cut in without_a_sentence(text, free) if held(cut[1], task) == held(text, task)]
+        gone, stayed = gone + len(found), stayed + len(list(without_a_sentence(text, free))) - len(found)
+    assert gone > 300
+    assert stayed > 300
+
+
+def test_no_sentence_has_the_whole_text_searched_for_every_label(monkeypatch):
+    searched = []
+
+    def counted(text, labels):
+        searched.append(len(text) * len(labels))
+        return _mentions(text, labels)
+
+    monkeypatch.setattr("agent.search.compress._mentions", counted)
+    labels = tuple(f"label {number}" for number in range(50))
+    task = make_task(12, signature=Signature((Field("message"),), (Field("team", "choice", choices=labels),)))
+    text = " ".join(f"Sentence {number} says something." for number in range(60))
+    assert len(list(without_a_sentence(text, task))) == 60
+    assert sum(searched) <= 2 * len(text) * len(labels)
 
 
 def test_code_is_not_tidied_and_tidying_twice_changes_nothing():

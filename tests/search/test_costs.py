@@ -21,10 +21,10 @@ SIZES = {"own": 100, "long": 500}
 def costs(target: int, judge: int, budget: Budget) -> Costs:
     """After the user's own prompt ("own") has seen 60 rows, each with a call of so many tokens and one of a judge."""
     account, board = Account(budget), Board(lambda trial: None)
-    for row in range(60):
+    for _row in range(60):
         account.use("target", Usage(target), target / 1e6, False, "own")
         account.use("judge", Usage(judge), judge / 1e6, False)
-        board.outcomes.setdefault("own", []).append(Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0))
+    board.saw("own", [Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(60)])
     return Costs(PLAN, account, board, "own", SIZES.__getitem__)
 
 
@@ -42,3 +42,22 @@ def test_a_longer_prompt_makes_its_own_calls_dearer_and_not_those_of_the_judge(b
 def test_without_a_cap_on_tokens_or_dollars_nothing_is_priced() -> None:
     found = costs(100, 1000, Budget(max_calls=500))
     assert (found.affordable(), found.of("long", 10), found.longest()) == (math.inf, 10, math.inf)
+
+
+def test_of_several_the_last_look_costs_what_the_dearest_does_and_follows_what_was_seen() -> None:
+    found = costs(100, 1000, Budget(max_tokens=300_000))
+    found._board.open("own", 0)
+    found._board.settle("own", "complete", "")
+    own, long = found.of_final("own"), found.of_final("long")
+    assert found.of_final("own", "long", "own") == long > own
+    assert found.of_final() == 0.0
+    found._board.saw("long", found._board.outcomes["own"])  # prompts are three times as long on average
+    assert found.of("long", 10) == pytest.approx(10 * (5 / 3 * 100 + 1000) / 1100)
+
+
+def test_the_mean_length_of_prompts_is_worked_out_once_until_outcomes_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, asked = costs(100, 1000, Budget(max_tokens=300_000)), list[str]()
+    monkeypatch.setattr(found, "_size", lambda candidate_id: asked.append(candidate_id) or SIZES[candidate_id])
+    for _ in range(5):
+        found.of_final(*["long"] * 10)
+    assert asked.count("own") <= 1

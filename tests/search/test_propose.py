@@ -14,6 +14,7 @@ from agent.prompt.candidate import baseline, why_rejected
 from agent.search.propose import (
     COPIED_WORDS,
     MAX_CHARACTERS,
+    MOST_OF_A_ROW,
     Failure,
     Scored,
     failures_of,
@@ -88,6 +89,22 @@ def test_the_request_shows_data_history_and_failures_but_no_row_of_test():
         assert part in text
     assert "test note" not in text
     assert "dev note" not in text
+
+
+def test_long_rows_and_instructions_are_cut_as_the_failures_are():
+    long, failure = "word " * 20_000, Failure(*["much " * 1000] * 4)
+    task = with_rows(*["row " + long] * 5)
+    text = request_messages(task, [Scored("Say " + long, 0.5)] * 5, [failure] * 5, "", random.Random(0))[-1].content
+    assert len(text) < 3 * 700 + 5 * MAX_CHARACTERS + 5 * 900 + 1000
+    assert ("row " + long)[: MOST_OF_A_ROW - 3] + "... => billing" in text
+    assert ("Say " + long)[: MAX_CHARACTERS - 3] + "...\n</" in text
+
+
+def test_what_is_no_longer_than_is_shown_stands_there_letter_for_letter():
+    row, tried = ("a\n\n  b " * 100)[:MOST_OF_A_ROW], ("c\n\t d " * 1000)[:MAX_CHARACTERS]
+    text = request_messages(with_rows(row), [Scored(tried, 0.5)], [], "", random.Random(0))[-1].content
+    assert f">\n{row} => billing\n</" in text
+    assert f">\n{tried}\n</" in text
 
 
 # -- what comes back ---------------------------------------------------------------------------------------------------

@@ -166,10 +166,11 @@ class RecordedLab:
             recorded = self.breeder.recorded[candidate]
             hits, signal = self._world.hits[recorded], self._world.signal[recorded]
             self.spent += rows - len(self.board.outcomes.get(candidate, ()))
-            self.board.outcomes[candidate] = [
+            seen = [
                 Outcome(candidate, str(row), Prediction({}, ""), (), hits[row], "", signal[row])
                 for row in self._rows[:rows]
             ]
+            self.board.saw(candidate, seen)
             self.board.settle(candidate, "complete" if rows == len(self._rows) else "incomplete", "")
         return list(wanted)
 
