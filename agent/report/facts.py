@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 Result = Mapping[str, Any]
@@ -269,26 +271,60 @@ def carried(row: Mapping[str, Any]) -> tuple[str, str]:
 # -- words that changed -----------------------------------------------------------------------------------------------
 
 
+Kind = Literal["same", "gone", "new"]
+COMPARED = 2500
+"""So many words between the first and the last change are compared; what follows them is told as replaced."""
+_PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")
+_WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # a blank of its own would be like every other blank
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A stretch of text that two versions share, that only the first has (`gone`), or only the second (`new`)."""
 
-    kind: Literal["same", "gone", "new"]
+    kind: Kind
     text: str
 
 
 def changes(one: str, two: str, keep: int | None = None) -> list[Change]:
     """From `one` to `two` by words. `keep`: so many equal words and blanks are left beside a change, the rest of a long
     equal stretch becomes an ellipsis; None keeps all."""
-    first, second = (re.findall(r"\s+|\[\w+\]|\w+|[^\w\s]", text) for text in (one, two))
-    found: list[Change] = []
-    for kind, a0, a1, b0, b1 in difflib.SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
-        if kind == "equal":
-            found.append(Change("same", _shortened(first[a0:a1], a0 == 0, a1 == len(first), keep)))
-            continue
-        found += [Change("gone", "".join(first[a0:a1]))] if a1 > a0 else []
-        found += [Change("new", "".join(second[b0:b1]))] if b1 > b0 else []
-    return found
+    pieces = (piece for gone, new in _stretches(one, two) for piece in _pieces(gone, new))
+    found = [(kind, [text for _, text in group]) for kind, group in groupby(pieces, key=itemgetter(0))]
+    return [
+        Change(kind, _shortened(texts, at == 0, at == len(found) - 1, keep if kind == "same" else None))
+        for at, (kind, texts) in enumerate(found)
+    ]
+
+
+def _stretches(one: str, two: str) -> Iterator[tuple[str, str]]:
+    """Both texts in stretches, those at one place beside each other, alike or not."""
+    first, second = (_WORDS.findall(text) for text in (one, two))
+    start, end = _alike(first, second)
+    yield "".join(first[:start]), "".join(second[:start])
+    mine, others = (words[start : len(words) - end] for words in (first, second))
+    matcher = difflib.SequenceMatcher(None, mine[:COMPARED], others[:COMPARED], autojunk=False)
+    for _, a0, a1, b0, b1 in matcher.get_opcodes():
+        yield "".join(mine[a0:a1]), "".join(others[b0:b1])
+    yield "".join(mine[COMPARED:]), "".join(others[COMPARED:])
+    yield "".join(first[len(first) - end :]), "".join(second[len(second) - end :])
+
+
+def _pieces(gone: str, new: str) -> Iterator[tuple[Kind, str]]:
+    """Words and blanks of a stretch; those that both begin or end with are the same."""
+    first, second = (_PIECES.findall(text) for text in (gone, new))
+    start, end = _alike(first, second)
+    yield from (("same", piece) for piece in first[:start])
+    yield from (("gone", piece) for piece in first[start : len(first) - end])
+    yield from (("new", piece) for piece in second[start : len(second) - end])
+    yield from (("same", piece) for piece in first[len(first) - end :])
+
+
+def _alike(one: Sequence[str], two: Sequence[str]) -> tuple[int, int]:
+    """With how many words both begin, and with how many of those after them both end."""
+    start = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    ends = zip(reversed(one[start:]), reversed(two[start:]), strict=False)
+    return start, next((at for at, (a, b) in enumerate(ends) if a != b), min(len(one), len(two)) - start)
 
 
 def _shortened(words: Sequence[str], is_first: bool, is_last: bool, keep: int | None) -> str:

@@ -24,7 +24,8 @@ from agent.types import FieldType
 Use = Literal["input", "target", "id", "ignored"]
 Table = Sequence[Mapping[str, Any]]
 
-MAX_CHOICES = 50
+MAX_CHOICES = 200
+MAX_NUMBERS = 50  # of labels that are written as numbers; more of them are amounts
 MAX_CHOICE_LENGTH = 60
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(
@@ -131,10 +132,8 @@ def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
     if unique and not any(" " in text for text in texts) and (named or _counts_up(texts)):
         return "ignored", "id-like: another short value in every row"
     pairs = set(zip(map(fold, texts), labels, strict=True))
-    if (
-        1 < len(set(labels)) <= MAX_CHOICES
-        and len(pairs) == len(set(labels)) == len({a for a, _ in pairs}) < len(texts) / 2
-    ):
+    one_to_one = len(pairs) == len(set(labels)) == len({a for a, _ in pairs}) < len(texts) / 2
+    if one_to_one and 1 < len(pairs) <= _most_choices(labels):
         return "ignored", "tells the target one to one: it would give the answer away"
     return "input", "holds text"
 
@@ -150,27 +149,44 @@ def _counts_up(texts: list[str]) -> bool:
 def target_type(values: Sequence[Any]) -> FieldType:
     """The kind of a target column with these (non-empty) values.
 
-    json when all parse as objects; choice when there are 2 to 50 short values of two rows or more on average; number
-    when all are finite numbers; else text.
+    json when all parse as objects; choice when there are 2 to 200 short values (2 to 50 numbers) of two rows or more on
+    average; number when all are finite numbers; else text.
     """
     texts = [text_of(value).strip() for value in values]
     if all(_is(parse_object, value) for value in values):
         return "json"
     distinct = {fold(text) for text in texts}
-    short = all(len(text) <= MAX_CHOICE_LENGTH and text.isprintable() for text in texts)
-    if short and 2 <= len(distinct) <= MAX_CHOICES and len(texts) >= 2 * len(distinct):
+    if _could_be_labels(texts) and 2 <= len(distinct) <= min(_most_choices(texts), len(texts) / 2):
         return "choice"
     return "number" if all(_is(parse_number, text) for text in texts) else "text"
 
 
+def _could_be_labels(texts: Sequence[str]) -> bool:
+    return all(len(text) <= MAX_CHOICE_LENGTH and text.isprintable() for text in texts)
+
+
+def _most_choices(texts: Sequence[str]) -> int:
+    """So many different values may be labels."""
+    return MAX_NUMBERS if all(map(_like_a_number, texts)) else MAX_CHOICES
+
+
+def _like_a_number(text: str) -> bool:
+    return _MARKED.fullmatch(text) is not None or _is(parse_number, text)
+
+
 def why_text(values: Sequence[Any]) -> str:
-    """Why a target of type text is that although its values are all numbers in another writing, or few; else ""."""
+    """Why a target of type text is that although its values are all numbers in another writing, or repeat; else ""."""
     texts = [text_of(value).strip() for value in values]
     odd = next((text for text in texts if not _is(parse_number, text)), "")
-    if odd and all(_MARKED.fullmatch(text) or _is(parse_number, text) for text in texts):
+    if odd and all(map(_like_a_number, texts)):
         return f"{quoted(odd, 40)} is not read as a number; write it with digits and a decimal point only: 1234.5"
-    if not 2 <= len({fold(text) for text in texts}) <= min(MAX_CHOICES, len(texts) / 2):
+    distinct = len({fold(text) for text in texts})
+    if not 2 <= distinct <= len(texts) / 2:
         return ""
+    if distinct > MAX_CHOICES:
+        many = f"{distinct} different values, more than {MAX_CHOICES}"
+        fix = "if they are labels, list them in the task.toml that `optimize init` writes"
+        return f"{many}; {fix}" if _could_be_labels(texts) else ""
     odd = next((text for text in texts if not text.isprintable()), "")
     why = "holds a line break or another control character" if odd else f"is longer than {MAX_CHOICE_LENGTH} characters"
     return f"a label {why}: {quoted(odd or max(texts, key=len), 40)}"

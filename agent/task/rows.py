@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from agent.task.data import Rows, parse_json
 from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
 
+MOST_TOLD = 20  # wrong values of a column and file that are told one by one
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
@@ -85,6 +87,7 @@ class RowReader:
         self._slices = slices
         self._fields = {field.name: field for field in signature.inputs + signature.outputs}
         self._unsure = unsure
+        self._nearest: dict[tuple[str, tuple[str, ...]], str] = {}
         self._checkers = {
             name: json_checker(field.schema)
             for name, field in self._fields.items()
@@ -92,39 +95,41 @@ class RowReader:
         }
 
     def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[Placed], list[Problem]]:
-        """The good rows as examples, and the problems of the others. `cells`: values are texts out of a CSV file."""
+        """The good rows as examples, and the problems of the others, each told once. `cells`: values are texts out of a
+        CSV file."""
         if cells and rows and (wrong := list(self._columns(rows[0][1]))):
             return [], [problem(where, 1, f"{what} (header)") for what in wrong]
         placed = []
-        problems = []
+        found: dict[tuple[str, str], list[int]] = {}
         for line, row in rows:
-            wrong = list(self._columns(row))
+            wrong = [("", what) for what in self._columns(row)]
             values = {}
             for name in filter(row.__contains__, self._fields):
                 try:
                     values[name] = self._value(self._fields[name], row[name], cells)
                 except ValueError as error:
-                    wrong.append(f"{name}: {error}")
+                    wrong.append((name, f"{name}: {error}"))
             try:
                 given = _row_id(row.get("id", ""), "id" in row and not cells)
             except ValueError as error:
-                wrong.append(str(error))
+                wrong.append(("id", str(error)))
             if wrong:
-                problems += [problem(where, line, what) for what in wrong]
+                for mistake in wrong:
+                    found.setdefault(mistake, []).append(line)
             else:
                 inputs = {field.name: _text(values[field.name]) for field in self._signature.inputs}
                 labels = {field.name: values[field.name] for field in self._signature.outputs}
                 groups = {name: _text(row[name]) for name in self._slices}
                 example = Example(given or content_id("row", inputs), inputs, labels, groups)
                 placed.append(Placed(where, line, example))
-        return placed, problems
+        return placed, list(_told(found, where))
 
     def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
         known = dict.fromkeys([*self._fields, *self._slices])
         unknown = [name for name in row if name not in known and name != "id"]
         missing = [name for name in known if name not in row]
         for name in unknown:
-            yield f"unknown column {quoted(name)}{near(name, [*known, 'id'])}"
+            yield f"unknown column {quoted(name)}{self._near(name, (*known, 'id'))}"
         if missing:
             yield f"the column {listed(map(quoted, missing))} is missing; write it"
 
@@ -141,8 +146,13 @@ class RowReader:
         if not isinstance(value, str):
             raise ValueError(f"{quoted(value)} is not a text; put it in quotes")
         if field.type == "choice" and value not in field.choices:
-            raise ValueError(f"{quoted(value)} is not one of the choices{near(value, field.choices)}")
+            raise ValueError(f"{quoted(value)} is not one of the choices{self._near(value, field.choices)}")
         return value
+
+    def _near(self, word: str, known: tuple[str, ...]) -> str:
+        if (word, known) not in self._nearest:
+            self._nearest[word, known] = near(word, known)
+        return self._nearest[word, known]
 
     def _json(self, field: Field, value: Any, cells: bool) -> Any:
         if cells:
@@ -153,6 +163,22 @@ class RowReader:
         if (checker := self._checkers.get(field.name)) and (wrong := checker(value)):
             raise ValueError(f"{quoted(value)} {wrong}")
         return value
+
+
+def _told(found: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:
+    """Problems by column and text with the lines of each, told once; of one column the first, and how many more."""
+    told: Counter[str] = Counter()
+    more: dict[str, list[int]] = {}
+    for (column, what), lines in found.items():
+        told[column] += 1
+        if column and told[column] > MOST_TOLD:
+            more.setdefault(column, []).extend(lines)
+        else:
+            so_in = f" (so in {len(lines)} rows, this is the first)" if len(lines) > 1 else ""
+            yield problem(where, lines[0], what + so_in)
+    for column, lines in more.items():
+        rows = "1 more row" if len(lines) == 1 else f"{len(lines)} more rows"
+        yield problem(where, min(lines), f"{column}: wrong in {rows} from here on; correct those above first")
 
 
 def _number(value: Any, cells: bool) -> int | float:

@@ -10,6 +10,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, TypeVar
 
 from agent.shipped import fold
@@ -18,6 +19,8 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 
 FRACTIONS = (0.30, 0.25, 0.45)
 CAPS = (300, 200, 400)
+CROWD = 32  # so many sets are compared each with each
+WORTH = 0.8  # more are told apart by the next word if that leaves this part of the pairs at most
 _WORD = re.compile(r"\w+")
 _SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
@@ -28,9 +31,9 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[
     """Groups of positions (each sorted, two or more) whose texts are near-duplicates, directly or by a chain.
 
     Two texts are near when they are equal after folding or when the Jaccard similarity of their sets of lower-cased
-    words (pairs of characters where a script has no spaces) is at least `threshold` (0 < threshold <= 1). Exact: an
-    inverted index over each set's rarest words (prefix filtering, Chaudhuri et al. 2006; Bayardo et al. 2007) finds
-    every such pair without comparing all of them.
+    words (pairs of characters where a script has no spaces) is at least `threshold` (0 < threshold <= 1). Exact: prefix
+    filtering (Chaudhuri et al. 2006; Bayardo et al. 2007), again among those that share a word, finds every such pair
+    without comparing all of them.
     """
     groups = _Groups(len(texts))
     first: dict[object, int] = {}
@@ -38,23 +41,62 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[
         words = _words(fold(text))
         groups.join(position, first.setdefault(words or fold(text), position))
     sets = {position: words for words, position in first.items() if isinstance(words, frozenset)}
-    frequency = Counter(word for words in sets.values() for word in words)
-    index: dict[str, list[int]] = defaultdict(list)
-    for position, words in sorted(sets.items(), key=lambda item: (len(item[1]), item[0])):
-        smallest = math.ceil(threshold * len(words) - 1e-9)
-        prefix = sorted(words, key=lambda word: (frequency[word], word))[: len(words) - smallest + 1]
-        for other in {other for word in prefix for other in index[word]}:
-            if groups.parent[other] == groups.parent[position]:  # known to be alike, the case in a flood of twins
-                continue
-            smaller = sets[other]
-            if len(smaller) < smallest:
-                continue
-            common = len(words & smaller)
-            if common >= threshold * (len(words) + len(smaller) - common) - 1e-9:
-                groups.join(position, other)
-        for word in prefix:
-            index[word].append(position)
+    _Alike(sets, threshold, groups).join(list(sets))
     return groups.found()
+
+
+class _Alike:
+    """Joins the groups of near-duplicates. The words of each set go from rare to frequent, so two sets have a first
+    word in common, a second and so on; in a pair that is near, neither has more than a few other words before these."""
+
+    def __init__(self, sets: Mapping[int, frozenset[str]], threshold: float, groups: _Groups) -> None:
+        frequency = Counter(word for words in sets.values() for word in words)
+        self._sets = sets
+        self._sorted = {
+            position: sorted(words, key=lambda word: (frequency[word], word)) for position, words in sets.items()
+        }
+        self._threshold = threshold
+        self._groups = groups
+
+    def join(self, members: Sequence[int], shared: int = 0, last: str = "") -> None:
+        """The near ones among sets that have their first `shared` words in common, the last of which is `last`."""
+        if len(members) <= CROWD:
+            return self._compare(members)
+        smallest = min(len(self._sets[position]) for position in members)
+        whole: list[int] = []  # two of these may have no other word in common and be near
+        next_word: dict[str, list[int]] = defaultdict(list)
+        for position in members:
+            words = self._sorted[position]
+            needed = self._needed(len(words), smallest)
+            start = words.index(last) + 1 if shared else 0
+            for word in words[start : len(words) - needed + shared + 1]:
+                next_word[word].append(position)
+            if shared >= needed:
+                whole.append(position)
+        if sum(len(each) ** 2 for each in (whole, *next_word.values())) > WORTH * len(members) ** 2:
+            return self._compare(members)
+        self._compare(whole)
+        for word, each in next_word.items():
+            self.join(each, shared + 1, word)
+        return None
+
+    def _needed(self, size: int, smallest: int) -> int:
+        """How many words a set of `size` has at least in common with a near one of `smallest` or more."""
+        other = max(smallest, self._threshold * size)
+        return math.ceil(self._threshold * (size + other) / (1 + self._threshold) - 1e-6)
+
+    def _compare(self, members: Sequence[int]) -> None:
+        parent = self._groups.parent
+        for one, other in combinations(members, 2):
+            if parent[one] == parent[other]:  # known to be alike, the case in a flood of twins
+                continue
+            first, second = self._sets[one], self._sets[other]
+            both = len(first) + len(second)
+            if min(len(first), len(second)) < self._threshold * max(len(first), len(second)) - 1e-9:
+                continue
+            common = len(first & second)
+            if common >= self._threshold * (both - common) - 1e-9:
+                self._groups.join(one, other)
 
 
 def _words(text: str) -> frozenset[str]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent.cli.compare import word_diff
 from agent.ledger.store import Ledger
+from agent.report import facts
 from agent.scoring.stats import paired_difference
 from agent.types import Candidate, Trial
 from tests.cli.conftest import Made
@@ -113,12 +114,40 @@ def test_no_prompt_steers_a_terminal(two_runs: Made) -> None:
 WORDS = st.lists(st.sampled_from(["a", "bb", "ä", " ", "\n", ".", "x1"]), max_size=12).map("".join)
 
 
-@given(WORDS, WORDS)
-def test_the_word_diff_holds_both_texts(one: str, two: str) -> None:
-    diff = word_diff(one, two)
-    assert re.sub(r"\{\+.*?\+\}", "", re.sub(r"\[-(.*?)-\]", r"\1", diff, flags=re.S), flags=re.S) == one
-    assert re.sub(r"\[-.*?-\]", "", re.sub(r"\{\+(.*?)\+\}", r"\1", diff, flags=re.S), flags=re.S) == two
+def both_texts(diff: str) -> tuple[str, str]:
+    one = re.sub(r"\{\+.*?\+\}", "", re.sub(r"\[-(.*?)-\]", r"\1", diff, flags=re.S), flags=re.S)
+    return one, re.sub(r"\[-.*?-\]", "", re.sub(r"\{\+(.*?)\+\}", r"\1", diff, flags=re.S), flags=re.S)
+
+
+@given(WORDS, WORDS, st.sampled_from([0, 1, 3, facts.COMPARED]))
+def test_the_word_diff_holds_both_texts(one: str, two: str, compared: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(facts, "COMPARED", compared)
+        diff = word_diff(one, two)
+    assert both_texts(diff) == (one, two)
     assert ("[-" in diff or "{+" in diff) == (one != two)
+
+
+def test_the_word_diff_of_prompts_of_a_book_s_length_ends() -> None:
+    words = [f"word{number % 50}" for number in range(20_000)]
+    one, two = (" ".join(f"{end}{word}" if n % 100 == 7 else word for n, word in enumerate(words)) for end in "ab")
+    found = facts.changes(one, two)
+    assert "".join(change.text for change in found if change.kind != "new") == one
+    assert "".join(change.text for change in found if change.kind != "gone") == two
+    assert [change.text for change in found if change.kind != "same"][:4] == ["aword7", "bword7"] * 2
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "diff"),
+    [
+        ("Answer.", "Answer now.", "Answer{+ now+}."),
+        ("the old dog", "the new dog", "the [-old-]{+new+} dog"),
+        ("a b", "a b c", "a b{+ c+}"),
+        ("one\ntwo", "one two", "one[-\n-]{+ +}two"),
+    ],
+)
+def test_no_blank_is_marked_that_did_not_change(one: str, two: str, diff: str) -> None:
+    assert word_diff(one, two) == diff
 
 
 def test_long_equal_parts_are_left_out_around_what_changed() -> None:

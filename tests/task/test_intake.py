@@ -217,7 +217,10 @@ def test_a_mark_in_the_prompt_that_is_no_input_is_told_with_the_column_that_was_
         ([1, 2, 3, 4] * 10, "choice"),
         ([f"class {n % 20}" for n in range(40)], "choice"),
         ([f"class {n % 21}" for n in range(40)], "text"),
+        ([f"class {n % 200}" for n in range(400)], "choice"),
+        ([f"class {n % 201}" for n in range(402)], "text"),
         ([n % 60 for n in range(400)], "number"),
+        ([f"{n % 60},5" for n in range(400)], "text"),
         ([f"{n}.5" for n in range(40)], "number"),
         ([*range(39), "nan"], "text"),
         ([{"a": n} for n in range(40)], "json"),
@@ -394,6 +397,15 @@ def test_labels_that_cannot_be_labels_are_told(here: Path) -> None:
     assert any("holds a line break" in line for line in reading.lines())
     _, fine = task_from_file(write(here / "fine.jsonl", tickets()), "Team")
     assert fine.why_text == ""
+
+
+def test_more_labels_than_a_file_can_have_are_told(here: Path) -> None:
+    table = [{**row, "Team": f"team {n % 201}"} for n, row in enumerate(tickets(402))]
+    _, reading = task_from_file(write(here / "data.csv", table), "Team")
+    assert (
+        "target Team: text (201 different values, more than 200; if they are labels, list them in the task.toml "
+        "that `optimize init` writes)"
+    ) in list(reading.lines())
 
 
 def test_a_row_without_the_target_is_dropped_and_ends_nothing(here: Path) -> None:

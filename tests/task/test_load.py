@@ -61,6 +61,22 @@ def test_without_sections_the_defaults_follow_the_type_of_the_output(
     assert (task.space.demo_counts, task.budget, task.constraints) == ((4, 8, 16, 32), Budget(), Constraints())
 
 
+def test_a_mistake_of_many_rows_is_told_once(here: Path) -> None:
+    table = [{"message": f"message {n}", "team": f"Billing{n % 2 or ''}"} for n in range(9)]
+    found = problems(make(here / "t", train=jsonl(table)))
+    assert [(line.partition(" is not one")[0], line.partition("(")[2]) for line in found] == [
+        ("t/train.jsonl:1: team: 'Billing'", "so in 5 rows, this is the first)"),
+        ("t/train.jsonl:2: team: 'Billing1'", "so in 4 rows, this is the first)"),
+    ]
+
+
+def test_of_many_mistakes_in_one_column_the_first_are_told_and_the_rest_is_counted(here: Path) -> None:
+    table = [{"message": f"message {n}", "team": f"team {n}"} for n in range(100)]
+    found = problems(make(here / "t", train=jsonl(table)))
+    assert [line.partition(": ")[0] for line in found] == [f"t/train.jsonl:{line}" for line in range(1, 22)]
+    assert found[-1].endswith(": team: wrong in 80 more rows from here on; correct those above first")
+
+
 def test_csv_bom_and_crlf_load_like_plain_files(here: Path) -> None:
     plain = load_task(make(here / "a"))
     folder = make(here / "b", "\ufeff" + TOML.replace("\n", "\r\n"))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.shipped import fold
+from agent.task import splits
 from agent.task.splits import near_duplicates, split_rows
 
 WORDS = [f"word{n}" for n in range(4000)]
@@ -84,6 +85,27 @@ def brute(texts: list[str], threshold: float) -> set[frozenset[int]]:
 )
 def test_near_duplicates_finds_what_comparing_all_pairs_finds(texts: list[str], threshold: float) -> None:
     assert {frozenset(group) for group in near_duplicates(texts, threshold)} == brute(texts, threshold)
+
+
+ROWS = st.integers(1, 8).flatmap(lambda columns: st.lists(st.tuples(*[st.integers(0, 3)] * columns), max_size=60))
+
+
+@given(ROWS, st.sampled_from([0.3, 0.5, 0.75, 0.8, 1.0]), st.sampled_from([1, 2, 5]), st.sampled_from([0.8, 9.0]))
+def test_crowds_of_rows_of_a_table_are_told_apart_as_comparing_all_pairs_does(
+    rows: list[tuple[int, ...]], threshold: float, crowd: int, worth: float
+) -> None:
+    texts = [" ".join(f"{'' if n % 3 == 0 else n}v{value}" for n, value in enumerate(row)) for row in rows]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splits, "CROWD", crowd)
+        patch.setattr(splits, "WORTH", worth)
+        found = near_duplicates(texts, threshold)
+    assert {frozenset(group) for group in found} == brute(texts, threshold)
+
+
+def test_thousands_of_rows_of_a_table_end() -> None:
+    rng = random.Random(0)
+    rows = [{"text": " ".join(f"c{n}v{rng.randrange(6)}" for n in range(20)), "label": "x"} for _ in range(6_000)]
+    assert tuple(map(len, split(rows))) == (300, 200, 400)
 
 
 @pytest.mark.parametrize(
