@@ -211,15 +211,14 @@ def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
     """F-measure of the package rouge_score (its own tokenizer: a-z and 0-9), with its stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
 
+    from agent.scoring.overlap import rouge_l
+
     scorer = RougeScorer([spec.name], use_stemmer=True)
+    likeness = rouge_l() if spec.name == "rougeL" else lambda text, gold: scorer.score(gold, text)[spec.name].fmeasure
 
     def check(got: Any, label: Any) -> Verdict:
         wanted, text = golds(label), as_text(got)
-        found = (
-            1.0
-            if text in wanted
-            else max((scorer.score(gold, text)[spec.name].fmeasure for gold in wanted), default=0.0)
-        )
+        found = 1.0 if text in wanted else max((likeness(text, gold) for gold in wanted), default=0.0)
         value = min(1.0, max(0.0, float(found)))
         return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {short(label)}, got {short(got)}"
 
