@@ -56,21 +56,21 @@ def demo_texts(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
 
 def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
     """No instruction holds five words in a row of a dev or test row, unless the user's own prompt or train has them."""
-    known = set(_grams(task.instruction))
-    known.update(gram for example in task.train for text in _texts(example) for gram in _grams(text))
+    written = [(each["id"], [*_grams(f"{each['role']} {each['instruction']}")]) for each in candidates]
+    unknown = {gram for _, grams in written for gram in grams}.difference(_grams(task.instruction))
+    unknown.difference_update(gram for example in task.train for text in _texts(example) for gram in _grams(text))
     rows = {
         gram: (split, example.id)
         for split, example in _held_out(task)
         for text in _texts(example)
         for gram in _grams(text)
-        if gram not in known
+        if gram in unknown
     }
     wrong = []
-    for candidate in candidates:
-        copied = [gram for gram in _grams(f"{candidate['role']} {candidate['instruction']}") if gram in rows]
-        if copied:
-            split, name = rows[copied[0]]
-            wrong.append(f"{candidate['id']}: holds {' '.join(copied[0])!r} of the {split} row {name}")
+    for candidate, grams in written:
+        if copied := next((gram for gram in grams if gram in rows), None):
+            split, name = rows[copied]
+            wrong.append(f"{candidate}: holds {' '.join(copied)!r} of the {split} row {name}")
     return Check.of("no instruction holds words of a dev or test row", wrong)
 
 

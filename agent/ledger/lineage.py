@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row, released_file
-from agent.ledger.trail import facts_of, promoted_since
+from agent.ledger.trail import facts_by_run
 
 
 def candidates_named(history: History, name: str, versions: Mapping[str, str]) -> list[str]:
@@ -47,8 +47,13 @@ def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) ->
     demos = [
         {name: demo[name] for name in ("position", "example_id", "source", "rationale")} for demo in candidate["demos"]
     ]
-    runs = history.select("SELECT run_id FROM proposals WHERE candidate_id = ? ORDER BY rowid", candidate_id)
-    found = [_in_run(history, row["run_id"], candidate) for row in runs]
+    rows = history.select("SELECT run_id FROM proposals WHERE candidate_id = ? ORDER BY rowid", candidate_id)
+    ids = [row["run_id"] for row in rows]
+    runs = {run["id"]: run for run in history.runs()} if ids else {}
+    promoted, proposed = (facts_by_run(history, ids, kind) for kind in ("promoted", "proposal"))
+    found = [
+        _in_run(history, runs[run_id], candidate, promoted.get(run_id, []), proposed.get(run_id, [])) for run_id in ids
+    ]
     mine = [version for version, made_from in versions.items() if made_from == candidate_id]
     names = dict.fromkeys(run["task"] for run in found) if mine else {}
     moves = [move for name in names for move in history.label_moves(name)]
@@ -60,11 +65,13 @@ def lineage(history: History, candidate_id: str, versions: Mapping[str, str]) ->
     }
 
 
-def _in_run(history: History, run_id: str, candidate: Row) -> Row:
-    run = history.run(run_id)
-    trials = history.trials(run_id)
+def _in_run(history: History, run: Row, candidate: Row, promotions: list[Row], proposals: list[Row]) -> Row:
+    run_id = run["id"]
+    own = "SELECT number FROM trials WHERE run_id = ? AND (candidate_id = ? OR number = 0)"
+    trials = history.trials(run_id, [row["number"] for row in history.select(own, run_id, candidate["id"])])
     result = run["result"] or {}
-    file, since = released_file(run, history.path), promoted_since(history, run_id)
+    file = released_file(run, history.path)
+    since = promotions[-1]["body"] if promotions else None
     promoted = since is not None or result.get("decision") == "promote"
     released = result.get("winner", {}).get("candidate_id") if promoted else _baseline(trials)
     kept = ("number", "round", "state", "n", "mean", "low", "high", "reason")
@@ -75,7 +82,7 @@ def _in_run(history: History, run_id: str, candidate: Row) -> Row:
         "status": run["status"],
         "started_utc": run["started_utc"],
         "chain": chain_of_parents(history, run_id, candidate["id"]),
-        "proposal": _proposal(history, run_id, candidate),
+        "proposal": _proposal(proposals, candidate),
         "trials": [{name: t[name] for name in kept} for t in trials if t["candidate_id"] == candidate["id"]],
         "released": file is not None and released == candidate["id"],
         "decision": result.get("decision"),
@@ -107,9 +114,9 @@ def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[R
     return found
 
 
-def _proposal(history: History, run_id: str, candidate: Row) -> Row | None:
+def _proposal(proposals: list[Row], candidate: Row) -> Row | None:
     """The event in which the proposer gave this instruction, if it is one of its."""
-    for event in facts_of(history, run_id, "proposal"):
+    for event in proposals:
         body = event["body"]
         named = body.get("instruction_hash") == candidate["instruction_hash"]
         if named or body.get("instruction") == candidate["instruction"][:2000]:

@@ -210,11 +210,14 @@ def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
     """F-measure of the package rouge_score (its own tokenizer: a-z and 0-9), with its stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
 
+    from agent.scoring.overlap import rouge_l
+
     scorer = RougeScorer([spec.name], use_stemmer=True)
+    likeness = rouge_l() if spec.name == "rougeL" else lambda text, gold: scorer.score(gold, text)[spec.name].fmeasure
 
     def check(got: Any, label: Any) -> Verdict:
         wanted, text = as_text(label), as_text(got)
-        found = 1.0 if text == wanted else scorer.score(wanted, text)[spec.name].fmeasure
+        found = 1.0 if text == wanted else likeness(text, wanted)
         value = min(1.0, max(0.0, float(found)))
         return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {short(label)}, got {short(got)}"
 

@@ -1,4 +1,4 @@
-"""Metrics of text against text, each measured by a well-kept package: BLEU, chrF, edits, embeddings, repetition.
+"""Metrics of text against text, each by a well-kept package: BLEU, chrF, ROUGE-L, edits, embeddings, repetition.
 
 As `metrics`: a check takes what was predicted and the label, and gives a value in [0, 1] with a reason.
 The signature of a scorer says how it counts, so that others can count the same.
@@ -52,6 +52,25 @@ def edit_similarity(got: str, wanted: str) -> float:
     from rapidfuzz.distance import Levenshtein
 
     return float(Levenshtein.normalized_similarity(got, wanted))
+
+
+def rouge_l() -> Scorer:
+    """The F-measure of rougeL as rouge_score counts it, over its own words with its stemmer; the longest common
+    subsequence is found by rapidfuzz, without a table of all pairs of words."""
+    from rapidfuzz.distance import LCSseq
+    from rouge_score.scoring import fmeasure
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    words = DefaultTokenizer(use_stemmer=True).tokenize
+
+    def measure(got: str, wanted: str) -> float:
+        mine, gold = words(got), words(wanted)
+        if not mine or not gold:
+            return 0.0
+        common = LCSseq.similarity(gold, mine)
+        return float(fmeasure(common / len(mine), common / len(gold)))
+
+    return measure
 
 
 def embedding_similarity() -> Scorer:

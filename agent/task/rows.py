@@ -97,8 +97,8 @@ class RowReader:
     def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[Placed], list[Problem]]:
         """The good rows as examples, and the problems of the others, each told once. `cells`: values are texts out of a
         CSV file."""
-        if cells and rows and (wrong := list(self._columns(rows[0][1]))):
-            return [], [problem(where, 1, f"{what} (header)") for what in wrong]
+        if cells and rows and (header := list(self._columns(rows[0][1]))):
+            return [], [problem(where, 1, f"{what} (header)") for what in header]
         placed = []
         found: dict[tuple[str, str], list[int]] = {}
         for line, row in rows:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.ledger.chain import first_break
+from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.release.runtime import load_prompt
 from agent.types import Candidate, Trial, canonical, content_id
@@ -242,6 +243,20 @@ def test_the_lineage_of_a_prompt_leads_to_its_first_ancestor_under_every_name(tw
     same = good_json("audit", "lineage", instruction)["prompts"]
     assert child["candidate_id"] in [prompt["candidate"]["id"] for prompt in same]
     assert {prompt["candidate"]["instruction_hash"] for prompt in same} == {instruction}
+
+
+def test_the_lineage_of_a_prompt_of_several_runs_reads_their_results_once(
+    two_runs: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = good_json("history", two_runs[0]["run_id"])["trials"][0]["candidate_id"]
+    reads, runs = [], History.runs
+    monkeypatch.setattr(History, "runs", lambda history: reads.append(history) or runs(history))
+    (prompt,) = good_json("audit", "lineage", baseline)["prompts"]
+    assert len(reads) == 2  # for the versions and for the lineage, however many runs
+    assert [run["run_id"] for run in prompt["runs"]] == [made["run_id"] for made in two_runs]
+    for run in prompt["runs"]:
+        trials = [t for t in good_json("history", run["run_id"])["trials"] if t["candidate_id"] == baseline]
+        assert run["trials"] == [{name: trial[name] for name in run["trials"][0]} for trial in trials]
 
 
 def test_the_lineage_of_a_released_prompt_shows_how_the_labels_of_its_name_moved(two_runs: Made) -> None:

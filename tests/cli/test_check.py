@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from agent.ledger.contamination import copied_answers
 from agent.ledger.store import Ledger
 from agent.task.intake import task_from_file
 from agent.types import Candidate, Completion, Demo, Example, Outcome, Prediction, Score, Task, Trial, Usage
 from tests.cli.conftest import Made
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize
 from tests.ledger.ledgers import read
-from tests.toys import ask
+from tests.toys import ask, make_task
 from tests.wire import Fault, WireServer
 
 DB = Path("runs/ledger.db")
@@ -189,3 +192,32 @@ def test_words_that_train_or_the_users_own_prompt_hold_are_no_contamination() ->
     assert copied_answers([candidate], make_task(dev=(row,), instruction=f"Now {shared}.")).ok
     assert copied_answers([candidate], make_task(dev=(row,), train=(*alone.train, row))).ok
     assert copied_answers([{**candidate, "instruction": "note the following five"}], alone).ok
+
+
+TEXTS = st.lists(st.sampled_from("abc"), max_size=9).map(" ".join)
+
+
+@given(*[st.lists(TEXTS, max_size=4)] * 4, TEXTS)
+def test_copied_words_are_those_of_no_other_text(
+    train: list[str], dev: list[str], test: list[str], instructions: list[str], own: str
+) -> None:
+    def grams(text: str) -> list[str]:
+        return [text[at : at + 9] for at in range(0, len(text) - 8, 2)]
+
+    splits = {"train": train, "dev": dev, "test": test}
+    rows = {
+        split: tuple(Example(f"{split}{n}", {"message": text}, {"team": ""}) for n, text in enumerate(texts))
+        for split, texts in splits.items()
+    }
+    candidates = [{"id": f"c{n}", "role": "", "instruction": text} for n, text in enumerate(instructions)]
+    found = copied_answers(candidates, make_task(instruction=own, **rows)).found
+    known = {gram for text in (own, *train) for gram in grams(text)}
+    sources = {
+        gram: f"{split} row {split}{n}"
+        for split in ("dev", "test")
+        for n, text in enumerate(splits[split])
+        for gram in grams(text)
+    }
+    copied = [[gram for gram in grams(text) if gram in sources.keys() - known] for text in instructions]
+    wrong = [(n, each[0]) for n, each in enumerate(copied) if each]
+    assert found == tuple(f"c{n}: holds {gram!r} of the {sources[gram]}" for n, gram in wrong)

@@ -341,3 +341,14 @@ def test_f1_of_lists_is_symmetric_in_range_and_gives_a_reason_below_one(one: lis
     assert 0 <= found.value <= 1
     assert found.value == approx(turned.value)
     assert bool(found.reason) == (found.value < 1)
+
+
+SENTENCES = st.lists(st.sampled_from(["runs", "running", "The", "cat", "é", "7", ",", "\n", "sat"]), max_size=40).map(
+    " ".join
+)
+
+
+@given(SENTENCES, SENTENCES)
+def test_rouge_l_is_that_of_rouge_score(got: str, wanted: str) -> None:
+    reference = RougeScorer(["rougeL"], use_stemmer=True).score(wanted, got)["rougeL"].fmeasure
+    assert overlap.rouge_l()(got, wanted) == reference
