@@ -2,6 +2,7 @@
 
 Knows examples and predictions; never sees a model. A prediction with `error` scores 0 with that error as its reason:
 not parsing is the prompt's fault. What cannot be scored (no label) is None, never 0. metric.py: see `user_metric`.
+A list as the label of a text field, which a task made in Python may hold, means "any of these will do".
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from agent.errors import InputError
 from agent.scoring.bounded import Bounded, pattern_check
 from agent.scoring.json_metrics import json_fields, json_schema
 from agent.scoring.user_metric import PythonMetric
-from agent.scoring.values import Check, as_text, exact, f1, key, short, where
+from agent.scoring.values import Check, as_text, exact, f1, golds, key, short, where
 from agent.scoring.worker import Verdict
 from agent.shipped import fold
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
@@ -120,7 +121,7 @@ def _exact_match(spec: MetricSpec, field: Field, task: Task) -> Check:
 
     def check(got: Any, label: Any) -> Verdict:
         if isinstance(got, str):
-            same = same_as(got) == same_as(as_text(label))
+            same = same_as(got) in [same_as(gold) for gold in golds(label)]
         else:
             same = key(got, same_as) == key(label, same_as)
         return (1.0, "") if same else (0.0, f"expected {short(label)}, got {short(got)}")
@@ -170,10 +171,10 @@ def _contains(spec: MetricSpec, field: Field, task: Task) -> Check:
     same_as = fold if spec.options.get("ignore_case", False) else exact
 
     def check(got: Any, label: Any) -> Verdict:
-        text, wanted = same_as(as_text(got)), same_as(as_text(label))
-        if not wanted:
+        text, wanted = same_as(as_text(got)), [same_as(gold) for gold in golds(label)]
+        if not all(wanted):
             return None, "the label is empty, and stands in every text"
-        if wanted in text:
+        if any(gold in text for gold in wanted):
             return 1.0, ""
         return 0.0, f"{short(label)} does not occur in {short(got)}"
 
@@ -193,14 +194,14 @@ def _regex(spec: MetricSpec, field: Field, task: Task) -> Bounded:
 
 
 def _token_f1(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """Word overlap as in SQuAD (Rajpurkar et al. 2016): no case, punctuation or articles."""
+    """Word overlap as in SQuAD (Rajpurkar et al. 2016): no case, punctuation or articles; the best gold counts."""
 
     def words(text: str) -> list[str]:
         bare = "".join(c for c in text.lower() if c not in string.punctuation)
         return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
     def check(got: Any, label: Any) -> Verdict:
-        value = f1(words(as_text(got)), words(as_text(label)))
+        value = max((f1(words(as_text(got)), words(gold)) for gold in golds(label)), default=0.0)
         return value, "" if value == 1 else f"expected {short(label)}, got {short(got)}"
 
     return check
@@ -216,8 +217,8 @@ def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
     likeness = rouge_l() if spec.name == "rougeL" else lambda text, gold: scorer.score(gold, text)[spec.name].fmeasure
 
     def check(got: Any, label: Any) -> Verdict:
-        wanted, text = as_text(label), as_text(got)
-        found = 1.0 if text == wanted else likeness(text, wanted)
+        wanted, text = golds(label), as_text(got)
+        found = 1.0 if text in wanted else max((likeness(text, gold) for gold in wanted), default=0.0)
         value = min(1.0, max(0.0, float(found)))
         return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {short(label)}, got {short(got)}"
 
@@ -225,7 +226,7 @@ def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def _against_label(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """BLEU, chrF, edit or embedding similarity with the label."""
+    """BLEU, chrF, edit or embedding similarity with the label; of several labels the nearest counts."""
     from agent.scoring import overlap
 
     makers: Mapping[str, Callable[[], overlap.Scorer]] = {
@@ -243,7 +244,7 @@ def _against_label(spec: MetricSpec, field: Field, task: Task) -> Check:
         ) from missing
 
     def check(got: Any, label: Any) -> Verdict:
-        value = scorer(as_text(got), as_text(label))
+        value = max((scorer(as_text(got), gold) for gold in golds(label)), default=0.0)
         return value, "" if value > 0.999 else f"{spec.name} {value:.2f} against {short(label)}, got {short(got)}"
 
     return check

@@ -26,6 +26,10 @@ def short(value: Any, limit: int = 120) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def golds(label: Any) -> list[str]:
+    return [as_text(item) for item in label] if isinstance(label, list) else [as_text(label)]
+
+
 def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 

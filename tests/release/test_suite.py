@@ -36,7 +36,8 @@ def suite() -> Suite:
         Example(f"r{at}", {"message": text}, {"team": text, "n": at, "list": [text, None]})
         for at, text in enumerate(HOSTILE)
     )
-    task = replace(make_task(), dev=rows, judges=("a/b",))
+    metrics = (MetricSpec("exact_match", "team"), MetricSpec("judge", "team", options={"mode": "pairwise"}))
+    task = replace(make_task(), dev=rows, metrics=metrics, judges=("a/b",))
     samples = [[Sample(text, 0.5), Sample("", None, "refused"), Sample("billing", None)] for text in HOSTILE]
     return suite_of(task, PROMPT, "m/x", samples, {"reason": "why\n\x1b", "actor": "me"})
 
