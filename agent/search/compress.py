@@ -86,8 +86,9 @@ def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect
 def without_a_sentence(text: str, task: Task) -> Iterator[tuple[str, str]]:
     """Each sentence that can go, with the text that is left: the one that holds nothing of what is `held`, and whose
     neighbours hold the same without it. Lines of a list are no sentences."""
-    across = [label for label in _labels(task) if ACROSS.search(label)]
-    within = [label for label in _labels(task) if label not in across]
+    labels = _labels(task)
+    across = [label for label in labels if ACROSS.search(label)]
+    within = [label for label in labels if not ACROSS.search(label)]
     must = _mentions(text, across)
     lines = text.split("\n")
     for number, line in enumerate(lines):

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from agent.errors import Problem
@@ -87,7 +88,7 @@ class RowReader:
         self._slices = slices
         self._fields = {field.name: field for field in signature.inputs + signature.outputs}
         self._unsure = unsure
-        self._nearest: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._near = cache(near)  # one mistake may stand in thousands of rows
         self._checkers = {
             name: json_checker(field.schema)
             for name, field in self._fields.items()
@@ -148,11 +149,6 @@ class RowReader:
         if field.type == "choice" and value not in field.choices:
             raise ValueError(f"{quoted(value)} is not one of the choices{self._near(value, field.choices)}")
         return value
-
-    def _near(self, word: str, known: tuple[str, ...]) -> str:
-        if (word, known) not in self._nearest:
-            self._nearest[word, known] = near(word, known)
-        return self._nearest[word, known]
 
     def _json(self, field: Field, value: Any, cells: bool) -> Any:
         if cells:
