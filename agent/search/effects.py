@@ -56,10 +56,11 @@ class Effect:
 
 
 class PartsModel:
-    """The model, fitted. A few hundred candidates take about a second."""
+    """The model, fitted."""
 
     def __init__(self, table: Sequence[Observed]) -> None:
         import numpy as np
+        from scipy.linalg import cho_factor, cho_solve
 
         scored = [seen for seen in table if any(value is not None for value in seen.values)]
         features = [features_of(seen.candidate) for seen in scored]
@@ -71,10 +72,10 @@ class PartsModel:
         for spreads in product(*SPREADS.values()):
             variances = {group: value * value for group, value in zip(SPREADS, spreads, strict=True)}
             total = spread + sum(variances[group] * grams[group] for group in SPREADS)
-            inverse = np.linalg.inv(total)
-            solved = inverse @ level
-            likely = -(float(level @ solved) + float(np.linalg.slogdet(total)[1])) / 2
-            fits.append((likely, variances, inverse, solved))
+            factor = cho_factor(total, lower=True)
+            solved = cho_solve(factor, level)
+            likely = -float(level @ solved) / 2 - float(np.log(np.diag(factor[0])).sum())
+            fits.append((likely, variances, factor[0], solved))
         top = max(fit[0] for fit in fits)
         weights = [math.exp(fit[0] - top) for fit in fits]
         self._fits = [
@@ -95,6 +96,7 @@ class PartsModel:
     def sums(self, wanted: Sequence[Mapping[Feature, float]]) -> list[tuple[float, float]]:
         """For each weighted sum of coefficients its mean and standard error, in score. What was never seen counts 0."""
         import numpy as np
+        from scipy.linalg import solve_triangular
 
         rows = {group: self._matrix(group, wanted) @ self._design[group].T for group in SPREADS}
         sizes = {
@@ -102,12 +104,13 @@ class PartsModel:
             for group in SPREADS
         }
         mean, square = np.zeros(len(wanted)), np.zeros(len(wanted))
-        for weight, variances, inverse, solved in self._fits:
+        for weight, variances, lower, solved in self._fits:
             shared = sum(variances[group] * rows[group] for group in SPREADS)
             prior = sum(variances[group] * sizes[group] for group in SPREADS)
             at = shared @ solved
             mean += weight * at
-            square += weight * (at**2 + np.maximum(0.0, prior - np.einsum("ij,jk,ik->i", shared, inverse, shared)))
+            known = (solve_triangular(lower, shared.T, lower=True) ** 2).sum(axis=0)
+            square += weight * (at**2 + np.maximum(0.0, prior - known))
         errors = np.sqrt(np.maximum(0.0, square - mean**2))
         return [(float(m), float(e)) for m, e in zip(mean, errors, strict=True)]
 
