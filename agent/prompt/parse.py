@@ -20,6 +20,7 @@ from agent.prompt.values import (
     Unreadable,
     choice_in,
     integral,
+    is_number,
     joined,
     json_in,
     name_pattern,
@@ -36,14 +37,18 @@ def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = Fal
     64 levels; a schema is not checked here); text -> str. With `reasoning` the answer is what follows the last
     line-start `Answer:` or `<field>:`, else the last non-empty line. Several outputs are read from `name: value` lines
     (a value runs to the next name) or from one JSON object. DSPy's `[[ ## name ## ]]` and `<name>` sections count as
-    `name:` lines. `fields` holds what parsed, `error` why the rest did not, or which limit of a field is broken.
+    `name:` lines. What a model thought aloud first, up to `</think>`, is left out. `fields` holds what parsed, `error`
+    why the rest did not, or which limit of a field is broken.
     """
-    text, sectioned = _unsection(reply.replace("\r\n", "\n").replace("\r", "\n"), outputs)
+    said = _unthought(reply.replace("\r\n", "\n").replace("\r", "\n"))
+    if said is None:
+        return Prediction({}, reply, f"The reply {quote(reply)} ends while it still thinks: think less, then answer.")
+    text, sectioned = _unsection(said, outputs)
     if len(outputs) != 1:
         return _parse_several(reply, text, outputs, reasoning)
     field = outputs[0]
     inner = _unwrap(text, field)
-    whole = _section(reply, field) if field.type == "text" else ""
+    whole = _section(said, field) if field.type == "text" else ""
     try:
         if field.type == "text" and (whole or inner is not text):  # the text itself, whatever its lines look like
             value = _read(whole or inner, field, False)
@@ -79,6 +84,8 @@ def _parse_several(reply: str, text: str, outputs: tuple[Field, ...], reasoning:
 def _read(text: str, field: Field, reasoning: bool) -> Any:
     if not text.strip(" \t\n\r\f\v\0"):
         raise Unreadable(f"The reply is empty: give the {field.name}.")
+    if field.type == "number" and not reasoning and (first := _first_line(text)) and is_number(first):
+        text = first  # what runs on behind it is no answer
     marked = _after_marker(text, field) if reasoning or field.type == "number" else None
     if marked is not None and not marked.strip():
         raise Unreadable(f"The reply stops after its answer marker ({quote(text[-QUOTE:])}): give the {field.name}.")
@@ -86,9 +93,16 @@ def _read(text: str, field: Field, reasoning: bool) -> Any:
         scope = marked if marked is not None else _last_line(text) if reasoning else text.strip()
         return number_in(scope, field, marked=marked is not None, last=reasoning)
     if field.type == "json":
-        return json_in(text if marked is None else marked, last=reasoning and marked is None)
+        return json_in(text if marked is None else marked, last=reasoning and marked is None, kind=_json_kind(field))
     answer = marked if marked is not None else _last_line(text) if reasoning else text
-    return choice_in(answer, field) if field.type == "choice" else answer.strip()
+    if field.type != "choice":
+        return answer.strip()
+    try:
+        return choice_in(answer, field)
+    except Unreadable:  # a prompt may ask in words of its own for reasons and an answer line; it has one such line
+        if reasoning or not (marked := _after_marker(text, field, alone=True)):
+            raise
+        return choice_in(marked, field)
 
 
 def _read_value(value: Any, field: Field) -> Any:
@@ -115,15 +129,37 @@ def _marker(names: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"^[ \t>*_#\-]*(?:{joined})[ \t*_]*[:：][*_]*", re.IGNORECASE | re.MULTILINE)
 
 
-def _after_marker(text: str, field: Field) -> str | None:
-    end = None
-    for match in _marker((*LABELS[:2], field.name)).finditer(text):
-        end = match.end()
-    return None if end is None else text[end:]
+def _after_marker(text: str, field: Field, *, alone: bool = False) -> str | None:
+    """What stands behind the last marker; with `alone` only where it is the only one."""
+    ends = [match.end() for match in _marker((*LABELS[:2], field.name)).finditer(text)]
+    return None if not ends or (alone and len(ends) > 1) else text[ends[-1] :]
 
 
 def _last_line(text: str) -> str:
     return next((line for line in reversed(text.split("\n")) if line.strip()), "")
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.split("\n") if line.strip()), "")
+
+
+def _unthought(reply: str) -> str | None:
+    """The reply behind the thoughts that it begins with; None when they never end. Templates of some models open them
+    in the prompt, so that a reply only closes them."""
+    opening = re.match(r"\s*<think(?:ing)?>", reply)
+    closing = re.search(r"</think(?:ing)?>\s*", reply)
+    if closing and (opening or "<think" not in reply[: closing.start()]):
+        return reply[closing.end() :]
+    return None if opening else reply
+
+
+def _json_kind(field: Field) -> type[dict[str, Any]] | type[list[Any]] | None:
+    """What the schema of a json field says its value is, where it says it plainly."""
+    schema = json.loads(field.schema) if field.schema else None
+    if not isinstance(schema, dict):
+        return None
+    named = schema.get("type", "object" if "properties" in schema else None)
+    return dict if named == "object" else list if named == "array" else None
 
 
 def _unsection(text: str, outputs: tuple[Field, ...]) -> tuple[str, bool]:

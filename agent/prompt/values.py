@@ -23,7 +23,7 @@ ONE_LETTER_WORDS = "aeiouyàéèóòì"  # of English and its neighbours: "I thi
 _GAP = re.compile(r"(?<=[^\W_])(?!\s+[-–][0-9])[\s_\-‐‑–—]+(?=[^\W_])")
 _CURRENCY = r"(?:[$€£¥₹]|USD|EUR|GBP|CHF|JPY|INR|CNY)"
 _BLANKS = " \t\u00a0\u202f\u2009"
-_MARKS = ",'’\u00a0\u202f\u2009"  # between groups of three digits, of one kind throughout a number
+_MARKS = ",'’_\u00a0\u202f\u2009"  # between groups of three digits, of one kind throughout a number
 _GROUPS = "|".join(f"(?:{mark}[0-9]{{3}})+" for mark in _MARKS)
 _DIGITS = rf"(?:[0-9]{{1,3}}(?:{_GROUPS})(?![0-9])|[0-9]+)(?:\.[0-9]+)?"
 _NUMBER = re.compile(
@@ -36,6 +36,14 @@ _JOIN = re.compile(  # what makes two neighbouring numbers one expression: a mar
     rf"[.'’]|[{_BLANKS}]*(?:(?:[^\W\d_]{{1,15}}[{_BLANKS}]+)?(?:[-–—−+*/x×÷^:,=]|to|or|and)[{_BLANKS}]*)?"
 )
 _TAIL = re.compile(r"[.,][0-9]|[a-z]+[0-9]", re.IGNORECASE)
+_VARIABLE = re.compile(r"(?<![^\W_])[^\W\d_][ \t]*\Z")  # what stands before "=" in "let n = 3"
+_NOT = re.compile(  # what turns the word behind it into its opposite: "not a billing issue", "isn't really spam"
+    r"(?:\b(?:not|cannot|never|non|no|neither|nor|without|rather than|instead of|other than)|n['’]t)"
+    r"[^\w\n.,;:!?]+(?:(?:an?|the|any|about|related to|of|in|to|really|actually|truly|strictly|clearly|necessarily)"
+    r"[^\w\n.,;:!?]+){0,3}\Z"
+)
+_NO_THING = re.compile(r" (?!(?:because|since|as|and|or|but|so|for|given|in|it|the|this|that|with)\b)\w")  # "no idea"
+_NOT_REACH = 60  # characters before a word in which that may stand
 _JSON_OPEN = re.compile(r"[\[{]")
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
@@ -99,7 +107,8 @@ def _bare(choice: str) -> str:
 def _named(text: str, choices: tuple[str, ...]) -> list[str]:
     """The choices that occur as whole words; a longer one takes its words away from the shorter ones.
 
-    A single letter must be written as it is declared, and not begin a sentence: "A parcel" and "I think" name nothing.
+    A word that is denied ("not billing") names nothing, nor does "no" before another word ("I have no idea"). A single
+    letter must be written as it is declared, and not begin a sentence: "A parcel" and "I think" name nothing.
     """
     folded, named = joined(text), list[str]()
     for choice in sorted(choices, key=lambda choice: len(joined(choice)), reverse=True):
@@ -109,13 +118,22 @@ def _named(text: str, choices: tuple[str, ...]) -> list[str]:
         word = joined(choice)
         before = r"(?<![^\W_])" + (r"(?<![0-9][.,/])(?<![-−+])" if word[:1].isdigit() else "")
         after = r"(?![^\W_])" + (r"(?![.,/][0-9])" if word[-1:].isdigit() else "")
-        count = 0
-        if word and word in folded:  # else the pattern need not look through a long reply
-            folded, count = re.subn(before + re.escape(word) + after, "\0", folded)
-        if count:
+        if not word or word not in folded:  # the pattern need not look through a long reply
+            continue
+        hits = list(re.finditer(before + re.escape(word) + after, folded))
+        if any(not _denied(folded, hit) for hit in hits):
             named.append(choice)
+        if hits:
+            folded = re.sub(before + re.escape(word) + after, "\0", folded)
             text = re.sub(name_pattern(choice), "\0", text, flags=re.IGNORECASE)
     return named
+
+
+def _denied(folded: str, hit: re.Match[str]) -> bool:
+    before = folded[max(0, hit.start() - _NOT_REACH) : hit.start()]
+    if hit[0] == "no":
+        return re.search(r"\w \Z", before) is not None and _NO_THING.match(folded, hit.end()) is not None
+    return _NOT.search(before) is not None
 
 
 def _lettered(text: str, letter: str) -> bool:
@@ -136,6 +154,11 @@ def _lettered(text: str, letter: str) -> bool:
 # ---- number
 
 
+def is_number(text: str) -> bool:
+    """Whether the text is a number and nothing else but dress."""
+    return _NUMBER.fullmatch(text.strip(_DRESS).rstrip(_STOPS + _DRESS)) is not None
+
+
 def number_in(scope: str, field: Field, *, marked: bool, last: bool) -> int | float:
     """The one number of `scope`: the first behind a marker, else one that is alone or follows `=`, else the `last`."""
     matches = list(_NUMBER.finditer(scope))
@@ -145,6 +168,8 @@ def number_in(scope: str, field: Field, *, marked: bool, last: bool) -> int | fl
     starts = not scope[: matches[0].start()].strip(_DRESS)
     equals = scope.rfind("=")
     after_equals = next((i for i, match in enumerate(matches) if equals >= 0 and match.start() > equals), None)
+    if after_equals is not None and after_equals < len(matches) - 1 and _VARIABLE.search(scope[:equals]):
+        after_equals = None
     pick: int | None
     if len(set(values)) == 1:
         pick = len(values) - 1
@@ -199,8 +224,9 @@ def integral(value: float, source: str) -> int | float:
 # ---- json
 
 
-def json_in(text: str, *, last: bool) -> Any:
-    """The first (or last) balanced object or array that is strict JSON; broken ones are skipped whole."""
+def json_in(text: str, *, last: bool, kind: type[dict[str, Any]] | type[list[Any]] | None = None) -> Any:
+    """The first (or last) balanced object or array that is strict JSON, of this `kind` where there is one; broken ones
+    are skipped whole."""
     found: list[Any] = []
     why = "holds no JSON object or array"
     position = 0
@@ -223,11 +249,12 @@ def json_in(text: str, *, last: bool) -> Any:
             found.append(json.loads(text[opening.start() : position], parse_constant=_refuse, parse_float=_finite))
         except (ValueError, RecursionError) as problem:
             why = f"holds broken JSON ({_plain(str(problem))[:QUOTE]})"
-        if found and not last:
+        if found and not last and (kind is None or isinstance(found[-1], kind)):
             break
     if not found:
         raise Unreadable(f"The reply {quote(text)} {why}: answer with one JSON value.")
-    return found[-1]
+    fitting = [value for value in found if kind is None or isinstance(value, kind)] or found
+    return fitting[-1] if last else fitting[0]
 
 
 def _refuse(constant: str) -> NoReturn:

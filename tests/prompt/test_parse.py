@@ -42,6 +42,11 @@ def value(reply, field, *, reasoning=False):
         ('{"team": "billing"}', "billing"),
         ("[[ ## team ## ]]\nbilling\n\n[[ ## completed ## ]]", "billing"),
         ("<team>\nbilling\n</team>", "billing"),
+        ("It could be account or card payment, yet the core is billing.\nAnswer: billing", "billing"),
+        ("It is not about account changes, it is a card payment", "card_payment"),
+        ("not clear, but billing", "billing"),
+        ("<think>account? card payment?\nAnswer: account</think>\n\nbilling", "billing"),
+        ("account? card payment?\n</think>\n\nbilling", "billing"),
     ],
 )
 def test_a_dressed_choice_is_read_in_its_declared_spelling(reply, choice):
@@ -56,6 +61,11 @@ def test_a_dressed_choice_is_read_in_its_declared_spelling(reply, choice):
         ("", "empty"),
         (" \n\t", "empty"),
         ("...", "names none"),
+        ("This is definitely not a billing issue", "names none"),
+        ("non-billing", "names none"),
+        ("It isn't really **billing**", "names none"),
+        ("account or billing?\nTeam: account\n\nMessage: two\nTeam: billing", "names 2 choices"),
+        ("<think>It is about billing", "still thinks"),
     ],
 )
 def test_an_unclear_choice_is_never_guessed_and_the_error_says_why(reply, why):
@@ -224,6 +234,9 @@ def test_reasoning_that_was_cut_before_the_answer_does_not_parse():
         ("total: 12 of 14", 12),
         ("Answer: 40 (x = 5)", 40),
         ("42\n\nQ: 7 apples and 8 pears?", 42),
+        ("42\n\nProblem: Tom has 3 pens and buys 10.\nTotal: 13", 42),
+        ("1_000", 1000),
+        ("total = 56 (in 2 steps)", 56),
     ],
 )
 def test_a_dressed_number_is_read(reply, number):
@@ -236,6 +249,7 @@ def test_a_dressed_number_is_read(reply, number):
     "reply",
     [
         *("10-20", "1, 2, 3", "1.234,5", "1.2.3", "2024-01-05", "12:30", "6 * 7", "3 or 4", "I have 3 and get 4"),
+        *("Let x = 5 be the fee. The sum due is 12.", "With n = 3 items the sum is 36"),
         *("1'234,567", "1\u202f234,50", "12 000 €", "1,234'567", "1'23", "1234'567", "2024\u00a0000", "5.1'234"),
         *("10\u00a0–\u00a020", "CHF 1'234'56", "1\u00a0234\u202f567"),
         *("none", "nan", "inf", "1e400", "1e16", "1/0", "9" * 5000, "", "0x1F"),
@@ -254,6 +268,7 @@ def test_an_unclear_or_unbounded_number_is_never_guessed(reply):
         ("Answer: 3\nno\nTotal: 4", 4),
         ("3 boys\n3 + 4 = 7 apples", 7),
         ("of 9\nthe 3 boys have 7", 7),
+        ("With n = 3 items the sum is 36", 36),
     ],
 )
 def test_reasoning_ends_in_the_marked_number_or_the_last_of_the_last_line(reply, number):
@@ -271,6 +286,49 @@ def test_reasoning_ends_in_the_marked_number_or_the_last_of_the_last_line(reply,
 )
 def test_the_first_strict_json_value_is_read(reply, data):
     assert value(reply, JSON) == (data, "")
+
+
+@pytest.mark.parametrize(
+    ("schema", "reply", "data"),
+    [
+        ('{"type": "object"}', 'Per note [1] it is {"a": 1}', {"a": 1}),
+        ('{"properties": {"a": {}}}', 'None: []\n{"a": 1}', {"a": 1}),
+        ('{"type": "array"}', '{"a": 1} holds [1]', [1]),
+        ('{"type": "object"}', "[1, 2]", [1, 2]),  # the schema will say what is wrong with it
+        ('{"type": ["array", "object"]}', '[1] {"a": 1}', [1]),
+    ],
+)
+def test_json_is_of_the_kind_that_its_schema_names(schema, reply, data):
+    assert value(reply, Field("data", "json", schema=schema)) == (data, "")
+
+
+def test_what_a_model_thought_first_is_no_value():
+    draft = '<think>first {"a": 0}</think>'
+    assert value(f'{draft}\n{{"a": 1}}', JSON) == ({"a": 1}, "")
+    assert value("<thinking>\nhm\n</thinking>\n\nhello", TEXT) == ("hello", "")
+    assert value("write <think> and </think> around it", TEXT) == ("write <think> and </think> around it", "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "choice"),
+    [
+        ("My answer is no.", "no"),
+        ("No, because it is late", "no"),
+        ("the answer is no because it is late", "no"),
+        ("I have no idea", None),
+        ("There is no evidence", None),
+    ],
+)
+def test_no_is_a_choice_where_it_denies_nothing_else(reply, choice):
+    assert value(reply, Field("late", "choice", choices=("yes", "no")))[0] == choice
+
+
+def test_a_choice_may_be_the_denial_of_another():
+    spam = Field("kind", "choice", choices=("spam", "not spam"))
+    assert value("This is clearly not spam.", spam) == ("not spam", "")
+    assert value("it isn't spam", spam)[0] is None
+    truth = Field("kind", "choice", choices=("true", "false"))
+    assert value("It is not true that", truth)[0] is None
 
 
 @pytest.mark.parametrize(
