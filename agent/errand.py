@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What an errand is given to spend, and where it is written down. `use_cache` lets settled calls answer."""
+    """What an errand is given to spend, and where it is written down. `use_cache` lets settled calls answer; `thinking`
+    stands for the task's own where there is one."""
 
     run_id: str
     ledger: Ledger
@@ -39,6 +40,7 @@ class Means:
     max_concurrency: int | None = None
     use_cache: bool = True
     max_wait: float = MAX_WAIT
+    thinking: int | None = None
 
 
 class Errand(ABC):
@@ -53,6 +55,7 @@ class Errand(ABC):
     after_interrupt = "interrupted; the same command goes on, as every reply is in the ledger"
 
     def __init__(self, task: Task, models: Sequence[str], means: Means) -> None:
+        task = task if means.thinking is None else replace(task, thinking=means.thinking)
         self.id, self._task, self._models, self._means = means.run_id, task, models, means
         self._ledger = means.ledger
         self._account = Account(means.budget, no_price=[name for name in models if name not in means.prices])
@@ -65,6 +68,7 @@ class Errand(ABC):
             means.use_cache,
             self._on_call,
             max_wait=means.max_wait,
+            thinking=task.thinking,
         )
         self._stopped = ""
 

@@ -136,6 +136,7 @@ class Run:
             self._tell,
             past=past,
             max_wait=self.settings.max_wait,
+            thinking=self.task.thinking,
         )
         try:
             self._evaluator = self._make_evaluator()

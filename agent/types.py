@@ -344,6 +344,7 @@ class Task:
     model: str = ""
     proposer: str = ""
     max_tokens: int | None = None
+    thinking: int = 0
     program: str = ""
     judges: tuple[str, ...] = ()
     rubrics: Mapping[str, Rubric] = dataclasses.field(default_factory=dict)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agent.types import LM, Task
 
 EXIT_INTERRUPTED = 130
+THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
 MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
 
 
@@ -73,6 +74,8 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     if options.get("judge"):
         require_judging(task)
     task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if task.is_judged else ())
+    if options.get("thinking") is not None:
+        task = replace(task, thinking=options["thinking"])
     known = {name: target, **({proposer: author} if author else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     models = tuple(dict.fromkeys([name, *([proposer] if author else []), *task.judges]))

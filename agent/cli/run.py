@@ -10,7 +10,7 @@ import click
 
 from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
-from agent.cli.launch import MAX_WAIT_HELP, Launch, at, execute, fetch_weights, prepare
+from agent.cli.launch import MAX_WAIT_HELP, THINKING_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, verdict
 
@@ -80,6 +80,7 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
     help="Which to test and ship: the best on dev, or the cheapest or shortest within noise of it.",
 )
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")
+@click.option("--thinking", type=click.IntRange(0), help=THINKING_HELP)
 @click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
 @click.option("--max-wait", help=MAX_WAIT_HELP)
 @click.option("--limit", help="ROWS or TRAIN-DEV-TEST: use at most that many rows of each split.")
@@ -162,8 +163,10 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
         "proposer": (author.name if author else "", proposals, Usage(most_told(task) // 3, PROPOSAL_TOKENS)),
         "judge": (", ".join(task.judges), judged, Usage(longest // 3 + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS)),
     }
+    thoughts = Usage(0, task.thinking)
     rows: dict[str, dict[str, Any]] = {}
-    for role, (name, calls, each) in roles.items():
+    for role, (name, calls, said) in roles.items():
+        each = said + thoughts
         usage = Usage(calls * each.prompt_tokens, calls * each.completion_tokens)
         usd = _dollars(name.split(", "), usage, settings.price) if calls else 0.0
         rows[role] = {

@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.errors import (
@@ -91,7 +91,9 @@ class Gateway:
         jitter: random.Random | None = None,
         past: Past | None = None,
         max_wait: float = MAX_WAIT,
+        thinking: int = 0,
     ) -> None:
+        """`thinking`: tokens on top of the cap of what proposer and judges reply; the target's cap holds its own."""
         self.account = account
         self.retries = Retries(jitter or random.Random(0))
         self._ledger = ledger
@@ -102,6 +104,7 @@ class Gateway:
         self._on_call = on_call
         self._past = past or Past()
         self._max_wait = max_wait
+        self._thinking = thinking
         self._own: dict[str, int] = {}  # the attempt that this run bought before it was interrupted, by call key
         self._limiters: dict[str, Limiter] = {}
         self._flights: set[Flight] = set()
@@ -118,6 +121,8 @@ class Gateway:
         """
         if self.stopped is not None:
             raise self.stopped
+        if role != "target":
+            request = replace(request, max_tokens=request.max_tokens + self._thinking)
         key = call_key(lm, request)
         self.account.met += self._past.losses.pop(key, 0)
         flight = self._flying.get(key)

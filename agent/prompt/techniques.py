@@ -6,10 +6,20 @@ chain-of-thought (Kojima et al. 2022), role (Shanahan et al. 2023).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from agent.prompt.template import escape, marks
 from agent.types import Field, Signature, Task, TechniqueName
+
+_REASONS = re.compile(
+    r"step[ -]by[ -]step"
+    r"|(?<!not )(?<!n't )(?<!n’t )(?<!never )\b"
+    r"(?:(?:think|reason) (?:(?:it|this) )?(?:about|through|first|before|carefully|aloud|out loud)"
+    r"|explain (?:your (?:reasoning|thinking)|why|how))\b"
+    r"|\b(?:after|with|by|form|format|line|as|say|write)\b[^\n:]{0,20}[\"'“‘`*]+(?:final )?answer[\"'”’`*]*:",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,12 @@ def reasoning_suffix(signature: Signature) -> str:
         return f'Think step by step. Then write the {_words(signature.outputs[0])} on the last line, after "Answer:".'
     names = ", ".join(f'"{field.name}:"' for field in signature.outputs)
     return f"Think step by step. Then write each result on a line of its own: {names}."
+
+
+def asks_for_reasons(instruction: str) -> bool:
+    """Whether a prompt asks, in words of its own, for reasons before the answer: by "step by step" and its like, or by
+    naming the line of the answer (a line that only begins so is the place for it)."""
+    return _REASONS.search(instruction) is not None
 
 
 def _words(field: Field) -> str:

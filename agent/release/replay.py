@@ -25,6 +25,7 @@ class ReleaseEvaluator(Evaluator):
         super().__init__(task, gateway, lm, metrics, lambda split, outcome: None, baseline_id=self.stand_in.id)
         self._prompt = prompt
         self._parameters = parameters_of(release)
+        self._more = 0 if lm.name == release.model else task.thinking  # the released cap holds that of its own model
 
     async def ask(self, rows: Sequence[Example], repeat: int) -> list[Outcome]:
         """Raises what `outcomes` raises."""
@@ -34,7 +35,7 @@ class ReleaseEvaluator(Evaluator):
         return self._prompt.release.messages
 
     def max_tokens(self, candidate: Candidate) -> int:
-        return int(self._parameters["max_tokens"])
+        return int(self._parameters["max_tokens"]) + self._more
 
     def request(self, candidate: Candidate, example: Example, repeat: int = 0) -> Request:
         asked = super().request(candidate, example, repeat)

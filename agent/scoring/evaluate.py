@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
+from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway, call_key
 from agent.gateway.together import all_of
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text, template
-from agent.prompt.techniques import TECHNIQUES
+from agent.prompt.techniques import TECHNIQUES, asks_for_reasons
 from agent.prompt.template import fill_messages
 from agent.scoring.judge import JudgeMetric
 from agent.scoring.metrics import combine
@@ -39,6 +39,9 @@ from agent.types import (
 REASONING_TOKENS = 180
 DSPY_TOKENS = 16  # markers around each field of a reply
 SLACK = 4
+HOSTED_SLACK = 60  # a hosted model may say a sentence around the answer; it ends by itself
+SILENT = 5
+"""First replies that are empty and cut, before it is said that the model has no room to think."""
 MOST_LOGPROBS = 20
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
@@ -48,14 +51,15 @@ Record = Callable[[SplitName, Outcome], None]
 
 @dataclass(frozen=True, slots=True)
 class ReplyCap:
-    """How long a reply may get: from the longest right answer in the model's own tokens."""
+    """How long a reply may get: from the longest right answer in the model's own tokens. `thinking` comes on top."""
 
     answer: int
+    thinking: int = 0
 
     @staticmethod
     def of(task: Task, lm: LM) -> ReplyCap:
         if task.max_tokens is not None:
-            return ReplyCap(task.max_tokens)
+            return ReplyCap(task.max_tokens, task.thinking)
         outputs = task.signature.outputs
         longest = 0
         for field in outputs:
@@ -63,10 +67,14 @@ class ReplyCap:
             widest = sorted(texts, key=len)[-5:]  # the longest in characters hold the longest in tokens
             tokens = max(lm.count_tokens(text) for text in widest)
             longest += tokens if field.choices else int(tokens * 1.5)
-        return ReplyCap(longest + SLACK * len(outputs) + (0 if len(outputs) == 1 else 4 * len(outputs)))
+        slack = SLACK * len(outputs) if lm.concurrency is not None else HOSTED_SLACK
+        return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.thinking)
 
     def tokens(self, candidate: Candidate, n_outputs: int) -> int:
-        extra = REASONING_TOKENS if TECHNIQUES[candidate.technique].reasoning else 0
+        reasons = TECHNIQUES[candidate.technique].reasoning
+        if not candidate.demos:  # answers of demos show that there are to be none
+            reasons = reasons or asks_for_reasons(candidate.instruction)
+        extra = self.thinking + (REASONING_TOKENS if reasons else 0)
         if candidate.format.startswith("dspy-"):
             extra += DSPY_TOKENS * (n_outputs + 1)
         return self.answer + extra
@@ -102,6 +110,7 @@ class Evaluator:
         self._usage: dict[str, tuple[int, Usage]] = {}
         self._templates: dict[str, tuple[Message, ...]] = {}
         self.cap = ReplyCap.of(task, lm)
+        self._silent = 0  # replies before the first word
 
     def _scores_labels(self) -> bool:
         return all(spec.name in LABEL_METRICS for spec in self._task.metrics)
@@ -145,7 +154,19 @@ class Evaluator:
             completion = await self._gateway.complete("target", self._lm, request, candidate.id)
         except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
             return self._keep(_unscored(candidate, example, self._metrics, str(failure)), split, repeat)
+        self._require_words(request, completion)
         return self._keep(await self._scored(candidate, example, request, completion), split, repeat)
+
+    def _require_words(self, request: Request, completion: Completion) -> None:
+        """Raises InputError where a hosted model's first replies are all empty and cut at their cap."""
+        if self._silent >= 0 and self._lm.concurrency is None:
+            is_silent = completion.finish == "length" and not completion.text
+            self._silent = self._silent + 1 if is_silent else -1
+        if self._silent >= SILENT:
+            raise InputError(
+                f"{self._lm.name}: its first {SILENT} replies are empty and were cut at {request.max_tokens} tokens, "
+                "which it spent on thinking; give it room to, such as --thinking 2000"
+            )
 
     async def adopt(self, candidate: Candidate, example: Example, split: SplitName, completion: Completion) -> None:
         """Scores a reply to `request(candidate, example)` that was bought already; `outcomes` then has the row."""

@@ -160,7 +160,8 @@ class Judge:
             return Opinion(None, f"the judge refused: {reply.text[:200]}")
         found = read(reply.text, reply.logprobs)
         if found.value is None and reply.finish == "length":
-            return Opinion(None, "the judge's answer was cut off before its verdict")
+            hint = "" if reply.text else "; it may think: --thinking 2000 gives it room to"
+            return Opinion(None, f"the judge's answer was cut off before its verdict{hint}")
         return found
 
 

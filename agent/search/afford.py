@@ -89,7 +89,8 @@ def means_of(
     own = _tokens([task.instruction]) + MESSAGE_TOKENS
     demos = min(task.space.demo_counts, default=0) * (row + reply + 2 * MESSAGE_TOKENS)
     rubrics = sum(_tokens([rubric.text]) for rubric in task.rubrics.values())
-    judge = Usage(row + reply + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS)
+    thoughts = task.thinking // 2  # of what a call may think, on average
+    judge = Usage(row + reply + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS + thoughts)
     judged = judge_calls(task)
 
     def usd(names: Sequence[str], usage: Usage) -> float:
@@ -97,9 +98,9 @@ def means_of(
 
     def average(prompt: int) -> Spend:
         parts = (
-            (1.0, [target], Usage(prompt + row + MESSAGE_TOKENS, reply + 1)),
+            (1.0, [target], Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts)),
             (float(judged), judges, judge),
-            (1 / ROWS_A_PROPOSAL if proposer else 0.0, [proposer], Usage(PROPOSER_TOKENS, PROPOSAL_TOKENS)),
+            (1 / ROWS_A_PROPOSAL if proposer else 0.0, [proposer], Usage(PROPOSER_TOKENS, PROPOSAL_TOKENS + thoughts)),
         )
         calls = sum(share for share, _, _ in parts)
         tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)

@@ -184,7 +184,7 @@ class ProgramEvaluator(Evaluator):
         self._programs: dict[str, Any] = {}
 
     def max_tokens(self, candidate: Candidate) -> int:
-        return self._task.max_tokens or REPLY_TOKENS
+        return (self._task.max_tokens or REPLY_TOKENS) + self._task.thinking
 
     async def _one(self, candidate: Candidate, example: Example, split: SplitName, repeat: int) -> Outcome:
         known = self._known.get((candidate.id, example.id, repeat))

@@ -258,6 +258,7 @@ class _Loading:
             model=models.target or "",
             proposer=models.proposer or models.target or "",
             max_tokens=models.max_tokens,
+            thinking=models.thinking,
             program=file.program,
             judges=tuple([models.judge] if isinstance(models.judge, str) else models.judge or ()),
             rubrics=rubrics,

@@ -102,6 +102,9 @@ class ModelsTable(Table):
         None, description="The model that judges, or a list of them (a panel); default: the target."
     )
     max_tokens: Count | Optional = Field(None, description="The most tokens of one reply; default: from the labels.")
+    thinking: Annotated[int, Field(ge=0, le=_MOST)] = Field(
+        0, description="Tokens that a model may think in each call beside its reply: for reasoning models."
+    )
 
 
 class SearchTable(Table):

@@ -236,6 +236,30 @@ def test_a_gain_that_a_small_test_cannot_show_is_null() -> None:
     assert told["detectable_gain"] is None
 
 
+def thinker(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+    """Thinks for 300 tokens before the first word."""
+    if body["max_tokens"] >= 300:
+        return learner(messages, body)
+    cut = {"message": {"role": "assistant", "content": ""}, "finish_reason": "length"}
+    return Fault(body={"choices": [cut], "usage": {"prompt_tokens": 9, "completion_tokens": body["max_tokens"]}})
+
+
+def test_a_model_that_thinks_is_given_room_to_by_all_that_ask_it_and_without_it_nothing_is_scored() -> None:
+    with WireServer(thinker) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", str(CAP), "-j", "4"]
+        told = refused(2, *command)
+        assert "empty" in told[-1]
+        assert "--thinking 2000" in told[-1]
+        before = len(server.requests)
+        result = good_json(*command, "--thinking", "400")
+        asked = [request.body["max_tokens"] for request in server.requests[before:]]
+    assert before < 12
+    assert min(asked) > 400
+    assert result["calls"]["proposer"]
+    assert result["baseline"]["dev"] > 0
+    assert result["parameters"]["max_tokens"] > 400
+
+
 def test_a_model_named_by_a_variable_may_hold_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [*files(120), "--dry-run", "--max-calls", "200"]
     Path("my replies.jsonl").touch()

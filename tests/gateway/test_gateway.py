@@ -61,6 +61,14 @@ async def test_the_timeout_and_the_role_are_not_part_of_a_call(ledger: Ledger) -
     assert len(lm.seen) == 1
 
 
+async def test_only_proposer_and_judges_get_room_to_think_here(ledger: Ledger) -> None:
+    lm = FakeModel(lambda request: "yes")
+    door = gateway(ledger, thinking=500)
+    for role in ("target", "proposer", "judge"):
+        await door.complete(role, lm, ask(role, max_tokens=8))  # type: ignore[arg-type]
+    assert [request.max_tokens for request in lm.seen] == [8, 508, 508]
+
+
 async def test_two_models_never_share_a_reply(ledger: Ledger) -> None:
     one, two, door = FakeModel(lambda r: "one", "m/1"), FakeModel(lambda r: "two", "m/2"), gateway(ledger)
     assert (await door.complete("target", one, ask("a"))).text == "one"

@@ -12,6 +12,7 @@ import pytest
 from agent.errors import (
     BadResponse,
     BudgetExhausted,
+    InputError,
     ModelError,
     RowRefused,
     RunRefused,
@@ -22,12 +23,13 @@ from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.prompt.candidate import baseline
 from agent.prompt.render import render
-from agent.scoring.evaluate import REASONING_TOKENS, Evaluator, ReplyCap, values
+from agent.scoring.evaluate import HOSTED_SLACK, REASONING_TOKENS, SILENT, SLACK, Evaluator, ReplyCap, values
 from agent.scoring.metrics import build_metrics
 from agent.types import (
     Budget,
     Candidate,
     Completion,
+    Demo,
     Example,
     Field,
     Outcome,
@@ -247,6 +249,48 @@ def test_every_right_answer_fits_its_reply() -> None:
 
 def test_a_number_in_the_task_file_wins() -> None:
     assert cap(make_task(max_tokens=77)).answer == 77
+
+
+def test_a_hosted_model_may_say_a_sentence_around_the_answer_and_one_in_this_process_only_the_answer() -> None:
+    own = ReplyCap.of(TASK, FakeModel(lambda r: "", concurrency=2))
+    assert cap(TASK).answer - own.answer == HOSTED_SLACK - SLACK
+
+
+def test_reasons_that_a_prompt_asks_for_itself_get_the_room_of_the_technique() -> None:
+    found = cap(TASK)
+    asking = "Weigh each team. Then write it on the last line, after 'Answer:'."
+    shown = Candidate("few-shot", "turns", asking, "", (Demo("t0", {"message": "a"}, {"team": "billing"}),))
+    assert found.tokens(Candidate("zero-shot", "turns", asking), 1) == found.answer + REASONING_TOKENS
+    assert found.tokens(Candidate("chain-of-thought", "turns", asking), 1) == found.answer + REASONING_TOKENS
+    assert found.tokens(shown, 1) == found.answer
+
+
+def test_thinking_comes_on_top_of_any_cap() -> None:
+    plain = Candidate("zero-shot", "turns", "i")
+    assert cap(make_task(thinking=500)).tokens(plain, 1) == cap(TASK).tokens(plain, 1) + 500
+    assert cap(make_task(max_tokens=77, thinking=500)).tokens(plain, 1) == 577
+
+
+class Cut(FakeModel):
+    """Its replies end at their cap."""
+
+    async def complete(self, request: Request) -> Completion:
+        return replace(await super().complete(request), finish="length")
+
+
+async def test_a_hosted_model_whose_first_replies_are_all_empty_has_no_room_to_think(ledger: Ledger) -> None:
+    bench = Bench(ledger, Cut(lambda request: ""), max_concurrency=1)
+    with pytest.raises(InputError, match=r"fake/m: .* empty .* --thinking 2000"):
+        await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")
+    assert len(bench.lm.seen) <= SILENT + 1
+    in_process = Bench(ledger, Cut(lambda request: "", "fake/local", concurrency=2))
+    assert values(await in_process.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")) == [0.0] * 6
+
+
+async def test_one_that_has_spoken_once_may_be_cut_before_its_answer_and_scores_0(ledger: Ledger) -> None:
+    first = TASK.dev[0].inputs["message"]
+    bench = Bench(ledger, Cut(lambda r: right(r) if r.messages[-1].content == first else ""), max_concurrency=1)
+    assert values(await bench.evaluator.outcomes(baseline(TASK), TASK.dev, "dev")) == [1.0] + [0.0] * 5
 
 
 def test_reasoning_and_markers_get_room_of_their_own() -> None:

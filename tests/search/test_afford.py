@@ -30,6 +30,11 @@ def planned(budget: Budget) -> Plan:
     return make_plan(TASK, budget, "standard", True, means())
 
 
+def test_room_to_think_makes_every_call_dearer() -> None:
+    plain, thinking = (means_of(make_task(thinking=n), lambda name: None, "m", "", ()) for n in (0, 1000))
+    assert (thinking.least.tokens, thinking.usual.tokens) == (plain.least.tokens + 500, plain.usual.tokens + 500)
+
+
 def test_demos_make_a_call_dearer_and_a_model_without_a_price_costs_nothing() -> None:
     found = means()
     assert found.usual.tokens > found.least.tokens > found.own > 0

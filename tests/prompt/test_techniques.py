@@ -1,0 +1,37 @@
+"""What a prompt asks for in words of its own."""
+
+import pytest
+
+from agent.prompt.techniques import asks_for_reasons
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Think step by step.",
+        "Work step-by-step, then give the team.",
+        "First think about the tone, then answer.",
+        "Think it through before you decide.",
+        "Explain why in a sentence, then give the label.",
+        'Weigh every team, then write it on the last line, after "Answer:".',
+        "Reply in the form **Answer: X**",
+    ],
+)
+def test_reasons_are_asked_for_in_many_words(instruction):
+    assert asks_for_reasons(instruction)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Name the team.",
+        "Do not explain why.",
+        "Don't think about it too long: name the team.",
+        "Find the reason of the contact: billing or returns.",
+        "Text: {{text}}\nAnswer:",
+        "Question: {{text}}\nFinal answer:",
+        "Give your answer: yes or no",
+    ],
+)
+def test_a_place_for_the_answer_asks_for_no_reasons(instruction):
+    assert not asks_for_reasons(instruction)
