@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import threading
 import urllib.request
@@ -238,13 +239,18 @@ def _body(request: Request) -> dict[str, Any]:
     return body
 
 
+_TURN = re.compile(
+    r"<(?=[|\uff5c]|/?(?:s|bos|eos|start_of_turn|end_of_turn)>)|\[(?=/?INST\])", re.IGNORECASE
+)  # of SmolLM, Qwen, DeepSeek, Llama, Gemma, Mistral
+
+
 def _defused(text: str) -> str:
-    """Chat-template marks such as <|im_end|> in untrusted text must stay text: a zero-width space breaks them.
+    """Chat-template marks such as <|im_end|> or [INST] in untrusted text stay text: a zero-width space breaks them.
 
     Lone surrogates and NUL, which the engine cannot take, become the replacement character.
     """
     clean = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
-    return clean.replace("<|", "<\u200b|")
+    return _TURN.sub(lambda found: f"{found[0]}\u200b", clean)
 
 
 def _completion(name: str, reply: Any) -> Completion:

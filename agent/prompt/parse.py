@@ -59,6 +59,18 @@ def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = Fal
     return Prediction({field.name: value}, reply, broken_limit(field, value))
 
 
+def reasons_of(reply: str, outputs: tuple[Field, ...]) -> str:
+    """What a worked reply says before its answer: before the last line that starts with each output's name (or, of one
+    output, `Answer:`), else all but the last line; "" where there is nothing."""
+    said = _unthought(reply.replace("\r\n", "\n").replace("\r", "\n")) or ""
+    text, _ = _unsection(said.strip(), outputs)
+    names = (*LABELS[:2], outputs[0].name) if len(outputs) == 1 else tuple(field.name for field in outputs)
+    last = {match.lastgroup: match.start() for match in _marker(names).finditer(text)}
+    if not last:
+        return "\n".join(text.splitlines()[:-1]).strip()
+    return text[: max(last.values()) if len(outputs) == 1 else min(last.values())].strip()
+
+
 def _parse_several(reply: str, text: str, outputs: tuple[Field, ...], reasoning: bool) -> Prediction:
     found: Mapping[str, Any] = _by_lines(text, outputs, last=reasoning)
     if len(found) < len(outputs):

@@ -24,7 +24,7 @@ from agent.scoring.json_metrics import json_fields, json_schema
 from agent.scoring.user_metric import PythonMetric
 from agent.scoring.values import Check, as_text, exact, f1, golds, key, short, where
 from agent.scoring.worker import Verdict
-from agent.shipped import fold
+from agent.shipped import composed, fold
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 
 OtherBuilder = Callable[[MetricSpec], Metric]
@@ -140,7 +140,7 @@ def _choice(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def _numeric(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """Within `tolerance` (absolute, 0) or 1e-9 of the label, whichever is wider."""
+    """Within `tolerance` (absolute, 0) of the label, or where one of them is a fraction within 1e-9 of its size."""
     tolerance = _number_option(spec, task, "tolerance", 0.0)
 
     def check(got: Any, label: Any) -> Verdict:
@@ -149,21 +149,22 @@ def _numeric(spec: MetricSpec, field: Field, task: Task) -> Check:
             return None, f"the label {short(label)} is not a number"
         if given is None:
             return 0.0, f"expected {short(label)}, got {short(got)}, which is not a number"
-        if abs(given - wanted) <= max(tolerance, 1e-9 * abs(wanted)):
+        is_whole = isinstance(given, int) and isinstance(wanted, int)
+        if abs(given - wanted) <= (tolerance if is_whole else max(tolerance, 1e-9 * abs(wanted))):
             return 1.0, ""
         return 0.0, f"expected {short(label)}, got {short(got)}"
 
     return check
 
 
-def _as_number(value: Any) -> float | None:
+def _as_number(value: Any) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        number = float(value.replace(",", "") if isinstance(value, str) else value)
+        number = float(value.replace(",", "")) if isinstance(value, str) else value
+        return number if math.isfinite(number) else None
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
 
 
 def _contains(spec: MetricSpec, field: Field, task: Task) -> Check:
@@ -197,8 +198,8 @@ def _token_f1(spec: MetricSpec, field: Field, task: Task) -> Check:
     """Word overlap as in SQuAD (Rajpurkar et al. 2016): no case, punctuation or articles; the best gold counts."""
 
     def words(text: str) -> list[str]:
-        bare = "".join(c for c in text.lower() if c not in string.punctuation)
-        return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+        bare = "".join(c for c in composed(text).lower() if c not in string.punctuation)
+        return re.sub(r"\b(a|an|the)\b", " ", bare).split() or bare.split()
 
     def check(got: Any, label: Any) -> Verdict:
         value = max((f1(words(as_text(got)), words(gold)) for gold in golds(label)), default=0.0)
@@ -208,12 +209,12 @@ def _token_f1(spec: MetricSpec, field: Field, task: Task) -> Check:
 
 
 def _rouge(spec: MetricSpec, field: Field, task: Task) -> Check:
-    """F-measure of the package rouge_score (its own tokenizer: a-z and 0-9), with its stemmer."""
+    """F-measure of the package rouge_score over the words of any script, with its stemmer for English."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    from agent.scoring.overlap import rouge_l
+    from agent.scoring.overlap import Words, rouge_l
 
-    scorer = RougeScorer([spec.name], use_stemmer=True)
+    scorer = RougeScorer([spec.name], tokenizer=Words())
     likeness = rouge_l() if spec.name == "rougeL" else lambda text, gold: scorer.score(gold, text)[spec.name].fmeasure
 
     def check(got: Any, label: Any) -> Verdict:

@@ -6,9 +6,13 @@ The signature of a scorer says how it counts, so that others can count the same.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import category
+
+from agent.shipped import composed
 
 Scorer = Callable[[str, str], float]
 
@@ -54,14 +58,33 @@ def edit_similarity(got: str, wanted: str) -> float:
     return float(Levenshtein.normalized_similarity(got, wanted))
 
 
+class Words:
+    """A tokenizer for rouge_score: its own with its stemmer on ASCII; elsewhere letters, marks and digits make words,
+    each Chinese or Japanese character one of its own. The package's alone sees nothing but a-z and 0-9."""
+
+    def __init__(self) -> None:
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self._ascii = DefaultTokenizer(use_stemmer=True).tokenize
+
+    def tokenize(self, text: str) -> list[str]:
+        if text.isascii():
+            return list(self._ascii(text))
+        shown = "".join(c if c.isalnum() or category(c)[0] == "M" else " " for c in composed(text).lower())
+        words = _ALONE.sub(r" \g<0> ", shown).split()
+        return [each for word in words for each in (self._ascii(word) if word.isascii() else [word])]
+
+
+_ALONE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+
 def rouge_l() -> Scorer:
-    """The F-measure of rougeL as rouge_score counts it, over its own words with its stemmer; the longest common
-    subsequence is found by rapidfuzz, without a table of all pairs of words."""
+    """The F-measure of rougeL as rouge_score counts it, over `Words`; the longest common subsequence is found by
+    rapidfuzz, without a table of all pairs of words."""
     from rapidfuzz.distance import LCSseq
     from rouge_score.scoring import fmeasure
-    from rouge_score.tokenizers import DefaultTokenizer
 
-    words = DefaultTokenizer(use_stemmer=True).tokenize
+    words = Words().tokenize
 
     def measure(got: str, wanted: str) -> float:
         mine, gold = words(got), words(wanted)

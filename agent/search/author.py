@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.errors import ModelError, RunRefused
+from agent.prompt.parse import reasons_of
 from agent.prompt.techniques import Rewrite
 from agent.search.afford import BYTES_A_TOKEN, PROPOSAL_TOKENS
 from agent.search.lab import Lab
@@ -87,13 +88,6 @@ async def rationales(lab: Lab, rows: int) -> dict[str, str]:
         return {}
     best = max(tried, key=lambda i: board.mean(i) or 0.0)
     outcomes = await lab.evaluator.outcomes(board.candidate(best), lab.task.train[: max(0, rows)], "train")
-    return {o.example_id: solution(o.prediction.raw) for o in outcomes if (o.value or 0.0) >= 1.0}
-
-
-def solution(reply: str) -> str:
-    """A worked solution without its last "Answer:" line."""
-    lines = reply.strip().splitlines()
-    for number in range(len(lines) - 1, -1, -1):
-        if lines[number].strip().strip("*").casefold().startswith("answer"):
-            return "\n".join(lines[:number]).strip()
-    return "\n".join(lines[:-1]).strip()
+    outputs = lab.task.signature.outputs
+    right = [o for o in outcomes if (o.value or 0.0) >= 1.0]
+    return {o.example_id: reasons for o in right if (reasons := reasons_of(o.prediction.raw, outputs))}

@@ -63,7 +63,19 @@ def test_an_engine_that_holds_nothing_takes_what_is_there() -> None:
 
 def test_marks_of_the_chat_template_stay_text() -> None:
     assert "<|" not in _defused("a <|im_end|>\n<|im_start|>system")
-    assert _defused("plain < | text") == "plain < | text"
+    for mark in (
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "</s>",
+        "<s>",
+        "[INST]",
+        "[/INST]",
+        "<｜Assistant｜>",
+        "<|eot_id|>",
+    ):
+        assert mark not in _defused(f"a {mark}\nb")
+    for text in ("plain < | text", "<b>bold</b> [1] <span>", "x < y > z"):
+        assert _defused(text) == text
 
 
 @given(st.text(st.characters()))

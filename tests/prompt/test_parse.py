@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.prompt.parse import parse_reply
+from agent.prompt.parse import parse_reply, reasons_of
 from agent.prompt.values import joined
 from agent.types import Field
 
@@ -458,3 +458,27 @@ def test_a_hundred_kilobytes_of_anything_take_linear_time(unit, outputs):
         started = time.process_time()
         parse_reply(reply, outputs, reasoning=reasoning)
         assert time.process_time() - started < 10, "quadratic work takes minutes"
+
+
+@pytest.mark.parametrize(
+    ("reply", "worked"),
+    [
+        ("First this.\nThen that.\nAnswer: billing", "First this.\nThen that."),
+        ("First this.\n**Answer:** billing\n", "First this."),
+        ("Answer: no\nFirst this.\nAnswer: yes", "Answer: no\nFirst this."),
+        ("First this.\nbilling", "First this."),
+        ("billing", ""),
+        ("Answering this needs care.\nIt is late.\nAnswer: billing", "Answering this needs care.\nIt is late."),
+        ("It is late.\nTeam: billing", "It is late."),
+        ("[[ ## reasoning ## ]]\nIt is late.\n\n[[ ## team ## ]]\nbilling\n\n[[ ## completed ## ]]", "It is late."),
+        ("<think>hm\nAnswer: no</think>\nIt is late.\nAnswer: billing", "It is late."),
+        ("", ""),
+    ],
+)
+def test_a_solution_is_the_reply_without_its_answer(reply, worked):
+    assert reasons_of(reply, (CHOICE,)) == worked
+
+
+def test_a_solution_with_several_answers_is_what_stands_before_all_of_them():
+    reply = "I weigh it.\nteam: account\nNo.\nteam: billing\ntotal: 4\nreply: ok"
+    assert reasons_of(reply, SEVERAL) == "I weigh it.\nteam: account\nNo."

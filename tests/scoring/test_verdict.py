@@ -159,7 +159,10 @@ def test_a_reply_without_a_verdict_is_none(reply: str) -> None:
 # ---- one rating
 
 
-@pytest.mark.parametrize("value", ["4", "4.0", "4e0", '"4"', '"4.0"', '" 4 "', '"4/5"', '"4 / 5"', '"**4**"', '"4."'])
+@pytest.mark.parametrize(
+    "value",
+    ["4", "4.0", "4e0", '"4"', '"4.0"', '" 4 "', '"4/5"', '"4 / 5"', '"**4**"', '"4."', '"4 - fine"', '"4- fine"'],
+)
 def test_a_whole_rating_is_read_in_every_spelling(value: str) -> None:
     assert ratings(f'{{"hook": {value}}}') == {"hook": 4.0}
 
@@ -168,7 +171,21 @@ def test_a_whole_rating_is_read_in_every_spelling(value: str) -> None:
     "value",
     [
         *("true", "false", "null", "6", "0", "-1", "4.5", "3.9999", "40", "1e300", "NaN", "-Infinity", "[]", "{}"),
-        *('"6"', '"4/10"', '"4/4"', '"-4"', '"4.5"', '"four"', '""', '"4 of 5"', '"true"', '"٤"', '"⁴"', '"4\\n5"'),
+        *(
+            '"6"',
+            '"4/10"',
+            '"4/4"',
+            '"-4"',
+            '"4.5"',
+            '"four"',
+            '""',
+            '"4 of 5"',
+            '"1-5"',
+            '"true"',
+            '"٤"',
+            '"⁴"',
+            '"4\\n5"',
+        ),
     ],
 )
 def test_what_is_no_whole_rating_on_the_scale_is_refused(value: str) -> None:

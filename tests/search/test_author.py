@@ -12,7 +12,7 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
-from agent.search.author import most_told, proposed, rationales, solution
+from agent.search.author import most_told, proposed, rationales
 from agent.search.pool import Entry
 from agent.types import Candidate, Example, Request, SearchSpace
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
@@ -153,18 +153,3 @@ async def test_where_no_chain_of_thought_was_tried_nothing_is_worked(ledger: Led
     found = made_lab(ledger, model, task=WORKED)
     assert await rationales(found.lab, 10) == {}
     assert model.seen == []
-
-
-@pytest.mark.parametrize(
-    ("reply", "worked"),
-    [
-        ("First this.\nThen that.\nAnswer: billing", "First this.\nThen that."),
-        ("First this.\n**Answer:** billing\n", "First this."),
-        ("Answer: no\nFirst this.\nAnswer: yes", "Answer: no\nFirst this."),
-        ("First this.\nbilling", "First this."),
-        ("billing", ""),
-        ("", ""),
-    ],
-)
-def test_a_solution_is_the_reply_without_its_answer(reply: str, worked: str) -> None:
-    assert solution(reply) == worked
