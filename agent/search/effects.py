@@ -105,7 +105,7 @@ class PartsModel:
         }
         mean, square = np.zeros(len(wanted)), np.zeros(len(wanted))
         for weight, variances, lower, solved in self._fits:
-            shared = sum(variances[group] * rows[group] for group in SPREADS)
+            shared: Any = sum(variances[group] * rows[group] for group in SPREADS)
             prior = sum(variances[group] * sizes[group] for group in SPREADS)
             at = shared @ solved
             mean += weight * at
