@@ -11,7 +11,7 @@ from statistics import mean
 
 from tests.bench.arena.plot import chart
 from tests.bench.arena.results import Line
-from tests.bench.arena.stats import Interval, Matrix, difference_interval, matrix, mean_interval
+from tests.bench.arena.stats import Interval, Matrix, difference_interval, matrix, mean_interval, seed_spread
 from tests.bench.arena.systems import SYSTEMS
 
 OURS = ("ours", "ours-300", "ours-220")
@@ -39,7 +39,8 @@ HEAD = """# The arena
 
 Same rows, same task model, same number of calls; each system scores through its own rendering, by the label that its
 reply names. Made by `python -m tests.bench.arena`; one line a run in `results.jsonl`. 95 % intervals by bootstrap over
-test rows and seeds together; differences are paired by row. A search that crashed or ran away scores as the prompt
+test rows and seeds together; differences are paired by row. A system that ran with one seed gets the spread between
+seeds of those that ran with more. A search that crashed or ran away scores as the prompt
 that it was given. Calls and tokens are those of the search; seconds of ours hold its own sealed test as well, which
 nobody else makes. Incumbents on the way are scored on the first 100 test rows.
 
@@ -97,15 +98,26 @@ def _model(board: Board) -> Iterator[str]:
         yield f"### {name}\n\n{table(board, [name])}"
 
 
+def spread_between_seeds(board: Board) -> float:
+    return seed_spread([marks_of(lines) for tasks in board.values() for lines in tasks.values()])
+
+
+def spread_of_one(lines: Sequence[Line], spread: float) -> float:
+    """What a single run of this system may be off by: nothing where nothing is searched or found."""
+    searched = all(SYSTEMS[line["system"]].budget and line["happened"] == "ok" for line in lines)
+    return spread if searched else 0.0
+
+
 def table(board: Board, sets: Sequence[str]) -> str:
     """One row a system that has every task of `sets`, then those that lack some, with a mark."""
+    spread = spread_between_seeds(board)
     out = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
     for system, tasks in board.items():
         have = [name for name in sets if name in tasks]
         if not have:
             continue
         lines = [line for name in have for line in tasks[name]]
-        score = mean_interval([marks_of(tasks[name]) for name in have])
+        score = mean_interval([marks_of(tasks[name]) for name in have], spread_of_one(lines, spread))
         lacking = "" if len(have) == len(sets) else f" of {len(sets)}"
         out.append(
             f"| {SYSTEMS[system].title} | {_percent(score)} | {len(have)}{lacking} x {_seeds(tasks, have)} "
@@ -133,6 +145,7 @@ def rivals_of(mine: str, board: Board) -> list[str]:
 def versus(mine: str, rivals: Sequence[str], board: Board, sets: Sequence[str]) -> str:
     """`mine` minus each rival: over the tasks that both have, and by task."""
     out = [f"| other | all | {' | '.join(sets)} |", "|---|---|" + "---|" * len(sets)]
+    spread = spread_between_seeds(board)
     for system in rivals:
         tasks = board.get(system, {})
         pairs = {
@@ -141,8 +154,9 @@ def versus(mine: str, rivals: Sequence[str], board: Board, sets: Sequence[str]) 
             if name in tasks and name in board[mine]
         }
         if pairs:
-            cells = [_points(difference_interval([pairs[name]])) if name in pairs else "" for name in sets]
-            pooled = _points(difference_interval(list(pairs.values())))
+            alone = (spread, spread_of_one([line for name in pairs for line in tasks[name]], spread))
+            cells = [_points(difference_interval([pairs[name]], alone)) if name in pairs else "" for name in sets]
+            pooled = _points(difference_interval(list(pairs.values()), alone))
             out.append(f"| {SYSTEMS[system].title} | **{pooled}** | {' | '.join(cells)} |")
     return "\n".join(out)
 

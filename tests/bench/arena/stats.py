@@ -2,7 +2,8 @@
 
 A system's marks on a task are a matrix (seeds x rows) of 0 and 1. Both rows and seeds are a sample of what could have
 been drawn, so the bootstrap draws both: rows with replacement once for all systems and seeds (they are paired), seeds
-with replacement for each system on its own.
+with replacement for each system on its own. A system that ran once shows nothing of how its runs differ: its mean gets
+normal noise instead, as large as the runs of the systems that ran more often differ (`seed_spread`).
 """
 
 from __future__ import annotations
@@ -33,22 +34,33 @@ def matrix(marks: Sequence[str]) -> Matrix:
     return np.array([[float(mark) for mark in one] for one in marks])
 
 
-def mean_interval(tasks: Sequence[Matrix], seed: int = 0) -> Interval:
-    """The mean over tasks of the mean over seeds and rows."""
+def seed_spread(cells: Sequence[Matrix]) -> float:
+    """The standard deviation of a run's mean among runs of the same system on the same task, pooled over those that ran
+    twice or more; 0 where none did."""
+    repeated = [marks.mean(axis=1) for marks in cells if marks.shape[0] > 1]
+    free = sum(len(means) - 1 for means in repeated)
+    return float(np.sqrt(sum(((means - means.mean()) ** 2).sum() for means in repeated) / free)) if free else 0.0
+
+
+def mean_interval(tasks: Sequence[Matrix], alone: float = 0.0, seed: int = 0) -> Interval:
+    """The mean over tasks of the mean over seeds and rows. `alone`: the spread of a run where there is one seed."""
     rng = np.random.default_rng(seed)
-    drawn = np.mean([_means(marks, _rows(marks, rng), rng) for marks in tasks], axis=0)
+    drawn = np.mean([_means(marks, _rows(marks, rng), alone, rng) for marks in tasks], axis=0)
     return _interval(float(np.mean([marks.mean() for marks in tasks])), drawn)
 
 
-def difference_interval(pairs: Sequence[tuple[Matrix, Matrix]], seed: int = 0) -> Interval:
-    """One system minus another, paired by row; `pairs` are their marks by task, over the same rows."""
+def difference_interval(
+    pairs: Sequence[tuple[Matrix, Matrix]], alone: tuple[float, float] = (0.0, 0.0), seed: int = 0
+) -> Interval:
+    """One system minus another, paired by row; `pairs` are their marks by task, over the same rows, and `alone` the
+    spread of a run of either where there is one seed."""
     rng = np.random.default_rng(seed)
     drawn = []
     for one, other in pairs:
         if one.shape[1] != other.shape[1]:
             raise ValueError("both need the same test rows")
         rows = _rows(one, rng)
-        drawn.append(_means(one, rows, rng) - _means(other, rows, rng))
+        drawn.append(_means(one, rows, alone[0], rng) - _means(other, rows, alone[1], rng))
     value = float(np.mean([one.mean() - other.mean() for one, other in pairs]))
     return _interval(value, np.mean(drawn, axis=0))
 
@@ -59,9 +71,11 @@ def _rows(marks: Matrix, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     return rng.multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(float)
 
 
-def _means(marks: Matrix, rows: Matrix, rng: np.random.Generator) -> Matrix:
+def _means(marks: Matrix, rows: Matrix, alone: float, rng: np.random.Generator) -> Matrix:
     """The mean of each draw: rows weighted as drawn, over as many seeds, drawn anew."""
     by_seed = rows @ marks.T / marks.shape[1]  # DRAWS x seeds
+    if marks.shape[0] == 1:
+        return np.clip(by_seed[:, 0] + rng.normal(0.0, alone, DRAWS), 0.0, 1.0) if alone else by_seed[:, 0]
     seeds = rng.integers(0, marks.shape[0], size=by_seed.shape)
     found: Matrix = np.take_along_axis(by_seed, seeds, axis=1).mean(axis=1)
     return found
