@@ -21,6 +21,7 @@ from agent.shipped import fold
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import (
     Column,
+    answer_inside,
     decide_columns,
     doubt,
     field_name,
@@ -47,7 +48,7 @@ class Reading:
     """How a file was understood. `dropped`: rows per reason; `unused`: good rows past the sizes of the splits;
     `counts`: rows per split and class (one class "" when the target is not a choice); `why_text`: why a target of few
     values, or of numbers, is a text all the same; `doubt`: how its numbers may be meant otherwise; `spellings`: of a
-    choice, those that were taken as it."""
+    choice, those that were taken as it; `inside`: of inputs that hold the answer word for word, in how many rows."""
 
     file: str
     rows: int
@@ -61,6 +62,7 @@ class Reading:
     why_text: str
     doubt: str
     spellings: Mapping[str, Sequence[str]]
+    inside: Mapping[str, int]
 
     def lines(self) -> Iterator[str]:
         """The reading in plain words, one line each."""
@@ -68,6 +70,9 @@ class Reading:
         yield f"{self.file}: {self.rows} rows; dropped: {dropped or 'none'}; left out of the splits: {self.unused}"
         for column in self.columns:
             yield f"column {quoted(column.name)}: {column.use} ({column.reason})"
+        for name, count in self.inside.items():
+            fix = "if it will not be known when the prompt is used, name the other inputs in the prompt: {{column}}"
+            yield f"column {quoted(name)}: the answer stands in it word for word in {count} rows; {fix}"
         about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
         yield f"target {self.target}: {self.target_type}{about}"
         if self.doubt:
@@ -198,6 +203,7 @@ def _draft(
         why_text([row[field] for row in kept]) if kind == "text" else "",
         doubt([row.get(target) for row in table]) if kind == "number" else "",
         other_spellings([row.get(target) for row in table], choices),
+        {} if asked else answer_inside(columns, kept, field),
     )
 
 
