@@ -20,7 +20,7 @@ from agent.task.load import load_task
 from agent.task.locate import parse_toml
 from agent.task.schema import json_schema
 from agent.task.splits import near_duplicates
-from agent.types import Task
+from agent.types import Example, Task
 
 TEAMS = ("billing", "delivery", "refunds")
 
@@ -45,6 +45,10 @@ def write(path: Path, table: list[dict[str, Any]]) -> Path:
             writer.writeheader()
             writer.writerows(table)
     return path
+
+
+def splits_of(task: Task) -> list[tuple[str, tuple[Example, ...]]]:
+    return [("train", task.train), ("dev", task.dev), ("test", task.test)]
 
 
 def uses(reading: Reading) -> dict[str, tuple[str, str]]:
@@ -260,6 +264,14 @@ def test_every_kind_of_target_makes_a_task_with_a_plain_prompt(
         assert reading.target_type == task.signature.outputs[0].type == kind
         assert words in task.instruction
         assert "Read the question" in task.instruction
+
+
+def test_the_plain_prompt_names_the_keys_of_train_labels_and_no_other(here: Path) -> None:
+    table = [{"q": row["q"], "answer": {f"key{n}": n}} for n, row in enumerate(answered())]
+    task, _ = task_from_file(write(here / "t.jsonl", table), "answer")
+    keys = {split: [f'"{key}"' for row in rows for key in row.labels["answer"]] for split, rows in splits_of(task)}
+    assert all(key in task.instruction for key in keys["train"])
+    assert not [key for split in ("dev", "test") for key in keys[split] if key in task.instruction]
 
 
 def test_choices_that_differ_in_case_become_the_most_frequent_one(here: Path) -> None:
