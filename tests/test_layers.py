@@ -36,7 +36,7 @@ DOORS = {
     "prompty": ("release/formats/prompty.py",),
     "dotpromptz": ("release/formats/dotprompt.py",),
     "mlflow": ("release/formats/mlflow.py",),
-    "yaml": ("task/promptfoo.py",),
+    "yaml": ("task/promptfoo.py", "release/formats/promptfoo.py"),
     "langsmith": ("models/langchain.py",),
     "matplotlib": ("report/charts.py",),
     "jinja2": ("report/page.py",),

@@ -30,9 +30,10 @@ ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values
     help=f"""Write the released prompt of RUN (default: the latest), proved to be what was scored.
 
     Each format is loaded with the target's own library, rendered with 200 and more hostile rows and compared byte for
-    byte; then with the dev rows of the run: the same requests, and the replies that the ledger holds, scored again,
-    the same score. No model is asked. On drift nothing is written. Without the library a format is written and said to
-    be unverified. --format can be repeated; formats of several files, and several formats, need -o DIR.
+    byte, and what it holds of model and parameters is read back; then with the dev rows of the run: the same calls, and
+    the replies that the ledger holds, scored again, the same score. No model is asked. On drift nothing is written.
+    Without the library a format is written and said to be unverified. --format can be repeated; formats of several
+    files, and several formats, need -o DIR.
 
     \b
     {ABOUT}
@@ -132,6 +133,7 @@ def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made]
             "verified": not one.missing,
             "hostile_rows": one.rows,
             "unfit": dict(one.unfit),
+            "not_set": one.untold,
             "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
         }
         for one in made

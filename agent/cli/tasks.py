@@ -71,7 +71,7 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 def init_command(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read."""
     from agent.task.intake import write_task
-    from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_rows
+    from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_tests
 
     if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
         raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")
@@ -83,8 +83,9 @@ def init_command(name: str, source: Path, target: str, prompt: Path | None, seed
     tests = not target and is_promptfoo(source)
     if not target and not tests:
         raise InputError(f"{source}: name the column to predict with --target COLUMN")
-    table = promptfoo_rows(source) if tests else None
-    _, reading = write_task(folder, source, EXPECTED if tests else target, instruction, seed, folder.name, table)
+    table, metric = promptfoo_tests(source) if tests else (None, None)
+    column = EXPECTED if tests else target
+    _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric)
     for line in reading.lines():
         click.echo(plain(line))
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")

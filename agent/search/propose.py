@@ -21,6 +21,7 @@ MOST_OF_A_ROW = 600  # letters that are shown of its inputs, and of its labels
 MOST_OF_A_FAILURE = 200  # letters of each of its parts
 SHOWN_ROWS = 3
 COPIED_WORDS = 9
+SHORTEST_COPY = 4  # words of a row that is shorter than that and stands whole in an instruction
 PERFECT = 0.999
 STYLES = (
     "Say what separates the answers that are mixed up in the failures.",
@@ -125,16 +126,29 @@ def why_refused(instruction: str, task: Task) -> str:
     total = sum(counts.values())
     if total >= 20 and counts.most_common(1)[0][1] > total / 3:
         return "repeats one word over and over"
-    grams = _grams(instruction)
-    for row in (*task.train, *task.dev):
-        if any(gram in grams for text in row.inputs.values() for gram in _grams(text)):
-            return f"copies {COPIED_WORDS} words of row {row.id}"
+    return _copies(instruction, task)
+
+
+def _copies(instruction: str, task: Task) -> str:
+    """Which row the instruction copies, or "": so many words in a row, or the whole text of a shorter one. A short text
+    that several rows share is a value, not a row; and what stands in the user's own prompt is free to stay."""
+    own, new = _tokens(task.instruction), _tokens(instruction)
+    grams = {n: _grams(new, n) - _grams(own, n) for n in range(SHORTEST_COPY, COPIED_WORDS + 1)}
+    texts = [(row.id, _tokens(text)) for row in (*task.train, *task.dev) for text in row.inputs.values()]
+    times = Counter(tokens for _, tokens in texts if len(tokens) < COPIED_WORDS)
+    for row_id, tokens in texts:
+        words = min(COPIED_WORDS, len(tokens))
+        if words >= SHORTEST_COPY and times[tokens] <= 1 and not grams[words].isdisjoint(_grams(tokens, words)):
+            return f"copies {words} words of row {row_id}"
     return ""
 
 
-def _grams(text: str) -> set[tuple[str, ...]]:
-    tokens = re.findall(r"\w+", text.casefold())
-    return {tuple(tokens[i : i + COPIED_WORDS]) for i in range(len(tokens) - COPIED_WORDS + 1)}
+def _tokens(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.casefold()))
+
+
+def _grams(tokens: tuple[str, ...], words: int) -> set[tuple[str, ...]]:
+    return {tokens[i : i + words] for i in range(len(tokens) - words + 1)}
 
 
 def _summary(task: Task) -> str:

@@ -60,7 +60,7 @@ METRICS: dict[str, MetricRule] = {
     "judge": MetricRule(_ANY, ("mode", "rubric")),
     "python": MetricRule(_ANY),
 }
-_DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
+DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
     "choice": (("choice", 1.0),),
     "number": (("numeric", 1.0),),
     "json": (("json_schema", 0.3), ("json_fields", 0.7)),
@@ -260,7 +260,7 @@ def metric_specs(file: TaskFile, outputs: Sequence[Field]) -> tuple[MetricSpec, 
         specs = [
             MetricSpec(name, field.name, weight)
             for field in outputs
-            for name, weight in _DEFAULTS[field.type]
+            for name, weight in DEFAULTS[field.type]
             if name != "json_schema" or field.has_schema
         ]
     total = sum(spec.weight for spec in specs)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from agent.errors import InputError
 from agent.shipped import fold
 from agent.task.data import parse_json
-from agent.task.rows import parse_number
+from agent.task.rows import MAX_NUMBER, parse_number
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType
 
@@ -27,10 +27,15 @@ Table = Sequence[Mapping[str, Any]]
 MAX_CHOICES = 200
 MAX_NUMBERS = 50  # of labels that are written as numbers; more of them are amounts
 MAX_CHOICE_LENGTH = 60
+COPIED = 0.9  # of the rows: so many that are their label make a column a copy of it
+CODED = 0.98  # of the rows: so many in which each label has its own text make a column another name of it
+INSIDE = 0.95  # of the rows: where the answer stands in so many of a column, the user is told
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(
     r"[+-]?(?:[1-9][0-9]{0,2}(?:[.,'’ \u00a0\u202f\u2009][0-9]{3})+(?:[.,][0-9]+)?|[0-9]+,[0-9]+)"
 )  # a number as it is written elsewhere: 1.234,50 or 1'234.50 or 0,5
+_LEADING_ZERO = re.compile(r"-?0[0-9]")
+_WORD = re.compile(r"[^\W_]+")
 _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|unnamed_\d+)|")
 
 
@@ -131,11 +136,56 @@ def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
     named = _ID_NAME.fullmatch("" if not name.strip() else "id" if plain == "row_id" else plain.lower()) is not None
     if unique and not any(" " in text for text in texts) and (named or _counts_up(texts)):
         return "ignored", "id-like: another short value in every row"
-    pairs = set(zip(map(fold, texts), labels, strict=True))
-    one_to_one = len(pairs) == len(set(labels)) == len({a for a, _ in pairs}) < len(texts) / 2
-    if one_to_one and 1 < len(pairs) <= _most_choices(labels):
-        return "ignored", "tells the target one to one: it would give the answer away"
+    pairs = Counter((fold(text), label) for text, label in zip(texts, labels, strict=True) if label)
+    if told := _copies(pairs) or _codes(pairs):
+        return "ignored", f"{told}: it would give the answer away; name it in the prompt to keep it"
     return "input", "holds text"
+
+
+def _copies(pairs: Counter[tuple[str, str]]) -> str:
+    """How far the texts are their labels, where nearly all are; also of the labels that are not the most frequent one,
+    since two columns that are both "no" in nearly every row are alike by chance."""
+    rows, same = Counter[str](), Counter[str]()
+    for (text, label), count in pairs.items():
+        rows[label] += count
+        same[label] += count * (text == label)
+    most = max(rows, key=rows.__getitem__, default="")
+    if same.total() < COPIED * rows.total() or same.total() - same[most] <= (rows.total() - rows[most]) / 2:
+        return ""
+    return f"is the answer itself in {same.total()} of {rows.total()} rows"
+
+
+def _codes(pairs: Counter[tuple[str, str]]) -> str:
+    """How far each label has a text of its own and each text one label, where all or nearly all rows are so."""
+    best: dict[str, str] = {}
+    for (text, label), _ in pairs.most_common():
+        best.setdefault(label, text)
+    rows, told = pairs.total(), sum(pairs[text, label] for label, text in best.items())
+    few = 1 < len(best) < rows / 2 and len(best) <= _most_choices(list(best))
+    if not few or len({*best.values()}) < len(best) or told < CODED * rows:
+        return ""
+    return "tells the target one to one" + (f" in {told} of {rows} rows" if told < rows else "")
+
+
+def answer_inside(columns: Sequence[Column], rows: Table, target: str) -> dict[str, int]:
+    """By input column, in how many rows the words of the answer stand in it as they are; of those where it is so in
+    nearly every row. None where there is only one input: then that is where the answer is to be found."""
+    inputs = [column for column in columns if column.use == "input"]
+    labels = [_spoken(text_of(row[target])) for row in rows]
+    found = {}
+    for column in inputs if len(inputs) > 1 else []:
+        missing = 0
+        for row, label in zip(rows, labels, strict=True):
+            missing += not label.strip() or label not in _spoken(row[column.field])
+            if missing > (1 - INSIDE) * len(rows):
+                break
+        else:
+            found[column.name] = len(rows) - missing
+    return found
+
+
+def _spoken(text: str) -> str:
+    return f" {' '.join(_WORD.findall(fold(text)))} "
 
 
 def _counts_up(texts: list[str]) -> bool:
@@ -150,7 +200,7 @@ def target_type(values: Sequence[Any]) -> FieldType:
     """The kind of a target column with these (non-empty) values.
 
     json when all parse as objects; choice when there are 2 to 200 short values (2 to 50 numbers) of two rows or more on
-    average; number when all are finite numbers; else text.
+    average; number when all are finite numbers that lose nothing as such; else text.
     """
     texts = [text_of(value).strip() for value in values]
     if all(_is(parse_object, value) for value in values):
@@ -158,7 +208,7 @@ def target_type(values: Sequence[Any]) -> FieldType:
     distinct = {fold(text) for text in texts}
     if _could_be_labels(texts) and 2 <= len(distinct) <= min(_most_choices(texts), len(texts) / 2):
         return "choice"
-    return "number" if all(_is(parse_number, text) for text in texts) else "text"
+    return "number" if all(_is(parse_number, text) and not _lost(text) for text in texts) else "text"
 
 
 def _could_be_labels(texts: Sequence[str]) -> bool:
@@ -174,12 +224,23 @@ def _like_a_number(text: str) -> bool:
     return _MARKED.fullmatch(text) is not None or _is(parse_number, text)
 
 
+def _lost(text: str) -> str:
+    """What the text of a number would lose if it became one; "" for nothing."""
+    if text.startswith("+"):
+        return "has a plus sign, which a number would lose"
+    if _LEADING_ZERO.match(text):
+        return "begins with a zero, which a number would lose"
+    return "is beyond 1e15, and no reply is read as such a number" if abs(parse_number(text)) > MAX_NUMBER else ""
+
+
 def why_text(values: Sequence[Any]) -> str:
-    """Why a target of type text is that although its values are all numbers in another writing, or repeat; else ""."""
+    """Why a target of type text is that although its values are all numbers, or repeat; else ""."""
     texts = [text_of(value).strip() for value in values]
     odd = next((text for text in texts if not _is(parse_number, text)), "")
     if odd and all(map(_like_a_number, texts)):
         return f"{quoted(odd, 40)} is not read as a number; write it with digits and a decimal point only: 1234.5"
+    if not odd and (code := next(filter(_lost, texts), "")):
+        return f"{quoted(code, 40)} {_lost(code)}"
     distinct = len({fold(text) for text in texts})
     if not 2 <= distinct <= len(texts) / 2:
         return ""

@@ -18,9 +18,10 @@ from typing import Any
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
 from agent.shipped import fold
-from agent.task.checks import PLACEHOLDER
+from agent.task.checks import DEFAULTS, METRICS, PLACEHOLDER
 from agent.task.columns import (
     Column,
+    answer_inside,
     decide_columns,
     doubt,
     field_name,
@@ -35,7 +36,7 @@ from agent.task.data import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.splits import split_rows
 from agent.task.words import quoted, shown
-from agent.types import FieldType, Task, canonical
+from agent.types import FieldType, MetricSpec, Task, canonical
 
 MIN_ROWS = 30
 SCHEMA_FILE = "task.schema.json"
@@ -47,7 +48,7 @@ class Reading:
     """How a file was understood. `dropped`: rows per reason; `unused`: good rows past the sizes of the splits;
     `counts`: rows per split and class (one class "" when the target is not a choice); `why_text`: why a target of few
     values, or of numbers, is a text all the same; `doubt`: how its numbers may be meant otherwise; `spellings`: of a
-    choice, those that were taken as it."""
+    choice, those that were taken as it; `inside`: of inputs that hold the answer word for word, in how many rows."""
 
     file: str
     rows: int
@@ -61,6 +62,8 @@ class Reading:
     why_text: str
     doubt: str
     spellings: Mapping[str, Sequence[str]]
+    inside: Mapping[str, int]
+    metric: MetricSpec
 
     def lines(self) -> Iterator[str]:
         """The reading in plain words, one line each."""
@@ -68,12 +71,16 @@ class Reading:
         yield f"{self.file}: {self.rows} rows; dropped: {dropped or 'none'}; left out of the splits: {self.unused}"
         for column in self.columns:
             yield f"column {quoted(column.name)}: {column.use} ({column.reason})"
+        for name, count in self.inside.items():
+            fix = "if it will not be known when the prompt is used, name the other inputs in the prompt: {{column}}"
+            yield f"column {quoted(name)}: the answer stands in it word for word in {count} rows; {fix}"
         about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
         yield f"target {self.target}: {self.target_type}{about}"
         if self.doubt:
             yield f"target {self.target}: {self.doubt}"
         for choice, others in self.spellings.items():
             yield f"target {self.target}: {', '.join(map(quoted, others))} read as {quoted(choice)}, the usual spelling"
+        yield f"metric: {self.metric.name}" + ", whatever the case" * self.metric.options.get("ignore_case", False)
         for split, classes in self.counts.items():
             each = ", ".join(f"{name} {count}" for name, count in classes.items() if name)
             yield f"{split}: {sum(classes.values())} rows" + (f" ({each})" if each else "")
@@ -101,16 +108,17 @@ def write_task(
     seed: int = 0,
     name: str | None = None,
     table: Sequence[dict[str, Any]] | None = None,
+    metric: MetricSpec | None = None,
 ) -> tuple[Task, Reading]:
-    """`task_from_file`, kept as a new task folder; a `table` that was read already stands for the rows of `path`. The
-    schema of task.toml is put beside the folder, where it is missing.
+    """`task_from_file`, kept as a new task folder; a `table` that was read already stands for the rows of `path`, and a
+    `metric` for the usual one. The schema of task.toml is put beside the folder, where it is missing.
 
     Raises also InputError when `folder` exists or cannot be made.
     """
     folder = Path(folder)
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{shown(folder)} exists; choose another name or remove it first")
-    files, reading = _draft(Path(path), target, instruction, seed, name or folder.resolve().name, table)
+    files, reading = _draft(Path(path), target, instruction, seed, name or folder.resolve().name, table, metric)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not _has_schema(folder.parent):
@@ -153,6 +161,7 @@ def _draft(
     seed: int,
     name: str | None,
     table: Sequence[dict[str, Any]] | None = None,
+    metric: MetricSpec | None = None,
 ) -> tuple[dict[str, str], Reading]:
     """The files of the task folder as texts, and the reading."""
     table = _table(path) if table is None else list(table)
@@ -163,7 +172,7 @@ def _draft(
     asked = frozenset(placeholder[1] for placeholder in PLACEHOLDER.finditer(instruction))
     each_once = {tuple((key, text_of(value)) for key, value in row.items()): row for row in table}
     columns = decide_columns(list(each_once.values()), target, asked)
-    kept, kind, dropped = _clean(table, columns, target)
+    kept, kind, dropped = _clean(table, columns, target, METRICS[metric.name].types if metric else ())
     _enough(path, len(kept), f"usable rows ({', '.join(f'{n} {why}' for why, n in dropped.items() if n)} dropped)")
     field = next(column.field for column in columns if column.use == "target")
     labels = {canonical(row[field]) for row in kept}
@@ -177,8 +186,8 @@ def _draft(
         raise InputError(
             f"the rows of {shown(path)} are too much alike to split: nearly all are near-duplicates; add others"
         )
-    instruction = _rename(instruction, columns) if instruction.strip() else _plain(columns, kind, choices, kept)
-    files = {"task.toml": _toml(_slug(name or path.stem), path, columns, kind, choices, instruction)}
+    instruction = _rename(instruction, columns) if instruction.strip() else _plain(columns, kind, choices, parts[0])
+    files = {"task.toml": _toml(_slug(name or path.stem), columns, kind, choices, instruction, metric)}
     counts: dict[str, dict[str, int]] = {}
     for split, rows in zip(SPLITS, parts, strict=True):
         files[f"{split}.jsonl"] = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
@@ -198,6 +207,8 @@ def _draft(
         why_text([row[field] for row in kept]) if kind == "text" else "",
         doubt([row.get(target) for row in table]) if kind == "number" else "",
         other_spellings([row.get(target) for row in table], choices),
+        {} if asked else answer_inside(columns, kept, field),
+        metric or MetricSpec(DEFAULTS[kind][-1][0], field),
     )
 
 
@@ -214,15 +225,17 @@ def _enough(path: Path, count: int, what: str) -> None:
 
 
 def _clean(
-    table: list[dict[str, Any]], columns: tuple[Column, ...], target: str
+    table: list[dict[str, Any]], columns: tuple[Column, ...], target: str, kinds: Sequence[FieldType]
 ) -> tuple[list[dict[str, Any]], FieldType, dict[str, int]]:
-    """Rows of fields without empty, repeated or contradictory ones, the target's type, and how many went for what."""
+    """Rows of fields without empty, repeated or contradictory ones, the target's type, and how many went for what. The
+    target is text where its type is not one of `kinds`, if there are any."""
     inputs = [column for column in columns if column.use == "input"]
     needed = [column.name for column in inputs] + [target]
     full = [row for row in table if all(text_of(row.get(name)).strip() for name in needed)]
     if not full:
         return [], "text", {"empty": len(table)}
     kind = target_type([row[target] for row in full])
+    kind = "text" if kinds and kind not in kinds else kind
     label = label_reader(kind, [row[target] for row in full])
     field = next(column.field for column in columns if column.use == "target")
     has_id = any(column.use == "id" for column in columns)
@@ -249,7 +262,8 @@ def _rename(instruction: str, columns: tuple[Column, ...]) -> str:
 
 
 def _plain(columns: tuple[Column, ...], kind: FieldType, choices: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
-    """A plain fair prompt: what to do, the fields, every choice, the form of the answer."""
+    """A plain fair prompt: what to do, the fields, every choice, the form of the answer. `rows`: of train, since what
+    stands in the labels of the other splits is not to be seen."""
     inputs = [_words(column.field) for column in columns if column.use == "input"]
     answer = next(_words(column.field) for column in columns if column.use == "target")
     given = inputs[0] if len(inputs) == 1 else f"{', '.join(inputs[:-1])} and {inputs[-1]}"
@@ -279,7 +293,12 @@ def _slug(name: str) -> str:
 
 
 def _toml(
-    name: str, path: Path, columns: tuple[Column, ...], kind: FieldType, choices: tuple[str, ...], instruction: str
+    name: str,
+    columns: tuple[Column, ...],
+    kind: FieldType,
+    choices: tuple[str, ...],
+    instruction: str,
+    metric: MetricSpec | None,
 ) -> str:
     """The text of task.toml; every key left out has its default."""
     inputs = [column for column in columns if column.use == "input"]
@@ -300,6 +319,9 @@ def _toml(
             about += ["choices = [", *(f"    {_string(choice)}," for choice in choices), "]"]
         if about:
             lines += ["", f"[fields.{column.field}]", *about]
+    if metric:
+        lines += ["", "[[metrics]]", f"name = {_string(metric.name)}"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in metric.options.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -1,23 +1,30 @@
 """Tests of promptfoo as plain rows: `tests` of a promptfooconfig.yaml, or a CSV with `__expected`.
 
 YAML is read with the safe loader and nothing in it is run or opened: an assertion that is code, a `file://` reference
-or a check without a right answer is refused with its line. Knows nothing of tasks beyond rows.
+or a check without a right answer is refused with its line. Knows nothing of tasks beyond rows and their metric.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem, ProblemsError
 from agent.task.data import read_bytes, read_rows
-from agent.task.words import problem, quoted, shown
+from agent.task.words import listed, problem, quoted, shown
+from agent.types import MetricSpec
 
 EXPECTED = "expected"
 """The column that the right answers go to."""
-_RIGHT = ("equals", "contains", "icontains", "starts-with")
+_METRICS = {
+    "equals": None,
+    "contains": MetricSpec("contains", EXPECTED),
+    "icontains": MetricSpec("contains", EXPECTED, options={"ignore_case": True}),
+}
+"""The checks that hold a right answer, and what scores as they do; None: the usual metric of the answers."""
 _OUTSIDE = re.compile(r"\s*(?:file|package|exec|https?)://|\s*(?:package|exec):", re.IGNORECASE)
 _TYPED = re.compile(r"\s*(?:not-)?([a-z][a-z-]*)(?:\([^)]*\))?:", re.IGNORECASE)
 _CHECKS = {
@@ -40,53 +47,72 @@ def is_promptfoo(path: Path) -> bool:
         return b"__expected" in (file.readline(65536) if b"sep=" in first[:8].lower() else first)
 
 
-def promptfoo_rows(path: Path) -> list[dict[str, Any]]:
-    """The vars of each test and its right answer under `expected`. Raises a ProblemsError with file and line."""
-    rows, problems = _of_csv(path) if path.suffix.lower() == ".csv" else _of_yaml(path)
-    if not rows and not problems:
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """A test as a row, its check, and the line where that stands."""
+
+    row: dict[str, Any]
+    check: str
+    line: int
+
+
+def promptfoo_tests(path: Path) -> tuple[list[dict[str, Any]], MetricSpec | None]:
+    """The vars of each test and its right answer under `expected`; and the metric that scores as the tests do, None for
+    the usual one of the answers. Raises a ProblemsError with file and line, also where the checks are of two kinds."""
+    tests, problems = _of_csv(path) if path.suffix.lower() == ".csv" else _of_yaml(path)
+    if not tests and not problems:
         problems = [problem(shown(path), 1, "holds no tests; write them under `tests:`, each with vars and assert")]
+    for odd in [test for test in tests if test.check != tests[0].check][:1]:
+        fix = "one metric scores every row, so use one check in all tests, or make two tasks"
+        what = f"the check is {odd.check}, and {tests[0].check} in line {tests[0].line}; {fix}"
+        problems.append(problem(shown(path), odd.line, what))
     if problems:
         raise ProblemsError(tuple(problems))
-    return rows
+    return [test.row for test in tests], _METRICS[tests[0].check]
 
 
-def _of_csv(path: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
+def _refusal(check: str) -> str:
+    why = "has no metric here that means it" if check == "starts-with" else "is no right answer and is not run"
+    return f"the check {quoted(check)} {why}; use one of {listed(_METRICS)}"
+
+
+def _of_csv(path: Path) -> tuple[list[_Test], list[Problem]]:
     found, problems = read_rows(path)
     where = shown(path)
-    rows = []
+    tests = []
     for line, row in found:
         try:
-            rows.append(_csv_row(row))
+            tests.append(_csv_test(row, line))
         except ValueError as error:
             problems.append(problem(where, line, str(error)))
-    return rows, problems
+    return tests, problems
 
 
-def _csv_row(row: dict[str, Any]) -> dict[str, Any]:
+def _csv_test(row: dict[str, Any], line: int) -> _Test:
     made: dict[str, Any] = {}
+    check = "equals"
     if EXPECTED in row and "__expected" in row:
         raise ValueError(f"a variable is called {EXPECTED}, like the column of the right answers; rename it")
     for name, value in row.items():
         text = str(value)
         if name == "__expected":
-            made[EXPECTED] = _expected(text)
+            check, made[EXPECTED] = _expected(text)
         elif not name.startswith("__"):
             made[name] = _inside(text, name)
         elif name != "__description" and text.strip():
             raise ValueError(f"the column {quoted(name)} is not read; take it out, or keep one __expected a row")
-    return made
+    return _Test(made, check, line)
 
 
-def _expected(text: str) -> str:
-    """The right answer of a CSV cell: the text itself, or what follows `equals:` and its like."""
+def _expected(text: str) -> tuple[str, str]:
+    """The check of a CSV cell and its right answer: the text itself, or what follows `equals:` and its like."""
     typed = _TYPED.match(text)
     if typed is None or typed[1].lower() not in _CHECKS:
-        return _inside(text, "__expected")
-    if typed[1].lower() not in _RIGHT or text.lstrip().lower().startswith("not-"):
-        raise ValueError(
-            f"{quoted(typed[0].strip())} in __expected is no right answer and is not run; write the answer"
-        )
-    return _inside(text[typed.end() :].strip(), "__expected")
+        return "equals", _inside(text, "__expected")
+    check = typed[0].strip().rstrip(":").lower()
+    if check not in _METRICS:
+        raise ValueError(f"__expected: {_refusal(check)}, or write the answer alone")
+    return check, _inside(text[typed.end() :].strip(), "__expected")
 
 
 def _inside(text: str, name: str) -> str:
@@ -108,7 +134,7 @@ class _Stop(Exception):
         self.line = int(node.start_mark.line) + 1
 
 
-def _of_yaml(path: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
+def _of_yaml(path: Path) -> tuple[list[_Test], list[Problem]]:
     import yaml
 
     where = shown(path)
@@ -123,18 +149,18 @@ def _of_yaml(path: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
         mark = getattr(error, "problem_mark", None)
         what = " ".join(str(getattr(error, "problem", None) or "cannot be read").split())
         return [], [problem(where, mark.line + 1 if mark else 1, f"wrong YAML: {what}")]
-    rows: list[dict[str, Any]] = []
+    tests: list[_Test] = []
     problems = []
     try:
-        tests = list(_tests(root))
+        nodes = list(_tests(root))
     except _Stop as stop:
         return [], [problem(where, stop.line, str(stop))]
-    for test in tests:
+    for node in nodes:
         try:
-            rows.append(_yaml_row(test))
+            tests.append(_yaml_test(node))
         except _Stop as stop:
             problems.append(problem(where, stop.line, str(stop)))
-    return rows, problems
+    return tests, problems
 
 
 def _tests(root: Any) -> Iterator[Any]:
@@ -151,23 +177,21 @@ def _tests(root: Any) -> Iterator[Any]:
     yield from tests.value
 
 
-def _yaml_row(test: Any) -> dict[str, Any]:
+def _yaml_test(test: Any) -> _Test:
     parts = _mapping(test, "a test")
     if "vars" not in parts or "assert" not in parts:
         raise _Stop(test, "a test needs vars and assert")
     row = {name: _text(node, name) for name, node in _mapping(parts["vars"], "vars").items()}
     if EXPECTED in row:
         raise _Stop(parts["vars"], f"a variable is called {EXPECTED}, like the column of the right answers; rename it")
-    listed = parts["assert"]
-    if listed.id != "sequence" or len(listed.value) != 1:
-        raise _Stop(listed, f"assert must be a list of one check, one of {', '.join(_RIGHT)}")
-    check = _mapping(listed.value[0], "a check")
+    checks = parts["assert"]
+    if checks.id != "sequence" or len(checks.value) != 1:
+        raise _Stop(checks, f"assert must be a list of one check, one of {listed(_METRICS)}")
+    check = _mapping(checks.value[0], "a check")
     kind = _text(check["type"], "type") if "type" in check else ""
-    if kind not in _RIGHT or "value" not in check:
-        raise _Stop(
-            listed.value[0], f"the check {quoted(kind)} is no right answer and is not run; use {', '.join(_RIGHT)}"
-        )
-    return {**row, EXPECTED: _text(check["value"], "value")}
+    if kind not in _METRICS or "value" not in check:
+        raise _Stop(checks.value[0], _refusal(kind))
+    return _Test({**row, EXPECTED: _text(check["value"], "value")}, kind, checks.value[0].start_mark.line + 1)
 
 
 def _mapping(node: Any, what: str) -> dict[str, Any]:

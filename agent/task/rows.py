@@ -21,6 +21,7 @@ from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
 
 MOST_TOLD = 20  # wrong values of a column and file that are told one by one
+MAX_NUMBER = 1e15  # up to here a number is read from a reply (`prompt/values.py`)
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
@@ -141,7 +142,11 @@ class RowReader:
         if field.name in self._unsure:
             return value
         if field.type == "number":
-            return _number(value, cells)
+            number = _number(value, cells)
+            if not is_input and abs(number) > MAX_NUMBER:
+                fix = f'set type = "text" under [fields.{field.name}]{" and put it in quotes" * (not cells)}'
+                raise ValueError(f"{quoted(value)} is beyond 1e15, and no reply is read as such a number; {fix}")
+            return number
         if field.type == "json":
             return self._json(field, value, cells)
         if not isinstance(value, str):

@@ -44,7 +44,11 @@ def notes(form: Format, run: dict[str, Any], **changes: Any) -> list[str]:
     return list(one.notes())
 
 
-@pytest.mark.parametrize("name", ["md", "messages", "anthropic", "langchain", "python", "dspy", "mlflow"])
+SAME = dict.fromkeys(("md", "messages", "python", "mlflow"), "requests")
+SAME |= dict.fromkeys(("anthropic", "dspy"), "messages, max_tokens and temperature") | {"langchain": "messages"}
+
+
+@pytest.mark.parametrize("name", SAME)
 def test_every_dev_row_makes_the_call_of_the_run_and_scores_as_in_it(two_runs: Made, name: str) -> None:
     form, run = FORMATS[name], two_runs[0]
     if form.library and not form.finder(form.library):
@@ -54,7 +58,8 @@ def test_every_dev_row_makes_the_call_of_the_run_and_scores_as_in_it(two_runs: M
     assert one.dev is not None
     assert (one.dev.rows, one.dev.unfit) == (len(dev.rows), 0)
     assert one.dev.score == pytest.approx(run["winner"]["dev"])
-    assert any(f"{one.dev.rows} dev rows rendered" in note for note in one.notes())
+    (note,) = [note for note in one.notes() if f"{one.dev.rows} dev rows rendered" in note]
+    assert f", the same {SAME[name]}, score " in note
 
 
 def rendering(change: Callable[[Sent], None], word: str) -> Format:

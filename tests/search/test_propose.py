@@ -138,6 +138,32 @@ def test_nine_copied_words_are_refused_and_eight_are_not(split):
     assert why_refused(f"Say delivery for: {fewer} otherwise billing.", task) == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("Where is my parcel?", 4), ("Refund me now, please, for good", 6), ("a b c d e f g h", 8), ("Where's it", 0)],
+)
+def test_a_short_row_is_a_copy_where_it_stands_whole(text, words):
+    task = replace(TASK, dev=(Example("row-7", {"message": text}, {"team": "delivery"}), *TASK.dev))
+    refused = f"copies {words} words of row row-7" if words else ""
+    assert why_refused(f"Decide the team. Known: '{text.upper()}' -> delivery.", task) == refused
+    part = " ".join(text.split()[:-1])
+    assert why_refused(f"Decide the team. Known: '{part}' -> delivery.", task) == ""
+
+
+def test_a_short_text_of_several_rows_is_no_copy():
+    kind = "home and garden tools"
+    rows = tuple(Example(f"d{n}", {"message": f"note {n}", "kind": kind}, {"team": "billing"}) for n in range(2))
+    instruction = f"Decide the team. Messages on {kind} go to billing."
+    assert why_refused(instruction, replace(TASK, dev=rows)) == ""
+    assert why_refused(instruction, replace(TASK, dev=rows[:1])) == "copies 4 words of row d0"
+
+
+def test_words_of_the_users_own_prompt_are_free_to_stay():
+    text, long = "Where is my parcel?", WORDS
+    task = replace(with_rows(text, long), instruction=f"Name the team: '{text}' and '{long}' are delivery.")
+    assert why_refused(f"Read it, then name the team. '{text}' and '{long}' go to delivery.", task) == ""
+
+
 @given(st.integers(0, len(WORDS.split()) - COPIED_WORDS), st.text(max_size=30), st.text(max_size=30))
 def test_a_copy_is_found_wherever_it_stands(start, before, after):
     copied = " ".join(WORDS.split()[start : start + COPIED_WORDS])

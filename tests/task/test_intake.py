@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
+from agent.prompt.parse import parse_reply
 from agent.task.columns import decide_columns, field_name, target_type
 from agent.task.intake import Reading, _string, task_from_file, write_task
 from agent.task.load import load_task
 from agent.task.locate import parse_toml
 from agent.task.schema import json_schema
 from agent.task.splits import near_duplicates
-from agent.types import Task
+from agent.types import Example, Task
 
 TEAMS = ("billing", "delivery", "refunds")
 
@@ -44,6 +45,10 @@ def write(path: Path, table: list[dict[str, Any]]) -> Path:
             writer.writeheader()
             writer.writerows(table)
     return path
+
+
+def splits_of(task: Task) -> list[tuple[str, tuple[Example, ...]]]:
+    return [("train", task.train), ("dev", task.dev), ("test", task.test)]
 
 
 def uses(reading: Reading) -> dict[str, tuple[str, str]]:
@@ -223,6 +228,14 @@ def test_a_mark_in_the_prompt_that_is_no_input_is_told_with_the_column_that_was_
         ([f"{n % 60},5" for n in range(400)], "text"),
         ([f"{n}.5" for n in range(40)], "number"),
         ([*range(39), "nan"], "text"),
+        ([*map(str, range(10, 49)), "02365"], "text"),
+        ([*range(39), "+5"], "text"),
+        ([*range(39), "-007"], "text"),
+        ([*range(38), "0.5", "-0"], "number"),
+        ([10**15 - n for n in range(40)], "number"),
+        ([10**15 + n for n in range(40)], "text"),
+        ([*range(39), "1e16"], "text"),
+        (["01", "02"] * 20, "choice"),
         ([{"a": n} for n in range(40)], "json"),
         (['{"a": 1}', '{"a": 2}'] * 20, "json"),
         (["long " * 20, "other " * 20] * 20, "text"),
@@ -251,6 +264,14 @@ def test_every_kind_of_target_makes_a_task_with_a_plain_prompt(
         assert reading.target_type == task.signature.outputs[0].type == kind
         assert words in task.instruction
         assert "Read the question" in task.instruction
+
+
+def test_the_plain_prompt_names_the_keys_of_train_labels_and_no_other(here: Path) -> None:
+    table = [{"q": row["q"], "answer": {f"key{n}": n}} for n, row in enumerate(answered())]
+    task, _ = task_from_file(write(here / "t.jsonl", table), "answer")
+    keys = {split: [f'"{key}"' for row in rows for key in row.labels["answer"]] for split, rows in splits_of(task)}
+    assert all(key in task.instruction for key in keys["train"])
+    assert not [key for split in ("dev", "test") for key in keys[split] if key in task.instruction]
 
 
 def test_choices_that_differ_in_case_become_the_most_frequent_one(here: Path) -> None:
@@ -314,6 +335,71 @@ def test_any_table_makes_a_task_or_a_line_that_says_why_not(
     assert all(line.isprintable() and "task.toml" not in line for line in lines)
 
 
+def answered(count: int = 60) -> list[dict[str, Any]]:
+    """Questions with another answer each."""
+    return [{"q": row["Customer Message"], "answer": f"Answer {n}, quite so"} for n, row in enumerate(tickets(count))]
+
+
+def use_of(table: list[dict[str, Any]], target: str, column: str, **asked: Any) -> tuple[str, str]:
+    (found,) = (each for each in decide_columns(table, target, **asked) if each.name == column)
+    return found.use, found.reason
+
+
+@pytest.mark.parametrize(("odd", "use"), [(0, "ignored"), (6, "ignored"), (7, "input")])
+def test_a_copy_of_the_answer_is_no_input_however_many_answers_there_are(odd: int, use: str) -> None:
+    table = [row | {"gold": "?" if n < odd else row["answer"].upper()} for n, row in enumerate(answered())]
+    found = use_of(table, "answer", "gold")
+    assert found[0] == use
+    assert (f"is the answer itself in {60 - odd} of 60 rows" in found[1]) == (use == "ignored")
+    assert use_of(table, "answer", "gold", asked=frozenset({"q", "gold"})) == ("input", "named in the prompt")
+
+
+def test_a_copy_of_labels_is_no_input_though_a_row_is_odd() -> None:
+    table = [row | {"old": "other" if n == 5 else row["Team"]} for n, row in enumerate(tickets())]
+    assert use_of(table, "Team", "old")[0] == "ignored"
+
+
+def test_two_columns_that_nearly_always_say_no_are_no_copies() -> None:
+    table = [
+        {"text": f"some text {n}", "premium": "yes" if n in (3, 30) else "no", "fraud": "yes" if n in (7, 50) else "no"}
+        for n in range(60)
+    ]
+    assert use_of(table, "fraud", "premium") == ("input", "holds text")
+    assert use_of([row | {"premium": row["fraud"]} for row in table], "fraud", "premium")[0] == "ignored"
+
+
+@pytest.mark.parametrize(("count", "odd", "use"), [(60, 1, "ignored"), (60, 2, "input"), (48, 1, "input")])
+def test_codes_of_the_labels_may_be_odd_in_a_row_of_fifty(count: int, odd: int, use: str) -> None:
+    table = [row | {"code": f"c{n % 3 if n >= odd else 'x'}"} for n, row in enumerate(tickets(count))]
+    found = use_of(table, "Team", "code")
+    assert found[0] == use
+    assert (f"one to one in {count - odd} of {count} rows" in found[1]) == (use == "ignored")
+
+
+def inside(here: Path, table: list[dict[str, Any]], target: str, prompt: str = "") -> list[str]:
+    reading = task_from_file(write(here / "data.jsonl", table), target, prompt)[1]
+    return [line for line in reading.lines() if "word for word" in line]
+
+
+def test_an_input_that_holds_the_answer_word_for_word_is_told(here: Path) -> None:
+    table = [row | {"why": f"Because of this: {row['answer']}!"} for row in answered()]
+    (line,) = inside(here, table, "answer")
+    assert line.startswith("column 'why': the answer stands in it word for word in 60 rows; if it will not be known")
+    assert inside(here, table, "answer", "{{q}} {{why}}") == []
+    for row in table[:4]:
+        row["why"] = "unknown"
+    assert inside(here, table, "answer") == []
+    path = [row | {"path": f"/{row['Team']}/{n}"} for n, row in enumerate(tickets())]
+    assert len(inside(here, path, "Team")) == 1
+    part = [row | {"path": f"{row['Team']}{n}"} for n, row in enumerate(tickets())]
+    assert inside(here, part, "Team") == []
+
+
+def test_of_an_only_input_it_is_not_told_where_the_answer_is_found_in_it(here: Path) -> None:
+    table = [{"text": f"{row['q']} {row['answer']} and so on", "answer": row["answer"]} for row in answered()]
+    assert inside(here, table, "answer") == []
+
+
 def test_a_column_that_is_mostly_empty_is_ignored_and_keeps_the_rows() -> None:
     table = [{"text": f"some text {n}", "rare": "x" if n < 9 else "", "y": n % 2} for n in range(40)]
     assert [column.use for column in decide_columns(table, "y")] == ["input", "ignored", "target"]
@@ -353,6 +439,12 @@ def test_a_file_of_empty_rows_is_refused(here: Path) -> None:
             "write it with digits and a decimal point only: 1234.5)",
         ),
         ("{}.01.2026", "target amount: text"),
+        ("0{}", "target amount: text ('01' begins with a zero, which a number would lose)"),
+        ("+{}", "target amount: text ('+1' has a plus sign, which a number would lose)"),
+        (
+            "1{:016}",
+            "target amount: text ('10000000000000001' is beyond 1e15, and no reply is read as such a number)",
+        ),
     ],
 )
 def test_numbers_that_may_be_meant_otherwise_are_told(here: Path, number: str, line: str) -> None:
@@ -362,6 +454,15 @@ def test_numbers_that_may_be_meant_otherwise_are_told(here: Path, number: str, l
         *["target amount: number"] * ("meant" in line),
         line,
     ]
+
+
+def test_a_code_of_digits_is_answered_as_it_stands_in_the_file(here: Path) -> None:
+    table = [{"text": row["Customer Message"], "zip": f"{n + 2365:05}"} for n, row in enumerate(tickets())]
+    task, _ = task_from_file(write(here / "data.csv", table), "zip")
+    row = task.train[0]
+    label = next(each["zip"] for each in table if each["text"] == row.inputs["text"])
+    assert row.labels == {"zip": label}
+    assert parse_reply(label, task.signature.outputs).fields == {"zip": label}
 
 
 def test_rows_that_stand_there_twice_do_not_turn_the_id_into_an_input(here: Path) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from agent.prompt import values
 from agent.task.load import load_task
+from agent.task.rows import MAX_NUMBER
 from agent.types import Field
 from tests.task.folders import jsonl, line_of, make, problems
 
@@ -95,6 +97,27 @@ def test_a_limit_on_an_input_is_refused_at_its_line(here: Path, key: str, value:
     text = toml(tone=f"{key} = {value}")
     said = only_problem(make(here / "t", text, **splits()), text, key)
     assert said == f"the field 'tone' is an input; {key} is for outputs"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_number_that_no_reply_is_read_as_is_refused_at_its_line(here: Path, suffix: str) -> None:
+    def folder(name: str, last: int) -> Path:
+        labels = {split: [n, 1, last] for n, split in enumerate(SPLITS)}
+        table = {split: [row(split, n, teaser=label) for n, label in enumerate(labels[split])] for split in SPLITS}
+        made = make(here / name, toml(teaser='type = "number"'), **{split: jsonl(table[split]) for split in SPLITS})
+        if suffix == "csv":
+            (made / "dev.jsonl").unlink()
+            cells = "".join(f'{each["topic"]},{each["tone"]},{each["teaser"]},"[""a""]"\n' for each in table["dev"])
+            (made / "dev.csv").write_text(f"topic,tone,teaser,tags\n{cells}")
+        return made
+
+    assert problems(folder("fits", int(MAX_NUMBER))) == []
+    found = [line for line in problems(folder("beyond", 10**15 + 1)) if "/dev." in line]
+    assert len(found) == 1
+    assert f"dev.{suffix}:{3 + (suffix == 'csv')}: teaser: " in found[0]
+    assert 'is beyond 1e15, and no reply is read as such a number; set type = "text" under [fields.t' in found[0]
+    assert ("put it in quotes" in found[0]) == (suffix == "jsonl")
+    assert values.MAX_NUMBER == MAX_NUMBER
 
 
 @pytest.mark.parametrize(("key", "value"), LIMITS.items())

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.errors import ReleaseError
 from agent.prompt.template import fill
 from agent.release.completion import parameters_of
-from agent.release.formats.base import Format, Material, Render, Sent, Values, hosted_name
+from agent.release.formats.base import Format, Material, Render, Sent, Told, Values, hosted_name
 from agent.release.runtime import PromptRelease
 
 FILE = "anthropic.json"
@@ -51,9 +51,18 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
+def _told(folder: Path, release: PromptRelease) -> Told:
+    """All that is sent beside the messages."""
+    body = json.loads((folder / FILE).read_bytes())
+    names = {"stop_sequences": "stop"}
+    told = {names.get(key, key): value for key, value in body.items() if key not in ("system", "messages")}
+    return {**told, "model": f"anthropic/{told['model']}"} if "model" in told else told
+
+
 ANTHROPIC = Format(
     name="anthropic",
     about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
     files=_files,
     opened=_opened,
+    told=_told,
 )

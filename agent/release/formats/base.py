@@ -1,7 +1,8 @@
 """What an export format is: a name, the files it makes of a release, and the way back from them. Knows no library.
 
 `files` may raise a ReleaseError where the target cannot hold the prompt. `opened` loads the written files with the
-target's own library and gives a function from the inputs of a row to the messages that the target sends.
+target's own library and gives a function from the inputs of a row to the messages that the target sends. `told` gives
+what the files say of the model and the parameters.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from agent.errors import ReleaseError
 from agent.prompt.template import split
@@ -22,6 +24,8 @@ Sent = list[dict[str, str]]
 Render = Callable[[Values], Sent]
 Read = Callable[[Values, str], Prediction]
 """From a row and a reply to it to what the target makes of the reply."""
+Told = dict[str, Any]
+"""What stands in the files of an export beside the messages, by our names: `model`, `max_tokens`, `temperature`, ..."""
 Parts = list[str | tuple[str]]
 
 
@@ -69,6 +73,8 @@ class Format:
     unfit: Callable[[PromptRelease, Values], str] = carried
     reads: Callable[[Path, PromptRelease], Read] | None = None
     """Of a target that reads replies itself; the others leave that to the program."""
+    told: Callable[[Path, PromptRelease], Told] | None = None
+    """Of a target whose files hold the model or parameters: read back from them, as `opened` reads the messages."""
     needs_task: bool = False
     finder: Callable[[str], str] = found
     """Name and version of the installed library, "" where it is missing."""
@@ -89,6 +95,11 @@ def no_half_characters(release: PromptRelease, values: Values) -> str:
 
 
 _HALF = re.compile("[\ud800-\udfff]")
+
+
+def told_by(release: PromptRelease) -> Told:
+    """What a release says itself."""
+    return {"model": release.model, **release.parameters}
 
 
 def hosted_name(model: str, provider: str) -> str:

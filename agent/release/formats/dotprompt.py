@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import Format, Material, Render, Sent, Values, no_half_characters, parts_of
+from agent.release.formats.base import Format, Material, Render, Sent, Told, Values, no_half_characters, parts_of
 from agent.release.formats.yaml_text import quoted
 from agent.release.runtime import PromptRelease
 
 FILE = "prompt.prompt"
 _ROLES = {"system": "system", "user": "user", "assistant": "model"}
+_OPTIONS = {"maxOutputTokens": "max_tokens", "temperature": "temperature"}
 _AWKWARD = re.compile(r"\\*\{\{+|(?:\\+|\{)\s*\Z")
 _HELPERS = {
     "each", "if", "ifEquals", "history", "json", "log", "lookup", "media", "role", "section", "unless", "unlessEquals",
@@ -61,8 +63,7 @@ def _files(material: Material) -> dict[str, str]:
     lines = ["---"]
     if release.model:
         lines.append(f"model: {quoted(release.model)}")
-    options = {"maxOutputTokens": "max_tokens", "temperature": "temperature"}
-    known = [f"  {key}: {release.parameters[ours]}" for key, ours in options.items() if ours in release.parameters]
+    known = [f"  {key}: {release.parameters[ours]}" for key, ours in _OPTIONS.items() if ours in release.parameters]
     lines += ["config:", *known] if known else []
     if release.inputs or fixed:
         lines.append("input:")
@@ -73,13 +74,24 @@ def _files(material: Material) -> dict[str, str]:
     return {FILE: "\n".join([*lines, "---", body]) + "\n"}
 
 
+def _source(folder: Path) -> str:
+    with open(folder / FILE, encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def _told(folder: Path, release: PromptRelease) -> Told:
+    from dotpromptz.dotprompt import Dotprompt
+
+    prompt: Any = Dotprompt().parse(_source(folder))
+    told = {_OPTIONS.get(key, key): value for key, value in (prompt.config or {}).items()}
+    return {**told, "model": prompt.model} if prompt.model else told
+
+
 def _opened(folder: Path, release: PromptRelease) -> Render:
     from dotpromptz.dotprompt import Dotprompt
     from dotpromptz.typing import DataArgument
 
-    with open(folder / FILE, encoding="utf-8", newline="") as file:
-        source = file.read()
-    compiled = asyncio.run(Dotprompt().compile(source))
+    compiled = asyncio.run(Dotprompt().compile(_source(folder)))
     roles = {theirs: ours for ours, theirs in _ROLES.items()}
 
     def render(values: Values) -> Sent:
@@ -97,6 +109,7 @@ DOTPROMPT = Format(
     about="prompt.prompt: Dotprompt, as Genkit reads it; await (await Dotprompt().compile(text))(...)",
     files=_files,
     opened=_opened,
+    told=_told,
     library="dotpromptz",
     install="pip install dotpromptz",
     unfit=_unfit,

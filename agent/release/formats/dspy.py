@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.release.export import export_messages
-from agent.release.formats.base import Format, Material, Read, Render, Sent, Values, no_half_characters
+from agent.release.formats.base import Format, Material, Read, Render, Sent, Told, Values, no_half_characters
 from agent.release.formats.python import load_module
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.types import Prediction
@@ -122,6 +122,21 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
+def _told(folder: Path, release: PromptRelease) -> Told:
+    """What reaches the model beside the messages. Which model that is, `dspy.configure` says."""
+    import dspy
+    from dspy.utils.dummies import DummyLM
+    from dspy.utils.exceptions import AdapterParseError
+
+    program = _program(folder)
+    lm = DummyLM([{"answer": "none"}])
+    lm.kwargs.clear()  # its own parameters
+    with dspy.context(lm=lm, track_usage=False), contextlib.suppress(AdapterParseError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program(**dict.fromkeys(release.inputs, "plain"))
+    return dict(lm.history[-1]["kwargs"])
+
+
 def _reads(folder: Path, release: PromptRelease) -> Read:
     """Through the whole program, with a model that gives the reply as it stands."""
     import dspy
@@ -160,6 +175,7 @@ DSPY = Format(
     about="dspy/: program.py, whose load() gives a dspy.Module that sends the released messages, and its state",
     files=_files,
     opened=_opened,
+    told=_told,
     library="dspy",
     install="pip install dspy",
     unfit=no_half_characters,

@@ -18,6 +18,7 @@ from agent.release.formats.base import (
     Parts,
     Render,
     Sent,
+    Told,
     Values,
     no_half_characters,
     parts_of,
@@ -68,12 +69,20 @@ def _template(parts: Parts) -> str:
     )
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _template_in(folder: Path) -> Any:
     from langchain_core.load import loads
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # loads is in beta
-        template = loads((folder / FILE).read_text("utf-8"), allowed_objects="core")
+        return loads((folder / FILE).read_text("utf-8"), allowed_objects="core")
+
+
+def _told(folder: Path, release: PromptRelease) -> Told:
+    return dict(_template_in(folder).metadata or {})
+
+
+def _opened(folder: Path, release: PromptRelease) -> Render:
+    template = _template_in(folder)
     unused = set(template.input_variables) - set(release.inputs)
     if unused:
         raise ReleaseError(f"{FILE}: LangChain takes {', '.join(sorted(unused))} for a variable")
@@ -91,6 +100,7 @@ LANGCHAIN = Format(
     about='langchain.json: a ChatPromptTemplate; langchain_core.load.loads(text, allowed_objects="core")',
     files=_files,
     opened=_opened,
+    told=_told,
     library="langchain-core",
     install="pip install langchain-core",
     unfit=no_half_characters,

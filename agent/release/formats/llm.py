@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.errors import ReleaseError
-from agent.release.formats.base import Format, Material, Parts, Render, Sent, Values, hosted_name, parts_of
+from agent.release.formats.base import Format, Material, Parts, Render, Sent, Told, Values, hosted_name, parts_of
 from agent.release.formats.yaml_text import quoted, scalar
 from agent.release.runtime import PromptRelease
 
@@ -61,11 +61,19 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
+def _told(folder: Path, release: PromptRelease) -> Told:
+    from llm.cli import load_template
+
+    template = load_template(str(folder / FILE))
+    return {**({"model": f"openai/{template.model}"} if template.model else {}), **(template.options or {})}
+
+
 LLM = Format(
     name="llm",
     about="llm.yaml: a template for `llm -t llm.yaml`; one system text and one prompt only",
     files=_files,
     opened=_opened,
+    told=_told,
     library="llm",
     install="pip install llm",
 )

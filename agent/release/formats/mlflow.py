@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agent.release.formats.base import Format, Material, Parts, Render, Sent, Values, no_half_characters, parts_of
+from agent.release.formats.base import Format, Material, Parts, Render, Sent, Told, Values, no_half_characters, parts_of
 from agent.release.formats.jinja_text import jinja
 from agent.release.runtime import PromptRelease
 
@@ -71,12 +71,21 @@ def _marked(parts: Parts) -> str:
     return "".join(f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else part for part in parts)
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _registered(folder: Path) -> Any:
     """As the registry gives it back: its own PromptVersion, made of what is registered."""
     from mlflow.entities.model_registry import PromptVersion
 
     data = json.loads((folder / FILE).read_bytes())
-    prompt = PromptVersion(data["name"], 1, data["template"], model_config=data.get("model_config"))
+    return PromptVersion(data["name"], 1, data["template"], model_config=data.get("model_config"))
+
+
+def _told(folder: Path, release: PromptRelease) -> Told:
+    config = _registered(folder).model_config or {}
+    return {"model" if key == "model_name" else key: value for key, value in config.items()}
+
+
+def _opened(folder: Path, release: PromptRelease) -> Render:
+    prompt = _registered(folder)
 
     def render(values: Values) -> Sent:
         made = prompt.format(**values)
@@ -90,6 +99,7 @@ MLFLOW = Format(
     about="mlflow_prompt.json and register_mlflow.py: for MLflow's prompt registry (MLflow 3)",
     files=_files,
     opened=_opened,
+    told=_told,
     library="mlflow-skinny",
     install="pip install mlflow",
     unfit=no_half_characters,

@@ -23,6 +23,7 @@ from agent.release.formats.base import (
     Material,
     Render,
     Sent,
+    Told,
     Values,
     compatible_parts,
     no_half_characters,
@@ -132,6 +133,22 @@ def _from_environment(name: str, otherwise: str) -> str:
     return quoted(f"{{{{ env.{name} | default('{otherwise}') }}}}")
 
 
+def _told(folder: Path, release: PromptRelease) -> Told:
+    """The provider in the config, by our names. The server of a `local/` model is one that may serve any."""
+    import yaml
+
+    (provider,) = yaml.safe_load((folder / FOLDER / "promptfooconfig.yaml").read_bytes())["providers"]
+    if provider == "echo":
+        return {}
+    told = dict(provider.get("config", {}))
+    told.pop("apiKey", None)
+    kind, _, name = provider["id"].split(":", 2)
+    address = told.pop("apiBaseUrl", "").partition("default('")[2].rpartition("')")[0].replace("%27", "'")
+    if address == LOCAL_SERVER and release.model.startswith("local/"):
+        return {**told, "model": f"local/{name}"}
+    return {**told, "model": f"openai-compatible/{name}@{address}" if address else f"{kind}/{name}"}
+
+
 def _finder(library: str) -> str:
     command = shutil.which("promptfoo")
     if not command:
@@ -191,6 +208,7 @@ PROMPTFOO = Format(
     about="promptfoo/: config, prompt, the dev rows as tests with an assertion; cd promptfoo; promptfoo eval",
     files=_files,
     opened=_opened,
+    told=_told,
     library="promptfoo",
     install="npm install -g promptfoo",
     unfit=no_half_characters,

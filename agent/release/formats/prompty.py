@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
@@ -17,6 +18,7 @@ from agent.release.formats.base import (
     Material,
     Render,
     Sent,
+    Told,
     Values,
     compatible_parts,
     no_half_characters,
@@ -75,6 +77,21 @@ def _model(release: PromptRelease) -> list[str]:
     return [*lines, "  options:", *known] if known else lines
 
 
+def _told(folder: Path, release: PromptRelease) -> Told:
+    """The file has the model's own name, and no provider but for a server with an address."""
+    import prompty
+
+    model: Any = prompty.load(folder / FILE).model
+    if model is None:
+        return {}
+    told = {"model": f"{release.model.partition('/')[0]}/{model.id}" if "/" in release.model else model.id}
+    if address := getattr(model.connection, "endpoint", None):
+        told = {"model": f"openai-compatible/{model.id}@{address}"}
+    names = {"max_output_tokens": "max_tokens", "temperature": "temperature", "stop_sequences": "stop", "seed": "seed"}
+    options = {ours: getattr(model.options, theirs, None) for theirs, ours in names.items()}
+    return told | {name: value for name, value in options.items() if value is not None}
+
+
 def _opened(folder: Path, release: PromptRelease) -> Render:
     import prompty
 
@@ -94,6 +111,7 @@ PROMPTY = Format(
     about="prompt.prompty: Prompty v2; prompty.prepare(prompty.load(path), {...})",
     files=_files,
     opened=_opened,
+    told=_told,
     library="prompty",
     install='pip install "prompty[jinja2]"',
     unfit=_unfit,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
-from agent.release.formats.base import Format, Material, Render, Values, parts_of
+from agent.release.formats.base import Format, Material, Render, Told, Values, parts_of
 from agent.release.runtime import PromptRelease
 
 FILE = "prompt.py"
@@ -76,9 +76,15 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
+def _told(folder: Path, release: PromptRelease) -> Told:
+    module = load_module(folder / FILE, "exported_prompt")
+    return {"model": module.MODEL, **module.PARAMETERS}
+
+
 PYTHON = Format(
     name="python",
     about="prompt.py: `render(input=...)` gives the messages; needs nothing but Python",
     files=_files,
     opened=_opened,
+    told=_told,
 )

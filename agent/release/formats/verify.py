@@ -14,8 +14,8 @@ from pathlib import Path
 from agent.errors import ReleaseError
 from agent.files import new_file, new_files
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import Format, Material, Render, Values
-from agent.release.formats.drift import require_same
+from agent.release.formats.base import Format, Material, Render, Told, Values
+from agent.release.formats.drift import require_same, require_told, untold
 from agent.release.formats.hostile import rows_for
 from agent.release.rescore import DevRun, Rescored, plain_read, rescored
 from agent.release.runtime import PromptRelease
@@ -33,6 +33,10 @@ class Made:
     """Name and version of what loaded it, "" when nothing had to be installed."""
     missing: bool = False
     """The library is not installed, so nothing was compared."""
+    told: Told = field(default_factory=dict)
+    """What the files say of model and parameters: read back, and as the release says it."""
+    untold: Told = field(default_factory=dict)
+    """What the release says of them, and the files do not."""
     dev: Rescored | None = None
     """The dev rows of the run through this export, where the ledger has them."""
 
@@ -48,14 +52,24 @@ class Made:
         yield f"{self.format.name}: {self.rows} hostile rows rendered{with_}, byte-equal to what was scored"
         if self.dev and self.dev.score is not None:
             more = f"; it cannot carry {self.dev.unfit} more" if self.dev.unfit else ""
-            same = "messages" if self.format.unsent else "requests"
-            told = f"the same {same}, score {100 * self.dev.score:.1f} as in the run{more}"
+            told = f"the same {self._same()}, score {100 * self.dev.score:.1f} as in the run{more}"
             yield f"{self.format.name}: {self.dev.rows} dev rows rendered{with_}, {told}"
         if self.format.unsent:
             yield f"{self.format.name}: {self.format.unsent}"
+        elif self.untold:
+            lacks = ", ".join(f"{key} = {value}" for key, value in self.untold.items())
+            yield f"{self.format.name}: does not set {lacks}; set it where you use the file"
         for reason, count in self.unfit.items():
             share = f"{count} of {self.rows + sum(self.unfit.values())} hostile rows"
             yield f"{self.format.name}: cannot carry {reason} ({share}); take it out of values first"
+
+    def _same(self) -> str:
+        """What of a call is as in the run: all of it, or the messages and what the files hold."""
+        if self.format.unsent:
+            return "messages"
+        *first, last = ["messages", *self.told]
+        told = f"{', '.join(first)} and {last}" if first else last
+        return told if self.untold else "requests"
 
 
 def verified(
@@ -112,6 +126,8 @@ def _one(form: Format, material: Material, folder: Path, dev: DevRun | None) -> 
     values: Values = {}
     try:
         render = form.opened(folder, release)
+        told = form.told(folder, release) if form.told else {}
+        require_told(form.name, release, told)
         for values in rows_for(release) if render else ():
             if reason := form.unfit(release, values):
                 unfit[reason] += 1
@@ -127,7 +143,7 @@ def _one(form: Format, material: Material, folder: Path, dev: DevRun | None) -> 
         raise ReleaseError(
             f"{form.name}{by}: does not load or render with {dict(values)!a:.60}: {what:.200}"
         ) from error
-    return Made(form, texts, rows, dict(unfit), library, dev=again)
+    return Made(form, texts, rows, dict(unfit), library, told=told, untold=untold(release, told), dev=again)
 
 
 def _again(form: Format, release: PromptRelease, folder: Path, dev: DevRun, render: Render) -> Rescored:

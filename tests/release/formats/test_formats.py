@@ -306,6 +306,28 @@ def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
     assert "default('http://127.0.0.1:8080/v1')" in provider["config"]["apiBaseUrl"]
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        "openai/a:b",
+        "anthropic/c",
+        "openai-compatible/m@http://h:1/v1?x='y'",
+        "openai-compatible/m@http://127.0.0.1:8080/v1",
+        "local/m",
+    ],
+)
+def test_the_promptfoo_config_reads_back_as_the_model_and_parameters(tmp_path: Path, model: str) -> None:
+    form, sent = FORMATS["promptfoo"], toy(model=model)
+    assert form.told is not None
+    texts = form.files(Material(sent, make_task()))
+    config = tmp_path / "promptfoo" / "promptfooconfig.yaml"
+    config.parent.mkdir()
+    config.write_text(texts["promptfoo/promptfooconfig.yaml"])
+    assert form.told(tmp_path, sent) == {"model": model, **sent.parameters}
+    config.write_text("providers:\n  - echo\n")
+    assert form.told(tmp_path, sent) == {}
+
+
 def test_the_assertion_of_promptfoo_reads_replies_as_we_do(tmp_path: Path) -> None:
     for name, text in FORMATS["promptfoo"].files(Material(toy(), make_task())).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

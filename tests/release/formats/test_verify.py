@@ -6,17 +6,18 @@ import os
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.errors import ReleaseError
-from agent.release.formats.base import Material
+from agent.release.formats.base import Format, Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.hostile import rows_for
 from agent.release.formats.verify import put, put_one, verified
 from agent.release.runtime import PromptRelease
 from agent.types import Message
-from tests.release.formats.sample import INPUTS, plain_turns, refused, release
+from tests.release.formats.sample import INPUTS, plain_turns, proved, refused, release, two, wanted
 
 PYTHON = FORMATS["python"]
 
@@ -41,6 +42,107 @@ def test_drift_is_refused_and_its_place_is_said() -> None:
 def test_what_does_not_load_or_render_is_refused(old: str, new: str, what: str) -> None:
     assert "does not load or render with" in (said := refused(drifting(old, new), release()))
     assert what in said
+
+
+def changing(name: str, old: str, new: str) -> Format:
+    """The export `name` whose files say `new` where they should say `old`."""
+    form = wanted(name)
+
+    def files(material: Material) -> dict[str, str]:
+        texts = form.files(material)
+        assert any(old in text for text in texts.values())
+        return {file: text.replace(old, new) for file, text in texts.items()}
+
+    return replace(form, files=files)
+
+
+CLAUDE, GPT = "anthropic/claude-x", "openai/gpt-x"
+PARAMETERS = "config=dict(self.adapter.prompt.parameters)"
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "old", "new", "what"),
+    [
+        (
+            "anthropic",
+            CLAUDE,
+            '"claude-x"',
+            '"claude-y"',
+            "model = 'anthropic/claude-y', the release says 'anthropic/c",
+        ),
+        ("anthropic", CLAUDE, '"max_tokens": 64', '"max_tokens": 1', "max_tokens = 1, the release says 64"),
+        (
+            "anthropic",
+            GPT,
+            '"max_tokens"',
+            '"model": "x", "max_tokens"',
+            "model = 'anthropic/x', the release says 'openai",
+        ),
+        ("anthropic", CLAUDE, "{\n", '{"stop_sequences": ["a"],\n', "stop = ['a'], the release says ()"),
+        ("anthropic", CLAUDE, "{\n", '{"top_p": 0.1,\n', "top_p = 0.1, the release says None"),
+        ("langchain", GPT, '"temperature": 0.0', '"temperature": 1.0', "temperature = 1.0, the release says 0.0"),
+        ("mlflow", GPT, '"max_tokens": 64', '"max_tokens": 1', "max_tokens = 1, the release says 64"),
+        ("mlflow", GPT, "openai/gpt-x", "openai/gpt-y", "model = 'openai/gpt-y'"),
+        ("llm", GPT, "max_tokens: 64", "max_tokens: 1", "max_tokens = 1, the release says 64"),
+        ("llm", GPT, 'model: "gpt-x"', 'model: "gpt-y"', "model = 'openai/gpt-y'"),
+        ("python", GPT, "'max_tokens': 64", "'max_tokens': 1", "max_tokens = 1, the release says 64"),
+        ("python", GPT, "MODEL = 'openai/gpt-x'", "MODEL = ''", "model = '', the release says 'openai/gpt-x'"),
+        ("dotprompt", GPT, "maxOutputTokens: 64", "maxOutputTokens: 1", "max_tokens = 1, the release says 64"),
+        ("dotprompt", GPT, 'model: "openai/gpt-x"', 'model: "gpt-x"', "model = 'gpt-x'"),
+        ("prompty", GPT, "maxOutputTokens: 64", "maxOutputTokens: 1", "max_tokens = 1, the release says 64"),
+        ("prompty", GPT, 'id: "gpt-x"', 'id: "gpt-y"', "model = 'openai/gpt-y'"),
+        (
+            "prompty",
+            "openai-compatible/x@http://h:1/v1",
+            "http://h:1/v1",
+            "http://h:2/v1",
+            "model = 'openai-compatible/x@http://h:2/v1'",
+        ),
+        ("dspy", GPT, PARAMETERS, "config={'max_tokens': 1}", "max_tokens = 1, the release says 64"),
+    ],
+)
+def test_a_model_or_parameter_that_the_files_hold_otherwise_is_refused(
+    name: str, model: str, old: str, new: str, what: str
+) -> None:
+    sent = release(*two("Plain."), model=model)
+    assert proved(wanted(name), sent).told
+    assert f"{name}: the files say {what}" in refused(changing(name, old, new), sent)
+
+
+REST = {"max_tokens": 64, "temperature": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "untold"),
+    [
+        *[
+            (name, model, {})
+            for model in (GPT, "local/x")
+            for name in ("md", "messages", "mlflow", "python", "dotprompt")
+        ],
+        ("anthropic", CLAUDE, {}),
+        ("anthropic", GPT, {"model": GPT}),
+        ("dspy", GPT, {"model": GPT}),
+        ("llm", GPT, {}),
+        ("llm", CLAUDE, {"model": CLAUDE, **REST}),
+        ("llm", "local/x", {"model": "local/x", **REST}),
+        ("prompty", "openai-compatible/x@http://h:1/v1", {}),
+        ("prompty", "openai/${env:HOME}", {"model": "openai/${env:HOME}", **REST}),
+    ],
+)
+def test_what_the_files_do_not_hold_is_told(name: str, model: str, untold: dict[str, Any]) -> None:
+    made = proved(wanted(name), release(*two("Plain."), model=model))
+    assert made.untold == untold
+    assert {**made.told, **made.untold} == {"model": model, **REST}
+    lines = [line for line in made.notes() if "does not set" in line]
+    said = ", ".join(f"{key} = {value}" for key, value in untold.items())
+    assert lines == [f"{name}: does not set {said}; set it where you use the file"] * bool(untold)
+
+
+def test_a_text_to_stop_at_is_read_back_or_told() -> None:
+    sent = release(*two("Plain."), model=CLAUDE, parameters={**REST, "stop": "END"})
+    assert proved(FORMATS["anthropic"], sent).untold == {}
+    assert proved(wanted("mlflow"), sent).untold == {"stop": "END"}
 
 
 def test_drift_of_one_format_leaves_nothing_of_any(tmp_path: Path) -> None:
