@@ -10,16 +10,19 @@ import re
 from dataclasses import dataclass
 
 from agent.prompt.template import escape, marks
-from agent.types import Field, Signature, Task, TechniqueName
+from agent.types import Candidate, Field, Signature, Task, TechniqueName
 
 _REASONS = re.compile(
     r"step[ -]by[ -]step"
     r"|(?<!not )(?<!n't )(?<!n’t )(?<!never )\b"
     r"(?:(?:think|reason) (?:(?:it|this) )?(?:about|through|first|before|carefully|aloud|out loud)"
-    r"|explain (?:your (?:reasoning|thinking)|why|how))\b"
-    r"|\b(?:after|with|by|form|format|line|as|say|write)\b[^\n:]{0,20}[\"'“‘`*]+(?:final )?answer[\"'”’`*]*:",
+    r"|explain (?:your (?:reasoning|thinking)|why|how))\b",
     re.IGNORECASE,
 )
+_ANSWER_LINE = re.compile(
+    r"\b(?:after|with|by|form|format|line|as|say|write)\b[^\n:]{0,20}[\"'“‘`*]+(?:final )?answer[\"'”’`*]*:",
+    re.IGNORECASE,
+)  # a line that only begins so is the place for the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,19 @@ def reasoning_suffix(signature: Signature) -> str:
     return f"Think step by step. Then write each result on a line of its own: {names}."
 
 
-def asks_for_reasons(instruction: str) -> bool:
-    """Whether a prompt asks, in words of its own, for reasons before the answer: by "step by step" and its like, or by
-    naming the line of the answer (a line that only begins so is the place for it)."""
-    return _REASONS.search(instruction) is not None
+def answers_last(candidate: Candidate) -> bool:
+    """Whether the answer stands at the end, on a line that begins with `Answer:`: by the technique, or because the
+    instruction names that line. Demos without reasons show otherwise."""
+    return TECHNIQUES[candidate.technique].reasoning or _asks(candidate, _ANSWER_LINE)
+
+
+def reasons_first(candidate: Candidate) -> bool:
+    """Whether a reply begins with reasons: as above, or because the instruction says "step by step" or its like."""
+    return answers_last(candidate) or _asks(candidate, _REASONS)
+
+
+def _asks(candidate: Candidate, words: re.Pattern[str]) -> bool:
+    return not candidate.demos and words.search(candidate.instruction) is not None
 
 
 def _words(field: Field) -> str:

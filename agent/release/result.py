@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.gateway.budget import Account
 from agent.prompt.render import template
-from agent.prompt.techniques import TECHNIQUES
+from agent.prompt.techniques import answers_last
 from agent.release.gate import blocked_by
 from agent.release.runtime import PromptRelease
 from agent.scoring.evaluate import values
@@ -120,7 +120,7 @@ def release_of(
         inputs=tuple(field.name for field in task.signature.inputs),
         outputs=task.signature.outputs,
         format=candidate.format,
-        reasoning=TECHNIQUES[candidate.technique].reasoning,
+        reasoning=answers_last(candidate),
         model=result["model"],
         parameters=dict(parameters),
         provenance={

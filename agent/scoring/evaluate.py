@@ -15,7 +15,7 @@ from agent.gateway.gateway import Gateway, call_key
 from agent.gateway.together import all_of
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text, template
-from agent.prompt.techniques import TECHNIQUES, asks_for_reasons
+from agent.prompt.techniques import answers_last, reasons_first
 from agent.prompt.template import fill_messages
 from agent.scoring.judge import JudgeMetric
 from agent.scoring.metrics import combine
@@ -71,10 +71,7 @@ class ReplyCap:
         return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.thinking)
 
     def tokens(self, candidate: Candidate, n_outputs: int) -> int:
-        reasons = TECHNIQUES[candidate.technique].reasoning
-        if not candidate.demos:  # answers of demos show that there are to be none
-            reasons = reasons or asks_for_reasons(candidate.instruction)
-        extra = self.thinking + (REASONING_TOKENS if reasons else 0)
+        extra = self.thinking + (REASONING_TOKENS if reasons_first(candidate) else 0)
         if candidate.format.startswith("dspy-"):
             extra += DSPY_TOKENS * (n_outputs + 1)
         return self.answer + extra
@@ -126,7 +123,7 @@ class Evaluator:
         return Request(
             messages=fill_messages(self.template(candidate), example.inputs),
             max_tokens=self.max_tokens(candidate),
-            logprobs=0 if TECHNIQUES[candidate.technique].reasoning else self._logprobs,
+            logprobs=0 if reasons_first(candidate) else self._logprobs,
             repeat=repeat,
         )
 
@@ -183,8 +180,8 @@ class Evaluator:
         if completion.finish == "refusal":
             why = f"the provider refused this row: {completion.text[:200]}"
             return _unscored(candidate, example, self._metrics, why, key)
-        reasoning = TECHNIQUES[candidate.technique].reasoning
-        prediction = parse_reply(completion.text, self._task.signature.outputs, reasoning=reasoning)
+        outputs = self._task.signature.outputs
+        prediction = parse_reply(completion.text, outputs, reasoning=answers_last(candidate))
         if candidate.id == self._baseline_id:
             for judge in self.judges():
                 judge.anchor(example, prediction)

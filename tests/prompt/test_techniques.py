@@ -2,7 +2,14 @@
 
 import pytest
 
-from agent.prompt.techniques import asks_for_reasons
+from agent.prompt.techniques import answers_last, reasons_first
+from agent.types import Candidate, Demo
+
+DEMO = Demo("t0", {"text": "a"}, {"team": "billing"})
+LINES = (
+    'Weigh every team, then write it on the last line, after "Answer:".',
+    "Reply in the form **Answer: X**",
+)
 
 
 @pytest.mark.parametrize(
@@ -13,12 +20,15 @@ from agent.prompt.techniques import asks_for_reasons
         "First think about the tone, then answer.",
         "Think it through before you decide.",
         "Explain why in a sentence, then give the label.",
-        'Weigh every team, then write it on the last line, after "Answer:".',
-        "Reply in the form **Answer: X**",
+        *LINES,
     ],
 )
 def test_reasons_are_asked_for_in_many_words(instruction):
-    assert asks_for_reasons(instruction)
+    asking = Candidate("zero-shot", "turns", instruction)
+    assert reasons_first(asking)
+    assert answers_last(asking) == (instruction in LINES)
+    shown = Candidate("few-shot", "turns", instruction, "", (DEMO,))
+    assert not reasons_first(shown), "answers of demos show that there are to be none"
 
 
 @pytest.mark.parametrize(
@@ -34,4 +44,5 @@ def test_reasons_are_asked_for_in_many_words(instruction):
     ],
 )
 def test_a_place_for_the_answer_asks_for_no_reasons(instruction):
-    assert not asks_for_reasons(instruction)
+    assert not reasons_first(Candidate("zero-shot", "turns", instruction))
+    assert answers_last(Candidate("chain-of-thought", "turns", instruction))

@@ -118,6 +118,21 @@ async def test_a_reply_that_does_not_parse_scores_0_with_its_error(ledger: Ledge
     assert {outcome.prediction.raw for outcome in outcomes} == {"I do not know"}
 
 
+@pytest.mark.parametrize("kind", [TASK.signature.outputs[0], Field("team")])
+async def test_a_prompt_of_the_users_own_that_asks_for_reasons_is_read_and_given_room_as_the_technique_is(
+    ledger: Ledger, kind: Field
+) -> None:
+    """The same replies to both: reasoning that names other teams, then the answer's line."""
+    asking = "Weigh each team in a sentence. Then write it on the last line, after 'Answer:'."
+    task = make_task(6, signature=Signature((Field("message"),), (kind,)), instruction=asking)
+    bench = Bench(ledger, FakeModel(lambda r: f"Billing or refunds? No.\nAnswer: {right(r)}"), task)
+    own, worked = baseline(task), Candidate("chain-of-thought", "turns", asking)
+    for candidate in (own, worked):
+        assert values(await bench.evaluator.outcomes(candidate, task.dev, "dev")) == [1.0] * 6
+    assert bench.evaluator.max_tokens(own) == bench.evaluator.max_tokens(worked)
+    assert not bench.evaluator.request(own, task.dev[0]).logprobs
+
+
 async def test_a_refusal_has_no_score_which_is_not_zero(ledger: Ledger) -> None:
     class Refuses(FakeModel):
         async def complete(self, request: Request) -> Completion:
