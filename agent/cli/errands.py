@@ -36,7 +36,10 @@ def spending_options(function: F) -> F:
         click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included."),
         click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
         click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars."),
-        click.option("--price", help="IN,OUT: dollars per million tokens, for a model whose price is not known."),
+        click.option(
+            "--price",
+            help="IN,OUT: dollars per million tokens, for models whose price is not known; a known one stands.",
+        ),
         click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once."),
         click.option("--max-wait", help=MAX_WAIT_HELP),
         click.option("-q", "--quiet", is_flag=True, help="No progress."),

@@ -202,8 +202,12 @@ class Gateway:
     def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str) -> Flight:
         counted = request.messages if self._counts(lm) else ()
         tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
-        most = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
-        worst = Spend(1, tokens_in + request.max_tokens, self._cost(lm, most))
+        most = (
+            Usage(tokens_in, request.max_tokens),
+            Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in),
+        )
+        usd = max(self._cost(lm, usage) for usage in most)
+        worst = Spend(1, tokens_in + request.max_tokens, usd)
         call = Call(role, lm, request, key, candidate_id, worst)
         flight = Flight()
 

@@ -222,6 +222,20 @@ async def test_calls_in_flight_count_at_their_worst_before_any_has_come_back(led
     assert sum(isinstance(result, BudgetExhausted) for result in results) == 5
 
 
+async def test_tokens_that_cost_less_when_they_are_written_to_a_cache_are_reserved_as_if_none_were(
+    ledger: Ledger,
+) -> None:
+    lm = GatedModel(lambda request: "ok")
+    prices = {lm.name: lambda usage: float(usage.prompt_tokens - usage.written_prompt_tokens)}
+    door = gateway(ledger, Budget(max_cost=20.0), prices=prices)
+    jobs = [asyncio.ensure_future(door.complete("target", lm, ask(str(n)))) for n in range(4)]
+    await until(lambda: lm.arrived == 2)  # at $9 each
+    await asyncio.sleep(0.05)
+    assert lm.arrived == 2
+    lm.open.set()
+    await asyncio.gather(*jobs)
+
+
 async def test_what_the_worst_case_of_others_crowds_out_waits_for_what_they_cost(ledger: Ledger) -> None:
     """Ten calls of at most 100 tokens under a cap of 250: two fly at once, and all are paid, as each takes a few."""
     lm = GatedModel(lambda request: "ok")
