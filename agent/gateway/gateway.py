@@ -21,6 +21,7 @@ from agent.errors import (
     ModelError,
     ParameterRefused,
     RateLimited,
+    RequestRefused,
     RunRefused,
     Transient,
     TransportUnknown,
@@ -66,7 +67,7 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call to buy, with the most that it can cost."""
+    """One call to buy, with the most that it can cost. `turn` numbers what is asked of its model, in order."""
 
     role: CallRole
     lm: LM
@@ -74,6 +75,7 @@ class Call:
     key: str
     candidate_id: str
     worst: Spend
+    turn: int
 
 
 class Gateway:
@@ -123,9 +125,10 @@ class Gateway:
         flight = self._flying.get(key)
         is_twin = flight is not None and not flight.off
         if flight is None or flight.off:
+            turn = next(self._limiter(lm).turns)
             if (known := self._remembered(role, lm, key, candidate_id)) is not None:
                 return known
-            flight = self._take_off(role, lm, request, key, candidate_id)
+            flight = self._take_off(role, lm, request, key, candidate_id, turn)
         assert flight.task is not None
         flight.waiting += 1
         try:
@@ -199,16 +202,13 @@ class Gateway:
 
     # -- buying -------------------------------------------------------------------------------------------------------
 
-    def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str) -> Flight:
+    def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str, turn: int) -> Flight:
         counted = request.messages if self._counts(lm) else ()
         tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
-        most = (
-            Usage(tokens_in, request.max_tokens),
-            Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in),
-        )
-        usd = max(self._cost(lm, usage) for usage in most)
-        worst = Spend(1, tokens_in + request.max_tokens, usd)
-        call = Call(role, lm, request, key, candidate_id, worst)
+        fresh = Usage(tokens_in, request.max_tokens)
+        noted = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
+        worst = Spend(1, tokens_in + request.max_tokens, max(self._cost(lm, fresh), self._cost(lm, noted)))
+        call = Call(role, lm, request, key, candidate_id, worst, turn)
         flight = Flight()
 
         def landed(task: asyncio.Task[Completion]) -> None:
@@ -356,6 +356,8 @@ class Gateway:
                 raise error
             elif isinstance(error, Transient | TransportUnknown) and not isinstance(error, ParameterRefused):
                 limiter.failed(error)
+            elif isinstance(error, RequestRefused) and call.candidate_id in self.account.used_for:
+                limiter.refused(error, call.turn)
             else:
                 limiter.answered()
         except RunRefused as refusal:
