@@ -32,7 +32,7 @@ from agent.models.failures import (
     translate,
     words,
 )
-from agent.redact import mask, redact, secrets_in
+from agent.redact import mask, rare_secrets_in, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
 MAX_RESPONSE_BYTES = 10_000_000
@@ -125,6 +125,7 @@ class HostedModel(ABC):
         self._name = name
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
+        self._rare_secrets: tuple[str, ...] = ()  # those that a reply does not say by chance
         self._sends = {"temperature", "logprobs", "schema"}
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
@@ -148,7 +149,7 @@ class HostedModel(ABC):
         """One attempt within `request.timeout` seconds (and one more at most to clean up).
 
         Raises a ModelError with what is known of its `status` and `retry_after`. No secret of the environment and not
-        the model's own key stands in its message or in the completion.
+        the model's own key stands in its message, nor in the completion one that is not said by chance.
         """
         sent = frozenset(self._sends)
         try:
@@ -225,8 +226,9 @@ class HostedModel(ABC):
         if self._client is not None and self._loop is loop:
             return
         stale, before, self._client = self._client, self._loop, None
-        self._secrets = secrets_in(os.environ)
+        self._secrets = found = secrets_in(os.environ)
         self._client, self._loop = self._start(), loop
+        self._rare_secrets = rare_secrets_in(os.environ) + self._secrets[len(found) :]  # with the model's own keys
         await self._drop(stale, before)
 
     async def _drop(self, client: Any, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -272,9 +274,10 @@ class HostedModel(ABC):
 
     def _masked(self, completion: Completion) -> Completion:
         """`completion` without secrets: a server may say back what it was sent."""
-        text, model = mask(completion.text, self._secrets), mask(completion.model, self._secrets)
+        secrets = self._rare_secrets
+        text, model = mask(completion.text, secrets), mask(completion.model, secrets)
         tokens = str(completion.logprobs) if completion.logprobs else ""
-        if text is completion.text and model is completion.model and mask(tokens, self._secrets) is tokens:
+        if text is completion.text and model is completion.model and mask(tokens, secrets) is tokens:
             return completion
         return replace(completion, text=text, model=model, logprobs=())
 

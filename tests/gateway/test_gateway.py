@@ -310,3 +310,17 @@ async def test_no_key_lands_in_the_ledger_file(tmp_path: Path, monkeypatch: pyte
     assert server.requests[0].headers["authorization"] == f"Bearer {key}"
     for file in (tmp_path / "own").iterdir():
         assert key.encode() not in file.read_bytes(), file.name
+
+
+async def test_the_ledger_gives_a_reply_back_that_holds_a_password_which_is_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYSQL_ROOT_PASSWORD", "password")
+    ledger = open_ledger(tmp_path / "own" / "ledger.db")
+    with WireServer(lambda messages, body: "password_reset") as server:
+        lm = model(server)
+        said = [(await gateway(ledger).complete("target", lm, ask("0"))).text for _ in range(2)]
+        await lm.close()
+    ledger.close()
+    assert said == ["password_reset"] * 2
+    assert len(server.requests) == 1

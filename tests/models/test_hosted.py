@@ -674,6 +674,17 @@ async def test_a_server_that_says_back_a_secret_is_not_believed(
     assert completion.model == "m-[key]"
 
 
+@every_model
+async def test_a_password_that_is_a_word_stays_in_a_reply_and_goes_from_an_error(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYSQL_ROOT_PASSWORD", "password")
+    async with serving(make, lambda messages, body: "password_reset") as (model, _):
+        assert (await model.complete(REQUEST)).text == "password_reset"
+    error, _ = await failure(make, Fault(status=400, body=error_body(make, "no password here", "bad")))
+    assert "no [key] here" in str(error)
+
+
 async def test_importing_the_models_imports_no_sdk() -> None:
     code = (
         "import sys, agent.models.openai, agent.models.anthropic, agent.models.langchain as l\n"
