@@ -41,12 +41,18 @@ TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the res
 
 def call_key(lm: LM, request: Request) -> str:
     """What makes two calls the same call: the model's name (provider, endpoint and model) and all that is sent."""
-    return key_of(lm.name, request.identity())
+    return key_of(lm.name, request.identity(endpoint_of(lm)))
 
 
 def key_of(model: str, identity: Mapping[str, Any]) -> str:
     """The same from a request's identity, as the ledger keeps it."""
     return content_id("k", {"model": model, **identity})
+
+
+def endpoint_of(lm: LM) -> str:
+    """Where the model is asked, if that is not the place which its name stands for; else ""."""
+    endpoint: str = getattr(lm, "endpoint", "")
+    return endpoint
 
 
 @dataclass(slots=True, eq=False)
@@ -333,6 +339,7 @@ class Gateway:
                 call.request,
                 call.worst.usd,
                 call.worst.tokens,
+                endpoint_of(call.lm),
             )
         )
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from contextlib import suppress
@@ -99,6 +100,11 @@ def require_address(url: str, form: str, instead: str) -> None:
         raise RunRefused(f"{url!r} is not a web address; write it as {form}")
 
 
+def bare_address(address: str) -> str:
+    """`address` as it may be written down: without login, query and fragment."""
+    return re.sub(r"[^/@]*@", "", re.split(r"[?#]", address.strip())[0]).rstrip("/")
+
+
 def token_count(value: object) -> int | None:
     """`value` if it can be a count of tokens (an int, 0 to MOST_TOKENS), else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
@@ -116,13 +122,15 @@ WITHOUT = {
 class HostedModel(ABC):
     """The half of the LM protocol that all hosted models share. A subclass gives `_start`, `_stop`, `_send`, `_read`.
 
-    `variable` is the environment variable that messages tell the user to set. One attempt is one HTTP request.
-    Models that refuse `temperature`, log-probabilities or a JSON schema are learned: the refused attempt raises
-    ParameterRefused, later ones leave it out. `_sends` holds what has not been refused so far.
+    `variable` is the environment variable that messages tell the user to set, `endpoint` an address that `name` does
+    not stand for. One attempt is one HTTP request. Models that refuse `temperature`, log-probabilities or a JSON schema
+    are learned: the refused attempt raises ParameterRefused, later ones leave it out. `_sends` holds what has not been
+    refused so far.
     """
 
-    def __init__(self, name: str, variable: str) -> None:
+    def __init__(self, name: str, variable: str, endpoint: str = "") -> None:
         self._name = name
+        self.endpoint = endpoint
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
         self._rare_secrets: tuple[str, ...] = ()  # those that a reply does not say by chance

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from agent.errors import BadResponse
-from agent.models.base import HostedModel, finish_reason, key_from
+from agent.models.base import HostedModel, bare_address, finish_reason, key_from
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request
@@ -30,6 +30,12 @@ _VARIABLES: Mapping[str, str] = {
     "xai": "XAI_API_KEY",
 }
 _OPENAI = ("openai", "azure_openai")
+_ADDRESSES: Mapping[str, tuple[str, ...]] = {
+    "azure_openai": ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_BASE", "OPENAI_API_VERSION"),
+    "mistralai": ("MISTRAL_BASE_URL",),
+    "openai": (),
+}
+_ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name of any other provider
 
 
 class LangChainModel(HostedModel):
@@ -51,7 +57,13 @@ class LangChainModel(HostedModel):
         self._model = model
         self._given_chat = chat
         self._url = base_url or (OFFICIAL_URL if provider == "openai" else None)
-        super().__init__(name, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"))
+        super().__init__(name, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"), self._endpoint(base_url))
+
+    def _endpoint(self, base_url: str | None) -> str:
+        """Where LangChain will find the provider, if the environment or `base_url` says so."""
+        usual = tuple(f"{self._provider.upper()}_{ending}" for ending in _ADDRESS_ENDINGS)
+        told = [base_url, *map(os.environ.get, _ADDRESSES.get(self._provider, usual))]
+        return " ".join(bare_address(each) for each in told if each)
 
     def check_key(self) -> None:
         if self._given_chat is None and self._provider in _VARIABLES:

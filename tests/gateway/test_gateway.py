@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
 import time
@@ -13,8 +14,11 @@ import pytest
 
 from agent.errors import BadResponse, BudgetExhausted, LedgerError, RowRefused, RunRefused, Transient
 from agent.gateway.budget import Spend
+from agent.gateway.gateway import call_key, endpoint_of, key_of
 from agent.gateway.prices import fixed_price
 from agent.ledger.store import Ledger
+from agent.models.anthropic import AnthropicModel
+from agent.models.langchain import LangChainModel
 from agent.types import Budget, Request
 from tests.gateway.doors import burst, classes, gateway, model, states
 from tests.ledger.ledgers import read
@@ -65,6 +69,44 @@ async def test_two_models_never_share_a_reply(ledger: Ledger) -> None:
     one, two, door = FakeModel(lambda r: "one", "m/1"), FakeModel(lambda r: "two", "m/2"), gateway(ledger)
     assert (await door.complete("target", one, ask("a"))).text == "one"
     assert (await door.complete("target", two, ask("a"))).text == "two"
+
+
+async def test_an_address_of_the_environment_is_part_of_a_call_and_its_login_is_not(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret-0123456789")
+    with WireServer(lambda messages, body: "one") as first, WireServer(lambda messages, body: "two") as second:
+        for server, said in ((first, "one"), (second, "two"), (first, "one")):
+            monkeypatch.setenv("ANTHROPIC_BASE_URL", f"{server.root}/")
+            lm = AnthropicModel("anthropic/m", "m")
+            assert (await gateway(ledger).complete("target", lm, ask("a"))).text == said
+            await lm.close()
+    assert [len(server.requests) for server in (first, second)] == [1, 1]
+    asked = [json.loads(body) for (body,) in read(ledger.path, "SELECT body FROM blobs")]
+    assert [each["endpoint"] for each in asked if "endpoint" in each] == [first.root, second.root]
+
+
+async def test_a_model_where_its_name_says_has_the_key_that_it_always_had() -> None:
+    request = ask("a")
+    for lm in (AnthropicModel("anthropic/m", "m"), LangChainModel("langchain/openai:m", "openai", "m")):
+        assert call_key(lm, request) == key_of(lm.name, request.identity())
+    assert "endpoint" not in request.identity()
+
+
+@pytest.mark.parametrize(
+    ("provider", "variables", "endpoint"),
+    [
+        ("azure_openai", {"AZURE_OPENAI_ENDPOINT": "https://x.y/", "OPENAI_API_VERSION": "1-2"}, "https://x.y 1-2"),
+        ("anthropic", {"ANTHROPIC_API_URL": "http://user:pass-word1@h:1/v1?key=a#b"}, "http://h:1/v1"),
+        ("openai", {"OPENAI_BASE_URL": "http://h/v1", "OPENAI_API_BASE": "http://h/v1"}, ""),
+    ],
+)
+def test_where_langchain_finds_a_provider_is_told_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, provider: str, variables: dict[str, str], endpoint: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert endpoint_of(LangChainModel("langchain/x", provider, "m")) == endpoint
 
 
 async def test_without_the_cache_every_call_is_bought(ledger: Ledger) -> None:
