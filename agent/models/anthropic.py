@@ -30,8 +30,8 @@ class AnthropicModel(HostedModel):
     System messages go to `system`. The API wants turns that alternate, so consecutive messages of one role are joined
     with a blank line between them. The system text and the last turn before the final user message (the last demo)
     are marked for the prompt cache, because both stay the same from row to row. `json_schema` becomes a structured
-    output; `choices`, `seed` and `logprobs` are ignored. An empty reply is a reply only where a stop sequence or the
-    token limit explains it.
+    output; `choices`, `seed` and `logprobs` are ignored. An empty reply is a reply where a stop sequence or the token
+    limit explains it, or where the model ended its turn with no block at all.
     """
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
@@ -97,6 +97,7 @@ class AnthropicModel(HostedModel):
             raise BadResponse(f"the reply has no content: {self._quote(data)}; try again")
         texts = [block.get("text") for block in blocks if block.get("type") == "text"]
         explained = finish in ("refusal", "length") or data.get("stop_reason") == "stop_sequence"
+        explained = explained or (finish == "stop" and not blocks)  # the model ended its turn at once
         if not all(isinstance(text, str) for text in texts) or not (texts or explained):
             raise BadResponse(f"the reply's content has no text: {self._quote(blocks)}; try again")
         text = "".join(str(part) for part in texts)

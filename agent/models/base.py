@@ -29,6 +29,7 @@ from agent.models.failures import (
     refuses_logprobs,
     refuses_max_tokens,
     refuses_schema,
+    refuses_seed,
     refuses_temperature,
     translate,
     words,
@@ -47,8 +48,10 @@ _FINISH: Mapping[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "eos": "stop",
+    "completed": "stop",
     "length": "length",
     "max_tokens": "length",
+    "max_output_tokens": "length",
     "model_context_window_exceeded": "length",
     "content_filter": "refusal",
     "refusal": "refusal",
@@ -93,9 +96,12 @@ def web_address(url: str) -> tuple[str, str]:
 
 
 def require_address(url: str, form: str, instead: str) -> None:
-    """Raises RunRefused unless `url` is a web address of this form, without a login: that is not shown."""
+    """Raises RunRefused unless `url` is a web address of this form, without a login (that is not shown) and a query (an
+    SDK would put its paths behind it)."""
     if "@" in (url.partition("://")[2] or url).partition("/")[0]:
         raise RunRefused(f"no name or password in the address; set {instead} instead")
+    if "?" in url:
+        raise RunRefused(f"no query in the address: {url.partition('?')[0]!r} ends before its '?'; write it as {form}")
     if not all(web_address(url)):
         raise RunRefused(f"{url!r} is not a web address; write it as {form}")
 
@@ -113,6 +119,7 @@ def token_count(value: object) -> int | None:
 WITHOUT = {
     "temperature": "refuses `temperature`, which is left out",
     "max_tokens": "refuses `max_tokens`, which is sent as `max_completion_tokens`",
+    "seed": "refuses `seed`, which is left out",
     "logprobs": "gives no log-probabilities, which are left out",
     "schema": "keeps to no JSON schema, which is left out",
 }
@@ -123,9 +130,9 @@ class HostedModel(ABC):
     """The half of the LM protocol that all hosted models share. A subclass gives `_start`, `_stop`, `_send`, `_read`.
 
     `variable` is the environment variable that messages tell the user to set, `endpoint` an address that `name` does
-    not stand for. One attempt is one HTTP request. Models that refuse `temperature`, log-probabilities or a JSON schema
-    are learned: the refused attempt raises ParameterRefused, later ones leave it out. `_sends` holds what has not been
-    refused so far.
+    not stand for. One attempt is one HTTP request. Models that refuse `temperature`, `seed`, log-probabilities or a
+    JSON schema are learned: the refused attempt raises ParameterRefused, later ones leave it out. `_sends` holds what
+    has not been refused so far.
     """
 
     def __init__(self, name: str, variable: str, endpoint: str = "") -> None:
@@ -134,7 +141,7 @@ class HostedModel(ABC):
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
         self._rare_secrets: tuple[str, ...] = ()  # those that a reply does not say by chance
-        self._sends = {"temperature", "logprobs", "schema"}
+        self._sends = {"temperature", "seed", "logprobs", "schema"}
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
 
@@ -219,6 +226,8 @@ class HostedModel(ABC):
             refused = "temperature"
         elif "max_tokens" in sent and refuses_max_tokens(failure):
             refused = "max_tokens"
+        elif "seed" in sent and request.seed is not None and refuses_seed(failure):
+            refused = "seed"
         elif "logprobs" in sent and request.logprobs and refuses_logprobs(failure):
             refused = "logprobs"
         elif "schema" in sent and request.json_schema is not None and refuses_schema(failure):
@@ -270,13 +279,25 @@ class HostedModel(ABC):
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
     def _usage(
-        self, request: Request, text: str, prompt: object, completion: object, cached: object, written: object = None
+        self,
+        request: Request,
+        text: str,
+        prompt: object,
+        completion: object,
+        cached: object,
+        written: object = None,
+        total: object = None,
     ) -> Usage:
-        """The provider's counts, or estimates for those that are missing or a zero that cannot be true."""
-        prompt_tokens = token_count(prompt) or sum(
+        """The provider's counts, or estimates for those that are missing or a zero that cannot be true.
+
+        Some count the tokens of reasoning in the `total` alone: what is not of the prompt there is of the reply.
+        """
+        counted = token_count(prompt)
+        prompt_tokens = counted or sum(
             self.count_tokens(message.content) + _MESSAGE_OVERHEAD for message in request.messages
         )
-        completion_tokens = token_count(completion) or self.count_tokens(text)
+        beside = (token_count(total) or 0) - prompt_tokens if counted else 0
+        completion_tokens = max(token_count(completion) or 0, beside) or self.count_tokens(text)
         known = min(token_count(cached) or 0, prompt_tokens)
         return Usage(prompt_tokens, completion_tokens, known, min(token_count(written) or 0, prompt_tokens - known))
 

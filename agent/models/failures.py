@@ -38,6 +38,7 @@ _ACCOUNT = re.compile(r"\b(account|organi[sz]ation)\b", re.I)  # what is held ag
 _NO_TEMPERATURE = re.compile(
     r"unsupported|not support|deprecated|not permitted|not allowed|only the default|only be set"
 )
+_NO_SEED = re.compile(r"unsupported|not support|not permitted|not allowed|unexpected|unrecognized|unknown|extra")
 
 # Classes of a connection's end, by name, and whether the request can have reached the provider. aiohttp's stand here
 # beside httpx2's, because what the SDKs' adapter makes of them does not tell a refused connection from a broken one.
@@ -210,6 +211,12 @@ def refuses_max_tokens(error: ModelError) -> bool:
     return error.status in (400, 422) and named and re.search("unsupported|not support|instead", says) is not None
 
 
+def refuses_seed(error: ModelError) -> bool:
+    """Whether the provider (or the class in front of it) says that it knows no `seed`."""
+    says = str(error).lower()
+    return isinstance(error, RowRefused) and re.search(r"\bseed\b", says) is not None and bool(_NO_SEED.search(says))
+
+
 def refuses_logprobs(error: ModelError) -> bool:
     """Whether the provider says that this model gives no log-probabilities."""
     return error.status in (400, 403, 404, 422, 501) and "logprobs" in str(error).lower()
@@ -223,6 +230,8 @@ def refuses_schema(error: ModelError) -> bool:
 
 def _meaning(error: BaseException) -> int:
     """The status that the class of `error` stands for; 200 (a reply that cannot be read) where nothing is known."""
+    if isinstance(error, TypeError) and "keyword argument" in str(error):
+        return 400  # refused by the class that was to send it
     names = (kind.__name__ for kind in type(error).__mro__)
     return next((_STATUS_OF_CLASS[name] for name in names if name in _STATUS_OF_CLASS), 200)
 
