@@ -111,6 +111,7 @@ class Gateway:
         self._past = past or Past()
         self._max_wait = max_wait
         self._own: dict[str, int] = {}  # the attempt that this run bought before it was interrupted, by call key
+        self._answered: set[tuple[CallRole, str, str]] = set()  # role, model and candidate of replies
         self._limiters: dict[str, Limiter] = {}
         self._flights: set[Flight] = set()
         self._flying: dict[str, Flight] = {}  # those of them that may be joined, by call key
@@ -184,8 +185,7 @@ class Gateway:
         while bought := past.bought.get(key):
             self._own[key] = bought.pop(0)
             if (reply := self._ledger.reply(self._own[key])) is not None:
-                self.account.use(role, reply.usage, self._cost(lm, reply.usage), False, candidate_id)
-                self._on_call()
+                self._use(role, lm, candidate_id, reply.usage, self._cost(lm, reply.usage))
                 return reply
         was_hit = past.hits[key, candidate_id] > 0
         if not (self._use_cache or was_hit):
@@ -203,7 +203,13 @@ class Gateway:
     ) -> None:
         if is_new:
             self._ledger.cache_hit(self._run_id, role, lm.name, key, candidate_id, reply.usage)
-        self.account.use(role, reply.usage, self._cost(lm, reply.usage), True, candidate_id)
+        self._use(role, lm, candidate_id, reply.usage, self._cost(lm, reply.usage), cached=True)
+
+    def _use(
+        self, role: CallRole, lm: LM, candidate_id: str, usage: Usage, usd: float, *, cached: bool = False
+    ) -> None:
+        self._answered.add((role, lm.name, candidate_id))
+        self.account.use(role, usage, usd, cached, candidate_id)
         self._on_call()
 
     # -- buying -------------------------------------------------------------------------------------------------------
@@ -298,8 +304,7 @@ class Gateway:
         self.account.charge(call.role, Spend(1, tokens, usd))
         limiter.succeeded()
         await self._ledger.settle(self._run_id, call_id, reply, usd, time.monotonic() - started)
-        self.account.use(call.role, reply.usage, usd, False, call.candidate_id)
-        self._on_call()
+        self._use(call.role, call.lm, call.candidate_id, reply.usage, usd)
         return reply
 
     async def _set_aside(self, worst: Spend) -> None:
@@ -363,8 +368,8 @@ class Gateway:
                 raise error
             elif isinstance(error, Transient | TransportUnknown) and not isinstance(error, ParameterRefused):
                 limiter.failed(error)
-            elif isinstance(error, RequestRefused) and call.candidate_id in self.account.used_for:
-                limiter.refused(error, call.turn)
+            elif isinstance(error, RequestRefused) and (call.role, call.lm.name, call.candidate_id) in self._answered:
+                limiter.refused(error, call.turn)  # a prompt that was never answered may be to blame itself
             else:
                 limiter.answered()
         except RunRefused as refusal:

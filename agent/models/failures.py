@@ -29,6 +29,7 @@ _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_ac
 _QUOTA = re.compile(r"credit balance|api usage limit|regain access|spend(ing)? limit", re.I)
 _TOO_LARGE = re.compile(r"request too large|must be reduced", re.I)  # for any minute, however long one waits
 _TOO_LONG = re.compile(r"context.{0,3}(length|window)|too (long|large|many (input )?tokens)|maximum context", re.I)
+_CUT = re.compile(r"could not finish the message", re.I)  # OpenAI: all of max_tokens went into reasoning
 _POLICY = re.compile(
     r"content.{0,3}(policy|filter|management)|moderation|safety.(system|check)|flagged|usage (guideline|polic)"
     r"|violat\w+ .{0,40}(guideline|polic|terms)",
@@ -168,7 +169,7 @@ def status_to_error(
         return kind(f"{where}: {what}", retry_after, status=status)
 
     if status == 402 or code in _NO_QUOTA or _QUOTA.search(detail):
-        return of(RunRefused, f"no quota left ({detail}); add credit to the account of {variable}")
+        return of(RunRefused, f"no quota left ({detail}); add credit to the account of {variable}, or raise its limit")
     if status == 413 or (status == 429 and _TOO_LARGE.search(detail)):
         return of(RowRefused, f"the request is too long for this model ({detail}); shorten the prompt")
     if status == 429:
@@ -190,6 +191,8 @@ def status_to_error(
     if status >= 400:
         if _TOO_LONG.search(f"{code} {detail}"):
             return of(RowRefused, f"the request is too long for this model ({detail}); shorten the prompt")
+        if _CUT.search(detail):
+            return of(RowRefused, f"the reply does not fit max_tokens ({detail}); raise it")
         if is_flagged:
             return of(RowRefused, f"refused by the content policy ({detail}); change or drop this row")
         return of(RequestRefused, f"the request was refused ({detail}); change the request")

@@ -318,8 +318,10 @@ async def test_rows_that_are_refused_here_and_there_do_not_also_where_the_ledger
 
 
 async def test_a_prompt_that_was_never_answered_may_be_to_blame_itself(ledger: Ledger) -> None:
-    with WireServer(refusing(lambda request, row: True)) as server:
+    with WireServer(refusing(lambda request, row: request > 1)) as server:
         lm, door = model(server), gateway(ledger)
+        await door.complete("target", lm, ask("row 0"), "another candidate")
+        await door.complete("judge", lm, ask("row 0"))
         assert {type(result) for result in await burst(door, lm, 20)} == {RequestRefused}
         await lm.close()
 

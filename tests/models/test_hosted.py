@@ -313,6 +313,7 @@ async def test_a_request_that_no_minute_has_room_for_is_not_waited_for(make: Mak
     [
         ("This model's maximum context length is 8192 tokens.", "context_length_exceeded", "too long"),
         ("prompt is too long: 210000 tokens > 200000 maximum", "invalid_request_error", "too long"),
+        ("Could not finish the message because max_tokens was reached.", "invalid_request_error", "raise it"),
         ("The response was filtered by the content management policy.", "content_filter", "content policy"),
         ("Unknown field.", "invalid_request_error", "Unknown field."),
     ],
