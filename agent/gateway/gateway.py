@@ -111,7 +111,7 @@ class Gateway:
         self._past = past or Past()
         self._max_wait = max_wait
         self._own: dict[str, int] = {}  # the attempt that this run bought before it was interrupted, by call key
-        self._answered: set[tuple[CallRole, str, str]] = set()  # role, model and candidate of replies
+        self._answered: set[tuple[str, str]] = set()  # models and candidates of replies
         self._limiters: dict[str, Limiter] = {}
         self._flights: set[Flight] = set()
         self._flying: dict[str, Flight] = {}  # those of them that may be joined, by call key
@@ -208,7 +208,7 @@ class Gateway:
     def _use(
         self, role: CallRole, lm: LM, candidate_id: str, usage: Usage, usd: float, *, cached: bool = False
     ) -> None:
-        self._answered.add((role, lm.name, candidate_id))
+        self._answered.add((lm.name, candidate_id))
         self.account.use(role, usage, usd, cached, candidate_id)
         self._on_call()
 
@@ -368,13 +368,18 @@ class Gateway:
                 raise error
             elif isinstance(error, Transient | TransportUnknown) and not isinstance(error, ParameterRefused):
                 limiter.failed(error)
-            elif isinstance(error, RequestRefused) and (call.role, call.lm.name, call.candidate_id) in self._answered:
-                limiter.refused(error, call.turn)  # a prompt that was never answered may be to blame itself
+            elif isinstance(error, RequestRefused) and self._works(call):
+                limiter.refused(error, call.turn)
             else:
                 limiter.answered()
         except RunRefused as refusal:
             limiter.close(refusal)
             raise
+
+    def _works(self, call: Call) -> bool:
+        """Whether the call is one of a candidate that its model has answered before. Else the candidate may be what is
+        refused, or, of a judge and a proposer, what they are shown of it."""
+        return call.candidate_id != "" and (call.lm.name, call.candidate_id) in self._answered
 
     async def _lost(self, call: Call, call_id: int, error: BaseException, latency: float) -> None:
         """Called off in the air, or a fault of our own: unknown, and charged as if answered, unless it runs here."""

@@ -169,7 +169,7 @@ def _joined(content: Any) -> Any:
     if not isinstance(content, list):
         return content
     texts = [block.get("text") for block in content if isinstance(block, dict) and block.get("type") == "text"]
-    return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else None
+    return "".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else None
 
 
 def _schema(text: str) -> Any:

@@ -27,6 +27,7 @@ from agent.errors import (
 )
 from agent.gateway import limiter
 from agent.gateway.budget import Spend
+from agent.gateway.gateway import Gateway
 from agent.gateway.prices import fixed_price
 from agent.gateway.retry import (
     LONGEST,
@@ -293,10 +294,16 @@ def refusing(is_refused: Callable[[int, int], bool]) -> Reply:
     return reply
 
 
+async def rows(door: Gateway, lm: Any, count: int, candidate: str = "c_1") -> list[Any]:
+    """What becomes of the rows of a candidate that are asked at once."""
+    jobs = (door.complete("target", lm, ask(f"row {n}"), candidate) for n in range(count))
+    return await asyncio.gather(*jobs, return_exceptions=True)
+
+
 async def test_an_account_that_is_closed_on_the_way_stops_the_run(ledger: Ledger) -> None:
     with WireServer(refusing(lambda request, row: request > 20)) as server:
         lm, door = model(server), gateway(ledger, max_concurrency=4)
-        results = await burst(door, lm, 60)
+        results = await rows(door, lm, 60)
         with pytest.raises(RunRefused, match=r"calls in a row were refused in the same words .*closed to you"):
             await door.complete("target", lm, ask("one more"))
         await lm.close()
@@ -311,7 +318,7 @@ async def test_rows_that_are_refused_here_and_there_do_not_also_where_the_ledger
     with WireServer(refusing(lambda request, row: row % 3 == 0)) as server:
         lm = model(server)
         for _ in range(2):
-            results = await burst(gateway(ledger), lm, 60)
+            results = await rows(gateway(ledger), lm, 60)
             assert [type(result) for result in results] == [RequestRefused, Completion, Completion] * 20
         await lm.close()
     assert len(server.requests) == 60 + 20
@@ -320,9 +327,8 @@ async def test_rows_that_are_refused_here_and_there_do_not_also_where_the_ledger
 async def test_a_prompt_that_was_never_answered_may_be_to_blame_itself(ledger: Ledger) -> None:
     with WireServer(refusing(lambda request, row: request > 1)) as server:
         lm, door = model(server), gateway(ledger)
-        await door.complete("target", lm, ask("row 0"), "another candidate")
-        await door.complete("judge", lm, ask("row 0"))
-        assert {type(result) for result in await burst(door, lm, 20)} == {RequestRefused}
+        await door.complete("target", lm, ask("row 99"), "c_1")
+        assert {type(result) for result in await rows(door, lm, 20, "c_2")} == {RequestRefused}
         await lm.close()
 
 
