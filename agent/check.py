@@ -15,7 +15,7 @@ from typing import Any
 from agent.errand import Errand, Means
 from agent.errors import RunRefused
 from agent.ledger.origin import tool_version, utc_now
-from agent.redact import mask, secrets_in
+from agent.redact import mask, rare_secrets_in
 from agent.release.regression import verdict
 from agent.release.replay import ReleaseEvaluator
 from agent.release.runtime import Prompt
@@ -128,7 +128,7 @@ class Bless(_Asked):
         if unanswered > UNANSWERED_AT_MOST * len(found):
             why = next(each.prediction.error for seen in found for each in seen if not is_answer(each))
             raise RunRefused(f"{unanswered} of {len(found)} rows got no answer, so nothing was recorded: {why}")
-        secrets = secrets_in(os.environ)
+        secrets = rare_secrets_in(os.environ)
         samples = [[_masked(Sample.of(each), secrets) for each in seen] for seen in found]
         note = {"reason": self._reason, "actor": self._actor, "created_utc": utc_now(), "tool": tool_version()}
         suite = suite_of(asking.task, asking.prompt, asking.lm.name, samples, {**note, "run_id": self.id})

@@ -15,6 +15,7 @@
     │   ├── TransportUnknown  reset, truncated, timeout: perhaps done, perhaps paid         retry
     │   ├── BadResponse       a 200 whose body is not a usable reply                        retry
     │   ├── RowRefused        this request can never work (context length, refusal)         no retry
+    │   │   └── RequestRefused    for a reason that is not known here                       no retry
     │   └── RunRefused        no request can work (key, quota, unknown model)               stops the run
     ├── LedgerError           the history cannot be opened, read or written
     │   └── LedgerBusy        another process writes to it now
@@ -151,6 +152,10 @@ class RowRefused(ModelError):
     """This request cannot work (too long, refused by the provider); others may."""
 
     kind = "permanent_row"
+
+
+class RequestRefused(RowRefused):
+    """A refusal that is neither for the length nor for the content: of one row its own fault, of many in a row not."""
 
 
 class RunRefused(ModelError):

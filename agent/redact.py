@@ -1,7 +1,8 @@
 """Keeps secrets out of everything that is written down or shown. Knows which values are secret, not who writes them.
 
 `mask` takes out the secrets that are known by their value, and touches nothing else: for prompts and replies, which
-must stay what they were. `redact` also takes out what only looks like a key: for error texts and whatever is shown.
+must stay what they were, and so lose only what they do not say by chance (`rare_secrets_in`). `redact` also takes out
+what only looks like a key: for error texts and whatever is shown.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 PLACEHOLDER = "[key]"
 _SHORTEST = 6  # characters of a secret that is handed over; shorter ones are dummies
 _SHORTEST_FOUND = 8  # characters of a secret that is found in the environment
+_RARE = 16  # characters of one that no text holds by chance, whatever it is made of
 _NAME = re.compile(r".*API_KEY.*|.*_(TOKEN|SECRET|(SECRET|ADMIN|ACCESS|PRIVATE)_KEY)|.*PASSWORD", re.I)
 _LIKELY = ("sk-", "xai-", "aiza", "bearer ")  # a key's pattern begins with one of these, `gsk-` holds one
 _KEY = re.compile(
@@ -41,6 +43,17 @@ def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
         if "://" in value and "@" in value:
             found.update(_credentials(value))
     return tuple(sorted(secret for secret in found if len(secret) >= _SHORTEST_FOUND))
+
+
+def rare_secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of `secrets_in` that no text says by chance, as it may say a password that is a word: the values of
+    variables with API_KEY in their names, and what has 16 characters or more, or both a letter and a digit."""
+    keys = {value.strip() for name, value in environ.items() if "API_KEY" in name.upper()}
+    return tuple(secret for secret in secrets_in(environ) if secret in keys or _is_rare(secret))
+
+
+def _is_rare(secret: str) -> bool:
+    return len(secret) >= _RARE or (any(map(str.isalpha, secret)) and any(map(str.isdigit, secret)))
 
 
 def _header_values(lines: str) -> Iterable[str]:

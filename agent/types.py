@@ -63,9 +63,11 @@ class Request:
     repeat: int = 0
     timeout: float = 120.0
 
-    def identity(self) -> dict[str, Any]:
-        """What makes two calls the same call, as JSON-ready data."""
+    def identity(self, endpoint: str = "") -> dict[str, Any]:
+        """What makes two calls of one model the same call, as JSON-ready data. `endpoint` is where it is asked, if its
+        name does not say so."""
         return {
+            **({"endpoint": endpoint} if endpoint else {}),
             "messages": [message.as_dict() for message in self.messages],
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
@@ -97,6 +99,7 @@ class LM(Protocol):
 
     `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can usefully run at once
     (None: unknown, the gateway decides). `complete` raises a `ModelError`, nothing else, and never retries by itself.
+    One whose name does not say where it is asked (the environment does) also has an `endpoint`, without secrets.
     """
 
     @property

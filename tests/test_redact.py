@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.redact import mask, redact, secrets_in
+from agent.redact import mask, rare_secrets_in, redact, secrets_in
 
 SECRET = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6, max_size=40)
 
@@ -92,3 +92,11 @@ def test_the_login_in_an_address_is_secret_as_it_stands_and_decoded() -> None:
     )
     assert set(found) == {"user:pass%40word1", "pass%40word1", "pass@word1", "token-0123"}
     assert secrets_in({"A": "http://host/a@b", "B": "http://[broken@", "C": "mail me @ home"}) == ()
+
+
+def test_what_a_text_may_say_by_chance_is_a_secret_of_error_texts_only() -> None:
+    words = {"MYSQL_ROOT_PASSWORD": "password", "A_TOKEN": "20260101", "OPENAI_CUSTOM_HEADERS": "X-Team: marketing"}
+    assert set(secrets_in(words)) == {"password", "20260101", "marketing"}
+    assert rare_secrets_in(words) == ()
+    rare = {"A_API_KEY": "openkeys", "A_PASSWORD": "hunter2hunter", "A_SECRET": "correct-horse-it-is"}
+    assert set(rare_secrets_in(rare)) == set(rare.values())

@@ -22,6 +22,8 @@ from types import TracebackType
 from typing import Any
 
 OPENAI_PATH = "/v1/chat/completions"
+RESPONSES_PATH = "/v1/responses"
+AZURE_PATH = "/openai/deployments/m/chat/completions"
 ANTHROPIC_PATH = "/v1/messages"
 _WORKERS = 32
 
@@ -188,6 +190,38 @@ class _OpenAI:
         return {"error": {"message": words, "type": "test_error", "param": None, "code": f"test_{status}"}}
 
 
+class Responses(_OpenAI):
+    """OpenAI's responses."""
+
+    def messages(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return super().messages({"messages": body.get("input", [])})
+
+    def reply(self, messages: list[dict[str, Any]], body: Mapping[str, Any], text: str) -> dict[str, Any]:
+        prompt, completion = _words(messages), len(text.split())
+        content = [{"type": "output_text", "text": text, "annotations": []}]
+        message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content}
+        return {
+            "id": "resp_1",
+            "object": "response",
+            "created_at": 1,
+            "model": body.get("model", ""),
+            "status": "completed",
+            "incomplete_details": None,
+            "error": None,
+            "output": [message],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "usage": {
+                "input_tokens": prompt,
+                "output_tokens": completion,
+                "total_tokens": prompt + completion,
+                "input_tokens_details": {"cached_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": 0},
+            },
+        }
+
+
 class _Anthropic:
     """Messages."""
 
@@ -217,7 +251,12 @@ class _Anthropic:
         return {"type": "error", "error": {"type": f"test_{status}", "message": words}}
 
 
-_DIALECTS: Mapping[str, _OpenAI | _Anthropic] = {OPENAI_PATH: _OpenAI(), ANTHROPIC_PATH: _Anthropic()}
+_DIALECTS: Mapping[str, _OpenAI | _Anthropic] = {
+    OPENAI_PATH: _OpenAI(),
+    RESPONSES_PATH: Responses(),
+    AZURE_PATH: _OpenAI(),
+    ANTHROPIC_PATH: _Anthropic(),
+}
 
 
 def _plain(content: Any) -> str:

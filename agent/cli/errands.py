@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agent.cli.common import plain
-from agent.cli.launch import MAX_WAIT_HELP, THINKING_HELP, fixed, seconds, watched
+from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, fixed, seconds, watched
 from agent.cli.progress import Progress
 from agent.errors import InputError
 from agent.report.facts import dollars, spent
@@ -36,7 +36,7 @@ def spending_options(function: F) -> F:
         click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included."),
         click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
         click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars."),
-        click.option("--price", help="IN,OUT: dollars per million tokens, for a model whose price is not known."),
+        click.option("--price", help=PRICE_HELP),
         click.option("--thinking", type=click.IntRange(0), help=THINKING_HELP),
         click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once."),
         click.option("--max-wait", help=MAX_WAIT_HELP),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agent.types import LM, Task
 
 EXIT_INTERRUPTED = 130
+PRICE_HELP = "IN,OUT: dollars per million tokens, for models whose price is not known; a known one stands."
 THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
 MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import RowRefused, RunRefused
+from agent.gateway.gateway import endpoint_of
 from agent.ledger.past import Past
 from agent.ledger.query import History, Row
 from agent.ledger.store import Ledger
@@ -67,6 +68,10 @@ class Offline:
     @property
     def concurrency(self) -> int | None:
         return self._lm.concurrency
+
+    @property
+    def endpoint(self) -> str:
+        return endpoint_of(self._lm)
 
     async def complete(self, request: Request) -> Completion:
         raise RunRefused("offline: this reply is not in the ledger")

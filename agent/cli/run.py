@@ -10,7 +10,7 @@ import click
 
 from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
-from agent.cli.launch import MAX_WAIT_HELP, THINKING_HELP, Launch, at, execute, fetch_weights, prepare
+from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, verdict
 
@@ -59,7 +59,7 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
 @click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
 @click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
 @click.option("--time-limit", help="Cap on wall time, the sealed test included, calls in flight not: 90, 5m or 1h30m.")
-@click.option("--price", help="IN,OUT: dollars per million tokens, for a model whose price is not known.")
+@click.option("--price", help=PRICE_HELP)
 @click.option(
     "--effort",
     type=click.Choice(["quick", "standard", "thorough"]),
@@ -224,7 +224,7 @@ def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | Non
     """What `usage` costs at most when any of these models serves it; None when a price is not known."""
     from agent.gateway.prices import price_of
 
-    prices = [fixed or price_of(name) for name in names]
+    prices = [price_of(name) or fixed for name in names]
     known = [price(usage) for price in prices if price is not None]
     return round(max(known), 4) if len(known) == len(prices) else None
 

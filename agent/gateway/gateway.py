@@ -21,6 +21,7 @@ from agent.errors import (
     ModelError,
     ParameterRefused,
     RateLimited,
+    RequestRefused,
     RunRefused,
     Transient,
     TransportUnknown,
@@ -40,12 +41,18 @@ TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the res
 
 def call_key(lm: LM, request: Request) -> str:
     """What makes two calls the same call: the model's name (provider, endpoint and model) and all that is sent."""
-    return key_of(lm.name, request.identity())
+    return key_of(lm.name, request.identity(endpoint_of(lm)))
 
 
 def key_of(model: str, identity: Mapping[str, Any]) -> str:
     """The same from a request's identity, as the ledger keeps it."""
     return content_id("k", {"model": model, **identity})
+
+
+def endpoint_of(lm: LM) -> str:
+    """Where the model is asked, if that is not the place which its name stands for; else ""."""
+    endpoint: str = getattr(lm, "endpoint", "")
+    return endpoint
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +73,7 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call to buy, with the most that it can cost."""
+    """One call to buy, with the most that it can cost. `turn` numbers what is asked of its model, in order."""
 
     role: CallRole
     lm: LM
@@ -74,6 +81,7 @@ class Call:
     key: str
     candidate_id: str
     worst: Spend
+    turn: int
 
 
 class Gateway:
@@ -106,6 +114,7 @@ class Gateway:
         self._max_wait = max_wait
         self._thinking = thinking
         self._own: dict[str, int] = {}  # the attempt that this run bought before it was interrupted, by call key
+        self._answered: set[tuple[str, str]] = set()  # models and candidates of replies
         self._limiters: dict[str, Limiter] = {}
         self._flights: set[Flight] = set()
         self._flying: dict[str, Flight] = {}  # those of them that may be joined, by call key
@@ -128,9 +137,10 @@ class Gateway:
         flight = self._flying.get(key)
         is_twin = flight is not None and not flight.off
         if flight is None or flight.off:
+            turn = next(self._limiter(lm).turns)
             if (known := self._remembered(role, lm, key, candidate_id)) is not None:
                 return known
-            flight = self._take_off(role, lm, request, key, candidate_id)
+            flight = self._take_off(role, lm, request, key, candidate_id, turn)
         assert flight.task is not None
         flight.waiting += 1
         try:
@@ -180,8 +190,7 @@ class Gateway:
         while bought := past.bought.get(key):
             self._own[key] = bought.pop(0)
             if (reply := self._ledger.reply(self._own[key])) is not None:
-                self.account.use(role, reply.usage, self._cost(lm, reply.usage), False, candidate_id)
-                self._on_call()
+                self._use(role, lm, candidate_id, reply.usage, self._cost(lm, reply.usage))
                 return reply
         was_hit = past.hits[key, candidate_id] > 0
         if not (self._use_cache or was_hit):
@@ -199,17 +208,24 @@ class Gateway:
     ) -> None:
         if is_new:
             self._ledger.cache_hit(self._run_id, role, lm.name, key, candidate_id, reply.usage)
-        self.account.use(role, reply.usage, self._cost(lm, reply.usage), True, candidate_id)
+        self._use(role, lm, candidate_id, reply.usage, self._cost(lm, reply.usage), cached=True)
+
+    def _use(
+        self, role: CallRole, lm: LM, candidate_id: str, usage: Usage, usd: float, *, cached: bool = False
+    ) -> None:
+        self._answered.add((lm.name, candidate_id))
+        self.account.use(role, usage, usd, cached, candidate_id)
         self._on_call()
 
     # -- buying -------------------------------------------------------------------------------------------------------
 
-    def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str) -> Flight:
+    def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str, turn: int) -> Flight:
         counted = request.messages if self._counts(lm) else ()
         tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
-        most = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
-        worst = Spend(1, tokens_in + request.max_tokens, self._cost(lm, most))
-        call = Call(role, lm, request, key, candidate_id, worst)
+        fresh = Usage(tokens_in, request.max_tokens)
+        noted = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
+        worst = Spend(1, tokens_in + request.max_tokens, max(self._cost(lm, fresh), self._cost(lm, noted)))
+        call = Call(role, lm, request, key, candidate_id, worst, turn)
         flight = Flight()
 
         def landed(task: asyncio.Task[Completion]) -> None:
@@ -293,8 +309,7 @@ class Gateway:
         self.account.charge(call.role, Spend(1, tokens, usd))
         limiter.succeeded()
         await self._ledger.settle(self._run_id, call_id, reply, usd, time.monotonic() - started)
-        self.account.use(call.role, reply.usage, usd, False, call.candidate_id)
-        self._on_call()
+        self._use(call.role, call.lm, call.candidate_id, reply.usage, usd)
         return reply
 
     async def _set_aside(self, worst: Spend) -> None:
@@ -334,6 +349,7 @@ class Gateway:
                 call.request,
                 call.worst.usd,
                 call.worst.tokens,
+                endpoint_of(call.lm),
             )
         )
         try:
@@ -357,11 +373,18 @@ class Gateway:
                 raise error
             elif isinstance(error, Transient | TransportUnknown) and not isinstance(error, ParameterRefused):
                 limiter.failed(error)
+            elif isinstance(error, RequestRefused) and self._works(call):
+                limiter.refused(error, call.turn)
             else:
                 limiter.answered()
         except RunRefused as refusal:
             limiter.close(refusal)
             raise
+
+    def _works(self, call: Call) -> bool:
+        """Whether the call is one of a candidate that its model has answered before. Else the candidate may be what is
+        refused, or, of a judge and a proposer, what they are shown of it."""
+        return call.candidate_id != "" and (call.lm.name, call.candidate_id) in self._answered
 
     async def _lost(self, call: Call, call_id: int, error: BaseException, latency: float) -> None:
         """Called off in the air, or a fault of our own: unknown, and charged as if answered, unless it runs here."""

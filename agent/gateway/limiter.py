@@ -8,21 +8,26 @@ Three things hold calls back, all outside the slot, and all for every worker of 
 - the breaker: failures in a row open it, one probe at a time finds out whether the provider is back. It pauses, it
   does not fail: only when nothing has come back for `max_wait` seconds does the run stop, resumable. No pause reaches
   beyond that moment, so the last try comes then.
+
+Refusals in the same words, of one call after the other, are no fault of these calls: they stop the run, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 import time
 from collections import deque
 
-from agent.errors import ModelError, RunRefused, TransportUnknown
+from agent.errors import ModelError, RequestRefused, RunRefused, TransportUnknown
 
 START = 8
 SHRINK = 0.5  # of the width, at most, in one episode
 COOL_DOWN = 15.0  # seconds after a 429 in which nothing grows
 QUICKEN = 0.9  # of the interval between two starts, at most once in `COOL_DOWN / 3` seconds
 TRIP = 5  # failures in a row that open the breaker
+SAME_REFUSALS = 8  # in the same words, of calls asked for one after the other, that are not the fault of these calls
 UNREACHED = 3  # failures after which an address where nothing ever answered is a wrong address
 LONGEST_PROBE = 30.0  # seconds between two probes
 PACE = 0.95  # of the rate that was let through
@@ -58,6 +63,8 @@ class Limiter:
         self._most = 0  # calls in flight when the last 429 episode began
         self._refused = 0  # of them, 429s so far
         self._limits = 0  # 429 episodes since the last success
+        self.turns = itertools.count()  # of all that is asked of the model, what the ledger answers among it
+        self._refusals: dict[int, str] = {}  # by turn
         self.answers = 0
         self._reached = False  # whether anything has ever answered
         self._failures = 0  # failures since the last success
@@ -163,6 +170,23 @@ class Limiter:
             self._quickened_at = now
             self._interval *= QUICKEN
 
+    def refused(self, error: RequestRefused, turn: int) -> None:
+        """A refusal of the call of this turn. Raises RunRefused when it is one of `SAME_REFUSALS` in a row that say the
+        same but for words with digits: a quota, a closed account, a parameter that the server does not know.
+        """
+        self.answered()
+        says = self._refusals[turn] = re.sub(r"\w*\d\w*", "#", str(error))
+        first, after = turn, turn + 1
+        while self._refusals.get(first - 1) == says:
+            first -= 1
+        while self._refusals.get(after) == says:
+            after += 1
+        if after - first >= SAME_REFUSALS:
+            raise RunRefused(
+                f"{self.name}: {after - first} calls in a row were refused in the same words ({self._what(error)}); "
+                "mend what they name, then go on"
+            )
+
     def rate_limited(self, retry_after: float | None, latency: float = 0.0) -> None:
         """A 429 to a call sent `latency` seconds ago: holds everybody back. What was sent before the last episode began
         belongs to it. Raises RunRefused when the provider asks for more than `max_wait`, or nothing has come back for
@@ -180,7 +204,7 @@ class Limiter:
             let_through = max(self._most - self._refused, int(SHRINK * (self._known_bad or 1)), 1)
             self.width = min(self.width, let_through)
         wait = retry_after if retry_after is not None else min(20.0, 0.5 * 2.0 ** (self._limits - 1))
-        if wait > self.max_wait:
+        if retry_after is not None and wait > self.max_wait:
             raise RunRefused(
                 f"{self.name}: the provider asks to wait {wait:.0f} seconds, more than --max-wait {self.max_wait:.0f}; "
                 "go on later"

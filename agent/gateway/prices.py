@@ -15,13 +15,13 @@ Price = Callable[[Usage], float]
 
 
 def prices_for(models: Iterable[str], budget: Budget, given: Price | None) -> dict[str, Price]:
-    """A price for each model: the `given` one, else its own.
+    """A price for each model: its own where that is known, else the `given` one.
 
     Raises InputError for one that nobody knows, unless calls and not dollars are capped.
     """
     prices = {}
     for model in models:
-        price = given or price_of(model)
+        price = price_of(model) or given
         if price is not None:
             prices[model] = price
         elif budget.max_cost is not None or budget.max_calls is None:

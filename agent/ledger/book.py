@@ -36,7 +36,7 @@ from agent.ledger.origin import utc_now
 from agent.ledger.schema import AUDITED, STEPS
 from agent.ledger.verify import sha256
 from agent.ledger.writer import Entry, Statement, Writer
-from agent.redact import mask, secrets_in
+from agent.redact import mask, rare_secrets_in
 from agent.types import canonical
 
 KNOWN_TEXTS = 10_000  # hashes of texts written by this process that are remembered
@@ -55,7 +55,7 @@ class Book:
         self._texts: dict[str, None] = {}
         self._together: list[Statement] | None = None
         self._known: set[str] = set()  # ids of candidates that are in the file
-        self._secrets = secrets_in(os.environ)
+        self._secrets = rare_secrets_in(os.environ)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(path)

@@ -261,10 +261,11 @@ class Ledger(Book):
         request: Request,
         usd: float,
         tokens: int,
+        endpoint: str = "",
     ) -> int:
         """Writes an attempt down, with what it may cost at most, before anything is sent; returns its id."""
         statements: list[Statement] = []
-        identity = request.identity()
+        identity = request.identity(endpoint)
         *before, last = identity["messages"]
         prefix = self._text(_prefix(request.messages[:-1]), statements) if before else ""
         body = json.dumps({**identity, "messages": [last]}, ensure_ascii=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BadResponse, RowRefused
-from agent.models.base import HostedModel, finish_reason, key_from, require_address, token_count
+from agent.models.base import HostedModel, bare_address, finish_reason, key_from, require_address, token_count
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
 
@@ -30,15 +30,16 @@ class AnthropicModel(HostedModel):
     System messages go to `system`. The API wants turns that alternate, so consecutive messages of one role are joined
     with a blank line between them. The system text and the last turn before the final user message (the last demo)
     are marked for the prompt cache, because both stay the same from row to row. `json_schema` becomes a structured
-    output; `choices`, `seed` and `logprobs` are ignored. An empty reply is a reply only where a stop sequence or the
-    token limit explains it.
+    output; `choices`, `seed` and `logprobs` are ignored. An empty reply is a reply where a stop sequence or the token
+    limit explains it, or where the model ended its turn with no block at all.
     """
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
         self._model = model
-        self._url = base_url
+        self._url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL_URL
         self._given_key = api_key
-        super().__init__(name, "ANTHROPIC_API_KEY")
+        endpoint = bare_address(self._url)
+        super().__init__(name, "ANTHROPIC_API_KEY", "" if endpoint == OFFICIAL_URL else endpoint)
 
     def check_key(self) -> None:
         key_from(self._variable, self._given_key)
@@ -46,14 +47,13 @@ class AnthropicModel(HostedModel):
     def _start(self) -> AsyncAnthropic:
         key = key_from(self._variable, self._given_key)
         self._secrets += (key,)
-        url = self._url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL_URL
-        require_address(url, "https://HOST", f"{self._variable}, or ANTHROPIC_CUSTOM_HEADERS for a gateway,")
+        require_address(self._url, "https://HOST", f"{self._variable}, or ANTHROPIC_CUSTOM_HEADERS for a gateway,")
 
         from anthropic import AsyncAnthropic, DefaultAioHttpClient, DefaultAsyncHttpxClient
 
         return AsyncAnthropic(
             api_key=key,
-            base_url=url,
+            base_url=self._url,
             max_retries=0,
             open_telemetry=False,
             http_client=http_client(DefaultAsyncHttpxClient, DefaultAioHttpClient),  # closed by close() alone
@@ -97,6 +97,7 @@ class AnthropicModel(HostedModel):
             raise BadResponse(f"the reply has no content: {self._quote(data)}; try again")
         texts = [block.get("text") for block in blocks if block.get("type") == "text"]
         explained = finish in ("refusal", "length") or data.get("stop_reason") == "stop_sequence"
+        explained = explained or (finish == "stop" and not blocks)  # the model ended its turn at once
         if not all(isinstance(text, str) for text in texts) or not (texts or explained):
             raise BadResponse(f"the reply's content has no text: {self._quote(blocks)}; try again")
         text = "".join(str(part) for part in texts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from contextlib import suppress
@@ -28,11 +29,12 @@ from agent.models.failures import (
     refuses_logprobs,
     refuses_max_tokens,
     refuses_schema,
+    refuses_seed,
     refuses_temperature,
     translate,
     words,
 )
-from agent.redact import mask, redact, secrets_in
+from agent.redact import mask, rare_secrets_in, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
 MAX_RESPONSE_BYTES = 10_000_000
@@ -46,8 +48,10 @@ _FINISH: Mapping[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "eos": "stop",
+    "completed": "stop",
     "length": "length",
     "max_tokens": "length",
+    "max_output_tokens": "length",
     "model_context_window_exceeded": "length",
     "content_filter": "refusal",
     "refusal": "refusal",
@@ -92,11 +96,19 @@ def web_address(url: str) -> tuple[str, str]:
 
 
 def require_address(url: str, form: str, instead: str) -> None:
-    """Raises RunRefused unless `url` is a web address of this form, without a login: that is not shown."""
+    """Raises RunRefused unless `url` is a web address of this form, without a login (that is not shown) and a query (an
+    SDK would put its paths behind it)."""
     if "@" in (url.partition("://")[2] or url).partition("/")[0]:
         raise RunRefused(f"no name or password in the address; set {instead} instead")
+    if "?" in url:
+        raise RunRefused(f"no query in the address: {url.partition('?')[0]!r} ends before its '?'; write it as {form}")
     if not all(web_address(url)):
         raise RunRefused(f"{url!r} is not a web address; write it as {form}")
+
+
+def bare_address(address: str) -> str:
+    """`address` as it may be written down: without login, query and fragment."""
+    return re.sub(r"[^/@]*@", "", re.split(r"[?#]", address.strip())[0]).rstrip("/")
 
 
 def token_count(value: object) -> int | None:
@@ -107,6 +119,7 @@ def token_count(value: object) -> int | None:
 WITHOUT = {
     "temperature": "refuses `temperature`, which is left out",
     "max_tokens": "refuses `max_tokens`, which is sent as `max_completion_tokens`",
+    "seed": "refuses `seed`, which is left out",
     "logprobs": "gives no log-probabilities, which are left out",
     "schema": "keeps to no JSON schema, which is left out",
 }
@@ -116,16 +129,19 @@ WITHOUT = {
 class HostedModel(ABC):
     """The half of the LM protocol that all hosted models share. A subclass gives `_start`, `_stop`, `_send`, `_read`.
 
-    `variable` is the environment variable that messages tell the user to set. One attempt is one HTTP request.
-    Models that refuse `temperature`, log-probabilities or a JSON schema are learned: the refused attempt raises
-    ParameterRefused, later ones leave it out. `_sends` holds what has not been refused so far.
+    `variable` is the environment variable that messages tell the user to set, `endpoint` an address that `name` does
+    not stand for. One attempt is one HTTP request. Models that refuse `temperature`, `seed`, log-probabilities or a
+    JSON schema are learned: the refused attempt raises ParameterRefused, later ones leave it out. `_sends` holds what
+    has not been refused so far.
     """
 
-    def __init__(self, name: str, variable: str) -> None:
+    def __init__(self, name: str, variable: str, endpoint: str = "") -> None:
         self._name = name
+        self.endpoint = endpoint
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
-        self._sends = {"temperature", "logprobs", "schema"}
+        self._rare_secrets: tuple[str, ...] = ()  # those that a reply does not say by chance
+        self._sends = {"temperature", "seed", "logprobs", "schema"}
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
 
@@ -148,7 +164,7 @@ class HostedModel(ABC):
         """One attempt within `request.timeout` seconds (and one more at most to clean up).
 
         Raises a ModelError with what is known of its `status` and `retry_after`. No secret of the environment and not
-        the model's own key stands in its message or in the completion.
+        the model's own key stands in its message, nor in the completion one that is not said by chance.
         """
         sent = frozenset(self._sends)
         try:
@@ -210,6 +226,8 @@ class HostedModel(ABC):
             refused = "temperature"
         elif "max_tokens" in sent and refuses_max_tokens(failure):
             refused = "max_tokens"
+        elif "seed" in sent and request.seed is not None and refuses_seed(failure):
+            refused = "seed"
         elif "logprobs" in sent and request.logprobs and refuses_logprobs(failure):
             refused = "logprobs"
         elif "schema" in sent and request.json_schema is not None and refuses_schema(failure):
@@ -225,8 +243,9 @@ class HostedModel(ABC):
         if self._client is not None and self._loop is loop:
             return
         stale, before, self._client = self._client, self._loop, None
-        self._secrets = secrets_in(os.environ)
+        self._secrets = found = secrets_in(os.environ)
         self._client, self._loop = self._start(), loop
+        self._rare_secrets = rare_secrets_in(os.environ) + self._secrets[len(found) :]  # with the model's own keys
         await self._drop(stale, before)
 
     async def _drop(self, client: Any, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -260,21 +279,34 @@ class HostedModel(ABC):
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
 
     def _usage(
-        self, request: Request, text: str, prompt: object, completion: object, cached: object, written: object = None
+        self,
+        request: Request,
+        text: str,
+        prompt: object,
+        completion: object,
+        cached: object,
+        written: object = None,
+        total: object = None,
     ) -> Usage:
-        """The provider's counts, or estimates for those that are missing or a zero that cannot be true."""
-        prompt_tokens = token_count(prompt) or sum(
+        """The provider's counts, or estimates for those that are missing or a zero that cannot be true.
+
+        Some count the tokens of reasoning in the `total` alone: what is not of the prompt there is of the reply.
+        """
+        counted = token_count(prompt)
+        prompt_tokens = counted or sum(
             self.count_tokens(message.content) + _MESSAGE_OVERHEAD for message in request.messages
         )
-        completion_tokens = token_count(completion) or self.count_tokens(text)
+        beside = (token_count(total) or 0) - prompt_tokens if counted else 0
+        completion_tokens = max(token_count(completion) or 0, beside) or self.count_tokens(text)
         known = min(token_count(cached) or 0, prompt_tokens)
         return Usage(prompt_tokens, completion_tokens, known, min(token_count(written) or 0, prompt_tokens - known))
 
     def _masked(self, completion: Completion) -> Completion:
         """`completion` without secrets: a server may say back what it was sent."""
-        text, model = mask(completion.text, self._secrets), mask(completion.model, self._secrets)
+        secrets = self._rare_secrets
+        text, model = mask(completion.text, secrets), mask(completion.model, secrets)
         tokens = str(completion.logprobs) if completion.logprobs else ""
-        if text is completion.text and model is completion.model and mask(tokens, self._secrets) is tokens:
+        if text is completion.text and model is completion.model and mask(tokens, secrets) is tokens:
             return completion
         return replace(completion, text=text, model=model, logprobs=())
 

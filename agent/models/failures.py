@@ -14,14 +14,32 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
-from agent.errors import BadResponse, ModelError, RateLimited, RowRefused, RunRefused, Transient, TransportUnknown
+from agent.errors import (
+    BadResponse,
+    ModelError,
+    RateLimited,
+    RequestRefused,
+    RowRefused,
+    RunRefused,
+    Transient,
+    TransportUnknown,
+)
 
 _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
+_QUOTA = re.compile(r"credit balance|api usage limit|regain access|spend(ing)? limit", re.I)
+_TOO_LARGE = re.compile(r"request too large|must be reduced", re.I)  # for any minute, however long one waits
 _TOO_LONG = re.compile(r"context.{0,3}(length|window)|too (long|large|many (input )?tokens)|maximum context", re.I)
-_POLICY = re.compile(r"content.{0,3}(policy|filter|management)|moderation|safety system|flagged", re.I)
+_CUT = re.compile(r"could not finish the message", re.I)  # OpenAI: all of max_tokens went into reasoning
+_POLICY = re.compile(
+    r"content.{0,3}(policy|filter|management)|moderation|safety.(system|check)|flagged|usage (guideline|polic)"
+    r"|violat\w+ .{0,40}(guideline|polic|terms)",
+    re.I,
+)
+_ACCOUNT = re.compile(r"\b(account|organi[sz]ation)\b", re.I)  # what is held against it is no row's fault
 _NO_TEMPERATURE = re.compile(
     r"unsupported|not support|deprecated|not permitted|not allowed|only the default|only be set"
 )
+_NO_SEED = re.compile(r"unsupported|not support|not permitted|not allowed|unexpected|unrecognized|unknown|extra")
 
 # Classes of a connection's end, by name, and whether the request can have reached the provider. aiohttp's stand here
 # beside httpx2's, because what the SDKs' adapter makes of them does not tell a refused connection from a broken one.
@@ -150,11 +168,14 @@ def status_to_error(
     def of(kind: type[ModelError], what: str) -> ModelError:
         return kind(f"{where}: {what}", retry_after, status=status)
 
-    if status == 402 or code in _NO_QUOTA or "credit balance" in detail:
-        return of(RunRefused, f"no quota left ({detail}); add credit to the account of {variable}")
+    if status == 402 or code in _NO_QUOTA or _QUOTA.search(detail):
+        return of(RunRefused, f"no quota left ({detail}); add credit to the account of {variable}, or raise its limit")
+    if status == 413 or (status == 429 and _TOO_LARGE.search(detail)):
+        return of(RowRefused, f"the request is too long for this model ({detail}); shorten the prompt")
     if status == 429:
         return of(RateLimited, f"too many requests ({detail}); wait and try again")
-    if status in (401, 403):
+    is_flagged = _POLICY.search(f"{code} {detail}") and not _ACCOUNT.search(detail)
+    if status == 401 or (status == 403 and not is_flagged):
         return of(RunRefused, f"the key was refused ({detail}); set {variable} to a key that may use this model")
     if status == 407:
         return of(RunRefused, f"the proxy wants a login ({detail}); write it into the address of the proxy")
@@ -163,14 +184,21 @@ def status_to_error(
     if status in (404, 405, 410) or code == "model_not_found":
         hint = f"check the name, and that the key in {variable} may use it"
         return of(RunRefused, f"unknown model or address ({detail}); {hint}")
+    if status in (504, 524):
+        return of(TransportUnknown, f"a gateway before the provider waited no longer ({detail}); try again")
     if status in (408, 409, 425) or status >= 500:
         return of(Transient, f"the provider failed ({detail}); try again")
     if status >= 400:
-        if status == 413 or _TOO_LONG.search(f"{code} {detail}"):
+        if _TOO_LONG.search(f"{code} {detail}"):
             return of(RowRefused, f"the request is too long for this model ({detail}); shorten the prompt")
-        if _POLICY.search(f"{code} {detail}"):
+        if _CUT.search(detail):
+            return of(
+                RowRefused,
+                f"the reply does not fit max_tokens ({detail}); raise it, for a model that thinks by --thinking",
+            )
+        if is_flagged:
             return of(RowRefused, f"refused by the content policy ({detail}); change or drop this row")
-        return of(RowRefused, f"the request was refused ({detail}); change the request")
+        return of(RequestRefused, f"the request was refused ({detail}); change the request")
     return of(BadResponse, f"the reply cannot be read ({detail}); try again, or check the address")
 
 
@@ -189,6 +217,12 @@ def refuses_max_tokens(error: ModelError) -> bool:
     return error.status in (400, 422) and named and re.search("unsupported|not support|instead", says) is not None
 
 
+def refuses_seed(error: ModelError) -> bool:
+    """Whether the provider (or the class in front of it) says that it knows no `seed`."""
+    says = str(error).lower()
+    return isinstance(error, RowRefused) and re.search(r"\bseed\b", says) is not None and bool(_NO_SEED.search(says))
+
+
 def refuses_logprobs(error: ModelError) -> bool:
     """Whether the provider says that this model gives no log-probabilities."""
     return error.status in (400, 403, 404, 422, 501) and "logprobs" in str(error).lower()
@@ -202,6 +236,8 @@ def refuses_schema(error: ModelError) -> bool:
 
 def _meaning(error: BaseException) -> int:
     """The status that the class of `error` stands for; 200 (a reply that cannot be read) where nothing is known."""
+    if isinstance(error, TypeError) and "keyword argument" in str(error):
+        return 400  # refused by the class that was to send it
     names = (kind.__name__ for kind in type(error).__mro__)
     return next((_STATUS_OF_CLASS[name] for name in names if name in _STATUS_OF_CLASS), 200)
 

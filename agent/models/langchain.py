@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from agent.errors import BadResponse
-from agent.models.base import HostedModel, finish_reason, key_from
+from agent.models.base import HostedModel, bare_address, finish_reason, key_from, token_count
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request
@@ -30,13 +30,21 @@ _VARIABLES: Mapping[str, str] = {
     "xai": "XAI_API_KEY",
 }
 _OPENAI = ("openai", "azure_openai")
+_WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")  # one of them, or the others
+_ADDRESSES: Mapping[str, tuple[str, ...]] = {
+    "azure_openai": ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_BASE", "OPENAI_API_VERSION"),
+    "mistralai": ("MISTRAL_BASE_URL",),
+    "openai": (),
+}
+_ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name of any other provider
 
 
 class LangChainModel(HostedModel):
     """A LangChain chat model, made by `init_chat_model("provider:model")` on first use, or `chat` if one is given.
 
     `temperature`, `max_tokens` and `stop` are passed with each call under these names, as LangChain's standard
-    parameters are; `seed` only to OpenAI; `json_schema`, `choices` and `logprobs` are ignored. An empty text is a
+    parameters are (`max_tokens` as `max_completion_tokens` to a model that wants it so); `seed` only to OpenAI, and not
+    where it knows none (its responses); `json_schema`, `choices` and `logprobs` are ignored. An empty text is a
     reply only where stop sequences, a refusal or the token limit explain it: LangChain shows a missing one as "".
 
     `base_url=None` is OpenAI itself for OpenAI, whatever OPENAI_API_BASE and OPENAI_BASE_URL say; for all others it is
@@ -51,7 +59,14 @@ class LangChainModel(HostedModel):
         self._model = model
         self._given_chat = chat
         self._url = base_url or (OFFICIAL_URL if provider == "openai" else None)
-        super().__init__(name, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"))
+        super().__init__(name, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"), self._endpoint(base_url))
+        self._sends.add("max_tokens")
+
+    def _endpoint(self, base_url: str | None) -> str:
+        """Where LangChain will find the provider, if the environment or `base_url` says so."""
+        usual = tuple(f"{self._provider.upper()}_{ending}" for ending in _ADDRESS_ENDINGS)
+        told = [base_url, *map(os.environ.get, _ADDRESSES.get(self._provider, usual))]
+        return " ".join(bare_address(each) for each in told if each)
 
     def check_key(self) -> None:
         if self._given_chat is None and self._provider in _VARIABLES:
@@ -95,10 +110,11 @@ class LangChainModel(HostedModel):
             await own.aclose()
 
     async def _send(self, request: Request) -> Any:
-        parameters: dict[str, Any] = {"max_tokens": request.max_tokens}
+        limit = "max_tokens" if "max_tokens" in self._sends else "max_completion_tokens"
+        parameters: dict[str, Any] = {limit: request.max_tokens}
         if "temperature" in self._sends:
             parameters["temperature"] = request.temperature
-        if request.seed is not None and self._provider in _OPENAI:
+        if request.seed is not None and self._provider in _OPENAI and "seed" in self._sends:
             parameters["seed"] = request.seed
         if request.stop:
             parameters["stop"] = list(request.stop)
@@ -106,24 +122,48 @@ class LangChainModel(HostedModel):
 
     def _read(self, request: Request, reply: Any) -> Completion:
         metadata = _mapping(getattr(reply, "response_metadata", None))
-        reason = next((metadata[k] for k in ("finish_reason", "stop_reason", "done_reason") if metadata.get(k)), None)
+        reason = _reason(metadata)
+        if reason == "error":
+            raise BadResponse(f"the provider failed within its reply: {self._quote(reply)}; try again")
         finish = finish_reason(reason)
         text = str(reply.text)
-        refusal = _mapping(getattr(reply, "additional_kwargs", None)).get("refusal")
+        refusal = _refusal(reply)
         if isinstance(refusal, str) and refusal:
             finish, text = "refusal", text or refusal
         if not text and finish not in ("refusal", "length") and not request.stop:
             raise BadResponse(f"the reply has no text: {self._quote(reply)}; try again")
         usage = _mapping(getattr(reply, "usage_metadata", None))
         details = _mapping(usage.get("input_token_details"))
-        cached, written = details.get("cache_read"), details.get("cache_creation")
+        written = sum(token_count(details.get(kind)) or 0 for kind in _WRITTEN)
         served = metadata.get("model_name") or metadata.get("model")
         return Completion(
             text=text,
             finish=finish,
-            usage=self._usage(request, text, usage.get("input_tokens"), usage.get("output_tokens"), cached, written),
+            usage=self._usage(
+                request,
+                text,
+                usage.get("input_tokens"),
+                usage.get("output_tokens"),
+                details.get("cache_read"),
+                written,
+                usage.get("total_tokens"),
+            ),
             model=served if isinstance(served, str) else self._model,
         )
+
+
+def _reason(metadata: Mapping[str, Any]) -> object:
+    """Why the model stopped, by each provider's name for it; OpenAI's responses have a status instead."""
+    told = (metadata.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
+    incomplete = _mapping(metadata.get("incomplete_details")).get("reason")
+    return next(filter(None, (*told, incomplete, metadata.get("status"))), None)
+
+
+def _refusal(reply: Any) -> object:
+    """The words of a refusal: beside the text, or as a block of the content (OpenAI's responses)."""
+    blocks = reply.content if isinstance(reply.content, list) else ()
+    told = (_mapping(block).get("refusal") for block in blocks)
+    return next(filter(None, told), _mapping(getattr(reply, "additional_kwargs", None)).get("refusal"))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -78,7 +78,7 @@ class OpenAIModel(HostedModel):
         }
         if "temperature" in self._sends:
             parameters["temperature"] = request.temperature
-        if request.seed is not None:
+        if request.seed is not None and "seed" in self._sends:
             parameters["seed"] = request.seed
         if request.stop:
             parameters["stop"] = list(request.stop)
@@ -107,11 +107,13 @@ class OpenAIModel(HostedModel):
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise BadResponse(f"the reply has no choices: {self._quote(data)}; try again")
         choice: dict[str, Any] = choices[0]
+        if choice.get("error") or choice.get("finish_reason") == "error":  # OpenRouter: it broke off on the way
+            raise BadResponse(f"the provider failed within its reply: {self._quote(choice)}; try again")
         message = choice.get("message")
         if not isinstance(message, dict):
             raise BadResponse(f"the reply's first choice has no message: {self._quote(choice)}; try again")
         finish = finish_reason(choice.get("finish_reason"))
-        content, refusal = message.get("content"), message.get("refusal")
+        content, refusal = _joined(message.get("content")), message.get("refusal")
         if isinstance(refusal, str) and refusal:
             finish, content = "refusal", content or refusal
         if content is None and finish in ("refusal", "length"):  # length: all tokens went into reasoning
@@ -121,12 +123,20 @@ class OpenAIModel(HostedModel):
         usage = data.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         details = usage.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        details = details if isinstance(details, dict) else {}
         served = data.get("model")
         return Completion(
             text=content,
             finish=finish,
-            usage=self._usage(request, content, usage.get("prompt_tokens"), usage.get("completion_tokens"), cached),
+            usage=self._usage(
+                request,
+                content,
+                usage.get("prompt_tokens"),
+                usage.get("completion_tokens"),
+                details.get("cached_tokens"),
+                details.get("cache_write_tokens"),
+                usage.get("total_tokens"),
+            ),
             model=served if isinstance(served, str) and served else self._model,
             logprobs=_logprobs(choice.get("logprobs")),
         )
@@ -152,6 +162,14 @@ def _without_environment(key: str) -> dict[str, Any]:
     kept_back = {name: Omit() for name in names if name and name.lower() != "authorization"}
     organisation = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
     return {**kept_back, **organisation, "Authorization": f"Bearer {key}"}
+
+
+def _joined(content: Any) -> Any:
+    """The text of a content in blocks, as some servers send it; any other content as it is."""
+    if not isinstance(content, list):
+        return content
+    texts = [block.get("text") for block in content if isinstance(block, dict) and block.get("type") == "text"]
+    return "".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else None
 
 
 def _schema(text: str) -> Any:

@@ -24,7 +24,7 @@ from agent.ledger.moves import LABEL_MOVED
 from agent.ledger.origin import utc_now
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.redact import mask, secrets_in
+from agent.redact import mask, rare_secrets_in
 from agent.release.export import write_release
 from agent.release.labels import (
     GENESIS,
@@ -182,7 +182,7 @@ class Registry:
             "from": before.version if before else "",
             "prev": history[-1].hash if history else GENESIS,
         }
-        clean = json.loads(mask(json.dumps(data), secrets_in(os.environ)))
+        clean = json.loads(mask(json.dumps(data), rare_secrets_in(os.environ)))
         change = change_from({**clean, "hash": hash_of(clean)})
         _append(folder, [change])
         if isinstance(chain, Ledger):

@@ -22,9 +22,10 @@ from agent.search.propose import (
     longest_request,
     read_proposal,
     request_messages,
+    why_not_whole,
     why_refused,
 )
-from agent.types import LM, Request, Task
+from agent.types import LM, Completion, Request, Task
 
 HISTORY = 5
 FAILURES = 5
@@ -43,8 +44,8 @@ async def proposed(lab: Lab, parents: Sequence[Parent], number: int) -> Rewrite 
     reply = await _ask(lab, lab.proposer, _request(lab, number, history, failures))
     if reply is None:
         return None
-    instruction = read_proposal(reply)
-    refused = why_refused(instruction, lab.task)
+    instruction = read_proposal(reply.text)
+    refused = why_not_whole(reply) or why_refused(instruction, lab.task)
     kind = "proposal_refused" if refused else "proposal"
     lab.note(kind, {"round": lab.round, "why": refused}, {"instruction": instruction})
     return None if refused else Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {_style(number)}")
@@ -65,9 +66,9 @@ def _request(lab: Lab, number: int, history: Sequence[Scored], failures: Sequenc
     return Request(messages, PROPOSAL_TOKENS, temperature=0.7, seed=seed)
 
 
-async def _ask(lab: Lab, proposer: LM, request: Request) -> str | None:
+async def _ask(lab: Lab, proposer: LM, request: Request) -> Completion | None:
     try:
-        return (await lab.gateway.complete("proposer", proposer, request)).text
+        return await lab.gateway.complete("proposer", proposer, request)
     except RunRefused:
         raise
     except ModelError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from agent.prompt.fence import Fence
 from agent.prompt.render import label_text
-from agent.types import Example, Message, Outcome, Task
+from agent.types import Completion, Example, Message, Outcome, Task
 
 MAX_CHARACTERS = 4000
 MOST_OF_A_ROW = 600  # letters that are shown of its inputs, and of its labels
@@ -112,6 +112,15 @@ def read_proposal(reply: str) -> str:
     """The instruction in a proposer's reply: between the tags, or the whole reply without them."""
     match = re.search(r"<instruction>(.*?)(?:</instruction>|\Z)", reply, re.DOTALL | re.IGNORECASE)
     return (match[1] if match else reply).strip()
+
+
+def why_not_whole(reply: Completion) -> str:
+    """Why a reply holds no instruction that was written to its end, or "". What comes after it may be cut."""
+    if reply.finish == "refusal":
+        return "the proposer refused to write it"
+    if reply.finish == "length" and "</instruction>" not in reply.text.lower():
+        return "cut off at the token limit"
+    return ""
 
 
 def why_refused(instruction: str, task: Task) -> str:

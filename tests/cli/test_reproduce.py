@@ -80,6 +80,22 @@ def test_every_kind_of_run_comes_out_the_same(answer: Answer, options: list[str]
         assert len(server.requests) == sent
 
 
+def test_a_run_at_an_address_of_the_environment_is_reproduced_and_exported_from_its_own_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret-0123456789")
+    with WireServer(learner) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.root)
+        result = good_json(*files(200), "-m", "anthropic/m", "--price", "1,2", "-q", "--max-calls", "200")
+    assert good_json("reproduce")["same"] is True
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    assert "offline: this reply is not in the ledger" in "".join(drifted())
+    monkeypatch.delenv("ANTHROPIC_BASE_URL")
+    told = optimize("export", result["run_id"], "--format", "python", "-o", "prompt.py", "--strict")
+    assert told.exit_code == 0
+    assert "dev rows rendered" in told.stderr
+
+
 def test_a_run_that_was_stopped_and_resumed_comes_out_the_same() -> None:
     left = 90
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
 import time
@@ -13,8 +14,11 @@ import pytest
 
 from agent.errors import BadResponse, BudgetExhausted, LedgerError, RowRefused, RunRefused, Transient
 from agent.gateway.budget import Spend
+from agent.gateway.gateway import call_key, endpoint_of, key_of
 from agent.gateway.prices import fixed_price
 from agent.ledger.store import Ledger
+from agent.models.anthropic import AnthropicModel
+from agent.models.langchain import LangChainModel
 from agent.types import Budget, Request
 from tests.gateway.doors import burst, classes, gateway, model, states
 from tests.ledger.ledgers import read
@@ -73,6 +77,44 @@ async def test_two_models_never_share_a_reply(ledger: Ledger) -> None:
     one, two, door = FakeModel(lambda r: "one", "m/1"), FakeModel(lambda r: "two", "m/2"), gateway(ledger)
     assert (await door.complete("target", one, ask("a"))).text == "one"
     assert (await door.complete("target", two, ask("a"))).text == "two"
+
+
+async def test_an_address_of_the_environment_is_part_of_a_call_and_its_login_is_not(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret-0123456789")
+    with WireServer(lambda messages, body: "one") as first, WireServer(lambda messages, body: "two") as second:
+        for server, said in ((first, "one"), (second, "two"), (first, "one")):
+            monkeypatch.setenv("ANTHROPIC_BASE_URL", f"{server.root}/")
+            lm = AnthropicModel("anthropic/m", "m")
+            assert (await gateway(ledger).complete("target", lm, ask("a"))).text == said
+            await lm.close()
+    assert [len(server.requests) for server in (first, second)] == [1, 1]
+    asked = [json.loads(body) for (body,) in read(ledger.path, "SELECT body FROM blobs")]
+    assert [each["endpoint"] for each in asked if "endpoint" in each] == [first.root, second.root]
+
+
+async def test_a_model_where_its_name_says_has_the_key_that_it_always_had() -> None:
+    request = ask("a")
+    for lm in (AnthropicModel("anthropic/m", "m"), LangChainModel("langchain/openai:m", "openai", "m")):
+        assert call_key(lm, request) == key_of(lm.name, request.identity())
+    assert "endpoint" not in request.identity()
+
+
+@pytest.mark.parametrize(
+    ("provider", "variables", "endpoint"),
+    [
+        ("azure_openai", {"AZURE_OPENAI_ENDPOINT": "https://x.y/", "OPENAI_API_VERSION": "1-2"}, "https://x.y 1-2"),
+        ("anthropic", {"ANTHROPIC_API_URL": "http://user:pass-word1@h:1/v1?key=a#b"}, "http://h:1/v1"),
+        ("openai", {"OPENAI_BASE_URL": "http://h/v1", "OPENAI_API_BASE": "http://h/v1"}, ""),
+    ],
+)
+def test_where_langchain_finds_a_provider_is_told_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, provider: str, variables: dict[str, str], endpoint: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert endpoint_of(LangChainModel("langchain/x", provider, "m")) == endpoint
 
 
 async def test_without_the_cache_every_call_is_bought(ledger: Ledger) -> None:
@@ -230,6 +272,20 @@ async def test_calls_in_flight_count_at_their_worst_before_any_has_come_back(led
     assert sum(isinstance(result, BudgetExhausted) for result in results) == 5
 
 
+async def test_tokens_that_cost_less_when_they_are_written_to_a_cache_are_reserved_as_if_none_were(
+    ledger: Ledger,
+) -> None:
+    lm = GatedModel(lambda request: "ok")
+    prices = {lm.name: lambda usage: float(usage.prompt_tokens - usage.written_prompt_tokens)}
+    door = gateway(ledger, Budget(max_cost=20.0), prices=prices)
+    jobs = [asyncio.ensure_future(door.complete("target", lm, ask(str(n)))) for n in range(4)]
+    await until(lambda: lm.arrived == 2)  # at $9 each
+    await asyncio.sleep(0.05)
+    assert lm.arrived == 2
+    lm.open.set()
+    await asyncio.gather(*jobs)
+
+
 async def test_what_the_worst_case_of_others_crowds_out_waits_for_what_they_cost(ledger: Ledger) -> None:
     """Ten calls of at most 100 tokens under a cap of 250: two fly at once, and all are paid, as each takes a few."""
     lm = GatedModel(lambda request: "ok")
@@ -304,3 +360,17 @@ async def test_no_key_lands_in_the_ledger_file(tmp_path: Path, monkeypatch: pyte
     assert server.requests[0].headers["authorization"] == f"Bearer {key}"
     for file in (tmp_path / "own").iterdir():
         assert key.encode() not in file.read_bytes(), file.name
+
+
+async def test_the_ledger_gives_a_reply_back_that_holds_a_password_which_is_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYSQL_ROOT_PASSWORD", "password")
+    ledger = open_ledger(tmp_path / "own" / "ledger.db")
+    with WireServer(lambda messages, body: "password_reset") as server:
+        lm = model(server)
+        said = [(await gateway(ledger).complete("target", lm, ask("0"))).text for _ in range(2)]
+        await lm.close()
+    ledger.close()
+    assert said == ["password_reset"] * 2
+    assert len(server.requests) == 1

@@ -12,9 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import RunRefused, Transient, TransportUnknown
+from agent.errors import RequestRefused, RunRefused, Transient, TransportUnknown
 from agent.gateway import limiter as module
-from agent.gateway.limiter import COOL_DOWN, LONGEST_PROBE, PACE, QUICKEN, START, TRIP, UNREACHED, Limiter
+from agent.gateway.limiter import (
+    COOL_DOWN,
+    LONGEST_PROBE,
+    PACE,
+    QUICKEN,
+    SAME_REFUSALS,
+    START,
+    TRIP,
+    UNREACHED,
+    Limiter,
+)
 from tests.gateway.virtual import VirtualLoop
 
 DOWN = Transient("503", status=503)
@@ -50,6 +60,31 @@ async def settled() -> None:
 async def clean_round(limiter: Limiter) -> None:
     for _ in range(limiter.width):
         limiter.succeeded()
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def refusal(number: int = 1, words: str = "no regions are left") -> RequestRefused:
+    return RequestRefused(f"m: HTTP 400: the request was refused ({words}, id req_{number}x); change the request")
+
+
+def test_calls_in_a_row_that_are_refused_in_the_same_words_stop_the_run_in_whatever_order_they_land() -> None:
+    limiter = Limiter("m", 8)
+    turns = [next(limiter.turns) for _ in range(SAME_REFUSALS)]
+    for turn in reversed(turns[1:]):
+        limiter.refused(refusal(turn), turn)
+    with pytest.raises(RunRefused, match=r"m: 8 calls in a row .*no regions are left, id req_0x\)\); mend"):
+        limiter.refused(refusal(0), turns[0])
+
+
+@pytest.mark.parametrize("answered", range(2, SAME_REFUSALS))
+def test_one_answer_in_the_row_or_other_words_break_it(answered: int) -> None:
+    silent, worded = Limiter("m", 8), Limiter("m", 8)
+    for turn in range(SAME_REFUSALS + 1):
+        if turn != answered:
+            silent.refused(refusal(), turn)
+        worded.refused(refusal(words="other words") if turn == answered else refusal(), turn)
 
 
 # -- the width ---------------------------------------------------------------------------------------------------------
@@ -255,9 +290,10 @@ def test_the_longest_wait_that_the_user_allows_is_waited(loop: VirtualLoop) -> N
     loop.play(play())
 
 
-def test_a_provider_that_never_stops_refusing_stops_the_run(loop: VirtualLoop) -> None:
+@pytest.mark.parametrize("patience", [8, 300])
+def test_a_provider_that_never_stops_refusing_stops_the_run(loop: VirtualLoop, patience: int) -> None:
     async def play() -> None:
-        limiter = Limiter("m", 4, max_wait=300)
+        limiter = Limiter("m", 4, max_wait=patience)
 
         async def for_ever() -> None:
             while True:
@@ -265,9 +301,9 @@ def test_a_provider_that_never_stops_refusing_stops_the_run(loop: VirtualLoop) -
                 limiter.release()
                 limiter.rate_limited(None)
 
-        with pytest.raises(RunRefused, match="nothing has come back for 3"):
+        with pytest.raises(RunRefused, match=f"nothing has come back for {patience} seconds"):
             await for_ever()
-        assert loop.time() == pytest.approx(300)
+        assert loop.time() == pytest.approx(patience)
 
     loop.play(play())
 

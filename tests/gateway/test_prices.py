@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError
 from agent.gateway.pricelist import read_price_list
-from agent.gateway.prices import fixed_price, price_of, prices_version
-from agent.types import Usage
+from agent.gateway.prices import fixed_price, price_of, prices_for, prices_version
+from agent.types import Budget, Usage
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,15 @@ def test_a_price_given_by_hand_is_per_million_tokens():
     assert fixed_price(2.0, 8.0)(Usage(500_000, 250_000)) == pytest.approx(3.0)
 
 
+def test_a_price_given_by_hand_is_for_those_that_nobody_knows():
+    unknown, known = "openai-compatible/m@http://127.0.0.1:1/v1", "openai/gpt-4o-mini"
+    found = prices_for([unknown, known, "local/smollm2-135m"], Budget(max_cost=1.0), fixed_price(0.0, 1.0))
+    usage = Usage(10**6, 10**6)
+    assert found[unknown](usage) == pytest.approx(1.0)
+    assert found[known](usage) == price_of(known)(usage) != pytest.approx(1.0)
+    assert found["local/smollm2-135m"](usage) == 0.0
+
+
 # -- the user's own list -----------------------------------------------------------------------------------------------
 
 
@@ -73,6 +82,12 @@ def test_the_users_price_wins_over_the_bundled_one(prices):
 def test_any_name_can_have_a_price(prices, name):
     prices(entry(name, "2020-01-01"))
     assert price_of(name)(Usage(10**6, 0)) == pytest.approx(1.0)
+
+
+def test_the_users_list_goes_before_a_price_given_by_hand(prices):
+    prices(entry("openai-compatible/m@http://h/v1", "2020-01-01", input=3))
+    found = prices_for(["openai-compatible/m@http://h/v1"], Budget(max_cost=1.0), fixed_price(1.0, 1.0))
+    assert found["openai-compatible/m@http://h/v1"](Usage(10**6)) == pytest.approx(3.0)
 
 
 def test_cached_tokens_have_their_own_price_or_that_of_the_others(prices):

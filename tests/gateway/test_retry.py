@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from agent.errors import (
     ModelError,
     ParameterRefused,
     RateLimited,
+    RequestRefused,
     RowRefused,
     RunRefused,
     Transient,
@@ -24,6 +27,7 @@ from agent.errors import (
 )
 from agent.gateway import limiter
 from agent.gateway.budget import Spend
+from agent.gateway.gateway import Gateway
 from agent.gateway.prices import fixed_price
 from agent.gateway.retry import (
     LONGEST,
@@ -35,11 +39,11 @@ from agent.gateway.retry import (
     maybe_paid,
 )
 from agent.ledger.store import Ledger
-from agent.types import Budget, Request
+from agent.types import Budget, Completion, Request
 from tests.gateway.doors import burst, classes, gateway, model, scripted, states
 from tests.ledger.ledgers import read
 from tests.toys import FakeModel, ask
-from tests.wire import Fault, WireServer
+from tests.wire import Fault, Reply, WireServer
 
 SLOW, REFUSED = RateLimited("slow down", 0.0, status=429), ParameterRefused("no temperature", status=400)
 
@@ -272,6 +276,60 @@ async def test_a_provider_that_answers_no_is_not_down(ledger: Ledger, quick: Non
     with pytest.raises(RowRefused):
         await asyncio.wait_for(door.complete("target", lm, ask("a")), 10)
     assert not door._limiter(lm).is_open()
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+def refusing(is_refused: Callable[[int, int], bool]) -> Reply:
+    """Refuses `is_refused(request, row)` in the same words; rows are as of `burst`."""
+    seen = count(1)
+
+    def reply(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        number = next(seen)
+        if is_refused(number, int(messages[0]["content"].split()[-1])):
+            return Fault(status=400, body={"error": {"message": f"This is closed to you (request {number})."}})
+        return "billing"
+
+    return reply
+
+
+async def rows(door: Gateway, lm: Any, count: int, candidate: str = "c_1") -> list[Any]:
+    """What becomes of the rows of a candidate that are asked at once."""
+    jobs = (door.complete("target", lm, ask(f"row {n}"), candidate) for n in range(count))
+    return await asyncio.gather(*jobs, return_exceptions=True)
+
+
+async def test_an_account_that_is_closed_on_the_way_stops_the_run(ledger: Ledger) -> None:
+    with WireServer(refusing(lambda request, row: request > 20)) as server:
+        lm, door = model(server), gateway(ledger, max_concurrency=4)
+        results = await rows(door, lm, 60)
+        with pytest.raises(RunRefused, match=r"calls in a row were refused in the same words .*closed to you"):
+            await door.complete("target", lm, ask("one more"))
+        await lm.close()
+    assert sum(isinstance(result, Completion) for result in results) == 20
+    assert any(isinstance(result, RunRefused) for result in results)
+    assert len(server.requests) < 40
+
+
+async def test_rows_that_are_refused_here_and_there_do_not_also_where_the_ledger_has_the_others(
+    ledger: Ledger,
+) -> None:
+    with WireServer(refusing(lambda request, row: row % 3 == 0)) as server:
+        lm = model(server)
+        for _ in range(2):
+            results = await rows(gateway(ledger), lm, 60)
+            assert [type(result) for result in results] == [RequestRefused, Completion, Completion] * 20
+        await lm.close()
+    assert len(server.requests) == 60 + 20
+
+
+async def test_a_prompt_that_was_never_answered_may_be_to_blame_itself(ledger: Ledger) -> None:
+    with WireServer(refusing(lambda request, row: request > 1)) as server:
+        lm, door = model(server), gateway(ledger)
+        await door.complete("target", lm, ask("row 99"), "c_1")
+        assert {type(result) for result in await rows(door, lm, 20, "c_2")} == {RequestRefused}
+        await lm.close()
 
 
 # -- 429 ---------------------------------------------------------------------------------------------------------------

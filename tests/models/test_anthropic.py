@@ -195,15 +195,21 @@ async def test_only_the_text_blocks_are_the_text() -> None:
     assert (await answer(body(blocks))).text == "billing"
 
 
-@pytest.mark.parametrize("reason", ["stop_sequence", "max_tokens", "refusal"])
+@pytest.mark.parametrize("reason", ["end_turn", "stop_sequence", "max_tokens", "refusal"])
 async def test_an_empty_reply_that_is_explained_is_a_reply(reason: str) -> None:
     assert (await answer(body([], reason))).text == ""
 
 
-@pytest.mark.parametrize("content", [[], None, "text", [3], [{"type": "thinking"}], [{"type": "text", "text": 3}]])
+@pytest.mark.parametrize("content", [None, "text", [3], [{"type": "thinking"}], [{"type": "text", "text": 3}]])
 async def test_a_reply_without_text_is_none(content: Any) -> None:
     with pytest.raises(BadResponse):
         await answer(body(content))
+
+
+@pytest.mark.parametrize("reason", ["pause_turn", "tool_use", None])
+async def test_an_empty_reply_that_nothing_explains_is_none(reason: str | None) -> None:
+    with pytest.raises(BadResponse):
+        await answer(body([], reason))
 
 
 async def test_an_empty_account_stops_the_run() -> None:

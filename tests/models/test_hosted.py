@@ -21,6 +21,7 @@ from agent.errors import (
     BadResponse,
     ModelError,
     RateLimited,
+    RequestRefused,
     RowRefused,
     RunRefused,
     TemperatureRefused,
@@ -170,7 +171,7 @@ def test_it_is_a_model_that_leaves_concurrency_to_the_gateway(make: Make) -> Non
 # -- statuses ----------------------------------------------------------------------------------------------------------
 
 STATUSES: list[tuple[int, type[ModelError]]] = [
-    (400, RowRefused),
+    (400, RequestRefused),
     (401, RunRefused),
     (402, RunRefused),
     (403, RunRefused),
@@ -178,12 +179,13 @@ STATUSES: list[tuple[int, type[ModelError]]] = [
     (408, Transient),
     (409, Transient),
     (413, RowRefused),
-    (422, RowRefused),
+    (422, RequestRefused),
     (429, RateLimited),
     (500, Transient),
     (502, Transient),
     (503, Transient),
-    (504, Transient),
+    (504, TransportUnknown),
+    (524, TransportUnknown),
     (529, Transient),
 ]
 
@@ -257,17 +259,68 @@ async def test_no_quota_stops_the_run_instead_of_waiting(make: Make) -> None:
 
 @every_model
 @pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."),
+        (400, "Your credit balance is too low to access the API."),
+        (403, "Your team has reached its monthly spending limit."),
+        (429, "You have hit the spend limit of this project."),
+    ],
+)
+async def test_limits_of_the_account_stop_the_run_whatever_their_status(make: Make, status: int, message: str) -> None:
+    body = error_body(make, message, "invalid_request_error")
+    error, _ = await failure(make, Fault(status=status, body=body))
+    assert (type(error), error.status) == (RunRefused, status)
+    assert "no quota left" in str(error)
+
+
+@every_model
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Content violates usage guidelines. Team: 8a1, API key ID: 12, Failed check: SAFETY_CHECK_TYPE_BIO",
+        'Your chosen model requires moderation on openai and your input was flagged for "violence".',
+    ],
+)
+async def test_a_row_that_a_moderator_forbids_is_no_refused_key(make: Make, message: str) -> None:
+    error, _ = await failure(make, Fault(status=403, body=error_body(make, message, "forbidden")))
+    assert type(error) is RowRefused
+    assert "content policy" in str(error)
+
+
+@every_model
+async def test_what_is_held_against_the_account_is_no_fault_of_the_row(make: Make) -> None:
+    message = "Your account was suspended: it violated our usage policies."
+    error, _ = await failure(make, Fault(status=403, body=error_body(make, message, "forbidden")))
+    assert type(error) is RunRefused
+
+
+@every_model
+async def test_a_request_that_no_minute_has_room_for_is_not_waited_for(make: Make) -> None:
+    message = (
+        "Request too large for m in organization org-x on tokens per min (TPM): Limit 300, Requested 412. "
+        "The input or output tokens must be reduced in order to run successfully."
+    )
+    fault = Fault(status=429, body=error_body(make, message, "rate_limit_exceeded"))
+    error, _ = await failure(make, fault)
+    assert (type(error), error.status) == (RowRefused, 429)
+    assert "too long" in str(error)
+
+
+@every_model
+@pytest.mark.parametrize(
     ("message", "code", "says"),
     [
         ("This model's maximum context length is 8192 tokens.", "context_length_exceeded", "too long"),
         ("prompt is too long: 210000 tokens > 200000 maximum", "invalid_request_error", "too long"),
+        ("Could not finish the message because max_tokens was reached.", "invalid_request_error", "raise it"),
         ("The response was filtered by the content management policy.", "content_filter", "content policy"),
         ("Unknown field.", "invalid_request_error", "Unknown field."),
     ],
 )
 async def test_a_refused_row_says_why(make: Make, message: str, code: str, says: str) -> None:
     error, _ = await failure(make, Fault(status=400, body=error_body(make, message, code)))
-    assert type(error) is RowRefused
+    assert isinstance(error, RowRefused)
     assert says in str(error)
     assert message in str(error)
 
@@ -620,6 +673,17 @@ async def test_a_server_that_says_back_a_secret_is_not_believed(
         completion = await model.complete(REQUEST)
     assert completion.text == "you sent [key]."
     assert completion.model == "m-[key]"
+
+
+@every_model
+async def test_a_password_that_is_a_word_stays_in_a_reply_and_goes_from_an_error(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MYSQL_ROOT_PASSWORD", "password")
+    async with serving(make, lambda messages, body: "password_reset") as (model, _):
+        assert (await model.complete(REQUEST)).text == "password_reset"
+    error, _ = await failure(make, Fault(status=400, body=error_body(make, "no password here", "bad")))
+    assert "no [key] here" in str(error)
 
 
 async def test_importing_the_models_imports_no_sdk() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from agent.errors import BadResponse, RateLimited, RowRefused, RunRefused, Transient, TransportUnknown
+from agent.errors import BadResponse, ParameterRefused, RateLimited, RowRefused, RunRefused, Transient, TransportUnknown
 from agent.models.langchain import LangChainModel
-from agent.types import Message, Request
-from tests.wire import Fault, WireServer
+from agent.types import Message, Request, Usage
+from tests.wire import RESPONSES_PATH, Fault, Responses, WireServer
 
 KEY = "secret-0123456789"
 REQUEST = Request(messages=(Message("user", "Which team?"),), max_tokens=16, timeout=10.0)
+RESPONSES = Responses()
 TRACING = ["LANGSMITH_TRACING", "LANGSMITH_TRACING_V2", "LANGCHAIN_TRACING", "LANGCHAIN_TRACING_V2"]
 
 
@@ -172,6 +173,35 @@ async def test_cached_tokens_of_a_real_provider_are_read() -> None:
     assert (got.prompt_tokens, got.cached_prompt_tokens, got.completion_tokens) == (3210, 3000, 4)
 
 
+@pytest.mark.parametrize(
+    "written", [{"ephemeral_5m_input_tokens": 150, "ephemeral_1h_input_tokens": 50}, {"ephemeral_5m_input_tokens": 200}]
+)
+async def test_tokens_that_are_noted_for_a_time_of_their_own_are_counted_once(written: dict[str, int]) -> None:
+    from langchain.chat_models import init_chat_model
+
+    usage = {"input_tokens": 10, "cache_creation_input_tokens": 200, "cache_creation": written, "output_tokens": 4}
+    body = {"type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "ok"}]}
+    with WireServer(lambda messages, sent: Fault(body=body | {"stop_reason": "end_turn", "usage": usage})) as server:
+        chat = init_chat_model("anthropic:m", base_url=server.root, api_key=KEY, max_retries=0)
+        got = (await LangChainModel("m", "anthropic", "m", chat=chat).complete(REQUEST)).usage
+    assert got == Usage(210, 4, 0, 200)
+
+
+async def test_tokens_of_reasoning_that_stand_in_the_total_alone_are_of_the_reply() -> None:
+    usage = {"input_tokens": 100, "output_tokens": 2, "total_tokens": 902}
+    assert (await model_of(reply("ok", usage_metadata=usage)).complete(REQUEST)).usage == Usage(100, 802)
+
+
+async def test_a_provider_that_failed_within_its_reply_gave_none() -> None:
+    with pytest.raises(BadResponse, match="failed within its reply"):
+        await model_of(reply("bil", response_metadata={"finish_reason": "error"})).complete(REQUEST)
+
+
+async def test_an_argument_that_langchains_class_does_not_know_was_not_paid_for() -> None:
+    with pytest.raises(RowRefused, match="unexpected keyword argument 'stop'"):
+        await model_of(TypeError("create() got an unexpected keyword argument 'stop'")).complete(REQUEST)
+
+
 async def test_text_in_blocks_is_joined() -> None:
     blocks = [{"type": "text", "text": "bil"}, {"type": "text", "text": "ling"}]
     assert (await model_of(reply(blocks)).complete(REQUEST)).text == "billing"
@@ -238,3 +268,68 @@ async def test_a_model_whose_langchain_class_refuses_temperature_never_gets_it_a
             await model.complete(REQUEST)
         assert (await model.complete(REQUEST)).text == "ok"
     assert ["temperature" in seen.body for seen in server.requests] == [False]
+
+
+# -- OpenAI's responses, and Azure -------------------------------------------------------------------------------------
+
+
+def responding(server: WireServer) -> LangChainModel:
+    """A model that LangChain asks by OpenAI's responses."""
+    from langchain.chat_models import init_chat_model
+
+    chat = init_chat_model("openai:m", base_url=server.url, api_key=KEY, max_retries=0, use_responses_api=True)
+    return LangChainModel("langchain/openai:m", "openai", "m", chat=chat)
+
+
+async def test_a_reply_of_openais_responses_is_read() -> None:
+    with WireServer(ok) as server:
+        got = await responding(server).complete(REQUEST)
+    assert [seen.path for seen in server.requests] == [RESPONSES_PATH]
+    assert (got.text, got.finish, got.usage) == ("ok", "stop", Usage(2, 1))
+
+
+@pytest.mark.parametrize(("reason", "finish"), [("max_output_tokens", "length"), ("content_filter", "refusal")])
+async def test_a_reply_of_openais_responses_that_was_ended_says_why(reason: str, finish: str) -> None:
+    body = RESPONSES.reply([], {}, "") | {"output": [], "status": "incomplete"}
+    body["incomplete_details"] = {"reason": reason}
+    with WireServer(lambda messages, sent: Fault(body=body)) as server:
+        got = await responding(server).complete(REQUEST)
+    assert (got.text, got.finish) == ("", finish)
+
+
+async def test_a_refusal_of_openais_responses_is_a_completion_that_says_so() -> None:
+    body = RESPONSES.reply([], {}, "")
+    body["output"][0]["content"] = [{"type": "refusal", "refusal": "I cannot."}]
+    with WireServer(lambda messages, sent: Fault(body=body)) as server:
+        got = await responding(server).complete(REQUEST)
+    assert (got.text, got.finish) == ("I cannot.", "refusal")
+
+
+async def test_openais_responses_know_no_seed_and_never_get_one_again() -> None:
+    with WireServer(ok) as server:
+        model = responding(server)
+        with pytest.raises(ParameterRefused, match="seed"):
+            await model.complete(replace(REQUEST, seed=3))
+        assert (await model.complete(replace(REQUEST, seed=3))).text == "ok"
+    assert len(server.requests) == 1
+
+
+async def test_an_azure_deployment_that_wants_max_completion_tokens_never_gets_the_old_name_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+    def reply(messages: list[dict[str, Any]], sent: dict[str, Any]) -> str | Fault:
+        return Fault(status=400, body={"error": {"message": words}}) if "max_tokens" in sent else "ok"
+
+    with WireServer(reply) as server:
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.root)
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
+        model = LangChainModel("langchain/azure_openai:m", "azure_openai", "m")
+        with pytest.raises(ParameterRefused, match="max_completion_tokens"):
+            await model.complete(REQUEST)
+        assert (await model.complete(REQUEST)).text == "ok"
+        await model.close()
+    limits = [{key: value for key, value in seen.body.items() if "tokens" in key} for seen in server.requests]
+    assert limits == [{"max_tokens": 16}, {"max_completion_tokens": 16}]

@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import BadResponse, ParameterRefused, RowRefused, RunRefused, Transient
 from agent.models.openai import OFFICIAL_URL, OpenAIModel
-from agent.types import Message, Request
+from agent.types import Message, Request, Usage
 from tests.wire import Fault, WireServer
 
 REQUEST = Request(messages=(Message("user", "Which team?"),), max_tokens=16, timeout=10.0)
@@ -109,6 +109,12 @@ def test_only_openai_itself_is_official(url: str | None, official: bool) -> None
     assert ("max_tokens" in parameters) is not official
 
 
+async def test_an_address_with_a_query_stops_the_run_and_the_query_is_not_shown() -> None:
+    with pytest.raises(RunRefused, match="no query in the address: 'http://h/openai/v1' ends before") as caught:
+        await ask(OpenAIModel("m", "m", base_url="http://h/openai/v1?key=abc"))
+    assert "abc" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://[half/v1"])
 async def test_an_address_that_is_none_stops_the_run_and_is_shown(url: str) -> None:
     with pytest.raises(RunRefused, match="web address") as caught:
@@ -182,6 +188,24 @@ async def test_a_model_that_refuses_logprobs_never_gets_them_again(status: int, 
     assert ["logprobs" in seen.body for seen in server.requests] == [True, False]
 
 
+@pytest.mark.parametrize(
+    "words", ["Unsupported parameter: 'seed' is not supported with this model.", "seed: Extra inputs are not permitted"]
+)
+async def test_a_model_that_refuses_a_seed_never_gets_one_again(words: str) -> None:
+    def reply(messages: list[dict[str, Any]], sent: dict[str, Any]) -> str | Fault:
+        return Fault(status=400, body={"error": {"message": words, "param": "seed"}}) if "seed" in sent else "ok"
+
+    with WireServer(reply) as server:
+        model = OpenAIModel("m", "m", base_url=server.url)
+        try:
+            with pytest.raises(ParameterRefused, match="seed"):
+                await model.complete(replace(REQUEST, seed=3))
+            assert (await model.complete(replace(REQUEST, seed=3))).text == "ok"
+        finally:
+            await model.close()
+    assert ["seed" in seen.body for seen in server.requests] == [True, False]
+
+
 async def test_calls_that_fly_at_once_are_all_refused_for_what_the_first_of_them_teaches() -> None:
     def reply(messages: list[dict[str, Any]], sent: dict[str, Any]) -> Fault:
         return Fault(status=400, body={"error": {"message": "Unsupported parameter: 'logprobs'"}})
@@ -245,6 +269,25 @@ async def test_cached_tokens_are_read_and_are_part_of_the_prompt() -> None:
     assert (got.prompt_tokens, got.completion_tokens, got.cached_prompt_tokens) == (90, 2, 64)
 
 
+async def test_tokens_that_are_noted_in_the_cache_are_read() -> None:
+    details = {"cached_tokens": 10, "cache_write_tokens": 70}
+    usage = {"prompt_tokens": 90, "completion_tokens": 2, "total_tokens": 92, "prompt_tokens_details": details}
+    assert (await answer(body({"content": "ok"}, usage=usage))).usage == Usage(90, 2, 10, 70)
+
+
+@pytest.mark.parametrize(
+    ("total", "completion"),
+    [(902, 802), (102, 2), (50, 2), (0, 2), (-1, 2), (1 << 60, 2), ("902", 2), (None, 2)],
+)
+async def test_tokens_of_reasoning_that_stand_in_the_total_alone_are_of_the_reply(total: Any, completion: int) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 2, "total_tokens": total}
+    assert (await answer(body({"content": "ok"}, usage=usage))).usage == Usage(100, completion)
+
+
+async def test_a_total_without_the_tokens_of_the_prompt_tells_nothing() -> None:
+    assert (await answer(body({"content": "ok"}, usage={"total_tokens": 902}))).usage.completion_tokens < 10
+
+
 @pytest.mark.parametrize(
     "usage",
     [
@@ -272,6 +315,27 @@ async def test_an_empty_text_is_a_reply_and_a_missing_one_is_not() -> None:
     assert (await answer(body({"content": ""}))).text == ""
     with pytest.raises(BadResponse, match="no text"):
         await answer(body({"content": None, "tool_calls": []}, "tool_calls"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"finish_reason": "error"}, {"error": {"code": 502, "message": "Provider disconnected"}}],
+)
+async def test_a_provider_that_failed_within_its_reply_gave_none(changes: dict[str, Any]) -> None:
+    content = body({"content": "bil"})
+    content["choices"][0] |= changes
+    with pytest.raises(BadResponse, match="failed within its reply"):
+        await answer(content)
+
+
+async def test_a_text_in_blocks_is_joined() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    blocks = [thinking, {"type": "text", "text": "bil"}, {"type": "text", "text": "ling"}]
+    assert (await answer(body({"content": blocks}))).text == "billing"
+    for none in ([], [thinking], [{"type": "text", "text": 3}], ["billing"]):
+        with pytest.raises(BadResponse, match="no text"):
+            await answer(body({"content": none}))
+    assert (await answer(body({"content": [thinking]}, "length"))).text == ""
 
 
 async def test_logprobs_come_back_per_token() -> None:

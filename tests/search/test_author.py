@@ -14,7 +14,7 @@ from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
 from agent.search.author import most_told, proposed, rationales
 from agent.search.pool import Entry
-from agent.types import Candidate, Example, Request, SearchSpace
+from agent.types import Candidate, Completion, Example, FinishReason, Request, SearchSpace
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
 
@@ -83,6 +83,54 @@ async def test_a_useless_answer_is_written_down_with_the_reason_and_gives_nothin
     ((kind, body),) = found.written.events
     assert kind == "proposal_refused"
     assert body["why"]
+
+
+class Ending(FakeModel):
+    """A proposer whose replies end for a reason of their own."""
+
+    def __init__(self, text: str, finish: FinishReason) -> None:
+        super().__init__(lambda request: text, "fake/author")
+        self._finish = finish
+
+    async def complete(self, request: Request) -> Completion:
+        return replace(await super().complete(request), finish=self._finish)
+
+
+WHOLE = "Read the message and name the one team that deals with it."
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "why"),
+    [
+        ("I'm sorry, but I can't help with rewriting that instruction.", "refusal", "refused to write"),
+        (f"<instruction>{WHOLE} Answer billing for refunds, and answer question if the", "length", "cut off"),
+        (f"{WHOLE} Answer billing for refunds, and answer question if the", "length", "cut off"),
+    ],
+)
+async def test_a_refusal_or_half_an_instruction_is_none(
+    ledger: Ledger, text: str, finish: FinishReason, why: str
+) -> None:
+    found = made_lab(ledger, FakeModel(pupil()), Ending(text, finish))
+    assert await proposed(found.lab, [], 1) is None
+    ((kind, body),) = found.written.events
+    assert kind == "proposal_refused"
+    assert why in body["why"]
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"),
+    [
+        (f"<instruction>{WHOLE}</INSTRUCTION> It is better, as it", "length"),
+        (f"<instruction>{WHOLE}", "stop"),
+        (WHOLE, "other"),
+    ],
+)
+async def test_what_was_written_to_its_end_is_taken_whatever_comes_after(
+    ledger: Ledger, text: str, finish: FinishReason
+) -> None:
+    made = await proposed(made_lab(ledger, FakeModel(pupil()), Ending(text, finish)).lab, [], 1)
+    assert made is not None
+    assert made.instruction == WHOLE
 
 
 async def test_a_proposer_that_fails_costs_the_run_nothing_but_that_call(ledger: Ledger) -> None:
