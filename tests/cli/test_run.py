@@ -227,6 +227,14 @@ def test_a_dry_run_prints_the_plan_and_calls_nothing() -> None:
     assert not Path("runs").exists()
 
 
+def test_a_price_that_is_given_leaves_the_known_price_of_another_model_as_it_is() -> None:
+    with WireServer(learner) as server:
+        command = [*files(120), "-m", compatible(server), "--price", "0,0", "--proposer", "openai/gpt-4o"]
+        told = good_json(*command, "--max-calls", "700", "--dry-run")
+    assert told["roles"]["target"]["usd"] == 0.0
+    assert told["roles"]["proposer"]["usd"] > 0.0
+
+
 def test_a_gain_that_a_small_test_cannot_show_is_null() -> None:
     def number(constant: str) -> float:
         raise AssertionError(f"{constant} is no JSON")
