@@ -10,11 +10,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
 
+from agent.release.gate import SIGNIFICANT, shown
+
 Result = Mapping[str, Any]
 ASK_ANEW = ("check", "bless")
 """Commands that buy every answer again: they ask what the model says now."""
-SHOWN = 0.05
-"""A p-value below which a difference counts as shown."""
 ERASED = "(erased)"
 SIDES = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
@@ -85,10 +85,11 @@ def verdict(result: Result) -> str:
         if result.get("search_ended") and result["trials"]["complete"] == 1:
             return "Keep your prompt: the search ended before anything else had seen the whole of dev"
         return "Keep your prompt: nothing better was found"
-    if lift["diff"] > 0 and lift["p_value"] < SHOWN:
-        return f"Held back: {gained}"
-    if lift["diff"] < 0 and lift["p_value"] < SHOWN:
-        return f"Keep your prompt: the best found is worse, {gained}"
+    sign = shown(lift)
+    if sign:
+        return f"Held back: {gained}" if sign > 0 else f"Keep your prompt: the best found is worse, {gained}"
+    if lift["p_value"] < SIGNIFICANT:
+        return f"Keep your prompt: {gained} is not shown, its 95 % interval holds 0"
     return f"Keep your prompt: {gained} is not significant"
 
 

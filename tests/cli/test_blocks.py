@@ -106,7 +106,7 @@ def test_what_to_prefer_is_one_of_three() -> None:
 
 def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() -> None:
     result = {
-        "lift": {"diff": 0.0, "n": 40, "wins": 0, "losses": 0, "p_value": 1.0},
+        "lift": {"diff": 0.0, "n": 40, "wins": 0, "losses": 0, "ci95": [0.0, 0.0], "p_value": 1.0},
         "decision": "keep_baseline",
         "trials": {"complete": 1, "pruned": 2, "failed": 0},
         "search_ended": "the next call would pass the cap (max_calls = 300); give more",
@@ -147,12 +147,14 @@ def test_a_group_with_too_few_scores_of_one_prompt_has_no_gap_on_that_side() -> 
 
 
 @pytest.mark.parametrize(
-    ("p_value", "says"),
+    ("diff", "ci95", "p_value", "says"),
     [
-        (0.001, "the best found is worse, -12.0 points on 100 sealed test rows"),
-        (0.2, "-12.0 points on 100 sealed test rows is not significant"),
+        (-0.12, [-0.2, -0.05], 0.001, "the best found is worse, -12.0 points on 100 sealed test rows"),
+        (-0.12, [-0.3, 0.05], 0.2, "-12.0 points on 100 sealed test rows is not significant"),
+        (-0.02, [-0.1, 0.01], 0.001, "-2.0 points on 100 sealed test rows is not shown, its 95 % interval holds 0"),
+        (0.02, [-0.01, 0.1], 0.001, "+2.0 points on 100 sealed test rows is not shown, its 95 % interval holds 0"),
     ],
 )
-def test_a_loss_that_is_shown_is_called_one(p_value: float, says: str) -> None:
-    lift = {**RESULT["lift"], "diff": -0.12, "ci95": [-0.2, -0.05], "p_value": p_value, "wins": 2, "losses": 20}
+def test_a_loss_that_is_shown_is_called_one(diff: float, ci95: list[float], p_value: float, says: str) -> None:
+    lift = {**RESULT["lift"], "diff": diff, "ci95": ci95, "p_value": p_value, "wins": 2, "losses": 20}
     assert facts.verdict({**RESULT, "lift": lift, "decision": "keep_baseline"}) == f"Keep your prompt: {says}"
