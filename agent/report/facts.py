@@ -51,7 +51,7 @@ def sides(result: Result) -> Sequence[tuple[str, str]]:
 
 
 def stopped_before_search(result: Result) -> bool:
-    """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
+    """Whether the preflight found that no gain can be shown, and was listened to: only the user's prompt was tried."""
     found = result.get("preflight") or {}
     return found.get("worth") is False and sum(result["trials"].values()) == 1
 
@@ -76,7 +76,7 @@ def verdict(result: Result) -> str:
     lift = result["lift"]
     gained = f"{100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
     if stopped_before_search(result):
-        return "Keep your prompt: nothing can be won, so nothing was searched"
+        return "Keep your prompt: no gain could be shown, so nothing was searched"
     if only_scored(result):
         return "Your prompt was scored, and nothing was searched"
     if result["decision"] == "promote":
@@ -201,8 +201,16 @@ def before_search(result: Result) -> str:
     found = result.get("preflight") or {}
     if not found.get("why"):
         return ""
-    noise = found.get("noise")
-    return str(found["why"]) + ("" if noise is None else f"; asked twice, {100 * noise:.0f} % of the rows changed")
+    return f"{found['why']}{_noise(found)}"
+
+
+def _noise(found: Mapping[str, Any]) -> str:
+    """How many rows changed when they were asked again; a run of an older version does not say of how many."""
+    if (noise := found.get("noise")) is None:
+        return ""
+    if (rows := found.get("noise_rows")) is None:
+        return f"; asked twice, {100 * noise:.0f} % of the rows changed"
+    return f"; asked twice, {round(noise * rows)} of {rows} rows changed"
 
 
 def metric_name(row: Mapping[str, Any]) -> str:

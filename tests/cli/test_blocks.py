@@ -52,7 +52,7 @@ FULL = {
 }  # fmt: skip
 GOLDEN = """
 before the search: your prompt scores 50.0 on 60 dev rows; of the 50.0 points left 100 test rows can show a gain of \
-19.6 or more; asked twice, 50 % of the rows changed
+19.6 or more; asked twice, 5 of 10 rows changed
 
 what carried the gain: points lost with your prompt's part in its place (95 % CI)
   demos        +31.4   +20.1 to +41.0, measured
@@ -69,6 +69,12 @@ Pareto front: nothing that saw the whole of dev is better in all of these (* cho
 def test_the_blocks_are_printed_word_for_word() -> None:
     assert "\n".join(blocks(FULL)) == GOLDEN
     assert f"{GOLDEN}\n" in report(FULL)
+
+
+def test_a_run_of_an_older_version_does_not_say_how_many_rows_were_asked_twice() -> None:
+    old = {name: told for name, told in FULL["preflight"].items() if name != "noise_rows"}
+    assert facts.before_search({"preflight": old}).endswith("or more; asked twice, 50 % of the rows changed")
+    assert "asked twice" not in facts.before_search({"preflight": {**old, "noise": None, "noise_rows": 0}})
 
 
 @pytest.mark.parametrize("empty", [{}, {"preflight": None, "attribution": [], "pareto": []}])

@@ -74,7 +74,9 @@ def test_graded_scores_that_win_a_little_and_sometimes_lose_much_show_no_gain_th
     assert found.p_value < SIGNIFICANT
     assert found.ci95[0] < 0 < found.ci95[1]
     (why,) = blocked_by({"lift": asdict(found)})
-    assert re.fullmatch(r"the gain is not shown: \+\d\.\d points, p = \S+ on 160 rows, but the 95 % interval, .* holds 0", why)
+    assert re.fullmatch(
+        r"the gain is not shown: \+\d\.\d points, p = \S+ on 160 rows, but the 95 % interval, .* holds 0", why
+    )
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
