@@ -57,12 +57,12 @@ def detectable_gains(test_rows: int) -> dict[float, float]:
 def judge(
     scores: Sequence[float | None], again: Sequence[float | None], test_rows: int, pairwise: bool = False
 ) -> Preflight:
-    """The verdict on a baseline with these dev scores, whose first rows were asked `again`. `pairwise`: a judge compares
-    each answer with the baseline's own, so that how the baseline's scores vary says nothing.
+    """The verdict on a baseline with these dev scores, whose first rows were asked `again`. `pairwise`: a judge
+    compares each answer with the baseline's own, so that how the baseline's scores vary says nothing.
 
-    Not worth it is a search whose test rows show no gain, whatever the prompts score. Else, with 20 scored rows or more,
-    one whose baseline has full marks on all of them: dev then prefers nothing to it; and one whose test rows would show
-    no gain even if the baseline scored no more than the lower end of its interval.
+    Not worth it is a search whose test rows show no gain, whatever the prompts score. Else, with 20 scored rows or
+    more, one whose baseline has full marks on all of them: dev then prefers nothing to it; and one whose test rows
+    would show no gain even if the baseline scored no more than the lower end of its interval.
     """
     known = [value for value in scores if value is not None]
     flips = [abs(a - b) > 1e-12 for a, b in zip(scores, again, strict=False) if a is not None and b is not None]
