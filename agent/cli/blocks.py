@@ -24,6 +24,7 @@ from agent.report.facts import (
     overridable,
     sides,
     steadiness,
+    uneven,
     variety,
     worth_parts,
 )
@@ -34,6 +35,7 @@ Result = Mapping[str, Any]
 def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[str]:
     """All of them, an empty line before each and after the last. `promoted`: who promoted the winner since."""
     makers = (
+        uneven_lines,
         preflight_lines,
         parts_lines,
         slices_lines,
@@ -45,6 +47,11 @@ def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[st
     )
     parts = [part for part in (blocked_lines(result, promoted), *(maker(result) for maker in makers)) if part]
     return [line for part in parts for line in ("", *part)] + [""] * bool(parts)
+
+
+def uneven_lines(result: Result) -> list[str]:
+    found = uneven(result)
+    return [found] if found else []
 
 
 def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[str]:

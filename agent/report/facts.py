@@ -93,16 +93,32 @@ def verdict(result: Result) -> str:
     return f"Keep your prompt: {gained} is not significant"
 
 
+def tested(result: Result, side: str) -> float | None:
+    """What a side scores on the sealed rows that both got a score on. A result of an older version does not say, and
+    gives the mean over all that this side got one on."""
+    score: float | None = result["lift"].get(side, result[side]["test"])
+    return score
+
+
+def uneven(result: Result) -> str:
+    """What is compared, where the two prompts did not get a score on the same sealed rows; "" where they did."""
+    sides = ("baseline", "winner")
+    if is_own(result) or all(abs((tested(result, side) or 0) - (result[side]["test"] or 0)) < 1e-9 for side in sides):
+        return ""
+    yours, found = (points(tested(result, side)) for side in sides)
+    return f"on the {result['lift']['n']} test rows that both got a score on: your prompt {yours}, best found {found}"
+
+
 def meaning(result: Result) -> str:
     """The same in plain words: the scores, and how far the gain may be off."""
     lift = result["lift"]
+    yours = points(tested(result, "baseline"))
     if is_own(result):
-        yours = points(result["baseline"]["test"])
         return f"Of 100 points your prompt gets {yours}, on {lift['n']} rows that the search never saw."
     low, high = (gain(end) for end in lift["ci95"])
     return (
-        f"Of 100 points your prompt gets {points(result['baseline']['test'])} and the best found "
-        f"{points(result['winner']['test'])}, on {lift['n']} rows that the search never saw. "
+        f"Of 100 points your prompt gets {yours} and the best found {points(tested(result, 'winner'))}, on {lift['n']} "
+        f"rows that the search never saw. "
         f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift['p_value'])})."
     )
 

@@ -55,7 +55,15 @@ def scores(view: RunView) -> Table:
     for side, name in facts.sides(view.result):
         of, sealed = view.result[side], view.sealed.get(side)
         interval = _interval(*sealed[1:]) if sealed else "-"
-        rows.append((name, points(of["test"]), interval, points(of["dev"]), points(of.get("dev_corrected"))))
+        rows.append(
+            (
+                name,
+                points(facts.tested(view.result, side)),
+                interval,
+                points(of["dev"]),
+                points(of.get("dev_corrected")),
+            )
+        )
     columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
     if facts.is_own(view.result):
         return _table("Scores, 0 to 100", columns[:-1], [row[:-1] for row in rows])

@@ -1,16 +1,17 @@
 """Two arms whose outcomes come one by one, compared so that one may look after each of them. Draws nothing.
 
-Outcomes are paired as they come, each with the latest of the other arm that has no partner yet, so that the two of a pair
-are of about the same time (blocks of one from each, as in Turner, Ly & Grünwald 2024, "Generic E-variables for exact
-sequential k-sample tests"). Who is paired with whom depends on the arms alone, never on an outcome. On the differences
-of the pairs two bettors stake parts of their wealth on the mean being higher, or lower, than a value
+Outcomes are paired as they come, each with the latest of the other arm that has no partner yet, so that the two of a
+pair are of about the same time (blocks of one from each, as in Turner, Ly & Grünwald 2024, "Generic E-variables for
+exact sequential k-sample tests"). Who is paired with whom depends on the arms alone, never on an outcome. On the
+differences of the pairs two bettors stake parts of their wealth on the mean being higher, or lower, than a value
 (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random variables by betting"). Where the mean is
 that value their bets are fair, and by Ville's inequality the wealth ever reaches 2 / alpha with probability at most
 alpha / 2, however often one looks. The values that neither bettor got rich against are the confidence sequence.
 
 What it takes as given: units come independently, and both arms' means stay what they are or move together, slowly
-beside the few units that lie between the two of a pair. Where one arm gets more units, its surplus is not used: of those
-that wait only the latest are kept, so that a later change of the shares pairs none of them with units of another time.
+beside the few units that lie between the two of a pair. Where one arm gets more units, its surplus is not used: of
+those that wait only the latest are kept, so that a later change of the shares pairs hardly any with one of another
+time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ STAKES = (0.9, 0.6, 0.35, 0.2, 0.1, 0.05, 0.025, 0.0125)
 """Parts of the wealth; each bettor splits its wealth over all: bold ones see large differences early, careful ones
 small differences at all."""
 WAITING = 10
-"""So many without a partner are kept. With one alone a third of the units of equal arms would find none, with ten 5 %."""
+"""So many without a partner are kept. With one alone a third of the units of equal arms finds none, with ten 5 %."""
 STEPS = 40
 """Halvings, to find where the confidence sequence ends."""
 
@@ -38,8 +39,8 @@ STEPS = 40
 @dataclass(frozen=True, slots=True)
 class Anytime:
     """What can be said now. `diff`: mean of the second arm less the first, over `pairs`; `ci`: the confidence sequence;
-    `e_value`: evidence against "no difference" now, 1 on average at most where there is none; `p_value`: 1 over the most
-    that it ever was, valid at any time."""
+    `e_value`: evidence against "no difference" now, 1 on average at most where there is none; `p_value`: 1 over the
+    most that it ever was, valid at any time."""
 
     pairs: int
     diff: float | None

@@ -138,6 +138,15 @@ def test_rows_without_a_score_are_told_where_there_is_one_metric_and_every_reply
     assert blocks({**RESULT, "metrics": quiet}) == []
 
 
+def test_scores_on_the_rows_of_both_stand_below_where_one_prompt_lost_some() -> None:
+    lift = {**RESULT["lift"], "lost": 20, "baseline": 0.6, "winner": 0.78}
+    told = "\n".join(blocks({**RESULT, "lift": lift}))
+    assert told.strip() == "on the 100 test rows that both got a score on: your prompt 60.0, best found 78.0"
+    assert "your prompt gets 60.0 and the best found 78.0, on 100 rows" in facts.meaning({**RESULT, "lift": lift})
+    assert blocks({**RESULT, "lift": {**lift, "baseline": 0.52}}) == []
+    assert "your prompt gets 52.0 and the best found 78.0, on 100 rows" in facts.meaning(RESULT), "an older version"
+
+
 def test_dollars_that_brought_nothing_stand_beside_the_tokens_that_did() -> None:
     told = report({**RESULT, "cost_usd": 0.0065, "lost_usd": 0.0041})
     assert "$0.0065 ($0.0041 of it for calls that brought nothing, at most)" in told

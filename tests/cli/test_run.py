@@ -45,7 +45,7 @@ NESTED = {
         "candidate_id", "technique", "format", "n_demos", "instruction", "dev", "dev_corrected", "test",
         "prompt_tokens",
     },
-    "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong"},
+    "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong", "baseline", "winner"},
     "trials": {"complete", "pruned", "failed", "incomplete"},
     "calls": {"target", "proposer", "judge", "cached"},
     "tokens": {"prompt", "cached_prompt", "completion"},

@@ -94,9 +94,11 @@ def _scores(view: RunView) -> list[dict[str, Any]]:
     """Your prompt, and the best found if it is another: dev, corrected for having been chosen on it, sealed test."""
     if view.result is None:
         return []
-    kept = ("dev", "dev_corrected", "test")
-    found = facts.sides(view.result)
-    return [{"who": who, **{name: view.result[side].get(name) for name in kept}} for side, who in found]
+    found = []
+    for side, who in facts.sides(view.result):
+        dev = {name: view.result[side].get(name) for name in ("dev", "dev_corrected")}
+        found.append({"who": who, **dev, "test": facts.tested(view.result, side)})
+    return found
 
 
 def _changes(view: RunView) -> list[dict[str, str]]:
