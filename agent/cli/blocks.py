@@ -24,6 +24,7 @@ from agent.report.facts import (
     overridable,
     sides,
     steadiness,
+    uncorrected,
     uneven,
     variety,
     worth_parts,
@@ -35,7 +36,7 @@ Result = Mapping[str, Any]
 def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[str]:
     """All of them, an empty line before each and after the last. `promoted`: who promoted the winner since."""
     makers = (
-        uneven_lines,
+        scores_lines,
         preflight_lines,
         parts_lines,
         slices_lines,
@@ -49,9 +50,9 @@ def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[st
     return [line for part in parts for line in ("", *part)] + [""] * bool(parts)
 
 
-def uneven_lines(result: Result) -> list[str]:
-    found = uneven(result)
-    return [found] if found else []
+def scores_lines(result: Result) -> list[str]:
+    """What there is to know of the scores above."""
+    return [plain(found) for found in (uncorrected(result), uneven(result)) if found]
 
 
 def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[str]:

@@ -100,6 +100,12 @@ def tested(result: Result, side: str) -> float | None:
     return score
 
 
+def uncorrected(result: Result) -> str:
+    """Why the dev score of the best found was not corrected; "" where it was, or an older version does not say."""
+    why = "" if is_own(result) else result.get("uncorrected")
+    return f"the dev score is not corrected: {why}" if why else ""
+
+
 def uneven(result: Result) -> str:
     """What is compared, where the two prompts did not get a score on the same sealed rows; "" where they did."""
     sides = ("baseline", "winner")

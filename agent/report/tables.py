@@ -71,10 +71,9 @@ def scores(view: RunView) -> Table:
     low, high = lift["ci95"]
     rows.append(("difference", gain(lift["diff"]), f"{gain(low)} to {gain(high)}", "", ""))
     told = f"{lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied of {lift['n']} sealed rows"
-    note = (
-        "Dev scores chose the prompt, so they flatter it; corrected takes that out on average, give or take 6 to 10 "
-        "points. Only the sealed test counts."
-    )
+    corrected = "corrected takes that out on average, give or take 6 to 10 points"
+    note = f"Dev scores chose the prompt, so they flatter it; {facts.uncorrected(view.result) or corrected}. "
+    note += "Only the sealed test counts."
     return _table("Scores, 0 to 100", columns, rows, f"{told}; {facts.chance(lift['p_value'])}. {note}")
 
 

@@ -100,6 +100,24 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
     assert shown["best found"] == f"{100 * means['winner']:.1f}"
 
 
+async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_figure_and_says_why(
+    tmp_path: Path,
+) -> None:
+    run, result = await ended(tmp_path / "plain", 500, 0)
+    assert (result["winner"]["dev_corrected"] is None, result["uncorrected"], facts.uncorrected(result)) == (
+        False,
+        "",
+        "",
+    )
+    run.lab.sifted = True
+    winner = run.lab.board.candidate(result["winner"]["candidate_id"])
+    assert run._corrected(winner) is None
+    why = run._uncorrected(winner)
+    assert why == "bayes dropped programs by parts of dev, and what that adds is not known"
+    assert facts.uncorrected({**result, "uncorrected": why}) == f"the dev score is not corrected: {why}"
+    assert run._uncorrected(run.lab.baseline) == "the best found was chosen by another rule than the best on dev"
+
+
 async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Path) -> None:
     """About one in ten, others for each prompt: no two candidates have all rows in common."""
 

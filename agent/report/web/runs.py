@@ -78,6 +78,7 @@ def run(ask: Ask) -> dict[str, Any]:
         "verdict": facts.verdict(result) if result else None,
         "certainty": facts.certainty(result) if result else None,
         "scores": _scores(view),
+        "uncorrected": facts.uncorrected(result) if result else "",
         "design": facts.design(result["winner"]) if result else "",
         "held_back": facts.held_back(result) if result else [],
         "promoted": facts.promotion(view.promoted) if view.promoted else "",
