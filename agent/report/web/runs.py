@@ -227,6 +227,7 @@ def compared(ask: Ask) -> dict[str, Any]:
         **found,
         "facts": [{"what": what, "a": one, "b": two, "same": one == two} for what, one, two in lines],
         "paired": {split: compare.paired(split, *sides) for split in ("test", "dev")},
+        "unlike": compare.unlike(*sides),
         "changes": words_changed(facts.prompt_text(first), facts.prompt_text(second), KEPT_WORDS),
         "same_words": facts.prompt_text(first) == facts.prompt_text(second),
         "only": {
