@@ -16,6 +16,7 @@ from agent.report.facts import (
     before_search,
     carried,
     gain,
+    gaps,
     held_back,
     is_own,
     judge_order,
@@ -100,9 +101,8 @@ def slices_lines(result: Result) -> list[str]:
         lines.append(f"by {plain(cut['slice'])}:  rows   yours{compared}")
         for group in cut["groups"]:
             lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{_scores(result, group)}")
-        if cut["winner_gap"] is not None:
-            yours = "" if is_own(result) else f", with your prompt {score(cut['baseline_gap'])}"
-            lines.append(f"  largest gap between groups: {100 * cut['winner_gap']:.1f} points{yours}")
+        if told := gaps(result, cut):
+            lines.append(f"  {told}")
     return lines
 
 

@@ -247,6 +247,23 @@ def worth_parts(result: Result) -> list[Mapping[str, Any]]:
     return [] if plainly and scored else list(found)
 
 
+def gaps(result: Result, slice_: Mapping[str, Any]) -> str:
+    """How far the groups of a slice lie apart, by prompt, where that is more than chance; "" for a single group."""
+    told = [f"{name} {_gap(slice_, side)}" for side, name in sides(result)]
+    return f"largest gap between groups: {'; '.join(told)}" if slice_["winner_gap"] is not None else ""
+
+
+def _gap(slice_: Mapping[str, Any], side: str) -> str:
+    gap, p_value = slice_[f"{side}_gap"], slice_.get(f"{side}_gap_p")
+    if gap is None:
+        return "-"
+    if p_value is None:  # of an older version
+        return f"{points(gap)} points, not tested"
+    if p_value < SIGNIFICANT:
+        return f"{points(gap)} points ({chance(p_value)})"
+    return f"no more than chance makes ({chance(p_value)})"
+
+
 def steadiness(result: Result) -> list[str]:
     """How alike the answers to one row are when it is asked again; a title and a line per prompt, or nothing."""
     found = result.get("consistency") or {}

@@ -158,7 +158,15 @@ def test_a_group_with_too_few_scores_of_one_prompt_has_no_gap_on_that_side() -> 
     group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
     cut = {"slice": "lang", "groups": [group], "winner_gap": 0.0, "baseline_gap": None}
     told = "\n".join(blocks({**RESULT, "slices": [cut]}))
-    assert "largest gap between groups: 0.0 points, with your prompt -" in told
+    assert "largest gap between groups: your prompt -; best found 0.0 points, not tested" in told, "an older version"
+
+
+def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:
+    side = {"mean": 0.5, "ci95": [0.2, 0.8], "n": 5, "unscored": 0}
+    group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
+    gaps = {"winner_gap": 0.4, "winner_gap_p": 0.001, "baseline_gap": 0.3, "baseline_gap_p": 0.2}
+    told = "\n".join(blocks({**RESULT, "slices": [{"slice": "lang", "groups": [group], **gaps}]}))
+    assert "groups: your prompt no more than chance makes (p = 0.2); best found 40.0 points (p = 0.001)" in told
 
 
 @pytest.mark.parametrize(
