@@ -21,6 +21,7 @@ from agent.scoring.agreement import (
     confusion,
     kappa,
     length_bias,
+    mean_share,
     share,
     spearman,
 )
@@ -167,7 +168,7 @@ class Calibration(Errand):
             "confusion": confusion(judge, people, levels),
             **self._length(scored, levels),
             **_orders(verdicts.orders),
-            **self._steadiness(verdicts, levels),
+            **steadiness(verdicts, levels),
             "negative_controls": self._controls(verdicts.controls),
             "reasons": [found.reason for _, found in asked if found.value is None][:5],
             **cost,
@@ -204,16 +205,6 @@ class Calibration(Errand):
             **length_bias(judge, people, lengths, seed).times(levels - 1).named("length_bias"),
         }
 
-    def _steadiness(self, verdicts: Verdicts, levels: int) -> dict[str, Any]:
-        """How often the judge says the same when it is asked the same again."""
-        same = []
-        for again in verdicts.again:
-            for first, later in zip(verdicts.first, again, strict=False):
-                if first is not None and later is not None and first.value is not None and later.value is not None:
-                    one, two = _both([first.value], [later.value], levels)
-                    same.append(bool(one[0] == two[0]))
-        return {**share(same).named("self_consistency"), "asked_again": len(same)}
-
     def _controls(self, controls: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
         """For each control how often it got more than a quarter of the scale; unreadable verdicts fool nobody."""
         found: dict[str, Any] = {}
@@ -226,6 +217,19 @@ class Calibration(Errand):
 
 def _both(one: Sequence[float], two: Sequence[float], levels: int) -> tuple[Any, Any]:
     return categories(one, levels), categories(two, levels)
+
+
+def steadiness(verdicts: Verdicts, levels: int) -> dict[str, Any]:
+    """How often the judge says the same when it is asked the same again, as a mean over items: how it takes an item
+    is one observation, however often it is asked."""
+    items = []
+    for first, *later in zip(verdicts.first, *verdicts.again, strict=False):
+        known = [found.value for found in later if found is not None and found.value is not None]
+        if first is not None and first.value is not None and known:
+            one, two = _both([first.value], known, levels)
+            items.append([float(one[0] == each) for each in two])
+    steady = mean_share([sum(same) / len(same) for same in items])
+    return {**steady.named("self_consistency"), "asked_again": sum(map(len, items))}
 
 
 def _orders(found: Sequence[Comparison | None]) -> dict[str, Any]:

@@ -269,7 +269,8 @@ class Run:
         board.saw(lab.baseline.id, outcomes)
         board.settle(lab.baseline.id, "complete", "the user's own prompt")
         again = await self._evaluator.outcomes(lab.baseline, lab.dev[: self.plan.noise_rows], "dev", repeat=1)
-        self.preflight = judge([o.value for o in outcomes], [o.value for o in again], len(self._test))
+        pairwise = any(spec.options.get("mode") == "pairwise" for spec in self.task.metrics)
+        self.preflight = judge([o.value for o in outcomes], [o.value for o in again], len(self._test), pairwise)
         self.ledger.event(self.id, "preflight", {"rows": len(again), **self.preflight.as_dict()})
         self._tell()
 
@@ -345,6 +346,7 @@ class Run:
             ledger_head=self.ledger.head(),
             told={
                 "search_ended": self._ended or self.lab.failed,
+                "uncorrected": self._uncorrected(winner),
                 **closing.explained(
                     self.task,
                     Pair(self._test, won, base),
@@ -365,16 +367,23 @@ class Run:
 
     def _corrected(self, winner: Candidate) -> float | None:
         """The winner's dev score without what choosing the best of all that were tried adds to it. None for the user's
-        own prompt, and where another was better on dev: the winner was then chosen by another rule.
+        own prompt, and where `_uncorrected` says why.
 
         Who had not seen all of dev when the budget ended, or failed, could not be chosen, and whoever was cut could.
         """
         board = self._board
-        best = max((board.mean(i) or 0.0 for i in board.in_state("complete")), default=0.0)
         tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
-        if winner.id == self.lab.baseline.id or not tried.get(winner.id) or (board.mean(winner.id) or 0.0) < best:
+        if winner.id == self.lab.baseline.id or not tried.get(winner.id) or self._uncorrected(winner):
             return None
         return selection_corrected(list(tried.values()), list(tried).index(winner.id), self.settings.seed)
+
+    def _uncorrected(self, winner: Candidate) -> str:
+        """Why its dev score cannot be corrected; "" where it can."""
+        board = self._board
+        if winner.id != self.lab.baseline.id and self.lab.sifted:
+            return f"{self.settings.strategy} dropped programs by parts of dev, and what that adds is not known"
+        better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
+        return "the best found was chosen by another rule than the best on dev" if better else ""
 
     # -- bookkeeping --------------------------------------------------------------------------------------------------
 

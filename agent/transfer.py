@@ -1,7 +1,8 @@
 """A run's best prompts on other models: the same candidates, the same dev rows, a score for each pair.
 
 It says which prompt travels and which was made for one model. Dev rows chose these prompts, so their scores on the
-run's own model flatter them; on the others they are what they are. The sealed test is never touched.
+run's own model flatter them, and are not tested; on the others they are what they are. The sealed test is never
+touched.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Transfer(Errand):
         columns: dict[str, Sequence[Scores]] = {self._own: [entrant.scores for entrant in self._entrants]}
         for lm in self._lms:
             columns[lm.name] = await self._column(lm)
-        matrix = [self._told(name, found) for name, found in columns.items()]
+        own, *others = (self._told(name, found) for name, found in columns.items())
+        _test(own, others)
         return {
             "kind": self.kind,
             "run_id": self.id,
@@ -80,7 +82,7 @@ class Transfer(Errand):
                 }
                 for each in self._entrants
             ],
-            "models": [{"own": name == self._own, **told} for name, told in zip(columns, matrix, strict=True)],
+            "models": [{"own": name == self._own, **told} for name, told in zip(columns, (own, *others), strict=True)],
             **self.cost(),
             "status": "budget" if self._stopped else "complete",
             "ledger_head": self._ledger.head(),
@@ -127,4 +129,20 @@ class Transfer(Errand):
         if scores is base or not both:
             return told
         found = paired_difference([a for a, _ in both], [b for _, b in both], self._means.seed)
-        return {**told, "lift": {"diff": found.diff, "ci95": list(found.ci95), "p_value": found.p_value, "n": found.n}}
+        lift = {"diff": found.diff, "ci95": list(found.ci95), "p_value": found.p_value, "p_holm": None, "n": found.n}
+        return {**told, "lift": lift}
+
+
+def _test(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
+    """Holm's step-down (1979) over all cells, as of many some look different by chance; the run's own column, whose
+    scores chose the prompts, has no p-value."""
+    for lift in _lifts(own):
+        lift["p_value"] = None
+    lifts = [lift for told in others for lift in _lifts(told)]
+    least = 0.0
+    for place, lift in enumerate(sorted(lifts, key=lambda lift: float(lift["p_value"]))):
+        lift["p_holm"] = least = min(1.0, max(least, (len(lifts) - place) * lift["p_value"]))
+
+
+def _lifts(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [cell["lift"] for cell in told["scores"] if cell["lift"] is not None]

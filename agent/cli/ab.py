@@ -42,8 +42,9 @@ def report_command(
     """Tell the difference of two arms with a confidence sequence: look as often as you like, and stop when you like.
 
     OUTCOMES is a .jsonl or .csv file, a row for each outcome in the order in which they came: unit (a user, a session),
-    arm, outcome from 0 to 1; a time may stand there and is not read. However often it is looked at, equal arms are told
-    apart in at most 5 % of all tests.
+    arm, outcome from 0 to 1; a time may stand there and is not read. Each is paired with the
+    latest of the other arm. However often it is looked at, arms that are equal, or drift together, are told apart in at
+    most 5 % of all tests.
     """
     from agent.release.ab import read_outcomes, report_of
 
@@ -63,7 +64,7 @@ def report(told: dict[str, Any]) -> str:
     level = f"{100 * told['confidence']:g} % confidence sequence"
     diff = "-" if told["diff"] is None else f"{100 * told['diff']:+.1f}"
     sides = f"{told['treatment']} minus {told['control']}"
-    evidence = f"e = {told['e_value']:.3g}, p = {told['p_value']:.2g} at any time"
+    evidence = f"e = {told['e_value']:.3g} now, p = {told['p_value']:.2g} at any time"
     known = f"{level} {low:+.1f} to {high:+.1f}; {evidence}"
     lines.append(plain(f"{sides}: {diff} points on {told['pairs']} pairs ({known})"))
     if told["may_stop"]:

@@ -16,6 +16,7 @@ from agent.report.facts import (
     before_search,
     carried,
     gain,
+    gaps,
     held_back,
     is_own,
     judge_order,
@@ -24,6 +25,8 @@ from agent.report.facts import (
     overridable,
     sides,
     steadiness,
+    uncorrected,
+    uneven,
     variety,
     worth_parts,
 )
@@ -34,6 +37,7 @@ Result = Mapping[str, Any]
 def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[str]:
     """All of them, an empty line before each and after the last. `promoted`: who promoted the winner since."""
     makers = (
+        scores_lines,
         preflight_lines,
         parts_lines,
         slices_lines,
@@ -45,6 +49,11 @@ def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[st
     )
     parts = [part for part in (blocked_lines(result, promoted), *(maker(result) for maker in makers)) if part]
     return [line for part in parts for line in ("", *part)] + [""] * bool(parts)
+
+
+def scores_lines(result: Result) -> list[str]:
+    """What there is to know of the scores above."""
+    return [plain(found) for found in (uncorrected(result), uneven(result)) if found]
 
 
 def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[str]:
@@ -92,9 +101,8 @@ def slices_lines(result: Result) -> list[str]:
         lines.append(f"by {plain(cut['slice'])}:  rows   yours{compared}")
         for group in cut["groups"]:
             lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{_scores(result, group)}")
-        if cut["winner_gap"] is not None:
-            yours = "" if is_own(result) else f", with your prompt {score(cut['baseline_gap'])}"
-            lines.append(f"  largest gap between groups: {100 * cut['winner_gap']:.1f} points{yours}")
+        if told := gaps(result, cut):
+            lines.append(f"  {told}")
     return lines
 
 

@@ -27,14 +27,16 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
     """Compare A and B: two runs by their winners, or two trials as RUN:NUMBER.
 
     Shown are the options that differ, data, scores, cost and the words of both prompts. Where both were scored on the
-    same rows of the same data, B minus A is tested pair by pair. A gain on dev is no proof: prompts were chosen on it.
+    same rows of the same data, by the same metrics and judges, B minus A is tested pair by pair. A gain on dev is no
+    proof: prompts were chosen on it.
     """
-    from agent.report.compare import facts, paired, side_of
+    from agent.report.compare import facts, paired, side_of, unlike
 
     history = open_history(db)
     sides = (side_of(history, a), side_of(history, b))
     lines = list(facts(*sides))
     tests = {split: found for split in ("test", "dev") if (found := paired(split, *sides)) is not None}
+    why_not = "" if tests else unlike(*sides) or "no rows of the same data were scored by both: no paired test"
     first, second = sides[0].candidate, sides[1].candidate
     words = word_diff(first["instruction"], second["instruction"])
     demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
@@ -42,7 +44,7 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
         table = {name: {"a": one, "b": two, "same": one == two} for name, one, two in lines}
         instruction = {"a": first["instruction"], "b": second["instruction"], "diff": words}
         shown = {"a": demos[0], "b": demos[1]}
-        print_json({"facts": table, "paired": tests, "instruction": instruction, "demos": shown})
+        print_json({"facts": table, "paired": tests, "not_tested": why_not, "instruction": instruction, "demos": shown})
         return
     rows = [(name, _words(one), _words(two), "" if one == two else "differs") for name, one, two in lines]
     print_table("compared", COLUMNS, rows, quiet=lambda row: not row[3])
@@ -55,8 +57,8 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
         )
         one, two = (side.outcomes[split] for side in sides)
         say_marks(won_and_lost(two[row] - one[row] for row in one if row in two), MARKS)
-    if not tests:
-        say("no rows of the same data were scored by both: no paired test")
+    if why_not:
+        say(why_not)
     say("\n== the instruction, [-A-]{+B+} ==", "bold")
     click.echo(plain(words) if first["instruction"] != second["instruction"] else "(the same)")
     for name, mine, theirs in (("only in A", *demos), ("only in B", *reversed(demos))):

@@ -12,7 +12,7 @@ from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
-from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, verdict
+from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, tested, verdict
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -254,7 +254,7 @@ def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] |
             verdict(result),
             "",
             f"{'':12}{'dev':>8}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base['dev']):>8}{score(base['test']):>14}",
+            f"{'your prompt':12}{score(base['dev']):>8}{score(tested(result, 'baseline')):>14}",
             "",
             f"your prompt: {design}",
         ]
@@ -265,8 +265,8 @@ def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] |
             f"{verdict(result)}  ({certainty(result)})",
             "",
             f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(base['test']):>14}",
-            f"{'best found':12}{score(winner['dev']):>8}{corrected:>12}{score(winner['test']):>14}",
+            f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(tested(result, 'baseline')):>14}",
+            f"{'best found':12}{score(winner['dev']):>8}{corrected:>12}{score(tested(result, 'winner')):>14}",
             "",
             f"best found: {design}",
             f"test rows: {lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied",

@@ -13,6 +13,7 @@ from agent.cli.common import SEED, SETTINGS, db_option, json_option, open_histor
 from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
 from agent.cli.launch import silence, source_of, task_of
 from agent.errors import InputError
+from agent.release.gate import SIGNIFICANT
 
 if TYPE_CHECKING:
     from agent.errand import Means
@@ -136,7 +137,11 @@ def report(told: dict[str, Any]) -> str:
         about = f"{candidate['technique']}, {candidate['format']}, {candidate['n_demos']} demos"
         about = "your prompt" if candidate["trial"] == 0 else about
         lines.append(f"{candidate['trial']:>5}{''.join(f'  {cell:<{width}}' for cell in row)}  {short(about, 60)}")
-    lines += ["", "score [95 % CI] #rank; + or - where it differs from your prompt on that model (p < 0.05)"]
+    lines += [
+        "",
+        "score [95 % CI] #rank; + or - where it differs from your prompt there (p < 0.05 by Holm over all cells);",
+        "on the run's own model nothing is tested: these scores chose the prompts",
+    ]
     if told["status"] == "budget":
         lines.append("the budget ended it early; cells that were not finished have no score")
         lines.append("the same command with a larger cap, or --limit ROWS, goes on from the calls that were made")
@@ -147,6 +152,14 @@ def _cell(found: Mapping[str, Any]) -> str:
     if found["mean"] is None:
         return "-"
     low, high = found["ci95"]
-    lift: Mapping[str, Any] | None = found["lift"]
-    mark = "" if lift is None or lift["p_value"] >= 0.05 else "+" if lift["diff"] > 0 else "-"
+    mark = _mark(found["lift"] or {})
     return f"{score(found['mean'])} [{100 * low:.0f}, {100 * high:.0f}] #{found['rank']}{mark}"
+
+
+def _mark(lift: Mapping[str, Any]) -> str:
+    """Where test and interval both say it, as in a promotion; a transfer of an older version was not corrected."""
+    p_value = lift.get("p_holm")
+    if p_value is None or p_value >= SIGNIFICANT:
+        return ""
+    low, high = lift["ci95"]
+    return "+" if low > 0 else "-" if high < 0 else ""

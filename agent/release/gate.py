@@ -17,10 +17,26 @@ def blocked_by(result: Mapping[str, Any]) -> list[str]:
     return [*_gain(result), *_worse(result), *untrusted(result)]
 
 
+def shown(lift: Mapping[str, Any]) -> int:
+    """1 for a gain beyond chance, -1 for a loss, 0 where neither is shown.
+
+    Both must say it, the test and the 95 % interval: of graded scores the test, by sign flips, also finds that the
+    differences lie unevenly around 0, where their mean may be 0 all the same.
+    """
+    low, high = lift["ci95"]
+    if not lift["p_value"] < SIGNIFICANT:
+        return 0
+    return int(low > 0) - int(high < 0)
+
+
 def _gain(result: Mapping[str, Any]) -> Iterator[str]:
     lift = result["lift"]
-    if not lift["diff"] > 0 or not lift["p_value"] < SIGNIFICANT:
-        yield f"the gain is not shown: {100 * lift['diff']:+.1f} points, p = {lift['p_value']:.2g} on {lift['n']} rows"
+    if shown(lift) <= 0:
+        low, high = (100 * end for end in lift["ci95"])
+        uneven = lift["p_value"] < SIGNIFICANT and low <= 0 <= high
+        but = f", but the 95 % interval, {low:+.1f} to {high:+.1f}, holds 0" if uneven else ""
+        told = f"{100 * lift['diff']:+.1f} points, p = {lift['p_value']:.2g} on {lift['n']} rows{but}"
+        yield f"the gain is not shown: {told}"
     elif lift.get("lost") and lift["diff_if_wrong"] <= 0:
         yield (
             f"the gain may come from rows left out: {lift['lost']} that your prompt got a score on have none with it; "

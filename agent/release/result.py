@@ -77,6 +77,8 @@ def result_object(
             "lost": len(lost),
             "diff_if_wrong": (lift.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
             "n": lift.n,
+            "baseline": _mean([b for _, b in both]),
+            "winner": _mean([w for w, _ in both]),
         },
         "decision": "keep_baseline",
         "trials": {state: list(states).count(state) for state in ("complete", "pruned", "failed", "incomplete")},

@@ -10,6 +10,7 @@ from agent.errors import InputError
 from agent.ledger.query import History
 from agent.report.facts import without_result
 
+SPLITS = ("train", "dev", "test")
 ABOUT_RUN = ("id", "task", "status", "model", "proposer", "seed", "tool", "prices", "seconds")
 
 
@@ -22,6 +23,8 @@ class Side:
     trial: dict[str, Any] | None
     outcomes: dict[str, dict[str, float]]
     """Scores by split and row."""
+    scoring: dict[str, Any]
+    """What the scores were made by, as far as the ledger says: options of metrics stand in task.toml alone."""
 
 
 def side_of(history: History, name: str) -> Side:
@@ -42,13 +45,36 @@ def side_of(history: History, name: str) -> Side:
         raise InputError(f"{run['id']}: this run is a {kind.replace('_', ' ')}, no search: it cannot be compared")
     else:
         candidate_id = run["result"]["winner"]["candidate_id"]
-    outcomes = {split: _values(history, run["id"], candidate_id, split) for split in ("test", "dev")}
-    return Side(run, history.candidate(candidate_id), trial, outcomes)
+    rows = {split: history.outcomes(run["id"], candidate_id, split) for split in ("test", "dev")}
+    outcomes = {
+        split: {r["example_id"]: r["value"] for r in seen if r["value"] is not None} for split, seen in rows.items()
+    }
+    return Side(
+        run, history.candidate(candidate_id), trial, outcomes, _scoring(history, run, [*rows["test"], *rows["dev"]])
+    )
 
 
-def _values(history: History, run_id: str, candidate_id: str, split: str) -> dict[str, float]:
-    rows = history.outcomes(run_id, candidate_id, split)
-    return {row["example_id"]: row["value"] for row in rows if row["value"] is not None}
+def _scoring(history: History, run: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    result = run["result"] or {}
+    found: dict[str, Any] = {name: digest for name, digest in (run["hashes"] or {}).items() if _scores_by(name)}
+    found["the metrics"] = next(([name for name, *_ in row["scores"]] for row in rows if row["scores"]), None)
+    if "metrics" in result:
+        found["the weights of the metrics"] = [
+            (part["metric"], part["field"], part["weight"]) for part in result["metrics"]
+        ]
+    models = {row["model"] for row in history.costs(run["id"]) if row["role"] == "judge"}
+    found["the judges"] = sorted(models) or None
+    if "judges" in result:
+        found["what the judges are told"] = [judge["judge_id"] for judge in result["judges"]]
+    if any(judge["mode"] == "pairwise" for judge in result.get("judges") or ()):  # each run has its own middle
+        own = history.trials(run["id"], [0])[0]["candidate_id"]
+        found["the answers that a judge compared with"] = (run["model"], own)
+    return found
+
+
+def _scores_by(name: str) -> bool:
+    """Whether this file of a task has to do with scores: a rubric, or the metric of its own, and not its program."""
+    return name not in (*SPLITS, "task.toml") and (name == "metric.py" or not name.endswith(".py"))
 
 
 # -- side by side -----------------------------------------------------------------------------------------------------
@@ -96,11 +122,27 @@ def _scores(side: Side) -> dict[str, Any]:
 # -- the paired test --------------------------------------------------------------------------------------------------
 
 
+def unlike(a: Side, b: Side) -> str:
+    """Why scores of the two say nothing of their prompts, side by side; "" where they were made alike.
+
+    What the ledger holds of only one of them, such as the result of a run that did not end, is not held against it.
+    """
+    files = {name for side in (a, b) for name in side.run["hashes"] or ()}
+    differ = [
+        name
+        for name in {**a.scoring, **b.scoring}
+        if a.scoring.get(name) != b.scoring.get(name)
+        and (name in files or (a.scoring.get(name) is not None and b.scoring.get(name) is not None))
+    ]
+    return f"scored in different ways ({', '.join(differ)}): no paired test" if differ else ""
+
+
 def paired(split: str, a: Side, b: Side) -> dict[str, Any] | None:
-    """B minus A over the rows that both have a score for; None where the data is not the same, or no row."""
+    """B minus A over the rows that both have a score for; None where the data or the scoring is not the same, or where
+    there is no such row."""
     from agent.scoring.stats import paired_difference
 
-    if a.run["hashes"].get(split) != b.run["hashes"].get(split):
+    if a.run["hashes"].get(split) != b.run["hashes"].get(split) or unlike(a, b):
         return None
     first, second = a.outcomes[split], b.outcomes[split]
     both = [row for row in first if row in second]

@@ -10,11 +10,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
 
+from agent.release.gate import SIGNIFICANT, shown
+
 Result = Mapping[str, Any]
 ASK_ANEW = ("check", "bless")
 """Commands that buy every answer again: they ask what the model says now."""
-SHOWN = 0.05
-"""A p-value below which a difference counts as shown."""
 ERASED = "(erased)"
 SIDES = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
@@ -51,7 +51,7 @@ def sides(result: Result) -> Sequence[tuple[str, str]]:
 
 
 def stopped_before_search(result: Result) -> bool:
-    """Whether the preflight found that nothing can be won, and was listened to: only the user's prompt was tried."""
+    """Whether the preflight found that no gain can be shown, and was listened to: only the user's prompt was tried."""
     found = result.get("preflight") or {}
     return found.get("worth") is False and sum(result["trials"].values()) == 1
 
@@ -76,7 +76,7 @@ def verdict(result: Result) -> str:
     lift = result["lift"]
     gained = f"{100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
     if stopped_before_search(result):
-        return "Keep your prompt: nothing can be won, so nothing was searched"
+        return "Keep your prompt: no gain could be shown, so nothing was searched"
     if only_scored(result):
         return "Your prompt was scored, and nothing was searched"
     if result["decision"] == "promote":
@@ -85,23 +85,45 @@ def verdict(result: Result) -> str:
         if result.get("search_ended") and result["trials"]["complete"] == 1:
             return "Keep your prompt: the search ended before anything else had seen the whole of dev"
         return "Keep your prompt: nothing better was found"
-    if lift["diff"] > 0 and lift["p_value"] < SHOWN:
-        return f"Held back: {gained}"
-    if lift["diff"] < 0 and lift["p_value"] < SHOWN:
-        return f"Keep your prompt: the best found is worse, {gained}"
+    sign = shown(lift)
+    if sign:
+        return f"Held back: {gained}" if sign > 0 else f"Keep your prompt: the best found is worse, {gained}"
+    if lift["p_value"] < SIGNIFICANT:
+        return f"Keep your prompt: {gained} is not shown, its 95 % interval holds 0"
     return f"Keep your prompt: {gained} is not significant"
+
+
+def tested(result: Result, side: str) -> float | None:
+    """What a side scores on the sealed rows that both got a score on. A result of an older version does not say, and
+    gives the mean over all that this side got one on."""
+    score: float | None = result["lift"].get(side, result[side]["test"])
+    return score
+
+
+def uncorrected(result: Result) -> str:
+    """Why the dev score of the best found was not corrected; "" where it was, or an older version does not say."""
+    why = "" if is_own(result) else result.get("uncorrected")
+    return f"the dev score is not corrected: {why}" if why else ""
+
+
+def uneven(result: Result) -> str:
+    """Said where the two prompts did not get a score on the same sealed rows; "" where they did."""
+    sides = ("baseline", "winner")
+    if is_own(result) or all(abs((tested(result, side) or 0) - (result[side]["test"] or 0)) < 1e-9 for side in sides):
+        return ""
+    return f"the scores on the sealed test are over the {result['lift']['n']} rows that both prompts got a score on"
 
 
 def meaning(result: Result) -> str:
     """The same in plain words: the scores, and how far the gain may be off."""
     lift = result["lift"]
+    yours = points(tested(result, "baseline"))
     if is_own(result):
-        yours = points(result["baseline"]["test"])
         return f"Of 100 points your prompt gets {yours}, on {lift['n']} rows that the search never saw."
     low, high = (gain(end) for end in lift["ci95"])
     return (
-        f"Of 100 points your prompt gets {points(result['baseline']['test'])} and the best found "
-        f"{points(result['winner']['test'])}, on {lift['n']} rows that the search never saw. "
+        f"Of 100 points your prompt gets {yours} and the best found {points(tested(result, 'winner'))}, on {lift['n']} "
+        f"rows that the search never saw. "
         f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift['p_value'])})."
     )
 
@@ -200,8 +222,16 @@ def before_search(result: Result) -> str:
     found = result.get("preflight") or {}
     if not found.get("why"):
         return ""
-    noise = found.get("noise")
-    return str(found["why"]) + ("" if noise is None else f"; asked twice, {100 * noise:.0f} % of the rows changed")
+    return f"{found['why']}{_noise(found)}"
+
+
+def _noise(found: Mapping[str, Any]) -> str:
+    """How many rows changed when they were asked again; a run of an older version does not say of how many."""
+    if (noise := found.get("noise")) is None:
+        return ""
+    if (rows := found.get("noise_rows")) is None:
+        return f"; asked twice, {100 * noise:.0f} % of the rows changed"
+    return f"; asked twice, {round(noise * rows)} of {rows} rows changed"
 
 
 def metric_name(row: Mapping[str, Any]) -> str:
@@ -214,6 +244,23 @@ def worth_parts(result: Result) -> list[Mapping[str, Any]]:
     plainly = len(found) == 2 and all(found[0][side]["mean"] == 1.0 for side, _ in SIDES)
     scored = all(row[side].get("unscored", 0) == 0 for row in found for side, _ in SIDES)
     return [] if plainly and scored else list(found)
+
+
+def gaps(result: Result, slice_: Mapping[str, Any]) -> str:
+    """How far the groups of a slice lie apart, by prompt, where that is more than chance; "" for a single group."""
+    told = [f"{name} {_gap(slice_, side)}" for side, name in sides(result)]
+    return f"largest gap between groups: {'; '.join(told)}" if slice_["winner_gap"] is not None else ""
+
+
+def _gap(slice_: Mapping[str, Any], side: str) -> str:
+    gap, p_value = slice_[f"{side}_gap"], slice_.get(f"{side}_gap_p")
+    if gap is None:
+        return "-"
+    if p_value is None:  # of an older version
+        return f"{points(gap)} points, not tested"
+    if p_value < SIGNIFICANT:
+        return f"{points(gap)} points ({chance(p_value)})"
+    return f"no more than chance makes ({chance(p_value)})"
 
 
 def steadiness(result: Result) -> list[str]:

@@ -15,7 +15,7 @@ from agent.errors import AgentError, InputError
 from agent.ledger.connect import is_there
 from agent.ledger.reading import history_of
 from agent.report import charts, page
-from agent.report.facts import certainty, decision, prompt_text, verdict
+from agent.report.facts import certainty, decision, prompt_text, tested, verdict
 from agent.report.view import RowPair, RunView
 from agent.types import SplitName
 
@@ -130,6 +130,7 @@ class Run:
             result=self.result,
             trials=self._view.trials,
             verdict=self.verdict,
+            tested=tested,
             certainty=certainty(self.result) if self.result else "",
             chart=charts.svg(charts.progress(self._view), f"run-{self.id}", told) if self._view.trials else "",
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent.report import facts
-from agent.report.facts import SIDES, amount, carried, cut, duration, gain, points
+from agent.report.facts import amount, carried, cut, duration, gain, points
 from agent.report.view import RunView
 
 BEST, LAST, WORDS = 100, 20, 100
@@ -55,7 +55,15 @@ def scores(view: RunView) -> Table:
     for side, name in facts.sides(view.result):
         of, sealed = view.result[side], view.sealed.get(side)
         interval = _interval(*sealed[1:]) if sealed else "-"
-        rows.append((name, points(of["test"]), interval, points(of["dev"]), points(of.get("dev_corrected"))))
+        rows.append(
+            (
+                name,
+                points(facts.tested(view.result, side)),
+                interval,
+                points(of["dev"]),
+                points(of.get("dev_corrected")),
+            )
+        )
     columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
     if facts.is_own(view.result):
         return _table("Scores, 0 to 100", columns[:-1], [row[:-1] for row in rows])
@@ -63,10 +71,9 @@ def scores(view: RunView) -> Table:
     low, high = lift["ci95"]
     rows.append(("difference", gain(lift["diff"]), f"{gain(low)} to {gain(high)}", "", ""))
     told = f"{lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied of {lift['n']} sealed rows"
-    note = (
-        "Dev scores chose the prompt, so they flatter it; corrected takes that out on average, give or take 6 to 10 "
-        "points. Only the sealed test counts."
-    )
+    corrected = "corrected takes that out on average, give or take 6 to 10 points"
+    note = f"Dev scores chose the prompt, so they flatter it; {facts.uncorrected(view.result) or corrected}. "
+    note += "Only the sealed test counts."
     return _table("Scores, 0 to 100", columns, rows, f"{told}; {facts.chance(lift['p_value'])}. {note}")
 
 
@@ -86,19 +93,22 @@ def metrics(view: RunView) -> Table:
     return _table("By metric, on the sealed test", (*columns, "unscored #"), rows, readable)
 
 
+def _bracketed(ci95: Sequence[float] | None) -> str:
+    return f" ({_interval(*ci95)})" if ci95 else ""
+
+
 def slices(view: RunView) -> list[Table]:
     found, result = [], view.result or {}
     for one in result.get("slices") or []:
         rows, sides = [], facts.sides(result)
         is_compared = len(sides) > 1
         for group in one["groups"]:
-            means = [points(group[side]["mean"]) for side, _ in sides]
+            means = [f"{points(group[side]['mean'])}{_bracketed(group[side]['ci95'])}" for side, _ in sides]
             difference = [gain(group["diff"], group["diff_ci95"])] * is_compared
             rows.append((group["value"], group["winner"]["n"], *means, *difference))
-        columns = (one["slice"], "rows #", *(f"{name} #" for _, name in sides))
-        gaps = [points(one[f"{side}_gap"]) for side, _ in SIDES]
-        yours = f", with your prompt {gaps[0]}" * is_compared
-        note = f"Largest gap between groups: {gaps[1]} points{yours}." * (gaps[1] != "-")
+        columns = (one["slice"], "rows #", *(f"{name} (95 % CI) #" for _, name in sides))
+        gaps = facts.gaps(result, one)
+        note = f"{gaps[:1].upper()}{gaps[1:]}." if gaps else ""
         found.append(_table(f"By {one['slice']}", (*columns, *["difference (95 % CI) #"] * is_compared), rows, note))
     return found
 

@@ -123,18 +123,19 @@ class RunView:
 
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
-        """Mean and 95 % interval on the sealed test by side, `baseline` and `winner`; empty where nothing was scored.
+        """Mean and 95 % interval on the sealed test by side, `baseline` and `winner`, over the rows that both got a
+        score on; empty where there is none.
 
         Not for the comparison: that is paired, and stands in the result as `lift`.
         """
         from agent.scoring.stats import mean_ci
 
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for side, candidate in (("baseline", self.baseline), ("winner", self.winner)):
-            rows = self.history.outcomes(self.id, candidate["id"], "test") if candidate else []
-            if known := [row["value"] for row in rows if row["value"] is not None]:
-                found[side] = mean_ci(known)
-        return found
+            if rows := self.history.outcomes(self.id, candidate["id"], "test") if candidate else []:
+                found[side] = {row["example_id"]: row["value"] for row in rows if row["value"] is not None}
+        both = [row for row in next(iter(found.values()), ()) if all(row in scores for scores in found.values())]
+        return {side: mean_ci([scores[row] for row in both]) for side, scores in found.items() if both}
 
     @property
     def head(self) -> Row:

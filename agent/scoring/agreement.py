@@ -115,11 +115,16 @@ def _spearman(one: Vector, two: Vector) -> list[float | None]:
 
 def share(hits: Sequence[bool]) -> Estimate:
     """A share of yes with Wilson's interval."""
+    return mean_share([float(hit) for hit in hits])
+
+
+def mean_share(shares: Sequence[float]) -> Estimate:
+    """The mean of shares in [0, 1] that are independent of each other, with its interval."""
     from agent.scoring.intervals import mean_ci
 
-    if not hits:
+    if not shares:
         return Estimate(None, None)
-    mean, low, high = mean_ci([float(hit) for hit in hits])
+    mean, low, high = mean_ci(shares)
     return Estimate(mean, (low, high))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from agent.scoring.intervals import mean_ci, paired_difference
+from agent.scoring.intervals import groups_differ, mean_ci, paired_difference
 from agent.scoring.overlap import signature
 from agent.types import Example, MetricSpec, Outcome, canonical
 
@@ -77,29 +77,36 @@ def _difference(won: Sequence[float | None], based: Sequence[float | None], seed
 
 
 def slices(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """For each slice its groups, with both scores, the paired difference, and the largest gap between groups of the
-    winner. Groups of fewer than 5 rows that both have a score for have no difference: it would say nothing."""
+    """For each slice its groups, with both scores, the paired difference, and by side the largest gap between groups
+    with the p-value of "all groups are alike". Groups of fewer than 5 rows that both have a score for have no
+    difference: it would say nothing."""
     found = []
     for name in names:
         places: dict[str, list[int]] = defaultdict(list)
         for at, row in enumerate(pair.rows):
             places[row.slices.get(name, "")].append(at)
         groups = []
+        scores: dict[str, list[list[float]]] = {"winner": [], "baseline": []}
         for value, here in sorted(places.items()):
             won, based = ([side[at].value for at in here] for side in (pair.won, pair.based))
             both = sum(None not in pair for pair in zip(won, based, strict=True))
             told = _difference(won, based, seed) if both >= FEWEST_ROWS else _difference([], [], seed)
             groups.append({"value": value, "winner": _side(won), "baseline": _side(based), **told})
-        found.append({"slice": name, "groups": groups, **_gaps(groups)})
+            for side, values in (("winner", won), ("baseline", based)):
+                scores[side].append([value for value in values if value is not None])
+        found.append({"slice": name, "groups": groups, **_gaps(scores, seed)})
     return found
 
 
-def _gaps(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The largest distance between two groups of enough rows, for each side."""
-    gaps = {}
-    for side in ("winner", "baseline"):
-        means = [g[side]["mean"] for g in groups if g[side]["n"] >= FEWEST_ROWS]
+def _gaps(scores: Mapping[str, Sequence[Sequence[float]]], seed: int) -> dict[str, Any]:
+    """For each side the largest distance between two groups of enough rows, and how far chance alone explains it: of
+    many small groups that are all alike two are always far apart."""
+    gaps: dict[str, Any] = {}
+    for side, groups in scores.items():
+        enough = [values for values in groups if len(values) >= FEWEST_ROWS]
+        means = [math.fsum(values) / len(values) for values in enough]
         gaps[f"{side}_gap"] = max(means) - min(means) if len(means) > 1 else None
+        gaps[f"{side}_gap_p"] = groups_differ(enough, seed) if len(means) > 1 else None
     return gaps
 
 

@@ -13,7 +13,7 @@ from agent.search.attribution import attribution, leave_one_out
 from agent.search.board import Board
 from agent.search.effects import Observed
 from agent.search.lab import Lab
-from agent.search.pareto import Offer, Prefer, front_table, prefer
+from agent.search.pareto import Offer, Prefer, counted, front_table, prefer
 from agent.search.pool import Entry
 from agent.types import Candidate, Outcome, Task, Usage
 
@@ -41,7 +41,9 @@ def offers(lab: Lab, price: Callable[[Usage], float] | None, seconds: Mapping[st
 
 
 def chosen(lab: Lab, offered: list[Offer], how: Prefer) -> Candidate:
-    """The candidate that meets the sealed test. Equal scores go to the baseline, then to the shortest prompt."""
+    """The candidate that meets the sealed test. Equal scores go to the baseline, then to the shortest prompt. A dev row
+    that only others got a score on counts as 0."""
+    offered = counted(offered)
     found = prefer(offered, how)
     best = max((offer.mean for offer in offered), default=0.0)
     if how == "best" and offered and offered[0].mean >= best:

@@ -62,6 +62,10 @@ class Size:
         all of val."""
         return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
 
+    def sifts(self, method: str) -> bool:
+        """Whether the method drops programs by their scores on a part of `val`."""
+        return method == "dspy-mipro" and self.minibatch
+
     def enough(self, method: str) -> bool:
         """Whether the method can do anything with so many calls."""
         return {

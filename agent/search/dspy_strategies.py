@@ -81,6 +81,7 @@ async def explore(
         max_demos=len(train) if limit is None else limit,
         per_row=per_row,
     )
+    lab.sifted = job.size.sifts(method)
     meter.room = lambda: free(lab.left(), unseen, per_row)
     findings = await optimize(bridge, method, job, settings)
     await meter.settle()

@@ -68,6 +68,8 @@ class Lab:
         self._account, self._log, self._tell, self._trials = account, log, tell, trials
         self.failed = ""
         """Why the strategy came to nothing."""
+        self.sifted = False
+        """Whether an optimizer dropped candidates by dev rows on which the board never saw them."""
         self.costs = Costs(plan, account, board, self.baseline.id, self._size)
         self._refused: set[str] = set()
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from statistics import stdev
 from typing import Any, Literal
 
@@ -32,6 +33,21 @@ class Offer:
     def mean(self) -> float:
         known = [value for value in self.scores if value is not None]
         return sum(known) / len(known) if known else 0.0
+
+
+def counted(offers: Sequence[Offer]) -> list[Offer]:
+    """The same, to be compared: a row that only others got a score on counts as 0, as where a gain is tested
+    (`release/gate.py`). Who loses its hard rows is not the better for it."""
+    scored = [any(value is not None for value in row) for row in zip_longest(*(offer.scores for offer in offers))]
+    return [
+        replace(
+            offer,
+            scores=[
+                0.0 if known and value is None else value for known, value in zip(scored, offer.scores, strict=False)
+            ],
+        )
+        for offer in offers
+    ]
 
 
 def front(offers: Sequence[Offer]) -> list[Offer]:

@@ -1,7 +1,8 @@
 """Whether there is anything to win, said before the money is spent. Pure arithmetic: knows no model and no plan.
 
 Before any call only the test rows are known: `detectable_gains`. After the baseline on dev: `judge`. Its verdict is
-advice: it says "not worth it" only where even a perfect prompt could not be told from the user's own.
+advice: it says "not worth it" only where no prompt can score higher on dev, or where even a perfect prompt could not be
+told on test from the user's own, also if that truly scores as low as dev leaves possible.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from agent.scoring.stats import mean_ci, minimum_detectable_gain
 ASSUMED_RATES = (0.3, 0.5, 0.7, 0.9)
 FEWEST_ROWS = 20
 MOST_ROWS = 10_000_000
+SHARPEST = 4.0
+"""So many 0/1 rows is a graded row worth at most: how the differences to another prompt will vary nobody knows yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """All in score, 0 to 1. `noise`: part of the rows whose score changed when the same prompt was asked again, None
-    when it was not. `headroom`: what is left above the baseline. `detectable`: the smallest gain that the test rows
-    show (inf: none). `why` is a sentence or two, with what to do when `worth` is False.
+    """All in score, 0 to 1. `noise`: part of the `noise_rows` asked again whose score changed, None when none was.
+    `headroom`: what is left above the baseline. `detectable`: the smallest gain over it that the test rows show (inf:
+    none). `why` is a sentence or two, with what to do when `worth` is False.
     """
 
     noise: float | None
+    noise_rows: int
     headroom: float | None
     headroom_ci95: tuple[float, float] | None
     detectable: float
@@ -36,6 +40,7 @@ class Preflight:
         """JSON-ready: no gain at all is None."""
         return {
             "noise": self.noise,
+            "noise_rows": self.noise_rows,
             "headroom": self.headroom,
             "headroom_ci95": list(self.headroom_ci95) if self.headroom_ci95 else None,
             "detectable": self.detectable if math.isfinite(self.detectable) else None,
@@ -49,52 +54,52 @@ def detectable_gains(test_rows: int) -> dict[float, float]:
     return {rate: minimum_detectable_gain(test_rows, rate) for rate in ASSUMED_RATES}
 
 
-def judge(scores: Sequence[float | None], again: Sequence[float | None], test_rows: int) -> Preflight:
-    """The verdict on a baseline with these dev scores, whose first rows were asked `again`.
+def judge(
+    scores: Sequence[float | None], again: Sequence[float | None], test_rows: int, pairwise: bool = False
+) -> Preflight:
+    """The verdict on a baseline with these dev scores, whose first rows were asked `again`. `pairwise`: a judge
+    compares each answer with the baseline's own, so that how the baseline's scores vary says nothing.
 
-    Not worth it is a search whose test rows show no gain, whatever the prompts score. Else, with fewer than 20 scored
-    rows, or where the noise cannot be told from none, nothing is refused.
+    Not worth it is a search whose test rows show no gain, whatever the prompts score. Else, with 20 scored rows or
+    more, one whose baseline has full marks on all of them: dev then prefers nothing to it; and one whose test rows
+    would show no gain even if the baseline scored no more than the lower end of its interval.
     """
     known = [value for value in scores if value is not None]
-    twice = [(a, b) for a, b in zip(scores, again, strict=False) if a is not None and b is not None]
-    flips = [float(abs(a - b) > 1e-12) for a, b in twice]
-    noise = sum(flips) / len(flips) if flips else None
+    flips = [abs(a - b) > 1e-12 for a, b in zip(scores, again, strict=False) if a is not None and b is not None]
+    noise = (sum(flips) / len(flips) if flips else None, len(flips))
     if not math.isfinite(minimum_detectable_gain(test_rows, 0.0)):
         why = (
             f"not worth a search: no gain can be told from chance with {test_rows} test rows. Give more: about "
             f"{rows_for(0.3, 0.5)} show a gain of 30 points, {rows_for(0.1, 0.5)} one of 10"
         )
-        return Preflight(noise, None, None, math.inf, False, why)
+        return Preflight(*noise, None, None, math.inf, False, why)
     if not known:
-        return Preflight(noise, None, None, minimum_detectable_gain(test_rows, 0.5), True, "the baseline has no score")
+        gain = minimum_detectable_gain(test_rows, 0.5)
+        return Preflight(*noise, None, None, gain, True, "the baseline has no score")
     mean, low, high = mean_ci(known)
     room = 1 - mean
-    worth_rows = max(1, min(MOST_ROWS, int(test_rows * _sharper(known, mean))))
+    worth_rows = max(1, min(MOST_ROWS, int(test_rows * (1.0 if pairwise else _sharper(known, mean)))))
     gain = minimum_detectable_gain(worth_rows, mean)
-    noisy = mean_ci(flips)[1] if flips else 0.0
     at = f"your prompt scores {100 * mean:.1f} on {len(known)} dev rows"
-    nothing = f"not worth a search: {at}"
-    worth = False
+    between = f"{at} (95 % CI {100 * low:.1f} to {100 * high:.1f})"
+    worth = True
     if len(known) < FEWEST_ROWS:
-        worth, why = True, f"{at}: too few to say what is left to win"
+        why = f"{at}: too few to say what is left to win"
     elif room < 1e-9:
-        why = f"{nothing}, nothing is left to win. Keep the prompt, or add harder rows"
-    elif not math.isfinite(gain):
-        needed = _rows(room, mean, worth_rows, test_rows)
-        why = (
-            f"{nothing}, and {test_rows} test rows could not tell even a perfect prompt from it. Keep the prompt, add "
-            f"harder rows, or give about {needed} test rows, which show half of what is left"
-        )
-    elif room < noisy:
-        why = (
-            f"{nothing}, and {100 * sum(flips) / len(flips):.0f} % of the rows change when the same prompt is asked "
-            "again, more than is left to win. Ask at temperature 0, or add harder rows"
-        )
-    else:
-        worth = True
+        worth = False
+        why = f"not worth a search: {at}, and no other can score higher there. Keep the prompt, or add harder rows"
+    elif math.isfinite(gain):
         shown = f"{test_rows} test rows can show a gain of {100 * gain:.1f} or more"
         why = f"{at}; of the {100 * room:.1f} points left {shown}"
-    return Preflight(noise, room, (1 - high, 1 - low), gain, worth, why)
+    elif math.isfinite(minimum_detectable_gain(worth_rows, low)):
+        why = f"{between}; {test_rows} test rows can show a gain only if it truly scores at the low end of that"
+    else:
+        worth = False
+        why = (
+            f"not worth a search: {between}, and {test_rows} test rows could not tell even a perfect prompt from it. "
+            f"Keep the prompt, add harder rows, or give {_rows(room, mean, worth_rows, test_rows)}"
+        )
+    return Preflight(*noise, room, (1 - high, 1 - low), gain, worth, why)
 
 
 def rows_for(gain: float, rate: float) -> int | None:
@@ -112,13 +117,14 @@ def _sharper(scores: Sequence[float], mean: float) -> float:
     """How many 0/1 rows one row is worth: graded scores of this mean vary less, and show a smaller gain."""
     widest = mean * (1 - mean)
     variance = sum((value - mean) ** 2 for value in scores) / len(scores)
-    return widest / variance if variance > 1e-9 else 1.0
+    return min(SHARPEST, widest / variance) if variance > 1e-9 else 1.0
 
 
 def _rows(room: float, mean: float, worth_rows: int, test_rows: int) -> str:
+    """How many test rows show half of what is left, with two digits."""
     needed = rows_for(room / 2, mean)
     if not needed:
-        return "far more"
+        return "far more test rows"
     rows = math.ceil(needed * test_rows / worth_rows)
     step = 10 ** max(0, len(str(rows)) - 2)
-    return f"{math.ceil(rows / step) * step:,}"
+    return f"about {math.ceil(rows / step) * step:,} test rows, which show half of what is left"

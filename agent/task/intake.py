@@ -45,7 +45,7 @@ SCHEMA_LINE = f"#:schema ../{SCHEMA_FILE}\n"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a file was understood. `dropped`: rows per reason; `unused`: good rows past the sizes of the splits;
+    """How a file was understood. `dropped`: rows per reason; `unused`: good rows that no split took;
     `counts`: rows per split and class (one class "" when the target is not a choice); `why_text`: why a target of few
     values, or of numbers, is a text all the same; `doubt`: how its numbers may be meant otherwise; `spellings`: of a
     choice, those that were taken as it; `inside`: of inputs that hold the answer word for word, in how many rows."""
@@ -68,7 +68,8 @@ class Reading:
     def lines(self) -> Iterator[str]:
         """The reading in plain words, one line each."""
         dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
-        yield f"{self.file}: {self.rows} rows; dropped: {dropped or 'none'}; left out of the splits: {self.unused}"
+        left_out = f"left out of the splits (near-duplicates, or past their sizes): {self.unused}"
+        yield f"{self.file}: {self.rows} rows; dropped: {dropped or 'none'}; {left_out}"
         for column in self.columns:
             yield f"column {quoted(column.name)}: {column.use} ({column.reason})"
         for name, count in self.inside.items():

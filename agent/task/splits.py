@@ -1,4 +1,4 @@
-"""Rows into train, dev and test: stratified by label, seeded, and near-duplicates never torn apart.
+"""Rows into train, dev and test: stratified by label, seeded, and of near-duplicates one alone in dev or test.
 
 Knows texts and label values, nothing of files, signatures or tasks.
 """
@@ -136,65 +136,70 @@ def split_rows(
     fractions: tuple[float, float, float] = FRACTIONS,
     stratify: bool = True,
 ) -> tuple[list[Row], list[Row], list[Row]]:
-    """`rows` as (train, dev, test) in random order: `fractions` of them, at most 300, 200 and 400.
+    """`rows` as (train, dev, test) in random order: `fractions` of those that are different, at most 300, 200 and 400.
 
     With `stratify`, each split has about the same share of every value of `target`, and train has one row of each
-    where it has room. Near-duplicates (over all columns but `target` and `id`) lie in one split; of a group larger than
-    any room that is left, the rest is left out, as are rows past the caps. `rng` alone decides what is random.
+    where it has room. Of near-duplicates (over all columns but `target` and `id`) the one with the rarest value stands
+    for all: dev and test hold no two, as their rows count as independent of each other. The others follow it into train
+    while their share of all rows has room, or are left out, as are rows past the caps. `rng` alone decides what is
+    random.
     """
     labels = [str(row[target]) if stratify else "" for row in rows]
-    sizes = [min(cap, round(share * len(rows))) for cap, share in zip(CAPS, fractions, strict=True)]
-    if math.isclose(sum(fractions), 1):  # the rounding goes to test
-        sizes[2] = min(CAPS[2], len(rows) - sizes[0] - sizes[1])
     texts = ["\n".join(str(value) for key, value in row.items() if key not in (target, "id")) for row in rows]
-    filling = _Filling(labels, sizes, rng)
-    twins = near_duplicates(texts)
+    count = Counter(labels)
+    twins = [tuple(sorted(group, key=lambda at: (count[labels[at]], at))) for group in near_duplicates(texts)]
     single = set(range(len(rows))).difference(*twins)
     groups = [*twins, *((position,) for position in sorted(single))]
     rng.shuffle(groups)
-    if sum(sizes) >= len(rows):  # every row has a place: large groups first, so that they fit whole
-        groups.sort(key=len, reverse=True)
-    parts = filling.fill(groups)
+    sizes = _sizes(len(groups), fractions)
+    parts = _Filling({group[0]: labels[group[0]] for group in groups}, sizes, rng).fill([group[0] for group in groups])
+    trained = set(parts[0])
+    others = [position for group in groups if group[0] in trained for position in group[1:]]
+    parts[0] += others[: _sizes(len(rows), fractions)[0] - len(trained)]
     for part in parts:
         rng.shuffle(part)
     train, dev, test = ([rows[position] for position in part] for part in parts)
     return train, dev, test
 
 
-class _Filling:
-    """Three splits being filled group by group (iterative stratification, Sechidis et al. 2011)."""
+def _sizes(count: int, fractions: tuple[float, float, float]) -> list[int]:
+    sizes = [min(cap, round(share * count)) for cap, share in zip(CAPS, fractions, strict=True)]
+    if math.isclose(sum(fractions), 1):  # the rounding goes to test
+        sizes[2] = min(CAPS[2], count - sizes[0] - sizes[1])
+    return sizes
 
-    def __init__(self, labels: list[str], sizes: list[int], rng: random.Random) -> None:
+
+class _Filling:
+    """Three splits being filled row by row (iterative stratification, Sechidis et al. 2011). `labels` by position."""
+
+    def __init__(self, labels: Mapping[int, str], sizes: list[int], rng: random.Random) -> None:
         self._labels = labels
         self._rng = rng
         self._room = list(sizes)
-        self._counts = Counter(labels)
-        self._wanted = [{label: size * count / len(labels) for label, count in self._counts.items()} for size in sizes]
+        counts = Counter(labels.values())
+        self._wanted = [{label: size * count / len(labels) for label, count in counts.items()} for size in sizes]
         self._parts: list[list[int]] = [[] for _ in sizes]
+        self._trained: set[str] = set()
 
-    def fill(self, groups: list[tuple[int, ...]]) -> list[list[int]]:
-        left = [group for group in groups if not self._seeds(group)]
-        for group in left:
-            fits = [split for split, room in enumerate(self._room) if room >= len(group)]
-            if fits := fits or [split for split, room in enumerate(self._room) if room]:
-                self._put(group, max(fits, key=lambda split: self._lack(group, split)))
+    def fill(self, positions: Sequence[int]) -> list[list[int]]:
+        for position in [position for position in positions if not self._seeds(position)]:
+            if fits := [split for split, room in enumerate(self._room) if room]:
+                self._put(position, max(fits, key=lambda split: self._lack(position, split)))
         return self._parts
 
-    def _seeds(self, group: tuple[int, ...]) -> bool:
-        """Whether the group brings a label that train lacks, and went there for it."""
-        have = {self._labels[position] for position in self._parts[0]}
-        new = {self._labels[position] for position in group} - have
-        if not new or len(group) > self._room[0]:
+    def _seeds(self, position: int) -> bool:
+        """Whether the row brings a label that train lacks, and went there for it."""
+        label = self._labels[position]
+        if label in self._trained or not self._room[0]:
             return False
-        self._put(group, 0)
+        self._trained.add(label)
+        self._put(position, 0)
         return True
 
-    def _lack(self, group: tuple[int, ...], split: int) -> tuple[float, int, float]:
-        lack = sum(self._wanted[split][self._labels[position]] for position in group)
-        return lack, self._room[split], self._rng.random()
+    def _lack(self, position: int, split: int) -> tuple[float, int, float]:
+        return self._wanted[split][self._labels[position]], self._room[split], self._rng.random()
 
-    def _put(self, group: tuple[int, ...], split: int) -> None:
-        for position in group[: self._room[split]]:
-            self._parts[split].append(position)
-            self._wanted[split][self._labels[position]] -= 1
-            self._room[split] -= 1
+    def _put(self, position: int, split: int) -> None:
+        self._parts[split].append(position)
+        self._wanted[split][self._labels[position]] -= 1
+        self._room[split] -= 1

@@ -52,7 +52,7 @@ FULL = {
 }  # fmt: skip
 GOLDEN = """
 before the search: your prompt scores 50.0 on 60 dev rows; of the 50.0 points left 100 test rows can show a gain of \
-19.6 or more; asked twice, 50 % of the rows changed
+19.6 or more; asked twice, 5 of 10 rows changed
 
 what carried the gain: points lost with your prompt's part in its place (95 % CI)
   demos        +31.4   +20.1 to +41.0, measured
@@ -69,6 +69,12 @@ Pareto front: nothing that saw the whole of dev is better in all of these (* cho
 def test_the_blocks_are_printed_word_for_word() -> None:
     assert "\n".join(blocks(FULL)) == GOLDEN
     assert f"{GOLDEN}\n" in report(FULL)
+
+
+def test_a_run_of_an_older_version_does_not_say_how_many_rows_were_asked_twice() -> None:
+    old = {name: told for name, told in FULL["preflight"].items() if name != "noise_rows"}
+    assert facts.before_search({"preflight": old}).endswith("or more; asked twice, 50 % of the rows changed")
+    assert "asked twice" not in facts.before_search({"preflight": {**old, "noise": None, "noise_rows": 0}})
 
 
 @pytest.mark.parametrize("empty", [{}, {"preflight": None, "attribution": [], "pareto": []}])
@@ -106,7 +112,7 @@ def test_what_to_prefer_is_one_of_three() -> None:
 
 def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() -> None:
     result = {
-        "lift": {"diff": 0.0, "n": 40, "wins": 0, "losses": 0, "p_value": 1.0},
+        "lift": {"diff": 0.0, "n": 40, "wins": 0, "losses": 0, "ci95": [0.0, 0.0], "p_value": 1.0},
         "decision": "keep_baseline",
         "trials": {"complete": 1, "pruned": 2, "failed": 0},
         "search_ended": "the next call would pass the cap (max_calls = 300); give more",
@@ -132,6 +138,15 @@ def test_rows_without_a_score_are_told_where_there_is_one_metric_and_every_reply
     assert blocks({**RESULT, "metrics": quiet}) == []
 
 
+def test_scores_on_the_rows_of_both_stand_below_where_one_prompt_lost_some() -> None:
+    lift = {**RESULT["lift"], "lost": 20, "baseline": 0.6, "winner": 0.78}
+    told = "\n".join(blocks({**RESULT, "lift": lift}))
+    assert told.strip() == "the scores on the sealed test are over the 100 rows that both prompts got a score on"
+    assert "your prompt gets 60.0 and the best found 78.0, on 100 rows" in facts.meaning({**RESULT, "lift": lift})
+    assert blocks({**RESULT, "lift": {**lift, "baseline": 0.52}}) == []
+    assert "your prompt gets 52.0 and the best found 78.0, on 100 rows" in facts.meaning(RESULT), "an older version"
+
+
 def test_dollars_that_brought_nothing_stand_beside_the_tokens_that_did() -> None:
     told = report({**RESULT, "cost_usd": 0.0065, "lost_usd": 0.0041})
     assert "$0.0065 ($0.0041 of it for calls that brought nothing, at most)" in told
@@ -143,16 +158,26 @@ def test_a_group_with_too_few_scores_of_one_prompt_has_no_gap_on_that_side() -> 
     group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
     cut = {"slice": "lang", "groups": [group], "winner_gap": 0.0, "baseline_gap": None}
     told = "\n".join(blocks({**RESULT, "slices": [cut]}))
-    assert "largest gap between groups: 0.0 points, with your prompt -" in told
+    assert "largest gap between groups: your prompt -; best found 0.0 points, not tested" in told, "an older version"
+
+
+def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:
+    side = {"mean": 0.5, "ci95": [0.2, 0.8], "n": 5, "unscored": 0}
+    group = {"value": "de", "winner": side, "baseline": side, "diff": 0.0, "diff_ci95": [0, 0], "p_value": 1.0}
+    gaps = {"winner_gap": 0.4, "winner_gap_p": 0.001, "baseline_gap": 0.3, "baseline_gap_p": 0.2}
+    told = "\n".join(blocks({**RESULT, "slices": [{"slice": "lang", "groups": [group], **gaps}]}))
+    assert "groups: your prompt no more than chance makes (p = 0.2); best found 40.0 points (p = 0.001)" in told
 
 
 @pytest.mark.parametrize(
-    ("p_value", "says"),
+    ("diff", "ci95", "p_value", "says"),
     [
-        (0.001, "the best found is worse, -12.0 points on 100 sealed test rows"),
-        (0.2, "-12.0 points on 100 sealed test rows is not significant"),
+        (-0.12, [-0.2, -0.05], 0.001, "the best found is worse, -12.0 points on 100 sealed test rows"),
+        (-0.12, [-0.3, 0.05], 0.2, "-12.0 points on 100 sealed test rows is not significant"),
+        (-0.02, [-0.1, 0.01], 0.001, "-2.0 points on 100 sealed test rows is not shown, its 95 % interval holds 0"),
+        (0.02, [-0.01, 0.1], 0.001, "+2.0 points on 100 sealed test rows is not shown, its 95 % interval holds 0"),
     ],
 )
-def test_a_loss_that_is_shown_is_called_one(p_value: float, says: str) -> None:
-    lift = {**RESULT["lift"], "diff": -0.12, "ci95": [-0.2, -0.05], "p_value": p_value, "wins": 2, "losses": 20}
+def test_a_loss_that_is_shown_is_called_one(diff: float, ci95: list[float], p_value: float, says: str) -> None:
+    lift = {**RESULT["lift"], "diff": diff, "ci95": ci95, "p_value": p_value, "wins": 2, "losses": 20}
     assert facts.verdict({**RESULT, "lift": lift, "decision": "keep_baseline"}) == f"Keep your prompt: {says}"

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from agent.cli.compare import word_diff
 from agent.ledger.store import Ledger
 from agent.report import facts
+from agent.report.compare import Side, unlike
 from agent.scoring.stats import paired_difference
 from agent.types import Candidate, Trial
 from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
-from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
+from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
 from tests.ledger.ledgers import read
 from tests.wire import WireServer
 
@@ -81,6 +82,42 @@ def test_runs_on_other_rows_have_no_paired_test(two_runs: Made) -> None:
     assert found["paired"] == {}
     assert found["facts"]["hashes.test"]["same"] is False
     assert "no paired test" in good("compare", first["run_id"], second["run_id"])
+
+
+def test_scores_of_other_metrics_have_no_paired_test_and_it_says_why() -> None:
+    files(120)
+    good("init", "t", "--from", "rows.csv", "--target", "label", "--prompt", "p.txt")
+    toml = Path("tasks/t/task.toml")
+    text = toml.read_text("utf-8")
+    with WireServer(learner) as server:
+        run = ("run", "t", "-m", compatible(server), "--max-calls", "200", "-n", "1", "-q")
+        one = good_json(*run)["run_id"]
+        toml.write_text(text.replace(INSTRUCTION, f"{INSTRUCTION} Be brief."), "utf-8")
+        reworded = good_json(*run)["run_id"]
+        toml.write_text(f'{text}\n[[metrics]]\nname = "choice"\n\n[[metrics]]\nname = "contains"\n', "utf-8")
+        other = good_json(*run)["run_id"]
+    found = good_json("compare", one, reworded)
+    assert (set(found["paired"]), found["not_tested"]) == ({"test", "dev"}, "")
+    assert found["facts"]["hashes.task.toml"]["same"] is False
+    found = good_json("compare", one, other)
+    why = "scored in different ways (the metrics, the weights of the metrics): no paired test"
+    assert (found["paired"], found["not_tested"]) == ({}, why)
+    assert why in good("compare", f"{one}:0", f"{other}:0")
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "says"),
+    [
+        ({}, {}, ""),
+        ({"the judges": None}, {"the judges": ["a"]}, ""),
+        ({"the judges": ["b"]}, {"the judges": ["a"]}, "the judges"),
+        ({"rubric.md": "1"}, {"rubric.md": "2"}, "rubric.md"),
+        ({"metric.py": "1"}, {}, "metric.py"),
+    ],
+)
+def test_what_scores_were_made_by_must_be_alike(one: dict[str, Any], two: dict[str, Any], says: str) -> None:
+    sides = [Side({"hashes": {n: "" for n in each if "." in n}}, {}, None, {}, each) for each in (one, two)]
+    assert unlike(*sides) == (f"scored in different ways ({says}): no paired test" if says else "")
 
 
 def test_a_prompt_is_no_different_from_itself(two_runs: Made) -> None:

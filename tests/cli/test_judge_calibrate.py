@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from agent.calibration import Verdicts, steadiness
+from agent.scoring.judge import Comparison, Opinion
 from tests.cli.judges import PlantedJudge, write_labels, write_pairs
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.wire import Fault, WireServer
@@ -50,6 +52,15 @@ def test_a_judge_that_contradicts_itself_shows_it() -> None:
     told = calibrated(PlantedJudge(contradicts=0.2), "--repeats", "5")
     assert within(told["self_consistency_ci95"], 0.8)
     assert told["asked_again"] == 4 * 30
+
+
+def test_an_item_counts_once_in_the_interval_however_often_it_is_asked_again() -> None:
+    first: list[Opinion | Comparison | None] = [Opinion(1.0, "")] * 30
+    second: list[Opinion | Comparison | None] = [Opinion(float(at >= 6), "") for at in range(30)]
+    told = [steadiness(Verdicts(first, [second] * times, [], {}), 5) for times in (1, 8)]
+    assert [each["self_consistency"] for each in told] == [0.8, 0.8]
+    assert told[0]["self_consistency_ci95"] == told[1]["self_consistency_ci95"]
+    assert [each["asked_again"] for each in told] == [30, 240]
 
 
 def test_points_for_length_are_told_apart_from_what_people_give() -> None:

@@ -37,7 +37,7 @@ CAP = 600
 KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
     "cost_usd", "lost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto",
-    "metrics", "slices", "parameters", "consistency", "variety", "judges", "blocked", "search_ended",
+    "metrics", "slices", "parameters", "consistency", "variety", "judges", "blocked", "search_ended", "uncorrected",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},
@@ -45,7 +45,7 @@ NESTED = {
         "candidate_id", "technique", "format", "n_demos", "instruction", "dev", "dev_corrected", "test",
         "prompt_tokens",
     },
-    "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong"},
+    "lift": {"diff", "ci95", "p_value", "wins", "losses", "ties", "n", "lost", "diff_if_wrong", "baseline", "winner"},
     "trials": {"complete", "pruned", "failed", "incomplete"},
     "calls": {"target", "proposer", "judge", "cached"},
     "tokens": {"prompt", "cached_prompt", "completion"},

@@ -4,11 +4,13 @@ import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from agent.cli import transfer
 from agent.ledger.store import Ledger
+from agent.transfer import _test
 from tests.cli.conftest import Made
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.toys import make_task
@@ -31,7 +33,10 @@ def test_the_matrix_holds_each_prompt_on_each_model(two_runs: Made) -> None:
     assert told["candidates"][0]["trial"] == 0
     assert 2 <= len(told["candidates"]) <= 3
     assert [cell["mean"] for cell in own["scores"]] == [cell["mean"] for cell in alike["scores"]]
-    assert own["scores"][1]["lift"] == alike["scores"][1]["lift"]
+    assert own["scores"][1]["lift"] == {**alike["scores"][1]["lift"], "p_value": None, "p_holm": None}
+    tests = [cell["lift"] for model in (alike, flat, right) for cell in model["scores"] if cell["lift"]]
+    assert all(lift["p_value"] <= lift["p_holm"] for lift in tests)
+    assert min(lift["p_holm"] for lift in tests) == min(1.0, len(tests) * min(lift["p_value"] for lift in tests))
     assert {cell["mean"] for cell in right["scores"]} == {1.0}
     assert [cell["rank"] for cell in right["scores"]] == [1] * len(right["scores"])
     assert len({cell["mean"] for cell in flat["scores"]}) == 1
@@ -73,6 +78,28 @@ def test_a_prompt_with_a_row_without_a_score_is_tried_on_other_models_too(monkey
     found = {"id": "r", "status": "complete"}
     _, entrants = transfer._seen(history, found, make_task(12), 1, None)  # type: ignore[arg-type]
     assert [entrant.trial for entrant in entrants] == [0, 1]
+
+
+def test_a_cell_is_marked_where_the_corrected_test_and_the_interval_both_say_so() -> None:
+    def cell(p_holm: float | None, ci95: list[float]) -> dict[str, Any]:
+        lift = {"diff": sum(ci95) / 2, "ci95": ci95, "p_value": 0.001, **({} if p_holm is None else {"p_holm": p_holm})}
+        return {"mean": 0.5, "ci95": [0.4, 0.6], "rank": 1, "lift": lift}
+
+    marks = {(0.01, (0.1, 0.2)): "+", (0.01, (-0.2, -0.1)): "-", (0.2, (0.1, 0.2)): "", (0.01, (-0.1, 0.3)): "",
+             (None, (0.1, 0.2)): ""}  # fmt: skip
+    for (p_holm, ci95), mark in marks.items():
+        assert transfer._cell(cell(p_holm, list(ci95))).endswith(f"#1{mark}")
+
+
+def test_holm_takes_the_smallest_of_all_cells_times_their_number() -> None:
+    def column(*p_values: float) -> dict[str, Any]:
+        return {"scores": [{"lift": None}, *({"lift": {"p_value": p, "p_holm": None}} for p in p_values)]}
+
+    own, others = column(0.001), [column(0.02, 0.01), column(0.03, 0.9)]
+    _test(own, others)
+    assert own["scores"][1]["lift"] == {"p_value": None, "p_holm": None}
+    found = [cell["lift"]["p_holm"] for told in others for cell in told["scores"][1:]]
+    assert found == pytest.approx([0.06, 0.04, 0.06, 0.9])
 
 
 def test_a_budget_that_ends_leaves_cells_empty(two_runs: Made) -> None:

@@ -1,5 +1,7 @@
 """A gate names everything that stands between a winner and production, and lets a clean gain through."""
 
+import re
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -7,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.release.gate import SIGNIFICANT, blocked_by, untrusted
+from agent.scoring.stats import paired_difference
 
 
 def lift(diff: float = 0.12, p_value: float = 0.001, n: int = 100) -> dict[str, Any]:
-    return {"diff": diff, "p_value": p_value, "n": n}
+    half = abs(diff) * (0.5 if p_value < SIGNIFICANT else 1.5)
+    return {"diff": diff, "ci95": [diff - half, diff + half], "p_value": p_value, "n": n}
 
 
 def part(metric: str, diff: float | None, p_value: float | None, field: str = "") -> dict[str, Any]:
@@ -60,6 +64,26 @@ def test_a_gain_on_the_rows_that_the_winner_got_a_score_on_is_none_where_the_res
 def test_the_sentence_tells_points_p_and_rows() -> None:
     (why,) = blocked_by({"lift": lift(0.031, 0.2134, 48)})
     assert why == "the gain is not shown: +3.1 points, p = 0.21 on 48 rows"
+
+
+def test_graded_scores_that_win_a_little_and_sometimes_lose_much_show_no_gain_though_the_test_rejects() -> None:
+    won = [min(1.0, 0.9 + 0.0001 * n) for n in range(156)] + [0.0] * 4
+    based = [0.85 + 0.0001 * n for n in range(156)] + [0.85] * 4
+    found = paired_difference(won, based, 0)
+    assert found.diff > 0
+    assert found.p_value < SIGNIFICANT
+    assert found.ci95[0] < 0 < found.ci95[1]
+    (why,) = blocked_by({"lift": asdict(found)})
+    assert re.fullmatch(
+        r"the gain is not shown: \+\d\.\d points, p = \S+ on 160 rows, but the 95 % interval, .* holds 0", why
+    )
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
+def test_of_scores_of_0_and_1_the_test_alone_decides(wins: int, losses: int, ties: int) -> None:
+    won, based = [1.0] * wins + [0.0] * (losses + ties), [0.0] * wins + [1.0] * losses + [0.0] * ties
+    found = paired_difference(won, based, 0)
+    assert bool(blocked_by({"lift": asdict(found)})) == (found.diff <= 0 or found.p_value >= SIGNIFICANT)
 
 
 def test_a_metric_that_got_worse_blocks_by_its_name_and_field() -> None:

@@ -144,7 +144,7 @@ def test_a_kept_prompt_and_a_search_that_was_left_out_say_so() -> None:
     assert_compares_nothing(kept, page)
     run_with(knowing)
     page = page_of()
-    assert "Keep your prompt: nothing can be won, so nothing was searched." in page.text
+    assert "Keep your prompt: no gain could be shown, so nothing was searched." in page.text
     assert "The best found is your own prompt." in page.text
     assert_compares_nothing(good_json("show")["result"], page)
 

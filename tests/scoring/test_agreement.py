@@ -1,6 +1,7 @@
 """Agreement equals published examples, is nothing where nothing varies, and its intervals hold the truth."""
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from agent.scoring import agreement
-from agent.scoring.agreement import Estimate, alpha, categories, confusion, kappa, length_bias, share, spearman
+from agent.scoring.agreement import (
+    Estimate,
+    alpha,
+    categories,
+    confusion,
+    kappa,
+    length_bias,
+    mean_share,
+    share,
+    spearman,
+)
 
 approx = pytest.approx
 unit = st.floats(0, 1)
@@ -107,6 +118,22 @@ def test_a_category_lies_on_the_scale_and_within_half_a_step(value: float, level
     (category,) = categories([value], levels)
     assert 0 <= category < levels
     assert abs(category - value * (levels - 1)) <= 0.5 + 1e-6
+
+
+# ---- shares
+
+
+def test_the_interval_of_a_steadiness_covers_it_though_an_item_is_asked_again_and_again() -> None:
+    """A tenth of the items never say the same twice, the others always; each is asked five times more."""
+    missed = {"items": 0, "askings": 0}
+    for seed in range(300):
+        rng = random.Random(seed)
+        items = [float(rng.random() < 0.9) for _ in range(30)]
+        for name, found in (("items", mean_share(items)), ("askings", share([bool(item) for item in items] * 5))):
+            assert found.ci95 is not None
+            missed[name] += not found.ci95[0] <= 0.9 <= found.ci95[1]
+    assert missed["items"] <= 0.08 * 300 < missed["askings"]
+    assert mean_share([]).value is None
 
 
 # ---- kappa

@@ -1,6 +1,7 @@
 """A score taken apart says what its parts say alone, and nothing where there is nothing to say."""
 
 import math
+import random
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -193,6 +194,28 @@ def test_rows_scored_on_one_side_each_are_not_counted_together() -> None:
     (found,) = slices(pair(won, based), ["lang"], 0)
     (group,) = found["groups"]
     assert (group["winner"]["n"], group["baseline"]["n"], group["diff"]) == (5, 6, None)
+
+
+@pytest.mark.parametrize("groups", [4, 20])
+def test_groups_that_are_all_alike_are_seldom_said_to_differ(groups: int) -> None:
+    rng, said = random.Random(groups), 0
+    for seed in range(60):
+        values = [float(rng.random() < 0.7) for _ in range(160)]
+        (found,) = slices(
+            pair(outcomes(values), outcomes(values), [f"g{at % groups}" for at in range(160)]), ["lang"], seed
+        )
+        assert found["winner_gap_p"] == found["baseline_gap_p"]
+        said += found["winner_gap_p"] < 0.05
+    assert said <= 7
+    assert found["winner_gap"] > 0.05
+
+
+def test_groups_that_differ_are_said_to() -> None:
+    values = [float(at % 2 == 0 or at % 5 == 0) for at in range(160)]
+    (found,) = slices(pair(outcomes(values), outcomes([0.5] * 160), ["de", "en"] * 80), ["lang"], 0)
+    assert found["winner_gap"] == approx(0.8)
+    assert found["winner_gap_p"] < 0.001
+    assert found["baseline_gap_p"] == 1.0
 
 
 def test_one_group_alone_has_no_gap() -> None:

@@ -88,6 +88,18 @@ async def test_the_best_is_chosen_and_equal_scores_go_to_the_users_own_prompt(le
     assert closing.chosen(found.lab, tied, "short") == found.lab.baseline, "the shortest of equals"
 
 
+async def test_who_loses_its_hard_rows_is_not_the_better_for_it(ledger: Ledger) -> None:
+    found, _ = await ended(ledger, BEST, PLAIN)
+    own, best, plain = closing.offers(found.lab, None, {})
+    offers = [
+        replace(own, scores=[0.0] * 10),
+        replace(best, scores=[1.0] * 7 + [0.0] * 2 + [None]),
+        replace(plain, scores=[1.0] * 6 + [0.0, None, None, None]),
+    ]
+    assert max(offers, key=lambda offer: offer.mean).candidate_id == PLAIN.id
+    assert closing.chosen(found.lab, offers, "best") == BEST
+
+
 async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explained(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST)
     await closing.ablate(found.lab, BEST)

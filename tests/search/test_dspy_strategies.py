@@ -19,6 +19,7 @@ from agent.scoring.evaluate import Evaluator
 from agent.scoring.metrics import build_metrics
 from agent.search import dspy_strategies
 from agent.search.board import Board
+from agent.search.dspy_methods import Findings
 from agent.search.lab import Lab
 from agent.search.plan import make_plan
 from agent.search.pool import Entry
@@ -121,6 +122,7 @@ async def test_a_method_ends_inside_its_budget_and_its_scores_are_ours(
         again, _ = await searched(tmp_path / "two", server, method)
     assert capfd.readouterr() == ("", "")
     assert written.events == []
+    assert not lab.sifted, "every program was tried on all rows"
     assert len(sent) <= CALLS - lab.plan.test_calls
     answers = [body for body in sent if '"temperature": 0.0' in body]
     assert len(answers) == len(set(answers)), "DSPy and the evaluator ask the same, so each is sent once"
@@ -152,6 +154,20 @@ async def test_an_optimizer_that_would_spend_more_is_stopped_and_the_best_so_far
     assert len(server.requests) <= 260 - lab.plan.test_calls
     assert [kind for kind, _ in written.events] == ["strategy_ended"]
     assert lab.board.winner(lab.baseline).format == "dspy-chat"
+
+
+@pytest.mark.parametrize("method", DSPY)
+@pytest.mark.parametrize(("dev", "calls"), [(60, 900), (40, CALLS)])
+async def test_a_lab_knows_that_mipro_drops_programs_by_parts_of_dev(
+    method: str, dev: int, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*parts: Any) -> Findings:
+        return Findings()
+
+    monkeypatch.setattr(dspy_strategies, "optimize", nothing)
+    with WireServer(pupil) as server:
+        lab, _ = await searched(tmp_path, server, method, calls=calls, dev=make_task(dev).dev)
+    assert lab.sifted == (method == "dspy-mipro" and dev > 40)
 
 
 async def test_a_budget_that_dspy_cannot_work_with_keeps_the_users_prompt(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from statistics import stdev
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.search.pareto import MARGIN, Offer, front, front_table, prefer, within_noise
+from agent.search.pareto import MARGIN, Offer, counted, front, front_table, prefer, within_noise
 
 ROW = st.sampled_from([0.0, 0.0, 1.0, 1.0, 0.5, None])
 
@@ -74,6 +74,14 @@ def test_a_steady_loss_is_no_noise_and_a_loss_on_few_rows_is():
     assert prefer([best, unlucky, worse], "cheap") is unlucky
     assert prefer([best, unlucky, worse], "short") is unlucky
     assert prefer([best, unlucky, worse]) is best
+
+
+def test_a_row_that_others_got_a_score_on_counts_as_0_and_one_that_nobody_got_stays_out():
+    one, two = Offer("a", [1.0, None, None, 0.5], 9, 0.0), Offer("b", [None, 1.0, None, 1.0], 5, 0.0)
+    assert [offer.scores for offer in counted([one, two])] == [[1.0, 0.0, None, 0.5], [0.0, 1.0, None, 1.0]]
+    whole = [Offer("a", [1.0, 0.2], 9, 0.0), Offer("b", [0.3, 1.0], 5, 0.0)]
+    assert counted(whole) == whole
+    assert counted([]) == []
 
 
 def test_of_equal_scores_the_fewest_tokens_and_then_the_first_win():

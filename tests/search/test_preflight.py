@@ -1,4 +1,4 @@
-"""A search is called hopeless only where even a perfect prompt could not show, and the advice then works."""
+"""A search is called hopeless only where nothing better could be found or shown, and the advice then works."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from agent.scoring.stats import minimum_detectable_gain
+from agent.scoring.stats import mean_ci, minimum_detectable_gain
 from agent.search.preflight import detectable_gains, judge, rows_for
 
 
@@ -22,19 +23,47 @@ def test_98_of_100_with_100_test_rows_is_not_worth_a_search_and_the_advice_is_a_
     found = judge(scores(98, 100), [], 100)
     assert not found.worth
     assert found.headroom == pytest.approx(0.02)
-    assert found.noise is None
+    assert (found.noise, found.noise_rows) == (None, 0)
     assert found.detectable == math.inf
     assert found.as_dict()["detectable"] is None
-    assert found.why.startswith("not worth a search: your prompt scores 98.0 on 100 dev rows, and 100 test rows could")
+    assert found.why.startswith(
+        "not worth a search: your prompt scores 98.0 on 100 dev rows (95 % CI 93.0 to 99.6), and"
+    )
+    assert "100 test rows could not tell even a perfect prompt from it" in found.why
     rows = int(re.search(r"about ([\d,]+) test rows", found.why)[1].replace(",", ""))
     assert rows == 2400  # two digits are enough
     assert minimum_detectable_gain(rows, 0.98) <= 0.01 < minimum_detectable_gain(rows - 100, 0.98)
     assert judge(scores(98, 100), [], rows).worth
 
 
+def test_a_prompt_that_may_be_worse_than_it_looks_on_dev_is_searched_and_what_can_be_shown_is_told():
+    found = judge(scores(97, 100), [], 160)
+    assert (found.worth, found.detectable) == (True, math.inf)
+    assert minimum_detectable_gain(160, 1 - found.headroom_ci95[1]) < found.headroom_ci95[1]
+    assert found.why == (
+        "your prompt scores 97.0 on 100 dev rows (95 % CI 91.5 to 99.2); 160 test rows can show a gain only if it "
+        "truly scores at the low end of that"
+    )
+
+
+@pytest.mark.parametrize(("truth", "at_most"), [(0.93, 0.005), (0.95, 0.01), (0.97, 0.06)])
+def test_a_search_that_could_show_something_is_seldom_refused(truth, at_most):
+    refused = [right for right in range(101) if not judge(scores(right, 100), [], 160).worth]
+    assert sum(stats.binom.pmf(right, 100, truth) for right in refused) < at_most
+
+
+def test_a_prompt_with_full_marks_on_dev_is_not_worth_a_search_for_nothing_is_preferred_to_it_there():
+    found = judge(scores(20, 20), [], 400)
+    assert (found.worth, found.headroom) == (False, 0.0)
+    assert found.why == (
+        "not worth a search: your prompt scores 100.0 on 20 dev rows, and no other can score higher there. "
+        "Keep the prompt, or add harder rows"
+    )
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 80), st.integers(0, 80), st.integers(1, 400))
-def test_whatever_room_the_test_rows_can_show_is_worth_it_unless_noise_is_larger(right, wrong, test_rows):
+def test_whatever_room_the_test_rows_can_show_is_worth_it(right, wrong, test_rows):
     found = judge(scores(right, right + wrong), [], test_rows)
     json.dumps(found.as_dict(), allow_nan=False)
     assert "\n" not in found.why
@@ -44,7 +73,8 @@ def test_whatever_room_the_test_rows_can_show_is_worth_it_unless_noise_is_larger
     elif rows < 20:
         assert found.worth
     else:
-        assert found.worth == (found.detectable <= found.headroom + 1e-9 and wrong > 0)
+        low = mean_ci(scores(right, rows))[1]
+        assert found.worth == (wrong > 0 and math.isfinite(minimum_detectable_gain(test_rows, low)))
 
 
 def test_test_rows_that_show_no_gain_at_all_are_not_worth_a_search_and_the_advice_is_right():
@@ -61,21 +91,27 @@ def test_few_rows_or_no_score_at_all_refuse_nothing():
         assert judge(seen, [], 100).worth
 
 
-def test_a_prompt_that_changes_its_answers_more_than_there_is_to_win_is_not_worth_it():
+def test_answers_that_change_are_told_and_refuse_nothing():
     base = scores(92, 100)
-    again = [1.0 - value for value in base[:5]] + base[5:10]
-    found = judge(base, again, 1000)
-    assert found.noise == 0.5
-    assert not found.worth
-    assert "50 % of the rows change" in found.why
-    assert judge(base, base[:10], 1000).worth
-    assert judge(base, [0.0, *base[1:10]], 1000).worth  # one flip of ten proves no noise of 8 %
+    found = judge(base, [1.0 - value for value in base[:5]] + base[5:10], 1000)
+    assert (found.noise, found.noise_rows) == (0.5, 10)
+    assert found.worth
+    graded = [0.6 + 0.002 * n for n in range(100)]
+    assert judge(graded, [value + 0.005 for value in graded[:10]], 160).worth  # every score moved, by next to nothing
 
 
-def test_graded_scores_that_vary_little_show_smaller_gains():
-    graded = [0.85 + 0.01 * (n % 10) for n in range(60)]
-    flat = scores(54, 60)
+def test_graded_scores_that_vary_little_show_smaller_gains_but_count_for_no_more_than_four_rows():
+    graded = [0.6 + 0.1 * (n % 5) for n in range(60)]
+    flat = scores(48, 60)
     assert judge(graded, [], 50).detectable < judge(flat, [], 50).detectable
+    nearly_equal = [0.8 + 0.001 * (n % 2) for n in range(60)]
+    assert judge(nearly_equal, [], 50).detectable == pytest.approx(minimum_detectable_gain(200, 0.8005), abs=1e-4)
+
+
+def test_a_baseline_that_ties_with_itself_says_nothing_of_how_much_a_pairwise_judge_shows():
+    ties = [0.5] * 99 + [0.0]
+    found = judge(ties, [], 160, pairwise=True)
+    assert found.detectable == minimum_detectable_gain(160, 0.495)
 
 
 @pytest.mark.parametrize(("gain", "rate"), [(0.05, 0.5), (0.1, 0.9), (0.02, 0.9)])

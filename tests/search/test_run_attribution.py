@@ -14,6 +14,8 @@ from agent.ledger.store import Ledger
 from agent.optimize import Run
 from agent.planning import Settings
 from agent.prompt.techniques import TECHNIQUES
+from agent.report import facts, tables
+from agent.report.view import RunView
 from agent.search.attribution import leave_one_out
 from agent.types import Budget, Candidate, Request
 from tests.search.worlds import good_words, proposer, pupil
@@ -81,6 +83,39 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
     assert result["lift"]["lost"] == won.count(None) > 0
     assert result["lift"]["diff_if_wrong"] == pytest.approx(sum(differences) / len(differences))
     assert result["lift"]["diff_if_wrong"] < result["lift"]["diff"]
+    both = [(mine, yours) for mine, yours in zip(won, base, strict=True) if mine is not None]
+    means = {
+        "winner": sum(mine for mine, _ in both) / len(both),
+        "baseline": sum(yours for _, yours in both) / len(both),
+    }
+    assert means["baseline"] != result["baseline"]["test"], "the winner lost other rows than the average one"
+    view = RunView(history, run.id)
+    for side, mean in means.items():
+        assert facts.tested(result, side) == pytest.approx(mean)
+        assert view.sealed[side][0] == pytest.approx(mean)
+        assert f"{100 * mean:.1f}" in facts.meaning(result)
+        assert f"{100 * mean:.1f}" in facts.uneven(result)
+    shown = {row[0]: row[1] for row in tables.scores(view).rows}
+    assert shown["your prompt"] == f"{100 * means['baseline']:.1f}"
+    assert shown["best found"] == f"{100 * means['winner']:.1f}"
+
+
+async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_figure_and_says_why(
+    tmp_path: Path,
+) -> None:
+    run, result = await ended(tmp_path / "plain", 500, 0)
+    assert (result["winner"]["dev_corrected"] is None, result["uncorrected"], facts.uncorrected(result)) == (
+        False,
+        "",
+        "",
+    )
+    run.lab.sifted = True
+    winner = run.lab.board.candidate(result["winner"]["candidate_id"])
+    assert run._corrected(winner) is None
+    why = run._uncorrected(winner)
+    assert why == "bayes dropped programs by parts of dev, and what that adds is not known"
+    assert facts.uncorrected({**result, "uncorrected": why}) == f"the dev score is not corrected: {why}"
+    assert run._uncorrected(run.lab.baseline) == "the best found was chosen by another rule than the best on dev"
 
 
 async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Path) -> None:

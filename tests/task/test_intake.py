@@ -97,6 +97,17 @@ def test_repeated_conflicting_and_empty_rows_are_dropped_and_counted(here: Path)
     assert sum(sum(each.values()) for each in reading.counts.values()) + reading.unused == 59
 
 
+def test_near_duplicates_that_no_split_takes_are_counted_as_left_out(here: Path) -> None:
+    table = tickets()
+    for n in range(0, 60, 3):
+        table[n]["Customer Message"] = f"{table[0]['Customer Message']} again{n}"
+    task, reading = task_from_file(write(here / "tickets.csv", table), "Team")
+    assert near_duplicates([row.inputs["customer_message"] for row in task.dev + task.test]) == []
+    used = len(task.train) + len(task.dev) + len(task.test)
+    assert (reading.unused, len(task.dev), len(task.test)) == (60 - used, 10, 19)
+    assert f"left out of the splits (near-duplicates, or past their sizes): {reading.unused}" in next(reading.lines())
+
+
 def test_a_written_folder_loads_to_the_same_task(here: Path) -> None:
     source = write(here / "tickets.csv", tickets())
     task, reading = task_from_file(source, "Team", "Route {{Customer Message}} well.", seed=5)

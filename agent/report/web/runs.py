@@ -78,6 +78,7 @@ def run(ask: Ask) -> dict[str, Any]:
         "verdict": facts.verdict(result) if result else None,
         "certainty": facts.certainty(result) if result else None,
         "scores": _scores(view),
+        "uncorrected": facts.uncorrected(result) if result else "",
         "design": facts.design(result["winner"]) if result else "",
         "held_back": facts.held_back(result) if result else [],
         "promoted": facts.promotion(view.promoted) if view.promoted else "",
@@ -94,9 +95,11 @@ def _scores(view: RunView) -> list[dict[str, Any]]:
     """Your prompt, and the best found if it is another: dev, corrected for having been chosen on it, sealed test."""
     if view.result is None:
         return []
-    kept = ("dev", "dev_corrected", "test")
-    found = facts.sides(view.result)
-    return [{"who": who, **{name: view.result[side].get(name) for name in kept}} for side, who in found]
+    found = []
+    for side, who in facts.sides(view.result):
+        dev = {name: view.result[side].get(name) for name in ("dev", "dev_corrected")}
+        found.append({"who": who, **dev, "test": facts.tested(view.result, side)})
+    return found
 
 
 def _changes(view: RunView) -> list[dict[str, str]]:
@@ -224,6 +227,7 @@ def compared(ask: Ask) -> dict[str, Any]:
         **found,
         "facts": [{"what": what, "a": one, "b": two, "same": one == two} for what, one, two in lines],
         "paired": {split: compare.paired(split, *sides) for split in ("test", "dev")},
+        "unlike": compare.unlike(*sides),
         "changes": words_changed(facts.prompt_text(first), facts.prompt_text(second), KEPT_WORDS),
         "same_words": facts.prompt_text(first) == facts.prompt_text(second),
         "only": {
