@@ -94,7 +94,7 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
         assert facts.tested(result, side) == pytest.approx(mean)
         assert view.sealed[side][0] == pytest.approx(mean)
         assert f"{100 * mean:.1f}" in facts.meaning(result)
-        assert f"{100 * mean:.1f}" in facts.uneven(result)
+    assert f"the {len(both)} rows that both prompts got a score on" in facts.uneven(result)
     shown = {row[0]: row[1] for row in tables.scores(view).rows}
     assert shown["your prompt"] == f"{100 * means['baseline']:.1f}"
     assert shown["best found"] == f"{100 * means['winner']:.1f}"
