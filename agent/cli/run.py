@@ -145,7 +145,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
     from agent.scoring.judge import VERDICT_TOKENS
     from agent.scoring.stats import minimum_detectable_gain
-    from agent.search.afford import PROPOSAL_TOKENS, RUBRIC_TOKENS
+    from agent.search.afford import RUBRIC_TOKENS, proposal_tokens
     from agent.search.author import most_told
     from agent.search.preflight import detectable_gains
     from agent.types import Usage
@@ -160,7 +160,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // 3
     roles = {
         "target": (target.name, seen - judged, Usage(per_call, 50)),
-        "proposer": (author.name if author else "", proposals, Usage(most_told(task) // 3, PROPOSAL_TOKENS)),
+        "proposer": (author.name if author else "", proposals, Usage(most_told(task) // 3, proposal_tokens(task))),
         "judge": (", ".join(task.judges), judged, Usage(longest // 3 + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS)),
     }
     thoughts = Usage(0, task.thinking)

@@ -18,7 +18,7 @@ BYTES_A_TOKEN = 4
 MESSAGE_TOKENS = 4  # what a chat template adds to a message
 RUBRIC_TOKENS = 400  # what a judge is told beside the rubric and the row
 PROPOSER_TOKENS = 1000  # what a proposer is told on average; `author.most_told` says how much it may be
-PROPOSAL_TOKENS = 200  # of its reply, at most
+PROPOSAL_TOKENS = 200  # of its reply, at most, unless your own prompt is longer than half of that
 ROWS_A_PROPOSAL = 25  # that are seen for each that is asked for
 ADAPTER_TOKENS = 250  # what DSPy says in a call beside instruction, demos and row
 SAMPLE = 50  # rows that stand for all
@@ -80,6 +80,11 @@ class Means:
         return max(2 * self.own + 50, int(min(caps))) if caps else None
 
 
+def proposal_tokens(task: Task) -> int:
+    """How long a proposer's reply may get: twice your own prompt, by an estimate; one that is cut is no instruction."""
+    return max(PROPOSAL_TOKENS, 2 * _tokens([task.instruction]))
+
+
 def means_of(
     task: Task, price: Callable[[str], Price | None], target: str, proposer: str, judges: Sequence[str]
 ) -> Means:
@@ -92,6 +97,7 @@ def means_of(
     thoughts = task.thinking // 2  # of what a call may think, on average
     judge = Usage(row + reply + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS + thoughts)
     judged = judge_calls(task)
+    written = proposal_tokens(task) + thoughts
 
     def usd(names: Sequence[str], usage: Usage) -> float:
         return max((known(usage) for name in names if name and (known := price(name))), default=0.0)
@@ -100,7 +106,7 @@ def means_of(
         parts = (
             (1.0, [target], Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts)),
             (float(judged), judges, judge),
-            (1 / ROWS_A_PROPOSAL if proposer else 0.0, [proposer], Usage(PROPOSER_TOKENS, PROPOSAL_TOKENS + thoughts)),
+            (1 / ROWS_A_PROPOSAL if proposer else 0.0, [proposer], Usage(PROPOSER_TOKENS, written)),
         )
         calls = sum(share for share, _, _ in parts)
         tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from agent.errors import ModelError, RunRefused
 from agent.prompt.parse import reasons_of
 from agent.prompt.techniques import Rewrite
-from agent.search.afford import BYTES_A_TOKEN, PROPOSAL_TOKENS
+from agent.search.afford import BYTES_A_TOKEN, proposal_tokens
 from agent.search.lab import Lab
 from agent.search.pool import Parent
 from agent.search.propose import (
@@ -53,7 +53,7 @@ async def proposed(lab: Lab, parents: Sequence[Parent], number: int) -> Rewrite 
 
 def most_told(task: Task) -> int:
     """Letters of the longest request to the proposer that a search of this task may make, by an upper estimate."""
-    return longest_request(task, HISTORY, PROPOSAL_TOKENS * BYTES_A_TOKEN, FAILURES)
+    return longest_request(task, HISTORY, proposal_tokens(task) * BYTES_A_TOKEN, FAILURES)
 
 
 def _style(number: int) -> str:
@@ -63,7 +63,7 @@ def _style(number: int) -> str:
 def _request(lab: Lab, number: int, history: Sequence[Scored], failures: Sequence[Failure]) -> Request:
     messages = request_messages(lab.task, history, failures, _style(number), lab.rng)
     seed = lab.seed * 1000 + number
-    return Request(messages, PROPOSAL_TOKENS, temperature=0.7, seed=seed)
+    return Request(messages, proposal_tokens(lab.task), temperature=0.7, seed=seed)
 
 
 async def _ask(lab: Lab, proposer: LM, request: Request) -> Completion | None:

@@ -12,6 +12,7 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
+from agent.search.afford import PROPOSAL_TOKENS
 from agent.search.author import most_told, proposed, rationales
 from agent.search.pool import Entry
 from agent.types import Candidate, Completion, Example, FinishReason, Request, SearchSpace
@@ -153,6 +154,17 @@ async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) 
     found.lab._account.keep(Kept())
     with pytest.raises(RunRefused):
         await proposed(found.lab, [], 2)
+
+
+async def test_a_proposal_may_be_twice_as_long_as_a_long_prompt_of_the_users_own(ledger: Ledger) -> None:
+    caps = []
+    for number, instruction in enumerate(("Name the team.", "Name the team that deals with the note. " * 60)):
+        author = proposer(good_words)
+        task = replace(TASK, instruction=instruction)
+        found = made_lab(ledger, FakeModel(pupil(any_skill)), author, task)
+        await proposed(found.lab, [], number)
+        caps.append(author.seen[0].max_tokens)
+    assert caps == [PROPOSAL_TOKENS, 1200]
 
 
 # -- worked solutions --------------------------------------------------------------------------------------------------
