@@ -68,8 +68,8 @@ def test_evidence_that_was_there_stays() -> None:
 
 def test_the_evidence_against_equal_arms_is_1_on_average_at_most() -> None:
     rng = np.random.default_rng(12)
-    found = [compared(rng.choice([-1.0, 0.0, 1.0], 100, p=[0.25, 0.5, 0.25])).e_value for _ in range(1000)]
-    assert np.mean(found) < 1 + 3 * np.std(found) / math.sqrt(1000)
+    found = [compared(rng.choice([-1.0, 0.0, 1.0], 100, p=[0.25, 0.5, 0.25])).e_value for _ in range(300)]
+    assert np.mean(found) < 1 + 3 * np.std(found) / math.sqrt(300)
     assert min(found) < 0.5
 
 
