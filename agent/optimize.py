@@ -269,8 +269,8 @@ class Run:
         board.saw(lab.baseline.id, outcomes)
         board.settle(lab.baseline.id, "complete", "the user's own prompt")
         again = await self._evaluator.outcomes(lab.baseline, lab.dev[: self.plan.noise_rows], "dev", repeat=1)
-        pairwise = any(spec.options.get("mode") == "pairwise" for spec in self.task.metrics)
-        self.preflight = judge([o.value for o in outcomes], [o.value for o in again], len(self._test), pairwise)
+        scores, repeated = ([o.value for o in each] for each in (outcomes, again))
+        self.preflight = judge(scores, repeated, len(self._test), self.task.is_compared)
         self.ledger.event(self.id, "preflight", {"rows": len(again), **self.preflight.as_dict()})
         self._tell()
 

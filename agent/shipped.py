@@ -17,6 +17,10 @@ FieldType = Literal["text", "choice", "number", "json"]
 FormatName = Literal["turns", "labelled-turns", "inline", "dspy-chat", "dspy-json", "dspy-xml"]
 
 
+MAX_NUMBER = 1e15
+"""The largest number that is read from a reply, and so the largest that a label may be."""
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: the text that is hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -360,3 +360,8 @@ class Task:
     def is_judged(self) -> bool:
         """Whether a metric of it asks a judge."""
         return any(spec.name == "judge" for spec in self.metrics)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a judge of it compares each answer with that of the user's own prompt."""
+        return any(spec.options.get("mode") == "pairwise" for spec in self.metrics)

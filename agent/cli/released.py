@@ -114,7 +114,7 @@ def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     hint = "record its answers first: optimize bless PROMPT --reason WHY"
     if not run_id or not db.is_file():
         raise InputError(f"{prompt.name}: no suite.json beside the prompt, and no ledger at {db} that knows it; {hint}")
-    if any(spec.options.get("mode") == "pairwise" for spec in task.metrics):
+    if task.is_compared:
         raise InputError(f"{prompt.name}: its judge compares with another prompt's answers; {hint}")
     if task.hashes.get("dev") != told.get("hashes", {}).get("dev"):
         raise InputError(f"{task.folder}: the dev rows are not those that the prompt was scored on; {hint}")

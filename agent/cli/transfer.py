@@ -13,7 +13,7 @@ from agent.cli.common import SEED, SETTINGS, db_option, json_option, open_histor
 from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
 from agent.cli.launch import silence, source_of, task_of
 from agent.errors import InputError
-from agent.release.gate import SIGNIFICANT
+from agent.release.gate import shown
 
 if TYPE_CHECKING:
     from agent.errand import Means
@@ -158,8 +158,6 @@ def _cell(found: Mapping[str, Any]) -> str:
 
 def _mark(lift: Mapping[str, Any]) -> str:
     """Where test and interval both say it, as in a promotion; a transfer of an older version was not corrected."""
-    p_value = lift.get("p_holm")
-    if p_value is None or p_value >= SIGNIFICANT:
+    if (p_value := lift.get("p_holm")) is None:
         return ""
-    low, high = lift["ci95"]
-    return "+" if low > 0 else "-" if high < 0 else ""
+    return ("", "+", "-")[shown({**lift, "p_value": p_value})]

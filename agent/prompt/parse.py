@@ -10,15 +10,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from agent.prompt.limits import broken_limit
 from agent.prompt.values import (
     LABELS,
-    MAX_NUMBER,
     QUOTE,
     Unreadable,
     choice_in,
+    first_line,
     integral,
     is_number,
     joined,
@@ -27,7 +28,7 @@ from agent.prompt.values import (
     number_in,
     quote,
 )
-from agent.shipped import Field, Prediction
+from agent.shipped import MAX_NUMBER, Field, Prediction
 
 
 def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = False) -> Prediction:
@@ -96,7 +97,7 @@ def _parse_several(reply: str, text: str, outputs: tuple[Field, ...], reasoning:
 def _read(text: str, field: Field, reasoning: bool) -> Any:
     if not text.strip(" \t\n\r\f\v\0"):
         raise Unreadable(f"The reply is empty: give the {field.name}.")
-    if field.type == "number" and not reasoning and (first := _first_line(text)) and is_number(first):
+    if field.type == "number" and not reasoning and (first := first_line(text)) and is_number(first):
         text = first  # what runs on behind it is no answer
     marked = _after_marker(text, field) if reasoning or field.type == "number" else None
     if marked is not None and not marked.strip():
@@ -151,10 +152,6 @@ def _last_line(text: str) -> str:
     return next((line for line in reversed(text.split("\n")) if line.strip()), "")
 
 
-def _first_line(text: str) -> str:
-    return next((line for line in text.split("\n") if line.strip()), "")
-
-
 def _unthought(reply: str) -> str | None:
     """The reply behind the thoughts that it begins with; None when they never end. Templates of some models open them
     in the prompt, so that a reply only closes them."""
@@ -165,10 +162,17 @@ def _unthought(reply: str) -> str | None:
     return None if opening else reply
 
 
+@lru_cache
+def _schema_of(field: Field) -> dict[str, Any] | None:
+    """The schema of a json field, where it is an object: `true` and `false` are schemas, too."""
+    schema = json.loads(field.schema) if field.schema else None
+    return schema if isinstance(schema, dict) else None
+
+
 def _json_kind(field: Field) -> type[dict[str, Any]] | type[list[Any]] | None:
     """What the schema of a json field says its value is, where it says it plainly."""
-    schema = json.loads(field.schema) if field.schema else None
-    if not isinstance(schema, dict):
+    schema = _schema_of(field)
+    if schema is None:
         return None
     named = schema.get("type", "object" if "properties" in schema else None)
     return dict if named == "object" else list if named == "array" else None
@@ -220,8 +224,8 @@ def _unwrap(text: str, field: Field) -> str:
 
 def _is_wrapper(bare: str, field: Field) -> bool:
     """Whether `{"<field>": value}` cannot be the value of the json field, and nothing stands beside it."""
-    schema = json.loads(field.schema) if field.schema else None
-    if not isinstance(schema, dict):
+    schema = _schema_of(field)
+    if schema is None:
         return False
     kind, parts = schema.get("type", "object"), schema.get("properties")
     if kind == "object" and (not isinstance(parts, dict) or field.name in parts):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent.prompt.template import escape, marks
 from agent.types import Candidate, Field, Signature, Task, TechniqueName
@@ -70,7 +71,13 @@ def reasons_first(candidate: Candidate) -> bool:
 
 
 def _asks(candidate: Candidate, words: re.Pattern[str]) -> bool:
-    return not candidate.demos and words.search(candidate.instruction) is not None
+    return not candidate.demos and _holds(candidate.instruction, words)
+
+
+@lru_cache(1024)
+def _holds(instruction: str, words: re.Pattern[str]) -> bool:
+    """Looked up once, not for each row."""
+    return words.search(instruction) is not None
 
 
 def _words(field: Field) -> str:

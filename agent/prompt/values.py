@@ -10,9 +10,8 @@ import math
 import re
 from typing import Any, NoReturn
 
-from agent.shipped import Field, composed, fold
+from agent.shipped import MAX_NUMBER, Field, composed, fold
 
-MAX_NUMBER = 1e15
 MAX_DEPTH = 64
 QUOTE = 80
 
@@ -71,11 +70,15 @@ def _undress(text: str, field: Field) -> str:
     return text.strip(_DRESS).rstrip(_STOPS + _DRESS)
 
 
+def first_line(text: str) -> str:
+    """The first line that is not blank; "" where there is none."""
+    return next((line for line in text.split("\n") if line.strip()), "")
+
+
 def choice_in(text: str, field: Field) -> str:
     text = composed(text)
     stripped = text.strip()
-    first = next((line for line in stripped.split("\n") if line.strip()), "")
-    for source in (stripped, first):
+    for source in (stripped, first_line(stripped)):
         for form in (source, _undress(source, field)):
             same = joined(form)
             exact = [form] if form in field.choices else [c for c in field.choices if joined(c) == same]

@@ -42,7 +42,7 @@ def strategy_for(name: str | None, task: Task) -> str:
         if task.program:
             raise InputError(f"--strategy {name}: a DSPy program takes {', '.join(DSPY)}")
         return name
-    if any(spec.options.get("mode") == "pairwise" for spec in task.metrics):
+    if task.is_compared:
         other = 'give the judge mode = "rubric"' + ("" if task.program else f", or use --strategy {DEFAULT}")
         raise InputError(
             f"--strategy {name}: the pairwise judge of {task.name} compares with your own prompt's answers, which DSPy "

@@ -15,9 +15,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from agent.errors import InputError
-from agent.shipped import fold
+from agent.shipped import MAX_NUMBER, fold
 from agent.task.data import parse_json
-from agent.task.rows import MAX_NUMBER, parse_number
+from agent.task.rows import parse_number
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType
 

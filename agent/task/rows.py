@@ -15,13 +15,12 @@ from functools import cache
 from typing import Any
 
 from agent.errors import Problem
-from agent.shipped import fold
+from agent.shipped import MAX_NUMBER, fold
 from agent.task.data import Rows, parse_json
 from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
 
 MOST_TOLD = 20  # wrong values of a column and file that are told one by one
-MAX_NUMBER = 1e15  # up to here a number is read from a reply (`prompt/values.py`)
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
