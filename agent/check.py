@@ -15,11 +15,12 @@ from typing import Any
 from agent.errand import Errand, Means
 from agent.errors import RunRefused
 from agent.ledger.origin import tool_version, utc_now
+from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
 from agent.release.regression import verdict
-from agent.release.replay import ReleaseEvaluator
 from agent.release.runtime import Prompt
 from agent.release.suite import Sample, Suite, is_answer, suite_of, write_suite
+from agent.scoring.evaluate import Evaluator
 from agent.scoring.intervals import mean_ci
 from agent.scoring.judge import judge_builder, judge_calls
 from agent.scoring.metrics import build_metrics
@@ -66,12 +67,21 @@ class _Asked(Errand):
         asking, rows = self._asking, self._asking.task.dev
         judges = judge_builder(asking.task, asking.judges or (asking.lm,), self._gateway)
         metrics = build_metrics(asking.task, {"judge": judges})
-        evaluator = ReleaseEvaluator(asking.prompt, self._task, self._gateway, asking.lm, metrics)
+        program = ReleasedProgram(asking.prompt, self._task, asking.lm)
+        evaluator = Evaluator(
+            self._task,
+            self._gateway,
+            asking.lm,
+            metrics,
+            lambda split, outcome: None,
+            [program],
+            baseline_id=program.candidate.id,
+        )
         for judge in evaluator.judges():
             for row, seen in zip(rows, recorded, strict=False):
                 if first := next((each for each in seen if is_answer(each)), None):
                     judge.anchor(row, first.prediction)
-        found = [await evaluator.ask(rows, repeat) for repeat in range(asking.repeats)]
+        found = [await evaluator.outcomes(program.candidate, rows, "dev", repeat) for repeat in range(asking.repeats)]
         return [list(each) for each in zip(*found, strict=True)]
 
     def _told(self) -> dict[str, Any]:

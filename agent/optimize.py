@@ -9,8 +9,9 @@ That is what makes a run resumable: it walks the same way again, and each call t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,14 @@ from agent.ledger.origin import command_line, new_run_id, origin, tool_version, 
 from agent.ledger.past import Past
 from agent.ledger.places import run_folder
 from agent.ledger.store import Ledger
-from agent.planning import Settings, names_of, planned
-from agent.prompt.candidate import baseline, why_rejected
-from agent.release.export import write_release
+from agent.planning import Settings, names_of, plan_for
+from agent.programs.catalog import program_for
+from agent.programs.making import Kind, Making, Written
 from agent.release.prompt_file import HELD
-from agent.release.result import Opening, release_of, result_object
-from agent.release.runtime import PromptRelease
+from agent.release.result import Opening, result_object
 from agent.run_log import RunLog
 from agent.scoring.breakdown import Pair
-from agent.scoring.evaluate import Evaluator, why_unscored
+from agent.scoring.evaluate import Door, Evaluator, why_unscored
 from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
 from agent.scoring.metrics import build_metrics
 from agent.scoring.stats import selection_corrected
@@ -38,14 +38,15 @@ from agent.search import closing
 from agent.search.board import Board
 from agent.search.lab import Lab
 from agent.search.pareto import Offer
-from agent.search.plan import Plan
-from agent.search.pool import Breeder, Entry
+from agent.search.plan import EFFORT_CALLS, Plan
 from agent.search.preflight import Preflight, judge
+from agent.search.program import Entry
 from agent.search.strategies import strategy
 from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
 
 CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
+PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +95,25 @@ class Run:
         watch: Watch = lambda s: None,
         resumed: Resumed | None = None,
         judges: Sequence[LM] = (),
+        program: Kind | None = None,
     ) -> None:
-        """`judges` are the models of the task's judges; without them the target judges."""
+        """`judges` are the models of the task's judges; without them the target judges. `program` is what is optimized;
+        without it, what the task says.
+
+        Raises InputError where the task's program cannot be made.
+        """
         self.id = resumed.run_id if resumed else new_run_id()
         self.folder = run_folder(settings.runs_folder, self.id)
-        self.task, self.target, self.proposer = task, target, proposer
+        self.program = program or program_for(task, target)
+        self.task, self.target, self.proposer = self.program.task, target, proposer
         self.judges = tuple(judges) or (target,)
         self.ledger, self.settings = ledger, settings
         names = names_of(target, proposer, self.judges)
         self._prices = prices_for(names, settings.budget, settings.price)
         self._unpriced = [name for name in names if name not in self._prices]
         self.plan = resumed.plan if resumed else self._planned()
+        self._planned_runs = self.plan
+        """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
         self.account = Account(settings.budget, no_price=self._unpriced)
         self._resumes = resumed is not None
         self._watch = watch
@@ -119,7 +128,7 @@ class Run:
 
     def _planned(self) -> Plan:
         """The plan of a run that begins. Raises BudgetRefused."""
-        return planned(self.task, self.settings, self.target, self.proposer, self.judges, self._prices)
+        return plan_for(self.program, self.settings, self.target, self.proposer, self.judges, self._prices)
 
     # -- the order of things ------------------------------------------------------------------------------------------
 
@@ -139,8 +148,8 @@ class Run:
             thinking=self.task.thinking,
         )
         try:
-            self._evaluator = self._make_evaluator()
-            self.lab = self._make_lab()
+            self._evaluator = self._make_evaluator(self.program.door(gateway))
+            self.lab = self._make_lab(self.program.calls)
             status = "complete"
             try:
                 await self._search()
@@ -212,6 +221,9 @@ class Run:
     async def _search(self) -> None:
         """Trial 0, and then the strategy, where there is something to win, with what the sealed test leaves."""
         await self._evaluate_baseline()
+        if not self.program.is_fixed:  # how many calls a row takes is known now
+            measured = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
+            self.lab = self._make_lab(max(self.program.calls, measured))
         if self._is_worth_it():
             await strategy(self.settings.strategy)(self.lab)
 
@@ -219,49 +231,55 @@ class Run:
         """Whether more than trial 0 is wanted, and anything can be won or the user searches all the same."""
         return self.lab.more() and (self.settings.anyway or self.preflight is None or self.preflight.worth)
 
-    def _make_evaluator(self) -> Evaluator:
-        assert self._gateway is not None
+    def _make_evaluator(self, door: Door) -> Evaluator:
         return Evaluator(
             self.task,
-            self._gateway,
+            door,
             self.target,
             self._metrics(),
             self._record,
+            [self.program],
             graded=self.settings.strategy == "bayes",
-            baseline_id=baseline(self.task).id,
+            baseline_id=self.program.baseline().id,
         )
 
     def _metrics(self) -> tuple[Metric, ...]:
         assert self._gateway is not None
         return build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)})
 
-    def _make_lab(self, kind: type[Lab] = Lab, log: type[RunLog] = RunLog) -> Lab:
-        """What the strategy is handed, with the plan as it stands; the sealed test's share is kept from then on."""
+    def _make_lab(self, calls_each: int) -> Lab:
+        """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
         assert self._gateway is not None
+        if not self.program.is_fixed:
+            runs, most = self._planned_runs, self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
+            calls = min(most, (runs.calls + 1) * self.program.calls - 1)  # of `most` a part of a run may be left over
+            self.plan = replace(runs, calls=calls, calls_each=calls_each)
         self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
-        return kind(
+        return Lab(
             self.task,
             self.plan,
             self.settings.seed,
             (self.target, self.proposer),
             self._gateway,
+            self.program,
             self._evaluator,
             self._board,
             self.account,
-            log(self.ledger, self.id, self.task),
+            RunLog(self.ledger, self.id, self.program),
             self._tell,
             self.settings.trials,
         )
 
     async def _evaluate_baseline(self) -> None:
         lab, board = self.lab, self._board
-        problem = why_rejected(lab.baseline, self.task)
-        if problem:
+        if problem := self.program.check(lab.baseline):
             raise InputError(f"{self.task.folder}/task.toml:1: the instruction cannot be the baseline: {problem}")
-        place = Breeder(self.task, self.lab.rng).place(lab.baseline)
+        place = self.program.place(lab.baseline)
         lab.adopt(Entry(lab.baseline, place, "baseline", None, "the user's own prompt"))
         board.open(lab.baseline.id, 0)
         outcomes = await self._evaluator.outcomes(lab.baseline, lab.dev, "dev")
+        if broken := self.program.broken(outcomes):
+            raise RunRefused(broken)
         unscored = [outcome for outcome in outcomes if outcome.value is None]
         if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
             why = why_unscored(unscored[0])
@@ -289,30 +307,31 @@ class Run:
         result["pareto"] = closing.pareto(self._offers(), winner)
         released = winner if result["decision"] == "promote" else self.lab.baseline
         result["parameters"] = self._parameters(released)
-        release = self._release(result, released, result["parameters"])
-        result["release"] = str(write_release(release, self.folder))
-        told = {"version": release.version, "candidate_id": released.id}
+        written = await self._write(result, released, self.folder)
+        result["release"] = str(written.path)
+        told = {"version": written.version, "candidate_id": released.id}
         if released.id != winner.id:
-            held = self._release(result, winner, self._parameters(winner))
-            write_release(held, self.folder / HELD)
-            told["held"] = held.version
+            told["held"] = (await self._write(result, winner, self.folder / HELD)).version
         self.ledger.event(self.id, "released", told)
         return result
 
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
         """What a candidate was scored with."""
-        cap: dict[str, Any] = {"max_tokens": self._evaluator.max_tokens(candidate)}
+        cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
-    def _release(self, result: Mapping[str, Any], candidate: Candidate, parameters: Mapping[str, Any]) -> PromptRelease:
-        return release_of(
+    async def _write(self, result: Mapping[str, Any], candidate: Candidate, folder: Path) -> Written:
+        """Writes a candidate as a release, with its provenance."""
+        making = Making(
             result,
-            candidate,
-            self.task,
             self._board.trials[candidate.id].number,
-            parameters,
+            self._parameters(candidate),
             {"tool": tool_version(), "created_utc": utc_now()},
+            folder,
+            self._evaluator,
+            self._test[:PROVED_ROWS],
         )
+        return await self.program.write(candidate, making)
 
     def _offers(self) -> list[Offer]:
         """All that saw the whole of dev."""
@@ -340,7 +359,8 @@ class Run:
             model=self.target.name,
             seed=self.settings.seed,
             dev=(board.mean(baseline.id), board.mean(winner.id), corrected),
-            prompt_tokens=self.lab.prompt_tokens(winner),
+            shown=self.program.shown(winner),
+            prompt_tokens=self.program.prompt_tokens(winner),
             states=[trial.state for trial in board.trials.values()],
             account=self.account,
             ledger_head=self.ledger.head(),

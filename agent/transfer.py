@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.errand import Errand, Means
 from agent.errors import BudgetExhausted
+from agent.programs.catalog import program_for
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.intervals import mean_ci, paired_difference
 from agent.scoring.judge import judge_builder, judge_calls
@@ -71,21 +72,22 @@ class Transfer(Errand):
             "of_run": self._run,
             "task": self._task.name,
             "rows": len(self._task.dev),
-            "candidates": [
-                {
-                    "candidate_id": each.candidate.id,
-                    "trial": each.trial,
-                    "technique": each.candidate.technique,
-                    "format": each.candidate.format,
-                    "n_demos": len(each.candidate.demos),
-                    "instruction": each.candidate.instruction,
-                }
-                for each in self._entrants
-            ],
+            "candidates": [self._shown(each) for each in self._entrants],
             "models": [{"own": name == self._own, **told} for name, told in zip(columns, (own, *others), strict=True)],
             **self.cost(),
             "status": "budget" if self._stopped else "complete",
             "ledger_head": self._ledger.head(),
+        }
+
+    def _shown(self, entrant: Entrant) -> dict[str, Any]:
+        shown = program_for(self._task, self._lms[0]).shown(entrant.candidate)
+        return {
+            "candidate_id": entrant.candidate.id,
+            "trial": entrant.trial,
+            "technique": shown.technique,
+            "format": shown.format,
+            "n_demos": shown.n_demos,
+            "instruction": shown.text,
         }
 
     def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -97,7 +99,10 @@ class Transfer(Errand):
         judges = judge_builder(self._task, self._judges or (lm,), self._gateway)
         metrics = build_metrics(self._task, {"judge": judges})
         base = self._entrants[0].candidate.id
-        evaluator = Evaluator(self._task, self._gateway, lm, metrics, lambda split, outcome: None, baseline_id=base)
+        program = program_for(self._task, lm)
+        evaluator = Evaluator(
+            self._task, self._gateway, lm, metrics, lambda split, outcome: None, [program], baseline_id=base
+        )
         found: list[Scores] = []
         for entrant in self._entrants:
             try:

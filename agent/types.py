@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from agent.shipped import ChatRole as ChatRole
 from agent.shipped import Field as Field
@@ -161,28 +161,66 @@ class Demo:
         }
 
 
-@dataclass(frozen=True, slots=True)
 class Candidate:
-    """One prompt variant. `role` is an opening sentence of the role technique ("" = none)."""
+    """What a program can run on a row. Each kind is a frozen dataclass whose fields are its parts.
 
-    technique: TechniqueName
-    format: FormatName
-    instruction: str
-    role: str = ""
-    demos: tuple[Demo, ...] = ()
-    id: str = dataclasses.field(init=False, repr=False, compare=False)
+    `kind` names the program that runs it. `id` is a hash of `parts()`, JSON-ready content; parts of two kinds never
+    have the same keys.
+    """
+
+    __slots__ = ("id",)
+    kind: ClassVar[str]
+    id: str
+
+    def parts(self) -> dict[str, Any]:
+        raise NotImplementedError
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "id", content_id("c", self.as_dict()))  # once: it is asked for several times a call
+        object.__setattr__(self, "id", content_id("c", self.parts()))  # once: it is asked for several times a call
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "technique": self.technique,
-            "format": self.format,
-            "instruction": self.instruction,
-            "role": self.role,
-            "demos": [demo.as_dict() for demo in self.demos],
-        }
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A candidate as people read it and the ledger keeps it: `text` is what it says (an instruction, a state),
+    `n_demos` how many worked examples it holds in all."""
+
+    id: str
+    technique: str
+    format: str
+    text: str
+    role: str = ""
+    demos: tuple[Demo, ...] = ()
+    n_demos: int = 0
+
+
+class Call(Protocol):
+    """The gateway's door for one row of one candidate: a request of the target model in, its reply out.
+
+    Raises what the gateway raises. `logprobs` is how many log-probabilities a token are wanted where the reply is a
+    label (0: none); `stopped` the error after which nothing more is sent.
+    """
+
+    @property
+    def logprobs(self) -> int: ...
+
+    @property
+    def stopped(self) -> Exception | None: ...
+
+    async def __call__(self, request: Request) -> Completion: ...
+
+
+class Runner(Protocol):
+    """Runs candidates of one kind on rows."""
+
+    @property
+    def kind(self) -> str: ...
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        """What the candidate says to the row, by no call, one or several. `repeat` tells samples of a row apart.
+
+        Raises a ModelError where the row gets no answer; a reply that cannot be read is a prediction with an error.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

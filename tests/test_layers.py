@@ -15,14 +15,20 @@ LAYERS = (
     ("prompt", "gateway"),
     ("scoring",),
     ("search", "release", "errand"),
-    ("planning", "run_log"),
+    ("programs", "run_log"),
+    ("planning",),
     ("optimize", "calibration", "check", "transfer", "report"),
-    ("program_run",),
     ("cli",),
 )
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 DOORS = {
-    "dspy": ("prompt/render.py", "search/dspy_", "release/formats/dspy.py"),
+    "dspy": (
+        "prompt/render.py",
+        "search/dspy_",
+        "programs/dspy.py",
+        "programs/prompt_dspy.py",
+        "release/formats/dspy.py",
+    ),
     "optuna": ("search/study.py", "report/optuna_study.py"),
     "click": ("cli/",),
     "rich": ("cli/",),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agent.ledger.store import Ledger
     from agent.optimize import Resumed
     from agent.planning import Settings
+    from agent.programs.making import Kind
     from agent.search.plan import Plan
     from agent.types import LM, Task
 
@@ -47,6 +48,7 @@ class Launch:
     author: LM | None
     judges: tuple[LM, ...]
     settings: Settings
+    program: Kind
     models: tuple[str, ...]
     digest: str
 
@@ -55,17 +57,23 @@ class Launch:
         every = [self.target, *([self.author] if self.author else []), *self.judges]
         return list({id(lm): lm for lm in every}.values())
 
-    def plan(self) -> tuple[Plan, int]:
-        """The plan of a run that is to begin, and how many calls it counts as one."""
+    def plan(self) -> Plan:
+        """The plan of a run that is to begin."""
         from agent.planning import plan_for
 
-        return plan_for(self.task, self.settings, self.target, self.author, self.judges)
+        return plan_for(self.program, self.settings, self.target, self.author, self.judges)
+
+    @property
+    def calls_each(self) -> int:
+        """How many calls a plan counts as one."""
+        return 1 if self.program.is_fixed else self.program.calls
 
 
 def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
     silence(quiet)
     from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
+    from agent.programs.catalog import program_for
 
     task = task_of(options, quiet)
     name = options["model"] or task.model or DEFAULT_MODEL
@@ -81,8 +89,9 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     models = tuple(dict.fromkeys([name, *([proposer] if author else []), *task.judges]))
     digest = file_digest(name)
-    settings = _settings(task, {**options, "model_digest": digest}, db)
-    return Launch(task, target, author, judges, settings, models, digest)
+    program = program_for(task, target)
+    settings = _settings(program, {**options, "model_digest": digest}, db)
+    return Launch(program.task, target, author, judges, settings, program, models, digest)
 
 
 def require_judging(task: Task) -> None:
@@ -170,13 +179,12 @@ def _limited(task: Task, limit: str | None) -> Task:
     return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
 
 
-def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
+def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
     from agent.gateway.gateway import MAX_WAIT
     from agent.planning import Settings
-    from agent.search.strategies import strategy_for
     from agent.types import Budget
 
-    own = task.budget
+    own = program.task.budget
     if options["max_cost"] is not None and not math.isfinite(options["max_cost"]):
         raise InputError(f"--max-cost {options['max_cost']}: write a number of US dollars")
     budget = Budget(
@@ -191,8 +199,8 @@ def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
         if not key or not equals:
             raise InputError(f"--tag {tag}: write K=V")
         tags[key] = value
-    strategy = strategy_for(options.get("strategy"), task)  # a run of an older version has none
-    _require_heeded(strategy, task, options)
+    strategy = program.strategy(options.get("strategy"))  # a run of an older version has none
+    _require_heeded(strategy, options)
     return Settings(
         seed=options["seed"],
         budget=budget,
@@ -211,14 +219,12 @@ def _settings(task: Task, options: Mapping[str, Any], db: Path) -> Settings:
     )
 
 
-def _require_heeded(strategy: str, task: Task, options: Mapping[str, Any]) -> None:
+def _require_heeded(strategy: str, options: Mapping[str, Any]) -> None:
     """Raises InputError for options that DSPy's optimizers do not know: they would change nothing."""
     from agent.search.strategies import DSPY
 
     if strategy in DSPY and (options["trials"] or 1) > 1:
         raise InputError(f"--trials: {strategy} tries as many programs as the budget buys; cap --max-calls instead")
-    if task.program and options.get("prefer") not in (None, "best"):
-        raise InputError(f"--prefer {options['prefer']}: the best state of a DSPy program is tested; leave it out")
 
 
 def seconds(option: str, text: str | None) -> float | None:
@@ -246,14 +252,23 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
     """
     from agent.ledger.store import Ledger
     from agent.models.catalog import check_keys
-    from agent.program_run import run_of
+    from agent.optimize import Run
 
     check_keys(launch.lms())
     ledger = Ledger(db)
     try:
         _catch_up(ledger, db)
-        make = run_of(launch.task)
-        run = make(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed, launch.judges)
+        run = Run(
+            launch.task,
+            launch.target,
+            launch.author,
+            ledger,
+            launch.settings,
+            progress,
+            resumed,
+            launch.judges,
+            launch.program,
+        )
         command = resume_command_for(run.id, db)
         try:
             return asyncio.run(watched(run, launch.lms(), progress, command))

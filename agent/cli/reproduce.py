@@ -80,8 +80,7 @@ def _copy(db: Path, copy: Path) -> None:
 def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> tuple[dict[str, Any] | None, str]:
     """The result, or None and what stopped it."""
     from agent.cli.replay import Offline
-    from agent.optimize import Resumed
-    from agent.program_run import run_of
+    from agent.optimize import Resumed, Run
     from agent.search.plan import Plan
 
     models = {id(lm): Offline(lm) for lm in launch.lms()}
@@ -91,7 +90,7 @@ def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> t
     settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
     judges = [models[id(lm)] for lm in launch.judges]
     target = models[id(launch.target)]
-    again = run_of(launch.task)(launch.task, target, author, ledger, settings, resumed=resumed, judges=judges)
+    again = Run(launch.task, target, author, ledger, settings, resumed=resumed, judges=judges)
 
     async def execute() -> dict[str, Any]:
         try:

@@ -43,7 +43,6 @@ def resume_command(
     """
     from agent.ledger.query import started_with
     from agent.optimize import Resumed
-    from agent.planning import calls_per_row
     from agent.search.plan import Plan
 
     history = open_history(db)
@@ -75,15 +74,15 @@ def resume_command(
 
         launch = replace(launch, settings=replace(launch.settings, parent=found["id"]))
     else:
-        plan = Plan.restored(found["plan"]) if found["plan"] else launch.plan()[0]
+        plan = Plan.restored(found["plan"]) if found["plan"] else launch.plan()
         resumed = Resumed(found["id"], plan)
     with Progress(quiet) as progress:
         fetch_weights(launch, progress)
         if not quiet:
             click.echo(f"{'forking' if fork else 'resuming'} {found['id']} ({found['status']})", err=True)
-            plan, per_row = (resumed.plan, calls_per_row(launch.task)) if resumed else launch.plan()
-            click.echo(plain(opening(launch, plan, per_row)), err=True)
-            if resumed and (short := short_of_plan(plan, per_row, costs, launch.settings.budget.max_calls)):
+            plan = resumed.plan if resumed else launch.plan()
+            click.echo(plain(opening(launch, plan)), err=True)
+            if resumed and (short := short_of_plan(plan, launch.calls_each, costs, launch.settings.budget.max_calls)):
                 click.echo(short, err=True)
         result = execute(launch, db, progress, resumed)
     finish(result, db, as_json)

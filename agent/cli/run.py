@@ -110,7 +110,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     with Progress(quiet) as progress:
         fetch_weights(launch, progress)
         if not quiet:
-            click.echo(plain(opening(launch, *launch.plan())), err=True)
+            click.echo(plain(opening(launch, launch.plan())), err=True)
         result = execute(launch, db, progress)
     finish(result, db, as_json)
 
@@ -122,8 +122,9 @@ def finish(result: dict[str, Any], db: Path, as_json: bool) -> None:
         click.echo(report(result, db))
 
 
-def opening(launch: Launch, plan: Plan, per_row: int) -> str:
-    """What is about to run: task, models and plan, which counts `per_row` calls as one."""
+def opening(launch: Launch, plan: Plan) -> str:
+    """What is about to run: task, models and plan."""
+    per_row = launch.calls_each
     task, settings, author = launch.task, launch.settings, launch.author
     longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
     judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
@@ -133,7 +134,7 @@ def opening(launch: Launch, plan: Plan, per_row: int) -> str:
     return (
         f"{task.name}: {task.signature}\n"
         f"model {launch.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"
-        f"{program if task.program else ''}"
+        f"{'' if launch.program.is_fixed else program}"
         f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
         f"+ spare {plan.slack}; "
         f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
@@ -151,7 +152,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     from agent.types import Usage
 
     task, settings, target, author = launch.task, launch.settings, launch.target, launch.author
-    plan, per_row = launch.plan()
+    plan, per_row = launch.plan(), launch.calls_each
     longest = max(sum(len(text) for text in row.inputs.values()) for row in task.train)
     per_call = len(task.instruction) // 3 + (longest // 3 + 10) * (1 + max(task.space.demo_counts, default=0))
     proposals = plan.proposals
@@ -194,7 +195,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
             }
         )
         return
-    click.echo(plain(opening(launch, plan, per_row)))
+    click.echo(plain(opening(launch, plan)))
     for role, row in rows.items():
         cost = "unknown price" if row["usd"] is None else f"${row['usd']:.4f}"
         if row["calls"]:

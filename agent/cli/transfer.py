@@ -18,8 +18,9 @@ from agent.release.gate import shown
 if TYPE_CHECKING:
     from agent.errand import Means
     from agent.ledger.query import History, Row
+    from agent.prompt.parts import PromptCandidate
     from agent.transfer import Entrant, Transfer
-    from agent.types import Candidate, Task
+    from agent.types import Task
 
 
 @click.command(context_settings=SETTINGS)
@@ -109,15 +110,16 @@ def _seen(history: History, found: Row, task: Task, top: int, limit: int | None)
     return task, entrants
 
 
-def _candidate(row: Mapping[str, Any]) -> Candidate:
+def _candidate(row: Mapping[str, Any]) -> PromptCandidate:
     """A candidate out of the ledger; it must have the id that it was written under."""
-    from agent.types import Candidate, Demo
+    from agent.prompt.parts import PromptCandidate
+    from agent.types import Demo
 
     demos = tuple(
         Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
         for demo in row["demos"]
     )
-    candidate = Candidate(row["technique"], row["format"], row["instruction"], row["role"], demos)
+    candidate = PromptCandidate(row["technique"], row["format"], row["instruction"], row["role"], demos)
     if candidate.id != row["id"]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
     return candidate

@@ -24,11 +24,11 @@ from agent.ledger.past import Past, past_of
 from agent.ledger.writer import Entry, Statement
 from agent.types import (
     CallRole,
-    Candidate,
     Completion,
     Message,
     Outcome,
     Request,
+    Shown,
     SplitName,
     Task,
     Trial,
@@ -108,7 +108,7 @@ class Ledger(Book):
         self,
         run_id: str,
         round_: int,
-        candidate: Candidate,
+        shown: Shown,
         template: tuple[Message, ...],
         operator: str,
         parent_id: str | None,
@@ -116,15 +116,15 @@ class Ledger(Book):
         rejected: str,
     ) -> None:
         """A candidate with its demos, and how this run came to it; `rejected` is "" for one that may be tried."""
-        if candidate.id not in self._known:
-            self._known.add(candidate.id)
-            if not self.db.execute("SELECT 1 FROM candidates WHERE id = ?", (candidate.id,)).fetchone():
+        if shown.id not in self._known:
+            self._known.add(shown.id)
+            if not self.db.execute("SELECT 1 FROM candidates WHERE id = ?", (shown.id,)).fetchone():
                 with self._as_one():  # a candidate without its demos would be another one
-                    self._put_candidate(run_id, candidate, template)
+                    self._put_candidate(run_id, shown, template)
         proposal = {
             "run_id": run_id,
             "round": round_,
-            "candidate_id": candidate.id,
+            "candidate_id": shown.id,
             "parent_id": parent_id,
             "operator": operator,
             "reason": reason,
@@ -132,30 +132,30 @@ class Ledger(Book):
         }
         self._put(run_id, "candidate_rejected" if rejected else "candidate_admitted", "proposals", proposal)
 
-    def _put_candidate(self, run_id: str, candidate: Candidate, template: tuple[Message, ...]) -> None:
+    def _put_candidate(self, run_id: str, shown: Shown, template: tuple[Message, ...]) -> None:
         statements: list[Statement] = []
         laid_out = json.dumps([message.as_dict() for message in template], ensure_ascii=False)
         row = {
-            "id": candidate.id,
-            "technique": candidate.technique,
-            "format": candidate.format,
-            "role": candidate.role,
-            "n_demos": len(candidate.demos),
-            "instruction_hash": self._text(candidate.instruction, statements),
+            "id": shown.id,
+            "technique": shown.technique,
+            "format": shown.format,
+            "role": shown.role,
+            "n_demos": shown.n_demos,
+            "instruction_hash": self._text(shown.text, statements),
             "template_hash": self._text(laid_out, statements),
         }
         self._put(run_id, "candidate_made", "candidates", row, statements)
-        for position, demo in enumerate(candidate.demos):
+        for position, demo in enumerate(shown.demos):
             parts: list[Statement] = []
             body = {"inputs": dict(demo.inputs), "outputs": dict(demo.outputs), "rationale": demo.rationale}
-            shown = {
-                "candidate_id": candidate.id,
+            row = {
+                "candidate_id": shown.id,
                 "position": position,
                 "example_id": demo.example_id,
                 "source": demo.source,
                 "body_hash": self._text(json.dumps(body, ensure_ascii=False), parts),
             }
-            self._put(run_id, "demo_made", "demos", shown, parts)
+            self._put(run_id, "demo_made", "demos", row, parts)
 
     def calibration(self, judge_id: str, run_id: str) -> dict[str, Any] | None:
         """The latest calibration of this judge that `run_id` could know when it ended; None when there is none."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import NOT_FOR_DSPY
 from agent.prompt.techniques import TECHNIQUES
 from agent.prompt.template import marks
-from agent.types import Candidate, Task, canonical
+from agent.types import Task, canonical
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-def baseline(task: Task) -> Candidate:
+def baseline(task: Task) -> PromptCandidate:
     """The user's own prompt as it is: zero-shot, the input as the user's turn."""
-    return Candidate(technique="zero-shot", format="turns", instruction=task.instruction)
+    return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction)
 
 
-def why_rejected(candidate: Candidate, task: Task) -> str:
+def why_rejected(candidate: PromptCandidate, task: Task) -> str:
     """Why this candidate must not be tried, or "" when it may.
 
     Hard rules: every input placeholder of the user's instruction is kept; demos come from train only; the limits
@@ -35,12 +36,10 @@ def why_rejected(candidate: Candidate, task: Task) -> str:
         return f"has no place for {', '.join(sorted(missing))}"
     if found and candidate.format.startswith("dspy-"):
         return f"the instruction lays out its own input, and so does the format {candidate.format}"
-    if candidate.format.startswith("dspy-") and any(mark in canonical(candidate.as_dict()) for mark in NOT_FOR_DSPY):
+    if candidate.format.startswith("dspy-") and any(mark in canonical(candidate.parts()) for mark in NOT_FOR_DSPY):
         return f"holds a text that the format {candidate.format} reads as a mark of its own"
-    text = " ".join((candidate.role, candidate.instruction)).casefold()
-    for word in task.constraints.forbidden:
-        if word.casefold() in text:
-            return f"holds the forbidden text {word!r}"
+    if problem := forbidden_in(f"{candidate.role} {candidate.instruction}", task):
+        return problem
     if TECHNIQUES[candidate.technique].demos != bool(candidate.demos):
         return f"technique {candidate.technique} with {len(candidate.demos)} demos"
     limit = task.constraints.max_demos
@@ -50,3 +49,9 @@ def why_rejected(candidate: Candidate, task: Task) -> str:
     if strangers := [demo.example_id for demo in candidate.demos if demo.example_id not in train]:
         return f"demo {strangers[0]} is not a train row"
     return ""
+
+
+def forbidden_in(text: str, task: Task) -> str:
+    """Which forbidden text of [constraints] this holds, whatever the case; "" for none."""
+    folded = text.casefold()
+    return next((f"holds the forbidden text {w!r}" for w in task.constraints.forbidden if w.casefold() in folded), "")

@@ -1,4 +1,4 @@
-"""Candidate -> messages. The only importer of dspy's adapters. Knows no model and no score.
+"""PromptCandidate -> messages. The only importer of dspy's adapters. Knows no model and no score.
 
 A candidate becomes a template once: messages whose contents hold `{{field}}` marks for the inputs of the row. What is
 scored and what is released are both `fill_messages(template, inputs)`, so they cannot differ.
@@ -13,9 +13,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import escape, fill_messages, join, marks, split
-from agent.types import Candidate, Demo, Field, Message, Signature
+from agent.types import Demo, Field, Message, Signature
 
 Parts = list[str | tuple[str]]
 
@@ -23,12 +24,12 @@ NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
 """Texts that cannot stand in a candidate of a DSPy layout: our own sentinel, and what DSPy reads as an attachment."""
 
 
-def render(candidate: Candidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
+def render(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
     """The messages that are sent for one row."""
     return fill_messages(template(candidate, signature), inputs)
 
 
-def template(candidate: Candidate, signature: Signature) -> tuple[Message, ...]:
+def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
     """The candidate's messages with `{{field}}` where the row's inputs go."""
     if candidate.format.startswith("dspy-"):
         return _dspy_template(candidate, signature)
@@ -102,7 +103,7 @@ def _sentinel(name: str) -> str:
     return f"\ue0f7{name}\ue0f8"
 
 
-def _dspy_template(candidate: Candidate, signature: Signature) -> tuple[Message, ...]:
+def _dspy_template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
     names = [field.name for field in signature.inputs]
     rendered = dspy_messages(candidate, signature, {name: _sentinel(name) for name in names})
     messages = []
@@ -123,7 +124,7 @@ def _cut(part: str | tuple[str], sentinel: str, name: str) -> Parts:
     return pieces
 
 
-def dspy_messages(candidate: Candidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
+def dspy_messages(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
     """What DSPy itself sends for this candidate and row: its Signature, its adapter, its demos."""
     from dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
 

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.template import escape, marks
-from agent.types import Candidate, Field, Signature, Task, TechniqueName
+from agent.types import Field, Signature, Task, TechniqueName
 
 _REASONS = re.compile(
     r"step[ -]by[ -]step"
@@ -59,18 +60,18 @@ def reasoning_suffix(signature: Signature) -> str:
     return f"Think step by step. Then write each result on a line of its own: {names}."
 
 
-def answers_last(candidate: Candidate) -> bool:
+def answers_last(candidate: PromptCandidate) -> bool:
     """Whether the answer stands at the end, on a line that begins with `Answer:`: by the technique, or because the
     instruction names that line. Demos without reasons show otherwise."""
     return TECHNIQUES[candidate.technique].reasoning or _asks(candidate, _ANSWER_LINE)
 
 
-def reasons_first(candidate: Candidate) -> bool:
+def reasons_first(candidate: PromptCandidate) -> bool:
     """Whether a reply begins with reasons: as above, or because the instruction says "step by step" or its like."""
     return answers_last(candidate) or _asks(candidate, _REASONS)
 
 
-def _asks(candidate: Candidate, words: re.Pattern[str]) -> bool:
+def _asks(candidate: PromptCandidate, words: re.Pattern[str]) -> bool:
     return not candidate.demos and _holds(candidate.instruction, words)
 
 

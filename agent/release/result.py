@@ -8,13 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.gateway.budget import Account
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.techniques import answers_last
 from agent.release.gate import blocked_by
 from agent.release.runtime import PromptRelease
 from agent.scoring.evaluate import values
 from agent.scoring.stats import paired_difference
-from agent.types import Candidate, Outcome, Task
+from agent.types import Candidate, Outcome, Shown, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,16 @@ def result_object(
     model: str,
     seed: int,
     dev: tuple[float | None, float | None, float | None],
+    shown: Shown,
     prompt_tokens: int,
     states: Sequence[str],
     account: Account,
     ledger_head: str,
     told: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """`dev`: mean of baseline, of winner, and the winner's corrected for having been chosen. `told`: more that is known
-    of the score, such as its parts and judges; with it the gate decides (`gate.py`). The keys are fixed."""
+    """`dev`: mean of baseline, of winner, and the winner's corrected for having been chosen; `shown`: the winner.
+    `told`: more that is known of the score, such as its parts and judges; with it the gate decides (`gate.py`). The
+    keys are fixed."""
     pairs = [(w.value, b.value) for w, b in zip(opening.won, opening.based, strict=True)]
     both = [(w, b) for w, b in pairs if w is not None and b is not None]
     lost = [b for w, b in pairs if w is None and b is not None]
@@ -58,10 +61,10 @@ def result_object(
         "baseline": {"dev": dev[0], "test": _mean(values(opening.based))},
         "winner": {
             "candidate_id": winner.id,
-            "technique": winner.technique,
-            "format": winner.format,
-            "n_demos": len(winner.demos),
-            "instruction": winner.instruction,
+            "technique": shown.technique,
+            "format": shown.format,
+            "n_demos": shown.n_demos,
+            "instruction": shown.text,
             "dev": dev[1],
             "dev_corrected": dev[2],
             "test": _mean(values(opening.won)),
@@ -107,7 +110,7 @@ def result_object(
 
 def release_of(
     result: Mapping[str, Any],
-    candidate: Candidate,
+    candidate: PromptCandidate,
     task: Task,
     trial: int,
     parameters: Mapping[str, Any],

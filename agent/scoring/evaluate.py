@@ -1,4 +1,4 @@
-"""A candidate on rows: render, call, parse, score. Knows no provider and no search.
+"""Candidates on rows: run, read what they say, score. Knows no provider, no search, and no kind of candidate.
 
 Three kinds of failure stay apart: a reply that does not parse scores 0 with its error; a row that the provider never
 answers, or that a metric cannot score, gives None; a provider that fails for all raises. No number is made up.
@@ -7,134 +7,89 @@ answers, or that a metric cannot score, gives None; a provider that fails for al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
-from agent.gateway.gateway import Gateway, call_key
+from agent.gateway.gateway import call_key
 from agent.gateway.together import all_of
-from agent.prompt.parse import parse_reply
-from agent.prompt.render import label_text, template
-from agent.prompt.techniques import answers_last, reasons_first
-from agent.prompt.template import fill_messages
 from agent.scoring.judge import JudgeMetric
 from agent.scoring.metrics import combine
 from agent.scoring.signal import label_signal
 from agent.types import (
     LM,
+    CallRole,
     Candidate,
     Completion,
     Example,
-    Message,
     Metric,
     Outcome,
     Prediction,
     Request,
+    Runner,
     Score,
     SplitName,
     Task,
     Usage,
 )
 
-REASONING_TOKENS = 180
-DSPY_TOKENS = 16  # markers around each field of a reply
-SLACK = 4
-HOSTED_SLACK = 60  # a hosted model may say a sentence around the answer; it ends by itself
 SILENT = 5
 """First replies that are empty and cut, before it is said that the model has no room to think."""
 MOST_LOGPROBS = 20
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
-T = TypeVar("T")
 Record = Callable[[SplitName, Outcome], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyCap:
-    """How long a reply may get: from the longest right answer in the model's own tokens. `thinking` comes on top."""
+class Door(Protocol):
+    """A gateway, or what stands before it."""
 
-    answer: int
-    thinking: int = 0
+    @property
+    def stopped(self) -> Exception | None: ...
 
-    @staticmethod
-    def of(task: Task, lm: LM) -> ReplyCap:
-        if task.max_tokens is not None:
-            return ReplyCap(task.max_tokens, task.thinking)
-        outputs = task.signature.outputs
-        longest = 0
-        for field in outputs:
-            texts = set(field.choices) or {label_text(example.labels[field.name]) for example in task.train}
-            widest = sorted(texts, key=len)[-5:]  # the longest in characters hold the longest in tokens
-            tokens = max(lm.count_tokens(text) for text in widest)
-            longest += tokens if field.choices else int(tokens * 1.5)
-        slack = SLACK * len(outputs) if lm.concurrency is not None else HOSTED_SLACK
-        return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.thinking)
-
-    def tokens(self, candidate: Candidate, n_outputs: int) -> int:
-        extra = self.thinking + (REASONING_TOKENS if reasons_first(candidate) else 0)
-        if candidate.format.startswith("dspy-"):
-            extra += DSPY_TOKENS * (n_outputs + 1)
-        return self.answer + extra
+    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion: ...
 
 
 class Evaluator:
     """Outcomes of candidates on rows, each bought once and kept; `record` writes them down as they come.
 
-    `graded` asks for log-probabilities where the answer is a label, for models that give some (`signal.py`). What
-    `baseline_id` answers is what pairwise judges compare with, so it must see a row before any other candidate.
+    `runners` run the candidates, one for each kind. `graded` asks for log-probabilities where the answer is a label,
+    for models that give some (`signal.py`). What `baseline_id` answers is what pairwise judges compare with, so it must
+    see a row before any other candidate.
     """
 
     def __init__(
         self,
         task: Task,
-        gateway: Gateway,
+        door: Door,
         lm: LM,
         metrics: Sequence[Metric],
         record: Record,
+        runners: Sequence[Runner],
         graded: bool = False,
         baseline_id: str = "",
     ) -> None:
         self._task = task
-        self._gateway = gateway
+        self._door = door
         self._lm = lm
         self._metrics = metrics
         self._record = record
+        self._runners = {runner.kind: runner for runner in runners}
         self._baseline_id = baseline_id
         outputs = task.signature.outputs
         graded = graded and len(outputs) == 1 and bool(outputs[0].choices) and self._scores_labels()
         self._logprobs = min(MOST_LOGPROBS, max(5, 2 * len(outputs[0].choices))) if graded else 0
         self._known: dict[tuple[str, str, int], Outcome] = {}
         self._usage: dict[str, tuple[int, Usage]] = {}
-        self._templates: dict[str, tuple[Message, ...]] = {}
-        self.cap = ReplyCap.of(task, lm)
         self._silent = 0  # replies before the first word
 
     def _scores_labels(self) -> bool:
         return all(spec.name in LABEL_METRICS for spec in self._task.metrics)
-
-    def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """The candidate's messages with placeholders, made once."""
-        if candidate.id not in self._templates:
-            self._templates[candidate.id] = template(candidate, self._task.signature)
-        return self._templates[candidate.id]
-
-    def request(self, candidate: Candidate, example: Example, repeat: int = 0) -> Request:
-        """Exactly what is sent for this candidate on this row."""
-        return Request(
-            messages=fill_messages(self.template(candidate), example.inputs),
-            max_tokens=self.max_tokens(candidate),
-            logprobs=0 if reasons_first(candidate) else self._logprobs,
-            repeat=repeat,
-        )
 
     def usage_of(self, candidate_id: str) -> Usage:
         """Mean tokens of this candidate's calls, rounded up; nothing when it had none."""
         calls, usage = self._usage.get(candidate_id, (1, Usage()))
         prompt, completion, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_prompt_tokens
         return Usage(-(-prompt // calls), -(-completion // calls), cached // calls)
-
-    def max_tokens(self, candidate: Candidate) -> int:
-        return self.cap.tokens(candidate, len(self._task.signature.outputs))
 
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
@@ -146,16 +101,39 @@ class Evaluator:
         known = self._known.get((candidate.id, example.id, repeat))
         if known is not None:
             return known
-        request = self.request(candidate, example, repeat)
-        try:
-            completion = await self._gateway.complete("target", self._lm, request, candidate.id)
-        except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
-            return self._keep(_unscored(candidate, example, self._metrics, str(failure)), split, repeat)
-        self._require_words(request, completion)
-        return self._keep(await self._scored(candidate, example, request, completion), split, repeat)
+        return self._keep(await self.seen(candidate, example, repeat), split, repeat)
 
-    def _require_words(self, request: Request, completion: Completion) -> None:
+    async def seen(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
+        """What the candidate does on the row; nothing is kept."""
+        call = Asked(self._door, self._lm, candidate.id, self._logprobs, self._answered)
+        return await self._scored(candidate, example, call, repeat)
+
+    async def adopt(self, candidate: Candidate, example: Example, split: SplitName, completion: Completion) -> None:
+        """Scores a row whose one reply was bought already; `outcomes` then has it."""
+        if (candidate.id, example.id, 0) not in self._known:
+            call = Asked(_Known(completion), self._lm, candidate.id, 0, self._answered)
+            self._keep(await self._scored(candidate, example, call, 0), split, 0)
+
+    async def _scored(self, candidate: Candidate, example: Example, call: Asked, repeat: int) -> Outcome:
+        try:
+            prediction = await self._runners[candidate.kind].run(candidate, example, call, repeat)
+        except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
+            return _unscored(candidate, example, self._metrics, str(failure), call.key)
+        if candidate.id == self._baseline_id:
+            for judge in self.judges():
+                judge.anchor(example, prediction)
+        scores = await self.scores(example, prediction)
+        value = combine(scores, self._task.metrics)
+        signal = None
+        if call.logprobs and call.reply is not None and call.reply[0].logprobs:
+            field = self._task.signature.outputs[0]
+            signal = label_signal(call.reply[1].logprobs, field.choices, str(example.labels[field.name]))
+        return Outcome(candidate.id, example.id, prediction, scores, value, call.key, signal)
+
+    def _answered(self, candidate_id: str, request: Request, completion: Completion) -> None:
         """Raises InputError where a hosted model's first replies are all empty and cut at their cap."""
+        calls, usage = self._usage.get(candidate_id, (0, Usage()))
+        self._usage[candidate_id] = calls + 1, usage + completion.usage
         if self._silent >= 0 and self._lm.concurrency is None:
             is_silent = completion.finish == "length" and not completion.text
             self._silent = self._silent + 1 if is_silent else -1
@@ -164,34 +142,6 @@ class Evaluator:
                 f"{self._lm.name}: its first {SILENT} replies are empty and were cut at {request.max_tokens} tokens, "
                 "which it spent on thinking; give it room to, such as --thinking 2000"
             )
-
-    async def adopt(self, candidate: Candidate, example: Example, split: SplitName, completion: Completion) -> None:
-        """Scores a reply to `request(candidate, example)` that was bought already; `outcomes` then has the row."""
-        if (candidate.id, example.id, 0) not in self._known:
-            request = self.request(candidate, example)
-            self._keep(await self._scored(candidate, example, request, completion), split, 0)
-
-    async def _scored(
-        self, candidate: Candidate, example: Example, request: Request, completion: Completion
-    ) -> Outcome:
-        key = call_key(self._lm, request)
-        calls, usage = self._usage.get(candidate.id, (0, Usage()))
-        self._usage[candidate.id] = calls + 1, usage + completion.usage
-        if completion.finish == "refusal":
-            why = f"the provider refused this row: {completion.text[:200]}"
-            return _unscored(candidate, example, self._metrics, why, key)
-        outputs = self._task.signature.outputs
-        prediction = parse_reply(completion.text, outputs, reasoning=answers_last(candidate))
-        if candidate.id == self._baseline_id:
-            for judge in self.judges():
-                judge.anchor(example, prediction)
-        scores = await self.scores(example, prediction)
-        value = combine(scores, self._task.metrics)
-        signal = None
-        if request.logprobs:
-            field = self._task.signature.outputs[0]
-            signal = label_signal(completion.logprobs, field.choices, str(example.labels[field.name]))
-        return Outcome(candidate.id, example.id, prediction, scores, value, key, signal)
 
     async def scores(self, example: Example, prediction: Prediction) -> tuple[Score, ...]:
         """One score per metric of the task, in its order."""
@@ -206,6 +156,45 @@ class Evaluator:
         if repeat == 0:
             self._record(split, outcome)
         return outcome
+
+
+class Asked:
+    """A `Call` that remembers what went through it last: `key`, and `reply` with the request that it answers."""
+
+    def __init__(
+        self,
+        door: Door,
+        lm: LM,
+        candidate_id: str,
+        logprobs: int,
+        answered: Callable[[str, Request, Completion], None],
+    ) -> None:
+        self.logprobs = logprobs
+        self.key = ""
+        self.reply: tuple[Request, Completion] | None = None
+        self._door, self._lm, self._candidate_id, self._answered = door, lm, candidate_id, answered
+
+    @property
+    def stopped(self) -> Exception | None:
+        return self._door.stopped
+
+    async def __call__(self, request: Request) -> Completion:
+        completion = await self._door.complete("target", self._lm, request, self._candidate_id)
+        self._answered(self._candidate_id, request, completion)
+        self.key, self.reply = call_key(self._lm, request), (request, completion)
+        return completion
+
+
+class _Known:
+    """A door behind which one reply lies."""
+
+    stopped = None
+
+    def __init__(self, completion: Completion) -> None:
+        self._completion = completion
+
+    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
+        return self._completion
 
 
 def _unscored(candidate: Candidate, example: Example, metrics: Sequence[Metric], why: str, key: str = "") -> Outcome:

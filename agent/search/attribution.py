@@ -12,23 +12,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.scoring.stats import paired_difference
 from agent.search.effects import Observed, PartsModel
+from agent.search.program import Ablation
 from agent.types import Candidate, Demo, TechniqueName
 
 How = Literal["measured", "estimated", "unknown"]
 
 FEWEST_ROWS = 10
 WIDTH = 1.96
-
-
-@dataclass(frozen=True, slots=True)
-class Ablation:
-    """The winner with one part as in the baseline."""
-
-    part: str
-    candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +42,7 @@ class Carried:
         return {**asdict(self), "points": round(self.points, 2), "ci95": [round(value, 2) for value in self.ci95]}
 
 
-def leave_one_out(winner: Candidate, baseline: Candidate) -> list[Ablation]:
+def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ablation]:
     """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
     found = []
     if winner.instruction != baseline.instruction:
@@ -65,7 +59,7 @@ def leave_one_out(winner: Candidate, baseline: Candidate) -> list[Ablation]:
     return found
 
 
-def _laid_out(winner: Candidate, demos: Sequence[Demo], reasoning: bool) -> Candidate:
+def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -> PromptCandidate:
     """The winner with these demos, under the technique that goes with them."""
     kept = demos if reasoning else [Demo(demo.example_id, demo.inputs, demo.outputs) for demo in demos]
     names: dict[tuple[bool, bool], TechniqueName] = {
@@ -75,9 +69,9 @@ def _laid_out(winner: Candidate, demos: Sequence[Demo], reasoning: bool) -> Cand
 
 
 def attribution(
-    winner: Candidate, baseline: Candidate, table: Sequence[Observed], optimism: float = 0.0, seed: int = 0
+    winner: Candidate, ablations: Sequence[Ablation], table: Sequence[Observed], optimism: float = 0.0, seed: int = 0
 ) -> list[Carried]:
-    """What each part carries, the largest first.
+    """What each part that was taken out carries, the largest first.
 
     `table` holds every candidate of the run with its scores. `optimism` (>= 0, in score) is how much choosing the best
     flatters the winner on these rows: measured intervals reach down by it. Estimates shrink by themselves.
@@ -85,7 +79,7 @@ def attribution(
     rows = {seen.candidate.id: seen for seen in table}
     model: PartsModel | None = None
     found = []
-    for ablation in leave_one_out(winner, baseline):
+    for ablation in ablations:
         pairs = _pairs(rows.get(winner.id), rows.get(ablation.candidate.id))
         if pairs:
             told = paired_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs], seed)

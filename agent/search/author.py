@@ -12,8 +12,10 @@ from agent.errors import ModelError, RunRefused
 from agent.prompt.parse import reasons_of
 from agent.prompt.techniques import Rewrite
 from agent.search.afford import BYTES_A_TOKEN, proposal_tokens
+from agent.search.board import Board
 from agent.search.lab import Lab
-from agent.search.pool import Parent
+from agent.search.pool import prompt_of
+from agent.search.program import Parent
 from agent.search.propose import (
     STYLES,
     Failure,
@@ -39,7 +41,7 @@ async def proposed(lab: Lab, parents: Sequence[Parent], number: int) -> Rewrite 
     """
     if lab.proposer is None:
         return None
-    history = [Scored(text, score) for text, score in lab.board.best_instructions()][-HISTORY:]
+    history = best_instructions(lab.board)[-HISTORY:]
     failures = failures_of(lab.task, lab.dev, parents[0].outcomes, FAILURES) if parents else []
     reply = await _ask(lab, lab.proposer, _request(lab, number, history, failures))
     if reply is None:
@@ -49,6 +51,16 @@ async def proposed(lab: Lab, parents: Sequence[Parent], number: int) -> Rewrite 
     kind = "proposal_refused" if refused else "proposal"
     lab.note(kind, {"round": lab.round, "why": refused}, {"instruction": instruction})
     return None if refused else Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {_style(number)}")
+
+
+def best_instructions(board: Board) -> list[Scored]:
+    """Each instruction with the best mean of its candidates, worst first."""
+    best: dict[str, float] = {}
+    for candidate_id, trial in board.trials.items():
+        if trial.mean is not None:
+            text = prompt_of(board.candidate(candidate_id)).instruction
+            best[text] = max(best.get(text, 0.0), trial.mean)
+    return [Scored(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
 
 
 def most_told(task: Task) -> int:
@@ -82,7 +94,7 @@ async def rationales(lab: Lab, rows: int) -> dict[str, str]:
     tried = [
         i
         for i, entry in board.entries.items()
-        if entry.candidate.technique == "chain-of-thought" and i in board.trials and board.trials[i].mean
+        if prompt_of(entry.candidate).technique == "chain-of-thought" and i in board.trials and board.trials[i].mean
     ]
     compared = any(judge.judge.setup.mode == "pairwise" for judge in lab.evaluator.judges())
     if "few-shot-cot" not in lab.task.space.techniques or not tried or compared:  # train rows have no answer of theirs

@@ -3,10 +3,10 @@
     designs -> steps of (climb the ladder, breed) -> finalists on the whole of dev
 
 Each step takes `batch` pulls: first whoever has earned the next rung (`ladder.py`), then new candidates. A bandit
-(`bandit.py`) says which operator makes the next one: a new design at a place that TPE proposes (`study.py`), a change
-of a good candidate's demos, wording or layout (`pool.py`), or an instruction from the proposer (`author.py`). The race
-(`race.py`) takes out what is behind beyond doubt. Nothing is told which regime it is in: where wording counts, wordings
-climb; where demos count, demo sets do; and where nothing more is to be expected, it stops.
+(`bandit.py`) says which operator makes the next one: a new design at a place that TPE proposes (`study.py`), or one of
+the moves that the kind of candidate has. The race (`race.py`) takes out what is significantly worse. Nothing is told
+which regime it is in: where wording counts, wordings climb; where demos count, demo sets do; and where nothing more is
+to be expected, it stops.
 """
 
 from __future__ import annotations
@@ -15,48 +15,40 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent.search.author import proposed, rationales
 from agent.search.bandit import Bandit
-from agent.search.closing import observed
-from agent.search.compress import compressions
-from agent.search.effects import Effect, demo_effects, recombine
 from agent.search.lab import Lab
 from agent.search.ladder import Ladder, Pull
-from agent.search.pool import Breeder, Entry, Parent, redraws
+from agent.search.program import Entry, Moves, Parent
 from agent.search.race import clearly_behind
 from agent.search.reach import in_reach
-from agent.search.reasons import recombined
 from agent.search.study import Seen, Study, shrunk
 from agent.types import content_id
 
 PARENTS = 6
 TRIES = 4  # to make one new candidate, before a step goes on with fewer
-FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
 ROUNDS = 500
 
 
 async def search(lab: Lab) -> None:
     """Raises BudgetExhausted when a cap ends it early."""
-    await Search(lab, Breeder(lab.task, lab.rng)).run()
+    await Search(lab, lab.program.moves(lab)).run()
 
 
 class Search:
     """One run of the strategy over its lab."""
 
-    def __init__(self, lab: Lab, breeder: Breeder) -> None:
+    def __init__(self, lab: Lab, moves: Moves) -> None:
         self._lab, self._board = lab, lab.board
         self._ladder = Ladder(lab.plan.rungs)
-        self._breeder = breeder
+        self._moves = moves
         self._bandit = Bandit()
         self._waiting: deque[str] = deque()
         self._out: set[str] = set()
-        self._asked = 0
-        self._fitted, self._known_effects = -1, dict[str, Effect]()
 
     async def run(self) -> None:
         lab = self._lab
         lab.stage("designs", 1)
-        self._waiting += lab.admit(self._breeder.designs())
+        self._waiting += lab.admit(self._moves.designs())
         for step in range(1, ROUNDS):
             if not lab.more():
                 break
@@ -67,7 +59,7 @@ class Search:
             await lab.see_all({pull.candidate_id: pull.rows for pull in pulls})
             self._learn(pulls)
             if step == 1:
-                await self._solve()
+                await self._moves.warmed(self._room() // 8)
             if why := self._enough():
                 lab.note("search_stopped", {"step": step, "why": why})
                 break
@@ -151,7 +143,7 @@ class Search:
         lab, made = self._lab, list[str]()
         parents = self._board.parents(PARENTS)
         seed = int(content_id("s", [lab.seed, lab.round])[2:], 16)
-        study = Study(self._breeder.space(), self._seen(), seed)
+        study = Study(self._moves.space(), self._seen(), seed)
         for _ in range(TRIES * count):
             if len(made) >= count:
                 break
@@ -159,48 +151,15 @@ class Search:
         return made
 
     async def _one(self, study: Study, parents: Sequence[Parent]) -> list[Entry]:
-        lab, breeder = self._lab, self._breeder
+        lab, moves = self._lab, self._moves
         parent = self._drawn(parents)
-        operators = ["fresh", *(breeder.operators(parent) if parent else ())]
-        if parent is not None and redraws(parent.entry.candidate) and len(self._board.outcomes) >= FEWEST_FITTED:
-            operators.append("attributed")
-        if lab.proposer is not None and self._asked < lab.plan.proposals:
-            operators.append("proposed")
-        first = "proposed" in operators and not self._asked and parent is not None
-        operator = "proposed" if first else self._bandit.draw(operators, lab.rng)
-        if operator == "proposed":
-            self._asked += 1
-            rewrite = await proposed(lab, parents, self._asked)
-            if rewrite is None:
-                return []
-            breeder.rewrites.append(rewrite)
-            made = [breeder.instructed(parent, rewrite) if parent else None, breeder.alone(rewrite)]
-            return [entry for entry in made if entry]
-        if operator == "attributed" and parent is not None:
-            entry = self._attributed(parent)
-        elif operator == "compress" and parent is not None:
-            shorter = compressions(parent.entry, lab.task, self._effects())
-            entry = lab.rng.choice(shorter) if shorter else None
-        elif operator == "fresh" or parent is None:
-            entry = breeder.fresh(study.ask())
-            if entry is None or entry.candidate.id in self._board.entries:
-                study.refuse()
-        else:
-            entry = breeder.child(operator, parent, parents)
+        operator = moves.due(parent) or self._bandit.draw(["fresh", *moves.operators(parent)], lab.rng)
+        if operator != "fresh":
+            return await moves.made(operator, parent, parents)
+        entry = moves.fresh(study.ask())
+        if entry is None or entry.candidate.id in self._board.entries:
+            study.refuse()
         return [entry] if entry is not None else []
-
-    def _attributed(self, parent: Parent) -> Entry | None:
-        """As many demos as the parent has, drawn by what each is believed to add (`effects.py`)."""
-        effects = self._effects()
-        k = len(parent.entry.candidate.demos)
-        ids = recombine(effects, self._breeder.groups, k, self._lab.rng)
-        return self._breeder.listed(parent, ids, "attributed", recombined(ids, effects)) if ids else None
-
-    def _effects(self) -> dict[str, Effect]:
-        """What each demo is believed to add, fitted once a step."""
-        if self._fitted != self._lab.round:
-            self._fitted, self._known_effects = self._lab.round, demo_effects(observed(self._board))
-        return self._known_effects
 
     def _drawn(self, parents: Sequence[Parent]) -> Parent | None:
         """One of the parents, the better ones more often (by Thompson draws from what is believed of each)."""
@@ -216,17 +175,12 @@ class Search:
 
     def _seen(self) -> list[tuple[dict[str, str], Seen]]:
         """The designs that were scored, by place: children are left out, as they owe their score to their parents."""
-        found = []
+        found, coordinates = [], set(self._moves.space())
         for candidate_id, seen in self._board.seen().items():
             entry = self._board.entries[candidate_id]
-            if entry.parent_id is None and "kind" in entry.place:
+            if entry.parent_id is None and coordinates <= set(entry.place):
                 found.append((dict(entry.place), seen))
         return found
-
-    async def _solve(self) -> None:
-        """Worked solutions of the target, where a chain of thought did anything: demos for few-shot-cot."""
-        most = 3 * max(self._breeder.counts, default=0)
-        self._breeder.rationales.update(await rationales(self._lab, min(self._room() // 8, most)))
 
     # -- what was learnt ----------------------------------------------------------------------------------------------
 

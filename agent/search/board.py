@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from agent.scoring.evaluate import values
 from agent.scoring.signal import evidence
 from agent.scoring.stats import mean_ci
-from agent.search.pool import Entry, Parent
+from agent.search.program import Entry, Parent
 from agent.search.study import Seen, shrunk
 from agent.types import Candidate, Outcome, Trial, TrialState
 
@@ -134,24 +134,7 @@ class Board:
             self._order = sorted(known, key=lambda i: -shrunk(known[i], prior))
         return [Parent(self.entries[i], tuple(self.outcomes[i])) for i in self._order[:count]]
 
-    def best_instructions(self) -> list[tuple[str, float]]:
-        """Each instruction with the best mean of its candidates, worst first."""
-        best: dict[str, float] = {}
-        for candidate_id, trial in self.trials.items():
-            if trial.mean is not None:
-                text = self.candidate(candidate_id).instruction
-                best[text] = max(best.get(text, 0.0), trial.mean)
-        return sorted(best.items(), key=lambda item: item[1])
-
     def leader(self, rows: int) -> Trial | None:
         """The best trial of those that saw at least `rows` rows."""
         found = [t for t in self.trials.values() if t.mean is not None and t.ci95 is not None and t.n >= rows]
         return max(found, key=lambda trial: trial.mean or 0.0, default=None)
-
-    def winner(self, baseline: Candidate) -> Candidate:
-        """The best of those that saw the whole of dev; equal scores go to the baseline, then to the fewest demos."""
-        complete = self.in_state("complete")
-        if not complete:
-            return baseline
-        best = max(complete, key=lambda i: (self.mean(i) or 0.0, i == baseline.id, -len(self.candidate(i).demos)))
-        return self.candidate(best)

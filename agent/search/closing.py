@@ -9,12 +9,12 @@ from typing import Any
 from agent.errors import BudgetExhausted
 from agent.scoring import breakdown
 from agent.scoring.breakdown import Pair
-from agent.search.attribution import attribution, leave_one_out
+from agent.search.attribution import attribution
 from agent.search.board import Board
 from agent.search.effects import Observed
 from agent.search.lab import Lab
 from agent.search.pareto import Offer, Prefer, counted, front_table, prefer
-from agent.search.pool import Entry
+from agent.search.program import Entry
 from agent.types import Candidate, Outcome, Task, Usage
 
 
@@ -32,7 +32,7 @@ def offers(lab: Lab, price: Callable[[Usage], float] | None, seconds: Mapping[st
             Offer(
                 candidate_id,
                 [outcome.value for outcome in board.outcomes.get(candidate_id, ())],
-                lab.prompt_tokens(board.candidate(candidate_id)),
+                lab.program.prompt_tokens(board.candidate(candidate_id)),
                 price(usage) if price else None,
                 seconds.get(candidate_id),
             )
@@ -70,7 +70,7 @@ async def ablate(lab: Lab, winner: Candidate) -> None:
 
 
 async def _ablate(lab: Lab, winner: Candidate) -> None:
-    for ablation in leave_one_out(winner, lab.baseline):
+    for ablation in lab.program.ablations(winner, lab.baseline):
         made = ablation.candidate
         rows = lab.plan.dev_rows - len(lab.board.outcomes.get(made.id, ()))
         cost = lab.costs.of(winner.id, rows) + lab.costs.of_final(winner.id)
@@ -90,7 +90,8 @@ def carried(lab: Lab, winner: Candidate, corrected: float | None) -> list[dict[s
         return []
     mean = lab.board.mean(winner.id) or 0.0
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
-    told = attribution(winner, lab.baseline, observed(lab.board), optimism, lab.seed)
+    ablations = lab.program.ablations(winner, lab.baseline)
+    told = attribution(winner, ablations, observed(lab.board), optimism, lab.seed)
     return [part.as_dict() for part in told]
 
 

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from agent.prompt.candidate import why_rejected
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import builtin_rewrites
 from agent.prompt.template import split
 from agent.search.effects import Effect, label_of
-from agent.search.pool import Entry
+from agent.search.pool import prompt_of
+from agent.search.program import Entry
 from agent.search.reasons import dropped
-from agent.types import Candidate, Demo, Task
+from agent.types import Demo, Task
 
 SHARES = (0.25, 0.5)
 """Parts of the demos that are left out."""
@@ -34,7 +36,7 @@ def compressions(parent: Entry, task: Task, effects: Mapping[str, Effect] = NOTH
 
     `effects` says by train row what it adds as a demo: the least go first, and without effects the longest do.
     """
-    old = parent.candidate
+    old = prompt_of(parent.candidate)
     found: dict[str, Entry] = {}
     for operator, candidate, reason, place in _all(old, task, effects):
         if candidate.id not in (old.id, *found) and not why_rejected(candidate, task):
@@ -43,8 +45,8 @@ def compressions(parent: Entry, task: Task, effects: Mapping[str, Effect] = NOTH
 
 
 def _all(
-    old: Candidate, task: Task, effects: Mapping[str, Effect]
-) -> Iterator[tuple[str, Candidate, str, dict[str, str]]]:
+    old: PromptCandidate, task: Task, effects: Mapping[str, Effect]
+) -> Iterator[tuple[str, PromptCandidate, str, dict[str, str]]]:
     """Operator, candidate, reason, and what changes of the place in the space of designs."""
     tidy = tidied(old.instruction)
     if len(tidy) < len(old.instruction) and held(tidy, task) == held(old.instruction, task):

@@ -1,50 +1,57 @@
-"""DSPy's own optimizers as strategies: their programs are candidates of the layout `dspy-chat`. Knows no SQL.
+"""DSPy's own optimizers as strategies: what they make of a program are candidates. Knows no SQL and no kind.
 
-The program is `dspy.Predict` on the Signature that `prompt.render` makes of the task, so both send the same messages
-and every reply has one score: it is read by `prompt.parse` and scored by the task's own metrics. A row that the
-provider never answers counts as 0 for DSPy, which has no word for "unscored"; on the board it stays unscored.
+Every reply has one score: the task's own metrics score what the kind reads in it. A row that the provider never
+answers counts as 0 for DSPy, which has no word for "unscored"; on the board it stays unscored.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass
 from typing import Any
 
-from agent.prompt.parse import parse_reply
-from agent.prompt.render import NOT_FOR_DSPY, dspy_signature, label_text
+from agent.prompt.render import NOT_FOR_DSPY, label_text
 from agent.scoring.metrics import combine
 from agent.search.dspy_bridge import Bridge
 from agent.search.dspy_methods import Findings, Job, Tried, optimize, train_rows
 from agent.search.dspy_sizes import free, val_rows
 from agent.search.lab import Lab
 from agent.search.meter import Meter, unlimited
-from agent.search.pool import Entry
-from agent.types import Candidate, Demo, Example, Prediction, Signature, canonical
+from agent.search.program import Entry
+from agent.types import Candidate, Completion, Example, Prediction, canonical
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
 THREADS = 16
 
 
+@dataclass(frozen=True, slots=True)
+class DspyForm:
+    """A kind as DSPy's optimizers see it: a `module` that runs under `settings`, with replies of `max_tokens`.
+
+    `read` turns what it gives into a prediction, `entry` what the optimizer tried into a candidate. `bought` is the
+    reply that a candidate's one call on a row got while the optimizer worked, where there is just one.
+    """
+
+    meter: Meter
+    module: Any
+    settings: Mapping[str, Any]
+    max_tokens: int
+    read: Callable[[Any], Prediction]
+    entry: Callable[[str, Tried], Entry]
+    bought: Callable[[Candidate, Example], Completion | None] = lambda candidate, row: None
+
+
 async def search(lab: Lab, method: str) -> None:
     """Lets DSPy's optimizer work on train and on the first rows of dev, then takes its choice to the whole of dev."""
-    import dspy
-
-    plain = replace(lab.baseline, format="dspy-chat")
-    program = dspy.Predict(dspy_signature(lab.task.signature, plain.instruction.strip()))
-    meter = Meter(lab.gateway)
-    bridge = Bridge(meter)
-    lm = bridge.lm(lab.target, "target", max_tokens=lab.evaluator.max_tokens(plain))
-    rows = Rows(lab, bridge, lambda prediction: _said(prediction, lab.task.signature))
-    settings = {"lm": lm, "adapter": reader(lab.task.signature)}
-    findings = await explore(lab, meter, bridge, rows, method, program, settings)
-    chosen = admitted(lab, {tried.number: rows.entry(method, tried) for tried in findings.tried}, findings)
+    form = lab.program.for_dspy(lab)
+    bridge = Bridge(form.meter)
+    lm = bridge.lm(lab.target, "target", max_tokens=form.max_tokens)
+    rows = Rows(lab, bridge, form.read)
+    findings = await explore(lab, form.meter, bridge, rows, method, form.module, {"lm": lm, **form.settings})
+    chosen = admitted(lab, {tried.number: form.entry(method, tried) for tried in findings.tried}, findings)
     for _, candidate in chosen:  # what DSPy bought is not bought again: the replies are scored as they are
         for row in lab.dev:
-            reply = meter.known(lab.target, lab.evaluator.request(candidate, row))
-            if reply is not None:
+            if (reply := form.bought(candidate, row)) is not None:
                 await lab.evaluator.adopt(candidate, row, "dev", reply)
     await show(lab, method, chosen)
 
@@ -57,13 +64,10 @@ async def explore(
     method: str,
     program: Any,
     settings: Mapping[str, Any],
-    per_row: int = 1,
 ) -> Findings:
-    """The optimizer's work, within what the lab has left when its choice must still see the rest of dev.
-
-    A row costs about `per_row` calls.
-    """
+    """The optimizer's work, within what the lab has left when its choice must still see the rest of dev."""
     lab.stage(method, 1)
+    per_row = lab.plan.calls_each
     calls = free(lab.left(), len(lab.dev), per_row)
     val = [row for row in lab.dev[: val_rows(method, calls // per_row, len(lab.dev))] if _is_plain(row)]
     train = train_rows([row for row in lab.task.train if _is_plain(row)], calls // per_row, lab.seed)
@@ -130,11 +134,8 @@ class Rows:
     def __init__(self, lab: Lab, bridge: Bridge, read: Callable[[Any], Prediction]) -> None:
         self._task, self._evaluator, self._bridge, self._read = lab.task, lab.evaluator, bridge, read
         self._rows: dict[str, Example] = {}
-        self._train: dict[str, Example] = {}
         for row in reversed((*lab.task.train, *lab.dev)):
             self._rows[_key(self._texts(row))] = row
-        for row in reversed(lab.task.train):
-            self._train[_key(row.inputs)] = row
 
     def _texts(self, row: Example) -> dict[str, str]:
         outputs = {field.name: row.labels.get(field.name) for field in self._task.signature.outputs}
@@ -153,21 +154,6 @@ class Rows:
         value = combine(scores, self._task.metrics)
         return value or 0.0, " ".join(score.reason for score in scores if score.reason) or f"score {value}"
 
-    def entry(self, method: str, tried: Tried) -> Entry:
-        """The candidate that renders what this program sends."""
-        ((instruction, demos),) = tried.state.values()
-        found = tuple(self._demo(demo) for demo in demos)
-        candidate = Candidate("few-shot" if found else "zero-shot", "dspy-chat", instruction, demos=found)
-        place = {"layout": f"{candidate.technique}/dspy-chat", "instruction": method, "trial": str(tried.number)}
-        reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
-        return Entry(candidate, place, method, None, reason)
-
-    def _demo(self, demo: dict[str, Any]) -> Demo:
-        inputs = {field.name: demo[field.name] for field in self._task.signature.inputs}
-        outputs = {field.name: demo[field.name] for field in self._task.signature.outputs}
-        row = self._train[_key(inputs)]
-        return Demo(row.id, inputs, outputs, source="target" if demo.get("augmented") else "label")
-
 
 def _is_plain(row: Example) -> bool:
     """Whether DSPy takes the row's texts for text."""
@@ -176,49 +162,3 @@ def _is_plain(row: Example) -> bool:
 
 def _key(texts: Any) -> str:
     return canonical(dict(texts))
-
-
-def _said(prediction: Any, signature: Signature) -> Prediction:
-    fields = {field.name: _typed(prediction[field.name], field.type) for field in signature.outputs}
-    return Prediction(fields, canonical(fields))
-
-
-def _typed(text: str, kind: str) -> Any:
-    return json.loads(text) if kind in ("number", "json") else text
-
-
-@cache
-def _reader_class() -> Any:
-    from dspy.adapters import ChatAdapter
-    from dspy.utils.exceptions import AdapterParseError
-
-    class Reader(ChatAdapter):  # type: ignore[misc]
-        """DSPy's chat layout, read as the run reads it; a reply of one field without its header is that field."""
-
-        def __init__(self, signature: Signature) -> None:
-            super().__init__(use_json_adapter_fallback=False)
-            self._own = signature
-
-        def parse(self, signature: Any, completion: str) -> dict[str, Any]:
-            if self._is_own(signature):
-                found = parse_reply(completion, self._own.outputs)
-                if found.error:
-                    raise AdapterParseError("dspy-chat", signature, completion, found.error)
-                return {name: label_text(value) for name, value in found.fields.items()}
-            try:
-                return dict(super().parse(signature, completion))
-            except AdapterParseError:
-                if len(signature.output_fields) != 1 or not completion.strip():
-                    raise
-                return {next(iter(signature.output_fields)): completion.split("[[ ##")[0].strip() or completion}
-
-        def _is_own(self, signature: Any) -> bool:
-            names = [field.name for field in self._own.inputs], [field.name for field in self._own.outputs]
-            return (list(signature.input_fields), list(signature.output_fields)) == names
-
-    return Reader
-
-
-def reader(signature: Signature) -> Any:
-    """DSPy's ChatAdapter for this task and for whatever else an optimizer asks."""
-    return _reader_class()(signature)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from agent.prompt.parts import PromptCandidate
 from agent.types import Candidate, Demo
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class PartsModel:
 
 def demo_effects(table: Sequence[Observed]) -> dict[str, Effect]:
     """By train row, what having it among the demos adds; only rows that stood in two candidates or more."""
-    counts = Counter(demo.example_id for seen in table for demo in seen.candidate.demos)
+    counts = Counter(name for seen in table for part, name in features_of(seen.candidate) if part == "demo")
     return {e.name: e for e in PartsModel(table).effects("demo") if counts[e.name] > 1} if counts else {}
 
 
@@ -163,7 +164,8 @@ def recombine(
 
 
 def features_of(candidate: Candidate) -> dict[Feature, float]:
-    """A candidate as columns of the model."""
+    """A candidate as columns of the model, which is one of prompts."""
+    assert isinstance(candidate, PromptCandidate)
     found: dict[Feature, float] = {
         ("instruction", candidate.instruction): 1.0,
         ("technique", candidate.technique): 1.0,

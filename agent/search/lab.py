@@ -16,14 +16,12 @@ from agent.errors import ModelError, RunRefused
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.gateway.together import all_of
-from agent.prompt.candidate import baseline, why_rejected
-from agent.prompt.render import template
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.search.board import Board
 from agent.search.costs import Costs
 from agent.search.order import dev_rows
 from agent.search.plan import Plan
-from agent.search.pool import Entry
+from agent.search.program import Entry, Program
 from agent.types import LM, Candidate, Task
 
 UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
@@ -51,6 +49,7 @@ class Lab:
         seed: int,
         models: tuple[LM, LM | None],
         gateway: Gateway,
+        program: Program,
         evaluator: Evaluator,
         board: Board,
         account: Account,
@@ -60,10 +59,10 @@ class Lab:
     ) -> None:
         self.task, self.plan, self.seed = task, plan, seed
         self.target, self.proposer = models
-        self.gateway, self.evaluator, self.board = gateway, evaluator, board
+        self.gateway, self.program, self.evaluator, self.board = gateway, program, evaluator, board
         self.rng = random.Random(f"{seed}/{task.name}")
         self.dev = dev_rows(task, plan.dev_rows, seed)
-        self.baseline: Candidate = baseline(task)
+        self.baseline: Candidate = program.baseline()
         self.stage_name, self.round = "baseline", 0
         self._account, self._log, self._tell, self._trials = account, log, tell, trials
         self.failed = ""
@@ -83,7 +82,7 @@ class Lab:
             candidate = entry.candidate
             if candidate.id in self.board.entries or candidate.id in self._refused:
                 continue
-            rejected = why_rejected(candidate, self.task) or self._too_long(candidate)
+            rejected = self.program.check(candidate) or self._too_long(candidate)
             if rejected:
                 self._log.candidate(self.round, entry, rejected)
                 self._refused.add(candidate.id)
@@ -96,7 +95,7 @@ class Lab:
         limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest()
         if limit is None and paid == math.inf:
             return ""
-        size = self.prompt_tokens(candidate)
+        size = self.program.prompt_tokens(candidate)
         if limit is not None and size > limit:
             return f"{size} prompt tokens, more than max_prompt_tokens = {limit}"
         if size > paid:
@@ -183,11 +182,7 @@ class Lab:
         """An event of the ledger; `texts` are kept apart, so that they can be erased."""
         self._log.event(kind, body, texts)
 
-    def prompt_tokens(self, candidate: Candidate) -> int:
-        """Tokens of the prompt without the row's own text and the chat template."""
-        return sum(self.target.count_tokens(m.content) for m in template(candidate, self.task.signature))
-
     def _size(self, candidate_id: str) -> int:
         """Tokens of a candidate's prompt with a row of usual length."""
         row = "".join(self.dev[0].inputs.values())
-        return self.prompt_tokens(self.board.candidate(candidate_id)) + self.target.count_tokens(row)
+        return self.program.prompt_tokens(self.board.candidate(candidate_id)) + self.target.count_tokens(row)

@@ -4,45 +4,35 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.demos import DemoMaker, DemoSet
+from agent.search.program import Entry, Parent
 from agent.search.study import Place
-from agent.types import Candidate, Demo, Example, Outcome, Task
+from agent.types import Candidate, Demo, Example, Task
 
 NO_DEMOS = DemoSet((), "none")
 KINDS = ("balanced", "natural", "diverse", "short")
 DEMO_OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reordered")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A candidate of the pool, where it stands in the space of designs and how it came about."""
-
-    candidate: Candidate
-    place: Place
-    operator: str
-    parent_id: str | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """A candidate that did well, with what it did on the rows it saw."""
-
-    entry: Entry
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def demos(self) -> DemoSet:
-        return DemoSet(self.entry.candidate.demos, self.entry.operator)
+def prompt_of(candidate: Candidate) -> PromptCandidate:
+    """The candidate as what it is here: only prompts are bred."""
+    assert isinstance(candidate, PromptCandidate)
+    return candidate
 
 
 def redraws(candidate: Candidate) -> bool:
     """Whether any row may stand in its demos: worked solutions are known of a few only."""
-    return bool(candidate.demos) and not TECHNIQUES[candidate.technique].reasoning
+    prompt = prompt_of(candidate)
+    return bool(prompt.demos) and not TECHNIQUES[prompt.technique].reasoning
+
+
+def demos_of(parent: Parent) -> DemoSet:
+    return DemoSet(prompt_of(parent.entry.candidate).demos, parent.entry.operator)
 
 
 class Breeder:
@@ -122,7 +112,7 @@ class Breeder:
         if kind.demos and not demos.demos:
             return None
         rewrite = next(r for r in self.rewrites if r.operator == place["instruction"])
-        candidate = Candidate(technique, place["format"], rewrite.instruction, place["role"], demos.demos)  # type: ignore[arg-type]
+        candidate = PromptCandidate(technique, place["format"], rewrite.instruction, place["role"], demos.demos)  # type: ignore[arg-type]
         operator = (
             demos.operator if demos.demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
         )
@@ -138,7 +128,7 @@ class Breeder:
             tuple(demos), "verified-rationales", reason=f"{len(ids)} solutions of the target's own, all right"
         )
 
-    def place(self, candidate: Candidate) -> dict[str, str]:
+    def place(self, candidate: PromptCandidate) -> dict[str, str]:
         """Where the user's own prompt stands."""
         return self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
 
@@ -171,7 +161,7 @@ class Breeder:
 
     def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Entry | None:
         """A new candidate out of `parent`; None where the operator finds nothing to change."""
-        old = parent.entry.candidate
+        old = prompt_of(parent.entry.candidate)
         if operator == "format":
             name = self._rng.choice([name for name in self._task.space.formats if name != old.format])
             made = replace(old, format=name)
@@ -192,11 +182,11 @@ class Breeder:
     def listed(self, parent: Parent, ids: Sequence[str], operator: str, reason: str) -> Entry:
         """The parent with these rows as its demos."""
         demos = tuple(self._maker.demo(example_id) for example_id in ids)
-        return self._child(parent, replace(parent.entry.candidate, demos=demos), operator, reason)
+        return self._child(parent, replace(prompt_of(parent.entry.candidate), demos=demos), operator, reason)
 
     def instructed(self, parent: Parent, rewrite: Rewrite) -> Entry:
         """The parent with another instruction."""
-        made = replace(parent.entry.candidate, instruction=rewrite.instruction)
+        made = replace(prompt_of(parent.entry.candidate), instruction=rewrite.instruction)
         operator = f"instruction:{rewrite.operator}"
         return self._child(parent, made, operator, rewrite.reason, instruction=rewrite.operator)
 
@@ -207,7 +197,7 @@ class Breeder:
         return self.fresh(self._place("zero-shot", self._task.space.formats[0], rewrite.operator))
 
     def _demos(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> DemoSet | None:
-        maker, demos, seen = self._maker, parent.demos, parent.outcomes
+        maker, demos, seen = self._maker, demos_of(parent), parent.outcomes
         if operator == "retailed":
             return maker.retailed(demos, seen, self._dev)
         if operator == "swapped":
@@ -218,13 +208,13 @@ class Breeder:
             room = min(self._limit - len(demos.demos), max(2, len(demos.demos) // 4))
             return maker.grown(demos, seen, self._dev, room) if room > 0 else None
         if operator == "recombined":
-            others = [other for other in parents if other is not parent and other.demos.demos]
+            others = [demos for other in parents if other is not parent and (demos := demos_of(other)).demos]
             if not others:
                 return None
-            other = self._rng.choice(others).demos
+            other = self._rng.choice(others)
             return maker.recombined(demos, other, max(len(demos.demos), len(other.demos)))
         return maker.reordered(demos)
 
-    def _child(self, parent: Parent, made: Candidate, operator: str, reason: str, **place: str) -> Entry:
+    def _child(self, parent: Parent, made: PromptCandidate, operator: str, reason: str, **place: str) -> Entry:
         where = {**parent.entry.place, **place}
         return Entry(made, where, operator, parent.entry.candidate.id, reason)

@@ -23,10 +23,10 @@ from statistics import median
 from typing import Any
 
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.template import fill_messages
 from agent.types import (
-    Candidate,
     Completion,
     Demo,
     Example,
@@ -59,9 +59,9 @@ finally:
 """
 
 
-def candidate_of(task: Task, number: int) -> Candidate:
+def candidate_of(task: Task, number: int) -> PromptCandidate:
     demos = tuple(Demo(row.id, row.inputs, {"team": row.labels["team"]}) for row in task.train[:DEMOS])
-    return Candidate("few-shot", "turns", f"Answer with one team. This is wording {number}.", demos=demos)
+    return PromptCandidate("few-shot", "turns", f"Answer with one team. This is wording {number}.", demos=demos)
 
 
 async def build(path: Path, trials: int, rows: int, task: Task | None = None) -> None:
@@ -80,7 +80,9 @@ async def build(path: Path, trials: int, rows: int, task: Task | None = None) ->
     ledger.close()
 
 
-async def buy(ledger: Ledger, candidate: Candidate, laid_out: tuple[Message, ...], row: Example, trial: int) -> bool:
+async def buy(
+    ledger: Ledger, candidate: PromptCandidate, laid_out: tuple[Message, ...], row: Example, trial: int
+) -> bool:
     """Records one call and its outcome; whether the reply was right."""
     request = Request(fill_messages(laid_out, row.inputs), max_tokens=8)
     key = content_id("k", request.identity())

@@ -177,6 +177,7 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     from agent.gateway.budget import Account
     from agent.gateway.gateway import Gateway
     from agent.ledger.store import Ledger
+    from agent.programs.prompt import PromptProgram
     from agent.prompt.render import template
     from agent.scoring.evaluate import Evaluator
     from agent.scoring.metrics import build_metrics
@@ -185,10 +186,10 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     budget = Budget(max_calls=job.calls + WARM_UP)
     ledger = Ledger(job.folder / "ledger.db")
     ledger.begin_run("bench", task, lm.name, "", 0, asdict(budget), {})
-    ledger.add_candidate("bench", 0, candidate, template(candidate, task.signature), "baseline", None, "", "")
+    ledger.add_candidate("bench", 0, candidate.shown(), template(candidate, task.signature), "baseline", None, "", "")
     gateway = Gateway(ledger, "bench", Account(budget), {}, job.concurrency)
     record = partial(ledger.put_outcome, "bench")
-    return Evaluator(task, gateway, lm, build_metrics(task), record), ledger
+    return Evaluator(task, gateway, lm, build_metrics(task), record, [PromptProgram(task, lm)]), ledger
 
 
 def check_ledger(job: Job) -> None:

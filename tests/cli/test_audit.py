@@ -15,8 +15,9 @@ import pytest
 from agent.ledger.chain import first_break
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.release.runtime import load_prompt
-from agent.types import Candidate, Trial, canonical, content_id
+from agent.types import Trial, canonical, content_id
 from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import good, good_json, optimize, refused
@@ -471,8 +472,8 @@ def test_what_cannot_be_done_is_told_in_one_line(two_runs: Made, code: int, word
 def test_nothing_that_was_recorded_steers_a_terminal(two_runs: Made) -> None:
     first, _ = two_runs
     ledger = Ledger(DB)
-    candidate = Candidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
-    ledger.add_candidate(first["run_id"], 9, candidate, (), EVIL, None, EVIL, "")
+    candidate = PromptCandidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
+    ledger.add_candidate(first["run_id"], 9, candidate.shown(), (), EVIL, None, EVIL, "")
     ledger.put_trial(first["run_id"], Trial(99, 9, candidate.id, "failed", 0, None, None, EVIL))
     ledger.close()
     for words in (

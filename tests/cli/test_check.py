@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from agent.ledger.contamination import copied_answers
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.task.intake import task_from_file
-from agent.types import Candidate, Completion, Demo, Example, Outcome, Prediction, Score, Task, Trial, Usage
+from agent.types import Completion, Demo, Example, Outcome, Prediction, Score, Task, Trial, Usage
 from tests.cli.conftest import Made
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize
 from tests.ledger.ledgers import read
@@ -32,8 +33,8 @@ def problems(*arguments: str) -> dict[str, list[str]]:
     return wrong
 
 
-def add(ledger: Ledger, run_id: str, candidate: Candidate) -> None:
-    ledger.add_candidate(run_id, 9, candidate, (), "forged", None, "", "")
+def add(ledger: Ledger, run_id: str, candidate: PromptCandidate) -> None:
+    ledger.add_candidate(run_id, 9, candidate.shown(), (), "forged", None, "", "")
 
 
 def demo_of_a_test_row(ledger: Ledger, run_id: str, task: Task) -> None:
@@ -46,13 +47,13 @@ def demo_that_reads_like_a_dev_row(ledger: Ledger, run_id: str, task: Task) -> N
     add(ledger, run_id, few_shot(Demo("mine", {"text": f"  {text.upper()} "}, {"label": "billing"})))
 
 
-def few_shot(demo: Demo) -> Candidate:
-    return Candidate("few-shot", "turns", INSTRUCTION, demos=(demo,))
+def few_shot(demo: Demo) -> PromptCandidate:
+    return PromptCandidate("few-shot", "turns", INSTRUCTION, demos=(demo,))
 
 
 def instruction_with_a_test_row(ledger: Ledger, run_id: str, task: Task) -> None:
     words = task.test[3].inputs["text"].split()[2:7]
-    add(ledger, run_id, Candidate("zero-shot", "turns", f"Mind that «{', '.join(words)}» is repair."))
+    add(ledger, run_id, PromptCandidate("zero-shot", "turns", f"Mind that «{', '.join(words)}» is repair."))
 
 
 def second_opening(ledger: Ledger, run_id: str, task: Task) -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from agent.cli.compare import word_diff
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.report import facts
 from agent.report.compare import Side, unlike
 from agent.scoring.stats import paired_difference
-from agent.types import Candidate, Trial
+from agent.types import Trial
 from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
@@ -138,8 +139,8 @@ def test_what_cannot_be_compared_is_told_in_one_line(two_runs: Made) -> None:
 def test_no_prompt_steers_a_terminal(two_runs: Made) -> None:
     run_id = two_runs[0]["run_id"]
     ledger = Ledger(DB)
-    candidate = Candidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
-    ledger.add_candidate(run_id, 9, candidate, (), EVIL, None, EVIL, "")
+    candidate = PromptCandidate("zero-shot", "turns", f"Say {EVIL}", role=EVIL)
+    ledger.add_candidate(run_id, 9, candidate.shown(), (), EVIL, None, EVIL, "")
     ledger.put_trial(run_id, Trial(99, 9, candidate.id, "failed", 0, None, None, EVIL))
     ledger.close()
     for more in ([], ["--json"]):

@@ -16,7 +16,7 @@ import pytest
 from dspy.utils import DummyLM
 from pydantic import BaseModel
 
-from agent.search.dspy_program import read
+from agent.programs.dspy import read
 from agent.types import Field, Signature
 from tests.cli.test_interrupt import start, told, trials, wait_for
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, refused, write_csv

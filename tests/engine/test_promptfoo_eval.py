@@ -16,12 +16,13 @@ import pytest
 
 from agent.models.catalog import create_model, weights_path
 from agent.prompt.parse import parse_reply
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import template
 from agent.release.completion import request_of
 from agent.release.formats.promptfoo import BASE_URL, QUIET
 from agent.release.runtime import PromptRelease
 from agent.task.load import load_task
-from agent.types import Candidate, Demo, Example
+from agent.types import Demo, Example
 from tests.bench.arena.client import ModelServer, base_url
 from tests.release.formats.sample import proved, wanted, write
 
@@ -77,7 +78,7 @@ def test_promptfoo_gives_our_score_row_by_row(tmp_path: Path) -> None:
     demos = tuple(Demo(row.id, row.inputs, {"team": row.labels["team"]}) for row in task.train[:DEMOS])
     release = PromptRelease(
         name=task.name,
-        messages=template(Candidate("few-shot", "turns", task.instruction, demos=demos), task.signature),
+        messages=template(PromptCandidate("few-shot", "turns", task.instruction, demos=demos), task.signature),
         inputs=("message",),
         outputs=task.signature.outputs,
         format="turns",

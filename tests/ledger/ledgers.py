@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from agent.errors import Transient, TransportUnknown
 from agent.ledger.schema import AUDITED
 from agent.ledger.store import Ledger
-from agent.types import Candidate, Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage
+from agent.prompt.parts import PromptCandidate
+from agent.types import Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.toys import TEAMS, ask, make_task
 
 USAGE = Usage(7, 2, 3)
@@ -33,16 +34,16 @@ class Disk(sqlite3.Connection):
         return super().execute(sql, *values)
 
 
-def candidates() -> list[Candidate]:
+def candidates() -> list[PromptCandidate]:
     """Two with demos and one without."""
     demos = [
         Demo(f"train-{n}", {"message": f"note {n} é"}, {"team": TEAMS[n]}, f"because {n}" if n else "", "label")
         for n in range(3)
     ]
     return [
-        Candidate("zero-shot", "turns", "Answer with one team."),
-        Candidate("few-shot", "turns", "Answer with one team.", demos=tuple(demos[:2])),
-        Candidate("few-shot-cot", "inline", "Think.\nThen answer.", role="You sort letters.", demos=tuple(demos)),
+        PromptCandidate("zero-shot", "turns", "Answer with one team."),
+        PromptCandidate("few-shot", "turns", "Answer with one team.", demos=tuple(demos[:2])),
+        PromptCandidate("few-shot-cot", "inline", "Think.\nThen answer.", role="You sort letters.", demos=tuple(demos)),
     ]
 
 
@@ -53,7 +54,7 @@ async def fill(ledger: Ledger, run_id: str = "run-1", rows: int = 4) -> dict[str
     for number, candidate in enumerate(candidates()):
         layout = (Message("system", candidate.instruction), Message("user", "{{message}}"))
         parent = candidates()[0].id if number else None
-        ledger.add_candidate(run_id, number, candidate, layout, "op", parent, "a reason", "")
+        ledger.add_candidate(run_id, number, candidate.shown(), layout, "op", parent, "a reason", "")
         ledger.put_trial(run_id, Trial(number, number, candidate.id, "incomplete", 0, None))
         for row in range(rows):
             key = f"k-{candidate.id}-{row}"
@@ -65,8 +66,8 @@ async def fill(ledger: Ledger, run_id: str = "run-1", rows: int = 4) -> dict[str
             ledger.put_outcome(run_id, "dev", outcome)
         ledger.put_trial(run_id, Trial(number, number, candidate.id, "complete", rows, 0.5, (0.25, 0.75), "saw all"))
     await _failures(ledger, run_id)
-    rejected = Candidate("zero-shot", "turns", "{{x}}")
-    ledger.add_candidate(run_id, 2, rejected, (), "op", None, "a reason", "a placeholder in the instruction")
+    rejected = PromptCandidate("zero-shot", "turns", "{{x}}")
+    ledger.add_candidate(run_id, 2, rejected.shown(), (), "op", None, "a reason", "a placeholder in the instruction")
     ledger.event(run_id, "note", {"number": 1, "text": "é \0"})
     result = {"run_id": run_id, "winner": candidates()[1].id, "cost_usd": 1.5}
     ledger.end_run(run_id, "complete", 12.5, result)

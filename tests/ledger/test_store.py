@@ -22,7 +22,8 @@ from agent.ledger.origin import origin
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
-from agent.types import Candidate, Completion, Demo, Message, Outcome, Prediction, Request, Score, Trial, Usage
+from agent.prompt.parts import PromptCandidate
+from agent.types import Completion, Demo, Message, Outcome, Prediction, Request, Score, Trial, Usage
 from tests.ledger.ledgers import candidates, read
 from tests.toys import ask, make_task, open_ledger
 
@@ -128,7 +129,7 @@ async def test_beside_an_outcome_stands_the_reply_that_its_run_took(ledger: Ledg
     for run_id in ("run-2", "run-3"):
         ledger.begin_run(run_id, make_task(), "m", "", 0, {}, {})
     candidate = candidates()[0]
-    ledger.add_candidate("run-1", 0, candidate, (), "op", None, "", "")
+    ledger.add_candidate("run-1", 0, candidate.shown(), (), "op", None, "", "")
     for run_id, text, finish in (("run-1", "no", "refusal"), ("run-1", "one", "stop"), ("run-2", "two", "stop")):
         call = await ledger.reserve(run_id, "target", "m", "k_1", candidate.id, 1, ask("a"), 0.5, 40)
         await ledger.settle(run_id, call, replace(REPLY, text=text, finish=finish), 0.25, 0.5)
@@ -197,8 +198,8 @@ async def test_what_all_rows_of_a_prompt_share_is_kept_once_and_the_request_can_
 async def test_hostile_and_huge_text_survives_in_every_place(ledger: Ledger) -> None:
     text = HOSTILE + "x" * 1_000_000
     demo = Demo("train-1", {"message": text}, {"team": text}, text, "target")
-    candidate = Candidate("few-shot-cot", "turns", text, HOSTILE, (demo,))
-    ledger.add_candidate("run-1", 1, candidate, (Message("user", text),), "op", None, text, "")
+    candidate = PromptCandidate("few-shot-cot", "turns", text, HOSTILE, (demo,))
+    ledger.add_candidate("run-1", 1, candidate.shown(), (Message("user", text),), "op", None, text, "")
     made = Prediction({"team": text}, text, text)
     ledger.put_outcome("run-1", "dev", Outcome(candidate.id, "d", made, (Score("m", None, text),), None, "k"))
     ledger.put_trial("run-1", Trial(1, 1, candidate.id, "failed", 0, None, None, text))
@@ -236,9 +237,9 @@ async def test_a_secret_of_the_environment_is_nowhere_in_the_files(
     monkeypatch.setenv("SOME_API_KEY", secret)
     ledger = open_ledger(tmp_path / "ledger.db")
     said = f"it says {secret}!"
-    candidate = Candidate("zero-shot", "turns", said)
+    candidate = PromptCandidate("zero-shot", "turns", said)
     ledger.begin_run("run-2", make_task(), said, said, 0, {"cap": said}, {said: said}, origin={"argv": [said]})
-    ledger.add_candidate("run-2", 0, candidate, (Message("user", said),), "op", None, said, said)
+    ledger.add_candidate("run-2", 0, candidate.shown(), (Message("user", said),), "op", None, said, said)
     made = Outcome("c", "e", Prediction({"team": said}, said, said), (Score("m", None, said),), None)
     ledger.put_outcome("run-2", "dev", made)
     ledger.event("run-2", "note", {"text": said, "deep": [{"x": said}]}, {"reply": said})
@@ -263,7 +264,7 @@ async def test_a_candidate_is_written_once_by_all_runs_and_each_run_tells_how_it
     ledger.begin_run("run-2", make_task(), "m", "", 0, {}, {})
     few = candidates()[1]
     for run_id, reason in (("run-1", "first"), ("run-2", "second")):
-        ledger.add_candidate(run_id, 0, few, (), "op", None, reason, "")
+        ledger.add_candidate(run_id, 0, few.shown(), (), "op", None, reason, "")
     await ledger.commit()
     assert read(ledger.path, "SELECT COUNT(*) FROM candidates") == [(1,)]
     assert read(ledger.path, "SELECT position, example_id FROM demos") == [(0, "train-0"), (1, "train-1")]
@@ -271,10 +272,10 @@ async def test_a_candidate_is_written_once_by_all_runs_and_each_run_tells_how_it
 
 
 async def test_a_candidate_that_is_there_already_is_not_written_again_by_another_process(ledger: Ledger) -> None:
-    ledger.add_candidate("run-1", 0, candidates()[1], (), "op", None, "", "")
+    ledger.add_candidate("run-1", 0, candidates()[1].shown(), (), "op", None, "", "")
     ledger.close()
     again = open_ledger(ledger.path, "run-2")
-    again.add_candidate("run-2", 0, candidates()[1], (), "op", None, "", "")
+    again.add_candidate("run-2", 0, candidates()[1].shown(), (), "op", None, "", "")
     await again.commit()
     assert read(ledger.path, "SELECT COUNT(*) FROM events WHERE kind = 'candidate_made'") == [(1,)]
     again.close()
@@ -282,7 +283,7 @@ async def test_a_candidate_that_is_there_already_is_not_written_again_by_another
 
 async def test_a_trial_is_what_was_said_of_it_last(ledger: Ledger) -> None:
     candidate = candidates()[0]
-    ledger.add_candidate("run-1", 0, candidate, (), "op", None, "", "")
+    ledger.add_candidate("run-1", 0, candidate.shown(), (), "op", None, "", "")
     ledger.put_trial("run-1", Trial(1, 0, candidate.id, "incomplete", 3, 0.5))
     ledger.put_trial("run-1", Trial(1, 0, candidate.id, "complete", 9, 0.75, (0.5, 0.9)))
     await ledger.commit()

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.prompt.candidate import why_rejected
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import NOT_FOR_DSPY, dspy_messages, label_text, render, template
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites
 from agent.prompt.template import fill_messages, marks
-from agent.types import Candidate, Demo, Field, FormatName, Message, Signature, TechniqueName
+from agent.types import Demo, Field, FormatName, Message, Signature, TechniqueName
 from tests.toys import SIGNATURE, make_task
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -62,9 +63,9 @@ def only(signature: Signature, demo: Demo) -> Demo:
     return replace(demo, inputs=inputs, outputs={field.name: demo.outputs[field.name] for field in signature.outputs})
 
 
-def candidate(technique: str, name: str, signature: Signature = ONE, **changes: object) -> Candidate:
+def candidate(technique: str, name: str, signature: Signature = ONE, **changes: object) -> PromptCandidate:
     demos = tuple(only(signature, demo) for demo in DEMOS) if TECHNIQUES[technique].demos else ()
-    made = Candidate(technique, name, "Answer the customer.\nBe exact.", "You are a clerk.", demos)
+    made = PromptCandidate(technique, name, "Answer the customer.\nBe exact.", "You are a clerk.", demos)
     return replace(made, **changes)
 
 
@@ -128,7 +129,7 @@ BITS = (
 VALUES = st.lists(st.one_of(st.sampled_from(BITS), st.text(st.characters(), max_size=8)), max_size=6).map("".join)
 FOR_DSPY = VALUES.filter(lambda text: not any(mark in text for mark in NOT_FOR_DSPY))
 PROSE = FOR_DSPY.filter(
-    lambda text: text.isascii() or not why_rejected(Candidate("zero-shot", "turns", f"Do {text}"), make_task())
+    lambda text: text.isascii() or not why_rejected(PromptCandidate("zero-shot", "turns", f"Do {text}"), make_task())
 )
 
 
@@ -177,7 +178,7 @@ def test_a_template_holds_each_input_once_and_as_the_last_message(technique: str
 
 @pytest.mark.parametrize("name", ["turns", "labelled-turns", "inline"])
 def test_marks_in_the_users_own_layout_are_where_the_values_go(name: str) -> None:
-    made = Candidate(
+    made = PromptCandidate(
         "few-shot", name, "<<{{message}}>> and again {{message}}; \\{{message}}", demos=(only(ONE, DEMOS[0]),)
     )
     last = render(made, ONE, {"message": "V{{message}}"})[-1].content
@@ -190,7 +191,7 @@ def test_marks_for_no_field_stay_as_they_are() -> None:
 
 
 def test_the_bare_prompt_is_the_users_words_and_the_bare_value() -> None:
-    made = Candidate("zero-shot", "turns", "Answer with one team.")
+    made = PromptCandidate("zero-shot", "turns", "Answer with one team.")
     assert render(made, ONE, {"message": " v "}) == (Message("system", "Answer with one team."), Message("user", " v "))
 
 
@@ -223,7 +224,7 @@ def test_a_rewrite_costs_no_call_keeps_the_placeholder_and_differs_from_the_user
     found = builtin_rewrites(task)
     assert len({rewrite.operator for rewrite in found}) == len(found) >= 2
     for rewrite in found:
-        assert why_rejected(Candidate("zero-shot", "turns", rewrite.instruction), task) == ""
+        assert why_rejected(PromptCandidate("zero-shot", "turns", rewrite.instruction), task) == ""
         assert rewrite.instruction != instruction
         assert rewrite.reason
     assert SIGNATURE.outputs[0].choices
@@ -235,5 +236,5 @@ def test_a_label_or_a_description_that_looks_like_a_mark_stays_a_text(instructio
     signature = replace(SIGNATURE, outputs=(label, *SIGNATURE.outputs[1:]))
     task = replace(make_task(instruction=instruction), signature=signature, description="Where to {{message}}?")
     for rewrite in builtin_rewrites(task):
-        shown = render(Candidate("zero-shot", "turns", rewrite.instruction), signature, {"message": "ROW"})
+        shown = render(PromptCandidate("zero-shot", "turns", rewrite.instruction), signature, {"message": "ROW"})
         assert sum(message.content.count("ROW") for message in shown) == 1

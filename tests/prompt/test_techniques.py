@@ -2,8 +2,9 @@
 
 import pytest
 
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import answers_last, reasons_first
-from agent.types import Candidate, Demo
+from agent.types import Demo
 
 DEMO = Demo("t0", {"text": "a"}, {"team": "billing"})
 LINES = (
@@ -24,10 +25,10 @@ LINES = (
     ],
 )
 def test_reasons_are_asked_for_in_many_words(instruction):
-    asking = Candidate("zero-shot", "turns", instruction)
+    asking = PromptCandidate("zero-shot", "turns", instruction)
     assert reasons_first(asking)
     assert answers_last(asking) == (instruction in LINES)
-    shown = Candidate("few-shot", "turns", instruction, "", (DEMO,))
+    shown = PromptCandidate("few-shot", "turns", instruction, "", (DEMO,))
     assert not reasons_first(shown), "answers of demos show that there are to be none"
 
 
@@ -44,5 +45,5 @@ def test_reasons_are_asked_for_in_many_words(instruction):
     ],
 )
 def test_a_place_for_the_answer_asks_for_no_reasons(instruction):
-    assert not reasons_first(Candidate("zero-shot", "turns", instruction))
-    assert answers_last(Candidate("chain-of-thought", "turns", instruction))
+    assert not reasons_first(PromptCandidate("zero-shot", "turns", instruction))
+    assert answers_last(PromptCandidate("chain-of-thought", "turns", instruction))

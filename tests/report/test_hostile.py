@@ -11,11 +11,12 @@ import pytest
 
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.report import page as page_module
 from agent.report.html import report_html
 from agent.report.page import visible
 from agent.report.view import RunView
-from agent.types import Candidate, Message, Outcome, Prediction, Score, Trial
+from agent.types import Message, Outcome, Prediction, Score, Trial
 from tests.cli.judges import PlantedJudge
 from tests.cli.world import compatible, good_json
 from tests.report.hostile import PAYLOADS
@@ -121,10 +122,10 @@ def made_up(path: Path) -> None:
     ledger.begin_run("run", task, pick(), pick(), 0, {}, {pick(): pick()})
     ids = []
     for number, payload in enumerate(PAYLOADS):
-        candidate = Candidate("few-shot", "turns", payload)
+        candidate = PromptCandidate("few-shot", "turns", payload)
         rejected = pick() if number % 10 == 9 else ""
         messages = (Message("system", payload), Message("user", "{{message}}"))
-        ledger.add_candidate("run", 0, candidate, messages, pick(), None, pick(), rejected)
+        ledger.add_candidate("run", 0, candidate.shown(), messages, pick(), None, pick(), rejected)
         if not rejected:
             ids.append(candidate.id)
             ledger.put_trial("run", Trial(len(ids) - 1, 0, candidate.id, "complete", 6, 0.5, (0.2, 0.8), pick()))

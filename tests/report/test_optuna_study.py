@@ -14,10 +14,11 @@ import pytest
 from agent.errors import InputError
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.report import optuna_study
 from agent.report.optuna_study import optuna_file, write_study
 from agent.report.view import RunView
-from agent.types import Candidate, Trial
+from agent.types import Trial
 from tests.cli.conftest import Made
 from tests.cli.test_untrusted import EVIL
 from tests.cli.world import good_json
@@ -151,8 +152,8 @@ def test_a_run_under_way_with_odd_words_in_an_odd_folder(here: Path) -> None:
         ("incomplete", 0, None),
     ]
     for number, (state, n, mean) in enumerate(states):
-        candidate = Candidate("zero-shot", "turns", f"{EVIL} {number} {'long ' * 500}", role=EVIL)
-        ledger.add_candidate("run-1", number, candidate, (), f"{EVIL}:x", None, EVIL, "")
+        candidate = PromptCandidate("zero-shot", "turns", f"{EVIL} {number} {'long ' * 500}", role=EVIL)
+        ledger.add_candidate("run-1", number, candidate.shown(), (), f"{EVIL}:x", None, EVIL, "")
         ledger.put_trial("run-1", Trial(number, 0, candidate.id, state, n, mean, None, EVIL))  # type: ignore[arg-type]
     ledger.close()
     path = optuna_file(folder / "ledger.db")

@@ -13,10 +13,11 @@ import pytest
 
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.report.facts import duration, points
 from agent.report.html import FLIPS, report_html
 from agent.report.view import RunView
-from agent.types import Candidate, Message, Trial
+from agent.types import Message, Trial
 from tests.bench.report_size import LIMIT, build_finished, report_of
 from tests.cli.conftest import Made
 from tests.cli.test_judge_run import CAP, Boats, labels, task
@@ -171,8 +172,8 @@ def test_an_unfinished_run_says_so_and_shows_what_there_is() -> None:
     view = RunView(History(Path("ledger.db")))
     assert "No trial yet." in Page(report_html(view)).text
     for number, mean in enumerate((0.25, 0.75)):
-        candidate = Candidate("zero-shot", "turns", f"wording {number}")
-        ledger.add_candidate("run-a", 0, candidate, (Message("system", "x"),), "instruction", None, "", "")
+        candidate = PromptCandidate("zero-shot", "turns", f"wording {number}")
+        ledger.add_candidate("run-a", 0, candidate.shown(), (Message("system", "x"),), "instruction", None, "", "")
         ledger.put_trial("run-a", Trial(number, 0, candidate.id, "complete", 4, mean, (0.1, 0.9), "saw all"))
     asyncio.run(ledger.commit())
     page = assert_harmless(report_html(RunView(History(Path("ledger.db")))))

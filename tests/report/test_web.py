@@ -14,9 +14,10 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.report import facts
 from agent.task.load import load_task
-from agent.types import Candidate, Completion, Message, Outcome, Prediction, Score, Trial, Usage
+from agent.types import Completion, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.cli.conftest import Made
 from tests.report.pages import Page
 from tests.report.web_world import crawl, signed_in
@@ -252,8 +253,8 @@ async def test_a_run_is_followed_while_another_process_writes_and_its_log_can_be
     ledger, task = Ledger(DB), make_task()
     ledger.begin_run("live", task, "m", "", 0, {}, {})
     ledger.set_plan("live", {"calls": 9})
-    candidate = Candidate("zero-shot", "turns", "Answer with one team.")
-    ledger.add_candidate("live", 0, candidate, (Message("user", "{{message}}"),), "baseline", None, "", "")
+    candidate = PromptCandidate("zero-shot", "turns", "Answer with one team.")
+    ledger.add_candidate("live", 0, candidate.shown(), (Message("user", "{{message}}"),), "baseline", None, "", "")
     await ledger.commit()
     async with signed_in(DB) as (client, _):
         assert "is running" in (await page(client, "/run/live")).words
@@ -345,9 +346,9 @@ async def test_a_run_that_was_no_search_shows_its_result(here: Path, kind: str) 
 
 async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
     task = load_task(TASKS / "podcast_blurb")
-    ledger, candidate = Ledger(DB), Candidate("zero-shot", "turns", "Write a blurb.")
+    ledger, candidate = Ledger(DB), PromptCandidate("zero-shot", "turns", "Write a blurb.")
     ledger.begin_run("blurbs", task, "m", "", 0, {}, {})
-    ledger.add_candidate("blurbs", 0, candidate, (Message("user", "{{notes}}"),), "baseline", None, "", "")
+    ledger.add_candidate("blurbs", 0, candidate.shown(), (Message("user", "{{notes}}"),), "baseline", None, "", "")
     name = task.signature.outputs[0].name
     for row in task.dev[:6]:
         prediction = Prediction({name: f"About {row.id}"}, "")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.report.page import marked
-from agent.types import Candidate, Message, Trial
+from agent.types import Message, Trial
 from tests.cli.world import compatible, good_json
 from tests.report.hostile import PAYLOADS
 from tests.report.web_world import crawl, require_harmless, signed_in
@@ -49,9 +50,9 @@ def everything_named() -> None:
     task = make_task(name=first, folder=first)
     ledger.begin_run("named", task, TOGETHER[1], TOGETHER[2], 0, {}, {TOGETHER[3]: first}, options={"x": first})
     for number, texts in enumerate(TOGETHER):
-        candidate = Candidate("zero-shot", "turns", texts, role=texts)
+        candidate = PromptCandidate("zero-shot", "turns", texts, role=texts)
         layout = (Message("system", texts), Message("user", "{{message}}"))
-        ledger.add_candidate("named", 0, candidate, layout, texts, None, texts, "")
+        ledger.add_candidate("named", 0, candidate.shown(), layout, texts, None, texts, "")
         ledger.put_trial("named", Trial(number, 0, candidate.id, "pruned", 1, 0.5, (0.1, 0.9), texts))
     ledger.end_run("named", "failed", 1.0, {"kind": TOGETHER[-1]})
     ledger.close()

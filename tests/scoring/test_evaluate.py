@@ -21,24 +21,13 @@ from agent.errors import (
 from agent.gateway.budget import Account, Spend
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
+from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, SLACK, PromptProgram, ReplyCap
 from agent.prompt.candidate import baseline
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import render
-from agent.scoring.evaluate import HOSTED_SLACK, REASONING_TOKENS, SILENT, SLACK, Evaluator, ReplyCap, values
+from agent.scoring.evaluate import SILENT, Evaluator, values
 from agent.scoring.metrics import build_metrics
-from agent.types import (
-    Budget,
-    Candidate,
-    Completion,
-    Demo,
-    Example,
-    Field,
-    Outcome,
-    Prediction,
-    Request,
-    Score,
-    Signature,
-    Task,
-)
+from agent.types import Budget, Completion, Demo, Example, Field, Outcome, Prediction, Request, Score, Signature, Task
 from tests.gateway.doors import Calm
 from tests.toys import FakeModel, GatedModel, make_task, open_ledger, until
 
@@ -60,7 +49,8 @@ class Bench:
         self.lm = lm
         self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, **more)
         self.metrics = build_metrics(task)
-        self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, self._record)
+        self.program = PromptProgram(task, lm)
+        self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, self._record, [self.program])
 
     def _record(self, split: str, outcome: Outcome) -> None:
         self.written.append((split, outcome.example_id))
@@ -102,7 +92,7 @@ async def test_a_repeat_is_a_call_of_its_own_and_is_not_written_down(ledger: Led
 
 async def test_what_is_sent_is_the_rendered_prompt(ledger: Ledger) -> None:
     bench = Bench(ledger, FakeModel(right))
-    made = Candidate("chain-of-thought", "labelled-turns", "Say it.")
+    made = PromptCandidate("chain-of-thought", "labelled-turns", "Say it.")
     await bench.evaluator.outcomes(made, TASK.dev[:1], "dev")
     (sent,) = bench.lm.seen
     assert sent.messages == render(made, TASK.signature, TASK.dev[0].inputs)
@@ -126,11 +116,11 @@ async def test_a_prompt_of_the_users_own_that_asks_for_reasons_is_read_and_given
     asking = "Weigh each team in a sentence. Then write it on the last line, after 'Answer:'."
     task = make_task(6, signature=Signature((Field("message"),), (kind,)), instruction=asking)
     bench = Bench(ledger, FakeModel(lambda r: f"Billing or refunds? No.\nAnswer: {right(r)}"), task)
-    own, worked = baseline(task), Candidate("chain-of-thought", "turns", asking)
+    own, worked = baseline(task), PromptCandidate("chain-of-thought", "turns", asking)
     for candidate in (own, worked):
         assert values(await bench.evaluator.outcomes(candidate, task.dev, "dev")) == [1.0] * 6
-    assert bench.evaluator.max_tokens(own) == bench.evaluator.max_tokens(worked)
-    assert not bench.evaluator.request(own, task.dev[0]).logprobs
+    assert bench.program.max_tokens(own) == bench.program.max_tokens(worked)
+    assert not bench.program.request(own, task.dev[0]).logprobs
 
 
 async def test_a_refusal_has_no_score_which_is_not_zero(ledger: Ledger) -> None:
@@ -152,7 +142,7 @@ async def test_what_a_metric_cannot_score_is_none_and_left_out_of_the_values(led
             return Score(self.name, None if example.id == "dev-1" else 0.5, "")
 
     bench = Bench(ledger, FakeModel(right))
-    evaluator = Evaluator(TASK, bench.gateway, bench.lm, [Half()], lambda split, found: None)
+    evaluator = Evaluator(TASK, bench.gateway, bench.lm, [Half()], lambda split, found: None, [bench.program])
     outcomes = await evaluator.outcomes(baseline(TASK), TASK.dev[:3], "dev")
     assert [outcome.value for outcome in outcomes] == [0.5, None, 0.5]
     assert values(outcomes) == [0.5, 0.5]
@@ -274,14 +264,14 @@ def test_a_hosted_model_may_say_a_sentence_around_the_answer_and_one_in_this_pro
 def test_reasons_that_a_prompt_asks_for_itself_get_the_room_of_the_technique() -> None:
     found = cap(TASK)
     asking = "Weigh each team. Then write it on the last line, after 'Answer:'."
-    shown = Candidate("few-shot", "turns", asking, "", (Demo("t0", {"message": "a"}, {"team": "billing"}),))
-    assert found.tokens(Candidate("zero-shot", "turns", asking), 1) == found.answer + REASONING_TOKENS
-    assert found.tokens(Candidate("chain-of-thought", "turns", asking), 1) == found.answer + REASONING_TOKENS
+    shown = PromptCandidate("few-shot", "turns", asking, "", (Demo("t0", {"message": "a"}, {"team": "billing"}),))
+    assert found.tokens(PromptCandidate("zero-shot", "turns", asking), 1) == found.answer + REASONING_TOKENS
+    assert found.tokens(PromptCandidate("chain-of-thought", "turns", asking), 1) == found.answer + REASONING_TOKENS
     assert found.tokens(shown, 1) == found.answer
 
 
 def test_thinking_comes_on_top_of_any_cap() -> None:
-    plain = Candidate("zero-shot", "turns", "i")
+    plain = PromptCandidate("zero-shot", "turns", "i")
     assert cap(make_task(thinking=500)).tokens(plain, 1) == cap(TASK).tokens(plain, 1) + 500
     assert cap(make_task(max_tokens=77, thinking=500)).tokens(plain, 1) == 577
 
@@ -310,8 +300,8 @@ async def test_one_that_has_spoken_once_may_be_cut_before_its_answer_and_scores_
 
 def test_reasoning_and_markers_get_room_of_their_own() -> None:
     found = cap(TASK)
-    plain, thinking = Candidate("zero-shot", "turns", "i"), Candidate("chain-of-thought", "turns", "i")
-    marked = Candidate("zero-shot", "dspy-chat", "i")
+    plain, thinking = PromptCandidate("zero-shot", "turns", "i"), PromptCandidate("chain-of-thought", "turns", "i")
+    marked = PromptCandidate("zero-shot", "dspy-chat", "i")
     assert found.tokens(plain, 1) == found.answer
     assert found.tokens(thinking, 1) == found.answer + REASONING_TOKENS
     assert found.answer < found.tokens(marked, 1) < found.tokens(marked, 2)

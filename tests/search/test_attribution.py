@@ -5,23 +5,24 @@ from __future__ import annotations
 import pytest
 
 from agent.prompt.candidate import why_rejected
+from agent.prompt.parts import PromptCandidate
 from agent.search.attribution import attribution, leave_one_out
 from agent.search.effects import Observed
-from agent.types import Candidate, Demo, SearchSpace
+from agent.types import Demo, SearchSpace
 from tests.search.test_effects import ROWS, World
 from tests.toys import make_task
 
 TASK = make_task(12, space=SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3,)))
 DEMOS = tuple(Demo(row.id, row.inputs, row.labels, "Because.", "target") for row in TASK.train[:3])
-BASE = Candidate("zero-shot", "turns", "Answer with one team.")
-FULL = Candidate("few-shot-cot", "inline", "Which team is it?", "You are R.", DEMOS)
+BASE = PromptCandidate("zero-shot", "turns", "Answer with one team.")
+FULL = PromptCandidate("few-shot-cot", "inline", "Which team is it?", "You are R.", DEMOS)
 
 
 def test_each_part_that_differs_is_taken_out_once_and_alone():
     parts = {ablation.part: ablation.candidate for ablation in leave_one_out(FULL, BASE)}
     assert set(parts) == {"instruction", "demos", "technique", "format", "role"}
-    assert parts["instruction"] == Candidate("few-shot-cot", "inline", BASE.instruction, "You are R.", DEMOS)
-    assert parts["demos"] == Candidate("chain-of-thought", "inline", FULL.instruction, "You are R.")
+    assert parts["instruction"] == PromptCandidate("few-shot-cot", "inline", BASE.instruction, "You are R.", DEMOS)
+    assert parts["demos"] == PromptCandidate("chain-of-thought", "inline", FULL.instruction, "You are R.")
     assert parts["format"].format == "turns"
     assert parts["role"].role == ""
     plain = parts["technique"]
@@ -34,7 +35,7 @@ def test_each_part_that_differs_is_taken_out_once_and_alone():
 
 
 def test_demos_and_the_technique_that_needs_them_are_one_part():
-    winner = Candidate("few-shot", "turns", BASE.instruction, "", DEMOS)
+    winner = PromptCandidate("few-shot", "turns", BASE.instruction, "", DEMOS)
     (only,) = leave_one_out(winner, BASE)
     assert (only.part, only.candidate) == ("demos", BASE)
 
@@ -47,7 +48,12 @@ def table(**scores):
 
 def test_a_part_that_was_taken_out_on_the_same_rows_is_measured():
     won, lost = [1.0] * 60, [0.0] * 30 + [1.0] * 30
-    found = {c.part: c for c in attribution(FULL, BASE, table(full=won, demos=lost, instruction=won, format=lost[:40]))}
+    found = {
+        c.part: c
+        for c in attribution(
+            FULL, leave_one_out(FULL, BASE), table(full=won, demos=lost, instruction=won, format=lost[:40])
+        )
+    }
     demos, same = found["demos"], found["instruction"]
     assert (demos.how, demos.points, demos.rows) == ("measured", 50.0, 60)
     assert 0 < demos.ci95[0] < 50 < demos.ci95[1]
@@ -60,8 +66,8 @@ def test_a_part_that_was_taken_out_on_the_same_rows_is_measured():
 def test_what_choosing_the_winner_adds_takes_the_sign_from_a_small_gain_only():
     won, close, far = [1.0] * 60, [0.0] * 7 + [1.0] * 53, [0.0] * 40 + [1.0] * 20
     seen = table(full=won, demos=far, instruction=close)
-    plain = {c.part: c.how for c in attribution(FULL, BASE, seen)}
-    humble = {c.part: c.how for c in attribution(FULL, BASE, seen, optimism=0.08)}
+    plain = {c.part: c.how for c in attribution(FULL, leave_one_out(FULL, BASE), seen)}
+    humble = {c.part: c.how for c in attribution(FULL, leave_one_out(FULL, BASE), seen, optimism=0.08)}
     assert (plain["demos"], plain["instruction"]) == ("measured", "measured")
     assert (humble["demos"], humble["instruction"]) == ("measured", "unknown")
 
@@ -75,7 +81,7 @@ def test_a_sign_that_is_given_is_the_sign_of_the_re_run():
             ablation.part: 100 * (world.level(world.winner) - world.level(ablation.candidate))
             for ablation in leave_one_out(world.winner, world.baseline)
         }
-        for carried in attribution(world.winner, world.baseline, world.table):
+        for carried in attribution(world.winner, leave_one_out(world.winner, world.baseline), world.table):
             low, high = carried.ci95
             parts += 1
             covered += low <= truth[carried.part] <= high
@@ -96,7 +102,9 @@ def test_a_re_run_of_every_part_on_the_winners_rows_agrees_with_what_was_measure
             observed = world.see(ablation.candidate, ROWS)
             seen[ablation.candidate.id] = reruns[ablation.part] = observed
         won = sum(seen[world.winner.id].values) / ROWS
-        for carried in attribution(world.winner, world.baseline, list(seen.values()), optimism=0.02):
+        for carried in attribution(
+            world.winner, leave_one_out(world.winner, world.baseline), list(seen.values()), optimism=0.02
+        ):
             assert carried.rows == ROWS
             assert carried.points == pytest.approx(100 * (won - sum(reruns[carried.part].values) / ROWS))
             assert carried.ci95[0] <= carried.points <= carried.ci95[1]

@@ -12,10 +12,12 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.search.afford import PROPOSAL_TOKENS
-from agent.search.author import most_told, proposed, rationales
-from agent.search.pool import Entry
-from agent.types import Candidate, Completion, Example, FinishReason, Request, SearchSpace
+from agent.search.author import best_instructions, most_told, proposed, rationales
+from agent.search.program import Entry
+from agent.search.propose import Scored
+from agent.types import Completion, Example, FinishReason, Request, SearchSpace, Trial
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
 
@@ -71,7 +73,9 @@ async def test_what_the_plan_counts_for_a_request_is_enough_however_long_rows_an
     for number in range(6):
         rewrite = await proposed(found.lab, found.board.parents(1), number)
         assert rewrite is not None
-        (made,) = found.lab.admit([Entry(Candidate("zero-shot", "turns", rewrite.instruction), {}, "x", None, "")])
+        (made,) = found.lab.admit(
+            [Entry(PromptCandidate("zero-shot", "turns", rewrite.instruction), {}, "x", None, "")]
+        )
         await found.lab.see([made], 10)
     asked = [sum(len(message.content) for message in request.messages) for request in author.seen]
     assert max(asked) <= most_told(task) < 40_000
@@ -174,7 +178,7 @@ async def thinking(ledger: Ledger) -> tuple[Searched, FakeModel]:
     """A lab where a chain of thought was seen on a few rows."""
     model = FakeModel(pupil(any_skill))
     found = made_lab(ledger, model, task=WORKED)
-    made = Candidate("chain-of-thought", "turns", TASK.instruction)
+    made = PromptCandidate("chain-of-thought", "turns", TASK.instruction)
     found.lab.admit([Entry(made, {}, "op", None, "why")])
     await found.lab.see([made.id], 8)
     model.seen.clear()
@@ -213,3 +217,12 @@ async def test_where_no_chain_of_thought_was_tried_nothing_is_worked(ledger: Led
     found = made_lab(ledger, model, task=WORKED)
     assert await rationales(found.lab, 10) == {}
     assert model.seen == []
+
+
+async def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_last(ledger: Ledger) -> None:
+    found = made_lab(ledger, FakeModel(pupil()))
+    for number, (text, mean) in enumerate([("one", 0.25), ("one", 0.75), ("two", 0.5), ("x", None)]):
+        candidate = PromptCandidate("zero-shot", "turns", text, role=str(number))
+        (made,) = found.lab.admit([Entry(candidate, {}, "x", None, "")])
+        found.board.trials[made] = Trial(number, 0, made, "complete", 4, mean)
+    assert best_instructions(found.board) == [Scored("two", 0.5), Scored("one", 0.75)]

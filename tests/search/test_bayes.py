@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RowRefused
+from agent.programs.prompt_moves import PromptMoves
 from agent.prompt.candidate import why_rejected
 from agent.scoring.evaluate import values
 from agent.search.bandit import Bandit
@@ -19,7 +20,18 @@ from agent.search.bayes import Search, search
 from agent.search.ladder import mean
 from agent.search.pool import Breeder
 from agent.types import Budget, Request
-from tests.search.worlds import TASK, Jumbled, Searched, good_words, made_lab, proposer, pupil, searched, with_baseline
+from tests.search.worlds import (
+    TASK,
+    Jumbled,
+    Searched,
+    good_words,
+    made_lab,
+    proposer,
+    pupil,
+    searched,
+    winner_of,
+    with_baseline,
+)
 from tests.toys import FakeModel, open_ledger
 
 CALLS = 400
@@ -120,7 +132,7 @@ async def test_what_the_caps_do_not_pay_any_more_keeps_nobody_waiting(
     ledger = open_ledger(tmp_path / "ledger.db")
     found = made_lab(ledger, FakeModel(pupil()))
     breeder = Breeder(TASK, found.lab.rng)
-    loop, ids = Search(found.lab, breeder), found.lab.admit(breeder.designs())
+    loop, ids = Search(found.lab, PromptMoves(found.lab, breeder)), found.lab.admit(breeder.designs())
     loop._waiting.extend(ids)
     monkeypatch.setattr(loop, "_room", lambda: 1000)
     monkeypatch.setattr(loop, "_fits", lambda wanted: not set(wanted) & set(ids[:dear]) and dear < 999)
@@ -136,7 +148,7 @@ async def test_a_prompt_that_is_right_on_all_of_dev_ends_it_however_sure_the_mod
     await with_baseline(found)
     board, own = found.board, found.lab.baseline.id
     board.saw(own, [replace(outcome, signal=0.6) for outcome in board.outcomes[own]])
-    loop = Search(found.lab, Breeder(TASK, found.lab.rng))
+    loop = Search(found.lab, found.lab.program.moves(found.lab))
     assert loop._enough() == f"the leader is right on all {found.lab.plan.dev_rows} dev rows"
     first, *rest = board.outcomes[own]
     board.saw(own, [replace(first, value=None), *rest])  # a row without a score
@@ -166,7 +178,7 @@ def test_the_proposer_is_asked_no_more_than_planned_and_never_the_same(ended: En
 
 def test_it_is_no_worse_than_where_it_began(ended: Ended) -> None:
     board, baseline = ended.found.board, ended.found.lab.baseline
-    best = board.mean(board.winner(baseline).id) or 0.0
+    best = board.mean(winner_of(ended.found.lab).id) or 0.0
     assert best >= (board.mean(baseline.id) or 0.0)
 
 
@@ -183,7 +195,7 @@ def test_a_proposer_that_fails_every_time_spoils_nothing_that_was_found(
     for candidate_id, outcomes in board.outcomes.items():
         if len(outcomes) == len(lab.dev):
             assert board.trials[candidate_id].state in ("complete", "pruned")
-    assert (board.mean(board.winner(lab.baseline).id) or 0.0) >= (board.mean(lab.baseline.id) or 0.0)
+    assert (board.mean(winner_of(lab).id) or 0.0) >= (board.mean(lab.baseline.id) or 0.0)
 
 
 def test_what_a_proposer_answers_that_is_no_instruction_is_written_down_and_not_tried(
@@ -216,7 +228,7 @@ def test_who_was_taken_in_is_tried_or_still_waits_for_a_step(ended: Ended) -> No
 def test_where_no_prompt_makes_a_difference_it_ends_before_its_budget_or_keeps_the_prompt(tmp_path: Path) -> None:
     found = asyncio.run(searched(tmp_path / "flat", search, FakeModel(pupil(lambda front: 0.0))))
     assert found.stop is None
-    assert found.board.winner(found.lab.baseline) == found.lab.baseline
+    assert winner_of(found.lab) == found.lab.baseline
 
 
 def test_it_stops_when_the_leader_is_right_on_every_row(tmp_path: Path) -> None:
@@ -225,7 +237,7 @@ def test_it_stops_when_the_leader_is_right_on_every_row(tmp_path: Path) -> None:
 
     model = FakeModel(pupil(skill))
     found = asyncio.run(searched(tmp_path / "easy", search, model, budget=Budget(max_calls=1200)))
-    winner = found.board.winner(found.lab.baseline)
+    winner = winner_of(found.lab)
     assert found.board.mean(winner.id) == 1.0
     assert winner.demos
     assert [body["why"] for kind, body in found.written.events if kind == "search_stopped"]

@@ -9,25 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.prompt.parts import PromptCandidate
 from agent.scoring.signal import evidence
 from agent.scoring.stats import mean_ci
 from agent.search.board import Board
-from agent.search.pool import Entry
+from agent.search.program import Entry
 from agent.search.study import Seen
-from agent.types import Candidate, Demo, Outcome, Prediction, Trial
+from agent.types import Demo, Outcome, Prediction, Trial
 
 VALUES = st.lists(st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=12)
 
 
-def candidate(number: int, demos: int = 0, text: str = "") -> Candidate:
+def candidate(number: int, demos: int = 0, text: str = "") -> PromptCandidate:
     shown = tuple(Demo(f"train-{n}", {"m": "x"}, {"t": "y"}) for n in range(demos))
-    return Candidate("few-shot" if demos else "zero-shot", "turns", text or f"wording {number}", demos=shown)
+    return PromptCandidate("few-shot" if demos else "zero-shot", "turns", text or f"wording {number}", demos=shown)
 
 
 class Bench:
     """A board with what it told."""
 
-    def __init__(self, *candidates: Candidate) -> None:
+    def __init__(self, *candidates: PromptCandidate) -> None:
         self.told: list[Trial] = []
         self.board = Board(self.told.append)
         self.ids = [made.id for made in candidates]
@@ -41,7 +42,7 @@ class Bench:
         state: str = "incomplete",
         signals: Sequence[float | None] | None = None,
     ) -> None:
-        """Candidate `number` saw rows; its trial opens first where it has none."""
+        """PromptCandidate `number` saw rows; its trial opens first where it has none."""
         id_ = self.ids[number]
         if id_ not in self.board.trials:
             self.board.open(id_, 1)
@@ -224,15 +225,6 @@ def test_without_a_score_there_are_no_parents() -> None:
     assert found.board.parents(3) == []
 
 
-def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_last() -> None:
-    found = Bench(
-        candidate(0, text="one"), candidate(1, 2, text="one"), candidate(2, text="two"), candidate(3, text="x")
-    )
-    for number, scores in enumerate(([0.25, 0.25], [1.0, 0.5], [0.5, 0.5], [None])):
-        found.see(number, scores)
-    assert found.board.best_instructions() == [("two", 0.5), ("one", 0.75)]
-
-
 def test_the_leader_has_seen_enough_rows() -> None:
     found = bench(3)
     found.see(0, [1.0] * 3)
@@ -242,31 +234,3 @@ def test_the_leader_has_seen_enough_rows() -> None:
     assert leader is not None
     assert leader.candidate_id == found.ids[1]
     assert found.board.leader(11) is None
-
-
-# -- the winner --------------------------------------------------------------------------------------------------------
-
-
-def test_the_winner_is_the_best_of_those_that_saw_all_of_dev() -> None:
-    found, base = bench(4), candidate(0)
-    found.see(0, [0.5, 0.5], "complete")
-    found.see(1, [0.75, 0.75], "complete")
-    found.see(2, [1.0, 1.0], "pruned")
-    found.see(3, [1.0], "incomplete")
-    assert found.board.winner(base).id == found.ids[1]
-
-
-def test_before_anything_is_complete_the_baseline_wins() -> None:
-    found, base = bench(2), candidate(0)
-    found.see(1, [1.0], "incomplete")
-    assert found.board.winner(base) == base
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
-def test_equal_scores_go_to_the_baseline_and_then_to_the_fewest_demos(order: tuple[int, ...]) -> None:
-    made = (candidate(0, 3), candidate(1, 8), candidate(2, 1))
-    found = Bench(*made)
-    for number in order:
-        found.see(number, [1.0, 0.5], "complete")
-    assert found.board.winner(made[1]) == made[1]
-    assert found.board.winner(candidate(9)) == made[2]

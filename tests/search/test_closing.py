@@ -12,19 +12,20 @@ import pytest
 
 from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
+from agent.prompt.parts import PromptCandidate
 from agent.search import closing
-from agent.search.pool import Entry
-from agent.types import Budget, Candidate, Demo, Usage
+from agent.search.program import Entry
+from agent.types import Budget, Demo, Usage
 from tests.search.worlds import TASK, Searched, made_lab, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
 
-BEST = Candidate(
+BEST = PromptCandidate(
     "few-shot",
     "inline",
     "Pick the team of this note.",
     demos=tuple(Demo(row.id, row.inputs, {"team": str(row.labels["team"])}) for row in TASK.train[:3]),
 )
-PLAIN = Candidate("zero-shot", "inline", TASK.instruction)
+PLAIN = PromptCandidate("zero-shot", "inline", TASK.instruction)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def skill(front: str) -> float:
 
 
 async def ended(
-    ledger: Ledger, *candidates: Candidate, calls: int = 400, time_limit: float | None = None
+    ledger: Ledger, *candidates: PromptCandidate, calls: int = 400, time_limit: float | None = None
 ) -> tuple[Searched, FakeModel]:
     """A search that took these to the whole of dev."""
     model = FakeModel(pupil(skill))
@@ -57,7 +58,7 @@ async def ended(
 async def test_every_candidate_that_saw_all_of_dev_is_on_offer_and_the_users_own_comes_first(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
     lab = found.lab
-    made = Candidate("zero-shot", "turns", "Seen on a few rows only.")
+    made = PromptCandidate("zero-shot", "turns", "Seen on a few rows only.")
     lab.admit([Entry(made, {}, "op", None, "why")])
     await lab.see([made.id], 4)
     offers = closing.offers(lab, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
@@ -73,7 +74,7 @@ async def test_the_price_of_a_candidate_is_that_of_its_mean_call(ledger: Ledger)
     asked: list[Usage] = []
     closing.offers(found.lab, lambda usage: float(bool(asked.append(usage))), {})
     usage = asked[1]
-    rendered = [found.lab.evaluator.request(BEST, row) for row in found.lab.dev]
+    rendered = [found.lab.program.request(BEST, row) for row in found.lab.dev]
     words = [sum(len(message.content.split()) for message in request.messages) for request in rendered]
     assert usage.prompt_tokens == -(-sum(words) // len(words))
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.prompt.candidate import why_rejected
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.template import marks
 from agent.search.compress import _mentions, compressions, held, least_useful, tidied, without_a_sentence
 from agent.search.effects import Effect
-from agent.search.pool import Entry
+from agent.search.program import Entry
 from agent.search.reasons import recombined
-from agent.types import Candidate, Demo, Field, SearchSpace, Signature
+from agent.types import Demo, Field, SearchSpace, Signature
 from tests.toys import TEAMS, make_task
 
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3, 6), ("You are R.",))
@@ -25,7 +26,7 @@ PLACE = {"technique": "few-shot", "format": "turns", "instruction": "own", "role
 
 
 def entry(instruction, demos=(), role=""):
-    candidate = Candidate("few-shot" if demos else "zero-shot", "turns", instruction, role, tuple(demos))
+    candidate = PromptCandidate("few-shot" if demos else "zero-shot", "turns", instruction, role, tuple(demos))
     return Entry(candidate, PLACE, "balanced", None, "")
 
 

@@ -15,6 +15,7 @@ from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
+from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.metrics import build_metrics
 from agent.search import dspy_strategies
@@ -22,11 +23,12 @@ from agent.search.board import Board
 from agent.search.dspy_methods import Findings
 from agent.search.lab import Lab
 from agent.search.plan import make_plan
-from agent.search.pool import Entry
-from agent.search.strategies import DSPY, strategy, strategy_for
+from agent.search.program import Entry
+from agent.search.strategies import DSPY, strategy
 from agent.types import Budget
 from tests.models.conftest import clean_environment
-from tests.toys import TEAMS, make_task, open_ledger
+from tests.search.worlds import winner_of
+from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 from tests.wire import WireServer
 
 __all__ = ["clean_environment"]
@@ -94,9 +96,10 @@ async def searched(
     ledger = open_ledger(folder / "ledger.db")
     gateway = Gateway(ledger, "run-1", account, {})
     board = Board(lambda trial: None)
-    evaluator = Evaluator(task, gateway, model, build_metrics(task), lambda split, outcome: None)
+    program = PromptProgram(task, model)
+    evaluator = Evaluator(task, gateway, model, build_metrics(task), lambda split, outcome: None, [program])
     written = Written(ledger)
-    lab = Lab(task, plan, 3, (model, model), gateway, evaluator, board, account, written)
+    lab = Lab(task, plan, 3, (model, model), gateway, program, evaluator, board, account, written)
     account.keep(Kept(plan.test_calls, 0.0))
     place = Entry(lab.baseline, {}, "baseline", None, "")
     board.entries[lab.baseline.id] = place
@@ -127,7 +130,7 @@ async def test_a_method_ends_inside_its_budget_and_its_scores_are_ours(
     answers = [body for body in sent if '"temperature": 0.0' in body]
     assert len(answers) == len(set(answers)), "DSPy and the evaluator ask the same, so each is sent once"
     assert trials(again) == trials(lab), "one thread or many"
-    winner = lab.board.winner(lab.baseline)
+    winner = winner_of(lab)
     assert (winner.format, lab.board.trials[winner.id].n) == ("dspy-chat", len(lab.dev))
     assert len(lab.board.trials) > 2
     for candidate_id in list(lab.board.trials)[1:]:
@@ -153,7 +156,7 @@ async def test_an_optimizer_that_would_spend_more_is_stopped_and_the_best_so_far
         lab, written = await searched(tmp_path, server, "dspy-bootstrap", calls=260)
     assert len(server.requests) <= 260 - lab.plan.test_calls
     assert [kind for kind, _ in written.events] == ["strategy_ended"]
-    assert lab.board.winner(lab.baseline).format == "dspy-chat"
+    assert winner_of(lab).format == "dspy-chat"
 
 
 @pytest.mark.parametrize("method", DSPY)
@@ -175,7 +178,7 @@ async def test_a_budget_that_dspy_cannot_work_with_keeps_the_users_prompt(tmp_pa
         lab, written = await searched(tmp_path, server, "dspy-mipro", calls=90)
     assert [kind for kind, _ in written.events] == ["strategy_failed"]
     assert "too few for dspy-mipro" in written.events[0][1]["why"]
-    assert lab.board.winner(lab.baseline) == lab.baseline
+    assert winner_of(lab) == lab.baseline
 
 
 async def test_a_failure_of_dspy_itself_keeps_the_users_prompt(tmp_path: Path) -> None:
@@ -187,13 +190,14 @@ async def test_a_failure_of_dspy_itself_keeps_the_users_prompt(tmp_path: Path) -
     with WireServer(silent) as server:
         lab, written = await searched(tmp_path, server, "dspy-mipro")
     assert [kind for kind, _ in written.events] == ["strategy_failed"]
-    assert lab.board.winner(lab.baseline) == lab.baseline
+    assert winner_of(lab) == lab.baseline
 
 
 @pytest.mark.parametrize("method", DSPY)
 def test_a_task_that_lays_out_its_own_input_is_refused_before_a_call(method: str) -> None:
-    assert strategy_for(method, TASK) == method
-    own = make_task(instruction="Which team? {{message}}")
-    assert strategy_for(None, own) == "bayes"
+    model = FakeModel(lambda request: "")
+    assert PromptProgram(TASK, model).strategy(method) == method
+    own = PromptProgram(make_task(instruction="Which team? {{message}}"), model)
+    assert own.strategy(None) == "bayes"
     with pytest.raises(InputError, match=f"--strategy {method}: DSPy lays out the inputs by itself"):
-        strategy_for(method, own)
+        own.strategy(method)

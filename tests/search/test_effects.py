@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.prompt.parts import PromptCandidate
 from agent.search.effects import Effect, Observed, PartsModel, demo_effects, recombine
-from agent.types import Candidate, Demo
+from agent.types import Demo
 
 ROWS = 100
 
@@ -50,7 +51,7 @@ class World:
     def make(self, wording=None, layout=None, k=None):
         k = self.rng.choice([0, 6, 12]) if k is None else k
         ids = self.rng.sample(range(len(self.demos)), k)
-        return Candidate(
+        return PromptCandidate(
             "few-shot" if k else "zero-shot",
             layout or self.rng.choice(list(self.formats)),
             wording or self.rng.choice(list(self.wordings)),
@@ -99,8 +100,8 @@ def test_the_sign_of_a_planted_effect_beyond_three_errors_is_right_in_95_of_100(
 
 def test_rows_that_only_good_candidates_saw_do_not_make_them_look_average():
     """Exact scores: two good candidates saw 60 hard rows more than the bad one."""
-    good = [Candidate("zero-shot", "turns", "good", role=f"r{n}") for n in range(2)]
-    bad = Candidate("zero-shot", "turns", "bad")
+    good = [PromptCandidate("zero-shot", "turns", "good", role=f"r{n}") for n in range(2)]
+    bad = PromptCandidate("zero-shot", "turns", "bad")
     easy, hard = [0.9] * 10, [0.5] * 60
     table = [*(Observed(c, easy + hard) for c in good), Observed(bad, [0.4] * 10)]
     points, error = PartsModel(table).difference(good[0], bad)
@@ -109,7 +110,7 @@ def test_rows_that_only_good_candidates_saw_do_not_make_them_look_average():
 
 
 def test_a_row_without_a_score_is_left_out_and_not_zero():
-    one, two = Candidate("zero-shot", "turns", "one"), Candidate("zero-shot", "turns", "two")
+    one, two = PromptCandidate("zero-shot", "turns", "one"), PromptCandidate("zero-shot", "turns", "two")
     values = [1.0, 0.0] * 20
     holes = [None if n % 4 == 0 else value for n, value in enumerate(values)]
     points, _ = PartsModel([Observed(one, values), Observed(two, holes)]).difference(one, two)
@@ -117,7 +118,7 @@ def test_a_row_without_a_score_is_left_out_and_not_zero():
 
 
 def test_nothing_seen_says_nothing():
-    one, two = Candidate("zero-shot", "turns", "one"), Candidate("zero-shot", "turns", "two")
+    one, two = PromptCandidate("zero-shot", "turns", "one"), PromptCandidate("zero-shot", "turns", "two")
     for table in ([], [Observed(one, [])], [Observed(one, [None, None])], [Observed(one, [1.0] * 30)]):
         points, error = PartsModel(table).difference(one, two)
         assert points == pytest.approx(0.0, abs=1e-6)

@@ -9,8 +9,9 @@ import pytest
 
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.ledger.store import Ledger
-from agent.search.pool import Entry
-from agent.types import Budget, Candidate, Constraints, Request
+from agent.prompt.parts import PromptCandidate
+from agent.search.program import Entry
+from agent.types import Budget, Constraints, Request
 from tests.search.worlds import TASK, Searched, front_and_row, made_lab, pupil, with_baseline
 from tests.toys import FakeModel, make_task, open_ledger
 
@@ -23,7 +24,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def entry(text: str, technique: str = "zero-shot") -> Entry:
-    made = Candidate(technique, "turns", text)  # type: ignore[arg-type]
+    made = PromptCandidate(technique, "turns", text)  # type: ignore[arg-type]
     return Entry(made, {}, "op", None, "why")
 
 

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agent import planning
 from agent.errors import BudgetRefused, InputError
-from agent.planning import Settings, plan_in_runs
-from agent.search.afford import means_of
+from agent.planning import Settings
 from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan, scoring_plan
 from agent.types import Budget
-from tests.toys import make_task
+from tests.toys import FakeModel, make_task
 
 TASK = make_task(3)
+MODEL = FakeModel(lambda request: "")
 
 
 def sized(dev: int, test: int):
     """A task whose splits have these lengths."""
     return make_task(3, dev=(TASK.dev[0],) * dev, test=(TASK.test[0],) * test)
+
+
+def plan_in_runs(task, settings, author, each):
+    """The plan for a program that makes `each` calls a row, or more."""
+    program = SimpleNamespace(task=task, calls=each, is_fixed=False)
+    return planning.plan_for(program, settings, MODEL, author, [MODEL], {})
 
 
 def plan_for(calls, dev, test, proposer=True):
@@ -61,10 +69,9 @@ def test_what_is_kept_for_the_sealed_test_counts_every_call_of_every_repeat():
 @pytest.mark.parametrize("each", [1, 3, 5])
 def test_the_number_that_a_refusal_names_is_enough_for_a_program_too(each):
     task = sized(200, 300)
-    means = means_of(task, lambda name: None, "a/target", "", [])
 
     def plan_of(calls):
-        return plan_in_runs(task, Settings(budget=Budget(max_calls=calls), strategy="bayes"), means, False, each)
+        return plan_in_runs(task, Settings(budget=Budget(max_calls=calls), strategy="bayes"), None, each)
 
     with pytest.raises(BudgetRefused, match=f"max_calls = {each * 20} is too few") as caught:
         plan_of(each * 20)
@@ -113,7 +120,7 @@ def test_a_plan_without_a_search_pays_all_rows_or_as_many_as_it_can(calls, dev, 
 @pytest.mark.parametrize("each", [1, 3])
 def test_one_trial_is_planned_without_a_search(calls, dev, test, noise, each):
     task, settings = sized(dev, test), Settings(budget=Budget(max_calls=calls * each), trials=1, strategy="dspy-mipro")
-    plan = plan_in_runs(task, settings, means_of(task, lambda name: None, "a/target", "", []), True, each)
+    plan = plan_in_runs(task, settings, MODEL, each)
     assert (plan.dev_rows, plan.test_rows, plan.noise_rows, plan.search_calls) == (dev, test, noise, 0)
 
 

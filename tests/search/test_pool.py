@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from agent.prompt.candidate import why_rejected
 from agent.prompt.techniques import TECHNIQUES, Rewrite
-from agent.search.pool import Breeder, Entry, Parent
+from agent.search.pool import Breeder
+from agent.search.program import Entry, Parent
 from agent.types import Constraints, Example, Field, Outcome, Prediction, SearchSpace, Signature, Task
 from tests.toys import make_task
 

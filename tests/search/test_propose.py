@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.prompt.candidate import baseline, why_rejected
+from agent.prompt.parts import PromptCandidate
 from agent.search.propose import (
     COPIED_WORDS,
     MAX_CHARACTERS,
@@ -22,7 +23,7 @@ from agent.search.propose import (
     request_messages,
     why_refused,
 )
-from agent.types import Candidate, Constraints, Demo, Example, Outcome, Prediction, Score
+from agent.types import Constraints, Demo, Example, Outcome, Prediction, Score
 from tests.toys import make_task
 
 TASK = make_task()
@@ -206,27 +207,27 @@ def test_the_users_own_prompt_is_the_baseline_and_may_be_tried():
     "lost", ["Say the team.", "Say the team. {{other}}", r"Say the team. \{{message}}", "{{ message }}"]
 )
 def test_an_instruction_that_lost_the_placeholder_is_rejected(lost):
-    assert why_rejected(Candidate("zero-shot", "turns", lost), LAID_OUT) == "lost the placeholder {{message}}"
+    assert why_rejected(PromptCandidate("zero-shot", "turns", lost), LAID_OUT) == "lost the placeholder {{message}}"
 
 
 @pytest.mark.parametrize(
     ("candidate", "reason"),
     [
-        (Candidate("zero-shot", "turns", " \n"), "empty"),
-        (Candidate("zero-shot", "turns", "Say \ud800 it."), "lone surrogate"),
-        (Candidate("few-shot", "turns", "Say it."), "0 demos"),
-        (Candidate("zero-shot", "turns", "Say it.", demos=(DEMO,)), "1 demos"),
+        (PromptCandidate("zero-shot", "turns", " \n"), "empty"),
+        (PromptCandidate("zero-shot", "turns", "Say \ud800 it."), "lone surrogate"),
+        (PromptCandidate("few-shot", "turns", "Say it."), "0 demos"),
+        (PromptCandidate("zero-shot", "turns", "Say it.", demos=(DEMO,)), "1 demos"),
         (
-            Candidate("few-shot", "turns", "Say it.", demos=(replace(DEMO, example_id="dev-1"),)),
+            PromptCandidate("few-shot", "turns", "Say it.", demos=(replace(DEMO, example_id="dev-1"),)),
             "dev-1 is not a train row",
         ),
-        (Candidate("few-shot", "turns", "Say it.", demos=(DEMO,) * 3), "more than max_demos = 2"),
-        (Candidate("zero-shot", "turns", "Say the PassWord."), "forbidden"),
-        (Candidate("zero-shot", "turns", "Say it.", role="You know the password."), "forbidden"),
-        (Candidate("zero-shot", "dspy-chat", "Say {{message}}."), "lays out its own input"),
-        (Candidate("zero-shot", "dspy-xml", "Say \ue0f7message\ue0f8"), "mark of its own"),
+        (PromptCandidate("few-shot", "turns", "Say it.", demos=(DEMO,) * 3), "more than max_demos = 2"),
+        (PromptCandidate("zero-shot", "turns", "Say the PassWord."), "forbidden"),
+        (PromptCandidate("zero-shot", "turns", "Say it.", role="You know the password."), "forbidden"),
+        (PromptCandidate("zero-shot", "dspy-chat", "Say {{message}}."), "lays out its own input"),
+        (PromptCandidate("zero-shot", "dspy-xml", "Say \ue0f7message\ue0f8"), "mark of its own"),
         (
-            Candidate(
+            PromptCandidate(
                 "few-shot",
                 "dspy-json",
                 "Say it.",

@@ -13,11 +13,12 @@ from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.optimize import Run
 from agent.planning import Settings
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.report import facts, tables
 from agent.report.view import RunView
 from agent.search.attribution import leave_one_out
-from agent.types import Budget, Candidate, Request
+from agent.types import Budget, Request
 from tests.search.worlds import good_words, proposer, pupil
 from tests.toys import FakeModel, make_task
 
@@ -29,7 +30,7 @@ def skill(front: str) -> float:
     return 0.15 + 0.4 * ("Say which team" in front) + 0.35 * ("train note" in front)
 
 
-def unlike(winner: Candidate, baseline: Candidate) -> set[str]:
+def unlike(winner: PromptCandidate, baseline: PromptCandidate) -> set[str]:
     """The parts in which two candidates differ."""
     reasoning = [TECHNIQUES[one.technique].reasoning for one in (winner, baseline)]
     fields = ("instruction", "demos", "format", "role")

@@ -15,13 +15,15 @@ from agent.errors import BudgetExhausted
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
+from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.metrics import build_metrics
 from agent.search.board import Board
+from agent.search.closing import chosen, offers
 from agent.search.lab import Lab
 from agent.search.plan import Plan, make_plan
-from agent.search.pool import Entry
-from agent.types import LM, Budget, Completion, Outcome, Request, SplitName, Task
+from agent.search.program import Entry
+from agent.types import LM, Budget, Candidate, Completion, Outcome, Request, SplitName, Task
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 
 TASK = make_task(40)
@@ -137,8 +139,9 @@ def made_lab(
     bought: list[tuple[SplitName, Outcome]] = []
     gateway = Gateway(ledger, run_id, account, {})
     board = Board(lambda trial: None)
+    program = PromptProgram(task, target)
     evaluator = Evaluator(
-        task, gateway, target, build_metrics(task), lambda split, outcome: bought.append((split, outcome))
+        task, gateway, target, build_metrics(task), lambda split, outcome: bought.append((split, outcome)), [program]
     )
 
     lab = Lab(
@@ -147,6 +150,7 @@ def made_lab(
         seed,
         (target, author),
         gateway,
+        program,
         evaluator,
         board,
         account,
@@ -163,6 +167,11 @@ def made_lab(
 
     lab.see_all = noted  # type: ignore[method-assign]
     return found
+
+
+def winner_of(lab: Lab) -> Candidate:
+    """Who would meet the sealed test."""
+    return chosen(lab, offers(lab, None, {}), "best")
 
 
 async def with_baseline(found: Searched) -> None:

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.types import LM, Budget, Candidate, Completion, Request, Task
+from agent.prompt.parts import PromptCandidate
+from agent.types import LM, Budget, CallRole, Completion, Request, Task
 from tests.bench.arena.client import AT_ONCE, ModelServer, base_url
 from tests.bench.arena.data import SETS, data_folder, load
 from tests.bench.arena.planted import PLANTED, PlantedModel
@@ -67,10 +68,12 @@ class Checked:
 class Direct:
     """What the evaluator asks of a gateway, without a ledger: so many calls at once, straight to the model."""
 
+    stopped = None
+
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    async def complete(self, role: str, lm: LM, request: Request, candidate_id: str) -> Completion:
+    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
         async with self._slots:
             return await lm.complete(request)
 
@@ -114,15 +117,17 @@ async def check(task: Task, model: Models, budget: int, seed: int) -> list[Check
 
 
 async def compared(
-    run: str, task: Task, lm: LM, winner: Candidate, baseline: Candidate, told: Sequence[dict[str, Any]]
+    run: str, task: Task, lm: LM, winner: PromptCandidate, baseline: PromptCandidate, told: Sequence[dict[str, Any]]
 ) -> list[Checked]:
     """What was told of each part beside what taking it out costs on test."""
+    from agent.programs.prompt import PromptProgram
     from agent.scoring.evaluate import Evaluator
     from agent.scoring.metrics import build_metrics
     from agent.scoring.stats import paired_difference
     from agent.search.attribution import leave_one_out
 
-    evaluator = Evaluator(task, Direct(), lm, build_metrics(task), lambda split, outcome: None)  # type: ignore[arg-type]
+    program = PromptProgram(task, lm)
+    evaluator = Evaluator(task, Direct(), lm, build_metrics(task), lambda split, outcome: None, [program])
     without = {ablation.part: ablation.candidate for ablation in leave_one_out(winner, baseline)}
     if without.keys() != {row["part"] for row in told}:
         raise RuntimeError(f"{run}: told of {[row['part'] for row in told]}, but {list(without)} differ")

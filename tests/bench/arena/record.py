@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from agent.models.catalog import create_model
+from agent.programs.prompt import ReplyCap
 from agent.prompt.parse import parse_reply
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.template import fill_messages
-from agent.scoring.evaluate import MOST_LOGPROBS, ReplyCap
+from agent.scoring.evaluate import MOST_LOGPROBS
 from agent.scoring.signal import label_signal
-from agent.search.pool import KINDS, Breeder, Entry, Parent
-from agent.types import LM, Candidate, Completion, Example, Message, Outcome, Prediction, Request, Task
+from agent.search.pool import KINDS, Breeder
+from agent.search.program import Entry, Parent
+from agent.types import LM, Completion, Example, Message, Outcome, Prediction, Request, Task
 from tests.bench.arena.data import data_folder, load
 
 FOLDER = Path(__file__).parent / "matrix"
@@ -65,7 +68,7 @@ class Recorder:
         print(f"{len(self.parents):4} {entry.operator:<16} {len(candidate.demos):3} demos  {mean:.3f}", file=sys.stderr)
         return mean
 
-    async def _ask(self, candidate: Candidate, row: Example) -> Completion:
+    async def _ask(self, candidate: PromptCandidate, row: Example) -> Completion:
         messages: tuple[Message, ...] = fill_messages(template(candidate, self.task.signature), row.inputs)
         return await self.model.complete(Request(messages, self._cap.tokens(candidate, 1), logprobs=MOST_LOGPROBS))
 

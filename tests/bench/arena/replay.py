@@ -23,14 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway.budget import Account
+from agent.programs.prompt_moves import PromptMoves
+from agent.prompt.parts import PromptCandidate
 from agent.search.bayes import Search
 from agent.search.board import Board
 from agent.search.costs import Costs
 from agent.search.ladder import rungs_for
 from agent.search.order import stratified
 from agent.search.plan import Plan
-from agent.search.pool import Entry, Parent
-from agent.types import Budget, Candidate, Demo, Outcome, Prediction
+from agent.search.program import Entry, Parent
+from agent.types import Budget, Demo, Outcome, Prediction
 
 FOLDER = Path(__file__).parent / "matrix"
 DEV = 100
@@ -120,7 +122,7 @@ class RecordedBreeder:
         made = self._rng.choice(fresh)
         self._used.add(made["id"])
         demos = (Demo("", {}, {}),) if made["demos"] else ()
-        candidate = Candidate("few-shot" if demos else "zero-shot", "turns", made["id"], "", demos)
+        candidate = PromptCandidate("few-shot" if demos else "zero-shot", "turns", made["id"], "", demos)
         self.recorded[candidate.id] = made["id"]
         return Entry(candidate, made["place"], made["operator"], parent, "")
 
@@ -175,19 +177,17 @@ class RecordedLab:
         return list(wanted)
 
 
-class RecordedSearch(Search):
-    """Our search over recorded outcomes."""
+class RecordedMoves(PromptMoves):
+    """The moves of prompts, as far as they were recorded."""
 
-    def __init__(self, lab: RecordedLab) -> None:
-        super().__init__(lab, lab.breeder)  # type: ignore[arg-type]
-
-    async def _solve(self) -> None:
+    async def warmed(self, rows: int) -> None:
         pass
 
 
 def ours(world: World, calls: int, seed: int) -> str:
     lab = RecordedLab(world, calls, seed)
-    asyncio.run(RecordedSearch(lab).run())
+    moves = RecordedMoves(lab, lab.breeder)  # type: ignore[arg-type]
+    asyncio.run(Search(lab, moves).run())  # type: ignore[arg-type]
     complete = lab.board.in_state("complete")
     best = max(complete, key=lambda i: lab.board.mean(i) or 0.0)
     return lab.breeder.recorded[best]

@@ -6,8 +6,9 @@ import random
 from statistics import mean
 
 from agent.prompt.candidate import baseline
+from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import template
-from agent.types import Candidate, Demo, Example, Task
+from agent.types import Demo, Example, Task
 from tests.bench.arena.data import label_field, right
 from tests.bench.arena.score import marks
 from tests.bench.arena.systems.base import Found, Step, TemplatePrompt
@@ -16,7 +17,7 @@ COUNTS = (4, 8, 12)
 DEV_ROWS = 60
 
 
-def rendered(task: Task, candidate: Candidate) -> TemplatePrompt:
+def rendered(task: Task, candidate: PromptCandidate) -> TemplatePrompt:
     return TemplatePrompt(candidate.id, template(candidate, task.signature))
 
 
@@ -34,7 +35,7 @@ def random_demos(task: Task, url: str, budget: int, seed: int) -> Found:
     while calls + len(rows) <= budget:
         chosen = rng.sample(task.train, min(rng.choice(COUNTS), len(task.train)))
         prompt = rendered(
-            task, Candidate("few-shot", "turns", task.instruction, demos=tuple(demo(task, row) for row in chosen))
+            task, PromptCandidate("few-shot", "turns", task.instruction, demos=tuple(demo(task, row) for row in chosen))
         )
         seen = marks(prompt.replies(url, "task", rows), wanted, labels)
         calls += len(rows)

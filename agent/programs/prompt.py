@@ -1,0 +1,177 @@
+"""The kind `prompt`: an instruction, demos, a technique and a layout, answered by one call.
+
+It is rendered into a template once, filled with a row, and the reply is read as the layout and the technique say.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from agent.errors import InputError, RowRefused
+from agent.gateway.gateway import Gateway
+from agent.programs.making import Making, Written
+from agent.programs.prompt_dspy import predict_form
+from agent.programs.prompt_moves import PromptMoves
+from agent.prompt.candidate import baseline, why_rejected
+from agent.prompt.parse import parse_reply
+from agent.prompt.parts import PromptCandidate
+from agent.prompt.render import label_text, template
+from agent.prompt.techniques import answers_last, reasons_first
+from agent.prompt.template import fill_messages, marks
+from agent.release.export import write_release
+from agent.release.result import release_of
+from agent.search.attribution import leave_one_out
+from agent.search.dspy_strategies import DspyForm
+from agent.search.lab import Lab
+from agent.search.pool import Breeder, prompt_of
+from agent.search.program import Ablation
+from agent.search.strategies import DEFAULT, DSPY
+from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Request, Shown, Task
+
+OF_PREDICT = ("config", "demos", "lm", "signature")
+"""What `dspy.Predict` takes out of its arguments."""
+REASONING_TOKENS = 180
+DSPY_TOKENS = 16  # markers around each field of a reply
+SLACK = 4
+HOSTED_SLACK = 60  # a hosted model may say a sentence around the answer; it ends by itself
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCap:
+    """How long a reply may get: from the longest right answer in the model's own tokens. `thinking` comes on top."""
+
+    answer: int
+    thinking: int = 0
+
+    @staticmethod
+    def of(task: Task, lm: LM) -> ReplyCap:
+        if task.max_tokens is not None:
+            return ReplyCap(task.max_tokens, task.thinking)
+        outputs = task.signature.outputs
+        longest = 0
+        for field in outputs:
+            texts = set(field.choices) or {label_text(example.labels[field.name]) for example in task.train}
+            widest = sorted(texts, key=len)[-5:]  # the longest in characters hold the longest in tokens
+            tokens = max(lm.count_tokens(text) for text in widest)
+            longest += tokens if field.choices else int(tokens * 1.5)
+        slack = SLACK * len(outputs) if lm.concurrency is not None else HOSTED_SLACK
+        return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.thinking)
+
+    def tokens(self, candidate: PromptCandidate, n_outputs: int) -> int:
+        extra = self.thinking + (REASONING_TOKENS if reasons_first(candidate) else 0)
+        if candidate.format.startswith("dspy-"):
+            extra += DSPY_TOKENS * (n_outputs + 1)
+        return self.answer + extra
+
+
+class PromptProgram:
+    """Prompts for one task and one model."""
+
+    kind = PromptCandidate.kind
+    calls = 1
+    is_fixed = True
+
+    def __init__(self, task: Task, lm: LM) -> None:
+        self.task = task
+        self._lm = lm
+        self._templates: dict[str, tuple[Message, ...]] = {}
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
+        """Exactly what is sent for this candidate on this row."""
+        prompt = prompt_of(candidate)
+        return Request(
+            messages=fill_messages(self.template(prompt), example.inputs),
+            max_tokens=self.max_tokens(prompt),
+            logprobs=0 if reasons_first(prompt) else logprobs,
+            repeat=repeat,
+        )
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        completion = await call(self.request(candidate, example, repeat, call.logprobs))
+        if completion.finish == "refusal":
+            raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
+        return parse_reply(completion.text, self.task.signature.outputs, reasoning=answers_last(prompt_of(candidate)))
+
+    @cached_property
+    def _cap(self) -> ReplyCap:
+        """Measured when first needed: a model's tokens are known when its weights are there."""
+        return ReplyCap.of(self.task, self._lm)
+
+    def max_tokens(self, candidate: Candidate) -> int:
+        return self._cap.tokens(prompt_of(candidate), len(self.task.signature.outputs))
+
+    def template(self, candidate: Candidate) -> tuple[Message, ...]:
+        """The candidate's messages with placeholders, made once."""
+        if candidate.id not in self._templates:
+            self._templates[candidate.id] = template(prompt_of(candidate), self.task.signature)
+        return self._templates[candidate.id]
+
+    # -- what a run asks ----------------------------------------------------------------------------------------------
+
+    def baseline(self) -> Candidate:
+        return baseline(self.task)
+
+    def check(self, candidate: Candidate) -> str:
+        return why_rejected(prompt_of(candidate), self.task)
+
+    def broken(self, outcomes: Sequence[Outcome]) -> str:
+        return ""
+
+    def place(self, candidate: Candidate) -> dict[str, str]:
+        return Breeder(self.task, random.Random(0)).place(prompt_of(candidate))
+
+    def shown(self, candidate: Candidate) -> Shown:
+        return prompt_of(candidate).shown()
+
+    def prompt_tokens(self, candidate: Candidate) -> int:
+        return sum(self._lm.count_tokens(message.content) for message in self.template(candidate))
+
+    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
+        return leave_one_out(prompt_of(winner), prompt_of(baseline))
+
+    def door(self, gateway: Gateway) -> Gateway:
+        return gateway
+
+    # -- searching ----------------------------------------------------------------------------------------------------
+
+    def strategy(self, name: str | None) -> str:
+        task, name = self.task, name or DEFAULT
+        if name not in DSPY:
+            return name
+        if task.is_compared:
+            raise InputError(
+                f"--strategy {name}: the pairwise judge of {task.name} compares with your own prompt's answers, which "
+                'DSPy does not have on the rows that it learns from; give the judge mode = "rubric", or use --strategy '
+                f"{DEFAULT}"
+            )
+        names = [field.name for field in task.signature.inputs]
+        if taken := [one for one in names if one in OF_PREDICT]:
+            raise InputError(
+                f"--strategy {name}: DSPy takes an input called {taken[0]} for its own; rename it, or use --strategy "
+                f"{DEFAULT}"
+            )
+        if marks(task.instruction, names):
+            raise InputError(
+                f"--strategy {name}: DSPy lays out the inputs by itself, and the instruction of {task.name} has places "
+                f"for them ({{{{{names[0]}}}}}); write it without, or use --strategy {DEFAULT}"
+            )
+        return name
+
+    def moves(self, lab: Lab) -> PromptMoves:
+        return PromptMoves(lab, Breeder(self.task, lab.rng))
+
+    def for_dspy(self, lab: Lab) -> DspyForm:
+        return predict_form(self, lab)
+
+    # -- releasing ----------------------------------------------------------------------------------------------------
+
+    async def write(self, candidate: Candidate, making: Making) -> Written:
+        release = release_of(
+            making.result, prompt_of(candidate), self.task, making.trial, making.parameters, making.origin
+        )
+        return Written(write_release(release, making.folder), release.version)

@@ -1,0 +1,111 @@
+"""A prompt as DSPy's optimizers see it: `dspy.Predict` on the Signature that `prompt/render.py` makes of the task.
+
+So both send the same messages: what the optimizer finds are candidates of the layout `dspy-chat`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from agent.prompt.parse import parse_reply
+from agent.prompt.parts import PromptCandidate
+from agent.prompt.render import dspy_signature, label_text
+from agent.search.dspy_methods import Tried
+from agent.search.dspy_strategies import DspyForm
+from agent.search.lab import Lab
+from agent.search.meter import Meter
+from agent.search.pool import prompt_of
+from agent.search.program import Entry
+from agent.types import Candidate, Completion, Demo, Example, Prediction, Signature, Task, canonical
+
+if TYPE_CHECKING:
+    from agent.programs.prompt import PromptProgram
+
+
+def predict_form(program: PromptProgram, lab: Lab) -> DspyForm:
+    """The user's own prompt as a `dspy.Predict`."""
+    import dspy
+
+    signature = program.task.signature
+    plain = replace(prompt_of(program.baseline()), format="dspy-chat")
+    meter = Meter(lab.gateway)
+
+    def bought(candidate: Candidate, row: Example) -> Completion | None:
+        return meter.known(lab.target, program.request(candidate, row))
+
+    return DspyForm(
+        meter,
+        dspy.Predict(dspy_signature(signature, plain.instruction.strip())),
+        {"adapter": reader(signature)},
+        program.max_tokens(plain),
+        partial(_said, signature=signature),
+        partial(_entry, program.task),
+        bought,
+    )
+
+
+def _entry(task: Task, method: str, tried: Tried) -> Entry:
+    """The candidate that renders what this program sends."""
+    ((instruction, demos),) = tried.state.values()
+    train = {canonical(dict(row.inputs)): row for row in reversed(task.train)}
+    found = tuple(_demo(task.signature, train, demo) for demo in demos)
+    candidate = PromptCandidate("few-shot" if found else "zero-shot", "dspy-chat", instruction, demos=found)
+    place = {"layout": f"{candidate.technique}/dspy-chat", "instruction": method, "trial": str(tried.number)}
+    reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
+    return Entry(candidate, place, method, None, reason)
+
+
+def _demo(signature: Signature, train: dict[str, Example], demo: dict[str, Any]) -> Demo:
+    inputs = {field.name: demo[field.name] for field in signature.inputs}
+    outputs = {field.name: demo[field.name] for field in signature.outputs}
+    row = train[canonical(inputs)]
+    return Demo(row.id, inputs, outputs, source="target" if demo.get("augmented") else "label")
+
+
+def _said(prediction: Any, signature: Signature) -> Prediction:
+    fields = {field.name: _typed(prediction[field.name], field.type) for field in signature.outputs}
+    return Prediction(fields, canonical(fields))
+
+
+def _typed(text: str, kind: str) -> Any:
+    return json.loads(text) if kind in ("number", "json") else text
+
+
+@cache
+def _reader_class() -> Any:
+    from dspy.adapters import ChatAdapter
+    from dspy.utils.exceptions import AdapterParseError
+
+    class Reader(ChatAdapter):  # type: ignore[misc]
+        """DSPy's chat layout, read as the run reads it; a reply of one field without its header is that field."""
+
+        def __init__(self, signature: Signature) -> None:
+            super().__init__(use_json_adapter_fallback=False)
+            self._own = signature
+
+        def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+            if self._is_own(signature):
+                found = parse_reply(completion, self._own.outputs)
+                if found.error:
+                    raise AdapterParseError("dspy-chat", signature, completion, found.error)
+                return {name: label_text(value) for name, value in found.fields.items()}
+            try:
+                return dict(super().parse(signature, completion))
+            except AdapterParseError:
+                if len(signature.output_fields) != 1 or not completion.strip():
+                    raise
+                return {next(iter(signature.output_fields)): completion.split("[[ ##")[0].strip() or completion}
+
+        def _is_own(self, signature: Any) -> bool:
+            names = [field.name for field in self._own.inputs], [field.name for field in self._own.outputs]
+            return (list(signature.input_fields), list(signature.output_fields)) == names
+
+    return Reader
+
+
+def reader(signature: Signature) -> Any:
+    """DSPy's ChatAdapter for this task and for whatever else an optimizer asks."""
+    return _reader_class()(signature)

@@ -1,0 +1,54 @@
+"""The kind `released`: a released prompt on rows, as production uses it: its own messages, parameters and reading.
+
+What is sent is what `load_prompt(...).render(...)` gives; nothing is laid out anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from agent.errors import RowRefused
+from agent.prompt.parse import parse_reply
+from agent.prompt.template import fill_messages
+from agent.release.completion import parameters_of
+from agent.release.runtime import Prompt
+from agent.types import LM, Call, Candidate, Example, Prediction, Request, Task
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedCandidate(Candidate):
+    """A released prompt by the hash of its content."""
+
+    kind: ClassVar[str] = "released"
+
+    version: str
+
+    def parts(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+
+class ReleasedProgram:
+    """Runs one released prompt on a model, its own or another."""
+
+    kind = ReleasedCandidate.kind
+
+    def __init__(self, prompt: Prompt, task: Task, lm: LM) -> None:
+        self.candidate = ReleasedCandidate(prompt.version)
+        self._release = prompt.release
+        self._parameters = parameters_of(prompt.release)
+        self._more = 0 if lm.name == prompt.release.model else task.thinking  # the released cap holds its own model's
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        asked = self._parameters
+        completion = await call(
+            Request(
+                messages=fill_messages(self._release.messages, example.inputs),
+                max_tokens=int(asked["max_tokens"]) + self._more,
+                repeat=repeat,
+                **{name: asked[name] for name in ("temperature", "stop", "seed")},
+            )
+        )
+        if completion.finish == "refusal":
+            raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
+        return parse_reply(completion.text, self._release.outputs, reasoning=self._release.reasoning)
