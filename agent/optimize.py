@@ -25,7 +25,9 @@ from agent.ledger.places import run_folder
 from agent.ledger.store import Ledger
 from agent.planning import Settings, names_of, plan_for
 from agent.programs.catalog import program_for
+from agent.programs.classic import ClassicProgram
 from agent.programs.making import Kind, Making, Written
+from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import Opening, result_object
 from agent.run_log import RunLog
@@ -118,6 +120,9 @@ class Run:
         self._resumes = resumed is not None
         self._watch = watch
         self._test = task.test[: self.plan.test_rows]
+        self._classic = ClassicProgram(self.task) if ClassicProgram.suits(self.task) else None
+        self._kinds = [self.program, *([self._classic] if self._classic else [])]
+        self._log = RunLog(ledger, self.id, self._kinds)
         self._board = Board(lambda trial: self.ledger.put_trial(self.id, trial))
         self._gateway: Gateway | None = None
         self._evaluator: Evaluator
@@ -238,7 +243,7 @@ class Run:
             self.target,
             self._metrics(),
             self._record,
-            [self.program],
+            self._kinds,
             graded=self.settings.strategy == "bayes",
             baseline_id=self.program.baseline().id,
         )
@@ -265,7 +270,7 @@ class Run:
             self._evaluator,
             self._board,
             self.account,
-            RunLog(self.ledger, self.id, self.program),
+            self._log,
             self._tell,
             self.settings.trials,
         )
@@ -351,6 +356,11 @@ class Run:
         except BudgetExhausted as stop:
             raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
         _require_scored(won, base)
+        yardsticks = []
+        if self._classic is not None:
+            tested = (self._test, won)
+            seed = self.settings.seed
+            yardsticks = await measured(self._classic, self._evaluator, self._log, self.lab.dev, tested, seed)
         return result_object(
             Opening(winner, baseline, won, base),
             run_id=self.id,
@@ -366,6 +376,7 @@ class Run:
             ledger_head=self.ledger.head(),
             told={
                 "search_ended": self._ended or self.lab.failed,
+                "yardsticks": yardsticks,
                 "uncorrected": self._uncorrected(winner),
                 **closing.explained(
                     self.task,

@@ -23,6 +23,9 @@ from agent.shipped import content_id as content_id
 CallRole = Literal["target", "proposer", "judge"]
 SplitName = Literal["train", "dev", "test"]
 
+NO_MODEL = "no model"
+"""The format of a candidate that answers without a language model."""
+
 TechniqueName = Literal["zero-shot", "few-shot", "chain-of-thought", "few-shot-cot"]
 
 

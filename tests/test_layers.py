@@ -49,6 +49,7 @@ DOORS = {
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
     "genai_prices": ("gateway/prices.py",),
+    "sklearn": ("programs/classic.py",),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]

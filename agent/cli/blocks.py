@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.cli.common import plain, score
 from agent.report.facts import (
+    against_yardsticks,
     amount,
     before_search,
     carried,
@@ -29,6 +30,7 @@ from agent.report.facts import (
     uneven,
     variety,
     worth_parts,
+    yardsticks,
 )
 
 Result = Mapping[str, Any]
@@ -38,6 +40,7 @@ def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[st
     """All of them, an empty line before each and after the last. `promoted`: who promoted the winner since."""
     makers = (
         scores_lines,
+        yardstick_lines,
         preflight_lines,
         parts_lines,
         slices_lines,
@@ -54,6 +57,17 @@ def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[st
 def scores_lines(result: Result) -> list[str]:
     """What there is to know of the scores above."""
     return [plain(found) for found in (uncorrected(result), uneven(result)) if found]
+
+
+def yardstick_lines(result: Result) -> list[str]:
+    found = yardsticks(result)
+    if not found:
+        return []
+    rows = result["yardsticks"][0]["trained_on"]
+    width = max(12, *(len(name) + 2 for name, _, _ in found))
+    lines = [f"without a language model, trained on {rows} rows:"]
+    lines += [f"{'  ' + plain(name):<{width}}{dev:>8}{'':>{24 - width}}{test:>14}" for name, dev, test in found]
+    return [*lines, *([plain(told)] if (told := against_yardsticks(result)) else [])]
 
 
 def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.ledger.contamination import Check
 from agent.ledger.query import NO_PRICE, History, Row
+from agent.types import NO_MODEL
 
 ROLES = ("target", "proposer", "judge")
 OPEN = ("reserved", "sent")
@@ -54,10 +55,12 @@ def test_opened_once(history: History, run_id: str) -> Check:
 
 
 def scored_calls(history: History, run_id: str, outcomes: list[Row], calls: list[Row]) -> Iterator[Check]:
-    """Each score rests on a reply that was settled, and that this run bought or took from the ledger."""
+    """Each score rests on a reply that was settled, and that this run bought or took from the ledger; but for answers
+    without a language model, which take none."""
     settled = {row["call_key"] for row in history.select("SELECT DISTINCT call_key FROM calls WHERE state = 'ok'")}
     own = {row["call_key"] for row in calls if row["state"] in ("ok", "cached")}
-    scored = [row for row in outcomes if row["value"] is not None]
+    free = {row["id"] for row in history.select("SELECT id FROM candidates WHERE format = ?", NO_MODEL)}
+    scored = [row for row in outcomes if row["value"] is not None and row["candidate_id"] not in free]
     bare = [row for row in scored if row["call_key"] not in settled]
     wrong = [_row_name(row) for row in bare if row["value"] == 0]
     yield Check.of("no failed call is scored as 0", wrong)

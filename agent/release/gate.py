@@ -9,12 +9,12 @@ SIGNIFICANT = 0.05
 
 
 def blocked_by(result: Mapping[str, Any]) -> list[str]:
-    """Why the winner may not be promoted: its gain is not shown or rests on rows without a score, a part got worse, or
-    a judge has not earned trust.
+    """Why the winner may not be promoted: its gain is not shown or rests on rows without a score, it is not better than
+    one constant answer, a part got worse, or a judge has not earned trust.
 
     A result of an older version, without parts and judges, is asked about its gain only.
     """
-    return [*_gain(result), *_worse(result), *untrusted(result)]
+    return [*_gain(result), *_constant(result), *_worse(result), *untrusted(result)]
 
 
 def shown(lift: Mapping[str, Any]) -> int:
@@ -42,6 +42,16 @@ def _gain(result: Mapping[str, Any]) -> Iterator[str]:
             f"the gain may come from rows left out: {lift['lost']} that your prompt got a score on have none with it; "
             f"counted as wrong, {100 * lift['diff_if_wrong']:+.1f} points"
         )
+
+
+def _constant(result: Mapping[str, Any]) -> Iterator[str]:
+    """The first yardstick answers every row alike: who is not better than that has not read the rows."""
+    for told in (result.get("yardsticks") or ())[:1]:
+        if told["diff"] is not None and shown({"ci95": told["diff_ci95"], "p_value": told["p_value"]}) <= 0:
+            yield (
+                f"it is not shown to be better than answering every row alike ({told['name']}: {100 * told['test']:.1f}): "
+                f"{100 * told['diff']:+.1f} points, p = {told['p_value']:.2g}"
+            )
 
 
 def _worse(result: Mapping[str, Any]) -> Iterator[str]:

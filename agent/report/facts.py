@@ -106,6 +106,35 @@ def uncorrected(result: Result) -> str:
     return f"the dev score is not corrected: {why}" if why else ""
 
 
+def yardsticks(result: Result) -> list[tuple[str, str, str]]:
+    """What is reached without a language model: what it is, its score on dev and on the sealed test with interval."""
+    found = []
+    for told in result.get("yardsticks") or ():
+        low, high = told["ci95"] or (None, None)
+        interval = "" if low is None else f" ({points(low)} to {points(high)})"
+        found.append((told["name"], points(told["dev"]), f"{points(told['test'])}{interval}"))
+    return found
+
+
+def against_yardsticks(result: Result) -> str:
+    """Said where the best of them does better than the best found, or as well as far as this test can tell; "" where
+    the best found is better than all of them, or nothing was compared."""
+    known = [told for told in result.get("yardsticks") or () if told["diff"] is not None]
+    if not known:
+        return ""
+    best = max(known, key=lambda told: float(told["test"]))
+    sign = shown({"ci95": best["diff_ci95"], "p_value": best["p_value"]})
+    if sign > 0:
+        return ""
+    does = "does better" if sign < 0 else "does as well, as far as these rows can tell"
+    ours = "your prompt" if is_own(result) else "the best found"
+    return (
+        f"without a language model, {best['name']} trained on the same {best['trained_on']} rows {does}: "
+        f"{points(best['test'])}, {ours} {points(result['winner']['test'])} "
+        f"(difference {gain(best['diff'], best['diff_ci95'])})"
+    )
+
+
 def uneven(result: Result) -> str:
     """Said where the two prompts did not get a score on the same sealed rows; "" where they did."""
     sides = ("baseline", "winner")

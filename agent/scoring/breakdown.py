@@ -52,11 +52,12 @@ def _readable(outcome: Outcome) -> float | None:
 def _line(
     name: str, field: str, weight: float, won: Sequence[float | None], based: Sequence[float | None], seed: int
 ) -> dict[str, Any]:
-    line = {"metric": name, "field": field, "weight": weight, "winner": _side(won), "baseline": _side(based)}
-    return {**line, **_difference(won, based, seed)}
+    line = {"metric": name, "field": field, "weight": weight, "winner": side(won), "baseline": side(based)}
+    return {**line, **difference(won, based, seed)}
 
 
-def _side(values: Sequence[float | None]) -> dict[str, Any]:
+def side(values: Sequence[float | None]) -> dict[str, Any]:
+    """The mean of what has a score, JSON-ready, with its interval and how many rows have one and have none."""
     known = [value for value in values if value is not None]
     mean, low, high = mean_ci(known) if known else (None, None, None)
     return {
@@ -67,7 +68,7 @@ def _side(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
+def difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
     """Winner minus baseline over the rows that both have."""
     both = [(a, b) for a, b in zip(won, based, strict=True) if a is not None and b is not None]
     if not both:
@@ -90,10 +91,10 @@ def slices(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
         for value, here in sorted(places.items()):
             won, based = ([side[at].value for at in here] for side in (pair.won, pair.based))
             both = sum(None not in pair for pair in zip(won, based, strict=True))
-            told = _difference(won, based, seed) if both >= FEWEST_ROWS else _difference([], [], seed)
-            groups.append({"value": value, "winner": _side(won), "baseline": _side(based), **told})
-            for side, values in (("winner", won), ("baseline", based)):
-                scores[side].append([value for value in values if value is not None])
+            told = difference(won, based, seed) if both >= FEWEST_ROWS else difference([], [], seed)
+            groups.append({"value": value, "winner": side(won), "baseline": side(based), **told})
+            for of, values in (("winner", won), ("baseline", based)):
+                scores[of].append([value for value in values if value is not None])
         found.append({"slice": name, "groups": groups, **_gaps(scores, seed)})
     return found
 

@@ -75,7 +75,20 @@ class Moves(Protocol):
         ...
 
 
-class Program(Runner, Protocol):
+class Describes(Runner, Protocol):
+    """A kind whose candidates can be written down."""
+
+    def shown(self, candidate: Candidate) -> Shown:
+        """The candidate as people read it."""
+        ...
+
+    def template(self, candidate: Candidate) -> tuple[Message, ...]:
+        """Its messages with `{{field}}` where the row goes; of a kind that makes them while it runs, what people read
+        in their place."""
+        ...
+
+
+class Program(Describes, Protocol):
     """One kind of candidate for one task and one target model."""
 
     @property
@@ -107,15 +120,6 @@ class Program(Runner, Protocol):
 
     def place(self, candidate: Candidate) -> Place:
         """Where the user's own stands in the space of designs."""
-        ...
-
-    def shown(self, candidate: Candidate) -> Shown:
-        """The candidate as people read it."""
-        ...
-
-    def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """Its messages with `{{field}}` where the row goes; of a kind that makes them while it runs, what people read
-        in their place."""
         ...
 
     def prompt_tokens(self, candidate: Candidate) -> int:
