@@ -48,10 +48,9 @@ def _constant(result: Mapping[str, Any]) -> Iterator[str]:
     """The first yardstick answers every row alike: who is not better than that has not read the rows."""
     for told in (result.get("yardsticks") or ())[:1]:
         if told["diff"] is not None and shown({"ci95": told["diff_ci95"], "p_value": told["p_value"]}) <= 0:
-            yield (
-                f"it is not shown to be better than answering every row alike ({told['name']}: {100 * told['test']:.1f}): "
-                f"{100 * told['diff']:+.1f} points, p = {told['p_value']:.2g}"
-            )
+            alike = f"answering every row alike ({told['name']}: {100 * told['test']:.1f})"
+            gained = f"{100 * told['diff']:+.1f} points, p = {told['p_value']:.2g}"
+            yield f"it is not shown to be better than {alike}: {gained}"
 
 
 def _worse(result: Mapping[str, Any]) -> Iterator[str]:

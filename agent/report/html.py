@@ -75,6 +75,7 @@ def _of_result(view: RunView) -> dict[str, Any]:
         "sealed": _picture("sealed", view, sealed, tables.scores),
         "attribution": _picture("attribution", view, "What each part carries", tables.attribution),
         "pareto": _picture("pareto", view, "Dev score against cost", tables.pareto),
+        "yardsticks": tables.yardsticks(view),
         "metrics": tables.metrics(view),
         "slices": tables.slices(view),
         "judges": tables.judges(view),

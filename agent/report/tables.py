@@ -77,6 +77,15 @@ def scores(view: RunView) -> Table:
     return _table("Scores, 0 to 100", columns, rows, f"{told}; {facts.chance(lift['p_value'])}. {note}")
 
 
+def yardsticks(view: RunView) -> Table:
+    result = view.result or {}
+    rows = [(name, test, dev) for name, dev, test in facts.yardsticks(result)]
+    trained = f", trained on {result['yardsticks'][0]['trained_on']} rows" if rows else ""
+    told = facts.against_yardsticks(result)
+    note = f"{told[:1].upper()}{told[1:]}." if told else ""
+    return _table(f"Without a language model{trained}", ("method", "sealed test (95 % CI) #", "dev #"), rows, note)
+
+
 def metrics(view: RunView) -> Table:
     result, rows = view.result or {}, []
     found = facts.worth_parts(result)

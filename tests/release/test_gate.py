@@ -54,6 +54,19 @@ def test_a_gain_that_is_not_shown_blocks(changed: dict[str, Any]) -> None:
     assert "on 100 rows" in why
 
 
+@pytest.mark.parametrize(
+    ("diff", "p_value", "blocks"), [(0.3, 0.001, 0), (0.0, 1.0, 1), (-0.2, 0.01, 1), (0.1, 0.2, 1)]
+)
+def test_who_is_not_better_than_one_constant_answer_is_blocked(diff: float, p_value: float, blocks: int) -> None:
+    told = lift(diff, p_value)
+    constant = {"name": "largest class", "test": 0.5, "diff": diff, "diff_ci95": told["ci95"], "p_value": p_value}
+    better = {**constant, "name": "classifier", "diff": -0.5, "diff_ci95": [-0.6, -0.4], "p_value": 0.001}
+    found = blocked_by({**CLEAN, "yardsticks": [constant, better]})
+    assert len(found) == blocks, "a classifier that is better is told of, and blocks nothing"
+    assert all("largest class: 50.0" in why for why in found)
+    assert blocked_by({**CLEAN, "yardsticks": [{**constant, "diff": None, "diff_ci95": None, "p_value": None}]}) == []
+
+
 def test_a_gain_on_the_rows_that_the_winner_got_a_score_on_is_none_where_the_rest_would_undo_it() -> None:
     kept = {**CLEAN, "lift": {**lift(), "lost": 3, "diff_if_wrong": 0.09}}
     assert blocked_by(kept) == []
