@@ -285,11 +285,15 @@ async def watched(run: Any, lms: Iterable[LM], progress: Progress, command: str 
     """Executes `run` and closes its models.
 
     The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and prints the `command` that
-    goes on from there.
+    goes on from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
+    shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored.
     """
     from agent.cli.progress import tell_waits
 
     presses = 0
+
+    def stop() -> None:
+        click.echo(stopping(run.interrupt()), err=True)
 
     def pressed() -> None:
         nonlocal presses
@@ -297,19 +301,21 @@ async def watched(run: Any, lms: Iterable[LM], progress: Progress, command: str 
         if presses > 1:
             click.echo(f"left at once; what was in flight counts as paid\n{command}".rstrip(), err=True)
             os._exit(EXIT_INTERRUPTED)
-        click.echo(stopping(run.interrupt()), err=True)
+        stop()
 
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, pressed)
+    handlers = {signal.SIGINT: pressed, signal.SIGTERM: pressed}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handlers[signal.SIGHUP] = stop
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     waits = loop.create_task(tell_waits(run.waits_for, progress.say))
     try:
         found: dict[str, Any] = await run.execute()
         return found
     finally:
         waits.cancel()
-        for number in numbers:
+        for number in handlers:
             loop.remove_signal_handler(number)
         for lm in {id(lm): lm for lm in lms}.values():
             await lm.close()
