@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.errors import AgentError, BudgetExhausted, Interrupted, LedgerError
+from agent.errors import BudgetExhausted, Interrupted, LedgerError, told
 from agent.gateway.budget import Account
 from agent.gateway.gateway import MAX_WAIT, Gateway
 from agent.gateway.prices import Price, prices_version
@@ -145,9 +145,9 @@ class Errand(ABC):
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         try:
-            words = str(why) if isinstance(why, AgentError) else f"{type(why).__name__}: {why}"
+            words = told(why)
             self._ledger.event(self.id, "stopped", {"why": words})
-            self._ledger.end_run(self.id, status, self._account.seconds)
+            self._ledger.end_run(self.id, status, self._account.seconds, error=words if status == "failed" else "")
             await self._ledger.commit()
         except LedgerError:
             pass  # the disk is why it ends
