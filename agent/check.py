@@ -66,7 +66,7 @@ class _Asked(Errand):
         asking, rows = self._asking, self._asking.task.dev
         judges = judge_builder(asking.task, asking.judges or (asking.lm,), self._gateway)
         metrics = build_metrics(asking.task, {"judge": judges})
-        evaluator = ReleaseEvaluator(asking.prompt, self._task, self._gateway, asking.lm, metrics)
+        evaluator = ReleaseEvaluator(asking.prompt, self.task, self._gateway, asking.lm, metrics)
         for judge in evaluator.judges():
             for row, seen in zip(rows, recorded, strict=False):
                 if first := next((each for each in seen if is_answer(each)), None):

@@ -56,7 +56,7 @@ class Errand(ABC):
 
     def __init__(self, task: Task, models: Sequence[str], means: Means) -> None:
         task = task if means.thinking is None else replace(task, thinking=means.thinking)
-        self.id, self._task, self._models, self._means = means.run_id, task, models, means
+        self.id, self.task, self._models, self._means = means.run_id, task, models, means
         self._ledger = means.ledger
         self._account = Account(means.budget, no_price=[name for name in models if name not in means.prices])
         self._gateway = Gateway(
@@ -90,13 +90,13 @@ class Errand(ABC):
         means = self._means
         self._ledger.begin_run(
             self.id,
-            self._task,
+            self.task,
             ", ".join(self._models),
             "",
             means.seed,
             asdict(means.budget),
             {"kind": self.kind},
-            origin=origin(Path(self._task.folder), command_line()),
+            origin=origin(Path(self.task.folder), command_line()),
             options={"command": self.command},
             prices=prices_version(self._account.no_price),
         )

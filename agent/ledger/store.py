@@ -37,7 +37,6 @@ from agent.types import (
     Usage,
 )
 
-
 LONGEST_ERROR = 500  # characters
 
 
@@ -195,6 +194,14 @@ class Ledger(Book):
             (run_id,),
         )
         return {str(candidate_id): float(mean) for candidate_id, mean in found if mean is not None}
+
+    def has_replies(self, model: str, task: Task) -> bool:
+        """Whether the model has answered for this very task (its rows, metrics and prompt as they are now)."""
+        answered = (
+            "SELECT 1 FROM runs r JOIN calls k ON k.run_id = r.id "
+            "WHERE r.hashes = ? AND k.model = ? AND k.state = 'ok' LIMIT 1"
+        )
+        return self.db.execute(answered, (_json(task.hashes), model)).fetchone() is not None
 
     def refuses_temperature(self, model: str) -> bool:
         """Whether the model was seen to take no `temperature`, in any run of this ledger."""
