@@ -1,11 +1,14 @@
 """A wrong address, key or name is found before a run is made, by a question that costs nothing, or leaves no advice to
 resume; what only may be wrong holds up nothing."""
 
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.test_interrupt import start
 from tests.cli.world import compatible, files, good, good_json, knowing, optimize, refused
 from tests.wire import Fault, WireServer
 
@@ -136,6 +139,19 @@ def test_a_mistake_that_only_the_first_call_shows_leaves_its_reason_and_no_advic
     assert run["error"] in refused(2, "show")[0]
     good("report", "-o", "r.html")
     assert "unknown model or address" in Path("r.html").read_text("utf-8")
+
+
+def test_an_interrupt_while_it_is_asked_leaves_no_run() -> None:
+    with WireServer(knowing) as server:
+        server.look = Fault(delay=4.0)
+        process = start(*files(120), "-m", compatible(server), *SHORT)
+        deadline = time.monotonic() + 60
+        while not server.looks and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err, server.requests) == (130, "interrupted\n", [])
+    assert runs() == []
 
 
 def test_a_run_that_is_resumed_is_not_asked_about_again() -> None:
