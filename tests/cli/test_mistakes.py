@@ -181,3 +181,11 @@ def test_the_doctor_asks_about_a_model_by_hand(monkeypatch: pytest.MonkeyPatch) 
     assert KEY not in done.stdout
     assert "openai/x\tPROBLEM\t" in optimize("doctor", "--model", "openai/x").stdout
     assert not Path("runs").exists()
+
+
+def test_what_is_no_search_is_asked_about_as_well() -> None:
+    with WireServer(knowing) as server:
+        done = good_json(*files(120), "-m", compatible(server), *SHORT)
+        nobody = "openai-compatible/x@http://127.0.0.1:9/v1"
+        assert "cannot connect" in refused(2, "transfer", done["run_id"], "--models", nobody, "-q")[-1]
+    assert [run["id"] for run in runs()] == [done["run_id"]]
