@@ -151,7 +151,7 @@ class Calibration(Errand):
         told = {
             "kind": KIND,
             "run_id": self.id,
-            "task": self._task.name,
+            "task": self.task.name,
             "judge_id": self._setup.id,
             "models": list(self._setup.models),
             "mode": self._setup.mode,

@@ -67,9 +67,9 @@ class _Asked(Errand):
         asking, rows = self._asking, self._asking.task.dev
         judges = judge_builder(asking.task, asking.judges or (asking.lm,), self._gateway)
         metrics = build_metrics(asking.task, {"judge": judges})
-        program = ReleasedProgram(asking.prompt, self._task, asking.lm)
+        program = ReleasedProgram(asking.prompt, self.task, asking.lm)
         evaluator = Evaluator(
-            self._task,
+            self.task,
             self._gateway,
             asking.lm,
             metrics,

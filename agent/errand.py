@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.errors import AgentError, BudgetExhausted, Interrupted, LedgerError
+from agent.errors import BudgetExhausted, Interrupted, LedgerError, told
 from agent.gateway.budget import Account
 from agent.gateway.gateway import MAX_WAIT, Gateway
 from agent.gateway.prices import Price, prices_version
@@ -56,7 +56,7 @@ class Errand(ABC):
 
     def __init__(self, task: Task, models: Sequence[str], means: Means) -> None:
         task = task if means.thinking is None else replace(task, thinking=means.thinking)
-        self.id, self._task, self._models, self._means = means.run_id, task, models, means
+        self.id, self.task, self._models, self._means = means.run_id, task, models, means
         self._ledger = means.ledger
         self._account = Account(means.budget, no_price=[name for name in models if name not in means.prices])
         self._gateway = Gateway(
@@ -90,13 +90,13 @@ class Errand(ABC):
         means = self._means
         self._ledger.begin_run(
             self.id,
-            self._task,
+            self.task,
             ", ".join(self._models),
             "",
             means.seed,
             asdict(means.budget),
             {"kind": self.kind},
-            origin=origin(Path(self._task.folder), command_line()),
+            origin=origin(Path(self.task.folder), command_line()),
             options={"command": self.command},
             prices=prices_version(self._account.no_price),
         )
@@ -145,9 +145,9 @@ class Errand(ABC):
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         try:
-            words = str(why) if isinstance(why, AgentError) else f"{type(why).__name__}: {why}"
+            words = told(why)
             self._ledger.event(self.id, "stopped", {"why": words})
-            self._ledger.end_run(self.id, status, self._account.seconds)
+            self._ledger.end_run(self.id, status, self._account.seconds, error=words if status == "failed" else "")
             await self._ledger.commit()
         except LedgerError:
             pass  # the disk is why it ends

@@ -37,6 +37,11 @@ class AgentError(Exception):
     hint = ""
 
 
+def told(error: BaseException) -> str:
+    """What is told of `error`: a message of ours as it stands, any other after the name of its class."""
+    return str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
+
+
 class InputError(AgentError):
     """The user's input is wrong, and nothing was called. Fault: user. Fix the named place."""
 

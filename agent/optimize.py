@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError, BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused
+from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, told
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
 from agent.gateway.prices import prices_for, prices_version
@@ -216,9 +216,9 @@ class Run:
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         try:
-            words = str(why) if isinstance(why, AgentError) else f"{type(why).__name__}: {why}"
+            words = told(why)
             self.ledger.event(self.id, "stopped", {"why": words, "calls": self.account.total_paid.calls})
-            self.ledger.end_run(self.id, status, self.account.seconds)
+            self.ledger.end_run(self.id, status, self.account.seconds, error=words if status == "failed" else "")
             await self.ledger.commit()
         except LedgerError:
             pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off

@@ -58,7 +58,7 @@ class Transfer(Errand):
 
     @property
     def planned(self) -> int:
-        return self.calls(self._task, len(self._entrants), len(self._lms))
+        return self.calls(self.task, len(self._entrants), len(self._lms))
 
     async def work(self) -> dict[str, Any]:
         columns: dict[str, Sequence[Scores]] = {self._own: [entrant.scores for entrant in self._entrants]}
@@ -70,8 +70,8 @@ class Transfer(Errand):
             "kind": self.kind,
             "run_id": self.id,
             "of_run": self._run,
-            "task": self._task.name,
-            "rows": len(self._task.dev),
+            "task": self.task.name,
+            "rows": len(self.task.dev),
             "candidates": [self._shown(each) for each in self._entrants],
             "models": [{"own": name == self._own, **told} for name, told in zip(columns, (own, *others), strict=True)],
             **self.cost(),
@@ -80,7 +80,7 @@ class Transfer(Errand):
         }
 
     def _shown(self, entrant: Entrant) -> dict[str, Any]:
-        shown = program_for(self._task, self._lms[0]).shown(entrant.candidate)
+        shown = program_for(self.task, self._lms[0]).shown(entrant.candidate)
         return {
             "candidate_id": entrant.candidate.id,
             "trial": entrant.trial,
@@ -96,17 +96,17 @@ class Transfer(Errand):
 
     async def _column(self, lm: LM) -> list[Scores]:
         """Each candidate's scores on one model; where the budget ends, none for what was not finished."""
-        judges = judge_builder(self._task, self._judges or (lm,), self._gateway)
-        metrics = build_metrics(self._task, {"judge": judges})
+        judges = judge_builder(self.task, self._judges or (lm,), self._gateway)
+        metrics = build_metrics(self.task, {"judge": judges})
         base = self._entrants[0].candidate.id
-        program = program_for(self._task, lm)
+        program = program_for(self.task, lm)
         evaluator = Evaluator(
-            self._task, self._gateway, lm, metrics, lambda split, outcome: None, [program], baseline_id=base
+            self.task, self._gateway, lm, metrics, lambda split, outcome: None, [program], baseline_id=base
         )
         found: list[Scores] = []
         for entrant in self._entrants:
             try:
-                outcomes = await evaluator.outcomes(entrant.candidate, self._task.dev, "dev")
+                outcomes = await evaluator.outcomes(entrant.candidate, self.task.dev, "dev")
             except BudgetExhausted as stop:
                 self._stopped = str(stop)
                 await self._gateway.drain()

@@ -67,12 +67,17 @@ class WireServer:
     """Serves `reply` while the `with` block lasts, over TLS if `tls` is given. `requests` are all requests in order of
     arrival, `opened` the number of connections on which one arrived.
 
+    What is asked about a model (GET .../models/NAME) stands in `looks` instead, and gets `look`: unless a test says
+    otherwise a 404, as of the many servers that have no such address.
+
     `reply` is called in a pool of threads, so it may sleep. What it raises is answered as a 500 and raised again at
     the end of the block, so that a failed assertion in it fails the test.
     """
 
     def __init__(self, reply: Reply, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Seen] = []
+        self.looks: list[Seen] = []
+        self.look = Fault(404, body={"error": {"message": "no such address"}})
         self.opened = 0
         self.root = ""
         self._tls = tls
@@ -124,7 +129,8 @@ class WireServer:
         try:
             while (seen := await _read_request(reader)) is not None:
                 self.opened, first = self.opened + first, False
-                self.requests.append(seen)
+                is_look = seen.method == "GET" and seen.path.startswith("/v1/models/")
+                (self.looks if is_look else self.requests).append(seen)
                 fault, response, keep_alive = await self._answer(seen)
                 for piece in (response,) if isinstance(response, bytes) else response:
                     writer.write(piece)
@@ -146,6 +152,9 @@ class WireServer:
     async def _answer(self, seen: Seen) -> tuple[Fault, bytes | Iterable[bytes], bool]:
         """The fault, if any, what to write, and whether the connection may live on."""
         dialect = _DIALECTS.get(seen.path)
+        if self.looks and seen is self.looks[-1]:
+            await asyncio.sleep(self.look.delay)
+            return self.look, _response(self.look.status, self.look.headers, self.look.body), True
         if dialect is None or seen.method != "POST":
             words = f"no such address: {seen.method} {seen.path}"
             return Fault(), _response(404, {}, {"error": {"message": words}}), True

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any
 
 import click
@@ -133,11 +133,28 @@ class _Commands(click.Group):
             ctx.exit(1)
 
 
+class _Unheard(FileIO):
+    """What can no longer be written here is dropped: the terminal was closed, the reader of a pipe has gone."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
 def _ready_streams() -> None:
-    """What is said to a closed stream is dropped, and letters that the encoding of stdout lacks stand as escapes."""
+    """What is said to a closed stream is dropped, and letters that the encoding of stdout lacks stand as escapes.
+
+    On stderr that holds of one that closes later, too: nobody who listens is no reason to end a run. What is asked for
+    goes to stdout, and that it cannot be written is told.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    if isinstance(sys.stderr, TextIOWrapper) and sys.stderr is sys.__stderr__:
+        raw = _Unheard(sys.stderr.fileno(), "w", closefd=False)
+        sys.stderr = TextIOWrapper(BufferedWriter(raw), sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import sqlite3
@@ -10,13 +11,16 @@ import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, print_json
 from agent.cli.tables import print_table
-from agent.errors import InputError, LedgerError
+from agent.errors import InputError, LedgerError, RunRefused
+
+if TYPE_CHECKING:
+    from agent.models.base import HostedModel
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "dspy", "langchain", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
@@ -29,11 +33,15 @@ Found = tuple[str, bool, str]
 
 
 @click.command(context_settings=SETTINGS)
+@click.option("-m", "--model", multiple=True, help="Ask its provider about it, which costs nothing; repeatable.")
 @db_option
 @json_option
-def doctor_command(db: Path, as_json: bool) -> None:
-    """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger."""
-    checks = [*_machine(), *_tracing(), *_disk(db), *_ledger(db)]
+def doctor_command(model: tuple[str, ...], db: Path, as_json: bool) -> None:
+    """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger.
+
+    With --model also whether a model can be asked: its address, its key and its name.
+    """
+    checks = [*_machine(), *_tracing(), *map(_model, model), *_disk(db), *_ledger(db)]
     healthy = all(good for _, good, _ in checks)
     if as_json:
         print_json({"healthy": healthy, "checks": [{"what": w, "ok": good, "found": f} for w, good, f in checks]})
@@ -74,6 +82,28 @@ def _weights() -> Found:
     except InputError as error:
         return (DEFAULT_MODEL, False, str(error))
     return (DEFAULT_MODEL, path.is_file(), str(path) if path.is_file() else "`optimize models fetch` gets it")
+
+
+def _model(name: str) -> Found:
+    """Whether calls of the model can work, as far as its provider tells for nothing."""
+    from agent.models.base import HostedModel
+    from agent.models.catalog import create_model, require_files
+
+    try:
+        require_files([name])
+        lm = create_model(name)
+        unclear = asyncio.run(_probed(lm)) if isinstance(lm, HostedModel) else ""
+    except (InputError, RunRefused) as error:
+        return (name, False, str(error).removeprefix(f"{name}: "))
+    found = f"cannot be told without a call: {unclear.removeprefix(f'{name}: ')}" if unclear else "answers"
+    return (name, True, found if isinstance(lm, HostedModel) else "runs in this process")
+
+
+async def _probed(lm: HostedModel) -> str:
+    try:
+        return await lm.probe()
+    finally:
+        await lm.close()
 
 
 def _prices() -> Found:

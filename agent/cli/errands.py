@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agent.cli.common import plain
-from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, fixed, seconds, watched
+from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, fixed, seconds, unknown, watched
 from agent.cli.progress import Progress
 from agent.errors import InputError
 from agent.report.facts import dollars, spent
@@ -104,7 +104,9 @@ def run_errand(
             max_wait,
             options["thinking"],
         )
-        return asyncio.run(watched(make(means), lms, Progress(quiet)))
+        errand = make(means)
+        new = unknown(lms, ledger, errand.task, use_cache)
+        return asyncio.run(watched(errand, lms, Progress(quiet), new=new))
     finally:
         ledger.close()
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import LEDGER, find_task, plain, releases_folder
-from agent.errors import AgentError, InputError, ReleaseError
+from agent.errors import AgentError, InputError, ReleaseError, RunRefused
 from agent.privacy import ALLOW_TRACING, silence_tracing
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from agent.types import LM, Task
 
 EXIT_INTERRUPTED = 130
+NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
 PRICE_HELP = "IN,OUT: dollars per million tokens, for models whose price is not known; a known one stands."
 THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
 MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
@@ -270,11 +271,14 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
             launch.program,
         )
         command = resume_command_for(run.id, db)
+        new = [] if resumed else unknown(launch.lms(), ledger, launch.task, launch.settings.use_cache)
         try:
-            return asyncio.run(watched(run, launch.lms(), progress, command))
+            return asyncio.run(watched(run, launch.lms(), progress, command, new))
         except AgentError as error:
-            if not isinstance(error, InputError):
-                error.hint = command
+            if isinstance(error, InputError):
+                raise
+            is_mistake = isinstance(error, RunRefused) and error.status and not run.account.total_used.calls
+            error.hint = NOTHING_ANSWERED if is_mistake else command
             raise
     finally:
         ledger.close()
@@ -290,21 +294,38 @@ def _catch_up(ledger: Ledger, db: Path) -> None:
         click.echo(f"warning: {plain(str(error))}", err=True)
 
 
+def unknown(lms: Iterable[LM], ledger: Ledger, task: Task, use_cache: bool) -> list[LM]:
+    """The models that a new run of the task asks about before anything is written down.
+
+    Asking is no call: it costs nothing, so no call stands outside the ledger. Not asked about are those that have
+    answered for this very task, as the ledger may hold all replies that are needed: then nobody is. A run that is
+    resumed is there already, and asks about nothing.
+    """
+    return [lm for lm in lms if not (use_cache and ledger.has_replies(lm.name, task))]
+
+
 def stopping(waiting: int) -> str:
     """What is said when a run is interrupted with so many calls in flight."""
     calls = "1 call in flight is" if waiting == 1 else f"{waiting} calls in flight are"
     return f"stopping{f': {calls} being finished' if waiting else ''}; press Ctrl-C again to leave at once"
 
 
-async def watched(run: Any, lms: Iterable[LM], progress: Progress, command: str = "") -> dict[str, Any]:
-    """Executes `run` and closes its models.
+async def watched(
+    run: Any, lms: Iterable[LM], progress: Progress, command: str = "", new: Iterable[LM] = ()
+) -> dict[str, Any]:
+    """Asks about the models that are `new`, executes `run` and closes its models `lms`.
 
     The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and prints the `command` that
-    goes on from there.
+    goes on from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
+    shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored.
     """
     from agent.cli.progress import tell_waits
+    from agent.models.catalog import probe_models
 
     presses = 0
+
+    def stop() -> None:
+        click.echo(stopping(run.interrupt()), err=True)
 
     def pressed() -> None:
         nonlocal presses
@@ -312,20 +333,25 @@ async def watched(run: Any, lms: Iterable[LM], progress: Progress, command: str 
         if presses > 1:
             click.echo(f"left at once; what was in flight counts as paid\n{command}".rstrip(), err=True)
             os._exit(EXIT_INTERRUPTED)
-        click.echo(stopping(run.interrupt()), err=True)
+        stop()
 
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, pressed)
-    waits = loop.create_task(tell_waits(run.waits_for, progress.say))
+    handlers = {signal.SIGINT: pressed, signal.SIGTERM: pressed}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        handlers[signal.SIGHUP] = stop
     try:
-        found: dict[str, Any] = await run.execute()
-        return found
+        await probe_models(new)
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        waits = loop.create_task(tell_waits(run.waits_for, progress.say))
+        try:
+            found: dict[str, Any] = await run.execute()
+            return found
+        finally:
+            waits.cancel()
+            for number in handlers:
+                loop.remove_signal_handler(number)
     finally:
-        waits.cancel()
-        for number in numbers:
-            loop.remove_signal_handler(number)
         for lm in {id(lm): lm for lm in lms}.values():
             await lm.close()
 

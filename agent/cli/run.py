@@ -87,7 +87,7 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Same seed, same trials.")
 @click.option("--tag", multiple=True, metavar="K=V", help="Label the run; repeatable.")
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
-@click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing, connect to nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @db_option
 @json_option
@@ -95,8 +95,8 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
     TASK is a name under tasks/, a folder with a task.toml, or a .csv/.jsonl file together with --target and --prompt.
-    Exit codes: 0 done (also when your prompt is kept), 1 error, 2 usage, 3 budget too small, 130 interrupted; after
-    1 and 130 the last line is the command that goes on from there.
+    Exit codes: 0 done (also when your prompt is kept), 1 error, 2 usage (also a key, address or name that the provider
+    refuses), 3 budget too small, 130 interrupted; after 1 and 130 the last line is the command that goes on from there.
     """
     from agent.models.catalog import require_files
 

@@ -98,6 +98,14 @@ def runs_command(db: Path, as_json: bool) -> None:
             )
         )
     print_table("runs", RUNS, rows)
+    for run in found:
+        _say_error(run)
+
+
+def _say_error(run: dict[str, Any]) -> None:
+    """Why a run failed, where it did."""
+    if run["error"]:
+        say(f"{run['id']} {run['status']}: {run['error']}")
 
 
 @click.command(context_settings=SETTINGS)
@@ -117,6 +125,8 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         if command and found["result_hash"] is None:
             kept = "" if command in ASK_ANEW else ", what was paid is not asked twice"
             told = f"it was `optimize {command}`: type its command again{kept}"
+        if as_json:
+            print_json({"run_id": found["id"], "status": found["status"], "error": found["error"], "result": None})
         raise InputError(f"{found['id']}: {without_result(found)}, so there is nothing to show; {told}")
     result = found["result"]
     if kind := result.get("kind"):
@@ -205,7 +215,8 @@ def history_command(run: str, trial: int | None, db: Path, as_json: bool) -> Non
         return
     rejected = history.rejected(found["id"])
     if as_json:
-        print_json({"run_id": found["id"], "trials": trials, "rejected": rejected})
+        state = {"status": found["status"], "error": found["error"]}
+        print_json({"run_id": found["id"], **state, "trials": trials, "rejected": rejected})
         return
     print_table(
         f"trials of {found['id']}",
@@ -234,6 +245,7 @@ def history_command(run: str, trial: int | None, db: Path, as_json: bool) -> Non
     )
     for row in rejected:
         say(f"rejected {row['candidate_id']} ({row['operator']}): {row['rejected']}")
+    _say_error(found)
 
 
 def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number: int, as_json: bool) -> None:

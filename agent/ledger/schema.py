@@ -135,4 +135,5 @@ STEPS: tuple[str, ...] = (
         LEFT JOIN blobs i ON i.hash = c.instruction_hash LEFT JOIN blobs t ON t.hash = c.template_hash;
     """,
     "ALTER TABLE calls ADD COLUMN written_prompt_tokens INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE runs ADD COLUMN error TEXT NOT NULL DEFAULT '';",
 )

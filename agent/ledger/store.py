@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import sqlite3
 from collections import Counter
@@ -22,6 +23,7 @@ from agent.ledger.moves import label_moves, moved_names, text_of
 from agent.ledger.origin import tool_version, utc_now
 from agent.ledger.past import Past, past_of
 from agent.ledger.writer import Entry, Statement
+from agent.redact import redact, secrets_in
 from agent.types import (
     CallRole,
     Completion,
@@ -34,6 +36,8 @@ from agent.types import (
     Trial,
     Usage,
 )
+
+LONGEST_ERROR = 500  # characters
 
 
 class Ledger(Book):
@@ -87,19 +91,24 @@ class Ledger(Book):
         """Opens a run again. What it records anew on its way to where it stood is not written twice."""
         past = past_of(self.db, run_id)
         self._told = past.told
-        self._set(run_id, "run_resumed", "runs", (run_id,), {"status": "running", "budget": _json(budget)})
+        again = {"status": "running", "budget": _json(budget), "error": ""}
+        self._set(run_id, "run_resumed", "runs", (run_id,), again)
         return past
 
     def set_plan(self, run_id: str, plan: Mapping[str, Any]) -> None:
         self._set(run_id, "run_planned", "runs", (run_id,), {"plan": _json(plan)})
 
-    def end_run(self, run_id: str, status: str, seconds: float, result: Mapping[str, Any] | None = None) -> None:
-        """Closes a run. What ended it stands in the event before."""
+    def end_run(
+        self, run_id: str, status: str, seconds: float, result: Mapping[str, Any] | None = None, error: str = ""
+    ) -> None:
+        """Closes a run. `error` is why it failed: kept as one line of at most 500 characters without keys."""
         self._told = Counter()
         statements: list[Statement] = []
         changes: dict[str, Any] = {"status": status, "ended_utc": utc_now(), "seconds": round(seconds, 3)}
         if result is not None:
             changes["result_hash"] = self._text(_json(result), statements)
+        if error:
+            changes["error"] = _line(error)
         self._set(run_id, f"run_{status}", "runs", (run_id,), changes, statements)
 
     # -- candidates, trials, outcomes ---------------------------------------------------------------------------------
@@ -185,6 +194,14 @@ class Ledger(Book):
             (run_id,),
         )
         return {str(candidate_id): float(mean) for candidate_id, mean in found if mean is not None}
+
+    def has_replies(self, model: str, task: Task) -> bool:
+        """Whether the model has answered for this very task (its rows, metrics and prompt as they are now)."""
+        answered = (
+            "SELECT 1 FROM runs r JOIN calls k ON k.run_id = r.id "
+            "WHERE r.hashes = ? AND k.model = ? AND k.state = 'ok' LIMIT 1"
+        )
+        return self.db.execute(answered, (_json(task.hashes), model)).fetchone() is not None
 
     def refuses_temperature(self, model: str) -> bool:
         """Whether the model was seen to take no `temperature`, in any run of this ledger."""
@@ -367,6 +384,12 @@ def _json(value: Mapping[str, Any]) -> str:
 def _prefix(messages: tuple[Message, ...]) -> str:
     """All messages but the last: the same for every row of a candidate."""
     return json.dumps([message.as_dict() for message in messages], ensure_ascii=True)
+
+
+def _line(error: str) -> str:
+    """`error` as one line that is short and holds no key."""
+    text = " ".join(redact(error, secrets_in(os.environ)).split())
+    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
 
 
 def _tokens(usage: Usage) -> dict[str, int]:

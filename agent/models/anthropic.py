@@ -10,9 +10,18 @@ import json
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from agent.errors import BadResponse, RowRefused
-from agent.models.base import HostedModel, bare_address, finish_reason, key_from, require_address, token_count
+from agent.models.base import (
+    PROBE_SECONDS,
+    HostedModel,
+    bare_address,
+    finish_reason,
+    key_from,
+    require_address,
+    token_count,
+)
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
 
@@ -86,6 +95,13 @@ class AnthropicModel(HostedModel):
         reply = await client.messages.with_raw_response.create(**self._parameters(request))
         response: Response = reply.http_response
         return response
+
+    async def _look(self) -> str:
+        from httpx2 import Response
+
+        path, limits = f"/v1/models/{quote(self._model, safe='')}", time_limits(PROBE_SECONDS)
+        await self._client.get(path, cast_to=Response, options={"timeout": limits})
+        return ""
 
     def _read(self, request: Request, reply: Response) -> Completion:
         data = self._object(reply.content)

@@ -26,6 +26,7 @@ from agent.errors import (
     TransportUnknown,
 )
 from agent.models.failures import (
+    is_hopeless,
     refuses_logprobs,
     refuses_max_tokens,
     refuses_schema,
@@ -38,6 +39,7 @@ from agent.redact import mask, rare_secrets_in, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
 MAX_RESPONSE_BYTES = 10_000_000
+PROBE_SECONDS = 5.0
 MOST_TOKENS = 1 << 40  # of one call; what says more is no count
 _DETAIL = 300  # characters of a provider's own words that a message may hold
 _READ = 20_000  # characters of them that are looked at
@@ -167,14 +169,7 @@ class HostedModel(ABC):
         the model's own key stands in its message, nor in the completion one that is not said by chance.
         """
         sent = frozenset(self._sends)
-        try:
-            await self._ready()
-        except ModelError as error:
-            raise error.within(self._name) from error.__cause__
-        except Exception as error:
-            self._scrub(error)
-            says = words(error, self._quote)
-            raise RunRefused(f"{self._name}: cannot start ({says}); check {self._variable}") from error
+        await self._started()
         status = None
         try:
             async with asyncio.timeout(request.timeout):
@@ -195,6 +190,23 @@ class HostedModel(ABC):
                 refused = f"{self._name}: the model {WITHOUT[learned]} from now on; try again"
                 raise kind(refused, status=failure.status) from error
             raise failure from error
+
+    async def probe(self) -> str:
+        """Asks the provider about the model by the connection that calls take. It costs nothing and takes at most
+        PROBE_SECONDS. Returns what stays unclear, "" where nothing does; raises RunRefused where no call can work.
+        """
+        await self._started()
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return await self._look()
+        except TimeoutError:
+            return f"no answer within {PROBE_SECONDS:g} seconds"
+        except Exception as error:
+            self._scrub(error)
+            failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
+            if is_hopeless(error, failure):
+                raise RunRefused(str(failure), status=failure.status) from error
+            return str(failure)
 
     async def close(self) -> None:
         """Free what the first `complete` made; the next one makes it again."""
@@ -236,6 +248,21 @@ class HostedModel(ABC):
             return ""
         self._sends.discard(refused)
         return refused
+
+    async def _look(self) -> str:
+        """One request about the model that is no call of it. Returns "", or why there is none."""
+        return "the provider cannot be asked about it"
+
+    async def _started(self) -> None:
+        """`_ready`, and RunRefused where that cannot be."""
+        try:
+            await self._ready()
+        except ModelError as error:
+            raise error.within(self._name) from error.__cause__
+        except Exception as error:
+            self._scrub(error)
+            says = words(error, self._quote)
+            raise RunRefused(f"{self._name}: cannot start ({says}); check {self._variable}") from error
 
     async def _ready(self) -> None:
         """A client for the running loop. It is made without a pause, so that no other call makes a second one."""

@@ -6,6 +6,7 @@ downloaded to a `.part` file that a later attempt continues, and both wheel and 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import json
@@ -17,7 +18,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def create_model(name: str) -> LM:
 
 
 def check_keys(lms: Sequence[LM]) -> None:
-    """Raises RunRefused for the keys that are missing, all at once: of several models the second is asked when others
+    """Raises InputError for the keys that are missing, all at once: of several models the second is asked when others
     were paid. A model that is alone finds out by itself, and may have all its replies in the ledger."""
     from agent.models.base import HostedModel
 
@@ -120,7 +121,20 @@ def check_keys(lms: Sequence[LM]) -> None:
         except RunRefused as refusal:
             missing.append(f"{lm.name}: {refusal}")
     if missing:
-        raise RunRefused("\n".join(missing))
+        raise InputError("\n".join(missing))
+
+
+async def probe_models(lms: Iterable[LM]) -> None:
+    """Asks the providers about their models, all at once. Raises InputError with a line for each that no call can work
+    with. A model in this process and what a provider leaves unclear pass."""
+    from agent.models.base import HostedModel
+
+    asked = (lm.probe() for lm in lms if isinstance(lm, HostedModel))
+    found = [each for each in await asyncio.gather(*asked, return_exceptions=True) if isinstance(each, BaseException)]
+    if fault := next((each for each in found if not isinstance(each, RunRefused)), None):
+        raise fault
+    if found:
+        raise InputError("\n".join(map(str, found)))
 
 
 def cache_folder() -> Path:

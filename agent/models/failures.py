@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -200,6 +201,22 @@ def status_to_error(
             return of(RowRefused, f"refused by the content policy ({detail}); change or drop this row")
         return of(RequestRefused, f"the request was refused ({detail}); change the request")
     return of(BadResponse, f"the reply cannot be read ({detail}); try again, or check the address")
+
+
+def is_hopeless(error: Exception, failure: ModelError) -> bool:
+    """Whether what came of a question about a model (`error`, translated to `failure`) shows that no call can work.
+
+    So it is with a key that is wrong, a name that the provider says it does not know, an address that has no host or
+    where nothing listens, a certificate and a proxy's login. A 403, another 404 and a missing scope say no more than
+    that this key may not ask, or that nobody answers here: many servers have no list of models.
+    """
+    code, detail = _details(error)
+    if failure.status is None:
+        nobody = any(isinstance(part, ConnectionRefusedError | socket.gaierror) for part in chain(error))
+        return nobody or isinstance(failure, RunRefused)
+    if failure.status == 404:
+        return code == "model_not_found" or (code == "not_found_error" and detail.startswith("model:"))
+    return failure.status == 407 or (failure.status == 401 and not re.search(r"scope|permission", detail, re.I))
 
 
 def refuses_temperature(error: ModelError) -> bool:

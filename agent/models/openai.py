@@ -9,9 +9,17 @@ from __future__ import annotations
 import json
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from agent.errors import BadResponse, RowRefused
-from agent.models.base import HostedModel, finish_reason, key_from, require_address, web_address
+from agent.models.base import (
+    PROBE_SECONDS,
+    HostedModel,
+    finish_reason,
+    key_from,
+    require_address,
+    web_address,
+)
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Request
 
@@ -100,6 +108,13 @@ class OpenAIModel(HostedModel):
             cast_to=Response,
             options={"timeout": time_limits(request.timeout)},
         )
+
+    async def _look(self) -> str:
+        from httpx2 import Response
+
+        path, limits = f"/models/{quote(self._model, safe='')}", time_limits(PROBE_SECONDS)
+        await self._client.get(path, cast_to=Response, options={"timeout": limits})
+        return ""
 
     def _read(self, request: Request, reply: Response) -> Completion:
         data = self._object(reply.content)

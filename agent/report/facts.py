@@ -63,7 +63,9 @@ def only_scored(result: Result) -> bool:
 
 def without_result(run: Mapping[str, Any]) -> str:
     """Why there is no result, to be said after the run's id."""
-    return "its result was erased" if run["result_hash"] is not None else f"this run is {run['status']}"
+    if run["result_hash"] is not None:
+        return "its result was erased"
+    return f"this run is {run['status']}" + (f" ({run['error']})" if run["error"] else "")
 
 
 def overridable(result: Result) -> bool:

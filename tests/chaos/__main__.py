@@ -40,6 +40,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     **{provider.name_of(odd): partial(provider.odd_replies, odd=odd) for odd in provider.ODD},
     "sigint": partial(process.interrupted, number=signal.SIGINT),
     "sigterm": partial(process.interrupted, number=signal.SIGTERM),
+    "sighup": partial(process.interrupted, number=signal.SIGHUP),
     "twice": process.twice,
     "stop": process.standstill,
     "connect": process.connections,

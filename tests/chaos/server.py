@@ -144,6 +144,8 @@ class Server:
             self.bill.hosts.add(request.headers.get("host", ""))
             if path in DIALECTS and request.method == "POST":
                 self._model(wire, request, path)
+            elif request.method == "GET" and path.startswith("/v1/models/"):  # costs nothing
+                wire.write_json(200, {"id": path.rpartition("/")[2], "object": "model"})
             else:
                 self.bill.other[f"{request.method} {path}"[:200]] += 1
                 wire.write_json(404, {"error": {"message": "no such address"}})

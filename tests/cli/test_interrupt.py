@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import sqlite3
 import subprocess
@@ -74,7 +75,7 @@ def test_an_interrupt_says_what_it_waits_for() -> None:
     assert stopping(2).startswith("stopping: 2 calls in flight are being finished; ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end(number: signal.Signals) -> None:
     command = [*files(120), "--max-calls", "200"]
     with WireServer(slow) as server:
@@ -99,6 +100,80 @@ def test_an_interrupted_run_lands_what_flies_and_resumes_to_the_same_end(number:
     assert told(result) == told(whole)
     assert trials() == trials("whole/ledger.db")
     assert [run["status"] for run in good_json("runs")["runs"]] == ["complete"]
+
+
+def on_a_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+    """The command in a session whose terminal takes all that it says, and the terminal's other side."""
+    ours, theirs = os.openpty()
+    take = "import fcntl, termios; fcntl.ioctl(2, termios.TIOCSCTTY, 0)"
+    argv = [sys.executable, "-c", f"{take}; {START}", *arguments]
+    process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    return process, ours
+
+
+def read_until(terminal: int, server: WireServer, requests: int) -> str:
+    """What was said until the server had so many requests."""
+    said, deadline = b"", time.monotonic() + 60
+    while len(server.requests) < requests and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.005)[0]:
+            said += os.read(terminal, 65536)
+    return said.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_closed_terminal_lands_what_flies(quiet: list[str]) -> None:
+    """The kernel says SIGHUP, and all that is written to the terminal from then on fails."""
+    command = [*files(120), "--max-calls", "200", *quiet]
+    with WireServer(lambda messages, body: Fault(text=learner(messages, body), delay=0.2)) as server:
+        process, terminal = on_a_terminal(*command, "-m", compatible(server))
+        assert ("column" in read_until(terminal, server, 60)) is not bool(quiet)
+        os.close(terminal)
+        assert process.wait(timeout=60) == 130
+        (run,) = good_json("runs")["runs"]
+        assert run["status"] == "interrupted"
+        assert states() == {"ok": len(server.requests)}
+
+
+def test_nobody_who_listens_is_no_reason_to_end() -> None:
+    """Whoever read what the run says has gone (`2>&1 | tee log`, and the line dropped): the run goes on."""
+    command = [*files(120), "--max-calls", "100", "-n", "1"]
+    with WireServer(slow) as server:
+        process = start(*command, "-m", compatible(server), "--json")
+        wait_for(server, 5)
+        assert process.stderr is not None
+        process.stderr.close()
+        process.stderr = None
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert json.loads(out)["status"] == "complete"
+
+
+def test_a_hang_up_is_told_more_than_once_and_lands_all_the_same() -> None:
+    """The kernel and the shell both say it; a machine that goes down says SIGTERM and SIGHUP."""
+    command = [*files(120), "--max-calls", "200", "--quiet"]
+    with WireServer(lambda messages, body: Fault(text=learner(messages, body), delay=1.0)) as server:
+        process = start(*command, "-m", compatible(server))
+        wait_for(server, 4)
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            process.send_signal(number)
+            time.sleep(0.1)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "left at once" not in err
+        assert states() == {"ok": len(server.requests)}
+
+
+def test_under_nohup_a_hang_up_is_nothing() -> None:
+    command = [*files(120), "--max-calls", "100", "-n", "1", "-q", "--json"]
+    with WireServer(slow) as server:
+        argv = ["nohup", sys.executable, "-c", START, *command, "-m", compatible(server)]
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for(server, 5)
+        process.send_signal(signal.SIGHUP)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads(out)["status"] == "complete"
 
 
 def test_a_second_press_leaves_at_once() -> None:

@@ -320,7 +320,7 @@ def test_a_key_that_is_missing_is_found_out_before_another_model_is_paid(monkeyp
     command = files(120)
     with WireServer(learner) as server:
         command += ["-m", compatible(server), "--proposer", "anthropic/x", "--max-calls", "200"]
-        words = refused(1, *command)
+        words = refused(2, *command)
         assert server.requests == []
     assert "anthropic/x: no API key: the environment variable ANTHROPIC_API_KEY is not set" in words[-1]
 

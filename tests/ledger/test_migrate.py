@@ -78,6 +78,7 @@ def test_the_second_schema_gets_its_column_and_stays_whole(tmp_path: Path, monke
     assert read(path, "PRAGMA user_version") == [(len(STEPS),)]
     assert read(path, "SELECT COUNT(*) FROM events WHERE kind = 'row_adopted'") == [(0,)], "no row is told of again"
     assert read(path, "SELECT DISTINCT written_prompt_tokens FROM calls") == [(0,)]
+    assert read(path, "SELECT DISTINCT error FROM runs") == [("",)]
     assert path.with_name("ledger.db.schema2").exists()
     assert {run["id"] for run in History(path).runs()} == {"run-1", "run-2"}
 

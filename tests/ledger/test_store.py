@@ -321,6 +321,22 @@ async def test_a_run_ends_with_its_result_and_nothing_belongs_to_one_that_does_n
         await ledger.commit()
 
 
+async def test_a_run_that_failed_keeps_why_as_one_short_line_without_a_key(ledger: Ledger) -> None:
+    ledger.end_run(
+        "run-1", "failed", 1.0, error=f"the key sk-live-0123456789abcdef was refused\r\n{HOSTILE} {'x' * 900}"
+    )
+    await ledger.commit()
+    error = History(ledger.path).run("run-1")["error"]
+    assert error.startswith("the key [key] was refused lone \\ud800")
+    assert "\n" not in error
+    assert len(error) <= 520, "as long as its escapes make it"
+    assert verify(ledger.db) == []
+    ledger.resume_run("run-1", {})
+    await ledger.commit()
+    assert History(ledger.path).run("run-1")["error"] == "", "it goes on"
+    assert verify(ledger.db) == []
+
+
 def test_where_a_run_came_from_is_told_whatever_git_prints(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).touch()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]

@@ -112,6 +112,42 @@ def error_body(make: Make, message: str, code: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
 
 
+# -- what is asked about a model beforehand ----------------------------------------------------------------------------
+
+every_sdk = pytest.mark.parametrize("make", [openai, openai_over_httpx2, anthropic], ids=lambda make: make.__name__)
+
+
+@every_sdk
+async def test_a_question_about_a_model_is_one_request_with_the_key_and_no_call(make: Make) -> None:
+    async with serving(make, lambda messages, body: "ok") as (model, server):
+        server.look = Fault(body={"id": "m"})
+        assert await model.probe() == ""
+        (look,) = server.looks
+        assert (look.method, look.path, server.requests) == ("GET", "/v1/models/m", [])
+        assert KEY in f"{look.headers.get('authorization')} {look.headers.get('x-api-key')}"
+        assert (await model.complete(REQUEST)).text == "ok"
+
+
+@every_sdk
+async def test_a_question_about_a_model_says_no_key_and_follows_no_redirect(make: Make) -> None:
+    async with serving(make, lambda messages, body: "ok") as (model, server):
+        server.look = Fault(401, body=error_body(make, f"wrong key: {KEY}", "invalid_api_key"))
+        with pytest.raises(RunRefused, match="the key was refused") as caught:
+            await model.probe()
+        assert KEY not in "".join(traceback.format_exception(caught.value))
+        server.look = Fault(302, {"location": f"{server.root}/v1/models/elsewhere"}, b"")
+        assert "leads elsewhere" in await model.probe()
+        assert [look.path for look in server.looks] == ["/v1/models/m"] * 2
+
+
+async def test_a_model_behind_langchain_is_started_and_not_asked_about() -> None:
+    with WireServer(lambda messages, body: "ok") as server:
+        model = langchain_openai(server)
+        assert "cannot be asked" in await model.probe()
+        assert (server.looks, server.requests) == ([], [])
+        await model.close()
+
+
 # -- what works --------------------------------------------------------------------------------------------------------
 
 

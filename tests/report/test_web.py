@@ -381,6 +381,30 @@ async def test_each_criterion_of_a_rubric_gets_its_mark(here: Path) -> None:
         assert "Answer 1 of 6" in (await page(client, "/run/blurbs/rate?rater=Bob")).words
 
 
+async def test_why_a_run_failed_is_told_on_every_surface(here: Path) -> None:
+    why = "openai/x: HTTP 401: the key was refused (<b>bad</b> \x1b[2J); set OPENAI_API_KEY"
+    ledger = Ledger(DB)
+    ledger.begin_run("old", make_task(), "m", "", 0, {}, {}, options={"seed": 0})
+    ledger.end_run("old", "failed", 1.0, error=why)
+    await ledger.commit()
+    ledger.close()
+    async with signed_in(DB) as (client, _):
+        for address in ("/", "/run/old"):
+            found = await client.get(address)
+            assert "<b>bad" not in found.text
+            assert "HTTP 401: the key was refused (<b>bad</b>" in Page(found.text).words
+        assert (await data(client, "/runs.json"))["runs"][0]["error"] == why
+        assert (await data(client, "/run/old.json"))["run"]["error"] == why
+    told = why.replace("\x1b", "\\x1b")
+    for command in ("runs", "show", "history"):
+        assert told in " ".join(CliRunner().invoke(main, [command]).output.split())
+        found = json.loads(CliRunner().invoke(main, [command, "--json"]).stdout)
+        assert (found["runs"][0] if command == "runs" else found)["error"] == why
+    assert CliRunner().invoke(main, ["report", "old", "-o", "r.html"]).exit_code == 0
+    assert "<b>bad" not in Path("r.html").read_text("utf-8")
+    assert "HTTP 401: the key was refused (<b>bad</b>" in Page(Path("r.html").read_text("utf-8")).words
+
+
 async def test_an_errand_that_did_not_end_is_not_said_to_be_resumable(here: Path) -> None:
     ledger = Ledger(DB)
     ledger.begin_run("old", make_task(), "m", "", 0, {}, {}, options={"command": "transfer"})

@@ -19,7 +19,20 @@ CHART = threading.Lock()
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
 FILTERS = ("state", "technique", "format", "operator")
 KEPT_WORDS = 12  # equal words and blanks shown beside a change of two prompts that are compared
-ABOUT = ("id", "task", "folder", "status", "model", "proposer", "seed", "started_utc", "ended_utc", "seconds", "parent")
+ABOUT = (
+    "id",
+    "task",
+    "folder",
+    "status",
+    "model",
+    "proposer",
+    "seed",
+    "started_utc",
+    "ended_utc",
+    "seconds",
+    "parent",
+    "error",
+)
 
 
 class KeptView(RunView):
@@ -54,7 +67,7 @@ def runs(ask: Ask) -> dict[str, Any]:
 def _line(run: Row) -> dict[str, Any]:
     result = run["result"] or {}
     return {
-        **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc", "status")},
+        **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc", "status", "error")},
         "baseline": result.get("baseline", {}).get("test"),
         "winner": result.get("winner", {}).get("test"),
         "lift": result.get("lift"),
