@@ -71,7 +71,7 @@ async def build(path: Path, trials: int, rows: int, task: Task | None = None) ->
     for number in range(trials):
         candidate, round_ = candidate_of(task, number), number // TRIALS_PER_ROUND
         laid_out = template(candidate, task.signature)
-        ledger.add_candidate(RUN, round_, candidate, laid_out, "instruction", None, f"wording {number}", "")
+        ledger.add_candidate(RUN, round_, candidate.shown(), laid_out, "instruction", None, f"wording {number}", "")
         right = sum(await asyncio.gather(*(buy(ledger, candidate, laid_out, row, number) for row in task.dev)))
         mean = right / rows
         ledger.put_trial(RUN, Trial(number, round_, candidate.id, "complete", rows, mean, (mean, mean), "saw all rows"))

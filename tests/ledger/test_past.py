@@ -114,7 +114,7 @@ def walk() -> list[Step]:
     steps: list[Step] = []
     for c in candidates():
         layout = (Message("user", c.instruction),)
-        steps.append(("add_candidate", ("run-1", 1, c, layout, "op", None, "why", "")))
+        steps.append(("add_candidate", ("run-1", 1, c.shown(), layout, "op", None, "why", "")))
         steps.append(("put_trial", ("run-1", Trial(1, 1, c.id, "incomplete", 0, None))))
         for row in range(3):
             made = Prediction({"team": TEAMS[row]}, TEAMS[row])
