@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "shipped", "files", "strict"),
+    ("errors", "shipped", "files", "strict", "aside"),
     ("types", "redact", "privacy"),
     ("task", "models", "ledger"),
     ("prompt", "gateway"),
