@@ -26,7 +26,7 @@ HELD = "held"  # the folder of a winner that was found and not promoted, in its 
 FENCE = "+++"
 MAX_FILE = 16_000_000
 """Bytes of either file: more than the longest context window takes. The front matter has the limits of `strict.py`."""
-_MAX_INT = 2**63  # what TOML promises
+_MAX_INT = 10**308  # as in the rows of a task: about the largest float; thousands of digits cannot even be shown
 _ROLES = "|".join(get_args(ChatRole))
 HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
 HEADING_LIKE = re.compile(rf"^(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)  # gets one more leading backslash
@@ -274,8 +274,8 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
-        if not -_MAX_INT <= value < _MAX_INT:  # which cannot be shown, either, where it has thousands of digits
-            raise ReleaseError(f"{where}: a whole number of more than 64 bits cannot stand in a release")
+        if abs(value) >= _MAX_INT:
+            raise ReleaseError(f"{where}: a whole number of more than 308 digits cannot stand in a release")
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
