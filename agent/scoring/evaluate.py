@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from agent.aside import aside
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway, call_key
 from agent.gateway.together import all_of
@@ -181,7 +183,8 @@ class Evaluator:
             why = f"the provider refused this row: {completion.text[:200]}"
             return _unscored(candidate, example, self._metrics, why, key)
         outputs = self._task.signature.outputs
-        prediction = parse_reply(completion.text, outputs, reasoning=answers_last(candidate))
+        text, reasoning = completion.text, answers_last(candidate)
+        prediction = await aside(len(text), partial(parse_reply, text, outputs, reasoning=reasoning))
         if candidate.id == self._baseline_id:
             for judge in self.judges():
                 judge.anchor(example, prediction)

@@ -38,9 +38,10 @@ from agent.types import (
     Score,
     Signature,
     Task,
+    Usage,
 )
 from tests.gateway.doors import Calm
-from tests.toys import FakeModel, GatedModel, make_task, open_ledger, until
+from tests.toys import FakeModel, GatedModel, make_task, open_ledger, turns_beside, until
 
 TASK = make_task(6)
 
@@ -315,3 +316,12 @@ def test_reasoning_and_markers_get_room_of_their_own() -> None:
     assert found.tokens(plain, 1) == found.answer
     assert found.tokens(thinking, 1) == found.answer + REASONING_TOKENS
     assert found.answer < found.tokens(marked, 1) < found.tokens(marked, 2)
+
+
+async def test_a_long_reply_is_read_beside_the_loop(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(right))
+    completion = Completion("to be or not to be " * 20_000, "stop", Usage(), "m")
+    assert await turns_beside(bench.evaluator.adopt(baseline(TASK), TASK.dev[0], "dev", completion)) > 1
+    (outcome,) = await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:1], "dev")
+    assert "names none of the choices" in outcome.prediction.error
+    assert not bench.lm.seen
