@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "shipped", "files"),
+    ("errors", "shipped", "files", "strict", "aside"),
     ("types", "redact", "privacy"),
     ("task", "models", "ledger"),
     ("prompt", "gateway"),
@@ -30,6 +30,7 @@ DOORS = {
         "release/formats/dspy.py",
     ),
     "optuna": ("search/study.py", "report/optuna_study.py"),
+    "tomllib": ("strict.py",),
     "click": ("cli/",),
     "rich": ("cli/",),
     "openai": ("models/openai.py",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,3 +106,22 @@ async def until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not holds():
             await asyncio.sleep(0.001)
+
+
+async def turns_beside(work: Awaitable[object]) -> int:
+    """How often another task got its turn while `work` was done: 0 where it held the loop."""
+    turns, over = 0, False
+
+    async def beat() -> None:
+        nonlocal turns
+        while not over:
+            turns += 1
+            await asyncio.sleep(0.001)
+
+    beating = asyncio.create_task(beat())
+    await asyncio.sleep(0)
+    before = turns
+    await work
+    over, during = True, turns - before
+    await beating
+    return during

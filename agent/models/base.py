@@ -13,10 +13,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent.aside import aside
 from agent.errors import (
     BadResponse,
     ModelError,
@@ -38,8 +41,18 @@ from agent.models.failures import (
 from agent.redact import mask, rare_secrets_in, redact, secrets_in
 from agent.types import Completion, FinishReason, Request, Usage
 
-MAX_RESPONSE_BYTES = 10_000_000
 PROBE_SECONDS = 5.0
+MAX_RESPONSE_BYTES = 4_000_000
+"""Of any reply: at this size the slowest JSON takes the parser half a second, during which nothing else runs."""
+TOKEN_CHARS = 32
+"""Of a reply's token, on the average: prose has 4 or 5, and the longest tokens of today's models, of blanks, 128."""
+SPARE_CHARS = 64_000
+"""Of a reply's text beside its `max_tokens`, for servers that heed no small limit."""
+SPARE_BYTES = 500_000
+"""Of a reply beside its text and log-probabilities: ids, counts, a trace of reasoning."""
+ALLOWED_BYTES: ContextVar[int] = ContextVar("ALLOWED_BYTES", default=MAX_RESPONSE_BYTES)
+"""What the reply to the call that is made now may have; `transport.py` goes by it."""
+_NAME = 200  # characters of a model's name, or of a token of log-probabilities, that go into the ledger
 MOST_TOKENS = 1 << 40  # of one call; what says more is no count
 _DETAIL = 300  # characters of a provider's own words that a message may hold
 _READ = 20_000  # characters of them that are looked at
@@ -70,6 +83,22 @@ def estimate_tokens(text: str) -> int:
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     return max((size + 1) // 2, len(text.split()))
+
+
+def most_chars(request: Request) -> int:
+    """The longest text that a reply to `request` may have, in characters."""
+    return SPARE_CHARS + TOKEN_CHARS * request.max_tokens
+
+
+def most_bytes(request: Request) -> int:
+    """The largest body of a reply to `request`: two bytes a character, and four for each log-probability asked for."""
+    of_tokens = 2 * TOKEN_CHARS * request.max_tokens * (1 + 2 * request.logprobs)
+    return min(MAX_RESPONSE_BYTES, SPARE_BYTES + of_tokens)
+
+
+def cut(text: str, most: int = _NAME) -> str:
+    """`text`, or its beginning and a mark that something was cut off."""
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def finish_reason(value: object) -> FinishReason:
@@ -117,6 +146,8 @@ def token_count(value: object) -> int | None:
     """`value` if it can be a count of tokens (an int, 0 to MOST_TOKENS), else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
+
+Logprobs = tuple[tuple[tuple[str, float], ...], ...]
 
 WITHOUT = {
     "temperature": "refuses `temperature`, which is left out",
@@ -171,11 +202,14 @@ class HostedModel(ABC):
         sent = frozenset(self._sends)
         await self._started()
         status = None
+        ALLOWED_BYTES.set(most_bytes(request))
         try:
             async with asyncio.timeout(request.timeout):
                 reply = await self._send(request)
             status = getattr(reply, "status_code", None)
-            return self._masked(self._read(request, reply))
+            content = getattr(reply, "content", None)
+            size = len(content) if isinstance(content, str | bytes) else 0
+            return await aside(size, partial(self._settled, request, reply))
         except ModelError as error:
             raise error.within(self._name, status) from error.__cause__
         except Exception as error:
@@ -328,14 +362,21 @@ class HostedModel(ABC):
         known = min(token_count(cached) or 0, prompt_tokens)
         return Usage(prompt_tokens, completion_tokens, known, min(token_count(written) or 0, prompt_tokens - known))
 
-    def _masked(self, completion: Completion) -> Completion:
-        """`completion` without secrets: a server may say back what it was sent."""
+    def _settled(self, request: Request, reply: Any) -> Completion:
+        """What `reply` says, as it goes to the ledger: bounded, and without secrets, for a server may say back what it
+        was sent. Of what is no text of the reply, long strings are cut; a text beyond `most_chars` is no reply."""
+        completion = self._read(request, reply)
+        if len(completion.text) > most_chars(request):
+            raise BadResponse(
+                f"the reply has {len(completion.text):,} characters, which {request.max_tokens} tokens cannot have: "
+                f"{self._quote(completion.text)}; check that the server heeds max_tokens"
+            )
         secrets = self._rare_secrets
         text, model = mask(completion.text, secrets), mask(completion.model, secrets)
         tokens = str(completion.logprobs) if completion.logprobs else ""
-        if text is completion.text and model is completion.model and mask(tokens, secrets) is tokens:
-            return completion
-        return replace(completion, text=text, model=model, logprobs=())
+        logprobs = completion.logprobs if mask(tokens, secrets) is tokens else ()
+        logprobs = _bounded(logprobs, request) if logprobs else ()
+        return replace(completion, text=text, model=cut(model), logprobs=logprobs)
 
     def _scrub(self, error: BaseException) -> None:
         """Take the keys out of the texts that a traceback would print for `error` and all that stands behind it."""
@@ -348,3 +389,11 @@ class HostedModel(ABC):
             seen.add(id(part))
             waiting += [part.__cause__, part.__context__, *(a for a in part.args if isinstance(a, BaseException))]
             part.args = tuple(redact(a, self._secrets) if isinstance(a, str) else a for a in part.args)
+
+
+def _bounded(logprobs: Logprobs, request: Request) -> Logprobs:
+    """No more than what was asked for."""
+    return tuple(
+        tuple((cut(token), value) for token, value in top[: request.logprobs])
+        for top in logprobs[: request.max_tokens * bool(request.logprobs)]
+    )

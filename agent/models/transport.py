@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 from agent.errors import BadResponse
-from agent.models.base import MAX_RESPONSE_BYTES
+from agent.models.base import ALLOWED_BYTES
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response, Timeout
@@ -27,8 +27,8 @@ _IDLE_SECONDS = 15.0
 def http_client(plain: type[AsyncClient], lean: type[AsyncClient]) -> AsyncClient:
     """A client of the SDK's own: `plain` is its default one, `lean` the one over aiohttp.
 
-    A good status (below 400) with more than 10 MB, or with a content encoding, raises BadResponse. What is not read to
-    its end is never waited for: the connection is closed.
+    A good status (below 400) with more than ALLOWED_BYTES, or with a content encoding, raises BadResponse. What is not
+    read to its end is never waited for: the connection is closed.
     """
     import httpx2
 
@@ -58,16 +58,17 @@ def _bound() -> Callable[[Response], Awaitable[None]]:
     class Bounded(httpx2.AsyncByteStream):
         """The bytes of another stream up to a limit: then BadResponse or, for an error's body, the end."""
 
-        def __init__(self, stream: httpx2.AsyncByteStream, status: int) -> None:
+        def __init__(self, stream: httpx2.AsyncByteStream, status: int, most: int) -> None:
             self._stream = stream
             self._status = status
+            self._most = most
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             size = 0
             async for part in self._stream:
                 size += len(part)
-                if self._status < 400 and size > MAX_RESPONSE_BYTES:
-                    raise _too_large(self._status)
+                if self._status < 400 and size > self._most:
+                    raise _too_large(self._status, self._most)
                 yield part
                 if self._status >= 400 and size > _ERROR_BYTES:
                     return
@@ -76,16 +77,17 @@ def _bound() -> Callable[[Response], Awaitable[None]]:
             await self._stream.aclose()
 
     async def bound(response: Response) -> None:
+        most = ALLOWED_BYTES.get()
         status, encoding = response.status_code, response.headers.get("content-encoding", "identity")
         if status >= 400:
             response.headers.pop("content-encoding", None)  # nothing is unpacked: the status says enough
         elif encoding.strip().lower() != "identity":
             words = f"the reply is packed ({encoding[:40]}), which was not asked for; check the address"
             raise BadResponse(words, status=status)
-        elif _length(response) > MAX_RESPONSE_BYTES:
-            raise _too_large(status)
+        elif _length(response) > most:
+            raise _too_large(status, most)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = Bounded(response.stream, status)
+        response.stream = Bounded(response.stream, status, most)
 
     return bound
 
@@ -95,8 +97,7 @@ def _length(response: Response) -> int:
     return int(length) if length.isdecimal() else 0
 
 
-def _too_large(status: int) -> BadResponse:
+def _too_large(status: int, most: int) -> BadResponse:
     return BadResponse(
-        f"the reply is larger than {MAX_RESPONSE_BYTES // 1_000_000} MB; lower max_tokens, or check the address",
-        status=status,
+        f"the reply is larger than {most:,} bytes, which max_tokens does not explain; check the address", status=status
     )

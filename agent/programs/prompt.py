@@ -8,8 +8,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
+from agent.aside import aside
 from agent.errors import InputError, RowRefused
 from agent.gateway.gateway import Gateway
 from agent.programs.making import Making, Written
@@ -95,7 +96,8 @@ class PromptProgram:
         completion = await call(self.request(candidate, example, repeat, call.logprobs))
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        return parse_reply(completion.text, self.task.signature.outputs, reasoning=answers_last(prompt_of(candidate)))
+        reads = partial(parse_reply, reasoning=answers_last(prompt_of(candidate)))
+        return await aside(len(completion.text), partial(reads, completion.text, self.task.signature.outputs))
 
     @cached_property
     def _cap(self) -> ReplyCap:

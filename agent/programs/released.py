@@ -6,8 +6,10 @@ What is sent is what `load_prompt(...).render(...)` gives; nothing is laid out a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
+from agent.aside import aside
 from agent.errors import RowRefused
 from agent.prompt.parse import parse_reply
 from agent.prompt.template import fill_messages
@@ -51,4 +53,5 @@ class ReleasedProgram:
         )
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        return parse_reply(completion.text, self._release.outputs, reasoning=self._release.reasoning)
+        reads = partial(parse_reply, reasoning=self._release.reasoning)
+        return await aside(len(completion.text), partial(reads, completion.text, self._release.outputs))

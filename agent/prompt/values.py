@@ -249,7 +249,7 @@ def json_in(text: str, *, last: bool, kind: type[dict[str, Any]] | type[list[Any
         try:
             if deepest > MAX_DEPTH:
                 raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-            found.append(json.loads(text[opening.start() : position], parse_constant=_refuse, parse_float=_finite))
+            found.append(_STRICT.decode(text[opening.start() : position]))
         except (ValueError, RecursionError) as problem:
             why = f"holds broken JSON ({_plain(str(problem))[:QUOTE]})"
         if found and not last and (kind is None or isinstance(found[-1], kind)):
@@ -267,6 +267,9 @@ def _refuse(constant: str) -> NoReturn:
 def _finite(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _refuse(text[:20])
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 # ---- words for the error

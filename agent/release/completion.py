@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from agent.aside import aside
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.catalog import create_model
 from agent.prompt.parse import parse_reply
@@ -49,7 +51,8 @@ async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | 
             await model.close()
     if completion.finish == "refusal":
         raise RowRefused(f"{release.model} refused to answer: {completion.text[:200]}")
-    return parse_reply(completion.text, release.outputs, reasoning=release.reasoning)
+    text = completion.text
+    return await aside(len(text), partial(parse_reply, text, release.outputs, reasoning=release.reasoning))
 
 
 async def _sent(model: LM, request: Request) -> Completion:

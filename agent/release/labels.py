@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.strict import parse_json, read_file
 
 LABELS_FILE = "labels.jsonl"
+MAX_FILE = 64_000_000  # bytes of a history: some 60,000 changes
 PRODUCTION = "production"
 ROOT_VARIABLE = "PROMPTASSAY_RELEASES"
 DEFAULT_ROOT = os.path.join("runs", "releases")
@@ -109,12 +111,13 @@ def releases_root(given: str | os.PathLike[str] | None = None) -> Path:
 def whole_lines(folder: Path) -> list[bytes]:
     """The history's lines without what a kill cut off; none when there is no history. Raises a ReleaseError."""
     try:
-        raw = (folder / LABELS_FILE).read_bytes()
+        raw = read_file(folder / LABELS_FILE, MAX_FILE)
     except FileNotFoundError:
         return []
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ReleaseError(
-            f"{folder / LABELS_FILE}: cannot be read ({error.strerror}); make it readable, or give a fallback"
+            f"{folder / LABELS_FILE}: cannot be read ({reason}); make it readable, or give a fallback"
         ) from error
     return raw[: raw.rfind(b"\n") + 1].splitlines()
 
@@ -163,14 +166,12 @@ def in_force(history: Sequence[Change], label: str) -> list[Change]:
 @lru_cache(maxsize=4096)
 def _read(line: bytes) -> Change:
     """What a line tells; a process that moves many labels checks each line once."""
-    return change_from(json.loads(line))
+    return change_from(parse_json(line))
 
 
 def _change(folder: Path, number: int, line: bytes) -> Change:
     try:
         return _read(line)
-    except RecursionError:
-        raise _damaged(folder, number, "is no change of a label") from None
     except ValueError as error:
         why = "is not JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
         raise _damaged(folder, number, why) from None
@@ -264,5 +265,5 @@ def _lacking(root: Path, reference: Reference) -> str:
     if not lines:
         others = [name for name in released_names(root) if name != reference.name]
         return f"no releases of this name; here are: {', '.join(others) or 'none'}"
-    labels = sorted({str(json.loads(line)["label"]) for line in lines})
+    labels = sorted({_read(line).label for line in lines})  # which `latest` has checked
     return f"no label {reference.word!r}; there are: {', '.join(labels)}"

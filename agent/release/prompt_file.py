@@ -9,19 +9,24 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from agent.errors import ReleaseError
 from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, content_id
+from agent.strict import BadToml, parse_json, parse_toml, read_file
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
 STATE_FILE = "program.json"  # of a DSPy program
 HELD = "held"  # the folder of a winner that was found and not promoted, in its run's own
 FENCE = "+++"
+MAX_FILE = 16_000_000
+"""Bytes of either file: more than the longest context window takes. The front matter has the limits of `strict.py`."""
+_MAX_INT = 10**308  # as in the rows of a task: about the largest float; thousands of digits cannot even be shown
 _ROLES = "|".join(get_args(ChatRole))
 HEADING = re.compile(rf"^## ({_ROLES})[ \t\r]*$", re.MULTILINE)
 HEADING_LIKE = re.compile(rf"^(?=\\*## (?:{_ROLES})[ \t\r]*$)", re.MULTILINE)  # gets one more leading backslash
@@ -81,21 +86,35 @@ class PromptRelease:
         }
 
 
+@contextmanager
+def only_release_errors(what: object) -> Iterator[None]:
+    """The one door out of a file: whatever the file system or a parser raises inside leaves as a ReleaseError.
+
+    That is OSError, ValueError and RecursionError, kept as the cause; a mistake of the program stays what it is.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ReleaseError(
+            f"{what!s:.300}: cannot be read ({reason}); give the path of a released prompt, or restore the file"
+        ) from error
+
+
 def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> PromptRelease:
     """Reads a prompt.md, a messages.json, or the folder that holds a prompt.md.
 
     Raises a ReleaseError, one line with the file (and line where known), when the file cannot be read, is not a
     release, or (unless `verify` is False) was edited: its content does not match the version that stands in it.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / PROMPT_FILE
-    text = _text(file)
-    try:
+    with only_release_errors(path):
+        file = Path(path)
+        if file.is_dir():
+            file = file / PROMPT_FILE
+    with only_release_errors(file):
+        text = _text(file)
         data = _markdown(text, file) if text.startswith(FENCE) else _json(text, file)
         release = _release(data, text, file)
-    except RecursionError:
-        raise ReleaseError(f"{file}: nested too deeply for a release; restore the released file") from None
     if verify and data["version"] not in (release.version, release.former_version()):
         raise ReleaseError(
             f"{_where(file, text, 'version')}: was edited after release or cut off: the content is {release.version}, "
@@ -109,13 +128,10 @@ def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> Prompt
 
 def _text(file: Path) -> str:
     try:
-        raw = file.read_bytes()
+        raw = read_file(file, MAX_FILE)
     except FileNotFoundError:
         hint = f"; the folder holds no {PROMPT_FILE}" if file.parent.is_dir() and file.name == PROMPT_FILE else ""
         raise ReleaseError(f"{file}: no such file{hint}; give the path of a released prompt") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ReleaseError(f"{file}: cannot be read ({reason}); give the path of a released prompt") from error
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -130,22 +146,15 @@ def _text(file: Path) -> str:
 
 def _markdown(text: str, file: Path) -> dict[str, Any]:
     """TOML front matter between two `+++` lines, then `## role` sections."""
-    import tomllib
-
     fences = re.match(r"\+\+\+\n(.*?)^\+\+\+$\n?", text, re.DOTALL | re.MULTILINE)
     if fences is None:
         raise ReleaseError(
             f"{file}:1: the front matter does not stand between two {FENCE} lines; restore the released file"
         )
     try:
-        data = tomllib.loads(
-            "\n" + fences[1]
-        )  # the empty line stands for the fence, so that lines count as in the file
-    except ValueError as error:
-        at = re.search(r" \(at line (\d+), column \d+\)$", str(error))
-        line = int(at[1]) if at else fences[1].count("\n") + 1
-        what = str(error)[: at.start()] if at else str(error)
-        raise ReleaseError(f"{file}:{line}: wrong TOML: {what}; restore the released file") from None
+        data = parse_toml("\n" + fences[1])  # the empty line stands for the fence, so that lines count as in the file
+    except BadToml as error:
+        raise ReleaseError(f"{file}:{error.line}: wrong TOML: {error}; restore the released file") from error
     if "messages" in data:
         raise ReleaseError(f"{_where(file, text, 'messages')}: messages stand under their headings, not in the TOML")
     headings = list(HEADING.finditer(text, fences.end()))
@@ -170,14 +179,14 @@ def _section(chunk: str, *, last: bool) -> str:
 
 def _json(text: str, file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except json.JSONDecodeError as error:
         raise ReleaseError(
             f"{file}:{error.lineno}: is neither a {PROMPT_FILE} (first line {FENCE}) nor JSON ({error.msg}); "
             "restore the released file"
         ) from None
     except ValueError as error:
-        raise ReleaseError(f"{file}: wrong JSON: {error}; restore the released file") from None
+        raise ReleaseError(f"{file}: wrong JSON: {error}; restore the released file") from error
     if not isinstance(data, dict):
         raise ReleaseError(f"{file}:1: holds a JSON {type(data).__name__}, not the object of a {MESSAGES_FILE}")
     return data
@@ -265,6 +274,8 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
+        if abs(value) >= _MAX_INT:
+            raise ReleaseError(f"{where}: a whole number of more than 308 digits cannot stand in a release")
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
         return float(value)

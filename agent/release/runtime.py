@@ -18,6 +18,7 @@ from agent.release.prompt_file import (
     MESSAGES_FILE,
     PROMPT_FILE,
     PromptRelease,
+    only_release_errors,
     read_release,
 )
 
@@ -133,10 +134,11 @@ def load_prompt(
         raise ReleaseError(f"unit={unit!r:.60} is {type(unit).__name__}; give the id of the unit as text")
     reference = Reference.of(path) if isinstance(path, str) else None
     try:
-        if reference is None:
-            return Prompt(read_release(path, verify=verify))
-        chosen = choose(releases_root(root), reference, unit)
-        return _load(releases_root(root), reference, chosen, verify)
+        with only_release_errors(path):
+            if reference is None:
+                return Prompt(read_release(path, verify=verify))
+            chosen = choose(releases_root(root), reference, unit)
+            return _load(releases_root(root), reference, chosen, verify)
     except NeedsUnit:  # a mistake in the program, and not something to fall back from
         raise
     except ReleaseError as error:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.release.runtime import Prompt
+from agent.strict import parse_json, read_file
 from agent.types import (
     Budget,
     Constraints,
@@ -32,6 +33,7 @@ from agent.types import (
 
 SUITE_FILE = "suite.json"
 FORM = 1
+MAX_FILE = 200 * 1024 * 1024  # bytes, as of the rows that it was made of
 MOST_ANSWERS = 5
 """Of one row, in a suite."""
 RECORDED = "recorded"
@@ -147,11 +149,13 @@ def read_suite(path: Path) -> Suite:
         raise ReleaseError(f"{path}: {what}; restore it, or delete it and record a new one with `optimize bless`")
 
     try:
-        data = json.loads(path.read_bytes().decode("utf-8"))
+        data = parse_json(read_file(path, MAX_FILE).decode("utf-8"))
     except OSError as error:
         refuse(f"cannot be read ({error.strerror or error})")
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         refuse(f"is not JSON ({error})")
+    except ValueError as error:
+        refuse(f"cannot be read ({error})")
     if not isinstance(data, dict) or data.get("suite") != FORM:
         refuse(f'is not a suite of form {FORM} (its first key is "suite": {FORM})')
     try:

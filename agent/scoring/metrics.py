@@ -12,12 +12,14 @@ import re
 import string
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from agent.aside import aside
 from agent.errors import InputError
 from agent.scoring.bounded import Bounded, pattern_check
 from agent.scoring.json_metrics import json_fields, json_schema
@@ -87,7 +89,8 @@ class FieldMetric:
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
         if self.field not in prediction.fields:
             return Score(self.name, 0.0, f"the reply has no {self.field}")
-        found = self.check(prediction.fields[self.field], label)
+        check: Callable[[], Verdict | Awaitable[Verdict]] = partial(self.check, prediction.fields[self.field], label)
+        found = await aside(len(prediction.raw), check)
         return Score(self.name, *(found if isinstance(found, tuple) else await found))
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.errors import Problem, ProblemsError
+from agent.strict import MAX_DEPTH
+from agent.strict import parse_json as parse_strictly
 from agent.task.words import problem, quoted, shown
 
 MAX_BYTES = 200 * 1024 * 1024
 MAX_CELL = 1_000_000
-MAX_DEPTH = 50
 MARKS = {",": "comma", ";": "semicolon", "\t": "tab"}
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
@@ -91,12 +92,7 @@ def parse_json(text: str) -> Any:
 
     Raises ValueError (`json.JSONDecodeError` for bad syntax) with a reason that fits on a line.
     """
-    try:
-        value = json.loads(
-            text, parse_constant=_constant, parse_float=_float, parse_int=_int, object_pairs_hook=_object
-        )
-    except RecursionError:
-        raise ValueError(f"JSON nested deeper than {MAX_DEPTH} levels; flatten it") from None
+    value = parse_strictly(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
     for part, depth in walk(value):
         if depth > MAX_DEPTH:
             raise ValueError(f"JSON nested deeper than {MAX_DEPTH} levels; flatten it")
@@ -132,14 +128,6 @@ def _int(text: str) -> int:
     if len(text) > 308:
         raise ValueError(f"a number of {len(text)} digits is too large; write a shorter one or a text")
     return int(text)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {quoted(next(k for k in keys if keys.count(k) > 1))} stands twice; keep one")
-    return made
 
 
 def read_rows(path: Path) -> tuple[Rows, list[Problem]]:

@@ -1,4 +1,4 @@
-"""A TOML text as values, and where each key stands: `tomllib` gives no lines, so the text is scanned once for keys.
+"""A TOML text as values, and where each key stands: a parser gives no lines, so the text is scanned once for keys.
 
 Knows the shape of TOML (strings, comments, headers, dotted keys), nothing of what the keys of a task mean.
 """
@@ -6,13 +6,14 @@ Knows the shape of TOML (strings, comments, headers, dotted keys), nothing of wh
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 from agent.errors import ProblemsError
+from agent.strict import MAX_DEPTH, BadToml
+from agent.strict import parse_toml as parse_strictly
 from agent.task.checks import Fault
-from agent.task.data import MAX_DEPTH, walk
+from agent.task.data import walk
 from agent.task.words import problem, quoted
 
 Path = tuple[str | int, ...]
@@ -68,17 +69,12 @@ def _parts(dotted: str) -> Path:
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
     """The tables of a TOML text, at most 50 levels deep. Raises `ProblemsError` with one problem at its line."""
-    last = text.count("\n") + 1
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
-        line = int(found[1]) if found and found[1] else last
-        said = str(error)[: found.start()] if found else str(error)
+        raw = parse_strictly(text)
+    except BadToml as error:
+        said = str(error)
         what = f"not valid TOML: {said[:1].lower()}{said[1:]}; correct this line"
-        raise ProblemsError((problem(where, line, what),)) from None
-    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, arrays in arrays in arrays
-        raise ProblemsError((problem(where, 1, f"not usable TOML: {quoted(str(error))}; make it simpler"),)) from None
+        raise ProblemsError((problem(where, error.line, what),)) from None
     if any(depth > MAX_DEPTH for _, depth in walk(raw)):
         raise ProblemsError((problem(where, 1, f"nested deeper than {MAX_DEPTH} levels; flatten it"),))
     return raw

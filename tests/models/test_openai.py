@@ -258,9 +258,9 @@ def body(message: Any, finish: str = "stop", **extra: Any) -> dict[str, Any]:
     return {"model": "m-1", "choices": [{"index": 0, "message": message, "finish_reason": finish}], **extra}
 
 
-async def answer(content: dict[str, Any]) -> Any:
+async def answer(content: dict[str, Any], **more: Any) -> Any:
     with WireServer(lambda messages, sent: Fault(body=content)) as server:
-        return await ask(OpenAIModel("m", "m", base_url=server.url))
+        return await ask(OpenAIModel("m", "m", base_url=server.url), replace(REQUEST, **more))
 
 
 async def test_cached_tokens_are_read_and_are_part_of_the_prompt() -> None:
@@ -342,7 +342,7 @@ async def test_logprobs_come_back_per_token() -> None:
     top = [{"token": "yes", "logprob": -0.1, "bytes": None}, {"token": "no", "logprob": -2.5, "bytes": None}]
     content = body({"content": "yes"})
     content["choices"][0]["logprobs"] = {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": top}]}
-    assert (await answer(content)).logprobs == ((("yes", -0.1), ("no", -2.5)),)
+    assert (await answer(content, logprobs=2)).logprobs == ((("yes", -0.1), ("no", -2.5)),)
 
 
 @pytest.mark.parametrize("logprobs", [None, [], {"content": None}, {"content": [{"token": "a"}]}])

@@ -12,8 +12,9 @@ from agent.errors import ReleaseError, RowRefused, Transient
 from agent.release.completion import request_of
 from agent.release.export import write_release
 from agent.release.runtime import load_prompt
-from agent.types import Completion, Request, Usage
+from agent.types import Completion, Field, Request, Usage
 from tests.release.test_registry import release
+from tests.toys import turns_beside
 from tests.wire import Fault, WireServer
 
 
@@ -23,12 +24,12 @@ class Recorder:
     name = "x"
     concurrency = None
 
-    def __init__(self, finish: str = "stop") -> None:
-        self.finish, self.asked, self.closed = finish, list[Request](), False
+    def __init__(self, finish: str = "stop", text: str = "Billing.") -> None:
+        self.finish, self.text, self.asked, self.closed = finish, text, list[Request](), False
 
     async def complete(self, request: Request) -> Completion:
         self.asked.append(request)
-        return Completion("Billing.", self.finish, Usage(), "x")  # type: ignore[arg-type]
+        return Completion(self.text, self.finish, Usage(), "x")  # type: ignore[arg-type]
 
     def count_tokens(self, text: str) -> int:
         return 1
@@ -125,3 +126,9 @@ def test_a_provider_that_is_down_is_asked_once(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(Transient):
             prompt.complete(message="refund")
     assert len(server.requests) == 1
+
+
+async def test_a_long_reply_is_read_beside_the_loop(tmp_path: Path) -> None:
+    outputs = (Field("team", "json"),)
+    prompt = load_prompt(write_release(release(1, outputs=outputs, reasoning=True), tmp_path))
+    assert await turns_beside(prompt.acomplete(Recorder(text="{}" * 100_000), message="x")) > 1

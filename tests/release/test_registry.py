@@ -237,6 +237,7 @@ def test_an_edited_removed_or_reordered_line_is_named(root: Path) -> None:
         ([lines[0], b"\n", lines[1]], 2),
         ([b"[" * 50_000 + b"\n"], 1),
         ([lines[0], lines[0]], 2),
+        ([lines[0], lines[1].replace(b'"actor":', b'"actor":"al","actor":')], 2),
     ]:
         file.write_bytes(b"".join(changed))
         with pytest.raises(ReleaseError, match=rf"{LABELS_FILE}:{number}: "):

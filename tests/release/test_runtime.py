@@ -280,5 +280,5 @@ def test_loading_a_prompt_needs_no_third_party_package(tmp_path):
         assert [name for name in names if name.startswith("agent.")] == [
             *("agent.errors", "agent.prompt", "agent.prompt.template"),
             *("agent.release", "agent.release.labels", "agent.release.prompt_file", "agent.release.runtime"),
-            "agent.shipped",
+            *("agent.shipped", "agent.strict"),
         ]

@@ -100,6 +100,14 @@ def test_a_sample_of_an_outcome_keeps_no_score_apart_from_0() -> None:
     assert Sample.of(wrong) == Sample("hm", 0.0)
 
 
+def test_a_suite_with_a_key_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "suite.json"
+    write_suite(suite(), path)
+    path.write_text(path.read_text().replace('"name":', '"name": "another",\n "name":', 1))
+    with pytest.raises(ReleaseError, match="the key 'name' stands twice"):
+        read_suite(path)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

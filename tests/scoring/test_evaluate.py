@@ -27,9 +27,22 @@ from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import render
 from agent.scoring.evaluate import SILENT, Evaluator, values
 from agent.scoring.metrics import build_metrics
-from agent.types import Budget, Completion, Demo, Example, Field, Outcome, Prediction, Request, Score, Signature, Task
+from agent.types import (
+    Budget,
+    Completion,
+    Demo,
+    Example,
+    Field,
+    Outcome,
+    Prediction,
+    Request,
+    Score,
+    Signature,
+    Task,
+    Usage,
+)
 from tests.gateway.doors import Calm
-from tests.toys import FakeModel, GatedModel, make_task, open_ledger, until
+from tests.toys import FakeModel, GatedModel, make_task, open_ledger, turns_beside, until
 
 TASK = make_task(6)
 
@@ -305,3 +318,12 @@ def test_reasoning_and_markers_get_room_of_their_own() -> None:
     assert found.tokens(plain, 1) == found.answer
     assert found.tokens(thinking, 1) == found.answer + REASONING_TOKENS
     assert found.answer < found.tokens(marked, 1) < found.tokens(marked, 2)
+
+
+async def test_a_long_reply_is_read_beside_the_loop(ledger: Ledger) -> None:
+    bench = Bench(ledger, FakeModel(right))
+    completion = Completion("to be or not to be " * 20_000, "stop", Usage(), "m")
+    assert await turns_beside(bench.evaluator.adopt(baseline(TASK), TASK.dev[0], "dev", completion)) > 1
+    (outcome,) = await bench.evaluator.outcomes(baseline(TASK), TASK.dev[:1], "dev")
+    assert "names none of the choices" in outcome.prediction.error
+    assert not bench.lm.seen

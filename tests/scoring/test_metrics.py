@@ -25,6 +25,7 @@ from agent.types import (
     Signature,
     Task,
 )
+from tests.toys import turns_beside
 
 SCHEMA = (
     '{"type": "object", "required": ["name"], "properties": '
@@ -380,3 +381,10 @@ def test_embeddings_tell_near_texts_from_far_ones() -> None:
     near, far = "a cat rests on the rug", "the quarterly report is late"
     values = [score("embedding_similarity", text, "the cat lies on the carpet") for text in (near, far)]
     assert 0 <= values[1].value < values[0].value <= 1
+
+
+async def test_a_long_answer_is_scored_beside_the_loop():
+    (metric,) = build_metrics(task_of(MetricSpec("token_f1", "out"), outputs=(Field("out"),)))
+    text = "to be or not to be " * 20_000
+    example = Example("r1", {"message": "hi"}, {"out": "to be"})
+    assert await turns_beside(metric.score(example, Prediction({"out": text}, text))) > 1

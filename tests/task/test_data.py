@@ -32,7 +32,7 @@ NUMBERS = NUMBERS.replace('name = "choice"', 'name = "numeric"')
         (b'{"message": "a", "team": ' + b"9" * 5000 + b"}", "too large"),
         (b'["a", "billing"]', "not an object"),
         (b'{"message": "a", "team": ' + b"[" * 60 + b"]" * 60 + b"}", "nested deeper than 50"),
-        (b"[" * 100_000, "nested deeper than 50"),
+        (b"[" * 100_000, "nested too deeply"),
         (b'{"message": "a", "message": "b", "team": "billing"}', "stands twice"),
         (b'{"message": "a"}', "'team' is missing"),
         (b'{"message": "a", "team": "billing", "tem": 1}', "did you mean 'team'"),

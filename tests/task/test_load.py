@@ -127,6 +127,8 @@ def _toml_cases() -> list[tuple[str, str, str, str]]:
         ("[budget]", "[bugdet]", "[bugdet]", "did you mean 'budget'"),
         ("[models]", "[[models]]", "[[models]]", "not a table"),
         ("[search]", "[search", "[search", "not valid TOML"),
+        ("[search]", "x" + ".x" * 400 + " = 1\n[search]", "x.x.x", "nested deeper than 50 levels"),
+        ("[search]", "xs = " + "[" * 5000 + "]" * 5000 + "\n[search]", "xs = ", "nested deeper than 50 levels"),
     ]
 
 

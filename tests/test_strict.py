@@ -1,0 +1,134 @@
+"""What is read strictly is read as the standard library reads it, and the rest is refused in linear time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.strict import MAX_DEPTH, MAX_TOML, BadToml, parse_json, parse_toml, read_file
+
+DEEP = (
+    "a" + ".a" * MAX_DEPTH + " = 1",
+    "[a" + ".a" * MAX_DEPTH + "]",
+    "[['a'" + ' . "b.c"' * MAX_DEPTH + "]]",
+    "x = {a" + ".a" * MAX_DEPTH + " = 1}",
+    "x = " + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1),
+    "x = " + "{a=[" * MAX_DEPTH + "]}" * MAX_DEPTH,
+    "x = '''\n'''\ny" + ".a" * MAX_DEPTH + " = 1",
+    'x = """a\\""""\ny' + ".a" * MAX_DEPTH + " = 1",
+    'x = """""""\ny' + ".a" * MAX_DEPTH + " = 1",
+)
+FLAT = (
+    "a" + ".a" * (MAX_DEPTH - 1) + " = 1",
+    "x = " + "[" * MAX_DEPTH + "]" * MAX_DEPTH,
+    "x = '" + "a." * 1000 + "'",
+    'x = """' + "[{a.b" * 1000 + '"""',
+    "x = '''" + "[{a.'" * 1000 + " '''",
+    "x = 1 # " + "[a." * 1000,
+    "x = [" + "1.5," * 1000 + "]",
+    "x.y = 1.5\n" + "[x.z]\n" + "".join(f"a{at}.b = {at}.5\n" for at in range(1000)),
+    'x = "\\"[[" \ny = """\\"""[[[" """',
+)
+
+
+@pytest.mark.parametrize("text", DEEP, ids=range(len(DEEP)))
+def test_deep_toml_is_refused_at_its_line(text: str) -> None:
+    with pytest.raises(BadToml, match=f"nested deeper than {MAX_DEPTH} levels") as caught:
+        parse_toml("\n" + text)
+    assert caught.value.line == text.count("\n") + 2
+
+
+@pytest.mark.parametrize("text", FLAT, ids=range(len(FLAT)))
+def test_flat_toml_is_what_the_parser_makes_of_it(text: str) -> None:
+    assert parse_toml(text) == tomllib.loads(text)
+
+
+_TOML = st.lists(st.sampled_from([*"ab.=[]{}'\"#\n\\ ,1", '"""', "'''", "a = ", "\r\n"]), max_size=40).map("".join)
+
+
+@given(_TOML)
+def test_any_toml_that_parses_comes_out_the_same(text: str) -> None:
+    try:
+        expected = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        with pytest.raises(BadToml):
+            parse_toml(text)
+    else:
+        assert parse_toml(text) == expected
+
+
+SLOW = (
+    'x = """' + '"\\' * 300_000,
+    "'''" * 300_000,
+    "x='''" + "''a" * 300_000,
+    '"""\\' * 200_000,
+    "a=0x" + "f" * 900_000,
+    "".join(f"a{at}.{'.'.join('b' * 49)} = 1\n" for at in range(9000)),
+    "." * 900_000,
+    "a=" + "9" * 900_000,
+)
+
+
+@pytest.mark.parametrize("text", SLOW, ids=range(len(SLOW)))
+def test_no_text_within_the_limits_keeps_the_parser_long(text: str, tmp_path: Path) -> None:
+    """In a child, which is stopped where it takes minutes."""
+    (tmp_path / "x.toml").write_text(text)
+    code = (
+        "import sys; from agent.strict import parse_toml, read_file\n"
+        "try: parse_toml(read_file(sys.argv[1], 10**6).decode())\n"
+        "except ValueError: pass"
+    )
+    root = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", code, tmp_path / "x.toml"], check=True, timeout=30, cwd=root)
+
+
+def test_a_long_toml_is_refused_and_what_the_parser_says_keeps_its_line() -> None:
+    with pytest.raises(BadToml, match="longer than 1,000,000 characters"):
+        parse_toml("#" * (MAX_TOML + 1))
+    for text, line in (("a = 1\nb = \n", 2), ("a = 1\nb = [\n\n", 2), ("a = 1\na = 2", 2), ("a = " + "9" * 5000, 1)):
+        with pytest.raises(BadToml) as caught:
+            parse_toml(text)
+        assert caught.value.line == line
+        assert "at line" not in str(caught.value)
+
+
+_DATA: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(_DATA)
+def test_json_is_read_as_it_was_written(value: Any) -> None:
+    assert parse_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "\\u0061": 2}}]', '{"": 1, "b": 2, "": 3}'])
+def test_a_key_that_stands_twice_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="stands twice"):
+        parse_json(text)
+
+
+def test_deep_json_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_file(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(ValueError, match="larger than 4 bytes"):
+        read_file(tmp_path / "file", 4)
+    with pytest.raises(ValueError, match="no regular file"):
+        read_file("/dev/zero", 5)
+    with pytest.raises(IsADirectoryError):
+        read_file(tmp_path, 5)
