@@ -14,6 +14,11 @@ from agent.ledger.schema import STEPS
 from agent.ledger.verify import Finding, sha256, verify
 
 BUSY_MS = 30_000
+RESCUE = (
+    "restore a copy, or save what can be read with `sqlite3 FILE .recover | sqlite3 NEW.db` and ask "
+    "`optimize audit verify --db NEW.db` what is left"
+)
+"""What helps a damaged file; the words of an error."""
 
 
 class NeedsWriter(LedgerError):
@@ -112,7 +117,7 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
         if not held and not log.is_empty(path) and log.is_damaged(path, db):
             raise LedgerError(
                 f"{log.log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
-                "nothing was changed; restore a copy, or `optimize audit recover --to NEW.db` saves what holds"
+                f"nothing was changed; {RESCUE}"
             )
         if version < len(STEPS):
             _require_old(path, db, version, held)
@@ -123,8 +128,7 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             raise _not_whole(path, found[0])
     except sqlite3.Error as error:
         raise LedgerError(
-            f"{path}: not a readable ledger ({error}); name another file with --db, or "
-            "save what holds with `optimize audit recover --to NEW.db`"
+            f"{path}: not a readable ledger ({error}); name another file with --db, or {RESCUE}"
         ) from error
     finally:
         db.close()
@@ -133,7 +137,7 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
 def _not_whole(path: Path, finding: Finding) -> LedgerError:
     return LedgerError(
         f"{path}: the ledger is not what was written: {finding}; nothing was changed; "
-        "`optimize audit verify` lists all, `optimize audit recover --to NEW.db` saves what holds"
+        f"`optimize audit verify` lists all; {RESCUE}"
     )
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import sqlite3
 import stat
+import subprocess
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.cli.world import good, good_json, optimize, refused
 from tests.ledger.ledgers import alter, read
 
 DB = Path("runs/ledger.db")
+ROOT_PAGE = "SELECT rootpage FROM sqlite_master WHERE name = 'calls_by_key'"
 
 
 def tamper(sql: str, db: Path = DB) -> None:
@@ -94,13 +96,32 @@ def test_a_file_that_is_no_database_is_not_whole() -> None:
     Path("noise.db").write_bytes(b"noise " * 1000)
     assert found_wrong("--db", "noise.db")["events"] == 0
     assert optimize("audit", "verify", "--db", "noise.db").stdout.startswith("the file is damaged: ")
-    assert "`optimize audit recover --to NEW.db`" in refused(1, "runs", "--db", "noise.db")[0]
+    (line,) = refused(1, "runs", "--db", "noise.db")
+    assert "`sqlite3 FILE .recover | sqlite3 NEW.db`" in line
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the shell of SQLite is not installed")
+def test_what_sqlites_shell_saves_of_a_ledger_is_one_again(two_runs: Made) -> None:
+    """As the message about a damaged file says; a root page of an index is lost, and with it nothing."""
+    expected, ((page,),) = good_json("audit", "verify"), read(DB, ROOT_PAGE)
+    data = bytearray(DB.read_bytes())
+    size = int.from_bytes(data[16:18], "big")
+    data[(page - 1) * size : page * size] = b"\xff" * size
+    DB.write_bytes(data)
+    found_wrong()
+    (line,) = refused(1, "runs")
+    assert "`sqlite3 FILE .recover | sqlite3 NEW.db`" in line
+    dump = subprocess.run(["sqlite3", str(DB), ".recover"], capture_output=True, check=True).stdout
+    subprocess.run(["sqlite3", "new.db"], input=dump, check=True)
+    assert DB.read_bytes() == data
+    assert good_json("audit", "verify", "--db", "new.db") == expected
+    assert len(good_json("runs", "--db", "new.db")["runs"]) == 2
 
 
 def test_a_ledger_that_was_emptied_is_refused_by_every_command_and_left_as_it_is(two_runs: Made) -> None:
     DB.write_bytes(b"")
     seal = DB.with_name("ledger.db.seal").read_bytes()
-    for words in (["runs"], ["history"], ["promote"], ["audit", "verify"], ["audit", "recover", "--to", "new.db"]):
+    for words in (["runs"], ["history"], ["promote"], ["audit", "verify"]):
         (line,) = refused(1, *words)
         assert "restore a copy" in line
     ledger = next(
@@ -406,41 +427,6 @@ def test_erasing_needs_something_to_erase_and_words_that_do_not_repeat_it(two_ru
     assert good_json("audit", "verify")["whole"]
 
 
-# -- recover -----------------------------------------------------------------------------------------------------------
-
-
-def test_what_holds_of_a_damaged_ledger_is_saved_in_a_new_one(two_runs: Made) -> None:
-    first, _ = two_runs
-    data = bytearray(DB.read_bytes())
-    middle = read(DB, "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1 OFFSET 40")[0]
-    at = data.index(middle[1].encode())
-    data[at : at + 4] = b"zzzz"
-    DB.write_bytes(data)
-    (line,) = refused(1, "runs")
-    assert "recover" in line
-    answer = good_json("audit", "recover", "--to", "saved/new.db")
-    assert DB.read_bytes() == data
-    assert answer["events"] < answer["events_before"]
-    assert good_json("audit", "verify", "--db", "saved/new.db") == {
-        "whole": True,
-        "events": answer["events"] + 1,
-        "head": answer["head"],
-        "first_bad_seq": None,
-        "findings": [],
-    }
-    runs = {run["id"]: run for run in good_json("runs", "--db", "saved/new.db")["runs"]}
-    assert runs[first["run_id"]]["result"] == first
-    assert stat.S_IMODE(Path("saved/new.db").stat().st_mode) == 0o600
-    assert len(refused(2, "audit", "recover", "--to", "saved/new.db")) == 1
-
-
-def test_a_ledger_of_which_nothing_is_left_is_told_as_such() -> None:
-    Path("noise.db").write_bytes(b"noise " * 1000)
-    (line,) = refused(1, "audit", "recover", "--db", "noise.db", "--to", "new.db")
-    assert "nothing of it can be saved" in line
-    assert not Path("new.db").exists()
-
-
 # -- manners -----------------------------------------------------------------------------------------------------------
 
 
@@ -459,7 +445,6 @@ def test_a_ledger_of_which_nothing_is_left_is_told_as_such() -> None:
         (2, ["lineage", "p_0123456789abcdef"]),
         (2, ["export", "no-run", "--format", "zip", "-o", "x.zip"]),
         (2, ["check", "no-run"]),
-        (2, ["recover", "--db", "none.db", "--to", "new.db"]),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(two_runs: Made, code: int, words: list[str]) -> None:
