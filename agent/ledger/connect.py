@@ -37,9 +37,9 @@ def is_there(path: Path) -> bool:
     return os.path.isfile(path) and (os.path.getsize(path) > 0 or is_emptied(path))
 
 
-def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. LedgerError for a file that was emptied, as SQLite would throw its log away, and
-    for a log that SQLite cannot read where it lies.
+def address_to_read(path: Path) -> str:
+    """SQLite's address of the file for a connection that cannot write. LedgerError for a file that was emptied, as
+    SQLite would throw its log away.
 
     To read, SQLite makes files beside the ledger. Where it cannot, and there is no log, the file is read as it lies.
     """
@@ -51,7 +51,12 @@ def reader(path: Path) -> sqlite3.Connection:
     address = log.read_only(path)
     if not os.access(log.log_path(path).parent, os.W_OK) and log.is_empty(path) and not is_held(path):
         address += "&immutable=1"
-    db = sqlite3.connect(address, uri=True, timeout=BUSY_MS / 1000)
+    return address
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write. LedgerError as above, and for a log that SQLite cannot read where it lies."""
+    db = sqlite3.connect(address_to_read(path), uri=True, timeout=BUSY_MS / 1000)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     try:
         db.execute("PRAGMA schema_version")
