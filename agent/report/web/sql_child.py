@@ -1,4 +1,4 @@
-"""Answers questions in SQL, in a process of its own: no limit of time holds inside one of SQLite's functions, and only a
+"""Answers questions in SQL, in a process of its own: inside one of SQLite's functions no limit of time holds, only a
 process can be stopped there. Stands alone: the child has nothing but the standard library.
 """
 
