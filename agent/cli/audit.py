@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 
 import click
@@ -38,17 +37,12 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     ends with 1 (with --json, `seq` 0 is the file as a whole). The file of --anchor may be what `optimize audit anchor`
     wrote, a result of --json, or a released prompt.
     """
-    from agent.ledger.anchor import head_of, noted_hash, unchecked
-    from agent.ledger.verify import verify
+    from agent.ledger.anchor import checked, noted_hash, unchecked
 
     _require_file(db)
     noted = noted_hash(anchor) if anchor is not None else None
     with unchecked(db) as connection:
-        try:
-            events, head = head_of(connection)  # before: what is found whole afterwards holds at least these
-        except sqlite3.Error:
-            events, head = 0, ""
-        findings = verify(connection, noted)
+        events, head, findings = checked(connection, noted)
     if as_json:
         print_json(
             {

@@ -17,6 +17,7 @@ from agent.ledger.chain import GENESIS
 from agent.ledger.connect import reader, schema_of
 from agent.ledger.origin import utc_now
 from agent.ledger.schema import STEPS
+from agent.ledger.verify import Finding, structure, verify
 
 HASH = re.compile("[0-9a-f]{64}")
 _NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("ledger_head", "hash")]
@@ -65,6 +66,16 @@ def head_of(db: sqlite3.Connection) -> tuple[int, str]:
     """Number and hash of the last event."""
     found = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
     return (int(found[0]), str(found[1])) if found else (0, GENESIS)
+
+
+def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str, list[Finding]]:
+    """What `verify` finds, behind number and hash of the last event that it covers at least (0 and "" where they cannot
+    be read)."""
+    try:
+        events, head = (0, "") if structure(db) else head_of(db)
+    except sqlite3.Error:
+        events, head = 0, ""
+    return events, head, verify(db, anchor)
 
 
 def anchor(db: sqlite3.Connection, path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from agent.errors import LedgerError
@@ -11,7 +12,7 @@ from agent.ledger import log, seal
 from agent.ledger.lock import is_held
 from agent.ledger.places import beside
 from agent.ledger.schema import STEPS
-from agent.ledger.verify import Finding, sha256, verify
+from agent.ledger.verify import Finding, sha256, structure, verify
 
 BUSY_MS = 30_000
 RESCUE = (
@@ -126,6 +127,8 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             )
         if version < len(STEPS):
             _require_old(path, db, version, held)
+        if found := structure(db):
+            raise _not_whole(path, found[0])
         sealed = held or (seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)))
         if sealed and not by_chain:
             return
@@ -149,11 +152,23 @@ def _not_whole(path: Path, finding: Finding) -> LedgerError:
 def _require_old(path: Path, db: sqlite3.Connection, version: int, held: bool) -> None:
     """Raises NeedsWriter for an older version's ledger. What is brought up to date is sealed: it must be whole before.
     Of the first version no chain covers the rows."""
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables if version == 0 else not {"runs", "calls", "events"} <= tables:
+    objects = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    if objects if version == 0 else not {"runs", "calls", "events"} <= objects:
         raise LedgerError(f"{path}: a database, but no ledger; name another file with --db")
+    if version and (found := structure(db, version)):
+        raise _not_whole(path, found[0])
     if damage := [" ".join(line.split()) for (line,) in db.execute("PRAGMA integrity_check(1)") if line != "ok"]:
         raise LedgerError(f"{path}: the file is damaged ({damage[0]}); restore a copy, or name another file with --db")
-    if version > 1 and not held and (found := verify(db, old=True)):
+    if version > 1 and not held and (found := verify(db, version=version)):
         raise _not_whole(path, found[0])
     raise NeedsWriter(f"{path}: written by an older version (schema {version}); opening it for writing updates it")
+
+
+def owner_of(path: Path) -> str:
+    """Who holds the lock, in words, from the row that the holder wrote."""
+    try:
+        with closing(reader(path)) as db:
+            found = None if structure(db) else db.execute("SELECT host, pid, since_utc FROM owner").fetchone()
+    except (sqlite3.Error, LedgerError):
+        found = None
+    return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"
