@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,15 @@ _NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("l
 def unchecked(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write, to a file of which nothing is known but that it is no other version's.
 
-    Raises LedgerError for one that is.
+    Raises LedgerError for one that is, and when SQLite cannot read on.
     """
     try:
-        db = reader(path)
+        with closing(reader(path)) as db:
+            db.isolation_level = None
+            _require_version(db, path)
+            yield db
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
-    try:
-        db.isolation_level = None
-        _require_version(db, path)
-        yield db
-    finally:
-        db.close()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from agent.ledger.schema import STEPS
 from agent.ledger.verify import Finding, sha256, structure, verify
 
 BUSY_MS = 30_000
+NO_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 RESCUE = (
     "restore a copy, or save what can be read with `sqlite3 FILE .recover | sqlite3 NEW.db` and ask "
     "`optimize audit verify --db NEW.db` what is left"
@@ -62,11 +63,11 @@ def reader(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA schema_version")
     except sqlite3.Error as error:  # damage is told by whoever reads on
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        if error.sqlite_errorcode & 0xFF in NO_FILES:
             db.close()
             raise LedgerError(
-                f"{path}: cannot be read where it lies: SQLite makes files beside it, and cannot here; copy it with "
-                "its -wal file to a folder that can be written, and name it with --db"
+                f"{path}: cannot be read where it lies: SQLite makes files beside it, and cannot here ({error}); make "
+                "room, or copy it with its -wal file to a folder that can be written, and name it with --db"
             ) from error
     return db
 

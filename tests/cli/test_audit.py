@@ -463,6 +463,36 @@ def test_erasing_needs_something_to_erase_and_words_that_do_not_repeat_it(two_ru
     assert good_json("audit", "verify")["whole"]
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize(
+    ("calls", "nth"),
+    [*(("pwrite64", nth) for nth in (1, 17, 25, 33, 41)), *(("ftruncate,fallocate", nth) for nth in (3, 5, 6))],
+)
+def test_a_disk_that_fills_up_ends_in_one_line_and_the_same_command_again_completes(
+    here: Path, calls: str, nth: int
+) -> None:
+    """From the nth write of SQLite on, all are refused."""
+    ledgers.make(DB, ["run-1"])
+    command = [sys.executable, "-c", "from agent.cli import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    full = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}"]
+    full += ["-e", f"inject={calls}:error=ENOSPC:when={nth}+"]
+    who = ["--actor", "a", "--reason", "r", "--yes"]
+    for words in (["audit", "anchor", "-o", "a.json"], ["audit", "erase", "--containing", "row 1", *who]):
+        for prefix in (full, []):
+            done = subprocess.run(
+                [*prefix, *command, *words], capture_output=True, text=True, timeout=120, env=environment, check=False
+            )
+            errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+            assert "Traceback" not in done.stderr
+            assert (done.returncode, len(errors)) in ([(0, 0), (1, 1)] if prefix else [(0, 0)]), done.stderr
+            if prefix and done.returncode == 0 and "-o" in words:
+                break  # it was done before the disk was full, and the file is there
+    assert good_json("audit", "verify")["whole"]
+    assert not any(b"row 1" in path.read_bytes() for path in DB.parent.iterdir())
+    assert json.loads(Path("a.json").read_text())["seq"] > 0
+
+
 # -- manners -----------------------------------------------------------------------------------------------------------
 
 
