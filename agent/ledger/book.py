@@ -23,6 +23,7 @@ from agent.ledger.chain import GENESIS, link
 from agent.ledger.connect import (
     NeedsWriter,
     is_there,
+    owner_of,
     reader,
     require_whole,
     schema_of,
@@ -60,7 +61,7 @@ class Book:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(path)
             if not self._lock.take():
-                raise LedgerBusy(f"{path}: in use by {_owner(path)}; wait for it, or name another file with --db")
+                raise LedgerBusy(f"{path}: in use by {owner_of(path)}; wait for it, or name another file with --db")
         except OSError as error:
             raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
         try:
@@ -270,14 +271,3 @@ def _insert_sql(table: str, columns: tuple[str, ...]) -> str:
 def _update_sql(table: str, columns: tuple[str, ...]) -> str:
     key = " AND ".join(f"{column} = ?" for column in AUDITED[table])
     return f"UPDATE {table} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {key}"
-
-
-def _owner(path: Path) -> str:
-    """Who holds the lock, from the row that the holder wrote."""
-    try:
-        db = reader(path)
-        found = db.execute("SELECT host, pid, since_utc FROM owner").fetchone()
-        db.close()
-    except sqlite3.Error:
-        found = None
-    return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"

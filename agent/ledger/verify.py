@@ -39,10 +39,10 @@ def sha256(text: str | None) -> str | None:
     return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@lru_cache(maxsize=1)
-def expected_objects() -> dict[tuple[str, str], str]:
-    """Tables, indexes, triggers and views as the steps make them: (type, name) -> SQL."""
-    with _as_made() as fresh:
+@lru_cache
+def expected_objects(version: int | None = None) -> dict[tuple[str, str], str]:
+    """Tables, indexes, triggers and views as the steps up to `version` make them (None: all): (type, name) -> SQL."""
+    with _as_made(version) as fresh:
         return _objects(fresh)
 
 
@@ -59,11 +59,11 @@ def _defaults() -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def _as_made() -> Iterator[sqlite3.Connection]:
+def _as_made(version: int | None = None) -> Iterator[sqlite3.Connection]:
     """An empty ledger in memory."""
     with closing(sqlite3.connect(":memory:")) as fresh:
         fresh.create_function("sha256", 1, sha256, deterministic=True)
-        for step in STEPS:
+        for step in STEPS[:version]:
             fresh.executescript(step)
         yield fresh
 
@@ -73,20 +73,45 @@ def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
     return {(kind, name): sql for kind, name, sql in rows}
 
 
-def verify(db: sqlite3.Connection, anchor: str | None = None, old: bool = False) -> list[Finding]:
+def structure(db: sqlite3.Connection, version: int | None = None) -> list[Finding]:
+    """What of the schema is not as `version` made it (None: this one). Asks nothing but SQLite's own list of it.
+
+    To be looked at before anything is read from a file that may be of another's making: a view in place of a table, or
+    an expression in an index, is code, and may never end.
+    """
+    if (found := db.execute("PRAGMA user_version").fetchone()[0]) != (version or len(STEPS)):
+        return [Finding(0, f"the schema has version {found}, not {version or len(STEPS)}")]
+    there, expected = _objects(db), expected_objects(version)
+    added = [
+        (kind, name)
+        for kind, name in there.keys() - expected.keys()
+        if not there[kind, name].startswith(HARMLESS) or name.lower().startswith(SQLITES_OWN)
+    ]
+    return [
+        *(Finding(0, f"the schema was changed: {' '.join(each)} was added") for each in sorted(added)),
+        *(Finding(0, f"the schema was changed: {' '.join(each)} is missing") for each in expected if each not in there),
+        *(
+            Finding(0, f"the schema was changed: {' '.join(each)} is not as made")
+            for each, sql in expected.items()
+            if each in there and there[each] != sql
+        ),
+    ]
+
+
+def verify(db: sqlite3.Connection, anchor: str | None = None, version: int | None = None) -> list[Finding]:
     """Everything that does not hold, first seq first, the file as a whole last; [] for a whole ledger.
 
-    `anchor`: a hash noted elsewhere. `old`: the schema is that of an older version, and is not looked at.
+    `anchor`: a hash noted elsewhere. `version`: that of an older schema, whose ledger it is.
 
-    Checked are the file's structure, the schema, the chain, its head, every row of the audited tables against the
-    events about it, and every text against its hash. A file that SQLite cannot read is a finding, not an error.
-    All of it is seen as it is at one moment, whatever a writer adds meanwhile.
+    Checked are the schema, and if that is ours the file's structure, the chain, its head, every row of the audited
+    tables against the events about it, and every text against its hash. A file that SQLite cannot read is a finding,
+    not an error. All of it is seen as it is at one moment, whatever a writer adds meanwhile.
     """
     collects = gc.isenabled()
     gc.disable()  # many small objects that all stay: to look for garbage among them would take a third of the time
     try:
         db.execute("BEGIN")
-        found = [*([] if old else _structure(db)), *_contents(db, anchor)]
+        found = structure(db, version) or [*_damage(db), *_contents(db, anchor)]
     except (sqlite3.Error, ValueError) as error:
         found = [Finding(0, f"the file is damaged: {error}")]
     finally:
@@ -97,20 +122,10 @@ def verify(db: sqlite3.Connection, anchor: str | None = None, old: bool = False)
     return sorted(found, key=lambda finding: (finding.seq == 0, finding.seq))
 
 
-def _structure(db: sqlite3.Connection) -> Iterator[Finding]:
+def _damage(db: sqlite3.Connection) -> Iterator[Finding]:
     for (line,) in db.execute("PRAGMA integrity_check(3)"):
         if line != "ok":
             yield Finding(0, f"the file is damaged: {' '.join(line.split())}")
-    if (version := db.execute("PRAGMA user_version").fetchone()[0]) != len(STEPS):
-        yield Finding(0, f"the schema has version {version}, not {len(STEPS)}")
-    there, expected = _objects(db), expected_objects()
-    for each, sql in expected.items():
-        if there.get(each) != sql:
-            how = "not as made" if each in there else "missing"
-            yield Finding(0, f"the schema was changed: {' '.join(each)} is {how}")
-    for kind, name in there.keys() - expected.keys():
-        if not there[kind, name].startswith(HARMLESS) or name.lower().startswith(SQLITES_OWN):
-            yield Finding(0, f"the schema was changed: {kind} {name} was added")
 
 
 def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:

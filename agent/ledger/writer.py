@@ -108,10 +108,10 @@ class Writer:
         """In the thread: to the disk, and now and then from the log into the main file."""
         self._connection.execute("COMMIT")
         if (size := self._log.stat().st_size) >= self._log_limit:
-            self._log_limit = LOG_BYTES if self._copy_log() else size + LOG_BYTES
+            self._log_limit = LOG_BYTES if self.copy_log() else size + LOG_BYTES
 
-    def _copy_log(self) -> bool:
-        """Copies the log into the main file; False when a reader keeps it from being emptied."""
+    def copy_log(self) -> bool:
+        """Copies the log into the main file; False when a reader keeps it from being emptied. Not during a commit."""
         break_seal(self._path)
         self._connection.execute("PRAGMA busy_timeout = 0")
         busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
