@@ -86,7 +86,8 @@ def _write(pages: Pages, old: Path, new: Path) -> Recovered:
             target.execute("COMMIT")
             if wrong := verify(target):
                 raise LedgerError(f"{new}: does not hold: {wrong[0]}; restore a copy of {old}")
-        seal.set_seal(new)
+        with new.open("rb") as file:
+            seal.set_seal(new, file.fileno())
     except BaseException:
         for path in (new, new.with_name(new.name + "-wal"), new.with_name(new.name + "-shm")):
             path.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from agent.ledger import seal
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
-from tests.ledger.ledgers import alter, copy, fill, read
+from tests.ledger.ledgers import alter, copy, fill, read, reseal
 
 ROOT = Path(__file__).resolve().parents[2]
 OPENERS: list[Callable[[Path], object]] = [History, Ledger]
@@ -39,11 +39,11 @@ def test_a_seal_holds_until_a_byte_changes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 10_000)
     assert not seal.holds(path), "there is none yet"
-    seal.set_seal(path)
+    reseal(path)
     assert seal.holds(path)
     path.write_bytes(b"x" * 9_999 + b"y")
     assert not seal.holds(path)
-    seal.set_seal(path)
+    reseal(path)
     assert seal.holds(path)
     seal.break_seal(path)
     assert not seal.holds(path)
@@ -59,7 +59,7 @@ def test_a_seal_that_is_no_seal_does_not_hold(tmp_path: Path, content: bytes) ->
 
 def test_a_seal_is_the_owners_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    seal.set_seal(tmp_path / "file")
+    reseal(tmp_path / "file")
     assert {file.name for file in tmp_path.iterdir()} == {"file", "file.seal"}
     assert stat.S_IMODE(seal.seal_path(tmp_path / "file").stat().st_mode) == 0o600
 
@@ -138,7 +138,7 @@ def test_a_change_that_alters_no_answer_is_accepted(
 def test_the_seal_of_another_file_does_not_cover_a_change(whole: Path, tmp_path: Path) -> None:
     """Who can write the file can write a seal: it is for speed. The long check sees what the seal hides."""
     stranger(whole, "UPDATE runs SET status = 'failed' WHERE id = 'run-1'")
-    seal.set_seal(whole)
+    reseal(whole)
     assert History(whole).run("run-1")["status"] == "failed"
     with closing(sqlite3.connect(whole)) as db:
         assert [finding.seq for finding in verify(db)] != []
