@@ -11,7 +11,7 @@ from agent.ledger import log, seal
 from agent.ledger.lock import is_held
 from agent.ledger.places import beside
 from agent.ledger.schema import STEPS
-from agent.ledger.verify import Finding, sha256, verify
+from agent.ledger.verify import Finding, schema_findings, sha256, verify
 
 BUSY_MS = 30_000
 
@@ -94,9 +94,9 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
     """Raises LedgerError when a byte of the ledger is not as it was written, naming the first bad event.
 
     The seal answers at once, also after a kill; without one that fits, everything is checked. While a writer has the
-    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. `by_chain`: who
-    can write the file can write a seal, so everything is checked whatever it says. NeedsWriter for an older version's
-    file.
+    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. What is opened
+    to write must have our schema, whatever the seal says. `by_chain`: who can write the file can write a seal, so
+    everything is checked. NeedsWriter for an older version's file.
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
@@ -116,6 +116,8 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             )
         if version < len(STEPS):
             _require_old(path, db, version, held)
+        if ours and (changed := next(schema_findings(db), None)):
+            raise _not_whole(path, changed)
         sealed = held or (seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)))
         if sealed and not by_chain:
             return

@@ -345,3 +345,14 @@ def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").touch()
     open_ledger(tmp_path / "ledger.db").close()
     assert len(History(tmp_path / "ledger.db").runs()) == 1
+
+
+def test_an_older_ledger_whose_schema_was_changed_is_refused_and_left_as_it_is(old: Path) -> None:
+    with closing(sqlite3.connect(old)) as db:
+        db.execute("CREATE UNIQUE INDEX mine ON calls(run_id) WHERE state = 'none'")
+        db.commit()
+        before = list(db.iterdump())
+    with pytest.raises(LedgerError, match="index mine was added to calls"):
+        Ledger(old)
+    with closing(sqlite3.connect(old)) as db:
+        assert list(db.iterdump()) == before
