@@ -181,6 +181,10 @@ class Book:
         """Hash of the chain's last event."""
         return self._head
 
+    def id(self) -> str:
+        """Hash of the chain's first event: it tells this ledger, and every copy of it, from all others."""
+        return str(self.db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()[0])
+
     def event(self, run_id: str, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> str:
         """Records a fact; `texts` are payloads, which the body names as `<name>_hash`. Returns the new head."""
         statements: list[Statement] = []
