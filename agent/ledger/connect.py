@@ -21,7 +21,10 @@ class NeedsWriter(LedgerError):
 
 
 def is_emptied(path: Path) -> bool:
-    """Whether nothing is left of a ledger but its seal or its log, which still stand beside the empty file."""
+    """Whether nothing is left of a ledger but what lies beside it: the seal or the log of an empty file, the log of
+    one that is gone. (A seal alone is what is left where somebody removed the ledger to begin anew.)"""
+    if not os.path.exists(path):
+        return not log.is_empty(path)
     if not os.path.isfile(path) or os.path.getsize(path):
         return False
     return seal.seal_path(path).exists() or not log.is_empty(path)
@@ -29,19 +32,20 @@ def is_emptied(path: Path) -> bool:
 
 def is_there(path: Path) -> bool:
     """Whether there is a ledger, whole or not. An empty file is none yet, unless it was emptied."""
-    return os.path.isfile(path) and (os.path.getsize(path) > 0 or is_emptied(path))
+    return is_emptied(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
 
 
 def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. LedgerError for a file that was emptied, as SQLite would throw its log away, and
+    """A connection that cannot write. LedgerError for a file that was emptied or is gone, as SQLite would throw its log away, and
     for a log that SQLite cannot read where it lies.
 
     To read, SQLite makes files beside the ledger. Where it cannot, and there is no log, the file is read as it lies.
     """
     if is_emptied(path):
         raise LedgerError(
-            f"{path}: the file is empty, and what lies beside it tells of a ledger; nothing was changed; "
-            "restore a copy, or name another file with --db"
+            f"{path}: the file is {'empty' if os.path.exists(path) else 'gone'}, and what lies beside it tells of a "
+            "ledger; nothing was changed; restore a copy, save what the log holds with `optimize audit recover "
+            f"--to NEW.db`, or move {log.log_path(path).name} away to begin anew"
         )
     address = log.read_only(path)
     if not os.access(log.log_path(path).parent, os.W_OK) and log.is_empty(path) and not is_held(path):

@@ -24,12 +24,12 @@ class Pages:
     """The pages of a database at its last commit: those of the main file under those of its write-ahead log."""
 
     def __init__(self, path: Path) -> None:
-        self._data = path.read_bytes()
+        log = log_path(path)
+        self._data = b"" if log.exists() and not path.exists() else path.read_bytes()
         self._size = PAGE
         if self._data.startswith(MAGIC):
             self._size = struct.unpack_from(">H", self._data, 16)[0] or PAGE
             self._size = 65536 if self._size == 1 else self._size
-        log = log_path(path)
         self._newer = _logged(log.read_bytes()) if log.exists() else {}
         self._count = max(len(self._data) // self._size, *self._newer, 1)
 

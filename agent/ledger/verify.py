@@ -75,9 +75,9 @@ def schema_findings(db: sqlite3.Connection) -> Iterator[Finding]:
     """Where the schema is not the one that the steps make: an index or a trigger more, and SQLite refuses what was paid
     for. Takes a millisecond.
 
-    Tables of one's own may stand beside ours, with their indexes: no write of ours touches them. What refers to our
-    tables does not: an index, a foreign key, a trigger. Nor do views and virtual tables (full-text search): SQLite runs
-    their code when it reads the schema or checks the file. They belong in another file, with ATTACH.
+    Tables of one's own may stand beside ours, with their indexes: no write of ours touches them. What hangs on our
+    tables may not: an index, a trigger, a foreign key. Views and virtual tables (full-text search) are refused as well:
+    there is less to tell apart, and they can stand in a file of one's own, with ATTACH.
     """
     there, expected = _objects(db), expected_objects()
     ours = {name for kind, name in expected if kind == "table"}

@@ -68,7 +68,7 @@ class Watch:
 
     def _refusal(self, path: Path, what: str) -> LedgerError:
         if path == self._path:
-            how = "put the ledger back, or a copy of it without a -wal and a -shm beside it"
+            how = "put the ledger back, or a copy of it with no -wal beside it"
         else:
             how = f"let no other process write to {self._path}, and leave what lies beside it"
         return LedgerError(f"{path}: was {what} while the ledger was in use; {UNKNOWN}; {how}; then go on")

@@ -154,6 +154,10 @@ def test_what_stands_in_the_log_only_is_saved_too(tmp_path: Path) -> None:
     assert (found.events, found.lost) == (len(expected), [])
     assert events(tmp_path / "new.db")[:-1] == expected
     assert crashed.read_bytes() == before
+    crashed.unlink()
+    found = recover(crashed, tmp_path / "newer.db")  # it has no page that the log has not
+    assert (found.events, found.lost) == (len(expected), [])
+    crashed.write_bytes(before)
     log = tmp_path / "crashed-ledger.db-wal"
     log.write_bytes(log.read_bytes()[:-5000])  # its end did not get to the disk
     found = recover(crashed, tmp_path / "less.db")
