@@ -36,8 +36,8 @@ def is_there(path: Path) -> bool:
 
 
 def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. LedgerError for a file that was emptied or is gone, as SQLite would throw its log away, and
-    for a log that SQLite cannot read where it lies.
+    """A connection that cannot write. LedgerError for a file that was emptied or is gone, as SQLite would throw its log
+    away, and for a log that SQLite cannot read where it lies.
 
     To read, SQLite makes files beside the ledger. Where it cannot, and there is no log, the file is read as it lies.
     """

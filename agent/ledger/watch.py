@@ -18,12 +18,13 @@ UNKNOWN = "nothing more was sent or recorded; calls that were in flight are unkn
 
 
 class Watch:
-    """What an open ledger consists of. `file` is its main file, open to be read as long as the connection is: to close
-    it earlier would give up the locks that SQLite has on it."""
+    """What an open ledger consists of. `file` is its main file, open for as long as the connection is: to close it
+    earlier would give up the locks that SQLite has on it."""
 
     def __init__(self, path: Path, lock: Lock) -> None:
         """Before the connection is opened. Makes an empty file where there is none."""
-        self.file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC  # to write: on overlayfs one opened to read stays the file below
+        self.file = os.open(path, how, 0o600)
         self._path, self._lock = path, lock
         self._own: dict[Path, tuple[int, int]] = {}
         self._content = (0, 0)
