@@ -290,6 +290,7 @@ class Run:
         released = winner if result["decision"] == "promote" else self.lab.baseline
         result["parameters"] = self._parameters(released)
         release = self._release(result, released, result["parameters"])
+        await self.ledger.commit()  # no file may name a head that a kill takes back
         result["release"] = str(write_release(release, self.folder))
         told = {"version": release.version, "candidate_id": released.id}
         if released.id != winner.id:
@@ -311,7 +312,7 @@ class Run:
             self.task,
             self._board.trials[candidate.id].number,
             parameters,
-            {"tool": tool_version(), "created_utc": utc_now()},
+            {"tool": tool_version(), "created_utc": utc_now(), "ledger": self.ledger.id()},
         )
 
     def _offers(self) -> list[Offer]:

@@ -10,7 +10,7 @@ import click
 from agent.cli.audit_check import check_command
 from agent.cli.audit_erase import erase_command
 from agent.cli.audit_views import lineage_command, show_command
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json, releases_folder
 from agent.errors import InputError, LedgerError
 
 
@@ -34,15 +34,23 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
 
     Prints `whole: N events, head HASH` and ends with 0, or each thing that does not hold, the first event first, and
-    ends with 1 (with --json, `seq` 0 is the file as a whole). The file of --anchor may be what `optimize audit anchor`
+    ends with 1 (with --json, `seq` 0 is the file as a whole). Releases, labels and reports beside the ledger name heads
+    that it must have: an older copy in its place is found. The file of --anchor may be what `optimize audit anchor`
     wrote, a result of --json, or a released prompt.
     """
     from agent.ledger.anchor import checked, noted_hash, unchecked
+    from agent.ledger.witness import missing_heads, witnesses
 
     _require_file(db)
     noted = noted_hash(anchor) if anchor is not None else None
+    told = witnesses(db.parent, releases_folder(db))
+    notes: list[str] = []
     with unchecked(db) as connection:
         events, head, findings = checked(connection, noted)
+        if not findings:
+            findings, notes = missing_heads(connection, db, told)
+    for note in notes:
+        click.echo(f"note: {plain(note)}", err=True)
     if as_json:
         print_json(
             {

@@ -28,7 +28,10 @@ class NeedsWriter(LedgerError):
 
 
 def is_emptied(path: Path) -> bool:
-    """Whether nothing is left of a ledger but its seal or its log, which still stand beside the empty file."""
+    """Whether nothing is left of a ledger but what lies beside it: the seal or the log of an empty file, the log of
+    one that is gone. (A seal alone is what is left where somebody removed the ledger to begin anew.)"""
+    if not os.path.exists(path):
+        return not log.is_empty(path)
     if not os.path.isfile(path) or os.path.getsize(path):
         return False
     return seal.seal_path(path).exists() or not log.is_empty(path)
@@ -36,19 +39,20 @@ def is_emptied(path: Path) -> bool:
 
 def is_there(path: Path) -> bool:
     """Whether there is a ledger, whole or not. An empty file is none yet, unless it was emptied."""
-    return os.path.isfile(path) and (os.path.getsize(path) > 0 or is_emptied(path))
+    return is_emptied(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
 
 
 def address_to_read(path: Path) -> str:
-    """SQLite's address of the file for a connection that cannot write. LedgerError for a file that was emptied, as
-    SQLite would throw its log away.
+    """SQLite's address of the file for a connection that cannot write. LedgerError for a file that was emptied or is
+    gone, as SQLite would throw its log away.
 
     To read, SQLite makes files beside the ledger. Where it cannot, and there is no log, the file is read as it lies.
     """
     if is_emptied(path):
         raise LedgerError(
-            f"{path}: the file is empty, and what lies beside it tells of a ledger; nothing was changed; "
-            "restore a copy, or name another file with --db"
+            f"{path}: the file is {'empty' if os.path.exists(path) else 'gone'}, and what lies beside it tells of a "
+            f"ledger; nothing was changed; restore a copy, move {log.log_path(path).name} away to begin anew, or name "
+            "another file with --db"
         )
     address = log.read_only(path)
     if not os.access(log.log_path(path).parent, os.W_OK) and log.is_empty(path) and not is_held(path):
@@ -106,9 +110,9 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
     """Raises LedgerError when a byte of the ledger is not as it was written, naming the first bad event.
 
     The seal answers at once, also after a kill; without one that fits, everything is checked. While a writer has the
-    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. `by_chain`: who
-    can write the file can write a seal, so everything is checked whatever it says. NeedsWriter for an older version's
-    file.
+    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. What is opened
+    to write must have our schema, whatever the seal says. `by_chain`: who can write the file can write a seal, so
+    everything is checked. NeedsWriter for an older version's file.
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")

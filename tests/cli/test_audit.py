@@ -17,7 +17,6 @@ import pytest
 
 from agent.ledger.chain import first_break
 from agent.ledger.query import History
-from agent.ledger.seal import set_seal
 from agent.ledger.store import Ledger
 from agent.release.runtime import load_prompt
 from agent.types import Candidate, Trial, canonical, content_id
@@ -25,7 +24,7 @@ from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import good, good_json, optimize, refused
 from tests.ledger import ledgers
-from tests.ledger.ledgers import alter, endless, read
+from tests.ledger.ledgers import alter, read
 
 DB = Path("runs/ledger.db")
 FOREIGN = (
@@ -108,24 +107,6 @@ def test_a_trigger_that_was_dropped_is_found(two_runs: Made) -> None:
     answer = found_wrong()
     assert answer["first_bad_seq"] == 0
     assert "events_in_sequence" in answer["findings"][0]["what"]
-
-
-@pytest.mark.parametrize("table", ["owner", "events", "runs"])
-def test_no_command_asks_a_view_that_stands_for_a_table(here: Path, table: str) -> None:
-    """Its rows never end; a command that asked would not either."""
-    ledgers.make(DB, ["run-1"])
-    with closing(sqlite3.connect(DB, isolation_level=None)) as db:
-        endless(db, table)
-    set_seal(DB)
-    command = [sys.executable, "-c", "from agent.cli import main; main()"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for words in FOREIGN:
-        done = subprocess.run(
-            [*command, *words], capture_output=True, text=True, timeout=60, env=environment, check=False
-        )
-        said = done.stdout + done.stderr
-        assert (done.returncode, "Traceback" in said) == (1, False), (words, said)
-        assert f"table {table} is missing" in said or f"view {table} was added" in said, (words, said)
 
 
 def test_a_file_that_is_no_database_is_not_whole() -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from agent.errors import Transient, TransportUnknown
 from agent.ledger.schema import AUDITED
+from agent.ledger.seal import set_seal
 from agent.ledger.store import Ledger
 from agent.types import Candidate, Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.toys import TEAMS, ask, make_task
@@ -103,6 +104,12 @@ def copy(source: Path, target: Path) -> Path:
     for file in source.parent.glob(f"{source.name}*"):
         shutil.copy(file, target.with_name(target.name + file.name.removeprefix(source.name)))
     return target
+
+
+def reseal(path: Path) -> None:
+    """Sets the seal of whatever the file is now, as who altered it could."""
+    with path.open("rb") as file:
+        set_seal(path, file.fileno())
 
 
 def read(path: Path, sql: str, *values: Any) -> list[Any]:

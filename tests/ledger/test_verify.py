@@ -19,10 +19,20 @@ from agent.ledger.chain import EVENT, link
 from agent.ledger.connect import reader
 from agent.ledger.query import History
 from agent.ledger.schema import AUDITED, STEPS
-from agent.ledger.seal import set_seal
 from agent.ledger.store import Ledger
 from agent.ledger.verify import sha256, verify
-from tests.ledger.ledgers import alter, candidates, endless, fill, first_naming, in_memory, last_seqs, make, read
+from tests.ledger.ledgers import (
+    alter,
+    candidates,
+    endless,
+    fill,
+    first_naming,
+    in_memory,
+    last_seqs,
+    make,
+    read,
+    reseal,
+)
 from tests.toys import ask
 
 TABLES = (*AUDITED, "blobs", "events", "head")
@@ -107,10 +117,18 @@ def test_what_a_writer_adds_meanwhile_is_not_taken_for_tampering(whole: Path) ->
 
 
 @pytest.mark.parametrize(
-    "statement", ["VACUUM", "CREATE INDEX mine ON calls(model)", "CREATE TABLE notes (x)", "ANALYZE", "REINDEX"]
+    "statements",
+    [
+        "VACUUM",
+        "ANALYZE",
+        "REINDEX",
+        "CREATE TABLE notes (x UNIQUE)",
+        "CREATE TABLE notes (x); CREATE UNIQUE INDEX mine ON notes(x) WHERE x > 1",
+        "CREATE TABLE notes (x PRIMARY KEY); CREATE TABLE more (x REFERENCES notes(x))",
+    ],
 )
-def test_what_changes_nothing_that_is_read_is_no_finding(db: sqlite3.Connection, statement: str) -> None:
-    db.execute(statement)
+def test_what_changes_no_read_and_no_write_is_no_finding(db: sqlite3.Connection, statements: str) -> None:
+    db.executescript(statements)
     assert verify(db) == []
 
 
@@ -359,6 +377,12 @@ def test_an_event_that_says_nothing_that_an_event_can_say_is_found(db: sqlite3.C
         "CREATE TABLE json_each (value)",
         "CREATE TABLE Pragma_table_info (name, dflt_value)",
         "DROP INDEX calls_by_key",
+        "CREATE INDEX mine ON calls(model)",
+        "CREATE UNIQUE INDEX mine ON calls(run_id) WHERE state = 'none'",
+        "create unique index mine on CALLS (run_id) where 0",
+        "CREATE INDEX mine ON outcomes(json(value))",
+        "CREATE TABLE mine (run REFERENCES runs(id))",
+        "CREATE TABLE mine (x, run, FOREIGN KEY (run) REFERENCES Runs ON DELETE CASCADE)",
         "DROP TABLE demos",
         "DROP TABLE events",
         "DROP TABLE head",
@@ -415,7 +439,7 @@ def test_a_ledger_of_another_making_is_refused_before_anything_of_it_is_asked(
             db.executescript(step)
         endless(db, table)
         db.execute(f"PRAGMA user_version = {version}")
-    set_seal(path)
+    reseal(path)
     content = path.read_bytes()
     for opens in (History, Ledger):
         found = subprocess.run(
