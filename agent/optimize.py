@@ -312,6 +312,7 @@ class Run:
         result["pareto"] = closing.pareto(self._offers(), winner)
         released = winner if result["decision"] == "promote" else self.lab.baseline
         result["parameters"] = self._parameters(released)
+        await self.ledger.commit()  # no file may name a head that a kill takes back
         written = await self._write(result, released, self.folder)
         result["release"] = str(written.path)
         told = {"version": written.version, "candidate_id": released.id}
@@ -331,7 +332,7 @@ class Run:
             result,
             self._board.trials[candidate.id].number,
             self._parameters(candidate),
-            {"tool": tool_version(), "created_utc": utc_now()},
+            {"tool": tool_version(), "created_utc": utc_now(), "ledger": self.ledger.id()},
             folder,
             self._evaluator,
             self._test[:PROVED_ROWS],

@@ -58,7 +58,7 @@ HELP = {
     "ab": "Read the outcomes of an A/B test, at any time.",
     "transfer": "Score a run's best prompts on other models.",
     "judge": "Measure a judge against people, and collect blinded ratings.",
-    "audit": "Check, read, export, erase from and recover the ledger.",
+    "audit": "Check, read, export and erase from the ledger.",
     "ui": "Show runs, trials, comparisons, ratings and the audit in the browser, on this machine only.",
     "init": "Make a task folder out of your own CSV or JSONL file.",
     "tasks": "List the tasks here, or check one.",

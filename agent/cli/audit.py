@@ -1,9 +1,8 @@
-"""`optimize audit`: is the ledger whole, what does it say, and how is it taken out, noted elsewhere, cut and saved."""
+"""`optimize audit`: is the ledger whole, what does it say, and how is it taken out, noted elsewhere and cut."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 
 import click
@@ -11,13 +10,13 @@ import click
 from agent.cli.audit_check import check_command
 from agent.cli.audit_erase import erase_command
 from agent.cli.audit_views import lineage_command, show_command
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json, releases_folder
 from agent.errors import InputError, LedgerError
 
 
 @click.group(context_settings=SETTINGS)
 def audit_command() -> None:
-    """Check, read, export, erase from and recover the ledger: the record of every call, score and decision."""
+    """Check, read, export and erase from the ledger: the record of every call, score and decision."""
 
 
 def _require_file(db: Path) -> None:
@@ -35,20 +34,23 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
 
     Prints `whole: N events, head HASH` and ends with 0, or each thing that does not hold, the first event first, and
-    ends with 1 (with --json, `seq` 0 is the file as a whole). The file of --anchor may be what `optimize audit anchor`
+    ends with 1 (with --json, `seq` 0 is the file as a whole). Releases, labels and reports beside the ledger name heads
+    that it must have: an older copy in its place is found. The file of --anchor may be what `optimize audit anchor`
     wrote, a result of --json, or a released prompt.
     """
-    from agent.ledger.anchor import head_of, noted_hash, unchecked
-    from agent.ledger.verify import verify
+    from agent.ledger.anchor import checked, noted_hash, unchecked
+    from agent.ledger.witness import missing_heads, witnesses
 
     _require_file(db)
     noted = noted_hash(anchor) if anchor is not None else None
+    told = witnesses(db.parent, releases_folder(db))
+    notes: list[str] = []
     with unchecked(db) as connection:
-        try:
-            events, head = head_of(connection)  # before: what is found whole afterwards holds at least these
-        except sqlite3.Error:
-            events, head = 0, ""
-        findings = verify(connection, noted)
+        events, head, findings = checked(connection, noted)
+        if not findings:
+            findings, notes = missing_heads(connection, db, told)
+    for note in notes:
+        click.echo(f"note: {plain(note)}", err=True)
     if as_json:
         print_json(
             {
@@ -133,42 +135,6 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
     )
 
 
-@click.command(context_settings=SETTINGS)
-@click.option("--to", "new", type=click.Path(path_type=Path), required=True, help="The new ledger file.")
-@db_option
-@json_option
-def recover_command(new: Path, db: Path, as_json: bool) -> None:
-    """Save what holds of a damaged ledger in a new file; the damaged one is left as it is.
-
-    Kept are all events up to the first that is lost or does not follow, the rows that they tell of, and the texts
-    whose hash is right. What was lost is printed, and stands in the new ledger's last event.
-    """
-    from agent.ledger.recover import recover
-
-    _require_file(db)
-    found = recover(db, new)
-    if as_json:
-        print_json(
-            {
-                "to": str(new),
-                "events": found.events,
-                "events_before": found.had,
-                "why": found.why,
-                "rows": dict(found.rows),
-                "texts": found.texts,
-                "lost_texts": found.lost,
-                "head": found.head,
-            }
-        )
-        return
-    rows = ", ".join(f"{count} {table}" for table, count in found.rows.items())
-    lost = [f"{found.had - found.events} events ({found.why})"] if found.why else []
-    lost += [f"{len(found.lost)} texts"] if found.lost else []
-    click.echo(plain(f"{new}: {found.events} of {found.had} events; {rows}; {found.texts} texts"))
-    click.echo(f"lost: {' and '.join(lost) or 'nothing'}")
-    click.echo(f"go on with it: add --db {plain(str(new))} to any command, such as `optimize runs`", err=True)
-
-
 for command in (
     verify_command,
     show_command,
@@ -177,6 +143,5 @@ for command in (
     anchor_command,
     check_command,
     erase_command,
-    recover_command,
 ):
     audit_command.add_command(command)

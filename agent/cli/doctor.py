@@ -9,9 +9,10 @@ import sqlite3
 import statistics
 import tempfile
 import time
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -144,20 +145,15 @@ def _disk(db: Path) -> list[Found]:
 
 def _ledger(db: Path) -> list[Found]:
     from agent.ledger import seal
-    from agent.ledger.connect import NeedsWriter, is_there
+    from agent.ledger.connect import NeedsWriter, is_there, owner_of
     from agent.ledger.lock import is_held
     from agent.ledger.query import History
     from agent.ledger.schema import STEPS
 
     if not is_there(db):
         return [(str(db), True, "no ledger yet")]
-    version_, owner = _read(db, "PRAGMA user_version"), _read(db, "SELECT host, pid, since_utc FROM owner")
-    checks: list[Found] = [("schema", True, f"{version_[0] if version_ else 'unreadable'}, of {len(STEPS)} known")]
-    if is_held(db):
-        who = f"process {owner[1]} on {owner[0]} since {owner[2][:19]} UTC" if owner else "another process"
-        checks.append(("lock", True, f"held by {who}"))
-    else:
-        checks.append(("lock", True, "free"))
+    checks: list[Found] = [("schema", True, f"{_schema(db)}, of {len(STEPS)} known")]
+    checks.append(("lock", True, f"held by {owner_of(db)}" if is_held(db) else "free"))
     sealed = "fits" if seal.holds(db) else "none that fits: the ledger is checked whole when it is opened"
     checks.append(("seal", True, sealed))
     try:
@@ -168,17 +164,11 @@ def _ledger(db: Path) -> list[Found]:
         return [*checks, (str(db), False, str(error))]
 
 
-def _read(db: Path, sql: str) -> tuple[Any, ...]:
-    """One row, () where it cannot be read."""
-    from agent.ledger.connect import reader
+def _schema(db: Path) -> str:
+    from agent.ledger.connect import reader, schema_of
 
     try:
-        connection = reader(db)
+        with closing(reader(db)) as connection:
+            return str(schema_of(connection))
     except (sqlite3.Error, LedgerError):
-        return ()
-    try:
-        return tuple(connection.execute(sql).fetchone() or ())
-    except sqlite3.Error:
-        return ()
-    finally:
-        connection.close()
+        return "unreadable"

@@ -126,6 +126,7 @@ def promote_command(
             "decision": result["decision"],
             **({"claim": NO_CLAIM} if offer.kind == "own" else {"lift": result["lift"]}),
             "overridden": blocked,
+            "ledger": ledger.id(),
             "ledger_head": ledger.head(),
         }
         change = registry.promote(

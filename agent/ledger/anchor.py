@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from agent.ledger.chain import GENESIS
 from agent.ledger.connect import reader, schema_of
 from agent.ledger.origin import utc_now
 from agent.ledger.schema import STEPS
+from agent.ledger.verify import Finding, structure, verify
 
 HASH = re.compile("[0-9a-f]{64}")
 _NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("ledger_head", "hash")]
@@ -26,18 +27,15 @@ _NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("l
 def unchecked(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write, to a file of which nothing is known but that it is no other version's.
 
-    Raises LedgerError for one that is.
+    Raises LedgerError for one that is, and when SQLite cannot read on.
     """
     try:
-        db = reader(path)
+        with closing(reader(path)) as db:
+            db.isolation_level = None
+            _require_version(db, path)
+            yield db
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
-    try:
-        db.isolation_level = None
-        _require_version(db, path)
-        yield db
-    finally:
-        db.close()
 
 
 @contextmanager
@@ -65,6 +63,16 @@ def head_of(db: sqlite3.Connection) -> tuple[int, str]:
     """Number and hash of the last event."""
     found = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
     return (int(found[0]), str(found[1])) if found else (0, GENESIS)
+
+
+def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str, list[Finding]]:
+    """What `verify` finds, behind number and hash of the last event that it covers at least (0 and "" where they cannot
+    be read)."""
+    try:
+        events, head = (0, "") if structure(db) else head_of(db)
+    except sqlite3.Error:
+        events, head = 0, ""
+    return events, head, verify(db, anchor)
 
 
 def anchor(db: sqlite3.Connection, path: Path) -> dict[str, Any]:

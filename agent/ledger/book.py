@@ -23,6 +23,7 @@ from agent.ledger.chain import GENESIS, link
 from agent.ledger.connect import (
     NeedsWriter,
     is_there,
+    owner_of,
     reader,
     require_whole,
     schema_of,
@@ -35,6 +36,7 @@ from agent.ledger.migrate import keep_copy, migrate
 from agent.ledger.origin import utc_now
 from agent.ledger.schema import AUDITED, STEPS
 from agent.ledger.verify import sha256
+from agent.ledger.watch import Watch
 from agent.ledger.writer import Entry, Statement, Writer
 from agent.redact import mask, rare_secrets_in
 from agent.types import canonical
@@ -46,11 +48,12 @@ class Book:
     """One open ledger file, locked against a second writer.
 
     Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
-    owner), and from any later call once the disk has refused something.
+    owner), and from any later call once the disk has refused something or the files are not the open ones any more.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._heard = False  # whether anybody was told of what was refused
         self._told: Counter[tuple[str, str]] = Counter()
         self._texts: dict[str, None] = {}
         self._together: list[Statement] | None = None
@@ -60,7 +63,7 @@ class Book:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(path)
             if not self._lock.take():
-                raise LedgerBusy(f"{path}: in use by {_owner(path)}; wait for it, or name another file with --db")
+                raise LedgerBusy(f"{path}: in use by {owner_of(path)}; wait for it, or name another file with --db")
         except OSError as error:
             raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
         try:
@@ -80,6 +83,19 @@ class Book:
                 require_whole(self.path, ours=True)
             except NeedsWriter:
                 keep_copy(self.path)
+        watch = Watch(self.path, self._lock)
+        try:
+            self._begin(watch)
+        except BaseException:
+            watch.close()
+            raise
+        try:
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, watch: Watch) -> None:
         connection = writer(self.path)
         try:
             if schema_of(connection) < len(STEPS):
@@ -90,16 +106,12 @@ class Book:
             self._seq: int = last[0] if last else 0
             self._head: str = last[1] if last else GENESIS
             self._next_call = int(self.db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM calls").fetchone()[0])
+            watch.begin()
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
-        self._writer = Writer(connection, self.path)
-        try:
-            self._recover()
-        except BaseException:
-            self.close()
-            raise
+        self._connection, self._watch = connection, watch
+        self._writer = Writer(connection, self.path, watch)
 
     def _recover(self) -> None:
         """Names the owner, and closes what a killed process left open: unknown, charged at its reservation."""
@@ -115,20 +127,40 @@ class Book:
         self.flush()
 
     def close(self) -> None:
-        """Writes what waits, copies the log into the main file, seals it and lets the lock go. Raises nothing."""
+        """Writes what waits, copies the log into the main file, seals it and lets the lock go.
+
+        Raises LedgerError when anything was refused, now or before, and nobody has been told yet.
+        """
         if not self._lock.is_mine():
             return
         self._writer.close()
-        self.db.close()
         with contextlib.suppress(sqlite3.Error, OSError):  # without its seal the file is checked when it is next opened
-            if self._writer.error is None:
+            if self._watch.has_main():
+                self.db.close()  # the last to close copies the log into the main file, unless it only reads
+            try:
+                self._seal()
+            except LedgerError as error:
+                self._writer.error = error
+        self.db.close()
+        self._watch.close()
+        self._lock.release()
+        if self._writer.error is not None and not self._heard:
+            raise self._refusal(self._writer.error)
+
+    def _seal(self) -> None:
+        whole = self._writer.error is None
+        with contextlib.closing(self._connection):
+            if whole:
+                self._watch.require()
                 seal.break_seal(self.path)
                 self._connection.execute("PRAGMA busy_timeout = 1000")
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # also while somebody reads
-            self._connection.close()
-            if self._writer.error is None:
-                seal.set_seal(self.path)
-        self._lock.release()
+                try:
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # also while somebody reads
+                finally:
+                    self._watch.note_content()
+                self._watch.require()
+        if whole:
+            seal.set_seal(self.path, self._watch.file)
 
     async def commit(self) -> None:
         """Returns when everything recorded so far is on the disk."""
@@ -151,6 +183,10 @@ class Book:
     def head(self) -> str:
         """Hash of the chain's last event."""
         return self._head
+
+    def id(self) -> str:
+        """Hash of the chain's first event: it tells this ledger, and every copy of it, from all others."""
+        return str(self.db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()[0])
 
     def event(self, run_id: str, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> str:
         """Records a fact; `texts` are payloads, which the body names as `<name>_hash`. Returns the new head."""
@@ -247,6 +283,9 @@ class Book:
         return mask(text, self._secrets)
 
     def _refusal(self, error: Exception) -> LedgerError:
+        self._heard = True
+        if isinstance(error, LedgerError):
+            return LedgerError(str(error))  # a new one for each who waits
         return LedgerError(
             f"{self.path}: the ledger cannot be written ({error}); free or repair the disk: what was settled is safe"
         )
@@ -270,14 +309,3 @@ def _insert_sql(table: str, columns: tuple[str, ...]) -> str:
 def _update_sql(table: str, columns: tuple[str, ...]) -> str:
     key = " AND ".join(f"{column} = ?" for column in AUDITED[table])
     return f"UPDATE {table} SET {', '.join(f'{column} = ?' for column in columns)} WHERE {key}"
-
-
-def _owner(path: Path) -> str:
-    """Who holds the lock, from the row that the holder wrote."""
-    try:
-        db = reader(path)
-        found = db.execute("SELECT host, pid, since_utc FROM owner").fetchone()
-        db.close()
-    except sqlite3.Error:
-        found = None
-    return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"

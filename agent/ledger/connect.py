@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from agent.errors import LedgerError
@@ -11,9 +12,15 @@ from agent.ledger import log, seal
 from agent.ledger.lock import is_held
 from agent.ledger.places import beside
 from agent.ledger.schema import STEPS
-from agent.ledger.verify import Finding, sha256, verify
+from agent.ledger.verify import Finding, sha256, structure, verify
 
 BUSY_MS = 30_000
+NO_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
+RESCUE = (
+    "restore a copy, or save what can be read with `sqlite3 FILE .recover | sqlite3 NEW.db` and ask "
+    "`optimize audit verify --db NEW.db` what is left"
+)
+"""What helps a damaged file; the words of an error."""
 
 
 class NeedsWriter(LedgerError):
@@ -21,7 +28,10 @@ class NeedsWriter(LedgerError):
 
 
 def is_emptied(path: Path) -> bool:
-    """Whether nothing is left of a ledger but its seal or its log, which still stand beside the empty file."""
+    """Whether nothing is left of a ledger but what lies beside it: the seal or the log of an empty file, the log of
+    one that is gone. (A seal alone is what is left where somebody removed the ledger to begin anew.)"""
+    if not os.path.exists(path):
+        return not log.is_empty(path)
     if not os.path.isfile(path) or os.path.getsize(path):
         return False
     return seal.seal_path(path).exists() or not log.is_empty(path)
@@ -29,33 +39,39 @@ def is_emptied(path: Path) -> bool:
 
 def is_there(path: Path) -> bool:
     """Whether there is a ledger, whole or not. An empty file is none yet, unless it was emptied."""
-    return os.path.isfile(path) and (os.path.getsize(path) > 0 or is_emptied(path))
+    return is_emptied(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
 
 
-def reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. LedgerError for a file that was emptied, as SQLite would throw its log away, and
-    for a log that SQLite cannot read where it lies.
+def address_to_read(path: Path) -> str:
+    """SQLite's address of the file for a connection that cannot write. LedgerError for a file that was emptied or is
+    gone, as SQLite would throw its log away.
 
     To read, SQLite makes files beside the ledger. Where it cannot, and there is no log, the file is read as it lies.
     """
     if is_emptied(path):
         raise LedgerError(
-            f"{path}: the file is empty, and what lies beside it tells of a ledger; nothing was changed; "
-            "restore a copy, or name another file with --db"
+            f"{path}: the file is {'empty' if os.path.exists(path) else 'gone'}, and what lies beside it tells of a "
+            f"ledger; nothing was changed; restore a copy, move {log.log_path(path).name} away to begin anew, or name "
+            "another file with --db"
         )
     address = log.read_only(path)
     if not os.access(log.log_path(path).parent, os.W_OK) and log.is_empty(path) and not is_held(path):
         address += "&immutable=1"
-    db = sqlite3.connect(address, uri=True, timeout=BUSY_MS / 1000)
+    return address
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write. LedgerError as above, and for a log that SQLite cannot read where it lies."""
+    db = sqlite3.connect(address_to_read(path), uri=True, timeout=BUSY_MS / 1000)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     try:
         db.execute("PRAGMA schema_version")
     except sqlite3.Error as error:  # damage is told by whoever reads on
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
+        if error.sqlite_errorcode & 0xFF in NO_FILES:
             db.close()
             raise LedgerError(
-                f"{path}: cannot be read where it lies: SQLite makes files beside it, and cannot here; copy it with "
-                "its -wal file to a folder that can be written, and name it with --db"
+                f"{path}: cannot be read where it lies: SQLite makes files beside it, and cannot here ({error}); make "
+                "room, or copy it with its -wal file to a folder that can be written, and name it with --db"
             ) from error
     return db
 
@@ -94,9 +110,9 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
     """Raises LedgerError when a byte of the ledger is not as it was written, naming the first bad event.
 
     The seal answers at once, also after a kill; without one that fits, everything is checked. While a writer has the
-    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. `by_chain`: who
-    can write the file can write a seal, so everything is checked whatever it says. NeedsWriter for an older version's
-    file.
+    file open (unless it is `ours` to open) it changes underneath, and only SQLite's own checks apply. What is opened
+    to write must have our schema, whatever the seal says. `by_chain`: who can write the file can write a seal, so
+    everything is checked. NeedsWriter for an older version's file.
     """
     if unfinished(path) and not ours:
         raise NeedsWriter(f"{path}: a killed process left it half made; opening it for writing undoes that")
@@ -112,10 +128,12 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
         if not held and not log.is_empty(path) and log.is_damaged(path, db):
             raise LedgerError(
                 f"{log.log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
-                "nothing was changed; restore a copy, or `optimize audit recover --to NEW.db` saves what holds"
+                f"nothing was changed; {RESCUE}"
             )
         if version < len(STEPS):
             _require_old(path, db, version, held)
+        if found := structure(db):
+            raise _not_whole(path, found[0])
         sealed = held or (seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)))
         if sealed and not by_chain:
             return
@@ -123,8 +141,7 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
             raise _not_whole(path, found[0])
     except sqlite3.Error as error:
         raise LedgerError(
-            f"{path}: not a readable ledger ({error}); name another file with --db, or "
-            "save what holds with `optimize audit recover --to NEW.db`"
+            f"{path}: not a readable ledger ({error}); name another file with --db, or {RESCUE}"
         ) from error
     finally:
         db.close()
@@ -133,18 +150,30 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
 def _not_whole(path: Path, finding: Finding) -> LedgerError:
     return LedgerError(
         f"{path}: the ledger is not what was written: {finding}; nothing was changed; "
-        "`optimize audit verify` lists all, `optimize audit recover --to NEW.db` saves what holds"
+        f"`optimize audit verify` lists all; {RESCUE}"
     )
 
 
 def _require_old(path: Path, db: sqlite3.Connection, version: int, held: bool) -> None:
     """Raises NeedsWriter for an older version's ledger. What is brought up to date is sealed: it must be whole before.
     Of the first version no chain covers the rows."""
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables if version == 0 else not {"runs", "calls", "events"} <= tables:
+    objects = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    if objects if version == 0 else not {"runs", "calls", "events"} <= objects:
         raise LedgerError(f"{path}: a database, but no ledger; name another file with --db")
+    if version and (found := structure(db, version)):
+        raise _not_whole(path, found[0])
     if damage := [" ".join(line.split()) for (line,) in db.execute("PRAGMA integrity_check(1)") if line != "ok"]:
         raise LedgerError(f"{path}: the file is damaged ({damage[0]}); restore a copy, or name another file with --db")
-    if version > 1 and not held and (found := verify(db, old=True)):
+    if version > 1 and not held and (found := verify(db, version=version)):
         raise _not_whole(path, found[0])
     raise NeedsWriter(f"{path}: written by an older version (schema {version}); opening it for writing updates it")
+
+
+def owner_of(path: Path) -> str:
+    """Who holds the lock, in words, from the row that the holder wrote."""
+    try:
+        with closing(reader(path)) as db:
+            found = None if structure(db) else db.execute("SELECT host, pid, since_utc FROM owner").fetchone()
+    except (sqlite3.Error, LedgerError):
+        found = None
+    return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"

@@ -31,24 +31,31 @@ class Lock:
     """`flock` on `<ledger>.lock`, held until `release` or the end of the process."""
 
     def __init__(self, path: Path) -> None:
-        self._path = beside(path, ".lock")
+        self.path = beside(path, ".lock")
         self._file: int | None = None
 
     def take(self) -> bool:
         """False when another process holds it."""
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            taken = _lock(file)
-        except OSError as error:
+        while True:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                taken = _lock(file)
+            except OSError as error:
+                os.close(file)
+                raise LedgerError(
+                    f"{self.path}: this file system cannot lock ({error}); put the ledger on another"
+                ) from error
+            if taken and _is_at(file, self.path):
+                self._file = file
+                return True
             os.close(file)
-            raise LedgerError(
-                f"{self._path}: this file system cannot lock ({error}); put the ledger on another"
-            ) from error
-        if not taken:
-            os.close(file)
-            return False
-        self._file = file
-        return True
+            if not taken:
+                return False
+
+    def stat(self) -> os.stat_result:
+        """Of the file that is locked."""
+        assert self._file is not None
+        return os.fstat(self._file)
 
     def is_mine(self) -> bool:
         return self._file is not None
@@ -57,6 +64,14 @@ class Lock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the open file is the one at `path`: a lock on one that was deleted meanwhile keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: int) -> bool:

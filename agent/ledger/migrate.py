@@ -6,10 +6,12 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
+from agent.errors import LedgerError
 from agent.ledger.chain import GENESIS, link
 from agent.ledger.connect import reader
 from agent.ledger.origin import utc_now
 from agent.ledger.schema import AUDITED, STEPS
+from agent.ledger.verify import structure
 from agent.types import canonical
 
 
@@ -28,7 +30,10 @@ def keep_copy(path: Path) -> Path:
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Takes the steps that are missing. Rows that no event describes, from before events did, get one each."""
+    """Takes the steps that are missing. Rows that no event describes, from before events did, get one each.
+
+    Raises LedgerError, and leaves all as it was, where the older schema was not the one that its steps had made.
+    """
     db.execute("BEGIN EXCLUSIVE")
     try:
         done = db.execute("PRAGMA user_version").fetchone()[0]
@@ -38,6 +43,8 @@ def migrate(db: sqlite3.Connection) -> None:
         if done == 1:
             _adopt(db)
         db.execute(f"PRAGMA user_version = {len(STEPS)}")
+        if changed := structure(db):
+            raise LedgerError(f"{changed[0]}; nothing was changed; restore a copy, or name another file with --db")
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:

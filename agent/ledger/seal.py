@@ -20,30 +20,30 @@ def seal_path(path: Path) -> Path:
     return beside(path, ".seal")
 
 
-def digest(path: Path) -> str:
-    """CRC-32 of the file and its size: against damage, not against forgery, which is what the chain is for."""
-    found, size, buffer = 0, 0, bytearray(CHUNK)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            found = zlib.crc32(memoryview(buffer)[:count], found)
-            size += count
+def digest(file: int) -> str:
+    """CRC-32 of the open file and its size: against damage, not against forgery, which is what the chain is for."""
+    found, size = 0, 0
+    while part := os.pread(file, CHUNK, size):
+        found = zlib.crc32(part, found)
+        size += len(part)
     return f"{found:08x} {size}"
 
 
 def holds(path: Path) -> bool:
     """Whether the seal is there and fits the file."""
     try:
-        return seal_path(path).read_text("ascii").strip() == digest(path)
+        with path.open("rb") as file:
+            return seal_path(path).read_text("ascii").strip() == digest(file.fileno())
     except (OSError, ValueError):
         return False
 
 
-def set_seal(path: Path) -> None:
-    """Writes the seal whole or not at all."""
+def set_seal(path: Path, main: int) -> None:
+    """Writes the seal whole or not at all. `main` is the open file that is sealed, whatever lies at `path` by now."""
     part = seal_path(path).with_name(seal_path(path).name + ".part")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(file, digest(path).encode())
+        os.write(file, digest(main).encode())
         os.fsync(file)
     finally:
         os.close(file)

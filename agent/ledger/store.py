@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from agent.errors import ModelError
+from agent.errors import LedgerError, ModelError
 from agent.ledger.book import Book
 from agent.ledger.moves import label_moves, moved_names, text_of
 from agent.ledger.origin import tool_version, utc_now
@@ -368,12 +368,24 @@ class Ledger(Book):
     # -- erasure ------------------------------------------------------------------------------------------------------
 
     def erase(self, hashes: Sequence[str], actor: str, reason: str) -> None:
-        """Takes payload texts out for good; the chain keeps their hashes and says who asked and why."""
-        statements = [("DELETE FROM blobs WHERE hash = ?", (digest,)) for digest in hashes]
-        told = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
-        self._record("", "texts_erased", told, statements)
-        self._texts.clear()  # what is brought again must be written again
+        """Takes payload texts out for good; the chain keeps their hashes and says who asked and why. Without `hashes`
+        an erasure that a full disk cut short is brought to its end: what was erased may stand in the main file still.
+
+        Raises LedgerError when the disk refuses; the same again then completes it.
+        """
+        if hashes:
+            statements = [("DELETE FROM blobs WHERE hash = ?", (digest,)) for digest in hashes]
+            told = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
+            self._record("", "texts_erased", told, statements)
+            self._texts.clear()  # what is brought again must be written again
         self.flush()
+        try:
+            self._writer.copy_log()
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(
+                f"{self.path}: erased, but its bytes are still in the file ({error}); make room and give the same "
+                "command again"
+            ) from error
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from agent.ledger.log import log_path
 from agent.ledger.seal import break_seal, set_seal
+from agent.ledger.watch import Watch
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -39,9 +40,10 @@ class Writer:
     Used from one thread. Inside an event loop groups are committed by themselves; outside, `flush` does it.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, watch: Watch) -> None:
         self.error: Exception | None = None
         self._connection = connection
+        self._watch = watch
         self._path = path
         self._log = log_path(path)
         self._log_limit = LOG_BYTES
@@ -105,18 +107,29 @@ class Writer:
         execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", group[-1].head)
 
     def _commit(self) -> None:
-        """In the thread: to the disk, and now and then from the log into the main file."""
-        self._connection.execute("COMMIT")
-        if (size := self._log.stat().st_size) >= self._log_limit:
-            self._log_limit = LOG_BYTES if self._copy_log() else size + LOG_BYTES
+        """In the thread: to the disk, and now and then from the log into the main file.
 
-    def _copy_log(self) -> bool:
-        """Copies the log into the main file; False when a reader keeps it from being emptied."""
+        Looked at before, so that nothing is written beside another writer whom a lost lock let in, and after: what went
+        into a file that is gone is not on the disk.
+        """
+        self._watch.require()
+        self._connection.execute("COMMIT")
+        self._watch.require()
+        if (size := self._log.stat().st_size) >= self._log_limit:
+            self._log_limit = LOG_BYTES if self.copy_log() else size + LOG_BYTES
+
+    def copy_log(self) -> bool:
+        """Copies the log into the main file; False when a reader keeps it from being emptied. Not during a commit."""
+        self._watch.require()
         break_seal(self._path)
         self._connection.execute("PRAGMA busy_timeout = 0")
-        busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        try:
+            busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            self._watch.note_content()  # what a full disk cut short is our own writing, too
         self._connection.execute("PRAGMA busy_timeout = 30000")
-        set_seal(self._path)
+        set_seal(self._path, self._watch.file)
+        self._watch.require()
         return not busy
 
     def _land(self) -> None:
@@ -129,6 +142,10 @@ class Writer:
 
     def _refuse(self, error: Exception) -> None:
         self.error = error
+        try:
+            self._watch.require()
+        except Exception as lost:  # what SQLite says then is no more than what follows from it
+            self.error = lost
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.rollback()

@@ -117,7 +117,8 @@ class Registry:
                     f"{folder / back.version}: the version to go back to is not whole; restore the folder from a copy"
                 )
             told = {"label": label, "version": back.version, "share": back.share, "actor": actor, "reason": reason}
-            evidence = {"undoes": undone.seq, **({"ledger_head": chain.head()} if isinstance(chain, Ledger) else {})}
+            noted = {"ledger": chain.id(), "ledger_head": chain.head()} if isinstance(chain, Ledger) else {}
+            evidence = {"undoes": undone.seq, **noted}
             return self._move(folder, history, chain, {**told, "action": "rollback", "evidence": evidence})
 
     def catch_up(self, ledger: Ledger) -> None:

@@ -116,8 +116,8 @@ def release_of(
     parameters: Mapping[str, Any],
     origin: Mapping[str, str],
 ) -> PromptRelease:
-    """What goes to production: `candidate` with the `parameters` to call with and its provenance. `origin`: tool and
-    created_utc."""
+    """What goes to production: `candidate` with the `parameters` to call with and its provenance. `origin`: tool,
+    created_utc, and the id of the ledger."""
     won = candidate.id == result["winner"]["candidate_id"]
     return PromptRelease(
         name=task.name,

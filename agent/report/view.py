@@ -139,8 +139,11 @@ class RunView:
 
     @property
     def head(self) -> Row:
-        """The last link of the ledger's chain now: seq and hash."""
-        return self.history.select("SELECT seq, hash FROM head")[0]
+        """The last link of the ledger's chain now: seq, hash and utc; `ledger` is the hash of the first."""
+        return self.history.select(
+            "SELECT seq, hash, utc, (SELECT hash FROM events WHERE seq = 1) AS ledger FROM events "
+            "ORDER BY seq DESC LIMIT 1"
+        )[0]
 
 
 def task_of(run: Row) -> Task:

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import disk, kills, process, provider, tamper
+from tests.chaos import disk, kills, process, provider, swapped, tamper
 from tests.chaos.command import preload
 from tests.chaos.harness import Campaign, Row
 
@@ -51,6 +51,7 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "overwritten": disk.overwritten,
     "log": disk.log_overwritten,
     "schemas": disk.schemas,
+    "swaps": swapped.swaps,
     "tamper": tamper.tampers,
 }
 

@@ -166,14 +166,16 @@ def overwritten(c: Campaign) -> Row:
                 refused += ended.code in (1, 2) and len(ended.errors) == 1
                 if ended.code == 0 and ended.out != true.get(look):
                     broken.append(f"offset {place}: {look[0]} gave a wrong answer")
-                if ended.code and (ended.code not in (1, 2) or len(ended.errors) != 1 or ended.out):
+                told = len(ended.errors) == 1 and any(words in ended.err for words in ("restore a copy", "--db"))
+                if ended.code and (ended.code not in (1, 2) or not told or ended.out):
                     broken.append(f"offset {place}: {look[0]}: exit {ended.code}: {ended.err[-300:]!r}")
             if folder.ledger.read_bytes() != damaged:
                 broken.append(f"offset {place}: the damaged file was written to")
         if (more := server.bill()["requests"] - requests) > 0:
             broken.append(f"{more} requests were made with a damaged ledger")
     happened = f"{refused} of {commands} commands refused, the file untouched"
-    return Row("4 KB overwritten", copies, "never a wrong answer, never a write", happened, tuple(broken))
+    promised = "refuses to write, says what to do, changes nothing"
+    return Row("4 KB overwritten", copies, promised, happened, tuple(broken))
 
 
 def log_overwritten(c: Campaign) -> Row:

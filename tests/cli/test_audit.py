@@ -2,9 +2,12 @@
 
 import gc
 import json
+import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -21,9 +24,25 @@ from agent.types import Trial, canonical, content_id
 from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import good, good_json, optimize, refused
+from tests.ledger import ledgers
 from tests.ledger.ledgers import alter, read
 
 DB = Path("runs/ledger.db")
+FOREIGN = (
+    ("audit", "verify"),
+    ("audit", "anchor"),
+    ("audit", "show", "run-1"),
+    ("audit", "erase", "--containing", "x", "--actor", "a", "--reason", "r", "--yes"),
+    ("runs",),
+    ("show",),
+    ("history",),
+    ("report",),
+    ("ui", "--no-open"),
+    ("doctor",),
+    ("resume",),
+)
+"""What somebody may type who was given a ledger by somebody else."""
+ROOT_PAGE = "SELECT rootpage FROM sqlite_master WHERE name = 'calls_by_key'"
 
 
 def tamper(sql: str, db: Path = DB) -> None:
@@ -95,13 +114,32 @@ def test_a_file_that_is_no_database_is_not_whole() -> None:
     Path("noise.db").write_bytes(b"noise " * 1000)
     assert found_wrong("--db", "noise.db")["events"] == 0
     assert optimize("audit", "verify", "--db", "noise.db").stdout.startswith("the file is damaged: ")
-    assert "`optimize audit recover --to NEW.db`" in refused(1, "runs", "--db", "noise.db")[0]
+    (line,) = refused(1, "runs", "--db", "noise.db")
+    assert "`sqlite3 FILE .recover | sqlite3 NEW.db`" in line
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the shell of SQLite is not installed")
+def test_what_sqlites_shell_saves_of_a_ledger_is_one_again(two_runs: Made) -> None:
+    """As the message about a damaged file says; a root page of an index is lost, and with it nothing."""
+    expected, ((page,),) = good_json("audit", "verify"), read(DB, ROOT_PAGE)
+    data = bytearray(DB.read_bytes())
+    size = int.from_bytes(data[16:18], "big")
+    data[(page - 1) * size : page * size] = b"\xff" * size
+    DB.write_bytes(data)
+    found_wrong()
+    (line,) = refused(1, "runs")
+    assert "`sqlite3 FILE .recover | sqlite3 NEW.db`" in line
+    dump = subprocess.run(["sqlite3", str(DB), ".recover"], capture_output=True, check=True).stdout
+    subprocess.run(["sqlite3", "new.db"], input=dump, check=True)
+    assert DB.read_bytes() == data
+    assert good_json("audit", "verify", "--db", "new.db") == expected
+    assert len(good_json("runs", "--db", "new.db")["runs"]) == 2
 
 
 def test_a_ledger_that_was_emptied_is_refused_by_every_command_and_left_as_it_is(two_runs: Made) -> None:
     DB.write_bytes(b"")
     seal = DB.with_name("ledger.db.seal").read_bytes()
-    for words in (["runs"], ["history"], ["promote"], ["audit", "verify"], ["audit", "recover", "--to", "new.db"]):
+    for words in (["runs"], ["history"], ["promote"], ["audit", "verify"]):
         (line,) = refused(1, *words)
         assert "restore a copy" in line
     ledger = next(
@@ -407,39 +445,34 @@ def test_erasing_needs_something_to_erase_and_words_that_do_not_repeat_it(two_ru
     assert good_json("audit", "verify")["whole"]
 
 
-# -- recover -----------------------------------------------------------------------------------------------------------
-
-
-def test_what_holds_of_a_damaged_ledger_is_saved_in_a_new_one(two_runs: Made) -> None:
-    first, _ = two_runs
-    data = bytearray(DB.read_bytes())
-    middle = read(DB, "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1 OFFSET 40")[0]
-    at = data.index(middle[1].encode())
-    data[at : at + 4] = b"zzzz"
-    DB.write_bytes(data)
-    (line,) = refused(1, "runs")
-    assert "recover" in line
-    answer = good_json("audit", "recover", "--to", "saved/new.db")
-    assert DB.read_bytes() == data
-    assert answer["events"] < answer["events_before"]
-    assert good_json("audit", "verify", "--db", "saved/new.db") == {
-        "whole": True,
-        "events": answer["events"] + 1,
-        "head": answer["head"],
-        "first_bad_seq": None,
-        "findings": [],
-    }
-    runs = {run["id"]: run for run in good_json("runs", "--db", "saved/new.db")["runs"]}
-    assert runs[first["run_id"]]["result"] == first
-    assert stat.S_IMODE(Path("saved/new.db").stat().st_mode) == 0o600
-    assert len(refused(2, "audit", "recover", "--to", "saved/new.db")) == 1
-
-
-def test_a_ledger_of_which_nothing_is_left_is_told_as_such() -> None:
-    Path("noise.db").write_bytes(b"noise " * 1000)
-    (line,) = refused(1, "audit", "recover", "--db", "noise.db", "--to", "new.db")
-    assert "nothing of it can be saved" in line
-    assert not Path("new.db").exists()
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize(
+    ("calls", "nth"),
+    [*(("pwrite64", nth) for nth in (1, 17, 25, 33, 41)), *(("ftruncate,fallocate", nth) for nth in (3, 5, 6))],
+)
+def test_a_disk_that_fills_up_ends_in_one_line_and_the_same_command_again_completes(
+    here: Path, calls: str, nth: int
+) -> None:
+    """From the nth write of SQLite on, all are refused."""
+    ledgers.make(DB, ["run-1"])
+    command = [sys.executable, "-c", "from agent.cli import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    full = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}"]
+    full += ["-e", f"inject={calls}:error=ENOSPC:when={nth}+"]
+    who = ["--actor", "a", "--reason", "r", "--yes"]
+    for words in (["audit", "anchor", "-o", "a.json"], ["audit", "erase", "--containing", "row 1", *who]):
+        for prefix in (full, []):
+            done = subprocess.run(
+                [*prefix, *command, *words], capture_output=True, text=True, timeout=120, env=environment, check=False
+            )
+            errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+            assert "Traceback" not in done.stderr
+            assert (done.returncode, len(errors)) in ([(0, 0), (1, 1)] if prefix else [(0, 0)]), done.stderr
+            if prefix and done.returncode == 0 and "-o" in words:
+                break  # it was done before the disk was full, and the file is there
+    assert good_json("audit", "verify")["whole"]
+    assert not any(b"row 1" in path.read_bytes() for path in DB.parent.iterdir())
+    assert json.loads(Path("a.json").read_text())["seq"] > 0
 
 
 # -- manners -----------------------------------------------------------------------------------------------------------
@@ -460,7 +493,6 @@ def test_a_ledger_of_which_nothing_is_left_is_told_as_such() -> None:
         (2, ["lineage", "p_0123456789abcdef"]),
         (2, ["export", "no-run", "--format", "zip", "-o", "x.zip"]),
         (2, ["check", "no-run"]),
-        (2, ["recover", "--db", "none.db", "--to", "new.db"]),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(two_runs: Made, code: int, words: list[str]) -> None:

@@ -16,12 +16,12 @@ import pytest
 
 from agent.cli.released import prompt_path
 from agent.ledger.query import History
-from agent.ledger.seal import set_seal
 from agent.ledger.store import Ledger
 from agent.release.registry import Registry
 from agent.release.runtime import load_prompt
 from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
+from tests.ledger.ledgers import reseal
 from tests.wire import WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +191,7 @@ def test_who_forges_a_result_and_its_seal_does_not_get_it_promoted(two_runs: Mad
             (run,),
         )
         db.commit()
-    set_seal(ledger)
+    reseal(ledger)
     assert good_json("show", run)["result"]["lift"]["diff"] == 0.999
     assert "a text is not what its hash says" in refused(1, "promote", run)[0]
     assert not LABELS.exists()

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from agent.errors import Transient, TransportUnknown
 from agent.ledger.schema import AUDITED
+from agent.ledger.seal import set_seal
 from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage
@@ -106,6 +107,12 @@ def copy(source: Path, target: Path) -> Path:
     return target
 
 
+def reseal(path: Path) -> None:
+    """Sets the seal of whatever the file is now, as who altered it could."""
+    with path.open("rb") as file:
+        set_seal(path, file.fileno())
+
+
 def read(path: Path, sql: str, *values: Any) -> list[Any]:
     """Through a connection of its own: only what is committed is seen."""
     with closing(sqlite3.connect(path)) as db:
@@ -130,6 +137,16 @@ def alter(db: sqlite3.Connection, *statements: str, values: Sequence[Any] = ()) 
         assert db.execute(statement, values).rowcount > 0, f"nothing was changed by {statement}"
     for _, sql in triggers:
         db.execute(sql)
+
+
+def endless(db: sqlite3.Connection, table: str) -> None:
+    """Puts a view in place of a table whose rows never end."""
+    names = [name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+    db.execute(f"DROP TABLE {table}")
+    db.execute(
+        f"CREATE VIEW {table} AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
+        f"SELECT {', '.join(f'x AS {name}' for name in names)} FROM n WHERE x < 0"
+    )
 
 
 def last_seqs(db: sqlite3.Connection) -> dict[tuple[Any, ...], int]:

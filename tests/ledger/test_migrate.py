@@ -342,7 +342,34 @@ def test_a_ledger_that_was_emptied_is_refused_without_a_write(
     assert (tmp_path / beside).read_bytes() == b"1234 5678"
 
 
+@BOTH
+def test_a_ledger_that_is_gone_but_for_its_log_is_refused_without_a_write(
+    whole: Path, opens: Callable[[Path], object]
+) -> None:
+    """SQLite would throw the log away, and with it all that was paid for since the ledger was last closed."""
+    log = whole.with_name("ledger.db-wal")
+    log.write_bytes(b"the log of a run that was killed")
+    whole.unlink()
+    with pytest.raises(LedgerError, match=r"the file is gone.*restore a copy"):
+        opens(whole)
+    assert not whole.exists()
+    assert log.read_bytes() == b"the log of a run that was killed"
+    log.unlink()
+    Ledger(whole).close()  # the seal alone is in nobody's way
+
+
 def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").touch()
     open_ledger(tmp_path / "ledger.db").close()
     assert len(History(tmp_path / "ledger.db").runs()) == 1
+
+
+def test_an_older_ledger_whose_schema_was_changed_is_refused_and_left_as_it_is(old: Path) -> None:
+    with closing(sqlite3.connect(old)) as db:
+        db.execute("CREATE UNIQUE INDEX mine ON calls(run_id) WHERE state = 'none'")
+        db.commit()
+        before = list(db.iterdump())
+    with pytest.raises(LedgerError, match="index mine was added to calls"):
+        Ledger(old)
+    with closing(sqlite3.connect(old)) as db:
+        assert list(db.iterdump()) == before

@@ -19,7 +19,7 @@ from agent.ledger import seal
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
-from tests.ledger.ledgers import alter, copy, fill, read
+from tests.ledger.ledgers import alter, copy, fill, read, reseal
 
 ROOT = Path(__file__).resolve().parents[2]
 OPENERS: list[Callable[[Path], object]] = [History, Ledger]
@@ -39,11 +39,11 @@ def test_a_seal_holds_until_a_byte_changes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 10_000)
     assert not seal.holds(path), "there is none yet"
-    seal.set_seal(path)
+    reseal(path)
     assert seal.holds(path)
     path.write_bytes(b"x" * 9_999 + b"y")
     assert not seal.holds(path)
-    seal.set_seal(path)
+    reseal(path)
     assert seal.holds(path)
     seal.break_seal(path)
     assert not seal.holds(path)
@@ -59,7 +59,7 @@ def test_a_seal_that_is_no_seal_does_not_hold(tmp_path: Path, content: bytes) ->
 
 def test_a_seal_is_the_owners_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    seal.set_seal(tmp_path / "file")
+    reseal(tmp_path / "file")
     assert {file.name for file in tmp_path.iterdir()} == {"file", "file.seal"}
     assert stat.S_IMODE(seal.seal_path(tmp_path / "file").stat().st_mode) == 0o600
 
@@ -121,7 +121,7 @@ def test_what_a_stranger_left_in_the_log_is_refused_too(whole: Path, opens: Call
 
 
 @BOTH
-@pytest.mark.parametrize("statement", ["VACUUM", "CREATE INDEX mine ON calls(model)", "REINDEX", "ANALYZE"])
+@pytest.mark.parametrize("statement", ["VACUUM", "CREATE TABLE notes (x)", "REINDEX", "ANALYZE"])
 def test_a_change_that_alters_no_answer_is_accepted(
     whole: Path, opens: Callable[[Path], object], statement: str
 ) -> None:
@@ -135,10 +135,30 @@ def test_a_change_that_alters_no_answer_is_accepted(
         assert seal.holds(whole), "what was checked is sealed"
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE UNIQUE INDEX mine ON calls(run_id) WHERE state = 'none'",
+        "CREATE TRIGGER mine AFTER UPDATE ON calls BEGIN SELECT RAISE(ABORT, 'no'); END",
+        "DROP TRIGGER events_in_sequence",
+    ],
+)
+def test_a_schema_that_would_refuse_a_write_is_refused_before_anything_is_written(whole: Path, statement: str) -> None:
+    """Whatever the seal says."""
+    with closing(sqlite3.connect(whole)) as db:
+        db.execute(statement)
+        db.commit()
+    reseal(whole)
+    before = whole.read_bytes()
+    with pytest.raises(LedgerError, match=r"the schema was changed.*nothing was changed; .*restore a copy"):
+        Ledger(whole)
+    assert whole.read_bytes() == before
+
+
 def test_the_seal_of_another_file_does_not_cover_a_change(whole: Path, tmp_path: Path) -> None:
     """Who can write the file can write a seal: it is for speed. The long check sees what the seal hides."""
     stranger(whole, "UPDATE runs SET status = 'failed' WHERE id = 'run-1'")
-    seal.set_seal(whole)
+    reseal(whole)
     assert History(whole).run("run-1")["status"] == "failed"
     with closing(sqlite3.connect(whole)) as db:
         assert [finding.seq for finding in verify(db)] != []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +21,18 @@ from agent.ledger.query import History
 from agent.ledger.schema import AUDITED, STEPS
 from agent.ledger.store import Ledger
 from agent.ledger.verify import sha256, verify
-from tests.ledger.ledgers import alter, candidates, fill, first_naming, in_memory, last_seqs, make, read
+from tests.ledger.ledgers import (
+    alter,
+    candidates,
+    endless,
+    fill,
+    first_naming,
+    in_memory,
+    last_seqs,
+    make,
+    read,
+    reseal,
+)
 from tests.toys import ask
 
 TABLES = (*AUDITED, "blobs", "events", "head")
@@ -104,10 +117,18 @@ def test_what_a_writer_adds_meanwhile_is_not_taken_for_tampering(whole: Path) ->
 
 
 @pytest.mark.parametrize(
-    "statement", ["VACUUM", "CREATE INDEX mine ON calls(model)", "CREATE TABLE notes (x)", "ANALYZE", "REINDEX"]
+    "statements",
+    [
+        "VACUUM",
+        "ANALYZE",
+        "REINDEX",
+        "CREATE TABLE notes (x UNIQUE)",
+        "CREATE TABLE notes (x); CREATE UNIQUE INDEX mine ON notes(x) WHERE x > 1",
+        "CREATE TABLE notes (x PRIMARY KEY); CREATE TABLE more (x REFERENCES notes(x))",
+    ],
 )
-def test_what_changes_nothing_that_is_read_is_no_finding(db: sqlite3.Connection, statement: str) -> None:
-    db.execute(statement)
+def test_what_changes_no_read_and_no_write_is_no_finding(db: sqlite3.Connection, statements: str) -> None:
+    db.executescript(statements)
     assert verify(db) == []
 
 
@@ -356,6 +377,12 @@ def test_an_event_that_says_nothing_that_an_event_can_say_is_found(db: sqlite3.C
         "CREATE TABLE json_each (value)",
         "CREATE TABLE Pragma_table_info (name, dflt_value)",
         "DROP INDEX calls_by_key",
+        "CREATE INDEX mine ON calls(model)",
+        "CREATE UNIQUE INDEX mine ON calls(run_id) WHERE state = 'none'",
+        "create unique index mine on CALLS (run_id) where 0",
+        "CREATE INDEX mine ON outcomes(json(value))",
+        "CREATE TABLE mine (run REFERENCES runs(id))",
+        "CREATE TABLE mine (x, run, FOREIGN KEY (run) REFERENCES Runs ON DELETE CASCADE)",
         "DROP TABLE demos",
         "DROP TABLE events",
         "DROP TABLE head",
@@ -385,6 +412,63 @@ def test_a_trigger_or_a_view_that_is_made_anew_otherwise_is_found(db: sqlite3.Co
     assert name in finding.what
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_a_view_in_place_of_a_table_is_told_before_it_is_asked(db: sqlite3.Connection, table: str) -> None:
+    """Its question could be one that never ends."""
+    endless(db, table)
+    db.set_progress_handler(lambda: 1, 10_000_000)  # fails here instead of never
+    assert {finding.what for finding in verify(db)} >= {
+        f"the schema was changed: table {table} is missing",
+        f"the schema was changed: view {table} was added",
+    }
+    assert not any(finding.seq for finding in verify(db))
+
+
+@pytest.mark.parametrize(
+    ("version", "table"),
+    [(1, "runs"), (1, "candidates"), (2, "events"), (2, "head"), (3, "runs"), (3, "events"), (3, "head"), (3, "owner")],
+)
+def test_a_ledger_of_another_making_is_refused_before_anything_of_it_is_asked(
+    tmp_path: Path, version: int, table: str
+) -> None:
+    """Whatever its seal says, and also where it would be brought up to date."""
+    path = tmp_path / "foreign.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.create_function("sha256", 1, sha256, deterministic=True)
+        for step in STEPS[:version]:
+            db.executescript(step)
+        endless(db, table)
+        db.execute(f"PRAGMA user_version = {version}")
+    reseal(path)
+    content = path.read_bytes()
+    for opens in (History, Ledger):
+        found = subprocess.run(
+            [sys.executable, "-c", OPENS, opens.__name__, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr
+        assert table in found.stdout or "no ledger" in found.stdout
+    assert path.read_bytes() == content
+
+
+OPENS = """
+import sys
+from pathlib import Path
+from agent.errors import LedgerError
+from agent.ledger.query import History
+from agent.ledger.store import Ledger
+try:
+    {"History": History, "Ledger": Ledger}[sys.argv[1]](Path(sys.argv[2]))
+except LedgerError as error:
+    print(error)
+else:
+    sys.exit("it was opened")
+"""
+
+
 def test_a_table_that_answers_for_sqlite_hides_no_edit(db: sqlite3.Connection) -> None:
     told = "SELECT ?, name, dflt_value FROM pragma_table_info(?)"
     rows = [row for table in AUDITED for row in db.execute(told, (table, table))]
@@ -394,9 +478,12 @@ def test_a_table_that_answers_for_sqlite_hides_no_edit(db: sqlite3.Connection) -
     forged = [(of, name, "500" if name == "http_status" else value) for of, name, value in rows]
     db.executemany("INSERT INTO pragma_table_info VALUES (?, ?, ?)", forged)
     found = verify(db)
+    assert "the schema was changed: table pragma_table_info was added" in map(str, found)
+    assert not any(finding.seq for finding in found)
+    db.execute("DROP TABLE pragma_table_info")
+    found = verify(db)
     assert found[0].seq > 0
     assert "(http_status)" in found[0].what
-    assert "table pragma_table_info was added" in str(found)
 
 
 # -- anything ----------------------------------------------------------------------------------------------------------

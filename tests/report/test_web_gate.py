@@ -7,9 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -272,6 +276,113 @@ def get(url: str, **headers: str) -> int:
             return int(reply.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+ENDLESS = "select instr(zeroblob(8000000), zeroblob(4000000) || x'01')"
+"""One call of one function of SQLite, in which nothing stops SQLite."""
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [
+        ("/ledger", {"sql": ENDLESS}),
+        ("/ledger.json", {"sql": ENDLESS}),
+        ("/ledger/runs", {"_where": f"({ENDLESS}) > 0"}),
+    ],
+)
+async def test_a_function_that_takes_too_long_is_stopped(two_runs: Made, address: str, asked: dict[str, str]) -> None:
+    async with signed_in(DB) as (client, _):
+        reply = await client.get(address, params=asked)
+        assert (reply.status_code, "too long" in reply.text) == (400, True), reply.text
+        assert (await client.get("/ledger.json?sql=select+1")).json()["rows"] == [[1]]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "with recursive n(x) as (select 1 union all select x + 1 from n limit 400) select zeroblob(8000000) from n",
+        "with recursive n(x) as (select 1 union all select x + 1 from n limit 400) "
+        "select group_concat(x) from (select x, randomblob(8000000) as b from n order by b)",
+        "select zeroblob(17000000)",
+        "with recursive n(x) as (select 1 union all select x + 1 from n limit 40) select zeroblob(1000000) from n",
+    ],
+)
+async def test_an_answer_that_takes_too_much_is_refused_in_words(two_runs: Made, sql: str) -> None:
+    async with signed_in(DB) as (client, _):
+        reply = await client.get("/ledger.json", params={"sql": sql})
+        assert reply.status_code == 400
+        assert re.search("too much memory|more than 32 MB|too big|too long", reply.json()["error"])
+        assert (await client.get("/ledger.json?sql=select+1")).json()["rows"] == [[1]]
+
+
+async def test_every_value_comes_back_as_sqlite_has_it(two_runs: Made) -> None:
+    """Also of two columns with one name, and under a name that has quotes."""
+    sql = """select 1 as a, 2 as a, -9223372036854775808 as b, 1e999 as c, null as "d"" 'e", x'00ff' as f,
+        'é' || char(0) as g"""
+    async with signed_in(DB) as (client, _):
+        found = (await client.get("/ledger.json", params={"sql": sql})).json()
+        assert found["columns"] == ["a", "a", "b", "c", "d\" 'e", "f", "g"]
+        (row,) = found["rows"]
+        assert row[:3] == [1, 2, -(2**63)]
+        assert row[4:] == [None, {"$base64": True, "encoded": "AP8="}, "é\0"]
+        shown = Page((await client.get("/ledger", params={"sql": sql})).text).words
+        assert "d\" 'e" in shown
+        many = "with recursive n(x) as (select 1 union all select x + 1 from n limit 1002) select x from n"
+        found = (await client.get("/ledger.json", params={"sql": many})).json()
+        assert (found["truncated"], len(found["rows"])) == (True, 1000)
+
+
+def children(pid: int) -> set[int]:
+    return {int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()}
+
+
+def seconds(pid: int) -> float:
+    """Of the processor, that a process has used."""
+    with suppress(OSError):  # it has ended
+        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def answered(url: str, token: str) -> int | None:
+    """The status; None where the server ended before it answered."""
+    try:
+        return get(url, Authorization=f"Bearer {token}")
+    except OSError:
+        return None
+
+
+def test_the_first_ctrl_c_ends_the_server_and_whatever_is_being_asked(two_runs: Made) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with (
+        subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as ui,
+        ThreadPoolExecutor() as pool,
+    ):
+        assert ui.stdout is not None
+        try:
+            base, _, token = json.loads(ui.stdout.readline())["url"].partition("/?token=")
+            endless = f"{base}/ledger?" + urlencode({"sql": ENDLESS})
+            asked = [pool.submit(answered, endless, token) for _ in range(3)]
+            for address in ("/runs.json", "/ledger.json?sql=select+1", "/audit.json"):  # while they take their time
+                assert get(f"{base}{address}", Authorization=f"Bearer {token}") == 200
+            assert [each.result() for each in asked] == [400] * 3
+            asked = [pool.submit(answered, endless, token) for _ in range(4)]
+            while not sum(
+                int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[11]) for pid in children(ui.pid)
+            ):
+                time.sleep(0.01)  # until a child computes
+            left = children(ui.pid)
+        finally:
+            ui.send_signal(signal.SIGINT)
+            try:
+                _, said = ui.communicate(timeout=20)
+            finally:
+                ui.kill()
+    assert ui.returncode == 0, said
+    assert said.splitlines()[-1].startswith("ended")
+    assert "Traceback" not in said
+    assert left
+    assert {each.result() for each in asked} <= {500, None}  # called off
+    assert not any(Path(f"/proc/{pid}").exists() for pid in left)
 
 
 def test_the_command_serves_until_it_is_told_to_stop(two_runs: Made) -> None:

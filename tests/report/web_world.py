@@ -25,7 +25,10 @@ async def signed_in(db: Path) -> AsyncIterator[tuple[httpx.AsyncClient, Web]]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=web.app), base_url=BASE, timeout=60) as client:
         first = await client.get(web.url.removeprefix(BASE))
         assert (first.status_code, first.headers["refresh"]) == (200, "0;url=/")
-        yield client, web
+        try:
+            yield client, web
+        finally:
+            web.close()
 
 
 def require_harmless(reply: httpx.Response) -> Page | None:

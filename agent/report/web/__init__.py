@@ -6,4 +6,5 @@ routes.py     a path to what is gathered and the template that shows it, or the 
 ask.py        one request: an open ledger, the words of the address, what was gathered before
 runs.py, trials.py, audit.py, rating.py    the pages
 database.py   the ledger for Datasette's own pages: SQL and JSON
+sql_child.py  what a child process does with a question in SQL
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from agent.errors import InputError
@@ -40,12 +42,13 @@ OTHER_HANDLERS = ("datasette.handle_exception", "datasette.forbidden")
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """The application and what opens it."""
+    """The application, what opens it, and what ends its child processes."""
 
     app: App
     token: str
     port: int
     site: Site
+    close: Callable[[], None]
 
     @property
     def url(self) -> str:
@@ -63,8 +66,9 @@ def make(db: Path, port: int, opener: Callable[[Path], History] = History) -> We
         [], memory=True, settings=dict(SETTINGS), template_dir=str(page.FOLDER / "templates/web/datasette")
     )
     made.remove_database("_memory")
-    made.add_database(read_only(made, db), name=NAME)
-    return Web(Gate(made.app(), token, port), token, port, site)
+    ledger = read_only(made, db)
+    made.add_database(ledger, name=NAME)
+    return Web(Gate(made.app(), token, port), token, port, site, ledger.close)
 
 
 def _datasette() -> tuple[Any, Any]:
@@ -147,16 +151,20 @@ def warm(site: Site) -> None:
 
 
 def serve(web: Web, on: socket.socket) -> None:
-    """Answers until the process is told to stop. Raises KeyboardInterrupt after Ctrl-C."""
+    """Answers until the process is told to stop, and then at once. Raises KeyboardInterrupt after Ctrl-C."""
     import uvicorn
 
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """What is being answered is called off; what uvicorn has to say of that helps nobody."""
+            super().handle_exit(sig, frame)
+            self.force_exit = True
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
     settings = uvicorn.Config(
-        web.app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=2,
+        web.app, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none"
     )
-    uvicorn.Server(settings).run(sockets=[on])
+    try:
+        Server(settings).run(sockets=[on])
+    finally:
+        web.close()

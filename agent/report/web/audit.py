@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agent.ledger import trail
-from agent.ledger.anchor import head_of, unchecked
+from agent.ledger.anchor import checked, unchecked
 from agent.ledger.lock import is_held
 from agent.ledger.origin import utc_now
 from agent.ledger.query import History
-from agent.ledger.verify import verify
 from agent.report.web.ask import Ask, Checked, number_in, sql_link
 
 EVENTS = 100  # of a run on one page
@@ -32,12 +30,8 @@ def verified(db: Path) -> Checked:
     """Everything compared with the chain; takes seconds with a large ledger."""
     started, utc = time.perf_counter(), utc_now()
     with unchecked(db) as connection:
-        try:
-            seq, digest = head_of(connection)
-        except sqlite3.Error:
-            seq, digest = 0, ""
-        found = tuple(str(finding) for finding in verify(connection))
-    return Checked(utc, time.perf_counter() - started, seq, digest, found)
+        seq, digest, found = checked(connection)
+    return Checked(utc, time.perf_counter() - started, seq, digest, tuple(map(str, found)))
 
 
 def audit(ask: Ask) -> dict[str, Any]:

@@ -1,73 +1,122 @@
 """The ledger for Datasette's own pages: a connection for each question, closed at once, that can do nothing but read.
 
-SQLite itself refuses to write (`mode=ro`), and its authorizer refuses whatever is no reading.
+SQLite itself refuses to write (`mode=ro`), and its authorizer refuses whatever is no reading. All SQL goes to child
+processes (`sql_child.py`), which can be stopped in time; only what Datasette asks about columns and keys stays here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.connect import reader
+from agent.ledger.connect import address_to_read, reader
+from agent.report.web import sql_child
+from agent.scoring.worker import Worker
 
-READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-PRAGMAS = {
-    "database_list",
-    "foreign_key_list",
-    "index_info",
-    "index_list",
-    "index_xinfo",
-    "schema_version",
-    "table_info",
-    "table_xinfo",
-    "compile_options",
-}
-LONGEST = 64 << 20  # bytes of a value that a question may make
-NO_FUNCTIONS = {"load_extension", "fts3_tokenizer"}
-
-
-def may(action: int, first: str | None, second: str | None, *_: Any) -> int:
-    """SQLite's question whether a statement may do this."""
-    if action == sqlite3.SQLITE_PRAGMA:
-        return sqlite3.SQLITE_OK if first in PRAGMAS else sqlite3.SQLITE_DENY
-    if action == sqlite3.SQLITE_FUNCTION and second in NO_FUNCTIONS:
-        return sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_OK if action in READING else sqlite3.SQLITE_DENY
+CHILD = r"""
+import sys
+sys.path.insert(0, opening)
+import sql_child
+sql_child.limit_memory()
+answer(True, "")
+for line in pipe_in:
+    pipe_out.write(f"[{sql_child.answer(json.loads(line))}, null]\n")
+    pipe_out.flush()
+"""
+HARD_LIMIT = 10.0  # seconds after which a child is ended that has not ended itself
+LATE = f"exit code {-signal.SIGALRM}"
+TOLD = {kind.__name__: kind for kind in (*sqlite3.Error.__subclasses__(), *sqlite3.DatabaseError.__subclasses__())}
+"""The errors of a question that are told by their names; any other is a ValueError."""
 
 
 def read_only(datasette: Any, path: Path) -> Any:
     """A Datasette Database over the file. It holds no connection between two questions, so that a writer's log can be
-    emptied at any time."""
-    from datasette.database import Database
+    emptied at any time. `close` ends what is being asked."""
+    from datasette.database import Database, QueryInterrupted, Results
+
+    count = datasette.setting("num_sql_threads")
+    folder = str(Path(sql_child.__file__).parent)
 
     class Ledger(Database):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(datasette, path=str(path), is_mutable=True)
+            self._workers = [Worker("the question", CHILD, folder, HARD_LIMIT) for _ in range(count)]
+            self._idle, self._at_once = [*self._workers], asyncio.Semaphore(count)
+
         def connect(self, write: bool = False) -> sqlite3.Connection:
             if write:
                 raise sqlite3.OperationalError("the ledger is only read here")
-            connection = reader(path)
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
-            return connection
+            return reader(path)
 
-        async def execute(self, *args: Any, **options: Any) -> Any:
-            """A question with a mistake in it is answered on the page; Datasette would print it, escapes and all."""
-            return await super().execute(*args, **{**options, "log_sql_errors": False})
+        def close(self) -> None:
+            for worker in self._workers:
+                worker.close()
+
+        async def execute(
+            self,
+            sql: str,
+            params: Sequence[Any] | Mapping[str, Any] | None = None,
+            truncate: bool = False,
+            custom_time_limit: int | None = None,
+            page_size: int | None = None,
+            log_sql_errors: bool = True,
+        ) -> Any:
+            """As Datasette's own, but that errors are only raised: it would print them, escapes and all."""
+            limit_ms = min(custom_time_limit or self.ds.sql_time_limit_ms, self.ds.sql_time_limit_ms)
+            most = self.ds.max_returned_rows + (self.ds.max_returned_rows == (page_size or self.ds.page_size))
+            question = {
+                "address": address_to_read(path),
+                "sql": sql,
+                "params": params or {},
+                "most": most + 1 if truncate else None,
+                "seconds": limit_ms / 1000,
+            }
+            async with self._at_once:
+                worker = self._idle.pop()
+                try:
+                    told, reason = await worker.ask(question)
+                finally:
+                    self._idle.append(worker)
+            if told is None and reason.endswith(LATE):
+                raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
+            if told is None:
+                raise sqlite3.OperationalError(reason)
+            rows, description = _rows(told)
+            truncated = truncate and len(rows) > most
+            return Results(rows[:most] if truncated else rows, truncated, description)
 
         async def execute_fn(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
             def ask() -> Any:
-                connection = self.connect()
-                try:
+                with closing(self.connect()) as connection:
                     self.ds._prepare_connection(connection, self.name)
-                    connection.set_authorizer(may)
+                    connection.set_authorizer(sql_child.may)
                     return fn(connection)
-                finally:
-                    connection.close()
 
             return await asyncio.get_running_loop().run_in_executor(self.ds.executor, ask)
 
         async def execute_write_fn(self, fn: Any, block: bool = True) -> Any:
             return self.connect(write=True)
 
-    return Ledger(datasette, path=str(path), is_mutable=True)
+    return Ledger()
+
+
+def _rows(told: Any) -> tuple[list[sqlite3.Row], Any]:
+    """As SQLite has them, and the cursor's description. Raises what went wrong in the child."""
+    if "error" in told:
+        raise TOLD.get(told["error"], ValueError)(told["what"])
+    if told["columns"] is None:
+        return [], None
+    names = ", ".join('NULL AS "' + name.replace('"', '""') + '"' for name in told["columns"])
+    with closing(sqlite3.connect(":memory:")) as db:
+        cursor = db.execute(f"SELECT {names}")  # a row takes its names from a cursor
+        return [sqlite3.Row(cursor, tuple(map(_value, row))) for row in told["rows"]], cursor.description
+
+
+def _value(told: Any) -> Any:
+    return b64decode(told["base64"]) if isinstance(told, dict) else told

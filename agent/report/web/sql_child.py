@@ -1,0 +1,79 @@
+"""Answers questions in SQL, in a process of its own: inside one of SQLite's functions no limit of time holds, only a
+process can be stopped there. Stands alone: the child has nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sqlite3
+from base64 import b64encode
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+PRAGMAS = {
+    "database_list",
+    "foreign_key_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "schema_version",
+    "table_info",
+    "table_xinfo",
+    "compile_options",
+}
+NO_FUNCTIONS = {"load_extension", "fts3_tokenizer"}
+LONGEST = 16 << 20  # bytes of a value that a question may make
+LARGEST = 32 << 20  # letters of an answer
+MEMORY = 512 << 20  # bytes of address space of the whole process
+
+
+def may(action: int, first: str | None, second: str | None, *_: Any) -> int:
+    """SQLite's question whether a statement may do this."""
+    if action == sqlite3.SQLITE_PRAGMA:
+        return sqlite3.SQLITE_OK if first in PRAGMAS else sqlite3.SQLITE_DENY
+    if action == sqlite3.SQLITE_FUNCTION and second in NO_FUNCTIONS:
+        return sqlite3.SQLITE_DENY
+    return sqlite3.SQLITE_OK if action in READING else sqlite3.SQLITE_DENY
+
+
+def limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+def answer(question: Mapping[str, Any]) -> str:
+    """JSON: `columns` (None where a statement has none) and at most `most` rows (None: all), or `error` and `what`.
+
+    After `seconds` the kernel ends this process, wherever it is; so it is not left behind by a server that died.
+    """
+    signal.setitimer(signal.ITIMER_REAL, question["seconds"])
+    try:
+        with closing(sqlite3.connect(question["address"], uri=True)) as db:
+            return _answer(db, question)
+    except MemoryError:
+        return json.dumps({"error": "OperationalError", "what": "it takes too much memory; ask for less at once"})
+    except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
+        return json.dumps({"error": type(error).__name__, "what": str(error)})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _answer(db: sqlite3.Connection, question: Mapping[str, Any]) -> str:
+    db.text_factory = lambda text: str(text, "utf-8", "replace")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+    db.execute("PRAGMA temp_store = MEMORY")  # what is sorted must not fill the disk
+    db.set_authorizer(may)
+    cursor = db.execute(question["sql"], question["params"])
+    rows = cursor.fetchall() if question["most"] is None else cursor.fetchmany(question["most"])
+    columns = cursor.description and [column[0] for column in cursor.description]
+    text = json.dumps({"columns": columns, "rows": rows}, default=_blob)
+    if len(text) > LARGEST:
+        raise sqlite3.OperationalError(f"the answer has more than {LARGEST >> 20} MB; ask for less at once")
+    return text
+
+
+def _blob(value: bytes) -> dict[str, str]:
+    return {"base64": b64encode(value).decode()}

@@ -1,0 +1,172 @@
+"""`optimize audit verify` and the files beside the ledger: an older copy is found, and another ledger is none."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import optimize as optimize_module
+from agent.release.export import write_release
+from tests.cli.conftest import clean
+from tests.cli.world import compatible, files, good, good_json, learner, optimize
+from tests.ledger.ledgers import read
+from tests.wire import WireServer
+
+DB = Path("runs/ledger.db")
+OLDER = Path("older.db")
+
+
+def run(server: WireServer, db: Path = DB, seed: int = 0) -> str:
+    """A finished run; returns its id."""
+    words = ["-m", compatible(server), "--max-calls", "100", "-n", "1", "--seed", str(seed), "--db", db, "-q"]
+    return str(good_json(*files(120), *words)["run_id"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs; of the second a report, and a label on its prompt. `older.db` is the ledger as it was between them."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clean(monkeypatch, folder)
+        with WireServer(learner) as server:
+            ids = [run(server)]
+            shutil.copyfile(DB, OLDER)
+            ids.append(run(server, seed=1))
+        good("promote", ids[1])
+        good("report", ids[1])
+        good("report", ids[1], "-o", "runs/mine.html")
+    (folder / "ids.json").write_text(json.dumps(ids))
+    return folder
+
+
+@pytest.fixture
+def ids(made: Path, here: Path) -> list[str]:
+    shutil.copytree(made, here, dirs_exist_ok=True)
+    return list(json.loads(Path("ids.json").read_text()))
+
+
+def bring_back(copy: Path = OLDER) -> None:
+    """As who restores a backup does."""
+    for path in DB.parent.glob("ledger.db*"):
+        path.unlink()
+    copy.rename(DB)
+
+
+def verified(db: Path = DB) -> dict[str, Any]:
+    result = optimize("audit", "verify", "--json", "--db", db)
+    found = json.loads(result.stdout)
+    assert result.exit_code == (0 if found["whole"] else 1)
+    assert isinstance(found, dict)
+    return found
+
+
+def named(found: dict[str, Any]) -> list[str]:
+    """The files that say otherwise."""
+    told = [re.match(r"this ledger is older than (\S+) says, or another: ", each["what"]) for each in found["findings"]]
+    return sorted(each[1] for each in told if each)
+
+
+def change(path: Path, pattern: str, new: str) -> None:
+    text, count = re.subn(pattern, new, path.read_text("utf-8"))
+    assert count
+    path.write_text(text, "utf-8")
+
+
+def test_a_ledger_with_all_its_files_is_whole(ids: list[str]) -> None:
+    assert verified()["whole"]
+
+
+def test_an_older_copy_is_found_by_every_file_that_was_made_since(ids: list[str]) -> None:
+    bring_back()
+    assert read(DB, "SELECT id FROM runs") == [(ids[0],)], "the second run has vanished"
+    (version,) = Path("runs/releases").glob("*/p_*")
+    files = [
+        f"runs/{ids[1]}/prompt.md",
+        f"runs/{ids[1]}/report.html",
+        "runs/mine.html",
+        f"{version}/prompt.md",
+        f"{version.parent}/labels.jsonl",
+    ]
+    assert named(verified()) == sorted(files)
+    for file in files:
+        Path(file).unlink()
+    assert verified()["whole"], "the files of the first run are its own"
+
+
+def test_an_older_copy_is_found_after_the_next_run_as_well(ids: list[str]) -> None:
+    bring_back()
+    with WireServer(learner) as server:
+        run(server, seed=2)
+    assert f"runs/{ids[1]}/prompt.md" in named(verified())
+
+
+def test_files_of_older_versions_count_where_their_run_is_in_the_ledger(ids: list[str]) -> None:
+    for each in ids:
+        change(Path(f"runs/{each}/prompt.md"), r'(?m)^ledger = "[0-9a-f]{64}"\n', "")
+    assert verified()["whole"]
+    change(Path(f"runs/{ids[0]}/prompt.md"), r'(?m)^ledger_head = "[0-9a-f]{64}"$', f'ledger_head = "{"5" * 64}"')
+    assert named(verified()) == [f"runs/{ids[0]}/prompt.md"]
+
+
+# -- no false alarm ----------------------------------------------------------------------------------------------------
+
+
+def test_ledgers_that_share_a_folder_are_no_older_copies_of_each_other(ids: list[str]) -> None:
+    other = Path("runs/other.db")
+    with WireServer(learner) as server:
+        run(server, other)
+    assert verified()["whole"]
+    assert verified(other)["whole"]
+    for path in Path("runs").glob("other.db*"):
+        path.unlink()
+    assert verified()["whole"], "also when the other is gone, and its run's folder is not"
+
+
+def test_a_ledger_that_begins_anew_has_nothing_to_do_with_what_lies_there(ids: list[str]) -> None:
+    for path in DB.parent.glob("ledger.db*"):
+        path.unlink()
+    with WireServer(learner) as server:
+        run(server)
+    assert verified()["whole"]
+
+
+def test_a_copy_that_went_on_by_itself_is_no_finding_but_a_note(ids: list[str]) -> None:
+    fork = Path("runs/fork.db")
+    shutil.copyfile(DB, fork)
+    with WireServer(learner) as server:
+        went_on = run(server, fork, seed=2)
+    result = optimize("audit", "verify")
+    assert (result.exit_code, result.stdout[:6]) == (0, "whole:")
+    assert result.stderr == f"note: runs/{went_on}/prompt.md: names a head of {fork}, which went on from this ledger\n"
+    assert verified(fork)["whole"]
+
+
+@pytest.mark.parametrize("content", [b"", b"+++\n+++\n", b"\xff\xfe", b"+++\nprovenance = 5\n+++\n", b"[" * 100_000])
+def test_files_that_are_something_else_say_nothing(ids: list[str], content: bytes) -> None:
+    for name in ("prompt.md", "held/prompt.md", "page.html"):
+        path = Path("runs/some") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    Path("runs/releases/x").mkdir()
+    Path("runs/releases/x/labels.jsonl").write_bytes(content)
+    Path("runs/folder.html").mkdir()
+    assert verified()["whole"]
+
+
+def test_no_file_names_a_head_that_a_kill_could_take_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it names is on the disk before it is written."""
+    noted: list[bool] = []
+
+    def looked(release: Any, folder: Path) -> Path:
+        head = release.provenance["ledger_head"]
+        noted.append(read(DB, "SELECT COUNT(*) FROM events WHERE hash = ?", head) == [(1,)])
+        return write_release(release, folder)
+
+    monkeypatch.setattr(optimize_module, "write_release", looked)
+    with WireServer(learner) as server:
+        run(server)
+    assert noted
+    assert all(noted)
