@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent import optimize as optimize_module
+from agent.programs import prompt as prompt_program
 from agent.release.export import write_release
 from tests.cli.conftest import clean
 from tests.cli.world import compatible, files, good, good_json, learner, optimize
@@ -165,7 +165,7 @@ def test_no_file_names_a_head_that_a_kill_could_take_back(monkeypatch: pytest.Mo
         noted.append(read(DB, "SELECT COUNT(*) FROM events WHERE hash = ?", head) == [(1,)])
         return write_release(release, folder)
 
-    monkeypatch.setattr(optimize_module, "write_release", looked)
+    monkeypatch.setattr(prompt_program, "write_release", looked)
     with WireServer(learner) as server:
         run(server)
     assert noted
