@@ -9,6 +9,7 @@ That is what makes a run resumable: it walks the same way again, and each call t
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ class Run:
             self.settings.max_concurrency,
             self.settings.use_cache,
             self._tell,
+            jitter=random.Random(f"{self.settings.seed}/{self.id}"),
             past=past,
             max_wait=self.settings.max_wait,
             thinking=self.task.thinking,
@@ -177,7 +179,13 @@ class Run:
         if self._resumes:
             past = self.ledger.resume_run(self.id, budget)
             self.account = Account(
-                self.settings.budget, past.paid, past.seconds, max(0, past.lost), self._unpriced, past.lost_usd
+                self.settings.budget,
+                past.paid,
+                past.seconds,
+                max(0, past.lost),
+                self._unpriced,
+                past.lost_usd,
+                past.limited,
             )
             return past
         self.ledger.begin_run(

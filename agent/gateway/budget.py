@@ -32,9 +32,10 @@ class Kept:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds`, `lost` and
-    `lost_usd` are what a resumed run had before; `lost` counts the attempts that brought nothing, `met` those that the
-    provider failed on calls which the run has come to: a resumed run meets them again on its way.
+    `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds`, `lost`,
+    `lost_usd` and `limited` are what a resumed run had before; `lost` counts the attempts that brought nothing, `met`
+    those that the provider failed on calls which the run has come to: a resumed run meets them again on its way.
+    `limited` counts requests that were refused as too many (429): they are no calls, cost nothing and take from no cap.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Account:
         lost: int = 0,
         no_price: Sequence[str] = (),
         lost_usd: float = 0.0,
+        limited: int = 0,
     ) -> None:
         self.budget, self.no_price = budget, tuple(no_price)
         self.paid: dict[CallRole, Spend] = dict(paid or {})
@@ -54,6 +56,7 @@ class Account:
         self.cached = 0
         self.lost, self.met = lost, 0
         self.lost_usd = lost_usd
+        self.limited = limited
         self.kept = Kept()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()

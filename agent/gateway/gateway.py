@@ -103,7 +103,8 @@ class Gateway:
     ) -> None:
         """`thinking`: tokens on top of the cap of what proposer and judges reply; the target's cap holds its own."""
         self.account = account
-        self.retries = Retries(jitter or random.Random(0))
+        self._jitter = jitter or random.Random(0)
+        self.retries = Retries(self._jitter)
         self._ledger = ledger
         self._run_id = run_id
         self._prices = prices
@@ -243,7 +244,7 @@ class Gateway:
 
     async def _buy(self, call: Call, flight: Flight) -> Completion:
         limiter = self._limiter(call.lm)
-        attempt = failed = paid = 0
+        attempt = failed = paid = limited = 0
         answers: int | None = None
         while True:
             await self._slot(limiter)
@@ -260,7 +261,11 @@ class Gateway:
             answers = limiter.answers if answers is None else answers
             if maybe_paid(outcome):
                 paid += 1
-            elif not isinstance(outcome, RateLimited | ParameterRefused):
+            elif isinstance(outcome, RateLimited):
+                if limiter.answers > answers:  # else nobody is let through, and the call is not to blame
+                    limited += 1
+                    limiter.limited_again(limited)
+            elif not isinstance(outcome, ParameterRefused):
                 # while the provider is down, no call is to blame, unless others were answered since it first failed
                 failed += not limiter.is_open() or limiter.answers > answers
             tried = paid if maybe_paid(outcome) else failed
@@ -359,11 +364,15 @@ class Gateway:
             raise
 
     async def _failed(self, call: Call, call_id: int, error: ModelError, limiter: Limiter, latency: float) -> None:
-        """A failed attempt counts as a call; where the provider may have done the work, it is charged in full."""
+        """A failed attempt counts as a call, but for a 429; where the provider may have done the work, it is charged in
+        full."""
         paid = maybe_paid(error)
         self._release(call.worst)
-        self.account.lose(call.role, call.worst if paid else Spend(1))
-        self.account.met += 1
+        if isinstance(error, RateLimited):
+            self.account.limited += 1
+        else:
+            self.account.lose(call.role, call.worst if paid else Spend(1))
+            self.account.met += 1
         state = "unknown" if isinstance(error, TransportUnknown) else "error"
         await self._ledger.fail(self._run_id, call_id, state, error, latency, call.worst.usd if paid else 0.0)
         try:
@@ -399,7 +408,7 @@ class Gateway:
         limiter = self._limiters.get(lm.name)
         if limiter is None:
             ceiling = self._max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
-            limiter = Limiter(lm.name, ceiling, fixed=lm.concurrency is not None, max_wait=self._max_wait)
+            limiter = Limiter(lm.name, ceiling, lm.concurrency is not None, self._max_wait, self._jitter)
             self._limiters[lm.name] = limiter
             if self.stopped is not None:
                 limiter.close(self.stopped)

@@ -16,6 +16,7 @@ from agent.errors import InputError, LedgerError
 from agent.ledger.connect import reader, require_whole
 from agent.ledger.lock import is_held
 from agent.ledger.moves import label_moves, text_of
+from agent.ledger.past import IS_CALL
 from agent.ledger.places import run_folder
 
 Row = dict[str, Any]
@@ -146,7 +147,7 @@ class History:
                    p.parent_id, p.reason AS proposal,
                    (SELECT json_group_array(example_id) FROM (SELECT example_id FROM demos d
                      WHERE d.candidate_id = c.id ORDER BY position)) AS demos,
-                   COALESCE(SUM(k.state <> 'cached' AND k.error_class IS NOT 'not_sent'), 0) AS calls,
+                   COALESCE(SUM(k.state <> 'cached' AND {IS_CALL}), 0) AS calls,
                    COALESCE(SUM(k.state = 'cached'), 0) AS cached,
                    COALESCE(SUM(CASE WHEN k.state <> 'cached' THEN k.prompt_tokens + k.completion_tokens END), 0)
                      AS tokens,
