@@ -90,7 +90,7 @@ def run_errand(
             fetch(name, lambda done, total: None)
     check_keys(lms)
     prices = prices_for([lm.name for lm in lms], budget, fixed(options["price"]))
-    ledger = Ledger(db)
+    ledger, progress = Ledger(db), Progress(quiet)
     try:
         means = Means(
             new_run_id(),
@@ -103,8 +103,9 @@ def run_errand(
             use_cache,
             max_wait,
             options["thinking"],
+            lambda line: progress.say(plain(line)),
         )
-        return asyncio.run(watched(make(means), lms, Progress(quiet)))
+        return asyncio.run(watched(make(means), lms, progress))
     finally:
         ledger.close()
 
@@ -131,5 +132,8 @@ def cost_line(told: Mapping[str, Any]) -> str:
     calls = dict(told["calls"])
     cached = calls.pop("cached")
     asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
+    over = f"; {told['overspent']}" if told.get("overspent") else ""
     tokens = told["tokens"]["prompt"] + told["tokens"]["completion"]
-    return plain(f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {spent(told)}, {told['seconds']:.0f} s")
+    return plain(
+        f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {spent(told)}, {told['seconds']:.0f} s{over}"
+    )

@@ -280,6 +280,8 @@ def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] |
     ]
     if stopped_before_search(result):
         lines.append("--anyway searches all the same")
+    if over := result.get("overspent"):
+        lines.append(plain(f"the run {over}"))
     if ended := result.get("search_ended"):
         lines.append(plain(f"the search ended before its plan was done: {ended}"))
     lines += [

@@ -59,6 +59,8 @@ class Limiter:
         self.max_wait = max_wait
         self.width = ceiling if fixed else min(START, ceiling)
         self._fixed = fixed
+        self.one_by_one = False
+        """Whether only one may fly at once, whatever the width: what a call costs cannot be told."""
         self._flying = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed: Exception | None = None
@@ -136,9 +138,12 @@ class Limiter:
             if not future.done():
                 future.set_exception(error)
 
+    def allowed(self) -> int:
+        """How many may fly at once now."""
+        return 1 if self._trips or self.one_by_one else self.width
+
     def _may_start(self, now: float) -> bool:
-        width = 1 if self._trips else self.width
-        return self._flying < width and now >= self._not_before and now >= self._next_start
+        return self._flying < self.allowed() and now >= self._not_before and now >= self._next_start
 
     def _start(self, now: float) -> None:
         if self._flying == 0 and now - self._landed_at > IDLE:

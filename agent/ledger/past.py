@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from datetime import datetime
 
 from agent.types import CallRole, Spend
 
+OVERBILLED = "overbilled"
+"""The kind of the event that tells of a reply which cost more than what is reserved for it."""
 NO_CALLS = ("not_sent", "rate_limit")
 """The error classes of attempts that are no calls: called off before they were sent, or refused as too many (429)."""
 IS_CALL = f"COALESCE(error_class, '') NOT IN {NO_CALLS}"
@@ -22,7 +25,8 @@ class Past:
     candidate); `told`: the events that a run makes again on its way to where it stood, by (kind, body); `losses`: the
     attempts that the provider failed, by call key; 429s are none. All four are used up as the run passes by. `paid` is
     what each role was charged: calls of every kind, tokens and $, unknown outcomes at their reservation; `lost_usd` of
-    it for attempts that brought nothing. `seconds` are those that it ran before, `limited` the 429s.
+    it for attempts that brought nothing. `seconds` are those that it ran before, `limited` the 429s, `excess`
+    by model how many times its reservation a reply cost (the `times` of an OVERBILLED event).
     """
 
     bought: dict[str, list[int]] = field(default_factory=dict)
@@ -33,6 +37,7 @@ class Past:
     seconds: float = 0.0
     lost_usd: float = 0.0
     limited: int = 0
+    excess: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -75,6 +80,11 @@ def past_of(db: sqlite3.Connection, run_id: str) -> Past:
     (past.lost_usd,) = db.execute(lost, (run_id,)).fetchone()
     limited = "SELECT COUNT(*) FROM calls WHERE run_id = ? AND error_class = 'rate_limit'"
     (past.limited,) = db.execute(limited, (run_id,)).fetchone()
+    for (body,) in db.execute(
+        "SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", (run_id, OVERBILLED)
+    ):
+        told = json.loads(body)
+        past.excess[told["model"]] = told["times"]
     past.seconds = _seconds(db, run_id)
     return past
 

@@ -92,6 +92,7 @@ def result_object(
             "completion": usage.completion_tokens,
         },
         "limited": account.limited,
+        "overspent": account.overspent(),
         "cost_usd": account.total_paid.usd,
         "lost_usd": account.lost_usd,
         "unpriced": list(account.unpriced),
