@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def spending_options(function: F) -> F:
     """Caps, price, room to think, concurrency and patience."""
     options = (
-        click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included."),
+        click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."),
         click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
         click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars."),
         click.option("--price", help=PRICE_HELP),

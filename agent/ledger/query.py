@@ -210,13 +210,13 @@ class History:
 
     def costs(self, run_id: str) -> list[Row]:
         """Calls, tokens, dollars (None: unknown) and seconds by role and state; what was called off before it was sent
-        is no call."""
+        is no call, nor is a request that was refused with 429."""
         return self.select(
             "SELECT role, calls.model AS model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
             "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "
             f"{cost_of('calls', 'runs')} AS cost_usd, SUM(latency_s) AS seconds "
             "FROM calls JOIN runs ON runs.id = run_id "
-            "WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY role, calls.model, state "
+            f"WHERE run_id = ? AND {IS_CALL} GROUP BY role, calls.model, state "
             "ORDER BY role DESC, state",
             run_id,
         )
