@@ -102,6 +102,8 @@ class Fault:
             raise ValueError(f"{self.kind}: no status {self.status}")
         if self.retry_after and (len(self.retry_after) != 1 or not self.retry_after.keys() <= _WAITS):
             raise ValueError(f"{self.kind}: retry_after takes one of {sorted(_WAITS)}")
+        if not isinstance((self.retry_after or {}).get("text", ""), str):
+            raise ValueError(f"{self.kind}: the text of retry_after is no text")
         if self.kind == "capacity" and not (self.per_second > 0 or self.concurrent > 0):
             raise ValueError("capacity: give per_second, concurrent or both")
 
