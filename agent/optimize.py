@@ -9,12 +9,14 @@ That is what makes a run resumable: it walks the same way again, and each call t
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, told
+from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
 from agent.gateway.prices import prices_for, prices_version
@@ -94,8 +96,10 @@ class Run:
         watch: Watch = lambda s: None,
         resumed: Resumed | None = None,
         judges: Sequence[LM] = (),
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """`judges` are the models of the task's judges; without them the target judges."""
+        """`judges` are the models of the task's judges; without them the target judges. `say` takes a line for
+        the user."""
         self.id = resumed.run_id if resumed else new_run_id()
         self.folder = run_folder(settings.runs_folder, self.id)
         self.task, self.target, self.proposer = task, target, proposer
@@ -107,7 +111,7 @@ class Run:
         self.plan = resumed.plan if resumed else self._planned()
         self.account = Account(settings.budget, no_price=self._unpriced)
         self._resumes = resumed is not None
-        self._watch = watch
+        self._watch, self._say = watch, say
         self._test = task.test[: self.plan.test_rows]
         self._board = Board(lambda trial: self.ledger.put_trial(self.id, trial))
         self._gateway: Gateway | None = None
@@ -134,6 +138,8 @@ class Run:
             self.settings.max_concurrency,
             self.settings.use_cache,
             self._tell,
+            self._say,
+            jitter=random.Random(f"{self.settings.seed}/{self.id}"),
             past=past,
             max_wait=self.settings.max_wait,
             thinking=self.task.thinking,
@@ -177,7 +183,14 @@ class Run:
         if self._resumes:
             past = self.ledger.resume_run(self.id, budget)
             self.account = Account(
-                self.settings.budget, past.paid, past.seconds, max(0, past.lost), self._unpriced, past.lost_usd
+                self.settings.budget,
+                past.paid,
+                past.seconds,
+                max(0, past.lost),
+                self._unpriced,
+                past.lost_usd,
+                past.limited,
+                {model: Excess(**times) for model, times in past.excess.items()},
             )
             return past
         self.ledger.begin_run(

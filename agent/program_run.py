@@ -72,12 +72,13 @@ class ProgramRun(Run):
         watch: Watch = lambda s: None,
         resumed: Resumed | None = None,
         judges: Sequence[LM] = (),
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Raises InputError where the program cannot be made, and what `Run` raises."""
         self.program = Program(task)
         task = replace(task, instruction=self.program.own)  # the baseline
         self.per_row = self.program.calls
-        super().__init__(task, target, proposer, ledger, settings, watch, resumed, judges)
+        super().__init__(task, target, proposer, ledger, settings, watch, resumed, judges, say)
         self._in_runs = self.plan
 
     def _planned(self) -> Plan:

@@ -254,7 +254,17 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
     try:
         _catch_up(ledger, db)
         make = run_of(launch.task)
-        run = make(launch.task, launch.target, launch.author, ledger, launch.settings, progress, resumed, launch.judges)
+        run = make(
+            launch.task,
+            launch.target,
+            launch.author,
+            ledger,
+            launch.settings,
+            progress,
+            resumed,
+            launch.judges,
+            lambda line: progress.say(plain(line)),
+        )
         command = resume_command_for(run.id, db)
         new = [] if resumed else unknown(launch.lms(), ledger, launch.task, launch.settings.use_cache)
         try:
