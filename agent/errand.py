@@ -7,6 +7,7 @@ was paid for is in the ledger however it ends. Knows no prompt, no metric and no
 from __future__ import annotations
 
 import asyncio
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -41,6 +42,7 @@ class Means:
     use_cache: bool = True
     max_wait: float = MAX_WAIT
     thinking: int | None = None
+    say: Callable[[str], None] = lambda line: None
 
 
 class Errand(ABC):
@@ -67,6 +69,8 @@ class Errand(ABC):
             means.max_concurrency,
             means.use_cache,
             self._on_call,
+            means.say,
+            jitter=random.Random(f"{means.seed}/{means.run_id}"),
             max_wait=means.max_wait,
             thinking=task.thinking,
         )
@@ -129,12 +133,16 @@ class Errand(ABC):
         return [None if isinstance(each, BudgetExhausted) else each for each in found]
 
     def cost(self) -> dict[str, Any]:
-        """What it took: calls by role, tokens, dollars, seconds; `lost_usd` are those of failed calls, at most."""
+        """What it took: calls by role, tokens, dollars, seconds; `lost_usd` are those of failed calls, at most,
+        `limited` the requests that were refused as too many (429), which are no calls, `overspent` whether and why it
+        passes a cap."""
         paid, usage = self._account.total_paid, self._account.usage
         calls = {role: spend.calls for role, spend in sorted(self._account.paid.items())}
         return {
             "calls": {**calls, "cached": self._account.cached},
             "tokens": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens},
+            "limited": self._account.limited,
+            "overspent": self._account.overspent(),
             "cost_usd": paid.usd,
             "lost_usd": self._account.lost_usd,
             "unpriced": list(self._account.unpriced),

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, told
+from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
 from agent.gateway.prices import prices_for, prices_version
@@ -97,10 +99,11 @@ class Run:
         watch: Watch = lambda s: None,
         resumed: Resumed | None = None,
         judges: Sequence[LM] = (),
+        say: Callable[[str], None] = lambda line: None,
         program: Kind | None = None,
     ) -> None:
-        """`judges` are the models of the task's judges; without them the target judges. `program` is what is optimized;
-        without it, what the task says.
+        """`judges` are the models of the task's judges; without them the target judges. `say` takes a line for the
+        user. `program` is what is optimized; without it, what the task says.
 
         Raises InputError where the task's program cannot be made.
         """
@@ -118,7 +121,7 @@ class Run:
         """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
         self.account = Account(settings.budget, no_price=self._unpriced)
         self._resumes = resumed is not None
-        self._watch = watch
+        self._watch, self._say = watch, say
         self._test = task.test[: self.plan.test_rows]
         self._classic = ClassicProgram(self.task) if ClassicProgram.suits(self.task) else None
         self._kinds = [self.program, *([self._classic] if self._classic else [])]
@@ -148,6 +151,8 @@ class Run:
             self.settings.max_concurrency,
             self.settings.use_cache,
             self._tell,
+            self._say,
+            jitter=random.Random(f"{self.settings.seed}/{self.id}"),
             past=past,
             max_wait=self.settings.max_wait,
             thinking=self.task.thinking,
@@ -191,7 +196,14 @@ class Run:
         if self._resumes:
             past = self.ledger.resume_run(self.id, budget)
             self.account = Account(
-                self.settings.budget, past.paid, past.seconds, max(0, past.lost), self._unpriced, past.lost_usd
+                self.settings.budget,
+                past.paid,
+                past.seconds,
+                max(0, past.lost),
+                self._unpriced,
+                past.lost_usd,
+                past.limited,
+                {model: Excess(**times) for model, times in past.excess.items()},
             )
             return past
         self.ledger.begin_run(

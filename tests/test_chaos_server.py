@@ -158,7 +158,24 @@ def test_an_odd_answer_is_an_answer(server: ChaosServer, path: str, kind: str) -
 
 
 def test_every_kind_is_tested_here() -> None:
-    assert set(KINDS) == {*REFUSALS, *BROKEN, *ODDITIES}
+    assert set(KINDS) == {*REFUSALS, *BROKEN, *ODDITIES, "overbill"}
+
+
+@BOTH
+def test_tokens_that_nobody_sees_are_in_the_usage_and_on_the_bill(server: ChaosServer, path: str) -> None:
+    server.control({"kind": "overbill", "tokens": 500})
+    reply = json.loads(send(server, path)[1])
+    usage = reply["usage"]
+    assert usage.get("completion_tokens", usage.get("output_tokens")) == 501
+    bill = server.bill()
+    assert (bill["answered"], bill["billed_prompt_tokens"], bill["billed_completion_tokens"]) == (1, 3, 501)
+
+
+@pytest.mark.parametrize("header", ["0", "-5", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_header_that_announces_no_wait_goes_out_as_it_is(server: ChaosServer, header: str) -> None:
+    server.control({"kind": "status", "status": 429, "retry_after": {"text": header}})
+    assert send(server)[0].headers["retry-after"] == header
+    assert server.bill()["windows"] == []
 
 
 def test_a_key_is_repeated_in_an_error(server: ChaosServer) -> None:
@@ -209,6 +226,7 @@ def test_capacity_lets_so_many_a_second_through_and_so_many_at_once() -> None:
         {"kind": "status"},
         {"kind": "capacity"},
         {"kind": "status", "status": 429, "retry_after": {"minutes": 1}},
+        {"kind": "status", "status": 429, "retry_after": {"text": 1}},
         {},
     ],
     ids=str,

@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def spending_options(function: F) -> F:
     """Caps, price, room to think, concurrency and patience."""
     options = (
-        click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included."),
+        click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."),
         click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
         click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars."),
         click.option("--price", help=PRICE_HELP),
@@ -90,7 +90,7 @@ def run_errand(
             fetch(name, lambda done, total: None)
     check_keys(lms)
     prices = prices_for([lm.name for lm in lms], budget, fixed(options["price"]))
-    ledger = Ledger(db)
+    ledger, progress = Ledger(db), Progress(quiet)
     try:
         means = Means(
             new_run_id(),
@@ -103,10 +103,11 @@ def run_errand(
             use_cache,
             max_wait,
             options["thinking"],
+            lambda line: progress.say(plain(line)),
         )
         errand = make(means)
         new = unknown(lms, ledger, errand.task, use_cache)
-        return asyncio.run(watched(errand, lms, Progress(quiet), new=new))
+        return asyncio.run(watched(errand, lms, progress, new=new))
     finally:
         ledger.close()
 
@@ -133,5 +134,8 @@ def cost_line(told: Mapping[str, Any]) -> str:
     calls = dict(told["calls"])
     cached = calls.pop("cached")
     asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
+    over = f"; {told['overspent']}" if told.get("overspent") else ""
     tokens = told["tokens"]["prompt"] + told["tokens"]["completion"]
-    return plain(f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {spent(told)}, {told['seconds']:.0f} s")
+    return plain(
+        f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {spent(told)}, {told['seconds']:.0f} s{over}"
+    )

@@ -268,6 +268,7 @@ def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | Non
             progress,
             resumed,
             launch.judges,
+            lambda line: progress.say(plain(line)),
             launch.program,
         )
         command = resume_command_for(run.id, db)

@@ -20,7 +20,18 @@ from agent.ledger.trail import facts_of
 from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial
 
 ALL = Spend(10**9, 10**15, 1e12)  # more than any cap
-NOT_COMPARED = ("seconds", "ledger_head", "release", "calls", "cost_usd", "lost_usd", "unpriced", "latency_s")
+NOT_COMPARED = (
+    "seconds",
+    "ledger_head",
+    "release",
+    "calls",
+    "cost_usd",
+    "lost_usd",
+    "limited",
+    "overspent",
+    "unpriced",
+    "latency_s",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,9 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
     type=click.IntRange(1),
     help="Stop the search after about this many trials; 1: only score your prompt.",
 )
-@click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries included, all roles together.")
+@click.option(
+    "--max-calls", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included, all roles together."
+)
 @click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out, all roles together.")
 @click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars, all roles together.")
 @click.option("--time-limit", help="Cap on wall time, the sealed test included, calls in flight not: 90, 5m or 1h30m.")
@@ -281,6 +283,8 @@ def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] |
     ]
     if stopped_before_search(result):
         lines.append("--anyway searches all the same")
+    if over := result.get("overspent"):
+        lines.append(plain(f"the run {over}"))
     if ended := result.get("search_ended"):
         lines.append(plain(f"the search ended before its plan was done: {ended}"))
     lines += [

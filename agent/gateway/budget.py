@@ -1,8 +1,9 @@
 """The hard caps, over all roles together. A call is reserved at its worst case before it is sent.
 
-Two accounts are kept. `paid` is what was sent in this run, retries and unknown outcomes included: no cap is ever
-passed. `used` counts every call that the run made use of, cached ones as if they had been paid: the search ends by this
-account, so a run that finds its calls in the cache makes the same trials as the one that paid for them.
+Two accounts are kept. `paid` is what was sent in this run, retries and unknown outcomes included: a cap is passed only
+by what a provider bills above the reservations of the calls in flight (`bills.py`). `used` counts every call that the
+run made use of, cached ones as if they had been paid: the search ends by this account, so a run that finds its calls in
+the cache makes the same trials as the one that paid for them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.errors import BudgetExhausted
+from agent.gateway.bills import Bills, Excess, times
 from agent.types import Budget, CallRole, Spend, Usage
 
 __all__ = ["Account", "Kept", "Spend"]
@@ -32,9 +34,11 @@ class Kept:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds`, `lost` and
-    `lost_usd` are what a resumed run had before; `lost` counts the attempts that brought nothing, `met` those that the
-    provider failed on calls which the run has come to: a resumed run meets them again on its way.
+    `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds`, `lost`, `lost_usd`,
+    `limited` and `excess` (by model) are what a resumed run had before; `lost` counts the attempts that brought
+    nothing, `met` those that the provider failed on calls which the run has come to: a resumed run meets them again on
+    its way. `limited` counts requests that were refused as too many (429): they are no calls, cost nothing and take
+    from no cap.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class Account:
         lost: int = 0,
         no_price: Sequence[str] = (),
         lost_usd: float = 0.0,
+        limited: int = 0,
+        excess: Mapping[str, Excess] | None = None,
     ) -> None:
         self.budget, self.no_price = budget, tuple(no_price)
         self.paid: dict[CallRole, Spend] = dict(paid or {})
@@ -54,6 +60,8 @@ class Account:
         self.cached = 0
         self.lost, self.met = lost, 0
         self.lost_usd = lost_usd
+        self.limited = limited
+        self.bills = Bills(budget, excess)
         self.kept = Kept()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()
@@ -88,10 +96,29 @@ class Account:
 
     def exhausted(self, name: str) -> BudgetExhausted:
         """What is raised where a call would pass the cap of this name."""
+        if passed := self.overspent():
+            return BudgetExhausted(f"{passed}; give more")
         whole = getattr(self.budget, name)
         part = self._kept_calls() if name == "max_calls" else f"{self.kept.share:.0%}"
         kept = f", {part} of it kept for the sealed test" if self.kept.calls else ""
-        return BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}); give more")
+        dear = f", as it is reserved at what was learnt: {self._dear()}" if self.bills.most > 1 else ""
+        return BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}){dear}; give more")
+
+    def overspent(self) -> str:
+        """What was paid, by how much it passes a cap on dollars or tokens, and why; "" where it passes none."""
+        paid, budget = self._total, self.budget
+        if budget.max_cost is not None and paid.usd - 1e-12 > budget.max_cost:
+            over = f"${paid.usd - budget.max_cost:.4f}"
+            passed = f"paid ${paid.usd:.4f}, which passes the cap (max_cost = {budget.max_cost:g}) by {over}"
+        elif budget.max_tokens is not None and paid.tokens > budget.max_tokens:
+            over = f"{paid.tokens - budget.max_tokens:,}"
+            passed = f"paid {paid.tokens:,} tokens, which passes the cap (max_tokens = {budget.max_tokens}) by {over}"
+        else:
+            return ""
+        return f"{passed}, because {self._dear()}" if self.bills.most > 1 else passed
+
+    def _dear(self) -> str:
+        return f"replies cost up to {times(self.bills.most)} what was reserved for them"
 
     def time_left(self) -> float:
         """Seconds until calls are too late; inf without a time limit."""

@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from agent.errors import (
@@ -26,11 +26,12 @@ from agent.errors import (
     Transient,
     TransportUnknown,
 )
+from agent.gateway.bills import STEADY, times
 from agent.gateway.budget import Account, Spend
 from agent.gateway.limiter import Limiter
 from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
-from agent.ledger.past import Past
+from agent.ledger.past import OVERBILLED, Past
 from agent.ledger.store import Ledger
 from agent.types import LM, CallRole, Completion, Request, Usage, content_id
 
@@ -73,7 +74,7 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call to buy, with the most that it can cost. `turn` numbers what is asked of its model, in order."""
+    """One call to buy, with the most that it should cost. `turn` numbers what is asked of its model, in order."""
 
     role: CallRole
     lm: LM
@@ -96,20 +97,24 @@ class Gateway:
         max_concurrency: int | None = None,
         use_cache: bool = True,
         on_call: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda line: None,
         jitter: random.Random | None = None,
         past: Past | None = None,
         max_wait: float = MAX_WAIT,
         thinking: int = 0,
     ) -> None:
-        """`thinking`: tokens on top of the cap of what proposer and judges reply; the target's cap holds its own."""
+        """`say` takes a line for the user. `thinking`: tokens on top of the cap of what proposer and judges reply; the
+        target's cap holds its own."""
         self.account = account
-        self.retries = Retries(jitter or random.Random(0))
+        self._jitter = jitter or random.Random(0)
+        self.retries = Retries(self._jitter)
         self._ledger = ledger
         self._run_id = run_id
         self._prices = prices
         self._max_concurrency = max_concurrency
         self._use_cache = use_cache
         self._on_call = on_call
+        self._say = say
         self._past = past or Past()
         self._max_wait = max_wait
         self._thinking = thinking
@@ -243,7 +248,7 @@ class Gateway:
 
     async def _buy(self, call: Call, flight: Flight) -> Completion:
         limiter = self._limiter(call.lm)
-        attempt = failed = paid = 0
+        attempt = failed = paid = limited = 0
         answers: int | None = None
         while True:
             await self._slot(limiter)
@@ -260,7 +265,11 @@ class Gateway:
             answers = limiter.answers if answers is None else answers
             if maybe_paid(outcome):
                 paid += 1
-            elif not isinstance(outcome, RateLimited | ParameterRefused):
+            elif isinstance(outcome, RateLimited):
+                if limiter.answers > answers:  # else nobody is let through, and the call is not to blame
+                    limited += 1
+                    limiter.limited_again(limited)
+            elif not isinstance(outcome, ParameterRefused):
                 # while the provider is down, no call is to blame, unless others were answered since it first failed
                 failed += not limiter.is_open() or limiter.answers > answers
             tried = paid if maybe_paid(outcome) else failed
@@ -282,13 +291,13 @@ class Gateway:
         self, call: Call, flight: Flight, limiter: Limiter, attempt: int
     ) -> Completion | ModelError | None:
         """One attempt, in a slot: the reply, or the error to retry or raise, or None when it had to be held back."""
-        await self._set_aside(call.worst)
+        plain, call = call, replace(call, worst=await self._set_aside(call))
         try:
             call_id = await self._reserve(call, attempt)
         except BaseException:
             self._release(call.worst)
             raise
-        if limiter.is_paused():
+        if limiter.is_paused() or call.worst != self._reserved(plain):
             self._release(call.worst)
             await self._ledger.fail(self._run_id, call_id, "error", "not_sent", 0.0, 0.0)
             return None
@@ -305,22 +314,47 @@ class Gateway:
             raise
         usd = self._cost(call.lm, reply.usage)
         tokens = reply.usage.prompt_tokens + reply.usage.completion_tokens
-        self._release(call.worst)
         self.account.charge(call.role, Spend(1, tokens, usd))
+        self._read_bill(plain, Spend(1, tokens, usd), limiter)
+        self._release(call.worst)
         limiter.succeeded()
         await self._ledger.settle(self._run_id, call_id, reply, usd, time.monotonic() - started)
         self._use(call.role, call.lm, call.candidate_id, reply.usage, usd)
         return reply
 
-    async def _set_aside(self, worst: Spend) -> None:
-        """Reserves `worst`. What does not fit beside the worst case of the calls in flight waits until they cost less.
+    def _reserved(self, call: Call) -> Spend:
+        """The most that the call can cost, by what was learnt of its model's bills."""
+        return self.account.bills.reserved(call.lm.name, call.worst)
+
+    def _read_bill(self, call: Call, paid: Spend, limiter: Limiter) -> None:
+        """Learns from what a reply cost. A bill above what is reserved is told, the first of each model aloud; then one
+        call of it flies at a time, reserved at what was learnt, until its bills can be told again."""
+        bills, name = self.account.bills, call.lm.name
+        is_first = bills.reserved(name, call.worst) == call.worst
+        excess = bills.read(name, call.worst, paid)
+        limiter.one_by_one = not bills.is_predictable(name)
+        if excess is None:
+            return
+        told = {"model": name, "times": asdict(excess), "reserved": asdict(call.worst), "paid": asdict(paid)}
+        self._ledger.event(self._run_id, OVERBILLED, told)
+        if is_first:
+            self._say(
+                f"{name}: a reply cost {paid.tokens:,} tokens (${paid.usd:.4f}), {times(excess.most)} what was reserved"
+                f" for it ({call.worst.tokens:,} tokens, ${call.worst.usd:.4f}); from now on as much is reserved, and"
+                f" one call is sent at a time until {STEADY} replies in a row cost no more than that"
+            )
+
+    async def _set_aside(self, call: Call) -> Spend:
+        """Reserves the most that the call can cost, and returns it. What does not fit beside the worst case of the
+        calls in flight waits until they cost less.
 
         Raises BudgetExhausted.
         """
         while True:
+            worst = self._reserved(call)
             try:
                 self.account.reserve(worst)
-                return
+                return worst
             except BudgetExhausted:
                 if not self.account.may_fit(worst):
                     raise
@@ -359,11 +393,15 @@ class Gateway:
             raise
 
     async def _failed(self, call: Call, call_id: int, error: ModelError, limiter: Limiter, latency: float) -> None:
-        """A failed attempt counts as a call; where the provider may have done the work, it is charged in full."""
+        """A failed attempt counts as a call, but for a 429; where the provider may have done the work, it is charged in
+        full."""
         paid = maybe_paid(error)
         self._release(call.worst)
-        self.account.lose(call.role, call.worst if paid else Spend(1))
-        self.account.met += 1
+        if isinstance(error, RateLimited):
+            self.account.limited += 1
+        else:
+            self.account.lose(call.role, call.worst if paid else Spend(1))
+            self.account.met += 1
         state = "unknown" if isinstance(error, TransportUnknown) else "error"
         await self._ledger.fail(self._run_id, call_id, state, error, latency, call.worst.usd if paid else 0.0)
         try:
@@ -399,15 +437,16 @@ class Gateway:
         limiter = self._limiters.get(lm.name)
         if limiter is None:
             ceiling = self._max_concurrency or lm.concurrency or DEFAULT_CONCURRENCY
-            limiter = Limiter(lm.name, ceiling, fixed=lm.concurrency is not None, max_wait=self._max_wait)
+            limiter = Limiter(lm.name, ceiling, lm.concurrency is not None, self._max_wait, self._jitter)
             self._limiters[lm.name] = limiter
+            limiter.one_by_one = not self.account.bills.is_predictable(lm.name)
             if self.stopped is not None:
                 limiter.close(self.stopped)
         return limiter
 
     def width(self, lm: LM) -> int:
         """How many calls of the model may fly at once now."""
-        return self._limiter(lm).width
+        return self._limiter(lm).allowed()
 
     def _counts(self, lm: LM) -> bool:
         """Whether a call's tokens are counted before it is sent: not for a model in this process, unless a cap asks."""

@@ -4,18 +4,21 @@ Three things hold calls back, all outside the slot, and all for every worker of 
 
 - the width: starts small, doubles with each clean round up to the ceiling, and shrinks in an episode of 429s to what
   the provider let through, at most by half;
-- a pause that the provider asked for (Retry-After), and after it a pace: the rate that was let through before;
+- a pause that the provider asked for (Retry-After), never shorter than our own jittered backoff, and after it a pace:
+  the rate that was let through before;
 - the breaker: failures in a row open it, one probe at a time finds out whether the provider is back. It pauses, it
   does not fail: only when nothing has come back for `max_wait` seconds does the run stop, resumable. No pause reaches
   beyond that moment, so the last try comes then.
 
-Refusals in the same words, of one call after the other, are no fault of these calls: they stop the run, too.
+Refusals in the same words, of one call after the other, are no fault of these calls: they stop the run, too. So do
+429s without end while others are answered: they cost nothing, and no cap on calls would ever end them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import re
 import time
 from collections import deque
@@ -28,6 +31,11 @@ COOL_DOWN = 15.0  # seconds after a 429 in which nothing grows
 QUICKEN = 0.9  # of the interval between two starts, at most once in `COOL_DOWN / 3` seconds
 TRIP = 5  # failures in a row that open the breaker
 SAME_REFUSALS = 8  # in the same words, of calls asked for one after the other, that are not the fault of these calls
+MOST_LIMITED = 100  # 429s to one call while others are answered
+LIMITED_FREE = 100  # 429s to calls that got one before, while others are answered: so many, and
+LIMITED_SHARE = 20  # so many for each answer
+LONGEST_BACKOFF = 20.0  # seconds
+DAY = 86_400.0
 UNREACHED = 3  # failures after which an address where nothing ever answered is a wrong address
 LONGEST_PROBE = 30.0  # seconds between two probes
 PACE = 0.95  # of the rate that was let through
@@ -38,12 +46,21 @@ IDLE = 0.25  # seconds without a call in flight, after which the traffic before 
 class Limiter:
     """The slots of one model. `ceiling` is the most that may fly; `fixed` starts there and never learns."""
 
-    def __init__(self, name: str, ceiling: int, fixed: bool = False, max_wait: float = 300.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        ceiling: int,
+        fixed: bool = False,
+        max_wait: float = 300.0,
+        jitter: random.Random | None = None,
+    ) -> None:
         self.name = name
         self.ceiling = ceiling
         self.max_wait = max_wait
         self.width = ceiling if fixed else min(START, ceiling)
         self._fixed = fixed
+        self.one_by_one = False
+        """Whether only one may fly at once, whatever the width: what a call costs cannot be told."""
         self._flying = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed: Exception | None = None
@@ -63,6 +80,9 @@ class Limiter:
         self._most = 0  # calls in flight when the last 429 episode began
         self._refused = 0  # of them, 429s so far
         self._limits = 0  # 429 episodes since the last success
+        self._least = 0.0  # when the backoff of the last of them ends
+        self._again = 0  # 429s to calls that got one before, while others were answered
+        self._jitter = jitter or random.Random(0)
         self.turns = itertools.count()  # of all that is asked of the model, what the ledger answers among it
         self._refusals: dict[int, str] = {}  # by turn
         self.answers = 0
@@ -118,9 +138,12 @@ class Limiter:
             if not future.done():
                 future.set_exception(error)
 
+    def allowed(self) -> int:
+        """How many may fly at once now."""
+        return 1 if self._trips or self.one_by_one else self.width
+
     def _may_start(self, now: float) -> bool:
-        width = 1 if self._trips else self.width
-        return self._flying < width and now >= self._not_before and now >= self._next_start
+        return self._flying < self.allowed() and now >= self._not_before and now >= self._next_start
 
     def _start(self, now: float) -> None:
         if self._flying == 0 and now - self._landed_at > IDLE:
@@ -191,6 +214,9 @@ class Limiter:
         """A 429 to a call sent `latency` seconds ago: holds everybody back. What was sent before the last episode began
         belongs to it. Raises RunRefused when the provider asks for more than `max_wait`, or nothing has come back for
         that long.
+
+        Whatever it asks for, nobody starts before a backoff from the beginning of the episode is over: full jitter
+        (Brooker 2015) below a ceiling that doubles with each episode in a row. Where it does not say, the ceiling.
         """
         now = time.monotonic()
         self._reached = True
@@ -199,18 +225,42 @@ class Limiter:
             self._limits += 1
             self._most, self._refused, self._known_bad = self._flying, 0, self.width
             self._learn_pace(now)
+            self._least = now + self._jitter.uniform(0.0, self._backoff())
         self._refused += 1
         if not self._fixed:
             let_through = max(self._most - self._refused, int(SHRINK * (self._known_bad or 1)), 1)
             self.width = min(self.width, let_through)
-        wait = retry_after if retry_after is not None else min(20.0, 0.5 * 2.0 ** (self._limits - 1))
-        if retry_after is not None and wait > self.max_wait:
+        if retry_after is not None and retry_after > self.max_wait:
+            asked = f"{retry_after:.0f} seconds" if retry_after < 100 * DAY else f"{retry_after / DAY:.0f} days"
             raise RunRefused(
-                f"{self.name}: the provider asks to wait {wait:.0f} seconds, more than --max-wait {self.max_wait:.0f}; "
-                "go on later"
+                f"{self.name}: the provider asks to wait {asked}, more than --max-wait {self.max_wait:.0f}; go on later"
             )
         deadline = self._give_up(now, "too many requests")
-        self._pause(min(now + wait, deadline))
+        wait = self._backoff() if retry_after is None else retry_after
+        self._pause(min(max(now + wait, self._least), deadline))
+
+    def _backoff(self) -> float:
+        """The most seconds of our own that a 429 episode is waited for."""
+        return float(min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(self._limits - 1, 10)))
+
+    def limited_again(self, times: int) -> None:
+        """A 429 to a call that got one before, number `times` of those that came while others were answered. Raises
+        RunRefused when they are too many. Where nobody is answered, `max_wait` ends it.
+        """
+        self._again += 1
+        if times <= MOST_LIMITED and self._again <= LIMITED_FREE + LIMITED_SHARE * self.answers:
+            return
+        whom = (
+            f"one call {times} times"
+            if times > MOST_LIMITED
+            else f"calls that it had refused before {self._again} times"
+        )
+        refusal = RunRefused(
+            f"{self.name}: the provider refused {whom} as too many requests (429) while it answered {self.answers}; "
+            "go on later, or with a smaller -j"
+        )
+        self.close(refusal)
+        raise refusal
 
     def _learn_pace(self, now: float) -> None:
         """From the successes since the first came back, without the first volley, which was let through at once."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.ledger.contamination import Check
+from agent.ledger.past import NO_CALLS
 from agent.ledger.query import NO_PRICE, History, Row
 from agent.types import NO_MODEL
 
@@ -132,11 +133,13 @@ def settled_calls(run: Row, calls: list[Row]) -> Check:
 def charges(run: Row, calls: list[Row]) -> Check:
     """Calls, dollars and tokens of the result are the sum of the calls'."""
     name, result = "calls, tokens and $ add up", run["result"]
-    paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] != "not_sent"]
+    older = result is not None and "limited" not in result  # it counted 429s as calls
+    none = ("not_sent",) if older else NO_CALLS
+    paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] not in none]
     used = [row for row in calls if row["state"] in ("ok", "cached")]
     total = math.fsum(row["cost_usd"] for row in paid)
     dollars = "an unknown price" if NO_PRICE in run["prices"] else f"${total:.6f}"
-    note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger or not sent, {dollars}"
+    note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger, not sent or refused with 429, {dollars}"
     if result is None:
         return Check(name, None, ("no result; " + note,))
     told: dict[str, tuple[float, float]] = {
@@ -146,6 +149,8 @@ def charges(run: Row, calls: list[Row]) -> Check:
     for what, column in (("prompt", "prompt_tokens"), ("completion", "completion_tokens")):
         told[f"{what} tokens"] = (result["tokens"][what], sum(row[column] for row in used))
     told["$"] = (result["cost_usd"], total)
+    limited = sum(row["error_class"] == "rate_limit" for row in calls)
+    told["429s"] = (result.get("limited", limited), limited)
     wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in told.items() if not _near(says, is_)]
     return Check.of(name, wrong, note)
 
@@ -190,7 +195,7 @@ def _reserved(row: Row) -> dict[str, float]:
 
 def _charge(reserved: Row, outcome: Row) -> dict[str, float]:
     """What an attempt is charged: a reply its tokens, what may have been paid for its reservation."""
-    if outcome.get("error_class") == "not_sent":
+    if outcome.get("error_class") in NO_CALLS:
         return {}
     tokens = 0
     if outcome["state"] == "ok":

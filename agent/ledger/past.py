@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
@@ -10,14 +11,22 @@ from datetime import datetime
 
 from agent.types import CallRole, Spend
 
+OVERBILLED = "overbilled"
+"""The kind of the event that tells of a reply which cost more than what is reserved for it."""
+NO_CALLS = ("not_sent", "rate_limit")
+"""The error classes of attempts that are no calls: called off before they were sent, or refused as too many (429)."""
+IS_CALL = f"COALESCE(error_class, '') NOT IN {NO_CALLS}"
+"""SQL: whether an attempt is a call, which a cap counts."""
+
 
 @dataclass(slots=True)
 class Past:
     """`bought`: ids of the settled attempts by call key, in their order; `hits`: uses of other replies by (call key,
     candidate); `told`: the events that a run makes again on its way to where it stood, by (kind, body); `losses`: the
-    attempts that the provider failed, by call key. All four are used up as the run passes by. `paid` is what each role
-    was charged: attempts of every kind, tokens and $, unknown outcomes at their reservation; `lost_usd` of it
-    for attempts that brought nothing. `seconds` are those that it ran before.
+    attempts that the provider failed, by call key; 429s are none. All four are used up as the run passes by. `paid` is
+    what each role was charged: calls of every kind, tokens and $, unknown outcomes at their reservation; `lost_usd` of
+    it for attempts that brought nothing. `seconds` are those that it ran before, `limited` the 429s, `excess`
+    by model how many times its reservation a reply cost (the `times` of an OVERBILLED event).
     """
 
     bought: dict[str, list[int]] = field(default_factory=dict)
@@ -27,6 +36,8 @@ class Past:
     paid: Mapping[CallRole, Spend] = field(default_factory=dict)
     seconds: float = 0.0
     lost_usd: float = 0.0
+    limited: int = 0
+    excess: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
@@ -45,7 +56,9 @@ def past_of(db: sqlite3.Connection, run_id: str) -> Past:
             past.bought.setdefault(key, []).append(number)
         else:
             past.hits[key, candidate_id] += 1
-    failed = "SELECT call_key FROM calls WHERE run_id = ? AND state IN ('error', 'unknown') AND error <> ''"
+    failed = (
+        f"SELECT call_key FROM calls WHERE run_id = ? AND state IN ('error', 'unknown') AND error <> '' AND {IS_CALL}"
+    )
     past.losses.update(key for (key,) in db.execute(failed, (run_id,)))
     past.told.update(
         db.execute(
@@ -59,12 +72,19 @@ def past_of(db: sqlite3.Connection, run_id: str) -> Past:
         for role, calls, tokens, usd in db.execute(
             "SELECT role, COUNT(*), SUM(CASE WHEN state = 'ok' THEN prompt_tokens + completion_tokens "
             "WHEN state = 'unknown' OR error_class = 'bad_response' THEN reserved_tokens ELSE 0 END), SUM(cost_usd) "
-            "FROM calls WHERE run_id = ? AND state <> 'cached' AND error_class IS NOT 'not_sent' GROUP BY role",
+            f"FROM calls WHERE run_id = ? AND state <> 'cached' AND {IS_CALL} GROUP BY role",
             (run_id,),
         )
     }
     lost = "SELECT COALESCE(SUM(cost_usd), 0.0) FROM calls WHERE run_id = ? AND state IN ('error', 'unknown')"
     (past.lost_usd,) = db.execute(lost, (run_id,)).fetchone()
+    limited = "SELECT COUNT(*) FROM calls WHERE run_id = ? AND error_class = 'rate_limit'"
+    (past.limited,) = db.execute(limited, (run_id,)).fetchone()
+    for (body,) in db.execute(
+        "SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", (run_id, OVERBILLED)
+    ):
+        told = json.loads(body)
+        past.excess[told["model"]] = told["times"]
     past.seconds = _seconds(db, run_id)
     return past
 

@@ -16,6 +16,7 @@ from agent.errors import InputError, LedgerError
 from agent.ledger.connect import reader, require_whole
 from agent.ledger.lock import is_held
 from agent.ledger.moves import label_moves, text_of
+from agent.ledger.past import IS_CALL
 from agent.ledger.places import run_folder
 
 Row = dict[str, Any]
@@ -146,7 +147,7 @@ class History:
                    p.parent_id, p.reason AS proposal,
                    (SELECT json_group_array(example_id) FROM (SELECT example_id FROM demos d
                      WHERE d.candidate_id = c.id ORDER BY position)) AS demos,
-                   COALESCE(SUM(k.state <> 'cached' AND k.error_class IS NOT 'not_sent'), 0) AS calls,
+                   COALESCE(SUM(k.state <> 'cached' AND {IS_CALL}), 0) AS calls,
                    COALESCE(SUM(k.state = 'cached'), 0) AS cached,
                    COALESCE(SUM(CASE WHEN k.state <> 'cached' THEN k.prompt_tokens + k.completion_tokens END), 0)
                      AS tokens,
@@ -209,13 +210,13 @@ class History:
 
     def costs(self, run_id: str) -> list[Row]:
         """Calls, tokens, dollars (None: unknown) and seconds by role and state; what was called off before it was sent
-        is no call."""
+        is no call, nor is a request that was refused with 429."""
         return self.select(
             "SELECT role, calls.model AS model, state, COUNT(*) AS calls, SUM(prompt_tokens) AS prompt_tokens, "
             "SUM(cached_prompt_tokens) AS cached_prompt_tokens, SUM(completion_tokens) AS completion_tokens, "
             f"{cost_of('calls', 'runs')} AS cost_usd, SUM(latency_s) AS seconds "
             "FROM calls JOIN runs ON runs.id = run_id "
-            "WHERE run_id = ? AND error_class IS NOT 'not_sent' GROUP BY role, calls.model, state "
+            f"WHERE run_id = ? AND {IS_CALL} GROUP BY role, calls.model, state "
             "ORDER BY role DESC, state",
             run_id,
         )

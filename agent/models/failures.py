@@ -26,6 +26,8 @@ from agent.errors import (
     TransportUnknown,
 )
 
+LONGEST_WAIT = 1e9  # seconds: who asks for more, means never
+
 _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
 _QUOTA = re.compile(r"credit balance|api usage limit|regain access|spend(ing)? limit", re.I)
 _TOO_LARGE = re.compile(r"request too large|must be reduced", re.I)  # for any minute, however long one waits
@@ -79,19 +81,24 @@ _STATUS_OF_CLASS: Mapping[str, int] = {
 
 
 def parse_retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Seconds to wait (>= 0) from `retry-after-ms`, or `retry-after` in seconds or as an HTTP date; else None."""
+    """Seconds to wait (0 to LONGEST_WAIT) from `retry-after-ms`, or `retry-after` in seconds or as an HTTP date; else
+    None. What lies in the past is 0."""
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name) or "") / divisor
         except ValueError:
             continue
-        if math.isfinite(seconds):
-            return max(0.0, seconds)
+        if not math.isnan(seconds):
+            return _bounded(seconds)
     try:
         moment = parsedate_to_datetime(headers.get("retry-after") or "").timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return max(0.0, moment - now())
+    return _bounded(moment - now())
+
+
+def _bounded(seconds: float) -> float:
+    return min(LONGEST_WAIT, max(0.0, seconds))
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -94,6 +94,8 @@ def result_object(
             "cached_prompt": usage.cached_prompt_tokens,
             "completion": usage.completion_tokens,
         },
+        "limited": account.limited,
+        "overspent": account.overspent(),
         "cost_usd": account.total_paid.usd,
         "lost_usd": account.lost_usd,
         "unpriced": list(account.unpriced),

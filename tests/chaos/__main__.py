@@ -20,7 +20,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tests.chaos import disk, kills, process, provider, swapped, tamper
+from tests.chaos import bills, disk, kills, process, provider, swapped, tamper
 from tests.chaos.command import preload
 from tests.chaos.harness import Campaign, Row
 
@@ -32,6 +32,8 @@ SCENARIOS: dict[str, Callable[[Campaign], Row]] = {
     "quota": partial(provider.refusals, fault={"status": 429, "quota": True}, name="429 insufficient_quota in mid-run"),
     "key": partial(provider.refusals, fault={"status": 401}, name="401 in mid-run"),
     **{f"429-{form}": partial(provider.rate_limits, form=form) for form in provider.FORMS},
+    "retry-0": bills.retry_zero,
+    "over-bill": bills.over_bill,
     "rate": partial(provider.capacity, kind=provider.RATE),
     "rate-silent": partial(provider.capacity, kind=provider.SILENT),
     "room": partial(provider.capacity, kind=provider.ROOM),

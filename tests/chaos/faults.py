@@ -28,10 +28,19 @@ BROKEN = (
     *("slow_loris", "hang", "truncated", "short", "empty", "reset", "html", "list", "wrong_schema", "null_choices"),
     *("huge", "deep_json", "gzip_bomb"),
 )
-ODD = ("no_usage", "empty_content", "finish_length", "finish_content_filter", "refusal", "model_change", "echo_key")
+ODD = (
+    "overbill",
+    "no_usage",
+    "empty_content",
+    "finish_length",
+    "finish_content_filter",
+    "refusal",
+    "model_change",
+    "echo_key",
+)
 KINDS = (*REFUSALS, *BROKEN, *ODD)
-_WAITS = {"seconds", "ms", "date"}
-_NUMBERS = ("rate", "after", "status", "seconds", "per_second", "burst", "concurrent", "megabytes")
+_WAITS = {"seconds", "ms", "date", "text"}
+_NUMBERS = ("rate", "after", "status", "seconds", "per_second", "burst", "concurrent", "megabytes", "tokens")
 _MEANINGS = {
     400: ("context_length_exceeded", "invalid_request_error", "prompt is too long: above the maximum context length"),
     401: ("invalid_api_key", "authentication_error", "The API key is not valid."),
@@ -55,12 +64,13 @@ class Fault:
 
     `rate` is the probability that a request is struck, after the first `after` requests since the list was set, `times`
     times at most (None: no end; for an outage 1).
-    status: `status`, with `quota` the body that says so; `retry_after` is {"seconds": x}, {"ms": x}, {"date": x} or {}.
+    status: `status`, with `quota` the body that says so; `retry_after` is {"seconds": x}, {"ms": x}, {"date": x}, {} or
+    {"text": header}, which announces no wait.
     outage: `status` (503) for `seconds` (30) from the first hit.
     capacity: 429 above `per_second` (with a bucket of `burst`, a tenth of it if 0) or above `concurrent` open requests,
     with `retry_after` of one second unless given.
     slow_loris: a byte each `seconds` (0.5). html, echo_key: `status` (200, 500). huge, gzip_bomb: `megabytes` (100,
-    1024). model_change: `model`.
+    1024). model_change: `model`. overbill: `tokens` more in the reply than it has, billed.
     """
 
     kind: str
@@ -69,18 +79,20 @@ class Fault:
     times: int | None = None
     status: int = 0
     quota: bool = False
-    retry_after: Mapping[str, float] | None = None
+    retry_after: Mapping[str, float | str] | None = None
     seconds: float = 0.0
     per_second: float = 0.0
     burst: float = 0.0
     concurrent: int = 0
     megabytes: int = 0
+    tokens: int = 0
     model: str = "another-model"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"no fault {self.kind!r}; there are: {', '.join(KINDS)}")
-        numbers = [getattr(self, name) for name in _NUMBERS] + [self.times or 0, *(self.retry_after or {}).values()]
+        numbers = [getattr(self, name) for name in _NUMBERS] + [self.times or 0]
+        numbers += [amount for form, amount in (self.retry_after or {}).items() if form != "text"]
         if not all(isinstance(number, int | float) and number >= 0 for number in numbers):
             raise ValueError(f"{self.kind}: a parameter is not a number from 0 on")
         if not 0 <= self.rate <= 1:
@@ -90,6 +102,8 @@ class Fault:
             raise ValueError(f"{self.kind}: no status {self.status}")
         if self.retry_after and (len(self.retry_after) != 1 or not self.retry_after.keys() <= _WAITS):
             raise ValueError(f"{self.kind}: retry_after takes one of {sorted(_WAITS)}")
+        if not isinstance((self.retry_after or {}).get("text", ""), str):
+            raise ValueError(f"{self.kind}: the text of retry_after is no text")
         if self.kind == "capacity" and not (self.per_second > 0 or self.concurrent > 0):
             raise ValueError("capacity: give per_second, concurrent or both")
 
@@ -239,6 +253,8 @@ def _change(fault: Fault, openai: bool, reply: JSON, secret: str) -> None:
     """A reply in the right format that says something odd."""
     text = reply["choices"][0]["message"]["content"] if openai else reply["content"][0]["text"]
     match fault.kind:
+        case "overbill":
+            reply["usage"]["completion_tokens" if openai else "output_tokens"] += fault.tokens
         case "no_usage":
             del reply["usage"]
         case "model_change":
@@ -270,9 +286,11 @@ def _field(openai: bool) -> str:
     return "choices" if openai else "content"
 
 
-def _retry_after(given: Mapping[str, float]) -> tuple[float | None, dict[str, str]]:
+def _retry_after(given: Mapping[str, float | str]) -> tuple[float | None, dict[str, str]]:
     """Seconds until the announced moment, and the header that announces it. A date is of whole seconds, rounded up."""
     for form, amount in given.items():
+        if isinstance(amount, str):
+            return None, {"retry-after": amount}
         if form == "ms":
             return amount / 1000, {"retry-after-ms": str(amount)}
         if form == "date":

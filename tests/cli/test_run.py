@@ -36,7 +36,8 @@ from tests.wire import Fault, WireServer
 CAP = 600
 KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
-    "cost_usd", "lost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight", "attribution", "pareto",
+    "limited", "overspent", "cost_usd", "lost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight",
+    "attribution", "pareto",
     "metrics", "slices", "parameters", "consistency", "variety", "judges", "blocked", "search_ended", "uncorrected",
 }  # fmt: skip
 NESTED = {

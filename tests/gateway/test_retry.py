@@ -128,7 +128,6 @@ def test_the_share_is_of_the_calls_of_the_run() -> None:
     ("error", "usd", "state"),
     [
         (DOWN, 0.0, "error"),
-        (RateLimited("slow", 0.0, status=429), 0.0, "error"),
         (RowRefused("too long", status=400), 0.0, "error"),
         (RunRefused("no key", status=401), 0.0, "error"),
         (RESET, 3.0, "unknown"),

@@ -69,7 +69,9 @@ async def test_paid_is_what_was_charged_by_role(ledger: Ledger) -> None:
         await ledger.fail("run-1", call, state, error, 0.1, usd)
     ledger.cache_hit("run-1", "judge", "m", "k", "c", Usage(7, 2))
     await ledger.commit()
-    assert past_of(ledger.db, "run-1").paid == {"target": Spend(1, 9, 0.125), "proposer": Spend(5, 300, 1.5)}
+    past = past_of(ledger.db, "run-1")
+    assert past.paid == {"target": Spend(1, 9, 0.125), "proposer": Spend(4, 300, 1.5)}, "a 429 is no call"
+    assert (past.limited, past.losses) == (1, {"f0": 1, "f2": 1, "f3": 1})
 
 
 async def test_a_run_that_bought_nothing_has_an_empty_past(ledger: Ledger) -> None:

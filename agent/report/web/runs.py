@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from agent.errors import InputError
+from agent.ledger.past import IS_CALL
 from agent.ledger.query import Row, cost_of
 from agent.report import charts, compare, facts
 from agent.report.view import RunView
@@ -188,7 +189,7 @@ def live(ask: Ask) -> dict[str, Any]:
         "SELECT COUNT(*) AS all_calls, COALESCE(SUM(state = 'cached'), 0) AS cached, "
         "COALESCE(SUM(CASE WHEN state <> 'cached' THEN prompt_tokens + completion_tokens END), 0) AS tokens, "
         f"{cost_of('calls', 'runs')} AS cost_usd FROM calls JOIN runs ON runs.id = run_id "
-        "WHERE run_id = ? AND error_class IS NOT 'not_sent'",
+        f"WHERE run_id = ? AND {IS_CALL}",
         row["id"],
     )
     trials = history.select("SELECT number, state, mean FROM trials WHERE run_id = ?", row["id"])
