@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
+from agent.metrics.overlap import signature
 from agent.scoring.intervals import groups_differ, mean_ci, paired_difference
-from agent.scoring.overlap import signature
 from agent.types import Example, MetricSpec, Outcome, canonical
 
 PASS = 0.999

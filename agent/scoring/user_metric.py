@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.errors import InputError
-from agent.scoring.worker import Worker
 from agent.types import Example, Prediction, Score
+from agent.worker import Worker
 
 _SCRIPT = r"""
 import types

@@ -1,6 +1,7 @@
 """What the keys of task.toml mean together: the signature, its fields, its metrics, the limits.
 
-Knows the rules between keys; knows no file format, no rows, and pydantic only by the model it is handed.
+Knows the rules between keys, and of metrics what each one registered; knows no file format, no rows, and pydantic only
+by the models it is handed.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.metrics.catalog import METRICS
 from agent.shipped import fold
 from agent.task.words import listed, near, quoted
 from agent.types import Field, FieldType, MetricSpec
 
 if TYPE_CHECKING:
     from agent.task.parse import Parsed
-    from agent.task.schema import FieldTable, MetricTable, TaskFile
+    from agent.task.schema import FieldTable, TaskFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,37 +31,6 @@ class Fault:
     holding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MetricRule:
-    """What a metric can score and which options it takes; `needs`: at least one of these options must be given."""
-
-    types: tuple[FieldType, ...]
-    options: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-
-
-_ANY: tuple[FieldType, ...] = ("text", "choice", "number", "json")
-METRICS: dict[str, MetricRule] = {
-    "exact_match": MetricRule(("text", "choice", "number"), ("ignore_case",)),
-    "choice": MetricRule(("choice",)),
-    "numeric": MetricRule(("number",), ("tolerance",)),
-    "contains": MetricRule(("text", "choice"), ("ignore_case",)),
-    "regex": MetricRule(("text", "choice"), ("pattern",), ("pattern",)),
-    "token_f1": MetricRule(("text",)),
-    "json_schema": MetricRule(("json",)),
-    "json_fields": MetricRule(("json",)),
-    "rouge1": MetricRule(("text",)),
-    "rouge2": MetricRule(("text",)),
-    "rougeL": MetricRule(("text",)),
-    "bleu": MetricRule(("text",)),
-    "chrf": MetricRule(("text",)),
-    "edit_similarity": MetricRule(("text",)),
-    "embedding_similarity": MetricRule(("text",)),
-    "no_repeat": MetricRule(("text",), ("words",)),
-    "length": MetricRule(("text",), ("max_words", "min_words"), ("max_words", "min_words")),
-    "judge": MetricRule(_ANY, ("mode", "rubric")),
-    "python": MetricRule(_ANY),
-}
 DEFAULTS: dict[FieldType, tuple[tuple[str, float], ...]] = {
     "choice": (("choice", 1.0),),
     "number": (("numeric", 1.0),),
@@ -164,51 +135,31 @@ def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[st
         yield Fault(("instruction",), what, holding=found[0])
 
 
-def check_metrics(parsed: Parsed, types: dict[str, FieldType | None]) -> Iterator[Fault]:
-    """Faults of [[metrics]] against the outputs. `types`: each output's type, None where it is not sure."""
-    for index, metric in enumerate(parsed.file.metrics):
+def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:
+    """Faults of [[metrics]] against the outputs. `unsure`: those whose definition is wrong."""
+    fields = {field.name: field for field in outputs}
+    for index, (metric, options) in enumerate(zip(parsed.file.metrics, parsed.options, strict=True)):
         path = ("metrics", index)
         if (*path, "name") in parsed.broken or path in parsed.broken:
             continue  # a stand-in
-        rule = METRICS[metric.name]
-        if metric.field is None and len(types) > 1:
-            yield Fault(path, f"the metric {metric.name} has no field; write field = one of {listed(types)}")
-        elif metric.field is not None and metric.field not in types:
-            what = f"the metric {metric.name} is on {quoted(metric.field)}, not an output{near(metric.field, types)}"
+        rule = METRICS.get(metric.name)
+        field = None
+        if metric.field is None and len(fields) > 1:
+            yield Fault(path, f"the metric {metric.name} has no field; write field = one of {listed(fields)}")
+        elif metric.field is not None and metric.field not in fields:
+            what = f"the metric {metric.name} is on {quoted(metric.field)}, not an output{near(metric.field, fields)}"
             yield Fault((*path, "field"), what)
         else:
-            name = metric.field or next(iter(types))
-            kind = types[name]
-            if kind is not None and kind not in rule.types:
-                fits = listed(m for m, r in METRICS.items() if kind in r.types)
-                what = (
-                    f"the metric {metric.name} does not fit the field {quoted(name)} of type {kind}; use one of {fits}"
-                )
-                yield Fault((*path, "name"), what)
-        yield from _check_options(path, metric, rule, parsed)
-
-
-def _check_options(
-    path: tuple[str | int, ...], metric: MetricTable, rule: MetricRule, parsed: Parsed
-) -> Iterator[Fault]:
-    given = options_of(metric)
-    for option in given:
-        if option not in rule.options:
-            options = listed(rule.options) or "none"
-            what = f"the metric {metric.name} has no option {quoted(option)}; its options: {options}"
-            yield Fault((*path, option), what)
-    if rule.needs and not any(n in given or (*path, n) in parsed.broken for n in rule.needs):
-        yield Fault(path, f"the metric {metric.name} needs {' or '.join(rule.needs)}; write it below the name")
-    if metric.name == "regex" and metric.pattern:
-        try:
-            re.compile(metric.pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            yield Fault((*path, "pattern"), f"pattern = {quoted(metric.pattern)} is not a regular expression: {error}")
-    elif metric.name == "regex" and "pattern" in given:
-        yield Fault((*path, "pattern"), "pattern is empty and matches everything; write a regular expression")
-    if metric.min_words > metric.max_words:
-        what = f"min_words = {metric.min_words} is above max_words = {metric.max_words}; swap them"
-        yield Fault((*path, "min_words"), what)
+            name = metric.field or next(iter(fields))
+            field = None if name in unsure else fields[name]
+            if field is not None and field.type not in rule.types:
+                fits = listed(name for name, rule in METRICS.usable().items() if field.type in rule.types)
+                what = f"the metric {metric.name} does not fit the field {quoted(name)} of type {field.type}; "
+                yield Fault((*path, "name"), f"{what}use one of {fits}")
+        if rule.needs and not any(n in metric.given or (*path, n) in parsed.broken for n in rule.needs):
+            yield Fault(path, f"the metric {metric.name} needs {' or '.join(rule.needs)}; write it below the name")
+        for key, what in rule.faults(options, field):
+            yield Fault((*path, key) if key else path, what)
 
 
 def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
@@ -237,25 +188,12 @@ def check_limits(file: TaskFile) -> Iterator[Fault]:
             yield Fault(("search", key), f"{key} holds {quoted(twice)} twice; keep one")
 
 
-def options_of(metric: MetricTable) -> dict[str, Any]:
-    """The options written in the file for this metric."""
-    given = metric.model_fields_set - {"name", "field", "weight"}
-    return {key: getattr(metric, key) for key in sorted(given)}
-
-
-def check_schemas(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:
-    """Faults of metrics that go by a schema, on an output without one."""
-    bare = {field.name for field in outputs if field.type == "json" and not field.has_schema} - {*unsure}
-    for index, metric in enumerate(parsed.file.metrics):
-        name = metric.field or outputs[0].name
-        if metric.name == "json_schema" and name in bare:
-            what = f"the metric json_schema needs a schema; write schema under [fields.{name}], or use json_fields"
-            yield Fault(("metrics", index), what)
-
-
-def metric_specs(file: TaskFile, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:
+def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:
     """The metrics of a checked file with weights that sum to 1; without [[metrics]] by the type of each output."""
-    specs = [MetricSpec(m.name, m.field or outputs[0].name, m.weight, options_of(m)) for m in file.metrics]
+    specs = []
+    for metric, options in zip(parsed.file.metrics, parsed.options, strict=True):
+        given = {key: getattr(options, key) for key in sorted(metric.given)}
+        specs.append(MetricSpec(metric.name, metric.field or outputs[0].name, metric.weight, given))
     if not specs:
         specs = [
             MetricSpec(name, field.name, weight)

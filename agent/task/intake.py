@@ -17,8 +17,9 @@ from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
+from agent.metrics.catalog import METRICS
 from agent.shipped import fold
-from agent.task.checks import DEFAULTS, METRICS, PLACEHOLDER
+from agent.task.checks import DEFAULTS, PLACEHOLDER
 from agent.task.columns import (
     Column,
     answer_inside,
@@ -173,7 +174,7 @@ def _draft(
     asked = frozenset(placeholder[1] for placeholder in PLACEHOLDER.finditer(instruction))
     each_once = {tuple((key, text_of(value)) for key, value in row.items()): row for row in table}
     columns = decide_columns(list(each_once.values()), target, asked)
-    kept, kind, dropped = _clean(table, columns, target, METRICS[metric.name].types if metric else ())
+    kept, kind, dropped = _clean(table, columns, target, METRICS.get(metric.name).types if metric else ())
     _enough(path, len(kept), f"usable rows ({', '.join(f'{n} {why}' for why, n in dropped.items() if n)} dropped)")
     field = next(column.field for column in columns if column.use == "target")
     labels = {canonical(row[field]) for row in kept}

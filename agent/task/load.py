@@ -80,7 +80,7 @@ class _Loading:
             self._text("rubric.md", "rubric.md")
         if self.problems or signature is None:
             raise ProblemsError(tuple(self.problems))
-        return self._build(parsed.file, signature, splits, rubrics)
+        return self._build(parsed, signature, splits, rubrics)
 
     def _read(self, name: str, key: str) -> bytes | None:
         """A file of the folder, hashed under `key`; None (and a problem) when it cannot be read."""
@@ -157,9 +157,7 @@ class _Loading:
 
     def _metrics(self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str]) -> Iterator[Fault]:
         if signature is not None and ("metrics",) not in parsed.broken:
-            types = {f.name: None if f.name in unsure else f.type for f in signature.outputs}
-            yield from checks.check_metrics(parsed, types)
-            yield from checks.check_schemas(parsed, signature.outputs, unsure)
+            yield from checks.check_metrics(parsed, signature.outputs, unsure)
         present = (self.folder / "metric.py").exists()
         for index, metric in enumerate(parsed.file.metrics):
             if metric.name == "python" and not present and ("metrics", index, "name") not in parsed.broken:
@@ -171,10 +169,12 @@ class _Loading:
     def _rubrics(self, parsed: Parsed) -> dict[str, Rubric]:
         """What each judge goes by, by file name. Where one compares with the label or your prompt, it needs none."""
         found: dict[str, Rubric] = {}
-        judges = [metric for metric in parsed.file.metrics if metric.name == "judge"]
-        for name in dict.fromkeys(metric.rubric for metric in judges):
+        from agent.metrics.judge import JudgeOptions
+
+        judges = [options for options in parsed.options if isinstance(options, JudgeOptions)]
+        for name in dict.fromkeys(judge.rubric for judge in judges):
             here = (self.folder / name).exists()
-            asked = any(m.rubric == name and (m.mode == "rubric" or "rubric" in m.model_fields_set) for m in judges)
+            asked = any(j.rubric == name and (j.mode == "rubric" or "rubric" in j.model_fields_set) for j in judges)
             if not here and not asked:
                 continue
             if not here:
@@ -236,8 +236,9 @@ class _Loading:
         return None
 
     def _build(
-        self, file: TaskFile, signature: Signature, splits: list[list[Placed]], rubrics: dict[str, Rubric]
+        self, parsed: Parsed, signature: Signature, splits: list[list[Placed]], rubrics: dict[str, Rubric]
     ) -> Task:
+        file = parsed.file
         train, dev, test = (_examples(placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
         return Task(
@@ -245,7 +246,7 @@ class _Loading:
             description=file.description,
             signature=signature,
             instruction=checks.PLACEHOLDER.sub(lambda mark: f"{{{{{mark[1]}}}}}", file.instruction.strip()),
-            metrics=checks.metric_specs(file, signature.outputs),
+            metrics=checks.metric_specs(parsed, signature.outputs),
             space=SearchSpace(
                 tuple(search.techniques), tuple(search.formats), tuple(sorted(search.demo_counts)), tuple(search.roles)
             ),

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from agent.task.checks import METRICS, Fault
-from agent.task.schema import FieldTable, MetricName, MetricTable, Table, TaskFile
+from agent.errors import InputError
+from agent.metrics.catalog import METRICS
+from agent.task.checks import Fault
+from agent.task.schema import FieldTable, MetricTable, Table, TaskFile
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, FormatName, TechniqueName
+
+if TYPE_CHECKING:
+    from agent.metrics.base import Options
 
 _SECTIONS: dict[str, type[Table]] = {"fields": FieldTable, "metrics": MetricTable}
 _SECTIONS |= {
@@ -25,15 +30,27 @@ _REQUIRED = {"name": "x", "description": "x", "signature": "x -> y", "instructio
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """task.toml as far as it is right. `broken`: the paths that were not, which hold their default in `file`."""
+    """task.toml as far as it is right. `options`: those of each metric, whole. `broken`: the paths that were not right,
+    which hold their default."""
 
     file: TaskFile
+    options: tuple[Options, ...]
     faults: tuple[Fault, ...]
     broken: frozenset[tuple[str | int, ...]] = frozenset()
 
     def doubts(self, *path: str | int) -> bool:
         """Whether the file was wrong at `path`, below it, or in a part around it."""
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self.broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One error as pydantic tells it."""
+
+    loc: tuple[str | int, ...]
+    kind: str
+    message: str
+    value: Any
 
 
 def parse(raw: dict[str, Any]) -> Parsed:
@@ -44,13 +61,33 @@ def parse(raw: dict[str, Any]) -> Parsed:
     faults: dict[tuple[str | int, ...], Fault] = {}
     while True:
         try:
-            return Parsed(TaskFile.model_validate(data), tuple(faults.values()), frozenset(faults))
+            file = TaskFile.model_validate(data)
+            found, options = _options(file)
+            if not found:
+                return Parsed(file, tuple(options), tuple(faults.values()), frozenset(faults))
         except ValidationError as error:
-            found = error.errors(include_url=False)
-        for item in found:
-            path = _path(item["loc"])
-            faults.setdefault(path, Fault(path, _say(path, item["type"], item["msg"], item.get("input"), raw)))
+            found = [Wrong(item["loc"], item["type"], item["msg"], item.get("input")) for item in error.errors()]
+        for wrong in found:
+            path = _path(wrong.loc)
+            faults.setdefault(path, Fault(path, _say(path, wrong, raw)))
             _repair(data, path)
+
+
+def _options(file: TaskFile) -> tuple[list[Wrong], list[Options]]:
+    """The options of each metric, checked by the metric's own model, and what is wrong with them."""
+    from pydantic import ValidationError
+
+    found: list[Wrong] = []
+    options: list[Options] = []
+    for index, metric in enumerate(file.metrics):
+        place: tuple[str | int, ...] = ("metrics", index)
+        try:
+            options.append(METRICS.get(metric.name).options.model_validate(metric.given))
+        except InputError as error:
+            found.append(Wrong((*place, "name"), "", str(error), metric.name))
+        except ValidationError as error:
+            found += [Wrong((*place, *w["loc"]), w["type"], w["msg"], w.get("input")) for w in error.errors()]
+    return found, options
 
 
 def _path(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
@@ -83,16 +120,20 @@ def _known(path: tuple[str | int, ...], raw: dict[str, Any]) -> list[str]:
     model = TaskFile if len(path) == 1 else _SECTIONS[str(path[0])]
     keys = [info.alias or name for name, info in model.model_fields.items()]
     if model is MetricTable:
-        metric = raw["metrics"][int(path[1])].get("name")
-        if isinstance(metric, str) and metric in METRICS:
-            return ["name", "field", "weight", *METRICS[metric].options]
+        metric = METRICS.get(raw["metrics"][int(path[1])]["name"])
+        return [*keys, *metric.options.model_fields]
     return keys
 
 
-def _say(path: tuple[str | int, ...], kind: str, message: str, value: Any, raw: dict[str, Any]) -> str:
+def _say(path: tuple[str | int, ...], wrong: Wrong, raw: dict[str, Any]) -> str:
     """One error of pydantic in this project's words."""
+    kind, message, value = wrong.kind, wrong.message, wrong.value
     key = ".".join(str(part) for part in path if isinstance(part, str))
     if kind == "extra_forbidden":
+        if path[0] == "metrics" and any(path[-1] in rule.options.model_fields for rule in METRICS.usable().values()):
+            rule = METRICS.get(raw["metrics"][int(path[1])]["name"])
+            options = listed(rule.options.model_fields) or "none"
+            return f"the metric {rule.name} has no option {quoted(path[-1])}; its options: {options}"
         return f"unknown key {quoted(path[-1])}{near(str(path[-1]), _known(path, raw))}"
     if kind == "missing":
         return f"the key {quoted(path[-1])} is missing; write it"
@@ -119,5 +160,7 @@ def _form(path: tuple[str | int, ...]) -> str:
 
 
 def _words(path: tuple[str | int, ...]) -> tuple[str, ...]:
-    types = {"type": FieldType, "name": MetricName, "techniques": TechniqueName, "formats": FormatName}
+    if path[0] == "metrics" and path[-1] == "name":
+        return METRICS.names()
+    types = {"type": FieldType, "techniques": TechniqueName, "formats": FormatName}
     return tuple(word for part in path for word in get_args(types.get(str(part))) if part != path[0])

@@ -5,19 +5,16 @@ Knows what one key may hold; what keys mean together (a metric on a field, a sig
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, get_args
+import json
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
+from agent.metrics.catalog import METRICS
 from agent.task.words import seconds
 from agent.types import FieldType, FormatName, TechniqueName
 
-MetricName = Literal[
-    "exact_match", "choice", "numeric", "contains", "regex", "token_f1",
-    "json_schema", "json_fields", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "edit_similarity",
-    "embedding_similarity", "no_repeat", "length", "judge", "python",
-]  # fmt: skip
 _MOST = 2**53
 
 
@@ -25,6 +22,14 @@ def _schema(value: Any) -> str | dict[str, Any]:
     if (isinstance(value, str) and value.strip()) or isinstance(value, dict):
         return value
     raise ValueError("write the name of a file in the task folder, or the JSON schema as a table")
+
+
+def _metric(value: Any) -> Any:
+    from pydantic_core import PydanticCustomError
+
+    if value not in METRICS.names():
+        raise PydanticCustomError("literal_error", "no such metric")
+    return value
 
 
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*\S[^\r\n]*$")]
@@ -75,22 +80,18 @@ class FieldTable(Table):
 class MetricTable(Table):
     """One metric; a task's score is the weighted sum of its metrics."""
 
-    name: MetricName = Field(description="Which metric.")
+    model_config = ConfigDict(extra="allow")  # the metric's own options, which its own model checks
+
+    name: Annotated[str, BeforeValidator(_metric)] = Field(description="Which metric.")
     field: str | Optional = Field(None, description="The output it scores; may be left out when there is only one.")
     weight: float = Field(
         1.0, gt=0, le=1e9, description="Its share of the score, above 0; weights are normalised to sum 1."
     )
-    tolerance: float = Field(0.0, ge=0, allow_inf_nan=False, description="numeric: how far off still counts as right.")
-    pattern: str = Field("", description="regex: the regular expression that the answer must match.")
-    ignore_case: bool = Field(False, description="exact_match, contains: treat A and a alike.")
-    max_words: int = Field(_MOST, ge=1, le=_MOST, description="length: the most words that score full marks.")
-    min_words: int = Field(0, ge=0, le=_MOST, description="length: the fewest words that score full marks.")
-    words: int = Field(3, ge=1, le=20, description="no_repeat: how many words in a row may not come twice.")
-    mode: Literal["rubric", "reference", "pairwise"] = Field(
-        "rubric",
-        description="judge: rate by a rubric, compare with the row's label, or compare with your prompt's answer.",
-    )
-    rubric: Line = Field("rubric.md", description="judge: the file of its criteria in the task folder.")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options as they are written."""
+        return self.model_extra or {}
 
 
 class ModelsTable(Table):
@@ -198,8 +199,33 @@ class TaskFile(Table):
 def json_schema() -> dict[str, Any]:
     """The published JSON schema of task.toml: every key with its type, default and description."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TaskFile.model_json_schema(by_alias=True)}
+    _add_metrics(schema)
     tidy: dict[str, Any] = _tidy(schema)
     return tidy | {"title": "task.toml"}
+
+
+def _add_metrics(schema: dict[str, Any]) -> None:
+    """The names and options of all metrics that are installed here. An option says first which metrics take it."""
+    table, rules = schema["$defs"]["MetricTable"], METRICS.usable()
+    forms: dict[str, dict[str, tuple[list[str], dict[str, Any]]]] = {}
+    for name, rule in rules.items():
+        home = f"{rule.options.__module__}.{rule.options.__qualname__}"
+        made = rule.options.model_json_schema(ref_template=f"#/$defs/{home}.{{model}}")
+        schema["$defs"] |= {f"{home}.{key}": part for key, part in made.get("$defs", {}).items()}
+        for key, option in made.get("properties", {}).items():
+            alike = forms.setdefault(key, {})
+            alike.setdefault(json.dumps(option, sort_keys=True), ([], option))[0].append(name)
+    for key, alike in forms.items():
+        told = [option | {"description": _about(names, option)} for names, option in alike.values()]
+        both = {"anyOf": told, "description": " ".join(form["description"] for form in told)}
+        table["properties"][key] = told[0] if len(told) == 1 else both
+    table["properties"]["name"]["enum"] = list(rules)
+    table["additionalProperties"] = False
+
+
+def _about(names: list[str], option: dict[str, Any]) -> str:
+    text = option.get("description", "an option.")
+    return f"{', '.join(names)}: {text[:1].lower()}{text[1:]}"
 
 
 def _tidy(part: Any) -> Any:

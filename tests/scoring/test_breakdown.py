@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.metrics.overlap import signature
 from agent.scoring.breakdown import FEWEST_ROWS, Pair, consistency, parts, slices, variety
 from agent.scoring.intervals import mean_ci, paired_difference
-from agent.scoring.overlap import signature
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score
 
 approx = pytest.approx

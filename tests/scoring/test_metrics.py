@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import InputError
-from agent.scoring import bounded
+from agent.metrics import bounded
 from agent.scoring.metrics import build_metrics, combine
 from agent.scoring.user_metric import PythonMetric
 from agent.types import (
@@ -148,7 +148,7 @@ def test_a_label_of_the_wrong_kind_is_unscored():
 def test_a_reply_that_did_not_parse_scores_zero_with_its_error_on_every_metric(tmp_path):
     (tmp_path / "metric.py").write_text("def metric(example, prediction):\n    return 1.0\n")
     specs = [
-        MetricSpec(name, "out", options={"pattern": "x", "max_words": 3})
+        MetricSpec(name, "out", options={"regex": {"pattern": "x"}, "length": {"max_words": 3}}.get(name, {}))
         for name in (
             *("exact_match", "choice", "numeric", "contains", "regex", "token_f1", "rouge1", "rouge2", "rougeL"),
             *("length", "json_schema", "json_fields", "python"),
@@ -192,7 +192,7 @@ def test_json_fields_is_symmetric_in_range_and_one_on_itself(got, label):
         (MetricSpec("bleurgh", "out"), "no metric is called 'bleurgh'"),
         (MetricSpec("exact_match", "nope"), "the outputs are out"),
         (MetricSpec("regex", "out", options={"pattern": "("}), "'('"),
-        (MetricSpec("regex", "out"), "needs options.pattern"),
+        (MetricSpec("regex", "out"), "needs pattern in its options"),
         (MetricSpec("length", "out"), "max_words"),
         (MetricSpec("numeric", "out", options={"tolerance": "x"}), "tolerance = 'x'"),
         ('{"type": "objekt"}', "is wrong"),

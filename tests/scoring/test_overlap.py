@@ -12,7 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
 from agent.errors import InputError
-from agent.scoring import overlap
+from agent.metrics import overlap
 from agent.scoring.metrics import build_metrics
 from agent.types import Example, Field, MetricSpec, Prediction, Score, Signature
 from tests.toys import make_task
@@ -267,7 +267,7 @@ def test_no_repeat_needs_no_label_and_says_how_much_is_repeated() -> None:
 
 @pytest.mark.parametrize("words", [0, -1, True, False, 2.0, 2.5, "2", None, [2]])
 def test_runs_of_no_whole_number_of_words_are_refused(words: Any) -> None:
-    with pytest.raises(InputError, match=r"no_repeat has words = .*; give a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"no_repeat has words = .*: should be"):
         score("no_repeat", "one two three", None, words=words)
 
 

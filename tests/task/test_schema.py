@@ -3,16 +3,16 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from agent.task.checks import METRICS
+from agent.metrics.catalog import METRICS
 from agent.task.parse import parse
-from agent.task.schema import MetricName, MetricTable, json_schema
+from agent.task.schema import json_schema
 from agent.task.words import seconds
 from tests.task.folders import TOML, changed
 
@@ -43,10 +43,14 @@ def test_the_schema_and_the_loader_agree() -> None:
         assert parse(raw).faults
 
 
-def test_every_metric_has_rules_and_every_option_a_key() -> None:
-    assert tuple(METRICS) == get_args(MetricName)
-    options = {option for rule in METRICS.values() for option in rule.options}
-    assert options == set(MetricTable.model_fields) - {"name", "field", "weight"}
+def test_every_metric_has_a_help_line_and_its_options_are_keys() -> None:
+    table = json_schema()["$defs"]["MetricTable"]["properties"]
+    rules = METRICS.usable()
+    assert table["name"]["enum"] == list(rules) == list(METRICS.names())
+    assert all(rule.name == name and rule.about.endswith(".") for name, rule in rules.items())
+    options = {option for rule in rules.values() for option in rule.options.model_fields}
+    assert options == set(table) - {"name", "field", "weight"}
+    assert table["ignore_case"]["description"] == "exact_match, contains: treat A and a alike."
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.ledger.connect import address_to_read, reader
 from agent.report.web import sql_child
-from agent.scoring.worker import Worker
+from agent.worker import Worker
 
 CHILD = r"""
 import sys

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.scoring.worker import Verdict
 from agent.shipped import composed
 from agent.types import Task
+from agent.worker import Verdict
 
 Check = Callable[[Any, Any], Verdict]
 """(predicted, label) -> value and reason."""

@@ -1,42 +1,55 @@
-"""The metrics of JSON: is it valid under its schema, and how many of its fields or items are right. Knows no model."""
+"""The metrics `json_schema` and `json_fields`: is it valid under its schema, and how many of its fields or items are
+right."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.errors import InputError
-from agent.scoring.bounded import Bounded
-from agent.scoring.values import Check, f1, key, short, where
-from agent.scoring.worker import Verdict
+from agent.metrics.base import Options, metric
+from agent.metrics.bounded import Bounded
+from agent.metrics.values import Check, f1, key, short
 from agent.shipped import fold
-from agent.types import Field, MetricSpec, Task
+from agent.types import Field
+from agent.worker import Verdict
 
 
-def _schema_of(spec: MetricSpec, field: Field, task: Task) -> Mapping[str, Any]:
+def _schema_of(field: Field) -> Mapping[str, Any]:
     source = field.schema
     try:
         schema = json.loads(source) if isinstance(source, str) else source
     except (ValueError, RecursionError) as problem:
-        raise InputError(f"{where(task)}: the schema of {field.name} is not JSON: {problem}") from problem
+        raise ValueError(f"the schema of {field.name} is not JSON: {problem}") from problem
     if not isinstance(schema, Mapping):
-        raise InputError(f"{where(task)}: metric {spec.name} needs a JSON schema for {field.name}; got {source!r}")
+        raise ValueError(f"the metric needs a JSON schema for {field.name}; got {source!r}")
     return schema
 
 
-def json_schema(spec: MetricSpec, field: Field, task: Task) -> Check | Bounded:
+def _faults(options: Options, field: Field | None) -> Iterator[tuple[str, str]]:
+    if field is not None and field.type == "json" and not field.has_schema:
+        yield "", f"the metric json_schema needs a schema; write schema under [fields.{field.name}], or use json_fields"
+
+
+@metric(
+    "json_schema",
+    about="The answer is valid under its field's JSON schema.",
+    types=("json",),
+    needs_label=False,
+    faults=_faults,
+)
+def json_schema(options: Options, field: Field) -> Check | Bounded:
     """1 when the value is valid under the schema, else 0 with the first error."""
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import Draft202012Validator, validator_for
 
-    schema = dict(_schema_of(spec, field, task))
+    schema = dict(_schema_of(field))
     try:
         validator_for(schema, default=Draft202012Validator).check_schema(schema)
     except SchemaError as problem:
-        raise InputError(f"{where(task)}: the schema of {field.name} is wrong: {problem.message}") from problem
+        raise ValueError(f"the schema of {field.name} is wrong: {problem.message}") from problem
     if '"pattern' in json.dumps(schema):  # `pattern` or `patternProperties`
         return Bounded(f"the schema of {field.name}", schema_check, schema, field.name)
     return schema_check(schema, field.name)
@@ -61,15 +74,15 @@ def schema_check(schema: Mapping[str, Any], name: str) -> Check:
     return check
 
 
-def json_fields(spec: MetricSpec, field: Field, task: Task) -> Check:
+@metric("json_fields", about="The part of the label's fields, or of its items, that are right.", types=("json",))
+def json_fields(options: Options, field: Field) -> Check:
     """Mean agreement over the schema's top-level properties, where there is a schema, and any others that the label or
     the prediction has; where the label is a list, the F1 of its items.
 
     Scalars and objects agree (1) or not (0) after folding case and space; lists by multiset F1; missing and extra ones
     are wrong; one that both rightly leave out agrees.
     """
-    has_schema = "schema" in spec.options or field.has_schema
-    properties = _schema_of(spec, field, task).get("properties", {}) if has_schema else {}
+    properties = _schema_of(field).get("properties", {}) if field.has_schema else {}
 
     def check(got: Any, label: Any) -> Verdict:
         if isinstance(label, list):

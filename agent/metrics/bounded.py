@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from agent.scoring.values import Check, as_text, short
-from agent.scoring.worker import Verdict, Worker
+from agent.metrics.values import Check, as_text, short
+from agent.worker import Verdict, Worker
 
 SECONDS = 2.0
 MOST_LATE = 3

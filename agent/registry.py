@@ -1,0 +1,120 @@
+"""One habit for what there can be more of: metrics, models, export formats, program kinds, strategies.
+
+A thing registers itself under a name. Ours are known by name and module, those of other packages by their entry
+points, and either is imported when its name is asked for, or when a listing needs all. Knows nothing of the things.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from agent.errors import InputError, told
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
+OURS = "promptassay"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed(Generic[T]):
+    """One line of a listing. `origin`: promptassay, a package as `NAME VERSION`, or a module of the program that runs.
+    `thing` is None where `fault` says why it cannot be used."""
+
+    name: str
+    origin: str
+    thing: T | None
+    fault: str = ""
+
+
+class Registry(Generic[T]):
+    """The things of one sort. `what` is the sort in words ("metric"), `group` the entry points of other packages,
+    `homes` the module of each thing of ours, in the order of listings."""
+
+    def __init__(self, what: str, group: str, homes: Mapping[str, str]) -> None:
+        self.what, self.group = what, group
+        self._homes = dict(homes)
+        self._known: dict[str, tuple[T, str]] = {}
+
+    def add(self, name: str, thing: T, module: str) -> None:
+        """Registers `thing`, which `module` defines; the same module may do it again (a notebook, a reload).
+
+        Raises InputError for a name that something else has: nothing takes the place of another.
+        """
+        holder = self._homes.get(name) or (self._known[name][1] if name in self._known else module)
+        if holder != module:
+            raise InputError(f"{module}: {holder} has a {self.what} called {name!r} already; take another name")
+        self._known[name] = thing, module
+
+    def get(self, name: str) -> T:
+        """The thing of that name, imported now if need be. Raises InputError, which names what is there, for one that
+        is not, and the package for one that cannot be loaded."""
+        if name in self._known:
+            return self._known[name][0]
+        if name in self._homes:
+            import_module(self._homes[name])
+        elif found := self._foreign().get(name):
+            self._load(name, found)
+        else:
+            raise InputError(self._unknown(name))
+        return self._known[name][0]
+
+    def names(self) -> tuple[str, ...]:
+        """All names: ours in their order, then those of other packages and of the program that runs, sorted. Imports
+        nothing."""
+        return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes}))
+
+    def all(self) -> Iterator[Listed[T]]:
+        """Everything, imported; what cannot be used is told in its line."""
+        foreign = self._foreign()
+        for name in self.names():
+            places = foreign.get(name, [])
+            origin = OURS if name in self._homes else _packages(places) or f"module {self._known[name][1]}"
+            try:
+                yield Listed(name, origin, self.get(name))
+            except InputError as error:
+                yield Listed(name, origin, None, str(error))
+            if name in self._homes and places:
+                yield Listed(name, _packages(places), None, f"left out: {OURS} has a {self.what} of that name")
+
+    def usable(self) -> dict[str, T]:
+        """All that can be used, by name; imports everything."""
+        return {one.name: one.thing for one in self.all() if one.thing is not None}
+
+    def _foreign(self) -> dict[str, list[EntryPoint]]:
+        """The entry points of other packages by name. They are looked up each time: a path may come in between."""
+        from importlib.metadata import entry_points
+
+        found: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            if point not in (same := found.setdefault(point.name, [])):
+                same.append(point)
+        return found
+
+    def _load(self, name: str, places: list[EntryPoint]) -> None:
+        if len(places) > 1:
+            raise InputError(f"the {self.what} {name!r} is in {_packages(places)}; uninstall all but one of them")
+        whose = f"the {self.what} {name!r} of the package {_packages(places)}"
+        try:
+            places[0].load()
+        except (Exception, SystemExit) as error:
+            why = " ".join(told(error).split())[:300]
+            raise InputError(f"{whose} cannot be loaded: {why}; mend or uninstall the package") from error
+        if name not in self._known:
+            raise InputError(f"{whose} is not there: {places[0].value} registers none of that name")
+
+    def _unknown(self, name: str) -> str:
+        names = self.names()
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else ";"
+        return f"no {self.what} is called {name!r}{hint} there are {', '.join(names)}"
+
+
+def _packages(places: Iterable[EntryPoint]) -> str:
+    """`NAME VERSION` of each package."""
+    return " and ".join(f"{point.dist.name} {point.dist.version}" for point in places if point.dist)
