@@ -45,7 +45,7 @@ from agent.search.pareto import Offer
 from agent.search.plan import EFFORT_CALLS, Plan
 from agent.search.preflight import Preflight, judge
 from agent.search.program import Entry
-from agent.search.strategies import strategy
+from agent.search.strategies import STRATEGIES
 from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
 
 CHOOSABLE = ("complete", "pruned")
@@ -242,7 +242,7 @@ class Run:
             measured = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
             self.lab = self._make_lab(max(self.program.calls, measured))
         if self._is_worth_it():
-            await strategy(self.settings.strategy)(self.lab)
+            await STRATEGIES.get(self.settings.strategy).search(self.lab)
 
     def _is_worth_it(self) -> bool:
         """Whether more than trial 0 is wanted, and anything can be won or the user searches all the same."""

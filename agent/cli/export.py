@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.registered import Registered
 from agent.errors import AgentError, InputError
 from agent.release.formats.catalog import FORMATS
 from agent.report.facts import without_result
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
     from agent.release.runtime import PromptRelease
     from agent.types import Task
 
-ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values())
+
+class _Command(click.Command):
+    """Its help ends with the formats, which are loaded for it."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Formats"):
+            formatter.write_dl([(one.name, one.thing.about if one.thing else one.fault) for one in FORMATS.all()])
 
 
 @click.command(
+    cls=_Command,
     context_settings=SETTINGS,
-    help=f"""Write the released prompt of RUN (default: the latest), proved to be what was scored.
+    help="""Write the released prompt of RUN (default: the latest), proved to be what was scored.
 
     Each format is loaded with the target's own library, rendered with 200 and more hostile rows and compared byte for
     byte, and what it holds of model and parameters is read back; then with the dev rows of the run: the same calls, and
@@ -35,16 +43,13 @@ ABOUT = "\n    ".join(f"{form.name:<15} {form.about}" for form in FORMATS.values
     Without the library a format is written and said to be unverified. --format can be repeated; formats of several
     files, and several formats, need -o DIR.
 
-    \b
-    {ABOUT}
-
     Of a DSPy program it is the state that `dspy.Module.load` takes; --format is not asked.""",
 )
 @click.argument("run", required=False, default="")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(list(FORMATS)),
+    type=Registered(FORMATS),
     multiple=True,
     default=["md"],
     show_default=True,
@@ -75,7 +80,7 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
         return
     if as_json and output is None:
         raise InputError("--json needs -o: without it the export itself is what is printed")
-    chosen = [FORMATS[name] for name in dict.fromkeys(form)]
+    chosen = [FORMATS.get(name) for name in dict.fromkeys(form)]
     task = _task_of(found) if any(one.needs_task for one in chosen) else None
     materials: dict[str, Material] = {}
     for one in chosen:  # md from prompt.md, the others from messages.json: so that the bytes are the same

@@ -183,6 +183,7 @@ def _limited(task: Task, limit: str | None) -> Task:
 def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
     from agent.gateway.gateway import MAX_WAIT
     from agent.planning import Settings
+    from agent.search.strategies import STRATEGIES
     from agent.types import Budget
 
     own = program.task.budget
@@ -201,7 +202,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
             raise InputError(f"--tag {tag}: write K=V")
         tags[key] = value
     strategy = program.strategy(options.get("strategy"))  # a run of an older version has none
-    _require_heeded(strategy, options)
+    STRATEGIES.get(strategy).require(program.kind, options["trials"])
     return Settings(
         seed=options["seed"],
         budget=budget,
@@ -218,14 +219,6 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         max_wait=seconds("--max-wait", options["max_wait"]) or MAX_WAIT,
         options=json.loads(json.dumps(options)),
     )
-
-
-def _require_heeded(strategy: str, options: Mapping[str, Any]) -> None:
-    """Raises InputError for options that DSPy's optimizers do not know: they would change nothing."""
-    from agent.search.strategies import DSPY
-
-    if strategy in DSPY and (options["trials"] or 1) > 1:
-        raise InputError(f"--trials: {strategy} tries as many programs as the budget buys; cap --max-calls instead")
 
 
 def seconds(option: str, text: str | None) -> float | None:

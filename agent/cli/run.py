@@ -12,7 +12,9 @@ from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
 from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
+from agent.cli.registered import Registered
 from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, tested, verdict
+from agent.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -71,7 +73,7 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
 )
 @click.option(
     "--strategy",
-    type=click.Choice(["bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]),
+    type=Registered(STRATEGIES),
     help="Our search (bayes), or one of DSPy's optimizers. Default: bayes; dspy-mipro for a DSPy program.",
 )
 @click.option(

@@ -38,7 +38,7 @@ from agent.search.dspy_strategies import DspyForm
 from agent.search.lab import Lab
 from agent.search.meter import Meter
 from agent.search.program import Ablation, Entry, Moves
-from agent.search.strategies import DSPY
+from agent.search.strategies import DSPY, STRATEGIES
 from agent.types import (
     LM,
     Call,
@@ -284,8 +284,9 @@ class DspyProgram:
 
     def strategy(self, name: str | None) -> str:
         task, name = self.task, name or DSPY[0]
-        if name not in DSPY:
-            raise InputError(f"--strategy {name}: a DSPy program takes {', '.join(DSPY)}")
+        if self.kind not in STRATEGIES.get(name).kinds:
+            fit = [name for name, one in STRATEGIES.usable().items() if self.kind in one.kinds]
+            raise InputError(f"--strategy {name}: a DSPy program takes {', '.join(fit)}")
         if task.is_compared:
             raise InputError(
                 f"--strategy {name}: the pairwise judge of {task.name} compares with your own prompt's answers, which "

@@ -21,6 +21,7 @@ from agent.search.ladder import Ladder, Pull
 from agent.search.program import Entry, Moves, Parent
 from agent.search.race import clearly_behind
 from agent.search.reach import in_reach
+from agent.search.strategies import DEFAULT, strategy
 from agent.search.study import Seen, Study, shrunk
 from agent.types import content_id
 
@@ -29,6 +30,7 @@ TRIES = 4  # to make one new candidate, before a step goes on with fewer
 ROUNDS = 500
 
 
+@strategy(DEFAULT, about="Ours: many candidates on few rows, the best of them on more, changes of those that did well.")
 async def search(lab: Lab) -> None:
     """Raises BudgetExhausted when a cap ends it early."""
     await Search(lab, lab.program.moves(lab)).run()

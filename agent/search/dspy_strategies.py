@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from agent.prompt.render import NOT_FOR_DSPY, label_text
@@ -18,6 +19,7 @@ from agent.search.dspy_sizes import free, val_rows
 from agent.search.lab import Lab
 from agent.search.meter import Meter, unlimited
 from agent.search.program import Entry
+from agent.search.strategies import strategy
 from agent.types import Candidate, Completion, Example, Prediction, canonical
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
@@ -39,6 +41,24 @@ class DspyForm:
     read: Callable[[Any], Prediction]
     entry: Callable[[str, Tried], Entry]
     bought: Callable[[Candidate, Example], Completion | None] = lambda candidate, row: None
+
+
+_dspy = partial(strategy, kinds=("prompt", "dspy"), counts_trials=False)
+
+
+@_dspy("dspy-mipro", about="DSPy's MIPROv2: sets of demos and proposed instructions, joined by Bayesian optimization.")
+async def mipro(lab: Lab) -> None:
+    await search(lab, "dspy-mipro")
+
+
+@_dspy("dspy-gepa", about="DSPy's GEPA: instructions that are reflected on and changed, the best of each row kept.")
+async def gepa(lab: Lab) -> None:
+    await search(lab, "dspy-gepa")
+
+
+@_dspy("dspy-bootstrap", about="DSPy's bootstrapped few-shot demos with random search.")
+async def bootstrap(lab: Lab) -> None:
+    await search(lab, "dspy-bootstrap")
 
 
 async def search(lab: Lab, method: str) -> None:

@@ -1,29 +1,70 @@
-"""Which strategies there are, by the name that the command line takes. Each is loaded only when it is used."""
+"""Which strategies there are, by the name that the command line takes. Each is loaded only when it is used.
+
+A strategy is one function that registers itself:
+
+    @strategy("random", about="Designs at random.")
+    async def search(lab: Lab) -> None: ...
+
+What it may do, and how it ends, says `lab.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import InputError
-from agent.search.lab import Lab
+from agent.registry import Registry
 
-Strategy = Callable[[Lab], Coroutine[Any, Any, None]]
+if TYPE_CHECKING:
+    from agent.search.lab import Lab
+
+Search = Callable[["Lab"], Coroutine[Any, Any, None]]
+Function = TypeVar("Function", bound=Search)
 
 DEFAULT = "bayes"
 DSPY = ("dspy-mipro", "dspy-gepa", "dspy-bootstrap")
-NAMES = (DEFAULT, *DSPY)
 
 
-def strategy(name: str) -> Strategy:
-    """The search of that name. Raises InputError for a name that is none of NAMES."""
-    if name in DSPY:
-        from agent.search import dspy_strategies
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """A registered search. `kinds`: of candidates that it works on; without any, all that have moves (`Program.moves`).
+    `counts_trials`: whether it asks `Lab.more` before each trial, and so heeds --trials."""
 
-        return partial(dspy_strategies.search, method=name)
-    if name != DEFAULT:
-        raise InputError(f"--strategy {name}: there are {', '.join(NAMES)}")
-    from agent.search import bayes
+    name: str
+    about: str
+    search: Search
+    kinds: tuple[str, ...] = ()
+    counts_trials: bool = True
 
-    return bayes.search
+    def require(self, kind: str, trials: int | None) -> None:
+        """Raises InputError where it does not work on this kind, or would not heed a number of trials."""
+        if self.kinds and kind not in self.kinds:
+            raise InputError(
+                f"--strategy {self.name}: works on {', '.join(self.kinds)}, and this task's kind is {kind}"
+            )
+        if not self.counts_trials and (trials or 1) > 1:
+            raise InputError(
+                f"--trials: {self.name} tries as many programs as the budget buys; cap --max-calls instead"
+            )
+
+
+STRATEGIES: Registry[Strategy] = Registry(
+    "strategy",
+    "promptassay.strategies",
+    {DEFAULT: "agent.search.bayes", **dict.fromkeys(DSPY, "agent.search.dspy_strategies")},
+)
+
+
+def strategy(
+    name: str, *, about: str, kinds: tuple[str, ...] = (), counts_trials: bool = True
+) -> Callable[[Function], Function]:
+    """Registers the search below as the strategy `name`; see `Strategy`."""
+
+    def register(search: Function) -> Function:
+        made = Strategy(name=name, about=about, search=search, kinds=kinds, counts_trials=counts_trials)
+        STRATEGIES.add(name, made, search.__module__)
+        return search
+
+    return register

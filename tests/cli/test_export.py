@@ -80,20 +80,19 @@ MARKS = "Read {% if y %} {{text}} {# c #} { the message } ${x} $x %s {0}. Answer
 
 
 def test_drift_writes_nothing_and_says_where(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = FORMATS["python"]
+    python = FORMATS.get("python")
     drifting = replace(
         python, files=lambda material: {k: v.replace("a", "b") for k, v in python.files(material).items()}
     )
-    monkeypatch.setitem(FORMATS, "python", drifting)
+    monkeypatch.setitem(FORMATS._known, "python", (drifting, __name__))
     before = sorted(os.listdir())
     assert "python: " in refused(1, "export", "--format", "md", "--format", "python", "-o", "out")[0]
     assert sorted(os.listdir()) == before
 
 
 def test_what_cannot_be_proved_is_said_and_strict_refuses_it(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        FORMATS, "llm", replace(FORMATS["python"], name="llm", library="no-such", install="pip install x")
-    )
+    lacking = replace(FORMATS.get("python"), name="llm", library="no-such", install="pip install x")
+    monkeypatch.setitem(FORMATS._known, "llm", (lacking, __name__))
     result = optimize("export", "--format", "llm", "-o", "x.py")
     assert result.exit_code == 0
     assert "llm: not verified with no-such: pip install x" in result.stderr
@@ -113,7 +112,7 @@ def test_rows_of_a_task_that_changed_are_not_exported(two_runs: Made) -> None:
 def test_help_and_readme_name_every_format() -> None:
     said = optimize("export", "-h").output
     readme = README.read_text("utf-8")
-    for name in FORMATS:
+    for name in FORMATS.names():
         assert name in said
         assert f"| `{name}` |" in readme
 

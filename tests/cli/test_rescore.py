@@ -50,7 +50,7 @@ SAME |= dict.fromkeys(("anthropic", "dspy"), "messages, max_tokens and temperatu
 
 @pytest.mark.parametrize("name", SAME)
 def test_every_dev_row_makes_the_call_of_the_run_and_scores_as_in_it(two_runs: Made, name: str) -> None:
-    form, run = FORMATS[name], two_runs[0]
+    form, run = FORMATS.get(name), two_runs[0]
     if form.library and not form.finder(form.library):
         pytest.skip(f"{form.library} is not installed: {form.install}")
     dev = known(run)
@@ -64,7 +64,7 @@ def test_every_dev_row_makes_the_call_of_the_run_and_scores_as_in_it(two_runs: M
 
 def rendering(change: Callable[[Sent], None], word: str) -> Format:
     """The python export, which renders rows that hold `word` otherwise."""
-    python = FORMATS["python"]
+    python = FORMATS.get("python")
 
     def opened(folder: Path, release: PromptRelease) -> Render:
         render = python.opened(folder, release)
@@ -92,11 +92,11 @@ def test_a_dev_row_that_is_sent_otherwise_is_refused_by_its_id_though_hostile_ro
 def test_a_parameter_that_the_run_did_not_send_is_refused(two_runs: Made) -> None:
     parameters = {**released(two_runs[0]).parameters, "max_tokens": 999}
     with pytest.raises(ReleaseError, match=r"is sent with \{'max_tokens': 999.*as in the run"):
-        notes(FORMATS["python"], two_runs[0], parameters=parameters)
+        notes(FORMATS.get("python"), two_runs[0], parameters=parameters)
 
 
 def reading(read: Read) -> Format:
-    return replace(FORMATS["python"], reads=lambda folder, release: read)
+    return replace(FORMATS.get("python"), reads=lambda folder, release: read)
 
 
 def test_a_target_that_reads_replies_otherwise_is_refused(two_runs: Made) -> None:
@@ -107,7 +107,7 @@ def test_a_target_that_reads_replies_otherwise_is_refused(two_runs: Made) -> Non
 
 
 def test_dspy_is_scored_through_its_own_program(two_runs: Made) -> None:
-    dspy = FORMATS["dspy"]
+    dspy = FORMATS.get("dspy")
 
     def files(material: Material) -> dict[str, str]:
         return {
@@ -124,9 +124,9 @@ def test_a_score_that_the_metric_no_longer_gives_is_refused(two_runs: Made) -> N
     first = replace(dev.rows[0], value=1.0 - (dev.rows[0].value or 0.0))
     material = {"python": Material(released(two_runs[0]))}
     with pytest.raises(ReleaseError, match=f"dev row {first.row.id} scores .*, in the run"):
-        verified([FORMATS["python"]], material, dev=replace(dev, rows=(first, *dev.rows[1:])))
+        verified([FORMATS.get("python")], material, dev=replace(dev, rows=(first, *dev.rows[1:])))
     with pytest.raises(ReleaseError, match=r"the trial has 1\.0"):
-        verified([FORMATS["python"]], material, dev=replace(dev, score=0.01))
+        verified([FORMATS.get("python")], material, dev=replace(dev, score=0.01))
 
 
 def test_a_metric_that_raises_now_is_told_with_its_row_on_one_line(
@@ -138,12 +138,12 @@ def test_a_metric_that_raises_now_is_told_with_its_row_on_one_line(
 
     monkeypatch.setattr("agent.release.rescore.build_metrics", lambda task, judges: [Broken()])
     with pytest.raises(ReleaseError, match=r"dev row \S+ cannot be scored again: metric\.py:3: .* boom and more$"):
-        notes(FORMATS["python"], two_runs[0])
+        notes(FORMATS.get("python"), two_runs[0])
 
 
 def test_rows_that_a_target_cannot_carry_are_counted(two_runs: Made) -> None:
     word = known(two_runs[0]).rows[0].row.inputs["text"]
-    form = replace(FORMATS["python"], unfit=lambda release, values: "it" if values["text"] == word else "")
+    form = replace(FORMATS.get("python"), unfit=lambda release, values: "it" if values["text"] == word else "")
     assert "; it cannot carry 1 more" in " ".join(notes(form, two_runs[0]))
 
 

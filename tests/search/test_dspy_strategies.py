@@ -24,7 +24,7 @@ from agent.search.dspy_methods import Findings
 from agent.search.lab import Lab
 from agent.search.plan import make_plan
 from agent.search.program import Entry
-from agent.search.strategies import DSPY, strategy
+from agent.search.strategies import DSPY, STRATEGIES
 from agent.types import Budget
 from tests.models.conftest import clean_environment
 from tests.search.worlds import winner_of
@@ -106,7 +106,7 @@ async def searched(
     try:
         await lab.see([lab.baseline.id], len(lab.dev))
         board.settle(lab.baseline.id, "complete", "")
-        await strategy(method)(lab)
+        await STRATEGIES.get(method).search(lab)
     finally:
         await gateway.drain()
         await model.close()

@@ -12,31 +12,10 @@ from pathlib import Path
 from agent.errors import ReleaseError
 from agent.prompt.template import fill
 from agent.release.completion import parameters_of
-from agent.release.formats.base import Format, Material, Render, Sent, Told, Values, hosted_name
+from agent.release.formats.base import Material, Render, Sent, Told, Values, export_format, hosted_name
 from agent.release.runtime import PromptRelease
 
 FILE = "anthropic.json"
-
-
-def _files(material: Material) -> dict[str, str]:
-    release = material.release
-    messages = [message.as_dict() for message in release.messages]
-    system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
-    if any(message["role"] == "system" for message in messages) or not messages or messages[0]["role"] != "user":
-        raise ReleaseError(
-            f"{release.name!r}: anthropic takes one system text, then turns that start with the user's, but "
-            f"the roles here are {', '.join(message.role for message in release.messages)}; use --format messages"
-        )
-    told = parameters_of(release)
-    known = {"max_tokens": told["max_tokens"]}  # its API asks for one
-    if "temperature" in release.parameters:
-        known["temperature"] = told["temperature"]
-    if told["stop"]:
-        known["stop_sequences"] = told["stop"]
-    model = hosted_name(release.model, "anthropic")
-    named = {"model": model} if model else {}
-    body = {**named, **known, **({} if system is None else {"system": system}), "messages": messages}
-    return {FILE: json.dumps(body, indent=2, ensure_ascii=False) + "\n"}
 
 
 def _opened(folder: Path, release: PromptRelease) -> Render:
@@ -59,10 +38,28 @@ def _told(folder: Path, release: PromptRelease) -> Told:
     return {**told, "model": f"anthropic/{told['model']}"} if "model" in told else told
 
 
-ANTHROPIC = Format(
-    name="anthropic",
+@export_format(
+    "anthropic",
     about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
-    files=_files,
     opened=_opened,
     told=_told,
 )
+def files(material: Material) -> dict[str, str]:
+    release = material.release
+    messages = [message.as_dict() for message in release.messages]
+    system = messages.pop(0)["content"] if messages[0]["role"] == "system" else None
+    if any(message["role"] == "system" for message in messages) or not messages or messages[0]["role"] != "user":
+        raise ReleaseError(
+            f"{release.name!r}: anthropic takes one system text, then turns that start with the user's, but "
+            f"the roles here are {', '.join(message.role for message in release.messages)}; use --format messages"
+        )
+    told = parameters_of(release)
+    known = {"max_tokens": told["max_tokens"]}  # its API asks for one
+    if "temperature" in release.parameters:
+        known["temperature"] = told["temperature"]
+    if told["stop"]:
+        known["stop_sequences"] = told["stop"]
+    model = hosted_name(release.model, "anthropic")
+    named = {"model": model} if model else {}
+    body = {**named, **known, **({} if system is None else {"system": system}), "messages": messages}
+    return {FILE: json.dumps(body, indent=2, ensure_ascii=False) + "\n"}

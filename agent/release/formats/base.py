@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.errors import ReleaseError
 from agent.prompt.template import split
+from agent.release.formats.catalog import FORMATS
 from agent.release.runtime import PromptRelease
 from agent.types import Prediction, Task
 
@@ -27,6 +28,9 @@ Read = Callable[[Values, str], Prediction]
 Told = dict[str, Any]
 """What stands in the files of an export beside the messages, by our names: `model`, `max_tokens`, `temperature`, ..."""
 Parts = list[str | tuple[str]]
+
+
+Files = TypeVar("Files", bound=Callable[["Material"], dict[str, str]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,45 @@ class Format:
     """Where the target sends messages only: how its user gives the parameters to the model."""
     proof: str = ""
     """Of a format that is no template, whose `opened` is None: what `files` proved by itself."""
+
+
+def export_format(
+    name: str,
+    *,
+    about: str,
+    opened: Callable[[Path, PromptRelease], Render | None],
+    library: str = "",
+    install: str = "",
+    unfit: Callable[[PromptRelease, Values], str] = carried,
+    reads: Callable[[Path, PromptRelease], Read] | None = None,
+    told: Callable[[Path, PromptRelease], Told] | None = None,
+    needs_task: bool = False,
+    finder: Callable[[str], str] = found,
+    unsent: str = "",
+    proof: str = "",
+) -> Callable[[Files], Files]:
+    """Registers the function below, which makes the files, as the format `name`; see `Format`."""
+
+    def register(files: Files) -> Files:
+        made = Format(
+            name=name,
+            about=about,
+            files=files,
+            opened=opened,
+            library=library,
+            install=install,
+            unfit=unfit,
+            reads=reads,
+            told=told,
+            needs_task=needs_task,
+            finder=finder,
+            unsent=unsent,
+            proof=proof,
+        )
+        FORMATS.add(name, made, files.__module__)
+        return files
+
+    return register
 
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:

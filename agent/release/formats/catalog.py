@@ -1,21 +1,29 @@
-"""Every export format by the name that `--format` takes."""
+"""Which export formats there are, by the name that `--format` takes. Each is loaded only when it is asked for."""
 
 from __future__ import annotations
 
-from agent.release.formats.anthropic import ANTHROPIC
-from agent.release.formats.base import Format
-from agent.release.formats.dotprompt import DOTPROMPT
-from agent.release.formats.dspy import DSPY
-from agent.release.formats.finetune import FINETUNE
-from agent.release.formats.langchain import LANGCHAIN
-from agent.release.formats.llm import LLM
-from agent.release.formats.mlflow import MLFLOW
-from agent.release.formats.plain import MARKDOWN, MESSAGES
-from agent.release.formats.promptfoo import PROMPTFOO
-from agent.release.formats.prompty import PROMPTY
-from agent.release.formats.python import PYTHON
+from typing import TYPE_CHECKING
 
-_ALL = (
-    MARKDOWN, MESSAGES, ANTHROPIC, LANGCHAIN, DSPY, PROMPTFOO, PROMPTY, DOTPROMPT, MLFLOW, LLM, PYTHON, FINETUNE,
-)  # fmt: skip
-FORMATS: dict[str, Format] = {form.name: form for form in _ALL}
+from agent.registry import Registry
+
+if TYPE_CHECKING:
+    from agent.release.formats.base import Format
+
+FORMATS: Registry[Format] = Registry(
+    "format",
+    "promptassay.formats",
+    {
+        "md": "agent.release.formats.plain",
+        "messages": "agent.release.formats.plain",
+        "anthropic": "agent.release.formats.anthropic",
+        "langchain": "agent.release.formats.langchain",
+        "dspy": "agent.release.formats.dspy",
+        "promptfoo": "agent.release.formats.promptfoo",
+        "prompty": "agent.release.formats.prompty",
+        "dotprompt": "agent.release.formats.dotprompt",
+        "mlflow": "agent.release.formats.mlflow",
+        "llm": "agent.release.formats.llm",
+        "python": "agent.release.formats.python",
+        "finetune-jsonl": "agent.release.formats.finetune",
+    },
+)

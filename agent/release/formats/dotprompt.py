@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import Format, Material, Render, Sent, Told, Values, no_half_characters, parts_of
+from agent.release.formats.base import Material, Render, Sent, Told, Values, export_format, no_half_characters, parts_of
 from agent.release.formats.yaml_text import quoted
 from agent.release.runtime import PromptRelease
 
@@ -37,41 +37,6 @@ def _unfit(release: PromptRelease, values: Values) -> str:
         if not message.content.strip():
             return "a message that is empty or only white space"
     return ""
-
-
-def _files(material: Material) -> dict[str, str]:
-    release = material.release
-    if reason := _unfit(release, dict.fromkeys(release.inputs, "plain")):
-        raise ReleaseError(f"{release.name!r}: Dotprompt cannot carry {reason}, which the prompt itself holds")
-    if bad := sorted(_HELPERS & set(release.inputs)):
-        raise ReleaseError(f"{release.name!r}: Dotprompt takes the input {bad[0]!r} for a helper of its own; rename it")
-    fixed: dict[str, str] = {}
-
-    def named(found: re.Match[str]) -> str:
-        free = (f"literal{number}" for number in range(1, len(fixed) + len(release.inputs) + 2))
-        known = (name for name, text in fixed.items() if text == found[0])
-        name = next(known, "") or next(one for one in free if one not in fixed and one not in release.inputs)
-        fixed[name] = found[0]
-        return f"{{{{{name}}}}}"
-
-    body = ""
-    for role, parts in parts_of(release):
-        body += f'{{{{role "{_ROLES[role]}"}}}}'
-        for part in parts:
-            body += f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else _AWKWARD.sub(named, part)
-    body = re.sub(r"\s+\Z", named, body)
-    lines = ["---"]
-    if release.model:
-        lines.append(f"model: {quoted(release.model)}")
-    known = [f"  {key}: {release.parameters[ours]}" for key, ours in _OPTIONS.items() if ours in release.parameters]
-    lines += ["config:", *known] if known else []
-    if release.inputs or fixed:
-        lines.append("input:")
-    if release.inputs:
-        lines += ["  schema:", *(f"    {name}: string" for name in release.inputs)]
-    if fixed:
-        lines += ["  default:", *(f"    {name}: {quoted(text)}" for name, text in fixed.items())]
-    return {FILE: "\n".join([*lines, "---", body]) + "\n"}
 
 
 def _source(folder: Path) -> str:
@@ -104,13 +69,45 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-DOTPROMPT = Format(
-    name="dotprompt",
+@export_format(
+    "dotprompt",
     about="prompt.prompt: Dotprompt, as Genkit reads it; await (await Dotprompt().compile(text))(...)",
-    files=_files,
     opened=_opened,
     told=_told,
     library="dotpromptz",
     install="pip install dotpromptz",
     unfit=_unfit,
 )
+def files(material: Material) -> dict[str, str]:
+    release = material.release
+    if reason := _unfit(release, dict.fromkeys(release.inputs, "plain")):
+        raise ReleaseError(f"{release.name!r}: Dotprompt cannot carry {reason}, which the prompt itself holds")
+    if bad := sorted(_HELPERS & set(release.inputs)):
+        raise ReleaseError(f"{release.name!r}: Dotprompt takes the input {bad[0]!r} for a helper of its own; rename it")
+    fixed: dict[str, str] = {}
+
+    def named(found: re.Match[str]) -> str:
+        free = (f"literal{number}" for number in range(1, len(fixed) + len(release.inputs) + 2))
+        known = (name for name, text in fixed.items() if text == found[0])
+        name = next(known, "") or next(one for one in free if one not in fixed and one not in release.inputs)
+        fixed[name] = found[0]
+        return f"{{{{{name}}}}}"
+
+    body = ""
+    for role, parts in parts_of(release):
+        body += f'{{{{role "{_ROLES[role]}"}}}}'
+        for part in parts:
+            body += f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else _AWKWARD.sub(named, part)
+    body = re.sub(r"\s+\Z", named, body)
+    lines = ["---"]
+    if release.model:
+        lines.append(f"model: {quoted(release.model)}")
+    known = [f"  {key}: {release.parameters[ours]}" for key, ours in _OPTIONS.items() if ours in release.parameters]
+    lines += ["config:", *known] if known else []
+    if release.inputs or fixed:
+        lines.append("input:")
+    if release.inputs:
+        lines += ["  schema:", *(f"    {name}: string" for name in release.inputs)]
+    if fixed:
+        lines += ["  default:", *(f"    {name}: {quoted(text)}" for name, text in fixed.items())]
+    return {FILE: "\n".join([*lines, "---", body]) + "\n"}

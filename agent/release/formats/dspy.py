@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.release.export import export_messages
-from agent.release.formats.base import Format, Material, Read, Render, Sent, Told, Values, no_half_characters
+from agent.release.formats.base import Material, Read, Render, Sent, Told, Values, export_format, no_half_characters
 from agent.release.formats.python import load_module
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.types import Prediction
@@ -81,13 +81,6 @@ def load():
     program.load(str(HERE / "program.json"))
     return program
 '''
-
-
-def _files(material: Material) -> dict[str, str]:
-    release = material.release
-    source = _SOURCE.replace("@inputs@", ascii(list(release.inputs)))
-    source = source.replace("@outputs@", ascii([field.name for field in release.outputs]))
-    return {STATE: _state(release), f"{FOLDER}/{MESSAGES_FILE}": export_messages(release), MODULE: source}
 
 
 def _state(release: PromptRelease) -> str:
@@ -170,10 +163,9 @@ def _program(folder: Path) -> Any:
     return load_module(folder / MODULE, "exported_dspy_program").load()
 
 
-DSPY = Format(
-    name="dspy",
+@export_format(
+    "dspy",
     about="dspy/: program.py, whose load() gives a dspy.Module that sends the released messages, and its state",
-    files=_files,
     opened=_opened,
     told=_told,
     library="dspy",
@@ -181,3 +173,8 @@ DSPY = Format(
     unfit=no_half_characters,
     reads=_reads,
 )
+def files(material: Material) -> dict[str, str]:
+    release = material.release
+    source = _SOURCE.replace("@inputs@", ascii(list(release.inputs)))
+    source = source.replace("@outputs@", ascii([field.name for field in release.outputs]))
+    return {STATE: _state(release), f"{FOLDER}/{MESSAGES_FILE}": export_messages(release), MODULE: source}

@@ -13,25 +13,11 @@ from agent.errors import ReleaseError
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import answer_of, label_text
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import Format, Material, Render
+from agent.release.formats.base import Material, Render, export_format
 from agent.release.runtime import PromptRelease
 from agent.types import Demo, Example, Message, Signature, canonical
 
 FILE = "finetune.jsonl"
-
-
-def _files(material: Material) -> dict[str, str]:
-    release, task = material.release, material.rows
-    if release.format.startswith("dspy-"):
-        raise ReleaseError(
-            f"{release.name!r}: the layout {release.format} wraps answers in DSPy's own words; fine-tune a prompt of "
-            "another layout (formats in task.toml)"
-        )
-    last = release.messages[-1]
-    if last.role != "user":
-        raise ReleaseError(f"{release.name!r}: the last message is the {last.role}'s; a row needs an answer after it")
-    kept = (*(message for message in release.messages if message.role == "system"), last)
-    return {FILE: "".join(_line(kept, release, row, task.signature) for row in task.train)}
 
 
 def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, signature: Signature) -> str:
@@ -50,11 +36,22 @@ def _opened(folder: Path, release: PromptRelease) -> Render | None:
     return None
 
 
-FINETUNE = Format(
-    name="finetune-jsonl",
+@export_format(
+    "finetune-jsonl",
     about="finetune.jsonl: train rows as chats with the released instruction (OpenAI, Hugging Face)",
-    files=_files,
     opened=_opened,
     needs_task=True,
     proof="train rows only; each answer was read back by the prompt's own parser",
 )
+def files(material: Material) -> dict[str, str]:
+    release, task = material.release, material.rows
+    if release.format.startswith("dspy-"):
+        raise ReleaseError(
+            f"{release.name!r}: the layout {release.format} wraps answers in DSPy's own words; fine-tune a prompt of "
+            "another layout (formats in task.toml)"
+        )
+    last = release.messages[-1]
+    if last.role != "user":
+        raise ReleaseError(f"{release.name!r}: the last message is the {last.role}'s; a row needs an answer after it")
+    kept = (*(message for message in release.messages if message.role == "system"), last)
+    return {FILE: "".join(_line(kept, release, row, task.signature) for row in task.train)}

@@ -13,13 +13,13 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.release.formats.base import (
-    Format,
     Material,
     Parts,
     Render,
     Sent,
     Told,
     Values,
+    export_format,
     no_half_characters,
     parts_of,
 )
@@ -32,31 +32,6 @@ _CLASSES = {
     "assistant": "AIMessagePromptTemplate",
 }
 _ROLES = {"system": "system", "human": "user", "ai": "assistant"}
-
-
-def _files(material: Material) -> dict[str, str]:
-    messages = [
-        _made(
-            ["langchain", "prompts", "chat", _CLASSES[role]],
-            {
-                "prompt": _made(
-                    ["langchain", "prompts", "prompt", "PromptTemplate"],
-                    {
-                        "input_variables": sorted({part[0] for part in parts if isinstance(part, tuple)}),
-                        "template": _template(parts),
-                        "template_format": "f-string",
-                    },
-                )
-            },
-        )
-        for role, parts in parts_of(material.release)
-    ]
-    used = {part[0] for _, parts in parts_of(material.release) for part in parts if isinstance(part, tuple)}
-    whole = _made(
-        ["langchain", "prompts", "chat", "ChatPromptTemplate"],
-        {"input_variables": sorted(used), "messages": messages, "metadata": dict(material.release.parameters)},
-    )
-    return {FILE: json.dumps(whole, indent=2, ensure_ascii=False) + "\n"}
 
 
 def _made(kind: list[str], fields: dict[str, Any]) -> dict[str, Any]:
@@ -95,10 +70,9 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-LANGCHAIN = Format(
-    name="langchain",
+@export_format(
+    "langchain",
     about='langchain.json: a ChatPromptTemplate; langchain_core.load.loads(text, allowed_objects="core")',
-    files=_files,
     opened=_opened,
     told=_told,
     library="langchain-core",
@@ -106,3 +80,26 @@ LANGCHAIN = Format(
     unfit=no_half_characters,
     unsent="a template sends no parameters; give them to your model, as in ChatOpenAI(**template.metadata)",
 )
+def files(material: Material) -> dict[str, str]:
+    messages = [
+        _made(
+            ["langchain", "prompts", "chat", _CLASSES[role]],
+            {
+                "prompt": _made(
+                    ["langchain", "prompts", "prompt", "PromptTemplate"],
+                    {
+                        "input_variables": sorted({part[0] for part in parts if isinstance(part, tuple)}),
+                        "template": _template(parts),
+                        "template_format": "f-string",
+                    },
+                )
+            },
+        )
+        for role, parts in parts_of(material.release)
+    ]
+    used = {part[0] for _, parts in parts_of(material.release) for part in parts if isinstance(part, tuple)}
+    whole = _made(
+        ["langchain", "prompts", "chat", "ChatPromptTemplate"],
+        {"input_variables": sorted(used), "messages": messages, "metadata": dict(material.release.parameters)},
+    )
+    return {FILE: json.dumps(whole, indent=2, ensure_ascii=False) + "\n"}

@@ -8,29 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.errors import ReleaseError
-from agent.release.formats.base import Format, Material, Parts, Render, Sent, Told, Values, hosted_name, parts_of
+from agent.release.formats.base import Material, Parts, Render, Sent, Told, Values, export_format, hosted_name, parts_of
 from agent.release.formats.yaml_text import quoted, scalar
 from agent.release.runtime import PromptRelease
 
 FILE = "llm.yaml"
-
-
-def _files(material: Material) -> dict[str, str]:
-    release = material.release
-    messages = parts_of(release)
-    roles = [role for role, _ in messages]
-    if roles not in (["system", "user"], ["user"]):
-        raise ReleaseError(
-            f"{release.name!r}: an llm template holds one system text and one prompt, not the {len(roles)} messages "
-            f"({', '.join(roles[:8])}) of this release; use another format, or optimize with the layout inline"
-        )
-    lines = [f"# {' '.join(release.name.split())}, {release.version}"]
-    if model := hosted_name(release.model, "openai"):
-        lines.append(f"model: {quoted(model)}")
-        lines += ["options:", *_options(release)] if _options(release) else []
-    for key, (_, parts) in zip(("system", "prompt")[-len(messages) :], messages, strict=True):
-        lines.append(f"{key}: {scalar(_template(parts, release), 2)}")
-    return {FILE: "\n".join(lines) + "\n"}
 
 
 def _options(release: PromptRelease) -> list[str]:
@@ -68,12 +50,27 @@ def _told(folder: Path, release: PromptRelease) -> Told:
     return {**({"model": f"openai/{template.model}"} if template.model else {}), **(template.options or {})}
 
 
-LLM = Format(
-    name="llm",
+@export_format(
+    "llm",
     about="llm.yaml: a template for `llm -t llm.yaml`; one system text and one prompt only",
-    files=_files,
     opened=_opened,
     told=_told,
     library="llm",
     install="pip install llm",
 )
+def files(material: Material) -> dict[str, str]:
+    release = material.release
+    messages = parts_of(release)
+    roles = [role for role, _ in messages]
+    if roles not in (["system", "user"], ["user"]):
+        raise ReleaseError(
+            f"{release.name!r}: an llm template holds one system text and one prompt, not the {len(roles)} messages "
+            f"({', '.join(roles[:8])}) of this release; use another format, or optimize with the layout inline"
+        )
+    lines = [f"# {' '.join(release.name.split())}, {release.version}"]
+    if model := hosted_name(release.model, "openai"):
+        lines.append(f"model: {quoted(model)}")
+        lines += ["options:", *_options(release)] if _options(release) else []
+    for key, (_, parts) in zip(("system", "prompt")[-len(messages) :], messages, strict=True):
+        lines.append(f"{key}: {scalar(_template(parts, release), 2)}")
+    return {FILE: "\n".join(lines) + "\n"}

@@ -12,7 +12,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agent.release.formats.base import Format, Material, Parts, Render, Sent, Told, Values, no_half_characters, parts_of
+from agent.release.formats.base import (
+    Material,
+    Parts,
+    Render,
+    Sent,
+    Told,
+    Values,
+    export_format,
+    no_half_characters,
+    parts_of,
+)
 from agent.release.formats.jinja_text import jinja
 from agent.release.runtime import PromptRelease
 
@@ -45,28 +55,6 @@ if __name__ == "__main__":
 '''
 
 
-def _files(material: Material) -> dict[str, str]:
-    release = material.release
-    messages = parts_of(release)
-    plain = len(release.inputs) <= 1 and not any(
-        re.search(r"\{\{|\{%|\{#|\{\Z", part) for _, parts in messages for part in parts if isinstance(part, str)
-    )
-    template = [{"role": role, "content": _marked(parts) if plain else jinja(parts)} for role, parts in messages]
-    if not plain:
-        template[0]["content"] = _TAG + template[0]["content"]
-    tags = {"release": release.version, "tool": "promptassay"}
-    for key in ("run_id", "trial", "decision", "ledger_head"):
-        if key in release.provenance:
-            tags[key] = str(release.provenance[key])
-    config: dict[str, Any] = {"model_name": release.model} if release.model else {}
-    config |= {key: release.parameters[key] for key in ("temperature", "max_tokens") if key in release.parameters}
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", release.name) or "prompt"
-    data = {"name": name, "template": template, "commit_message": f"release {release.version}", "tags": tags}
-    if config:
-        data["model_config"] = config
-    return {FILE: json.dumps(data, indent=2, ensure_ascii=False) + "\n", SCRIPT: _SOURCE}
-
-
 def _marked(parts: Parts) -> str:
     return "".join(f"{{{{{part[0]}}}}}" if isinstance(part, tuple) else part for part in parts)
 
@@ -94,13 +82,32 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-MLFLOW = Format(
-    name="mlflow",
+@export_format(
+    "mlflow",
     about="mlflow_prompt.json and register_mlflow.py: for MLflow's prompt registry (MLflow 3)",
-    files=_files,
     opened=_opened,
     told=_told,
     library="mlflow-skinny",
     install="pip install mlflow",
     unfit=no_half_characters,
 )
+def files(material: Material) -> dict[str, str]:
+    release = material.release
+    messages = parts_of(release)
+    plain = len(release.inputs) <= 1 and not any(
+        re.search(r"\{\{|\{%|\{#|\{\Z", part) for _, parts in messages for part in parts if isinstance(part, str)
+    )
+    template = [{"role": role, "content": _marked(parts) if plain else jinja(parts)} for role, parts in messages]
+    if not plain:
+        template[0]["content"] = _TAG + template[0]["content"]
+    tags = {"release": release.version, "tool": "promptassay"}
+    for key in ("run_id", "trial", "decision", "ledger_head"):
+        if key in release.provenance:
+            tags[key] = str(release.provenance[key])
+    config: dict[str, Any] = {"model_name": release.model} if release.model else {}
+    config |= {key: release.parameters[key] for key in ("temperature", "max_tokens") if key in release.parameters}
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", release.name) or "prompt"
+    data = {"name": name, "template": template, "commit_message": f"release {release.version}", "tags": tags}
+    if config:
+        data["model_config"] = config
+    return {FILE: json.dumps(data, indent=2, ensure_ascii=False) + "\n", SCRIPT: _SOURCE}

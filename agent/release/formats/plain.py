@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.release.export import export_markdown, export_messages, verify_file
-from agent.release.formats.base import Format, Render, Told, told_by
+from agent.release.formats.base import Material, Render, Told, export_format, told_by
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
 
 
@@ -23,17 +23,21 @@ def _told(name: str) -> Callable[[Path, PromptRelease], Told]:
     return lambda folder, release: told_by(load_prompt(folder / name).release)
 
 
-MARKDOWN = Format(
-    name="md",
+@export_format(
+    "md",
     about="prompt.md: for people and diffs; load_prompt reads it",
-    files=lambda material: {PROMPT_FILE: export_markdown(material.release)},
     opened=_opened(PROMPT_FILE),
     told=_told(PROMPT_FILE),
 )
-MESSAGES = Format(
-    name="messages",
+def markdown(material: Material) -> dict[str, str]:
+    return {PROMPT_FILE: export_markdown(material.release)}
+
+
+@export_format(
+    "messages",
     about="messages.json: roles and contents for any program; load_prompt reads it",
-    files=lambda material: {MESSAGES_FILE: export_messages(material.release)},
     opened=_opened(MESSAGES_FILE),
     told=_told(MESSAGES_FILE),
 )
+def messages(material: Material) -> dict[str, str]:
+    return {MESSAGES_FILE: export_messages(material.release)}

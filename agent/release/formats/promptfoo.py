@@ -19,13 +19,13 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.release.export import export_messages
 from agent.release.formats.base import (
-    Format,
     Material,
     Render,
     Sent,
     Told,
     Values,
     compatible_parts,
+    export_format,
     no_half_characters,
     parts_of,
 )
@@ -71,37 +71,6 @@ def get_assert(output, context):
     reason = found.error or (f"not the label: {', '.join(wrong)}" if wrong else "right")
     return {"pass": not wrong, "score": 1 - len(wrong) / len(expected), "reason": reason}
 '''
-
-
-def _files(material: Material) -> dict[str, str]:
-    release, task = material.release, material.rows
-    template = [
-        {"role": role, "content": jinja([(f"row.{part[0]}",) if isinstance(part, tuple) else part for part in parts])}
-        for role, parts in parts_of(release)
-    ]
-    tests = [
-        {"description": row.id, "vars": {"row": dict(row.inputs), "expected": dict(row.labels)}} for row in task.dev
-    ]
-    lines = [
-        f"description: {quoted(f'{release.name} {release.version}')}",
-        "prompts:",
-        "  - file://prompt.json",
-        *_provider(release),
-        "defaultTest:",
-        "  options:",
-        "    disableVarExpansion: true",
-        "  assert:",
-        "    - type: python",
-        "      value: file://check.py",
-        "tests: file://tests.json",
-    ]
-    return {
-        f"{FOLDER}/promptfooconfig.yaml": "\n".join(lines) + "\n",
-        PROMPT: json.dumps(template, indent=2, ensure_ascii=False) + "\n",
-        f"{FOLDER}/tests.json": json.dumps(tests, indent=1, ensure_ascii=False) + "\n",
-        f"{FOLDER}/check.py": _CHECK,
-        f"{FOLDER}/{MESSAGES_FILE}": export_messages(release),
-    }
 
 
 def _provider(release: PromptRelease) -> list[str]:
@@ -203,10 +172,9 @@ def _run(command: list[str], folder: Path, home: Path) -> str:
     return done.stdout
 
 
-PROMPTFOO = Format(
-    name="promptfoo",
+@export_format(
+    "promptfoo",
     about="promptfoo/: config, prompt, the dev rows as tests with an assertion; cd promptfoo; promptfoo eval",
-    files=_files,
     opened=_opened,
     told=_told,
     library="promptfoo",
@@ -215,3 +183,32 @@ PROMPTFOO = Format(
     needs_task=True,
     finder=_finder,
 )
+def files(material: Material) -> dict[str, str]:
+    release, task = material.release, material.rows
+    template = [
+        {"role": role, "content": jinja([(f"row.{part[0]}",) if isinstance(part, tuple) else part for part in parts])}
+        for role, parts in parts_of(release)
+    ]
+    tests = [
+        {"description": row.id, "vars": {"row": dict(row.inputs), "expected": dict(row.labels)}} for row in task.dev
+    ]
+    lines = [
+        f"description: {quoted(f'{release.name} {release.version}')}",
+        "prompts:",
+        "  - file://prompt.json",
+        *_provider(release),
+        "defaultTest:",
+        "  options:",
+        "    disableVarExpansion: true",
+        "  assert:",
+        "    - type: python",
+        "      value: file://check.py",
+        "tests: file://tests.json",
+    ]
+    return {
+        f"{FOLDER}/promptfooconfig.yaml": "\n".join(lines) + "\n",
+        PROMPT: json.dumps(template, indent=2, ensure_ascii=False) + "\n",
+        f"{FOLDER}/tests.json": json.dumps(tests, indent=1, ensure_ascii=False) + "\n",
+        f"{FOLDER}/check.py": _CHECK,
+        f"{FOLDER}/{MESSAGES_FILE}": export_messages(release),
+    }

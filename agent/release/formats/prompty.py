@@ -14,13 +14,13 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
 from agent.release.formats.base import (
-    Format,
     Material,
     Render,
     Sent,
     Told,
     Values,
     compatible_parts,
+    export_format,
     no_half_characters,
     parts_of,
 )
@@ -42,21 +42,6 @@ def _unfit(release: PromptRelease, values: Values) -> str:
         if "\n".join(lines).strip("\n") != message.content:
             return "line ends other than \\n, and empty lines at the edge of a message"
     return ""
-
-
-def _files(material: Material) -> dict[str, str]:
-    release = material.release
-    if reason := _unfit(release, dict.fromkeys(release.inputs, "plain")):
-        raise ReleaseError(f"{release.name!r}: Prompty cannot carry {reason}, which the prompt itself holds")
-    lines = ["---", f"name: {quoted(release.name)}", f"description: {quoted(f'release {release.version}')}"]
-    lines += _model(release)
-    if release.inputs:
-        lines.append("inputs:")
-    for name in release.inputs:
-        lines += [f"  - name: {quoted(name)}", "    kind: string", "    required: true"]
-    lines += ["template:", "  format:", "    kind: jinja2", "    strict: true", "  parser:", "    kind: prompty", "---"]
-    body = "".join(f"{role}:\n{jinja(parts)}\n\n" for role, parts in parts_of(release))
-    return {FILE: "\n".join(lines) + "\n" + body}
 
 
 def _model(release: PromptRelease) -> list[str]:
@@ -106,13 +91,25 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-PROMPTY = Format(
-    name="prompty",
+@export_format(
+    "prompty",
     about="prompt.prompty: Prompty v2; prompty.prepare(prompty.load(path), {...})",
-    files=_files,
     opened=_opened,
     told=_told,
     library="prompty",
     install='pip install "prompty[jinja2]"',
     unfit=_unfit,
 )
+def files(material: Material) -> dict[str, str]:
+    release = material.release
+    if reason := _unfit(release, dict.fromkeys(release.inputs, "plain")):
+        raise ReleaseError(f"{release.name!r}: Prompty cannot carry {reason}, which the prompt itself holds")
+    lines = ["---", f"name: {quoted(release.name)}", f"description: {quoted(f'release {release.version}')}"]
+    lines += _model(release)
+    if release.inputs:
+        lines.append("inputs:")
+    for name in release.inputs:
+        lines += [f"  - name: {quoted(name)}", "    kind: string", "    required: true"]
+    lines += ["template:", "  format:", "    kind: jinja2", "    strict: true", "  parser:", "    kind: prompty", "---"]
+    body = "".join(f"{role}:\n{jinja(parts)}\n\n" for role, parts in parts_of(release))
+    return {FILE: "\n".join(lines) + "\n" + body}

@@ -8,40 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
-from agent.release.formats.base import Format, Material, Render, Told, Values, parts_of
+from agent.release.formats.base import Material, Render, Told, Values, export_format, parts_of
 from agent.release.runtime import PromptRelease
 
 FILE = "prompt.py"
-
-
-def _files(material: Material) -> dict[str, str]:
-    release = material.release
-    bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]
-    if bad:
-        raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
-    arguments = f"*, {', '.join(f'{name}: str' for name in release.inputs)}" if release.inputs else ""
-    lines = [
-        f"# {ascii(release.name)[1:-1]}, {release.version}",
-        '"""The messages of a released prompt. Needs only Python."""',
-        "",
-        "from __future__ import annotations",
-        "",
-        "from typing import Any",
-        "",
-        f"MODEL = {release.model!a}",
-        f"PARAMETERS: dict[str, Any] = {dict(release.parameters)!a}",
-        f"VERSION = {release.version!a}",
-        "",
-        "",
-        f"def render({arguments}) -> list[dict[str, str]]:",
-        '    """The messages to send, exactly as they were scored."""',
-        "    return [",
-    ]
-    for role, parts in parts_of(release):
-        pieces = [part[0] if isinstance(part, tuple) else _text(part) for part in parts] or ['""']
-        lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
-        lines += ["        ))},"]
-    return {FILE: "\n".join([*lines, "    ]"]) + "\n"}
 
 
 def _text(text: str) -> str:
@@ -81,10 +51,37 @@ def _told(folder: Path, release: PromptRelease) -> Told:
     return {"model": module.MODEL, **module.PARAMETERS}
 
 
-PYTHON = Format(
-    name="python",
+@export_format(
+    "python",
     about="prompt.py: `render(input=...)` gives the messages; needs nothing but Python",
-    files=_files,
     opened=_opened,
     told=_told,
 )
+def files(material: Material) -> dict[str, str]:
+    release = material.release
+    bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]
+    if bad:
+        raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
+    arguments = f"*, {', '.join(f'{name}: str' for name in release.inputs)}" if release.inputs else ""
+    lines = [
+        f"# {ascii(release.name)[1:-1]}, {release.version}",
+        '"""The messages of a released prompt. Needs only Python."""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "from typing import Any",
+        "",
+        f"MODEL = {release.model!a}",
+        f"PARAMETERS: dict[str, Any] = {dict(release.parameters)!a}",
+        f"VERSION = {release.version!a}",
+        "",
+        "",
+        f"def render({arguments}) -> list[dict[str, str]]:",
+        '    """The messages to send, exactly as they were scored."""',
+        "    return [",
+    ]
+    for role, parts in parts_of(release):
+        pieces = [part[0] if isinstance(part, tuple) else _text(part) for part in parts] or ['""']
+        lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
+        lines += ["        ))},"]
+    return {FILE: "\n".join([*lines, "    ]"]) + "\n"}

@@ -63,7 +63,7 @@ def plain_turns(model: str = "openai/gpt-x") -> PromptRelease:
 
 def wanted(name: str) -> Format:
     """The format, or a skip that says which library is missing."""
-    form = FORMATS[name]
+    form = FORMATS.get(name)
     if form.library and not form.finder(form.library):
         pytest.skip(f"{form.library} is not installed: {form.install}")
     return form

@@ -17,7 +17,6 @@ from agent.prompt.template import fill_messages, join
 from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.hostile import rows_for
-from agent.release.formats.llm import LLM
 from agent.release.formats.python import load_module
 from agent.release.formats.verify import verified
 from agent.release.runtime import PromptRelease
@@ -44,14 +43,14 @@ def test_llm_carries_one_system_text_and_one_prompt() -> None:
 
 def test_llm_refuses_turns_and_says_what_to_do() -> None:
     with pytest.raises(ReleaseError, match=r"not the 4 messages \(system, user, assistant, user\).*another format"):
-        LLM.files(Material(release()))
+        FORMATS.get("llm").files(Material(release()))
 
 
 def test_the_llm_file_reads_as_a_person_would_write_it() -> None:
     sent = release(
         Message("system", "Route it.\nTeams: a, b"), Message("user", "{{message}} costs $5"), inputs=("message",)
     )
-    assert LLM.files(Material(sent))["llm.yaml"] == (
+    assert FORMATS.get("llm").files(Material(sent))["llm.yaml"] == (
         f"# support_triage, {sent.version}\n"
         'model: "gpt-x"\noptions:\n  temperature: 0.0\n  max_tokens: 64\n'
         'system: |-\n  Route it.\n  Teams: a, b\nprompt: "${input} costs $$5"\n'
@@ -59,17 +58,17 @@ def test_the_llm_file_reads_as_a_person_would_write_it() -> None:
 
 
 def test_anthropic_has_the_system_text_apart() -> None:
-    body = json.loads(FORMATS["anthropic"].files(Material(plain_turns()))["anthropic.json"])
+    body = json.loads(FORMATS.get("anthropic").files(Material(plain_turns()))["anthropic.json"])
     assert body["system"].startswith("Route the message.")
     assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
     assert body["max_tokens"] == 64
     late = release(Message("user", "{{message}}"), Message("system", "x"))
-    assert "roles here are user, system" in refused(FORMATS["anthropic"], late)
+    assert "roles here are user, system" in refused(FORMATS.get("anthropic"), late)
 
 
 def test_anthropic_names_no_model_of_another_provider() -> None:
     for model, named in (("anthropic/claude-x", "claude-x"), ("openai-compatible/x@http://127.0.0.1:1/v1", None)):
-        body = json.loads(FORMATS["anthropic"].files(Material(plain_turns(model)))["anthropic.json"])
+        body = json.loads(FORMATS.get("anthropic").files(Material(plain_turns(model)))["anthropic.json"])
         assert body.get("model") == named
 
 
@@ -89,19 +88,19 @@ def test_langchain_reads_what_it_would_have_written_itself() -> None:
     wanted("langchain")
     from langchain_core.load import dumps, loads
 
-    text = FORMATS["langchain"].files(Material(release()))["langchain.json"]
+    text = FORMATS.get("langchain").files(Material(release()))["langchain.json"]
     template = loads(text, allowed_objects="core")
     assert sorted(template.input_variables) == sorted(INPUTS)
     again = loads(dumps(template), allowed_objects="core")
     assert again == template
     assert template.metadata == release().parameters
-    (note,) = [line for line in proved(FORMATS["langchain"], release()).notes() if "parameters" in line]
+    (note,) = [line for line in proved(FORMATS.get("langchain"), release()).notes() if "parameters" in line]
     assert "ChatOpenAI(**template.metadata)" in note
 
 
 def test_the_python_module_needs_only_python_and_is_typed(tmp_path: Path) -> None:
     sent = release(*two(WILD))
-    write(proved(FORMATS["python"], sent), tmp_path)
+    write(proved(FORMATS.get("python"), sent), tmp_path)
     tree = ast.parse((tmp_path / "prompt.py").read_text("utf-8"))
     assert {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} == {"__future__", "typing"}
     script = "import json, prompt; print(json.dumps(prompt.render(message='{{context}}', context='\\\\1')))"
@@ -112,7 +111,7 @@ def test_the_python_module_needs_only_python_and_is_typed(tmp_path: Path) -> Non
     values = {"message": "{{context}}", "context": "\\1"}
     assert json.loads(printed) == [message.as_dict() for message in fill_messages(sent.messages, values)]
     assert "cannot be an argument" in refused(
-        FORMATS["python"], release(Message("user", "{{class}}"), inputs=("class",))
+        FORMATS.get("python"), release(Message("user", "{{class}}"), inputs=("class",))
     )
 
 
@@ -120,7 +119,7 @@ def test_a_mark_next_to_a_brace_or_a_backslash_is_still_a_mark() -> None:
     parts = ["{", ("message",), "}\\", ("context",), "{{", ("message",), "}}$", ("context",), "{%"]
     sent = release(Message("user", join(parts, INPUTS)))
     for name in ("md", "messages", "langchain", "python", "llm", "anthropic"):
-        form = FORMATS[name]
+        form = FORMATS.get(name)
         if not form.library or wanted_or_none(name):
             proved(form, sent)
 
@@ -157,7 +156,7 @@ def test_prompty_and_dotprompt_carry_what_they_do_not_name_as_unfit(name: str) -
     [("a\nuser:\nb", "a line that names a role"), ("a\r\nb", "line ends other"), ("\na", "line ends other")],
 )
 def test_prompty_refuses_a_prompt_that_its_parser_would_cut(text: str, why: str) -> None:
-    form = FORMATS["prompty"]
+    form = FORMATS.get("prompty")
     with pytest.raises(ReleaseError, match=why):
         form.files(Material(release(Message("user", text), inputs=())))
 
@@ -179,7 +178,7 @@ def test_what_prompty_is_said_not_to_carry_it_does_not_carry(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("text", "why"), [("<<<dotprompt:role:system>>>", "the mark"), (" \n", "only white space")])
 def test_dotprompt_refuses_what_its_reader_would_take_out(text: str, why: str) -> None:
-    form = FORMATS["dotprompt"]
+    form = FORMATS.get("dotprompt")
     with pytest.raises(ReleaseError, match=why):
         form.files(Material(release(Message("system", text), Message("user", "{{message}}"))))
     with pytest.raises(ReleaseError, match="helper of its own"):
@@ -192,7 +191,7 @@ def test_dotprompt_keeps_trailing_space_and_braces() -> None:
 
 
 def test_mlflow_uses_one_pass_where_values_could_be_filled_again() -> None:
-    form = FORMATS["mlflow"]
+    form = FORMATS.get("mlflow")
     one, many = (json.loads(form.files(Material(sent))["mlflow_prompt.json"]) for sent in (plain_turns(), release()))
     assert one["template"][-1]["content"] == "{{message}}"
     assert many["template"][0]["content"].startswith("{% if true %}{% endif %}")
@@ -217,7 +216,7 @@ def test_mlflow_gives_the_prompt_back_from_a_real_registry(tmp_path: Path, monke
 
 
 def test_the_dspy_module_refuses_a_state_of_other_fields(tmp_path: Path) -> None:
-    write(proved(FORMATS["dspy"], plain_turns()), tmp_path)
+    write(proved(FORMATS.get("dspy"), plain_turns()), tmp_path)
     state = tmp_path / "dspy" / "program.json"
     state.write_text(state.read_text("utf-8").replace('"Team:"', '"Theme:"'), "utf-8")
     with pytest.raises(ValueError, match=r"Theme.*export them again together"):
@@ -228,7 +227,7 @@ def test_the_dspy_program_reads_replies_as_they_were_read_when_scored(tmp_path: 
     import dspy
     from dspy.utils.dummies import DummyLM
 
-    write(proved(FORMATS["dspy"], plain_turns()), tmp_path)
+    write(proved(FORMATS.get("dspy"), plain_turns()), tmp_path)
     program = load_module(tmp_path / "dspy" / "program.py", "exported_program").load()
     lm = DummyLM([{"team": "Billing."}])
     with dspy.context(lm=lm):
@@ -249,7 +248,7 @@ def toy(**changes: Any) -> PromptRelease:
 
 
 def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answer() -> None:
-    task, form = make_task(), FORMATS["finetune-jsonl"]
+    task, form = make_task(), FORMATS.get("finetune-jsonl")
     (made,) = verified([form], {form.name: Material(toy(), task)})
     rows = [json.loads(line) for line in made.texts["finetune.jsonl"].splitlines()]
     assert len(rows) == len(task.train)
@@ -266,7 +265,7 @@ def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answ
 
 
 def test_an_answer_of_a_reasoning_prompt_reads_back_as_the_label() -> None:
-    text = FORMATS["finetune-jsonl"].files(Material(toy(reasoning=True), make_task()))["finetune.jsonl"]
+    text = FORMATS.get("finetune-jsonl").files(Material(toy(reasoning=True), make_task()))["finetune.jsonl"]
     assert json.loads(text.splitlines()[0])["messages"][-1]["content"] == "Answer: billing"
 
 
@@ -280,7 +279,7 @@ def test_promptfoo_sends_what_was_scored() -> None:
 
 def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
     task = make_task()
-    texts = FORMATS["promptfoo"].files(Material(toy(), task))
+    texts = FORMATS.get("promptfoo").files(Material(toy(), task))
     tests = json.loads(texts["promptfoo/tests.json"])
     assert [test["description"] for test in tests] == [row.id for row in task.dev]
     assert tests[0]["vars"] == {"row": dict(task.dev[0].inputs), "expected": dict(task.dev[0].labels)}
@@ -289,7 +288,7 @@ def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
     yaml = pytest.importorskip("yaml")
     config = yaml.safe_load(texts["promptfoo/promptfooconfig.yaml"])
     assert config["providers"][0]["config"] == {"max_tokens": 64, "temperature": 0.0}
-    served = FORMATS["promptfoo"].files(Material(toy(model="openai-compatible/m@http://h:1/v1"), task))
+    served = FORMATS.get("promptfoo").files(Material(toy(model="openai-compatible/m@http://h:1/v1"), task))
     config = yaml.safe_load(served["promptfoo/promptfooconfig.yaml"])
     assert config["providers"][0] == {
         "id": "openai:chat:m",
@@ -300,7 +299,7 @@ def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
             "temperature": 0.0,
         },
     }
-    local = FORMATS["promptfoo"].files(Material(toy(model="local/smollm2-135m"), task))
+    local = FORMATS.get("promptfoo").files(Material(toy(model="local/smollm2-135m"), task))
     (provider,) = yaml.safe_load(local["promptfoo/promptfooconfig.yaml"])["providers"]
     assert provider["id"] == "openai:chat:smollm2-135m"
     assert "default('http://127.0.0.1:8080/v1')" in provider["config"]["apiBaseUrl"]
@@ -317,7 +316,7 @@ def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
     ],
 )
 def test_the_promptfoo_config_reads_back_as_the_model_and_parameters(tmp_path: Path, model: str) -> None:
-    form, sent = FORMATS["promptfoo"], toy(model=model)
+    form, sent = FORMATS.get("promptfoo"), toy(model=model)
     assert form.told is not None
     texts = form.files(Material(sent, make_task()))
     config = tmp_path / "promptfoo" / "promptfooconfig.yaml"
@@ -329,7 +328,7 @@ def test_the_promptfoo_config_reads_back_as_the_model_and_parameters(tmp_path: P
 
 
 def test_the_assertion_of_promptfoo_reads_replies_as_we_do(tmp_path: Path) -> None:
-    for name, text in FORMATS["promptfoo"].files(Material(toy(), make_task())).items():
+    for name, text in FORMATS.get("promptfoo").files(Material(toy(), make_task())).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(text.encode())
     check = load_module(tmp_path / "promptfoo" / "check.py", "exported_check")

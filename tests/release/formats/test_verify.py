@@ -19,7 +19,7 @@ from agent.release.runtime import PromptRelease
 from agent.types import Message
 from tests.release.formats.sample import INPUTS, plain_turns, proved, refused, release, two, wanted
 
-PYTHON = FORMATS["python"]
+PYTHON = FORMATS.get("python")
 
 
 def drifting(old: str, new: str):
@@ -141,12 +141,12 @@ def test_what_the_files_do_not_hold_is_told(name: str, model: str, untold: dict[
 
 def test_a_text_to_stop_at_is_read_back_or_told() -> None:
     sent = release(*two("Plain."), model=CLAUDE, parameters={**REST, "stop": "END"})
-    assert proved(FORMATS["anthropic"], sent).untold == {}
+    assert proved(FORMATS.get("anthropic"), sent).untold == {}
     assert proved(wanted("mlflow"), sent).untold == {"stop": "END"}
 
 
 def test_drift_of_one_format_leaves_nothing_of_any(tmp_path: Path) -> None:
-    forms = [FORMATS["md"], drifting("Refund", "refund")]
+    forms = [FORMATS.get("md"), drifting("Refund", "refund")]
     with pytest.raises(ReleaseError, match="drifts"):
         put(verified(forms, dict.fromkeys(("md", "python"), Material(release()))), tmp_path / "out")
     assert os.listdir(tmp_path) == []
@@ -197,7 +197,7 @@ def test_values_that_a_target_cannot_carry_are_counted_by_reason_and_strict_refu
 
 
 def test_several_formats_are_put_together_and_nothing_else_stays(tmp_path: Path) -> None:
-    forms = [FORMATS[name] for name in ("md", "messages", "anthropic", "langchain", "python")]
+    forms = [FORMATS.get(name) for name in ("md", "messages", "anthropic", "langchain", "python")]
     made = verified(forms, {form.name: Material(release()) for form in forms})
     paths = put(made, tmp_path / "out")
     names = ["anthropic.json", "langchain.json", "messages.json", "prompt.md", "prompt.py"]
@@ -212,7 +212,7 @@ def test_a_folder_that_is_a_file_is_one_line_of_error(tmp_path: Path) -> None:
 
 
 def test_a_lone_surrogate_in_the_prompt_is_refused_by_name() -> None:
-    assert "lone surrogate '\\ud800'" in refused(FORMATS["langchain"], release(Message("user", "a\ud800b")))
+    assert "lone surrogate '\\ud800'" in refused(FORMATS.get("langchain"), release(Message("user", "a\ud800b")))
 
 
 def test_there_are_200_hostile_rows_and_they_are_the_same_each_time() -> None:
