@@ -35,6 +35,7 @@ COMMANDS = {
     "ui": "agent.cli.ui",
     "init": "agent.cli.tasks",
     "tasks": "agent.cli.tasks",
+    "metrics": "agent.cli.metrics",
     "models": "agent.cli.models",
     "doctor": "agent.cli.doctor",
 }
@@ -62,6 +63,7 @@ HELP = {
     "ui": "Show runs, trials, comparisons, ratings and the audit in the browser, on this machine only.",
     "init": "Make a task folder out of your own CSV or JSONL file.",
     "tasks": "List the tasks here, or check one.",
+    "metrics": "List the metrics that a task may name.",
     "models": "List models, or fetch the embedded one.",
     "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
-from agent.cli.registered import Registered
+from agent.cli.registered import Registered, told
 from agent.errors import AgentError, InputError
 from agent.release.formats.catalog import FORMATS
 from agent.report.facts import without_result
@@ -29,7 +29,7 @@ class _Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Formats"):
-            formatter.write_dl([(one.name, one.thing.about if one.thing else one.fault) for one in FORMATS.all()])
+            formatter.write_dl([(one.name, told(one)) for one in FORMATS.all()])
 
 
 @click.command(

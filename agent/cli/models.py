@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from agent.cli.common import SETTINGS, json_option, print_json
+from agent.cli.registered import told
 from agent.cli.tables import print_table
 
 
@@ -17,8 +18,13 @@ def models_command() -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """The forms of a model name, and which weights are here."""
-    from agent.models.catalog import CATALOG, FORMS, weights_path
+    from agent.models.catalog import CATALOG, weights_path
+    from agent.models.forms import MODELS
 
+    forms = [
+        {"form": one.thing.form if one.thing else one.name, "about": told(one), "from": one.origin}
+        for one in MODELS.all()
+    ]
     weights = [
         {
             "name": f"local/{w.name}",
@@ -30,9 +36,9 @@ def list_models(as_json: bool) -> None:
         for w in CATALOG
     ]
     if as_json:
-        print_json({"forms": [{"form": form, "about": about} for form, about in FORMS], "weights": weights})
+        print_json({"forms": forms, "weights": weights})
         return
-    print_table("model names", ("form", "about"), FORMS)
+    print_table("model names", ("form", "about", "from"), [tuple(form.values()) for form in forms])
     print_table(
         "weights",
         ("model", "MB", "licence", "here", "path"),

@@ -1,4 +1,5 @@
-"""An option that takes the name of a registered thing: what other packages registered counts as well."""
+"""What is registered, on the command line: an option that takes a name, and a line of a listing. What other packages
+registered counts as well."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from agent.errors import InputError
-from agent.registry import Registry
+from agent.registry import Listed, Registry
 
 
 class Registered(click.ParamType[str]):
@@ -29,3 +30,8 @@ class Registered(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name) for name in self._registry.names() if name.startswith(incomplete)]
+
+
+def told(one: Listed[Any]) -> str:
+    """The help line of a thing, or why it cannot be used."""
+    return str(one.thing.about) if one.thing is not None else f"cannot be used: {one.fault}"

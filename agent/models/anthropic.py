@@ -22,6 +22,7 @@ from agent.models.base import (
     require_address,
     token_count,
 )
+from agent.models.forms import model
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
 
@@ -158,3 +159,8 @@ def _turns(messages: Iterable[Message]) -> list[dict[str, Any]]:
         demo = turns[last_user - 1]
         demo["content"] = [_cached(demo["content"])]
     return turns
+
+
+@model("anthropic", form="anthropic/NAME", about="needs ANTHROPIC_API_KEY", leads_elsewhere=False)
+def claude(name: str, rest: str) -> AnthropicModel:
+    return AnthropicModel(name, rest)

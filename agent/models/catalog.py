@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, RunRefused
+from agent.models.forms import MODELS
 from agent.types import LM
 
 DEFAULT_MODEL = "local/smollm2-135m"
@@ -56,54 +57,19 @@ CATALOG = (
     ),
 )
 
-FORMS = (
-    ("local/smollm2-135m", "the embedded model; also local/PATH.gguf"),
-    ("openai/NAME", "needs OPENAI_API_KEY"),
-    ("anthropic/NAME", "needs ANTHROPIC_API_KEY"),
-    ("openai-compatible/NAME@http://host:port/v1", "any server that speaks the OpenAI wire format"),
-    ("langchain/PROVIDER:NAME", "any provider that LangChain knows"),
-    ("scripted/FILE", "replies from a JSON Lines file, for tests"),
-)
-
 
 def create_model(name: str) -> LM:
     """The model behind `name`. Starts and connects to nothing. Raises InputError for a name that has no such form."""
     kind, _, rest = name.partition("/")
     if not rest:
-        raise InputError(f"{name!r} is not a model name; use one of: {', '.join(form for form, _ in FORMS)}")
-    if kind == "local":
-        from agent.models.local import LocalModel
+        raise InputError(f"{name!r} is not a model name; use one of: {_forms()}")
+    if kind not in MODELS.names():
+        raise InputError(f"{name!r}: unknown kind {kind!r}; use one of: {_forms()}")
+    return MODELS.get(kind).make(name, rest)
 
-        return LocalModel(name, weights_path(rest))
-    if kind == "openai":
-        from agent.models.openai import OpenAIModel
 
-        return OpenAIModel(name, rest)
-    if kind == "openai-compatible":
-        model, _, url = rest.partition("@")
-        if not model or not url.startswith(("http://", "https://")):
-            raise InputError(f"{name!r}: write openai-compatible/NAME@http://host:port/v1")
-        if "@" in url:
-            raise InputError("openai-compatible: no password in the address; set OPENAI_COMPATIBLE_API_KEY instead")
-        from agent.models.openai import OpenAIModel
-
-        return OpenAIModel(name, model, base_url=url)
-    if kind == "anthropic":
-        from agent.models.anthropic import AnthropicModel
-
-        return AnthropicModel(name, rest)
-    if kind == "langchain":
-        provider, _, model = rest.partition(":")
-        if not model:
-            raise InputError(f"{name!r}: write langchain/PROVIDER:NAME")
-        from agent.models.langchain import LangChainModel
-
-        return LangChainModel(name, provider, model)
-    if kind == "scripted":
-        from agent.models.scripted import ScriptedModel
-
-        return ScriptedModel(name, Path(rest))
-    raise InputError(f"{name!r}: unknown kind {kind!r}; use one of: {', '.join(form for form, _ in FORMS)}")
+def _forms() -> str:
+    return ", ".join(form.form for form in MODELS.usable().values())
 
 
 def check_keys(lms: Sequence[LM]) -> None:
@@ -167,12 +133,13 @@ def weights_path(name: str) -> Path:
 def own_file(name: str) -> Path | None:
     """The user's own file behind a model (a GGUF, a script), there or not; None for models without one."""
     kind, _, rest = name.partition("/")
-    return Path(rest) if kind == "scripted" or (kind == "local" and rest.endswith(".gguf")) else None
+    return MODELS.get(kind).own_file(rest) if kind in MODELS.names() else None
 
 
 def leads_elsewhere(name: str) -> bool:
     """Whether a model's name holds an address to ask, or the path of a file to open."""
-    return name.startswith("openai-compatible/") or own_file(name) is not None
+    kind = name.partition("/")[0]
+    return kind in MODELS.names() and (MODELS.get(kind).leads_elsewhere or own_file(name) is not None)
 
 
 def file_digest(name: str) -> str:

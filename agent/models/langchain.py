@@ -14,8 +14,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, cast
 
-from agent.errors import BadResponse
+from agent.errors import BadResponse, InputError
 from agent.models.base import HostedModel, bare_address, finish_reason, key_from, token_count
+from agent.models.forms import model
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request
@@ -168,3 +169,16 @@ def _refusal(reply: Any) -> object:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+@model(
+    "langchain",
+    form="langchain/PROVIDER:NAME",
+    about="any provider that LangChain knows",
+    leads_elsewhere=False,
+)
+def chat_model(name: str, rest: str) -> LangChainModel:
+    provider, _, called = rest.partition(":")
+    if not called:
+        raise InputError(f"{name!r}: write langchain/PROVIDER:NAME")
+    return LangChainModel(name, provider, called)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient
+from agent.models.forms import model
 from agent.types import Completion, FinishReason, Request, Usage
 
 CONTEXT_TOKENS = 8192
@@ -282,3 +283,20 @@ def _completion(name: str, reply: Any) -> Completion:
         )
     except (KeyError, IndexError, TypeError) as error:
         raise BadResponse(f"{name}: the engine's reply has no {error}") from error
+
+
+def _own_file(rest: str) -> Path | None:
+    return Path(rest) if rest.endswith(".gguf") else None
+
+
+@model(
+    "local",
+    form="local/smollm2-135m",
+    about="the embedded model; also local/PATH.gguf",
+    own_file=_own_file,
+    leads_elsewhere=False,
+)
+def embedded(name: str, rest: str) -> LocalModel:
+    from agent.models.catalog import weights_path
+
+    return LocalModel(name, weights_path(rest))

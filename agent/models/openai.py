@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from agent.errors import BadResponse, RowRefused
+from agent.errors import BadResponse, InputError, RowRefused
 from agent.models.base import (
     PROBE_SECONDS,
     HostedModel,
@@ -20,6 +20,7 @@ from agent.models.base import (
     require_address,
     web_address,
 )
+from agent.models.forms import model
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Request
 
@@ -203,3 +204,22 @@ def _logprobs(value: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
         )
     except (TypeError, KeyError, ValueError):
         return ()
+
+
+@model("openai", form="openai/NAME", about="needs OPENAI_API_KEY", leads_elsewhere=False)
+def official(name: str, rest: str) -> OpenAIModel:
+    return OpenAIModel(name, rest)
+
+
+@model(
+    "openai-compatible",
+    form="openai-compatible/NAME@http://host:port/v1",
+    about="any server that speaks the OpenAI wire format",
+)
+def compatible(name: str, rest: str) -> OpenAIModel:
+    served, _, url = rest.partition("@")
+    if not served or not url.startswith(("http://", "https://")):
+        raise InputError(f"{name!r}: write openai-compatible/NAME@http://host:port/v1")
+    if "@" in url:
+        raise InputError("openai-compatible: no password in the address; set OPENAI_COMPATIBLE_API_KEY instead")
+    return OpenAIModel(name, served, base_url=url)

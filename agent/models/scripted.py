@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, RunRefused
+from agent.models.forms import model
 from agent.types import Completion, Request, Usage
 
 
@@ -64,3 +65,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}:{number}: needs a text `reply` and, if given, texts `match` and `contains`")
         script.append(line)
     return script
+
+
+@model("scripted", form="scripted/FILE", about="replies from a JSON Lines file, for tests", own_file=Path)
+def script(name: str, rest: str) -> ScriptedModel:
+    return ScriptedModel(name, Path(rest))
