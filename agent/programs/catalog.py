@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from agent.errors import InputError
 from agent.programs.making import Kind
 from agent.types import LM, Task
 
@@ -12,9 +15,29 @@ def program_for(task: Task, lm: LM) -> Kind:
     Raises InputError, naming file and line, where the user's own program cannot be made.
     """
     if task.program:
-        from agent.programs.dspy import DspyProgram
-
-        return DspyProgram(task, lm)
+        return _own_program(task, lm)
     from agent.programs.prompt import PromptProgram
 
     return PromptProgram(task, lm)
+
+
+def _own_program(task: Task, lm: LM) -> Kind:
+    """The first kind that claims what the user's factory gives: ours, then those of other packages."""
+    from agent.programs.kinds import PROGRAMS
+    from agent.programs.own import Own
+
+    own = Own(task)
+    made = own.made(_no_model)
+    takes, faults = [], []
+    for one in PROGRAMS.all():
+        if one.thing is None:
+            faults.append(f"; {one.fault}")
+        elif one.thing.claims(made):
+            return one.thing.make(task, lm, own, made)
+        else:
+            takes.append(one.thing.takes)
+    raise own.wrong(f"{own.factory}() gives a {type(made).__name__}, not {' or '.join(takes)}{''.join(faults)}")
+
+
+def _no_model() -> Any:
+    raise InputError("no kind of program takes a model; write a factory without parameters")

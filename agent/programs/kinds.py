@@ -1,0 +1,54 @@
+"""Which kinds of programs of a user's own there are. What `program` in task.toml makes says which of them it is.
+
+A kind is one class that registers itself:
+
+    @program("wording", about="...", takes="a Wordings", claims=lambda made: isinstance(made, Wordings))
+    class WordingProgram:
+        def __init__(self, task: Task, lm: LM, own: Own, made: Any) -> None: ...
+
+It is a `Kind` (`making.py`), made once for a run; `made` is what the user's factory gave, and `own.wrong(...)` the
+error that names the factory's file and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from agent.programs.making import Kind
+from agent.programs.own import Own
+from agent.registry import Registry
+from agent.types import LM, Task
+
+Make = Callable[[Task, LM, Own, Any], Kind]
+Made = TypeVar("Made", bound=Make)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramKind:
+    """A registered kind. `claims` says whether what a factory gave is its own, and imports nothing for that; `takes` is
+    what it takes, in words."""
+
+    name: str
+    about: str
+    takes: str
+    claims: Callable[[Any], bool]
+    make: Make
+
+
+PROGRAMS: Registry[ProgramKind] = Registry(
+    "kind of program",
+    "promptassay.programs",
+    {"dspy": "agent.programs.dspy"},
+)
+
+
+def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool]) -> Callable[[Made], Made]:
+    """Registers the class below as the kind `name`; see `ProgramKind`."""
+
+    def register(make: Made) -> Made:
+        PROGRAMS.add(name, ProgramKind(name=name, about=about, takes=takes, claims=claims, make=make), make.__module__)
+        return make
+
+    return register

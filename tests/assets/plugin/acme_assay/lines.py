@@ -1,0 +1,26 @@
+"""The format `lines`: a message a line, as JSON, with `{{input}}` marks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from agent.prompt.template import fill
+from agent.release.formats.base import Material, Render, Sent, Values, export_format
+from agent.release.runtime import PromptRelease
+
+FILE = "messages.jsonl"
+
+
+def opened(folder: Path, release: PromptRelease) -> Render:
+    messages = [json.loads(line) for line in (folder / FILE).read_text("utf-8").splitlines()]
+
+    def render(values: Values) -> Sent:
+        return [{"role": one["role"], "content": fill(one["content"], values)} for one in messages]
+
+    return render
+
+
+@export_format("lines", about="messages.jsonl: a message a line", opened=opened)
+def files(material: Material) -> dict[str, str]:
+    return {FILE: "".join(json.dumps(message.as_dict()) + "\n" for message in material.release.messages)}

@@ -1,0 +1,186 @@
+"""A package of others (tests/assets/plugin) is used in all five places, from the command line and from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import InputError, ProblemsError
+from agent.models.catalog import create_model
+from agent.programs.catalog import program_for
+from agent.release.formats.base import Material
+from agent.release.formats.catalog import FORMATS
+from agent.release.formats.verify import verified
+from agent.release.runtime import load_prompt
+from agent.scoring.metrics import build_metrics
+from agent.search.strategies import STRATEGIES
+from agent.task.load import load_task
+from agent.types import Example, Prediction, Score
+from tests.cli.world import INSTRUCTION, TOPICS, good, good_json, knowing, learner, optimize, refused, write_csv
+from tests.registry.packages import PLUGIN
+from tests.wire import WireServer
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = '''
+from acme_assay.wording import Wordings
+
+def build():
+    return Wordings("Answer.", "Answer with one department.", "Name it: billing, delivery, account or repair.")
+'''
+TOML = f"""
+name = "notes"
+description = "Route a note to a department."
+signature = "text -> label"
+instruction = "{INSTRUCTION}"
+
+[fields.label]
+type = "choice"
+choices = {json.dumps(list(TOPICS))}
+
+[[metrics]]
+name = "same_start"
+letters = 4
+"""
+
+
+def folder(toml: str = TOML, program: bool = False) -> Path:
+    """A task folder `notes` with 60 rows a split."""
+    place = Path("notes")
+    place.mkdir(exist_ok=True)
+    if program:
+        (place / "program.py").write_text(PROGRAM, "utf-8")
+        toml = toml.replace("\n[fields.label]", 'program = "program:build"\n[fields.label]')
+    (place / "task.toml").write_text(toml, "utf-8")
+    rows = list(csv.DictReader(write_csv(Path("rows.csv"), 180).open(encoding="utf-8")))
+    for number, split in enumerate(("train", "dev", "test")):
+        lines = [json.dumps({"text": row["text"], "label": row["label"]}) for row in rows[number * 60 :][:60]]
+        (place / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
+    return place
+
+
+def shell(site: Path | None, *words: str, **environment: str) -> str:
+    """stdout of the command in a process of its own, with the package on its path or not."""
+    paths = [str(ROOT), *([str(site)] if site else [])]
+    done = subprocess.run(
+        [sys.executable, "-c", "from agent.cli import main; main()", *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_run_of_the_command_uses_metric_model_strategy_and_format(site: Path) -> None:
+    place = folder()
+    with WireServer(learner) as server:
+        words = ["run", str(place), "-m", "house/m", "--strategy", "in-turn", "--max-calls", "500", "-q", "--json"]
+        result: dict[str, Any] = json.loads(shell(site, *words, HOUSE_URL=server.url))
+        assert server.requests
+    assert result["decision"] == "promote"
+    assert [metric["metric"] for metric in result["metrics"]] == ["readable", "same_start"]
+    sent = [json.loads(line) for line in shell(site, "export", "--format", "lines").splitlines()]
+    messages = json.loads(Path(result["release"]).with_name("messages.json").read_text("utf-8"))["messages"]
+    assert sent == messages
+    assert "messages.jsonl: a message a line" in " ".join(shell(site, "export", "-h").split())
+    assert "bayes|dspy-mipro|dspy-gepa|dspy-bootstrap|in-turn" in "".join(shell(site, "run", "-h").split())
+
+
+@pytest.mark.parametrize("strategy", ["bayes", "in-turn"])
+def test_a_kind_of_theirs_is_searched_tested_and_shipped(plugin: Path, strategy: str) -> None:
+    place = folder(program=True)
+
+    def named(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+        return knowing(messages, body) if "Name it" in messages[-1]["content"] else "billing"
+
+    with WireServer(named) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOUSE_URL", server.url)
+        words = ["run", str(place), "-m", "house/m", "--strategy", strategy, "--max-calls", "400", "-q"]
+        result = good_json(*words)
+        assert good_json("reproduce")["same"]
+    assert result["decision"] == "promote"
+    assert json.loads(Path(result["release"]).read_text("utf-8"))["text"].startswith("Name it")
+    good_json("audit", "verify")
+
+
+def test_their_things_stand_in_the_listings_with_name_and_version(plugin: Path) -> None:
+    (metric,) = [row for row in good_json("metrics", "list")["metrics"] if row["from"] != "promptassay"]
+    assert metric == {
+        "name": "same_start",
+        "types": ["text", "choice"],
+        "options": ["letters"],
+        "about": "The first letters agree.",
+        "from": "acme-assay 1.0",
+    }
+    (form,) = [row for row in good_json("models", "list")["forms"] if row["from"] != "promptassay"]
+    assert form == {"form": "house/NAME", "about": "our own server; HOUSE_URL says where", "from": "acme-assay 1.0"}
+    assert "acme-assay 1.0" in good("metrics", "list")
+    good("init", "mine", "--from", str(write_csv(Path("rows.csv"), 120)), "--target", "label")
+    schema = json.loads(Path("tasks/task.schema.json").read_text("utf-8"))["$defs"]["MetricTable"]["properties"]
+    assert schema["letters"]["description"] == "same_start: how many letters must agree."
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("letters = 4", "letters = 0", 12, "metrics.letters = 0: should be greater than or equal to 1"),
+        ("letters = 4", 'letters = "4"', 12, "metrics.letters = '4': should be a valid integer"),
+        ("letters = 4", "leters = 4", 12, "unknown key 'leters'; did you mean 'letters'?"),
+        ("letters = 4", "tolerance = 4", 12, "the metric same_start has no option 'tolerance'; its options: letters"),
+        ('"same_start"', '"same_strat"', 11, "metrics.name = 'same_strat' is unknown; did you mean 'same_start'?"),
+        ('type = "choice"\nchoices', 'type = "json"\n#', 10, "the metric same_start does not fit the field 'label'"),
+    ],
+)
+def test_options_of_their_metric_are_checked_by_its_own_model_at_their_line(
+    plugin: Path, old: str, new: str, line: int, says: str
+) -> None:
+    place = folder(TOML.replace(old, new))
+    with pytest.raises(ProblemsError) as caught:
+        load_task(place)
+    assert any(str(each).startswith(f"notes/task.toml:{line}: {says}") for each in caught.value.problems), caught.value
+
+
+def test_without_the_package_each_name_is_a_mistake_of_use() -> None:
+    place = folder()
+    assert "metrics.name = 'same_start' is unknown" in refused(2, "tasks", str(place))[0]
+    place = folder(TOML.replace('name = "same_start"\nletters = 4', 'name = "choice"'))
+    assert "unknown kind 'house'" in refused(2, "run", str(place), "-m", "house/m")[0]
+    assert "no strategy is called 'in-turn'" in "".join(refused(2, "run", str(place), "--strategy", "in-turn"))
+    assert "no format is called 'lines'" in "".join(refused(2, "export", "--format", "lines"))
+
+
+def test_all_of_it_from_python(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with WireServer(learner) as server:
+        monkeypatch.setenv("HOUSE_URL", server.url)
+        model = create_model("house/m")
+    assert model.name == "house/m"
+    task = load_task(folder())
+    (metric,) = build_metrics(task)
+    row, said = Example("r", {"text": "x"}, {"label": "billing"}), Prediction({"label": "bill"}, "bill")
+    assert asyncio.run(metric.score(row, said)) == Score("same_start", 1.0)
+    kind = program_for(load_task(folder(program=True)), model)
+    assert kind.kind == "wording"
+    assert kind.shown(kind.baseline()).text == "Answer."
+    assert STRATEGIES.get("in-turn").about == "Each design on the whole of dev, one after another."
+    Path("p.md").write_text(optimize_prompt(), "utf-8")
+    release = load_prompt("p.md").release
+    (made,) = verified([FORMATS.get("lines")], {"lines": Material(release)})
+    assert made.rows > 200
+    with pytest.raises(InputError, match="HOUSE_URL is not set"):
+        monkeypatch.delenv("HOUSE_URL")
+        create_model("house/m")
+
+
+def test_the_readme_shows_the_metric_as_it_is() -> None:
+    source = (PLUGIN / "acme_assay" / "same_start.py").read_text("utf-8")
+    assert source[source.index("class StartOptions") :] in (ROOT / "agent" / "README.md").read_text("utf-8")
