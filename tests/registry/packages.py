@@ -1,4 +1,4 @@
-"""Packages of others as pip would leave them in a folder: modules beside a .dist-info. Nothing is installed anywhere."""
+"""Packages of others as pip would leave them in a folder: modules beside a .dist-info. Nothing is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def install(folder: Path, name: str, version: str, groups: Mapping[str, Mapping[
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", "utf-8")
-    lines = [line for group, points in groups.items() for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
+    lines = []
+    for group, points in groups.items():
+        lines += [f"[{group}]", *(f"{point} = {module}" for point, module in points.items())]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 

@@ -19,22 +19,22 @@ from agent.programs.catalog import program_for
 from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.verify import verified
-from agent.release.runtime import load_prompt
 from agent.scoring.metrics import build_metrics
 from agent.search.strategies import STRATEGIES
 from agent.task.load import load_task
-from agent.types import Example, Prediction, Score
-from tests.cli.world import INSTRUCTION, TOPICS, good, good_json, knowing, learner, optimize, refused, write_csv
+from agent.types import Example, Message, Prediction, Score
+from tests.cli.world import INSTRUCTION, TOPICS, good, good_json, knowing, learner, refused, write_csv
 from tests.registry.packages import PLUGIN
+from tests.release.formats.sample import release
 from tests.wire import WireServer
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = '''
+PROGRAM = """
 from acme_assay.wording import Wordings
 
 def build():
     return Wordings("Answer.", "Answer with one department.", "Name it: billing, delivery, account or repair.")
-'''
+"""
 TOML = f"""
 name = "notes"
 description = "Route a note to a department."
@@ -131,22 +131,39 @@ def test_their_things_stand_in_the_listings_with_name_and_version(plugin: Path) 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "says"),
+    ("old", "new", "place", "says"),
     [
-        ("letters = 4", "letters = 0", 12, "metrics.letters = 0: should be greater than or equal to 1"),
-        ("letters = 4", 'letters = "4"', 12, "metrics.letters = '4': should be a valid integer"),
-        ("letters = 4", "leters = 4", 12, "unknown key 'leters'; did you mean 'letters'?"),
-        ("letters = 4", "tolerance = 4", 12, "the metric same_start has no option 'tolerance'; its options: letters"),
-        ('"same_start"', '"same_strat"', 11, "metrics.name = 'same_strat' is unknown; did you mean 'same_start'?"),
-        ('type = "choice"\nchoices', 'type = "json"\n#', 10, "the metric same_start does not fit the field 'label'"),
+        ("letters = 4", "letters = 0", "letters", "metrics.letters = 0: should be greater than or equal to 1"),
+        ("letters = 4", 'letters = "4"', "letters", "metrics.letters = '4': should be a valid integer"),
+        ("letters = 4", "leters = 4", "leters", "unknown key 'leters'; did you mean 'letters'?"),
+        (
+            "letters = 4",
+            "tolerance = 4",
+            "tolerance",
+            "the metric same_start has no option 'tolerance'; its options: letters",
+        ),
+        (
+            '"same_start"',
+            '"same_strat"',
+            'name = "same',
+            "metrics.name = 'same_strat' is unknown; did you mean 'same_start'?",
+        ),
+        (
+            'type = "choice"\nchoices',
+            'type = "json"\n#',
+            'name = "same',
+            "the metric same_start does not fit the field 'label'",
+        ),
     ],
 )
 def test_options_of_their_metric_are_checked_by_its_own_model_at_their_line(
-    plugin: Path, old: str, new: str, line: int, says: str
+    plugin: Path, old: str, new: str, place: str, says: str
 ) -> None:
-    place = folder(TOML.replace(old, new))
+    toml = TOML.replace(old, new)
+    line = next(number for number, text in enumerate(toml.splitlines(), 1) if text.startswith(place))
+    task = folder(toml)
     with pytest.raises(ProblemsError) as caught:
-        load_task(place)
+        load_task(task)
     assert any(str(each).startswith(f"notes/task.toml:{line}: {says}") for each in caught.value.problems), caught.value
 
 
@@ -172,12 +189,10 @@ def test_all_of_it_from_python(plugin: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert kind.kind == "wording"
     assert kind.shown(kind.baseline()).text == "Answer."
     assert STRATEGIES.get("in-turn").about == "Each design on the whole of dev, one after another."
-    Path("p.md").write_text(optimize_prompt(), "utf-8")
-    release = load_prompt("p.md").release
-    (made,) = verified([FORMATS.get("lines")], {"lines": Material(release)})
+    (made,) = verified([FORMATS.get("lines")], {"lines": Material(release(Message("user", "Route {{text}}.")))})
     assert made.rows > 200
+    monkeypatch.delenv("HOUSE_URL")
     with pytest.raises(InputError, match="HOUSE_URL is not set"):
-        monkeypatch.delenv("HOUSE_URL")
         create_model("house/m")
 
 

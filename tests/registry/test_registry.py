@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.errors import InputError
+from agent.metrics.base import Options, metric
 from agent.metrics.catalog import METRICS
+from agent.metrics.values import Check
 from agent.registry import Registry
+from agent.scoring.metrics import build_metrics
 from agent.task.schema import json_schema
+from agent.types import Example, Field, MetricSpec, Prediction
 from tests.cli.world import good, good_json
 from tests.registry.conftest import ALL
 from tests.registry.packages import install
+from tests.toys import make_task
 
 GROUP = "promptassay.metrics"
 METRIC = """
@@ -37,7 +45,8 @@ def test_what_is_ours_is_known_by_name_and_is_where_it_is_said_to_be(registry: R
 
 
 def test_a_near_miss_is_named() -> None:
-    with pytest.raises(InputError, match=r"^no metric is called 'exat'; did you mean exact_match\? there are exact_match"):
+    said = r"^no metric is called 'exat'; did you mean exact_match\? there are exact_match, choice, "
+    with pytest.raises(InputError, match=said):
         METRICS.get("exat")
 
 
@@ -55,6 +64,27 @@ def test_what_a_program_registers_itself_is_listed_by_its_module() -> None:
     registry: Registry[int] = Registry("thing", "promptassay.things", {})
     registry.add("mine", 1, "notebook")
     assert [(one.name, one.origin, one.thing) for one in registry.all()] == [("mine", "module notebook", 1)]
+
+
+@pytest.mark.parametrize(
+    ("gives", "says"),
+    [
+        (lambda: 1 / 0, "failing failed: ZeroDivisionError"),
+        (lambda: (1.5, ""), "failing gave 1.5, which is not in [0, 1]"),
+        (lambda: 0.5, "failing failed: TypeError"),
+    ],
+)
+async def test_a_metric_that_fails_on_a_row_leaves_it_unscored(gives: Callable[[], Any], says: str) -> None:
+    @metric("failing", about="It fails.", types=("text", "choice"))
+    def failing(options: Options, field: Field) -> Check:
+        return lambda got, label: gives()
+
+    task = make_task()
+    name = task.signature.outputs[0].name
+    (made,) = build_metrics(replace(task, metrics=(MetricSpec("failing", name),)))
+    found = await made.score(Example("r", {}, {name: "x"}), Prediction({name: "x"}, "x"))
+    assert found.value is None
+    assert found.reason.startswith(says)
 
 
 BROKEN = {

@@ -1,1 +1,1 @@
-"""What a package of others adds to Promptassay: one metric, model, format, kind of program and strategy, a file each."""
+"""What a package of others adds to Promptassay: a metric, model, format, kind of program and strategy, a file each."""
