@@ -64,6 +64,16 @@ class Registry(Generic[T]):
             raise InputError(self._unknown(name))
         return self._known[name][0]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a thing, usable or not; imports nothing."""
+        return name in self.names()
+
+    def origin(self, name: str) -> str:
+        """Whose it is: promptassay, a package as `NAME VERSION`, or a module of the program that runs."""
+        if name in self._homes:
+            return OURS
+        return _packages(self._foreign().get(name, [])) or f"module {self._known[name][1]}"
+
     def names(self) -> tuple[str, ...]:
         """All names: ours in their order, then those of other packages and of the program that runs, sorted. Imports
         nothing."""
@@ -73,14 +83,13 @@ class Registry(Generic[T]):
         """Everything, imported; what cannot be used is told in its line."""
         foreign = self._foreign()
         for name in self.names():
-            places = foreign.get(name, [])
-            origin = OURS if name in self._homes else _packages(places) or f"module {self._known[name][1]}"
+            origin = self.origin(name)
             try:
                 yield Listed(name, origin, self.get(name))
             except InputError as error:
                 yield Listed(name, origin, None, str(error))
-            if name in self._homes and places:
-                yield Listed(name, _packages(places), None, f"left out: {OURS} has a {self.what} of that name")
+            if name in self._homes and name in foreign:
+                yield Listed(name, _packages(foreign[name]), None, f"left out: {OURS} has a {self.what} of that name")
 
     def usable(self) -> dict[str, T]:
         """All that can be used, by name; imports everything."""

@@ -63,7 +63,7 @@ def create_model(name: str) -> LM:
     kind, _, rest = name.partition("/")
     if not rest:
         raise InputError(f"{name!r} is not a model name; use one of: {_forms()}")
-    if kind not in MODELS.names():
+    if kind not in MODELS:
         raise InputError(f"{name!r}: unknown kind {kind!r}; use one of: {_forms()}")
     return MODELS.get(kind).make(name, rest)
 
@@ -133,13 +133,13 @@ def weights_path(name: str) -> Path:
 def own_file(name: str) -> Path | None:
     """The user's own file behind a model (a GGUF, a script), there or not; None for models without one."""
     kind, _, rest = name.partition("/")
-    return MODELS.get(kind).own_file(rest) if kind in MODELS.names() else None
+    return MODELS.get(kind).own_file(rest) if kind in MODELS else None
 
 
 def leads_elsewhere(name: str) -> bool:
     """Whether a model's name holds an address to ask, or the path of a file to open."""
     kind = name.partition("/")[0]
-    return kind in MODELS.names() and (MODELS.get(kind).leads_elsewhere or own_file(name) is not None)
+    return kind in MODELS and (MODELS.get(kind).leads_elsewhere or own_file(name) is not None)
 
 
 def file_digest(name: str) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from agent.errors import Problem, ProblemsError
+from agent.metrics.catalog import METRICS
+from agent.registry import OURS
 from agent.task import checks
 from agent.task.checks import Fault
 from agent.task.data import decode, parse_json, read_bytes, rows_of
@@ -158,6 +160,9 @@ class _Loading:
     def _metrics(self, parsed: Parsed, signature: Signature | None, unsure: frozenset[str]) -> Iterator[Fault]:
         if signature is not None and ("metrics",) not in parsed.broken:
             yield from checks.check_metrics(parsed, signature.outputs, unsure)
+        for metric in parsed.file.metrics:
+            if (origin := METRICS.origin(metric.name)) != OURS:  # another version of it may score otherwise
+                self.hashes[f"metric {metric.name}"] = hashlib.sha256(origin.encode()).hexdigest()
         present = (self.folder / "metric.py").exists()
         for index, metric in enumerate(parsed.file.metrics):
             if metric.name == "python" and not present and ("metrics", index, "name") not in parsed.broken:

@@ -27,7 +27,7 @@ def _schema(value: Any) -> str | dict[str, Any]:
 def _metric(value: Any) -> Any:
     from pydantic_core import PydanticCustomError
 
-    if value not in METRICS.names():
+    if value not in METRICS:
         raise PydanticCustomError("literal_error", "no such metric")
     return value
 

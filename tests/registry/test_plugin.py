@@ -167,6 +167,17 @@ def test_options_of_their_metric_are_checked_by_its_own_model_at_their_line(
     assert any(str(each).startswith(f"notes/task.toml:{line}: {says}") for each in caught.value.problems), caught.value
 
 
+def test_another_version_of_a_metric_is_another_task(plugin: Path) -> None:
+    place = folder()
+    before = load_task(place).hashes
+    info = plugin / "acme_assay-1.0.dist-info"
+    (info / "METADATA").write_text((info / "METADATA").read_text("utf-8").replace("1.0", "1.1"), "utf-8")
+    info.rename(plugin / "acme_assay-1.1.dist-info")
+    now = load_task(place).hashes
+    assert [name for name in now if now[name] != before[name]] == ["metric same_start"]
+    assert "metric choice" not in load_task(folder(TOML.replace('"same_start"\nletters = 4', '"choice"'))).hashes
+
+
 def test_without_the_package_each_name_is_a_mistake_of_use() -> None:
     place = folder()
     assert "metrics.name = 'same_start' is unknown" in refused(2, "tasks", str(place))[0]

@@ -19,7 +19,7 @@ from agent.registry import Registry
 from agent.scoring.metrics import build_metrics
 from agent.task.schema import json_schema
 from agent.types import Example, Field, MetricSpec, Prediction
-from tests.cli.world import good, good_json
+from tests.cli.world import files, good, good_json
 from tests.registry.conftest import ALL
 from tests.registry.packages import install
 from tests.toys import make_task
@@ -155,3 +155,18 @@ print([name for name in sys.modules if name.startswith(("acme", "agent.metrics.r
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert done.stdout == "['acme_first']\n"
+
+
+def test_a_plan_without_their_things_imports_nothing_of_theirs(site: Path) -> None:
+    words = [*files(120), "-m", "openai-compatible/x@http://127.0.0.1:9/v1", "--dry-run"]
+    script = f"""
+import sys
+sys.path.insert(0, {str(site)!r})
+from agent.cli import main
+for words in (["--help"], ["run", "-h"], {words!r}):
+    main(words, standalone_mode=False)
+assert "agent.programs.prompt" in sys.modules
+print([name for name in sys.modules if name.startswith("acme")])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n[]\n")
