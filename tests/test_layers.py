@@ -52,6 +52,8 @@ DOORS = {
     "genai_prices": ("gateway/prices.py",),
     "sklearn": ("programs/classic.py",),
 }
+CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
+"""What reads data by running what stands in it, or sends its own data so."""
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
 EACH = pytest.mark.parametrize(("path", "name"), list(zip(FILES, NAMES, strict=True)), ids=NAMES)
@@ -112,3 +114,10 @@ def test_nothing_but_the_standard_library_is_imported_when_a_file_loads(path: Pa
     found = {module.split(".")[0] for module in imports(ast.Module(top, []), ["agent"])}
     allowed = {"click"} if name.startswith("cli/") else {"pydantic"} if name == "task/schema.py" else set()
     assert found - {"agent", "__future__"} - sys.stdlib_module_names <= allowed
+
+
+@EACH
+def test_no_file_reads_data_that_may_be_code(path: Path, name: str) -> None:
+    assert not {module.split(".")[0] for module in of(path)} & CODE_IN_DATA
+    used = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
+    assert not used & {"UnsafeLoader", "FullLoader", "unsafe_load", "full_load", "read_pickle", "to_pickle"}
