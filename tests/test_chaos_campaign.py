@@ -1,7 +1,10 @@
-"""The fault campaign itself: whatever a row does, its table and its exit code come, and no command is left behind."""
+"""The fault campaign itself: whatever a row does, its table and its exit code come, and no command is left behind.
+What it says of a limiter by the provider's timeline can fail, and does not for ours.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -10,11 +13,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.chaos.harness import Campaign, Row
+from agent.gateway import limiter as room
+from agent.gateway.limiter import Limiter
+from tests.chaos.faults import Fault, Faults, spoil
+from tests.chaos.harness import WIDTH, Campaign, Row
+from tests.chaos.provider import RATE, ROOM, SILENT, Capacity, unkept
+from tests.chaos.server import Bill
 from tests.child import ROOT
+from tests.gateway.virtual import VirtualLoop
 
 DONE = Row("a fault", 1, "a promise", "what happened")
 SCRIPT = """
@@ -135,3 +146,116 @@ def test_an_interrupted_campaign_shows_what_was_done_and_leaves_no_command(name:
     for line in out.splitlines():
         if line.startswith("child "):
             assert not Path(f"/proc/{line.split()[1]}").exists()
+
+
+# -- the verdict on a limiter, with the real limiter and the provider's rule, on a clock that jumps --------------------
+
+CALLS = 400
+WAY = 0.001  # seconds from the provider's refusal to the client
+
+
+def bill_of(kind: Capacity, *faults: Fault) -> dict[str, Any]:
+    """The provider's bill of so many calls that a limiter lets out."""
+    bill, rule, limiter, opened = Bill(), Faults(faults, 0), Limiter("m", WIDTH), 0
+
+    def arrives(now: float) -> float | None:
+        """The wait that is asked for; 0 for none, None for an answer."""
+        bill.requests += 1
+        bill.arrivals.append(now)
+        bill.opened.append(opened)
+        if (fault := rule.strike(now, opened)) is None:
+            bill.billed_requests += 1
+            return None
+        bill.by_fault[fault.kind] += 1
+        wait = spoil(fault, True, {}, "").wait
+        if wait is not None:
+            bill.windows.append((now, now + wait, 429))
+        return wait or 0.0
+
+    async def call() -> None:
+        nonlocal opened
+        while True:
+            await limiter.acquire()
+            opened += 1
+            asked = arrives(loop.time())
+            opened -= asked is not None  # refused at once
+            await asyncio.sleep(kind.latency if asked is None else WAY)
+            opened -= asked is None
+            if asked is None:
+                limiter.succeeded()
+            else:
+                limiter.rate_limited(asked or None, WAY)
+            limiter.release()
+            if asked is None:
+                return
+
+    async def all_calls() -> None:
+        await asyncio.gather(*(call() for _ in range(CALLS)))
+
+    loop = VirtualLoop()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(room, "time", SimpleNamespace(monotonic=loop.time))
+            loop.play(all_calls())
+    finally:
+        loop.close()
+    return bill.as_dict(0, with_arrivals=True)
+
+
+def verdict(kind: Capacity) -> list[str]:
+    free = bill_of(kind)["arrivals"]
+    return unkept(kind, bill_of(kind, Fault("capacity", **kind.fault)), free[-1] - free[0])
+
+
+def never_waits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Limiter, "_pause", lambda self, until: None)
+
+
+def never_learns(patch: pytest.MonkeyPatch) -> None:
+    plain = Limiter.rate_limited
+
+    def rate_limited(self: Limiter, *given: Any) -> None:
+        width = self.width
+        plain(self, *given)
+        self.width = width
+
+    patch.setattr(Limiter, "rate_limited", rate_limited)
+    patch.setattr(Limiter, "_learn_pace", lambda self, now: None)
+
+
+def creeps(patch: pytest.MonkeyPatch) -> None:
+    def learn(self: Limiter, now: float) -> None:
+        self._interval = 10 / 100  # a tenth of what the provider bears
+
+    patch.setattr(Limiter, "_learn_pace", learn)
+
+
+def sleeps_in(patch: pytest.MonkeyPatch) -> None:
+    plain = Limiter._pause
+    patch.setattr(Limiter, "_pause", lambda self, until: plain(self, until + 30))
+
+
+@pytest.mark.parametrize("kind", [RATE, SILENT, ROOM], ids=lambda kind: kind.words)
+def test_our_limiter_keeps_what_the_campaign_promises_of_it(kind: Capacity) -> None:
+    assert verdict(kind) == []
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "kind", "said"),
+    [
+        (never_waits, RATE, "in the second half of a wait"),
+        (never_waits, ROOM, "in the second half of a wait"),
+        (never_learns, RATE, "% of the requests were refused"),
+        (never_learns, SILENT, "% of the requests were refused"),
+        (never_learns, ROOM, "% of the requests were refused"),
+        (creeps, RATE, "s outside the waits"),
+        (creeps, SILENT, "s outside the waits"),
+        (sleeps_in, RATE, "s outside the waits"),
+        (sleeps_in, ROOM, "s outside the waits"),
+    ],
+)
+def test_a_limiter_that_does_not_keep_it_is_seen(
+    spoilt: Callable[[pytest.MonkeyPatch], None], kind: Capacity, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt(monkeypatch)
+    assert any(said in what for what in verdict(kind)), verdict(kind)
