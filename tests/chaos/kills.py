@@ -22,6 +22,8 @@ LATENCY = 0.06  # seconds a call, and up to twice that, so that a kill finds cal
 BEGINNING = 0.3  # seconds from a start to its kill, at most, for every other kill
 FURTHER = 60  # requests from a start to its kill, at most, for the rest
 CAPPED = 12
+LEAST = ("--effort", "quick", "--trials", "3", "--limit", "12-6-8", "--proposer", "none")
+"""A run of 76 calls, which has a commit of each kind: what is killed at every one is to have few of them."""
 BIRTH = 7  # fsyncs and deletions until a new ledger has its tables and its owner
 
 
@@ -73,20 +75,20 @@ def _further(server: Provider, command: Command, requests: int) -> None:
 
 def commit_points(c: Campaign) -> Row:
     """A kill right before and right after each commit, and each time that the seal is broken or set, to the last."""
-    expected, broken, killed = c.reference(*TINY), [], 0
+    expected, broken, killed = c.reference(*LEAST), [], 0
     step = max(1, round(1 / c.scale))
     with c.provider() as server:
         folder = c.folder("commits")
         for number in count(0, step):
             server.reset()
             folder.fresh()
-            ended = folder.run(server.url, *TINY, hook=partial(_at_points, number)).wait()
+            ended = folder.run(server.url, *LEAST, hook=partial(_at_points, number)).wait()
             if ended.code != -signal.SIGKILL:
                 break
             killed += 1
             before = folder.books() if folder.ledger.exists() else None
             if before is None or not before.results:
-                ended = folder.again(*TINY, url=server.url, real=False).wait()
+                ended = folder.again(*LEAST, url=server.url, real=False).wait()
                 broken += [f"point {number}: exit {ended.code}: {ended.last_line}"] if ended.code else []
             books = folder.books()
             wrong = broken_promises(books, server.bill(), before, MAX_COST) + differences(books, expected)
@@ -101,7 +103,7 @@ def _at_points(number: int) -> None:
     """
     from agent.ledger import seal, writer
 
-    writer.LOG_BYTES = 400_000
+    writer.LOG_BYTES = 200_000
     passed = count()
 
     def pass_by() -> None:

@@ -22,7 +22,7 @@ DEADLINE = 0.5  # seconds for an attempt at a slow provider
 LATE = 20.0  # seconds, also on a busy machine, for an attempt with that deadline; a reply byte by byte takes 200
 DOWN = 4.0  # seconds: two probes of the breaker fail
 LARGE = ("huge", "gzip_bomb", "deep_json")
-MOST_MORE = 100_000  # KB of memory more than an undisturbed run has
+MOST_MORE = 200_000  # KB of memory more than an undisturbed run has: some replies at once, of 10 MB each at most
 
 
 def refusals(c: Campaign, fault: dict[str, Any], name: str) -> Row:
