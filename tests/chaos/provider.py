@@ -97,30 +97,25 @@ def capacity(c: Campaign, kind: Capacity) -> Row:
     """A provider that lets only so many through: the run finds the pace that it bears. Just before, the same run meets
     no limit: that is how fast this machine is now, and how long the search keeps the provider waiting anyway.
     """
-    broken = []
     with c.provider(latency=kind.latency) as server:
         folder = c.folder("free")
-        broken += (
-            [f"without limits: exit {ended.code}"] if (ended := folder.run(server.url, *QUICK).wait()).code else []
-        )
-        free, expected, undisturbed = (
-            _seconds(bill := server.bill(arrivals=True)),
-            folder.books(),
-            bill["max_concurrent"],
-        )
+        ended = folder.run(server.url, *QUICK).wait()
+        bill, expected = server.bill(arrivals=True), folder.books()
+        broken = [f"without limits: exit {ended.code}: {ended.err[-300:]}"] if ended.code else []
+        free, widest = _seconds(bill), bill["max_concurrent"]
         server.reset({"kind": "capacity", **kind.fault})
         folder = c.folder("capacity")
         ended = folder.run(server.url, *QUICK).wait()
         bill, books = server.bill(arrivals=True), folder.books()
-    broken += [f"only {undisturbed} at once without limits"] if undisturbed < WIDTH // 2 else []
+    broken += [f"only {widest} at once without limits"] if widest < WIDTH // 2 else []
     broken += unkept(kind, bill, free)
     broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
     broken += broken_promises(books, bill, None, MAX_COST)
     seconds, waited, best = _seconds(bill), asked_to_wait(bill), kind.best(bill["billed_requests"])
     happened = f"{bill['billed_requests']} calls in {seconds:.1f} s, {seconds / best:.2f} times the ideal"
-    happened += f" ({free:.1f} s without limits, {undisturbed} at once; waits of {waited:.1f} s); "
+    happened += f" ({free:.1f} s without limits, {widest} at once; waits of {waited:.1f} s); "
     happened += f"{bill['by_fault'].get('capacity', 0)} 429s, {_early(bill)}"
-    promised = f"0 in the second half of a wait, <= {100 * REFUSED:.0f} % refused, no needless waiting"
+    promised = f"0 in the second half of a wait, <= {100 * REFUSED:.0f} % refused, outside the waits no crawl"
     return Row(f"capacity: {kind.words}", 1, promised, happened, tuple(broken))
 
 
@@ -135,9 +130,7 @@ def unkept(kind: Capacity, bill: dict[str, Any], free: float) -> list[str]:
     broken += [f"{100 * refused:.0f} % of the requests were refused"] if refused > REFUSED else []
     seconds, best = _seconds(bill) - asked_to_wait(bill), kind.best(bill["billed_requests"])
     if seconds > SLACK * (free + best):
-        broken.append(
-            f"{seconds:.1f} s outside the waits, for {free:.1f} s without limits and an ideal of {best:.1f} s"
-        )
+        broken.append(f"{seconds:.1f} s outside the waits ({free:.1f} s without limits, ideal {best:.1f} s)")
     return broken
 
 
