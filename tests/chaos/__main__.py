@@ -66,7 +66,8 @@ def main() -> int:
     if unknown := [name for name in names if name not in SCENARIOS]:
         parser.error(f"no scenario {', '.join(unknown)}; there are: {', '.join(SCENARIOS)}")
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ender in ENDERS:  # SIGINT too: a shell that starts this in the background has it ignored
+        signal.signal(ender, signal.default_int_handler)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as place:
         campaign = Campaign(Path(place), options.scale)
