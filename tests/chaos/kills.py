@@ -17,7 +17,7 @@ from tests.chaos.books import Books, broken_promises, differences
 from tests.chaos.command import PATIENCE, Command
 from tests.chaos.harness import MAX_COST, QUICK, TINY, WIDTH, Campaign, Folder, Provider, Row, impatient
 
-KILLS = 100
+KILLS = 80
 LATENCY = 0.06  # seconds a call, and up to twice that, so that a kill finds calls in flight
 BEGINNING = 0.3  # seconds from a start to its kill, at most, for every other kill
 FURTHER = 60  # requests from a start to its kill, at most, for the rest
@@ -70,7 +70,7 @@ def _further(server: Provider, command: Command, requests: int) -> None:
     """Waits until the provider saw `requests` in all, or the command has ended."""
     deadline = time.monotonic() + PATIENCE
     while server.requests() < requests and command.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+        time.sleep(0.01)
 
 
 def commit_points(c: Campaign) -> Row:

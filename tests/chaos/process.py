@@ -103,7 +103,8 @@ def connections(c: Campaign) -> Row:
     with c.provider() as server:
         folder = c.folder("connect")
         trace = folder.path / "trace.txt"
-        prefix = ("strace", "-f", "-qq", "--signal=none", "-e", "trace=connect,sendto,sendmsg", "-o", str(trace))
+        calls = "trace=connect,sendto,sendmsg"
+        prefix = ("strace", "-f", "-qq", "--seccomp-bpf", "--signal=none", "-e", calls, "-o", str(trace))
         ended = folder.run(server.url, *TINY, prefix=prefix).wait(120)
         broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(folder.books(), expected)
         port = server.root.rpartition(":")[2]
