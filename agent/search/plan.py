@@ -35,8 +35,8 @@ class Plan:
     go to the proposer. A row takes `per_row` calls: one of the target and those of the judges. At the end `steady_rows`
     of the test rows are asked `repeats` times. Without finalists there is no search, and the user's own prompt is all
     that meets the test. Prompts of more than `longest_prompt` tokens are not tried: a cap on
-    tokens or dollars would not pay them on all of dev and test. A row takes `calls_each` times as many calls in the plan
-    of a program of the user's own, once these are counted.
+    tokens or dollars would not pay them on all of dev and test. A row takes `calls_each` times as many calls in the
+    plan of a program of the user's own, once these are counted.
     """
 
     calls: int

@@ -153,7 +153,10 @@ def test_a_killed_run_of_a_program_resumes_to_the_same_state() -> None:
     ("source", "words"),
     [
         ("import dspy\ndef build():\n    return 1 / 0\n", "notes/program.py:3: ZeroDivisionError"),
-        ("def build():\n    return 3\n", "notes/program.py:1: build() gives a int, not a dspy.Module or a LangChain Runnable"),
+        (
+            "def build():\n    return 3\n",
+            "notes/program.py:1: build() gives a int, not a dspy.Module or a LangChain Runnable",
+        ),
         ("import dspy\ndef build():\n    return dspy.Module()\n", "has no predictor"),
         ("x = (\n", "notes/program.py:1: not valid Python"),
         ("y = 1\n", "notes/program.py:1: no function or class build"),
