@@ -124,8 +124,11 @@ def _walk(one: Any, seen: set[int]) -> Iterator[Any]:
         yield one
         if isinstance(one, BaseLanguageModel | BasePromptTemplate):
             return
-        fields = getattr(type(one), "model_fields", {})
-        inside = one.deps if isinstance(one, RunnableLambda) else [getattr(one, name, None) for name in fields]
+        if isinstance(one, RunnableLambda):
+            functions = [getattr(one, name, None) for name in ("func", "afunc")]
+            inside = [*one.deps, *(getattr(function, "__self__", None) for function in functions)]
+        else:
+            inside = [getattr(one, name, None) for name in getattr(type(one), "model_fields", {})]
     for each in inside:
         yield from _walk(each, seen)
 

@@ -89,7 +89,7 @@ class Bridge:
 
         A thread cannot be ended: when `run` is cancelled it is left behind, and every later call of it raises.
         """
-        pool = ThreadPoolExecutor(1, thread_name_prefix="dspy")  # the loop's own has few, and others wait for them
+        pool = ThreadPoolExecutor(1, thread_name_prefix="program")  # the loop's own has few, and others wait for them
         call = partial(copy_context().run, partial(function, *args, **kwargs))
         try:
             return await self.through(self._loop.run_in_executor(pool, call))
