@@ -72,7 +72,7 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
 @click.option(
     "--strategy",
     type=click.Choice(["bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]),
-    help="Our search (bayes), or one of DSPy's optimizers. Default: bayes; dspy-mipro for a DSPy program.",
+    help="Our search (bayes), or one of DSPy's optimizers. Default: bayes; dspy-mipro for a DSPy program of your own.",
 )
 @click.option(
     "--prefer",
