@@ -195,7 +195,15 @@ class ChainProgram:
         return self._lm.count_tokens("\n\n".join(self._texts(candidate)))
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        return []
+        won, found = own(winner), list[Ablation]()
+        for base in own(baseline).prompts:
+            told = won.told(base.name)
+            if told.system != base.system:
+                made = won.with_told(base.name, system=base.system)
+                found.append(Ablation(f"instruction of {base.name}", made, measured_only=True))
+            if told.demos != base.demos:
+                found.append(Ablation("demos", won.with_told(base.name, demos=base.demos), measured_only=True))
+        return found
 
     def door(self, gateway: Gateway) -> Meter:
         self._meter = Meter(gateway)

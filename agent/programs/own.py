@@ -41,7 +41,7 @@ class Own:
         try:
             spec.loader.exec_module(module)
             factory = getattr(module, self.factory)
-            self._line = inspect.getsourcelines(factory)[1]
+            self._line = getattr(getattr(factory, "__code__", None), "co_firstlineno", 1)
             needed = [one for one in inspect.signature(factory).parameters.values() if _is_needed(one)]
             return factory(*[model() for _ in needed[:1]])
         except Exception as problem:
