@@ -87,6 +87,7 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
         assert good_json("reproduce")["same"]
     assert sent == sum(result["calls"][role] for role in ("target", "proposer")) <= 900
     assert result["status"] == "complete"
+    assert "no demos yet: prompt 2 takes gist, no input of the task" in good("audit", "show", "1")
     assert result["decision"] == "promote"
     assert result["lift"]["diff"] > 0.3
     assert result["winner"]["n_demos"] > 0
@@ -97,7 +98,7 @@ def test_a_chain_is_optimized_tested_and_shipped_as_a_file_that_its_user_can_loa
     assert list(kept["prompts"]) == ["gist", "prompt 2"]
     assert kept["prompts"]["prompt 2"]["demos"][0]["inputs"]["gist"].startswith("gist: "), "as the prompt saw it"
 
-    class Asked(FakeListChatModel):
+    class Asked(FakeListChatModel):  # type: ignore[misc]
         """The user's own model: it asks the server, as the run's did."""
 
         def _call(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> str:

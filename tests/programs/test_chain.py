@@ -37,7 +37,7 @@ def build(model):
 EXAMPLE = Example("dev-1", {"message": "hello {there}"}, {"team": "billing"})
 
 
-def task_of(folder: Path, source: str, **changes: object) -> Task:
+def task_of(folder: Path, source: str, **changes: Any) -> Task:
     (folder / "program.py").write_text(HEAD + source, "utf-8")
     return make_task(folder=str(folder), program="program:build", **changes)
 
