@@ -1,4 +1,4 @@
-"""Which kind of program a task needs. The user's own program is run once, to make it."""
+"""Which kind of program a task needs. The user's own program is loaded once, to make it."""
 
 from __future__ import annotations
 
