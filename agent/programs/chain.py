@@ -3,8 +3,8 @@
 `build(model)` makes it. It is handed its model because that is how a chain is written to run on more than one: a run
 gives it the one whose calls go through the gateway (`chain_model.py`), production gives it its own. To look for models
 in a chain and replace them would miss those that functions hold, whose calls would then be in no budget; one that is
-found is refused. The chain is made once: its prompts give way to those of the candidate that runs (`chain_parts.py`). To
-prove a release the user's module is loaded anew, as production does.
+found is refused. The chain is made once: its prompts give way to those of the candidate that runs (`chain_parts.py`).
+To prove a release the user's module is loaded anew, as production does.
 
 It takes a dict of the task's inputs and gives text, a message, a dict of the outputs or a pydantic object of them.
 """
