@@ -38,7 +38,7 @@ DOORS = {
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/local.py",),
     "langchain": ("models/langchain.py",),
-    "langchain_core": ("models/langchain.py", "release/formats/langchain.py"),
+    "langchain_core": ("models/langchain.py", "programs/chain", "release/formats/langchain.py"),
     "llm": ("release/formats/llm.py",),
     "prompty": ("release/formats/prompty.py",),
     "dotpromptz": ("release/formats/dotprompt.py",),

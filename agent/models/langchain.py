@@ -39,6 +39,14 @@ _ADDRESSES: Mapping[str, tuple[str, ...]] = {
 _ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name of any other provider
 
 
+def untraced() -> None:
+    """Switches LangSmith's tracing off in this process, unless the user opted in."""
+    silence_tracing(os.environ)
+    from langsmith.utils import get_env_var
+
+    cast(Any, get_env_var).cache_clear()  # it remembers what it read, perhaps before the variables went
+
+
 class LangChainModel(HostedModel):
     """A LangChain chat model, made by `init_chat_model("provider:model")` on first use, or `chat` if one is given.
 
@@ -73,10 +81,7 @@ class LangChainModel(HostedModel):
             super().check_key()
 
     def _start(self) -> Any:
-        silence_tracing(os.environ)
-        from langsmith.utils import get_env_var
-
-        cast(Any, get_env_var).cache_clear()  # it remembers what it read, perhaps before the variables went
+        untraced()
         chat = self._given_chat
         if chat is None:
             if self._provider in _VARIABLES:

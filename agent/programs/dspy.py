@@ -6,32 +6,21 @@ the adapter that DSPy itself would use; the program's code runs in this process.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from agent.errors import (
-    BadResponse,
-    BudgetExhausted,
-    InputError,
-    ReleaseError,
-    RowRefused,
-    Transient,
-    TransportUnknown,
-)
+from agent.errors import BadResponse, InputError, ReleaseError, RowRefused, Transient, TransportUnknown
 from agent.files import new_files
 from agent.gateway.gateway import Gateway
+from agent.programs.answers import read_fields
 from agent.programs.making import Making, Written
+from agent.programs.own import REPLY_TOKENS, Own, RowDoor, named, prove
 from agent.prompt.candidate import forbidden_in
-from agent.prompt.parse import parse_reply
-from agent.prompt.render import label_text
 from agent.prompt.template import escape
-from agent.release.prompt_file import STATE_FILE
 from agent.search.dspy_bridge import Bridge
 from agent.search.dspy_methods import Tried, state_of
 from agent.search.dspy_strategies import DspyForm
@@ -42,58 +31,41 @@ from agent.search.strategies import DSPY
 from agent.types import (
     LM,
     Call,
-    CallRole,
     Candidate,
-    Completion,
     Example,
     Message,
     Outcome,
     Prediction,
-    Request,
     Shown,
     Signature,
     Task,
-    canonical,
     content_id,
 )
 
-REPLY_TOKENS = 500  # of one call, where task.toml does not say
+STATE_FILE = "program.json"
+
+
+def is_dspy(made: Any) -> bool:
+    """Whether the user's factory gave a DSPy program; what it gave cannot be one where nobody has loaded DSPy."""
+    dspy = sys.modules.get("dspy")
+    return dspy is not None and isinstance(made, dspy.Module)
 
 
 class Module:
-    """The module that `module:factory` of task.toml makes. Raises InputError, naming file and line, where it cannot."""
+    """The user's module as it was made. Raises InputError, naming file and line, where it cannot be optimized."""
 
-    def __init__(self, task: Task) -> None:
-        name, factory = task.program.split(":")
-        self._where = Path(task.folder) / f"{name}.py"
-        self._file = self._where.resolve()
-        self._own = self._made(name, factory)
-        predictors = self._own.named_predictors()
+    def __init__(self, own: Own, made: Any) -> None:
+        self._own = made
+        predictors = made.named_predictors()
         if not predictors:
-            raise InputError(f"{self._where}: {factory}() has no predictor, so there is nothing to optimize")
+            raise own.wrong(f"{own.factory}() has no predictor, so there is nothing to optimize")
         for part, predictor in predictors:
             if predictor.lm is not None:
-                raise InputError(f"{self._where}: {part} has a model of its own; leave the model to the run")
+                raise own.wrong(f"{part} has a model of its own; leave the model to the run")
         self.calls = len(predictors)
         """Calls of one run of it, where each predictor is asked once."""
-        self.own = written(state_of(self._own))
+        self.own = written(state_of(made))
         """Its state as it is, as text."""
-
-    def _made(self, name: str, factory: str) -> Any:
-        import dspy
-
-        spec = importlib.util.spec_from_file_location(f"optimize_task_{name}", self._file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-            made = getattr(module, factory)()
-        except Exception as problem:
-            raise InputError(f"{self._where}:{_line(problem, self._file)}: {_named(problem)}") from problem
-        if not isinstance(made, dspy.Module):
-            raise InputError(f"{self._where}: {factory}() gives a {type(made).__name__}, not a dspy.Module")
-        return made
 
     def fresh(self, state: str) -> Any:
         """A copy of the program in a state that `written` wrote."""
@@ -129,59 +101,13 @@ def count_demos(state: str) -> int:
     return sum(len(part["demos"]) for part in json.loads(state).values())
 
 
-def _named(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
-
-
-def _line(problem: Exception, path: Path) -> int:
-    """The last line of the file that the problem went through."""
-    if isinstance(problem, SyntaxError):
-        return problem.lineno or 1
-    line, frame = 1, problem.__traceback__
-    while frame:
-        if frame.tb_frame.f_code.co_filename == str(path):
-            line = frame.tb_lineno
-        frame = frame.tb_next
-    return line
-
-
 def read(prediction: Any, signature: Signature) -> Prediction:
     """What the program gave as typed fields, each read like a reply that holds nothing else."""
     import dspy
 
     if not isinstance(prediction, dspy.Prediction):
         return Prediction({}, str(prediction), f"the program gave a {type(prediction).__name__}, not a dspy.Prediction")
-    texts: dict[str, str] = {}
-    fields: dict[str, Any] = {}
-    errors = []
-    for field in signature.outputs:
-        value = prediction.get(field.name)
-        if value is None:
-            errors.append(f"The prediction lacks {field.name}.")
-            continue
-        value = plain(value)
-        texts[field.name] = label_text(value) if isinstance(value, str | int | float | dict | list) else str(value)
-        found = parse_reply(texts[field.name], (field,))
-        fields.update(found.fields)
-        errors += [f"{field.name}: {found.error}"] if found.error else []
-    return Prediction(fields, json.dumps(texts, ensure_ascii=False), " ".join(errors))
-
-
-def plain(value: Any) -> Any:
-    """A value of a typed output as JSON has it: pydantic models as objects, members of an Enum as their values."""
-    from pydantic import BaseModel
-
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(map(plain, value), key=canonical)
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
+    return read_fields(prediction.get, signature, "prediction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +128,9 @@ class DspyProgram:
     kind = DspyCandidate.kind
     is_fixed = False
 
-    def __init__(self, task: Task, lm: LM) -> None:
-        """Raises InputError where the program cannot be made."""
-        self._module = Module(task)
+    def __init__(self, task: Task, lm: LM, own: Own, made: Any) -> None:
+        """`made` is what `own` gave. Raises InputError where it cannot be optimized."""
+        self._module = Module(own, made)
         self.task = replace(task, instruction=self._module.own)
         self.calls = self._module.calls
         self._lm = lm
@@ -218,7 +144,7 @@ class DspyProgram:
         import dspy
         from dspy.utils.exceptions import AdapterParseError
 
-        bridge = Bridge(_Door(call))
+        bridge = Bridge(RowDoor(call))
         lm = bridge.lm(self._lm, "target", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
             self._modules[candidate.id] = self._module.fresh(_own(candidate).state)
@@ -234,7 +160,7 @@ class DspyProgram:
             if bridge.stopped is not None:
                 raise
             self._raised.add((candidate.id, example.id))
-            return Prediction({}, "", f"the program raised {_named(problem)}")
+            return Prediction({}, "", f"the program raised {named(problem)}")
 
     def max_tokens(self, candidate: Candidate) -> int:
         return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
@@ -257,7 +183,7 @@ class DspyProgram:
 
     def shown(self, candidate: Candidate) -> Shown:
         state = _own(candidate).state
-        return Shown(candidate.id, "program", "program", state, n_demos=count_demos(state))
+        return Shown(candidate.id, "program", self.kind, state, n_demos=count_demos(state))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """One message per predictor, to read and to compare: its name, its instruction and its demos. Never sent."""
@@ -312,34 +238,12 @@ class DspyProgram:
         """The state, loaded again and run on rows of the sealed test: it must do the same, at no new call."""
         path, state = making.folder / STATE_FILE, _own(candidate).state
         self._module.save(state, path)
-        scored = await making.evaluator.outcomes(candidate, making.rows, "test")
-        before, self._meter.room = self._meter.room, lambda: 0
-        self._modules[candidate.id] = self._module.load(path)
-        for row, then in zip(making.rows, scored, strict=True):
-            if then.value is None:
-                continue
-            try:
-                now = await making.evaluator.seen(candidate, row)
-            except BudgetExhausted as asked:
-                raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from asked
-            if now.prediction != then.prediction:
-                raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
-        self._meter.room = before
+
+        def load() -> None:
+            self._modules[candidate.id] = self._module.load(path)
+
+        await prove(candidate, making, self._meter, path, load)
         return Written(path, content_id("v", state))
-
-
-class _Door:
-    """A row's `Call` as the gateway of a bridge."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    @property
-    def stopped(self) -> Exception | None:
-        return self._call.stopped
-
-    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
-        return await self._call(request)
 
 
 def _own(candidate: Candidate) -> DspyCandidate:

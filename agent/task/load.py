@@ -187,7 +187,7 @@ class _Loading:
         return found
 
     def _program(self, parsed: Parsed) -> Iterator[Fault]:
-        """The file of a DSPy program: hashed, and looked at for its factory; it is not run here."""
+        """The file of a program of the user's own: hashed, and looked at for its factory; it is not run here."""
         if not parsed.file.program:
             return
         module, factory = parsed.file.program.split(":")
@@ -304,4 +304,5 @@ def _check_program(source: str, factory: str, where: str) -> Iterator[Problem]:
         yield tree
         return
     if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in tree.body):
-        yield problem(where, 1, f"no function or class {factory}; write def {factory}(): return YourModule()")
+        how = f"write def {factory}() for a DSPy module, or def {factory}(model) for a LangChain chain"
+        yield problem(where, 1, f"no function or class {factory}; {how}")
