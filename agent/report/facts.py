@@ -138,8 +138,7 @@ def against_yardsticks(result: Result) -> str:
     ours = "your prompt" if is_own(result) else "the best found"
     return (
         f"without a language model, {best['name']} trained on the same {best['trained_on']} rows {does}: "
-        f"{points(best['test'])}, {ours} {points(result['winner']['test'])} "
-        f"(difference {gain(best['diff'], best['diff_ci95'])})"
+        f"{points(best['test'])} against {points(result['winner']['test'])} of {ours}"
     )
 
 
