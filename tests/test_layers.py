@@ -49,6 +49,7 @@ DOORS = {
     "jinja2": ("report/page.py",),
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
+    "sqlite_utils": ("ledger/fulltext.py",),
     "genai_prices": ("gateway/prices.py",),
     "sklearn": ("programs/classic.py",),
 }
