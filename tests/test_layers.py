@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "shipped", "files", "strict", "aside"),
+    ("errors", "shipped", "files", "strict", "aside", "extras"),
     ("types", "redact", "privacy"),
     ("task", "models", "ledger"),
     ("prompt", "gateway"),

@@ -24,6 +24,7 @@ from agent.errors import (
     Transient,
     TransportUnknown,
 )
+from agent.extras import require
 from agent.files import new_files
 from agent.gateway.gateway import Gateway
 from agent.programs.making import Making, Written
@@ -80,6 +81,7 @@ class Module:
         """Its state as it is, as text."""
 
     def _made(self, name: str, factory: str) -> Any:
+        require("dspy", f"{self._where}: a DSPy program")
         import dspy
 
         spec = importlib.util.spec_from_file_location(f"optimize_task_{name}", self._file)
