@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
-    ("errors", "shipped", "files", "strict", "aside", "extras"),
-    ("types", "redact", "privacy"),
+    ("errors", "shipped", "files", "strict", "aside"),
+    ("types", "redact", "privacy", "extras"),
     ("task", "models", "ledger"),
     ("prompt", "gateway"),
     ("scoring",),
