@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -28,15 +29,15 @@ def closure(requirements: Iterable[str]) -> dict[str, Distribution]:
     todo = [Requirement(each) for each in requirements]
     while todo:
         wanted = todo.pop()
+        name = canonicalize_name(wanted.name)
         for extra in ("", *sorted(wanted.extras)):
-            if (wanted.name, extra) in done or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            if (name, extra) in done:
                 continue
-            done.add((wanted.name, extra))
-            found[wanted.name] = distribution(wanted.name)
-            for line in found[wanted.name].requires or []:
+            done.add((name, extra))
+            found[name] = distribution(name)
+            for line in found[name].requires or []:
                 needed = Requirement(line)
                 if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                    needed.marker = None
                     todo.append(needed)
     return found
 

@@ -222,7 +222,10 @@ def _join(fields: dict[str, str]) -> str:
 @db_option
 @json_option
 def history_command(run: str, trial: int | None, search: str | None, limit: int, db: Path, as_json: bool) -> None:
-    """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost."""
+    """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost.
+
+    With --search: where words stand in prompts, in the reasons of proposals and in replies.
+    """
     history = open_history(db)
     if search is not None:
         if trial is not None:
