@@ -361,6 +361,8 @@ class SearchSpace:
     formats: tuple[FormatName, ...]
     demo_counts: tuple[int, ...]
     roles: tuple[str, ...] = ()
+    left_out: tuple[FormatName, ...] = ()
+    """Formats that are tried by default, and cannot be where DSPy is not installed."""
 
 
 @dataclass(frozen=True, slots=True)

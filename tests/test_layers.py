@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
     ("errors", "shipped", "files", "strict", "aside"),
-    ("types", "redact", "privacy"),
+    ("types", "redact", "privacy", "extras"),
     ("task", "models", "ledger"),
     ("prompt", "gateway"),
     ("scoring",),
@@ -49,6 +49,7 @@ DOORS = {
     "jinja2": ("report/page.py",),
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
+    "sqlite_utils": ("ledger/fulltext.py",),
     "genai_prices": ("gateway/prices.py",),
     "sklearn": ("programs/classic.py",),
 }

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from agent.errors import BadResponse
+from agent.extras import require
 from agent.models.base import HostedModel, bare_address, finish_reason, key_from, token_count
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
 from agent.privacy import silence_tracing
@@ -63,6 +64,7 @@ class LangChainModel(HostedModel):
     """
 
     def __init__(self, name: str, provider: str, model: str, chat: Any = None, base_url: str | None = None) -> None:
+        require("langchain", name)
         self._provider = provider
         self._model = model
         self._given_chat = chat

@@ -240,6 +240,7 @@ class _Loading:
     ) -> Task:
         train, dev, test = (_examples(placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
+        left_out = checks.without_dspy(search.formats)
         return Task(
             name=file.name,
             description=file.description,
@@ -247,7 +248,11 @@ class _Loading:
             instruction=checks.PLACEHOLDER.sub(lambda mark: f"{{{{{mark[1]}}}}}", file.instruction.strip()),
             metrics=checks.metric_specs(file, signature.outputs),
             space=SearchSpace(
-                tuple(search.techniques), tuple(search.formats), tuple(sorted(search.demo_counts)), tuple(search.roles)
+                tuple(search.techniques),
+                tuple(name for name in search.formats if name not in left_out),
+                tuple(sorted(search.demo_counts)),
+                tuple(search.roles),
+                left_out,
             ),
             constraints=Constraints(limits.max_prompt_tokens, limits.max_demos, tuple(limits.forbidden)),
             budget=Budget(**file.budget.model_dump()),

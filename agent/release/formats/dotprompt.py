@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.extras import command
 from agent.prompt.template import fill_messages
 from agent.release.formats.base import Format, Material, Render, Sent, Told, Values, no_half_characters, parts_of
 from agent.release.formats.yaml_text import quoted
@@ -111,6 +112,6 @@ DOTPROMPT = Format(
     opened=_opened,
     told=_told,
     library="dotpromptz",
-    install="pip install dotpromptz",
+    install=command("exports"),
     unfit=_unfit,
 )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.extras import command, require
 from agent.release.export import export_messages
 from agent.release.formats.base import Format, Material, Read, Render, Sent, Told, Values, no_half_characters
 from agent.release.formats.python import load_module
@@ -92,6 +93,7 @@ def _files(material: Material) -> dict[str, str]:
 
 def _state(release: PromptRelease) -> str:
     """What `dspy.Module.save` writes. The instruction in it is for people; the adapter sends the messages."""
+    require("dspy", "the format dspy")
     import dspy
 
     fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in release.inputs}
@@ -177,7 +179,7 @@ DSPY = Format(
     opened=_opened,
     told=_told,
     library="dspy",
-    install="pip install dspy",
+    install=command("dspy"),
     unfit=no_half_characters,
     reads=_reads,
 )

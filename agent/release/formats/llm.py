@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.errors import ReleaseError
+from agent.extras import command
 from agent.release.formats.base import Format, Material, Parts, Render, Sent, Told, Values, hosted_name, parts_of
 from agent.release.formats.yaml_text import quoted, scalar
 from agent.release.runtime import PromptRelease
@@ -75,5 +76,5 @@ LLM = Format(
     opened=_opened,
     told=_told,
     library="llm",
-    install="pip install llm",
+    install=command("exports"),
 )

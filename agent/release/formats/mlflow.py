@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from agent.extras import command
 from agent.release.formats.base import Format, Material, Parts, Render, Sent, Told, Values, no_half_characters, parts_of
 from agent.release.formats.jinja_text import jinja
 from agent.release.runtime import PromptRelease
@@ -101,6 +102,6 @@ MLFLOW = Format(
     opened=_opened,
     told=_told,
     library="mlflow-skinny",
-    install="pip install mlflow",
+    install=command("exports"),
     unfit=no_half_characters,
 )
