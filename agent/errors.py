@@ -179,3 +179,6 @@ class LedgerBusy(LedgerError):
 
 class ReleaseError(AgentError):
     """A released prompt is damaged, incomplete, or would not send what was scored."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())  # a path may hold what no log can

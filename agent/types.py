@@ -361,13 +361,15 @@ class SearchSpace:
     formats: tuple[FormatName, ...]
     demo_counts: tuple[int, ...]
     roles: tuple[str, ...] = ()
+    left_out: tuple[FormatName, ...] = ()
+    """Formats that are tried by default, and cannot be where DSPy is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies beside it.
 
-    `program` is `module:factory` for a DSPy program of the user's own in that folder, else "". `judges` are the models
+    `program` is `module:factory` for a program of the user's own in that folder, else "". `judges` are the models
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
     scores are told apart; each of `repeats` samples of a row is a call of its own. `monitor` says what
     is drift in production.

@@ -15,7 +15,7 @@ import pytest
 
 from tests.chaos.client import ChaosServer
 from tests.chaos.faults import BROKEN, KINDS, REFUSALS, Fault, Faults, spoil
-from tests.chaos.server import body_key
+from tests.chaos.server import Bill, body_key
 from tests.cli.world import TOPICS
 from tests.wire import ANTHROPIC_PATH, OPENAI_PATH
 
@@ -66,6 +66,7 @@ def test_an_answer_is_on_the_bill_under_the_key_of_its_body(server: ChaosServer,
     assert [text(send(server, path, body)[1]) for _ in range(2)] == ["repair", "repair"]
     bill = server.bill(arrivals=True)
     assert bill["requests"] == bill["answered"] == bill["billed_requests"] == len(bill["arrivals"]) == 2
+    assert bill["opened"] == [1, 1]
     assert bill["by_key"] == bill["answered_by_key"] == {body_key(body): 2}
     assert (bill["billed_prompt_tokens"], bill["billed_completion_tokens"]) == (2 * 13, 2)
     assert (bill["by_status"], bill["open"]) == ({"200": 2}, 0)
@@ -95,7 +96,14 @@ def test_what_arrives_inside_an_announced_wait_is_counted(server: ChaosServer, f
     send(server)
     (window,) = server.bill()["windows"]
     assert 30 <= window["end"] - window["start"] < 31.1
-    assert (window["inside"], window["inside_after_50ms"], window["status"]) == (1, 1, 429)
+    assert (window["inside"], window["inside_after_50ms"], window["late"], window["status"]) == (1, 1, 0, 429)
+    assert server.requests() == 2
+
+
+def test_what_arrives_in_the_second_half_of_a_wait_is_late() -> None:
+    bill = Bill(arrivals=[9.9, 10.01, 10.3, 10.6, 10.9, 11.2], windows=[(10.0, 11.0, 429)])
+    (window,) = bill.as_dict(0, with_arrivals=False)["windows"]
+    assert (window["inside"], window["inside_after_50ms"], window["late"]) == (4, 3, 2)
 
 
 def fails(kind: str) -> type[Exception] | tuple[type[Exception], ...]:

@@ -44,7 +44,7 @@ HELP = {
     "resume": "Go on with a run that did not finish; nothing is bought twice.",
     "runs": "List the runs in the ledger.",
     "show": "Show a run: its winner, demos, diff to your prompt and what each part cost.",
-    "history": "Show each trial of a run: instruction, demos, technique, score and cost.",
+    "history": "Show each trial of a run: instruction, demos, technique, score, cost; or find words in all texts.",
     "report": "Write a run as one HTML file: verdict, scores, prompt, changed rows, cost.",
     "compare": "Compare two runs or two trials: options, scores, cost, words, and a paired test.",
     "reproduce": "Replay a run from the stored replies and report what comes out differently.",

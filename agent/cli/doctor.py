@@ -19,11 +19,12 @@ import click
 from agent.cli.common import SETTINGS, db_option, json_option, print_json
 from agent.cli.tables import print_table
 from agent.errors import InputError, LedgerError, RunRefused
+from agent.extras import MODULES, command, is_here
 
 if TYPE_CHECKING:
     from agent.models.base import HostedModel
 
-PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "dspy", "langchain", "optuna", "sqlite-utils", "click")
+PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
 OLDEST_SQLITE = (3, 38)
 WAL_BUG = ((3, 7, 0), (3, 51, 2))  # the first and the last version of SQLite that have it
@@ -63,6 +64,8 @@ def _machine() -> list[Found]:
             checks.append((package, True, version(package)))
         except PackageNotFoundError:
             checks.append((package, False, "not installed; run `make setup`"))
+    for extra, package in MODULES.items():
+        checks.append((package, True, version(package) if is_here(extra) else f"an extra; {command(extra)} brings it"))
     checks.append(_prices())
     checks.append(_weights())
     return checks + [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]

@@ -43,7 +43,8 @@ class _Command(click.Command):
     Without the library a format is written and said to be unverified. --format can be repeated; formats of several
     files, and several formats, need -o DIR.
 
-    Of a DSPy program it is the state that `dspy.Module.load` takes; --format is not asked.""",
+    Of a program of your own it is its file as it was released: program.json for `dspy.Module.load`, chain.json for
+    `load_chain`; --format is not asked.""",
 )
 @click.argument("run", required=False, default="")
 @click.option(
@@ -64,7 +65,7 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     from agent.ledger.query import released_file
     from agent.release.formats.base import Material
     from agent.release.formats.verify import put, put_one, verified
-    from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, STATE_FILE
+    from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
     from agent.release.runtime import load_prompt
 
     silence(quiet=True)
@@ -73,9 +74,9 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     released = released_file(found, db)
     if released is None:
         raise InputError(f"{found['id']}: {without_result(found)}, so it names no release")
-    if released.name == STATE_FILE:
+    if not holds_prompt(released):
         if as_json:
-            raise InputError("--json tells how prompts were proved; the state of a DSPy program is not")
+            raise InputError("--json tells how prompts were proved; the state of a program of your own is not")
         _export_state(released, output)
         return
     if as_json and output is None:

@@ -21,6 +21,7 @@ import click
 
 from agent.cli.common import LEDGER, find_task, plain, releases_folder
 from agent.errors import AgentError, InputError, ReleaseError, RunRefused
+from agent.extras import command
 from agent.privacy import ALLOW_TRACING, silence_tracing
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     from agent.programs.catalog import program_for
 
     task = task_of(options, quiet)
+    if task.space.left_out and not quiet:
+        click.echo(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}", err=True)
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
     proposer = options["proposer"] or task.proposer or name

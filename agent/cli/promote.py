@@ -163,14 +163,14 @@ def promote_command(
 def _offer(found: dict[str, Any], own: bool, db: Path) -> Offer:
     """What there is to promote; `own` asks for the user's own prompt. Raises an InputError where there is no such."""
     from agent.ledger.query import released_file
-    from agent.release.prompt_file import HELD, PROMPT_FILE, STATE_FILE
+    from agent.release.prompt_file import HELD, PROMPT_FILE, holds_prompt
     from agent.release.runtime import load_prompt
 
     result, released = found["result"] or {}, released_file(found, db)
     if "winner" not in result or released is None:
         raise InputError(f"{found['id']}: {without_result(found)}, so there is no winner to promote")
-    if released.name == STATE_FILE:
-        raise InputError(f"{found['id']}: a run of a DSPy program; its state is shipped with `optimize export`")
+    if not holds_prompt(released):
+        raise InputError(f"{found['id']}: a run of a program of your own; its state is shipped with `optimize export`")
     if result["decision"] == "promote":
         if own:
             raise InputError(f"{found['id']}: this run released its winner, not your own prompt; leave out --own")

@@ -25,7 +25,7 @@ def prompt_path(word: str, db: Path) -> Path:
     """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run."""
     from agent.ledger.query import released_file
     from agent.release.labels import NeedsUnit, Reference
-    from agent.release.prompt_file import PROMPT_FILE, STATE_FILE
+    from agent.release.prompt_file import PROMPT_FILE, holds_prompt
     from agent.release.runtime import load_prompt
 
     path = Path(word)
@@ -49,8 +49,8 @@ def prompt_path(word: str, db: Path) -> Path:
     released = released_file(run, db)
     if released is None:
         raise InputError(f"{run['id']}: {without_result(run)}, so it names no release")
-    if released.name == STATE_FILE:
-        raise InputError(f"{run['id']}: a DSPy program of your own; only prompts can be checked")
+    if not holds_prompt(released):
+        raise InputError(f"{run['id']}: a program of your own; only prompts can be checked")
     return released
 
 

@@ -13,7 +13,7 @@ from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, pla
 from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, Launch, at, execute, fetch_weights, prepare
 from agent.cli.progress import Progress
 from agent.cli.registered import Registered
-from agent.report.facts import certainty, is_own, promotion, spent, stopped_before_search, tested, verdict
+from agent.report.facts import certainty, is_own, promotion, ships_prompt, spent, stopped_before_search, tested, verdict
 from agent.search.strategies import STRATEGIES
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
 @click.option(
     "--strategy",
     type=Registered(STRATEGIES),
-    help="Our search (bayes), or one of DSPy's optimizers. Default: bayes; dspy-mipro for a DSPy program.",
+    help="Our search (bayes), or one of DSPy's optimizers. Default: bayes; dspy-mipro for a DSPy program of your own.",
 )
 @click.option(
     "--prefer",
@@ -235,11 +235,11 @@ def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | Non
 
 
 def _lm_of_program(result: dict[str, Any]) -> list[str]:
-    """The state of a program holds no parameters of a model."""
-    if result["winner"]["technique"] != "program" or not result.get("parameters"):
+    """What is released of a program sets no parameters of a model."""
+    if ships_prompt(result) or not result.get("parameters"):
         return []
     told = ", ".join(f"{name}={value}" for name, value in result["parameters"].items())
-    return [f"scored with dspy.LM(..., {told}); configure yours alike"]
+    return [f"scored with {told}; give the same to the model of your program"]
 
 
 def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:

@@ -65,6 +65,15 @@ COSTS = (
     Column("model seconds", rank=3),
 )
 OUTCOMES = (Column("row"), Column("score"), Column("reply", floor=16), Column("why", floor=16))
+HITS = (
+    Column("what"),
+    Column("run", rank=1),
+    Column("trial"),
+    Column("row", rank=2, floor=8),
+    Column("split", rank=3),
+    Column("score"),
+    Column("text", floor=24),
+)
 AXIS = len(TRIALS[4].head)
 
 
@@ -203,11 +212,26 @@ def _join(fields: dict[str, str]) -> str:
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option("--trial", type=int, help="One trial whole: its prompt and each row's outcome.")
+@click.option(
+    "--search",
+    metavar="WORDS",
+    help='Prompts, reasons and replies that hold the words, best first, of RUN or else of all runs: WORDS, "A PHRASE", '
+    "A OR B, A NOT B, BEGIN*.",
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="With --search: how many.")
 @db_option
 @json_option
-def history_command(run: str, trial: int | None, db: Path, as_json: bool) -> None:
-    """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost."""
+def history_command(run: str, trial: int | None, search: str | None, limit: int, db: Path, as_json: bool) -> None:
+    """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost.
+
+    With --search: where words stand in prompts, in the reasons of proposals and in replies.
+    """
     history = open_history(db)
+    if search is not None:
+        if trial is not None:
+            raise InputError("--search looks through all trials; leave out --trial")
+        _show_hits(history, search, history.run(run)["id"] if run else "", limit, as_json)
+        return
     found = history.run(run)
     trials = history.trials(found["id"])
     if trial is not None:
@@ -246,6 +270,28 @@ def history_command(run: str, trial: int | None, db: Path, as_json: bool) -> Non
     for row in rejected:
         say(f"rejected {row['candidate_id']} ({row['operator']}): {row['rejected']}")
     _say_error(found)
+
+
+def _show_hits(history: Any, words: str, run_id: str, limit: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from agent.ledger.fulltext import search
+
+    found = search(history, words, run_id, limit)
+    if as_json:
+        print_json({"search": words, "run_id": run_id or None, **asdict(found)})
+        return
+    if found.hits:
+        print_table(
+            "",
+            HITS,
+            [
+                (hit.what, hit.run, hit.trial, hit.row, hit.split, score(hit.score), short(hit.snippet, 300))
+                for hit in found.hits
+            ],
+        )
+    shown = f"the best {limit} of them above; --limit shows more" if found.matches > limit else ""
+    say("; ".join(filter(None, (f"{found.matches:,} of {found.texts:,} texts hold it", shown))))
 
 
 def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number: int, as_json: bool) -> None:

@@ -81,7 +81,7 @@ def _task(found: Row) -> Task:
     options = started_with(found)
     task = task_of(options, quiet=True)
     if task.program:
-        raise InputError(f"{found['id']}: a DSPy program of your own; only prompts can be tried on other models")
+        raise InputError(f"{found['id']}: a program of your own; only prompts can be tried on other models")
     for name in ("dev", "task.toml", "metric.py", "rubric.md"):
         if found["hashes"].get(name) != task.hashes.get(name):
             what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ from agent.ledger.places import run_folder
 Row = dict[str, Any]
 NO_PRICE = "no price of "
 """Begins what `runs.prices` says of a model whose price nobody knows; the parts are set apart by `; `."""
+REPLY = (
+    "(SELECT body FROM (SELECT r.body, k.run_id <> o.run_id AS elsewhere, k.finish = 'refusal' AS refused, k.id "
+    "FROM calls k JOIN blobs r ON r.hash = k.response_hash WHERE k.call_key = o.call_key AND k.state = 'ok') "
+    "ORDER BY elsewhere, refused, id LIMIT 1)"
+)
+"""SQL: the reply of an outcome `o`, as its run took it; NULL where it was erased."""
 
 
 def no_price(calls: str, runs: str) -> str:
@@ -87,8 +93,12 @@ class History:
 
     def select(self, sql: str, *values: Any) -> list[Row]:
         """Rows as dicts by column name."""
+        return list(self.each(sql, *values))
+
+    def each(self, sql: str, *values: Any) -> Iterator[Row]:
+        """The rows of `select`, one at a time."""
         try:
-            return [dict(row) for row in self._db.execute(sql, values)]
+            yield from map(dict, self._db.execute(sql, values))
         except sqlite3.Error as error:
             raise LedgerError(
                 f"{self.path}: the ledger cannot be read ({error}); name another file with --db"
@@ -191,12 +201,9 @@ class History:
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:
         """What a candidate did on each row, with the reply that it got."""
         rows = self.select(
-            "SELECT o.example_id, o.value, o.call_key, b.body, (SELECT r.body FROM calls k JOIN blobs r "
-            "ON r.hash = k.response_hash WHERE k.call_key = o.call_key AND k.state = 'ok' "
-            "ORDER BY k.run_id <> ?, k.finish = 'refusal', k.id LIMIT 1) AS reply "  # as the run took it
+            f"SELECT o.example_id, o.value, o.call_key, b.body, {REPLY} AS reply "
             "FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash "
             "WHERE o.run_id = ? AND o.candidate_id = ? AND o.split = ? ORDER BY o.rowid",
-            run_id,
             run_id,
             candidate_id,
             split,

@@ -296,7 +296,8 @@ class HostedModel(ABC):
         except Exception as error:
             self._scrub(error)
             says = words(error, self._quote)
-            raise RunRefused(f"{self._name}: cannot start ({says}); check {self._variable}") from error
+            what = "install that package" if isinstance(error, ImportError) else f"check {self._variable}"
+            raise RunRefused(f"{self._name}: cannot start ({says}); {what}") from error
 
     async def _ready(self) -> None:
         """A client for the running loop. It is made without a pause, so that no other call makes a second one."""

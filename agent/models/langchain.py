@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from agent.errors import BadResponse, InputError
+from agent.extras import require
 from agent.models.base import HostedModel, bare_address, finish_reason, key_from, token_count
 from agent.models.forms import model
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
@@ -40,6 +41,14 @@ _ADDRESSES: Mapping[str, tuple[str, ...]] = {
 _ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name of any other provider
 
 
+def untraced() -> None:
+    """Switches LangSmith's tracing off in this process, unless the user opted in."""
+    silence_tracing(os.environ)
+    from langsmith.utils import get_env_var
+
+    cast(Any, get_env_var).cache_clear()  # it remembers what it read, perhaps before the variables went
+
+
 class LangChainModel(HostedModel):
     """A LangChain chat model, made by `init_chat_model("provider:model")` on first use, or `chat` if one is given.
 
@@ -56,6 +65,7 @@ class LangChainModel(HostedModel):
     """
 
     def __init__(self, name: str, provider: str, model: str, chat: Any = None, base_url: str | None = None) -> None:
+        require("langchain", name)
         self._provider = provider
         self._model = model
         self._given_chat = chat
@@ -74,10 +84,7 @@ class LangChainModel(HostedModel):
             super().check_key()
 
     def _start(self) -> Any:
-        silence_tracing(os.environ)
-        from langsmith.utils import get_env_var
-
-        cast(Any, get_env_var).cache_clear()  # it remembers what it read, perhaps before the variables went
+        untraced()
         chat = self._given_chat
         if chat is None:
             if self._provider in _VARIABLES:

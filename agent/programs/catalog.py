@@ -1,10 +1,7 @@
-"""Which kind of program a task needs. The user's own program is run once, to make it."""
+"""Which kind of program a task needs. The user's own program is loaded once, to make it."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from agent.errors import InputError
 from agent.programs.making import Kind
 from agent.types import LM, Task
 
@@ -23,11 +20,12 @@ def program_for(task: Task, lm: LM) -> Kind:
 
 def _own_program(task: Task, lm: LM) -> Kind:
     """The first kind that claims what the user's factory gives: ours, then those of other packages."""
+    from agent.programs.chain_model import chat_model
     from agent.programs.kinds import PROGRAMS
     from agent.programs.own import Own
 
     own = Own(task)
-    made = own.made(_no_model)
+    made = own.made(chat_model)
     takes, faults = [], []
     for one in PROGRAMS.all():
         if one.thing is None:
@@ -37,7 +35,3 @@ def _own_program(task: Task, lm: LM) -> Kind:
         else:
             takes.append(one.thing.takes)
     raise own.wrong(f"{own.factory}() gives a {type(made).__name__}, not {' or '.join(takes)}{''.join(faults)}")
-
-
-def _no_model() -> Any:
-    raise InputError("no kind of program takes a model; write a factory without parameters")

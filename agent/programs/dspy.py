@@ -22,7 +22,6 @@ from agent.programs.making import Making, Written
 from agent.programs.own import REPLY_TOKENS, Own, RowDoor, named, prove
 from agent.prompt.candidate import forbidden_in
 from agent.prompt.template import escape
-from agent.release.prompt_file import STATE_FILE
 from agent.search.dspy_bridge import Bridge
 from agent.search.dspy_methods import Tried, state_of
 from agent.search.dspy_strategies import DspyForm
@@ -43,6 +42,8 @@ from agent.types import (
     Task,
     content_id,
 )
+
+STATE_FILE = "program.json"
 
 
 def is_dspy(made: Any) -> bool:
@@ -184,7 +185,7 @@ class DspyProgram:
 
     def shown(self, candidate: Candidate) -> Shown:
         state = _own(candidate).state
-        return Shown(candidate.id, "program", "program", state, n_demos=count_demos(state))
+        return Shown(candidate.id, "program", self.kind, state, n_demos=count_demos(state))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """One message per predictor, to read and to compare: its name, its instruction and its demos. Never sent."""
@@ -211,8 +212,8 @@ class DspyProgram:
 
     def strategy(self, name: str | None) -> str:
         task, name = self.task, name or DSPY[0]
-        if self.kind not in STRATEGIES.get(name).kinds:
-            fit = [name for name, one in STRATEGIES.usable().items() if self.kind in one.kinds]
+        if not STRATEGIES.get(name).suits(self.kind, moves=False):
+            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind, moves=False)]
             raise InputError(f"--strategy {name}: a DSPy program takes {', '.join(fit)}")
         if task.is_compared:
             raise InputError(

@@ -40,7 +40,7 @@ class ProgramKind:
 PROGRAMS: Registry[ProgramKind] = Registry(
     "kind of program",
     "promptassay.programs",
-    {"dspy": "agent.programs.dspy"},
+    {"dspy": "agent.programs.dspy", "chain": "agent.programs.chain"},
 )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError
+from agent.extras import brings
 from agent.programs.making import Making
 from agent.search.meter import Meter
 from agent.types import LM, Call, CallRole, Candidate, Completion, Request, Task
@@ -46,6 +47,7 @@ class Own:
             return factory(*[model() for _ in needed[:1]])
         except Exception as problem:
             words = str(problem) if isinstance(problem, AgentError) else named(problem)
+            words += brings(problem.name) if isinstance(problem, ModuleNotFoundError) else ""
             raise InputError(f"{self._where}:{_line(problem, self._file)}: {words}") from problem
 
     def wrong(self, what: str) -> InputError:

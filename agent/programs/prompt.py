@@ -12,6 +12,7 @@ from functools import cached_property, partial
 
 from agent.aside import aside
 from agent.errors import InputError, RowRefused
+from agent.extras import require
 from agent.gateway.gateway import Gateway
 from agent.programs.making import Making, Written
 from agent.programs.prompt_dspy import predict_form
@@ -145,6 +146,7 @@ class PromptProgram:
         task, name = self.task, name or DEFAULT
         if name not in DSPY:
             return name
+        require("dspy", f"--strategy {name}")
         if task.is_compared:
             raise InputError(
                 f"--strategy {name}: the pairwise judge of {task.name} compares with your own prompt's answers, which "

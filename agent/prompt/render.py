@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from agent.extras import require
 from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import escape, fill_messages, join, marks, split
@@ -126,6 +127,7 @@ def _cut(part: str | tuple[str], sentinel: str, name: str) -> Parts:
 
 def dspy_messages(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
     """What DSPy itself sends for this candidate and row: its Signature, its adapter, its demos."""
+    require("dspy", f"the layout {candidate.format}")
     from dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
 
     adapter = {"dspy-chat": ChatAdapter, "dspy-json": JSONAdapter, "dspy-xml": XMLAdapter}[candidate.format]()

@@ -21,7 +21,6 @@ from agent.strict import BadToml, parse_json, parse_toml, read_file
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
-STATE_FILE = "program.json"  # of a DSPy program
 HELD = "held"  # the folder of a winner that was found and not promoted, in its run's own
 FENCE = "+++"
 MAX_FILE = 16_000_000
@@ -84,6 +83,11 @@ class PromptRelease:
             "outputs": [asdict(output) for output in self.outputs],
             "parameters": self.parameters,
         }
+
+
+def holds_prompt(path: str | os.PathLike[str]) -> bool:
+    """Whether a run released a prompt there, and not the state of a program of the user's own."""
+    return Path(path).name in (PROMPT_FILE, MESSAGES_FILE)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from agent.release.gate import SIGNIFICANT, shown
+from agent.release.prompt_file import holds_prompt
 
 Result = Mapping[str, Any]
 ASK_ANEW = ("check", "bless")
@@ -69,8 +70,13 @@ def without_result(run: Mapping[str, Any]) -> str:
 
 
 def overridable(result: Result) -> bool:
-    """Whether what is held back can be promoted all the same; a DSPy program's state is no prompt."""
-    return bool(result["winner"]["technique"] != "program")
+    """Whether what is held back can be promoted all the same: a label stands for prompts only."""
+    return ships_prompt(result)
+
+
+def ships_prompt(result: Result) -> bool:
+    """Whether the run released a prompt, and not the state of a program of the user's own."""
+    return holds_prompt(result["release"])
 
 
 def verdict(result: Result) -> str:
@@ -132,8 +138,7 @@ def against_yardsticks(result: Result) -> str:
     ours = "your prompt" if is_own(result) else "the best found"
     return (
         f"without a language model, {best['name']} trained on the same {best['trained_on']} rows {does}: "
-        f"{points(best['test'])}, {ours} {points(result['winner']['test'])} "
-        f"(difference {gain(best['diff'], best['diff_ci95'])})"
+        f"{points(best['test'])} against {points(result['winner']['test'])} of {ours}"
     )
 
 
@@ -223,8 +228,7 @@ def cut(text: str, limit: int) -> str:
 
 def design(of: Mapping[str, Any]) -> str:
     """How a candidate, a trial or a winner is made: technique, layout and demos."""
-    kind = "DSPy program" if of["technique"] == "program" else f"{of['technique']}, {of['format']}"
-    return f"{kind}, {of['n_demos']} demos"
+    return f"{of['technique']}, {of['format']}, {of['n_demos']} demos"
 
 
 def prompt_text(candidate: Mapping[str, Any]) -> str:

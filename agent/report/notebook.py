@@ -1,6 +1,6 @@
 """A run for a notebook: tables as pandas frames, its chart, and a few lines that show themselves. Reads, never writes.
 
-The only importer of pandas, which is an extra: `pip install promptassay[notebook]`.
+The only importer of pandas, of the extra `notebook`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import AgentError, InputError
+from agent.errors import InputError
+from agent.extras import require
 from agent.ledger.connect import is_there
 from agent.ledger.reading import history_of
 from agent.report import charts, page
@@ -156,8 +157,7 @@ def _row(pair: RowPair) -> dict[str, Any]:
 
 
 def _pandas() -> Any:
-    try:
-        import pandas
-    except ImportError as error:
-        raise AgentError("tables need pandas, an extra: pip install promptassay[notebook]") from error
+    require("notebook", "a table")
+    import pandas
+
     return pandas

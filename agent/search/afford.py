@@ -37,7 +37,7 @@ class Means:
     calls_each: int = 1
 
     def of_runs(self, calls: int) -> Means:
-        """For runs of a DSPy program, of `calls` calls each, of which every one may be told all that one of these is.
+        """For runs of a program of `calls` calls each, of which every one may be told all that one of these is.
         How long its demos may be is not known."""
 
         def run(call: Spend) -> Spend:

@@ -84,6 +84,8 @@ def attribution(
         if pairs:
             told = paired_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs], seed)
             points, low, high = told.diff, told.ci95[0] - max(0.0, optimism), told.ci95[1]
+        elif ablation.measured_only:
+            continue
         else:
             model = model or PartsModel(table)
             points, error = model.difference(winner, ablation.candidate)

@@ -39,15 +39,21 @@ async def proposed(lab: Lab, parents: Sequence[Parent], number: int) -> Rewrite 
 
     `number` tells the askings of a run apart: it steers style and seed.
     """
+    return await rewritten(lab, lab.task, best_instructions(lab.board), parents, number)
+
+
+async def rewritten(
+    lab: Lab, task: Task, tried: Sequence[Scored], parents: Sequence[Parent], number: int
+) -> Rewrite | None:
+    """The same for the instruction of `task`, which may be a part of the run's own; `tried` are known, worst first."""
     if lab.proposer is None:
         return None
-    history = best_instructions(lab.board)[-HISTORY:]
-    failures = failures_of(lab.task, lab.dev, parents[0].outcomes, FAILURES) if parents else []
-    reply = await _ask(lab, lab.proposer, _request(lab, number, history, failures))
+    failures = failures_of(task, lab.dev, parents[0].outcomes, FAILURES) if parents else []
+    reply = await _ask(lab, lab.proposer, _request(lab, task, number, tried[-HISTORY:], failures))
     if reply is None:
         return None
     instruction = read_proposal(reply.text)
-    refused = why_not_whole(reply) or why_refused(instruction, lab.task)
+    refused = why_not_whole(reply) or why_refused(instruction, task)
     kind = "proposal_refused" if refused else "proposal"
     lab.note(kind, {"round": lab.round, "why": refused}, {"instruction": instruction})
     return None if refused else Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {_style(number)}")
@@ -72,10 +78,10 @@ def _style(number: int) -> str:
     return STYLES[number % len(STYLES)]
 
 
-def _request(lab: Lab, number: int, history: Sequence[Scored], failures: Sequence[Failure]) -> Request:
-    messages = request_messages(lab.task, history, failures, _style(number), lab.rng)
+def _request(lab: Lab, task: Task, number: int, history: Sequence[Scored], failures: Sequence[Failure]) -> Request:
+    messages = request_messages(task, history, failures, _style(number), lab.rng)
     seed = lab.seed * 1000 + number
-    return Request(messages, proposal_tokens(lab.task), temperature=0.7, seed=seed)
+    return Request(messages, proposal_tokens(task), temperature=0.7, seed=seed)
 
 
 async def _ask(lab: Lab, proposer: LM, request: Request) -> Completion | None:

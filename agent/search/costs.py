@@ -42,7 +42,7 @@ class Costs:
     def of_final(self, *candidate_ids: str) -> float:
         """What it takes of what is `affordable` to see a candidate on all of dev, and then the baseline and the dearest
         that may have won on the sealed test, where that takes more than is kept for it; of several the most."""
-        tested = self._plan.test_calls // 2 // self._plan.per_row
+        tested = self._plan.test_calls // 2 // self._plan.calls_a_row
         dearest = max(map(self._relative, self._board.in_state("complete")), default=0.0)
         own = self._relative(self._baseline_id)
         kept = self._rows_for(lambda cap, spent: cap * self._plan.test_share)
@@ -75,7 +75,7 @@ class Costs:
             for cap, spent in ((budget.max_tokens, used.tokens), (budget.max_cost, used.usd))
             if cap is not None and spent
         ]
-        return min(calls) / self._plan.per_row if calls else math.inf
+        return min(calls) / self._plan.calls_a_row if calls else math.inf
 
     def _relative(self, candidate_id: str) -> float:
         """The price of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far.

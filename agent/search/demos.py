@@ -15,6 +15,26 @@ from dataclasses import dataclass
 from agent.prompt.render import label_text
 from agent.types import Demo, Example, Outcome, Task
 
+KINDS = ("balanced", "natural", "diverse", "short")
+OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reordered")
+"""What `DemoMaker.child` can do to a set."""
+
+
+def most_demos(task: Task) -> int:
+    """The most demos that a candidate of this task may hold."""
+    largest, capped = max(task.space.demo_counts, default=0), task.constraints.max_demos
+    return min(largest if capped is None else capped, len(task.train))
+
+
+def demo_sizes(task: Task) -> list[int]:
+    """The numbers of demos that its designs have, in order."""
+    return sorted({min(k, most_demos(task)) for k in task.space.demo_counts} - {0})
+
+
+def demo_kinds(task: Task) -> tuple[str, ...]:
+    """How its sets are drawn, by the names of the builders; the usual first."""
+    return KINDS if task.signature.outputs[0].choices else KINDS[1:]
+
 
 @dataclass(frozen=True, slots=True)
 class DemoSet:
@@ -175,6 +195,32 @@ class DemoMaker:
             if found := self._near(failures, order[position % max(1, len(order) // 2)], ids):
                 ids.insert(self._rng.randint(0, len(ids)), found)
         return self._set(ids, "grown", reason=f"{k} rows more, of labels that it misses")
+
+    def child(
+        self,
+        operator: str,
+        parent: DemoSet,
+        outcomes: Sequence[Outcome],
+        dev: Mapping[str, Example],
+        others: Sequence[DemoSet],
+    ) -> DemoSet | None:
+        """One of OPERATORS on a set that saw `outcomes`; None where it cannot be. `others` are good sets beside it."""
+        limit = most_demos(self._task)
+        if operator == "retailed":
+            return self.retailed(parent, outcomes, dev)
+        if operator == "swapped":
+            return self.swapped(parent, outcomes, dev)
+        if operator == "rebalanced":
+            return self.rebalanced(parent, outcomes, dev, limit)
+        if operator == "grown":
+            room = min(limit - len(parent.demos), max(2, len(parent.demos) // 4))
+            return self.grown(parent, outcomes, dev, room) if room > 0 else None
+        if operator == "recombined":
+            if not others:
+                return None
+            other = self._rng.choice(others)
+            return self.recombined(parent, other, max(len(parent.demos), len(other.demos)))
+        return self.reordered(parent)
 
     def _surplus(self, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> dict[str, int]:
         """Per label: how much oftener it was answered than it is right."""

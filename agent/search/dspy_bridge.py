@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
@@ -89,18 +89,23 @@ class Bridge:
 
         A thread cannot be ended: when `run` is cancelled it is left behind, and every later call of it raises.
         """
-        pool = ThreadPoolExecutor(1, thread_name_prefix="dspy")  # the loop's own has few, and others wait for them
+        pool = ThreadPoolExecutor(1, thread_name_prefix="program")  # the loop's own has few, and others wait for them
         call = partial(copy_context().run, partial(function, *args, **kwargs))
         try:
-            result = await self._loop.run_in_executor(pool, call)
+            return await self.through(self._loop.run_in_executor(pool, call))
         except asyncio.CancelledError:
             self.stop(Interrupted())
             raise
+        finally:
+            pool.shutdown(wait=False)
+
+    async def through(self, work: Awaitable[T]) -> T:
+        """What `work` gives, which is awaited on the gateway's loop. Raises `stopped` if there is one at the end."""
+        try:
+            result = await work
         except Exception:
             if self.stopped is None:
                 raise
-        finally:
-            pool.shutdown(wait=False)
         self._check()
         return result
 
@@ -117,9 +122,7 @@ class Bridge:
     def wait(self, buy: Buy, request: Request) -> Completion:
         """The same for a thread, which it blocks."""
         if threading.get_ident() == self._thread:
-            raise InputError(
-                "a DSPy program blocks the loop that would answer it; use `await bridge.run(program, ...)`"
-            )
+            raise InputError("the program blocks the loop that would answer it; await the model, or ask it in a thread")
         return self.fetch(lambda: buy(request))
 
     def fetch(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:

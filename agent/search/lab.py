@@ -145,25 +145,26 @@ class Lab:
         return candidate_id
 
     def left(self) -> int:
-        """Rows that the search may still see, from every cap; the sealed test's share is not among them. A row takes
-        a call of the target and those of the judges.
+        """Calls of the target that the search may still make, each with those of its judges, from every cap; the sealed
+        test's share is not among them.
 
         Cached calls count as if they were paid, and lost attempts do not count: a run that finds its calls in the
         ledger, or loses a few attempts, makes the same trials.
         """
-        return int(min(self.left_by_calls(), self.costs.affordable()))
+        by_calls = max(0, self._calls(self.plan.slack)) // self.plan.per_row
+        return int(min(by_calls, self.costs.affordable() * self.plan.calls_each))
 
     def left_by_calls(self) -> int:
-        """`left` by the number of calls alone."""
-        return max(0, self._calls(self.plan.slack)) // self.plan.per_row
+        """Rows that the search may still see, by the number of calls alone."""
+        return max(0, self._calls(self.plan.slack)) // self.plan.calls_a_row
 
     def payable(self) -> int:
         """`left_by_calls`, or fewer where more attempts are lost than the plan's slack covers."""
-        return min(self.left_by_calls(), int(min(self._account.payable(), self.plan.calls)) // self.plan.per_row)
+        return min(self.left_by_calls(), int(min(self._account.payable(), self.plan.calls)) // self.plan.calls_a_row)
 
     def spare(self) -> int:
         """Rows that may still be seen when the search is over: the plan's slack, less twice what was lost so far."""
-        return int(min(max(0, self._calls(2 * self._account.met)) // self.plan.per_row, self.costs.affordable()))
+        return int(min(max(0, self._calls(2 * self._account.met)) // self.plan.calls_a_row, self.costs.affordable()))
 
     def _calls(self, slack: int) -> int:
         """Calls that the plan leaves to the search, less those that it used and `slack`."""

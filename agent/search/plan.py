@@ -35,8 +35,8 @@ class Plan:
     go to the proposer. A row takes `per_row` calls: one of the target and those of the judges. At the end `steady_rows`
     of the test rows are asked `repeats` times. Without finalists there is no search, and the user's own prompt is all
     that meets the test. Prompts of more than `longest_prompt` tokens are not tried: a cap on
-    tokens or dollars would not pay them on all of dev and test. A row of the test takes `calls_each` times as many
-    calls in the plan of a DSPy program, once these are counted.
+    tokens or dollars would not pay them on all of dev and test. A row takes `calls_each` times as many calls in the
+    plan of a program of the user's own, once these are counted.
     """
 
     calls: int
@@ -53,6 +53,11 @@ class Plan:
     calls_each: int = 1
 
     @property
+    def calls_a_row(self) -> int:
+        """Calls that a row takes once the calls of a program are counted; one of a plan that counts none."""
+        return self.per_row * self.calls_each
+
+    @property
     def baseline_calls(self) -> int:
         return (self.dev_rows + self.noise_rows) * self.per_row
 
@@ -63,7 +68,7 @@ class Plan:
     @property
     def test_calls(self) -> int:
         prompts = 2 if self.finalists else 1
-        return prompts * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.per_row * self.calls_each
+        return prompts * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.calls_a_row
 
     @property
     def slack(self) -> int:

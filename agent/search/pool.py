@@ -9,14 +9,12 @@ from functools import cached_property
 
 from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
-from agent.search.demos import DemoMaker, DemoSet
+from agent.search.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
 from agent.search.program import Entry, Parent
 from agent.search.study import Place
 from agent.types import Candidate, Demo, Example, Task
 
 NO_DEMOS = DemoSet((), "none")
-KINDS = ("balanced", "natural", "diverse", "short")
-DEMO_OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reordered")
 
 
 def prompt_of(candidate: Candidate) -> PromptCandidate:
@@ -46,10 +44,7 @@ class Breeder:
         self._task = task
         self._rng = rng
         self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
-        largest, capped = max(task.space.demo_counts, default=0), task.constraints.max_demos
-        self._limit = min(largest if capped is None else capped, len(task.train))
-        self.counts = sorted({min(k, self._limit) for k in task.space.demo_counts} - {0})
-        self.kinds = KINDS if task.signature.outputs[0].choices else KINDS[1:]
+        self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
         self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
         self.rationales: dict[str, str] = {}
 
@@ -151,7 +146,7 @@ class Breeder:
         """What can be done to this candidate."""
         space, found = self._task.space, list[str]()
         if redraws(parent.entry.candidate):
-            found += DEMO_OPERATORS
+            found += OPERATORS
         found.append("compress")
         if len(space.formats) > 1:
             found.append("format")
@@ -197,23 +192,8 @@ class Breeder:
         return self.fresh(self._place("zero-shot", self._task.space.formats[0], rewrite.operator))
 
     def _demos(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> DemoSet | None:
-        maker, demos, seen = self._maker, demos_of(parent), parent.outcomes
-        if operator == "retailed":
-            return maker.retailed(demos, seen, self._dev)
-        if operator == "swapped":
-            return maker.swapped(demos, seen, self._dev)
-        if operator == "rebalanced":
-            return maker.rebalanced(demos, seen, self._dev, self._limit)
-        if operator == "grown":
-            room = min(self._limit - len(demos.demos), max(2, len(demos.demos) // 4))
-            return maker.grown(demos, seen, self._dev, room) if room > 0 else None
-        if operator == "recombined":
-            others = [demos for other in parents if other is not parent and (demos := demos_of(other)).demos]
-            if not others:
-                return None
-            other = self._rng.choice(others)
-            return maker.recombined(demos, other, max(len(demos.demos), len(other.demos)))
-        return maker.reordered(demos)
+        others = [demos for other in parents if other is not parent and (demos := demos_of(other)).demos]
+        return self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
 
     def _child(self, parent: Parent, made: PromptCandidate, operator: str, reason: str, **place: str) -> Entry:
         where = {**parent.entry.place, **place}

@@ -37,10 +37,12 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """The winner with one part as in the baseline."""
+    """The winner with one part as in the baseline. `measured_only`: where it was not tried, nothing is said of it:
+    the model of the parts (`effects.py`) does not know this kind."""
 
     part: str
     candidate: Candidate
+    measured_only: bool = False
 
 
 class Moves(Protocol):

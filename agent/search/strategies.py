@@ -38,9 +38,13 @@ class Strategy:
     kinds: tuple[str, ...] = ()
     counts_trials: bool = True
 
+    def suits(self, kind: str, moves: bool = True) -> bool:
+        """Whether it works on this kind, which has moves or not."""
+        return kind in self.kinds or (moves and not self.kinds)
+
     def require(self, kind: str, trials: int | None) -> None:
         """Raises InputError where it does not work on this kind, or would not heed a number of trials."""
-        if self.kinds and kind not in self.kinds:
+        if not self.suits(kind):
             raise InputError(
                 f"--strategy {self.name}: works on {', '.join(self.kinds)}, and this task's kind is {kind}"
             )

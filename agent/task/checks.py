@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.extras import command, is_here
 from agent.metrics.catalog import METRICS
 from agent.shipped import fold
 from agent.task.words import listed, near, quoted
-from agent.types import Field, FieldType, MetricSpec
+from agent.types import Field, FieldType, FormatName, MetricSpec
 
 if TYPE_CHECKING:
     from agent.task.parse import Parsed
@@ -186,6 +187,13 @@ def check_limits(file: TaskFile) -> Iterator[Fault]:
         twice = next((word for word in words if words.count(word) > 1), None)
         if twice is not None:
             yield Fault(("search", key), f"{key} holds {quoted(twice)} twice; keep one")
+    if "formats" in file.search.model_fields_set and (names := without_dspy(file.search.formats)):
+        yield Fault(("search", "formats"), f"{quoted(names[0])} needs dspy: {command('dspy')}, or take it out")
+
+
+def without_dspy(formats: Sequence[FormatName]) -> tuple[FormatName, ...]:
+    """The formats that cannot be rendered here: DSPy's own, where it is not installed."""
+    return () if is_here("dspy") else tuple(name for name in formats if name.startswith("dspy-"))
 
 
 def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:

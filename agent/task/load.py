@@ -192,7 +192,7 @@ class _Loading:
         return found
 
     def _program(self, parsed: Parsed) -> Iterator[Fault]:
-        """The file of a DSPy program: hashed, and looked at for its factory; it is not run here."""
+        """The file of a program of the user's own: hashed, and looked at for its factory; it is not run here."""
         if not parsed.file.program:
             return
         module, factory = parsed.file.program.split(":")
@@ -246,6 +246,7 @@ class _Loading:
         file = parsed.file
         train, dev, test = (_examples(placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
+        left_out = checks.without_dspy(search.formats)
         return Task(
             name=file.name,
             description=file.description,
@@ -253,7 +254,11 @@ class _Loading:
             instruction=checks.PLACEHOLDER.sub(lambda mark: f"{{{{{mark[1]}}}}}", file.instruction.strip()),
             metrics=checks.metric_specs(parsed, signature.outputs),
             space=SearchSpace(
-                tuple(search.techniques), tuple(search.formats), tuple(sorted(search.demo_counts)), tuple(search.roles)
+                tuple(search.techniques),
+                tuple(name for name in search.formats if name not in left_out),
+                tuple(sorted(search.demo_counts)),
+                tuple(search.roles),
+                left_out,
             ),
             constraints=Constraints(limits.max_prompt_tokens, limits.max_demos, tuple(limits.forbidden)),
             budget=Budget(**file.budget.model_dump()),
@@ -310,4 +315,5 @@ def _check_program(source: str, factory: str, where: str) -> Iterator[Problem]:
         yield tree
         return
     if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in tree.body):
-        yield problem(where, 1, f"no function or class {factory}; write def {factory}(): return YourModule()")
+        how = f"write def {factory}() for a DSPy module, or def {factory}(model) for a LangChain chain"
+        yield problem(where, 1, f"no function or class {factory}; {how}")

@@ -175,7 +175,8 @@ class TaskFile(Table):
     program: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,79}:[A-Za-z_][A-Za-z0-9_]{0,79}$")] = (
         Field(
             "",
-            description='A DSPy program of your own in place of one prompt: "program:build" is build() in program.py.',
+            description='A program of your own in place of one prompt: "program:build" is build() in program.py, which '
+            "gives a DSPy module, or build(model), which gives a LangChain chain.",
         )
     )
     slices: list[Line] = Field([], description='Columns or fields by which scores are told apart, such as "language".')

@@ -35,8 +35,12 @@ class ChaosServer(ChildServer):
         self._ask("POST", "/control", {"faults": faults, "reset": reset})
 
     def bill(self, arrivals: bool = False) -> dict[str, Any]:
-        """What came so far; see `tests.chaos.server.Bill`. `arrivals` adds the time of each request."""
+        """What came so far; see `tests.chaos.server.Bill`. `arrivals` adds the timeline."""
         return self._ask("GET", "/bill?arrivals=1" if arrivals else "/bill", None)
+
+    def requests(self) -> int:
+        """How many model requests came so far."""
+        return int(self._ask("GET", "/requests", None)["requests"])
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         connection = http.client.HTTPConnection(self.root.removeprefix("http://"), timeout=_TIMEOUT)

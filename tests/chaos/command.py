@@ -1,6 +1,7 @@
 """`optimize` as a process: forked off this one, which has everything imported, or started from nothing.
 
-A fork is the same program without its second of imports. It knows no ledger and no fault.
+A fork is the same program without its second of imports. A command is there only once it stands in its own folder,
+session and files, so a signal meets it and not a half-made copy of this process. It knows no ledger and no fault.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import select
 import signal
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,8 +23,16 @@ START = "import sys; sys.argv[0] = 'optimize'; from agent.cli import main; main(
 HEAVY = (
     *("agent.cli.run", "agent.cli.resume", "agent.cli.runs", "agent.optimize", "agent.task.intake", "agent.task.parse"),
     *("agent.ledger.store", "agent.models.openai", "agent.models.catalog", "openai", "openai.types", "aiohttp"),
+    *("agent.program_run", "agent.release.registry", "agent.search.bayes", "agent.search.author", "httpcore2", "anyio"),
     *("dspy", "optuna", "scipy.stats"),
 )
+
+ENDERS = (signal.SIGINT, signal.SIGTERM)
+"""What ends this process, and must not while a child is neither on record nor on its own."""
+PATIENCE = 120.0
+"""Seconds after which a command hangs. Each takes a few on an idle machine, and the machine may be busy."""
+GONE = 255
+"""The exit code of a command that somebody else has waited for."""
 
 Hook = Callable[[], None]
 
@@ -57,7 +66,7 @@ class Ended:
 
 
 class Command:
-    """One `optimize` process that runs."""
+    """One `optimize` process. What it is asked holds also when the process or its files are gone."""
 
     def __init__(self, pid: int, out: Path) -> None:
         self.pid = pid
@@ -68,33 +77,55 @@ class Command:
     def poll(self) -> Ended | None:
         """How it ended, or None while it runs."""
         if self._ended is None:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            try:
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                said = f"{self.err()}\nthe process is gone, and nobody knows how it ended"
+                self._ended = Ended(GONE, self._read(".out"), said, time.monotonic() - self._started, 0)
+                return self._ended
             if pid:
-                out, err = (self._out.with_suffix(tail).read_text("utf-8", "replace") for tail in (".out", ".err"))
-                seconds = time.monotonic() - self._started
-                self._ended = Ended(os.waitstatus_to_exitcode(status), out, err, seconds, usage.ru_maxrss)
+                code, seconds = os.waitstatus_to_exitcode(status), time.monotonic() - self._started
+                self._ended = Ended(code, self._read(".out"), self.err(), seconds, usage.ru_maxrss)
         return self._ended
 
-    def wait(self, seconds: float = 60.0) -> Ended:
+    def wait(self, seconds: float = PATIENCE) -> Ended:
         """Waits for the end; TimeoutError, and the process is killed, when it takes longer."""
-        deadline = time.monotonic() + seconds
-        while (ended := self.poll()) is None:
-            if time.monotonic() > deadline:
-                self.send(signal.SIGKILL)
-                self.wait()
-                raise TimeoutError(
-                    f"still running after {seconds:g} s: {self._out.with_suffix('.err').read_text()[-500:]}"
-                )
-            time.sleep(0.002)
+        if (ended := self._within(seconds)) is None:
+            self.end()
+            raise TimeoutError(f"still running after {seconds:g} s: {self.err()[-500:]}")
         return ended
 
     def send(self, number: signal.Signals) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> Ended:
         self.send(signal.SIGKILL)
         return self.wait()
+
+    def end(self) -> None:
+        """Kills it and what it started, if it still runs: under strace, the program is another process."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._within(10.0)
+
+    def err(self) -> str:
+        """What it has said on stderr so far."""
+        return self._read(".err")
+
+    def _within(self, seconds: float) -> Ended | None:
+        deadline = time.monotonic() + seconds
+        while (ended := self.poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return ended
+
+    def _read(self, tail: str) -> str:
+        try:
+            return self._out.with_suffix(tail).read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
 
 
 def preload() -> None:
@@ -106,34 +137,66 @@ def preload() -> None:
     gc.freeze()
 
 
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """What would end this process waits until the block is over."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def fork(words: Sequence[str], folder: Path, env: Mapping[str, str], out: Path, hook: Hook | None) -> Command:
     """`optimize` with `words` in `folder`; `hook` runs in the new process before it. Output goes to `out` and .err."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        return Command(pid, out)
-    code = 1
-    try:
-        _become(folder, env, out)
+
+    def program(begins: int) -> None:
+        os.close(begins)
         sys.argv = ["optimize", *words]
         if hook is not None:
             hook()
         from agent.cli import main
 
         main(list(words))
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+
+    return _start(program, folder, env, out)
+
+
+def spawn(words: Sequence[str], folder: Path, env: Mapping[str, str], out: Path, prefix: Sequence[str] = ()) -> Command:
+    """The same from nothing; `prefix` is a program around it."""
+    command = [*prefix, sys.executable, "-c", START, *words]
+    return _start(lambda begins: os.execvpe(command[0], command, env), folder, env, out)
+
+
+def _start(program: Callable[[int], None], folder: Path, env: Mapping[str, str], out: Path) -> Command:
+    """A child that runs `program`, which has begun when the file that it is given is closed, by itself or by exec."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with held():
+        begun, begins = os.pipe()
+        if pid := os.fork():
+            os.close(begins)
+            select.select([begun], [], [], PATIENCE)
+            os.close(begun)
+            return Command(pid, out)
+        code = 1
+        try:
+            os.close(begun)
+            _become(folder, env, out)
+            program(begins)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
 
 
 def _become(folder: Path, env: Mapping[str, str], out: Path) -> None:
+    """The child stands on its own: session, folder, environment, files, and signals as in a new process."""
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
@@ -143,19 +206,8 @@ def _become(folder: Path, env: Mapping[str, str], out: Path) -> None:
         file = os.open(path, how, 0o600)
         os.dup2(file, number)
         os.close(file)
-
-
-def spawn(words: Sequence[str], folder: Path, env: Mapping[str, str], out: Path, prefix: Sequence[str] = ()) -> Command:
-    """The same from nothing; `prefix` is a program around it."""
-    with out.open("wb") as stdout, out.with_suffix(".err").open("wb") as stderr:
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", START, *words],
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    process.returncode = 0  # a Command waits for it, not Popen
-    return Command(process.pid, out)
+    for ender in ENDERS:
+        signal.signal(ender, signal.SIG_IGN)  # forgets what was meant for the parent
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDERS)

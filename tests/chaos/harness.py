@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.chaos.books import DOLLARS_IN, DOLLARS_OUT, Books, broken_promises, has_run, read_books
 from tests.chaos.client import ChaosServer
-from tests.chaos.command import Command, Hook, fork, spawn
+from tests.chaos.command import Command, Hook, fork, held, spawn
 from tests.child import ROOT
 from tests.cli.world import INSTRUCTION, write_csv
 
@@ -30,9 +30,18 @@ QUICK = ("--effort", "quick")
 """A run of about 400 calls, proposer included."""
 
 
+def impatient() -> None:
+    """A hook for rows that prove what a failed call leaves behind, not how long it is waited for another try."""
+    from agent.gateway import retry
+
+    retry.LONGEST = 0.02
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table: `happened` in numbers, `broken`: what did not hold, `skipped`: why it was not tried."""
+    """A line of the table: `happened` in numbers, `broken`: what did not hold, `skipped`: why it was not tried,
+    `seconds` that it took.
+    """
 
     fault: str
     runs: int
@@ -40,6 +49,7 @@ class Row:
     happened: str
     broken: tuple[str, ...] = ()
     skipped: str = ""
+    seconds: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -148,11 +158,12 @@ class Campaign:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         env = {**kept, "OPENAI_COMPATIBLE_API_KEY": key, "PYTHONPATH": str(ROOT)}
         from_nothing = bool(prefix) or (hook is None and (number % EVERY == 0 if real is None else real))
-        if from_nothing:
-            command = spawn(words, folder, env | {"PYTHONHASHSEED": str(number)}, out, prefix)
-        else:
-            command = fork(words, folder, env, out, hook)
-        self._running.append(command)
+        with held():  # from its first moment on it is among those that a sweep ends
+            if from_nothing:
+                command = spawn(words, folder, env | {"PYTHONHASHSEED": str(number)}, out, prefix)
+            else:
+                command = fork(words, folder, env, out, hook)
+            self._running.append(command)
         return command
 
     # -- what holds for all -------------------------------------------------------------------------------------------
@@ -163,13 +174,14 @@ class Campaign:
         Returns all troubles since the last time.
         """
         for command in self._running:
-            command.kill()
+            command.end()
         self._running.clear()
-        for path in self.path.rglob("*"):
-            if path.is_file():
-                self._search(path)
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    self._search(Path(folder, name))
         for path in self.path.iterdir():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         found, self.troubles[:] = list(self.troubles), []
         return found
 

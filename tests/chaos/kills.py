@@ -14,17 +14,24 @@ from itertools import count
 from typing import Any
 
 from tests.chaos.books import Books, broken_promises, differences
-from tests.chaos.harness import MAX_COST, QUICK, TINY, WIDTH, Campaign, Folder, Provider, Row
+from tests.chaos.command import PATIENCE, Command
+from tests.chaos.harness import MAX_COST, QUICK, TINY, WIDTH, Campaign, Folder, Provider, Row, impatient
 
-KILLS = 200
-LATENCY = 0.06  # seconds a call, and up to twice that, so that a run of 400 calls outlives some kills
-MOMENT = (0.05, 0.9)  # seconds from a start to its kill
-CAPPED = 30
+KILLS = 80
+LATENCY = 0.06  # seconds a call, and up to twice that, so that a kill finds calls in flight
+BEGINNING = 0.3  # seconds from a start to its kill, at most, for every other kill
+FURTHER = 60  # requests from a start to its kill, at most, for the rest
+CAPPED = 12
+LEAST = ("--effort", "quick", "--trials", "3", "--limit", "12-6-8", "--proposer", "none")
+"""A run of 76 calls, which has a commit of each kind: what is killed at every one is to have few of them."""
 BIRTH = 7  # fsyncs and deletions until a new ledger has its tables and its owner
 
 
 def random_kills(c: Campaign) -> Row:
-    """Kills at random moments of a run of 400 calls, proposer included; run after run until there were enough."""
+    """Kills at random moments of a run of 400 calls, proposer included; run after run until there were enough. Every
+    other one comes while the command starts or reads what there is, the others when more requests have come, however
+    long a busy machine takes for them.
+    """
     expected, rng = c.reference(*QUICK), c.rng("kills")
     wanted, kills, runs, most, requests = c.times(KILLS, 5), 0, 0, 0, 0
     broken: list[str] = []
@@ -35,12 +42,14 @@ def random_kills(c: Campaign) -> Row:
             folder = c.folder("kills")
             books: Books | None = None
             while books is None or not books.results:
-                command = folder.again(*QUICK, url=server.url)
-                if kills < wanted:
-                    time.sleep(rng.uniform(*MOMENT))
-                    ended = command.poll() or command.kill()
-                else:
-                    ended = command.wait(120)
+                further = server.requests() + rng.randint(1, FURTHER)
+                begins = kills < wanted and rng.random() < 0.5
+                command = folder.again(*QUICK, url=server.url, real=False if begins else None)
+                if begins:
+                    time.sleep(rng.uniform(0.0, BEGINNING))
+                elif kills < wanted:
+                    _further(server, command, further)
+                ended = command.wait() if kills == wanted else command.poll() or command.kill()
                 kills += ended.code == -signal.SIGKILL
                 before, books = books, folder.books()
                 flying = len(books.in_state("reserved", "sent"))
@@ -57,22 +66,29 @@ def random_kills(c: Campaign) -> Row:
     return Row("kill -9 at random", kills, promised, happened, tuple(broken))
 
 
+def _further(server: Provider, command: Command, requests: int) -> None:
+    """Waits until the provider saw `requests` in all, or the command has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while server.requests() < requests and command.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def commit_points(c: Campaign) -> Row:
     """A kill right before and right after each commit, and each time that the seal is broken or set, to the last."""
-    expected, broken, killed = c.reference(*TINY), [], 0
+    expected, broken, killed = c.reference(*LEAST), [], 0
     step = max(1, round(1 / c.scale))
     with c.provider() as server:
         folder = c.folder("commits")
         for number in count(0, step):
             server.reset()
             folder.fresh()
-            ended = folder.run(server.url, *TINY, hook=partial(_at_points, number)).wait()
+            ended = folder.run(server.url, *LEAST, hook=partial(_at_points, number)).wait()
             if ended.code != -signal.SIGKILL:
                 break
             killed += 1
             before = folder.books() if folder.ledger.exists() else None
             if before is None or not before.results:
-                ended = folder.again(*TINY, url=server.url, real=False).wait()
+                ended = folder.again(*LEAST, url=server.url, real=False).wait()
                 broken += [f"point {number}: exit {ended.code}: {ended.last_line}"] if ended.code else []
             books = folder.books()
             wrong = broken_promises(books, server.bill(), before, MAX_COST) + differences(books, expected)
@@ -87,7 +103,7 @@ def _at_points(number: int) -> None:
     """
     from agent.ledger import seal, writer
 
-    writer.LOG_BYTES = 400_000
+    writer.LOG_BYTES = 200_000
     passed = count()
 
     def pass_by() -> None:
@@ -147,7 +163,7 @@ def birth(c: Campaign) -> Row:
 
 
 def caps(c: Campaign) -> Row:
-    """Runs with a cap on calls, killed up to three times while a tenth of the requests fails."""
+    """Runs with a cap on calls, killed up to three times; a tenth of the requests fails and is soon tried again."""
     rng, broken, kills, most, stopped = c.rng("caps"), [], 0, 0.0, 0
     runs = c.times(CAPPED, 2)
     with c.provider(latency=0.05) as server:
@@ -156,7 +172,7 @@ def caps(c: Campaign) -> Row:
             server.reset({"kind": "status", "status": 500, "rate": 0.1})
             folder, options = c.folder("caps"), ("--max-calls", str(cap))
             kills += _killed(folder, server, options, rng)
-            ended = folder.again(*options, url=server.url).wait() if _unfinished(folder) else None
+            ended = folder.again(*options, url=server.url, hook=impatient).wait() if _unfinished(folder) else None
             if ended is not None and ended.code:
                 stopped += 1
                 if ended.code != 1 or "max_calls" not in ended.err:
@@ -176,8 +192,9 @@ def caps(c: Campaign) -> Row:
 def _killed(folder: Folder, server: Provider, options: tuple[str, ...], rng: random.Random) -> int:
     kills = 0
     for _ in range(rng.randint(0, 3)):
-        command = folder.again(*options, url=server.url)
-        time.sleep(rng.uniform(0.1, 0.6))
+        further = server.requests() + rng.randint(1, FURTHER)
+        command = folder.again(*options, url=server.url, hook=impatient)
+        _further(server, command, further)
         ended = command.poll() or command.kill()
         kills += ended.code == -signal.SIGKILL
         if not _unfinished(folder):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.books import broken_promises, differences
-from tests.chaos.harness import MAX_COST, OTHER_KEY, QUICK, TINY, WIDTH, Campaign, Row
+from tests.chaos.harness import MAX_COST, OTHER_KEY, QUICK, TINY, WIDTH, Campaign, Row, impatient
 
 FORMS: dict[str, dict[str, float]] = {
     "seconds": {"seconds": 1},
@@ -16,10 +16,13 @@ FORMS: dict[str, dict[str, float]] = {
     "date": {"date": 1},
     "none": {},
 }
-SLACK = 1.3  # of the time that the provider's capacity allows
-DEADLINE = 1.0  # seconds for an attempt at a slow provider
+REFUSED = 0.1  # of the requests, at most, that a limiter which learns runs into
+SLACK = 3.0  # of the time that the same run takes without limits and that the provider's capacity allows, together
+DEADLINE = 0.5  # seconds for an attempt at a slow provider
+LATE = 20.0  # seconds, also on a busy machine, for an attempt with that deadline; a reply byte by byte takes 200
+DOWN = 4.0  # seconds: two probes of the breaker fail
 LARGE = ("huge", "gzip_bomb", "deep_json")
-MOST_MORE = 100_000  # KB of memory more than an undisturbed run has
+MOST_MORE = 200_000  # KB of memory more than an undisturbed run has: some replies at once, of 10 MB each at most
 
 
 def refusals(c: Campaign, fault: dict[str, Any], name: str) -> Row:
@@ -44,22 +47,31 @@ def refusals(c: Campaign, fault: dict[str, Any], name: str) -> Row:
 
 
 def rate_limits(c: Campaign, form: str) -> Row:
-    """429s at random moments, each with a wait: nothing may come inside it."""
+    """429s at random moments, each with a wait: nothing may come inside it once the client can have heard of it."""
     expected, broken = c.reference(*QUICK), []
-    limits = c.times(3)
+    limits = c.times(2)
     with c.provider(latency=0.02) as server:
         fault = {"kind": "status", "status": 429, "rate": 0.02, "times": limits, "retry_after": FORMS[form]}
         server.control(fault)
         folder = c.folder("limited")
-        ended = folder.run(server.url, *QUICK).wait(120)
+        ended = folder.run(server.url, *QUICK).wait()
         bill, books = server.bill(), folder.books()
-        inside = sum(window["inside_after_50ms"] for window in bill["windows"])
-        broken += [f"{inside} requests inside a wait"] if inside else []
+        broken += inside_waits(bill)
         broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
         broken += broken_promises(books, bill, None, MAX_COST)
-    happened = f"{bill['by_fault'].get('status', 0)} 429s, {inside} requests inside a wait, {ended.seconds:.1f} s"
+    happened = f"{bill['by_fault'].get('status', 0)} 429s, {_early(bill)}, {ended.seconds:.1f} s"
     name = "429 without Retry-After" if form == "none" else f"429, Retry-After ({form})"
-    return Row(name, 1, "0 requests inside a wait, the same result", happened, tuple(broken))
+    return Row(name, 1, "0 requests in the second half of a wait, the same result", happened, tuple(broken))
+
+
+def inside_waits(bill: dict[str, Any]) -> list[str]:
+    """What came inside a wait although also a busy client had heard of it."""
+    late = sum(window["late"] for window in bill["windows"])
+    return [f"{late} requests in the second half of a wait"] if late else []
+
+
+def _early(bill: dict[str, Any]) -> str:
+    return f"{sum(window['inside_after_50ms'] for window in bill['windows'])} inside a wait after 50 ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +90,61 @@ class Capacity:
 
 RATE = Capacity({"per_second": 100.0, "retry_after": {"seconds": 1}}, 0.05, "100 a second")
 SILENT = Capacity({"per_second": 100.0, "retry_after": {}}, 0.05, "100 a second, without Retry-After")
-ROOM = Capacity({"concurrent": 8, "retry_after": {"ms": 300}}, 0.08, "8 at once")
+ROOM = Capacity({"concurrent": 8, "retry_after": {"ms": 500}}, 0.08, "8 at once")
 
 
 def capacity(c: Campaign, kind: Capacity) -> Row:
-    """A provider that lets only so many through: the run finds the pace that it bears."""
-    expected, broken = c.reference(count=360), []
+    """A provider that lets only so many through: the run finds the pace that it bears. Just before, the same run meets
+    no limit: that is how fast this machine is now, and how long the search keeps the provider waiting anyway.
+    """
     with c.provider(latency=kind.latency) as server:
-        server.control({"kind": "capacity", **kind.fault})
-        folder = c.folder("capacity", 360)
-        ended = folder.run(server.url).wait(300)
+        folder = c.folder("free")
+        ended = folder.run(server.url, *QUICK).wait()
+        bill, expected = server.bill(arrivals=True), folder.books()
+        broken = [f"without limits: exit {ended.code}: {ended.err[-300:]}"] if ended.code else []
+        free, widest = _seconds(bill), bill["max_concurrent"]
+        server.reset({"kind": "capacity", **kind.fault})
+        folder = c.folder("capacity")
+        ended = folder.run(server.url, *QUICK).wait()
         bill, books = server.bill(arrivals=True), folder.books()
-    seconds = bill["arrivals"][-1] - bill["arrivals"][0]
-    ratio = seconds / kind.best(bill["billed_requests"])
-    inside = sum(window["inside_after_50ms"] for window in bill["windows"])
-    broken += [f"{inside} requests inside a wait"] if inside else []
-    broken += [f"{ratio:.2f} times as long as the provider needs"] if ratio > SLACK else []
+    broken += [f"only {widest} at once without limits"] if widest < WIDTH // 2 else []
+    broken += unkept(kind, bill, free)
     broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
     broken += broken_promises(books, bill, None, MAX_COST)
-    limited = bill["by_fault"].get("capacity", 0)
-    happened = f"{bill['billed_requests']} calls in {seconds:.1f} s, {ratio:.2f} times the ideal"
-    happened += f"; {limited} 429s, {inside} inside"
-    return Row(f"capacity: {kind.words}", 1, f"0 inside a wait, within {SLACK} of the ideal", happened, tuple(broken))
+    seconds, waited, best = _seconds(bill), asked_to_wait(bill), kind.best(bill["billed_requests"])
+    happened = f"{bill['billed_requests']} calls in {seconds:.1f} s, {seconds / best:.2f} times the ideal"
+    happened += f" ({free:.1f} s without limits, {widest} at once; waits of {waited:.1f} s); "
+    happened += f"{bill['by_fault'].get('capacity', 0)} 429s, {_early(bill)}"
+    promised = f"0 in the second half of a wait, <= {100 * REFUSED:.0f} % refused, outside the waits no crawl"
+    return Row(f"capacity: {kind.words}", 1, promised, happened, tuple(broken))
+
+
+def unkept(kind: Capacity, bill: dict[str, Any], free: float) -> list[str]:
+    """What a limiter does not keep, by the provider's own timeline. `free`: seconds of the same run without limits.
+
+    Seen with a limiter spoilt on purpose, beside six busy processes: without its pauses, 94 to 268 requests in second
+    halves; without learning a width or a pace, 31 to 44 % refused; at an eighth of the pace, 37 s outside the waits.
+    """
+    broken = inside_waits(bill)
+    refused = bill["by_fault"].get("capacity", 0) / bill["requests"]
+    broken += [f"{100 * refused:.0f} % of the requests were refused"] if refused > REFUSED else []
+    seconds, best = _seconds(bill) - asked_to_wait(bill), kind.best(bill["billed_requests"])
+    if seconds > SLACK * (free + best):
+        broken.append(f"{seconds:.1f} s outside the waits ({free:.1f} s without limits, ideal {best:.1f} s)")
+    return broken
+
+
+def _seconds(bill: dict[str, Any]) -> float:
+    return float(bill["arrivals"][-1] - bill["arrivals"][0])
+
+
+def asked_to_wait(bill: dict[str, Any]) -> float:
+    """Seconds that lie inside any of the waits that were asked for."""
+    total, until = 0.0, 0.0
+    for window in sorted(bill["windows"], key=lambda window: float(window["start"])):
+        total += max(0.0, window["end"] - max(until, window["start"]))
+        until = max(until, window["end"])
+    return total
 
 
 def server_errors(c: Campaign) -> Row:
@@ -108,7 +153,7 @@ def server_errors(c: Campaign) -> Row:
     with c.provider(latency=0.02) as server:
         server.control(*({"kind": "status", "status": status, "rate": 0.021} for status in (500, 502, 503, 504, 529)))
         folder = c.folder("errors")
-        ended = folder.run(server.url, *QUICK).wait(120)
+        ended = folder.run(server.url, *QUICK).wait()
         bill, books = server.bill(), folder.books()
     calls = len(books.in_state("ok"))
     broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
@@ -123,17 +168,17 @@ def server_errors(c: Campaign) -> Row:
 
 def outage(c: Campaign) -> Row:
     """Nothing but 503 for some seconds: the run waits and goes on by itself."""
-    expected, broken, lasts = c.reference(*QUICK), [], max(3.0, 6.0 * c.scale)
+    expected, broken = c.reference(*QUICK), []
     with c.provider(latency=0.02) as server:
-        server.control({"kind": "outage", "seconds": lasts, "after": 150})
+        server.control({"kind": "outage", "seconds": DOWN, "after": 150})
         folder = c.folder("outage")
-        ended = folder.run(server.url, *QUICK).wait(120)
+        ended = folder.run(server.url, *QUICK).wait()
         bill, books = server.bill(), folder.books()
     failed = bill["by_fault"].get("outage", 0)
     broken += [f"exit {ended.code}: {ended.err[-300:]}"] if ended.code else differences(books, expected)
     broken += [f"{books.unscored()} rows without a score"] if books.unscored() else []
     broken += broken_promises(books, bill, None, MAX_COST)
-    happened = f"down for {lasts:g} s, {failed} requests failed in it, exit {ended.code} after {ended.seconds:.1f} s"
+    happened = f"down for {DOWN:g} s, {failed} requests failed in it, exit {ended.code} after {ended.seconds:.1f} s"
     return Row("outage", 1, "goes on by itself, 0 rows lost, the same result", happened, tuple(broken))
 
 
@@ -185,8 +230,13 @@ def odd_replies(c: Campaign, odd: Odd) -> Row:
         usual = c.folder("plain").run(server.url, *TINY, real=False).wait().peak_kb if odd.kind in LARGE else 0
         server.reset({"kind": odd.kind, "rate": 0.1, **odd.rest})
         folder = c.folder("odd")
-        hook = (lambda: _deadline(odd.deadline)) if odd.deadline else None
-        ended = folder.run(server.url, *TINY, hook=hook, real=False).wait(120)
+
+        def hook() -> None:
+            impatient()
+            if odd.deadline:
+                _deadline(odd.deadline)
+
+        ended = folder.run(server.url, *TINY, hook=hook).wait()
         bill, books = server.bill(), folder.books()
     struck = bill["by_fault"].get(odd.kind, 0)
     broken += [] if struck else ["the fault never struck"]
@@ -199,7 +249,7 @@ def odd_replies(c: Campaign, odd: Odd) -> Row:
         seen = sum(call["served_model"] == "another-model" for call in books.calls)
         broken += [f"{seen} of {struck} changes of the model are in the ledger"] if seen != struck else []
     longest = max((call["latency_s"] or 0.0 for call in books.calls), default=0.0)
-    if odd.deadline and longest > odd.deadline + 1:
+    if odd.deadline and longest > LATE:
         broken.append(f"an attempt of {longest:.1f} s, with a deadline of {odd.deadline:g} s")
     zeros, usual_zeros = (sum(value == 0.0 for value, _ in b.outcomes.values()) for b in (books, expected))
     happened = f"{struck} of {bill['requests']} struck, exit {ended.code}, {books.unscored()} unscored"
@@ -207,7 +257,7 @@ def odd_replies(c: Campaign, odd: Odd) -> Row:
     happened += f", longest attempt {longest:.1f} s" if odd.deadline else ""
     happened += f", {more / 1000:+.0f} MB" if usual else ""
     promised = "the same result" if odd.same else "no zero for it, exit 0 or one clear line"
-    promised += f", ends within {odd.deadline + 1:g} s" if odd.deadline else ""
+    promised += f", ends at its deadline (<= {LATE:g} s)" if odd.deadline else ""
     return Row(name_of(odd).replace("-", " "), 1, promised, happened, tuple(broken))
 
 

@@ -4,8 +4,8 @@
 
 It prints {"url": ...} when it is ready and lives until it is killed or its stdin, where that is a pipe, closes.
 POST /control {"faults": [{"kind": ..., ...}]} replaces the faults in force (see faults.py), {"reset": true} zeroes the
-bill; both may stand in one request. GET /bill tells what came and what it would have cost: see `Bill`. It knows nothing
-of the package under test but what `learner` answers. Standard library only.
+bill; both may stand in one request. GET /bill tells what came and what it would have cost: see `Bill`; GET /requests
+only how many came. It knows nothing of the package under test but what `learner` answers. Standard library only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.wire import OPENAI_PATH
 
 MOST_HEAD, MOST_BODY = 1 << 16, 1 << 26
 GRACE = 0.05
-"""Seconds after a 429 in which a request may still arrive that was on its way."""
+"""Seconds after a 429 in which a request may still arrive that was on its way, if the machine is idle."""
 
 Answer = Callable[[list[dict[str, Any]], JSON], str]
 
@@ -47,6 +47,9 @@ class Bill:
     garbage and replies of many megabytes not. `max_concurrent`: the most that waited at once, 1 without a latency.
     Billed is every request whose work was begun: all but those refused. `by_status` counts the statuses written,
     `by_fault` the strikes, `other` what was no model request, `errors` the server's own mistakes: there should be none.
+    `arrivals` and `opened` are the timeline: when each request came, and how many were open then, itself among them.
+    `windows` are the waits that were asked for; of what came inside one, `late` came in its second half, when also a
+    busy client has heard of it.
     """
 
     requests: int = 0
@@ -63,6 +66,7 @@ class Bill:
     hosts: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
+    opened: list[int] = field(default_factory=list)
     windows: list[tuple[float, float, int]] = field(default_factory=list)
 
     def charge(self, usage: JSON) -> None:
@@ -73,11 +77,12 @@ class Bill:
     def as_dict(self, opened: int, with_arrivals: bool) -> JSON:
         own = {name: getattr(self, name) for name in self.__slots__}
         own |= {"open": opened, "hosts": sorted(self.hosts), "windows": [self._window(*w) for w in self.windows]}
-        return own if with_arrivals else {name: value for name, value in own.items() if name != "arrivals"}
+        return own if with_arrivals else {name: own[name] for name in own if name not in ("arrivals", "opened")}
 
     def _window(self, start: float, end: float, status: int) -> JSON:
-        before, late, until = (bisect_right(self.arrivals, moment) for moment in (start, start + GRACE, end))
-        inside = {"inside": max(0, until - before), "inside_after_50ms": max(0, until - late)}
+        from_ = {"inside": start, "inside_after_50ms": start + GRACE, "late": (start + end) / 2}
+        until = bisect_right(self.arrivals, end)
+        inside = {name: max(0, until - bisect_right(self.arrivals, moment)) for name, moment in from_.items()}
         return {"start": start, "end": end, "status": status} | inside
 
 
@@ -138,6 +143,8 @@ class Server:
         path, _, query = request.target.partition("?")
         if path == "/bill":
             wire.write_json(200, self.bill.as_dict(self.opened, "arrivals=1" in query.split("&")))
+        elif path == "/requests":
+            wire.write_json(200, {"requests": self.bill.requests})
         elif path == "/control":
             wire.write_json(*self._control(request.body))
         else:
@@ -171,6 +178,7 @@ class Server:
         wire.begin()
         bill.requests += 1
         bill.arrivals.append(now)
+        bill.opened.append(self.opened)
         bill.max_concurrent = max(bill.max_concurrent, self.opened)
         try:
             body = json.loads(request.body)

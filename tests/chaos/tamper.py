@@ -15,8 +15,8 @@ from agent.ledger.schema import AUDITED
 from agent.ledger.verify import verify
 from tests.chaos.harness import TINY, Campaign, Row
 
-TAMPERS = 1000
-SHOWN = 40  # one in so many is shown to the command line as well
+TAMPERS = 400
+SHOWN = 20  # one in so many is shown to the command line as well
 KEYS: Mapping[str, tuple[str, ...]] = {**AUDITED, "events": ("seq",), "blobs": ("hash",), "head": ("id",)}
 
 
@@ -57,6 +57,7 @@ def tampers(c: Campaign) -> Row:
         shutil.copyfile(folder.ledger, copy)
         table, act, drops = rng.choice(tables), rng.choice(list(ACTS)), rng.random() < 0.75
         with closing(sqlite3.connect(copy, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous = OFF")  # nobody needs this copy after a power cut
             try:
                 seq = _tamper(db, table, ACTS[act], drops, rng)
             except Pointless:

@@ -23,9 +23,10 @@ from agent.release.runtime import load_prompt
 from agent.types import Trial, canonical, content_id
 from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
-from tests.cli.world import good, good_json, optimize, refused
+from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.ledger import ledgers
-from tests.ledger.ledgers import alter, read
+from tests.ledger.ledgers import alter, endless, read, reseal
+from tests.wire import WireServer
 
 DB = Path("runs/ledger.db")
 FOREIGN = (
@@ -108,6 +109,40 @@ def test_a_trigger_that_was_dropped_is_found(two_runs: Made) -> None:
     answer = found_wrong()
     assert answer["first_bad_seq"] == 0
     assert "events_in_sequence" in answer["findings"][0]["what"]
+
+
+def test_a_schema_that_would_lose_what_is_paid_is_found_before_anything_is_paid(two_runs: Made) -> None:
+    """A unique index lets the first call of a run in, and then refuses what was bought."""
+    with closing(sqlite3.connect(DB)) as connection:
+        connection.execute("CREATE UNIQUE INDEX mine ON calls(run_id) WHERE state = 'sent'")
+        connection.commit()
+    reseal(DB)
+    (finding,) = found_wrong()["findings"]
+    assert finding == {"seq": 0, "what": finding["what"]}
+    assert finding["what"].startswith("the schema was changed: index mine was added to calls")
+    assert "index mine was added to calls" in optimize("doctor").stdout.replace("\n", " ")
+    with WireServer(learner) as server:
+        told = refused(1, *files(120), "-m", compatible(server), "--max-calls", "100", "-q")
+        assert "index mine was added to calls" in told[0]
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("table", ["owner", "events", "runs"])
+def test_no_command_asks_a_view_that_stands_for_a_table(here: Path, table: str) -> None:
+    """Its rows never end; a command that asked would not either."""
+    ledgers.make(DB, ["run-1"])
+    with closing(sqlite3.connect(DB, isolation_level=None)) as db:
+        endless(db, table)
+    reseal(DB)
+    command = [sys.executable, "-c", "from agent.cli import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for words in FOREIGN:
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, timeout=60, env=environment, check=False
+        )
+        said = done.stdout + done.stderr
+        assert (done.returncode, "Traceback" in said) == (1, False), (words, said)
+        assert f"table {table} is missing" in said or f"view {table} was added" in said, (words, said)
 
 
 def test_a_file_that_is_no_database_is_not_whole() -> None:

@@ -70,7 +70,8 @@ def test_a_tenth_of_failures_costs_calls_but_no_score(faults: list[Fault]) -> No
         assert sum(count for state, count in states.items() if state != "cached") == requests
         assert states.get("unknown", 0) + states.get("error", 0) == given["faults"]
         unpaid = "SELECT COUNT(*) FROM outcomes o WHERE NOT EXISTS (SELECT 1 FROM calls k WHERE k.call_key = o.call_key"
-        assert db.execute(f"{unpaid} AND k.state = 'ok')").fetchone() == (0,)
+        asked = "o.candidate_id NOT IN (SELECT id FROM candidates WHERE format = 'no model')"
+        assert db.execute(f"{unpaid} AND k.state = 'ok') AND {asked}").fetchone() == (0,)
     assert result["baseline"] == clean["baseline"]
 
 

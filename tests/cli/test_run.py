@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ CAP = 600
 KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
     "limited", "overspent", "cost_usd", "lost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight",
-    "attribution", "pareto",
+    "attribution", "pareto", "yardsticks",
     "metrics", "slices", "parameters", "consistency", "variety", "judges", "blocked", "search_ended", "uncorrected",
 }  # fmt: skip
 NESTED = {
@@ -226,6 +227,13 @@ def test_a_dry_run_prints_the_plan_and_calls_nothing() -> None:
     assert plan["plan"]["calls"] == 200
     assert "nothing was called" in words
     assert not Path("runs").exists()
+
+
+def test_what_would_watch_a_run_is_taken_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    command = [*files(120), "-m", "openai-compatible/x@http://127.0.0.1:9/v1", "--max-calls", "200", "--dry-run"]
+    assert "tracing is off: LANGSMITH_TRACING ignored" in optimize(*command).stderr
+    assert "LANGSMITH_TRACING" not in os.environ
 
 
 def test_a_price_that_is_given_leaves_the_known_price_of_another_model_as_it_is() -> None:

@@ -107,8 +107,10 @@ def _check_exports(run: dict[str, Any]) -> None:
 def test_an_altered_ledger_is_named_by_doctor_and_refused_by_the_others(run: dict[str, Any]) -> None:
     assert _ledger_check(0)["found"].endswith("whole")
     with sqlite3.connect("runs/ledger.db") as db:
+        (guard,) = db.execute("SELECT sql FROM sqlite_master WHERE name = 'events_append_only_update'").fetchone()
         db.execute("DROP TRIGGER events_append_only_update")
         db.execute("UPDATE events SET body = '{}' WHERE seq = 2")
+        db.execute(guard)
     last = _ledger_check(1)
     assert last["ok"] is False
     assert "event 2" in last["found"]

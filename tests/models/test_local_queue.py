@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import takewhile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadResponse, InputError, RowRefused
-from agent.models.local import WORTH_STEALING, LocalModel, _body, _completion, _defused, _shared
+from agent.models.local import WORTH_STEALING, LocalModel, _body, _completion, _defused, _load, _shared
 from agent.types import Message, Request, Usage
 from tests.toys import ask
 
@@ -84,6 +85,23 @@ def test_every_text_can_be_sent_to_the_engine(text: str) -> None:
     sent.encode("utf-8")
     assert "\0" not in sent
     assert "<|" not in sent
+
+
+def test_the_engine_listens_on_loopback_with_a_new_random_key_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the parameters that it is started with; none is started here, as the weights need not be there."""
+    import xllamacpp
+
+    asked: list[tuple[list[str], list[str]]] = []
+
+    def server(params: Any) -> SimpleNamespace:
+        asked.append((list(params.hostnames), list(params.api_keys)))
+        return SimpleNamespace(listening_address="http://127.0.0.1:1")
+
+    monkeypatch.setattr(xllamacpp, "Server", server)
+    keys = [_load(Path("x.gguf"))[1][1] for _ in range(2)]
+    assert asked == [(["127.0.0.1"], [key]) for key in keys]
+    assert keys[0] != keys[1]
+    assert all(len(bytes.fromhex(key)) == 16 for key in keys)
 
 
 def test_a_request_asks_for_what_it_says() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +194,18 @@ def test_rolling_back_what_is_not_there_says_what_is(root: Path) -> None:
     ]:
         with pytest.raises(InputError, match=says):
             Registry(root).rollback(name, label, None)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_releases_and_labels_is_what_the_umask_says(root: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        promote(root, None, ONE)
+    finally:
+        os.umask(before)
+    folder = root / NAME
+    files = [folder / LABELS_FILE, *(folder / ONE.version / name for name in (PROMPT_FILE, MESSAGES_FILE))]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [mode] * 3
 
 
 def test_a_key_in_a_reason_is_in_no_file(root: Path, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_what_is_not_there_is_named(two_runs: Made, monkeypatch: pytest.MonkeyPa
     run = agent.load_run()
     monkeypatch.setitem(sys.modules, "pandas", None)
     for frame in (run.trials_df, run.outcomes_df):
-        with pytest.raises(AgentError, match=r"pip install promptassay\[notebook\]"):
+        with pytest.raises(AgentError, match=r'pip install "promptassay\[notebook\]"'):
             frame()
     assert run._repr_html_()
 

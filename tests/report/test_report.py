@@ -249,7 +249,7 @@ def test_a_program_is_reported_by_what_its_predictors_are_told() -> None:
             *("run", folder(), "--max-calls", "700", "--strategy", "dspy-bootstrap", "-m", compatible(server), "-q")
         )
     page = page_of()
-    assert f"DSPy program, {result['winner']['n_demos']} demos" in page.text
+    assert f"program, dspy, {result['winner']['n_demos']} demos" in page.text
     assert "gist: Say what it is about." in page.text
     assert "ins" in page.structure
     assert len(page.tables["Sealed rows that got better"]) - 1 == min(result["lift"]["wins"], FLIPS) > 0

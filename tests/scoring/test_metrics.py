@@ -3,6 +3,7 @@ import json
 import os
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from agent.types import (
     Task,
 )
 from tests.toys import turns_beside
+from tests.wire import Fault, WireServer
 
 SCHEMA = (
     '{"type": "object", "required": ["name"], "properties": '
@@ -126,9 +128,14 @@ def test_the_reason_of_json_schema_says_where_the_first_error_stands():
 
 
 def test_a_remote_reference_in_a_schema_is_unscored_and_never_fetched():
-    output = Field("out", "json", schema='{"$ref": "http://localhost:9/none.json"}')
-    (metric,) = build_metrics(task_of(MetricSpec("json_schema", "out"), outputs=(output,)))
-    result = asyncio.run(metric.score(Example("r1", {"message": "hi"}, {}), Prediction({"out": {}}, "{}")))
+    with WireServer(lambda messages, body: "{}") as server:
+        server.look = Fault(body={"type": "object"})
+        output = Field("out", "json", schema=json.dumps({"$ref": f"{server.url}/models/schema.json"}))
+        (metric,) = build_metrics(task_of(MetricSpec("json_schema", "out"), outputs=(output,)))
+        result = asyncio.run(metric.score(Example("r1", {"message": "hi"}, {}), Prediction({"out": {}}, "{}")))
+        assert server.opened == 0
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(json.loads(output.schema)["$ref"]).close()
+        assert server.opened == 1, "it could have been fetched"
     assert result.value is None
     assert "cannot be applied" in result.reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,14 @@ async def test_calls_that_the_ledger_answers_count_as_if_they_were_paid(tmp_path
     ledger.close()
     assert left[0] == left[1] == found.lab.plan.calls - found.lab.plan.slack - found.lab.plan.test_calls - 24
     assert len(model.seen) == 24
+
+
+async def test_rows_that_are_left_count_each_call_of_a_program(ledger: Ledger) -> None:
+    lab = made_lab(ledger, FakeModel(pupil()), budget=Budget(max_calls=400)).lab
+    lab.plan = replace(lab.plan, calls_each=3)
+    calls = lab.plan.calls - lab.plan.slack - lab.plan.test_calls
+    assert lab.left() == calls > 0
+    assert lab.left_by_calls() == lab.payable() == calls // 3
 
 
 async def test_what_is_left_follows_the_tightest_cap(ledger: Ledger) -> None:

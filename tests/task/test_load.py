@@ -12,6 +12,7 @@ from agent.errors import ProblemsError
 from agent.task.load import load_task
 from agent.types import Budget, Constraints, content_id
 from tests.task.folders import TOML, changed, jsonl, line_of, make, problems, rows
+from tests.wire import Fault, WireServer
 
 BARE = 'name = "t"\ndescription = "d"\nsignature = "message -> team"\ninstruction = "Answer."\n'
 
@@ -281,6 +282,15 @@ def test_json_labels_are_held_against_the_schema(here: Path) -> None:
 )
 def test_a_schema_that_cannot_be_used_is_a_problem(here: Path, schema: str, words: str) -> None:
     assert any(words in line for line in problems(make(here / "t", _json_task(schema), **_json_data("{}"))))
+
+
+def test_a_remote_reference_of_a_schema_is_not_fetched(here: Path) -> None:
+    with WireServer(lambda messages, body: "{}") as server:
+        server.look = Fault(body={"type": "object"})
+        schema = f'{{"$ref" = "{server.url}/models/schema.json"}}'
+        found = problems(make(here / "t", _json_task(schema), **_json_data("{}")))
+        assert server.opened == 0
+    assert any("cannot be checked" in line for line in found)
 
 
 def test_importing_load_loads_no_heavy_package() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.extras import command
 from agent.prompt.template import fill_messages
 from agent.release.formats.base import Material, Render, Sent, Told, Values, export_format, no_half_characters, parts_of
 from agent.release.formats.yaml_text import quoted
@@ -75,7 +76,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     opened=_opened,
     told=_told,
     library="dotpromptz",
-    install="pip install dotpromptz",
+    install=command("exports"),
     unfit=_unfit,
 )
 def files(material: Material) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.extras import command, require
 from agent.release.export import export_messages
 from agent.release.formats.base import Material, Read, Render, Sent, Told, Values, export_format, no_half_characters
 from agent.release.formats.python import load_module
@@ -85,6 +86,7 @@ def load():
 
 def _state(release: PromptRelease) -> str:
     """What `dspy.Module.save` writes. The instruction in it is for people; the adapter sends the messages."""
+    require("dspy", "the format dspy")
     import dspy
 
     fields: dict[str, Any] = {name: (str, dspy.InputField()) for name in release.inputs}
@@ -169,7 +171,7 @@ def _program(folder: Path) -> Any:
     opened=_opened,
     told=_told,
     library="dspy",
-    install="pip install dspy",
+    install=command("dspy"),
     unfit=no_half_characters,
     reads=_reads,
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.extras import command
 from agent.release.formats.base import (
     Material,
     Parts,
@@ -76,7 +77,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     opened=_opened,
     told=_told,
     library="langchain-core",
-    install="pip install langchain-core",
+    install=command("langchain"),
     unfit=no_half_characters,
     unsent="a template sends no parameters; give them to your model, as in ChatOpenAI(**template.metadata)",
 )

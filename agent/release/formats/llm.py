@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.errors import ReleaseError
+from agent.extras import command
 from agent.release.formats.base import Material, Parts, Render, Sent, Told, Values, export_format, hosted_name, parts_of
 from agent.release.formats.yaml_text import quoted, scalar
 from agent.release.runtime import PromptRelease
@@ -56,7 +57,7 @@ def _told(folder: Path, release: PromptRelease) -> Told:
     opened=_opened,
     told=_told,
     library="llm",
-    install="pip install llm",
+    install=command("exports"),
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release

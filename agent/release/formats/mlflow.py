@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from agent.extras import command
 from agent.release.formats.base import (
     Material,
     Parts,
@@ -88,7 +89,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     opened=_opened,
     told=_told,
     library="mlflow-skinny",
-    install="pip install mlflow",
+    install=command("exports"),
     unfit=no_half_characters,
 )
 def files(material: Material) -> dict[str, str]:

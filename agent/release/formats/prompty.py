@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.extras import command
 from agent.prompt.template import fill_messages
 from agent.release.formats.base import (
     Material,
@@ -97,7 +98,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     opened=_opened,
     told=_told,
     library="prompty",
-    install='pip install "prompty[jinja2]"',
+    install=command("exports"),
     unfit=_unfit,
 )
 def files(material: Material) -> dict[str, str]:

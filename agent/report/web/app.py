@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from agent.errors import InputError
+from agent.extras import require
 from agent.ledger.query import History
 from agent.report import page
 from agent.report.web.ask import Ask, Site
@@ -57,6 +58,7 @@ class Web:
 
 def make(db: Path, port: int, opener: Callable[[Path], History] = History) -> Web:
     """The ledger is checked once, here, by `opener`. Raises LedgerError when it is not what was written."""
+    require("ui", "optimize ui")
     site = Site(db, opened(db, opener))
     token = secrets.token_urlsafe(24)
     datasette, plugins = _datasette()

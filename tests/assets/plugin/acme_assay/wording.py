@@ -13,11 +13,12 @@ from agent.programs.kinds import program
 from agent.programs.making import Making, Written
 from agent.programs.own import Own
 from agent.prompt.parse import parse_reply
-from agent.release.prompt_file import STATE_FILE
 from agent.search.lab import Lab
 from agent.search.program import Ablation, Entry, Parent
 from agent.search.strategies import DEFAULT
 from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Request, Shown, Task, content_id
+
+FILE = "wording.json"
 
 
 class Wordings:
@@ -104,7 +105,7 @@ class WordingProgram:
         raise NotImplementedError
 
     async def write(self, candidate: Candidate, making: Making) -> Written:
-        text, path = words_of(candidate), making.folder / STATE_FILE
+        text, path = words_of(candidate), making.folder / FILE
         making.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"text": text}), "utf-8")
         if json.loads(path.read_text("utf-8"))["text"] != text:

@@ -1,0 +1,158 @@
+"""Full-text search over what runs said: prompts, the reasons of proposals, replies. The only importer of sqlite-utils.
+
+The ledger takes no virtual table (`verify.structure`), so the index is made in memory for each search and is gone with
+it: a text that is erased is in no index, and a ledger that is only read stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import InputError
+from agent.ledger.query import REPLY, History, Row
+
+MOST_TEXTS = 2_000_000
+MOST_CHARS = 500_000_000
+"""What an index may hold; it takes about three times its characters in memory."""
+MARK = "**"
+"""Stands before and after each word that was looked for."""
+SNIPPET_WORDS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A text that holds the words. `what`: prompt, reason or reply. `trial` is None for what was never tried; `row` and
+    `split` are "" for what is of no row. `score`: of the row, else of the trial on dev, 0 to 1. `snippet`: the place in
+    the text, the words marked; of another's making, as all texts are."""
+
+    what: str
+    run: str
+    trial: int | None
+    candidate_id: str
+    row: str
+    split: str
+    score: float | None
+    snippet: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`hits` are the best of `matches` among `texts`."""
+
+    texts: int
+    matches: int
+    hits: tuple[Hit, ...]
+
+
+def search(history: History, words: str, run_id: str = "", limit: int = 50) -> Found:
+    """The texts of a run (by its whole id), or of all, that hold the words, best first (bm25), at most `limit`.
+
+    `words` is a query of SQLite's FTS5: words that all must be there, "a phrase", OR, NOT, pre*. Raises InputError for
+    one that is none, and where there is more than an index may hold.
+    """
+    from sqlite_utils import Database
+
+    if not words.strip():
+        raise InputError("--search: no words to look for; name some")
+    _require_few(history, run_id)
+    index = Database(memory=True)
+    try:
+        index["texts"].insert_all(_bounded(_texts(history, run_id)), columns=_COLUMNS, batch_size=1000)
+        if not index["texts"].exists():
+            return Found(0, 0, ())
+        index["texts"].enable_fts(["text"])
+        return _answer(index, words, limit)
+    finally:
+        index.close()
+
+
+_COLUMNS: dict[str, Any] = {"trial": int, "score": float}
+
+
+def _answer(index: Any, words: str, limit: int) -> Found:
+    try:
+        (matches,) = index.execute("SELECT COUNT(*) FROM texts_fts WHERE texts_fts MATCH ?", [words]).fetchone()
+        hits = index.query(
+            "SELECT what, run, trial, candidate_id, row, split, score, snippet(texts_fts, 0, ?, ?, '…', ?) AS snippet "
+            "FROM texts_fts JOIN texts ON texts.rowid = texts_fts.rowid WHERE texts_fts MATCH ? ORDER BY rank LIMIT ?",
+            [MARK, MARK, SNIPPET_WORDS, words, limit],
+        )
+        return Found(index["texts"].count, matches, tuple(Hit(**hit) for hit in hits))
+    except sqlite3.OperationalError as error:
+        raise InputError(
+            f"--search {words}: no full-text query ({error}); as plain words it is {index.quote_fts(words)}"
+        ) from error
+
+
+def _require_few(history: History, run_id: str) -> None:
+    outcomes, proposals = (f"(SELECT COUNT(*) FROM {table} WHERE {_OF_RUN})" for table in ("outcomes", "proposals"))
+    (counted,) = history.select(f"SELECT {outcomes} + 2 * {proposals} AS texts", *4 * [run_id])
+    if counted["texts"] > MOST_TEXTS:
+        raise _too_much(f"{counted['texts']:,} texts, and an index in memory takes {MOST_TEXTS:,}")
+
+
+def _bounded(texts: Iterator[Row]) -> Iterator[Row]:
+    chars = 0
+    for text in texts:
+        chars += len(text["text"])
+        if chars > MOST_CHARS:
+            raise _too_much(f"more than {MOST_CHARS:,} characters, which an index in memory takes")
+        yield text
+
+
+def _too_much(what: str) -> InputError:
+    return InputError(f"--search: there are {what}; name one run: `optimize history --search WORDS RUN`")
+
+
+_OF_RUN = "(? = '' OR run_id = ?)"
+
+
+def _texts(history: History, run_id: str) -> Iterator[Row]:
+    """Everything to look in; what was erased is not there."""
+    trials = {
+        (row["run_id"], row["candidate_id"]): row
+        for row in history.each(
+            f"SELECT run_id, candidate_id, number, mean FROM trials WHERE {_OF_RUN}", run_id, run_id
+        )
+    }
+
+    def text(what: str, found: Row, text: str, row: str = "", split: str = "", **own: Any) -> Row:
+        trial = trials.get((found["run_id"], found["candidate_id"]), {"number": None, "mean": None})
+        return {
+            "what": what,
+            "run": found["run_id"],
+            "trial": trial["number"],
+            "candidate_id": found["candidate_id"],
+            "row": row,
+            "split": split,
+            "score": own.get("score", trial["mean"]),
+            "text": text.encode("utf-8", "replace").decode("utf-8"),  # SQLite takes no lone surrogates
+        }
+
+    for found in history.each(
+        "SELECT p.run_id, p.candidate_id, p.reason, p.rejected, c.instruction, c.template FROM proposals p "
+        f"JOIN prompts c ON c.id = p.candidate_id WHERE {_OF_RUN} ORDER BY p.rowid",
+        run_id,
+        run_id,
+    ):
+        yield text("prompt", found, _prompt(found))
+        yield text("reason", found, " - ".join(filter(None, (found["reason"], found["rejected"]))))
+    for found in history.each(
+        f"SELECT o.run_id, o.candidate_id, o.example_id, o.split, o.value, {REPLY} AS reply FROM outcomes o "
+        f"WHERE {_OF_RUN} ORDER BY o.rowid",
+        run_id,
+        run_id,
+    ):
+        if found["reply"] is not None:
+            reply = json.loads(found["reply"])["text"]
+            yield text("reply", found, reply, found["example_id"], found["split"], score=found["value"])
+
+
+def _prompt(candidate: Row) -> str:
+    """All that is sent, where the candidate is a prompt; else how its kind shows it."""
+    messages = json.loads(candidate["template"] or "[]")
+    return "\n\n".join(message["content"] for message in messages) or candidate["instruction"] or ""

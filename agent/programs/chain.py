@@ -1,0 +1,267 @@
+"""The kind `chain`: a LangChain Runnable of the user's own; the system texts and demos of its prompts are optimized.
+
+`build(model)` makes it. It is handed its model because that is how a chain is written to run on more than one: a run
+gives it the one whose calls go through the gateway (`chain_model.py`), production gives it its own. To look for models
+in a chain and replace them would miss those that functions hold, whose calls would then be in no budget; one that is
+found is refused. The chain is made once: its prompts give way to those of the candidate that runs (`chain_parts.py`).
+To prove a release the user's module is loaded anew, as production does.
+
+It takes a dict of the task's inputs and gives text, a message, a dict of the outputs or a pydantic object of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
+from agent.gateway.gateway import Gateway
+from agent.models.langchain import untraced
+from agent.programs.answers import plain, read_fields
+from agent.programs.chain_model import ROW, Row, chat_model, give_way, is_ours
+from agent.programs.chain_moves import ChainMoves
+from agent.programs.chain_parts import ChainCandidate, Laid, Part, Told, find, is_chain, load_chain, own, save_chain
+from agent.programs.kinds import program
+from agent.programs.making import Making, Written
+from agent.programs.own import REPLY_TOKENS, Own, RowDoor, named, prove
+from agent.prompt.candidate import forbidden_in
+from agent.prompt.parse import parse_reply
+from agent.prompt.render import label_text
+from agent.prompt.template import escape
+from agent.search.dspy_bridge import Bridge
+from agent.search.dspy_strategies import DspyForm
+from agent.search.lab import Lab
+from agent.search.meter import Meter
+from agent.search.program import Ablation
+from agent.search.strategies import DEFAULT, STRATEGIES
+from agent.types import (
+    LM,
+    Call,
+    Candidate,
+    Demo,
+    Example,
+    Message,
+    Outcome,
+    Prediction,
+    Request,
+    Shown,
+    Signature,
+    Task,
+)
+
+CHAIN_FILE = "chain.json"
+
+
+@program("chain", about="A LangChain chain of your own.", takes="a LangChain Runnable", claims=is_chain)
+class ChainProgram:
+    """What the prompts of the user's chain may say, on one model. No call is made twice in a run (`Meter`)."""
+
+    kind = ChainCandidate.kind
+    is_fixed = False
+
+    def __init__(self, task: Task, lm: LM, source: Own, made: Any) -> None:
+        """`made` is what `source` gave. Raises InputError where it cannot be optimized."""
+        self._source, self._chain, self._lm = source, made, lm
+        found = find(made)
+        if not found.prompts:
+            raise source.wrong(f"{source.factory}() has no ChatPromptTemplate, so there is nothing to optimize")
+        if strange := [type(model).__name__ for model in found.models if not is_ours(model)]:
+            raise source.wrong(
+                f"{source.factory}() has a model of its own ({strange[0]}), whose calls would be in no budget; write "
+                f"def {source.factory}(model): and use that"
+            )
+        try:
+            self.laid = {name: Laid(name, prompt) for name, prompt in found.prompts.items()}
+        except InputError as error:
+            raise source.wrong(str(error)) from error
+        self.answers_json = _gives_json(found.parser)
+        """Whether the chain reads its last reply as JSON, which demos must then be."""
+        for name, prompt in found.prompts.items():
+            give_way(name, prompt)
+        self.task = replace(task, instruction="\n\n".join(laid.system for laid in self.laid.values()))
+        self.calls = len(self.laid)
+        self.seen: dict[str, dict[str, Any]] = {}
+        """What the last prompt of the baseline was given on a row, by the row's id and by variable."""
+        self._chains: dict[str, Any] = {}
+        self._messages: dict[str, dict[str, Sequence[Any]]] = {}
+        self._raised: set[tuple[str, str]] = set()
+        self._meter: Meter
+
+    @property
+    def last(self) -> Laid:
+        """The prompt that answers."""
+        return next(reversed(self.laid.values()))
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
+        from langchain_core.exceptions import OutputParserException
+
+        untraced()  # the user's module may have switched it on
+        bridge = Bridge(RowDoor(call))
+        asked = Request((), self.max_tokens(candidate), repeat=repeat)
+        row = Row(bridge, call, asked, self._messages_of(candidate))
+        chain = self._chains.get(candidate.id, self._chain)
+        token = ROW.set(row)
+        try:
+            said = await bridge.through(chain.ainvoke(dict(example.inputs)))
+        except (RowRefused, BadResponse, Transient, TransportUnknown):
+            raise
+        except OutputParserException as problem:
+            raw = str(problem.llm_output or "")
+            return Prediction({}, raw, f"The reply could not be read: {raw[:80]!r}")
+        except Exception as problem:
+            if bridge.stopped is not None:
+                raise
+            self._raised.add((candidate.id, example.id))
+            return Prediction({}, "", f"the chain raised {named(problem)}")
+        finally:
+            ROW.reset(token)
+        if candidate.id == self.baseline().id:
+            self.seen[example.id] = row.seen.get(self.last.name, {})
+        return read(said, self.task.signature)
+
+    def _messages_of(self, candidate: Candidate) -> Mapping[str, Sequence[Any]]:
+        if candidate.id not in self._messages:
+            parts = self.parts_of(candidate)
+            self._messages[candidate.id] = {name: laid.laid_out(parts[name]) for name, laid in self.laid.items()}
+        return self._messages[candidate.id]
+
+    def parts_of(self, candidate: Candidate) -> dict[str, Part]:
+        """The candidate as `chain.json` holds it."""
+
+        def part(told: Told) -> Part:
+            shots = [{"inputs": dict(demo.inputs), "answer": self.answer(demo)} for demo in told.demos or ()]
+            return {"system": told.system, "demos": None if told.demos is None else shots}
+
+        return {told.name: part(told) for told in own(candidate).prompts}
+
+    def answer(self, demo: Demo) -> str:
+        """What the model should have replied, in the form that the chain reads."""
+        fields = self.task.signature.outputs
+        if self.answers_json:
+            typed = {f.name: _typed(demo.outputs[f.name], f.type) for f in fields}
+            return json.dumps(typed, ensure_ascii=False)
+        if len(fields) == 1:
+            return demo.outputs[fields[0].name]
+        return "\n".join(f"{field.name}: {demo.outputs[field.name]}" for field in fields)
+
+    def max_tokens(self, candidate: Candidate) -> int:
+        return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
+
+    # -- what a run asks ----------------------------------------------------------------------------------------------
+
+    def baseline(self) -> ChainCandidate:
+        return ChainCandidate(tuple(Told(laid.name, laid.system) for laid in self.laid.values()))
+
+    def check(self, candidate: Candidate) -> str:
+        train, limit = {row.id for row in self.task.train}, self.task.constraints.max_demos
+        for told in own(candidate).prompts:
+            laid = self.laid[told.name]
+            if problem := laid.wrong(told.system) or forbidden_in(told.system, self.task):
+                return problem
+            if told.demos and laid is not self.last:
+                return f"demos in {told.name}, whose answers are not known"
+            if strangers := [demo.example_id for demo in told.demos or () if demo.example_id not in train]:
+                return f"demo {strangers[0]} is not a train row"
+        count = own(candidate).n_demos
+        return f"{count} demos, more than max_demos = {limit}" if limit is not None and count > limit else ""
+
+    def broken(self, outcomes: Sequence[Outcome]) -> str:
+        if all((outcome.candidate_id, outcome.example_id) in self._raised for outcome in outcomes):
+            return f"{self.task.program} fails on every row of dev: {outcomes[0].prediction.error}"
+        return ""
+
+    def place(self, candidate: Candidate) -> dict[str, str]:
+        return {}
+
+    def shown(self, candidate: Candidate) -> Shown:
+        text = "\n\n".join(self._texts(candidate))
+        return Shown(candidate.id, "program", self.kind, text, n_demos=own(candidate).n_demos)
+
+    def template(self, candidate: Candidate) -> tuple[Message, ...]:
+        """One message per prompt, to read and to compare: its name, its system text and its demos. Never sent."""
+        names = [field.name for field in self.task.signature.inputs]
+        return tuple(Message("system", escape(text, names)) for text in self._texts(candidate))
+
+    def _texts(self, candidate: Candidate) -> list[str]:
+        found = []
+        for name, part in self.parts_of(candidate).items():
+            demos = [json.dumps(demo, ensure_ascii=False) for demo in part["demos"] or ()]
+            found.append("\n".join([f"{name}: {part['system']}", *demos]))
+        return found
+
+    def prompt_tokens(self, candidate: Candidate) -> int:
+        """Tokens of all system texts and demos, as they are shown."""
+        return self._lm.count_tokens("\n\n".join(self._texts(candidate)))
+
+    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
+        won, found = own(winner), list[Ablation]()
+        for base in own(baseline).prompts:
+            told = won.told(base.name)
+            if told.system != base.system:
+                made = won.with_told(base.name, system=base.system)
+                found.append(Ablation(f"instruction of {base.name}", made, measured_only=True))
+            if told.demos != base.demos:
+                found.append(Ablation("demos", won.with_told(base.name, demos=base.demos), measured_only=True))
+        return found
+
+    def door(self, gateway: Gateway) -> Meter:
+        self._meter = Meter(gateway)
+        return self._meter
+
+    # -- searching ----------------------------------------------------------------------------------------------------
+
+    def strategy(self, name: str | None) -> str:
+        name = name or DEFAULT
+        if not STRATEGIES.get(name).suits(self.kind):
+            fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind)]
+            raise InputError(f"--strategy {name}: a LangChain chain takes {', '.join(fit)}")
+        return name
+
+    def moves(self, lab: Lab) -> ChainMoves:
+        return ChainMoves(lab, self)
+
+    def for_dspy(self, lab: Lab) -> DspyForm:
+        raise NotImplementedError(f"{self.kind}: DSPy's optimizers do not know LangChain's chains")
+
+    # -- releasing ----------------------------------------------------------------------------------------------------
+
+    async def write(self, candidate: Candidate, making: Making) -> Written:
+        """chain.json, loaded into a chain that is made anew, as its user does, and run on rows of the sealed test."""
+        path = making.folder / CHAIN_FILE
+        told = {"model": self._lm.name, "parameters": dict(making.parameters)}
+        version = save_chain(path, self.parts_of(candidate), told)
+
+        def load() -> None:
+            self._chains[candidate.id] = load_chain(path, self._source.made(chat_model))
+
+        await prove(candidate, making, self._meter, path, load)
+        return Written(path, version)
+
+
+def read(said: Any, signature: Signature) -> Prediction:
+    """What the chain gave as typed fields: a text or a message is read like a reply, an object by its fields."""
+    from langchain_core.messages import BaseMessage
+
+    if isinstance(said, BaseMessage):
+        said = str(said.text)
+    if isinstance(said, str):
+        return parse_reply(said, signature.outputs)
+    fields = plain(said)
+    if not isinstance(fields, dict):
+        words = f"the chain gave a {type(said).__name__}, not text, a dict or a pydantic object"
+        return Prediction({}, label_text(fields) if isinstance(fields, list | float | int) else str(said), words)
+    return read_fields(fields.get, signature, "dict")
+
+
+def _gives_json(parser: Any) -> bool:
+    from langchain_core.output_parsers import JsonOutputParser
+
+    return isinstance(parser, JsonOutputParser)
+
+
+def _typed(text: str, kind: str) -> Any:
+    return json.loads(text) if kind in ("number", "json") else text

@@ -1,0 +1,300 @@
+"""The prompts in a LangChain chain: found, read, laid out anew, kept in a file and put into the user's own chain.
+
+    chain = load_chain("chain.json", build(ChatOpenAI(model="...")))
+
+A part is `{"system": text, "demos": None or [{"inputs": {...}, "answer": text}]}`. The text is a template as the prompt
+has it where that places values (f-strings only), else it is taken as it is. Demos stand where the prompt's own few-shot
+block stands, or behind its system messages: each the prompt's last message with `inputs`, and the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Formatter
+from typing import Any, ClassVar
+
+from agent.errors import InputError, ReleaseError
+from agent.files import new_files
+from agent.release.prompt_file import MAX_FILE, only_release_errors
+from agent.strict import parse_json, read_file
+from agent.types import Candidate, Demo, content_id
+
+Part = Mapping[str, Any]
+Fields = Counter[tuple[str, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a candidate says in one prompt: its system text and its demos; None leaves the user's own block, if any."""
+
+    name: str
+    system: str
+    demos: tuple[Demo, ...] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        demos = None if self.demos is None else [demo.as_dict() for demo in self.demos]
+        return {"name": self.name, "system": self.system, "demos": demos}
+
+
+@dataclass(frozen=True, slots=True)
+class ChainCandidate(Candidate):
+    """What is said in each prompt of the chain, in its order."""
+
+    kind: ClassVar[str] = "chain"
+
+    prompts: tuple[Told, ...]
+
+    def parts(self) -> dict[str, Any]:
+        return {"prompts": [told.as_dict() for told in self.prompts]}
+
+    @property
+    def n_demos(self) -> int:
+        return sum(len(told.demos or ()) for told in self.prompts)
+
+    def told(self, name: str) -> Told:
+        return next(told for told in self.prompts if told.name == name)
+
+    def with_told(self, name: str, **changes: Any) -> ChainCandidate:
+        """The same with this prompt changed."""
+        prompts = [replace(told, **changes) if told.name == name else told for told in self.prompts]
+        return replace(self, prompts=tuple(prompts))
+
+
+def own(candidate: Candidate) -> ChainCandidate:
+    """The candidate as what it is here."""
+    assert isinstance(candidate, ChainCandidate)
+    return candidate
+
+
+def is_chain(made: Any) -> bool:
+    """Whether the user's factory gave a Runnable; what it gave cannot be one where nobody has loaded LangChain."""
+    core = sys.modules.get("langchain_core.runnables")
+    return core is not None and isinstance(made, core.Runnable)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a chain is made of, in the order of its steps. `parser` is the last output parser, None without one."""
+
+    prompts: Mapping[str, Any]
+    models: Sequence[Any]
+    parser: Any
+
+
+def find(chain: Any) -> Found:
+    """Every prompt, model and parser that can be reached: through steps, branches, bindings and fallbacks, and what the
+    functions of the chain name themselves. A prompt's name is its own, or its number; of two alike the later gets one.
+    """
+    from langchain_core.language_models import BaseLanguageModel
+    from langchain_core.output_parsers import BaseOutputParser
+    from langchain_core.prompts import ChatPromptTemplate
+
+    prompts: dict[str, Any] = {}
+    models, parser = [], None
+    for one in _walk(chain, set()):
+        if isinstance(one, ChatPromptTemplate):
+            name = one.name or f"prompt {len(prompts) + 1}"
+            prompts[name if name not in prompts else f"{name} {len(prompts) + 1}"] = one
+        elif isinstance(one, BaseLanguageModel):
+            models.append(one)
+        elif isinstance(one, BaseOutputParser):
+            parser = one
+    return Found(prompts, models, parser)
+
+
+def _walk(one: Any, seen: set[int]) -> Iterator[Any]:
+    """Each Runnable once, those inside of it behind it."""
+    from langchain_core.language_models import BaseLanguageModel
+    from langchain_core.prompts import BasePromptTemplate
+    from langchain_core.runnables import Runnable, RunnableLambda
+
+    if isinstance(one, Mapping):
+        inside = list(one.values())
+    elif isinstance(one, list | tuple):
+        inside = list(one)
+    elif not isinstance(one, Runnable) or id(one) in seen:
+        return
+    else:
+        seen.add(id(one))
+        yield one
+        if isinstance(one, BaseLanguageModel | BasePromptTemplate):
+            return
+        if isinstance(one, RunnableLambda):
+            functions = [getattr(one, name, None) for name in ("func", "afunc")]
+            inside = [*one.deps, *(getattr(function, "__self__", None) for function in functions)]
+        else:
+            inside = [getattr(one, name, None) for name in getattr(type(one), "model_fields", {})]
+    for each in inside:
+        yield from _walk(each, seen)
+
+
+# -- one prompt -------------------------------------------------------------------------------------------------------
+
+
+def _is_system(message: Any) -> bool:
+    from langchain_core.messages import SystemMessage
+    from langchain_core.prompts import SystemMessagePromptTemplate
+
+    return isinstance(message, SystemMessage | SystemMessagePromptTemplate)
+
+
+def _is_block(message: Any) -> bool:
+    from langchain_core.prompts import FewShotChatMessagePromptTemplate
+
+    return isinstance(message, FewShotChatMessagePromptTemplate)
+
+
+class Laid:
+    """A prompt as its user wrote it, and the messages that a part makes of it."""
+
+    def __init__(self, name: str, prompt: Any) -> None:
+        """Raises InputError where its system text cannot be replaced."""
+        self.name = name
+        self.messages: tuple[Any, ...] = tuple(prompt.messages)
+        self.variables = frozenset(prompt.input_variables)
+        self._partials = dict(prompt.partial_variables)
+        self._at = next((n for n, message in enumerate(self.messages) if _is_system(message)), None)
+        self.system, self._fields = self._read()
+
+    def _read(self) -> tuple[str, Fields]:
+        """The system text, and the values that it places."""
+        if self._at is None:
+            return "", Counter()
+        message = self.messages[self._at]
+        if (template := getattr(message, "prompt", None)) is None:
+            if isinstance(message.content, str):
+                return message.content, Counter()
+        elif isinstance(text := getattr(template, "template", None), str):
+            if template.template_format == "f-string":
+                fields = _fields(text)
+                return (text, fields) if fields else ("".join(part[0] for part in Formatter().parse(text)), fields)
+            if "{{" not in text and "{%" not in text:
+                return text, Counter()
+        raise InputError(f"the system message of {self.name} is no text or f-string, so it cannot be replaced")
+
+    @property
+    def turn(self) -> Any:
+        """The message that a demo repeats; None where the prompt does not end with one of the user's."""
+        from langchain_core.prompts import HumanMessagePromptTemplate
+
+        last = self.messages[-1] if self.messages else None
+        return last if isinstance(last, HumanMessagePromptTemplate) else None
+
+    def wrong(self, system: str) -> str:
+        """Why this cannot be the system text, or ""."""
+        if self.system.strip() and not system.strip():
+            return f"the instruction of {self.name} is empty"
+        if not self._fields:
+            return ""
+        try:
+            fields = _fields(system)
+        except ValueError as error:
+            return f"the instruction of {self.name} is no f-string: {error}"
+        if lost := self._fields - fields:
+            return f"the instruction of {self.name} lost the placeholder {_told(lost)}"
+        return (
+            f"the instruction of {self.name} has a strange placeholder {_told(new)}"
+            if (new := fields - self._fields)
+            else ""
+        )
+
+    def laid_out(self, part: Part) -> list[Any]:
+        """The prompt's messages with this part in them."""
+        from langchain_core.messages import AIMessage, SystemMessage
+
+        messages = list(self.messages)
+        if self._at is not None and part["system"] != self.system:
+            messages[self._at] = self._replaced(messages[self._at], part["system"])
+        block = next((n for n, message in enumerate(messages) if _is_block(message)), None)
+        if part["demos"] is not None:
+            behind = next((n for n, message in enumerate(messages) if not _is_system(message)), len(messages))
+            shots = []
+            for demo in part["demos"]:
+                shots += [self.turn.format(**self._partial(), **demo["inputs"]), AIMessage(demo["answer"])]
+            start = behind if block is None else block
+            messages[start : start + (block is not None)] = shots
+        if self._at is None and part["system"]:
+            messages.insert(0, SystemMessage(part["system"]))
+        return messages
+
+    def _replaced(self, message: Any, text: str) -> Any:
+        from langchain_core.messages import SystemMessage
+
+        if not self._fields:
+            return SystemMessage(text)
+        return message.model_copy(update={"prompt": message.prompt.model_copy(update={"template": text})})
+
+    def _partial(self) -> dict[str, Any]:
+        return {name: value() if callable(value) else value for name, value in self._partials.items()}
+
+
+def _fields(text: str) -> Fields:
+    """The values that an f-string places, as name, form and conversion. Raises ValueError for one that is none."""
+    return Counter((name, form or "", how or "") for _, name, form, how in Formatter().parse(text) if name is not None)
+
+
+def _told(fields: Fields) -> str:
+    return ", ".join(f"{{{name}}}" for name, _, _ in sorted(fields))
+
+
+# -- the file ---------------------------------------------------------------------------------------------------------
+
+
+def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
+    """Puts the parts into the prompts of the chain. Raises ReleaseError where they are not of this chain."""
+    prompts = find(chain).prompts
+    if set(prompts) != set(parts):
+        raise ReleaseError(f"the chain has the prompts {', '.join(prompts)}, and the file {', '.join(parts)}")
+    for name, prompt in prompts.items():
+        laid = Laid(name, prompt)
+        if wrong := laid.wrong(parts[name]["system"]):
+            raise ReleaseError(wrong)
+        for demo in parts[name]["demos"] or ():
+            if laid.turn is None or set(demo["inputs"]) != laid.variables:
+                raise ReleaseError(f"the prompt {name} has no place for demos of {', '.join(demo['inputs'])}")
+        prompt.messages = laid.laid_out(parts[name])
+
+
+def save_chain(path: Path, parts: Mapping[str, Part], told: Mapping[str, Any]) -> str:
+    """Writes chain.json, whole or not at all; `told` is what else stands in it. Returns its version."""
+    version = content_id("v", parts)
+    text = json.dumps({"version": version, **told, "prompts": parts}, ensure_ascii=False, indent=2)
+    with new_files(path.parent) as beside:
+        (beside / path.name).write_text(text + "\n", "utf-8")
+    return version
+
+
+def load_chain(path: str | Path, chain: Any) -> Any:
+    """The chain itself, with the prompts of a chain.json in it. `chain` is what your `build(model)` gives.
+
+    Raises ReleaseError, one line, when the file cannot be read, was edited, or is of another chain.
+    """
+    with only_release_errors(path):
+        data = parse_json(read_file(Path(path), MAX_FILE).decode("utf-8"))
+    parts = data.get("prompts") if isinstance(data, dict) else None
+    if not isinstance(parts, dict) or not all(map(_is_part, parts.values())):
+        raise ReleaseError(f"{path!s:.300}: is no chain.json; give the file that a run released")
+    if data.get("version") != content_id("v", parts):
+        raise ReleaseError(f"{path!s:.300}: was edited after release; restore the released file")
+    try:
+        apply_parts(chain, parts)
+    except (ReleaseError, InputError) as error:
+        raise ReleaseError(f"{path!s:.300}: {error}") from error
+    return chain
+
+
+def _is_part(part: Any) -> bool:
+    if not isinstance(part, dict) or set(part) != {"system", "demos"} or not isinstance(part["system"], str):
+        return False
+    return part["demos"] is None or (isinstance(part["demos"], list) and all(map(_is_demo, part["demos"])))
+
+
+def _is_demo(demo: Any) -> bool:
+    if not isinstance(demo, dict) or set(demo) != {"inputs", "answer"} or not isinstance(demo["inputs"], dict):
+        return False
+    return all(isinstance(text, str) for text in (demo["answer"], *demo["inputs"].values()))

@@ -1,0 +1,112 @@
+"""Every kind goes through the same run and the same evaluator, and nothing outside of programs/ knows one of them."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.ledger.store import Ledger
+from agent.optimize import Run
+from agent.planning import Settings
+from agent.programs.released import ReleasedProgram
+from agent.release.runtime import load_prompt
+from agent.scoring.evaluate import Evaluator
+from agent.scoring.metrics import build_metrics
+from agent.types import Budget, Request, Task
+from tests.test_layers import EACH
+from tests.toys import TEAMS, FakeModel, make_task
+
+OF_USERS = {
+    "prompt": "",
+    "dspy": "import dspy\ndef build():\n    return dspy.Predict('message -> team')\n",
+    "chain": "from langchain_core.prompts import ChatPromptTemplate\n"
+    "def build(model):\n    return ChatPromptTemplate([('system', 'Which team?'), ('human', '{message}')]) | model\n",
+}
+
+
+def answer(request: Request) -> str:
+    """Right on all rows but those of one team, in DSPy's form where that is asked for."""
+    text = request.messages[-1].content
+    team = next(team for team in TEAMS if f"on {team}" in text).replace("refunds", "billing")
+    return f"[[ ## team ## ]]\n{team}\n" if "[[ ##" in text else team
+
+
+def run(task: Task, folder: Path) -> tuple[dict[str, Any], Run]:
+    """The result of a run that only scores the user's own."""
+    ledger = Ledger(folder / "ledger.db")
+    try:
+        made = Run(
+            task,
+            FakeModel(answer),
+            None,
+            ledger,
+            Settings(budget=Budget(max_calls=400), trials=1, runs_folder=folder / "runs"),
+        )
+        return asyncio.run(made.execute()), made
+    finally:
+        ledger.close()
+
+
+@pytest.mark.parametrize("kind", OF_USERS)
+def test_every_kind_goes_through_the_same_run(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(OF_USERS[kind], "utf-8")
+    program = "program:build" if OF_USERS[kind] else ""
+    result, made = run(make_task(30, folder=str(tmp_path), program=program), tmp_path)
+    assert made.program.kind == kind
+    assert (result["status"], result["decision"]) == ("complete", "keep_baseline")
+    assert result["winner"]["test"] == pytest.approx(2 / 3)
+    assert result["calls"]["target"] >= 60
+    assert Path(result["release"]).is_file()
+
+
+def test_a_released_prompt_goes_through_the_same_evaluator(tmp_path: Path) -> None:
+    task = make_task(30, folder=str(tmp_path))
+    result, _ = run(task, tmp_path)
+    model, prompt = FakeModel(answer), load_prompt(result["release"])
+    program = ReleasedProgram(prompt, task, model)
+
+    class Door:
+        stopped = None
+
+        async def complete(self, role: Any, lm: Any, request: Request, candidate_id: str = "") -> Any:
+            return await lm.complete(request)
+
+    evaluator = Evaluator(task, Door(), model, build_metrics(task), lambda split, outcome: None, [program])
+    outcomes = asyncio.run(evaluator.outcomes(program.candidate, task.test, "test"))
+    assert sum(outcome.value or 0.0 for outcome in outcomes) / 30 == pytest.approx(result["winner"]["test"])
+
+
+KNOWN = {
+    "search/effects.py": {"PromptCandidate"},
+    "search/pool.py": {"PromptCandidate"},
+    "release/formats/dspy.py": {"dspy"},  # a form of export
+    "ledger/origin.py": {"dspy"},  # packages whose versions are noted
+    "cli/doctor.py": {"dspy"},
+    "cli/audit_views.py": {"chain"},  # of the ledger's hashes
+    "ledger/lineage.py": {"chain"},  # of candidates and their parents
+}
+"""What knows a kind outside of programs/, or uses a word that one has for its name. It can only get shorter."""
+
+
+def named(tree: ast.AST) -> set[str]:
+    """Kinds that a file names: as a text that is nothing else, or by the class of their candidates."""
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    classes = {
+        name.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance"
+        for name in ast.walk(node.args[1])
+        if isinstance(name, ast.Name) and re.fullmatch(r"\w+Candidate", name.id)
+    }
+    return words & {"dspy", "chain", "classic"} | classes
+
+
+@EACH
+def test_no_file_outside_of_programs_names_a_kind(path: Path, name: str) -> None:
+    if not name.startswith("programs/"):
+        assert named(ast.parse(path.read_text("utf-8"))) == KNOWN.get(name, set())

@@ -1,0 +1,150 @@
+"""What a plain install can do: the default run and its report, without any extra; and what it says where one is needed.
+
+Each command is a process that finds no package but those that `pip install promptassay` brings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.extras import MODULES
+from agent.release.formats.catalog import FORMATS
+from tests import installs
+from tests.cli.world import compatible, files, learner
+from tests.wire import WireServer
+
+EXTRAS = installs.PROJECT["optional-dependencies"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return installs.site_of(tmp_path_factory.mktemp("plain") / "site")
+
+
+@pytest.fixture(scope="module")
+def made(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any], str]]:
+    """A default run of a plain install: its folder, its result, and what it said."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch, WireServer(learner) as server:
+        patch.chdir(folder)
+        command = files(120)
+        done = installs.optimize(plain, *command, "-m", compatible(server), "--max-calls", "400", "--price", "1,2")
+        assert done.returncode == 0, done.stderr
+        yield folder, installs.good_json(plain, "show")["result"], done.stderr
+
+
+def refused(site: Path, *arguments: str) -> str:
+    """The one line that a command says which needs an extra."""
+    done = installs.optimize(site, *arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()[-1:]
+    assert "Traceback" not in done.stderr
+    return line
+
+
+def test_every_extra_is_known_by_a_module_that_a_plain_install_lacks(plain: Path) -> None:
+    assert {*MODULES, "exports", "embedding", "all", "dev"} == set(EXTRAS)
+    tops = {path.name for path in plain.iterdir()}
+    assert not tops & {*MODULES.values(), "litellm", "langchain_core", "mlflow", "prompty", "llm", "wordllama"}
+    assert {"xllamacpp", "optuna", "sklearn", "matplotlib", "openai", "anthropic", "sqlite_utils"} <= tops
+    (every,) = EXTRAS["all"]
+    assert set(every.partition("[")[2].rstrip("]").split(",")) == set(EXTRAS) - {"all", "dev", "embedding"}
+
+
+def test_the_default_run_and_its_report_need_no_extra(
+    plain: Path, made: tuple[Path, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, result, said = made
+    monkeypatch.chdir(folder)
+    assert result["winner"]["test"] > result["baseline"]["test"]
+    assert result["yardsticks"]
+    assert 'layout dspy-chat is not tried without dspy: pip install "promptassay[dspy]"' in said
+    assert len(installs.good_json(plain, "history")["trials"]) > 5
+    for command in (["report"], ["show"], ["runs"], ["reproduce", "--offline"], ["audit", "verify"], ["export"]):
+        done = installs.optimize(plain, *command)
+        assert done.returncode == 0, done.stderr
+    assert "<svg" in next(Path("runs").rglob("report.html")).read_text("utf-8")
+    assert installs.good_json(plain, "history", "--search", "billing")["matches"] > 0
+    checks = {each["what"]: each for each in json.loads(installs.optimize(plain, "doctor", "--json").stdout)["checks"]}
+    for extra, module in MODULES.items():
+        assert checks[module]["ok"]
+        assert checks[module]["found"] == f'an extra; pip install "promptassay[{extra}]" brings it'
+
+
+def test_each_command_that_needs_an_extra_says_so_in_one_line(
+    plain: Path, made: tuple[Path, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _, _ = made
+    monkeypatch.chdir(folder)
+    start = ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "-q"]
+    runs = installs.good_json(plain, "runs")["runs"]
+    told = {
+        "dspy": [[*start, "--strategy", "dspy-gepa", "--max-calls", "400"], ["export", "--format", "dspy", "-o", "d"]],
+        "langchain": [[*start, "-m", "langchain/openai:x", "--max-calls", "400"]],
+        "ui": [["ui", "--no-open"]],
+    }
+    for extra, commands in told.items():
+        for command in commands:
+            line = refused(plain, *command)
+            assert line.endswith(f'needs {MODULES[extra]}, which is not installed; pip install "promptassay[{extra}]"')
+    assert installs.good_json(plain, "runs")["runs"] == runs  # nothing was begun
+    code = "import agent; agent.load_run().trials_df()"
+    done = installs.python(plain, code)
+    assert done.stderr.splitlines()[-1].endswith(
+        'a table needs pandas, which is not installed; pip install "promptassay[notebook]"'
+    )
+
+
+def test_an_export_that_cannot_be_verified_names_the_extra_that_can(
+    plain: Path, made: tuple[Path, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made[0])
+    for name in ("langchain", "prompty", "dotprompt", "mlflow", "llm"):
+        extra = "langchain" if name == "langchain" else "exports"
+        assert FORMATS.get(name).install == f'pip install "promptassay[{extra}]"'
+    done = installs.optimize(plain, "export", "--format", "langchain", "--format", "mlflow", "-o", "made")
+    assert done.returncode == 0, done.stderr
+    assert 'langchain: not verified with langchain-core: pip install "promptassay[langchain]"' in done.stderr
+    assert 'mlflow: not verified with mlflow-skinny: pip install "promptassay[exports]"' in done.stderr
+
+
+def init(site: Path, search: str = "") -> list[str]:
+    """Makes the task `mine` of rows.csv, with a table [search], and gives the layouts that it would try."""
+    toml = Path("tasks/mine/task.toml")
+    if not toml.is_file():
+        done = installs.optimize(site, "init", "mine", "--from", "rows.csv", "--target", "label", "--prompt", "p.txt")
+        assert done.returncode == 0, done.stderr
+    text = toml.read_text("utf-8").partition("\n[search]")[0]
+    toml.write_text(f"{text}\n[search]\n{search}\n" if search else text, "utf-8")
+    (task,) = installs.good_json(site, "tasks")["tasks"]
+    return list(task.get("formats", ()))
+
+
+def test_the_layouts_of_dspy_are_tried_where_it_is_installed(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = installs.site_of(tmp_path / "site", "dspy")
+    monkeypatch.chdir(tmp_path)
+    files(120)
+    assert init(site) == ["turns", "labelled-turns", "inline", "dspy-chat"]
+    assert init(plain) == ["turns", "labelled-turns", "inline"]
+    assert init(plain, 'formats = ["turns", "inline"]') == ["turns", "inline"]
+    dry = installs.optimize(plain, "run", "mine", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "dspy" not in dry.stderr  # nothing was left out
+
+    assert init(plain, 'formats = ["turns", "dspy-json"]') == []
+    line = refused(plain, "tasks", "mine")
+    told = "'dspy-json' needs dspy: pip install \"promptassay[dspy]\", or take it out"
+    assert line == f"error: tasks/mine/task.toml:{len(Path('tasks/mine/task.toml').read_text().splitlines())}: {told}"
+    assert init(site, 'formats = ["dspy-json"]') == ["dspy-json"]
+    with WireServer(learner) as server:
+        done = installs.optimize(site, "run", "mine", "-m", compatible(server), "-n", "3", "--max-calls", "200")
+    assert done.returncode == 0, done.stderr
+    assert "dspy-json" in {trial["format"] for trial in installs.good_json(site, "history")["trials"]}

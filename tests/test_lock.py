@@ -1,0 +1,23 @@
+"""What is installed is what was locked: each package by its version and by the hashes of its files."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PINNED = re.compile(r"[A-Za-z0-9._-]+(\[[a-z,-]+\])?==\S+( ; .+)?( --hash=sha256:[0-9a-f]{64})+")
+
+
+def test_every_package_is_pinned_by_version_and_hash() -> None:
+    text = (ROOT / "requirements.lock").read_text("utf-8").replace("\\\n", " ")
+    lines = [" ".join(line.split("#")[0].split()) for line in text.splitlines()]
+    packages = [line for line in lines if line]
+    assert len(packages) > 50
+    assert [line for line in packages if not PINNED.fullmatch(line)] == []
+
+
+def test_pip_is_told_to_insist_on_the_hashes() -> None:
+    commands = [line for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if " pip install " in line]
+    assert commands
+    for line in commands:  # ours alone has none: it lies here, and brings no other package along
+        assert "--no-deps" in line
+        assert ("--require-hashes -r requirements.lock" in line) is not line.endswith("--no-build-isolation -e .")
