@@ -86,7 +86,10 @@ KNOWN = {
     "search/pool.py": {"PromptCandidate"},
     "release/formats/dspy.py": {"dspy"},  # a form of export
     "ledger/origin.py": {"dspy"},  # packages whose versions are noted
-    "cli/doctor.py": {"dspy"},
+    "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in the next three
+    "prompt/render.py": {"dspy"},
+    "task/checks.py": {"dspy"},
+    "cli/launch.py": {"dspy"},
     "cli/audit_views.py": {"chain"},  # of the ledger's hashes
     "ledger/lineage.py": {"chain"},  # of candidates and their parents
 }
