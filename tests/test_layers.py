@@ -18,6 +18,9 @@ LAYERS = (
     ("programs", "run_log"),
     ("planning",),
     ("optimize", "calibration", "check", "transfer", "report"),
+    ("finding",),
+    ("launch",),
+    ("session", "resume", "estimate"),
     ("cli",),
 )
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}

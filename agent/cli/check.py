@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SEED, SETTINGS, db_option, json_option, plain, print_json, score, short
-from agent.cli.errands import cost_line, run_errand, spending_options, whole_budget
-from agent.cli.launch import silence
+from agent.cli.common import (
+    SEED,
+    SETTINGS,
+    db_option,
+    json_option,
+    plain,
+    print_json,
+    score,
+    short,
+)
+from agent.cli.errands import cost_line, run_errand, spending_options
 from agent.cli.released import (
     metric_folder,
     models_of,
@@ -20,6 +28,7 @@ from agent.cli.released import (
     task_for,
 )
 from agent.errors import InputError
+from agent.launch import silence, whole_budget
 
 if TYPE_CHECKING:
     from agent.check import Check
@@ -70,7 +79,7 @@ def check_command(
     from agent.release.runtime import load_prompt
     from agent.release.suite import SUITE_FILE, read_suite, require_fit
 
-    silence(quiet=True)
+    silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):
         if place is not None:
             require_place(place, option)

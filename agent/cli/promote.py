@@ -16,13 +16,11 @@ from agent.cli.common import (
     db_option,
     deciding_options,
     json_option,
-    open_history,
-    open_ledger,
     plain,
     print_json,
-    releases_folder,
 )
 from agent.errors import GateFailed, InputError, ReleaseError
+from agent.finding import open_history, open_ledger, releases_folder
 from agent.ledger.origin import user
 from agent.report.facts import without_result
 

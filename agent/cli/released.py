@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.common import find_task, open_history, plain, releases_folder, task_named
-from agent.cli.launch import task_of
+from agent.cli.common import plain
 from agent.errors import InputError
+from agent.finding import find_task, open_history, releases_folder, task_named
+from agent.launch import task_of
 from agent.report.facts import without_result
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
     if name:
         task = load_task(find_task(name))
     elif options := _run_options(prompt, db):
-        task = task_of(options, quiet=True)
+        task = task_of(options)
         judges = options.get("judge") or task.judges
         task = replace(task, judges=tuple(judges))
     else:

@@ -39,6 +39,7 @@ KEYS = {
     "limited", "overspent", "cost_usd", "lost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight",
     "attribution", "pareto",
     "metrics", "slices", "parameters", "consistency", "variety", "judges", "blocked", "search_ended", "uncorrected",
+    "yardsticks",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},
