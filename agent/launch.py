@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.planning import Settings
     from agent.programs.making import Kind
+    from agent.scoring.functions import Registered
     from agent.search.plan import Plan
     from agent.types import LM, Budget, Task
 
@@ -62,6 +63,10 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
 
 SLACK = 2
 """Without any cap an errand may make so many times the calls that it plans: some fail and are tried again."""
+
+
+METRIC = "metric"
+"""The part of a task, by the names of its hashes, that is a Python function."""
 
 
 def unsaid(line: str) -> None:
@@ -124,6 +129,8 @@ def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
     from agent.programs.catalog import program_for
 
     task = task_of(options, say)
+    if options.get("metric"):
+        options = {**options, "metric_source": _function_of(options, task).digest}
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
     proposer = options["proposer"] or task.proposer or name
@@ -142,6 +149,18 @@ def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
     return Launch(program.task, target, author, judges, settings, program, models, digest)
 
 
+def _function_of(options: Mapping[str, Any], task: Task) -> Registered:
+    """The function that scores. Raises InputError in a process that does not have it."""
+    from agent.scoring.functions import registered
+
+    if found := registered(options["metric"]):
+        return found
+    raise InputError(
+        f"{task.name}: its metric {options['metric']} is a Python function, which only a program that has it can call; "
+        "go on there: promptassay.resume(RUN, metric=FUNCTION)"
+    )
+
+
 def require_judging(task: Task) -> None:
     """Raises InputError where --judge was given and would change nothing."""
     if not task.is_judged:
@@ -151,13 +170,31 @@ def require_judging(task: Task) -> None:
 
 
 def task_of(options: Mapping[str, Any], say: Say = unsaid) -> Task:
-    """The task that the words of a run name, with as many rows as they allow."""
+    """The task that the words of a run name, with as many rows as they allow.
+
+    A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
+    can be read and not scored.
+    """
     task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], say)
+    if name := options.get("metric"):
+        task = _scored_by(task, name, options["metric_source"])
     return _limited(task, options["limit"])
+
+
+def _scored_by(task: Task, name: str, source: str) -> Task:
+    from agent.scoring.functions import registered
+    from agent.types import MetricSpec
+
+    found, outputs = registered(name), task.signature.outputs
+    spec = MetricSpec(name, outputs[0].name if len(outputs) == 1 else "")
+    hashes = {part: digest for part, digest in task.hashes.items() if part != "metric.py"}
+    return replace(task, metrics=(spec,), hashes={**hashes, METRIC: found.digest if found else source})
 
 
 def source_of(part: str, options: Mapping[str, Any]) -> str:
     """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
+    if part == METRIC:
+        return f"the metric {options.get('metric') or ''}".rstrip()
     if not options.get("prompt"):
         return part
     file = options["task"]

@@ -39,7 +39,7 @@ def going_on(run: str, changes: Mapping[str, Any], model: str | None, fork: bool
     from agent.search.plan import Plan
 
     with closing(open_history(db)) as history:
-        found = history.run(run) if run else _latest(history.runs(), db)
+        found = history.run(run) if run else unfinished(history.runs(), db)
         costs = history.costs(found["id"])
     paid = [row for row in costs if row["state"] != "cached"]
     begun = started_with(found)
@@ -99,7 +99,8 @@ def short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], 
     return f"{why}, so the search will end earlier than planned; --max-calls {paid + missing} pays the whole of it"
 
 
-def _latest(runs: Sequence[dict[str, Any]], db: Path) -> dict[str, Any]:
+def unfinished(runs: Sequence[dict[str, Any]], db: Path) -> dict[str, Any]:
+    """The latest search that did not finish. Raises InputError where there is none."""
     for run in runs:
         if run["status"] in UNFINISHED and not (run["options"] or {}).get("command"):
             return run

@@ -271,6 +271,7 @@ async def watched(
             execution = loop.create_task(run.execute())
             waits = loop.create_task(_tell_waits(run.waits_for, watcher.say))
             leaves = loop.create_task(left.wait())
+            await asyncio.sleep(0)  # now there is something to interrupt
             stop.attach(lambda: watcher.warn(stopping(run.interrupt())), leave)
             try:
                 await asyncio.wait((execution, leaves), return_when=asyncio.FIRST_COMPLETED)

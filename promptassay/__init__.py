@@ -17,20 +17,49 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent.api import aoptimize as aoptimize
+    from agent.api import evaluate as evaluate
+    from agent.api import metric as metric
+    from agent.api import optimize as optimize
+    from agent.api import resume as resume
     from agent.errors import AgentError as AgentError
+    from agent.errors import InputError as InputError
+    from agent.errors import Interrupted as Interrupted
     from agent.release.runtime import load_prompt as load_prompt
     from agent.report.notebook import load_run as load_run
+    from agent.result import RunResult as RunResult
     from agent.task.load import load_task as load_task
 
     __version__: str
 
 _HOMES = {
     "AgentError": "agent.errors",
+    "InputError": "agent.errors",
+    "Interrupted": "agent.errors",
+    "RunResult": "agent.result",
+    "aoptimize": "agent.api",
+    "evaluate": "agent.api",
     "load_prompt": "agent.release.runtime",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
+    "metric": "agent.api",
+    "optimize": "agent.api",
+    "resume": "agent.api",
 }
-__all__ = ["AgentError", "load_prompt", "load_run", "load_task"]
+__all__ = [
+    "AgentError",
+    "InputError",
+    "Interrupted",
+    "RunResult",
+    "aoptimize",
+    "evaluate",
+    "load_prompt",
+    "load_run",
+    "load_task",
+    "metric",
+    "optimize",
+    "resume",
+]
 
 
 def _bind() -> None:

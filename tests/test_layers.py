@@ -18,9 +18,10 @@ LAYERS = (
     ("programs", "run_log"),
     ("planning",),
     ("optimize", "calibration", "check", "transfer", "report"),
-    ("finding",),
+    ("finding", "given", "result"),
     ("launch",),
     ("session", "resume", "estimate"),
+    ("api",),
     ("cli",),
 )
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}

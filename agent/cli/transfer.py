@@ -87,12 +87,13 @@ def transfer_command(
 
 def _task(found: Row) -> Task:
     from agent.ledger.query import started_with
+    from agent.release.rescore import SCORED_BY
 
     options = started_with(found)
     task = task_of(options)
     if task.program:
         raise InputError(f"{found['id']}: a DSPy program of your own; only prompts can be tried on other models")
-    for name in ("dev", "task.toml", "metric.py", "rubric.md"):
+    for name in SCORED_BY:
         if found["hashes"].get(name) != task.hashes.get(name):
             what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
             raise InputError(f"{found['id']}: {what} changed since; put it back, or run the task again")

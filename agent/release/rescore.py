@@ -22,7 +22,7 @@ from agent.release.runtime import PromptRelease
 from agent.scoring.metrics import build_metrics, combine
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
 
-SCORED_BY = ("dev", "task.toml", "metric.py", "rubric.md")
+SCORED_BY = ("dev", "task.toml", "metric.py", "metric", "rubric.md")
 """What a dev score depends on, by the names of a task's hashes."""
 
 
