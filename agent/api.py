@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -485,18 +486,20 @@ def _noted(call: Callable[[], _T], db: Path) -> _T:
 def _waited(work: Callable[[Stop | None], _T]) -> _T:
     """The result of `work`, which runs an event loop: here, or in a thread where one runs already.
 
-    Python tells of a Ctrl-C in the main thread; a run elsewhere is told of it from there.
+    A Ctrl-C comes to the main thread; a run elsewhere is told of it from there.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return work(None)
     thread = _Thread(work)
-    while True:
-        try:
-            return thread.found.result()
-        except KeyboardInterrupt:
-            thread.stop.press()
+    if threading.current_thread() is not threading.main_thread():
+        return thread.found.result()
+    before = signal.signal(signal.SIGINT, lambda number, frame: thread.stop.press())
+    try:
+        return thread.found.result()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
 
 
 async def _awaited(work: Callable[[Stop | None], _T]) -> _T:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.planning import Settings
     from agent.programs.making import Kind
-    from agent.scoring.functions import Registered
     from agent.search.plan import Plan
     from agent.types import LM, Budget, Task
 
@@ -130,7 +129,8 @@ def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
 
     task = task_of(options, say)
     if options.get("metric"):
-        options = {**options, "metric_source": _function_of(options, task).digest}
+        _require_function(task)
+        options = {**options, "metric_source": task.hashes[METRIC]}
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
     proposer = options["proposer"] or task.proposer or name
@@ -149,16 +149,13 @@ def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
     return Launch(program.task, target, author, judges, settings, program, models, digest)
 
 
-def _function_of(options: Mapping[str, Any], task: Task) -> Registered:
-    """The function that scores. Raises InputError in a process that does not have it."""
-    from agent.scoring.functions import registered
+def _require_function(task: Task) -> None:
+    from agent.scoring.functions import require_all
 
-    if found := registered(options["metric"]):
-        return found
-    raise InputError(
-        f"{task.name}: its metric {options['metric']} is a Python function, which only a program that has it can call; "
-        "go on there: promptassay.resume(RUN, metric=FUNCTION)"
-    )
+    try:
+        require_all(task)
+    except InputError as error:
+        raise InputError(f"{error}; go on there: promptassay.resume(RUN, metric=FUNCTION)") from None
 
 
 def require_judging(task: Task) -> None:

@@ -88,6 +88,7 @@ def transfer_command(
 def _task(found: Row) -> Task:
     from agent.ledger.query import started_with
     from agent.release.rescore import SCORED_BY
+    from agent.scoring.functions import require_all
 
     options = started_with(found)
     task = task_of(options)
@@ -97,6 +98,7 @@ def _task(found: Row) -> Task:
         if found["hashes"].get(name) != task.hashes.get(name):
             what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
             raise InputError(f"{found['id']}: {what} changed since; put it back, or run the task again")
+    require_all(task)
     return replace(task, judges=tuple(options.get("judge") or task.judges) if task.is_judged else ())
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.task.checks import METRICS
-from agent.types import Example, Prediction, Score
+from agent.types import Example, Prediction, Score, Task
 
 MOST_LATE = 3
 """After so many calls that took too long it is not asked any more: a thread cannot be ended from outside."""
@@ -65,6 +65,15 @@ def register(function: MetricFunction, name: str = "") -> Registered:
 def registered(name: str) -> Registered | None:
     """The function of that name, if this process has one."""
     return _REGISTERED.get(name)
+
+
+def require_all(task: Task) -> None:
+    """Raises InputError where a metric of the task is a function that this process does not have."""
+    for spec in task.metrics:
+        if spec.name not in METRICS and spec.name not in _REGISTERED:
+            raise InputError(
+                f"{task.name}: its metric {spec.name} is a Python function, which only a program that has it can call"
+            )
 
 
 def _digest(function: FunctionType) -> str:

@@ -1,4 +1,4 @@
-"""`pa.optimize` against a real server: from rows, files and folders, with a function as metric, in and out of a loop."""
+"""`pa.optimize` against a real server: rows, files and folders, a function as metric, in and out of a loop."""
 
 import asyncio
 import csv
@@ -13,8 +13,9 @@ import pytest
 import promptassay as pa
 from agent.errors import ProblemsError
 from agent.given import keep
+from agent.scoring import functions
 from tests.cli.test_interrupt import told
-from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, write_csv
+from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused, write_csv
 from tests.wire import WireServer
 
 SMALL = {"max_calls": 200, "proposer": "none"}
@@ -68,14 +69,38 @@ def test_all_that_reads_a_run_finds_rows_that_were_given_in_python() -> None:
     assert "input.text" in pa.load_run().outcomes_df().columns
 
 
+def test_a_function_is_needed_for_scores_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process, the command line, can do with a run that a function scored."""
+
+    @pa.metric("close_enough")
+    def close_enough(row: dict[str, Any], answer: str) -> float:
+        return float(answer == row["label"])
+
+    with WireServer(learner) as server:
+        pa.optimize(
+            table(), target="label", prompt=INSTRUCTION, metric="close_enough", model=compatible(server), **SMALL
+        )
+    assert good_json("reproduce")["same"]
+    monkeypatch.setattr(functions, "_REGISTERED", {})
+    assert "its metric close_enough is a Python function" in refused(2, "reproduce")[-1]
+    assert "not at hand" not in good("audit", "check")
+    good("export", "--format", "finetune-jsonl", "-o", "rows.out.jsonl")
+    done = optimize("export", "-o", "prompt.md")
+    assert done.exit_code == 0
+    assert "not scored again: " in done.stderr
+    assert "close_enough" in done.stderr
+    with pytest.raises(pa.InputError, match="no function is registered as 'close_enough'"):
+        pa.optimize(table(), target="label", prompt=INSTRUCTION, metric="close_enough")
+
+
 def test_a_table_a_list_and_a_file_of_the_same_rows_are_the_same_task() -> None:
     rows = table()
-    Path("own.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
     with WireServer(learner) as server:
         own = {"target": "label", "prompt": INSTRUCTION, "model": compatible(server), **SMALL}
         listed = pa.optimize(rows, **own)
         framed = pa.optimize(pandas.DataFrame(rows), **own)
-        from_file = pa.optimize("own.jsonl", **own)
+        from_file = pa.optimize("rows.jsonl", **own)
     assert framed.winner == listed.winner
     assert framed.lift == listed.lift
     assert framed.cost.cached > 0
@@ -210,4 +235,3 @@ def test_a_task_object_is_the_folder_that_it_was_loaded_from() -> None:
         assert pa.evaluate(task, model=compatible(server), max_calls=100).task == "mine"
         with pytest.raises(pa.InputError, match="was changed after it was loaded"):
             pa.evaluate(replace(task, instruction="Other."), model=compatible(server))
-

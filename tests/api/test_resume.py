@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import linecache
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -21,9 +23,8 @@ from tests.wire import Fault, WireServer
 SCRIPT = """
 import json, sys
 import promptassay as pa
+from own import same
 rows = json.load(open("rows.json"))
-def same(row, answer):
-    return float(answer == row["label"])
 def go():
     return pa.optimize(rows, target="label", prompt={prompt!r}, metric=same, model=sys.argv[1], max_calls=200)
 async def cell():
@@ -39,11 +40,18 @@ except pa.Interrupted as error:
 """
 
 
-def same(row: dict[str, Any], answer: str) -> float:
-    return float(answer == row["label"])
+def own(body: str) -> Any:
+    """A function `same` in a file of the user's own, and as that file has it."""
+    Path("own.py").write_text(f"def same(row, answer):\n    return {body}\n", "utf-8")
+    linecache.checkcache()
+    return runpy.run_path("own.py")["same"]
+
+
+SAME = "float(answer == row['label'])"
 
 
 def script(server: WireServer, how: str) -> subprocess.Popen[str]:
+    own(SAME)
     Path("rows.json").write_text(json.dumps(table()), "utf-8")
     Path("script.py").write_text(SCRIPT.format(prompt=INSTRUCTION), "utf-8")
     argv = [sys.executable, "script.py", compatible(server), how]
@@ -63,16 +71,12 @@ def test_a_ctrl_c_lands_what_flies_and_the_run_resumes_to_the_same_end(how: str)
         assert states() == {"ok": len(server.requests)}
         assert "calls in flight are being finished" in err
         assert notes == [f"to go on: promptassay.resume({run_id!r}), or optimize resume {run_id}"]
-        (line,) = refused(2, "resume", run_id)[:1]
-        assert "its metric same is a Python function" in line
-        text = Path("script.py").read_text("utf-8")
-        scope: dict[str, Any] = {}
-        exec(compile("def same(row, answer):\n    return 0.5\n", "other.py", "exec"), scope)
+        assert "rows: its metric same is a Python function" in refused(2, "resume", run_id)[-1]
         with pytest.raises(pa.InputError, match=f"{run_id}: the metric same changed"):
-            pa.resume(run_id, metric=scope["same"])
-        assert text
+            pa.resume(run_id, metric=own("0.5"))
         with pytest.raises(pa.InputError, match="max_calls"):
             pa.resume(run_id, max_calls=0)
+        same = own(SAME)
         result = pa.resume(metric=same)
         assert result.run_id == run_id
         assert len(server.requests) == sum(states().values())
@@ -108,7 +112,7 @@ def test_a_second_ctrl_c_does_not_wait(how: str) -> None:
         out, err = process.communicate(timeout=20)
         run_id, _ = json.loads(out)
         assert "left at once" in err
-    assert good_json("show", run_id)["run"]["status"] == "interrupted"
+    assert [(run["id"], run["status"]) for run in good_json("runs")["runs"]] == [(run_id, "interrupted")]
 
 
 def test_a_cancelled_wait_lands_what_flies() -> None:
