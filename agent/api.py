@@ -20,8 +20,8 @@ from agent.errors import AgentError, InputError, Problem, ProblemsError
 from agent.finding import LEDGER
 from agent.given import NAME, is_file, keep, lines_of, rows_of
 from agent.launch import OPTIONS, Launch, prepare
-from agent.result import RunResult
-from agent.session import Stop, Watcher, start
+from agent.result import CheckResult, RunResult
+from agent.session import Stop, Watcher, run_errand, start
 
 if TYPE_CHECKING:
     from agent.optimize import Snapshot
@@ -257,6 +257,95 @@ def metric(name: str) -> Callable[[_F], _F]:
         return function
 
     return take
+
+
+def check(
+    prompt: str | Path,
+    *,
+    model: str | None = None,
+    judge: str | Sequence[str] = (),
+    task: str | Path | None = None,
+    suite: str | Path | None = None,
+    repeats: int = 2,
+    max_calls: int | None = None,
+    max_tokens: int | None = None,
+    max_cost: float | None = None,
+    price: tuple[float, float] | None = None,
+    thinking: int | None = None,
+    max_concurrency: int | None = None,
+    max_wait: Seconds | None = None,
+    seed: int = 0,
+    ledger: str | Path = LEDGER,
+) -> CheckResult:
+    """Asks a released prompt the rows of its suite again, and compares with what was recorded.
+
+    The model is asked afresh, not the ledger. Ctrl-C as of `optimize`; what was asked is kept, and a check starts anew.
+
+    Args:
+        prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
+        model: the model to ask, such as openai/NAME. None: the one whose answers are recorded.
+        judge: allows judges that the suite names by an address.
+        task: the task, where neither the suite nor the ledger says enough.
+        suite: the file of recorded answers. None: suite.json beside the prompt, else what its run scored on dev.
+        repeats: how often each row is asked, 1 to 5.
+        max_calls: cap on model calls, at least 1. Without any cap: twice what is planned.
+        max_tokens: cap on tokens in and out, at least 1.
+        max_cost: cap in US dollars, at least 0.
+        price: dollars per million tokens in and out, for models whose price is not known.
+        thinking: tokens that models may think in each call, at least 0. None: the task's.
+        max_concurrency: calls in flight at once, at least 1.
+        max_wait: longest wait for a provider that is down, in seconds or as a text. None: 5 minutes.
+        seed: 0 to 2**31 - 1, for tests and intervals.
+        ledger: the ledger file.
+
+    Returns:
+        What the gate says, also where it failed: see `passed`.
+
+    Raises:
+        InputError: the prompt, its suite or an argument is wrong; nothing was called.
+        AgentError: whatever ends the check early.
+
+    Example:
+        >>> assert pa.check("triage@production", max_cost=1).passed  # doctest: +SKIP
+    """
+    from agent.checking import checking
+    from agent.launch import silence
+
+    options = {
+        "max_calls": max_calls,
+        "max_tokens": max_tokens,
+        "max_cost": max_cost,
+        "price": _joined(price, ","),
+        "thinking": thinking,
+        "max_concurrency": max_concurrency,
+        "max_wait": _time(max_wait),
+        "seed": seed,
+    }
+    problems = _wrong(options)
+    if isinstance(repeats, bool) or repeats not in range(1, 6):
+        problems.append(Problem("repeats", f"{repeats!r}: write a whole number from 1 to 5"))
+    _require(problems)
+    db, watcher, judges = Path(ledger), _Watcher(None), [judge] if isinstance(judge, str) else list(judge)
+    silence(watcher.say)
+    own, file = None if task is None else str(task), None if suite is None else Path(suite)
+    made = checking(str(prompt), model, judges, own, file, repeats, options, db)
+
+    def ask(stop: Stop | None) -> CheckResult:
+        told = run_errand(
+            made.make,
+            made.asking.lms,
+            made.models,
+            made.budget,
+            options,
+            db,
+            watcher,
+            lambda done, planned, account: None,
+            use_cache=False,
+            stop=stop,
+        )
+        return CheckResult.of(told)
+
+    return _waited(ask)
 
 
 # -- what was given ---------------------------------------------------------------------------------------------------

@@ -173,6 +173,43 @@ class RunResult:
         return load_run(self.run_id, self.ledger)._repr_html_()
 
 
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What came of a check of a released prompt. `passed` is what the gate says, and `why` what is against it; `was`
+    and `now` are mean scores in [0, 1] over the rows that both got a score on, None where there is none; `flips` are
+    the rows whose answers changed. `to_json` has all of it."""
+
+    name: str
+    version: str
+    model: str
+    passed: bool
+    why: tuple[str, ...]
+    was: float | None
+    now: float | None
+    flips: tuple[str, ...]
+    _told: Mapping[str, Any] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> CheckResult:
+        """From the object of `optimize check --json`."""
+        score = told["score"]
+        return cls(
+            told["name"],
+            told["version"],
+            told["model"],
+            told["gate"] == "passed",
+            tuple(told["why"]),
+            score["was"]["mean"],
+            score["now"]["mean"],
+            tuple(flip["row"] for flip in told["flips"]),
+            told,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `optimize check --json`: JSON-ready, a copy."""
+        return copy.deepcopy(dict(self._told))
+
+
 def _pair(values: Any) -> tuple[float, float]:
     low, high = values
     return float(low), float(high)

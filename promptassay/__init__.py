@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.api import aoptimize as aoptimize
+    from agent.api import check as check
     from agent.api import evaluate as evaluate
     from agent.api import metric as metric
     from agent.api import optimize as optimize
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from agent.errors import AgentError as AgentError
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
+    from agent.promote import promote as promote
     from agent.release.runtime import load_prompt as load_prompt
     from agent.report.notebook import load_run as load_run
+    from agent.result import CheckResult as CheckResult
     from agent.result import RunResult as RunResult
     from agent.task.load import load_task as load_task
 
@@ -34,30 +37,36 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AgentError": "agent.errors",
+    "CheckResult": "agent.result",
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
     "RunResult": "agent.result",
     "aoptimize": "agent.api",
+    "check": "agent.api",
     "evaluate": "agent.api",
     "load_prompt": "agent.release.runtime",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
     "metric": "agent.api",
     "optimize": "agent.api",
+    "promote": "agent.promote",
     "resume": "agent.api",
 }
 __all__ = [
     "AgentError",
+    "CheckResult",
     "InputError",
     "Interrupted",
     "RunResult",
     "aoptimize",
+    "check",
     "evaluate",
     "load_prompt",
     "load_run",
     "load_task",
     "metric",
     "optimize",
+    "promote",
     "resume",
 ]
 

@@ -20,7 +20,8 @@ LAYERS = (
     ("optimize", "calibration", "check", "transfer", "report"),
     ("finding", "given", "result"),
     ("launch",),
-    ("session", "resume", "estimate"),
+    ("session", "resume", "estimate", "promote", "released"),
+    ("checking",),
     ("api",),
     ("cli",),
 )

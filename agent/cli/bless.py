@@ -17,10 +17,10 @@ from agent.cli.common import (
     score,
 )
 from agent.cli.errands import cost_line, run_errand, spending_options
-from agent.cli.released import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
 from agent.errors import InputError
 from agent.launch import require_judging, silence, whole_budget
 from agent.ledger.origin import user
+from agent.released import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
 
 if TYPE_CHECKING:
     from agent.check import Bless

@@ -18,9 +18,9 @@ from agent.cli.common import (
     score,
     short,
 )
-from agent.cli.released import prompt_path, task_folder
 from agent.errors import InputError
 from agent.finding import find_task
+from agent.released import prompt_path, task_folder
 
 if TYPE_CHECKING:
     from agent.release.runtime import Prompt

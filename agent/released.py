@@ -1,4 +1,4 @@
-"""From a word on the command line to a released prompt, its task, and what is recorded of it."""
+"""From a word that a user gave to a released prompt, its task, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.common import plain
 from agent.errors import InputError
 from agent.finding import find_task, open_history, releases_folder, task_named
 from agent.launch import task_of
@@ -174,13 +173,14 @@ def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequ
     that names them. What this ledger has asked before, its user has named before.
     """
     from agent.models.catalog import leads_elsewhere
+    from agent.task.words import printable
 
     for option, names in asked.items():
         for name in names:
             if name in brought and leads_elsewhere(name) and not _asked_before(name, db):
                 raise InputError(
-                    f"{file}: names the model {plain(name)}, and neither you nor {db} has named it before; if you "
-                    f"trust it, give it yourself: {option} {plain(name)}"
+                    f"{file}: names the model {printable(name)}, and neither you nor {db} has named it before; if you "
+                    f"trust it, give it yourself: {option} {printable(name)}"
                 )
 
 
