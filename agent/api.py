@@ -7,6 +7,7 @@ called where an event loop runs already, as in a notebook; `aoptimize` is for pr
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import shutil
 import signal
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError
 from agent.finding import LEDGER
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
     from agent.types import Task
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+class Table(Protocol):
+    """A pandas DataFrame, as far as it is used."""
+
+    @property
+    def columns(self) -> Any: ...
+
+    def to_json(self, *arguments: Any, **options: Any) -> Any: ...
+
+
 Seconds = float | str
 """Seconds, or a text such as 90s, 5m or 1h30m."""
 Effort = Literal["quick", "standard", "thorough"]
@@ -36,12 +48,13 @@ Strategy = Literal["bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]
 Prefer = Literal["best", "cheap", "short"]
 
 _log = logging.getLogger("promptassay")
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound="MetricFunction")
 
 
 def optimize(
-    task: str | Path | Task | Rows | Any,
+    task: str | Path | Task | Rows | Table,
     *,
     model: str | None = None,
     proposer: str | None = None,
@@ -125,7 +138,17 @@ def optimize(
     return _waited(_Given(**locals()).run)
 
 
-async def aoptimize(task: str | Path | Task | Rows | Any, **options: Any) -> RunResult:
+def _takes_what(model: Callable[_P, Any]) -> Callable[[Callable[..., _T]], Callable[_P, _T]]:
+    """Gives a function the arguments of `model`, for type checkers and for `help`."""
+
+    def take(function: Callable[..., _T]) -> Callable[_P, _T]:
+        return functools.update_wrapper(function, model, assigned=(), updated=())
+
+    return take
+
+
+@_takes_what(optimize)
+async def aoptimize(task: str | Path | Task | Rows | Table, **options: Any) -> RunResult:
     """`optimize` for a program that waits in an event loop of its own; the run has a thread and a loop for itself.
 
     Args:
@@ -145,7 +168,8 @@ async def aoptimize(task: str | Path | Task | Rows | Any, **options: Any) -> Run
     return await _awaited(_given(task, options).run)
 
 
-def evaluate(task: str | Path | Task | Rows | Any, **options: Any) -> RunResult:
+@_takes_what(optimize)
+def evaluate(task: str | Path | Task | Rows | Table, **options: Any) -> RunResult:
     """Scores your own prompt on dev and on the sealed test, without a search: `optimize` with `trials=1`.
 
     Args:
@@ -161,6 +185,8 @@ def evaluate(task: str | Path | Task | Rows | Any, **options: Any) -> RunResult:
     Example:
         >>> pa.evaluate("tasks/support_triage", max_calls=200).baseline.test  # doctest: +SKIP
     """
+    if "trials" in options:
+        raise TypeError("evaluate() takes no trials: it makes one")
     return _waited(_given(task, {**options, "trials": 1}).run)
 
 

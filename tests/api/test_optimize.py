@@ -216,7 +216,9 @@ def test_what_is_no_task_is_refused(task: Any, said: str) -> None:
 
 def test_an_argument_that_is_not_known_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="max_call"):
-        pa.evaluate("x", max_call=3)
+        pa.evaluate("x", max_call=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="no trials"):
+        pa.evaluate("x", trials=3)
 
 
 def test_the_same_texts_are_kept_once() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import promptassay as pa
-from agent.errors import ProblemsError
+from agent.errors import GateFailed, ProblemsError
 from tests.api.test_optimize import SMALL, table
 from tests.cli.world import INSTRUCTION, compatible, good_json, learner, stubborn
 from tests.wire import WireServer
@@ -33,6 +33,9 @@ def test_a_winner_is_promoted_and_checked() -> None:
         assert asyncio.run(cell()).passed
     with WireServer(stubborn) as server:
         worse = pa.check("rows@staging", model=compatible(server))
+        own = pa.evaluate(table(), target="label", prompt=INSTRUCTION, model=compatible(server), max_calls=100)
+    with pytest.raises(GateFailed, match="your own prompt claims no gain over it"):
+        pa.promote(own.run_id, label="staging")
     assert not worse.passed
     assert worse.why
     assert worse.flips
