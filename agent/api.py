@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Ty
 from agent.errors import AgentError, InputError, Problem, ProblemsError
 from agent.finding import LEDGER
 from agent.given import NAME, is_file, keep, lines_of, rows_of
-from agent.launch import OPTIONS, Launch, prepare
+from agent.launch import OPTIONS, Launch, prepare, silence
 from agent.result import CheckResult, RunResult
 from agent.session import Stop, Watcher, run_errand, start
 
@@ -247,6 +247,7 @@ def resume(
     }
     _require(_wrong(changes))
     db, watcher = Path(ledger), _Watcher(progress)
+    silence(watcher.warn)
     if metric is not None:
         _register_as_begun(run, metric, db)
     going = going_on(run, changes, model, fork, db, watcher.say)
@@ -335,7 +336,6 @@ def check(
         >>> assert pa.check("triage@production", max_cost=1).passed  # doctest: +SKIP
     """
     from agent.checking import checking
-    from agent.launch import silence
 
     options = {
         "max_calls": max_calls,
@@ -352,7 +352,7 @@ def check(
         problems.append(Problem("repeats", f"{repeats!r}: write a whole number from 1 to 5"))
     _require(problems)
     db, watcher, judges = Path(ledger), _Watcher(None), [judge] if isinstance(judge, str) else list(judge)
-    silence(watcher.say)
+    silence(watcher.warn)
     own, file = None if task is None else str(task), None if suite is None else Path(suite)
     made = checking(str(prompt), model, judges, own, file, repeats, options, db)
 
@@ -402,6 +402,7 @@ def _given(task: Any, options: Mapping[str, Any]) -> _Given:
 
 def _launch(given: _Given) -> Launch:
     """Checks all that was given and keeps what the ledger needs as files. Raises InputError with all that is wrong."""
+    silence(given.watcher.warn)
     own = given.options
     words: dict[str, Any] = {
         **OPTIONS,

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,18 @@ def test_what_a_run_says_goes_to_the_log_and_its_state_to_the_callback(caplog: p
     assert "sealed test" in seen
     assert any(line.startswith("plan: ") for message in caplog.messages for line in message.splitlines())
     assert {record.name for record in caplog.records if record.name.startswith("promptassay")} == {"promptassay"}
+
+
+def test_tracing_is_switched_off_in_the_process_and_that_is_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    with pytest.raises(pa.InputError):
+        pa.optimize("nothing")
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("promptassay", "WARNING")
+    assert record.message.startswith("tracing is off: LANGSMITH_TRACING ignored")
+    assert "LANGSMITH_TRACING" not in os.environ
 
 
 def test_all_that_is_wrong_is_told_at_once_and_nothing_is_called_or_kept() -> None:
