@@ -22,6 +22,7 @@ from typing import Any
 from agent.aside import aside
 from agent.errors import InputError
 from agent.scoring.bounded import Bounded, pattern_check
+from agent.scoring.functions import FunctionMetric, registered
 from agent.scoring.json_metrics import json_fields, json_schema
 from agent.scoring.user_metric import PythonMetric
 from agent.scoring.values import Check, as_text, exact, f1, golds, key, short, where
@@ -43,6 +44,9 @@ def build_metrics(task: Task, others: Mapping[str, OtherBuilder] = MappingProxyT
     names = Counter(spec.name for spec in task.metrics)
     metrics: list[Metric] = []
     for spec in task.metrics:
+        if function := registered(spec.name):
+            metrics.append(FunctionMetric(function, spec.field))
+            continue
         field = _field_of(spec, task)
         name = spec.name if names[spec.name] == 1 else f"{spec.name}:{field.name}"
         if spec.name in others:
@@ -54,7 +58,10 @@ def build_metrics(task: Task, others: Mapping[str, OtherBuilder] = MappingProxyT
             metrics.append(FieldMetric(name, field.name, check, spec.name not in UNLABELLED))
         else:
             known = ", ".join(sorted({*_CHECKS, *others, "python"}))
-            raise InputError(f"{where(task)}: no metric is called {spec.name!r}; there are {known}")
+            raise InputError(
+                f"{where(task)}: no metric is called {spec.name!r}, and no function is registered as that; there are "
+                f"{known}"
+            )
     return tuple(metrics)
 
 

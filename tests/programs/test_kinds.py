@@ -89,7 +89,7 @@ KNOWN = {
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in the next three
     "prompt/render.py": {"dspy"},
     "task/checks.py": {"dspy"},
-    "cli/launch.py": {"dspy"},
+    "launch.py": {"dspy"},
     "cli/audit_views.py": {"chain"},  # of the ledger's hashes
     "ledger/lineage.py": {"chain"},  # of candidates and their parents
 }
