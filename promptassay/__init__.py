@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agent.errors import AgentError as AgentError
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
+    from agent.programs.chain_parts import load_chain as load_chain
     from agent.promote import promote as promote
     from agent.release.runtime import load_prompt as load_prompt
     from agent.report.notebook import load_run as load_run
@@ -45,6 +46,7 @@ _HOMES = {
     "check": "agent.api",
     "evaluate": "agent.api",
     "load_prompt": "agent.release.runtime",
+    "load_chain": "agent.programs.chain_parts",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
     "metric": "agent.api",
@@ -61,6 +63,7 @@ __all__ = [
     "aoptimize",
     "check",
     "evaluate",
+    "load_chain",
     "load_prompt",
     "load_run",
     "load_task",
