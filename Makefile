@@ -28,7 +28,7 @@ optimize: setup ## search for the best prompt: make optimize TASK=support_triage
 	@$(BIN)/optimize run $(TASK) --model $(MODEL) $(ARGS)
 
 test: setup ## every test but bench and chaos
-	$(BIN)/ruff check agent tests
+	$(BIN)/ruff check agent promptassay tests
 	@$(MAKE) --no-print-directory -j 2 types rooms
 	$(BIN)/python -m pytest tests/engine
 
@@ -39,8 +39,8 @@ rooms:
 	$(BIN)/python -m pytest --ignore tests/engine -n auto --dist worksteal
 
 check: $(VENV)/ready ## format, lint and types only
-	$(BIN)/ruff format agent tests
-	$(BIN)/ruff check agent tests
+	$(BIN)/ruff format agent promptassay tests
+	$(BIN)/ruff check agent promptassay tests
 	$(BIN)/mypy
 
 bench: setup ## measurements, and the arena (hours; goes on where it was); nothing is asserted

@@ -27,4 +27,6 @@ def __getattr__(name: str) -> Any:
     """The public names, loaded when they are first used: `import agent` itself costs nothing (PEP 562)."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'agent' has no attribute {name!r}")
+    raise AttributeError(
+        f"module 'agent' has no attribute {name!r}: it is Promptassay's; rename a module of your own of this name"
+    )

@@ -45,6 +45,11 @@ class Asking:
     repeats: int
 
     @property
+    def lms(self) -> tuple[LM, ...]:
+        """Every model that is asked."""
+        return (self.lm, *self.judges)
+
+    @property
     def planned(self) -> int:
         return len(self.task.dev) * self.repeats * (1 + judge_calls(self.task))
 

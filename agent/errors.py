@@ -31,10 +31,12 @@ from typing import Self
 
 
 class AgentError(Exception):
-    """Base of all; `exit_code` is what the command line ends with, `hint` the command that goes on from there."""
+    """Base of all; `exit_code` is what the command line ends with, `hint` the command that goes on from there, and
+    `run_id` the run that it ended, if any."""
 
     exit_code = 1
     hint = ""
+    run_id = ""
 
 
 def told(error: BaseException) -> str:

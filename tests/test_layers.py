@@ -19,6 +19,11 @@ LAYERS = (
     ("programs", "run_log"),
     ("planning",),
     ("optimize", "calibration", "check", "transfer", "report"),
+    ("finding", "given", "result"),
+    ("launch",),
+    ("session", "resume", "estimate", "promote", "released"),
+    ("checking",),
+    ("api",),
     ("cli",),
 )
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -10,8 +10,9 @@ import click
 from agent.cli.audit_check import check_command
 from agent.cli.audit_erase import erase_command
 from agent.cli.audit_views import lineage_command, show_command
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json, releases_folder
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.errors import InputError, LedgerError
+from agent.finding import open_history, releases_folder
 
 
 @click.group(context_settings=SETTINGS)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, print_json
 from agent.cli.tables import print_table
 from agent.errors import AgentError
+from agent.finding import open_history
 
 if TYPE_CHECKING:
     from agent.ledger.contamination import Check
@@ -74,13 +75,13 @@ def _contamination(history: History, run: dict[str, Any]) -> list[Check]:
 
 def _task(run: dict[str, Any]) -> tuple[Task | None, str]:
     """The run's task with the rows that it had, or why these are not at hand."""
-    from agent.cli.launch import source_of, task_of
+    from agent.launch import source_of, task_of
     from agent.ledger.query import started_with
 
     if command := (run["options"] or {}).get("command"):
         return None, f"a run of `optimize {command}`, which made no prompts"
     try:
-        task = task_of(started_with(run), quiet=True)
+        task = task_of(started_with(run))
     except AgentError as error:
         return None, f"the task is not at hand: {str(error).splitlines()[0]}"
     parts = [name for name in ("train", "dev", "test") if task.hashes.get(name) != run["hashes"].get(name)]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.errors import InputError, LedgerError
+from agent.finding import open_history
 
 if TYPE_CHECKING:
     import sqlite3

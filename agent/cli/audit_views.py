@@ -14,7 +14,6 @@ from agent.cli.common import (
     SETTINGS,
     db_option,
     json_option,
-    open_history,
     plain,
     print_json,
     score,
@@ -22,6 +21,7 @@ from agent.cli.common import (
 )
 from agent.cli.tables import print_table
 from agent.errors import AgentError, InputError
+from agent.finding import open_history
 from agent.report.facts import amount, promotion
 
 if TYPE_CHECKING:

@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json, score
-from agent.cli.errands import cost_line, run_errand, spending_options, whole_budget
-from agent.cli.launch import require_judging, silence
-from agent.cli.released import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
+from agent.cli.common import (
+    SETTINGS,
+    db_option,
+    json_option,
+    plain,
+    print_json,
+    score,
+)
+from agent.cli.errands import cost_line, run_errand, spending_options
 from agent.errors import InputError
+from agent.launch import require_judging, silence, whole_budget
 from agent.ledger.origin import user
+from agent.released import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
 
 if TYPE_CHECKING:
     from agent.check import Bless
@@ -56,7 +63,7 @@ def bless_command(
     from agent.release.runtime import load_prompt
     from agent.release.suite import SUITE_FILE, read_suite, require_fit
 
-    silence(quiet=True)
+    silence()
     if not reason.strip():
         raise InputError("--reason: say why, in a few words; it is kept with the suite")
     path = prompt_path(prompt, db)

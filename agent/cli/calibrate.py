@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.common import find_task, plain
-from agent.cli.errands import budget_of, cost_line, run_errand
-from agent.cli.launch import silence
+from agent.cli.common import plain
+from agent.cli.errands import cost_line, run_errand
 from agent.errors import InputError
+from agent.finding import find_task
+from agent.launch import budget_of, silence
 
 if TYPE_CHECKING:
     from agent.calibration import Work
@@ -46,7 +47,7 @@ def prepare(options: Mapping[str, Any]) -> Job:
     from agent.models.catalog import DEFAULT_MODEL, create_model
     from agent.task.ratings import pairs_of, read_ratings_file, require
 
-    silence(quiet=True)
+    silence()
     scale = _scale(options["scale"]) if options["scale"] else None
     task, setup, columns, labels = _of_task(options, scale) if options["task"] else _of_columns(options, scale)
     models = tuple(options["judge"]) or task.judges or ((task.model or DEFAULT_MODEL),)

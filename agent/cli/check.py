@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from agent.cli.common import SEED, SETTINGS, db_option, json_option, plain, print_json, score, short
-from agent.cli.errands import cost_line, run_errand, spending_options, whole_budget
-from agent.cli.launch import silence
-from agent.cli.released import (
-    metric_folder,
-    models_of,
-    prompt_path,
-    require_named,
-    rubrics_of,
-    suite_in_run,
-    task_for,
+from agent.checking import checking
+from agent.cli.common import (
+    SEED,
+    SETTINGS,
+    db_option,
+    json_option,
+    plain,
+    print_json,
+    score,
+    short,
 )
-from agent.errors import InputError
-
-if TYPE_CHECKING:
-    from agent.check import Check
-    from agent.errand import Means
+from agent.cli.errands import cost_line, run_errand, spending_options
+from agent.launch import silence
 
 SHOWN = 20  # flips, for people
 
@@ -65,51 +61,22 @@ def check_command(
     more answers changed than repeat noise explains; repeat noise alone fails it in at most 5 % of all checks. The model
     is asked afresh, not the ledger.
     """
-    from agent.check import Asking, Check
     from agent.release.junit import as_junit, as_markdown, require_place, write_text
-    from agent.release.runtime import load_prompt
-    from agent.release.suite import SUITE_FILE, read_suite, require_fit
 
-    silence(quiet=True)
+    silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):
         if place is not None:
             require_place(place, option)
-    path = prompt_path(prompt, db)
-    loaded = load_prompt(path)
-    file = suite or path.with_name(SUITE_FILE)
-    if suite or file.exists():
-        recorded = read_suite(file)
-        require_fit(recorded, loaded, str(file))
-        source, brought = file, {recorded.model, *recorded.judges}
-    else:
-        recorded = suite_in_run(loaded, task_for(loaded, task, db), db)
-        source, brought = path, {loaded.model}
-    if other := [each for each in judge if each not in recorded.judges]:
-        own = ", ".join(recorded.judges) or "no judge"
-        raise InputError(
-            f"--judge {', '.join(other)}: recorded are scores of {own}; another one "
-            "needs a new record: optimize bless PROMPT --judge NAME --reason WHY"
-        )
-    name, typed = model or recorded.model, {model, *judge}
-    judging = [each for each in recorded.judges if each not in typed]
-    require_named(source, brought, {"--model": [] if model else [name], "--judge": judging}, db)
-    lm, judges = models_of(name, recorded.judges)
-    asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
-    asking = Asking(loaded, asked, lm, judges, repeats)
-    budget = whole_budget(options, asking.planned, "this check")
-
-    def make(means: Means) -> Check:
-        return Check(asking, recorded, means)
-
+    prepared = checking(prompt, model, judge, task, suite, repeats, options, db)
     quiet = bool(options["quiet"] or as_json)
-    models = (name, *recorded.judges)
-    told = run_errand(make, (lm, *judges), models, budget, options, db, quiet=quiet, use_cache=False)
+    lms, models, budget = prepared.asking.lms, prepared.models, prepared.budget
+    told = run_errand(prepared.make, lms, models, budget, options, db, quiet=quiet, use_cache=False)
     if as_json:
         print_json(told)
     else:
         click.echo(report(told))
     if junit:
-        write_text(junit, as_junit(told, [row.id for row in recorded.rows]))
+        write_text(junit, as_junit(told, [row.id for row in prepared.recorded.rows]))
     if markdown:
         write_text(markdown, as_markdown(told))
     if told["gate"] != "passed":

@@ -1,4 +1,4 @@
-"""What several commands share: options, finding tasks and runs, JSON and text."""
+"""What several commands share: options, JSON and text."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import codecs
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from agent.errors import InputError, LedgerBusy
-
-if TYPE_CHECKING:
-    from agent.ledger.query import History
-    from agent.ledger.store import Ledger
+from agent.errors import InputError
+from agent.finding import LEDGER, tasks_here
 
 F = TypeVar("F", bound=Callable[..., Any])
 SEED = click.IntRange(0, 2**31 - 1)
-LEDGER = Path("runs/ledger.db")
-"""Where commands look without --db."""
+PRICE_HELP = "IN,OUT: dollars per million tokens, for models whose price is not known; a known one stands."
+THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
+MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 
 
@@ -71,78 +68,14 @@ def score(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def open_history(db: Path, by_chain: bool = False) -> History:
-    """The ledger to read. One of an older version is brought up to date first, and a copy of it kept.
-
-    `by_chain`: its seal is not enough, all of it is checked.
-    """
-    from agent.ledger.connect import is_there
-    from agent.ledger.reading import history_of
-
-    if not is_there(db):
-        raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")
-    return history_of(db, by_chain)
-
-
-def releases_folder(db: Path) -> Path:
-    """The registry: where PROMPTASSAY_RELEASES says, as at run time, else beside the ledger."""
-    from agent.release.labels import ROOT_VARIABLE
-
-    own = os.environ.get(ROOT_VARIABLE)
-    return Path(own) if own else db.parent / "releases"
-
-
-def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
-    """The ledger to write to, after a wait for a process that has it. Raises LedgerBusy when that takes longer."""
-    from agent.ledger.store import Ledger
-
-    end = time.monotonic() + patience
-    while True:
-        try:
-            return Ledger(db)
-        except LedgerBusy:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
-
-
-def task_named(name: str) -> Path:
-    """The folder under tasks/ of a name that stands in a file, which may come from elsewhere: never taken as a path."""
-    from agent.release.labels import NAME
-
-    folder = Path("tasks") / name
-    if NAME.fullmatch(name) and (folder / "task.toml").is_file():
-        return folder
-    raise InputError(f"{plain(name)}: no task of this name under tasks/; name the task that you mean with --task")
-
-
-def find_task(name: str) -> Path:
-    """A folder by path, or by name under tasks/."""
-    for place in (Path(name), Path("tasks") / name):
-        if (place / "task.toml").is_file():
-            return place
-    from agent.task.words import closest
-
-    known = _tasks_here()
-    near = closest(name, known)
-    hint = f"did you mean {near}" if near else f"tasks here: {', '.join(known) or 'none'}"
-    raise InputError(
-        f"{name}: no task of this name and no folder with a task.toml; {hint}; `optimize init` makes a new one"
-    )
-
-
 def require_first_word(word: str, commands: Iterable[str]) -> None:
     """Raises InputError where a first word that is no command is no task, folder or file here either."""
     if Path(word).suffix or os.path.exists(word) or os.path.exists(Path("tasks") / word):
         return
     from agent.task.words import closest
 
-    near = closest(word, [*commands, *_tasks_here()])
+    near = closest(word, [*commands, *tasks_here()])
     hint = (
         f"did you mean `optimize {near}`?" if near else "`optimize -h` lists the commands, `optimize tasks` the tasks"
     )
     raise InputError(f"{word}: no command or task of this name; {hint}")
-
-
-def _tasks_here() -> list[str]:
-    return sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.cli.strips import LOST, TIED, WON, won_and_lost
 from agent.cli.tables import Column, print_table, say, say_marks
+from agent.finding import open_history
 from agent.report.facts import changes
 
 KEPT = 12  # equal words and blanks shown beside a change

@@ -1,8 +1,7 @@
-"""What commands share that ask models and are no search: options of their cost, progress, and their `asyncio.run`."""
+"""What commands share that ask models and are no search: options of their cost, and progress."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from agent.cli.common import plain
-from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, fixed, seconds, unknown, watched
+from agent.cli.common import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, plain
 from agent.cli.progress import Progress
-from agent.errors import InputError
 from agent.report.facts import dollars, spent
+from agent.session import run_errand as run_to_end
 
 if TYPE_CHECKING:
     from agent.errand import Errand, Means
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 ENOUGH = 16
 """Calls before a line says how long it takes: the first ones wait for the model and run side by side."""
-SLACK = 2
-"""Without any cap an errand may make so many times the calls that it plans: some fail and are tried again."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,24 +43,6 @@ def spending_options(function: F) -> F:
     return function
 
 
-def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:
-    """The caps that were given; without any, twice the `planned` calls."""
-    from agent.types import Budget
-
-    caps = (options["max_calls"], options["max_tokens"], options["max_cost"])
-    if planned is not None and caps == (None, None, None):
-        return Budget(max_calls=SLACK * planned + 1)
-    return Budget(*caps)
-
-
-def whole_budget(options: Mapping[str, Any], planned: int, what: str) -> Budget:
-    """The same for an errand that says nothing before its last call. Raises InputError where --max-calls is too few."""
-    most = options["max_calls"]
-    if most is not None and most < planned:
-        raise InputError(f"--max-calls {most}: {what} takes {planned} calls at least; raise it, or lower --repeats")
-    return budget_of(options, planned)
-
-
 def run_errand(
     make: Callable[[Means], Errand],
     lms: Sequence[LM],
@@ -76,40 +54,8 @@ def run_errand(
     quiet: bool,
     use_cache: bool = True,
 ) -> dict[str, Any]:
-    """Runs to the end, or to a Ctrl-C as of a run. `models` are the names whose weights may be fetched."""
-    from agent.errand import Means
-    from agent.gateway.gateway import MAX_WAIT
-    from agent.gateway.prices import prices_for
-    from agent.ledger.origin import new_run_id
-    from agent.ledger.store import Ledger
-    from agent.models.catalog import check_keys, fetch
-
-    max_wait = seconds("--max-wait", options["max_wait"]) or MAX_WAIT
-    for name in models:
-        if name.startswith("local/") and not name.endswith(".gguf"):
-            fetch(name, lambda done, total: None)
-    check_keys(lms)
-    prices = prices_for([lm.name for lm in lms], budget, fixed(options["price"]))
-    ledger, progress = Ledger(db), Progress(quiet)
-    try:
-        means = Means(
-            new_run_id(),
-            ledger,
-            prices,
-            budget,
-            options.get("seed") or 0,
-            Told(quiet),
-            options["max_concurrency"],
-            use_cache,
-            max_wait,
-            options["thinking"],
-            lambda line: progress.say(plain(line)),
-        )
-        errand = make(means)
-        new = unknown(lms, ledger, errand.task, use_cache)
-        return asyncio.run(watched(errand, lms, progress, new=new))
-    finally:
-        ledger.close()
+    """`session.run_errand`, shown on the terminal."""
+    return run_to_end(make, lms, models, budget, options, db, Progress(quiet), Told(quiet), use_cache=use_cache)
 
 
 class Told:

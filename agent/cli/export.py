@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.cli.registered import Registered, told
 from agent.errors import AgentError, InputError
+from agent.finding import open_history
 from agent.release.formats.catalog import FORMATS
 from agent.report.facts import without_result
 
@@ -61,14 +62,14 @@ class _Command(click.Command):
 @db_option
 @json_option
 def export_command(run: str, form: tuple[str, ...], output: Path | None, strict: bool, db: Path, as_json: bool) -> None:
-    from agent.cli.launch import silence
+    from agent.launch import silence
     from agent.ledger.query import released_file
     from agent.release.formats.base import Material
     from agent.release.formats.verify import put, put_one, verified
     from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
     from agent.release.runtime import load_prompt
 
-    silence(quiet=True)
+    silence()
     history = open_history(db)
     found = history.run(run)
     released = released_file(found, db)
@@ -120,12 +121,12 @@ def _print(made: Made) -> None:
 
 def _dev_run(history: History, found: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
     """What the run has of the prompt on dev, or why that cannot be had."""
-    from agent.cli.launch import task_of
+    from agent.launch import task_of
     from agent.ledger.query import started_with
     from agent.release.rescore import dev_run
 
     try:
-        task = task_of(started_with(found), quiet=True)
+        task = task_of(started_with(found))
         return dev_run(history, found, task, str(release.provenance.get("candidate_id", ""))), ""
     except AgentError as error:
         return None, str(error)
@@ -150,11 +151,11 @@ def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made]
 
 def _task_of(found: dict[str, Any]) -> Task:
     """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
-    from agent.cli.launch import source_of, task_of
+    from agent.launch import source_of, task_of
     from agent.ledger.query import started_with
 
     options = started_with(found)
-    task = task_of(options, quiet=True)
+    task = task_of(options)
     changed = {source_of(name, options) for name, digest in found["hashes"].items() if task.hashes.get(name) != digest}
     if changed:
         raise InputError(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, open_history, plain
+from agent.cli.common import SETTINGS, db_option, plain
 from agent.errors import InputError
+from agent.finding import open_history
 
 if TYPE_CHECKING:
     from agent.report.blinded import Shown

@@ -15,15 +15,13 @@ from agent.cli.common import (
     db_option,
     deciding_options,
     json_option,
-    open_history,
-    open_ledger,
     plain,
     print_json,
-    releases_folder,
     short,
 )
 from agent.cli.tables import print_table
 from agent.errors import InputError, LedgerBusy
+from agent.finding import open_history, open_ledger, releases_folder
 from agent.ledger.origin import user
 
 if TYPE_CHECKING:

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SEED, SETTINGS, db_option, find_task, json_option, plain, print_json, score, short
-from agent.cli.released import prompt_path, task_folder
+from agent.cli.common import (
+    SEED,
+    SETTINGS,
+    db_option,
+    json_option,
+    plain,
+    print_json,
+    score,
+    short,
+)
 from agent.errors import InputError
+from agent.finding import find_task
+from agent.released import prompt_path, task_folder
 
 if TYPE_CHECKING:
     from agent.release.runtime import Prompt

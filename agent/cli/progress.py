@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
+import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from agent.cli.common import plain
+from agent.errors import Interrupted
 from agent.report.facts import dollars
+from agent.session import Watcher
 
 if TYPE_CHECKING:
     from agent.optimize import Snapshot
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 
 
-class Progress:
-    """Shows snapshots of a run. Use as a context manager; `quiet` shows nothing."""
+class Progress(Watcher):
+    """Shows snapshots of a run. Use as a context manager; `quiet` shows nothing but warnings."""
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -56,9 +60,16 @@ class Progress:
 
     def say(self, line: str) -> None:
         if self._live is not None:
-            self._live.console.print(line, markup=False, highlight=False)
+            self._live.console.print(plain(line), markup=False, highlight=False)
         elif not self._quiet:
-            click.echo(line, err=True)
+            click.echo(plain(line), err=True)
+
+    def warn(self, line: str) -> None:
+        click.echo(plain(line), err=True)
+
+    def leave(self, line: str) -> NoReturn:
+        self.warn(line)
+        os._exit(Interrupted.exit_code)
 
     def download(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -66,16 +77,6 @@ class Progress:
             self._last = now
             share = f" of {total / 1e6:.0f}" if total else ""
             click.echo(f"fetching the model: {done / 1e6:.0f}{share} MB", err=True)
-
-
-async def tell_waits(waits_for: Callable[[], str], say: Callable[[str], None]) -> None:
-    """A line for each outage; ends when it is cancelled."""
-    told = False
-    while True:
-        await asyncio.sleep(LINE_SECONDS)
-        if (why := waits_for()) and not told:
-            say(plain(f"waiting for {why}"))
-        told = bool(why)
 
 
 def describe(snapshot: Snapshot) -> str:

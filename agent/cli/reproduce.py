@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.errors import AgentError, InputError
+from agent.finding import open_history
 from agent.report.facts import without_result
 
 if TYPE_CHECKING:
-    from agent.cli.launch import Launch
     from agent.cli.replay import ReplayLedger
+    from agent.launch import Launch
     from agent.ledger.query import History
 
 
@@ -34,10 +35,10 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
     Compared are every trial, the score of every row, the result and the released prompt. Ends with 0 when all are the
     same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
     """
-    from agent.cli.launch import prepare
     from agent.cli.replay import Records, ReplayLedger, drift
-    from agent.cli.resume import changes_since
+    from agent.launch import prepare
     from agent.ledger.query import started_with
+    from agent.resume import changes_since
 
     history = open_history(db)
     found = history.run(run)
@@ -46,7 +47,7 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
         raise InputError(f"{found['id']}: {without_result(found)}, so there is nothing to compare with")
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
-        launch = prepare(begun, copy, True)
+        launch = prepare(begun, copy)
         if changed := changes_since(found, launch):
             told = [f"{found['id']}: {what}" for what in changed]
             raise InputError("\n".join([*told, "put it back to reproduce it"]))

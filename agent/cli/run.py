@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from agent.cli.blocks import blocks, detectable_line
-from agent.cli.common import LEDGER, SEED, SETTINGS, db_option, json_option, plain, print_json, score
-from agent.cli.launch import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, Launch, at, execute, fetch_weights, prepare
+from agent.cli.common import (
+    MAX_WAIT_HELP,
+    PRICE_HELP,
+    SEED,
+    SETTINGS,
+    THINKING_HELP,
+    db_option,
+    json_option,
+    plain,
+    print_json,
+    score,
+)
 from agent.cli.progress import Progress
 from agent.cli.registered import Registered
+from agent.finding import LEDGER
+from agent.launch import Launch, prepare, unsaid
 from agent.report.facts import certainty, is_own, promotion, ships_prompt, spent, stopped_before_search, tested, verdict
 from agent.search.strategies import STRATEGIES
-
-if TYPE_CHECKING:
-    from agent.gateway.prices import Price
-    from agent.search.plan import Plan
-    from agent.types import Budget, Usage
+from agent.session import at, start
 
 
 class _Whole(click.types.StringParamType):
@@ -102,20 +109,15 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     Exit codes: 0 done (also when your prompt is kept), 1 error, 2 usage (also a key, address or name that the provider
     refuses), 3 budget too small, 130 interrupted; after 1 and 130 the last line is the command that goes on from there.
     """
-    from agent.models.catalog import require_files
-
     words = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     words["judge"] = list(options["judge"])
-    launch = prepare(words, db, quiet or as_json)
-    require_files(launch.models)
+    progress = Progress(quiet)
+    launch = prepare(words, db, unsaid if as_json else progress.say)
     if dry_run:
         _print_plan(launch, as_json)
         return
-    with Progress(quiet) as progress:
-        fetch_weights(launch, progress)
-        if not quiet:
-            click.echo(plain(opening(launch, launch.plan())), err=True)
-        result = execute(launch, db, progress)
+    with progress:
+        result = start(launch, db, progress)
     finish(result, db, as_json)
 
 
@@ -126,112 +128,25 @@ def finish(result: dict[str, Any], db: Path, as_json: bool) -> None:
         click.echo(report(result, db))
 
 
-def opening(launch: Launch, plan: Plan) -> str:
-    """What is about to run: task, models and plan."""
-    per_row = launch.calls_each
-    task, settings, author = launch.task, launch.settings, launch.author
-    longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
-    judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
-    makes = f"{per_row} call{'s' * (per_row > 1)} or more"
-    search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
-    program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
-    return (
-        f"{task.name}: {task.signature}\n"
-        f"model {launch.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"
-        f"{'' if launch.program.is_fixed else program}"
-        f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
-        f"+ spare {plan.slack}; "
-        f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
-        f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{longest}"
-    )
-
-
 def _print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
-    from agent.scoring.judge import VERDICT_TOKENS
-    from agent.scoring.stats import minimum_detectable_gain
-    from agent.search.afford import RUBRIC_TOKENS, proposal_tokens
-    from agent.search.author import most_told
-    from agent.search.preflight import detectable_gains
-    from agent.types import Usage
+    from agent.estimate import estimate
 
-    task, settings, target, author = launch.task, launch.settings, launch.target, launch.author
-    plan, per_row = launch.plan(), launch.calls_each
-    longest = max(sum(len(text) for text in row.inputs.values()) for row in task.train)
-    per_call = len(task.instruction) // 3 + (longest // 3 + 10) * (1 + max(task.space.demo_counts, default=0))
-    proposals = plan.proposals
-    seen = plan.calls * per_row - proposals
-    judged = seen * (plan.per_row - 1) // plan.per_row
-    rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // 3
-    roles = {
-        "target": (target.name, seen - judged, Usage(per_call, 50)),
-        "proposer": (author.name if author else "", proposals, Usage(most_told(task) // 3, proposal_tokens(task))),
-        "judge": (", ".join(task.judges), judged, Usage(longest // 3 + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS)),
-    }
-    thoughts = Usage(0, task.thinking)
-    rows: dict[str, dict[str, Any]] = {}
-    for role, (name, calls, said) in roles.items():
-        each = said + thoughts
-        usage = Usage(calls * each.prompt_tokens, calls * each.completion_tokens)
-        usd = _dollars(name.split(", "), usage, settings.price) if calls else 0.0
-        rows[role] = {
-            "model": name,
-            "calls": calls,
-            "tokens": usage.prompt_tokens + usage.completion_tokens,
-            "usd": usd,
-        }
-    cap = _scale_to_caps(rows, settings.budget)
-    known = [row["usd"] for row in rows.values()]
-    tokens = sum(row["tokens"] for row in rows.values())
-    total = None if None in known else round(sum(known), 4)
-    gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
+    found = estimate(launch)
     if as_json:
-        print_json(
-            {
-                "task": task.name,
-                "model": target.name,
-                "plan": plan.as_dict(),
-                "roles": rows,
-                "tokens_at_most": tokens,
-                "cost_usd_at_most": total,
-                "detectable_gain": gain if math.isfinite(gain) else None,
-                "detectable_gains": {f"{rate:g}": found for rate, found in gains.items() if math.isfinite(found)},
-            }
-        )
+        print_json(found.as_dict())
         return
-    click.echo(plain(opening(launch, plan)))
-    for role, row in rows.items():
+    click.echo(plain(launch.opening(found.plan)))
+    for role, row in found.roles.items():
         cost = "unknown price" if row["usd"] is None else f"${row['usd']:.4f}"
         if row["calls"]:
             click.echo(
                 f"  {role:<9} {plain(row['model'])}: {row['calls']} calls, about {row['tokens']:,} tokens, {cost}"
             )
-    cost = "unknown price" if total is None else f"${total:.2f}"
-    click.echo(f"at most about {tokens:,} tokens, {cost}{f', as {cap} allows' if cap else ''}; nothing was called")
-    click.echo(detectable_line(gains))
-
-
-def _scale_to_caps(rows: dict[str, dict[str, Any]], budget: Budget) -> str:
-    """Takes tokens and dollars of all roles down alike, to what the tightest cap pays for; its option, or ""."""
-    caps = (("tokens", budget.max_tokens, "--max-tokens"), ("usd", budget.max_cost, "--max-cost"))
-    part, option = 1.0, ""
-    for kind, cap, name in caps:
-        most = sum(row[kind] or 0 for row in rows.values())
-        if cap is not None and most * part > cap:
-            part, option = cap / most, name
-    for row in rows.values():
-        row["tokens"] = int(row["tokens"] * part)
-        row["usd"] = None if row["usd"] is None else math.floor(row["usd"] * part * 10_000) / 10_000
-    return option
-
-
-def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | None:
-    """What `usage` costs at most when any of these models serves it; None when a price is not known."""
-    from agent.gateway.prices import price_of
-
-    prices = [price_of(name) or fixed for name in names]
-    known = [price(usage) for price in prices if price is not None]
-    return round(max(known), 4) if len(known) == len(prices) else None
+    cost = "unknown price" if found.usd is None else f"${found.usd:.2f}"
+    allowed = f", as {found.cap} allows" if found.cap else ""
+    click.echo(f"at most about {found.tokens:,} tokens, {cost}{allowed}; nothing was called")
+    click.echo(detectable_line(found.gains))
 
 
 def _lm_of_program(result: dict[str, Any]) -> list[str]:

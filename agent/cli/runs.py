@@ -12,7 +12,6 @@ from agent.cli.common import (
     SETTINGS,
     db_option,
     json_option,
-    open_history,
     plain,
     print_json,
     score,
@@ -21,6 +20,7 @@ from agent.cli.common import (
 from agent.cli.strips import so_far, sparkline, whisker
 from agent.cli.tables import Column, print_table, say, say_diff
 from agent.errors import InputError
+from agent.finding import open_history
 from agent.report.facts import ASK_ANEW, amount, decision, prompt_text, without_result
 
 RUNS = (

@@ -8,9 +8,17 @@ from typing import Any
 
 import click
 
-from agent.cli.common import SEED, SETTINGS, find_task, json_option, plain, print_json, short
+from agent.cli.common import (
+    SEED,
+    SETTINGS,
+    json_option,
+    plain,
+    print_json,
+    short,
+)
 from agent.cli.tables import print_table
 from agent.errors import InputError, ProblemsError
+from agent.finding import find_task
 
 
 @click.command(context_settings=SETTINGS)

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SEED, SETTINGS, db_option, json_option, open_history, plain, print_json, score, short
-from agent.cli.errands import budget_of, cost_line, run_errand, spending_options
-from agent.cli.launch import silence, source_of, task_of
+from agent.cli.common import (
+    SEED,
+    SETTINGS,
+    db_option,
+    json_option,
+    plain,
+    print_json,
+    score,
+    short,
+)
+from agent.cli.errands import cost_line, run_errand, spending_options
 from agent.errors import InputError
+from agent.finding import open_history
+from agent.launch import budget_of, silence, source_of, task_of
 from agent.release.gate import shown
 
 if TYPE_CHECKING:
@@ -44,7 +54,7 @@ def transfer_command(
     from agent.models.catalog import create_model
     from agent.transfer import Transfer
 
-    silence(quiet=True)
+    silence()
     history = open_history(db)
     try:
         found = history.search(run)
@@ -77,15 +87,18 @@ def transfer_command(
 
 def _task(found: Row) -> Task:
     from agent.ledger.query import started_with
+    from agent.release.rescore import SCORED_BY
+    from agent.scoring.functions import require_all
 
     options = started_with(found)
-    task = task_of(options, quiet=True)
+    task = task_of(options)
     if task.program:
         raise InputError(f"{found['id']}: a program of your own; only prompts can be tried on other models")
-    for name in ("dev", "task.toml", "metric.py", "rubric.md"):
+    for name in SCORED_BY:
         if found["hashes"].get(name) != task.hashes.get(name):
             what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
             raise InputError(f"{found['id']}: {what} changed since; put it back, or run the task again")
+    require_all(task)
     return replace(task, judges=tuple(options.get("judge") or task.judges) if task.is_judged else ())
 
 

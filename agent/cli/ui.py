@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, open_history, plain, print_json
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
+from agent.finding import open_history
 
 
 @click.command(context_settings=SETTINGS)

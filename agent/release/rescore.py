@@ -19,10 +19,11 @@ from agent.ledger.trail import request_of
 from agent.release.formats.base import Read, Render, Sent, Values
 from agent.release.formats.drift import require_same
 from agent.release.runtime import PromptRelease
+from agent.scoring.functions import require_all
 from agent.scoring.metrics import build_metrics, combine
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
 
-SCORED_BY = ("dev", "task.toml", "metric.py", "rubric.md")
+SCORED_BY = ("dev", "task.toml", "metric.py", "metric", "rubric.md")
 """What a dev score depends on, by the names of a task's hashes."""
 
 
@@ -63,6 +64,7 @@ def dev_run(history: History, run: Row, task: Task, candidate_id: str) -> DevRun
         if run["hashes"].get(name) != task.hashes.get(name):
             what = "the dev rows" if name == "dev" else name
             raise InputError(f"{what} of the task changed since the run")
+    require_all(task)
     trial = next((each for each in history.trials(run["id"]) if each["candidate_id"] == candidate_id), None)
     if trial is None or trial["mean"] is None:
         raise InputError(f"the ledger has no score of {candidate_id or 'this prompt'} on dev")

@@ -22,6 +22,7 @@ from agent.errors import InputError
 from agent.metrics.bounded import Bounded
 from agent.metrics.catalog import METRICS
 from agent.metrics.values import Check, where
+from agent.scoring.functions import FunctionMetric, registered
 from agent.scoring.user_metric import PythonMetric
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 from agent.worker import Verdict
@@ -41,6 +42,9 @@ def build_metrics(task: Task, others: Mapping[str, OtherBuilder] = MappingProxyT
     names = Counter(spec.name for spec in task.metrics)
     metrics: list[Metric] = []
     for spec in task.metrics:
+        if function := registered(spec.name):
+            metrics.append(FunctionMetric(function, spec.field))
+            continue
         field = _field_of(spec, task)
         name = spec.name if names[spec.name] == 1 else f"{spec.name}:{field.name}"
         if spec.name in others:

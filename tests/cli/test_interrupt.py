@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent.cli.launch import stopping
 from agent.ledger.verify import verify
+from agent.session import stopping
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.wire import Fault, WireServer
 

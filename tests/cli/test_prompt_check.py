@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent.cli import errands, progress
+from agent import session
+from agent.cli import errands
 from agent.gateway.budget import Account
 from agent.release.junit import _cell
 from agent.release.runtime import load_prompt
@@ -191,7 +192,7 @@ def test_a_provider_that_is_down_is_waited_for_as_long_as_max_wait_says(two_runs
 
 def test_an_outage_is_told_in_a_line(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = two_runs
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
+    monkeypatch.setattr(session, "WAITS_SECONDS", 0.05)
     with WireServer(lambda messages, body: Fault(status=500)) as server:
         words = ("-m", compatible(server), "--max-wait", "1s")
         for command in (["check", first["release"]], ["run", "rows.csv", "--target", "label", "--prompt", "p.txt"]):

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent.cli.launch import task_of
 from agent.errors import InputError, ReleaseError
+from agent.launch import task_of
 from agent.ledger.query import History
 from agent.release.formats.base import Format, Material, Read, Render, Sent, Values
 from agent.release.formats.catalog import FORMATS
@@ -33,7 +33,7 @@ def known(run: dict[str, Any], change: Callable[[Task], Task] = lambda task: tas
     history = History(DB)
     try:
         found = history.run(run["run_id"])
-        task = change(task_of(found["options"], quiet=True))
+        task = change(task_of(found["options"]))
         return dev_run(history, found, task, str(released(run).provenance["candidate_id"]))
     finally:
         history.close()
@@ -155,7 +155,7 @@ def test_what_cannot_be_scored_again_is_said(two_runs: Made) -> None:
         known(run, lambda task: replace(task, hashes={**task.hashes, "task.toml": "other"}))
     history = History(DB)
     found = history.run(run["run_id"])
-    task = task_of(found["options"], quiet=True)
+    task = task_of(found["options"])
     pruned = next(each for each in history.trials(found["id"]) if each["state"] == "pruned" and each["n"])
     with pytest.raises(InputError, match=rf"its trial ended after {pruned['n']} of \d+ dev rows"):
         dev_run(history, found, task, pruned["candidate_id"])

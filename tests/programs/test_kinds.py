@@ -85,8 +85,13 @@ KNOWN = {
     "search/effects.py": {"PromptCandidate"},
     "search/pool.py": {"PromptCandidate"},
     "release/formats/dspy.py": {"dspy"},  # a form of export
+    "release/formats/catalog.py": {"dspy"},
+    "search/dspy_strategies.py": {"dspy"},  # a strategy says which kinds it works on
     "ledger/origin.py": {"dspy"},  # packages whose versions are noted
-    "cli/doctor.py": {"dspy"},
+    "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in the next three
+    "prompt/render.py": {"dspy"},
+    "task/checks.py": {"dspy"},
+    "launch.py": {"dspy"},
     "cli/audit_views.py": {"chain"},  # of the ledger's hashes
     "ledger/lineage.py": {"chain"},  # of candidates and their parents
 }

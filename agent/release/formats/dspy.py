@@ -26,15 +26,15 @@ MODULE = f"{FOLDER}/program.py"
 _SOURCE = '''\
 """A released prompt as a DSPy program: `program = load(); program(INPUT="...")` after `dspy.configure(lm=...)`.
 
-Needs dspy and promptassay (the package `agent`), and program.json and messages.json beside this file.
+Needs dspy and promptassay, and program.json and messages.json beside this file.
 """
 
 import json
 from pathlib import Path
 
 import dspy
-from agent import load_prompt
 from dspy.utils.exceptions import AdapterParseError
+from promptassay import load_prompt
 
 HERE = Path(__file__).parent
 INPUTS = @inputs@

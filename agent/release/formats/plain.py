@@ -1,4 +1,4 @@
-"""Our own two files: prompt.md for people and diffs, messages.json for programs. `agent.load_prompt` reads both."""
+"""Our own two files: prompt.md for people and diffs, messages.json for programs. `load_prompt` reads both."""
 
 from __future__ import annotations
 

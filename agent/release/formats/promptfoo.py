@@ -53,13 +53,13 @@ QUIET = {
 _CHECK = '''\
 """The assertion of every test: reads the reply as it was read when it was scored; each field must be the label.
 
-Needs promptassay (the package `agent`) in the Python that promptfoo runs (PROMPTFOO_PYTHON). Exact equality of fields:
+Needs promptassay in the Python that promptfoo runs (PROMPTFOO_PYTHON). Exact equality of fields:
 a task with softer metrics scores higher than this.
 """
 
 from pathlib import Path
 
-from agent import load_prompt
+from promptassay import load_prompt
 
 PROMPT = load_prompt(Path(__file__).with_name("messages.json"))
 

@@ -1,4 +1,4 @@
-"""From a word on the command line to a released prompt, its task, and what is recorded of it."""
+"""From a word that a user gave to a released prompt, its task, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.common import find_task, open_history, plain, releases_folder, task_named
-from agent.cli.launch import task_of
 from agent.errors import InputError
+from agent.finding import find_task, open_history, releases_folder, task_named
+from agent.launch import task_of
 from agent.report.facts import without_result
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
     if name:
         task = load_task(find_task(name))
     elif options := _run_options(prompt, db):
-        task = task_of(options, quiet=True)
+        task = task_of(options)
         judges = options.get("judge") or task.judges
         task = replace(task, judges=tuple(judges))
     else:
@@ -173,13 +173,14 @@ def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequ
     that names them. What this ledger has asked before, its user has named before.
     """
     from agent.models.catalog import leads_elsewhere
+    from agent.task.words import printable
 
     for option, names in asked.items():
         for name in names:
             if name in brought and leads_elsewhere(name) and not _asked_before(name, db):
                 raise InputError(
-                    f"{file}: names the model {plain(name)}, and neither you nor {db} has named it before; if you "
-                    f"trust it, give it yourself: {option} {plain(name)}"
+                    f"{file}: names the model {printable(name)}, and neither you nor {db} has named it before; if you "
+                    f"trust it, give it yourself: {option} {printable(name)}"
                 )
 
 

@@ -1,44 +1,76 @@
-"""From the words of the command line to a run: task, models and settings, and the `asyncio.run` around it.
+"""From the words of a run to a run that is ready to start: task, models and settings. Calls nothing.
 
-`options` is what a user typed, as JSON-ready data: it goes into the ledger, and a resumed run is made from it again.
+The words (`options`) are what a user typed or gave in Python, as JSON-ready data under the names of the command line's
+options: they go into the ledger, and a resumed run is made from them again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import os
 import re
-import shlex
-import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from agent.cli.common import LEDGER, find_task, plain, releases_folder
-from agent.errors import AgentError, InputError, ReleaseError, RunRefused
+from agent.errors import InputError
 from agent.extras import command
+from agent.finding import find_task
 from agent.privacy import ALLOW_TRACING, silence_tracing
 
 if TYPE_CHECKING:
-    from agent.cli.progress import Progress
     from agent.gateway.prices import Price
-    from agent.ledger.store import Ledger
-    from agent.optimize import Resumed
     from agent.planning import Settings
     from agent.programs.making import Kind
     from agent.search.plan import Plan
-    from agent.types import LM, Task
+    from agent.types import LM, Budget, Task
 
-EXIT_INTERRUPTED = 130
-NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
-PRICE_HELP = "IN,OUT: dollars per million tokens, for models whose price is not known; a known one stands."
-THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
-MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
+Say = Callable[[str], None]
+"""Takes a line for the user."""
+
+OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "task": "",
+        "model": None,
+        "proposer": None,
+        "judge": [],
+        "target_field": None,
+        "prompt": None,
+        "trials": None,
+        "max_calls": None,
+        "max_tokens": None,
+        "max_cost": None,
+        "time_limit": None,
+        "price": None,
+        "effort": "standard",
+        "strategy": None,
+        "prefer": "best",
+        "anyway": False,
+        "thinking": None,
+        "max_concurrency": None,
+        "max_wait": None,
+        "limit": None,
+        "seed": 0,
+        "tag": [],
+        "no_cache": False,
+    }
+)
+"""Every word of a run, as it is when nobody says anything."""
+
+
+SLACK = 2
+"""Without any cap an errand may make so many times the calls that it plans: some fail and are tried again."""
+
+
+METRIC = "metric"
+"""The part of a task, by the names of its hashes, that is a Python function."""
+
+
+def unsaid(line: str) -> None:
+    """Takes a line and tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +97,43 @@ class Launch:
 
         return plan_for(self.program, self.settings, self.target, self.author, self.judges)
 
+    def opening(self, plan: Plan) -> str:
+        """What is about to run, in a few lines: task, models and plan."""
+        per_row = self.calls_each
+        task, settings, author = self.task, self.settings, self.author
+        longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
+        judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
+        makes = f"{per_row} call{'s' * (per_row > 1)} or more"
+        search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
+        program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
+        return (
+            f"{task.name}: {task.signature}\n"
+            f"model {self.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"
+            f"{'' if self.program.is_fixed else program}"
+            f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
+            f"+ spare {plan.slack}; "
+            f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
+            f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{longest}"
+        )
+
     @property
     def calls_each(self) -> int:
         """How many calls a plan counts as one."""
         return 1 if self.program.is_fixed else self.program.calls
 
 
-def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
+def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
     """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
-    silence(quiet)
+    silence(say)
     from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.catalog import program_for
 
-    task = task_of(options, quiet)
-    if task.space.left_out and not quiet:
-        click.echo(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}", err=True)
+    task = task_of(options, say)
+    if task.space.left_out:
+        say(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}")
+    if options.get("metric"):
+        _require_function(task)
+        options = {**options, "metric_source": task.hashes[METRIC]}
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
     proposer = options["proposer"] or task.proposer or name
@@ -98,6 +152,15 @@ def prepare(options: Mapping[str, Any], db: Path, quiet: bool) -> Launch:
     return Launch(program.task, target, author, judges, settings, program, models, digest)
 
 
+def _require_function(task: Task) -> None:
+    from agent.scoring.functions import require_all
+
+    try:
+        require_all(task)
+    except InputError as error:
+        raise InputError(f"{error}; go on there: promptassay.resume(RUN, metric=FUNCTION)") from None
+
+
 def require_judging(task: Task) -> None:
     """Raises InputError where --judge was given and would change nothing."""
     if not task.is_judged:
@@ -106,24 +169,42 @@ def require_judging(task: Task) -> None:
         )
 
 
-def task_of(options: Mapping[str, Any], quiet: bool) -> Task:
-    """The task that the words of a run name, with as many rows as they allow."""
-    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], quiet)
+def task_of(options: Mapping[str, Any], say: Say = unsaid) -> Task:
+    """The task that the words of a run name, with as many rows as they allow.
+
+    A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
+    can be read and not scored.
+    """
+    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], say)
+    if name := options.get("metric"):
+        task = _scored_by(task, name, options["metric_source"])
     return _limited(task, options["limit"])
+
+
+def _scored_by(task: Task, name: str, source: str) -> Task:
+    from agent.scoring.functions import registered
+    from agent.types import MetricSpec
+
+    found, outputs = registered(name), task.signature.outputs
+    spec = MetricSpec(name, outputs[0].name if len(outputs) == 1 else "")
+    hashes = {part: digest for part, digest in task.hashes.items() if part != "metric.py"}
+    return replace(task, metrics=(spec,), hashes={**hashes, METRIC: found.digest if found else source})
 
 
 def source_of(part: str, options: Mapping[str, Any]) -> str:
     """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
+    if part == METRIC:
+        return f"the metric {options.get('metric') or ''}".rstrip()
     if not options.get("prompt"):
         return part
     file = options["task"]
     return f"{options['prompt']} (or how {file} is read)" if part == "task.toml" else str(file)
 
 
-def silence(quiet: bool) -> None:
+def silence(say: Say = unsaid) -> None:
     """Takes the tracing variables of third parties out of the environment, unless opted in."""
-    if (removed := silence_tracing(os.environ)) and not quiet:
-        click.echo(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)", err=True)
+    if removed := silence_tracing(os.environ):
+        say(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
 
 
 def fixed(price: str | None) -> Price | None:
@@ -141,7 +222,7 @@ def fixed(price: str | None) -> Price | None:
     return fixed_price(dollars_in, dollars_out)
 
 
-def _load(name: str, target: str | None, prompt: str | None, seed: int, quiet: bool) -> Task:
+def _load(name: str, target: str | None, prompt: str | None, seed: int, say: Say) -> Task:
     from agent.task.data import SPREADSHEETS
 
     path = Path(name)
@@ -159,8 +240,8 @@ def _load(name: str, target: str | None, prompt: str | None, seed: int, quiet: b
         if not instruction.strip():
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
         task, reading = task_from_file(path, target, instruction, seed)
-        if not quiet:
-            click.echo("\n".join(plain(line) for line in reading.lines()), err=True)
+        for line in reading.lines():
+            say(line)
         return task
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
@@ -224,6 +305,24 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
     )
 
 
+def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:
+    """The caps that were given; without any, twice the `planned` calls."""
+    from agent.types import Budget
+
+    caps = (options["max_calls"], options["max_tokens"], options["max_cost"])
+    if planned is not None and caps == (None, None, None):
+        return Budget(max_calls=SLACK * planned + 1)
+    return Budget(*caps)
+
+
+def whole_budget(options: Mapping[str, Any], planned: int, what: str) -> Budget:
+    """The same for an errand that says nothing before its last call. Raises InputError where --max-calls is too few."""
+    most = options["max_calls"]
+    if most is not None and most < planned:
+        raise InputError(f"--max-calls {most}: {what} takes {planned} calls at least; raise it, or lower --repeats")
+    return budget_of(options, planned)
+
+
 def seconds(option: str, text: str | None) -> float | None:
     """What an option that is a time says, in seconds."""
     from agent.task.words import seconds as read
@@ -232,131 +331,3 @@ def seconds(option: str, text: str | None) -> float | None:
         return None if text is None else read(text)
     except ValueError as error:
         raise InputError(f"{option} {text}: {error}") from None
-
-
-def fetch_weights(launch: Launch, progress: Progress) -> None:
-    from agent.models.catalog import fetch
-
-    for name in launch.models:
-        if name.startswith("local/") and not name.endswith(".gguf"):
-            fetch(name, progress.download)
-
-
-def execute(launch: Launch, db: Path, progress: Progress, resumed: Resumed | None = None) -> dict[str, Any]:
-    """Runs to the end. The first Ctrl-C lets what is in flight land, the second leaves at once; both end with 130.
-
-    Whatever ends the run early carries the command that resumes it.
-    """
-    from agent.ledger.store import Ledger
-    from agent.models.catalog import check_keys
-    from agent.optimize import Run
-
-    check_keys(launch.lms())
-    ledger = Ledger(db)
-    try:
-        _catch_up(ledger, db)
-        run = Run(
-            launch.task,
-            launch.target,
-            launch.author,
-            ledger,
-            launch.settings,
-            progress,
-            resumed,
-            launch.judges,
-            lambda line: progress.say(plain(line)),
-            launch.program,
-        )
-        command = resume_command_for(run.id, db)
-        new = [] if resumed else unknown(launch.lms(), ledger, launch.task, launch.settings.use_cache)
-        try:
-            return asyncio.run(watched(run, launch.lms(), progress, command, new))
-        except AgentError as error:
-            if isinstance(error, InputError):
-                raise
-            is_mistake = isinstance(error, RunRefused) and error.status and not run.account.total_used.calls
-            error.hint = NOTHING_ANSWERED if is_mistake else command
-            raise
-    finally:
-        ledger.close()
-
-
-def _catch_up(ledger: Ledger, db: Path) -> None:
-    """Moves of labels that a kill, or a busy ledger, kept out of the chain. No reason to stop a run."""
-    from agent.release.registry import Registry
-
-    try:
-        Registry(releases_folder(db)).catch_up(ledger)
-    except ReleaseError as error:
-        click.echo(f"warning: {plain(str(error))}", err=True)
-
-
-def unknown(lms: Iterable[LM], ledger: Ledger, task: Task, use_cache: bool) -> list[LM]:
-    """The models that a new run of the task asks about before anything is written down.
-
-    Asking is no call: it costs nothing, so no call stands outside the ledger. Not asked about are those that have
-    answered for this very task, as the ledger may hold all replies that are needed: then nobody is. A run that is
-    resumed is there already, and asks about nothing.
-    """
-    return [lm for lm in lms if not (use_cache and ledger.has_replies(lm.name, task))]
-
-
-def stopping(waiting: int) -> str:
-    """What is said when a run is interrupted with so many calls in flight."""
-    calls = "1 call in flight is" if waiting == 1 else f"{waiting} calls in flight are"
-    return f"stopping{f': {calls} being finished' if waiting else ''}; press Ctrl-C again to leave at once"
-
-
-async def watched(
-    run: Any, lms: Iterable[LM], progress: Progress, command: str = "", new: Iterable[LM] = ()
-) -> dict[str, Any]:
-    """Asks about the models that are `new`, executes `run` and closes its models `lms`.
-
-    The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and prints the `command` that
-    goes on from there. A closed terminal (SIGHUP) lets it land as well, and is no second press: the kernel and the
-    shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored.
-    """
-    from agent.cli.progress import tell_waits
-    from agent.models.catalog import probe_models
-
-    presses = 0
-
-    def stop() -> None:
-        click.echo(stopping(run.interrupt()), err=True)
-
-    def pressed() -> None:
-        nonlocal presses
-        presses += 1
-        if presses > 1:
-            click.echo(f"left at once; what was in flight counts as paid\n{command}".rstrip(), err=True)
-            os._exit(EXIT_INTERRUPTED)
-        stop()
-
-    loop = asyncio.get_running_loop()
-    handlers = {signal.SIGINT: pressed, signal.SIGTERM: pressed}
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        handlers[signal.SIGHUP] = stop
-    try:
-        await probe_models(new)
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
-        waits = loop.create_task(tell_waits(run.waits_for, progress.say))
-        try:
-            found: dict[str, Any] = await run.execute()
-            return found
-        finally:
-            waits.cancel()
-            for number in handlers:
-                loop.remove_signal_handler(number)
-    finally:
-        for lm in {id(lm): lm for lm in lms}.values():
-            await lm.close()
-
-
-def resume_command_for(run_id: str, db: Path) -> str:
-    return f"optimize resume {run_id}{at(db)}"
-
-
-def at(db: Path) -> str:
-    """The words that a command needs to find the ledger, when it is not the usual one."""
-    return "" if db == LEDGER else f" --db {shlex.quote(str(db))}"

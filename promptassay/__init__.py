@@ -1,0 +1,111 @@
+"""Promptassay: searches for the best prompt a budget can buy, and proves how much better it is.
+
+    import promptassay as pa
+    result = pa.optimize("tasks/support_triage", model="openai/NAME", max_cost=2)
+    print(result.decision, result.lift.diff, result.release.path)
+
+The code lies in the package `agent` beside this one. It is loaded from there by its place, not by the search path: a
+file agent.py in the working folder is not taken for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.api import aoptimize as aoptimize
+    from agent.api import check as check
+    from agent.api import evaluate as evaluate
+    from agent.api import metric as metric
+    from agent.api import optimize as optimize
+    from agent.api import resume as resume
+    from agent.errors import AgentError as AgentError
+    from agent.errors import InputError as InputError
+    from agent.errors import Interrupted as Interrupted
+    from agent.programs.chain_parts import load_chain as load_chain
+    from agent.promote import promote as promote
+    from agent.release.runtime import load_prompt as load_prompt
+    from agent.report.notebook import load_run as load_run
+    from agent.result import CheckResult as CheckResult
+    from agent.result import RunResult as RunResult
+    from agent.task.load import load_task as load_task
+
+    __version__: str
+
+_HOMES = {
+    "AgentError": "agent.errors",
+    "CheckResult": "agent.result",
+    "InputError": "agent.errors",
+    "Interrupted": "agent.errors",
+    "RunResult": "agent.result",
+    "aoptimize": "agent.api",
+    "check": "agent.api",
+    "evaluate": "agent.api",
+    "load_prompt": "agent.release.runtime",
+    "load_chain": "agent.programs.chain_parts",
+    "load_run": "agent.report.notebook",
+    "load_task": "agent.task.load",
+    "metric": "agent.api",
+    "optimize": "agent.api",
+    "promote": "agent.promote",
+    "resume": "agent.api",
+}
+__all__ = [
+    "AgentError",
+    "CheckResult",
+    "InputError",
+    "Interrupted",
+    "RunResult",
+    "aoptimize",
+    "check",
+    "evaluate",
+    "load_chain",
+    "load_prompt",
+    "load_run",
+    "load_task",
+    "metric",
+    "optimize",
+    "promote",
+    "resume",
+]
+
+
+def _bind() -> None:
+    """Makes `agent` mean the package beside this one. Raises ImportError where a module of the user's has the name."""
+    home = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "agent")
+    there = sys.modules.get("agent")
+    if there is not None:
+        path = getattr(there, "__file__", None) or "a module without a file"
+        if os.path.realpath(os.path.dirname(path)) != os.path.realpath(home):
+            raise ImportError(
+                f"promptassay needs the module name agent, and {path} has it in this process; rename that module, or "
+                "run promptassay in a process of its own"
+            )
+        return
+    spec = spec_from_file_location("agent", os.path.join(home, "__init__.py"), submodule_search_locations=[home])
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["agent"] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, loaded when they are first used: `import promptassay` itself costs nothing (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("promptassay")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'promptassay' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+_bind()

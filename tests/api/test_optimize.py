@@ -1,0 +1,252 @@
+"""`pa.optimize` against a real server: rows, files and folders, a function as metric, in and out of a loop."""
+
+import asyncio
+import csv
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+import promptassay as pa
+from agent.errors import ProblemsError
+from agent.given import keep
+from agent.scoring import functions
+from tests.cli.test_interrupt import told
+from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused, write_csv
+from tests.wire import WireServer
+
+SMALL = {"max_calls": 200, "proposer": "none"}
+
+
+def table(count: int = 120) -> list[dict[str, Any]]:
+    with write_csv(Path("made.csv"), count).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_and_a_function_make_a_release_in_a_few_lines() -> None:
+    """What README shows."""
+    rows = table()
+    with WireServer(learner) as server:
+
+        def same(row: dict[str, Any], answer: str) -> float:
+            return float(answer == row["label"])
+
+        result = pa.optimize(
+            rows, target="label", prompt=INSTRUCTION, metric=same, model=compatible(server), name="notes", **SMALL
+        )
+    assert result.decision == "promote"
+    assert result.task == "notes"
+    assert result.winner.test is not None
+    assert result.baseline.test is not None
+    assert result.lift.ci95[0] > 0
+    assert result.winner.test > result.baseline.test
+    assert result.release.path.is_file()
+    prompt = result.release.load()
+    assert prompt.render(text="where is my parcel")[-1]["content"].endswith("parcel")
+    assert [part["metric"] for part in result.to_json()["metrics"]] == ["readable", "same"]
+    assert result.to_json() == json.loads(good("show", "--json"))["result"]
+    assert repr(result).startswith(f"<RunResult {result.run_id} of notes: ")
+    assert "<svg" in result._repr_html_()
+
+
+def test_all_that_reads_a_run_finds_rows_that_were_given_in_python() -> None:
+    with WireServer(learner) as server:
+        result = pa.optimize(table(), target="label", prompt=INSTRUCTION, model=compatible(server), **SMALL)
+    (folder,) = Path("runs/tasks").iterdir()
+    kept = {path.name: path for path in folder.iterdir()}
+    assert set(kept) == {"rows.jsonl", "prompt.txt"}
+    assert {path.stat().st_mode & 0o777 for path in kept.values()} == {0o600}
+    assert kept["prompt.txt"].read_text("utf-8") == INSTRUCTION
+    assert good_json("reproduce")["same"]
+    assert good("audit", "verify").startswith("whole: ")
+    assert "not at hand" not in good("audit", "check")
+    good("export", result.run_id, "--format", "finetune-jsonl", "-o", "rows.out.jsonl")
+    assert Path("rows.out.jsonl").stat().st_size
+    assert "example_id" in pa.load_run().outcomes_df().columns
+    assert "input.text" in pa.load_run().outcomes_df().columns
+
+
+def test_a_function_is_needed_for_scores_and_for_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another process, the command line, can do with a run that a function scored."""
+
+    @pa.metric("close_enough")
+    def close_enough(row: dict[str, Any], answer: str) -> float:
+        return float(answer == row["label"])
+
+    with WireServer(learner) as server:
+        pa.optimize(
+            table(), target="label", prompt=INSTRUCTION, metric="close_enough", model=compatible(server), **SMALL
+        )
+    assert good_json("reproduce")["same"]
+    monkeypatch.setattr(functions, "_REGISTERED", {})
+    assert "its metric close_enough is a Python function" in refused(2, "reproduce")[-1]
+    assert "not at hand" not in good("audit", "check")
+    good("export", "--format", "finetune-jsonl", "-o", "rows.out.jsonl")
+    done = optimize("export", "-o", "prompt.md")
+    assert done.exit_code == 0
+    assert "not scored again: " in done.stderr
+    assert "close_enough" in done.stderr
+    with pytest.raises(pa.InputError, match="no function is registered as 'close_enough'"):
+        pa.optimize(table(), target="label", prompt=INSTRUCTION, metric="close_enough")
+
+
+def test_a_table_a_list_and_a_file_of_the_same_rows_are_the_same_task() -> None:
+    rows = table()
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    with WireServer(learner) as server:
+        own = {"target": "label", "prompt": INSTRUCTION, "model": compatible(server), **SMALL}
+        listed = pa.optimize(rows, **own)
+        framed = pa.optimize(pandas.DataFrame(rows), **own)
+        from_file = pa.optimize("rows.jsonl", **own)
+    assert framed.winner == listed.winner
+    assert framed.lift == listed.lift
+    assert framed.cost.cached > 0
+    assert sum(framed.cost.calls.values()) == 0
+    assert from_file.winner == listed.winner
+    assert len(list(Path("runs/tasks").iterdir())) == 2  # rows and prompt, and the prompt beside a file
+
+
+def test_the_command_line_comes_to_the_same_end() -> None:
+    command = files(120)
+    with WireServer(learner) as server:
+        ours = pa.optimize(
+            "rows.csv", target="label", prompt="p.txt", model=compatible(server), seed=3, ledger="a/ledger.db", **SMALL
+        )
+        words = ["--max-calls", "200", "--proposer", "none", "--seed", "3", "-m", compatible(server), "-q"]
+        theirs = good_json(*command, *words, "--db", "b/ledger.db")
+    assert told(ours.to_json()) == told(theirs)
+    runs = [good_json("runs", "--db", db)["runs"][0] for db in ("a/ledger.db", "b/ledger.db")]
+    assert runs[0].keys() == runs[1].keys()
+    assert ours.ledger == Path("a/ledger.db")
+
+
+def test_it_runs_where_a_loop_runs_already() -> None:
+    """As in a notebook: the cell itself runs in the kernel's loop."""
+    rows = table()
+
+    async def cell(server: WireServer) -> pa.RunResult:
+        return pa.evaluate(rows, target="label", prompt=INSTRUCTION, model=compatible(server), max_calls=100)
+
+    async def program(server: WireServer) -> tuple[pa.RunResult, int]:
+        beats = 0
+
+        async def beat() -> None:
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0.005)
+                beats += 1
+
+        task = asyncio.create_task(beat())
+        result = await pa.aoptimize(rows, target="label", prompt=INSTRUCTION, model=compatible(server), **SMALL)
+        task.cancel()
+        return result, beats
+
+    with WireServer(learner) as server:
+        scored = asyncio.run(cell(server))
+        found, beats = asyncio.run(program(server))
+    assert scored.winner.instruction == INSTRUCTION
+    assert scored.to_json()["trials"]["complete"] == 1
+    assert found.decision == "promote"
+    assert beats > 3  # the loop of the program went on meanwhile
+
+
+def test_what_a_run_says_goes_to_the_log_and_its_state_to_the_callback(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+    with caplog.at_level(logging.INFO, logger="promptassay"), WireServer(learner) as server:
+        pa.evaluate(
+            table(),
+            target="label",
+            prompt=INSTRUCTION,
+            model=compatible(server),
+            max_calls=100,
+            progress=lambda snapshot: seen.append(snapshot.stage),
+        )
+    assert "sealed test" in seen
+    assert any(line.startswith("plan: ") for message in caplog.messages for line in message.splitlines())
+    assert {record.name for record in caplog.records if record.name.startswith("promptassay")} == {"promptassay"}
+
+
+def test_tracing_is_switched_off_in_the_process_and_that_is_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANGSMITH_TRACING", "true")
+    with pytest.raises(pa.InputError):
+        pa.optimize("nothing")
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("promptassay", "WARNING")
+    assert record.message.startswith("tracing is off: LANGSMITH_TRACING ignored")
+    assert "LANGSMITH_TRACING" not in os.environ
+
+
+def test_all_that_is_wrong_is_told_at_once_and_nothing_is_called_or_kept() -> None:
+    rows: list[Any] = [*table(), "a text", {"text": float("nan"), "label": "billing"}, {"text": {1, 2}, "label": "x"}]
+    with WireServer(learner) as server, pytest.raises(ProblemsError) as error:
+        pa.optimize(
+            rows,
+            prompt=" ",
+            model=compatible(server),
+            metric=lambda answer: 1.0,  # type: ignore[misc]
+            max_calls=0,
+            max_cost=-1,
+            effort="huge",  # type: ignore[arg-type]
+            time_limit="soon",
+            seed=-1,
+            name="a/b",
+        )
+    assert [problem.where for problem in error.value.problems] == [
+        "max_calls", "effort", "max_cost", "seed", "time_limit", "row 120", "row 121", "row 122", "name", "target",
+        "prompt", "metric",
+    ]  # fmt: skip
+    assert error.value.exit_code == 2
+    assert not server.requests
+    assert not Path("runs").exists()
+
+
+def test_rows_that_make_no_task_are_not_kept() -> None:
+    with pytest.raises(pa.InputError, match="at least 30 are needed"):
+        pa.optimize(table()[:20], target="label", prompt=INSTRUCTION)
+    with pytest.raises(pa.InputError, match="is not a column"):
+        pa.optimize(table(), target="nothing", prompt=INSTRUCTION)
+    assert not list(Path("runs/tasks").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (42, "is int; give a path"),
+        ({"text": "x"}, "is dict; give a path"),
+        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "give each column a name of its own"),
+    ],
+)
+def test_what_is_no_task_is_refused(task: Any, said: str) -> None:
+    with pytest.raises(pa.InputError, match=said):
+        pa.optimize(task, target="a", prompt="x")
+
+
+def test_an_argument_that_is_not_known_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="max_call"):
+        pa.evaluate("x", max_call=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="no trials"):
+        pa.evaluate("x", trials=3)
+
+
+def test_the_same_texts_are_kept_once() -> None:
+    first, is_new = keep(Path("runs"), {"a.jsonl": "{}\n"})
+    assert is_new
+    assert keep(Path("runs"), {"a.jsonl": "{}\n"}) == (first, False)
+    assert keep(Path("runs"), {"a.jsonl": "{} \n"})[0] != first
+
+
+def test_a_task_object_is_the_folder_that_it_was_loaded_from() -> None:
+    from dataclasses import replace
+
+    good("init", "mine", "--from", str(write_csv(Path("rows.csv"), 120)), "--target", "label")
+    task = pa.load_task("tasks/mine")
+    with WireServer(learner) as server:
+        assert pa.evaluate(task, model=compatible(server), max_calls=100).task == "mine"
+        with pytest.raises(pa.InputError, match="was changed after it was loaded"):
+            pa.evaluate(replace(task, instruction="Other."), model=compatible(server))

@@ -1,0 +1,144 @@
+"""A run of `pa.optimize` that is stopped by a Ctrl-C, a cancellation or a kill, and goes on to the same end."""
+
+import asyncio
+import json
+import linecache
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import promptassay as pa
+from tests.api.test_optimize import SMALL, table
+from tests.cli.test_interrupt import slow, states, told, wait_for
+from tests.cli.world import INSTRUCTION, compatible, good_json, refused
+from tests.wire import Fault, WireServer
+
+SCRIPT = """
+import json, sys
+import promptassay as pa
+from own import same
+rows = json.load(open("rows.json"))
+def go():
+    return pa.optimize(rows, target="label", prompt={prompt!r}, metric=same, model=sys.argv[1], max_calls=200)
+async def cell():
+    return go()
+try:
+    if sys.argv[2] == "loop":
+        import asyncio
+        asyncio.run(cell())
+    else:
+        go()
+except pa.Interrupted as error:
+    print(json.dumps([error.run_id, error.__notes__]))
+"""
+
+
+def own(body: str) -> Any:
+    """A function `same` in a file of the user's own, and as that file has it."""
+    Path("own.py").write_text(f"def same(row, answer):\n    return {body}\n", "utf-8")
+    linecache.checkcache()
+    return runpy.run_path("own.py")["same"]
+
+
+SAME = "float(answer == row['label'])"
+
+
+def script(server: WireServer, how: str) -> subprocess.Popen[str]:
+    own(SAME)
+    Path("rows.json").write_text(json.dumps(table()), "utf-8")
+    Path("script.py").write_text(SCRIPT.format(prompt=INSTRUCTION), "utf-8")
+    argv = [sys.executable, "script.py", compatible(server), how]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("how", ["plain", "loop"])
+def test_a_ctrl_c_lands_what_flies_and_the_run_resumes_to_the_same_end(how: str) -> None:
+    """In a script, and in a notebook's running loop. What the function is called has nothing to do with it."""
+    with WireServer(slow) as server:
+        process = script(server, how)
+        wait_for(server, 60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        (run_id, notes) = json.loads(out)
+        assert states() == {"ok": len(server.requests)}
+        assert "calls in flight are being finished" in err
+        assert notes == [f"to go on: promptassay.resume({run_id!r}), or optimize resume {run_id}"]
+        assert "rows: its metric same is a Python function" in refused(2, "resume", run_id)[-1]
+        with pytest.raises(pa.InputError, match=f"{run_id}: the metric same changed"):
+            pa.resume(run_id, metric=own("0.5"))
+        with pytest.raises(pa.InputError, match="max_calls"):
+            pa.resume(run_id, max_calls=0)
+        same = own(SAME)
+        result = pa.resume(metric=same)
+        assert result.run_id == run_id
+        assert len(server.requests) == sum(states().values())
+        whole = pa.optimize(
+            table(), target="label", prompt=INSTRUCTION, metric=same, model=compatible(server), max_calls=200,
+            use_cache=False, ledger="whole/ledger.db",
+        )  # fmt: skip
+    assert told(result.to_json()) == told(whole.to_json())
+    with pytest.raises(pa.InputError, match="has its result"):
+        pa.resume(run_id)
+
+
+@pytest.mark.parametrize("how", ["plain", "loop"])
+def test_a_second_ctrl_c_does_not_wait(how: str) -> None:
+    never = threading.Event()
+
+    def stuck(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
+        return Fault(text="billing", delay=0.0) if not never.is_set() else Fault(text="billing", delay=30.0)
+
+    with WireServer(stuck) as server:
+        process = script(server, how)
+        wait_for(server, 30)
+        never.set()
+        wait_for(server, len(server.requests) + 1)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = ""
+        while "Ctrl-C again" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        run_id, _ = json.loads(out)
+        assert "left at once" in err
+    assert [(run["id"], run["status"]) for run in good_json("runs")["runs"]] == [(run_id, "interrupted")]
+
+
+def test_a_cancelled_wait_lands_what_flies() -> None:
+    async def program(server: WireServer) -> None:
+        waits = asyncio.create_task(
+            pa.aoptimize(table(), target="label", prompt=INSTRUCTION, model=compatible(server), **SMALL)
+        )
+        await asyncio.to_thread(wait_for, server, 40)
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+
+    with WireServer(slow) as server:
+        asyncio.run(program(server))
+        assert states() == {"ok": len(server.requests)}
+        assert [run["status"] for run in good_json("runs")["runs"]] == ["interrupted"]
+        assert pa.resume().status == "complete"
+
+
+def test_signals_of_the_program_mean_afterwards_what_they_meant() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with WireServer(slow) as server:
+            pa.evaluate(table(), target="label", prompt=INSTRUCTION, model=compatible(server), max_calls=100)
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT]
