@@ -66,7 +66,7 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a thing, usable or not; imports nothing."""
-        return name in self.names()
+        return isinstance(name, str) and (name in self._homes or name in self._known or name in self._foreign())
 
     def origin(self, name: str) -> str:
         """Whose it is: promptassay, a package as `NAME VERSION`, or a module of the program that runs."""
