@@ -23,7 +23,17 @@ START = "import sys; sys.argv[0] = 'optimize'; from agent.cli import main; main(
 HEAVY = (
     *("agent.cli.run", "agent.cli.resume", "agent.cli.runs", "agent.optimize", "agent.task.intake", "agent.task.parse"),
     *("agent.ledger.store", "agent.models.openai", "agent.models.catalog", "openai", "openai.types", "aiohttp"),
-    *("agent.program_run", "agent.release.registry", "agent.search.bayes", "agent.search.author", "httpcore2", "anyio"),
+    *(
+        "agent.session",
+        "agent.optimize",
+        "agent.programs.prompt",
+        "agent.programs.classic",
+        "agent.release.registry",
+        "agent.search.bayes",
+        "agent.search.author",
+        "httpcore2",
+        "anyio",
+    ),
     *("dspy", "optuna", "scipy.stats"),
 )
 
