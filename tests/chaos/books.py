@@ -22,6 +22,8 @@ from agent.ledger.verify import verify
 from tests.chaos.server import body_key
 from tests.cli.world import TOPICS
 
+ASKED = "WHERE candidate_id NOT IN (SELECT id FROM candidates WHERE format = 'no model')"
+"""What was asked of a model: the yardsticks of a run make no call."""
 DOLLARS_IN, DOLLARS_OUT = 1.0, 2.0
 """The price of every run, in dollars per million tokens."""
 TRIAL = "number, round, candidate_id, state, n, mean, low, high, reason"
@@ -137,7 +139,9 @@ def _read(db: sqlite3.Connection) -> Books:
     trials: dict[str, list[tuple[Any, ...]]] = {}
     for run_id, *row in db.execute(f"SELECT run_id, {TRIAL} FROM trials ORDER BY run_id, number"):
         trials.setdefault(run_id, []).append(tuple(row))
-    outcomes = db.execute("SELECT run_id, split, candidate_id, example_id, value, call_key FROM outcomes").fetchall()
+    outcomes = db.execute(
+        f"SELECT run_id, split, candidate_id, example_id, value, call_key FROM outcomes {ASKED}"
+    ).fetchall()
     return Books(
         calls=[dict(zip(names, row, strict=True)) for row in db.execute(f"SELECT {CALL} FROM calls ORDER BY id")],
         texts=texts,
