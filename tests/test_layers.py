@@ -57,7 +57,7 @@ DOORS = {
     "pandas": ("report/notebook.py",),
     "sqlite_utils": ("ledger/fulltext.py",),
     "genai_prices": ("gateway/prices.py",),
-    "sklearn": ("programs/classic.py",),
+    "sklearn": ("programs/learnt.py",),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""

@@ -14,6 +14,7 @@ from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.cli.registered import Registered, told
 from agent.errors import AgentError, InputError
 from agent.finding import open_history
+from agent.programs.yardsticks import ARM
 from agent.release.formats.catalog import FORMATS
 from agent.report.facts import without_result
 
@@ -57,11 +58,18 @@ class _Command(click.Command):
     show_default=True,
     help="The form; repeat it for several.",
 )
+@click.option(
+    "--arm",
+    type=click.Choice([ARM]),
+    help="Instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder to write to. Default: print it.")
 @click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
 @db_option
 @json_option
-def export_command(run: str, form: tuple[str, ...], output: Path | None, strict: bool, db: Path, as_json: bool) -> None:
+def export_command(
+    run: str, form: tuple[str, ...], arm: str | None, output: Path | None, strict: bool, db: Path, as_json: bool
+) -> None:
     from agent.launch import silence
     from agent.ledger.query import released_file
     from agent.release.formats.base import Material
@@ -75,6 +83,9 @@ def export_command(run: str, form: tuple[str, ...], output: Path | None, strict:
     released = released_file(found, db)
     if released is None:
         raise InputError(f"{found['id']}: {without_result(found)}, so it names no release")
+    if arm is not None:
+        _export_arm(history, found, output, as_json)
+        return
     if not holds_prompt(released):
         if as_json:
             raise InputError("--json tells how prompts were proved; the state of a program of your own is not")
@@ -162,6 +173,23 @@ def _task_of(found: dict[str, Any]) -> Task:
             f"{found['id']}: the task changed since the run ({', '.join(sorted(changed))}); put it back to export rows"
         )
     return task
+
+
+def _export_arm(history: History, found: Row, output: Path | None, as_json: bool) -> None:
+    """The best of the run's yardsticks on dev, learnt anew and held against the answers that were scored."""
+    from agent.programs.yardsticks import exported
+    from agent.release.formats.verify import put_folder
+
+    if output is None or os.path.isfile(output):
+        raise InputError("--arm has several files: name a folder with -o DIR")
+    told, files = exported(found, _task_of(found), history)
+    paths = put_folder(files, output)
+    if as_json:
+        print_json({"run_id": found["id"], "yardstick": told, "files": [str(path) for path in paths]})
+        return
+    for path in paths:
+        click.echo(plain(f"wrote {path}"), err=True)
+    click.echo(plain(f"{told['name']}, {100 * told['test']:.1f} on the sealed test; the same answers on dev"), err=True)
 
 
 def _export_state(released: Path, output: Path | None) -> None:

@@ -7,19 +7,16 @@ of a number: the mean, a ridge regression, the mean of the nearest rows. It make
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+from agent.programs import learnt
+from agent.programs.learnt import NEIGHBOURS, Fitted, fit, text_of
 from agent.prompt.render import label_text
 from agent.types import NO_MODEL, Call, Candidate, Example, Message, Prediction, Shown, Task
-
-NEIGHBOURS = 9
-STRENGTH = 10.0  # inverse of the L2 penalty of the classifier
-PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the ridge; leave-one-out on train chooses
-TOKEN = r"\w+|[^\w\s]+"  # a word, or a run of signs: each text that is not blank has one
-MOST_FEATURES = 200_000  # of each kind of n-gram
 
 ABOUT = {
     "largest class": "always the most frequent label of train",
@@ -30,9 +27,6 @@ ABOUT = {
 }
 METHODS = {"choice": ("largest class", "classifier", "nearest"), "number": ("mean", "ridge", "nearest")}
 """By the type of the output; the first is the constant answer."""
-
-Fitted = Callable[[str], Any]
-"""From the text of a row to its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ class ClassicProgram:
         if len(outputs) != 1 or outputs[0].type not in METHODS or task.is_judged:
             return False
         answers = {label_text(row.labels[outputs[0].name]) for row in task.train}
-        return len(answers) > 1 and any(text_of(row).strip() for row in task.train)
+        return len(answers) > 1 and any(" ".join(row.inputs.values()).strip() for row in task.train)
 
     @property
     def rows(self) -> int:
@@ -82,7 +76,7 @@ class ClassicProgram:
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         """The answer of a method that was fitted."""
         assert isinstance(candidate, ClassicCandidate)
-        answer = self._fitted[candidate.method](text_of(example))
+        answer = self._fitted[candidate.method](self._text(example))
         return Prediction({self._field.name: answer}, label_text(answer))
 
     def shown(self, candidate: Candidate) -> Shown:
@@ -93,69 +87,22 @@ class ClassicProgram:
         return ()
 
     def _trained(self) -> dict[str, Fitted]:
-        from threadpoolctl import threadpool_limits
-
-        texts = [text_of(row) for row in self._task.train]
         answers = [row.labels[self._field.name] for row in self._task.train]
-        with threadpool_limits(1):  # threads that spin cost a busy machine more than they bring on so few rows
-            if self._field.type == "choice":
-                return _of_choices(texts, [str(answer) for answer in answers])
-            return _of_numbers(texts, answers)
+        return fit(self._field.type, [self._text(row) for row in self._task.train], answers)
 
+    def _text(self, row: Example) -> str:
+        return text_of([row.inputs[field.name] for field in self._task.signature.inputs])
 
-def text_of(row: Example) -> str:
-    """A row's inputs as one text."""
-    return "\n".join(row.inputs.values())
-
-
-def _features() -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import FeatureUnion
-
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=MOST_FEATURES, token_pattern=TOKEN)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=MOST_FEATURES)
-    return FeatureUnion([("words", words), ("characters", characters)])
-
-
-def _of_choices(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Fitted]:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.neighbors import KNeighborsClassifier
-
-    counted = Counter(labels)
-    largest = min(counted, key=lambda label: (-counted[label], label))
-    features = _features()
-    rows = features.fit_transform(texts)
-    classifier = LogisticRegression(C=STRENGTH, solver="newton-cg", max_iter=200).fit(rows, labels)
-    nearest = KNeighborsClassifier(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, labels)
-    return {
-        "largest class": lambda text: largest,
-        "classifier": lambda text: str(classifier.predict(features.transform([text]))[0]),
-        "nearest": lambda text: str(nearest.predict(features.transform([text]))[0]),
-    }
-
-
-def _of_numbers(texts: Sequence[str], numbers: Sequence[float]) -> dict[str, Fitted]:
-    from sklearn.linear_model import RidgeCV
-    from sklearn.neighbors import KNeighborsRegressor
-
-    whole = all(float(number).is_integer() for number in numbers)
-
-    def answer(value: float) -> float | int:
-        """As the train rows have it: whole where all of them are."""
-        return round(float(value)) if whole else float(value)
-
-    mean = answer(sum(numbers) / len(numbers))
-    features = _features()
-    rows = features.fit_transform(texts)
-    ridge = RidgeCV(PENALTIES).fit(rows, numbers)
-    nearest = KNeighborsRegressor(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, numbers)
-    return {
-        "mean": lambda text: mean,
-        "ridge": lambda text: answer(ridge.predict(features.transform([text]))[0]),
-        "nearest": lambda text: answer(nearest.predict(features.transform([text]))[0]),
-    }
-
-
-def _similarity(distances: Any) -> Any:
-    """Cosine similarity from cosine distance, never 0, so that a row like no other still gets a vote."""
-    return 1.0 - distances + 1e-9
+    def exported(self, method: str, origin: Mapping[str, Any]) -> dict[str, str]:
+        """The files of an export, by name: the code that learns, what it learns from, and what is known of it."""
+        names = [field.name for field in self._task.signature.inputs]
+        model = {"method": method, "field": self._field.name, "type": self._field.type, "inputs": names, **origin}
+        rows = [
+            {"inputs": {name: row.inputs[name] for name in names}, "answer": row.labels[self._field.name]}
+            for row in self._task.train
+        ]
+        return {
+            "classifier.py": Path(learnt.__file__).read_text("utf-8"),
+            "model.json": json.dumps(model, indent=2, ensure_ascii=True) + "\n",
+            "rows.jsonl": "".join(f"{json.dumps(row, ensure_ascii=True)}\n" for row in rows),
+        }

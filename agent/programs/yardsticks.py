@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from agent.programs.classic import ClassicProgram
+from agent.errors import InputError, ReleaseError
+from agent.ledger.query import History, Row
+from agent.programs.classic import ClassicCandidate, ClassicProgram
+from agent.programs.learnt import load
 from agent.scoring.breakdown import difference, side
 from agent.scoring.evaluate import Evaluator
 from agent.search.lab import Log
 from agent.search.program import Entry
-from agent.types import Example, Outcome
+from agent.types import Example, Outcome, Task
+
+ARM = ClassicCandidate.kind
+"""What `--arm` takes."""
 
 
 async def measured(
@@ -45,3 +53,29 @@ async def measured(
             }
         )
     return found
+
+
+def exported(found: Row, task: Task, history: History) -> tuple[dict[str, Any], dict[str, str]]:
+    """The best yardstick of a run by its score on dev, the constant answer left out, and the files of its export.
+
+    What the files say to the dev rows is compared with what was scored. Raises InputError for a run without yardsticks,
+    ReleaseError where an answer differs.
+    """
+    told = (found["result"] or {}).get("yardsticks") or []
+    if len(told) < 2:
+        raise InputError(f"{found['id']}: this run has no classifier; its answer is no single choice or number")
+    best = max(told[1:], key=lambda each: float(each["dev"]))
+    origin = {"run_id": found["id"], "candidate_id": best["candidate_id"], "test": best["test"], "ci95": best["ci95"]}
+    files = ClassicProgram(task).exported(best["name"], origin)
+    scored = {row["example_id"]: row["fields"] for row in history.outcomes(found["id"], best["candidate_id"], "dev")}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).write_text(text, "utf-8")
+        answer = load(folder)
+        for row in task.dev:
+            said = answer(**row.inputs)
+            if row.id in scored and list((scored[row.id] or {}).values()) != [said]:
+                raise ReleaseError(
+                    f"{found['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored"
+                )
+    return best, files

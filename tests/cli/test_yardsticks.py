@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
 import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.world import compatible, files, good, good_json, learner
+from tests.cli.world import compatible, files, good, good_json, learner, refused
 from tests.wire import WireServer
 
 CALLS = ("--max-calls", "300", "--proposer", "none", "--price", "0,0")
@@ -44,6 +51,40 @@ def test_the_run_the_report_the_books_and_a_replay_know_them() -> None:
         assert f"{100 * classifier['test']:.1f}" in surface
     assert "PROBLEM" not in good("audit", "check", result["run_id"])
     assert "the same" in good("reproduce", result["run_id"], "--offline")
+
+
+ASK = """
+import json, sys
+sys.path.insert(0, "arm")
+from classifier import load
+answer = load("arm")
+print(json.dumps([answer(**json.loads(line)) for line in sys.stdin]))
+"""
+
+
+def test_the_best_of_them_is_exported_as_python_that_answers_as_it_was_scored() -> None:
+    with WireServer(learner) as server:
+        result = good_json(*files(), "-m", compatible(server), *CALLS)
+    told = good_json("export", result["run_id"], "--arm", "classic", "-o", "arm")
+    best = max(result["yardsticks"][1:], key=lambda each: each["dev"])
+    assert told["yardstick"] == best
+    assert sorted(Path(file).name for file in told["files"]) == ["classifier.py", "model.json", "rows.jsonl"]
+    with closing(sqlite3.connect("runs/ledger.db")) as db:
+        outcomes = "SELECT json_extract(b.body, '$.fields.label'), o.example_id FROM outcomes o JOIN blobs b "
+        outcomes += "ON b.hash = o.body_hash WHERE o.candidate_id = ? AND o.split = 'test' ORDER BY o.example_id"
+        scored = db.execute(outcomes, (best["candidate_id"],)).fetchall()
+    with open("rows.csv", newline="", encoding="utf-8") as file:
+        texts = {row["id"]: row["text"] for row in csv.DictReader(file)}
+    asked = "".join(json.dumps({"text": texts[example_id]}) + "\n" for _, example_id in scored)
+    bare = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if "site-packages" in path),
+    }
+    said = subprocess.run(
+        [sys.executable, "-c", ASK], input=asked, capture_output=True, text=True, check=True, env=bare
+    )
+    assert json.loads(said.stdout) == [answer for answer, _ in scored], "on the sealed rows, which it was not proved on"
+    assert "name a folder" in refused(2, "export", "--arm", "classic")[0]
 
 
 def test_a_winner_that_one_answer_for_all_rows_matches_is_held_back() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.programs.classic import METHODS, ClassicProgram, text_of
+from agent.programs.classic import METHODS, ClassicProgram
+from agent.programs.learnt import text_of
 from agent.types import Example, Field, MetricSpec, Signature, Task
 from tests.toys import TEAMS, make_task
 
@@ -96,4 +97,4 @@ def test_any_text_is_learnt_from_and_answered(texts: list[str], asked: str) -> N
 
 
 def test_all_inputs_of_a_row_are_read() -> None:
-    assert text_of(Example("x", {"subject": "a", "body": "b"}, {})) == "a\nb"
+    assert text_of(["a", "b"]) == "a\nb"

@@ -92,13 +92,17 @@ def verified(
 
 def put(made: Sequence[Made], folder: Path) -> list[Path]:
     """Writes the files of `made` into `folder`, all beside their places first. Raises a ReleaseError."""
+    return put_folder({name: text for one in made for name, text in one.texts.items()}, folder)
+
+
+def put_folder(texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Writes these files into `folder`, all beside their places first. Raises a ReleaseError."""
     try:
         with new_files(folder) as beside:
-            for one in made:
-                _write(one.texts, beside)
+            _write(texts, beside)
     except OSError as error:
         raise ReleaseError(f"{folder}: cannot write the export ({error.strerror or error})") from error
-    return [folder / name for one in made for name in one.texts]
+    return [folder / name for name in texts]
 
 
 def put_one(text: str, path: Path) -> None:
