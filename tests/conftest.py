@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import signal
 
 import pytest
 from hypothesis import settings
 
 settings.register_profile("suite", deadline=None, max_examples=60)  # a busy machine is not a failure
 settings.load_profile("suite")
+
+
+with contextlib.suppress(ValueError):  # not the main thread
+    signal.signal(
+        signal.SIGHUP, signal.SIG_DFL
+    )  # a nohup around the suite is not meant for the commands that it starts
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -220,4 +220,5 @@ def _become(folder: Path, env: Mapping[str, str], out: Path) -> None:
         signal.signal(ender, signal.SIG_IGN)  # forgets what was meant for the parent
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a nohup around the campaign is not meant for its commands
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDERS)
