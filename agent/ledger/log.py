@@ -39,14 +39,16 @@ def is_damaged(path: Path, db: sqlite3.Connection) -> bool:
     """Whether commits lie in the log that SQLite does not read, because something before them is not as it was written.
 
     SQLite takes the first frame with a wrong checksum for the end of the log. A power cut can leave one commit behind
-    it, but not two: each was on the disk before the next began.
+    it, but not two: each was on the disk before the next began. A commit shows by its last frame and by the page of
+    `head`, which each of ours writes once; what was overwritten may have been one of these.
     """
     (size,) = db.execute("PRAGMA page_size").fetchone()
-    frames = [(salts, commits) for _, commits, salts in _frames(log_path(path).read_bytes(), size)]
-    usual = Counter(salt for salt, _ in frames).most_common(1)  # the header may be what is damaged
+    frames = list(_frames(log_path(path).read_bytes(), size))
+    usual = Counter(salts for _, _, salts in frames).most_common(1)  # the header may be what is damaged
     unread = frames[_frames_read(path, db) :]
-    lost = [salt for salt, commits in unread if commits and salt == usual[0][0]]
-    return len(lost) > 1
+    lost = [(page, commits) for page, commits, salts in unread if salts == usual[0][0]]
+    head = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
+    return sum(commits > 0 for _, commits in lost) > 1 or sum((page,) == head for page, _ in lost) > 1
 
 
 def _frames_read(path: Path, db: sqlite3.Connection) -> int:

@@ -61,6 +61,21 @@ async def test_what_a_stranger_adds_to_it_is_not_ours(whole: Path, tmp_path: Pat
             History(left)
 
 
+async def test_the_end_of_the_commit_before_the_last_is_not_taken_for_a_torn_one(whole: Path, tmp_path: Path) -> None:
+    """Its mark is gone, so that one commit alone seems to lie behind the bad place."""
+    left = await killed(whole, tmp_path / "killed")
+    lines = left.with_name("ledger.db-wal")
+    content = bytearray(lines.read_bytes())
+    size = log.FRAME + int.from_bytes(content[8:12], "big")
+    starts = range(log.HEADER, len(content) - size + 1, size)
+    ends = [start for start in starts if int.from_bytes(content[start + 4 : start + 8], "big")]
+    at = ends[-2]
+    content[at : at + 24] = bytes(24)
+    lines.write_bytes(content)
+    with pytest.raises(LedgerError, match="damaged"):
+        History(left)
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_commits_are_never_lost_to_damage_without_a_word(whole: Path, tmp_path: Path, seed: int) -> None:
     """SQLite takes a bad place for the end. Only the very last commit could be one that a power cut tore."""

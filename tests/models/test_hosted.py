@@ -424,7 +424,7 @@ async def test_a_200_that_is_no_reply_is_a_bad_response(make: Make, fault: Fault
     assert type(error) is BadResponse
     assert error.status == 200 or "langchain" in make.__name__  # LangChain shows no status
     assert "\n" not in str(error)
-    assert len(server.requests) == 1
+    assert len(server.requests) == 1, str(error)
 
 
 def reply_body(make: Make, text: str | None, reason: str) -> dict[str, Any]:
