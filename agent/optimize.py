@@ -239,8 +239,8 @@ class Run:
         """Trial 0, and then the strategy, where there is something to win, with what the sealed test leaves."""
         await self._evaluate_baseline()
         if not self.program.is_fixed:  # how many calls a row takes is known now
-            measured = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
-            self.lab = self._make_lab(max(self.program.calls, measured))
+            a_row = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
+            self.lab = self._make_lab(max(self.program.calls, a_row))
         if self._is_worth_it():
             await STRATEGIES.get(self.settings.strategy).search(self.lab)
 
@@ -327,10 +327,10 @@ class Run:
         await self.ledger.commit()  # no file may name a head that a kill takes back
         written = await self._write(result, released, self.folder)
         result["release"] = str(written.path)
-        told = {"version": written.version, "candidate_id": released.id}
+        noted = {"version": written.version, "candidate_id": released.id}
         if released.id != winner.id:
-            told["held"] = (await self._write(result, winner, self.folder / HELD)).version
-        self.ledger.event(self.id, "released", told)
+            noted["held"] = (await self._write(result, winner, self.folder / HELD)).version
+        self.ledger.event(self.id, "released", noted)
         return result
 
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from agent.programs.chain_moves import ChainMoves
 from agent.programs.chain_parts import ChainCandidate, Laid, Part, Told, find, is_chain, load_chain, own, save_chain
 from agent.programs.kinds import program
 from agent.programs.making import Making, Written
-from agent.programs.own import REPLY_TOKENS, Own, RowDoor, named, prove
+from agent.programs.own import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
 from agent.prompt.candidate import forbidden_in
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text
@@ -86,7 +86,7 @@ class ChainProgram:
         """What the last prompt of the baseline was given on a row, by the row's id and by variable."""
         self._chains: dict[str, Any] = {}
         self._messages: dict[str, dict[str, Sequence[Any]]] = {}
-        self._raised: set[tuple[str, str]] = set()
+        self._raised = Raised(task.program)
         self._meter: Meter
 
     @property
@@ -115,7 +115,7 @@ class ChainProgram:
         except Exception as problem:
             if bridge.stopped is not None:
                 raise
-            self._raised.add((candidate.id, example.id))
+            self._raised.note(candidate.id, example.id)
             return Prediction({}, "", f"the chain raised {named(problem)}")
         finally:
             ROW.reset(token)
@@ -170,9 +170,7 @@ class ChainProgram:
         return f"{count} demos, more than max_demos = {limit}" if limit is not None and count > limit else ""
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
-        if all((outcome.candidate_id, outcome.example_id) in self._raised for outcome in outcomes):
-            return f"{self.task.program} fails on every row of dev: {outcomes[0].prediction.error}"
-        return ""
+        return self._raised.on_all(outcomes)
 
     def place(self, candidate: Candidate) -> dict[str, str]:
         return {}

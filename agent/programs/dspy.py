@@ -19,7 +19,7 @@ from agent.gateway.gateway import Gateway
 from agent.programs.answers import read_fields
 from agent.programs.kinds import program
 from agent.programs.making import Making, Written
-from agent.programs.own import REPLY_TOKENS, Own, RowDoor, named, prove
+from agent.programs.own import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
 from agent.prompt.candidate import forbidden_in
 from agent.prompt.template import escape
 from agent.search.dspy_bridge import Bridge
@@ -137,7 +137,7 @@ class DspyProgram:
         self.calls = self._module.calls
         self._lm = lm
         self._modules: dict[str, Any] = {}
-        self._raised: set[tuple[str, str]] = set()
+        self._raised = Raised(task.program)
         self._meter: Meter
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class DspyProgram:
         except Exception as problem:
             if bridge.stopped is not None:
                 raise
-            self._raised.add((candidate.id, example.id))
+            self._raised.note(candidate.id, example.id)
             return Prediction({}, "", f"the program raised {named(problem)}")
 
     def max_tokens(self, candidate: Candidate) -> int:
@@ -176,9 +176,7 @@ class DspyProgram:
         return forbidden_in(_own(candidate).state, self.task)
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
-        if all((outcome.candidate_id, outcome.example_id) in self._raised for outcome in outcomes):
-            return f"{self.task.program} fails on every row of dev: {outcomes[0].prediction.error}"
-        return ""
+        return self._raised.on_all(outcomes)
 
     def place(self, candidate: Candidate) -> dict[str, str]:
         return {}

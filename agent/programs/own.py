@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError
 from agent.extras import brings
 from agent.programs.making import Making
 from agent.search.meter import Meter
-from agent.types import LM, Call, CallRole, Candidate, Completion, Request, Task
+from agent.types import LM, Call, CallRole, Candidate, Completion, Outcome, Request, Task
 
 REPLY_TOKENS = 500  # of one call, where task.toml does not say
 
@@ -75,6 +75,23 @@ def _line(problem: Exception, path: Path) -> int:
             line = frame.tb_lineno
         frame = frame.tb_next
     return line
+
+
+class Raised:
+    """On which rows the user's program raised, by candidate."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        self._rows: set[tuple[str, str]] = set()
+
+    def note(self, candidate_id: str, example_id: str) -> None:
+        self._rows.add((candidate_id, example_id))
+
+    def on_all(self, outcomes: Sequence[Outcome]) -> str:
+        """What is said where it raised on every row; "" where it did not."""
+        if all((outcome.candidate_id, outcome.example_id) in self._rows for outcome in outcomes):
+            return f"{self._program} fails on every row of dev: {outcomes[0].prediction.error}"
+        return ""
 
 
 class RowDoor:
