@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError
-from agent.finding import LEDGER
-from agent.given import NAME, is_file, keep, lines_of, rows_of
-from agent.launch import OPTIONS, Launch, prepare, silence
-from agent.result import CheckResult, RunResult
-from agent.session import Stop, Watcher, run_errand, start
+from agent.run.arguments import NAME, is_file, keep, lines_of, rows_of
+from agent.run.launch import OPTIONS, Launch, prepare, silence
+from agent.run.locations import LEDGER
+from agent.run.result import CheckResult, RunResult
+from agent.run.session import Stop, Watcher, run_job, start
 
 if TYPE_CHECKING:
-    from agent.optimize import Snapshot
+    from agent.run.optimize import Snapshot
     from agent.scoring.functions import MetricFunction
     from agent.types import Task
 
@@ -235,7 +235,7 @@ def resume(
         ... except pa.AgentError as error:
         ...     result = pa.resume(error.run_id)
     """
-    from agent.resume import going_on
+    from agent.run.resume import going_on
 
     changes = {
         "max_calls": max_calls,
@@ -335,7 +335,7 @@ def check(
     Example:
         >>> assert pa.check("triage@production", max_cost=1).passed  # doctest: +SKIP
     """
-    from agent.checking import checking
+    from agent.run.check_setup import checking
 
     options = {
         "max_calls": max_calls,
@@ -357,7 +357,7 @@ def check(
     made = checking(str(prompt), model, judges, own, file, repeats, options, db)
 
     def ask(stop: Stop | None) -> CheckResult:
-        told = run_errand(
+        told = run_job(
             made.make,
             made.asking.lms,
             made.models,
@@ -502,9 +502,9 @@ def _register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
     """Registers the function under the name that the run knows it by."""
     from contextlib import closing
 
-    from agent.finding import open_history
     from agent.ledger.query import started_with
-    from agent.resume import unfinished
+    from agent.run.locations import open_history
+    from agent.run.resume import unfinished
     from agent.scoring.functions import register
 
     with closing(open_history(db)) as history:

@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
     from agent.programs.chain_parts import load_chain as load_chain
-    from agent.promote import promote as promote
     from agent.release.runtime import load_prompt as load_prompt
     from agent.report.notebook import load_run as load_run
-    from agent.result import CheckResult as CheckResult
-    from agent.result import RunResult as RunResult
+    from agent.run.promote import promote as promote
+    from agent.run.result import CheckResult as CheckResult
+    from agent.run.result import RunResult as RunResult
     from agent.task.load import load_task as load_task
 
     __version__: str
 
 _HOMES = {
     "AgentError": "agent.errors",
-    "CheckResult": "agent.result",
+    "CheckResult": "agent.run.result",
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
-    "RunResult": "agent.result",
+    "RunResult": "agent.run.result",
     "aoptimize": "agent.api",
     "check": "agent.api",
     "evaluate": "agent.api",
@@ -51,7 +51,7 @@ _HOMES = {
     "load_task": "agent.task.load",
     "metric": "agent.api",
     "optimize": "agent.api",
-    "promote": "agent.promote",
+    "promote": "agent.run.promote",
     "resume": "agent.api",
 }
 __all__ = [

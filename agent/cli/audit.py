@@ -12,7 +12,7 @@ from agent.cli.audit_erase import erase_command
 from agent.cli.audit_views import lineage_command, show_command
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.errors import InputError, LedgerError
-from agent.finding import open_history, releases_folder
+from agent.run.locations import open_history, releases_folder
 
 
 @click.group(context_settings=SETTINGS)

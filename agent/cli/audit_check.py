@@ -10,7 +10,7 @@ import click
 from agent.cli.common import SETTINGS, db_option, json_option, print_json
 from agent.cli.tables import print_table
 from agent.errors import AgentError
-from agent.finding import open_history
+from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     from agent.ledger.contamination import Check
@@ -75,8 +75,8 @@ def _contamination(history: History, run: dict[str, Any]) -> list[Check]:
 
 def _task(run: dict[str, Any]) -> tuple[Task | None, str]:
     """The run's task with the rows that it had, or why these are not at hand."""
-    from agent.launch import source_of, task_of
     from agent.ledger.query import started_with
+    from agent.run.launch import source_of, task_of
 
     if command := (run["options"] or {}).get("command"):
         return None, f"a run of `optimize {command}`, which made no prompts"

@@ -9,7 +9,7 @@ import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.errors import InputError, LedgerError
-from agent.finding import open_history
+from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     import sqlite3

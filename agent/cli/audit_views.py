@@ -21,8 +21,8 @@ from agent.cli.common import (
 )
 from agent.cli.tables import print_table
 from agent.errors import AgentError, InputError
-from agent.finding import open_history
 from agent.report.facts import amount, promotion
+from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     from agent.ledger.query import History

@@ -16,15 +16,15 @@ from agent.cli.common import (
     print_json,
     score,
 )
-from agent.cli.errands import cost_line, run_errand, spending_options
+from agent.cli.errands import cost_line, run_job, spending_options
 from agent.errors import InputError
-from agent.launch import require_judging, silence, whole_budget
 from agent.ledger.origin import user
-from agent.released import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
+from agent.run.launch import require_judging, silence, whole_budget
+from agent.run.released_files import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
 
 if TYPE_CHECKING:
-    from agent.check import Bless
-    from agent.errand import Means
+    from agent.run.check import Bless
+    from agent.run.job import Means
 
 
 @click.command(context_settings=SETTINGS)
@@ -59,9 +59,9 @@ def bless_command(
     The reason goes into the ledger's chain. The rows are those of the suite that is there, else the dev rows of the
     prompt's task; never those of the sealed test. Asked more than once, the answers also say what is repeat noise.
     """
-    from agent.check import Asking, Bless
     from agent.release.runtime import load_prompt
     from agent.release.suite import SUITE_FILE, read_suite, require_fit
+    from agent.run.check import Asking, Bless
 
     silence()
     if not reason.strip():
@@ -93,7 +93,7 @@ def bless_command(
 
     quiet = bool(options["quiet"] or as_json)
     models = (name, *asked.judges)
-    told = run_errand(make, (lm, *judges), models, budget, options, db, quiet=quiet, use_cache=False)
+    told = run_job(make, (lm, *judges), models, budget, options, db, quiet=quiet, use_cache=False)
     if as_json:
         print_json(told)
         return

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.common import plain
-from agent.cli.errands import cost_line, run_errand
+from agent.cli.errands import cost_line, run_job
 from agent.errors import InputError
-from agent.finding import find_task
-from agent.launch import budget_of, silence
+from agent.run.launch import budget_of, silence
+from agent.run.locations import find_task
 
 if TYPE_CHECKING:
-    from agent.calibration import Work
-    from agent.errand import Means
+    from agent.run.calibrate import Work
+    from agent.run.job import Means
     from agent.scoring.judge import JudgeSetup
     from agent.types import LM, Budget, Rubric, Task
 
@@ -43,8 +43,8 @@ class Job:
 
 def prepare(options: Mapping[str, Any]) -> Job:
     """Loads and checks everything; calls nothing."""
-    from agent.calibration import Work
     from agent.models.catalog import DEFAULT_MODEL, create_model
+    from agent.run.calibrate import Work
     from agent.task.ratings import pairs_of, read_ratings_file, require
 
     silence()
@@ -167,12 +167,12 @@ def _stand_in(labels: Path, inputs: Sequence[str], answers: Sequence[str], about
 
 def calibrate(job: Job, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
     """Runs to the end; Ctrl-C lets what is in flight land."""
-    from agent.calibration import Calibration
+    from agent.run.calibrate import Calibration
 
     def make(means: Means) -> Calibration:
         return Calibration(job.task, job.setup, job.lms, means, job.work, job.labels)
 
-    return run_errand(make, job.lms, job.setup.models, job.budget, options, db, quiet=quiet)
+    return run_job(make, job.lms, job.setup.models, job.budget, options, db, quiet=quiet)
 
 
 # -- for people -------------------------------------------------------------------------------------------------------

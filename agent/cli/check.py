@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from agent.checking import checking
 from agent.cli.common import (
     SEED,
     SETTINGS,
@@ -18,8 +17,9 @@ from agent.cli.common import (
     score,
     short,
 )
-from agent.cli.errands import cost_line, run_errand, spending_options
-from agent.launch import silence
+from agent.cli.errands import cost_line, run_job, spending_options
+from agent.run.check_setup import checking
+from agent.run.launch import silence
 
 SHOWN = 20  # flips, for people
 
@@ -70,7 +70,7 @@ def check_command(
     prepared = checking(prompt, model, judge, task, suite, repeats, options, db)
     quiet = bool(options["quiet"] or as_json)
     lms, models, budget = prepared.asking.lms, prepared.models, prepared.budget
-    told = run_errand(prepared.make, lms, models, budget, options, db, quiet=quiet, use_cache=False)
+    told = run_job(prepared.make, lms, models, budget, options, db, quiet=quiet, use_cache=False)
     if as_json:
         print_json(told)
     else:

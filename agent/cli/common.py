@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from agent.errors import InputError
-from agent.finding import LEDGER, tasks_here
+from agent.run.locations import LEDGER, tasks_here
 
 F = TypeVar("F", bound=Callable[..., Any])
 SEED = click.IntRange(0, 2**31 - 1)

@@ -11,8 +11,8 @@ import click
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.cli.strips import LOST, TIED, WON, won_and_lost
 from agent.cli.tables import Column, print_table, say, say_marks
-from agent.finding import open_history
 from agent.report.facts import changes
+from agent.run.locations import open_history
 
 KEPT = 12  # equal words and blanks shown beside a change
 COLUMNS = (Column("what"), Column("A", 0, 16, True, True), Column("B", 0, 16, True, True), Column("", 1))

@@ -12,11 +12,11 @@ import click
 from agent.cli.common import MAX_WAIT_HELP, PRICE_HELP, THINKING_HELP, plain
 from agent.cli.progress import Progress
 from agent.report.facts import dollars, spent
-from agent.session import run_errand as run_to_end
+from agent.run.session import run_job as run_to_end
 
 if TYPE_CHECKING:
-    from agent.errand import Errand, Means
     from agent.gateway.budget import Account
+    from agent.run.job import Job, Means
     from agent.types import LM, Budget
 
 LINE_SECONDS = 5.0
@@ -43,8 +43,8 @@ def spending_options(function: F) -> F:
     return function
 
 
-def run_errand(
-    make: Callable[[Means], Errand],
+def run_job(
+    make: Callable[[Means], Job],
     lms: Sequence[LM],
     models: Sequence[str],
     budget: Budget,
@@ -54,7 +54,7 @@ def run_errand(
     quiet: bool,
     use_cache: bool = True,
 ) -> dict[str, Any]:
-    """`session.run_errand`, shown on the terminal."""
+    """`session.run_job`, shown on the terminal."""
     return run_to_end(make, lms, models, budget, options, db, Progress(quiet), Told(quiet), use_cache=use_cache)
 
 

@@ -13,10 +13,10 @@ import click
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.cli.registered import Registered, told
 from agent.errors import AgentError, InputError
-from agent.finding import open_history
 from agent.programs.yardsticks import ARM
 from agent.release.formats.catalog import FORMATS
 from agent.report.facts import without_result
+from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     from agent.ledger.query import History, Row
@@ -70,12 +70,12 @@ class _Command(click.Command):
 def export_command(
     run: str, form: tuple[str, ...], arm: str | None, output: Path | None, strict: bool, db: Path, as_json: bool
 ) -> None:
-    from agent.launch import silence
     from agent.ledger.query import released_file
     from agent.release.formats.base import Material
     from agent.release.formats.verify import put, put_one, verified
     from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
     from agent.release.runtime import load_prompt
+    from agent.run.launch import silence
 
     silence()
     history = open_history(db)
@@ -132,9 +132,9 @@ def _print(made: Made) -> None:
 
 def _dev_run(history: History, found: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
     """What the run has of the prompt on dev, or why that cannot be had."""
-    from agent.launch import task_of
     from agent.ledger.query import started_with
     from agent.release.rescore import dev_run
+    from agent.run.launch import task_of
 
     try:
         task = task_of(started_with(found))
@@ -162,8 +162,8 @@ def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made]
 
 def _task_of(found: dict[str, Any]) -> Task:
     """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
-    from agent.launch import source_of, task_of
     from agent.ledger.query import started_with
+    from agent.run.launch import source_of, task_of
 
     options = started_with(found)
     task = task_of(options)

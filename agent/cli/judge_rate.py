@@ -12,7 +12,7 @@ import click
 
 from agent.cli.common import SETTINGS, db_option, plain
 from agent.errors import InputError
-from agent.finding import open_history
+from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     from agent.report.blinded import Shown

@@ -19,8 +19,8 @@ from agent.cli.common import (
     short,
 )
 from agent.errors import InputError
-from agent.finding import find_task
-from agent.released import prompt_path, task_folder
+from agent.run.locations import find_task
+from agent.run.released_files import prompt_path, task_folder
 
 if TYPE_CHECKING:
     from agent.release.runtime import Prompt

@@ -13,10 +13,10 @@ import click
 from agent.cli.common import plain
 from agent.errors import Interrupted
 from agent.report.facts import dollars
-from agent.session import Watcher
+from agent.run.session import Watcher
 
 if TYPE_CHECKING:
-    from agent.optimize import Snapshot
+    from agent.run.optimize import Snapshot
 
 LINE_SECONDS = 5.0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from agent.cli.common import SETTINGS, db_option, deciding_options, json_option, plain, print_json
-from agent.promote import NO_CLAIM, promote
+from agent.run.promote import NO_CLAIM, promote
 
 
 @click.command(context_settings=SETTINGS)

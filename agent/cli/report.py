@@ -9,7 +9,7 @@ import click
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.errors import InputError
 from agent.files import new_file
-from agent.finding import open_history
+from agent.run.locations import open_history
 
 
 @click.command(context_settings=SETTINGS)

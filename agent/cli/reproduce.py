@@ -15,13 +15,13 @@ import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.errors import AgentError, InputError
-from agent.finding import open_history
 from agent.report.facts import without_result
+from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     from agent.cli.replay import ReplayLedger
-    from agent.launch import Launch
     from agent.ledger.query import History
+    from agent.run.launch import Launch
 
 
 @click.command(context_settings=SETTINGS)
@@ -36,9 +36,9 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
     same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
     """
     from agent.cli.replay import Records, ReplayLedger, drift
-    from agent.launch import prepare
     from agent.ledger.query import started_with
-    from agent.resume import changes_since
+    from agent.run.launch import prepare
+    from agent.run.resume import changes_since
 
     history = open_history(db)
     found = history.run(run)
@@ -81,7 +81,7 @@ def _copy(db: Path, copy: Path) -> None:
 def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> tuple[dict[str, Any] | None, str]:
     """The result, or None and what stopped it."""
     from agent.cli.replay import Offline
-    from agent.optimize import Resumed, Run
+    from agent.run.optimize import Resumed, Run
     from agent.search.plan import Plan
 
     models = {id(lm): Offline(lm) for lm in launch.lms()}

@@ -10,9 +10,9 @@ import click
 from agent.cli.common import SETTINGS, db_option, json_option
 from agent.cli.progress import Progress
 from agent.cli.run import finish
-from agent.launch import unsaid
-from agent.resume import going_on
-from agent.session import start
+from agent.run.launch import unsaid
+from agent.run.resume import going_on
+from agent.run.session import start
 
 
 @click.command(context_settings=SETTINGS)

@@ -22,11 +22,11 @@ from agent.cli.common import (
 )
 from agent.cli.progress import Progress
 from agent.cli.registered import Registered
-from agent.finding import LEDGER
-from agent.launch import Launch, prepare, unsaid
 from agent.report.facts import certainty, is_own, promotion, ships_prompt, spent, stopped_before_search, tested, verdict
-from agent.search.strategies import STRATEGIES
-from agent.session import at, start
+from agent.run.launch import Launch, prepare, unsaid
+from agent.run.locations import LEDGER
+from agent.run.session import at, start
+from agent.search.registered import STRATEGIES
 
 
 class _Whole(click.types.StringParamType):
@@ -130,7 +130,7 @@ def finish(result: dict[str, Any], db: Path, as_json: bool) -> None:
 
 def _print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
-    from agent.estimate import estimate
+    from agent.run.estimate import estimate
 
     found = estimate(launch)
     if as_json:

@@ -20,8 +20,8 @@ from agent.cli.common import (
 from agent.cli.strips import so_far, sparkline, whisker
 from agent.cli.tables import Column, print_table, say, say_diff
 from agent.errors import InputError
-from agent.finding import open_history
 from agent.report.facts import ASK_ANEW, amount, decision, prompt_text, without_result
+from agent.run.locations import open_history
 
 RUNS = (
     Column("run"),

@@ -18,7 +18,7 @@ from agent.cli.common import (
 )
 from agent.cli.tables import print_table
 from agent.errors import InputError, ProblemsError
-from agent.finding import find_task
+from agent.run.locations import find_task
 
 
 @click.command(context_settings=SETTINGS)

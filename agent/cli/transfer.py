@@ -19,17 +19,17 @@ from agent.cli.common import (
     score,
     short,
 )
-from agent.cli.errands import cost_line, run_errand, spending_options
+from agent.cli.errands import cost_line, run_job, spending_options
 from agent.errors import InputError
-from agent.finding import open_history
-from agent.launch import budget_of, silence, source_of, task_of
 from agent.release.gate import shown
+from agent.run.launch import budget_of, silence, source_of, task_of
+from agent.run.locations import open_history
 
 if TYPE_CHECKING:
-    from agent.errand import Means
     from agent.ledger.query import History, Row
     from agent.prompt.parts import PromptCandidate
-    from agent.transfer import Entrant, Transfer
+    from agent.run.job import Means
+    from agent.run.transfer import Entrant, Transfer
     from agent.types import Task
 
 
@@ -52,7 +52,7 @@ def transfer_command(
     is not touched.
     """
     from agent.models.catalog import create_model
-    from agent.transfer import Transfer
+    from agent.run.transfer import Transfer
 
     silence()
     history = open_history(db)
@@ -78,7 +78,7 @@ def transfer_command(
 
     quiet = bool(options["quiet"] or as_json)
     every = [*lms, *(judge for judge in judges if judge not in lms)]
-    told = run_errand(make, every, list(known), budget, options, db, quiet=quiet)
+    told = run_job(make, every, list(known), budget, options, db, quiet=quiet)
     if as_json:
         print_json(told)
     else:
@@ -104,7 +104,7 @@ def _task(found: Row) -> Task:
 
 def _seen(history: History, found: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
     """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
-    from agent.transfer import Entrant
+    from agent.run.transfer import Entrant
 
     trials = [trial for trial in history.trials(found["id"]) if trial["state"] == "complete"]
     base = [trial for trial in trials if trial["number"] == 0]

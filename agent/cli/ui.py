@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
-from agent.finding import open_history
+from agent.run.locations import open_history
 
 
 @click.command(context_settings=SETTINGS)

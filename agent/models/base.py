@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.aside import aside
 from agent.errors import (
     BadResponse,
     ModelError,
@@ -39,6 +38,7 @@ from agent.models.failures import (
     words,
 )
 from agent.redact import mask, rare_secrets_in, redact, secrets_in
+from agent.threads import aside
 from agent.types import Completion, FinishReason, Request, Usage
 
 PROBE_SECONDS = 5.0

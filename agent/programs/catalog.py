@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.programs.making import Kind
+from agent.programs.kind import Kind
 from agent.types import LM, Task
 
 
@@ -22,7 +22,7 @@ def _own_program(task: Task, lm: LM) -> Kind:
     """The first kind that claims what the user's factory gives: ours, then those of other packages."""
     from agent.programs.chain_model import chat_model
     from agent.programs.kinds import PROGRAMS
-    from agent.programs.own import Own
+    from agent.programs.user_program import Own
 
     own = Own(task)
     made = own.made(chat_model)

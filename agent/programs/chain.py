@@ -21,21 +21,21 @@ from agent.gateway.gateway import Gateway
 from agent.models.langchain import untraced
 from agent.programs.answers import plain, read_fields
 from agent.programs.chain_model import ROW, Row, chat_model, give_way, is_ours
-from agent.programs.chain_moves import ChainMoves
 from agent.programs.chain_parts import ChainCandidate, Laid, Part, Told, find, is_chain, load_chain, own, save_chain
+from agent.programs.kind import Making, Written
 from agent.programs.kinds import program
-from agent.programs.making import Making, Written
-from agent.programs.own import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
+from agent.programs.moves.chain_moves import ChainMoves
+from agent.programs.user_program import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
 from agent.prompt.candidate import forbidden_in
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text
 from agent.prompt.template import escape
-from agent.search.dspy_bridge import Bridge
-from agent.search.dspy_strategies import DspyForm
-from agent.search.lab import Lab
-from agent.search.meter import Meter
+from agent.search.context import SearchContext
+from agent.search.dspy.bridge import Bridge
+from agent.search.dspy.meter import Meter
+from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Ablation
-from agent.search.strategies import DEFAULT, STRATEGIES
+from agent.search.registered import DEFAULT, STRATEGIES
 from agent.types import (
     LM,
     Call,
@@ -219,10 +219,10 @@ class ChainProgram:
             raise InputError(f"--strategy {name}: a LangChain chain takes {', '.join(fit)}")
         return name
 
-    def moves(self, lab: Lab) -> ChainMoves:
-        return ChainMoves(lab, self)
+    def moves(self, context: SearchContext) -> ChainMoves:
+        return ChainMoves(context, self)
 
-    def for_dspy(self, lab: Lab) -> DspyForm:
+    def for_dspy(self, context: SearchContext) -> DspyForm:
         raise NotImplementedError(f"{self.kind}: DSPy's optimizers do not know LangChain's chains")
 
     # -- releasing ----------------------------------------------------------------------------------------------------

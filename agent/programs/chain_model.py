@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any
 
 from agent.errors import InputError, RowRefused
-from agent.search.dspy_bridge import ROLLOUTS, Bridge
+from agent.search.dspy.bridge import ROLLOUTS, Bridge
 from agent.types import Call, ChatRole, Completion, Message, Request, canonical
 
 CARRIED = ("max_tokens", "temperature", "seed")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from agent.programs import learnt
-from agent.programs.learnt import NEIGHBOURS, Fitted, fit, text_of
+from agent.programs import classifiers as learnt
+from agent.programs.classifiers import NEIGHBOURS, Fitted, fit, text_of
 from agent.prompt.render import label_text
 from agent.types import NO_MODEL, Call, Candidate, Example, Message, Prediction, Shown, Task
 

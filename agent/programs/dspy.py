@@ -17,18 +17,18 @@ from agent.errors import BadResponse, InputError, ReleaseError, RowRefused, Tran
 from agent.files import new_files
 from agent.gateway.gateway import Gateway
 from agent.programs.answers import read_fields
+from agent.programs.kind import Making, Written
 from agent.programs.kinds import program
-from agent.programs.making import Making, Written
-from agent.programs.own import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
+from agent.programs.user_program import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
 from agent.prompt.candidate import forbidden_in
 from agent.prompt.template import escape
-from agent.search.dspy_bridge import Bridge
-from agent.search.dspy_methods import Tried, state_of
-from agent.search.dspy_strategies import DspyForm
-from agent.search.lab import Lab
-from agent.search.meter import Meter
-from agent.search.program import Ablation, Entry, Moves
-from agent.search.strategies import DSPY, STRATEGIES
+from agent.search.context import SearchContext
+from agent.search.dspy.bridge import Bridge
+from agent.search.dspy.meter import Meter
+from agent.search.dspy.methods import Tried, state_of
+from agent.search.dspy.strategies import DspyForm
+from agent.search.program import Ablation, Moves, Proposal
+from agent.search.registered import DSPY, STRATEGIES
 from agent.types import (
     LM,
     Call,
@@ -220,15 +220,15 @@ class DspyProgram:
             )
         return name
 
-    def moves(self, lab: Lab) -> Moves:
+    def moves(self, context: SearchContext) -> Moves:
         raise NotImplementedError(f"{self.kind}: only DSPy's optimizers change a DSPy program")
 
-    def for_dspy(self, lab: Lab) -> DspyForm:
+    def for_dspy(self, context: SearchContext) -> DspyForm:
         return DspyForm(
             self._meter,
             self._module.fresh(self._module.own),
             {},
-            self.max_tokens(lab.baseline),
+            self.max_tokens(context.baseline),
             lambda prediction: read(prediction, self.task.signature),
             _entry,
         )
@@ -252,8 +252,8 @@ def _own(candidate: Candidate) -> DspyCandidate:
     return candidate
 
 
-def _entry(method: str, tried: Tried) -> Entry:
+def _entry(method: str, tried: Tried) -> Proposal:
     candidate = DspyCandidate(written(tried.state))
     reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
     place = {"layout": "program", "instruction": method, "demos": str(count_demos(candidate.state))}
-    return Entry(candidate, place, method, None, reason)
+    return Proposal(candidate, place, method, None, reason)

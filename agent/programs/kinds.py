@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agent.programs.making import Kind
-from agent.programs.own import Own
+from agent.programs.kind import Kind
+from agent.programs.user_program import Own
 from agent.registry import Registry
 from agent.types import LM, Task
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from agent.aside import aside
 from agent.errors import InputError, RowRefused
 from agent.extras import require
 from agent.gateway.gateway import Gateway
-from agent.programs.making import Making, Written
+from agent.programs.kind import Making, Written
+from agent.programs.moves.pool import CandidateGenerator, prompt_of
+from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.prompt_dspy import predict_form
-from agent.programs.prompt_moves import PromptMoves
 from agent.prompt.candidate import baseline, why_rejected
 from agent.prompt.parse import parse_reply
 from agent.prompt.parts import PromptCandidate
@@ -25,12 +25,12 @@ from agent.prompt.techniques import answers_last, reasons_first
 from agent.prompt.template import fill_messages, marks
 from agent.release.export import write_release
 from agent.release.result import release_of
-from agent.search.attribution import leave_one_out
-from agent.search.dspy_strategies import DspyForm
-from agent.search.lab import Lab
-from agent.search.pool import Breeder, prompt_of
+from agent.search.analysis.attribution import leave_one_out
+from agent.search.context import SearchContext
+from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Ablation
-from agent.search.strategies import DEFAULT, DSPY
+from agent.search.registered import DEFAULT, DSPY
+from agent.threads import aside
 from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Request, Shown, Task
 
 OF_PREDICT = ("config", "demos", "lm", "signature")
@@ -126,7 +126,7 @@ class PromptProgram:
         return ""
 
     def place(self, candidate: Candidate) -> dict[str, str]:
-        return Breeder(self.task, random.Random(0)).place(prompt_of(candidate))
+        return CandidateGenerator(self.task, random.Random(0)).place(prompt_of(candidate))
 
     def shown(self, candidate: Candidate) -> Shown:
         return prompt_of(candidate).shown()
@@ -166,11 +166,11 @@ class PromptProgram:
             )
         return name
 
-    def moves(self, lab: Lab) -> PromptMoves:
-        return PromptMoves(lab, Breeder(self.task, lab.rng))
+    def moves(self, context: SearchContext) -> PromptMoves:
+        return PromptMoves(context, CandidateGenerator(self.task, context.rng))
 
-    def for_dspy(self, lab: Lab) -> DspyForm:
-        return predict_form(self, lab)
+    def for_dspy(self, context: SearchContext) -> DspyForm:
+        return predict_form(self, context)
 
     # -- releasing ----------------------------------------------------------------------------------------------------
 

@@ -10,31 +10,31 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from agent.programs.moves.pool import prompt_of
 from agent.prompt.parse import parse_reply
 from agent.prompt.parts import PromptCandidate
 from agent.prompt.render import dspy_signature, label_text
-from agent.search.dspy_methods import Tried
-from agent.search.dspy_strategies import DspyForm
-from agent.search.lab import Lab
-from agent.search.meter import Meter
-from agent.search.pool import prompt_of
-from agent.search.program import Entry
+from agent.search.context import SearchContext
+from agent.search.dspy.meter import Meter
+from agent.search.dspy.methods import Tried
+from agent.search.dspy.strategies import DspyForm
+from agent.search.program import Proposal
 from agent.types import Candidate, Completion, Demo, Example, Prediction, Signature, Task, canonical
 
 if TYPE_CHECKING:
     from agent.programs.prompt import PromptProgram
 
 
-def predict_form(program: PromptProgram, lab: Lab) -> DspyForm:
+def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
     """The user's own prompt as a `dspy.Predict`."""
     import dspy
 
     signature = program.task.signature
     plain = replace(prompt_of(program.baseline()), format="dspy-chat")
-    meter = Meter(lab.gateway)
+    meter = Meter(context.gateway)
 
     def bought(candidate: Candidate, row: Example) -> Completion | None:
-        return meter.known(lab.target, program.request(candidate, row))
+        return meter.known(context.target, program.request(candidate, row))
 
     return DspyForm(
         meter,
@@ -47,7 +47,7 @@ def predict_form(program: PromptProgram, lab: Lab) -> DspyForm:
     )
 
 
-def _entry(task: Task, method: str, tried: Tried) -> Entry:
+def _entry(task: Task, method: str, tried: Tried) -> Proposal:
     """The candidate that renders what this program sends."""
     ((instruction, demos),) = tried.state.values()
     train = {canonical(dict(row.inputs)): row for row in reversed(task.train)}
@@ -55,7 +55,7 @@ def _entry(task: Task, method: str, tried: Tried) -> Entry:
     candidate = PromptCandidate("few-shot" if found else "zero-shot", "dspy-chat", instruction, demos=found)
     place = {"layout": f"{candidate.technique}/dspy-chat", "instruction": method, "trial": str(tried.number)}
     reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
-    return Entry(candidate, place, method, None, reason)
+    return Proposal(candidate, place, method, None, reason)
 
 
 def _demo(signature: Signature, train: dict[str, Example], demo: dict[str, Any]) -> Demo:

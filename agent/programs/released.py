@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from agent.aside import aside
 from agent.errors import RowRefused
 from agent.prompt.parse import parse_reply
 from agent.prompt.template import fill_messages
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
+from agent.threads import aside
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Task
 
 

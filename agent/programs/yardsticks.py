@@ -10,11 +10,11 @@ from typing import Any
 from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History, Row
 from agent.programs.classic import ClassicCandidate, ClassicProgram
-from agent.programs.learnt import load
+from agent.programs.classifiers import load
 from agent.scoring.breakdown import difference, side
 from agent.scoring.evaluate import Evaluator
-from agent.search.lab import Log
-from agent.search.program import Entry
+from agent.search.context import Log
+from agent.search.program import Proposal
 from agent.types import Example, Outcome, Task
 
 ARM = ClassicCandidate.kind
@@ -37,7 +37,7 @@ async def measured(
     await program.fit()
     found = []
     for candidate in program.candidates():
-        log.candidate(0, Entry(candidate, {}, "yardstick", None, "answers without a language model"), "")
+        log.candidate(0, Proposal(candidate, {}, "yardstick", None, "answers without a language model"), "")
         seen = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
         tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
         scored = side(tested)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
-from agent.scoring.anytime import compared, paired
+from agent.stats.anytime import compared, paired
 from agent.task.data import read_rows
 from agent.task.words import listed, near, problem, quoted, shown
 

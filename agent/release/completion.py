@@ -12,12 +12,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from agent.aside import aside
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.catalog import create_model
 from agent.prompt.parse import parse_reply
 from agent.prompt.template import fill_messages
 from agent.release.prompt_file import PromptRelease
+from agent.threads import aside
 from agent.types import LM, Completion, Prediction, Request
 
 UNSAID: dict[str, Any] = {"max_tokens": 1024, "temperature": 0.0, "stop": (), "seed": None}

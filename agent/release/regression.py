@@ -2,7 +2,7 @@
 
 The gate asks two questions of the same rows, each at half of 5 %, so that repeat noise alone fails it in at most 5 % of
 all cases: did the score fall (two-sided p below 0.05 and the difference below 0), and did more answers change than
-repeat noise explains (p at most 0.025)? Both p are of shuffles within rows (`scoring/flips.py`). A model that answers
+repeat noise explains (p at most 0.025)? Both p are of shuffles within rows (`stats/flips.py`). A model that answers
 as it was recorded flips nothing, and passes always. Where a fifth of the rows that had an answer got none, nothing can
 be told and the gate fails, too.
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 from agent.release.suite import is_answer
 from agent.scoring.breakdown import consistency
-from agent.scoring.flips import flip_p_value, moved_p_value
-from agent.scoring.intervals import mean_ci, paired_difference
+from agent.stats.flips import flip_p_value, moved_p_value
+from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, Field, Outcome, canonical
 
 ALPHA = 0.05

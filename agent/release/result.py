@@ -14,7 +14,7 @@ from agent.prompt.techniques import answers_last
 from agent.release.gate import blocked_by
 from agent.release.runtime import PromptRelease
 from agent.scoring.evaluate import values
-from agent.scoring.stats import paired_difference
+from agent.stats.intervals import paired_difference
 from agent.types import Candidate, Outcome, Shown, Task
 
 

@@ -137,7 +137,7 @@ def calibrating(run: Row, task: Task, field: str, rubric: Rubric, file: Path) ->
 
 def agreement(rows: Sequence[Mapping[str, Any]], rubric: Rubric) -> str:
     """How far the raters of a file of ratings agree, in a sentence; "" for one rater."""
-    from agent.scoring.agreement import alpha
+    from agent.stats.agreement import alpha
 
     raters = sorted({str(row["rater"]) for row in rows})
     items = sorted({str(row["item"]) for row in rows})

@@ -140,7 +140,7 @@ def unlike(a: Side, b: Side) -> str:
 def paired(split: str, a: Side, b: Side) -> dict[str, Any] | None:
     """B minus A over the rows that both have a score for; None where the data or the scoring is not the same, or where
     there is no such row."""
-    from agent.scoring.stats import paired_difference
+    from agent.stats.intervals import paired_difference
 
     if a.run["hashes"].get(split) != b.run["hashes"].get(split) or unlike(a, b):
         return None

@@ -128,7 +128,7 @@ class RunView:
 
         Not for the comparison: that is paired, and stands in the result as `lift`.
         """
-        from agent.scoring.stats import mean_ci
+        from agent.stats.intervals import mean_ci
 
         found: dict[str, dict[str, float]] = {}
         for side, candidate in (("baseline", self.baseline), ("winner", self.winner)):

@@ -13,7 +13,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from agent.metrics.overlap import signature
-from agent.scoring.intervals import groups_differ, mean_ci, paired_difference
+from agent.stats.intervals import groups_differ, mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, canonical
 
 PASS = 0.999

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
+from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import call_key
-from agent.gateway.together import all_of
 from agent.scoring.judge import JudgeMetric
 from agent.scoring.metrics import combine
 from agent.scoring.signal import label_signal

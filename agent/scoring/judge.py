@@ -14,8 +14,8 @@ from statistics import median
 from typing import Any
 
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
+from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
-from agent.gateway.together import all_of
 from agent.prompt.render import label_text
 from agent.scoring.judge_prompt import (
     CORRECT,

@@ -17,13 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from agent.aside import aside
 from agent.errors import InputError
 from agent.metrics.bounded import Bounded
 from agent.metrics.catalog import METRICS
 from agent.metrics.values import Check, where
 from agent.scoring.functions import FunctionMetric, registered
 from agent.scoring.user_metric import PythonMetric
+from agent.threads import aside
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 from agent.worker import Verdict
 

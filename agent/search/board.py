@@ -10,20 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 from agent.scoring.evaluate import values
 from agent.scoring.signal import evidence
-from agent.scoring.stats import mean_ci
-from agent.search.program import Entry, Parent
+from agent.search.program import Parent, Proposal
 from agent.search.study import Seen, shrunk
+from agent.stats.intervals import mean_ci
 from agent.types import Candidate, Outcome, Trial, TrialState
 
 
 class Board:
-    """`entries`, `outcomes` and `trials` by candidate id; trials are numbered in the order in which they opened.
+    """`proposals`, `outcomes` and `trials` by candidate id; trials are numbered in the order in which they opened.
 
     Outcomes come in by `saw` alone: what follows from them is worked out once and kept until the next ones come in.
     """
 
     def __init__(self, on_trial: Callable[[Trial], None]) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.proposals: dict[str, Proposal] = {}
         self._outcomes: dict[str, list[Outcome]] = {}
         self.outcomes: Mapping[str, Sequence[Outcome]] = self._outcomes
         self.looks = 0
@@ -36,7 +36,7 @@ class Board:
         self._order: list[str] = []
 
     def candidate(self, candidate_id: str) -> Candidate:
-        return self.entries[candidate_id].candidate
+        return self.proposals[candidate_id].candidate
 
     def open(self, candidate_id: str, round_: int) -> None:
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
@@ -132,7 +132,7 @@ class Board:
             known = {i: seen for i, seen in self.seen().items() if seen.n and self.trials[i].state != "failed"}
             prior = sum(seen.mean for seen in known.values()) / len(known) if known else 0.0
             self._order = sorted(known, key=lambda i: -shrunk(known[i], prior))
-        return [Parent(self.entries[i], tuple(self.outcomes[i])) for i in self._order[:count]]
+        return [Parent(self.proposals[i], tuple(self.outcomes[i])) for i in self._order[:count]]
 
     def leader(self, rows: int) -> Trial | None:
         """The best trial of those that saw at least `rows` rows."""

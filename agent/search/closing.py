@@ -9,12 +9,12 @@ from typing import Any
 from agent.errors import BudgetExhausted
 from agent.scoring import breakdown
 from agent.scoring.breakdown import Pair
-from agent.search.attribution import attribution
+from agent.search.analysis.attribution import attribution
+from agent.search.analysis.effects import Observed
+from agent.search.analysis.pareto import Offer, Prefer, counted, front_table, prefer
 from agent.search.board import Board
-from agent.search.effects import Observed
-from agent.search.lab import Lab
-from agent.search.pareto import Offer, Prefer, counted, front_table, prefer
-from agent.search.program import Entry
+from agent.search.context import SearchContext
+from agent.search.program import Proposal
 from agent.types import Candidate, Outcome, Task, Usage
 
 
@@ -23,16 +23,16 @@ def observed(board: Board) -> list[Observed]:
     return [Observed(board.candidate(i), [o.value for o in seen]) for i, seen in board.outcomes.items()]
 
 
-def offers(lab: Lab, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]) -> list[Offer]:
+def offers(context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]) -> list[Offer]:
     """The candidates that saw the whole of dev, the user's own prompt first, with what a call of each costs."""
-    board, found = lab.board, []
-    for candidate_id in [lab.baseline.id, *(i for i in board.in_state("complete") if i != lab.baseline.id)]:
-        usage = lab.evaluator.usage_of(candidate_id)
+    board, found = context.board, []
+    for candidate_id in [context.baseline.id, *(i for i in board.in_state("complete") if i != context.baseline.id)]:
+        usage = context.evaluator.usage_of(candidate_id)
         found.append(
             Offer(
                 candidate_id,
                 [outcome.value for outcome in board.outcomes.get(candidate_id, ())],
-                lab.program.prompt_tokens(board.candidate(candidate_id)),
+                context.program.prompt_tokens(board.candidate(candidate_id)),
                 price(usage) if price else None,
                 seconds.get(candidate_id),
             )
@@ -40,15 +40,15 @@ def offers(lab: Lab, price: Callable[[Usage], float] | None, seconds: Mapping[st
     return found
 
 
-def chosen(lab: Lab, offered: list[Offer], how: Prefer) -> Candidate:
+def chosen(context: SearchContext, offered: list[Offer], how: Prefer) -> Candidate:
     """The candidate that meets the sealed test. Equal scores go to the baseline, then to the shortest prompt. A dev row
     that only others got a score on counts as 0."""
     offered = counted(offered)
     found = prefer(offered, how)
     best = max((offer.mean for offer in offered), default=0.0)
     if how == "best" and offered and offered[0].mean >= best:
-        return lab.baseline
-    return lab.board.candidate(found.candidate_id) if found else lab.baseline
+        return context.baseline
+    return context.board.candidate(found.candidate_id) if found else context.baseline
 
 
 def pareto(offered: list[Offer], winner: Candidate) -> list[dict[str, Any]]:
@@ -58,40 +58,40 @@ def pareto(offered: list[Offer], winner: Candidate) -> list[dict[str, Any]]:
     return [{**row, "latency_s": seconds[row["candidate_id"]]} for row in rows]
 
 
-async def ablate(lab: Lab, winner: Candidate) -> None:
+async def ablate(context: SearchContext, winner: Candidate) -> None:
     """Sees the winner with one part as in the user's own prompt, each part in turn, as far as the budget goes.
 
     A cap that `left` does not know of (time) ends this and not the run: the sealed test has its own share.
     """
     try:
-        await _ablate(lab, winner)
+        await _ablate(context, winner)
     except BudgetExhausted:
-        await lab.gateway.drain()
+        await context.gateway.drain()
 
 
-async def _ablate(lab: Lab, winner: Candidate) -> None:
-    for ablation in lab.program.ablations(winner, lab.baseline):
+async def _ablate(context: SearchContext, winner: Candidate) -> None:
+    for ablation in context.program.ablations(winner, context.baseline):
         made = ablation.candidate
-        rows = lab.plan.dev_rows - len(lab.board.outcomes.get(made.id, ()))
-        cost = lab.costs.of(winner.id, rows) + lab.costs.of_final(winner.id)
-        if rows > lab.spare() or cost > lab.costs.affordable():
+        rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
+        cost = context.costs.of(winner.id, rows) + context.costs.of_final(winner.id)
+        if rows > context.spare() or cost > context.costs.affordable():
             continue
-        if made.id not in lab.board.entries:
-            where = lab.board.entries[winner.id].place
+        if made.id not in context.board.proposals:
+            where = context.board.proposals[winner.id].place
             reason = f"the winner with the {ablation.part} of the user's own prompt: what does that part carry?"
-            lab.admit([Entry(made, where, f"without:{ablation.part}", winner.id, reason)])
-        if made.id in lab.board.entries:
-            await lab.see([made.id], lab.plan.dev_rows)
+            context.admit([Proposal(made, where, f"without:{ablation.part}", winner.id, reason)])
+        if made.id in context.board.proposals:
+            await context.see([made.id], context.plan.dev_rows)
 
 
-def carried(lab: Lab, winner: Candidate, corrected: float | None) -> list[dict[str, Any]]:
+def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[dict[str, Any]]:
     """The attribution of the winner's gain, JSON-ready; empty when the user's own prompt won."""
-    if winner.id == lab.baseline.id:
+    if winner.id == context.baseline.id:
         return []
-    mean = lab.board.mean(winner.id) or 0.0
+    mean = context.board.mean(winner.id) or 0.0
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
-    ablations = lab.program.ablations(winner, lab.baseline)
-    told = attribution(winner, ablations, observed(lab.board), optimism, lab.seed)
+    ablations = context.program.ablations(winner, context.baseline)
+    told = attribution(winner, ablations, observed(context.board), optimism, context.seed)
     return [part.as_dict() for part in told]
 
 

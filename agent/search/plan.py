@@ -10,7 +10,7 @@ from typing import Any, Literal
 from agent.errors import BudgetRefused, InputError
 from agent.scoring.judge import judge_calls
 from agent.search.afford import ROWS_A_PROPOSAL, Means
-from agent.search.ladder import rungs_for
+from agent.search.evolve.ladder import rungs_for
 from agent.types import Budget, Task
 
 Effort = Literal["quick", "standard", "thorough"]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.scoring.stats import mean_ci, minimum_detectable_gain
+from agent.stats.intervals import mean_ci, minimum_detectable_gain
 
 ASSUMED_RATES = (0.3, 0.5, 0.7, 0.9)
 FEWEST_ROWS = 20

@@ -12,12 +12,12 @@ from agent.search.study import Place
 from agent.types import Candidate, Message, Outcome, Runner, Shown, Task
 
 if TYPE_CHECKING:
-    from agent.search.dspy_strategies import DspyForm
-    from agent.search.lab import Lab
+    from agent.search.context import SearchContext
+    from agent.search.dspy.strategies import DspyForm
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Proposal:
     """A candidate of the pool, where it stands in the space of designs and how it came about."""
 
     candidate: Candidate
@@ -31,7 +31,7 @@ class Entry:
 class Parent:
     """A candidate that did well, with what it did on the rows it saw."""
 
-    entry: Entry
+    proposal: Proposal
     outcomes: tuple[Outcome, ...]
 
 
@@ -48,7 +48,7 @@ class Ablation:
 class Moves(Protocol):
     """How a kind makes new candidates: at a place in its space of designs, or out of one that did well."""
 
-    def designs(self) -> list[Entry]:
+    def designs(self) -> list[Proposal]:
         """Good starting points."""
         ...
 
@@ -56,7 +56,7 @@ class Moves(Protocol):
         """The choices of each coordinate of the space of designs, as things stand."""
         ...
 
-    def fresh(self, place: Place) -> Entry | None:
+    def fresh(self, place: Place) -> Proposal | None:
         """A candidate of this place; None where there can be none."""
         ...
 
@@ -68,7 +68,7 @@ class Moves(Protocol):
         """The operator that comes next whatever has paid so far; "" for none."""
         ...
 
-    async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Entry]:
+    async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
         """New candidates by one of `operators`; none where it finds nothing to change."""
         ...
 
@@ -144,10 +144,10 @@ class Program(Describes, Protocol):
         """What the run's calls go through."""
         ...
 
-    def moves(self, lab: Lab) -> Moves:
+    def moves(self, context: SearchContext) -> Moves:
         """How our own search makes candidates of this kind."""
         ...
 
-    def for_dspy(self, lab: Lab) -> DspyForm:
+    def for_dspy(self, context: SearchContext) -> DspyForm:
         """What DSPy's optimizers work on."""
         ...

@@ -171,7 +171,7 @@ def ours(job: Job, meter: Meter) -> None:
 
 
 def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
-    """Evaluator and ledger with one open run, put together as `optimize.py` does it."""
+    """Evaluator and ledger with one open run, put together as `run/optimize.py` does it."""
     from dataclasses import asdict
 
     from agent.gateway.budget import Account

@@ -21,16 +21,23 @@ from pathlib import Path
 
 START = "import sys; sys.argv[0] = 'optimize'; from agent.cli import main; main()"
 HEAVY = (
-    *("agent.cli.run", "agent.cli.resume", "agent.cli.runs", "agent.optimize", "agent.task.intake", "agent.task.parse"),
+    *(
+        "agent.cli.run",
+        "agent.cli.resume",
+        "agent.cli.runs",
+        "agent.run.optimize",
+        "agent.task.intake",
+        "agent.task.parse",
+    ),
     *("agent.ledger.store", "agent.models.openai", "agent.models.catalog", "openai", "openai.types", "aiohttp"),
     *(
-        "agent.session",
-        "agent.optimize",
+        "agent.run.session",
+        "agent.run.optimize",
         "agent.programs.prompt",
         "agent.programs.classic",
         "agent.release.registry",
-        "agent.search.bayes",
-        "agent.search.author",
+        "agent.search.evolve.evolve",
+        "agent.programs.moves.author",
         "httpcore2",
         "anyio",
     ),

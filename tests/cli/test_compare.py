@@ -13,7 +13,7 @@ from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.report import facts
 from agent.report.compare import Side, unlike
-from agent.scoring.stats import paired_difference
+from agent.stats.intervals import paired_difference
 from agent.types import Trial
 from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL

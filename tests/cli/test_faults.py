@@ -25,7 +25,7 @@ class _AtOnce(random.Random):
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.optimize.random", SimpleNamespace(Random=_AtOnce))
+    monkeypatch.setattr("agent.run.optimize.random", SimpleNamespace(Random=_AtOnce))
 
 
 def one_in(n: int, answer: Answer, faults: list[Fault], salt: str = "") -> tuple[Answer, Counter[str]]:

@@ -18,7 +18,7 @@ from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.release.registry import Registry
 from agent.release.runtime import load_prompt
-from agent.released import prompt_path
+from agent.run.released_files import prompt_path
 from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
 from tests.ledger.ledgers import reseal

@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent import session
 from agent.cli import errands
 from agent.gateway.budget import Account
 from agent.release.junit import _cell
 from agent.release.runtime import load_prompt
+from agent.run import session
 from agent.types import Budget
 from tests.cli.conftest import Made
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ReleaseError
-from agent.launch import task_of
 from agent.ledger.query import History
 from agent.release.formats.base import Format, Material, Read, Render, Sent, Values
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.verify import verified
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
+from agent.run.launch import task_of
 from agent.types import Example, Prediction, Score, Task
 from tests.cli.conftest import Made
 from tests.cli.world import good

@@ -10,7 +10,7 @@ import pytest
 
 from agent.cli import transfer
 from agent.ledger.store import Ledger
-from agent.transfer import _test
+from agent.run.transfer import _test
 from tests.cli.conftest import Made
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.toys import make_task
@@ -57,7 +57,7 @@ TESTED = "SELECT example_id FROM outcomes WHERE split = 'test' AND run_id = ?"
 
 def _test_texts(run_id: str) -> list[str]:
     """Rows of the sealed test, as the run's own ledger knows them."""
-    from agent.finding import open_history
+    from agent.run.locations import open_history
 
     history = open_history(Path("runs/ledger.db"))
     ids = {row["example_id"] for row in history.select(TESTED, run_id)}

@@ -16,7 +16,7 @@ from agent.programs.catalog import program_for
 from agent.programs.chain import ChainProgram
 from agent.programs.chain_model import chat_model
 from agent.programs.chain_parts import ChainCandidate, Told, find, load_chain, save_chain
-from agent.programs.own import Own
+from agent.programs.user_program import Own
 from agent.types import Completion, Constraints, Demo, Example, Field, Prediction, Request, Signature, Task, Usage
 from tests.toys import FakeModel, make_task
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.classic import METHODS, ClassicProgram
-from agent.programs.learnt import text_of
+from agent.programs.classifiers import text_of
 from agent.types import Example, Field, MetricSpec, Signature, Task
 from tests.toys import TEAMS, make_task
 

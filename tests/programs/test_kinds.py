@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from agent.ledger.store import Ledger
-from agent.optimize import Run
-from agent.planning import Settings
 from agent.programs.released import ReleasedProgram
 from agent.release.runtime import load_prompt
+from agent.run.optimize import Run
+from agent.run.planning import Settings
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.metrics import build_metrics
 from agent.types import Budget, Request, Task
@@ -82,16 +82,15 @@ def test_a_released_prompt_goes_through_the_same_evaluator(tmp_path: Path) -> No
 
 
 KNOWN = {
-    "search/effects.py": {"PromptCandidate"},
-    "search/pool.py": {"PromptCandidate"},
+    "search/analysis/effects.py": {"PromptCandidate"},
     "release/formats/dspy.py": {"dspy"},  # a form of export
     "release/formats/catalog.py": {"dspy"},
-    "search/dspy_strategies.py": {"dspy"},  # a strategy says which kinds it works on
+    "search/dspy/strategies.py": {"dspy"},  # a strategy says which kinds it works on
     "ledger/origin.py": {"dspy"},  # packages whose versions are noted
-    "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in the next three
+    "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow
     "prompt/render.py": {"dspy"},
     "task/checks.py": {"dspy"},
-    "launch.py": {"dspy"},
+    "run/launch.py": {"dspy"},
     "cli/audit_views.py": {"chain"},  # of the ledger's hashes
     "ledger/lineage.py": {"chain"},  # of candidates and their parents
 }

@@ -11,7 +11,7 @@ from agent.models.forms import MODELS
 from agent.programs.kinds import PROGRAMS
 from agent.registry import Registry
 from agent.release.formats.catalog import FORMATS
-from agent.search.strategies import STRATEGIES
+from agent.search.registered import STRATEGIES
 from tests.cli.conftest import clean
 from tests.registry.packages import install_plugin
 

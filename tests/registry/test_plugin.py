@@ -20,7 +20,7 @@ from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.verify import verified
 from agent.scoring.metrics import build_metrics
-from agent.search.strategies import STRATEGIES
+from agent.search.registered import STRATEGIES
 from agent.task.load import load_task
 from agent.types import Example, Message, Prediction, Score
 from tests.cli.world import INSTRUCTION, TOPICS, good, good_json, knowing, learner, refused, write_csv

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.release.gate import SIGNIFICANT, blocked_by, untrusted
-from agent.scoring.stats import paired_difference
+from agent.stats.intervals import paired_difference
 
 
 def lift(diff: float = 0.12, p_value: float = 0.001, n: int = 100) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.metrics.overlap import signature
 from agent.scoring.breakdown import FEWEST_ROWS, Pair, consistency, parts, slices, variety
-from agent.scoring.intervals import mean_ci, paired_difference
+from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score
 
 approx = pytest.approx

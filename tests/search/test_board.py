@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from agent.prompt.parts import PromptCandidate
 from agent.scoring.signal import evidence
-from agent.scoring.stats import mean_ci
 from agent.search.board import Board
-from agent.search.program import Entry
+from agent.search.program import Proposal
 from agent.search.study import Seen
+from agent.stats.intervals import mean_ci
 from agent.types import Demo, Outcome, Prediction, Trial
 
 VALUES = st.lists(st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=12)
@@ -33,7 +33,7 @@ class Bench:
         self.board = Board(self.told.append)
         self.ids = [made.id for made in candidates]
         for made in candidates:
-            self.board.entries[made.id] = Entry(made, {}, "op", None, "")
+            self.board.proposals[made.id] = Proposal(made, {}, "op", None, "")
 
     def see(
         self,
@@ -207,7 +207,7 @@ def test_parents_are_the_best_by_a_mean_that_trusts_few_rows_little() -> None:
     found.see(2, [0.0] * 20, "pruned")
     found.see(3, [1.0] * 20, "failed")
     parents = found.board.parents(2)
-    assert [parent.entry.candidate.id for parent in parents] == [found.ids[1], found.ids[0]]
+    assert [parent.proposal.candidate.id for parent in parents] == [found.ids[1], found.ids[0]]
     assert [outcome.value for outcome in parents[1].outcomes] == [1.0]
     assert len(found.board.parents(10)) == 3, "one that failed is nobody's parent"
 
@@ -216,7 +216,7 @@ def test_equal_parents_stand_in_the_order_of_their_trials() -> None:
     found = bench(4)
     for number in (2, 0, 3, 1):
         found.see(number, [1.0, 0.0])
-    assert [parent.entry.candidate.id for parent in found.board.parents(4)] == [found.ids[n] for n in (2, 0, 3, 1)]
+    assert [parent.proposal.candidate.id for parent in found.board.parents(4)] == [found.ids[n] for n in (2, 0, 3, 1)]
 
 
 def test_without_a_score_there_are_no_parents() -> None:

@@ -14,7 +14,7 @@ from agent.gateway.budget import Kept
 from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.search import closing
-from agent.search.program import Entry
+from agent.search.program import Proposal
 from agent.types import Budget, Demo, Usage
 from tests.search.worlds import TASK, Searched, made_lab, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
@@ -46,118 +46,118 @@ async def ended(
     model = FakeModel(pupil(skill))
     found = made_lab(ledger, model, budget=Budget(max_calls=calls, time_limit=time_limit))
     await with_baseline(found)
-    lab = found.lab
+    context = found.context
     for made in candidates:
-        lab.admit([Entry(made, {}, "op", None, "why")])
-        for candidate_id in await lab.see([made.id], len(lab.dev)):
-            lab.board.settle(candidate_id, "complete", "saw the whole of dev")
+        context.admit([Proposal(made, {}, "op", None, "why")])
+        for candidate_id in await context.see([made.id], len(context.dev)):
+            context.board.settle(candidate_id, "complete", "saw the whole of dev")
     model.seen.clear()
     return found, model
 
 
 async def test_every_candidate_that_saw_all_of_dev_is_on_offer_and_the_users_own_comes_first(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    lab = found.lab
+    context = found.context
     made = PromptCandidate("zero-shot", "turns", "Seen on a few rows only.")
-    lab.admit([Entry(made, {}, "op", None, "why")])
-    await lab.see([made.id], 4)
-    offers = closing.offers(lab, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
-    assert [offer.candidate_id for offer in offers] == [lab.baseline.id, BEST.id, PLAIN.id]
-    assert [offer.mean for offer in offers] == [lab.board.mean(offer.candidate_id) for offer in offers]
+    context.admit([Proposal(made, {}, "op", None, "why")])
+    await context.see([made.id], 4)
+    offers = closing.offers(context, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
+    assert [offer.candidate_id for offer in offers] == [context.baseline.id, BEST.id, PLAIN.id]
+    assert [offer.mean for offer in offers] == [context.board.mean(offer.candidate_id) for offer in offers]
     assert [offer.latency_s for offer in offers] == [None, 0.5, None]
     assert offers[1].usd > offers[0].usd > 0, "demonstrations cost tokens"
-    assert all(offer.usd is None for offer in closing.offers(lab, None, {}))
+    assert all(offer.usd is None for offer in closing.offers(context, None, {}))
 
 
 async def test_the_price_of_a_candidate_is_that_of_its_mean_call(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST)
     asked: list[Usage] = []
-    closing.offers(found.lab, lambda usage: float(bool(asked.append(usage))), {})
+    closing.offers(found.context, lambda usage: float(bool(asked.append(usage))), {})
     usage = asked[1]
-    rendered = [found.lab.program.request(BEST, row) for row in found.lab.dev]
+    rendered = [found.context.program.request(BEST, row) for row in found.context.dev]
     words = [sum(len(message.content.split()) for message in request.messages) for request in rendered]
     assert usage.prompt_tokens == -(-sum(words) // len(words))
 
 
 async def test_the_best_is_chosen_and_equal_scores_go_to_the_users_own_prompt(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    offers = closing.offers(found.lab, None, {})
-    assert closing.chosen(found.lab, offers, "best") == BEST
+    offers = closing.offers(found.context, None, {})
+    assert closing.chosen(found.context, offers, "best") == BEST
     tied = [replace(offer, scores=[1.0] * 10) for offer in offers]
-    assert closing.chosen(found.lab, tied, "best") == found.lab.baseline
-    assert closing.chosen(found.lab, [], "best") == found.lab.baseline
-    assert closing.chosen(found.lab, tied, "short") == found.lab.baseline, "the shortest of equals"
+    assert closing.chosen(found.context, tied, "best") == found.context.baseline
+    assert closing.chosen(found.context, [], "best") == found.context.baseline
+    assert closing.chosen(found.context, tied, "short") == found.context.baseline, "the shortest of equals"
 
 
 async def test_who_loses_its_hard_rows_is_not_the_better_for_it(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    own, best, plain = closing.offers(found.lab, None, {})
+    own, best, plain = closing.offers(found.context, None, {})
     offers = [
         replace(own, scores=[0.0] * 10),
         replace(best, scores=[1.0] * 7 + [0.0] * 2 + [None]),
         replace(plain, scores=[1.0] * 6 + [0.0, None, None, None]),
     ]
     assert max(offers, key=lambda offer: offer.mean).candidate_id == PLAIN.id
-    assert closing.chosen(found.lab, offers, "best") == BEST
+    assert closing.chosen(found.context, offers, "best") == BEST
 
 
 async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explained(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST)
-    await closing.ablate(found.lab, BEST)
-    tried = [entry for entry in found.board.entries.values() if entry.operator.startswith("without:")]
-    assert {entry.parent_id for entry in tried} == {BEST.id}
-    assert {entry.operator for entry in tried} >= {"without:instruction", "without:demos", "without:format"}
-    assert {found.board.trials[entry.candidate.id].state for entry in tried} == {"complete"}
-    told = {row["part"]: row for row in closing.carried(found.lab, BEST, None)}
+    await closing.ablate(found.context, BEST)
+    tried = [proposal for proposal in found.board.proposals.values() if proposal.operator.startswith("without:")]
+    assert {proposal.parent_id for proposal in tried} == {BEST.id}
+    assert {proposal.operator for proposal in tried} >= {"without:instruction", "without:demos", "without:format"}
+    assert {found.board.trials[proposal.candidate.id].state for proposal in tried} == {"complete"}
+    told = {row["part"]: row for row in closing.carried(found.context, BEST, None)}
     assert told["instruction"]["how"] == "measured"
     assert told["instruction"]["points"] > 30
     assert told["format"]["points"] < told["instruction"]["points"]
     before = len(model.seen)
-    await closing.ablate(found.lab, BEST)
+    await closing.ablate(found.context, BEST)
     assert len(model.seen) == before, "what was tried is not bought again"
 
 
 async def test_explaining_never_takes_a_call_of_the_sealed_test(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST, calls=230)
-    before = found.lab.spare()
-    await closing.ablate(found.lab, BEST)
+    before = found.context.spare()
+    await closing.ablate(found.context, BEST)
     assert len(model.seen) <= before
-    assert found.lab.left() >= 0
+    assert found.context.left() >= 0
     complete = [i for i in found.board.trials if found.board.trials[i].state == "complete"]
-    assert all(len(found.board.outcomes[i]) == len(found.lab.dev) for i in complete), "all of dev or nothing"
+    assert all(len(found.board.outcomes[i]) == len(found.context.dev) for i in complete), "all of dev or nothing"
 
 
 async def test_a_cap_that_ends_while_explaining_does_not_end_the_run(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST, time_limit=3600.0)
-    assert found.lab.left() > len(found.lab.dev)
-    found.lab.gateway.account.keep(Kept(share=1.0))  # the search has no time left, which `left` does not know
-    await closing.ablate(found.lab, BEST)
+    assert found.context.left() > len(found.context.dev)
+    found.context.gateway.account.keep(Kept(share=1.0))  # the search has no time left, which `left` does not know
+    await closing.ablate(found.context, BEST)
     assert model.seen == []
-    told = {row["part"]: row for row in closing.carried(found.lab, BEST, None)}
+    told = {row["part"]: row for row in closing.carried(found.context, BEST, None)}
     assert told["instruction"]["how"] != "measured"
 
 
 async def test_where_the_users_own_prompt_wins_there_is_nothing_to_explain(ledger: Ledger) -> None:
     found, model = await ended(ledger, PLAIN)
-    await closing.ablate(found.lab, found.lab.baseline)
+    await closing.ablate(found.context, found.context.baseline)
     assert model.seen == []
-    assert closing.carried(found.lab, found.lab.baseline, None) == []
+    assert closing.carried(found.context, found.context.baseline, None) == []
 
 
 async def test_everything_that_was_tried_is_evidence(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
     seen = closing.observed(found.board)
-    assert {each.candidate.id for each in seen} == {found.lab.baseline.id, BEST.id, PLAIN.id}
-    assert all(len(each.values) == len(found.lab.dev) for each in seen)
+    assert {each.candidate.id for each in seen} == {found.context.baseline.id, BEST.id, PLAIN.id}
+    assert all(len(each.values) == len(found.context.dev) for each in seen)
 
 
 async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledger) -> None:
     """A resumed or reproduced run has other latencies and must tell the same."""
     found, _ = await ended(ledger, BEST, PLAIN)
     tables = []
-    for slow in (BEST.id, PLAIN.id, found.lab.baseline.id):
-        seconds = {i: 9.0 if i == slow else 0.1 for i in (BEST.id, PLAIN.id, found.lab.baseline.id)}
-        rows = closing.pareto(closing.offers(found.lab, None, seconds), BEST)
+    for slow in (BEST.id, PLAIN.id, found.context.baseline.id):
+        seconds = {i: 9.0 if i == slow else 0.1 for i in (BEST.id, PLAIN.id, found.context.baseline.id)}
+        rows = closing.pareto(closing.offers(found.context, None, seconds), BEST)
         assert [row["latency_s"] for row in rows] == [seconds[row["candidate_id"]] for row in rows]
         tables.append([row["candidate_id"] for row in rows])
     assert tables[0] == tables[1] == tables[2]
@@ -165,5 +165,5 @@ async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledg
 
 async def test_the_front_marks_the_one_that_was_chosen(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    rows = closing.pareto(closing.offers(found.lab, None, {}), BEST)
+    rows = closing.pareto(closing.offers(found.context, None, {}), BEST)
     assert [row["candidate_id"] for row in rows if row["chosen"]] == [BEST.id]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agent import planning
 from agent.errors import BudgetRefused, InputError
-from agent.planning import Settings
+from agent.run import planning
+from agent.run.planning import Settings
 from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan, scoring_plan
 from agent.types import Budget
 from tests.toys import FakeModel, make_task

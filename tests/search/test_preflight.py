@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from agent.scoring.stats import mean_ci, minimum_detectable_gain
 from agent.search.preflight import detectable_gains, judge, rows_for
+from agent.stats.intervals import mean_ci, minimum_detectable_gain
 
 
 def scores(right, rows):

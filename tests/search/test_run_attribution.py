@@ -11,13 +11,13 @@ import pytest
 from agent.errors import RowRefused, RunRefused
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.optimize import Run
-from agent.planning import Settings
 from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.report import facts, tables
 from agent.report.view import RunView
-from agent.search.attribution import leave_one_out
+from agent.run.optimize import Run
+from agent.run.planning import Settings
+from agent.search.analysis.attribution import leave_one_out
 from agent.types import Budget, Request
 from tests.search.worlds import good_words, proposer, pupil
 from tests.toys import FakeModel, make_task
@@ -78,7 +78,7 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
     history = History(tmp_path / "ledger.db")
     won, base = (
         [row["value"] for row in history.outcomes(run.id, candidate_id, "test")]
-        for candidate_id in (result["winner"]["candidate_id"], run.lab.baseline.id)
+        for candidate_id in (result["winner"]["candidate_id"], run.context.baseline.id)
     )
     differences = [(mine or 0.0) - yours for mine, yours in zip(won, base, strict=True)]
     assert result["lift"]["lost"] == won.count(None) > 0
@@ -110,13 +110,13 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
         "",
         "",
     )
-    run.lab.sifted = True
-    winner = run.lab.board.candidate(result["winner"]["candidate_id"])
+    run.context.sifted = True
+    winner = run.context.board.candidate(result["winner"]["candidate_id"])
     assert run._corrected(winner) is None
     why = run._uncorrected(winner)
     assert why == "bayes dropped programs by parts of dev, and what that adds is not known"
     assert facts.uncorrected({**result, "uncorrected": why}) == f"the dev score is not corrected: {why}"
-    assert run._uncorrected(run.lab.baseline) == "the best found was chosen by another rule than the best on dev"
+    assert run._uncorrected(run.context.baseline) == "the best found was chosen by another rule than the best on dev"
 
 
 async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Pa
     run = Run(make_task(100), FakeModel(answer), None, ledger, settings)
     result = await run.execute()
     ledger.close()
-    assert min(map(len, run.lab.board.prefixes(list(run.lab.board.trials)).values())) > 0
+    assert min(map(len, run.context.board.prefixes(list(run.context.board.trials)).values())) > 0
     assert result["winner"]["dev_corrected"] <= result["winner"]["dev"] + 0.1
 
 
@@ -141,7 +141,7 @@ async def test_a_run_tells_of_exactly_the_parts_that_differ_and_measures_those_i
     hows: set[str] = set()
     for seed in range(3):
         run, result = await ended(tmp_path / str(seed), 500, seed)
-        board, baseline = run.lab.board, run.lab.baseline
+        board, baseline = run.context.board, run.context.baseline
         winner = board.candidate(result["winner"]["candidate_id"])
         told = {row["part"]: row for row in result["attribution"]}
         assert len(told) == len(result["attribution"])
@@ -149,11 +149,11 @@ async def test_a_run_tells_of_exactly_the_parts_that_differ_and_measures_those_i
         for ablation in leave_one_out(winner, baseline):
             row, seen = told[ablation.part], board.outcomes.get(ablation.candidate.id, [])
             low, high = row["ci95"]
-            if len(seen) < len(run.lab.dev):
+            if len(seen) < len(run.context.dev):
                 assert row["rows"] == 0
                 assert row["how"] != "measured"
                 continue
-            assert row["rows"] == len(run.lab.dev)
+            assert row["rows"] == len(run.context.dev)
             assert row["how"] == ("unknown" if low <= 0 <= high else "measured")
             mine, theirs = ([o.value or 0.0 for o in board.outcomes[i]] for i in (winner.id, ablation.candidate.id))
             assert row["points"] == pytest.approx(100 * (sum(mine) - sum(theirs)) / len(mine), abs=0.01)

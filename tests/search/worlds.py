@@ -20,15 +20,15 @@ from agent.scoring.evaluate import Evaluator
 from agent.scoring.metrics import build_metrics
 from agent.search.board import Board
 from agent.search.closing import chosen, offers
-from agent.search.lab import Lab
+from agent.search.context import SearchContext
 from agent.search.plan import Plan, make_plan
-from agent.search.program import Entry
+from agent.search.program import Proposal
 from agent.types import LM, Budget, Candidate, Completion, Outcome, Request, SplitName, Task
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 
 TASK = make_task(40)
 Skill = Callable[[str], float]
-Strategy = Callable[[Lab], Any]
+Strategy = Callable[[SearchContext], Any]
 
 
 def share(*words: str) -> float:
@@ -88,15 +88,15 @@ def good_words(number: int) -> str:
 class Written:
     """What a strategy wrote down."""
 
-    admitted: list[Entry] = field(default_factory=list)
+    admitted: list[Proposal] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     events: list[tuple[str, Any]] = field(default_factory=list)
 
-    def candidate(self, round_: int, entry: Entry, rejected: str) -> None:
+    def candidate(self, round_: int, proposal: Proposal, rejected: str) -> None:
         if rejected:
-            self.rejected[entry.candidate.id] = rejected
+            self.rejected[proposal.candidate.id] = rejected
         else:
-            self.admitted.append(entry)
+            self.admitted.append(proposal)
 
     def event(self, kind: str, body: Any, texts: Any = None) -> None:
         self.events.append((kind, body))
@@ -104,11 +104,11 @@ class Written:
 
 @dataclass
 class Searched:
-    """A search. `bought` are the outcomes as they came; `wanted` what was asked of the lab, stage by stage;
+    """A search. `bought` are the outcomes as they came; `wanted` what was asked of the context, stage by stage;
     `left_at` the calls that were left when a stage began.
     """
 
-    lab: Lab
+    context: SearchContext
     written: Written
     bought: list[tuple[SplitName, Outcome]]
     wanted: list[tuple[str, dict[str, int]]] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Searched:
 
     @property
     def board(self) -> Board:
-        return self.lab.board
+        return self.context.board
 
     def trials(self) -> list[tuple[Any, ...]]:
         return [(t.number, t.round, i, t.state, t.n, t.mean, t.reason) for i, t in self.board.trials.items()]
@@ -132,7 +132,7 @@ def made_lab(
     seed: int = 0,
     run_id: str = "run-1",
 ) -> Searched:
-    """A lab over an open ledger; nothing was called yet."""
+    """A context over an open ledger; nothing was called yet."""
     budget = budget or Budget(max_calls=400)
     plan: Plan = make_plan(task, budget, "standard", author is not None)
     account, written = Account(budget), Written()
@@ -144,7 +144,7 @@ def made_lab(
         task, gateway, target, build_metrics(task), lambda split, outcome: bought.append((split, outcome)), [program]
     )
 
-    lab = Lab(
+    context = SearchContext(
         task,
         plan,
         seed,
@@ -155,31 +155,31 @@ def made_lab(
         board,
         account,
         written,
-        lambda: found.left_at.setdefault(lab.stage_name, lab.left()) and None,
+        lambda: found.left_at.setdefault(context.stage_name, context.left()) and None,
     )
-    found = Searched(lab, written, bought)
+    found = Searched(context, written, bought)
     account.keep(Kept(plan.test_calls, plan.test_share))
-    see_all = lab.see_all
+    see_all = context.see_all
 
     async def noted(wanted: Mapping[str, int]) -> list[str]:
-        found.wanted.append((lab.stage_name, dict(wanted)))
+        found.wanted.append((context.stage_name, dict(wanted)))
         return await see_all(wanted)
 
-    lab.see_all = noted  # type: ignore[method-assign]
+    context.see_all = noted  # type: ignore[method-assign]
     return found
 
 
-def winner_of(lab: Lab) -> Candidate:
+def winner_of(context: SearchContext) -> Candidate:
     """Who would meet the sealed test."""
-    return chosen(lab, offers(lab, None, {}), "best")
+    return chosen(context, offers(context, None, {}), "best")
 
 
 async def with_baseline(found: Searched) -> None:
     """Trial 0, as a run makes it."""
-    lab = found.lab
-    lab.adopt(Entry(lab.baseline, {}, "baseline", None, "the user's own prompt"))
-    await lab.see([lab.baseline.id], len(lab.dev))
-    lab.board.settle(lab.baseline.id, "complete", "the user's own prompt")
+    context = found.context
+    context.adopt(Proposal(context.baseline, {}, "baseline", None, "the user's own prompt"))
+    await context.see([context.baseline.id], len(context.dev))
+    context.board.settle(context.baseline.id, "complete", "the user's own prompt")
 
 
 async def searched(folder: Path, strategy: Strategy, target: LM, author: LM | None = None, **more: Any) -> Searched:
@@ -189,10 +189,10 @@ async def searched(folder: Path, strategy: Strategy, target: LM, author: LM | No
     found = made_lab(ledger, target, author, **more)
     try:
         await with_baseline(found)
-        await strategy(found.lab)
+        await strategy(found.context)
     except BudgetExhausted as stop:
         found.stop = stop
     finally:
-        await found.lab.gateway.drain()
+        await found.context.gateway.drain()
         ledger.close()
     return found

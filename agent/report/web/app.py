@@ -140,7 +140,7 @@ def bind(port: int) -> socket.socket:
 def warm(site: Site) -> None:
     """Makes the first page as quick as the next: loads what draws and compares, and gathers the latest run."""
     from agent.report.web import runs
-    from agent.scoring.stats import paired_difference
+    from agent.stats.intervals import paired_difference
 
     paired_difference([0.0, 1.0], [0.0, 0.0], 0)
 

@@ -98,8 +98,8 @@ def here(name: str, task: Task, seed: int) -> Models:
 async def check(task: Task, model: Models, budget: int, seed: int) -> list[Checked]:
     """One run of ours and its re-runs; empty when the user's own prompt won."""
     from agent.ledger.store import Ledger
-    from agent.optimize import Run
-    from agent.planning import Settings
+    from agent.run.optimize import Run
+    from agent.run.planning import Settings
 
     models = target, author, again = model("task"), model("proposer"), model("again")
     with tempfile.TemporaryDirectory() as folder:
@@ -108,8 +108,10 @@ async def check(task: Task, model: Models, budget: int, seed: int) -> list[Check
         run = Run(task, target, author, ledger, Settings(seed=seed, budget=cap, runs_folder=Path(folder)))
         try:
             result = await run.execute()
-            winner = run.lab.board.candidate(result["winner"]["candidate_id"])
-            return await compared(f"{task.name}/{seed}", task, again, winner, run.lab.baseline, result["attribution"])
+            winner = run.context.board.candidate(result["winner"]["candidate_id"])
+            return await compared(
+                f"{task.name}/{seed}", task, again, winner, run.context.baseline, result["attribution"]
+            )
         finally:
             ledger.close()
             for one in models:
@@ -123,8 +125,8 @@ async def compared(
     from agent.programs.prompt import PromptProgram
     from agent.scoring.evaluate import Evaluator
     from agent.scoring.metrics import build_metrics
-    from agent.scoring.stats import paired_difference
-    from agent.search.attribution import leave_one_out
+    from agent.search.analysis.attribution import leave_one_out
+    from agent.stats.intervals import paired_difference
 
     program = PromptProgram(task, lm)
     evaluator = Evaluator(task, Direct(), lm, build_metrics(task), lambda split, outcome: None, [program])

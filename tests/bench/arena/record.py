@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.models.catalog import create_model
+from agent.programs.moves.pool import KINDS, CandidateGenerator
 from agent.programs.prompt import ReplyCap
 from agent.prompt.parse import parse_reply
 from agent.prompt.parts import PromptCandidate
@@ -26,8 +27,7 @@ from agent.prompt.render import template
 from agent.prompt.template import fill_messages
 from agent.scoring.evaluate import MOST_LOGPROBS
 from agent.scoring.signal import label_signal
-from agent.search.pool import KINDS, Breeder
-from agent.search.program import Entry, Parent
+from agent.search.program import Parent, Proposal
 from agent.types import LM, Completion, Example, Message, Outcome, Prediction, Request, Task
 from tests.bench.arena.data import data_folder, load
 
@@ -47,13 +47,13 @@ class Recorder:
         self.parents: dict[str, Parent] = {}
         self._cap = ReplyCap.of(task, model)
 
-    async def see(self, entry: Entry) -> float:
+    async def see(self, proposal: Proposal) -> float:
         """The candidate's mean over all rows, from the file where it is there."""
-        candidate = entry.candidate
+        candidate = proposal.candidate
         line = self.known.get(candidate.id)
         if line is None:
             replies = await asyncio.gather(*[self._ask(candidate, row) for row in self.rows])
-            line = self._line(entry, replies)
+            line = self._line(proposal, replies)
             self.lines.append(line)
             self.known[candidate.id] = line
             with self.path.open("a") as file:
@@ -63,17 +63,19 @@ class Recorder:
             Outcome(candidate.id, row.id, Prediction({name: said}, said), (), float(hit))
             for row, said, hit in zip(self.rows, line["said"], line["hits"], strict=True)
         )
-        self.parents[candidate.id] = Parent(entry, outcomes)
+        self.parents[candidate.id] = Parent(proposal, outcomes)
         mean = line["hits"].count("1") / len(self.rows)
-        print(f"{len(self.parents):4} {entry.operator:<16} {len(candidate.demos):3} demos  {mean:.3f}", file=sys.stderr)
+        print(
+            f"{len(self.parents):4} {proposal.operator:<16} {len(candidate.demos):3} demos  {mean:.3f}", file=sys.stderr
+        )
         return mean
 
     async def _ask(self, candidate: PromptCandidate, row: Example) -> Completion:
         messages: tuple[Message, ...] = fill_messages(template(candidate, self.task.signature), row.inputs)
         return await self.model.complete(Request(messages, self._cap.tokens(candidate, 1), logprobs=MOST_LOGPROBS))
 
-    def _line(self, entry: Entry, replies: list[Completion]) -> Line:
-        candidate, fields = entry.candidate, self.task.signature.outputs
+    def _line(self, proposal: Proposal, replies: list[Completion]) -> Line:
+        candidate, fields = proposal.candidate, self.task.signature.outputs
         said = [str(next(iter(parse_reply(reply.text, fields).fields.values()), "")) for reply in replies]
         right = [str(next(iter(row.labels.values()))) for row in self.rows]
         signal = [
@@ -81,9 +83,9 @@ class Recorder:
         ]
         return {
             "id": candidate.id,
-            "operator": entry.operator,
-            "parent": entry.parent_id,
-            "place": dict(entry.place),
+            "operator": proposal.operator,
+            "parent": proposal.parent_id,
+            "place": dict(proposal.place),
             "demos": [demo.example_id for demo in candidate.demos],
             "instruction": candidate.instruction,
             "said": said,
@@ -100,32 +102,34 @@ async def record(name: str, data: Path, rows: int, roots: int, generations: int)
     task = load(name, data)
     chosen = [*task.dev, *task.test][:rows]
     recorder = Recorder(task, create_model("local/smollm2-135m"), chosen, FOLDER / f"{name}.jsonl")
-    breeder = Breeder(task, random.Random(11))
-    own = breeder.space()
+    generator = CandidateGenerator(task, random.Random(11))
+    own = generator.space()
     place = {"technique": "few-shot", "format": own["format"][0], "instruction": "own", "role": ""}
-    for entry in breeder.designs():
-        await recorder.see(entry)
+    for proposal in generator.designs():
+        await recorder.see(proposal)
     for number in range(roots):
         for kind in KINDS[:2] if number % 2 else KINDS:
             for size in own["size"]:
-                await _maybe(recorder, breeder.fresh({**place, "kind": kind, "size": size}))
+                await _maybe(recorder, generator.fresh({**place, "kind": kind, "size": size}))
         for k in RANDOM_SIZES:
-            entry = breeder.fresh({**place, "kind": "natural", "size": str(k)})
-            if entry is not None:
-                await recorder.see(Entry(entry.candidate, entry.point, "random", None, "as random search draws them"))
+            proposal = generator.fresh({**place, "kind": "natural", "size": str(k)})
+            if proposal is not None:
+                await recorder.see(
+                    Proposal(proposal.candidate, proposal.point, "random", None, "as random search draws them")
+                )
     for _ in range(generations):
         parents = recorder.best(PARENTS)
         for parent in parents:
-            halved = Parent(parent.entry, parent.outcomes[: rows // 2])
-            for operator in (name for name in breeder.operators(parent) if name != "compress"):
-                await _maybe(recorder, breeder.child(operator, halved, parents))
+            halved = Parent(parent.proposal, parent.outcomes[: rows // 2])
+            for operator in (name for name in generator.operators(parent) if name != "compress"):
+                await _maybe(recorder, generator.child(operator, halved, parents))
     await recorder.model.close()
     return _write(name, recorder)
 
 
-async def _maybe(recorder: Recorder, entry: Entry | None) -> None:
-    if entry is not None:
-        await recorder.see(entry)
+async def _maybe(recorder: Recorder, proposal: Proposal | None) -> None:
+    if proposal is not None:
+        await recorder.see(proposal)
 
 
 def _write(name: str, recorder: Recorder) -> Path:

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway.budget import Account
-from agent.programs.prompt_moves import PromptMoves
+from agent.programs.moves.prompt_moves import PromptMoves
 from agent.prompt.parts import PromptCandidate
-from agent.search.bayes import Search
 from agent.search.board import Board
 from agent.search.costs import Costs
-from agent.search.ladder import rungs_for
-from agent.search.order import stratified
+from agent.search.evolve.evolve import Search
+from agent.search.evolve.ladder import rungs_for
 from agent.search.plan import Plan
-from agent.search.program import Entry, Parent
+from agent.search.program import Parent, Proposal
+from agent.search.rows import stratified
 from agent.types import Budget, Demo, Outcome, Prediction
 
 FOLDER = Path(__file__).parent / "matrix"
@@ -72,7 +72,7 @@ class World:
 
 
 class RecordedBreeder:
-    """Makes what was recorded, each once; stands where a `Breeder` stands."""
+    """Makes what was recorded, each once; stands where a `CandidateGenerator` stands."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
         self._world, self._rng, self._used = world, rng, set[str]()
@@ -92,30 +92,30 @@ class RecordedBreeder:
         names = ("technique", "format", "instruction", "role", "kind", "size")
         return {name: tuple(sorted({root["place"][name] for root in self._roots})) for name in names}
 
-    def designs(self) -> list[Entry]:
+    def designs(self) -> list[Proposal]:
         sizes = sorted({int(root["place"]["size"]) for root in self._roots})[-3:]
         found = [self._take(r for r in self._roots if not r["demos"])]
         for size in sizes:
             for kind in ("balanced", "natural"):
                 wanted = (kind, str(size))
                 found.append(self._take(r for r in self._roots if (r["place"]["kind"], r["place"]["size"]) == wanted))
-        return [entry for entry in found if entry is not None]
+        return [proposal for proposal in found if proposal is not None]
 
-    def fresh(self, place: Any) -> Entry | None:
+    def fresh(self, place: Any) -> Proposal | None:
         return self._take(root for root in self._roots if root["place"] == place)
 
     def operators(self, parent: Parent) -> list[str]:
-        mine = self.recorded[parent.entry.candidate.id]
+        mine = self.recorded[parent.proposal.candidate.id]
         return [op for (owner, op), kids in self._kids.items() if owner == mine and any(self._new(kid) for kid in kids)]
 
-    def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Entry | None:
-        mine = self.recorded[parent.entry.candidate.id]
-        return self._take(self._kids.get((mine, operator), ()), parent.entry.candidate.id)
+    def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
+        mine = self.recorded[parent.proposal.candidate.id]
+        return self._take(self._kids.get((mine, operator), ()), parent.proposal.candidate.id)
 
     def _new(self, made: dict[str, Any]) -> bool:
         return made["id"] not in self._used
 
-    def _take(self, found: Any, parent: str | None = None) -> Entry | None:
+    def _take(self, found: Any, parent: str | None = None) -> Proposal | None:
         fresh = [made for made in found if self._new(made)]
         if not fresh:
             return None
@@ -124,11 +124,11 @@ class RecordedBreeder:
         demos = (Demo("", {}, {}),) if made["demos"] else ()
         candidate = PromptCandidate("few-shot" if demos else "zero-shot", "turns", made["id"], "", demos)
         self.recorded[candidate.id] = made["id"]
-        return Entry(candidate, made["place"], made["operator"], parent, "")
+        return Proposal(candidate, made["place"], made["operator"], parent, "")
 
 
 class RecordedLab:
-    """Buys recorded outcomes; stands where a `Lab` stands."""
+    """Buys recorded outcomes; stands where a `SearchContext` stands."""
 
     def __init__(self, world: World, calls: int, seed: int) -> None:
         self.seed, self.rng = seed, random.Random(seed)
@@ -153,10 +153,10 @@ class RecordedLab:
 
     left_by_calls = payable = left  # nothing is lost
 
-    def admit(self, entries: Sequence[Entry]) -> list[str]:
-        new = [entry for entry in entries if entry.candidate.id not in self.board.entries]
-        self.board.entries |= {entry.candidate.id: entry for entry in new}
-        return [entry.candidate.id for entry in new]
+    def admit(self, proposals: Sequence[Proposal]) -> list[str]:
+        new = [proposal for proposal in proposals if proposal.candidate.id not in self.board.proposals]
+        self.board.proposals |= {proposal.candidate.id: proposal for proposal in new}
+        return [proposal.candidate.id for proposal in new]
 
     async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
         return await self.see_all(dict.fromkeys(candidates, rows))
@@ -185,12 +185,12 @@ class RecordedMoves(PromptMoves):
 
 
 def ours(world: World, calls: int, seed: int) -> str:
-    lab = RecordedLab(world, calls, seed)
-    moves = RecordedMoves(lab, lab.breeder)  # type: ignore[arg-type]
-    asyncio.run(Search(lab, moves).run())  # type: ignore[arg-type]
-    complete = lab.board.in_state("complete")
-    best = max(complete, key=lambda i: lab.board.mean(i) or 0.0)
-    return lab.breeder.recorded[best]
+    context = RecordedLab(world, calls, seed)
+    moves = RecordedMoves(context, context.breeder)  # type: ignore[arg-type]
+    asyncio.run(Search(context, moves).run())  # type: ignore[arg-type]
+    complete = context.board.in_state("complete")
+    best = max(complete, key=lambda i: context.board.mean(i) or 0.0)
+    return context.breeder.recorded[best]
 
 
 def random_search(world: World, calls: int, seed: int) -> str:

@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.scoring.stats import behind, mean_ci, paired_difference, selection_corrected
+from agent.stats.intervals import mean_ci, paired_difference
+from agent.stats.racing import behind
+from agent.stats.selection import selection_corrected
 
 FOLDER = Path(__file__).parent / "matrix"
 BLOCK = 8

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from agent.search.lab import Lab
-from agent.search.strategies import strategy
+from agent.search.context import SearchContext
+from agent.search.registered import strategy
 
 
 @strategy("in-turn", about="Each design on the whole of dev, one after another.")
-async def search(lab: Lab) -> None:
-    lab.stage("in turn", 1)
-    for entry in lab.program.moves(lab).designs():
-        if lab.more() and lab.left() >= len(lab.dev):
-            await lab.see(lab.admit([entry]), len(lab.dev))
+async def search(context: SearchContext) -> None:
+    context.stage("in turn", 1)
+    for proposal in context.program.moves(context).designs():
+        if context.more() and context.left() >= len(context.dev):
+            await context.see(context.admit([proposal]), len(context.dev))

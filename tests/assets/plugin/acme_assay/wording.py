@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 from agent.errors import ReleaseError
 from agent.gateway.gateway import Gateway
+from agent.programs.kind import Making, Written
 from agent.programs.kinds import program
-from agent.programs.making import Making, Written
-from agent.programs.own import Own
+from agent.programs.user_program import Own
 from agent.prompt.parse import parse_reply
-from agent.search.lab import Lab
-from agent.search.program import Ablation, Entry, Parent
-from agent.search.strategies import DEFAULT
+from agent.search.context import SearchContext
+from agent.search.program import Ablation, Proposal, Parent
+from agent.search.registered import DEFAULT
 from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Request, Shown, Task, content_id
 
 FILE = "wording.json"
@@ -98,10 +98,10 @@ class WordingProgram:
     def strategy(self, name: str | None) -> str:
         return name or DEFAULT
 
-    def moves(self, lab: Lab) -> WordingMoves:
+    def moves(self, context: SearchContext) -> WordingMoves:
         return WordingMoves(self._texts)
 
-    def for_dspy(self, lab: Lab) -> Any:
+    def for_dspy(self, context: SearchContext) -> Any:
         raise NotImplementedError
 
     async def write(self, candidate: Candidate, making: Making) -> Written:
@@ -119,15 +119,15 @@ class WordingMoves:
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = texts
 
-    def designs(self) -> list[Entry]:
-        return [entry for number in range(1, len(self._texts)) if (entry := self.fresh({"wording": str(number)}))]
+    def designs(self) -> list[Proposal]:
+        return [proposal for number in range(1, len(self._texts)) if (proposal := self.fresh({"wording": str(number)}))]
 
     def space(self) -> dict[str, tuple[str, ...]]:
         return {"wording": tuple(map(str, range(len(self._texts))))}
 
-    def fresh(self, place: Mapping[str, str]) -> Entry | None:
+    def fresh(self, place: Mapping[str, str]) -> Proposal | None:
         candidate = WordingCandidate(self._texts[int(place["wording"])])
-        return Entry(candidate, dict(place), "design", None, "one of the user's wordings")
+        return Proposal(candidate, dict(place), "design", None, "one of the user's wordings")
 
     def operators(self, parent: Parent | None) -> list[str]:
         return []
@@ -135,7 +135,7 @@ class WordingMoves:
     def due(self, parent: Parent | None) -> str:
         return ""
 
-    async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Entry]:
+    async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
         return []
 
     async def warmed(self, rows: int) -> None:

@@ -57,8 +57,8 @@ def max_calls(task: Task, budget: int, has_proposer: bool) -> int:
 async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> Found:
     from agent.ledger.store import Ledger
     from agent.models.openai import OpenAIModel
-    from agent.optimize import Run
-    from agent.planning import Settings
+    from agent.run.optimize import Run
+    from agent.run.planning import Settings
 
     def model(role: str) -> OpenAIModel:
         address = base_url(url, role)

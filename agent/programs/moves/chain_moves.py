@@ -1,0 +1,244 @@
+"""How the search makes chains: texts of each prompt, demos in the last one, changes of good ones.
+
+Demos are train rows as the last prompt sees them. Where it takes more than the task's inputs, the user's own chain is
+run on some train rows first (`warmed`), and what it gave that prompt is the demo's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent.programs.chain_parts import ChainCandidate, own
+from agent.programs.moves.author import rewritten
+from agent.programs.moves.compress import SHARES, least_useful, tidied, without_a_sentence
+from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
+from agent.programs.moves.propose import Scored
+from agent.programs.moves.reasons import dropped
+from agent.prompt.techniques import Rewrite, builtin_rewrites
+from agent.search.context import SearchContext
+from agent.search.program import Parent, Proposal
+from agent.search.study import Place
+from agent.types import Demo, Example, Task
+
+if TYPE_CHECKING:
+    from agent.programs.chain import ChainProgram
+
+
+OWN = "own"
+
+
+class ChainMoves:
+    """The `Moves` of one run."""
+
+    def __init__(self, context: SearchContext, program: ChainProgram) -> None:
+        self._lab, self._program, self._asked = context, program, 0
+        self._dev = {row.id: row for row in context.task.dev}
+        self._texts = {
+            name: [Rewrite(OWN, laid.system, "the user's words"), *self._builtin(name)]
+            for name, laid in program.laid.items()
+        }
+        self._maker: DemoMaker | None = None
+        self._sizes: list[int] = []
+        missing = sorted(program.last.variables - {field.name for field in context.task.signature.inputs})
+        self._no_demos = (
+            f"; no demos yet: {program.last.name} takes {missing[0]}, no input of the task" if missing else ""
+        )
+        if not missing:
+            self._stock(context.task.train)
+
+    def _builtin(self, name: str) -> list[Rewrite]:
+        """Rewrites that cost no call: of the prompt that answers, where its reply is text."""
+        program = self._program
+        if name != program.last.name or program.answers_json:
+            return []
+        made = builtin_rewrites(self._task_of(name))
+        return [r for r in made if r.instruction.strip() and not program.last.wrong(r.instruction)]
+
+    def _task_of(self, name: str) -> Task:
+        """The task as the proposer sees it for this prompt."""
+        laid, task = self._program.laid[name], self._lab.task
+        if len(self._program.laid) == 1:
+            return replace(task, instruction=laid.system)
+        places = ", ".join(f"{{{one}}}" for one in sorted(laid.variables) if f"{{{one}}}" in laid.system)
+        about = f"{task.description} It is done by a chain of the prompts {', '.join(self._program.laid)}. "
+        about += f"The instruction asked for is the one of {name}{f', which must hold {places}' if places else ''}."
+        return replace(task, description=about.strip(), instruction=laid.system)
+
+    def _stock(self, rows: Sequence[Example]) -> None:
+        """Takes these train rows for demos, with what the last prompt is given of them."""
+        last = self._program.last
+        if last.turn is None or not last.variables or not rows:
+            return
+        seen = [replace(row, inputs={name: row.inputs[name] for name in sorted(last.variables)}) for row in rows]
+        task = replace(self._lab.task, train=tuple(seen))
+        self._sizes, self._maker = demo_sizes(task), DemoMaker(task, self._lab.rng)
+
+    # -- designs ------------------------------------------------------------------------------------------------------
+
+    def designs(self) -> list[Proposal]:
+        last = self._program.last.name
+        places = [self._place({last: text.operator}) for text in self._texts[last][1:]]
+        return [proposal for place in [*places, *self._sets()] if (proposal := self.fresh(place)) is not None]
+
+    def _sets(self) -> list[Place]:
+        kinds = demo_kinds(self._lab.task)[:2]
+        return [self._place({}, kind, str(size)) for size in self._sizes[-3:] for kind in kinds]
+
+    def _place(self, texts: Place, kind: str = "", size: str = OWN) -> Place:
+        words = {_text(name): texts.get(name, OWN) for name in self._texts}
+        return {**words, "kind": kind or demo_kinds(self._lab.task)[0], "size": size}
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        words = {_text(name): tuple(text.operator for text in texts) for name, texts in self._texts.items()}
+        sizes = (OWN, *map(str, self._sizes))
+        return {**words, "kind": demo_kinds(self._lab.task), "size": sizes}
+
+    def fresh(self, place: Place) -> Proposal | None:
+        made, operators, reasons = self._program.baseline(), list[str](), list[str]()
+        for name, texts in self._texts.items():
+            text = next(one for one in texts if one.operator == place[_text(name)])
+            if text.operator != OWN:
+                made = made.with_told(name, system=text.instruction)
+                operators.append(f"{name}:{text.operator}")
+                reasons.append(f"{name}: {text.reason}{self._no_demos}")
+        if place["size"] != OWN and self._maker is not None:
+            drawn: DemoSet = getattr(self._maker, place["kind"])(int(place["size"]))
+            made = made.with_told(self._program.last.name, demos=drawn.demos)
+            operators.append(drawn.operator)
+            reasons.append(drawn.reason)
+        if not operators:
+            return None
+        return Proposal(made, dict(place), "+".join(operators), None, "; ".join(reasons))
+
+    # -- children -----------------------------------------------------------------------------------------------------
+
+    def operators(self, parent: Parent | None) -> list[str]:
+        found = list[str]()
+        if parent is not None:
+            if self._maker is not None and self._demos(parent).demos:
+                found += OPERATORS
+            found.append("compress")
+            if any(len(texts) > 1 for texts in self._texts.values()):
+                found.append("instruction")
+        if self._lab.proposer is not None and self._asked < self._lab.plan.proposals:
+            found.append("proposed")
+        return found
+
+    def due(self, parent: Parent | None) -> str:
+        """The proposer is asked for each prompt as soon as there is a candidate to build on."""
+        is_due = self._asked < len(self._texts) and parent is not None and "proposed" in self.operators(parent)
+        return "proposed" if is_due else ""
+
+    async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
+        if operator == "proposed":
+            return await self._proposed(parent, parents)
+        assert parent is not None
+        if operator == "compress":
+            proposal = self._shorter(parent)
+        elif operator == "instruction":
+            proposal = self._reworded(parent)
+        else:
+            proposal = self._redrawn(operator, parent, parents)
+        return [proposal] if proposal is not None else []
+
+    async def warmed(self, rows: int) -> None:
+        """What the user's own chain gives its last prompt on train rows, where demos need it."""
+        if not self._no_demos or self._program.last.turn is None:
+            return
+        context, most = self._lab, 3 * max(demo_sizes(self._lab.task), default=0)
+        train = context.task.train[: max(0, min(rows, most))]
+        await context.evaluator.outcomes(context.baseline, train, "train")
+        seen = [replace(row, inputs=inputs) for row in train if (inputs := self._seen(row))]
+        self._stock(seen)
+        self._no_demos = ""
+
+    def _seen(self, row: Example) -> dict[str, str]:
+        """What the last prompt was given on this row; empty where that is no text."""
+        seen = self._program.seen.get(row.id, {})
+        whole = set(seen) == self._program.last.variables
+        return dict(seen) if whole and all(isinstance(value, str) for value in seen.values()) else {}
+
+    async def _proposed(self, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
+        self._asked += 1
+        names = list(self._texts)
+        name = names[-1 - (self._asked - 1) % len(names)]
+        text = await rewritten(self._lab, self._task_of(name), self._tried(name), parents, self._asked)
+        if text is None:
+            return []
+        if self._program.laid[name].wrong(text.instruction):  # logged with the reason when it is admitted
+            alone = self._program.baseline().with_told(name, system=text.instruction)
+            return [Proposal(alone, self._place({}), f"{name}:{text.operator}", None, text.reason)]
+        self._texts[name].append(text)
+        alone_entry = self.fresh(self._place({name: text.operator}))
+        return [proposal for proposal in (self._with(parent, name, text), alone_entry) if proposal is not None]
+
+    def _tried(self, name: str) -> list[Scored]:
+        """Each text of this prompt with the best mean of its candidates, worst first."""
+        best: dict[str, float] = {}
+        for candidate_id, trial in self._lab.board.trials.items():
+            if trial.mean is not None:
+                text = own(self._lab.board.candidate(candidate_id)).told(name).system
+                best[text] = max(best.get(text, 0.0), trial.mean)
+        return [Scored(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
+
+    def _with(self, parent: Parent | None, name: str, text: Rewrite) -> Proposal | None:
+        if parent is None:
+            return None
+        made = own(parent.proposal.candidate).with_told(name, system=text.instruction)
+        return self._child(
+            parent, made, f"instruction:{text.operator}", f"{name}: {text.reason}", {_text(name): text.operator}
+        )
+
+    def _reworded(self, parent: Parent) -> Proposal | None:
+        """Another of the known texts in one of the prompts."""
+        old = own(parent.proposal.candidate)
+        others = [
+            (name, text)
+            for name, texts in self._texts.items()
+            for text in texts
+            if text.instruction != old.told(name).system
+        ]
+        return self._with(parent, *self._lab.rng.choice(others)) if others else None
+
+    def _shorter(self, parent: Parent) -> Proposal | None:
+        """One of the prompts with fewer words or fewer demos."""
+        task, old = self._lab.task, own(parent.proposal.candidate)
+        found: list[tuple[str, dict[str, Any], str]] = []
+        for told in old.prompts:
+            laid = self._program.laid[told.name]
+            texts = [(tidied(told.system), "without spare blanks and empty lines")]
+            texts += [(rest, f'without "{cut[:60]}"') for cut, rest in without_a_sentence(told.system, task)]
+            short = [(text, why) for text, why in texts if len(text) < len(told.system) and not laid.wrong(text)]
+            found += [("text", {"name": told.name, "system": text}, why) for text, why in short]
+            demos = told.demos or ()
+            for share in SHARES:
+                if gone := least_useful(demos, max(1, int(len(demos) * share)), {}):
+                    kept = tuple(demo for demo in demos if demo.example_id not in gone)
+                    found.append(("demos", {"name": told.name, "demos": kept}, dropped(gone, {})))
+        if not found:
+            return None
+        what, changes, why = self._lab.rng.choice(found)
+        return self._child(parent, old.with_told(**changes), f"compress:{what}", f"{changes['name']}: {why}", {})
+
+    def _redrawn(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
+        assert self._maker is not None
+        others = [demos for other in parents if other is not parent and (demos := self._demos(other)).demos]
+        drawn = self._maker.child(operator, self._demos(parent), parent.outcomes, self._dev, others)
+        if drawn is None or not drawn.demos:
+            return None
+        made = own(parent.proposal.candidate).with_told(self._program.last.name, demos=drawn.demos)
+        return self._child(parent, made, drawn.operator, drawn.reason, {})
+
+    def _demos(self, parent: Parent) -> DemoSet:
+        demos: tuple[Demo, ...] = own(parent.proposal.candidate).told(self._program.last.name).demos or ()
+        return DemoSet(demos, parent.proposal.operator)
+
+    def _child(self, parent: Parent, made: ChainCandidate, operator: str, reason: str, place: Place) -> Proposal:
+        return Proposal(made, {**parent.proposal.place, **place}, operator, parent.proposal.candidate.id, reason)
+
+
+def _text(name: str) -> str:
+    """The coordinate of a prompt's text in the space of designs."""
+    return f"text of {name}"

@@ -1,0 +1,200 @@
+"""Makes candidates: out of a place in the space of designs, or out of one that did well. Knows no model, no SQL."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
+from agent.prompt.parts import PromptCandidate
+from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
+from agent.search.program import Parent, Proposal
+from agent.search.study import Place
+from agent.types import Candidate, Demo, Example, Task
+
+NO_DEMOS = DemoSet((), "none")
+
+
+def prompt_of(candidate: Candidate) -> PromptCandidate:
+    """The candidate as what it is here: only prompts are bred."""
+    assert isinstance(candidate, PromptCandidate)
+    return candidate
+
+
+def redraws(candidate: Candidate) -> bool:
+    """Whether any row may stand in its demos: worked solutions are known of a few only."""
+    prompt = prompt_of(candidate)
+    return bool(prompt.demos) and not TECHNIQUES[prompt.technique].reasoning
+
+
+def demos_of(parent: Parent) -> DemoSet:
+    return DemoSet(prompt_of(parent.proposal.candidate).demos, parent.proposal.operator)
+
+
+class CandidateGenerator:
+    """Makes the candidates of one run; `rng` decides, so the same seed makes the same ones.
+
+    `rewrites` are the instructions known so far, the user's own first; `rationales` are worked solutions by row id,
+    verified by their answers, for chain-of-thought demos.
+    """
+
+    def __init__(self, task: Task, rng: random.Random) -> None:
+        self._task = task
+        self._rng = rng
+        self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
+        self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
+        self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
+        self.rationales: dict[str, str] = {}
+
+    @cached_property
+    def _maker(self) -> DemoMaker:
+        """Made when the first demos are: it reads every row of train."""
+        return DemoMaker(self._task, self._rng)
+
+    # -- designs ------------------------------------------------------------------------------------------------------
+
+    def designs(self) -> list[Proposal]:
+        """Good starting points: each technique and wording without demos, then sets of each size, in each format."""
+        space, own = self._task.space, self.rewrites[0].operator
+        places = [
+            self._place(technique, space.formats[0], rewrite.operator, role=role)
+            for technique in space.techniques
+            if not TECHNIQUES[technique].demos
+            for rewrite in self.rewrites[: 3 if not TECHNIQUES[technique].reasoning else 1]
+            for role in ("", *space.roles[:1])[: 2 if rewrite.operator == own else 1]
+        ]
+        if "few-shot" in space.techniques and self.counts:
+            places += [
+                self._place("few-shot", space.formats[0], own, kind, str(k))
+                for k in self.counts[-3:]
+                for kind in self.kinds[:2]
+            ]
+            middle = str(self.counts[len(self.counts) // 2])
+            places += [self._place("few-shot", name, own, self.kinds[0], middle) for name in space.formats[1:]]
+        return [proposal for place in places if (proposal := self.fresh(place)) is not None]
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        """The choices of each coordinate, as things stand."""
+        space = self._task.space
+        usable = [name for name in space.techniques if self._usable(name)]
+        return {
+            "technique": tuple(usable),
+            "format": tuple(space.formats),
+            "instruction": tuple(rewrite.operator for rewrite in self.rewrites),
+            "role": ("", *space.roles),
+            "kind": self.kinds,
+            "size": tuple(str(k) for k in self.counts) or ("0",),
+        }
+
+    def _usable(self, technique: str) -> bool:
+        if not TECHNIQUES[technique].demos:  # type: ignore[index]
+            return True
+        return bool(self.counts) and (technique == "few-shot" or len(self.rationales) >= 2)
+
+    def fresh(self, place: Place) -> Proposal | None:
+        """A candidate of this place with newly drawn demos; None where there can be none."""
+        technique = place["technique"]
+        if not self._usable(technique):
+            return None
+        kind = TECHNIQUES[technique]  # type: ignore[index]
+        demos = NO_DEMOS
+        if kind.demos and kind.reasoning:
+            demos = self._worked(int(place["size"]))
+        elif kind.demos:
+            demos = getattr(self._maker, place["kind"])(int(place["size"]))
+        if kind.demos and not demos.demos:
+            return None
+        rewrite = next(r for r in self.rewrites if r.operator == place["instruction"])
+        candidate = PromptCandidate(technique, place["format"], rewrite.instruction, place["role"], demos.demos)  # type: ignore[arg-type]
+        operator = (
+            demos.operator if demos.demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
+        )
+        return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason)
+
+    def _worked(self, k: int) -> DemoSet:
+        ids = self._rng.sample(sorted(self.rationales), min(k, len(self.rationales)))
+        demos = []
+        for example_id in ids:
+            demo = self._maker.demo(example_id)
+            demos.append(Demo(example_id, demo.inputs, demo.outputs, self.rationales[example_id], "target"))
+        return DemoSet(
+            tuple(demos), "verified-rationales", reason=f"{len(ids)} solutions of the target's own, all right"
+        )
+
+    def place(self, candidate: PromptCandidate) -> dict[str, str]:
+        """Where the user's own prompt stands."""
+        return self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
+
+    def _place(
+        self, technique: str, name: str, instruction: str, kind: str = "", size: str = "", role: str = ""
+    ) -> dict[str, str]:
+        size = size or str(self.counts[0] if self.counts else 0)
+        return {
+            "technique": technique,
+            "format": name,
+            "instruction": instruction,
+            "role": role,
+            "kind": kind or self.kinds[0],
+            "size": size,
+        }
+
+    # -- children -----------------------------------------------------------------------------------------------------
+
+    def operators(self, parent: Parent) -> list[str]:
+        """What can be done to this candidate."""
+        space, found = self._task.space, list[str]()
+        if redraws(parent.proposal.candidate):
+            found += OPERATORS
+        found.append("compress")
+        if len(space.formats) > 1:
+            found.append("format")
+        if len(self.rewrites) > 1:
+            found.append("instruction")
+        return found
+
+    def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
+        """A new candidate out of `parent`; None where the operator finds nothing to change."""
+        old = prompt_of(parent.proposal.candidate)
+        if operator == "format":
+            name = self._rng.choice([name for name in self._task.space.formats if name != old.format])
+            made = replace(old, format=name)
+            return self._child(parent, made, operator, f"the same prompt laid out as {name}", format=name)
+        if operator == "instruction":
+            others = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
+            return self.instructed(parent, self._rng.choice(others)) if others else None
+        demos = self._demos(operator, parent, parents)
+        if demos is None or not demos.demos or demos.demos == old.demos:
+            return None
+        return self._child(parent, replace(old, demos=demos.demos), demos.operator, demos.reason)
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """The train rows by label."""
+        return self._maker.groups
+
+    def listed(self, parent: Parent, ids: Sequence[str], operator: str, reason: str) -> Proposal:
+        """The parent with these rows as its demos."""
+        demos = tuple(self._maker.demo(example_id) for example_id in ids)
+        return self._child(parent, replace(prompt_of(parent.proposal.candidate), demos=demos), operator, reason)
+
+    def instructed(self, parent: Parent, rewrite: Rewrite) -> Proposal:
+        """The parent with another instruction."""
+        made = replace(prompt_of(parent.proposal.candidate), instruction=rewrite.instruction)
+        operator = f"instruction:{rewrite.operator}"
+        return self._child(parent, made, operator, rewrite.reason, instruction=rewrite.operator)
+
+    def alone(self, rewrite: Rewrite) -> Proposal | None:
+        """The instruction without demos, where the task allows a prompt without any."""
+        if "zero-shot" not in self._task.space.techniques:
+            return None
+        return self.fresh(self._place("zero-shot", self._task.space.formats[0], rewrite.operator))
+
+    def _demos(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> DemoSet | None:
+        others = [demos for other in parents if other is not parent and (demos := demos_of(other)).demos]
+        return self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
+
+    def _child(self, parent: Parent, made: PromptCandidate, operator: str, reason: str, **place: str) -> Proposal:
+        where = {**parent.proposal.place, **place}
+        return Proposal(made, where, operator, parent.proposal.candidate.id, reason)

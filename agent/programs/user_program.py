@@ -1,0 +1,128 @@
+"""A program of the user's own: its module is loaded, what its factory makes is handed to the kind that runs it.
+
+What the kinds of such programs share: where a fault of it lies, a row's calls for its threads, and the proof that what
+was written does the same.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError
+from agent.extras import brings
+from agent.programs.kind import Making
+from agent.search.dspy.meter import Meter
+from agent.types import LM, Call, CallRole, Candidate, Completion, Outcome, Request, Task
+
+REPLY_TOKENS = 500  # of one call, where task.toml does not say
+
+
+class Own:
+    """What `module:factory` of task.toml names."""
+
+    def __init__(self, task: Task) -> None:
+        name, self.factory = task.program.split(":")
+        self._where = Path(task.folder) / f"{name}.py"
+        self._file = self._where.resolve()
+        self._name = f"optimize_task_{name}"
+        self._line = 1
+
+    def made(self, model: Callable[[], Any]) -> Any:
+        """What the factory gives, of the module as it is when it is newly loaded. One with a parameter that must be
+        given gets `model()`. Raises InputError, naming file and line."""
+        spec = importlib.util.spec_from_file_location(self._name, self._file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+            factory = getattr(module, self.factory)
+            self._line = getattr(getattr(factory, "__code__", None), "co_firstlineno", 1)
+            needed = [one for one in inspect.signature(factory).parameters.values() if _is_needed(one)]
+            return factory(*[model() for _ in needed[:1]])
+        except Exception as problem:
+            words = str(problem) if isinstance(problem, AgentError) else named(problem)
+            words += brings(problem.name) if isinstance(problem, ModuleNotFoundError) else ""
+            raise InputError(f"{self._where}:{_line(problem, self._file)}: {words}") from problem
+
+    def wrong(self, what: str) -> InputError:
+        """The error that says what is wrong with what was made."""
+        return InputError(f"{self._where}:{self._line}: {what}")
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    by_place = parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return by_place and parameter.default is inspect.Parameter.empty
+
+
+def named(problem: Exception) -> str:
+    """An error of the user's program in one line."""
+    return f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
+
+
+def _line(problem: Exception, path: Path) -> int:
+    """The last line of the file that the problem went through."""
+    if isinstance(problem, SyntaxError):
+        return problem.lineno or 1
+    line, frame = 1, problem.__traceback__
+    while frame:
+        if frame.tb_frame.f_code.co_filename == str(path):
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    return line
+
+
+class Raised:
+    """On which rows the user's program raised, by candidate."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+        self._rows: set[tuple[str, str]] = set()
+
+    def note(self, candidate_id: str, example_id: str) -> None:
+        self._rows.add((candidate_id, example_id))
+
+    def on_all(self, outcomes: Sequence[Outcome]) -> str:
+        """What is said where it raised on every row; "" where it did not."""
+        if all((outcome.candidate_id, outcome.example_id) in self._rows for outcome in outcomes):
+            return f"{self._program} fails on every row of dev: {outcomes[0].prediction.error}"
+        return ""
+
+
+class RowDoor:
+    """A row's `Call` as the gateway of a bridge."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    @property
+    def stopped(self) -> Exception | None:
+        return self._call.stopped
+
+    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
+        return await self._call(request)
+
+
+async def prove(candidate: Candidate, making: Making, meter: Meter, path: Path, load: Callable[[], None]) -> None:
+    """Runs what was written at `path` on rows of the sealed test: it must do the same, at no new call.
+
+    `load` puts it in the place of the candidate. Raises ReleaseError.
+    """
+    scored = await making.evaluator.outcomes(candidate, making.rows, "test")
+    before, meter.room = meter.room, lambda: 0
+    load()
+    for row, then in zip(making.rows, scored, strict=True):
+        if then.value is None:
+            continue
+        try:
+            now = await making.evaluator.seen(candidate, row)
+        except BudgetExhausted as asked:
+            raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from asked
+        if now.prediction != then.prediction:
+            raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
+    meter.room = before

@@ -1,0 +1,333 @@
+"""From the words of a run to a run that is ready to start: task, models and settings. Calls nothing.
+
+The words (`options`) are what a user typed or gave in Python, as JSON-ready data under the names of the command line's
+options: they go into the ledger, and a resumed run is made from them again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import InputError
+from agent.extras import command
+from agent.privacy import ALLOW_TRACING, silence_tracing
+from agent.run.locations import find_task
+
+if TYPE_CHECKING:
+    from agent.gateway.prices import Price
+    from agent.programs.kind import Kind
+    from agent.run.planning import Settings
+    from agent.search.plan import Plan
+    from agent.types import LM, Budget, Task
+
+Say = Callable[[str], None]
+"""Takes a line for the user."""
+
+OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "task": "",
+        "model": None,
+        "proposer": None,
+        "judge": [],
+        "target_field": None,
+        "prompt": None,
+        "trials": None,
+        "max_calls": None,
+        "max_tokens": None,
+        "max_cost": None,
+        "time_limit": None,
+        "price": None,
+        "effort": "standard",
+        "strategy": None,
+        "prefer": "best",
+        "anyway": False,
+        "thinking": None,
+        "max_concurrency": None,
+        "max_wait": None,
+        "limit": None,
+        "seed": 0,
+        "tag": [],
+        "no_cache": False,
+    }
+)
+"""Every word of a run, as it is when nobody says anything."""
+
+
+SLACK = 2
+"""Without any cap an errand may make so many times the calls that it plans: some fail and are tried again."""
+
+
+METRIC = "metric"
+"""The part of a task, by the names of its hashes, that is a Python function."""
+
+
+def unsaid(line: str) -> None:
+    """Takes a line and tells nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A run that is ready to start. `models` names those whose weights may have to be fetched."""
+
+    task: Task
+    target: LM
+    author: LM | None
+    judges: tuple[LM, ...]
+    settings: Settings
+    program: Kind
+    models: tuple[str, ...]
+    digest: str
+
+    def lms(self) -> list[LM]:
+        """Every model once."""
+        every = [self.target, *([self.author] if self.author else []), *self.judges]
+        return list({id(lm): lm for lm in every}.values())
+
+    def plan(self) -> Plan:
+        """The plan of a run that is to begin."""
+        from agent.run.planning import plan_for
+
+        return plan_for(self.program, self.settings, self.target, self.author, self.judges)
+
+    def opening(self, plan: Plan) -> str:
+        """What is about to run, in a few lines: task, models and plan."""
+        per_row = self.calls_each
+        task, settings, author = self.task, self.settings, self.author
+        longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
+        judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
+        makes = f"{per_row} call{'s' * (per_row > 1)} or more"
+        search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
+        program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
+        return (
+            f"{task.name}: {task.signature}\n"
+            f"model {self.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"
+            f"{'' if self.program.is_fixed else program}"
+            f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
+            f"+ spare {plan.slack}; "
+            f"rows: dev {plan.dev_rows}, test {plan.test_rows}"
+            f"{f', {plan.per_row} calls a row' * (plan.per_row > 1)}{longest}"
+        )
+
+    @property
+    def calls_each(self) -> int:
+        """How many calls a plan counts as one."""
+        return 1 if self.program.is_fixed else self.program.calls
+
+
+def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
+    """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
+    silence(say)
+    from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
+    from agent.programs.catalog import program_for
+
+    task = task_of(options, say)
+    if task.space.left_out:
+        say(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}")
+    if options.get("metric"):
+        _require_function(task)
+        options = {**options, "metric_source": task.hashes[METRIC]}
+    name = options["model"] or task.model or DEFAULT_MODEL
+    target = create_model(name)
+    proposer = options["proposer"] or task.proposer or name
+    author = None if proposer == "none" else target if proposer == name else create_model(proposer)
+    if options.get("judge"):
+        require_judging(task)
+    task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if task.is_judged else ())
+    if options.get("thinking") is not None:
+        task = replace(task, thinking=options["thinking"])
+    known = {name: target, **({proposer: author} if author else {})}
+    judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
+    models = tuple(dict.fromkeys([name, *([proposer] if author else []), *task.judges]))
+    digest = file_digest(name)
+    program = program_for(task, target)
+    settings = _settings(program, {**options, "model_digest": digest}, db)
+    return Launch(program.task, target, author, judges, settings, program, models, digest)
+
+
+def _require_function(task: Task) -> None:
+    from agent.scoring.functions import require_all
+
+    try:
+        require_all(task)
+    except InputError as error:
+        raise InputError(f"{error}; go on there: promptassay.resume(RUN, metric=FUNCTION)") from None
+
+
+def require_judging(task: Task) -> None:
+    """Raises InputError where --judge was given and would change nothing."""
+    if not task.is_judged:
+        raise InputError(
+            f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
+        )
+
+
+def task_of(options: Mapping[str, Any], say: Say = unsaid) -> Task:
+    """The task that the words of a run name, with as many rows as they allow.
+
+    A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
+    can be read and not scored.
+    """
+    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], say)
+    if name := options.get("metric"):
+        task = _scored_by(task, name, options["metric_source"])
+    return _limited(task, options["limit"])
+
+
+def _scored_by(task: Task, name: str, source: str) -> Task:
+    from agent.scoring.functions import registered
+    from agent.types import MetricSpec
+
+    found, outputs = registered(name), task.signature.outputs
+    spec = MetricSpec(name, outputs[0].name if len(outputs) == 1 else "")
+    hashes = {part: digest for part, digest in task.hashes.items() if part != "metric.py"}
+    return replace(task, metrics=(spec,), hashes={**hashes, METRIC: found.digest if found else source})
+
+
+def source_of(part: str, options: Mapping[str, Any]) -> str:
+    """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
+    if part == METRIC:
+        return f"the metric {options.get('metric') or ''}".rstrip()
+    if not options.get("prompt"):
+        return part
+    file = options["task"]
+    return f"{options['prompt']} (or how {file} is read)" if part == "task.toml" else str(file)
+
+
+def silence(say: Say = unsaid) -> None:
+    """Takes the tracing variables of third parties out of the environment, unless opted in."""
+    if removed := silence_tracing(os.environ):
+        say(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
+
+
+def fixed(price: str | None) -> Price | None:
+    """The price that `--price IN,OUT` gives."""
+    from agent.gateway.prices import fixed_price
+
+    if not price:
+        return None
+    try:
+        dollars_in, dollars_out = (float(part) for part in price.split(","))
+        if not (0 <= dollars_in < math.inf and 0 <= dollars_out < math.inf):
+            raise ValueError
+    except ValueError:
+        raise InputError(f"--price {price}: write IN,OUT in dollars per million tokens, such as 0.15,0.6") from None
+    return fixed_price(dollars_in, dollars_out)
+
+
+def _load(name: str, target: str | None, prompt: str | None, seed: int, say: Say) -> Task:
+    from agent.task.data import SPREADSHEETS
+
+    path = Path(name)
+    if path.suffix.lower() in (".csv", ".jsonl"):
+        if not path.is_file():
+            raise InputError(f"{name}: no such file")
+        if target is None or prompt is None:
+            raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
+        from agent.task.intake import task_from_file
+
+        try:
+            instruction = Path(prompt).read_text("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{prompt}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
+        if not instruction.strip():
+            raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
+        task, reading = task_from_file(path, target, instruction, seed)
+        for line in reading.lines():
+            say(line)
+        return task
+    if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
+        raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
+    if target or prompt:
+        raise InputError(
+            f"{name}: --target and --prompt go with a .csv or .jsonl file; a task folder has them in task.toml"
+        )
+    from agent.task.load import load_task
+
+    return load_task(find_task(name))
+
+
+def _limited(task: Task, limit: str | None) -> Task:
+    if limit is None:
+        return task
+    parts = limit.split("-")
+    if len(parts) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
+        raise InputError(f"--limit {limit}: write one number, or TRAIN-DEV-TEST such as 100-50-100")
+    train, dev, test = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+    return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
+
+
+def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
+    from agent.gateway.gateway import MAX_WAIT
+    from agent.run.planning import Settings
+    from agent.search.registered import STRATEGIES
+    from agent.types import Budget
+
+    own = program.task.budget
+    if options["max_cost"] is not None and not math.isfinite(options["max_cost"]):
+        raise InputError(f"--max-cost {options['max_cost']}: write a number of US dollars")
+    budget = Budget(
+        max_calls=options["max_calls"] or own.max_calls,
+        max_tokens=options["max_tokens"] or own.max_tokens,
+        max_cost=options["max_cost"] if options["max_cost"] is not None else own.max_cost,
+        time_limit=seconds("--time-limit", options["time_limit"]) or own.time_limit,
+    )
+    tags = {}
+    for tag in options["tag"]:
+        key, equals, value = tag.partition("=")
+        if not key or not equals:
+            raise InputError(f"--tag {tag}: write K=V")
+        tags[key] = value
+    strategy = program.strategy(options.get("strategy"))  # a run of an older version has none
+    STRATEGIES.get(strategy).require(program.kind, options["trials"])
+    return Settings(
+        seed=options["seed"],
+        budget=budget,
+        effort=options["effort"],
+        strategy=strategy,
+        prefer=options.get("prefer") or "best",  # a run of an older version has none
+        anyway=bool(options.get("anyway")),
+        trials=options["trials"],
+        max_concurrency=options["max_concurrency"],
+        use_cache=not options["no_cache"],
+        price=fixed(options["price"]),
+        tags=tags,
+        runs_folder=db.parent,
+        max_wait=seconds("--max-wait", options["max_wait"]) or MAX_WAIT,
+        options=json.loads(json.dumps(options)),
+    )
+
+
+def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:
+    """The caps that were given; without any, twice the `planned` calls."""
+    from agent.types import Budget
+
+    caps = (options["max_calls"], options["max_tokens"], options["max_cost"])
+    if planned is not None and caps == (None, None, None):
+        return Budget(max_calls=SLACK * planned + 1)
+    return Budget(*caps)
+
+
+def whole_budget(options: Mapping[str, Any], planned: int, what: str) -> Budget:
+    """The same for an errand that says nothing before its last call. Raises InputError where --max-calls is too few."""
+    most = options["max_calls"]
+    if most is not None and most < planned:
+        raise InputError(f"--max-calls {most}: {what} takes {planned} calls at least; raise it, or lower --repeats")
+    return budget_of(options, planned)
+
+
+def seconds(option: str, text: str | None) -> float | None:
+    """What an option that is a time says, in seconds."""
+    from agent.task.words import seconds as read
+
+    try:
+        return None if text is None else read(text)
+    except ValueError as error:
+        raise InputError(f"{option} {text}: {error}") from None

@@ -1,0 +1,452 @@
+"""The loop: the one file that knows the order of things.
+
+    plan -> baseline (trial 0) -> a strategy's search on dev -> sealed test -> release
+
+Every step is a pure function of task, seed and replies; the ledger is written as it happens and never read to decide.
+That is what makes a run resumable: it walks the same way again, and each call that was settled answers from the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, told
+from agent.gateway.bills import Excess
+from agent.gateway.budget import Account, Kept
+from agent.gateway.gateway import Gateway
+from agent.gateway.prices import prices_for, prices_version
+from agent.ledger.origin import command_line, new_run_id, origin, tool_version, utc_now
+from agent.ledger.past import Past
+from agent.ledger.places import run_folder
+from agent.ledger.store import Ledger
+from agent.programs.catalog import program_for
+from agent.programs.classic import ClassicProgram
+from agent.programs.kind import Kind, Making, Written
+from agent.programs.yardsticks import measured
+from agent.release.prompt_file import HELD
+from agent.release.result import Opening, result_object
+from agent.run.planning import Settings, names_of, plan_for
+from agent.run.run_log import RunLog
+from agent.scoring.breakdown import Pair
+from agent.scoring.evaluate import Door, Evaluator, why_unscored
+from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
+from agent.scoring.metrics import build_metrics
+from agent.search import closing
+from agent.search.analysis.pareto import Offer
+from agent.search.board import Board
+from agent.search.context import SearchContext
+from agent.search.plan import EFFORT_CALLS, Plan
+from agent.search.preflight import Preflight, judge
+from agent.search.program import Proposal
+from agent.search.registered import STRATEGIES
+from agent.stats.selection import selection_corrected
+from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
+
+CHOOSABLE = ("complete", "pruned")
+BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
+PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a run stands, for whoever watches."""
+
+    stage: str
+    plan: Plan
+    account: Account
+    trials: int
+    pruned: int
+    best: tuple[float, float, float] | None
+    retries: int = 0
+    width: int = 0
+
+
+Watch = Callable[[Snapshot], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run to go on with: its id, and the plan that it was made with."""
+
+    run_id: str
+    plan: Plan
+
+
+def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
+    """Raises RunRefused where no row of the sealed test has a score on both sides."""
+    pairs = list(zip(won, base, strict=True))
+    if all(one.value is None or other.value is None for one, other in pairs):
+        why = why_unscored(next(outcome for pair in pairs for outcome in pair if outcome.value is None))
+        raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
+
+
+class Run:
+    """One optimization. `execute` returns the result object of the command line's --json."""
+
+    def __init__(
+        self,
+        task: Task,
+        target: LM,
+        proposer: LM | None,
+        ledger: Ledger,
+        settings: Settings,
+        watch: Watch = lambda s: None,
+        resumed: Resumed | None = None,
+        judges: Sequence[LM] = (),
+        say: Callable[[str], None] = lambda line: None,
+        program: Kind | None = None,
+    ) -> None:
+        """`judges` are the models of the task's judges; without them the target judges. `say` takes a line for the
+        user. `program` is what is optimized; without it, what the task says.
+
+        Raises InputError where the task's program cannot be made.
+        """
+        self.id = resumed.run_id if resumed else new_run_id()
+        self.folder = run_folder(settings.runs_folder, self.id)
+        self.program = program or program_for(task, target)
+        self.task, self.target, self.proposer = self.program.task, target, proposer
+        self.judges = tuple(judges) or (target,)
+        self.ledger, self.settings = ledger, settings
+        names = names_of(target, proposer, self.judges)
+        self._prices = prices_for(names, settings.budget, settings.price)
+        self._unpriced = [name for name in names if name not in self._prices]
+        self.plan = resumed.plan if resumed else self._planned()
+        self._planned_runs = self.plan
+        """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
+        self.account = Account(settings.budget, no_price=self._unpriced)
+        self._resumes = resumed is not None
+        self._watch, self._say = watch, say
+        self._test = task.test[: self.plan.test_rows]
+        self._classic = ClassicProgram(self.task) if ClassicProgram.suits(self.task) else None
+        self._kinds = [self.program, *([self._classic] if self._classic else [])]
+        self._log = RunLog(ledger, self.id, self._kinds)
+        self._board = Board(lambda trial: self.ledger.put_trial(self.id, trial))
+        self._gateway: Gateway | None = None
+        self._evaluator: Evaluator
+        self.context: SearchContext
+        self._ended = ""
+        """Why the search ended before its plan did."""
+        self.preflight: Preflight | None = None
+
+    def _planned(self) -> Plan:
+        """The plan of a run that begins. Raises BudgetRefused."""
+        return plan_for(self.program, self.settings, self.target, self.proposer, self.judges, self._prices)
+
+    # -- the order of things ------------------------------------------------------------------------------------------
+
+    async def execute(self) -> dict[str, Any]:
+        """Raises Interrupted after `interrupt`, and whatever ended the run; it can then be resumed."""
+        past = self._begin()
+        self._gateway = gateway = Gateway(
+            self.ledger,
+            self.id,
+            self.account,
+            self._prices,
+            self.settings.max_concurrency,
+            self.settings.use_cache,
+            self._tell,
+            self._say,
+            jitter=random.Random(f"{self.settings.seed}/{self.id}"),
+            past=past,
+            max_wait=self.settings.max_wait,
+            thinking=self.task.thinking,
+        )
+        try:
+            self._evaluator = self._make_evaluator(self.program.door(gateway))
+            self.context = self._make_lab(self.program.calls)
+            status = "complete"
+            try:
+                await self._search()
+            except BudgetExhausted as stop:
+                await gateway.drain()
+                if not self._board.in_state("complete"):  # not even the user's own prompt: there is nothing to test
+                    raise
+                status, self._ended = "budget", str(stop)
+                self.ledger.event(self.id, "budget_exhausted", {"why": str(stop)})
+            result = await self._conclude(status)
+            self.ledger.end_run(self.id, status, self.account.seconds, result)
+            await self.ledger.commit()
+            return result
+        except (Interrupted, asyncio.CancelledError, KeyboardInterrupt) as stop:
+            await self._leave("interrupted", stop)
+            raise Interrupted from stop
+        except Exception as error:
+            await self._leave("failed", error)
+            raise
+
+    def interrupt(self) -> int:
+        """Lets no more calls out; `execute` ends when those in flight have landed. Returns how many these are."""
+        if self._gateway is None:
+            return 0
+        self._gateway.stop(Interrupted())
+        return self._gateway.in_flight()
+
+    def waits_for(self) -> str:
+        """Whom the run waits for, and why; "" for nobody."""
+        return self._gateway.waits_for() if self._gateway else ""
+
+    def _begin(self) -> Past | None:
+        budget = asdict(self.settings.budget)
+        if self._resumes:
+            past = self.ledger.resume_run(self.id, budget)
+            self.account = Account(
+                self.settings.budget,
+                past.paid,
+                past.seconds,
+                max(0, past.lost),
+                self._unpriced,
+                past.lost_usd,
+                past.limited,
+                {model: Excess(**times) for model, times in past.excess.items()},
+            )
+            return past
+        self.ledger.begin_run(
+            self.id,
+            self.task,
+            self.target.name,
+            self.proposer.name if self.proposer else "",
+            self.settings.seed,
+            budget,
+            self.settings.tags,
+            parent=self.settings.parent,
+            origin=origin(Path(self.task.folder), command_line()),
+            options=self.settings.options,
+            prices=prices_version(self._unpriced),
+        )
+        self.ledger.set_plan(self.id, asdict(self.plan))
+        return None
+
+    async def _leave(self, status: str, why: BaseException) -> None:
+        """Ends a run that did not finish: what is in flight lands first, so that it need not be bought again."""
+        assert self._gateway is not None
+        self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
+        await self._gateway.drain()
+        try:
+            words = told(why)
+            self.ledger.event(self.id, "stopped", {"why": words, "calls": self.account.total_paid.calls})
+            self.ledger.end_run(self.id, status, self.account.seconds, error=words if status == "failed" else "")
+            await self.ledger.commit()
+        except LedgerError:
+            pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off
+
+    async def _search(self) -> None:
+        """Trial 0, and then the strategy, where there is something to win, with what the sealed test leaves."""
+        await self._evaluate_baseline()
+        if not self.program.is_fixed:  # how many calls a row takes is known now
+            a_row = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
+            self.context = self._make_lab(max(self.program.calls, a_row))
+        if self._is_worth_it():
+            await STRATEGIES.get(self.settings.strategy).search(self.context)
+
+    def _is_worth_it(self) -> bool:
+        """Whether more than trial 0 is wanted, and anything can be won or the user searches all the same."""
+        return self.context.more() and (self.settings.anyway or self.preflight is None or self.preflight.worth)
+
+    def _make_evaluator(self, door: Door) -> Evaluator:
+        return Evaluator(
+            self.task,
+            door,
+            self.target,
+            self._metrics(),
+            self._record,
+            self._kinds,
+            graded=self.settings.strategy == "bayes",
+            baseline_id=self.program.baseline().id,
+        )
+
+    def _metrics(self) -> tuple[Metric, ...]:
+        assert self._gateway is not None
+        return build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)})
+
+    def _make_lab(self, calls_each: int) -> SearchContext:
+        """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
+        assert self._gateway is not None
+        if not self.program.is_fixed:
+            runs, most = self._planned_runs, self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
+            calls = min(most, (runs.calls + 1) * self.program.calls - 1)  # of `most` a part of a run may be left over
+            self.plan = replace(runs, calls=calls, calls_each=calls_each)
+        self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
+        return SearchContext(
+            self.task,
+            self.plan,
+            self.settings.seed,
+            (self.target, self.proposer),
+            self._gateway,
+            self.program,
+            self._evaluator,
+            self._board,
+            self.account,
+            self._log,
+            self._tell,
+            self.settings.trials,
+        )
+
+    async def _evaluate_baseline(self) -> None:
+        context, board = self.context, self._board
+        if problem := self.program.check(context.baseline):
+            raise InputError(f"{self.task.folder}/task.toml:1: the instruction cannot be the baseline: {problem}")
+        place = self.program.place(context.baseline)
+        context.adopt(Proposal(context.baseline, place, "baseline", None, "the user's own prompt"))
+        board.open(context.baseline.id, 0)
+        outcomes = await self._evaluator.outcomes(context.baseline, context.dev, "dev")
+        if broken := self.program.broken(outcomes):
+            raise RunRefused(broken)
+        unscored = [outcome for outcome in outcomes if outcome.value is None]
+        if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
+            why = why_unscored(unscored[0])
+            raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
+        board.saw(context.baseline.id, outcomes)
+        board.settle(context.baseline.id, "complete", "the user's own prompt")
+        again = await self._evaluator.outcomes(context.baseline, context.dev[: self.plan.noise_rows], "dev", repeat=1)
+        scores, repeated = ([o.value for o in each] for each in (outcomes, again))
+        self.preflight = judge(scores, repeated, len(self._test), self.task.is_compared)
+        self.ledger.event(self.id, "preflight", {"rows": len(again), **self.preflight.as_dict()})
+        self._tell()
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    async def _conclude(self, status: str) -> dict[str, Any]:
+        """Opens the sealed test once, for baseline and winner, and writes the release."""
+        winner = closing.chosen(self.context, self._offers(), self.settings.prefer)
+        corrected = self._corrected(winner)
+        if status == "complete":
+            await closing.ablate(self.context, winner)
+        self._board.close_open("the budget ended first")
+        result = await self._tested(winner, status, corrected)
+        result["preflight"] = self.preflight.as_dict() if self.preflight else None
+        result["attribution"] = closing.carried(self.context, winner, corrected)
+        result["pareto"] = closing.pareto(self._offers(), winner)
+        released = winner if result["decision"] == "promote" else self.context.baseline
+        result["parameters"] = self._parameters(released)
+        await self.ledger.commit()  # no file may name a head that a kill takes back
+        written = await self._write(result, released, self.folder)
+        result["release"] = str(written.path)
+        noted = {"version": written.version, "candidate_id": released.id}
+        if released.id != winner.id:
+            noted["held"] = (await self._write(result, winner, self.folder / HELD)).version
+        self.ledger.event(self.id, "released", noted)
+        return result
+
+    def _parameters(self, candidate: Candidate) -> dict[str, Any]:
+        """What a candidate was scored with."""
+        cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
+        return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
+
+    async def _write(self, result: Mapping[str, Any], candidate: Candidate, folder: Path) -> Written:
+        """Writes a candidate as a release, with its provenance."""
+        making = Making(
+            result,
+            self._board.trials[candidate.id].number,
+            self._parameters(candidate),
+            {"tool": tool_version(), "created_utc": utc_now(), "ledger": self.ledger.id()},
+            folder,
+            self._evaluator,
+            self._test[:PROVED_ROWS],
+        )
+        return await self.program.write(candidate, making)
+
+    def _offers(self) -> list[Offer]:
+        """All that saw the whole of dev."""
+        return closing.offers(self.context, self._prices.get(self.target.name), self.ledger.latencies(self.id))
+
+    async def _tested(self, winner: Candidate, status: str, corrected: float | None) -> dict[str, Any]:
+        """Opens the sealed test. Raises BudgetExhausted when it cannot be finished."""
+        board, baseline = self._board, self.context.baseline
+        self.context.stage("sealed test", self.context.round)
+        self.account.keep(Kept())
+        opened = {"winner": winner.id, "baseline": baseline.id, "rows": len(self._test)}
+        self.ledger.event(self.id, "test_opened", opened)
+        try:
+            base = await self._evaluator.outcomes(baseline, self._test, "test")
+            won = base if winner.id == baseline.id else await self._evaluator.outcomes(winner, self._test, "test")
+            steady = {each.id: await self._samples(each) for each in (winner, baseline)}
+        except BudgetExhausted as stop:
+            raise BudgetExhausted(f"{stop}. The sealed test was not finished, so nothing is promoted") from stop
+        _require_scored(won, base)
+        yardsticks = []
+        if self._classic is not None:
+            tested = (self._test, won)
+            seed = self.settings.seed
+            yardsticks = await measured(self._classic, self._evaluator, self._log, self.context.dev, tested, seed)
+        return result_object(
+            Opening(winner, baseline, won, base),
+            run_id=self.id,
+            task=self.task,
+            status=status,
+            model=self.target.name,
+            seed=self.settings.seed,
+            dev=(board.mean(baseline.id), board.mean(winner.id), corrected),
+            shown=self.program.shown(winner),
+            prompt_tokens=self.program.prompt_tokens(winner),
+            states=[trial.state for trial in board.trials.values()],
+            account=self.account,
+            ledger_head=self.ledger.head(),
+            told={
+                "search_ended": self._ended or self.context.failed,
+                "yardsticks": yardsticks,
+                "uncorrected": self._uncorrected(winner),
+                **closing.explained(
+                    self.task,
+                    Pair(self._test, won, base),
+                    {"winner": steady[winner.id], "baseline": steady[baseline.id]},
+                    [trust_in(judge, self._calibration(judge), self.task.name) for judge in self._evaluator.judges()],
+                    self.settings.seed,
+                ),
+            },
+        )
+
+    async def _samples(self, candidate: Candidate) -> list[list[Outcome]]:
+        """Some test rows, asked as often as the task wants; the first time was the test itself."""
+        rows = self._test[: self.plan.steady_rows]
+        return [await self._evaluator.outcomes(candidate, rows, "test", repeat=k) for k in range(self.plan.repeats)]
+
+    def _calibration(self, judge: JudgeMetric) -> dict[str, Any] | None:
+        return self.ledger.calibration(judge.judge.setup.id, self.id)
+
+    def _corrected(self, winner: Candidate) -> float | None:
+        """The winner's dev score without what choosing the best of all that were tried adds to it. None for the user's
+        own prompt, and where `_uncorrected` says why.
+
+        Who had not seen all of dev when the budget ended, or failed, could not be chosen, and whoever was cut could.
+        """
+        board = self._board
+        tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
+        if winner.id == self.context.baseline.id or not tried.get(winner.id) or self._uncorrected(winner):
+            return None
+        return selection_corrected(list(tried.values()), list(tried).index(winner.id), self.settings.seed)
+
+    def _uncorrected(self, winner: Candidate) -> str:
+        """Why its dev score cannot be corrected; "" where it can."""
+        board = self._board
+        if winner.id != self.context.baseline.id and self.context.sifted:
+            return f"{self.settings.strategy} dropped programs by parts of dev, and what that adds is not known"
+        better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
+        return "the best found was chosen by another rule than the best on dev" if better else ""
+
+    # -- bookkeeping --------------------------------------------------------------------------------------------------
+
+    def _record(self, split: SplitName, outcome: Outcome) -> None:
+        self.ledger.put_outcome(self.id, split, outcome)
+
+    def _tell(self) -> None:
+        top = self._board.leader(self.plan.rungs[-2:][0])
+        best = (top.mean, *top.ci95) if top and top.mean is not None and top.ci95 else None
+        gateway = self._gateway
+        self._watch(
+            Snapshot(
+                self.context.stage_name,
+                self.plan,
+                self.account,
+                len(self._board.trials),
+                len(self._board.in_state("pruned")),
+                best,
+                gateway.retries.count if gateway else 0,
+                gateway.width(self.target) if gateway else 0,
+            )
+        )

@@ -1,0 +1,202 @@
+"""From a word that a user gave to a released prompt, its task, and what is recorded of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import InputError
+from agent.report.facts import without_result
+from agent.run.launch import task_of
+from agent.run.locations import find_task, open_history, releases_folder, task_named
+
+if TYPE_CHECKING:
+    from agent.ledger.query import Row
+    from agent.release.runtime import Prompt
+    from agent.release.suite import Suite
+    from agent.types import LM, Rubric, Task
+
+
+def prompt_path(word: str, db: Path) -> Path:
+    """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run."""
+    from agent.ledger.query import released_file
+    from agent.release.labels import NeedsUnit, Reference
+    from agent.release.prompt_file import PROMPT_FILE, holds_prompt
+    from agent.release.runtime import load_prompt
+
+    path = Path(word)
+    if os.path.isdir(path):
+        path = path / PROMPT_FILE
+    if os.path.exists(path):
+        return path
+    if (reference := Reference.of(word)) is not None:
+        root = releases_folder(db)
+        try:
+            version = load_prompt(word, root=root).version
+        except NeedsUnit:
+            raise InputError(
+                f"{word}: an A/B label stands for two versions; name one of them, NAME@VERSION, as "
+                f"`optimize labels {reference.name}` lists them"
+            ) from None
+        return root / reference.name / version / PROMPT_FILE
+    if path.suffix or len(path.parts) > 1 or not db.is_file():
+        raise InputError(f"{word}: no such file; give the path of a prompt.md, NAME@LABEL, or the id of a run (--db)")
+    run = _run(word, db)
+    released = released_file(run, db)
+    if released is None:
+        raise InputError(f"{run['id']}: {without_result(run)}, so it names no release")
+    if not holds_prompt(released):
+        raise InputError(f"{run['id']}: a program of your own; only prompts can be checked")
+    return released
+
+
+def _run(run_id: str, db: Path) -> Row:
+    history = open_history(db)
+    try:
+        return history.run(run_id)
+    finally:
+        history.close()
+
+
+def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
+    """The task of a prompt: the one that is named, that of its run in the ledger, or the one of its name."""
+    from agent.task.load import load_task
+
+    if name:
+        task = load_task(find_task(name))
+    elif options := _run_options(prompt, db):
+        task = task_of(options)
+        judges = options.get("judge") or task.judges
+        task = replace(task, judges=tuple(judges))
+    else:
+        task = load_task(task_named(prompt.name))
+    wanted, has = set(prompt.release.inputs), {field.name for field in task.signature.inputs}
+    if wanted != has:
+        needs = ", ".join(sorted(wanted)) or "none"
+        raise InputError(
+            f"{task.name}: its inputs are {', '.join(sorted(has))}, the prompt needs {needs}; name the task"
+        )
+    if not task.is_judged:
+        return replace(task, judges=())
+    return task if task.judges else replace(task, judges=(task.model or prompt.model,))
+
+
+def task_folder(name: str, prompt: Prompt, db: Path) -> Path:
+    """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
+    with suppress(InputError):
+        if name == prompt.name and (own := _run_options(prompt, db).get("task")):
+            return find_task(own)
+    return task_named(name)
+
+
+def _run_options(prompt: Prompt, db: Path) -> Mapping[str, Any]:
+    """How the prompt's own run was started; nothing where the ledger does not know it."""
+    run_id = str(prompt.provenance.get("run_id", ""))
+    if not run_id or not db.is_file():
+        return {}
+    try:
+        options: Mapping[str, Any] = _run(run_id, db)["options"] or {}
+    except InputError:
+        return {}
+    return {} if "command" in options else options
+
+
+def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
+    """What the prompt's own run has recorded of it on the dev rows. Raises InputError where there is nothing."""
+    from agent.release.suite import Sample, suite_of
+
+    told = prompt.provenance
+    run_id, candidate_id = str(told.get("run_id", "")), str(told.get("candidate_id", ""))
+    hint = "record its answers first: optimize bless PROMPT --reason WHY"
+    if not run_id or not db.is_file():
+        raise InputError(f"{prompt.name}: no suite.json beside the prompt, and no ledger at {db} that knows it; {hint}")
+    if task.is_compared:
+        raise InputError(f"{prompt.name}: its judge compares with another prompt's answers; {hint}")
+    if task.hashes.get("dev") != told.get("hashes", {}).get("dev"):
+        raise InputError(f"{task.folder}: the dev rows are not those that the prompt was scored on; {hint}")
+    history = open_history(db)
+    try:
+        seen = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "dev")}
+    finally:
+        history.close()
+    rows = tuple(row for row in task.dev if row.id in seen and not _erased(seen[row.id]))
+    if not rows:
+        raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
+    samples = [
+        [Sample(item["reply"], item["value"]) if item["reply"] or item["value"] is not None else _none(item)]
+        for item in (seen[row.id] for row in rows)
+    ]
+    note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
+    return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
+
+
+def _erased(item: Mapping[str, Any]) -> bool:
+    """Whether the reply or what was read out of it is not in the ledger any more."""
+    return item["error"] == "(erased)" or (not item["reply"] and bool(item["fields"]))
+
+
+def _none(item: Mapping[str, Any]) -> Any:
+    from agent.release.suite import Sample
+
+    return Sample("", None, item["error"] or "no answer")
+
+
+def rubrics_of(suite: Suite) -> dict[str, Rubric]:
+    """The rubrics that the suite brings along."""
+    from agent.task.rubric import read_rubric
+
+    found = {}
+    for name, text in suite.rubrics.items():
+        rubric, problems = read_rubric(text, name)
+        if rubric is None:
+            raise InputError("\n".join(map(str, problems)))
+        found[name] = rubric
+    return found
+
+
+def metric_folder(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> str:
+    """Where metric.py lies, if a metric needs it. Only a task that the user has is asked: a suite names no code."""
+    if any(spec.name == "python" for spec in suite.metrics):
+        return str(find_task(task) if task else task_folder(suite.name, prompt, db))
+    return str(path.parent)
+
+
+def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequence[str]], db: Path) -> None:
+    """Raises InputError for a model that only `file` names and that leads elsewhere: by an address, which would get
+    rows and key, or by the path of a file. The file may be somebody else's.
+
+    `brought` are the models that it names; `asked` are those that are to be asked and were not typed, by the option
+    that names them. What this ledger has asked before, its user has named before.
+    """
+    from agent.models.catalog import leads_elsewhere
+    from agent.task.words import printable
+
+    for option, names in asked.items():
+        for name in names:
+            if name in brought and leads_elsewhere(name) and not _asked_before(name, db):
+                raise InputError(
+                    f"{file}: names the model {printable(name)}, and neither you nor {db} has named it before; if you "
+                    f"trust it, give it yourself: {option} {printable(name)}"
+                )
+
+
+def _asked_before(model: str, db: Path) -> bool:
+    if not db.is_file():
+        return False
+    history = open_history(db)
+    try:
+        return bool(history.select("SELECT 1 FROM calls WHERE model = ? LIMIT 1", model))
+    finally:
+        history.close()
+
+
+def models_of(name: str, judges: tuple[str, ...]) -> tuple[LM, tuple[LM, ...]]:
+    """The model and the judges, each made once."""
+    from agent.models.catalog import create_model
+
+    known = {each: create_model(each) for each in dict.fromkeys((name, *judges))}
+    return known[name], tuple(known[judge] for judge in judges)

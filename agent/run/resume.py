@@ -1,0 +1,129 @@
+"""Going on with a run that was interrupted, killed or stopped: what may be changed, and what must be as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import InputError
+from agent.run.launch import Launch, Say, prepare, source_of, unsaid
+from agent.run.locations import open_history
+
+if TYPE_CHECKING:
+    from agent.run.optimize import Resumed
+    from agent.search.plan import Plan
+
+UNFINISHED = ("running", "interrupted", "killed", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A run that is ready to go on, or, without `resumed`, a new one that is made from it; `lines` say so."""
+
+    launch: Launch
+    resumed: Resumed | None
+    lines: tuple[str, ...]
+
+
+def going_on(run: str, changes: Mapping[str, Any], model: str | None, fork: bool, db: Path, say: Say = unsaid) -> Going:
+    """Loads the run of this id ("": the latest that did not finish) as it was begun, with the caps in `changes`.
+
+    Raises InputError where it is finished, where something changed since, or a cap is below what was paid; `fork`
+    makes a new run with what is there now.
+    """
+    from agent.ledger.query import started_with
+    from agent.run.optimize import Resumed
+    from agent.search.plan import Plan
+
+    with closing(open_history(db)) as history:
+        found = history.run(run) if run else unfinished(history.runs(), db)
+        costs = history.costs(found["id"])
+    paid = [row for row in costs if row["state"] != "cached"]
+    begun = started_with(found)
+    if found["status"] not in UNFINISHED and not fork:
+        raise InputError(
+            f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one, "
+            "with larger caps if you give them, and takes what this one bought from the ledger"
+        )
+    if model and model != found["model"] and not fork:
+        raise InputError(f"{found['id']}: another model makes another run; add --fork")
+    given = {name: value for name, value in changes.items() if value is not None}
+    if not fork:
+        require_above(given, paid, found["id"])
+    launch = prepare({**begun, **given, **({"model": model} if model else {})}, db, say)
+    if fork:
+        launch = replace(launch, settings=replace(launch.settings, parent=found["id"]))
+        return Going(launch, None, (f"forking {found['id']} ({found['status']})",))
+    if changed := changes_since(found, launch):
+        raise InputError(
+            "\n".join([f"{found['id']}: {what}" for what in changed] + ["put it back, or start a new run with --fork"])
+        )
+    plan = Plan.restored(found["plan"]) if found["plan"] else launch.plan()
+    short = short_of_plan(plan, launch.calls_each, costs, launch.settings.budget.max_calls)
+    lines = (f"resuming {found['id']} ({found['status']})", *([short] if short else []))
+    return Going(launch, Resumed(found["id"], plan), lines)
+
+
+def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], run_id: str) -> None:
+    """Raises InputError for caps that are below what the run has paid: what was spent cannot be held back any more."""
+    spent = {
+        "max_calls": sum(row["calls"] for row in paid),
+        "max_tokens": sum(row["prompt_tokens"] + row["completion_tokens"] for row in paid),
+        "max_cost": sum(row["cost_usd"] or 0.0 for row in paid),
+    }
+    below = [
+        f"{run_id}: --{name.replace('_', '-')} {given[name]:g} is below what was paid, {used:.6g}; give more, or leave "
+        "it out"
+        for name, used in spent.items()
+        if name in given and given[name] < used
+    ]
+    if below:
+        raise InputError("\n".join(below))
+
+
+def short_of_plan(plan: Plan, per_row: int, costs: Sequence[Mapping[str, Any]], most: int | None) -> str:
+    """What is said when `most` calls no longer carry the plan, which counts `per_row` calls as one, since more of them
+    brought nothing than were spare; else ""."""
+    paid = sum(row["calls"] for row in costs if row["state"] != "cached")
+    used = sum(row["calls"] for row in costs if row["state"] in ("ok", "cached"))
+    missing = plan.calls * per_row - used
+    if most is None or most - paid >= missing - plan.slack * per_row:
+        return ""
+    lost = sum(row["calls"] for row in costs if row["state"] not in ("ok", "cached"))
+    why = f"{lost} of the {paid} calls so far brought nothing"
+    if most < plan.calls * per_row:
+        why = f"{most} calls are fewer than the {plan.calls * per_row} that it was planned with"
+    return f"{why}, so the search will end earlier than planned; --max-calls {paid + missing} pays the whole of it"
+
+
+def unfinished(runs: Sequence[dict[str, Any]], db: Path) -> dict[str, Any]:
+    """The latest search that did not finish. Raises InputError where there is none."""
+    for run in runs:
+        if run["status"] in UNFINISHED and not (run["options"] or {}).get("command"):
+            return run
+    raise InputError(
+        f"{db}: no run is unfinished; `optimize runs` lists them, `optimize resume RUN --fork` starts anew"
+    )
+
+
+def changes_since(run: dict[str, Any], launch: Launch) -> list[str]:
+    """What is not as it was when the run began, a line each."""
+    from agent.ledger.origin import tool_version
+
+    then, now = run["hashes"], dict(launch.task.hashes)
+    parts = [(name, "changed" if name in now else "is gone") for name in then if then[name] != now.get(name)]
+    parts += [(name, "is new") for name in now if name not in then]
+    changed = list(dict.fromkeys(f"{source_of(name, run['options'])} {what}" for name, what in parts))
+    if run["model"] != launch.target.name:
+        changed.append(f"the model is {launch.target.name}, it was {run['model']}")
+    if run["options"].get("model_digest", "") != launch.digest:
+        changed.append(f"the file behind {launch.target.name} changed")
+    proposer = launch.author.name if launch.author else ""
+    if run["proposer"] != proposer:
+        changed.append(f"the proposer is {proposer or 'none'}, it was {run['proposer'] or 'none'}")
+    if run["tool"] != tool_version():
+        changed.append(f"this is version {tool_version()}, the run was made with {run['tool']}")
+    return changed

@@ -1,0 +1,228 @@
+"""What models are asked for: grounded, bounded, checked before it costs a call, and nothing when they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from agent.errors import BudgetExhausted, RowRefused, RunRefused
+from agent.gateway.budget import Kept
+from agent.ledger.store import Ledger
+from agent.programs.moves.author import best_instructions, most_told, proposed, rationales
+from agent.programs.moves.propose import Scored
+from agent.prompt.parts import PromptCandidate
+from agent.search.afford import PROPOSAL_TOKENS
+from agent.search.program import Proposal
+from agent.types import Completion, Example, FinishReason, Request, SearchSpace, Trial
+from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
+from tests.toys import FakeModel, open_ledger
+
+WORKED = replace(TASK, space=SearchSpace(("zero-shot", "chain-of-thought", "few-shot-cot"), ("turns",), (3,)))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = open_ledger(tmp_path / "ledger.db")
+    yield ledger
+    ledger.close()
+
+
+async def test_without_a_proposer_nothing_is_asked(ledger: Ledger) -> None:
+    assert await proposed(made_lab(ledger, FakeModel(pupil())).context, [], 1) is None
+
+
+async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fails(ledger: Ledger) -> None:
+    author = proposer(good_words)
+    found = made_lab(ledger, FakeModel(pupil(lambda front: 0.5)), author)
+    await with_baseline(found)
+    made = await proposed(found.context, found.board.parents(1), 7)
+    assert made is not None
+    asked = author.seen[0].messages[-1].content
+    assert TASK.instruction in asked
+    assert f"{found.board.mean(found.context.baseline.id):.2f}" in asked
+    wrong = next(o for o in found.board.outcomes[found.context.baseline.id] if o.value == 0.0)
+    row = next(row for row in found.context.dev if row.id == wrong.example_id)
+    assert " ".join(row.inputs["message"].split()) in asked
+    assert made.instruction == "Say which team deals with this note, edition 1."
+    assert "7" in made.operator
+
+
+async def test_each_asking_is_told_apart_so_that_none_is_answered_from_the_ledger(ledger: Ledger) -> None:
+    author = proposer(good_words)
+    found = made_lab(ledger, FakeModel(pupil()), author)
+    await proposed(found.context, [], 1)
+    await proposed(found.context, [], 2)
+    assert len({request.seed for request in author.seen}) == len(author.seen) == 2
+
+
+@pytest.mark.parametrize("times", [1, 2000])
+async def test_what_the_plan_counts_for_a_request_is_enough_however_long_rows_and_instructions_are(
+    ledger: Ledger, times: int
+) -> None:
+    def longer(rows: tuple[Example, ...]) -> tuple[Example, ...]:
+        return tuple(replace(row, inputs={"message": row.inputs["message"] + " and so on" * times}) for row in rows)
+
+    task = replace(TASK, instruction="Answer with one team. " * times, train=longer(TASK.train), dev=longer(TASK.dev))
+    author = proposer(good_words)
+    found = made_lab(ledger, FakeModel(pupil(lambda front: 0.3)), author, task)
+    await with_baseline(found)
+    for number in range(6):
+        rewrite = await proposed(found.context, found.board.parents(1), number)
+        assert rewrite is not None
+        (made,) = found.context.admit(
+            [Proposal(PromptCandidate("zero-shot", "turns", rewrite.instruction), {}, "x", None, "")]
+        )
+        await found.context.see([made], 10)
+    asked = [sum(len(message.content) for message in request.messages) for request in author.seen]
+    assert max(asked) <= most_told(task) < 40_000
+
+
+@pytest.mark.parametrize("junk", ["", "junk", "no " * 100, "x" * 5000])
+async def test_a_useless_answer_is_written_down_with_the_reason_and_gives_nothing(ledger: Ledger, junk: str) -> None:
+    found = made_lab(ledger, FakeModel(pupil()), proposer(lambda number: junk))
+    assert await proposed(found.context, [], 1) is None
+    ((kind, body),) = found.written.events
+    assert kind == "proposal_refused"
+    assert body["why"]
+
+
+class Ending(FakeModel):
+    """A proposer whose replies end for a reason of their own."""
+
+    def __init__(self, text: str, finish: FinishReason) -> None:
+        super().__init__(lambda request: text, "fake/author")
+        self._finish = finish
+
+    async def complete(self, request: Request) -> Completion:
+        return replace(await super().complete(request), finish=self._finish)
+
+
+WHOLE = "Read the message and name the one team that deals with it."
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "why"),
+    [
+        ("I'm sorry, but I can't help with rewriting that instruction.", "refusal", "refused to write"),
+        (f"<instruction>{WHOLE} Answer billing for refunds, and answer question if the", "length", "cut off"),
+        (f"{WHOLE} Answer billing for refunds, and answer question if the", "length", "cut off"),
+    ],
+)
+async def test_a_refusal_or_half_an_instruction_is_none(
+    ledger: Ledger, text: str, finish: FinishReason, why: str
+) -> None:
+    found = made_lab(ledger, FakeModel(pupil()), Ending(text, finish))
+    assert await proposed(found.context, [], 1) is None
+    ((kind, body),) = found.written.events
+    assert kind == "proposal_refused"
+    assert why in body["why"]
+
+
+@pytest.mark.parametrize(
+    ("text", "finish"),
+    [
+        (f"<instruction>{WHOLE}</INSTRUCTION> It is better, as it", "length"),
+        (f"<instruction>{WHOLE}", "stop"),
+        (WHOLE, "other"),
+    ],
+)
+async def test_what_was_written_to_its_end_is_taken_whatever_comes_after(
+    ledger: Ledger, text: str, finish: FinishReason
+) -> None:
+    made = await proposed(made_lab(ledger, FakeModel(pupil()), Ending(text, finish)).context, [], 1)
+    assert made is not None
+    assert made.instruction == WHOLE
+
+
+async def test_a_proposer_that_fails_costs_the_run_nothing_but_that_call(ledger: Ledger) -> None:
+    def fails(request: Request) -> str:
+        raise RowRefused("the request is too long")
+
+    found = made_lab(ledger, FakeModel(pupil()), FakeModel(fails, "fake/author"))
+    assert await proposed(found.context, [], 1) is None
+    assert found.written.events == [("proposal_failed", {"round": 0, "error": "the request is too long"})]
+
+
+async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) -> None:
+    def refused(request: Request) -> str:
+        raise RunRefused("the key was refused")
+
+    found = made_lab(ledger, FakeModel(pupil()), FakeModel(refused, "fake/author"))
+    found.context._account.keep(Kept(found.context.plan.calls))
+    with pytest.raises(BudgetExhausted):
+        await proposed(found.context, [], 1)
+    found.context._account.keep(Kept())
+    with pytest.raises(RunRefused):
+        await proposed(found.context, [], 2)
+
+
+async def test_a_proposal_may_be_twice_as_long_as_a_long_prompt_of_the_users_own(ledger: Ledger) -> None:
+    caps = []
+    for number, instruction in enumerate(("Name the team.", "Name the team that deals with the note. " * 60)):
+        author = proposer(good_words)
+        task = replace(TASK, instruction=instruction)
+        found = made_lab(ledger, FakeModel(pupil(any_skill)), author, task)
+        await proposed(found.context, [], number)
+        caps.append(author.seen[0].max_tokens)
+    assert caps == [PROPOSAL_TOKENS, 1200]
+
+
+# -- worked solutions --------------------------------------------------------------------------------------------------
+
+
+async def thinking(ledger: Ledger) -> tuple[Searched, FakeModel]:
+    """A context where a chain of thought was seen on a few rows."""
+    model = FakeModel(pupil(any_skill))
+    found = made_lab(ledger, model, task=WORKED)
+    made = PromptCandidate("chain-of-thought", "turns", TASK.instruction)
+    found.context.admit([Proposal(made, {}, "op", None, "why")])
+    await found.context.see([made.id], 8)
+    model.seen.clear()
+    return found, model
+
+
+async def test_only_train_rows_are_worked_and_only_right_ones_are_kept(ledger: Ledger) -> None:
+    found, model = await thinking(ledger)
+    made = await rationales(found.context, 10)
+    assert len(model.seen) == 10
+    assert all("train note" in request.messages[-1].content for request in model.seen)
+    right = {o.example_id for split, o in found.bought if split == "train" and o.value == 1.0}
+    assert set(made) == right < {row.id for row in TASK.train[:10]}
+    assert set(made.values()) == {"Because."}
+
+
+async def test_train_rows_have_no_answer_that_a_pairwise_judge_could_compare_with(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, model = await thinking(ledger)
+    judge = SimpleNamespace(judge=SimpleNamespace(setup=SimpleNamespace(mode="pairwise")))
+    monkeypatch.setattr(found.context.evaluator, "judges", lambda: [judge])
+    assert await rationales(found.context, 10) == {}
+    assert model.seen == []
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+async def test_without_calls_to_spare_nothing_is_worked(ledger: Ledger, rows: int) -> None:
+    found, model = await thinking(ledger)
+    assert await rationales(found.context, rows) == {}
+    assert model.seen == []
+
+
+async def test_where_no_chain_of_thought_was_tried_nothing_is_worked(ledger: Ledger) -> None:
+    model = FakeModel(pupil())
+    found = made_lab(ledger, model, task=WORKED)
+    assert await rationales(found.context, 10) == {}
+    assert model.seen == []
+
+
+async def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_last(ledger: Ledger) -> None:
+    found = made_lab(ledger, FakeModel(pupil()))
+    for number, (text, mean) in enumerate([("one", 0.25), ("one", 0.75), ("two", 0.5), ("x", None)]):
+        candidate = PromptCandidate("zero-shot", "turns", text, role=str(number))
+        (made,) = found.context.admit([Proposal(candidate, {}, "x", None, "")])
+        found.board.trials[made] = Trial(number, 0, made, "complete", 4, mean)
+    assert best_instructions(found.board) == [Scored("two", 0.5), Scored("one", 0.75)]

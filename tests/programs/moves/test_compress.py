@@ -1,0 +1,164 @@
+"""A compressed candidate is shorter, may be tried, and has lost no placeholder, no label and no part of a list."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.programs.moves.compress import _mentions, compressions, held, least_useful, tidied, without_a_sentence
+from agent.programs.moves.reasons import recombined
+from agent.prompt.candidate import why_rejected
+from agent.prompt.parts import PromptCandidate
+from agent.prompt.template import marks
+from agent.search.analysis.effects import Effect
+from agent.search.program import Proposal
+from agent.types import Demo, Field, SearchSpace, Signature
+from tests.toys import TEAMS, make_task
+
+SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3, 6), ("You are R.",))
+TASK = make_task(12, space=SPACE)
+DEMOS = tuple(Demo(row.id, row.inputs, {"team": row.labels["team"]}) for row in TASK.train)
+PLACE = {"technique": "few-shot", "format": "turns", "instruction": "own", "role": "", "kind": "balanced", "size": "6"}
+
+
+def proposal(instruction, demos=(), role=""):
+    candidate = PromptCandidate("few-shot" if demos else "zero-shot", "turns", instruction, role, tuple(demos))
+    return Proposal(candidate, PLACE, "balanced", None, "")
+
+
+def size(candidate):
+    words = candidate.role + candidate.instruction
+    return len(words) + sum(len(text) for d in candidate.demos for text in (*d.inputs.values(), *d.outputs.values()))
+
+
+PIECE = st.sampled_from(
+    [
+        "Read the message.", "Be brief!", "Which team?", "Answer with one of: billing, delivery, refunds.",
+        "{{message}}", "\\{{message}}", "Message: {{message}}", "billing is", "- billing", "- delivery", "- refunds",
+        "Labels:", "1. no", "  ", "\n", "\n\n\n", " ", "\t", "Say e.g. refunds. Or else.", "```", "...", "ß. Delivery!",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PIECE, min_size=1, max_size=9).map(" ".join), st.integers(0, 9), st.sampled_from(["", "You are R."]))
+def test_what_is_compressed_is_shorter_and_keeps_placeholders_labels_and_the_hard_rules(text, count, role):
+    task = make_task(12, space=SPACE, instruction=text)
+    parent = proposal(text, DEMOS[:count], role)
+    names = ["message"]
+    for made in compressions(parent, task):
+        candidate = made.candidate
+        assert size(candidate) < size(parent.candidate)
+        assert why_rejected(candidate, task) == ""
+        assert marks(candidate.instruction, names) >= marks(text, names)
+        assert made.operator.startswith("compress:")
+        assert made.parent_id == parent.candidate.id
+        assert set(made.place) == set(PLACE)
+        assert made.reason
+        assert bool(candidate.demos) == bool(count)
+        if made.operator != "compress:rewrite":
+            assert held(candidate.instruction, task) == held(text, task)
+
+
+def test_each_kind_of_compression_is_found_and_says_what_it_did():
+    text = "Read it  well. Answer with one of: billing, delivery, refunds. Do not guess when you are not at all sure."
+    made = compressions(proposal(text, DEMOS[:6], "You are R."), make_task(12, space=SPACE, instruction=text))
+    kinds = Counter(e.operator for e in made)
+    assert set(kinds) == {f"compress:{kind}" for kind in ("whitespace", "role", "demos", "rewrite", "sentence")}
+    reasons = [e.reason for e in made if e.operator == "compress:sentence"]
+    assert reasons == ['without "Read it  well."', 'without "Do not guess when you are not at all sure."']
+    assert next(e for e in made if e.operator == "compress:role").place["role"] == ""
+
+
+def test_the_demos_that_add_least_go_first_and_the_longest_when_nothing_is_known():
+    effects = {demo.example_id: Effect("demo", demo.example_id, float(n), 1.0) for n, demo in enumerate(DEMOS[:6])}
+    assert least_useful(DEMOS[:6], 2, effects) == ["train-0", "train-1"]
+    longest = sorted(DEMOS[:6], key=lambda d: -len(d.inputs["message"]))
+    assert least_useful(DEMOS[:6], 1, {}) == [longest[0].example_id]
+    made = compressions(proposal("Answer with one team.", DEMOS[:6]), TASK, effects)
+    reason = next(e.reason for e in made if e.operator == "compress:demos")
+    assert reason == "without train-0 (+0.0): it adds least"
+
+
+@given(st.lists(st.sampled_from(DEMOS), unique_by=lambda d: d.example_id, max_size=12), st.integers(0, 14))
+def test_no_label_loses_its_last_demo(demos, count):
+    gone = least_useful(demos, count, {})
+    kept = [demo for demo in demos if demo.example_id not in gone]
+    assert len(gone) == len(set(gone)) <= count
+    before, after = (Counter(d.outputs["team"] for d in some) for some in (demos, kept))
+    assert max(before.values(), default=0) < 2 or set(after) == set(before)
+    assert bool(kept) == bool(demos)
+
+
+def test_a_list_of_labels_stays_whole_with_the_line_above_it():
+    text = (
+        "Think about the note. Labels:\n"
+        + "\n".join(f"- {team}: its things" for team in TEAMS)
+        + "\n- other\nBe quick."
+    )
+    left = [rest for _, rest in without_a_sentence(text, TASK)]
+    assert len(left) == 2
+    for rest in left:
+        assert "Labels:\n- billing: its things\n- delivery: its things\n- refunds: its things\n- other" in rest
+
+
+def test_a_sentence_goes_when_its_neighbours_hold_the_same_without_it():
+    """Whatever labels look like, as if the marks and labels of the whole text were counted with and without it."""
+    labels = ("U.S. mail", "mail", "a. b", "b", " billing", "billing", "no? yes", "refund refund", "ss", "u.s.")
+    task = make_task(12, signature=Signature((Field("message"),), (Field("team", "choice", choices=labels),)))
+    pieces = [
+        "Read.",
+        "Be quick!",
+        "U.S.",
+        "mail",
+        "{{message}}",
+        "\\{{message}}",
+        "\\",
+        "billing",
+        "a.",
+        "b",
+        "- b",
+        "ß.",
+    ]
+    pieces += ["no?", "yes. So.", "refund", "\n", "\n", "  ", "_b", "x{{message}}y.", "?", "SS a."]
+    rng, gone, stayed = random.Random(0), 0, 0
+    for _ in range(400):
+        text = " ".join(rng.choice(pieces) for _ in range(rng.randint(2, 10)))
+        free = replace(task, signature=Signature((), (Field("team"),)))
+        found = list(without_a_sentence(text, task))
+        assert found == [cut for cut in without_a_sentence(text, free) if held(cut[1], task) == held(text, task)]
+        gone, stayed = gone + len(found), stayed + len(list(without_a_sentence(text, free))) - len(found)
+    assert gone > 300
+    assert stayed > 300
+
+
+def test_no_sentence_has_the_whole_text_searched_for_every_label(monkeypatch):
+    searched = []
+
+    def counted(text, labels):
+        searched.append(len(text) * len(labels))
+        return _mentions(text, labels)
+
+    monkeypatch.setattr("agent.programs.moves.compress._mentions", counted)
+    labels = tuple(f"label {number}" for number in range(50))
+    task = make_task(12, signature=Signature((Field("message"),), (Field("team", "choice", choices=labels),)))
+    text = " ".join(f"Sentence {number} says something." for number in range(60))
+    assert len(list(without_a_sentence(text, task))) == 60
+    assert sum(searched) <= 2 * len(text) * len(labels)
+
+
+def test_code_is_not_tidied_and_tidying_twice_changes_nothing():
+    code = "Run:\n```\na  =  1\n\n\n\nb\n```"
+    assert tidied(code) == code
+    text = "  One   two.  \n\n\n\n  three\t\tfour \n"
+    assert tidied(tidied(text)) == tidied(text) == "One two.\n\n  three four"
+
+
+def test_reasons_are_sentences_with_the_numbers():
+    effects = {"a": Effect("demo", "a", 2.14, 1.0), "b": Effect("demo", "b", -1.0, 1.0)}
+    assert recombined(["a", "b", "c"], effects) == "3 rows, 2 of them tried before; most is expected of a (+2.1)"
+    assert recombined(["c"], effects) == "1 row, not tried before"

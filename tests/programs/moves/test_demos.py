@@ -1,0 +1,183 @@
+"""Demo sets hold train rows only, each once, and follow the seed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.programs.moves.demos import DemoMaker, jaccard
+from agent.types import Example, Field, Outcome, Prediction, Signature
+from tests.toys import TEAMS, make_task
+
+TASK = make_task(24)
+TRAIN = {row.id: row for row in TASK.train}
+DEV = {row.id: row for row in TASK.dev}
+FREE = make_task(
+    24,
+    signature=Signature((Field("message"),), (Field("total", "number"),)),
+    train=tuple(Example(f"train-{n}", {"message": f"add {n} and {n}"}, {"total": 2 * n}) for n in range(24)),
+    dev=tuple(Example(f"dev-{n}", {"message": f"add {n} and 1"}, {"total": n + 1}) for n in range(24)),
+)
+
+
+def outcomes(task, answer):
+    """What a candidate said on dev: always `answer`."""
+    name = task.signature.outputs[0].name
+    return [
+        Outcome("c", row.id, Prediction({name: answer}, str(answer)), (), float(row.labels[name] == answer))
+        for row in task.dev
+    ]
+
+
+def every_set(task, seed, k=6, limit=8):
+    """One set of each builder, by operator."""
+    maker, dev = DemoMaker(task, random.Random(seed)), {row.id: row for row in task.dev}
+    one, two = maker.balanced(k), maker.diverse(k)
+    seen = outcomes(task, "billing" if task is TASK else 4)
+    sets = [one, two, maker.short(k), maker.natural(k), maker.recombined(one, two, k), maker.reordered(one)]
+    if one.demos:
+        sets += [maker.rebalanced(one, seen, dev, limit), maker.swapped(one, seen, dev)]
+        sets += [maker.retailed(one, seen, dev), maker.grown(one, seen, dev, max(0, limit - len(one.demos)))]
+    return {found.operator: found for found in sets}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([TASK, FREE, make_task(1), make_task(2)]), st.integers(0, 10**6), st.integers(0, 40))
+def test_every_set_holds_train_rows_as_they_are_and_none_twice(task, seed, k):
+    train = {row.id: row for row in task.train}
+    name = task.signature.outputs[0].name
+    for operator, found in every_set(task, seed, k, limit=k).items():
+        ids = [demo.example_id for demo in found.demos]
+        assert len(ids) == len(set(ids)) <= max(k, 0), operator
+        for demo in found.demos:
+            row = train[demo.example_id]
+            assert demo.inputs == row.inputs
+            assert demo.outputs == {name: str(row.labels[name])}
+            assert (demo.rationale, demo.source) == ("", "label")
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from([TASK, FREE]), st.integers(0, 10**6))
+def test_the_same_seed_gives_the_same_sets(task, seed):
+    assert every_set(task, seed) == every_set(task, seed)
+
+
+def test_another_seed_gives_other_sets():
+    assert every_set(TASK, 1)["balanced"] != every_set(TASK, 2)["balanced"]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 24), st.sampled_from(["balanced", "diverse"]))
+def test_a_balanced_set_has_every_label_alike(seed, k, operator):
+    found = getattr(DemoMaker(TASK, random.Random(seed)), operator)(k)
+    counts = Counter(demo.outputs["team"] for demo in found.demos)
+    assert sum(counts.values()) == k
+    assert max(counts.values()) - min(counts[team] for team in TEAMS) <= 1
+
+
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_a_short_set_is_balanced_and_out_of_the_shorter_half(seed, k):
+    found = DemoMaker(TASK, random.Random(seed)).short(k)
+    counts = Counter(demo.outputs["team"] for demo in found.demos)
+    assert max(counts.values()) - min(counts[team] for team in TEAMS) <= 1
+    for team in TEAMS:
+        lengths = sorted(len(set(row.inputs["message"].split())) for row in TASK.train if row.labels["team"] == team)
+        mine = [len(set(demo.inputs["message"].split())) for demo in found.demos if demo.outputs["team"] == team]
+        assert all(length <= lengths[len(lengths) // 2] for length in mine)
+
+
+@given(st.integers(0, 10**6))
+def test_rebalancing_takes_from_what_is_said_too_often_and_gives_to_what_is_said_too_seldom(seed):
+    maker = DemoMaker(TASK, random.Random(seed))
+    before = maker.balanced(6)
+    after = maker.rebalanced(before, outcomes(TASK, "billing"), DEV, limit=12)
+    was, now = (Counter(demo.outputs["team"] for demo in found.demos) for found in (before, after))
+    assert now["billing"] == was["billing"] - 1
+    assert now["delivery"] + now["refunds"] == was["delivery"] + was["refunds"] + 2
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5))
+def test_a_rebalanced_set_never_passes_the_limit(seed, limit):
+    maker = DemoMaker(TASK, random.Random(seed))
+    assert len(maker.rebalanced(maker.balanced(6), outcomes(TASK, "billing"), DEV, limit).demos) <= limit
+
+
+@given(st.integers(0, 10**6))
+def test_swapping_keeps_the_number_and_the_labels(seed):
+    maker = DemoMaker(TASK, random.Random(seed))
+    before = maker.balanced(8)
+    after = maker.swapped(before, outcomes(TASK, "billing"), DEV)
+    assert [demo.outputs for demo in after.demos] == [demo.outputs for demo in before.demos]
+    assert sum(one != two for one, two in zip(before.demos, after.demos, strict=True)) in (1, 2)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 16))
+def test_a_new_tail_leaves_the_front_as_it_was(seed, k):
+    """So that the model's cache of the front still serves."""
+    maker = DemoMaker(TASK, random.Random(seed))
+    before = maker.balanced(k)
+    after = maker.retailed(before, outcomes(TASK, "billing"), DEV)
+    same = 0
+    while same < len(after.demos) and after.demos[same] == before.demos[same]:
+        same += 1
+    assert same >= k // 2
+    assert len(after.demos) <= k
+
+
+def test_a_new_tail_holds_more_of_the_labels_that_are_missed():
+    tails: Counter[str] = Counter()
+    for seed in range(60):
+        maker = DemoMaker(TASK, random.Random(seed))
+        before = maker.balanced(8)
+        after = maker.retailed(before, outcomes(TASK, "billing"), DEV)
+        tails.update(str(demo.outputs["team"]) for demo in after.demos[-2:])
+    assert tails["billing"] < min(tails["delivery"], tails["refunds"])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(0, 8))
+def test_growing_keeps_all_rows_in_their_order_and_adds_labels_that_are_missed(seed, k, more):
+    maker = DemoMaker(TASK, random.Random(seed))
+    before = maker.balanced(k)
+    after = maker.grown(before, outcomes(TASK, "billing"), DEV, more)
+    assert len(before.demos) <= len(after.demos) <= len(before.demos) + more
+    assert [demo for demo in after.demos if demo in before.demos] == list(before.demos)
+    assert not [demo for demo in after.demos if demo not in before.demos and demo.outputs["team"] == "billing"]
+
+
+def test_a_natural_set_has_labels_about_as_often_as_the_data():
+    rare = make_task(
+        24, train=tuple(row for row in TASK.train if row.labels["team"] != "refunds") * 1 + TASK.train[2:3]
+    )
+    drawn: Counter[str] = Counter()
+    for seed in range(100):
+        found = DemoMaker(rare, random.Random(seed)).natural(6)
+        drawn.update(str(demo.outputs["team"]) for demo in found.demos)
+    assert drawn["refunds"] < drawn["billing"] / 4, "a balanced set would have as many"
+
+
+def test_reordering_changes_the_order_only():
+    maker = DemoMaker(TASK, random.Random(3))
+    before = maker.balanced(9)
+    after = maker.reordered(before)
+    assert after.demos != before.demos
+    assert {demo.example_id for demo in after.demos} == {demo.example_id for demo in before.demos}
+
+
+def test_labels_that_are_no_text_are_written_as_json():
+    task = make_task(1, signature=Signature((Field("m"),), (Field("r", "json"),)))
+    task = make_task(1, signature=task.signature, train=(Example("t", {"m": "x"}, {"r": {"é": [1, None]}}),))
+    assert DemoMaker(task, random.Random(0)).demo("t").outputs == {"r": '{"é": [1, null]}'}
+
+
+@given(st.frozensets(st.text("ab", max_size=2)), st.frozensets(st.text("ab", max_size=2)))
+def test_overlap_is_symmetric_and_one_only_for_equal_sets(one, two):
+    assert 0.0 <= jaccard(one, two) == jaccard(two, one) <= 1.0
+    assert (jaccard(one, two) == 1.0) == (one == two and bool(one))
+
+
+def test_an_unknown_row_is_no_demo():
+    with pytest.raises(KeyError):
+        DemoMaker(TASK, random.Random(0)).demo("dev-1")

@@ -1,0 +1,283 @@
+"""Intervals hold the truth as often as they say, and a test that says "better" is rarely wrong."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from agent.stats import intervals
+from agent.stats.intervals import mean_ci, minimum_detectable_gain, paired_difference
+
+unit = st.floats(0, 1)
+binary = st.sampled_from([0.0, 1.0])
+binary_pairs = st.lists(st.tuples(binary, binary), min_size=1, max_size=60)
+pairs = st.one_of(binary_pairs, st.lists(st.tuples(unit, unit), min_size=1, max_size=25))
+
+
+def hits(count, n):
+    return [1.0] * count + [0.0] * (n - count)
+
+
+# ---- mean_ci
+
+
+def test_wilson_interval_equals_scipy():
+    for successes, n in [(0, 10), (3, 10), (30, 100), (10, 10)]:
+        expected = scipy_stats.binomtest(successes, n).proportion_ci(0.95, "wilson")
+        assert mean_ci(hits(successes, n)) == pytest.approx((successes / n, expected.low, expected.high))
+
+
+def test_few_hits_have_the_poisson_limit_and_few_misses_its_mirror():
+    _, low, high = mean_ci(hits(1, 100))
+    assert low == pytest.approx(-math.log(0.95) / 100)
+    assert mean_ci(hits(99, 100))[1:] == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize("n", [40, 60, 100, 150, 200])
+def test_the_interval_of_a_rate_covers_it_for_every_rate(n):
+    counts, rates = np.arange(n + 1), np.linspace(0, 0.5, 501)
+    low, high = np.array([mean_ci(hits(count, n))[1:] for count in counts]).T
+    chances = scipy_stats.binom.pmf(counts[:, None], n, rates)
+    covers = (chances * ((low[:, None] <= rates + 1e-12) & (rates - 1e-12 <= high[:, None]))).sum(axis=0)
+    assert covers.min() >= 0.91  # Wilson's alone: 0.85
+    assert np.mean(covers < 0.93) <= 0.02
+    assert 0.945 <= covers.mean() <= 0.965
+
+
+def test_graded_scores_near_zero_are_covered_where_students_t_is_too_short():
+    rng = np.random.default_rng(4)
+    world = np.where(rng.random(20_000) < 0.1, rng.random(20_000), 0.0)
+    ours = students = 0
+    for _ in range(500):
+        values = rng.choice(world, 60)
+        _, low, high = mean_ci(values)
+        ours += low <= world.mean() <= high
+        half = scipy_stats.t.ppf(0.975, 59) * values.std(ddof=1) / math.sqrt(60)
+        students += abs(values.mean() - world.mean()) <= half
+    assert ours / 500 >= 0.91
+    assert ours > students + 5
+
+
+def test_many_graded_scores_in_the_middle_have_students_interval():
+    values = np.random.default_rng(5).beta(4, 4, 2000)
+    expected = scipy_stats.t.interval(0.9, 1999, loc=values.mean(), scale=scipy_stats.sem(values))
+    assert mean_ci(values, 0.9)[1:] == pytest.approx(expected, abs=2e-4)
+
+
+def test_one_value_says_nothing_about_the_mean():
+    assert mean_ci([0.4]) == (0.4, 0.0, 1.0)
+
+
+def test_equal_graded_values_still_have_a_width():
+    mean, low, high = mean_ci([0.5] * 10)
+    assert low < mean < high
+
+
+@given(st.lists(st.one_of(unit, binary), min_size=1, max_size=40))
+def test_an_interval_holds_its_mean_and_stays_in_range(values):
+    mean, low, high = mean_ci(values)
+    assert 0 <= low <= mean + 1e-9
+    assert mean - 1e-9 <= high <= 1
+
+
+@given(st.lists(st.integers(0, 20).map(lambda part: part / 20), min_size=1, max_size=40))
+def test_turning_the_scores_around_turns_the_interval_around(values):
+    mean, low, high = mean_ci(values)
+    assert mean_ci([1 - value for value in values]) == pytest.approx((1 - mean, 1 - high, 1 - low), abs=1e-6)
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_more_hits_never_lower_a_limit(count, n):
+    below, above = mean_ci(hits(min(count, n - 1), n)), mean_ci(hits(min(count, n - 1) + 1, n))
+    assert all(one <= other for one, other in zip(below, above, strict=True))
+
+
+@pytest.mark.parametrize("values", [[], [1.1], [float("nan")], [-0.1]])
+def test_values_that_are_no_scores_are_refused(values):
+    with pytest.raises(ValueError, match="values"):
+        mean_ci(values)
+    with pytest.raises(ValueError, match="winner"):
+        paired_difference(values, values, 0)
+
+
+# ---- paired_difference
+
+
+def table(both, wins, losses, neither):
+    rows = [(1.0, 1.0)] * both + [(1.0, 0.0)] * wins + [(0.0, 1.0)] * losses + [(0.0, 0.0)] * neither
+    return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def test_the_paired_interval_equals_the_published_example():
+    # Bentur et al. 2009 in Fagerland, Lydersen & Laake 2014 (Statistics in Medicine 33:2850), Tango's: -0.517 to -0.026
+    result = paired_difference(*table(1, 1, 7, 12), 0)
+    assert result.diff == pytest.approx(-6 / 21)
+    assert result.ci95 == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert (result.wins, result.losses, result.ties, result.n) == (1, 7, 13, 21)
+    assert result.p_value == pytest.approx(0.0703125)
+
+
+def test_exact_mcnemar_equals_the_binomial_tail():
+    assert paired_difference(*table(20, 9, 2, 20), 0).p_value == pytest.approx(scipy_stats.binomtest(9, 11, 0.5).pvalue)
+    assert paired_difference(*table(20, 0, 0, 20), 0).p_value == 1.0
+
+
+def test_equal_perfect_prompts_keep_a_width():
+    low, high = paired_difference([1.0] * 30, [1.0] * 30, 0).ci95
+    assert low < 0 < high
+
+
+@given(binary_pairs)
+def test_what_is_proved_better_has_an_interval_without_zero(rows):
+    result = paired_difference([row[0] for row in rows], [row[1] for row in rows], 0)
+    assert result.ci95[0] <= result.diff <= result.ci95[1]
+    if result.p_value < 0.05:
+        assert result.ci95[0] > 0 or result.ci95[1] < 0
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20))
+def test_a_tie_turned_into_a_win_raises_the_interval(wins, losses, ties):
+    before, after = (paired_difference(*table(0, wins + more, losses, ties - more), 0).ci95 for more in (0, 1))
+    assert after[0] >= before[0] - 1e-9
+    assert after[1] >= before[1] - 1e-9
+
+
+CELLS = [  # both, wins, losses, neither
+    (0.0, 0.1, 0.0, 0.9),
+    (0.0, 0.6, 0.0, 0.4),
+    (0.01, 0.03, 0.01, 0.95),
+    (0.25, 0.25, 0.25, 0.25),
+    (0.45, 0.15, 0.05, 0.35),
+    (0.47, 0.03, 0.03, 0.47),
+    (0.9, 0.06, 0.02, 0.02),
+    (0.97, 0.01, 0.01, 0.01),
+    (0.25, 0.45, 0.05, 0.25),
+]
+
+
+@pytest.mark.parametrize("cells", CELLS)
+@pytest.mark.parametrize("n", [40, 120])
+def test_the_paired_interval_covers_the_truth_and_is_not_wasteful(cells, n):
+    draws = np.random.default_rng(11).multinomial(n, cells, size=1500)[:, 1:3]
+    kinds, counts = np.unique(draws, axis=0, return_counts=True)
+    truth, covered, width = cells[1] - cells[2], 0, 0.0
+    for kind, count in zip(kinds, counts, strict=True):
+        low, high = intervals._tango(*map(int, kind), n)
+        covered += int(count) * (low - 1e-12 <= truth <= high + 1e-12)
+        width += int(count) * (high - low)
+    assert covered / 1500 >= 0.93
+    if n * (cells[1] + cells[2]) > 10:
+        assert covered / 1500 <= 0.985
+        assert width / 1500 <= 2 * 1.96 * math.sqrt((cells[1] + cells[2] - truth**2) / n) * 1.15
+
+
+def test_an_equal_prompt_is_promoted_in_at_most_two_and_a_half_percent():
+    draws = np.random.default_rng(13).multinomial(100, (0.2, 0.2, 0.6), size=2000)[:, :2]
+    kinds, counts = np.unique(draws, axis=0, return_counts=True)
+    promoted = 0
+    for (wins, losses), count in zip(kinds, counts, strict=True):
+        if wins > losses:
+            promoted += int(count) * (paired_difference(*table(0, wins, losses, 100 - wins - losses), 0).p_value < 0.05)
+    assert 0.003 <= promoted / 2000 <= 0.035
+
+
+def test_exact_sign_flips_equal_full_enumeration():
+    winner, baseline = [0.9, 0.4, 0.7, 0.35, 0.8], [0.5, 0.5, 0.1, 0.3, 0.25]
+    differences = np.subtract(winner, baseline)
+    seen = abs(differences.sum())
+    flips = [abs(np.dot(signs, differences)) >= seen - 1e-12 for signs in itertools.product([1, -1], repeat=5)]
+    assert paired_difference(winner, baseline, 3).p_value == pytest.approx(np.mean(flips))
+
+
+def test_drawn_sign_flips_agree_with_scipy():
+    rng = np.random.default_rng(5)
+    winner, baseline = rng.random(40), rng.random(40) * 0.8
+    expected = scipy_stats.permutation_test(
+        (winner - baseline,), np.mean, permutation_type="samples", n_resamples=200_000, rng=np.random.default_rng(1)
+    ).pvalue
+    assert paired_difference(winner, baseline, 5).p_value == pytest.approx(expected, abs=0.015)
+
+
+def test_the_graded_interval_is_the_wider_of_bootstrap_and_student():
+    rng = np.random.default_rng(6)
+    differences = rng.beta(1, 8, 60)  # skewed: the one is wider on the left, the other on the right
+    bootstrap = scipy_stats.bootstrap(
+        (differences,), np.mean, n_resamples=10_000, rng=np.random.default_rng(2)
+    ).confidence_interval
+    student = scipy_stats.t.interval(0.95, 59, loc=differences.mean(), scale=scipy_stats.sem(differences))
+    assert student[0] < bootstrap.low
+    assert student[1] < bootstrap.high
+    assert paired_difference(differences, [0.0] * 60, 6).ci95 == pytest.approx((student[0], bootstrap.high), abs=0.002)
+
+
+def test_equal_graded_differences_keep_a_width_that_shrinks_with_rows():
+    widths = []
+    for n in (5, 50):
+        low, high = paired_difference([0.6] * n, [0.5] * n, 0).ci95
+        assert -1 <= low < 0.1 < high <= 1
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs, st.integers(0, 5))
+def test_swapping_winner_and_baseline_flips_everything(rows, seed):
+    winner, baseline = [row[0] for row in rows], [row[1] for row in rows]
+    one, other = paired_difference(winner, baseline, seed), paired_difference(baseline, winner, seed)
+    assert one.diff == pytest.approx(-other.diff)
+    assert one.ci95 == pytest.approx((-other.ci95[1], -other.ci95[0]), abs=1e-3)
+    assert (one.wins, one.losses, one.ties) == (other.losses, other.wins, other.ties)
+    assert one.p_value == pytest.approx(other.p_value)
+    assert 0 < one.p_value <= 1
+    assert one.ci95[0] >= -1 - 1e-9
+    assert one.ci95[1] <= 1 + 1e-9
+    assert one.wins + one.losses + one.ties == one.n == len(rows)
+
+
+def test_the_same_seed_gives_the_same_result():
+    rng = np.random.default_rng(0)
+    winner, baseline = rng.random(30), rng.random(30)
+    assert paired_difference(winner, baseline, 9) == paired_difference(winner, baseline, 9)
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(ValueError, match="row by row"):
+        paired_difference([1.0], [1.0, 0.0], 0)
+
+
+def test_graded_intervals_cover_the_truth_when_few_rows_differ():
+    rng = np.random.default_rng(12)
+    world = np.where(rng.random(20_000) < 0.1, rng.random(20_000), 0.0)
+    covered = 0
+    for seed in range(200):
+        low, high = paired_difference(rng.choice(world, 40), [0.0] * 40, seed).ci95
+        covered += low <= world.mean() <= high
+    assert covered / 200 >= 0.91  # Student's t alone: 0.87
+
+
+# ---- minimum_detectable_gain
+
+
+def test_the_detectable_gain_shrinks_with_rows_and_grows_with_power():
+    gains = [minimum_detectable_gain(n, 0.7) for n in (50, 100, 300, 1000)]
+    assert gains == sorted(gains, reverse=True)
+    assert minimum_detectable_gain(100, 0.7, power=0.9) > gains[1]
+
+
+def test_no_gain_is_detectable_without_room_or_rows():
+    assert minimum_detectable_gain(1000, 1.0) == math.inf
+    assert minimum_detectable_gain(5, 0.1) == math.inf
+
+
+def test_the_detectable_gain_is_found_with_about_the_stated_power():
+    n, rate = 150, 0.6
+    gain = minimum_detectable_gain(n, rate)
+    rng = np.random.default_rng(3)
+    first, second = rng.random((1000, n)) < rate + gain, rng.random((1000, n)) < rate
+    ups, downs = (first & ~second).sum(axis=1), (~first & second).sum(axis=1)
+    found = scipy_stats.binom.cdf(np.minimum(ups, downs), ups + downs, 0.5) <= 0.025
+    assert 0.7 <= np.mean(found) <= 0.87
