@@ -14,7 +14,7 @@ from agent.programs.kinds import program
 from agent.programs.user_program import Own
 from agent.prompt.parse import parse_reply
 from agent.search.context import SearchContext
-from agent.search.program import Ablation, Proposal, Parent
+from agent.search.program import Ablation, Parent, Proposal
 from agent.search.registered import DEFAULT
 from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Request, Shown, Task, content_id
 
