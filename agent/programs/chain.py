@@ -19,13 +19,22 @@ from typing import Any
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway
 from agent.models.langchain import untraced
-from agent.programs.answers import plain, read_fields
 from agent.programs.chain_model import ROW, Row, chat_model, give_way, is_ours
-from agent.programs.chain_parts import ChainCandidate, Laid, Part, Told, find, is_chain, load_chain, own, save_chain
-from agent.programs.kind import Making, Written
+from agent.programs.chain_parts import (
+    ChainCandidate,
+    ChainPrompt,
+    Part,
+    PromptTexts,
+    as_chain,
+    find,
+    is_chain,
+    load_chain,
+    save_chain,
+)
+from agent.programs.kind import Defaults, Making, Written
 from agent.programs.kinds import program
 from agent.programs.moves.chain_moves import ChainMoves
-from agent.programs.user_program import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
+from agent.programs.user_program import REPLY_TOKENS, Raised, RowDoor, UserProgram, named, plain, prove, read_fields
 from agent.prompt.candidate import forbidden_in
 from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text
@@ -33,7 +42,6 @@ from agent.prompt.template import escape
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.meter import Meter
-from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, STRATEGIES
 from agent.types import (
@@ -55,13 +63,13 @@ CHAIN_FILE = "chain.json"
 
 
 @program("chain", about="A LangChain chain of your own.", takes="a LangChain Runnable", claims=is_chain)
-class ChainProgram:
+class ChainProgram(Defaults):
     """What the prompts of the user's chain may say, on one model. No call is made twice in a run (`Meter`)."""
 
     kind = ChainCandidate.kind
     is_fixed = False
 
-    def __init__(self, task: Task, lm: LM, source: Own, made: Any) -> None:
+    def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
         """`made` is what `source` gave. Raises InputError where it cannot be optimized."""
         self._source, self._chain, self._lm = source, made, lm
         found = find(made)
@@ -73,7 +81,7 @@ class ChainProgram:
                 f"def {source.factory}(model): and use that"
             )
         try:
-            self.laid = {name: Laid(name, prompt) for name, prompt in found.prompts.items()}
+            self.laid = {name: ChainPrompt(name, prompt) for name, prompt in found.prompts.items()}
         except InputError as error:
             raise source.wrong(str(error)) from error
         self.answers_json = _gives_json(found.parser)
@@ -90,7 +98,7 @@ class ChainProgram:
         self._meter: Meter
 
     @property
-    def last(self) -> Laid:
+    def last(self) -> ChainPrompt:
         """The prompt that answers."""
         return next(reversed(self.laid.values()))
 
@@ -132,11 +140,11 @@ class ChainProgram:
     def parts_of(self, candidate: Candidate) -> dict[str, Part]:
         """The candidate as `chain.json` holds it."""
 
-        def part(told: Told) -> Part:
-            shots = [{"inputs": dict(demo.inputs), "answer": self.answer(demo)} for demo in told.demos or ()]
-            return {"system": told.system, "demos": None if told.demos is None else shots}
+        def part(texts: PromptTexts) -> Part:
+            shots = [{"inputs": dict(demo.inputs), "answer": self.answer(demo)} for demo in texts.demos or ()]
+            return {"system": texts.system, "demos": None if texts.demos is None else shots}
 
-        return {told.name: part(told) for told in own(candidate).prompts}
+        return {texts.name: part(texts) for texts in as_chain(candidate).prompts}
 
     def answer(self, demo: Demo) -> str:
         """What the model should have replied, in the form that the chain reads."""
@@ -154,30 +162,27 @@ class ChainProgram:
     # -- what a run asks ----------------------------------------------------------------------------------------------
 
     def baseline(self) -> ChainCandidate:
-        return ChainCandidate(tuple(Told(laid.name, laid.system) for laid in self.laid.values()))
+        return ChainCandidate(tuple(PromptTexts(laid.name, laid.system) for laid in self.laid.values()))
 
     def check(self, candidate: Candidate) -> str:
         train, limit = {row.id for row in self.task.train}, self.task.constraints.max_demos
-        for told in own(candidate).prompts:
-            laid = self.laid[told.name]
-            if problem := laid.wrong(told.system) or forbidden_in(told.system, self.task):
+        for texts in as_chain(candidate).prompts:
+            laid = self.laid[texts.name]
+            if problem := laid.wrong(texts.system) or forbidden_in(texts.system, self.task):
                 return problem
-            if told.demos and laid is not self.last:
-                return f"demos in {told.name}, whose answers are not known"
-            if strangers := [demo.example_id for demo in told.demos or () if demo.example_id not in train]:
+            if texts.demos and laid is not self.last:
+                return f"demos in {texts.name}, whose answers are not known"
+            if strangers := [demo.example_id for demo in texts.demos or () if demo.example_id not in train]:
                 return f"demo {strangers[0]} is not a train row"
-        count = own(candidate).n_demos
+        count = as_chain(candidate).n_demos
         return f"{count} demos, more than max_demos = {limit}" if limit is not None and count > limit else ""
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
         return self._raised.on_all(outcomes)
 
-    def place(self, candidate: Candidate) -> dict[str, str]:
-        return {}
-
     def shown(self, candidate: Candidate) -> Shown:
         text = "\n\n".join(self._texts(candidate))
-        return Shown(candidate.id, "program", self.kind, text, n_demos=own(candidate).n_demos)
+        return Shown(candidate.id, "program", self.kind, text, n_demos=as_chain(candidate).n_demos)
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """One message per prompt, to read and to compare: its name, its system text and its demos. Never sent."""
@@ -196,14 +201,14 @@ class ChainProgram:
         return self._lm.count_tokens("\n\n".join(self._texts(candidate)))
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        won, found = own(winner), list[Ablation]()
-        for base in own(baseline).prompts:
-            told = won.told(base.name)
-            if told.system != base.system:
-                made = won.with_told(base.name, system=base.system)
-                found.append(Ablation(f"instruction of {base.name}", made, measured_only=True))
-            if told.demos != base.demos:
-                found.append(Ablation("demos", won.with_told(base.name, demos=base.demos), measured_only=True))
+        won, found = as_chain(winner), list[Ablation]()
+        for base in as_chain(baseline).prompts:
+            texts = won.texts(base.name)
+            if texts.system != base.system:
+                made = won.with_texts(base.name, system=base.system)
+                found.append(Ablation(f"instruction of {base.name}", made))
+            if texts.demos != base.demos:
+                found.append(Ablation("demos", won.with_texts(base.name, demos=base.demos)))
         return found
 
     def door(self, gateway: Gateway) -> Meter:
@@ -222,16 +227,13 @@ class ChainProgram:
     def moves(self, context: SearchContext) -> ChainMoves:
         return ChainMoves(context, self)
 
-    def for_dspy(self, context: SearchContext) -> DspyForm:
-        raise NotImplementedError(f"{self.kind}: DSPy's optimizers do not know LangChain's chains")
-
     # -- releasing ----------------------------------------------------------------------------------------------------
 
     async def write(self, candidate: Candidate, making: Making) -> Written:
         """chain.json, loaded into a chain that is made anew, as its user does, and run on rows of the sealed test."""
         path = making.folder / CHAIN_FILE
-        told = {"model": self._lm.name, "parameters": dict(making.parameters)}
-        version = save_chain(path, self.parts_of(candidate), told)
+        texts = {"model": self._lm.name, "parameters": dict(making.parameters)}
+        version = save_chain(path, self.parts_of(candidate), texts)
 
         def load() -> None:
             self._chains[candidate.id] = load_chain(path, self._source.made(chat_model))

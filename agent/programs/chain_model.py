@@ -38,8 +38,8 @@ class Row:
 
     def request(self, messages: Sequence[Any], stop: Sequence[str] | None, options: Mapping[str, Any]) -> Request:
         """LangChain's messages and options as ours. Raises InputError, which ends the run, rather than lose a part."""
-        told = {name: value for name, value in options.items() if value is not None}
-        lost = [name for name in told if name not in CARRIED]
+        texts = {name: value for name, value in options.items() if value is not None}
+        lost = [name for name in texts if name not in CARRIED]
         lost += [f"{one.type} messages" for one in messages if one.type not in _ROLES]
         lost += ["tools"] * any(getattr(one, "tool_calls", None) for one in messages)
         blocks = [block for one in messages if not isinstance(one.content, str) for block in one.content]
@@ -49,7 +49,7 @@ class Row:
             self._bridge.stop(error)
             raise error
         said = tuple(Message(_ROLES[one.type], str(one.text)) for one in messages)
-        asked = replace(self._own, messages=said, stop=tuple(stop or ()), **told)
+        asked = replace(self._own, messages=said, stop=tuple(stop or ()), **texts)
         times = next(self._times.setdefault(canonical(asked.identity()), count()))
         return replace(asked, repeat=asked.repeat + ROLLOUTS * times)
 
@@ -99,8 +99,8 @@ def _class() -> Any:
         used = reply.usage
         tokens = {"input_tokens": used.prompt_tokens, "output_tokens": used.completion_tokens}
         usage = {**tokens, "total_tokens": sum(tokens.values())}
-        told = {"finish_reason": reply.finish, "model_name": reply.model}
-        message = AIMessage(content=reply.text, usage_metadata=usage, response_metadata=told)
+        texts = {"finish_reason": reply.finish, "model_name": reply.model}
+        message = AIMessage(content=reply.text, usage_metadata=usage, response_metadata=texts)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     class GatewayChatModel(BaseChatModel):  # type: ignore[misc]

@@ -29,7 +29,7 @@ Fields = Counter[tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PromptTexts:
     """What a candidate says in one prompt: its system text and its demos; None leaves the user's own block, if any."""
 
     name: str
@@ -47,25 +47,25 @@ class ChainCandidate(Candidate):
 
     kind: ClassVar[str] = "chain"
 
-    prompts: tuple[Told, ...]
+    prompts: tuple[PromptTexts, ...]
 
     def parts(self) -> dict[str, Any]:
-        return {"prompts": [told.as_dict() for told in self.prompts]}
+        return {"prompts": [texts.as_dict() for texts in self.prompts]}
 
     @property
     def n_demos(self) -> int:
-        return sum(len(told.demos or ()) for told in self.prompts)
+        return sum(len(texts.demos or ()) for texts in self.prompts)
 
-    def told(self, name: str) -> Told:
-        return next(told for told in self.prompts if told.name == name)
+    def texts(self, name: str) -> PromptTexts:
+        return next(texts for texts in self.prompts if texts.name == name)
 
-    def with_told(self, name: str, **changes: Any) -> ChainCandidate:
+    def with_texts(self, name: str, **changes: Any) -> ChainCandidate:
         """The same with this prompt changed."""
-        prompts = [replace(told, **changes) if told.name == name else told for told in self.prompts]
+        prompts = [replace(texts, **changes) if texts.name == name else texts for texts in self.prompts]
         return replace(self, prompts=tuple(prompts))
 
 
-def own(candidate: Candidate) -> ChainCandidate:
+def as_chain(candidate: Candidate) -> ChainCandidate:
     """The candidate as what it is here."""
     assert isinstance(candidate, ChainCandidate)
     return candidate
@@ -149,7 +149,7 @@ def _is_block(message: Any) -> bool:
     return isinstance(message, FewShotChatMessagePromptTemplate)
 
 
-class Laid:
+class ChainPrompt:
     """A prompt as its user wrote it, and the messages that a part makes of it."""
 
     def __init__(self, name: str, prompt: Any) -> None:
@@ -251,7 +251,7 @@ def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
     if set(prompts) != set(parts):
         raise ReleaseError(f"the chain has the prompts {', '.join(prompts)}, and the file {', '.join(parts)}")
     for name, prompt in prompts.items():
-        laid = Laid(name, prompt)
+        laid = ChainPrompt(name, prompt)
         if wrong := laid.wrong(parts[name]["system"]):
             raise ReleaseError(wrong)
         for demo in parts[name]["demos"] or ():
@@ -260,10 +260,10 @@ def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
         prompt.messages = laid.laid_out(parts[name])
 
 
-def save_chain(path: Path, parts: Mapping[str, Part], told: Mapping[str, Any]) -> str:
-    """Writes chain.json, whole or not at all; `told` is what else stands in it. Returns its version."""
+def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) -> str:
+    """Writes chain.json, whole or not at all; `texts` is what else stands in it. Returns its version."""
     version = content_id("v", parts)
-    text = json.dumps({"version": version, **told, "prompts": parts}, ensure_ascii=False, indent=2)
+    text = json.dumps({"version": version, **texts, "prompts": parts}, ensure_ascii=False, indent=2)
     with new_files(path.parent) as beside:
         (beside / path.name).write_text(text + "\n", "utf-8")
     return version

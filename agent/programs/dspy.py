@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 from agent.errors import BadResponse, InputError, ReleaseError, RowRefused, Transient, TransportUnknown
 from agent.files import new_files
 from agent.gateway.gateway import Gateway
-from agent.programs.answers import read_fields
-from agent.programs.kind import Making, Written
+from agent.programs.kind import Defaults, Making, Written
 from agent.programs.kinds import program
-from agent.programs.user_program import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
+from agent.programs.user_program import REPLY_TOKENS, Raised, RowDoor, UserProgram, named, prove, read_fields
 from agent.prompt.candidate import forbidden_in
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
@@ -27,7 +26,7 @@ from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.meter import Meter
 from agent.search.dspy.methods import Tried, state_of
 from agent.search.dspy.strategies import DspyForm
-from agent.search.program import Ablation, Moves, Proposal
+from agent.search.program import Proposal
 from agent.search.registered import DSPY, STRATEGIES
 from agent.types import (
     LM,
@@ -55,7 +54,7 @@ def is_dspy(made: Any) -> bool:
 class Module:
     """The user's module as it was made. Raises InputError, naming file and line, where it cannot be optimized."""
 
-    def __init__(self, own: Own, made: Any) -> None:
+    def __init__(self, own: UserProgram, made: Any) -> None:
         self._own = made
         predictors = made.named_predictors()
         if not predictors:
@@ -124,13 +123,13 @@ class DspyCandidate(Candidate):
 
 
 @program("dspy", about="A DSPy program of your own.", takes="a dspy.Module", claims=is_dspy)
-class DspyProgram:
+class DspyProgram(Defaults):
     """States of the user's program on one model. Its calls go through a meter, so none is made twice in a run."""
 
     kind = DspyCandidate.kind
     is_fixed = False
 
-    def __init__(self, task: Task, lm: LM, own: Own, made: Any) -> None:
+    def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
         """`made` is what `own` gave. Raises InputError where it cannot be optimized."""
         self._module = Module(own, made)
         self.task = replace(task, instruction=self._module.own)
@@ -149,7 +148,7 @@ class DspyProgram:
         bridge = Bridge(RowDoor(call))
         lm = bridge.lm(self._lm, "target", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
-            self._modules[candidate.id] = self._module.fresh(_own(candidate).state)
+            self._modules[candidate.id] = self._module.fresh(as_dspy(candidate).state)
         try:
             with dspy.context(lm=lm.copy(rollout_id=repeat) if repeat else lm, track_usage=False):
                 said = await bridge.run(self._modules[candidate.id], **example.inputs)
@@ -173,23 +172,20 @@ class DspyProgram:
         return DspyCandidate(self._module.own)
 
     def check(self, candidate: Candidate) -> str:
-        return forbidden_in(_own(candidate).state, self.task)
+        return forbidden_in(as_dspy(candidate).state, self.task)
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
         return self._raised.on_all(outcomes)
 
-    def place(self, candidate: Candidate) -> dict[str, str]:
-        return {}
-
     def shown(self, candidate: Candidate) -> Shown:
-        state = _own(candidate).state
+        state = as_dspy(candidate).state
         return Shown(candidate.id, "program", self.kind, state, n_demos=count_demos(state))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """One message per predictor, to read and to compare: its name, its instruction and its demos. Never sent."""
         names = [field.name for field in self.task.signature.inputs]
         messages = []
-        for name, part in json.loads(_own(candidate).state).items():
+        for name, part in json.loads(as_dspy(candidate).state).items():
             demos = [json.dumps(demo, ensure_ascii=False, default=str) for demo in part["demos"]]
             text = "\n".join([f"{name}: {part['instruction']}", *demos])
             messages.append(Message("system", escape(text, names)))
@@ -197,10 +193,7 @@ class DspyProgram:
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         """Tokens of all instructions and demos, as they are written in the state."""
-        return self._lm.count_tokens(_own(candidate).state)
-
-    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        return []
+        return self._lm.count_tokens(as_dspy(candidate).state)
 
     def door(self, gateway: Gateway) -> Meter:
         self._meter = Meter(gateway)
@@ -220,9 +213,6 @@ class DspyProgram:
             )
         return name
 
-    def moves(self, context: SearchContext) -> Moves:
-        raise NotImplementedError(f"{self.kind}: only DSPy's optimizers change a DSPy program")
-
     def for_dspy(self, context: SearchContext) -> DspyForm:
         return DspyForm(
             self._meter,
@@ -237,7 +227,7 @@ class DspyProgram:
 
     async def write(self, candidate: Candidate, making: Making) -> Written:
         """The state, loaded again and run on rows of the sealed test: it must do the same, at no new call."""
-        path, state = making.folder / STATE_FILE, _own(candidate).state
+        path, state = making.folder / STATE_FILE, as_dspy(candidate).state
         self._module.save(state, path)
 
         def load() -> None:
@@ -247,7 +237,7 @@ class DspyProgram:
         return Written(path, content_id("v", state))
 
 
-def _own(candidate: Candidate) -> DspyCandidate:
+def as_dspy(candidate: Candidate) -> DspyCandidate:
     assert isinstance(candidate, DspyCandidate)
     return candidate
 

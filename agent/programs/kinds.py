@@ -4,9 +4,9 @@ A kind is one class that registers itself:
 
     @program("wording", about="...", takes="a Wordings", claims=lambda made: isinstance(made, Wordings))
     class WordingProgram:
-        def __init__(self, task: Task, lm: LM, own: Own, made: Any) -> None: ...
+        def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None: ...
 
-It is a `Kind` (`making.py`), made once for a run; `made` is what the user's factory gave, and `own.wrong(...)` the
+It is a `Kind` (`kind.py`), made once for a run; `made` is what the user's factory gave, and `own.wrong(...)` the
 error that names the factory's file and line.
 """
 
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agent.programs.kind import Kind
-from agent.programs.user_program import Own
+from agent.programs.user_program import UserProgram
 from agent.registry import Registry
 from agent.types import LM, Task
 
-Make = Callable[[Task, LM, Own, Any], Kind]
+Make = Callable[[Task, LM, UserProgram, Any], Kind]
 Made = TypeVar("Made", bound=Make)
 
 
@@ -52,3 +52,32 @@ def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool])
         return make
 
     return register
+
+
+def program_for(task: Task, lm: LM) -> Kind:
+    """The program that a run of this task with this target model optimizes.
+
+    Raises InputError, naming file and line, where the user's own program cannot be made.
+    """
+    if task.program:
+        return _own_program(task, lm)
+    from agent.programs.prompt import PromptProgram
+
+    return PromptProgram(task, lm)
+
+
+def _own_program(task: Task, lm: LM) -> Kind:
+    """The first kind that claims what the user's factory gives: ours, then those of other packages."""
+    from agent.programs.chain_model import chat_model
+
+    own = UserProgram(task)
+    made = own.made(chat_model)
+    takes, faults = [], []
+    for one in PROGRAMS.all():
+        if one.thing is None:
+            faults.append(f"; {one.fault}")
+        elif one.thing.claims(made):
+            return one.thing.make(task, lm, own, made)
+        else:
+            takes.append(one.thing.takes)
+    raise own.wrong(f"{own.factory}() gives a {type(made).__name__}, not {' or '.join(takes)}{''.join(faults)}")

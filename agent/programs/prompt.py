@@ -6,16 +6,16 @@ It is rendered into a template once, filled with a row, and the reply is read as
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 from agent.errors import InputError, RowRefused
 from agent.extras import require
-from agent.gateway.gateway import Gateway
-from agent.programs.kind import Making, Written
+from agent.programs.kind import Defaults, Making, Written
 from agent.programs.moves.pool import CandidateGenerator, prompt_of
 from agent.programs.moves.prompt_moves import PromptMoves
+from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt_dspy import predict_form
 from agent.prompt.candidate import baseline, why_rejected
 from agent.prompt.parse import parse_reply
@@ -25,13 +25,13 @@ from agent.prompt.techniques import answers_last, reasons_first
 from agent.prompt.template import fill_messages, marks
 from agent.release.export import write_release
 from agent.release.result import release_of
-from agent.search.analysis.attribution import leave_one_out
+from agent.search.analysis.effects import Feature
 from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, DSPY
 from agent.threads import aside
-from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Request, Shown, Task
+from agent.types import LM, Call, Candidate, Example, Message, Prediction, Request, Shown, Task
 
 OF_PREDICT = ("config", "demos", "lm", "signature")
 """What `dspy.Predict` takes out of its arguments."""
@@ -69,7 +69,7 @@ class ReplyCap:
         return self.answer + extra
 
 
-class PromptProgram:
+class PromptProgram(Defaults):
     """Prompts for one task and one model."""
 
     kind = PromptCandidate.kind
@@ -122,9 +122,6 @@ class PromptProgram:
     def check(self, candidate: Candidate) -> str:
         return why_rejected(prompt_of(candidate), self.task)
 
-    def broken(self, outcomes: Sequence[Outcome]) -> str:
-        return ""
-
     def place(self, candidate: Candidate) -> dict[str, str]:
         return CandidateGenerator(self.task, random.Random(0)).place(prompt_of(candidate))
 
@@ -137,8 +134,8 @@ class PromptProgram:
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         return leave_one_out(prompt_of(winner), prompt_of(baseline))
 
-    def door(self, gateway: Gateway) -> Gateway:
-        return gateway
+    def features(self, candidate: Candidate) -> Mapping[Feature, float]:
+        return features_of(candidate)
 
     # -- searching ----------------------------------------------------------------------------------------------------
 

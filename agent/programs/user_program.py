@@ -8,21 +8,37 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError
 from agent.extras import brings
 from agent.programs.kind import Making
+from agent.prompt.parse import parse_reply
+from agent.prompt.render import label_text
 from agent.search.dspy.meter import Meter
-from agent.types import LM, Call, CallRole, Candidate, Completion, Outcome, Request, Task
+from agent.types import (
+    LM,
+    Call,
+    CallRole,
+    Candidate,
+    Completion,
+    Outcome,
+    Prediction,
+    Request,
+    Signature,
+    Task,
+    canonical,
+)
 
 REPLY_TOKENS = 500  # of one call, where task.toml does not say
 
 
-class Own:
+class UserProgram:
     """What `module:factory` of task.toml names."""
 
     def __init__(self, task: Task) -> None:
@@ -126,3 +142,39 @@ async def prove(candidate: Candidate, making: Making, meter: Meter, path: Path, 
         if now.prediction != then.prediction:
             raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
     meter.room = before
+
+
+def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str) -> Prediction:
+    """The outputs that `value_of` knows by name, each read like a reply that holds nothing else; None is none. `what`
+    is the word for what holds them."""
+    texts: dict[str, str] = {}
+    fields: dict[str, Any] = {}
+    errors = []
+    for field in signature.outputs:
+        value = value_of(field.name)
+        if value is None:
+            errors.append(f"The {what} lacks {field.name}.")
+            continue
+        value = plain(value)
+        texts[field.name] = label_text(value) if isinstance(value, str | int | float | dict | list) else str(value)
+        found = parse_reply(texts[field.name], (field,))
+        fields.update(found.fields)
+        errors += [f"{field.name}: {found.error}"] if found.error else []
+    return Prediction(fields, json.dumps(texts, ensure_ascii=False), " ".join(errors))
+
+
+def plain(value: Any) -> Any:
+    """A value of a typed output as JSON has it: pydantic models as objects, members of an Enum as their values."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(plain, value), key=canonical)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

@@ -126,7 +126,7 @@ def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
     """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
     silence(say)
     from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
-    from agent.programs.catalog import program_for
+    from agent.programs.kinds import program_for
 
     task = task_of(options, say)
     if task.space.left_out:

@@ -25,9 +25,9 @@ from agent.ledger.origin import command_line, new_run_id, origin, tool_version, 
 from agent.ledger.past import Past
 from agent.ledger.places import run_folder
 from agent.ledger.store import Ledger
-from agent.programs.catalog import program_for
 from agent.programs.classic import ClassicProgram
 from agent.programs.kind import Kind, Making, Written
+from agent.programs.kinds import program_for
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import Opening, result_object

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import BudgetExhausted
-from agent.programs.catalog import program_for
+from agent.programs.kinds import program_for
 from agent.run.job import Job, Means
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.judge import judge_builder, judge_calls

@@ -14,13 +14,15 @@ from agent.search.analysis.effects import Observed
 from agent.search.analysis.pareto import Offer, Prefer, counted, front_table, prefer
 from agent.search.board import Board
 from agent.search.context import SearchContext
-from agent.search.program import Proposal
+from agent.search.program import Program, Proposal
 from agent.types import Candidate, Outcome, Task, Usage
 
 
-def observed(board: Board) -> list[Observed]:
+def observed(program: Program, board: Board) -> list[Observed]:
     """Every candidate that was tried, with its scores."""
-    return [Observed(board.candidate(i), [o.value for o in seen]) for i, seen in board.outcomes.items()]
+    return [
+        Observed(i, program.features(board.candidate(i)), [o.value for o in seen]) for i, seen in board.outcomes.items()
+    ]
 
 
 def offers(context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]) -> list[Offer]:
@@ -91,8 +93,9 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
     mean = context.board.mean(winner.id) or 0.0
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
     ablations = context.program.ablations(winner, context.baseline)
-    told = attribution(winner, ablations, observed(context.board), optimism, context.seed)
-    return [part.as_dict() for part in told]
+    program, table = context.program, observed(context.program, context.board)
+    parts = attribution(winner, ablations, table, program.features, optimism, context.seed)
+    return [part.as_dict() for part in parts]
 
 
 def explained(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent.gateway.gateway import Gateway
 from agent.scoring.evaluate import Door
+from agent.search.analysis.effects import Feature
 from agent.search.study import Place
 from agent.types import Candidate, Message, Outcome, Runner, Shown, Task
 
@@ -37,12 +38,10 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """The winner with one part as in the baseline. `measured_only`: where it was not tried, nothing is said of it:
-    the model of the parts (`effects.py`) does not know this kind."""
+    """The winner with one part as in the baseline."""
 
     part: str
     candidate: Candidate
-    measured_only: bool = False
 
 
 class Moves(Protocol):
@@ -134,6 +133,11 @@ class Program(Describes, Protocol):
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
+        ...
+
+    def features(self, candidate: Candidate) -> Mapping[Feature, float]:
+        """The candidate as columns of the model of the parts (`analysis/effects.py`); none where the kind has no such
+        columns, so that of a part that was not tried nothing is said."""
         ...
 
     def strategy(self, name: str | None) -> str:

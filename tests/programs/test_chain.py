@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from agent.errors import BudgetExhausted, InputError, ReleaseError, RowRefused
-from agent.programs.catalog import program_for
 from agent.programs.chain import ChainProgram
 from agent.programs.chain_model import chat_model
-from agent.programs.chain_parts import ChainCandidate, Told, find, load_chain, save_chain
-from agent.programs.user_program import Own
+from agent.programs.chain_parts import ChainCandidate, PromptTexts, find, load_chain, save_chain
+from agent.programs.kinds import program_for
+from agent.programs.user_program import UserProgram
 from agent.types import Completion, Constraints, Demo, Example, Field, Prediction, Request, Signature, Task, Usage
 from tests.toys import FakeModel, make_task
 
@@ -84,7 +84,9 @@ def test_a_chain_is_run_as_it_is_written_and_a_candidate_changes_its_prompts(tmp
     ]
     assert [request.max_tokens for request in line.sent] == [500, 500]
     demo = Demo("train-0", {"message": "a {row}"}, {"team": "refunds"})
-    other = program.baseline().with_told("gist", system="Cut {message}.").with_told("team", system="{x}", demos=(demo,))
+    other = (
+        program.baseline().with_texts("gist", system="Cut {message}.").with_texts("team", system="{x}", demos=(demo,))
+    )
     line = Line()
     said(program, line, other)
     assert texts(line.sent[0])[0] == ("system", "Cut hello {there}.")
@@ -137,8 +139,8 @@ def build(model):
     own, line = program.baseline(), Line()
     said(program, line)
     demo = Demo("train-0", {"message": "x"}, {"team": "refunds"})
-    said(program, line, own.with_told("prompt 1", system="Say {it}", demos=(demo,)))
-    said(program, line, own.with_told("prompt 1", demos=()))
+    said(program, line, own.with_texts("prompt 1", system="Say {it}", demos=(demo,)))
+    said(program, line, own.with_texts("prompt 1", demos=()))
     first, last = ("user", "Look: "), ("user", "hello {there} please")
     assert [texts(request) for request in line.sent] == [
         [first, ("user", "1"), ("assistant", "one"), last],
@@ -152,16 +154,16 @@ def test_hard_rules_are_told_with_the_prompt_that_breaks_them(tmp_path: Path) ->
     own = program.baseline()
     demo, other = (Demo(i, {"message": "x"}, {"team": "refunds"}) for i in ("train-0", "train-1"))
     broken = {
-        "lost the placeholder {message}": own.with_told("gist", system="Shorten."),
-        "strange placeholder {message.x}": own.with_told("gist", system="{message} {message.x}"),
-        "is no f-string": own.with_told("gist", system="{message} {"),
-        "instruction of team is empty": own.with_told("team", system=" "),
-        "forbidden text 'secret'": own.with_told("team", system="A Secret."),
-        "2 demos, more than max_demos = 1": own.with_told("team", demos=(demo, other)),
-        "demo dev-1 is not a train row": own.with_told("team", demos=(replace(demo, example_id="dev-1"),)),
-        "demos in gist": own.with_told("gist", demos=(demo,)),
+        "lost the placeholder {message}": own.with_texts("gist", system="Shorten."),
+        "strange placeholder {message.x}": own.with_texts("gist", system="{message} {message.x}"),
+        "is no f-string": own.with_texts("gist", system="{message} {"),
+        "instruction of team is empty": own.with_texts("team", system=" "),
+        "forbidden text 'secret'": own.with_texts("team", system="A Secret."),
+        "2 demos, more than max_demos = 1": own.with_texts("team", demos=(demo, other)),
+        "demo dev-1 is not a train row": own.with_texts("team", demos=(replace(demo, example_id="dev-1"),)),
+        "demos in gist": own.with_texts("gist", demos=(demo,)),
     }
-    assert program.check(own) == program.check(own.with_told("team", demos=(demo,))) == ""
+    assert program.check(own) == program.check(own.with_texts("team", demos=(demo,))) == ""
     for why, candidate in broken.items():
         assert why in program.check(candidate), why
 
@@ -287,11 +289,11 @@ def test_what_a_request_cannot_carry_is_refused_by_name(tmp_path: Path, asks: st
 def test_a_chain_file_is_put_into_the_users_own_chain_and_nothing_else(tmp_path: Path) -> None:
     program = made(tmp_path, TWO)
     demo = Demo("train-0", {"message": "a {row}"}, {"team": "refunds"})
-    parts = program.parts_of(program.baseline().with_told("team", system="New.", demos=(demo,)))
+    parts = program.parts_of(program.baseline().with_texts("team", system="New.", demos=(demo,)))
     save_chain(tmp_path / "chain.json", parts, {"model": "m"})
 
     def fresh() -> Any:
-        return Own(program.task).made(chat_model)
+        return UserProgram(program.task).made(chat_model)
 
     chain = load_chain(tmp_path / "chain.json", fresh())
     said_by = find(chain).prompts["team"].format_messages(message="q")
@@ -322,4 +324,4 @@ def test_tracing_that_the_users_module_switches_on_is_off_when_its_chain_runs(
 def test_equal_candidates_have_equal_ids(tmp_path: Path) -> None:
     one = made(tmp_path, TWO).baseline()
     assert one.id == made(tmp_path, TWO).baseline().id
-    assert one.id != replace(one, prompts=(Told("gist", "x"), *one.prompts[1:])).id
+    assert one.id != replace(one, prompts=(PromptTexts("gist", "x"), *one.prompts[1:])).id

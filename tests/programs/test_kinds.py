@@ -82,7 +82,6 @@ def test_a_released_prompt_goes_through_the_same_evaluator(tmp_path: Path) -> No
 
 
 KNOWN = {
-    "search/analysis/effects.py": {"PromptCandidate"},
     "release/formats/dspy.py": {"dspy"},  # a form of export
     "release/formats/catalog.py": {"dspy"},
     "search/dspy/strategies.py": {"dspy"},  # a strategy says which kinds it works on

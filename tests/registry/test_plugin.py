@@ -15,7 +15,7 @@ import pytest
 
 from agent.errors import InputError, ProblemsError
 from agent.models.catalog import create_model
-from agent.programs.catalog import program_for
+from agent.programs.kinds import program_for
 from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.verify import verified

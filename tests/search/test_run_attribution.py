@@ -11,13 +11,13 @@ import pytest
 from agent.errors import RowRefused, RunRefused
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.programs.moves.prompt_parts import leave_one_out
 from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.report import facts, tables
 from agent.report.view import RunView
 from agent.run.optimize import Run
 from agent.run.planning import Settings
-from agent.search.analysis.attribution import leave_one_out
 from agent.types import Budget, Request
 from tests.search.worlds import good_words, proposer, pupil
 from tests.toys import FakeModel, make_task

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agent.programs.chain_parts import ChainCandidate, own
+from agent.programs.chain_parts import ChainCandidate, as_chain
 from agent.programs.moves.author import rewritten
 from agent.programs.moves.compress import SHARES, least_useful, tidied, without_a_sentence
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
@@ -100,12 +100,12 @@ class ChainMoves:
         for name, texts in self._texts.items():
             text = next(one for one in texts if one.operator == place[_text(name)])
             if text.operator != OWN:
-                made = made.with_told(name, system=text.instruction)
+                made = made.with_texts(name, system=text.instruction)
                 operators.append(f"{name}:{text.operator}")
                 reasons.append(f"{name}: {text.reason}{self._no_demos}")
         if place["size"] != OWN and self._maker is not None:
             drawn: DemoSet = getattr(self._maker, place["kind"])(int(place["size"]))
-            made = made.with_told(self._program.last.name, demos=drawn.demos)
+            made = made.with_texts(self._program.last.name, demos=drawn.demos)
             operators.append(drawn.operator)
             reasons.append(drawn.reason)
         if not operators:
@@ -168,7 +168,7 @@ class ChainMoves:
         if text is None:
             return []
         if self._program.laid[name].wrong(text.instruction):  # logged with the reason when it is admitted
-            alone = self._program.baseline().with_told(name, system=text.instruction)
+            alone = self._program.baseline().with_texts(name, system=text.instruction)
             return [Proposal(alone, self._place({}), f"{name}:{text.operator}", None, text.reason)]
         self._texts[name].append(text)
         alone_entry = self.fresh(self._place({name: text.operator}))
@@ -179,48 +179,48 @@ class ChainMoves:
         best: dict[str, float] = {}
         for candidate_id, trial in self._lab.board.trials.items():
             if trial.mean is not None:
-                text = own(self._lab.board.candidate(candidate_id)).told(name).system
+                text = as_chain(self._lab.board.candidate(candidate_id)).texts(name).system
                 best[text] = max(best.get(text, 0.0), trial.mean)
         return [Scored(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
 
     def _with(self, parent: Parent | None, name: str, text: Rewrite) -> Proposal | None:
         if parent is None:
             return None
-        made = own(parent.proposal.candidate).with_told(name, system=text.instruction)
+        made = as_chain(parent.proposal.candidate).with_texts(name, system=text.instruction)
         return self._child(
             parent, made, f"instruction:{text.operator}", f"{name}: {text.reason}", {_text(name): text.operator}
         )
 
     def _reworded(self, parent: Parent) -> Proposal | None:
         """Another of the known texts in one of the prompts."""
-        old = own(parent.proposal.candidate)
+        old = as_chain(parent.proposal.candidate)
         others = [
             (name, text)
             for name, texts in self._texts.items()
             for text in texts
-            if text.instruction != old.told(name).system
+            if text.instruction != old.texts(name).system
         ]
         return self._with(parent, *self._lab.rng.choice(others)) if others else None
 
     def _shorter(self, parent: Parent) -> Proposal | None:
         """One of the prompts with fewer words or fewer demos."""
-        task, old = self._lab.task, own(parent.proposal.candidate)
+        task, old = self._lab.task, as_chain(parent.proposal.candidate)
         found: list[tuple[str, dict[str, Any], str]] = []
-        for told in old.prompts:
-            laid = self._program.laid[told.name]
-            texts = [(tidied(told.system), "without spare blanks and empty lines")]
-            texts += [(rest, f'without "{cut[:60]}"') for cut, rest in without_a_sentence(told.system, task)]
-            short = [(text, why) for text, why in texts if len(text) < len(told.system) and not laid.wrong(text)]
-            found += [("text", {"name": told.name, "system": text}, why) for text, why in short]
-            demos = told.demos or ()
+        for prompt in old.prompts:
+            laid = self._program.laid[prompt.name]
+            texts = [(tidied(prompt.system), "without spare blanks and empty lines")]
+            texts += [(rest, f'without "{cut[:60]}"') for cut, rest in without_a_sentence(prompt.system, task)]
+            short = [(text, why) for text, why in texts if len(text) < len(prompt.system) and not laid.wrong(text)]
+            found += [("text", {"name": prompt.name, "system": text}, why) for text, why in short]
+            demos = prompt.demos or ()
             for share in SHARES:
                 if gone := least_useful(demos, max(1, int(len(demos) * share)), {}):
                     kept = tuple(demo for demo in demos if demo.example_id not in gone)
-                    found.append(("demos", {"name": told.name, "demos": kept}, dropped(gone, {})))
+                    found.append(("demos", {"name": prompt.name, "demos": kept}, dropped(gone, {})))
         if not found:
             return None
         what, changes, why = self._lab.rng.choice(found)
-        return self._child(parent, old.with_told(**changes), f"compress:{what}", f"{changes['name']}: {why}", {})
+        return self._child(parent, old.with_texts(**changes), f"compress:{what}", f"{changes['name']}: {why}", {})
 
     def _redrawn(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
         assert self._maker is not None
@@ -228,11 +228,11 @@ class ChainMoves:
         drawn = self._maker.child(operator, self._demos(parent), parent.outcomes, self._dev, others)
         if drawn is None or not drawn.demos:
             return None
-        made = own(parent.proposal.candidate).with_told(self._program.last.name, demos=drawn.demos)
+        made = as_chain(parent.proposal.candidate).with_texts(self._program.last.name, demos=drawn.demos)
         return self._child(parent, made, drawn.operator, drawn.reason, {})
 
     def _demos(self, parent: Parent) -> DemoSet:
-        demos: tuple[Demo, ...] = own(parent.proposal.candidate).told(self._program.last.name).demos or ()
+        demos: tuple[Demo, ...] = as_chain(parent.proposal.candidate).texts(self._program.last.name).demos or ()
         return DemoSet(demos, parent.proposal.operator)
 
     def _child(self, parent: Parent, made: ChainCandidate, operator: str, reason: str, place: Place) -> Proposal:

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from agent.programs.moves.pool import prompt_of
+from agent.programs.moves.prompt_parts import label_of
 from agent.programs.moves.reasons import dropped
 from agent.prompt.candidate import why_rejected
 from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import builtin_rewrites
 from agent.prompt.template import split
-from agent.search.analysis.effects import Effect, label_of
+from agent.search.analysis.effects import Effect
 from agent.search.program import Proposal
 from agent.types import Demo, Task
 

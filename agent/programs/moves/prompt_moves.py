@@ -83,5 +83,8 @@ class PromptMoves:
     def _effects(self) -> dict[str, Effect]:
         """What each demo is believed to add, fitted once a step."""
         if self._fitted != self._lab.round:
-            self._fitted, self._known_effects = self._lab.round, demo_effects(observed(self._lab.board))
+            self._fitted, self._known_effects = (
+                self._lab.round,
+                demo_effects(observed(self._lab.program, self._lab.board)),
+            )
         return self._known_effects

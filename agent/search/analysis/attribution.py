@@ -1,23 +1,22 @@
-"""Which parts of the winner carry its gain over the baseline. Pure: knows no model, no SQL.
+"""Which parts of the winner carry its gain over the baseline. Pure: knows no model, no SQL, no kind.
 
-A part carries what is lost when the baseline's stands in its place and all else stays: the instruction, the demos (with
-the technique that needs them), reasoning before the answer, the format, the role. `leave_one_out` gives these prompts.
-Those that were tried on the winner's rows are measured, paired; the rest is estimated from all that the run has seen
-(`effects.py`). Where the interval holds both signs no sign is claimed.
+A part carries what is lost when the baseline's stands in its place and all else stays. Which parts there are says the
+kind (`Program.ablations`): of a prompt the instruction, the demos with the technique that needs them, reasoning before
+the answer, the format, the role. Candidates without a part that were tried on the winner's rows are measured, paired;
+the rest is estimated from all that the run has seen (`effects.py`). Where the interval holds both signs, no sign is
+claimed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from agent.prompt.parts import PromptCandidate
-from agent.prompt.techniques import TECHNIQUES
-from agent.search.analysis.effects import Observed, PartsModel
+from agent.search.analysis.effects import Feature, Observed, PartsModel
 from agent.search.program import Ablation
 from agent.stats.intervals import paired_difference
-from agent.types import Candidate, Demo, TechniqueName
+from agent.types import Candidate
 
 How = Literal["measured", "estimated", "unknown"]
 
@@ -42,53 +41,41 @@ class Carried:
         return {**asdict(self), "points": round(self.points, 2), "ci95": [round(value, 2) for value in self.ci95]}
 
 
-def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ablation]:
-    """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
-    found = []
-    if winner.instruction != baseline.instruction:
-        found.append(Ablation("instruction", replace(winner, instruction=baseline.instruction)))
-    if winner.demos != baseline.demos:
-        found.append(Ablation("demos", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning)))
-    reasoning = TECHNIQUES[baseline.technique].reasoning
-    if TECHNIQUES[winner.technique].reasoning != reasoning:
-        found.append(Ablation("technique", _laid_out(winner, winner.demos, reasoning)))
-    if winner.format != baseline.format:
-        found.append(Ablation("format", replace(winner, format=baseline.format)))
-    if winner.role != baseline.role:
-        found.append(Ablation("role", replace(winner, role=baseline.role)))
-    return found
-
-
-def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -> PromptCandidate:
-    """The winner with these demos, under the technique that goes with them."""
-    kept = demos if reasoning else [Demo(demo.example_id, demo.inputs, demo.outputs) for demo in demos]
-    names: dict[tuple[bool, bool], TechniqueName] = {
-        (technique.demos, technique.reasoning): name for name, technique in TECHNIQUES.items()
-    }
-    return replace(winner, technique=names[bool(demos), reasoning], demos=tuple(kept))
-
-
 def attribution(
-    winner: Candidate, ablations: Sequence[Ablation], table: Sequence[Observed], optimism: float = 0.0, seed: int = 0
+    winner: Candidate,
+    ablations: Sequence[Ablation],
+    table: Sequence[Observed],
+    features: Callable[[Candidate], Mapping[Feature, float]],
+    optimism: float = 0.0,
+    seed: int = 0,
 ) -> list[Carried]:
-    """What each part that was taken out carries, the largest first.
+    """What each part of the winner carries.
 
-    `table` holds every candidate of the run with its scores. `optimism` (>= 0, in score) is how much choosing the best
-    flatters the winner on these rows: measured intervals reach down by it. Estimates shrink by themselves.
+    Args:
+        winner: the candidate that won.
+        ablations: the winner without each part in turn.
+        table: every candidate of the run with its scores.
+        features: a candidate as columns of the model; none for a kind of which nothing can be estimated.
+        optimism: how much choosing the best flatters the winner on these rows, in score, at least 0: measured intervals
+            reach down by it. Estimates shrink by themselves.
+        seed: of the bootstrap.
+
+    Returns:
+        The parts, the one that carries most first; not those that were neither tried nor can be estimated.
     """
-    rows = {seen.candidate.id: seen for seen in table}
+    rows = {seen.candidate_id: seen for seen in table}
     model: PartsModel | None = None
     found = []
     for ablation in ablations:
         pairs = _pairs(rows.get(winner.id), rows.get(ablation.candidate.id))
         if pairs:
-            told = paired_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs], seed)
-            points, low, high = told.diff, told.ci95[0] - max(0.0, optimism), told.ci95[1]
-        elif ablation.measured_only:
+            diff = paired_difference([mine for mine, _ in pairs], [theirs for _, theirs in pairs], seed)
+            points, low, high = diff.diff, diff.ci95[0] - max(0.0, optimism), diff.ci95[1]
+        elif not features(winner):
             continue
         else:
             model = model or PartsModel(table)
-            points, error = model.difference(winner, ablation.candidate)
+            points, error = model.difference(features(winner), features(ablation.candidate))
             low, high = points - WIDTH * error, points + WIDTH * error
         how: How = "unknown" if low <= 0 <= high else "measured" if pairs else "estimated"
         found.append(Carried(ablation.part, 100 * points, (100 * low, 100 * high), how, len(pairs)))

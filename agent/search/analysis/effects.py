@@ -1,13 +1,12 @@
-"""What each part of a prompt adds to the score: a ridge model over all that a run has seen. Knows no model, no SQL.
+"""What each part of a candidate adds to the score: a ridge model over all that a run has seen. Knows no kind, no SQL.
 
     score[candidate, row] = row + parts + demos + own[candidate] + noise
 
-`parts` are one-hot: instruction, technique, format, role, each instruction and format once more where there are demos;
-and the log of the number of demos and the share of each label among them. `demos` is one column per train row. `own` is
-what no part explains. Rows are taken out first, exactly, also where candidates saw different numbers of them. Each of
-the three has a penalty of its own (ridge as a Gaussian prior; Hoerl & Kennard 1970). The penalties are not chosen: all
-of a small grid are averaged by how likely they make the scores, so that few candidates give wide errors and not a lucky
-penalty. The noise is taken as equal on all rows; the order of the demos is not in the model.
+The columns of a candidate are its `features`, which its kind names: `demo` is one column per train row, `own` is what
+no part explains, all others are parts. Rows are taken out first, exactly, also where candidates saw different numbers
+of them. Each of the three has a penalty of its own (ridge as a Gaussian prior; Hoerl & Kennard 1970). The penalties are
+not chosen: all of a small grid are averaged by how likely they make the scores, so that few candidates give wide errors
+and not a lucky penalty. The noise is taken as equal on all rows; the order of the demos is not in the model.
 """
 
 from __future__ import annotations
@@ -19,9 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
-
-from agent.prompt.parts import PromptCandidate
-from agent.types import Candidate, Demo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,9 +36,11 @@ LOOSE = 1e-3  # of a row: what is known beforehand of the level that all candida
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A candidate with its scores on the first rows of the common order; None where a row could not be scored."""
+    """A candidate as columns of the model, and its scores on the first rows of the common order; None where a row could
+    not be scored. A kind that the model does not know has no `features`."""
 
-    candidate: Candidate
+    candidate_id: str
+    features: Mapping[Feature, float]
     values: Sequence[float | None]
 
 
@@ -64,7 +62,7 @@ class PartsModel:
         from scipy.linalg import cho_factor, cho_solve
 
         scored = [seen for seen in table if any(value is not None for value in seen.values)]
-        features = [features_of(seen.candidate) for seen in scored]
+        features = [seen.features for seen in scored]
         self._columns = {group: sorted({f for row in features for f in row if _group(f) == group}) for group in SPREADS}
         self._design = {group: self._matrix(group, features) for group in SPREADS}
         level, spread = _levels(scored)
@@ -115,10 +113,9 @@ class PartsModel:
         errors = np.sqrt(np.maximum(0.0, square - mean**2))
         return [(float(m), float(e)) for m, e in zip(mean, errors, strict=True)]
 
-    def difference(self, one: Candidate, two: Candidate) -> tuple[float, float]:
+    def difference(self, one: Mapping[Feature, float], two: Mapping[Feature, float]) -> tuple[float, float]:
         """How much better `one` is than `two`, in score, with its standard error; either may be one never tried."""
-        mine, theirs = features_of(one), features_of(two)
-        return self.sums([{f: mine.get(f, 0.0) - theirs.get(f, 0.0) for f in (*mine, *theirs)}])[0]
+        return self.sums([{f: one.get(f, 0.0) - two.get(f, 0.0) for f in (*one, *two)}])[0]
 
     def effects(self, part: str) -> list[Effect]:
         """The coefficients of one part ("instruction", "format", "demo", ...), each against nothing of its kind."""
@@ -129,7 +126,7 @@ class PartsModel:
 
 def demo_effects(table: Sequence[Observed]) -> dict[str, Effect]:
     """By train row, what having it among the demos adds; only rows that stood in two candidates or more."""
-    counts = Counter(name for seen in table for part, name in features_of(seen.candidate) if part == "demo")
+    counts = Counter(name for seen in table for part, name in seen.features if part == "demo")
     return {e.name: e for e in PartsModel(table).effects("demo") if counts[e.name] > 1} if counts else {}
 
 
@@ -158,35 +155,6 @@ def recombine(
     chosen += [i for _, i in spare[: max(0, k - len(chosen))]]  # where a label has too few rows
     rng.shuffle(chosen)
     return chosen
-
-
-# -- the parts --------------------------------------------------------------------------------------------------------
-
-
-def features_of(candidate: Candidate) -> dict[Feature, float]:
-    """A candidate as columns of the model, which is one of prompts."""
-    assert isinstance(candidate, PromptCandidate)
-    found: dict[Feature, float] = {
-        ("instruction", candidate.instruction): 1.0,
-        ("technique", candidate.technique): 1.0,
-        ("format", candidate.format): 1.0,
-        ("role", candidate.role): 1.0,
-        ("own", candidate.id): 1.0,
-    }
-    if candidate.demos:
-        found["instruction beside demos", candidate.instruction] = 1.0
-        found["format beside demos", candidate.format] = 1.0
-        found["log2 demos", ""] = math.log2(1 + len(candidate.demos)) / 2
-        labels = Counter(label_of(demo) for demo in candidate.demos)
-        if max(labels.values()) > 1:  # else the answers are no labels
-            found |= {("label share", label): count / len(candidate.demos) for label, count in labels.items()}
-        found |= {("demo", demo.example_id): 1.0 for demo in candidate.demos}
-    return found
-
-
-def label_of(demo: Demo) -> str:
-    """A demo's answer as one text."""
-    return " | ".join(demo.outputs.values())
 
 
 def _group(feature: Feature) -> str:

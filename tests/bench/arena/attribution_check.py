@@ -122,10 +122,10 @@ async def compared(
     run: str, task: Task, lm: LM, winner: PromptCandidate, baseline: PromptCandidate, told: Sequence[dict[str, Any]]
 ) -> list[Checked]:
     """What was told of each part beside what taking it out costs on test."""
+    from agent.programs.moves.prompt_parts import leave_one_out
     from agent.programs.prompt import PromptProgram
     from agent.scoring.evaluate import Evaluator
     from agent.scoring.metrics import build_metrics
-    from agent.search.analysis.attribution import leave_one_out
     from agent.stats.intervals import paired_difference
 
     program = PromptProgram(task, lm)

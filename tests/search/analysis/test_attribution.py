@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.prompt.candidate import why_rejected
 from agent.prompt.parts import PromptCandidate
-from agent.search.analysis.attribution import attribution, leave_one_out
-from agent.search.analysis.effects import Observed
+from agent.search.analysis.attribution import attribution as attributed
 from agent.types import Demo, SearchSpace
-from tests.search.analysis.test_effects import ROWS, World
+from tests.search.analysis.test_effects import ROWS, World, observe
 from tests.toys import make_task
 
 TASK = make_task(12, space=SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3,)))
 DEMOS = tuple(Demo(row.id, row.inputs, row.labels, "Because.", "target") for row in TASK.train[:3])
 BASE = PromptCandidate("zero-shot", "turns", "Answer with one team.")
 FULL = PromptCandidate("few-shot-cot", "inline", "Which team is it?", "You are R.", DEMOS)
+
+
+def attribution(winner, ablations, table, **options):
+    return attributed(winner, ablations, table, features_of, **options)
 
 
 def test_each_part_that_differs_is_taken_out_once_and_alone():
@@ -43,7 +47,7 @@ def test_demos_and_the_technique_that_needs_them_are_one_part():
 def table(**scores):
     """Observations of FULL and of its ablations: `part=[...]`."""
     parts = {ablation.part: ablation.candidate for ablation in leave_one_out(FULL, BASE)}
-    return [Observed(FULL if part == "full" else parts[part], values) for part, values in scores.items()]
+    return [observe(FULL if part == "full" else parts[part], values) for part, values in scores.items()]
 
 
 def test_a_part_that_was_taken_out_on_the_same_rows_is_measured():
@@ -96,7 +100,7 @@ def test_a_sign_that_is_given_is_the_sign_of_the_re_run():
 def test_a_re_run_of_every_part_on_the_winners_rows_agrees_with_what_was_measured():
     for seed in range(10):
         world = World(seed)
-        seen = {observed.candidate.id: observed for observed in world.table}
+        seen = {observed.candidate_id: observed for observed in world.table}
         reruns = {}
         for ablation in leave_one_out(world.winner, world.baseline):
             observed = world.see(ablation.candidate, ROWS)

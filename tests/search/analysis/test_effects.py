@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.programs.moves.prompt_parts import features_of
 from agent.prompt.parts import PromptCandidate
 from agent.search.analysis.effects import Effect, Observed, PartsModel, demo_effects, recombine
 from agent.types import Demo
@@ -20,6 +21,10 @@ ROWS = 100
 
 def demo(number):
     return Demo(f"t{number}", {"message": f"note {number}"}, {"team": f"team {number % 5}"})
+
+
+def observe(candidate, values):
+    return Observed(candidate.id, features_of(candidate), values)
 
 
 @dataclass
@@ -39,14 +44,15 @@ class World:
         self.own = {}
         self.baseline = self.make("wording 0", "turns", 0)
         made = [self.baseline, *(self.make() for _ in range(self.candidates))]
+        by_id = {candidate.id: candidate for candidate in made}
         seen = {candidate.id: self.see(candidate, 16) for candidate in made}
         for rows, keep in ((40, 20), (ROWS, 5)):  # the better half of the rest goes on, as in a race
             best = sorted(seen.values(), key=lambda o: -mean(o.values))[:keep]
             for observed in best:
-                more = self.see(observed.candidate, rows).values[len(observed.values) :]
-                seen[observed.candidate.id] = Observed(observed.candidate, [*observed.values, *more])
+                more = self.see(by_id[observed.candidate_id], rows).values[len(observed.values) :]
+                seen[observed.candidate_id] = replace(observed, values=[*observed.values, *more])
         self.table = list(seen.values())
-        self.winner = max(self.table, key=lambda o: (len(o.values), mean(o.values))).candidate
+        self.winner = by_id[max(self.table, key=lambda o: (len(o.values), mean(o.values))).candidate_id]
 
     def make(self, wording=None, layout=None, k=None):
         k = self.rng.choice([0, 6, 12]) if k is None else k
@@ -66,7 +72,7 @@ class World:
 
     def see(self, candidate, rows):
         level = self.level(candidate)
-        return Observed(candidate, [float(self.rng.random() < level + row) for row in self.rows[:rows]])
+        return observe(candidate, [float(self.rng.random() < level + row) for row in self.rows[:rows]])
 
 
 def test_the_errors_of_differences_between_candidates_are_true_to_size():
@@ -76,7 +82,7 @@ def test_the_errors_of_differences_between_candidates_are_true_to_size():
         model = PartsModel(world.table)
         for _ in range(12):
             one, two = world.make(), world.make()
-            points, error = model.difference(one, two)
+            points, error = model.difference(features_of(one), features_of(two))
             covered += abs(points - (world.level(one) - world.level(two))) <= 1.96 * error
             pairs += 1
     assert 0.88 * pairs <= covered
@@ -90,7 +96,7 @@ def test_the_sign_of_a_planted_effect_beyond_three_errors_is_right_in_95_of_100(
         wordings = sorted(world.wordings)
         for one in wordings:
             for two in wordings:
-                points, error = model.difference(world.make(one, "turns", 0), world.make(two, "turns", 0))
+                points, error = model.difference(*(features_of(world.make(words, "turns", 0)) for words in (one, two)))
                 if one < two and abs(points) > 3 * error:
                     clear += 1
                     right += (points > 0) == (world.wordings[one] > world.wordings[two])
@@ -103,8 +109,8 @@ def test_rows_that_only_good_candidates_saw_do_not_make_them_look_average():
     good = [PromptCandidate("zero-shot", "turns", "good", role=f"r{n}") for n in range(2)]
     bad = PromptCandidate("zero-shot", "turns", "bad")
     easy, hard = [0.9] * 10, [0.5] * 60
-    table = [*(Observed(c, easy + hard) for c in good), Observed(bad, [0.4] * 10)]
-    points, error = PartsModel(table).difference(good[0], bad)
+    table = [*(observe(c, easy + hard) for c in good), observe(bad, [0.4] * 10)]
+    points, error = PartsModel(table).difference(features_of(good[0]), features_of(bad))
     assert points == pytest.approx(0.5, abs=0.15)
     assert error < 0.2
 
@@ -113,14 +119,14 @@ def test_a_row_without_a_score_is_left_out_and_not_zero():
     one, two = PromptCandidate("zero-shot", "turns", "one"), PromptCandidate("zero-shot", "turns", "two")
     values = [1.0, 0.0] * 20
     holes = [None if n % 4 == 0 else value for n, value in enumerate(values)]
-    points, _ = PartsModel([Observed(one, values), Observed(two, holes)]).difference(one, two)
+    points, _ = PartsModel([observe(one, values), observe(two, holes)]).difference(features_of(one), features_of(two))
     assert points == pytest.approx(0.0, abs=1e-9)
 
 
 def test_nothing_seen_says_nothing():
     one, two = PromptCandidate("zero-shot", "turns", "one"), PromptCandidate("zero-shot", "turns", "two")
-    for table in ([], [Observed(one, [])], [Observed(one, [None, None])], [Observed(one, [1.0] * 30)]):
-        points, error = PartsModel(table).difference(one, two)
+    for table in ([], [observe(one, [])], [observe(one, [None, None])], [observe(one, [1.0] * 30)]):
+        points, error = PartsModel(table).difference(features_of(one), features_of(two))
         assert points == pytest.approx(0.0, abs=1e-6)
         assert error > 0.05
         assert demo_effects(table) == {}
@@ -131,7 +137,7 @@ def test_demo_effects_point_the_right_way_and_cover_rows_that_were_tried_twice()
     for seed in range(10):
         world = World(seed, candidates=100)
         effects = demo_effects(world.table)
-        uses = [d.example_id for o in world.table for d in o.candidate.demos]
+        uses = [name for o in world.table for part, name in o.features if part == "demo"]
         assert set(effects) == {i for i in uses if uses.count(i) > 1}
         truth = {i: 100 * world.demos[int(i[1:])] for i in effects}
         centre, true_centre = mean(e.points for e in effects.values()), mean(truth.values())

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.errors import ReleaseError
-from agent.gateway.gateway import Gateway
-from agent.programs.kind import Making, Written
+from agent.programs.kind import Defaults, Making, Written
 from agent.programs.kinds import program
-from agent.programs.user_program import Own
+from agent.programs.user_program import UserProgram
 from agent.prompt.parse import parse_reply
 from agent.search.context import SearchContext
-from agent.search.program import Ablation, Parent, Proposal
-from agent.search.registered import DEFAULT
-from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Request, Shown, Task, content_id
+from agent.search.program import Parent, Proposal
+from agent.types import LM, Call, Candidate, Example, Message, Prediction, Request, Shown, Task, content_id
 
 FILE = "wording.json"
 
@@ -49,12 +47,12 @@ def words_of(candidate: Candidate) -> str:
     takes="Wordings",
     claims=lambda made: isinstance(made, Wordings),
 )
-class WordingProgram:
+class WordingProgram(Defaults):
     kind = WordingCandidate.kind
     calls = 1
     is_fixed = True
 
-    def __init__(self, task: Task, lm: LM, own: Own, made: Any) -> None:
+    def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
         if not made.texts:
             raise own.wrong(f"{own.factory}() gives no wording; give the one of today first")
         self.task, self._lm, self._texts = task, lm, made.texts
@@ -68,9 +66,6 @@ class WordingProgram:
         return WordingCandidate(self._texts[0])
 
     def check(self, candidate: Candidate) -> str:
-        return ""
-
-    def broken(self, outcomes: Sequence[Outcome]) -> str:
         return ""
 
     def place(self, candidate: Candidate) -> dict[str, str]:
@@ -89,20 +84,8 @@ class WordingProgram:
     def max_tokens(self, candidate: Candidate) -> int:
         return self.task.max_tokens or 50
 
-    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        return []
-
-    def door(self, gateway: Gateway) -> Gateway:
-        return gateway
-
-    def strategy(self, name: str | None) -> str:
-        return name or DEFAULT
-
     def moves(self, context: SearchContext) -> WordingMoves:
         return WordingMoves(self._texts)
-
-    def for_dspy(self, context: SearchContext) -> Any:
-        raise NotImplementedError
 
     async def write(self, candidate: Candidate, making: Making) -> Written:
         text, path = words_of(candidate), making.folder / FILE

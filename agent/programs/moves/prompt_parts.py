@@ -1,0 +1,70 @@
+"""A prompt taken apart: what the model of the parts knows of it, and prompts without one part in turn."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent.prompt.parts import PromptCandidate
+from agent.prompt.techniques import TECHNIQUES
+from agent.search.analysis.effects import Feature
+from agent.search.program import Ablation
+from agent.types import Candidate, Demo, TechniqueName
+
+
+def features_of(candidate: Candidate) -> dict[Feature, float]:
+    """A prompt as columns of the model of the parts.
+
+    One-hot: instruction, technique, format and role, instruction and format once more where there are demos, and each
+    demo. Numbers: the log of how many demos there are, and the share of each label among them.
+    """
+    assert isinstance(candidate, PromptCandidate)
+    found: dict[Feature, float] = {
+        ("instruction", candidate.instruction): 1.0,
+        ("technique", candidate.technique): 1.0,
+        ("format", candidate.format): 1.0,
+        ("role", candidate.role): 1.0,
+        ("own", candidate.id): 1.0,
+    }
+    if candidate.demos:
+        found["instruction beside demos", candidate.instruction] = 1.0
+        found["format beside demos", candidate.format] = 1.0
+        found["log2 demos", ""] = math.log2(1 + len(candidate.demos)) / 2
+        labels = Counter(label_of(demo) for demo in candidate.demos)
+        if max(labels.values()) > 1:  # else the answers are no labels
+            found |= {("label share", label): count / len(candidate.demos) for label, count in labels.items()}
+        found |= {("demo", demo.example_id): 1.0 for demo in candidate.demos}
+    return found
+
+
+def label_of(demo: Demo) -> str:
+    """A demo's answer as one text."""
+    return " | ".join(demo.outputs.values())
+
+
+def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ablation]:
+    """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
+    found = []
+    if winner.instruction != baseline.instruction:
+        found.append(Ablation("instruction", replace(winner, instruction=baseline.instruction)))
+    if winner.demos != baseline.demos:
+        found.append(Ablation("demos", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning)))
+    reasoning = TECHNIQUES[baseline.technique].reasoning
+    if TECHNIQUES[winner.technique].reasoning != reasoning:
+        found.append(Ablation("technique", _laid_out(winner, winner.demos, reasoning)))
+    if winner.format != baseline.format:
+        found.append(Ablation("format", replace(winner, format=baseline.format)))
+    if winner.role != baseline.role:
+        found.append(Ablation("role", replace(winner, role=baseline.role)))
+    return found
+
+
+def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -> PromptCandidate:
+    """The winner with these demos, under the technique that goes with them."""
+    kept = demos if reasoning else [Demo(demo.example_id, demo.inputs, demo.outputs) for demo in demos]
+    names: dict[tuple[bool, bool], TechniqueName] = {
+        (technique.demos, technique.reasoning): name for name, technique in TECHNIQUES.items()
+    }
+    return replace(winner, technique=names[bool(demos), reasoning], demos=tuple(kept))
