@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.errand import Errand, Means
 from agent.errors import RunRefused
-from agent.ledger.origin import tool_version, utc_now
+from agent.ledger.provenance import tool_version, utc_now
 from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
 from agent.release.regression import verdict

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import GateFailed, InputError, ReleaseError
 from agent.finding import LEDGER, open_history, open_ledger, releases_folder
-from agent.ledger.origin import user
+from agent.ledger.provenance import user
 from agent.report.facts import without_result
 
 if TYPE_CHECKING:

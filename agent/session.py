@@ -185,7 +185,7 @@ def run_errand(
     from agent.errand import Means
     from agent.gateway.gateway import MAX_WAIT
     from agent.gateway.prices import prices_for
-    from agent.ledger.origin import new_run_id
+    from agent.ledger.provenance import new_run_id
     from agent.ledger.store import Ledger
     from agent.models.catalog import check_keys
 

@@ -19,7 +19,7 @@ from agent.cli.common import (
 from agent.cli.errands import cost_line, run_errand, spending_options
 from agent.errors import InputError
 from agent.launch import require_judging, silence, whole_budget
-from agent.ledger.origin import user
+from agent.ledger.provenance import user
 from agent.released import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
 
 if TYPE_CHECKING:

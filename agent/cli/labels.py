@@ -22,7 +22,7 @@ from agent.cli.common import (
 from agent.cli.tables import print_table
 from agent.errors import InputError, LedgerBusy
 from agent.finding import open_history, open_ledger, releases_folder
-from agent.ledger.origin import user
+from agent.ledger.provenance import user
 
 if TYPE_CHECKING:
     from agent.release.labels import Change

@@ -7,19 +7,19 @@ opened `by_chain`.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.connect import reader, require_whole
-from agent.ledger.lock import is_held
-from agent.ledger.moves import label_moves, text_of
-from agent.ledger.past import IS_CALL
-from agent.ledger.places import run_folder
+from agent.ledger.connect import NeedsWriter, reader, require_whole
+from agent.ledger.files import is_held
+from agent.ledger.resume_state import IS_CALL
 
 Row = dict[str, Any]
+LABEL_MOVED = "label_moved"
 NO_PRICE = "no price of "
 """Begins what `runs.prices` says of a model whose price nobody knows; the parts are set apart by `; `."""
 REPLY = (
@@ -60,6 +60,14 @@ def started_with(run: Row) -> Row:
     if command := options.get("command"):
         raise InputError(f"{run['id']}: a run of `optimize {command}`; type its command again")
     return options
+
+
+def run_folder(folder: Path, run_id: str) -> Path:
+    """Where what is written about a run lies, in the ledger's folder. Raises InputError for an id that is a path: a
+    ledger from elsewhere does not say where to write."""
+    if not re.fullmatch(r"\w[\w.-]*", run_id):
+        raise InputError(f"{run_id}: this cannot be the name of a folder, so nothing can be kept for this run")
+    return folder / run_id
 
 
 def released_file(run: Row, db: Path) -> Path | None:
@@ -229,7 +237,7 @@ class History:
         )
 
     def label_moves(self, name: str) -> list[Row]:
-        """What the chain says of the labels of a released name (`moves.py`)."""
+        """What the chain says of the labels of a released name ."""
         return label_moves(self._db, name)
 
     def text(self, digest: str) -> str | None:
@@ -248,3 +256,43 @@ ERASED_DEMO: Row = {"inputs": {}, "outputs": {}, "rationale": "(erased)"}
 
 def _load(text: str | None) -> Any:
     return None if text is None else json.loads(text)
+
+
+def history_of(path: Path, by_chain: bool = False) -> History:
+    """A ledger to read. One of an older version is migrated first, and a copy of it kept. Raises LedgerError."""
+    try:
+        return History(path, by_chain=by_chain)
+    except NeedsWriter:
+        from agent.ledger.store import Ledger
+
+        Ledger(path).close()
+        return History(path, by_chain=by_chain)
+
+
+# -- for both connections, a reader's and a writer's ------------------------------------------------------------------
+
+
+def label_moves(db: sqlite3.Connection, name: str) -> list[dict[str, Any]]:
+    """The bodies of all events of the kind LABEL_MOVED of a released `name`, in the order of the chain.
+
+    Each is the line of the name's history (`release/registry.py`) with the hash of that line, and with `release_hash`
+    where the text of the version was kept.
+    """
+    found = db.execute(
+        "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.name') = ? ORDER BY seq", (LABEL_MOVED, name)
+    )
+    return [json.loads(body) for (body,) in found]
+
+
+def moved_names(db: sqlite3.Connection) -> list[str]:
+    """Every name whose labels were moved."""
+    found = db.execute(
+        "SELECT DISTINCT json_extract(body, '$.name') FROM events WHERE kind = ? ORDER BY 1", (LABEL_MOVED,)
+    )
+    return [name for (name,) in found]
+
+
+def text_of(db: sqlite3.Connection, digest: str) -> str | None:
+    """A payload text by its hash; None when it was erased or never written."""
+    found = db.execute("SELECT body FROM blobs WHERE hash = ?", (digest,)).fetchone()
+    return str(found[0]) if found else None

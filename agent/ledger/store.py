@@ -18,10 +18,10 @@ from functools import lru_cache
 from typing import Any
 
 from agent.errors import LedgerError, ModelError
-from agent.ledger.book import Book
-from agent.ledger.moves import label_moves, moved_names, text_of
-from agent.ledger.origin import tool_version, utc_now
-from agent.ledger.past import Past, past_of
+from agent.ledger.ledger_file import LedgerFile
+from agent.ledger.provenance import tool_version, utc_now
+from agent.ledger.query import label_moves, moved_names, text_of
+from agent.ledger.resume_state import ResumeState, resume_state
 from agent.ledger.writer import Entry, Statement
 from agent.redact import redact, secrets_in
 from agent.types import (
@@ -40,7 +40,7 @@ from agent.types import (
 LONGEST_ERROR = 500  # characters
 
 
-class Ledger(Book):
+class Ledger(LedgerFile):
     """What there is to record of a run, and the replies that were paid for.
 
     Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
@@ -87,13 +87,13 @@ class Ledger(Book):
         }
         self._put(run_id, "run_started", "runs", row)
 
-    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> Past:
+    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> ResumeState:
         """Opens a run again. What it records anew on its way to where it stood is not written twice."""
-        past = past_of(self.db, run_id)
-        self._told = past.told
+        state = resume_state(self.db, run_id)
+        self._repeated = state.events
         again = {"status": "running", "budget": _json(budget), "error": ""}
         self._set(run_id, "run_resumed", "runs", (run_id,), again)
-        return past
+        return state
 
     def set_plan(self, run_id: str, plan: Mapping[str, Any]) -> None:
         self._set(run_id, "run_planned", "runs", (run_id,), {"plan": _json(plan)})
@@ -102,7 +102,7 @@ class Ledger(Book):
         self, run_id: str, status: str, seconds: float, result: Mapping[str, Any] | None = None, error: str = ""
     ) -> None:
         """Closes a run. `error` is why it failed: kept as one line of at most 500 characters without keys."""
-        self._told = Counter()
+        self._repeated = Counter()
         statements: list[Statement] = []
         changes: dict[str, Any] = {"status": status, "ended_utc": utc_now(), "seconds": round(seconds, 3)}
         if result is not None:
@@ -177,7 +177,7 @@ class Ledger(Book):
         return dict(json.loads(found[0])) if found else None
 
     def label_moves(self, name: str) -> list[dict[str, Any]]:
-        """What the chain says of the labels of a released name (`moves.py`)."""
+        """What the chain says of the labels of a released name."""
         return label_moves(self.db, name)
 
     def moved_names(self) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.bookkeeping import charges
+from agent.ledger.checks import charges
 
 
 def call(state: str, error_class: str | None = None) -> dict[str, Any]:

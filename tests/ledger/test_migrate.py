@@ -17,8 +17,7 @@ import pytest
 from agent.errors import LedgerError
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
-from agent.ledger import book, connect, migrate, store
-from agent.ledger import verify as verify_module
+from agent.ledger import connect, ledger_file, schema, store
 from agent.ledger.query import History
 from agent.ledger.schema import STEPS
 from agent.ledger.store import Ledger
@@ -59,14 +58,14 @@ def of_the_second_schema(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A whole ledger as the version before made it."""
     path = folder / "ledger.db"
     with monkeypatch.context() as patch:
-        for module in (migrate, connect, book, verify_module):
+        for module in (connect, ledger_file, schema):
             patch.setattr(module, "STEPS", STEPS[:2])
         tokens = store._tokens
         patch.setattr(store, "_tokens", lambda u: {k: v for k, v in tokens(u).items() if k != "written_prompt_tokens"})
-        verify_module.expected_objects.cache_clear()
+        schema.expected_objects.cache_clear()
         ledgers.make(path)
         assert History(path).runs()
-    verify_module.expected_objects.cache_clear()
+    schema.expected_objects.cache_clear()
     return path
 
 
@@ -244,7 +243,7 @@ def test_a_call_that_was_open_becomes_unknown_and_its_run_killed(old: Path) -> N
 
 def test_a_step_that_fails_leaves_the_old_ledger_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dump = list(sqlite3.connect(old).iterdump())
-    monkeypatch.setattr(migrate, "STEPS", (STEPS[0], f"{STEPS[1]} INSERT INTO nowhere VALUES (1);"))
+    monkeypatch.setattr(connect, "STEPS", (STEPS[0], f"{STEPS[1]} INSERT INTO nowhere VALUES (1);"))
     with pytest.raises(LedgerError, match="nowhere"):
         Ledger(old)
     assert list(sqlite3.connect(old).iterdump()) == dump

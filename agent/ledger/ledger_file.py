@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import LedgerBusy, LedgerError
-from agent.ledger import seal
-from agent.ledger.chain import GENESIS, link
+from agent.ledger.bundle_verify import GENESIS
 from agent.ledger.connect import (
     NeedsWriter,
     is_there,
+    keep_copy,
+    migrate,
     owner_of,
     reader,
     require_whole,
@@ -31,20 +33,18 @@ from agent.ledger.connect import (
     unfinished,
     writer,
 )
-from agent.ledger.lock import Lock, boot_id, host
-from agent.ledger.migrate import keep_copy, migrate
-from agent.ledger.origin import utc_now
-from agent.ledger.schema import AUDITED, STEPS
-from agent.ledger.verify import sha256
-from agent.ledger.watch import Watch
-from agent.ledger.writer import Entry, Statement, Writer
+from agent.ledger.files import Lock, break_seal, set_seal
+from agent.ledger.provenance import boot_id, utc_now
+from agent.ledger.schema import AUDITED, STEPS, sha256
+from agent.ledger.verify import link
+from agent.ledger.writer import Entry, Statement, Watch, Writer
 from agent.redact import mask, rare_secrets_in
 from agent.types import canonical
 
 KNOWN_TEXTS = 10_000  # hashes of texts written by this process that are remembered
 
 
-class Book:
+class LedgerFile:
     """One open ledger file, locked against a second writer.
 
     Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
@@ -54,7 +54,7 @@ class Book:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._heard = False  # whether anybody was told of what was refused
-        self._told: Counter[tuple[str, str]] = Counter()
+        self._repeated: Counter[tuple[str, str]] = Counter()
         self._texts: dict[str, None] = {}
         self._together: list[Statement] | None = None
         self._known: set[str] = set()  # ids of candidates that are in the file
@@ -99,7 +99,7 @@ class Book:
         connection = writer(self.path)
         try:
             if schema_of(connection) < len(STEPS):
-                seal.break_seal(self.path)
+                break_seal(self.path)
                 migrate(connection)
             self.db = reader(self.path)
             last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
@@ -115,8 +115,8 @@ class Book:
 
     def _recover(self) -> None:
         """Names the owner, and closes what a killed process left open: unknown, charged at its reservation."""
-        owner = {"id": 1, "host": host(), "pid": os.getpid(), "boot_id": boot_id(), "since_utc": utc_now()}
-        self._put("", "ledger_opened", "owner", owner)
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot_id": boot_id(), "since_utc": utc_now()}
+        self._put("", "ledger_opened", "owner", {"id": 1, **owner})
         for number, run_id, usd in self.db.execute(
             "SELECT id, run_id, reserved_usd FROM calls WHERE state IN ('reserved', 'sent')"
         ).fetchall():
@@ -152,7 +152,7 @@ class Book:
         with contextlib.closing(self._connection):
             if whole:
                 self._watch.require()
-                seal.break_seal(self.path)
+                break_seal(self.path)
                 self._connection.execute("PRAGMA busy_timeout = 1000")
                 try:
                     self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # also while somebody reads
@@ -160,7 +160,7 @@ class Book:
                     self._watch.note_content()
                 self._watch.require()
         if whole:
-            seal.set_seal(self.path, self._watch.file)
+            set_seal(self.path, self._watch.file)
 
     async def commit(self) -> None:
         """Returns when everything recorded so far is on the disk."""
@@ -242,8 +242,8 @@ class Book:
         if self._writer.error is not None:
             raise self._refusal(self._writer.error)
         body = self._clean(canonical(told))
-        if self._told.get((kind, body), 0):  # a resumed run passes by: this stands already
-            self._told[kind, body] -= 1
+        if self._repeated.get((kind, body), 0):  # a resumed run passes by: this stands already
+            self._repeated[kind, body] -= 1
             self._texts.clear()  # its texts were not written now, and may have been erased since
             return
         self._seq += 1

@@ -1,29 +1,52 @@
-"""Does what a run says of itself add up? Recomputed from its calls, outcomes and events, by other ways than the run's.
+"""The checks of `optimize audit check`: do a run's own numbers add up, and did a row that measures get into a prompt?
 
-Reads through History only. Knows the books and no task: what the rows say is the matter of `contamination`.
+The numbers are recomputed from calls, outcomes and events, by other ways than the run's, and read through History. The
+checks for contamination are pure functions over candidates and the task as it lies in its folder now; the caller makes
+sure that its rows are the ones of the run.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from agent.ledger.contamination import Check
-from agent.ledger.past import NO_CALLS
 from agent.ledger.query import NO_PRICE, History, Row
-from agent.types import NO_MODEL
+from agent.ledger.resume_state import NO_CALLS
+from agent.shipped import fold
+from agent.types import NO_MODEL, Example, Task
 
 ROLES = ("target", "proposer", "judge")
 OPEN = ("reserved", "sent")
 SETTLED = ("ok", "error", "unknown")
 CLOSE = 1e-9
+GRAM = 5  # words in a row that no two people write by chance
+HELD_OUT = ("dev", "test")
+_WORD = re.compile(r"\w+")
 
 
-def checks(history: History, run: Row) -> list[Check]:
-    """All checks of the books of one run."""
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, whether it holds (None: it could not be looked at), and what was found, a line each."""
+
+    name: str
+    ok: bool | None
+    found: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(name: str, wrong: Sequence[str], note: str = "") -> Check:
+        return Check(name, not wrong, tuple(wrong) or ((note,) if note else ()))
+
+
+# -- do the numbers add up? -------------------------------------------------------------------------------------------
+
+
+def consistency_checks(history: History, run: Row) -> list[Check]:
+    """Whether what a run says of itself is what its rows say."""
     outcomes = history.select(
         "SELECT o.*, b.body FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash WHERE o.run_id = ?", run["id"]
     )
@@ -230,3 +253,68 @@ def _mean(values: list[float]) -> float | None:
 
 def _near(one: float | None, two: float | None) -> bool:
     return one == two if one is None or two is None else math.isclose(one, two, rel_tol=1e-9, abs_tol=CLOSE)
+
+
+# -- contamination ----------------------------------------------------------------------------------------------------
+
+
+def demo_ids(candidates: Sequence[Mapping[str, Any]], held_out: Mapping[str, str]) -> Check:
+    """No demo is a row of dev or test. `held_out`: the split of each row's id."""
+    wrong = [
+        f"{candidate['id']}: demo {demo['position'] + 1} is the {held_out[demo['example_id']]} row {demo['example_id']}"
+        for candidate in candidates
+        for demo in candidate["demos"]
+        if demo["example_id"] in held_out
+    ]
+    return Check.of("no demo is a dev or test row", wrong)
+
+
+def demo_texts(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
+    """No demo says the same as a row of dev or test, under whatever id."""
+    rows = {_folded(example.inputs): (split, example.id) for split, example in _held_out(task)}
+    wrong = []
+    for candidate in candidates:
+        for demo in candidate["demos"]:
+            if demo["inputs"] and (row := rows.get(_folded(demo["inputs"]))):
+                wrong.append(f"{candidate['id']}: demo {demo['position'] + 1} reads like the {row[0]} row {row[1]}")
+    return Check.of("no demo reads like a dev or test row", wrong)
+
+
+def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
+    """No instruction holds five words in a row of a dev or test row, unless the user's own prompt or train has them."""
+    written = [(each["id"], [*_grams(f"{each['role']} {each['instruction']}")]) for each in candidates]
+    unknown = {gram for _, grams in written for gram in grams}.difference(_grams(task.instruction))
+    unknown.difference_update(gram for example in task.train for text in _texts(example) for gram in _grams(text))
+    rows = {
+        gram: (split, example.id)
+        for split, example in _held_out(task)
+        for text in _texts(example)
+        for gram in _grams(text)
+        if gram in unknown
+    }
+    wrong = []
+    for candidate, grams in written:
+        if copied := next((gram for gram in grams if gram in rows), None):
+            split, name = rows[copied]
+            wrong.append(f"{candidate}: holds {' '.join(copied)!r} of the {split} row {name}")
+    return Check.of("no instruction holds words of a dev or test row", wrong)
+
+
+def _held_out(task: Task) -> Iterator[tuple[str, Example]]:
+    for split in HELD_OUT:
+        for example in getattr(task, split):
+            yield split, example
+
+
+def _texts(example: Example) -> Iterator[str]:
+    yield from example.inputs.values()
+    yield from (str(label) for label in example.labels.values())
+
+
+def _folded(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, fold(str(value))) for name, value in fields.items()))
+
+
+def _grams(text: str) -> Iterator[tuple[str, ...]]:
+    words = _WORD.findall(text.casefold())
+    return (tuple(words[at : at + GRAM]) for at in range(len(words) - GRAM + 1))
