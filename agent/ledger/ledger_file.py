@@ -53,7 +53,7 @@ class LedgerFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._heard = False  # whether anybody was told of what was refused
+        self._reported = False  # whether what was refused was raised
         self._repeated: Counter[tuple[str, str]] = Counter()
         self._texts: dict[str, None] = {}
         self._together: list[Statement] | None = None
@@ -129,7 +129,7 @@ class LedgerFile:
     def close(self) -> None:
         """Writes what waits, copies the log into the main file, seals it and lets the lock go.
 
-        Raises LedgerError when anything was refused, now or before, and nobody has been told yet.
+        Raises LedgerError when anything was refused, now or before, and not raised yet.
         """
         if not self._lock.is_mine():
             return
@@ -144,7 +144,7 @@ class LedgerFile:
         self.db.close()
         self._watch.close()
         self._lock.release()
-        if self._writer.error is not None and not self._heard:
+        if self._writer.error is not None and not self._reported:
             raise self._refusal(self._writer.error)
 
     def _seal(self) -> None:
@@ -166,7 +166,10 @@ class LedgerFile:
         """Returns when everything recorded so far is on the disk."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer.put(Entry((), self._position, waiter))
-        await self._wait(waiter)
+        try:
+            await waiter
+        except Exception as error:
+            raise self._refusal(error) from error
 
     def flush(self) -> None:
         """The same, outside an event loop."""
@@ -197,23 +200,17 @@ class LedgerFile:
 
     def has_event(self, run_id: str, kind: str, body: Mapping[str, Any]) -> bool:
         """Whether this very fact stands in the chain."""
-        told = (run_id, kind, self._clean(canonical(body)))
-        found = self.db.execute("SELECT 1 FROM events WHERE run_id = ? AND kind = ? AND body = ?", told)
+        event = (run_id, kind, self._clean(canonical(body)))
+        found = self.db.execute("SELECT 1 FROM events WHERE run_id = ? AND kind = ? AND body = ?", event)
         return found.fetchone() is not None
 
     def _put(
-        self,
-        run_id: str,
-        kind: str,
-        table: str,
-        row: Mapping[str, Any],
-        statements: Sequence[Statement] = (),
-        waiter: asyncio.Future[None] | None = None,
+        self, run_id: str, kind: str, table: str, row: Mapping[str, Any], statements: Sequence[Statement] = ()
     ) -> None:
         """A new row, or one in place of an older one."""
         row = {column: self._clean(value) if isinstance(value, str) else value for column, value in row.items()}
         sql = _insert_sql(table, tuple(row))
-        self._record(run_id, kind, {"insert": table, "row": row}, [*statements, (sql, tuple(row.values()))], waiter)
+        self._record(run_id, kind, {"insert": table, "row": row}, [*statements, (sql, tuple(row.values()))])
 
     def _set(
         self,
@@ -223,25 +220,18 @@ class LedgerFile:
         key: tuple[Any, ...],
         changes: Mapping[str, Any],
         statements: Sequence[Statement] = (),
-        waiter: asyncio.Future[None] | None = None,
     ) -> None:
+        """Other values in some columns of a row."""
         row = {column: self._clean(value) if isinstance(value, str) else value for column, value in changes.items()}
         sql = _update_sql(table, tuple(row))
-        told = {"update": table, "key": list(key), "set": row}
-        self._record(run_id, kind, told, [*statements, (sql, (*row.values(), *key))], waiter)
+        body = {"update": table, "key": list(key), "set": row}
+        self._record(run_id, kind, body, [*statements, (sql, (*row.values(), *key))])
 
-    def _record(
-        self,
-        run_id: str,
-        kind: str,
-        told: Mapping[str, Any],
-        statements: Sequence[Statement],
-        waiter: asyncio.Future[None] | None = None,
-    ) -> None:
+    def _record(self, run_id: str, kind: str, fact: Mapping[str, Any], statements: Sequence[Statement]) -> None:
         """Links an event to the chain and hands it over together with the statements that make it true."""
         if self._writer.error is not None:
             raise self._refusal(self._writer.error)
-        body = self._clean(canonical(told))
+        body = self._clean(canonical(fact))
         if self._repeated.get((kind, body), 0):  # a resumed run passes by: this stands already
             self._repeated[kind, body] -= 1
             self._texts.clear()  # its texts were not written now, and may have been erased since
@@ -253,7 +243,7 @@ class LedgerFile:
         if self._together is not None:
             self._together += [*statements, (_EVENT, row)]
         else:
-            self._writer.put(Entry([*statements, (_EVENT, row)], self._position, waiter))
+            self._writer.put(Entry([*statements, (_EVENT, row)], self._position))
 
     @contextlib.contextmanager
     def _as_one(self) -> Iterator[None]:
@@ -283,18 +273,12 @@ class LedgerFile:
         return mask(text, self._secrets)
 
     def _refusal(self, error: Exception) -> LedgerError:
-        self._heard = True
+        self._reported = True
         if isinstance(error, LedgerError):
             return LedgerError(str(error))  # a new one for each who waits
         return LedgerError(
             f"{self.path}: the ledger cannot be written ({error}); free or repair the disk: what was settled is safe"
         )
-
-    async def _wait(self, waiter: asyncio.Future[None]) -> None:
-        try:
-            await waiter
-        except Exception as error:
-            raise self._refusal(error) from error
 
 
 _EVENT = "INSERT INTO events (seq, run_id, utc, kind, body, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"

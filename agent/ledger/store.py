@@ -7,7 +7,6 @@ for all of it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import platform
@@ -302,9 +301,8 @@ class Ledger(LedgerFile):
             "prefix_hash": prefix,
             "request_hash": self._text(body, statements),
         }
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._put(run_id, "call_reserved", "calls", row, statements, waiter)
-        await self._wait(waiter)
+        self._put(run_id, "call_reserved", "calls", row, statements)
+        await self.commit()
         return call_id
 
     def sent(self, call_id: int) -> None:
@@ -324,27 +322,26 @@ class Ledger(LedgerFile):
             "served_model": completion.model,
             "response_hash": self._text(reply, statements),
         }
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._set(run_id, "call_ok", "calls", (call_id,), changes, statements, waiter)
-        await self._wait(waiter)
+        self._set(run_id, "call_ok", "calls", (call_id,), changes, statements)
+        await self.commit()
 
     async def fail(
         self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float, usd: float
     ) -> None:
         """`usd` is what the failed attempt must be charged: its reservation where it may have been paid for."""
-        told = isinstance(error, ModelError)
-        changes = {
+        changes: dict[str, Any] = {
             "state": state,
-            "error_class": error.kind if isinstance(error, ModelError) else error,
-            "error": str(error) if told else "",
-            "http_status": error.status if isinstance(error, ModelError) else None,
-            "retry_after": error.retry_after if isinstance(error, ModelError) else None,
-            "latency_s": round(latency, 6),
-            "cost_usd": usd,
+            "error_class": error,
+            "error": "",
+            "http_status": None,
+            "retry_after": None,
         }
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._set(run_id, f"call_{state}", "calls", (call_id,), changes, (), waiter)
-        await self._wait(waiter)
+        if isinstance(error, ModelError):
+            changes |= {"error_class": error.kind, "error": str(error)}
+            changes |= {"http_status": error.status, "retry_after": error.retry_after}
+        changes |= {"latency_s": round(latency, 6), "cost_usd": usd}
+        self._set(run_id, f"call_{state}", "calls", (call_id,), changes)
+        await self.commit()
 
     def cache_hit(
         self, run_id: str, role: CallRole, model: str, call_key: str, candidate_id: str, usage: Usage
@@ -375,8 +372,8 @@ class Ledger(LedgerFile):
         """
         if hashes:
             statements = [("DELETE FROM blobs WHERE hash = ?", (digest,)) for digest in hashes]
-            told = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
-            self._record("", "texts_erased", told, statements)
+            body = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
+            self._record("", "texts_erased", body, statements)
             self._texts.clear()  # what is brought again must be written again
         self.flush()
         try:

@@ -113,7 +113,7 @@ def _answer(index: Any, words: str, limit: int) -> Found:
 
 def _require_few(history: History, run_id: str) -> None:
     outcomes, proposals = (f"(SELECT COUNT(*) FROM {table} WHERE {_OF_RUN})" for table in ("outcomes", "proposals"))
-    (counted,) = history.select(f"SELECT {outcomes} + 2 * {proposals} AS texts", *4 * [run_id])
+    (counted,) = history.select(f"SELECT {outcomes} + 2 * {proposals} AS texts", run_id)
     if counted["texts"] > MOST_TEXTS:
         raise _too_much(f"{counted['texts']:,} texts, and an index in memory takes {MOST_TEXTS:,}")
 
@@ -131,16 +131,14 @@ def _too_much(what: str) -> InputError:
     return InputError(f"--search: there are {what}; name one run: `optimize history --search WORDS RUN`")
 
 
-_OF_RUN = "(? = '' OR run_id = ?)"
+_OF_RUN = "(?1 = '' OR run_id = ?1)"
 
 
 def _texts(history: History, run_id: str) -> Iterator[Row]:
     """Everything to look in; what was erased is not there."""
     trials = {
         (row["run_id"], row["candidate_id"]): row
-        for row in history.each(
-            f"SELECT run_id, candidate_id, number, mean FROM trials WHERE {_OF_RUN}", run_id, run_id
-        )
+        for row in history.each(f"SELECT run_id, candidate_id, number, mean FROM trials WHERE {_OF_RUN}", run_id)
     }
 
     def text(what: str, found: Row, text: str, row: str = "", split: str = "", **own: Any) -> Row:
@@ -160,14 +158,12 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
         "SELECT p.run_id, p.candidate_id, p.reason, p.rejected, c.instruction, c.template FROM proposals p "
         f"JOIN prompts c ON c.id = p.candidate_id WHERE {_OF_RUN} ORDER BY p.rowid",
         run_id,
-        run_id,
     ):
         yield text("prompt", found, _prompt(found))
         yield text("reason", found, " - ".join(filter(None, (found["reason"], found["rejected"]))))
     for found in history.each(
         f"SELECT o.run_id, o.candidate_id, o.example_id, o.split, o.value, {REPLY} AS reply FROM outcomes o "
         f"WHERE {_OF_RUN} ORDER BY o.rowid",
-        run_id,
         run_id,
     ):
         if found["reply"] is not None:
