@@ -131,21 +131,22 @@ class Witness:
 
 def witnesses(folder: Path, releases: Path) -> list[Witness]:
     """All that lies where runs of a ledger in `folder` write, and in the registry `releases`."""
-    found: list[Witness] = []
-    for pattern in ("*/prompt.md", "*/held/prompt.md"):
-        found += [each for path in sorted(folder.glob(pattern)) for each in _of_release(path)]
-    found += [each for path in sorted(releases.glob("*/*/prompt.md")) for each in _of_release(path)]
-    found += [each for path in sorted(releases.glob("*/labels.jsonl")) for each in _of_labels(path)]
-    for pattern in ("*.html", "*/*.html"):
-        found += [each for path in sorted(folder.glob(pattern)) for each in _of_page(path)]
-    return found
+    places = (
+        (folder, "*/prompt.md", _of_release),
+        (folder, "*/held/prompt.md", _of_release),
+        (releases, "*/*/prompt.md", _of_release),
+        (releases, "*/labels.jsonl", _of_labels),
+        (folder, "*.html", _of_page),
+        (folder, "*/*.html", _of_page),
+    )
+    return [each for at, name, read in places for path in sorted(at.glob(name)) for each in read(path)]
 
 
-def missing_heads(db: sqlite3.Connection, path: Path, told: list[Witness]) -> tuple[list[Finding], list[str]]:
-    """What the chain lacks that a file of its own says, a finding a file; and notes. `told` must be read before."""
+def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> tuple[list[Finding], list[str]]:
+    """What the chain lacks that a file of its own says, a finding a file; and notes. `noted` must be read before."""
     first = db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()
     runs = {run_id for (run_id,) in db.execute("SELECT id FROM runs")}
-    own = [each for each in told if (first and each.ledger == first[0]) or each.run_id in runs]
+    own = [each for each in noted if (first and each.ledger == first[0]) or each.run_id in runs]
     lacking = {each.head for each in own} - {head for (head,) in db.execute("SELECT hash FROM events")}
     lost = {each.file: each for each in own if each.head in lacking}
     findings, notes = [], []
@@ -183,10 +184,10 @@ def _has(path: Path, head: str) -> bool:
 def _of_release(path: Path) -> Iterator[Witness]:
     try:
         _, front, _ = read_file(path, MOST).decode("utf-8").split(f"{FENCE}\n", 2)
-        told = parse_toml(front)["provenance"]
+        noted = parse_toml(front)["provenance"]
     except (OSError, ValueError, KeyError):  # what is no release says nothing
         return
-    yield from _witness(path, told)
+    yield from _witness(path, noted)
 
 
 def _of_labels(path: Path) -> Iterator[Witness]:
@@ -210,9 +211,9 @@ def _of_page(path: Path) -> Iterator[Witness]:
     yield from _witness(path, dict(_MARK.findall(start)))
 
 
-def _witness(path: Path, told: Mapping[str, Any]) -> Iterator[Witness]:
-    if not isinstance(told, Mapping):
+def _witness(path: Path, noted: Mapping[str, Any]) -> Iterator[Witness]:
+    if not isinstance(noted, Mapping):
         return
-    ledger, run_id, head = (str(told.get(key, "")) for key in ("ledger", "run_id", "ledger_head"))
+    ledger, run_id, head = (str(noted.get(key, "")) for key in ("ledger", "run_id", "ledger_head"))
     if HASH.fullmatch(head):
         yield Witness(path, ledger, run_id, head)

@@ -19,7 +19,7 @@ from agent.files import new_file
 from agent.ledger import bundle_verify
 from agent.ledger.anchors import head_of
 from agent.ledger.schema import AUDITED, STEPS
-from agent.ledger.verify import EVENT
+from agent.ledger.verify import events
 
 README = """A bundle of a ledger: what was asked, answered, scored and decided, in the order in which it happened.
 
@@ -39,12 +39,6 @@ manifest.json    the head of the chain, and the SHA-256 of every other file
 Who rewrites all of it can also rewrite the hashes: a head that was noted elsewhere shows that too. Releases and reports
 hold one, `optimize audit anchor` prints one.
 """
-
-
-def events(db: sqlite3.Connection) -> Iterator[dict[str, Any]]:
-    """Every event in order; `body` is its exact text."""
-    for values in db.execute(f"SELECT {', '.join(EVENT)} FROM events ORDER BY seq"):
-        yield dict(zip(EVENT, values, strict=True))
 
 
 def write_jsonl(db: sqlite3.Connection, path: Path, force: bool) -> int:

@@ -67,9 +67,9 @@ def consistency_checks(history: History, run: Row) -> list[Check]:
 def test_opened_once(history: History, run_id: str) -> Check:
     """The test was opened for one pair of prompts (again after a kill, say), and no test row was scored before it."""
     events = list(_events(history, run_id, "test_opened"))
-    opened, pairs = [row["seq"] for row in events], {json.dumps(row["told"], sort_keys=True) for row in events}
+    opened, pairs = [row["seq"] for row in events], {json.dumps(row["body"], sort_keys=True) for row in events}
     first = next(
-        (row["seq"] for row in _events(history, run_id, "outcome") if row["told"]["row"]["split"] == "test"), None
+        (row["seq"] for row in _events(history, run_id, "outcome") if row["body"]["row"]["split"] == "test"), None
     )
     wrong = [f"opened for {len(pairs)} pairs: events {', '.join(map(str, opened))}"] if len(pairs) > 1 else []
     if first is not None and (not opened or first < opened[0]):
@@ -115,7 +115,7 @@ def result_scores(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
         return Check(name, None, ("a run that is no search has no winner",))
     scores = _scores(outcomes)
     winner, base = result["winner"]["candidate_id"], trials[0]["candidate_id"] if trials else ""
-    told = {
+    claims = {
         "baseline test": (result["baseline"]["test"], _mean(scores["test", base])),
         "winner test": (result["winner"]["test"], _mean(scores["test", winner])),
         "baseline dev": (result["baseline"]["dev"], _mean(scores["dev", base])),
@@ -126,13 +126,13 @@ def result_scores(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
             by_row[row["candidate_id"]][row["example_id"]] = row["value"]
     both = by_row[winner].keys() & by_row[base].keys()
     diff = _mean([by_row[winner][example] - by_row[base][example] for example in both])
-    told["lift"] = (result["lift"]["diff"], diff)
-    wrong = [f"{what}: says {says}, its rows {is_}" for what, (says, is_) in told.items() if not _near(says, is_)]
+    claims["lift"] = (result["lift"]["diff"], diff)
+    wrong = [f"{what}: says {says}, its rows {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
     return Check.of(name, wrong)
 
 
 def unscored_rows(outcomes: list[Row]) -> Check:
-    """Rows without a score are told, each with its reason."""
+    """Rows without a score are named, each with its reason."""
     unscored = [row for row in outcomes if row["value"] is None]
     wrong = [_row_name(row) for row in unscored if row["body"] is not None and not _reason(row["body"])]
     counts = {split: sum(row["split"] == split for row in unscored) for split in ("train", "dev", "test")}
@@ -141,8 +141,8 @@ def unscored_rows(outcomes: list[Row]) -> Check:
 
 
 def _reason(body: str) -> str:
-    told = json.loads(body)
-    return str(told["error"]) + "".join(str(score[2]) for score in told["scores"])
+    outcome = json.loads(body)
+    return str(outcome["error"]) + "".join(str(score[2]) for score in outcome["scores"])
 
 
 def settled_calls(run: Row, calls: list[Row]) -> Check:
@@ -165,16 +165,16 @@ def charges(run: Row, calls: list[Row]) -> Check:
     note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger, not sent or refused with 429, {dollars}"
     if result is None:
         return Check(name, None, ("no result; " + note,))
-    told: dict[str, tuple[float, float]] = {
+    claims: dict[str, tuple[float, float]] = {
         f"{role} calls": (result["calls"].get(role, 0), sum(row["role"] == role for row in paid)) for role in ROLES
     }
-    told["cached calls"] = (result["calls"]["cached"], sum(row["state"] == "cached" for row in calls))
+    claims["cached calls"] = (result["calls"]["cached"], sum(row["state"] == "cached" for row in calls))
     for what, column in (("prompt", "prompt_tokens"), ("completion", "completion_tokens")):
-        told[f"{what} tokens"] = (result["tokens"][what], sum(row[column] for row in used))
-    told["$"] = (result["cost_usd"], total)
+        claims[f"{what} tokens"] = (result["tokens"][what], sum(row[column] for row in used))
+    claims["$"] = (result["cost_usd"], total)
     limited = sum(row["error_class"] == "rate_limit" for row in calls)
-    told["429s"] = (result.get("limited", limited), limited)
-    wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in told.items() if not _near(says, is_)]
+    claims["429s"] = (result.get("limited", limited), limited)
+    wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
     return Check.of(name, wrong, note)
 
 
@@ -186,14 +186,14 @@ def caps_kept(history: History, run_id: str) -> Check:
     wrong: dict[str, str] = {}
     highest: dict[str, float] = defaultdict(float)
     for event in _events(history, run_id):
-        told = event["told"]
-        row = told.get("row") or told.get("set") or {}
-        if told.get("insert") == "runs" or told.get("update") == "runs":
+        body = event["body"]
+        row = body.get("row") or body.get("set") or {}
+        if body.get("insert") == "runs" or body.get("update") == "runs":
             caps |= _caps(row)
-        elif told.get("insert") == "calls" and row["state"] == "reserved":
+        elif body.get("insert") == "calls" and row["state"] == "reserved":
             waiting[row["id"]] = row
-        elif told.get("update") == "calls" and told["key"][0] in waiting and row.get("state") in SETTLED:
-            for what, spent in _charge(waiting.pop(told["key"][0]), row).items():
+        elif body.get("update") == "calls" and body["key"][0] in waiting and row.get("state") in SETTLED:
+            for what, spent in _charge(waiting.pop(body["key"][0]), row).items():
                 charged[what] += spent
         else:
             continue
@@ -232,7 +232,7 @@ def _events(history: History, run_id: str, kind: str = "") -> Iterator[Row]:
     rows = history.select(
         "SELECT seq, kind, body FROM events WHERE run_id = ?1 AND (?2 = '' OR kind = ?2) ORDER BY seq", run_id, kind
     )
-    return ({**row, "told": json.loads(row["body"])} for row in rows)
+    return ({**row, "body": json.loads(row["body"])} for row in rows)
 
 
 def _scores(outcomes: list[Row]) -> dict[tuple[str, str], list[float]]:

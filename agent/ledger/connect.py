@@ -80,7 +80,7 @@ def reader(path: Path) -> sqlite3.Connection:
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     try:
         db.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:  # damage is told by whoever reads on
+    except sqlite3.Error as error:  # whoever reads on says what is damaged
         if error.sqlite_errorcode & 0xFF in NO_FILES:
             db.close()
             raise LedgerError(

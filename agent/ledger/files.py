@@ -26,7 +26,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.errors import LedgerError
-from agent.ledger.verify import EVENT, first_break
+from agent.ledger.verify import events, first_break
 
 TRIES = 5  # for the lock
 BETWEEN = 0.02  # seconds between two of them
@@ -239,8 +239,7 @@ def _chain_goes_on(path: Path, db: sqlite3.Connection) -> bool:
         return False
     finally:
         main.close()
-    rows = db.execute(f"SELECT {', '.join(EVENT)} FROM events WHERE seq > ? ORDER BY seq", (seq,)).fetchall()
-    events = [dict(zip(EVENT, values, strict=True)) for values in rows]
-    end = (events[-1]["seq"], events[-1]["hash"]) if events else (seq, prev)
+    added = list(events(db, seq))
+    end = (added[-1]["seq"], added[-1]["hash"]) if added else (seq, prev)
     head: object = db.execute("SELECT seq, hash FROM head").fetchone()
-    return first_break(events, seq, prev) is None and head == end
+    return first_break(added, seq, prev) is None and head == end

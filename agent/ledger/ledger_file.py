@@ -64,18 +64,15 @@ class LedgerFile:
             self._lock = Lock(path)
             if not self._lock.take():
                 raise LedgerBusy(f"{path}: in use by {owner_of(path)}; wait for it, or name another file with --db")
-        except OSError as error:
-            raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
-        try:
-            self._open()
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._lock.release)
+                self._open(undo)
+                undo.pop_all()
         except (sqlite3.Error, OSError) as error:
-            self._lock.release()
             raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
-        except BaseException:
-            self._lock.release()
-            raise
 
-    def _open(self) -> None:
+    def _open(self, undo: contextlib.ExitStack) -> None:
+        """`undo` gets what is to be closed again when opening fails."""
         if unfinished(self.path):
             undo_unfinished(self.path)
         if is_there(self.path):
@@ -83,35 +80,22 @@ class LedgerFile:
                 require_whole(self.path, ours=True)
             except NeedsWriter:
                 keep_copy(self.path)
-        watch = Watch(self.path, self._lock)
-        try:
-            self._begin(watch)
-        except BaseException:
-            watch.close()
-            raise
-        try:
-            self._recover()
-        except BaseException:
-            self.close()
-            raise
-
-    def _begin(self, watch: Watch) -> None:
-        connection = writer(self.path)
-        try:
-            if schema_of(connection) < len(STEPS):
-                break_seal(self.path)
-                migrate(connection)
-            self.db = reader(self.path)
-            last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-            self._seq: int = last[0] if last else 0
-            self._head: str = last[1] if last else GENESIS
-            self._next_call = int(self.db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM calls").fetchone()[0])
-            watch.begin()
-        except BaseException:
-            connection.close()
-            raise
-        self._connection, self._watch = connection, watch
-        self._writer = Writer(connection, self.path, watch)
+        self._watch = Watch(self.path, self._lock)
+        undo.callback(self._watch.close)
+        self._connection = writer(self.path)
+        undo.callback(self._connection.close)
+        if schema_of(self._connection) < len(STEPS):
+            break_seal(self.path)
+            migrate(self._connection)
+        self.db = reader(self.path)
+        last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        self._seq: int = last[0] if last else 0
+        self._head: str = last[1] if last else GENESIS
+        self._next_call = int(self.db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM calls").fetchone()[0])
+        self._watch.begin()
+        self._writer = Writer(self._connection, self.path, self._watch)
+        undo.callback(self.close)
+        self._recover()
 
     def _recover(self) -> None:
         """Names the owner, and closes what a killed process left open: unknown, charged at its reservation."""

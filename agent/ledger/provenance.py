@@ -30,10 +30,7 @@ def new_run_id() -> str:
 
 
 def tool_version() -> str:
-    try:
-        return version("promptassay")
-    except PackageNotFoundError:
-        return "0+source"
+    return _version("promptassay") or "0+source"
 
 
 def boot_id() -> str:

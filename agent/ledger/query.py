@@ -79,7 +79,32 @@ def released_file(run: Row, db: Path) -> Path | None:
     return run_folder(db.parent, run["id"]) / Path(released).name if released else None
 
 
-class History:
+class Queries:
+    """What both who reads and who writes the ledger asks, on the connection `db` that only reads."""
+
+    db: sqlite3.Connection
+
+    def label_moves(self, name: str) -> list[Row]:
+        """The bodies of all events of the kind LABEL_MOVED of a released `name`, in the order of the chain.
+
+        Each is the line of the name's history (`release/registry.py`) with the hash of that line, and with
+        `release_hash` where the text of the version was kept.
+        """
+        of_name = "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.name') = ? ORDER BY seq"
+        return [json.loads(body) for (body,) in self.db.execute(of_name, (LABEL_MOVED, name))]
+
+    def moved_names(self) -> list[str]:
+        """Every name whose labels were moved."""
+        names = "SELECT DISTINCT json_extract(body, '$.name') FROM events WHERE kind = ? ORDER BY 1"
+        return [name for (name,) in self.db.execute(names, (LABEL_MOVED,))]
+
+    def text(self, digest: str) -> str | None:
+        """A payload text by its hash; None when it was erased or never written."""
+        found = self.db.execute("SELECT body FROM blobs WHERE hash = ?", (digest,)).fetchone()
+        return str(found[0]) if found else None
+
+
+class History(Queries):
     """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
 
     def __init__(self, path: Path, verified: bool = False, by_chain: bool = False) -> None:
@@ -89,15 +114,15 @@ class History:
         if not verified:
             require_whole(path, by_chain=by_chain)
         try:
-            self._db = reader(path)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("SELECT id FROM runs LIMIT 1")
+            self.db = reader(path)
+            self.db.row_factory = sqlite3.Row
+            self.db.execute("SELECT id FROM runs LIMIT 1")
         except sqlite3.Error as error:
             raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
 
     def close(self) -> None:
         """Lets the file go, so that a writer's log can be emptied; without it that waits for the garbage collector."""
-        self._db.close()
+        self.db.close()
 
     def select(self, sql: str, *values: Any) -> list[Row]:
         """Rows as dicts by column name."""
@@ -106,7 +131,7 @@ class History:
     def each(self, sql: str, *values: Any) -> Iterator[Row]:
         """The rows of `select`, one at a time."""
         try:
-            yield from map(dict, self._db.execute(sql, values))
+            yield from map(dict, self.db.execute(sql, values))
         except sqlite3.Error as error:
             raise LedgerError(
                 f"{self.path}: the ledger cannot be read ({error}); name another file with --db"
@@ -236,14 +261,6 @@ class History:
             run_id,
         )
 
-    def label_moves(self, name: str) -> list[Row]:
-        """What the chain says of the labels of a released name ."""
-        return label_moves(self._db, name)
-
-    def text(self, digest: str) -> str | None:
-        """A payload text; None when it was erased."""
-        return text_of(self._db, digest)
-
     def rejected(self, run_id: str) -> list[Row]:
         """Candidates that broke a hard rule and were never tried."""
         return self.select(
@@ -267,32 +284,3 @@ def history_of(path: Path, by_chain: bool = False) -> History:
 
         Ledger(path).close()
         return History(path, by_chain=by_chain)
-
-
-# -- for both connections, a reader's and a writer's ------------------------------------------------------------------
-
-
-def label_moves(db: sqlite3.Connection, name: str) -> list[dict[str, Any]]:
-    """The bodies of all events of the kind LABEL_MOVED of a released `name`, in the order of the chain.
-
-    Each is the line of the name's history (`release/registry.py`) with the hash of that line, and with `release_hash`
-    where the text of the version was kept.
-    """
-    found = db.execute(
-        "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.name') = ? ORDER BY seq", (LABEL_MOVED, name)
-    )
-    return [json.loads(body) for (body,) in found]
-
-
-def moved_names(db: sqlite3.Connection) -> list[str]:
-    """Every name whose labels were moved."""
-    found = db.execute(
-        "SELECT DISTINCT json_extract(body, '$.name') FROM events WHERE kind = ? ORDER BY 1", (LABEL_MOVED,)
-    )
-    return [name for (name,) in found]
-
-
-def text_of(db: sqlite3.Connection, digest: str) -> str | None:
-    """A payload text by its hash; None when it was erased or never written."""
-    found = db.execute("SELECT body FROM blobs WHERE hash = ?", (digest,)).fetchone()
-    return str(found[0]) if found else None

@@ -19,7 +19,7 @@ from typing import Any
 from agent.errors import LedgerError, ModelError
 from agent.ledger.ledger_file import LedgerFile
 from agent.ledger.provenance import tool_version, utc_now
-from agent.ledger.query import label_moves, moved_names, text_of
+from agent.ledger.query import Queries
 from agent.ledger.resume_state import ResumeState, resume_state
 from agent.ledger.writer import Entry, Statement
 from agent.redact import redact, secrets_in
@@ -39,7 +39,7 @@ from agent.types import (
 LONGEST_ERROR = 500  # characters
 
 
-class Ledger(LedgerFile):
+class Ledger(LedgerFile, Queries):
     """What there is to record of a run, and the replies that were paid for.
 
     Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
@@ -174,17 +174,6 @@ class Ledger(LedgerFile):
             (judge_id, run_id, 2**62),
         ).fetchone()
         return dict(json.loads(found[0])) if found else None
-
-    def label_moves(self, name: str) -> list[dict[str, Any]]:
-        """What the chain says of the labels of a released name."""
-        return label_moves(self.db, name)
-
-    def moved_names(self) -> list[str]:
-        return moved_names(self.db)
-
-    def text(self, digest: str) -> str | None:
-        """A payload text; None when it was erased."""
-        return text_of(self.db, digest)
 
     def latencies(self, run_id: str) -> dict[str, float]:
         """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""

@@ -152,8 +152,8 @@ def _request(history: History, row: Row) -> Row | None:
 
 
 def _text(history: History, digest: str | None) -> Any:
-    found = history.select("SELECT body FROM blobs WHERE hash = ?", digest)
-    return json.loads(found[0]["body"]) if found else None
+    text = history.text(digest) if digest else None
+    return None if text is None else json.loads(text)
 
 
 # -- the lineage of a prompt ------------------------------------------------------------------------------------------
@@ -217,7 +217,8 @@ def _in_run(history: History, run: Row, candidate: Row, promotions: list[Row], p
     file = released_file(run, history.path)
     since = promotions[-1]["body"] if promotions else None
     promoted = since is not None or result.get("decision") == "promote"
-    released = result.get("winner", {}).get("candidate_id") if promoted else _baseline(trials)
+    baseline = next((trial["candidate_id"] for trial in trials if trial["number"] == 0), None)
+    released = result.get("winner", {}).get("candidate_id") if promoted else baseline
     kept = ("number", "round", "state", "n", "mean", "low", "high", "reason")
     return {
         "run_id": run_id,
@@ -234,10 +235,6 @@ def _in_run(history: History, run: Row, candidate: Row, promotions: list[Row], p
         "test": (result.get("winner" if promoted else "baseline") or {}).get("test"),
         "release": None if file is None else str(file),
     }
-
-
-def _baseline(trials: list[Row]) -> Any:
-    return next((trial["candidate_id"] for trial in trials if trial["number"] == 0), None)
 
 
 def chain_of_parents(history: History, run_id: str, candidate_id: str) -> list[Row]:
@@ -262,7 +259,6 @@ def _proposal(proposals: list[Row], candidate: Row) -> Row | None:
     """The event in which the proposer gave this instruction, if it is one of its."""
     for event in proposals:
         body = event["body"]
-        named = body.get("instruction_hash") == candidate["instruction_hash"]
-        if named or body.get("instruction") == candidate["instruction"][:2000]:
-            return {"seq": event["seq"], "utc": event["utc"], "round": event["body"].get("round")}
+        if body.get("instruction_hash") == candidate["instruction_hash"]:
+            return {"seq": event["seq"], "utc": event["utc"], "round": body.get("round")}
     return None

@@ -54,6 +54,13 @@ def first_break(events: Iterable[Mapping[str, Any]], seq: int = 0, prev_hash: st
     return None
 
 
+def events(db: sqlite3.Connection, after: int | None = None) -> Iterator[dict[str, Any]]:
+    """Every event in order, or those with a greater number than `after`; `body` is its exact text."""
+    where, start = ("", ()) if after is None else ("WHERE seq > ?", (after,))
+    for values in db.execute(f"SELECT {', '.join(EVENT)} FROM events {where} ORDER BY seq", start):
+        yield dict(zip(EVENT, values, strict=True))
+
+
 def verify(db: sqlite3.Connection, anchor: str | None = None, version: int | None = None) -> list[Finding]:
     """Everything that does not hold, first seq first, the file as a whole last; [] for a whole ledger.
 
@@ -86,8 +93,7 @@ def _damage(db: sqlite3.Connection) -> Iterator[Finding]:
 
 def _contents(db: sqlite3.Connection, anchor: str | None) -> Iterator[Finding]:
     folded, prev, seq, anchored = Folded(), GENESIS, 0, anchor is None
-    for values in db.execute(f"SELECT {', '.join(EVENT)} FROM events ORDER BY seq"):
-        event = dict(zip(EVENT, values, strict=True))
+    for event in events(db):
         seq += 1
         if event["seq"] != seq:
             yield Finding(seq, f"event {seq} is missing")
@@ -124,14 +130,14 @@ def _table(db: sqlite3.Connection, table: str, folded: Folded, last: int) -> Ite
     for values in db.execute(f"SELECT * FROM {table}"):
         row = dict(zip(defaults, values, strict=True))
         place = (table, *(row[column] for column in AUDITED[table]))
-        told = folded.rows.pop(place, None)
+        known = folded.rows.pop(place, None)
         name = ", ".join(map(str, place[1:]))
-        if told is None:
+        if known is None:
             yield Finding(last + 1, f"no event tells of a row of {table}: {name}")
             continue
-        if table == "calls" and told["state"] == "reserved" and row["state"] == "sent":
+        if table == "calls" and known["state"] == "reserved" and row["state"] == "sent":
             row["state"] = "reserved"  # the moment of sending is noted without an event; the outcome has one
-        if (said := defaults | told) != row:
+        if (said := defaults | known) != row:
             wrong = [column for column in row | said if said.get(column, ...) != row.get(column, ...)]
             seq = folded.seqs[place]
             yield Finding(seq, f"a row of {table} is not what event {seq} says ({', '.join(wrong)}): {name}")
