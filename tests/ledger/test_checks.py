@@ -1,4 +1,4 @@
-"""The books of a run, where 429s were counted otherwise by an older version."""
+"""Calls, tokens and dollars of a result, where 429s were counted otherwise by an older version."""
 
 from __future__ import annotations
 

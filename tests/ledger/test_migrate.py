@@ -7,6 +7,8 @@ import json
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -103,6 +105,23 @@ def test_it_is_whole_after_it_was_brought_up_to_date_and_opens_again(new: Path) 
     with closing(Ledger(new)) as ledger:
         assert verify(ledger.db) == []
     assert read(new, "SELECT COUNT(*) FROM events WHERE kind = 'row_adopted' AND body LIKE '%\"runs\"%'") == [(1,)]
+
+
+@pytest.mark.parametrize("made", ["new", "whole"])
+def test_a_migrated_and_a_fresh_ledger_hold_what_the_schema_has_and_no_table_of_migrations(
+    made: str, request: pytest.FixtureRequest
+) -> None:
+    objects = read(request.getfixturevalue(made), "SELECT type, name FROM sqlite_master")
+    assert set(objects) == set(schema.expected_objects())
+
+
+def test_a_ledger_that_is_up_to_date_is_opened_without_sqlite_utils(whole: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from agent.ledger.store import Ledger; Ledger(Path(sys.argv[1])).close()"
+    )
+    code += "; from agent.ledger.query import History; History(Path(sys.argv[1]), by_chain=True)"
+    asked = [sys.executable, "-c", f"{code}; assert 'sqlite_utils' not in sys.modules", str(whole)]
+    subprocess.run(asked, check=True, cwd=SCHEMA_1.parents[2], timeout=60)
 
 
 def test_its_events_stand_and_the_head_that_its_release_names_is_still_an_anchor(
