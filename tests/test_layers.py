@@ -51,7 +51,7 @@ DOORS = {
     "jinja2": ("report/page.py",),
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
-    "sqlite_utils": ("ledger/fulltext.py",),
+    "sqlite_utils": ("ledger/connect.py", "ledger/texts.py"),
     "genai_prices": ("gateway/prices.py",),
     "sklearn": ("programs/classifiers.py",),
 }

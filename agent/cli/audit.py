@@ -39,8 +39,7 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     that it must have: an older copy in its place is found. The file of --anchor may be what `optimize audit anchor`
     wrote, a result of --json, or a released prompt.
     """
-    from agent.ledger.anchor import checked, noted_hash, unchecked
-    from agent.ledger.witness import missing_heads, witnesses
+    from agent.ledger.anchors import checked, missing_heads, noted_hash, unchecked, witnesses
 
     _require_file(db)
     noted = noted_hash(anchor) if anchor is not None else None
@@ -80,7 +79,7 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     The chain alone shows a change in its middle; who writes it all anew is shown by a head that was noted elsewhere:
     `optimize audit verify --anchor FILE`.
     """
-    from agent.ledger.anchor import anchor, unchecked
+    from agent.ledger.anchors import anchor, unchecked
     from agent.ledger.bundle import new_export
     from agent.ledger.verify import verify
 
@@ -116,7 +115,7 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
     The chain is always whole, as it could not be checked in parts. `python FILE.zip` checks a bundle, without this
     program.
     """
-    from agent.ledger.anchor import snapshot
+    from agent.ledger.anchors import snapshot
     from agent.ledger.bundle import write_bundle, write_jsonl
 
     history = open_history(db)

@@ -13,7 +13,7 @@ from agent.errors import AgentError
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
-    from agent.ledger.contamination import Check
+    from agent.ledger.checks import Check
     from agent.ledger.query import History
     from agent.types import Task
 
@@ -31,11 +31,11 @@ def check_command(run: str, db: Path, as_json: bool) -> None:
     a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold. What
     needs the rows is left out (-) when the task is gone or its rows changed since.
     """
-    from agent.ledger.bookkeeping import checks
+    from agent.ledger.checks import consistency_checks
 
     history = open_history(db)
     found = history.run(run)
-    done = [*_contamination(history, found), *checks(history, found)]
+    done = [*_contamination(history, found), *consistency_checks(history, found)]
     holds = all(check.ok is not False for check in done)
     if as_json:
         listed = [{"check": check.name, "ok": check.ok, "found": list(check.found)} for check in done]
@@ -57,7 +57,7 @@ def _lines(found: tuple[str, ...]) -> str:
 
 
 def _contamination(history: History, run: dict[str, Any]) -> list[Check]:
-    from agent.ledger.contamination import HELD_OUT, Check, copied_answers, demo_ids, demo_texts
+    from agent.ledger.checks import HELD_OUT, Check, copied_answers, demo_ids, demo_texts
 
     tried = history.select("SELECT candidate_id FROM proposals WHERE run_id = ? AND rejected = ''", run["id"])
     candidates = [history.candidate(row["candidate_id"]) for row in tried]

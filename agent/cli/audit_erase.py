@@ -31,11 +31,10 @@ def erase_command(
     A reply that is gone is bought again when it is needed. What rows and events say in their own words, such as an
     error message, cannot be erased, and is named.
     """
-    from agent.ledger.anchor import snapshot
-    from agent.ledger.erasure import events_with, kinds_of
-    from agent.ledger.lock import is_held
-    from agent.ledger.log import is_empty
+    from agent.ledger.anchors import snapshot
+    from agent.ledger.files import is_held, log_is_empty
     from agent.ledger.store import Ledger
+    from agent.ledger.texts import events_with, kinds_of
 
     if not hashes and not containing:
         raise InputError("name what goes: --hash H (repeatable) or --containing TEXT")
@@ -54,7 +53,7 @@ def erase_command(
         click.echo(f"{len(found)} texts go for good: {words}" if found else "no text holds it", err=True)
     if found and not yes:
         click.confirm("erase them?", abort=True, err=True)
-    if found or not (is_empty(db) or is_held(db)):  # what an earlier try erased may wait there to leave the file
+    if found or not (log_is_empty(db) or is_held(db)):  # what an earlier try erased may wait there to leave the file
         ledger = Ledger(db)
         try:
             ledger.erase(found, actor, reason)
@@ -72,7 +71,7 @@ def erase_command(
 
 def _named(db: sqlite3.Connection, hashes: tuple[str, ...], containing: str | None, path: Path) -> list[str]:
     """The texts that are meant, each once. Raises InputError for a hash that is none of them."""
-    from agent.ledger.erasure import texts_with
+    from agent.ledger.texts import texts_with
 
     for digest in hashes:
         if not db.execute("SELECT 1 FROM blobs WHERE hash = ?", (digest,)).fetchone():
@@ -82,14 +81,14 @@ def _named(db: sqlite3.Connection, hashes: tuple[str, ...], containing: str | No
 
 def _left(db: Path, containing: str | None, kept: list[int]) -> list[str]:
     """Where the text, or what was erased, can still be found, a line each."""
-    from agent.ledger.erasure import files_with, older_copies
-    from agent.ledger.log import is_empty, log_path
+    from agent.ledger.files import log_is_empty, log_path
+    from agent.ledger.texts import files_with, older_copies
 
     lines = []
     if kept:
         shown = ", ".join(map(str, kept[:20])) + (" ..." if len(kept) > 20 else "")
         lines.append(f"in the words of {len(kept)} events and their rows, which the chain covers: {shown}")
-    if not is_empty(db):
+    if not log_is_empty(db):
         lines.append(f"{log_path(db)}: another process reads the ledger; end it, and run `optimize audit erase` again")
     copies = older_copies(db)
     lines += [f"{copy}: the ledger as it was before an update; delete it" for copy in copies]
@@ -103,7 +102,7 @@ def _left(db: Path, containing: str | None, kept: list[int]) -> list[str]:
 
 
 def _still_whole(db: Path) -> str:
-    from agent.ledger.anchor import head_of, unchecked
+    from agent.ledger.anchors import head_of, unchecked
     from agent.ledger.verify import verify
 
     with unchecked(db) as connection:

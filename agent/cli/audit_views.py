@@ -99,8 +99,7 @@ def _cell(key: str, value: Any) -> Any:
 
 
 def _show_trial(history: History, run_id: str, number: int, as_json: bool) -> None:
-    from agent.ledger.lineage import chain_of_parents
-    from agent.ledger.trail import trial_states
+    from agent.ledger.trail import chain_of_parents, trial_states
 
     trials = history.trials(run_id)
     trial = next((t for t in trials if t["number"] == number), None)
@@ -176,7 +175,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     PROMPT_HASH is a candidate (c_...), the version in a released prompt (p_...), or the hash of a template or an
     instruction; the start of one will do.
     """
-    from agent.ledger.lineage import candidates_named, lineage
+    from agent.ledger.trail import candidates_named, lineage
 
     history = open_history(db)
     versions = released_versions(history)

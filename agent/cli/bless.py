@@ -18,7 +18,7 @@ from agent.cli.common import (
 )
 from agent.cli.errands import cost_line, run_job, spending_options
 from agent.errors import InputError
-from agent.ledger.origin import user
+from agent.ledger.provenance import user
 from agent.run.launch import require_judging, silence, whole_budget
 from agent.run.released_files import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
 

@@ -147,9 +147,8 @@ def _disk(db: Path) -> list[Found]:
 
 
 def _ledger(db: Path) -> list[Found]:
-    from agent.ledger import seal
     from agent.ledger.connect import NeedsWriter, is_there, owner_of
-    from agent.ledger.lock import is_held
+    from agent.ledger.files import is_held, seal_holds
     from agent.ledger.query import History
     from agent.ledger.schema import STEPS
 
@@ -157,7 +156,7 @@ def _ledger(db: Path) -> list[Found]:
         return [(str(db), True, "no ledger yet")]
     checks: list[Found] = [("schema", True, f"{_schema(db)}, of {len(STEPS)} known")]
     checks.append(("lock", True, f"held by {owner_of(db)}" if is_held(db) else "free"))
-    sealed = "fits" if seal.holds(db) else "none that fits: the ledger is checked whole when it is opened"
+    sealed = "fits" if seal_holds(db) else "none that fits: the ledger is checked whole when it is opened"
     checks.append(("seal", True, sealed))
     try:
         return [*checks, (str(db), True, f"{len(History(db, by_chain=True).runs())} runs, whole")]

@@ -36,7 +36,7 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
     For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
     and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
     """
-    from agent.ledger.places import run_folder
+    from agent.ledger.query import run_folder
     from agent.report.blinded import calibrating, field_of, items_of, order_of, rated_task, rubric_of
     from agent.task.rated import RatedFile
 

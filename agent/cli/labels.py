@@ -21,7 +21,7 @@ from agent.cli.common import (
 )
 from agent.cli.tables import print_table
 from agent.errors import InputError, LedgerBusy
-from agent.ledger.origin import user
+from agent.ledger.provenance import user
 from agent.run.locations import open_history, open_ledger, releases_folder
 
 if TYPE_CHECKING:

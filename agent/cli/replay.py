@@ -13,8 +13,8 @@ from typing import Any
 
 from agent.errors import RowRefused, RunRefused
 from agent.gateway.gateway import endpoint_of
-from agent.ledger.past import Past
 from agent.ledger.query import History, Row
+from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.ledger.trail import facts_of
 from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial
@@ -105,7 +105,7 @@ class ReplayLedger(Ledger):
         self.outcomes: dict[tuple[str, str, str], float | None] = {}
         self._records = records
 
-    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> Past:
+    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> ResumeState:
         """With nothing spent, as replies from here cost nothing; or with all of it, where the budget ended the run: the
         first call that it did not make is then held back again.
         """

@@ -25,7 +25,7 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
     The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
     gets it reads them.
     """
-    from agent.ledger.places import run_folder
+    from agent.ledger.query import run_folder
     from agent.report.html import report_html
     from agent.report.view import RunView
 

@@ -275,7 +275,7 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
 def _show_hits(history: Any, words: str, run_id: str, limit: int, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from agent.ledger.fulltext import search
+    from agent.ledger.texts import search
 
     found = search(history, words, run_id, limit)
     if as_json:

@@ -31,7 +31,7 @@ from agent.gateway.budget import Account, Spend
 from agent.gateway.limiter import Limiter
 from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
-from agent.ledger.past import OVERBILLED, Past
+from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger
 from agent.types import LM, CallRole, Completion, Request, Usage, content_id
 
@@ -99,7 +99,7 @@ class Gateway:
         on_call: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda line: None,
         jitter: random.Random | None = None,
-        past: Past | None = None,
+        past: ResumeState | None = None,
         max_wait: float = MAX_WAIT,
         thinking: int = 0,
     ) -> None:
@@ -115,7 +115,7 @@ class Gateway:
         self._use_cache = use_cache
         self._on_call = on_call
         self._say = say
-        self._past = past or Past()
+        self._past = past or ResumeState()
         self._max_wait = max_wait
         self._thinking = thinking
         self._own: dict[str, int] = {}  # the attempt that this run bought before it was interrupted, by call key

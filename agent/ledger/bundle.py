@@ -17,9 +17,9 @@ from typing import IO, Any
 from agent.errors import InputError
 from agent.files import new_file
 from agent.ledger import bundle_verify
-from agent.ledger.anchor import head_of
-from agent.ledger.chain import EVENT
+from agent.ledger.anchors import head_of
 from agent.ledger.schema import AUDITED, STEPS
+from agent.ledger.verify import events
 
 README = """A bundle of a ledger: what was asked, answered, scored and decided, in the order in which it happened.
 
@@ -41,12 +41,6 @@ hold one, `optimize audit anchor` prints one.
 """
 
 
-def events(db: sqlite3.Connection) -> Iterator[dict[str, Any]]:
-    """Every event in order; `body` is its exact text."""
-    for values in db.execute(f"SELECT {', '.join(EVENT)} FROM events ORDER BY seq"):
-        yield dict(zip(EVENT, values, strict=True))
-
-
 def write_jsonl(db: sqlite3.Connection, path: Path, force: bool) -> int:
     """Every event as one JSON object a line, its body parsed. Returns how many. Raises InputError if it exists."""
     seq = 0
@@ -64,12 +58,12 @@ def write_bundle(db: sqlite3.Connection, path: Path, force: bool, run_id: str = 
     """
     with new_export(path, force) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
         bundle = _Bundle(zipped)
-        told = bundle_verify.Told()
-        bundle.add("events.jsonl", _told_lines(db, told))
-        places = bundle_verify.belonging(told, run_id) if run_id else None
+        folded = bundle_verify.Folded()
+        bundle.add("events.jsonl", _event_lines(db, folded))
+        places = bundle_verify.belonging(folded, run_id) if run_id else None
         for table in AUDITED:
             bundle.add(f"tables/{table}.jsonl", _rows(db, table, places))
-        wanted = set(told.texts) if places is None else bundle_verify.texts_in(told, places, run_id)
+        wanted = set(folded.texts) if places is None else bundle_verify.texts_in(folded, places, run_id)
         for digest, body in db.execute("SELECT hash, body FROM blobs ORDER BY hash"):
             if digest in wanted:
                 bundle.add(f"blobs/{digest}", [body])
@@ -113,9 +107,9 @@ class _Bundle:
         self.texts += name.startswith("blobs/")
 
 
-def _told_lines(db: sqlite3.Connection, told: bundle_verify.Told) -> Iterator[str]:
+def _event_lines(db: sqlite3.Connection, folded: bundle_verify.Folded) -> Iterator[str]:
     for event in events(db):
-        told.add(event["seq"], event["run_id"], event["body"])
+        folded.add(event["seq"], event["run_id"], event["body"])
         yield _line(event)
 
 

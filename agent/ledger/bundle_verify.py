@@ -36,8 +36,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 MANIFEST = {"version", "schema", "run", "head", "counts", "members"}
 EVENT = {"seq", "run_id", "utc", "kind", "body", "prev_hash", "hash"}
-UNTOLD = (None, 0, "", "{}")
-"""What a column holds that no event tells of."""
+DEFAULTS = (None, 0, "", "{}")
+"""What a column may hold that no event names."""
 
 Place = tuple[Any, ...]
 Row = dict[str, Any]
@@ -45,8 +45,11 @@ Finding = tuple[int, str]
 Read = Callable[[str], bytes]
 
 
-class Told:
-    """What the events say: rows by place, the last event about each, and who names which text."""
+class Folded:
+    """What the events say: `rows` by place with the seq of the last event about each in `seqs`; `texts`, the hashes
+    of payload texts with the seq of the first event that names each; `erased`, those that were taken out; `facts`, the
+    bodies of all other events, each with its run.
+    """
 
     def __init__(self) -> None:
         self.rows: dict[Place, Row] = {}
@@ -56,45 +59,50 @@ class Told:
         self.facts: list[tuple[str, Row]] = []
 
     def add(self, seq: int, run_id: str, body: str) -> None:
-        told = json.loads(body)
-        row: Row = told
-        if "insert" in told:
-            row = told["row"]
-            place = (told["insert"], *(row[column] for column in KEYS[told["insert"]]))
+        """Takes one event. Raises ValueError, KeyError or TypeError when its body is not what an event can say."""
+        said = json.loads(body)
+        if not isinstance(said, dict):
+            raise ValueError(f"not the body of an event: {body[:40]}")
+        row: Row = said
+        if "insert" in said:
+            row = said["row"]
+            place = (said["insert"], *(row[column] for column in KEYS[said["insert"]]))
             self.rows[place], self.seqs[place] = row, seq
-        elif "update" in told:
-            row = told["set"]
-            place = (told["update"], *told["key"])
-            self.rows[place], self.seqs[place] = {**self.rows[place], **row}, seq
+        elif "update" in said:
+            row = said["set"]
+            place = (said["update"], *said["key"])
+            self.rows[place], self.seqs[place] = self.rows[place] | row, seq
         else:
-            self.facts.append((run_id, told))
-            self.erased.update(told.get("erased", ()))
+            self.facts.append((run_id, said))
+            self.erased.update(said.get("erased", ()))
         for digest in texts_of(row):
             self.texts.setdefault(digest, seq)
-            self.erased.discard(digest)
+            self.erased.discard(digest)  # it came again after it was erased
 
 
 def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
     """The hashes of the payload texts that a row, or the body of a fact, names."""
-    return (value for column, value in row.items() if column.endswith("_hash") and value)
+    for column, value in row.items():
+        if column[-5:] == "_hash" and value and isinstance(value, str):
+            yield value
 
 
-def belonging(told: Told, run_id: str) -> set[Place]:
+def belonging(folded: Folded, run_id: str) -> set[Place]:
     """The places of a run's rows: its own, its candidates with their demos, and the calls whose replies it took."""
-    runs = {place for place, row in told.rows.items() if run_id in (place[1], row.get("run_id"))}
-    candidates = {told.rows[place]["candidate_id"] for place in runs if place[0] in ("proposals", "trials")}
-    keys = {told.rows[place]["call_key"] for place in runs if place[0] == "calls"}
-    for place, row in told.rows.items():
+    runs = {place for place, row in folded.rows.items() if run_id in (place[1], row.get("run_id"))}
+    candidates = {folded.rows[place]["candidate_id"] for place in runs if place[0] in ("proposals", "trials")}
+    keys = {folded.rows[place]["call_key"] for place in runs if place[0] == "calls"}
+    for place, row in folded.rows.items():
         answers = place[0] == "calls" and row["state"] == "ok" and row["call_key"] in keys
         if answers or (place[0] in ("candidates", "demos") and place[1] in candidates):
             runs.add(place)
     return runs
 
 
-def texts_in(told: Told, places: Iterable[Place], run_id: str) -> set[str]:
+def texts_in(folded: Folded, places: Iterable[Place], run_id: str) -> set[str]:
     """The hashes of the texts that these rows and the facts of a run name."""
-    found = {digest for place in places for digest in texts_of(told.rows[place])}
-    return found | {digest for whose, fact in told.facts if whose == run_id for digest in texts_of(fact)}
+    found = {digest for place in places for digest in texts_of(folded.rows[place])}
+    return found | {digest for whose, fact in folded.facts if whose == run_id for digest in texts_of(fact)}
 
 
 def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding], dict[str, Any]]:
@@ -104,22 +112,22 @@ def check(read: Read, names: set[str], anchor: str = "") -> tuple[list[Finding],
     missing = {"events.jsonl", *(f"tables/{table}.jsonl" for table in KEYS)} - names
     if manifest["version"] != VERSION or set(manifest) != MANIFEST or missing:
         return [*found, (0, f"not a bundle of version {VERSION}")], manifest
-    told = Told()
-    broken, head = _chain(read, told, anchor)
+    folded = Folded()
+    broken, head = _chain(read, folded, anchor)
     found += broken
     if not broken and [manifest["head"]["seq"], manifest["head"]["hash"]] != head:
         found.append((head[0] + 1, f"the chain ends at event {head[0]}, which is not the head in manifest.json"))
     if not broken:
         run_id = manifest["run"]
-        if run_id and ("runs", run_id) not in told.rows:
+        if run_id and ("runs", run_id) not in folded.rows:
             found.append((0, f"no event begins the run that manifest.json names: {run_id}"))
-        places = belonging(told, run_id) if run_id else set(told.rows)
+        places = belonging(folded, run_id) if run_id else set(folded.rows)
         for table in KEYS:
-            found += _table(read, table, told, places, head[0])
+            found += _table(read, table, folded, places, head[0])
         for place in places:
-            found.append((told.seqs[place], f"a row of {place[0]} is missing: {', '.join(map(str, place[1:]))}"))
-        wanted = texts_in(told, belonging(told, run_id), run_id) if run_id else set(told.texts)
-        found += _texts(read, names, told, wanted)
+            found.append((folded.seqs[place], f"a row of {place[0]} is missing: {', '.join(map(str, place[1:]))}"))
+        wanted = texts_in(folded, belonging(folded, run_id), run_id) if run_id else set(folded.texts)
+        found += _texts(read, names, folded, wanted)
     if not found and manifest["counts"] != {"events": head[0], "texts": len(_blobs(names))}:
         found.append((0, "the counts in manifest.json are not those of the bundle"))
     return sorted(found), manifest
@@ -135,7 +143,7 @@ def _members(read: Read, names: set[str], members: Mapping[str, str]) -> Iterato
             yield 0, f"a file was changed: {name}"
 
 
-def _chain(read: Read, told: Told, anchor: str) -> tuple[list[Finding], list[Any]]:
+def _chain(read: Read, folded: Folded, anchor: str) -> tuple[list[Finding], list[Any]]:
     prev, seq, anchored = GENESIS, 0, not anchor
     for line in _lines(read, "events.jsonl"):
         seq += 1
@@ -145,7 +153,7 @@ def _chain(read: Read, told: Told, anchor: str) -> tuple[list[Finding], list[Any
                 return [(seq, f"event {seq} has not each key of an event once")], [seq, prev]
             if event["seq"] != seq or event["prev_hash"] != prev or event["hash"] != _link(prev, event):
                 raise ValueError
-            told.add(seq, event["run_id"], event["body"])
+            folded.add(seq, event["run_id"], event["body"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return [(seq, f"event {seq} does not follow from the one before it")], [seq, prev]
         prev = event["hash"]
@@ -159,7 +167,7 @@ def _link(prev: str, event: Row) -> str:
     return hashlib.sha256((prev + text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _table(read: Read, table: str, told: Told, places: set[Place], last: int) -> Iterator[Finding]:
+def _table(read: Read, table: str, folded: Folded, places: set[Place], last: int) -> Iterator[Finding]:
     """Compares each row with what the events say of it, and takes it out of `places`."""
     for number, line in enumerate(_lines(read, f"tables/{table}.jsonl"), 1):
         row = _object(line)
@@ -172,33 +180,33 @@ def _table(read: Read, table: str, told: Told, places: set[Place], last: int) ->
             yield last + 1, f"no event tells of a row of {table}: {name}"
             continue
         places.remove(place)
-        said = told.rows[place]
+        said = folded.rows[place]
         if table == "calls" and said["state"] == "reserved" and row["state"] == "sent":
             row["state"] = "reserved"  # the moment of sending is noted without an event; the outcome has one
         wrong = [column for column in {**said, **row} if not _agree(said, row, column)]
         if wrong:
-            seq = told.seqs[place]
+            seq = folded.seqs[place]
             yield seq, f"a row of {table} is not what event {seq} says ({', '.join(wrong)}): {name}"
 
 
 def _agree(said: Row, row: Row, column: str) -> bool:
     if column not in row:
         return False
-    return bool(row[column] == said[column]) if column in said else row[column] in UNTOLD
+    return bool(row[column] == said[column]) if column in said else row[column] in DEFAULTS
 
 
-def _texts(read: Read, names: set[str], told: Told, wanted: set[str]) -> Iterator[Finding]:
+def _texts(read: Read, names: set[str], folded: Folded, wanted: set[str]) -> Iterator[Finding]:
     there = _blobs(names)
     for digest in sorted(there):
-        seq = told.texts.get(digest, 0)
+        seq = folded.texts.get(digest, 0)
         if hashlib.sha256(read(f"blobs/{digest}")).hexdigest() != digest:
             yield seq, f"a text is not what its hash says: {digest}"
-        elif digest in told.erased:
+        elif digest in folded.erased:
             yield seq, f"a text that was erased is back: {digest}"
         elif digest not in wanted:
             yield seq, f"no event tells of a text: {digest}"
-    for digest in sorted(wanted - there - told.erased):
-        yield told.texts[digest], f"a text is missing: {digest}"
+    for digest in sorted(wanted - there - folded.erased):
+        yield folded.texts[digest], f"a text is missing: {digest}"
 
 
 def _blobs(names: set[str]) -> set[str]:
@@ -230,8 +238,8 @@ def _verdict(read: Read, names: set[str], manifest: Row) -> str:
     counts = {table: len(_lines(read, f"tables/{table}.jsonl")) for table in KEYS if table != "owner"}
     counts["texts"] = len(_blobs(names))
     head, run = manifest["head"], manifest["run"]
-    told = ", ".join(f"{what} {count}" for what, count in counts.items())
-    return f"whole: {head['seq']} events, head {head['hash']}; of {f'the run {run}' if run else 'all runs'}: {told}"
+    holds = ", ".join(f"{what} {count}" for what, count in counts.items())
+    return f"whole: {head['seq']} events, head {head['hash']}; of {f'the run {run}' if run else 'all runs'}: {holds}"
 
 
 def _say(text: str) -> None:

@@ -1,18 +1,32 @@
-"""How a ledger file is opened: the connection's settings, and the check that nothing is read from a damaged file."""
+"""How a ledger file is opened: the connection's settings, the check that nothing is read from a damaged file, and the
+migrations of sqlite-utils that bring a new or an older file up to date (the steps of `schema.py`)."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from agent.errors import LedgerError
-from agent.ledger import log, seal
-from agent.ledger.lock import is_held
-from agent.ledger.places import beside
-from agent.ledger.schema import STEPS
-from agent.ledger.verify import Finding, sha256, structure, verify
+from agent.ledger.bundle_verify import GENESIS
+from agent.ledger.files import (
+    beside,
+    is_held,
+    log_is_damaged,
+    log_is_empty,
+    log_is_ours,
+    log_path,
+    read_only,
+    seal_holds,
+    seal_path,
+)
+from agent.ledger.provenance import utc_now
+from agent.ledger.schema import AUDITED, STEPS, Finding, sha256, structure
+from agent.ledger.verify import link, verify
+from agent.types import canonical
 
 BUSY_MS = 30_000
 NO_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
@@ -31,10 +45,10 @@ def is_emptied(path: Path) -> bool:
     """Whether nothing is left of a ledger but what lies beside it: the seal or the log of an empty file, the log of
     one that is gone. (A seal alone is what is left where somebody removed the ledger to begin anew.)"""
     if not os.path.exists(path):
-        return not log.is_empty(path)
+        return not log_is_empty(path)
     if not os.path.isfile(path) or os.path.getsize(path):
         return False
-    return seal.seal_path(path).exists() or not log.is_empty(path)
+    return seal_path(path).exists() or not log_is_empty(path)
 
 
 def is_there(path: Path) -> bool:
@@ -51,11 +65,11 @@ def address_to_read(path: Path) -> str:
     if is_emptied(path):
         raise LedgerError(
             f"{path}: the file is {'empty' if os.path.exists(path) else 'gone'}, and what lies beside it tells of a "
-            f"ledger; nothing was changed; restore a copy, move {log.log_path(path).name} away to begin anew, or name "
+            f"ledger; nothing was changed; restore a copy, move {log_path(path).name} away to begin anew, or name "
             "another file with --db"
         )
-    address = log.read_only(path)
-    if not os.access(log.log_path(path).parent, os.W_OK) and log.is_empty(path) and not is_held(path):
+    address = read_only(path)
+    if not os.access(log_path(path).parent, os.W_OK) and log_is_empty(path) and not is_held(path):
         address += "&immutable=1"
     return address
 
@@ -66,7 +80,7 @@ def reader(path: Path) -> sqlite3.Connection:
     db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     try:
         db.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:  # damage is told by whoever reads on
+    except sqlite3.Error as error:  # whoever reads on says what is damaged
         if error.sqlite_errorcode & 0xFF in NO_FILES:
             db.close()
             raise LedgerError(
@@ -125,16 +139,16 @@ def require_whole(path: Path, ours: bool = False, by_chain: bool = False) -> Non
         if version > len(STEPS):
             raise LedgerError(f"{path}: written by a newer version (schema {version}); upgrade, or use another --db")
         held = is_held(path) and not ours
-        if not held and not log.is_empty(path) and log.is_damaged(path, db):
+        if not held and not log_is_empty(path) and log_is_damaged(path, db):
             raise LedgerError(
-                f"{log.log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
+                f"{log_path(path)}: the log of a killed run is damaged, and what came after is lost to SQLite; "
                 f"nothing was changed; {RESCUE}"
             )
         if version < len(STEPS):
             _require_old(path, db, version, held)
         if found := structure(db):
             raise _not_whole(path, found[0])
-        sealed = held or (seal.holds(path) and (log.is_empty(path) or log.is_ours(path, db)))
+        sealed = held or (seal_holds(path) and (log_is_empty(path) or log_is_ours(path, db)))
         if sealed and not by_chain:
             return
         if found := verify(db):
@@ -177,3 +191,60 @@ def owner_of(path: Path) -> str:
     except (sqlite3.Error, LedgerError):
         found = None
     return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"
+
+
+# -- older files ------------------------------------------------------------------------------------------------------
+
+
+def keep_copy(path: Path) -> Path:
+    """A copy of the ledger as it is, beside it: `<name>.schema<N>`. An older copy of that name stays."""
+    with closing(reader(path)) as old:
+        copy = path.with_name(f"{path.name}.schema{schema_of(old)}")
+        if not copy.exists():
+            part = copy.with_name(f"{copy.name}.part")
+            part.unlink(missing_ok=True)
+            part.touch(mode=0o600)
+            with closing(sqlite3.connect(part)) as new:
+                old.backup(new)
+            part.replace(copy)  # whole or not at all
+    return copy
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Takes the steps that are missing. Rows that no event describes, from before events did, get one each.
+
+    Raises LedgerError, and leaves all as it was, where the older schema was not the one that its steps had made.
+    """
+    from sqlite_utils import Database, Migrations
+
+    db = Database(connection, execute_plugins=False)
+    connection.execute("BEGIN EXCLUSIVE")
+    try:
+        done = schema_of(connection)
+        steps = Migrations("ledger")
+        for number, sql in enumerate(STEPS[done:], done + 1):
+            steps(name=f"schema {number}")(partial(Database.executescript, sql=sql))
+        if done == 1:
+            steps()(_adopt_rows)
+        steps.apply(db)
+        db[steps.migrations_table].drop()  # `user_version` says it, and a table of a ledger is described by events
+        connection.execute(f"PRAGMA user_version = {len(STEPS)}")
+        if changed := structure(connection):
+            raise LedgerError(f"{changed[0]}; nothing was changed; restore a copy, or name another file with --db")
+        connection.execute("COMMIT")
+    except BaseException:
+        db.rollback()
+        raise
+
+
+def _adopt_rows(db: Any) -> None:
+    """Describes each row by an event: the first schema had none of rows. `db` is a Database of sqlite-utils."""
+    seq, head = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
+    for table in AUDITED:
+        for row in list(db[table].rows):
+            seq += 1
+            body = canonical({"insert": table, "row": row})
+            event = {"seq": seq, "run_id": row.get("run_id", ""), "utc": utc_now(), "kind": "row_adopted", "body": body}
+            prev, head = head, link(head, event)
+            db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (*event.values(), prev, head))
+    db.execute("UPDATE head SET seq = ?, hash = ?", (seq, head))

@@ -7,19 +7,19 @@ opened `by_chain`.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError
-from agent.ledger.connect import reader, require_whole
-from agent.ledger.lock import is_held
-from agent.ledger.moves import label_moves, text_of
-from agent.ledger.past import IS_CALL
-from agent.ledger.places import run_folder
+from agent.ledger.connect import NeedsWriter, reader, require_whole
+from agent.ledger.files import is_held
+from agent.ledger.resume_state import IS_CALL
 
 Row = dict[str, Any]
+LABEL_MOVED = "label_moved"
 NO_PRICE = "no price of "
 """Begins what `runs.prices` says of a model whose price nobody knows; the parts are set apart by `; `."""
 REPLY = (
@@ -62,6 +62,14 @@ def started_with(run: Row) -> Row:
     return options
 
 
+def run_folder(folder: Path, run_id: str) -> Path:
+    """Where what is written about a run lies, in the ledger's folder. Raises InputError for an id that is a path: a
+    ledger from elsewhere does not say where to write."""
+    if not re.fullmatch(r"\w[\w.-]*", run_id):
+        raise InputError(f"{run_id}: this cannot be the name of a folder, so nothing can be kept for this run")
+    return folder / run_id
+
+
 def released_file(run: Row, db: Path) -> Path | None:
     """What the run released, beside the ledger wherever that lies now: the result names it as it was typed then.
 
@@ -71,7 +79,32 @@ def released_file(run: Row, db: Path) -> Path | None:
     return run_folder(db.parent, run["id"]) / Path(released).name if released else None
 
 
-class History:
+class Queries:
+    """What both who reads and who writes the ledger asks, on the connection `db` that only reads."""
+
+    db: sqlite3.Connection
+
+    def label_moves(self, name: str) -> list[Row]:
+        """The bodies of all events of the kind LABEL_MOVED of a released `name`, in the order of the chain.
+
+        Each is the line of the name's history (`release/registry.py`) with the hash of that line, and with
+        `release_hash` where the text of the version was kept.
+        """
+        of_name = "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.name') = ? ORDER BY seq"
+        return [json.loads(body) for (body,) in self.db.execute(of_name, (LABEL_MOVED, name))]
+
+    def moved_names(self) -> list[str]:
+        """Every name whose labels were moved."""
+        names = "SELECT DISTINCT json_extract(body, '$.name') FROM events WHERE kind = ? ORDER BY 1"
+        return [name for (name,) in self.db.execute(names, (LABEL_MOVED,))]
+
+    def text(self, digest: str) -> str | None:
+        """A payload text by its hash; None when it was erased or never written."""
+        found = self.db.execute("SELECT body FROM blobs WHERE hash = ?", (digest,)).fetchone()
+        return str(found[0]) if found else None
+
+
+class History(Queries):
     """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
 
     def __init__(self, path: Path, verified: bool = False, by_chain: bool = False) -> None:
@@ -81,15 +114,15 @@ class History:
         if not verified:
             require_whole(path, by_chain=by_chain)
         try:
-            self._db = reader(path)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("SELECT id FROM runs LIMIT 1")
+            self.db = reader(path)
+            self.db.row_factory = sqlite3.Row
+            self.db.execute("SELECT id FROM runs LIMIT 1")
         except sqlite3.Error as error:
             raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
 
     def close(self) -> None:
         """Lets the file go, so that a writer's log can be emptied; without it that waits for the garbage collector."""
-        self._db.close()
+        self.db.close()
 
     def select(self, sql: str, *values: Any) -> list[Row]:
         """Rows as dicts by column name."""
@@ -98,7 +131,7 @@ class History:
     def each(self, sql: str, *values: Any) -> Iterator[Row]:
         """The rows of `select`, one at a time."""
         try:
-            yield from map(dict, self._db.execute(sql, values))
+            yield from map(dict, self.db.execute(sql, values))
         except sqlite3.Error as error:
             raise LedgerError(
                 f"{self.path}: the ledger cannot be read ({error}); name another file with --db"
@@ -228,14 +261,6 @@ class History:
             run_id,
         )
 
-    def label_moves(self, name: str) -> list[Row]:
-        """What the chain says of the labels of a released name (`moves.py`)."""
-        return label_moves(self._db, name)
-
-    def text(self, digest: str) -> str | None:
-        """A payload text; None when it was erased."""
-        return text_of(self._db, digest)
-
     def rejected(self, run_id: str) -> list[Row]:
         """Candidates that broke a hard rule and were never tried."""
         return self.select(
@@ -248,3 +273,14 @@ ERASED_DEMO: Row = {"inputs": {}, "outputs": {}, "rationale": "(erased)"}
 
 def _load(text: str | None) -> Any:
     return None if text is None else json.loads(text)
+
+
+def history_of(path: Path, by_chain: bool = False) -> History:
+    """A ledger to read. One of an older version is migrated first, and a copy of it kept. Raises LedgerError."""
+    try:
+        return History(path, by_chain=by_chain)
+    except NeedsWriter:
+        from agent.ledger.store import Ledger
+
+        Ledger(path).close()
+        return History(path, by_chain=by_chain)

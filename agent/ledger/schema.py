@@ -1,26 +1,28 @@
-"""The tables of ledger.db as numbered steps: a step is only ever added, never changed. Knows no live code but the SQL
-function `sha256(text)`, which the connection must have.
+"""The tables of ledger.db as numbered steps: a step is only ever added, never changed. And is a file's schema that?
 
 `calls` holds one row per attempt or cache hit: reserved -> sent -> ok | error | unknown, or cached. Payload texts lie
 in `blobs` by SHA-256, and rows name them in columns that end in `_hash`: a text can be erased while the history around
 it stays. `events` is a hash chain that describes every row of the tables in `AUDITED`; `head` holds its last link.
+
+The steps are SQL and not calls of sqlite-utils, which takes them in `connect.migrate`: SQLite keeps the words of each
+CREATE, and `structure` compares them word by word, also with ledgers that were written before. The words of a table
+that sqlite-utils makes are its version's; triggers, partial indexes and DROP COLUMN without a copy it has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
 
-AUDITED: Mapping[str, tuple[str, ...]] = {
-    "runs": ("id",),
-    "candidates": ("id",),
-    "demos": ("candidate_id", "position"),
-    "proposals": ("run_id", "candidate_id"),
-    "trials": ("run_id", "number"),
-    "outcomes": ("run_id", "split", "candidate_id", "example_id"),
-    "calls": ("id",),
-    "owner": ("id",),
-}
+from agent.ledger.bundle_verify import KEYS
+
+AUDITED = KEYS
 """Each table that the chain describes, with the columns of its primary key."""
+SQLITES_OWN = ("pragma_", "json_each", "json_tree")
+"""Begin the names of tables that SQLite makes up when they are asked; one in the file would answer instead."""
 
 STEPS: tuple[str, ...] = (
     """
@@ -137,3 +139,71 @@ STEPS: tuple[str, ...] = (
     "ALTER TABLE calls ADD COLUMN written_prompt_tokens INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE runs ADD COLUMN error TEXT NOT NULL DEFAULT '';",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not hold: `seq` is the event that says otherwise (0: the file as a whole)."""
+
+    seq: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"event {self.seq}: {self.what}" if self.seq else self.what
+
+
+def sha256(text: str | None) -> str | None:
+    """SHA-256 (hex) of a text; the SQL function of the schema's steps."""
+    return None if text is None else hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@lru_cache
+def expected_objects(version: int | None = None) -> dict[tuple[str, str], tuple[str, str]]:
+    """Tables, indexes, triggers and views as the steps up to `version` make them (None: all): (type, name) -> table,
+    SQL."""
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.create_function("sha256", 1, sha256, deterministic=True)
+        for step in STEPS[:version]:
+            fresh.executescript(step)
+        return _objects(fresh)
+
+
+def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], tuple[str, str]]:
+    rows = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")
+    return {(kind, name): (table, sql or "") for kind, name, table, sql in rows}
+
+
+def _stands_apart(db: sqlite3.Connection, kind: str, name: str, table: str, sql: str, ours: set[str]) -> bool:
+    """Whether an object that is not ours has nothing to do with our tables."""
+    if kind == "index":
+        return table not in ours
+    if not sql.startswith("CREATE TABLE ") or name.lower().startswith(SQLITES_OWN):
+        return False
+    quoted = name.replace('"', '""')
+    return all(row[2].lower() not in ours for row in db.execute(f'PRAGMA foreign_key_list("{quoted}")'))
+
+
+def structure(db: sqlite3.Connection, version: int | None = None) -> list[Finding]:
+    """Where the schema is not the one that `version` made (None: this one). Asks nothing but SQLite's own list of it,
+    and takes a millisecond.
+
+    To be looked at before anything is read from a file that may be of another's making, as a view in place of a table,
+    or an expression in an index, is code that may never end; and before anything is written, as an index or a trigger
+    more may refuse what was paid for.
+
+    Tables of one's own may stand beside ours, with their indexes: no write of ours touches them. What hangs on our
+    tables may not: an index, a trigger, a foreign key. Views and virtual tables (full-text search) are refused as well:
+    there is less to tell apart, and they can stand in a file of one's own, with ATTACH.
+    """
+    if (found := db.execute("PRAGMA user_version").fetchone()[0]) != (version or len(STEPS)):
+        return [Finding(0, f"the schema has version {found}, not {version or len(STEPS)}")]
+    there, expected = _objects(db), expected_objects(version)
+    ours = {name for kind, name in expected if kind == "table"}
+    wrong = []
+    for (kind, name), (table, sql) in sorted(there.items()):
+        if (kind, name) not in expected and not _stands_apart(db, kind, name, table, sql, ours):
+            wrong.append(f"{kind} {name} was added{f' to {table}' if table != name else ''}")
+    for each, made in expected.items():
+        if there.get(each) != made:
+            wrong.append(f"{' '.join(each)} is {'not as made' if each in there else 'missing'}")
+    return [Finding(0, f"the schema was changed: {what}") for what in wrong]

@@ -7,7 +7,6 @@ for all of it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import platform
@@ -18,10 +17,10 @@ from functools import lru_cache
 from typing import Any
 
 from agent.errors import LedgerError, ModelError
-from agent.ledger.book import Book
-from agent.ledger.moves import label_moves, moved_names, text_of
-from agent.ledger.origin import tool_version, utc_now
-from agent.ledger.past import Past, past_of
+from agent.ledger.ledger_file import LedgerFile
+from agent.ledger.provenance import tool_version, utc_now
+from agent.ledger.query import Queries
+from agent.ledger.resume_state import ResumeState, resume_state
 from agent.ledger.writer import Entry, Statement
 from agent.redact import redact, secrets_in
 from agent.types import (
@@ -40,7 +39,7 @@ from agent.types import (
 LONGEST_ERROR = 500  # characters
 
 
-class Ledger(Book):
+class Ledger(LedgerFile, Queries):
     """What there is to record of a run, and the replies that were paid for.
 
     Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
@@ -87,13 +86,13 @@ class Ledger(Book):
         }
         self._put(run_id, "run_started", "runs", row)
 
-    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> Past:
+    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> ResumeState:
         """Opens a run again. What it records anew on its way to where it stood is not written twice."""
-        past = past_of(self.db, run_id)
-        self._told = past.told
+        state = resume_state(self.db, run_id)
+        self._repeated = state.events
         again = {"status": "running", "budget": _json(budget), "error": ""}
         self._set(run_id, "run_resumed", "runs", (run_id,), again)
-        return past
+        return state
 
     def set_plan(self, run_id: str, plan: Mapping[str, Any]) -> None:
         self._set(run_id, "run_planned", "runs", (run_id,), {"plan": _json(plan)})
@@ -102,7 +101,7 @@ class Ledger(Book):
         self, run_id: str, status: str, seconds: float, result: Mapping[str, Any] | None = None, error: str = ""
     ) -> None:
         """Closes a run. `error` is why it failed: kept as one line of at most 500 characters without keys."""
-        self._told = Counter()
+        self._repeated = Counter()
         statements: list[Statement] = []
         changes: dict[str, Any] = {"status": status, "ended_utc": utc_now(), "seconds": round(seconds, 3)}
         if result is not None:
@@ -175,17 +174,6 @@ class Ledger(Book):
             (judge_id, run_id, 2**62),
         ).fetchone()
         return dict(json.loads(found[0])) if found else None
-
-    def label_moves(self, name: str) -> list[dict[str, Any]]:
-        """What the chain says of the labels of a released name (`moves.py`)."""
-        return label_moves(self.db, name)
-
-    def moved_names(self) -> list[str]:
-        return moved_names(self.db)
-
-    def text(self, digest: str) -> str | None:
-        """A payload text; None when it was erased."""
-        return text_of(self.db, digest)
 
     def latencies(self, run_id: str) -> dict[str, float]:
         """Mean seconds of a settled call by candidate, to be shown; nothing is decided by it."""
@@ -302,9 +290,8 @@ class Ledger(Book):
             "prefix_hash": prefix,
             "request_hash": self._text(body, statements),
         }
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._put(run_id, "call_reserved", "calls", row, statements, waiter)
-        await self._wait(waiter)
+        self._put(run_id, "call_reserved", "calls", row, statements)
+        await self.commit()
         return call_id
 
     def sent(self, call_id: int) -> None:
@@ -324,27 +311,26 @@ class Ledger(Book):
             "served_model": completion.model,
             "response_hash": self._text(reply, statements),
         }
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._set(run_id, "call_ok", "calls", (call_id,), changes, statements, waiter)
-        await self._wait(waiter)
+        self._set(run_id, "call_ok", "calls", (call_id,), changes, statements)
+        await self.commit()
 
     async def fail(
         self, run_id: str, call_id: int, state: str, error: ModelError | str, latency: float, usd: float
     ) -> None:
         """`usd` is what the failed attempt must be charged: its reservation where it may have been paid for."""
-        told = isinstance(error, ModelError)
-        changes = {
+        changes: dict[str, Any] = {
             "state": state,
-            "error_class": error.kind if isinstance(error, ModelError) else error,
-            "error": str(error) if told else "",
-            "http_status": error.status if isinstance(error, ModelError) else None,
-            "retry_after": error.retry_after if isinstance(error, ModelError) else None,
-            "latency_s": round(latency, 6),
-            "cost_usd": usd,
+            "error_class": error,
+            "error": "",
+            "http_status": None,
+            "retry_after": None,
         }
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._set(run_id, f"call_{state}", "calls", (call_id,), changes, (), waiter)
-        await self._wait(waiter)
+        if isinstance(error, ModelError):
+            changes |= {"error_class": error.kind, "error": str(error)}
+            changes |= {"http_status": error.status, "retry_after": error.retry_after}
+        changes |= {"latency_s": round(latency, 6), "cost_usd": usd}
+        self._set(run_id, f"call_{state}", "calls", (call_id,), changes)
+        await self.commit()
 
     def cache_hit(
         self, run_id: str, role: CallRole, model: str, call_key: str, candidate_id: str, usage: Usage
@@ -375,8 +361,8 @@ class Ledger(Book):
         """
         if hashes:
             statements = [("DELETE FROM blobs WHERE hash = ?", (digest,)) for digest in hashes]
-            told = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
-            self._record("", "texts_erased", told, statements)
+            body = {"erased": list(hashes), "actor": self._clean(actor), "reason": self._clean(reason)}
+            self._record("", "texts_erased", body, statements)
             self._texts.clear()  # what is brought again must be written again
         self.flush()
         try:

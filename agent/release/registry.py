@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError, ReleaseError
-from agent.ledger.lock import Lock
-from agent.ledger.moves import LABEL_MOVED
-from agent.ledger.origin import utc_now
-from agent.ledger.query import History
+from agent.ledger.files import Lock
+from agent.ledger.provenance import utc_now
+from agent.ledger.query import LABEL_MOVED, History
 from agent.ledger.store import Ledger
 from agent.redact import mask, rare_secrets_in
 from agent.release.export import write_release

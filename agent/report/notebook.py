@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import InputError
 from agent.extras import require
 from agent.ledger.connect import is_there
-from agent.ledger.reading import history_of
+from agent.ledger.query import history_of
 from agent.report import charts, page
 from agent.report.facts import certainty, decision, prompt_text, tested, verdict
 from agent.report.view import RowPair, RunView

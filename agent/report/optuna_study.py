@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.files import new_files
-from agent.ledger.places import run_folder
-from agent.ledger.query import Row, searched
-from agent.ledger.reading import history_of
+from agent.ledger.query import Row, history_of, run_folder, searched
 from agent.report.facts import verdict
 from agent.report.view import RunView
 from agent.types import content_id

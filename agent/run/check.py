@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import RunRefused
-from agent.ledger.origin import tool_version, utc_now
+from agent.ledger.provenance import tool_version, utc_now
 from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
 from agent.release.regression import verdict

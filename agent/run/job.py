@@ -19,7 +19,7 @@ from agent.gateway.budget import Account
 from agent.gateway.concurrency import side_by_side
 from agent.gateway.gateway import MAX_WAIT, Gateway
 from agent.gateway.prices import Price, prices_version
-from agent.ledger.origin import command_line, origin
+from agent.ledger.provenance import command_line, provenance
 from agent.ledger.store import Ledger
 from agent.types import Budget, Task
 
@@ -100,7 +100,7 @@ class Job(ABC):
             means.seed,
             asdict(means.budget),
             {"kind": self.kind},
-            origin=origin(Path(self.task.folder), command_line()),
+            origin=provenance(Path(self.task.folder), command_line()),
             options={"command": self.command},
             prices=prices_version(self._account.no_price),
         )

@@ -23,7 +23,7 @@ def open_history(db: Path, by_chain: bool = False) -> History:
     `by_chain`: its seal is not enough, all of it is checked.
     """
     from agent.ledger.connect import is_there
-    from agent.ledger.reading import history_of
+    from agent.ledger.query import history_of
 
     if not is_there(db):
         raise InputError(f"{db}: no ledger here yet; `optimize TASK` makes one, or name another with --db")

@@ -21,9 +21,9 @@ from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
 from agent.gateway.prices import prices_for, prices_version
-from agent.ledger.origin import command_line, new_run_id, origin, tool_version, utc_now
-from agent.ledger.past import Past
-from agent.ledger.places import run_folder
+from agent.ledger.provenance import command_line, new_run_id, provenance, tool_version, utc_now
+from agent.ledger.query import run_folder
+from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
 from agent.programs.kind import Kind, Making, Written
@@ -191,7 +191,7 @@ class Run:
         """Whom the run waits for, and why; "" for nobody."""
         return self._gateway.waits_for() if self._gateway else ""
 
-    def _begin(self) -> Past | None:
+    def _begin(self) -> ResumeState | None:
         budget = asdict(self.settings.budget)
         if self._resumes:
             past = self.ledger.resume_run(self.id, budget)
@@ -215,7 +215,7 @@ class Run:
             budget,
             self.settings.tags,
             parent=self.settings.parent,
-            origin=origin(Path(self.task.folder), command_line()),
+            origin=provenance(Path(self.task.folder), command_line()),
             options=self.settings.options,
             prices=prices_version(self._unpriced),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import GateFailed, InputError, ReleaseError
-from agent.ledger.origin import user
+from agent.ledger.provenance import user
 from agent.report.facts import without_result
 from agent.run.locations import LEDGER, open_history, open_ledger, releases_folder
 

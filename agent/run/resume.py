@@ -111,7 +111,7 @@ def unfinished(runs: Sequence[dict[str, Any]], db: Path) -> dict[str, Any]:
 
 def changes_since(run: dict[str, Any], launch: Launch) -> list[str]:
     """What is not as it was when the run began, a line each."""
-    from agent.ledger.origin import tool_version
+    from agent.ledger.provenance import tool_version
 
     then, now = run["hashes"], dict(launch.task.hashes)
     parts = [(name, "changed" if name in now else "is gone") for name in then if then[name] != now.get(name)]

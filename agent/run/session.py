@@ -184,7 +184,7 @@ def run_job(
     fetched; `tell` hears how far it is."""
     from agent.gateway.gateway import MAX_WAIT
     from agent.gateway.prices import prices_for
-    from agent.ledger.origin import new_run_id
+    from agent.ledger.provenance import new_run_id
     from agent.ledger.store import Ledger
     from agent.models.catalog import check_keys
     from agent.run.job import Means

@@ -101,7 +101,7 @@ def _at_points(number: int) -> None:
     """Makes this process kill itself at its point `number`. There is one before and one after each commit and each time
     that the seal is broken or set; the log is copied often.
     """
-    from agent.ledger import seal, writer
+    from agent.ledger import ledger_file, writer
 
     writer.LOG_BYTES = 200_000
     passed = count()
@@ -121,7 +121,7 @@ def _at_points(number: int) -> None:
         setattr(owner, name, wrapped)
 
     around(writer.Writer, "_commit")
-    for owner in (writer, seal):  # the writer calls them by its own names, who opens and closes the ledger as seal.*
+    for owner in (writer, ledger_file):  # each calls them by its own names
         around(owner, "break_seal")
         around(owner, "set_seal")
 

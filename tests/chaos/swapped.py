@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from agent.ledger.seal import seal_path
+from agent.ledger.files import seal_path
 from tests.chaos.command import Ended
 from tests.chaos.harness import QUICK, WIDTH, Campaign, Folder, Row
 from tests.chaos.process import under_way

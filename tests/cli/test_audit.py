@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.chain import first_break
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.ledger.verify import first_break
 from agent.prompt.parts import PromptCandidate
 from agent.release.runtime import load_prompt
 from agent.types import Trial, canonical, content_id

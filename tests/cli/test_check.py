@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ledger.contamination import copied_answers
+from agent.ledger.checks import copied_answers
 from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.task.intake import task_from_file
@@ -182,7 +182,7 @@ def test_a_run_with_refused_rows_and_failures_holds() -> None:
 
 
 def test_words_that_train_or_the_users_own_prompt_hold_are_no_contamination() -> None:
-    from agent.ledger.contamination import copied_answers
+    from agent.ledger.checks import copied_answers
     from tests.toys import make_task
 
     shared = "please note the following five words"

@@ -15,7 +15,7 @@ from agent.errors import BudgetExhausted
 from agent.gateway.bills import MARGIN, STEADY, Bills, Excess, times
 from agent.gateway.budget import Account
 from agent.gateway.prices import fixed_price
-from agent.ledger.past import OVERBILLED
+from agent.ledger.resume_state import OVERBILLED
 from agent.ledger.store import Ledger
 from agent.types import Budget, Completion, Request, Spend, Usage
 from tests.gateway.doors import burst, classes, gateway, model

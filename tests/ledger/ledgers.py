@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from agent.errors import Transient, TransportUnknown
+from agent.ledger.files import set_seal
 from agent.ledger.schema import AUDITED
-from agent.ledger.seal import set_seal
 from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage

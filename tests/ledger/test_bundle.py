@@ -21,11 +21,10 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError
 from agent.ledger import bundle_verify
-from agent.ledger.anchor import snapshot
+from agent.ledger.anchors import snapshot
 from agent.ledger.bundle import new_export, write_bundle
-from agent.ledger.schema import AUDITED
+from agent.ledger.schema import AUDITED, expected_objects, sha256
 from agent.ledger.store import Ledger
-from agent.ledger.verify import expected_objects, sha256
 from tests.ledger import ledgers
 from tests.toys import ask
 

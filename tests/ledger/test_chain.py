@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ledger.chain import GENESIS, Folded, first_break, link
+from agent.ledger.bundle_verify import GENESIS, Folded
 from agent.ledger.store import Ledger
+from agent.ledger.verify import first_break, link
 from agent.types import canonical
 from tests.ledger.ledgers import alter
 from tests.toys import open_ledger
@@ -134,7 +135,7 @@ def test_any_change_of_any_field_is_seen(pairs: list[tuple[str, str]], data: st.
 def folded(*bodies: dict[str, Any]) -> Folded:
     found = Folded()
     for seq, body in enumerate(bodies, 1):
-        found.add(seq, canonical(body))
+        found.add(seq, "r", canonical(body))
     return found
 
 
@@ -170,4 +171,4 @@ def test_an_erased_text_that_is_named_again_is_no_longer_erased() -> None:
 )
 def test_a_body_that_no_event_can_have_is_refused(body: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError)):
-        Folded().add(1, body)
+        Folded().add(1, "r", body)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.ledger.connect import reader
-from agent.ledger.erasure import events_with, files_with, holds, kinds_of, older_copies, texts_with
 from agent.ledger.store import Ledger
+from agent.ledger.texts import events_with, files_with, holds, kinds_of, older_copies, texts_with
 from agent.ledger.verify import verify
 from tests.ledger import ledgers
 from tests.toys import open_ledger

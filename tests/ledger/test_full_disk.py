@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger.anchor import snapshot, unchecked
+from agent.ledger.anchors import snapshot, unchecked
 from agent.ledger.connect import reader
 from agent.ledger.query import History
 from agent.ledger.store import Ledger

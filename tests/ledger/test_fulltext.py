@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.errors import InputError
-from agent.ledger import fulltext
+from agent.ledger import texts as texts_module
 from agent.ledger.connect import reader
-from agent.ledger.erasure import texts_with
-from agent.ledger.fulltext import search
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
+from agent.ledger.texts import search, texts_with
 from agent.ledger.verify import verify
 from agent.types import Completion, Outcome, Prediction, Score
 from tests.ledger import ledgers
@@ -74,7 +73,7 @@ def test_only_the_run_that_is_named_is_looked_at_and_only_so_many_are_shown(hist
     assert 0 < one.texts < everywhere.texts
     few = search(history, "refunds", limit=2)
     assert (len(few.hits), few.matches) == (2, 6)
-    assert search(history, "refunds", "run-3") == fulltext.Found(0, 0, ())
+    assert search(history, "refunds", "run-3") == texts_module.Found(0, 0, ())
 
 
 async def test_what_holds_the_words_more_often_in_less_text_comes_first(path: Path) -> None:
@@ -130,10 +129,10 @@ def test_more_than_an_index_may_hold_is_refused_with_what_to_do(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = search(history, "refunds").texts
-    monkeypatch.setattr(fulltext, "MOST_TEXTS", texts // 2 + 2)
+    monkeypatch.setattr(texts_module, "MOST_TEXTS", texts // 2 + 2)
     with pytest.raises(InputError, match="name one run"):
         search(history, "refunds")
     assert search(history, "refunds", "run-1").matches == 3
-    monkeypatch.setattr(fulltext, "MOST_CHARS", 50)
+    monkeypatch.setattr(texts_module, "MOST_CHARS", 50)
     with pytest.raises(InputError, match="more than 50 characters"):
         search(history, "refunds", "run-1")

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger.lock import Lock, boot_id, is_held
+from agent.ledger.files import Lock, is_held
+from agent.ledger.provenance import boot_id
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from tests.ledger.ledgers import read

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger import log
+from agent.ledger import files
 from agent.ledger.connect import unfinished
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
@@ -34,9 +34,9 @@ async def test_a_log_of_our_own_is_known_as_such(whole: Path, tmp_path: Path, fo
     left = await killed(whole, tmp_path / folder)
     before = sorted(tmp_path.iterdir())
     with closing(sqlite3.connect(left)) as db:
-        assert not log.is_empty(left)
-        assert not log.is_damaged(left, db)
-        assert log.is_ours(left, db)
+        assert not files.log_is_empty(left)
+        assert not files.log_is_damaged(left, db)
+        assert files.log_is_ours(left, db)
     assert History(left).runs()[0]["id"] == "run-3"
     assert sorted(tmp_path.iterdir()) == before
 
@@ -56,7 +56,7 @@ async def test_what_a_stranger_adds_to_it_is_not_ours(whole: Path, tmp_path: Pat
         db.execute("SELECT 1 FROM runs").fetchone()
         stranger.execute("PRAGMA wal_autocheckpoint = 0")
         stranger.execute(statement)
-        assert not log.is_ours(left, db)
+        assert not files.log_is_ours(left, db)
         with pytest.raises(LedgerError, match="not what was written"):
             History(left)
 
@@ -66,8 +66,8 @@ async def test_the_end_of_the_commit_before_the_last_is_not_taken_for_a_torn_one
     left = await killed(whole, tmp_path / "killed")
     lines = left.with_name("ledger.db-wal")
     content = bytearray(lines.read_bytes())
-    size = log.FRAME + int.from_bytes(content[8:12], "big")
-    starts = range(log.HEADER, len(content) - size + 1, size)
+    size = files.FRAME + int.from_bytes(content[8:12], "big")
+    starts = range(files.HEADER, len(content) - size + 1, size)
     ends = [start for start in starts if int.from_bytes(content[start + 4 : start + 8], "big")]
     at = ends[-2]
     content[at : at + 24] = bytes(24)

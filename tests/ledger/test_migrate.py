@@ -7,6 +7,8 @@ import json
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,8 +19,7 @@ import pytest
 from agent.errors import LedgerError
 from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
-from agent.ledger import book, connect, migrate, store
-from agent.ledger import verify as verify_module
+from agent.ledger import connect, ledger_file, schema, store
 from agent.ledger.query import History
 from agent.ledger.schema import STEPS
 from agent.ledger.store import Ledger
@@ -59,14 +60,14 @@ def of_the_second_schema(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A whole ledger as the version before made it."""
     path = folder / "ledger.db"
     with monkeypatch.context() as patch:
-        for module in (migrate, connect, book, verify_module):
+        for module in (connect, ledger_file, schema):
             patch.setattr(module, "STEPS", STEPS[:2])
         tokens = store._tokens
         patch.setattr(store, "_tokens", lambda u: {k: v for k, v in tokens(u).items() if k != "written_prompt_tokens"})
-        verify_module.expected_objects.cache_clear()
+        schema.expected_objects.cache_clear()
         ledgers.make(path)
         assert History(path).runs()
-    verify_module.expected_objects.cache_clear()
+    schema.expected_objects.cache_clear()
     return path
 
 
@@ -104,6 +105,23 @@ def test_it_is_whole_after_it_was_brought_up_to_date_and_opens_again(new: Path) 
     with closing(Ledger(new)) as ledger:
         assert verify(ledger.db) == []
     assert read(new, "SELECT COUNT(*) FROM events WHERE kind = 'row_adopted' AND body LIKE '%\"runs\"%'") == [(1,)]
+
+
+@pytest.mark.parametrize("made", ["new", "whole"])
+def test_a_migrated_and_a_fresh_ledger_hold_what_the_schema_has_and_no_table_of_migrations(
+    made: str, request: pytest.FixtureRequest
+) -> None:
+    objects = read(request.getfixturevalue(made), "SELECT type, name FROM sqlite_master")
+    assert set(objects) == set(schema.expected_objects())
+
+
+def test_a_ledger_that_is_up_to_date_is_opened_without_sqlite_utils(whole: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from agent.ledger.store import Ledger; Ledger(Path(sys.argv[1])).close()"
+    )
+    code += "; from agent.ledger.query import History; History(Path(sys.argv[1]), by_chain=True)"
+    asked = [sys.executable, "-c", f"{code}; assert 'sqlite_utils' not in sys.modules", str(whole)]
+    subprocess.run(asked, check=True, cwd=SCHEMA_1.parents[2], timeout=60)
 
 
 def test_its_events_stand_and_the_head_that_its_release_names_is_still_an_anchor(
@@ -244,7 +262,7 @@ def test_a_call_that_was_open_becomes_unknown_and_its_run_killed(old: Path) -> N
 
 def test_a_step_that_fails_leaves_the_old_ledger_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dump = list(sqlite3.connect(old).iterdump())
-    monkeypatch.setattr(migrate, "STEPS", (STEPS[0], f"{STEPS[1]} INSERT INTO nowhere VALUES (1);"))
+    monkeypatch.setattr(connect, "STEPS", (STEPS[0], f"{STEPS[1]} INSERT INTO nowhere VALUES (1);"))
     with pytest.raises(LedgerError, match="nowhere"):
         Ledger(old)
     assert list(sqlite3.connect(old).iterdump()) == dump

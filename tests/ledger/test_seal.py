@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger import seal
+from agent.ledger import files
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
@@ -38,40 +38,40 @@ def stranger(path: Path, *statements: str) -> None:
 def test_a_seal_holds_until_a_byte_changes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 10_000)
-    assert not seal.holds(path), "there is none yet"
+    assert not files.seal_holds(path), "there is none yet"
     reseal(path)
-    assert seal.holds(path)
+    assert files.seal_holds(path)
     path.write_bytes(b"x" * 9_999 + b"y")
-    assert not seal.holds(path)
+    assert not files.seal_holds(path)
     reseal(path)
-    assert seal.holds(path)
-    seal.break_seal(path)
-    assert not seal.holds(path)
-    seal.break_seal(path)  # again is no harm
+    assert files.seal_holds(path)
+    files.break_seal(path)
+    assert not files.seal_holds(path)
+    files.break_seal(path)  # again is no harm
 
 
 @pytest.mark.parametrize("content", [b"", b"0" * 64, b"\xff\xfe", b"{}"])
 def test_a_seal_that_is_no_seal_does_not_hold(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    seal.seal_path(tmp_path / "file").write_bytes(content)
-    assert not seal.holds(tmp_path / "file")
+    files.seal_path(tmp_path / "file").write_bytes(content)
+    assert not files.seal_holds(tmp_path / "file")
 
 
 def test_a_seal_is_the_owners_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     reseal(tmp_path / "file")
     assert {file.name for file in tmp_path.iterdir()} == {"file", "file.seal"}
-    assert stat.S_IMODE(seal.seal_path(tmp_path / "file").stat().st_mode) == 0o600
+    assert stat.S_IMODE(files.seal_path(tmp_path / "file").stat().st_mode) == 0o600
 
 
 def test_a_closed_ledger_is_sealed_and_reading_it_leaves_it_so(whole: Path) -> None:
-    assert seal.holds(whole)
+    assert files.seal_holds(whole)
     before = whole.read_bytes()
     assert len(History(whole).runs()) == 2
-    assert seal.holds(whole)
+    assert files.seal_holds(whole)
     assert whole.read_bytes() == before
     Ledger(whole).close()
-    assert seal.holds(whole)
+    assert files.seal_holds(whole)
 
 
 # -- damage and tampering ----------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_a_ledger_with_4_kb_overwritten_is_refused_and_left_as_it_is(whole: Path
     rng = random.Random(seed)
     after = overwrite(whole, rng.randrange(whole.stat().st_size - 4096), rng.randbytes(4096))
     if not sealed:
-        seal.break_seal(whole)
+        files.break_seal(whole)
     for opens in OPENERS:
         with pytest.raises(LedgerError) as caught:
             opens(whole)
@@ -115,7 +115,7 @@ def test_what_a_stranger_left_in_the_log_is_refused_too(whole: Path, opens: Call
     with closing(sqlite3.connect(whole)) as reading:
         reading.execute("SELECT * FROM runs").fetchone()
         stranger(whole, "UPDATE runs SET status = 'failed' WHERE id = 'run-1'")
-        assert seal.holds(whole)
+        assert files.seal_holds(whole)
         with pytest.raises(LedgerError, match="runs"):
             opens(whole)
 
@@ -128,11 +128,11 @@ def test_a_change_that_alters_no_answer_is_accepted(
     with closing(sqlite3.connect(whole)) as db:
         db.execute(statement)
         db.commit()
-    assert not seal.holds(whole)
+    assert not files.seal_holds(whole)
     found = opens(whole)
     if isinstance(found, Ledger):
         found.close()
-        assert seal.holds(whole), "what was checked is sealed"
+        assert files.seal_holds(whole), "what was checked is sealed"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BadResponse, InputError, LedgerError, RateLimited, Transient, TransportUnknown
 from agent.ledger import trail
-from agent.ledger.origin import origin
+from agent.ledger.provenance import provenance
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
@@ -342,4 +342,4 @@ def test_where_a_run_came_from_is_told_whatever_git_prints(tmp_path: Path) -> No
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for words in (["init", "-q"], ["config", "core.quotepath", "false"], ["commit", "-q", "--allow-empty", "-m", "x"]):
         subprocess.run([*git, *words], check=True)
-    assert re.fullmatch("[0-9a-f]{40} dirty", origin(tmp_path, [])["git"])
+    assert re.fullmatch("[0-9a-f]{40} dirty", provenance(tmp_path, [])["git"])

@@ -15,12 +15,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from agent.ledger.chain import EVENT, link
 from agent.ledger.connect import reader
 from agent.ledger.query import History
-from agent.ledger.schema import AUDITED, STEPS
+from agent.ledger.schema import AUDITED, STEPS, sha256
 from agent.ledger.store import Ledger
-from agent.ledger.verify import sha256, verify
+from agent.ledger.verify import EVENT, link, verify
 from tests.ledger.ledgers import (
     alter,
     candidates,

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from agent.errors import LedgerError
-from agent.ledger import seal, writer
+from agent.ledger import files, writer
 from agent.ledger.connect import reader
-from agent.ledger.lock import Lock, is_held
+from agent.ledger.files import Lock, is_held
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
 from tests.ledger.ledgers import read
@@ -138,9 +138,9 @@ async def test_the_log_is_not_copied_into_a_file_that_is_not_the_open_one(
     with pytest.raises(LedgerError, match="was replaced"):
         await reserve(ledger, 2)
     assert ledger.path.read_bytes() == b"foreign"
-    assert not seal.holds(ledger.path)
+    assert not files.seal_holds(ledger.path)
     ledger.close()
-    assert not seal.holds(ledger.path)
+    assert not files.seal_holds(ledger.path)
 
 
 def test_a_second_writer_that_a_lost_lock_let_in_stops_the_first(ledger: Ledger) -> None:
@@ -189,4 +189,4 @@ def test_a_ledger_in_place_is_left_in_peace(ledger: Ledger, monkeypatch: pytest.
         read(ledger.path, "SELECT COUNT(*) FROM events")
         os.utime(ledger.path.with_name("ledger.db.lock"))
     ledger.close()
-    assert seal.holds(ledger.path)
+    assert files.seal_holds(ledger.path)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent.errors import LedgerError, Transient
-from agent.ledger import seal, writer
+from agent.ledger import files, writer
 from agent.ledger.connect import reader
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
@@ -164,9 +164,9 @@ async def test_a_long_log_is_copied_and_the_seal_fits_again(tmp_path: Path, monk
         sizes.append((tmp_path / "ledger.db-wal").stat().st_size)
     assert max(sizes) < 400_000, "the log does not grow without end"
     assert min(sizes) == 0
-    assert seal.holds(ledger.path), "the main file is only touched around the seal"
+    assert files.seal_holds(ledger.path), "the main file is only touched around the seal"
     ledger.close()
-    assert seal.holds(ledger.path)
+    assert files.seal_holds(ledger.path)
 
 
 async def test_a_reader_that_holds_on_to_the_log_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ async def test_a_reader_that_holds_on_to_the_log_stops_nobody(tmp_path: Path, mo
             ledger.event("run-1", "note", {"n": number}, {"text": f"{number}" * 10_000})
             await asyncio.wait_for(ledger.commit(), 10)
         assert db.execute("SELECT COUNT(*) FROM events WHERE kind = 'note'").fetchone() == (0,), "its own moment"
-        assert seal.holds(ledger.path)
+        assert files.seal_holds(ledger.path)
     ledger.close()
     with closing(reader(ledger.path)) as db:
         assert verify(db) == []
@@ -250,12 +250,12 @@ async def test_after_a_refusal_the_file_is_not_sealed_and_opens_again_whole(ledg
         await reserve(ledger, 2)
     Disk.full = False
     ledger.close()
-    assert not seal.holds(ledger.path)
+    assert not files.seal_holds(ledger.path)
     with closing(Ledger(ledger.path)) as again:
         assert again.settled("k0") == REPLY
         assert read(ledger.path, "SELECT state, cost_usd FROM calls ORDER BY id") == [("ok", 0.25), ("unknown", 0.5)]
         assert verify(again.db) == []
-    assert seal.holds(ledger.path)
+    assert files.seal_holds(ledger.path)
 
 
 def test_a_refusal_outside_of_a_loop_is_told_by_flush(ledger: Ledger) -> None:

@@ -85,13 +85,13 @@ KNOWN = {
     "release/formats/dspy.py": {"dspy"},  # a form of export
     "release/formats/catalog.py": {"dspy"},
     "search/dspy/strategies.py": {"dspy"},  # a strategy says which kinds it works on
-    "ledger/origin.py": {"dspy"},  # packages whose versions are noted
+    "ledger/provenance.py": {"dspy"},  # packages whose versions are noted
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow
     "prompt/render.py": {"dspy"},
     "task/checks.py": {"dspy"},
     "run/launch.py": {"dspy"},
     "cli/audit_views.py": {"chain"},  # of the ledger's hashes
-    "ledger/lineage.py": {"chain"},  # of candidates and their parents
+    "ledger/trail.py": {"chain"},  # of candidates and their parents
 }
 """What knows a kind outside of programs/, or uses a word that one has for its name. It can only get shorter."""
 

@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ReleaseError
-from agent.ledger.chain import first_break
 from agent.ledger.connect import reader
-from agent.ledger.moves import LABEL_MOVED
-from agent.ledger.query import History
+from agent.ledger.query import LABEL_MOVED, History
 from agent.ledger.store import Ledger
-from agent.ledger.verify import verify
+from agent.ledger.verify import first_break, verify
 from agent.release.labels import LABELS_FILE, change_from, current, hash_of, in_force, line_of, read_history
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
 from agent.release.registry import Registry
@@ -287,7 +285,7 @@ def test_a_place_that_cannot_be_written_is_told_in_a_line(root: Path, monkeypatc
         raise PermissionError(13, "Permission denied", str(words[0]))
 
     with monkeypatch.context() as patched:
-        patched.setattr("agent.ledger.lock.os.open", read_only)  # root may write everywhere, so modes prove nothing
+        patched.setattr("agent.ledger.files.os.open", read_only)  # root may write everywhere, so modes prove nothing
         for act in (lambda: promote(root, None, TWO), lambda: Registry(root).rollback(NAME, "production", None)):
             with pytest.raises(ReleaseError, match=r"no place for releases.*Permission denied"):
                 act()

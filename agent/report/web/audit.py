@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.ledger import trail
-from agent.ledger.anchor import checked, unchecked
-from agent.ledger.lock import is_held
-from agent.ledger.origin import utc_now
+from agent.ledger.anchors import checked, unchecked
+from agent.ledger.files import is_held
+from agent.ledger.provenance import utc_now
 from agent.ledger.query import History
 from agent.report.web.ask import Ask, Checked, number_in, sql_link
 

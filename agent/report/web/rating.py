@@ -11,8 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent.errors import InputError
-from agent.ledger.places import run_folder
-from agent.ledger.query import Row
+from agent.ledger.query import Row, run_folder
 from agent.report.blinded import (
     Shown,
     agreement,

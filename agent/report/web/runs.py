@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.past import IS_CALL
 from agent.ledger.query import Row, cost_of
+from agent.ledger.resume_state import IS_CALL
 from agent.report import charts, compare, facts
 from agent.report.view import RunView
 from agent.report.web.ask import Ask, paged, query, sql_link

@@ -1,15 +1,24 @@
-"""Full-text search over what runs said: prompts, the reasons of proposals, replies. The only importer of sqlite-utils.
+"""Which texts hold some words? Full-text search over what runs said, and what an erasure must take out. Reads only.
 
-The ledger takes no virtual table (`verify.structure`), so the index is made in memory for each search and is gone with
-it: a text that is erased is in no index, and a ledger that is only read stays as it is.
+The search is over prompts, the reasons of proposals, and replies. The ledger takes no virtual table
+(`schema.structure`), so the index is made in memory for each search and is gone with it: a text that is erased is in no
+index, and a ledger that is only read stays as it is.
+
+When a person asks to be forgotten, `Ledger.erase` takes the texts out. Names, reasons and error texts stand in rows and
+events, which the chain covers: these cannot go, and are named instead.
 """
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sqlite3
-from collections.abc import Iterator
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
@@ -21,6 +30,20 @@ MOST_CHARS = 500_000_000
 MARK = "**"
 """Stands before and after each word that was looked for."""
 SNIPPET_WORDS = 24
+DEPTH = 5  # of texts that are JSON inside a JSON string
+KINDS = (
+    ("request", "calls", "request_hash"),
+    ("request", "calls", "prefix_hash"),
+    ("reply", "calls", "response_hash"),
+    ("instruction", "candidates", "instruction_hash"),
+    ("prompt", "candidates", "template_hash"),
+    ("demo", "demos", "body_hash"),
+    ("outcome", "outcomes", "body_hash"),
+    ("result", "runs", "result_hash"),
+)
+
+
+# -- full-text search -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +82,7 @@ def search(history: History, words: str, run_id: str = "", limit: int = 50) -> F
     if not words.strip():
         raise InputError("--search: no words to look for; name some")
     _require_few(history, run_id)
-    index = Database(memory=True)
+    index = Database(memory=True, execute_plugins=False)
     try:
         index["texts"].insert_all(_bounded(_texts(history, run_id)), columns=_COLUMNS, batch_size=1000)
         if not index["texts"].exists():
@@ -90,7 +113,7 @@ def _answer(index: Any, words: str, limit: int) -> Found:
 
 def _require_few(history: History, run_id: str) -> None:
     outcomes, proposals = (f"(SELECT COUNT(*) FROM {table} WHERE {_OF_RUN})" for table in ("outcomes", "proposals"))
-    (counted,) = history.select(f"SELECT {outcomes} + 2 * {proposals} AS texts", *4 * [run_id])
+    (counted,) = history.select(f"SELECT {outcomes} + 2 * {proposals} AS texts", run_id)
     if counted["texts"] > MOST_TEXTS:
         raise _too_much(f"{counted['texts']:,} texts, and an index in memory takes {MOST_TEXTS:,}")
 
@@ -108,16 +131,14 @@ def _too_much(what: str) -> InputError:
     return InputError(f"--search: there are {what}; name one run: `optimize history --search WORDS RUN`")
 
 
-_OF_RUN = "(? = '' OR run_id = ?)"
+_OF_RUN = "(?1 = '' OR run_id = ?1)"
 
 
 def _texts(history: History, run_id: str) -> Iterator[Row]:
     """Everything to look in; what was erased is not there."""
     trials = {
         (row["run_id"], row["candidate_id"]): row
-        for row in history.each(
-            f"SELECT run_id, candidate_id, number, mean FROM trials WHERE {_OF_RUN}", run_id, run_id
-        )
+        for row in history.each(f"SELECT run_id, candidate_id, number, mean FROM trials WHERE {_OF_RUN}", run_id)
     }
 
     def text(what: str, found: Row, text: str, row: str = "", split: str = "", **own: Any) -> Row:
@@ -137,14 +158,12 @@ def _texts(history: History, run_id: str) -> Iterator[Row]:
         "SELECT p.run_id, p.candidate_id, p.reason, p.rejected, c.instruction, c.template FROM proposals p "
         f"JOIN prompts c ON c.id = p.candidate_id WHERE {_OF_RUN} ORDER BY p.rowid",
         run_id,
-        run_id,
     ):
         yield text("prompt", found, _prompt(found))
         yield text("reason", found, " - ".join(filter(None, (found["reason"], found["rejected"]))))
     for found in history.each(
         f"SELECT o.run_id, o.candidate_id, o.example_id, o.split, o.value, {REPLY} AS reply FROM outcomes o "
         f"WHERE {_OF_RUN} ORDER BY o.rowid",
-        run_id,
         run_id,
     ):
         if found["reply"] is not None:
@@ -156,3 +175,94 @@ def _prompt(candidate: Row) -> str:
     """All that is sent, where the candidate is a prompt; else how its kind shows it."""
     messages = json.loads(candidate["template"] or "[]")
     return "\n\n".join(message["content"] for message in messages) or candidate["instruction"] or ""
+
+
+# -- erasure ----------------------------------------------------------------------------------------------------------
+
+
+def texts_with(db: sqlite3.Connection, needle: str) -> list[str]:
+    """The hashes of the texts that hold `needle`: as they stand, or inside their JSON, at any depth of quoting."""
+    return [digest for digest, body in db.execute("SELECT hash, body FROM blobs ORDER BY rowid") if holds(body, needle)]
+
+
+def holds(text: str, needle: str, depth: int = DEPTH) -> bool:
+    """Whether `needle` stands in `text`, also where JSON writes it with escapes."""
+    if needle in text:
+        return True
+    if not depth or "\\" not in text:  # without an escape the text is what it says
+        return False
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return any(holds(part, needle, depth - 1) for part in _strings(value))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                yield text
+            case dict(table):
+                waiting += [*table, *table.values()]
+            case list(items):
+                waiting += items
+
+
+def kinds_of(db: sqlite3.Connection, hashes: Sequence[str]) -> Counter[str]:
+    """What the texts are, as words with their number: a text that is two things counts for the first."""
+    left, found = set(hashes), Counter[str]()
+    for word, table, column in KINDS:
+        named = left & {digest for (digest,) in db.execute(f"SELECT DISTINCT {column} FROM {table}")}
+        found[word] += len(named)
+        left -= named
+    found["other text"] += len(left)
+    return +found
+
+
+def events_with(db: sqlite3.Connection, needle: str) -> list[int]:
+    """The events that hold `needle` in their own words: the chain keeps these."""
+    return [seq for seq, body in db.execute("SELECT seq, body FROM events ORDER BY seq") if holds(body, needle)]
+
+
+def files_with(folder: Path, needle: str) -> list[Path]:
+    """The files under `folder` that hold `needle`, as it is or as JSON writes it; zip files are looked into, and of
+    pages what a reader sees."""
+    forms = {form.encode("utf-8", "surrogatepass") for form in _forms(needle)}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        path for path in files if _file_holds(path, forms) or (path.suffix == ".html" and _page_holds(path, needle))
+    ]
+
+
+def _page_holds(path: Path, needle: str) -> bool:
+    """Whether a reader of the page sees it, however it is escaped or cut by marks of what changed."""
+    try:
+        page = path.read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return needle in html.unescape(re.sub(r"<[^>]*>", "", page))
+
+
+def _forms(needle: str) -> Iterable[str]:
+    forms = {needle}
+    for _ in range(2):  # JSON, and JSON inside of JSON
+        forms |= {json.dumps(form, ensure_ascii=ascii_)[1:-1] for form in forms for ascii_ in (True, False)}
+    return forms
+
+
+def _file_holds(path: Path, forms: set[bytes]) -> bool:
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as zipped:
+                return any(form in zipped.read(name) for name in zipped.namelist() for form in forms)
+        data = path.read_bytes()
+    except (OSError, zipfile.BadZipFile, RuntimeError):
+        return False
+    return any(form in data for form in forms)
+
+
+def older_copies(path: Path) -> list[Path]:
+    """The copies that were kept of the ledger when its schema changed."""
+    return sorted(path.parent.glob(f"{path.name}.schema*"))

@@ -1,4 +1,4 @@
-"""The books of a run, where 429s were counted otherwise by an older version."""
+"""Calls, tokens and dollars of a result, where 429s were counted otherwise by an older version."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.ledger.bookkeeping import charges
+from agent.ledger.checks import charges
 
 
 def call(state: str, error_class: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run already bought and wrote: the memory of one that is resumed. Reads only."""
+"""What a run that is resumed has already bought and recorded. Reads only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import datetime
 from agent.types import CallRole, Spend
 
 OVERBILLED = "overbilled"
-"""The kind of the event that tells of a reply which cost more than what is reserved for it."""
+"""The kind of the event about a reply which cost more than what is reserved for it."""
 NO_CALLS = ("not_sent", "rate_limit")
 """The error classes of attempts that are no calls: called off before they were sent, or refused as too many (429)."""
 IS_CALL = f"COALESCE(error_class, '') NOT IN {NO_CALLS}"
@@ -20,9 +20,9 @@ IS_CALL = f"COALESCE(error_class, '') NOT IN {NO_CALLS}"
 
 
 @dataclass(slots=True)
-class Past:
+class ResumeState:
     """`bought`: ids of the settled attempts by call key, in their order; `hits`: uses of other replies by (call key,
-    candidate); `told`: the events that a run makes again on its way to where it stood, by (kind, body); `losses`: the
+    candidate); `events`: those that a run makes again on its way to where it stood, by (kind, body); `losses`: the
     attempts that the provider failed, by call key; 429s are none. All four are used up as the run passes by. `paid` is
     what each role was charged: calls of every kind, tokens and $, unknown outcomes at their reservation; `lost_usd` of
     it for attempts that brought nothing. `seconds` are those that it ran before, `limited` the 429s, `excess`
@@ -31,7 +31,7 @@ class Past:
 
     bought: dict[str, list[int]] = field(default_factory=dict)
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
-    told: Counter[tuple[str, str]] = field(default_factory=Counter)
+    events: Counter[tuple[str, str]] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
     paid: Mapping[CallRole, Spend] = field(default_factory=dict)
     seconds: float = 0.0
@@ -45,29 +45,29 @@ class Past:
         return sum(spend.calls for spend in self.paid.values()) - sum(map(len, self.bought.values()))
 
 
-def past_of(db: sqlite3.Connection, run_id: str) -> Past:
-    past = Past()
+def resume_state(db: sqlite3.Connection, run_id: str) -> ResumeState:
+    found = ResumeState()
     for number, key, state, candidate_id in db.execute(
         "SELECT id, call_key, state, candidate_id FROM calls "
         "WHERE run_id = ? AND state IN ('ok', 'cached') ORDER BY id",
         (run_id,),
     ):
         if state == "ok":
-            past.bought.setdefault(key, []).append(number)
+            found.bought.setdefault(key, []).append(number)
         else:
-            past.hits[key, candidate_id] += 1
+            found.hits[key, candidate_id] += 1
     failed = (
         f"SELECT call_key FROM calls WHERE run_id = ? AND state IN ('error', 'unknown') AND error <> '' AND {IS_CALL}"
     )
-    past.losses.update(key for (key,) in db.execute(failed, (run_id,)))
-    past.told.update(
+    found.losses.update(key for (key,) in db.execute(failed, (run_id,)))
+    found.events.update(
         db.execute(
             "SELECT kind, body FROM events WHERE run_id = ? AND kind NOT LIKE 'call/_%' ESCAPE '/' "
             "AND kind NOT LIKE 'run/_%' ESCAPE '/'",
             (run_id,),
         )
     )
-    past.paid = {
+    found.paid = {
         role: Spend(calls, tokens, usd)
         for role, calls, tokens, usd in db.execute(
             "SELECT role, COUNT(*), SUM(CASE WHEN state = 'ok' THEN prompt_tokens + completion_tokens "
@@ -77,16 +77,16 @@ def past_of(db: sqlite3.Connection, run_id: str) -> Past:
         )
     }
     lost = "SELECT COALESCE(SUM(cost_usd), 0.0) FROM calls WHERE run_id = ? AND state IN ('error', 'unknown')"
-    (past.lost_usd,) = db.execute(lost, (run_id,)).fetchone()
+    (found.lost_usd,) = db.execute(lost, (run_id,)).fetchone()
     limited = "SELECT COUNT(*) FROM calls WHERE run_id = ? AND error_class = 'rate_limit'"
-    (past.limited,) = db.execute(limited, (run_id,)).fetchone()
+    (found.limited,) = db.execute(limited, (run_id,)).fetchone()
     for (body,) in db.execute(
         "SELECT body FROM events WHERE run_id = ? AND kind = ? ORDER BY seq", (run_id, OVERBILLED)
     ):
-        told = json.loads(body)
-        past.excess[told["model"]] = told["times"]
-    past.seconds = _seconds(db, run_id)
-    return past
+        event = json.loads(body)
+        found.excess[event["model"]] = event["times"]
+    found.seconds = _seconds(db, run_id)
+    return found
 
 
 def _seconds(db: sqlite3.Connection, run_id: str) -> float:

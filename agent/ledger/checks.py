@@ -1,29 +1,52 @@
-"""Does what a run says of itself add up? Recomputed from its calls, outcomes and events, by other ways than the run's.
+"""The checks of `optimize audit check`: do a run's own numbers add up, and did a row that measures get into a prompt?
 
-Reads through History only. Knows the books and no task: what the rows say is the matter of `contamination`.
+The numbers are recomputed from calls, outcomes and events, by other ways than the run's, and read through History. The
+checks for contamination are pure functions over candidates and the task as it lies in its folder now; the caller makes
+sure that its rows are the ones of the run.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from agent.ledger.contamination import Check
-from agent.ledger.past import NO_CALLS
 from agent.ledger.query import NO_PRICE, History, Row
-from agent.types import NO_MODEL
+from agent.ledger.resume_state import NO_CALLS
+from agent.shipped import fold
+from agent.types import NO_MODEL, Example, Task
 
 ROLES = ("target", "proposer", "judge")
 OPEN = ("reserved", "sent")
 SETTLED = ("ok", "error", "unknown")
 CLOSE = 1e-9
+GRAM = 5  # words in a row that no two people write by chance
+HELD_OUT = ("dev", "test")
+_WORD = re.compile(r"\w+")
 
 
-def checks(history: History, run: Row) -> list[Check]:
-    """All checks of the books of one run."""
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, whether it holds (None: it could not be looked at), and what was found, a line each."""
+
+    name: str
+    ok: bool | None
+    found: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(name: str, wrong: Sequence[str], note: str = "") -> Check:
+        return Check(name, not wrong, tuple(wrong) or ((note,) if note else ()))
+
+
+# -- do the numbers add up? -------------------------------------------------------------------------------------------
+
+
+def consistency_checks(history: History, run: Row) -> list[Check]:
+    """Whether what a run says of itself is what its rows say."""
     outcomes = history.select(
         "SELECT o.*, b.body FROM outcomes o LEFT JOIN blobs b ON b.hash = o.body_hash WHERE o.run_id = ?", run["id"]
     )
@@ -44,9 +67,9 @@ def checks(history: History, run: Row) -> list[Check]:
 def test_opened_once(history: History, run_id: str) -> Check:
     """The test was opened for one pair of prompts (again after a kill, say), and no test row was scored before it."""
     events = list(_events(history, run_id, "test_opened"))
-    opened, pairs = [row["seq"] for row in events], {json.dumps(row["told"], sort_keys=True) for row in events}
+    opened, pairs = [row["seq"] for row in events], {json.dumps(row["body"], sort_keys=True) for row in events}
     first = next(
-        (row["seq"] for row in _events(history, run_id, "outcome") if row["told"]["row"]["split"] == "test"), None
+        (row["seq"] for row in _events(history, run_id, "outcome") if row["body"]["row"]["split"] == "test"), None
     )
     wrong = [f"opened for {len(pairs)} pairs: events {', '.join(map(str, opened))}"] if len(pairs) > 1 else []
     if first is not None and (not opened or first < opened[0]):
@@ -92,7 +115,7 @@ def result_scores(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
         return Check(name, None, ("a run that is no search has no winner",))
     scores = _scores(outcomes)
     winner, base = result["winner"]["candidate_id"], trials[0]["candidate_id"] if trials else ""
-    told = {
+    claims = {
         "baseline test": (result["baseline"]["test"], _mean(scores["test", base])),
         "winner test": (result["winner"]["test"], _mean(scores["test", winner])),
         "baseline dev": (result["baseline"]["dev"], _mean(scores["dev", base])),
@@ -103,13 +126,13 @@ def result_scores(run: Row, trials: list[Row], outcomes: list[Row]) -> Check:
             by_row[row["candidate_id"]][row["example_id"]] = row["value"]
     both = by_row[winner].keys() & by_row[base].keys()
     diff = _mean([by_row[winner][example] - by_row[base][example] for example in both])
-    told["lift"] = (result["lift"]["diff"], diff)
-    wrong = [f"{what}: says {says}, its rows {is_}" for what, (says, is_) in told.items() if not _near(says, is_)]
+    claims["lift"] = (result["lift"]["diff"], diff)
+    wrong = [f"{what}: says {says}, its rows {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
     return Check.of(name, wrong)
 
 
 def unscored_rows(outcomes: list[Row]) -> Check:
-    """Rows without a score are told, each with its reason."""
+    """Rows without a score are named, each with its reason."""
     unscored = [row for row in outcomes if row["value"] is None]
     wrong = [_row_name(row) for row in unscored if row["body"] is not None and not _reason(row["body"])]
     counts = {split: sum(row["split"] == split for row in unscored) for split in ("train", "dev", "test")}
@@ -118,8 +141,8 @@ def unscored_rows(outcomes: list[Row]) -> Check:
 
 
 def _reason(body: str) -> str:
-    told = json.loads(body)
-    return str(told["error"]) + "".join(str(score[2]) for score in told["scores"])
+    outcome = json.loads(body)
+    return str(outcome["error"]) + "".join(str(score[2]) for score in outcome["scores"])
 
 
 def settled_calls(run: Row, calls: list[Row]) -> Check:
@@ -142,16 +165,16 @@ def charges(run: Row, calls: list[Row]) -> Check:
     note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger, not sent or refused with 429, {dollars}"
     if result is None:
         return Check(name, None, ("no result; " + note,))
-    told: dict[str, tuple[float, float]] = {
+    claims: dict[str, tuple[float, float]] = {
         f"{role} calls": (result["calls"].get(role, 0), sum(row["role"] == role for row in paid)) for role in ROLES
     }
-    told["cached calls"] = (result["calls"]["cached"], sum(row["state"] == "cached" for row in calls))
+    claims["cached calls"] = (result["calls"]["cached"], sum(row["state"] == "cached" for row in calls))
     for what, column in (("prompt", "prompt_tokens"), ("completion", "completion_tokens")):
-        told[f"{what} tokens"] = (result["tokens"][what], sum(row[column] for row in used))
-    told["$"] = (result["cost_usd"], total)
+        claims[f"{what} tokens"] = (result["tokens"][what], sum(row[column] for row in used))
+    claims["$"] = (result["cost_usd"], total)
     limited = sum(row["error_class"] == "rate_limit" for row in calls)
-    told["429s"] = (result.get("limited", limited), limited)
-    wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in told.items() if not _near(says, is_)]
+    claims["429s"] = (result.get("limited", limited), limited)
+    wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
     return Check.of(name, wrong, note)
 
 
@@ -163,14 +186,14 @@ def caps_kept(history: History, run_id: str) -> Check:
     wrong: dict[str, str] = {}
     highest: dict[str, float] = defaultdict(float)
     for event in _events(history, run_id):
-        told = event["told"]
-        row = told.get("row") or told.get("set") or {}
-        if told.get("insert") == "runs" or told.get("update") == "runs":
+        body = event["body"]
+        row = body.get("row") or body.get("set") or {}
+        if body.get("insert") == "runs" or body.get("update") == "runs":
             caps |= _caps(row)
-        elif told.get("insert") == "calls" and row["state"] == "reserved":
+        elif body.get("insert") == "calls" and row["state"] == "reserved":
             waiting[row["id"]] = row
-        elif told.get("update") == "calls" and told["key"][0] in waiting and row.get("state") in SETTLED:
-            for what, spent in _charge(waiting.pop(told["key"][0]), row).items():
+        elif body.get("update") == "calls" and body["key"][0] in waiting and row.get("state") in SETTLED:
+            for what, spent in _charge(waiting.pop(body["key"][0]), row).items():
                 charged[what] += spent
         else:
             continue
@@ -209,7 +232,7 @@ def _events(history: History, run_id: str, kind: str = "") -> Iterator[Row]:
     rows = history.select(
         "SELECT seq, kind, body FROM events WHERE run_id = ?1 AND (?2 = '' OR kind = ?2) ORDER BY seq", run_id, kind
     )
-    return ({**row, "told": json.loads(row["body"])} for row in rows)
+    return ({**row, "body": json.loads(row["body"])} for row in rows)
 
 
 def _scores(outcomes: list[Row]) -> dict[tuple[str, str], list[float]]:
@@ -230,3 +253,68 @@ def _mean(values: list[float]) -> float | None:
 
 def _near(one: float | None, two: float | None) -> bool:
     return one == two if one is None or two is None else math.isclose(one, two, rel_tol=1e-9, abs_tol=CLOSE)
+
+
+# -- contamination ----------------------------------------------------------------------------------------------------
+
+
+def demo_ids(candidates: Sequence[Mapping[str, Any]], held_out: Mapping[str, str]) -> Check:
+    """No demo is a row of dev or test. `held_out`: the split of each row's id."""
+    wrong = [
+        f"{candidate['id']}: demo {demo['position'] + 1} is the {held_out[demo['example_id']]} row {demo['example_id']}"
+        for candidate in candidates
+        for demo in candidate["demos"]
+        if demo["example_id"] in held_out
+    ]
+    return Check.of("no demo is a dev or test row", wrong)
+
+
+def demo_texts(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
+    """No demo says the same as a row of dev or test, under whatever id."""
+    rows = {_folded(example.inputs): (split, example.id) for split, example in _held_out(task)}
+    wrong = []
+    for candidate in candidates:
+        for demo in candidate["demos"]:
+            if demo["inputs"] and (row := rows.get(_folded(demo["inputs"]))):
+                wrong.append(f"{candidate['id']}: demo {demo['position'] + 1} reads like the {row[0]} row {row[1]}")
+    return Check.of("no demo reads like a dev or test row", wrong)
+
+
+def copied_answers(candidates: Sequence[Mapping[str, Any]], task: Task) -> Check:
+    """No instruction holds five words in a row of a dev or test row, unless the user's own prompt or train has them."""
+    written = [(each["id"], [*_grams(f"{each['role']} {each['instruction']}")]) for each in candidates]
+    unknown = {gram for _, grams in written for gram in grams}.difference(_grams(task.instruction))
+    unknown.difference_update(gram for example in task.train for text in _texts(example) for gram in _grams(text))
+    rows = {
+        gram: (split, example.id)
+        for split, example in _held_out(task)
+        for text in _texts(example)
+        for gram in _grams(text)
+        if gram in unknown
+    }
+    wrong = []
+    for candidate, grams in written:
+        if copied := next((gram for gram in grams if gram in rows), None):
+            split, name = rows[copied]
+            wrong.append(f"{candidate}: holds {' '.join(copied)!r} of the {split} row {name}")
+    return Check.of("no instruction holds words of a dev or test row", wrong)
+
+
+def _held_out(task: Task) -> Iterator[tuple[str, Example]]:
+    for split in HELD_OUT:
+        for example in getattr(task, split):
+            yield split, example
+
+
+def _texts(example: Example) -> Iterator[str]:
+    yield from example.inputs.values()
+    yield from (str(label) for label in example.labels.values())
+
+
+def _folded(fields: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, fold(str(value))) for name, value in fields.items()))
+
+
+def _grams(text: str) -> Iterator[tuple[str, ...]]:
+    words = _WORD.findall(text.casefold())
+    return (tuple(words[at : at + GRAM]) for at in range(len(words) - GRAM + 1))

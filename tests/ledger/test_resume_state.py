@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agent.errors import BadResponse, RateLimited, Transient, TransportUnknown
-from agent.ledger import book, store
-from agent.ledger.past import past_of
+from agent.ledger import ledger_file, store
+from agent.ledger.resume_state import resume_state
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
 from agent.types import Completion, Message, Outcome, Prediction, Score, Spend, Trial, Usage
@@ -44,14 +44,14 @@ async def test_bought_are_the_runs_own_settled_attempts_in_their_order(ledger: L
     second, other = await buy(ledger, "k"), await buy(ledger, "other")
     failed = await ledger.reserve("run-1", "target", "m", "failed", "c", 1, ask("x"), 0.5, 100)
     await ledger.fail("run-1", failed, "error", Transient("busy"), 0.1, 0.0)
-    assert past_of(ledger.db, "run-1").bought == {"k": [first, second], "other": [other]}
+    assert resume_state(ledger.db, "run-1").bought == {"k": [first, second], "other": [other]}
 
 
 async def test_hits_are_counted_by_call_and_candidate(ledger: Ledger) -> None:
     for key, candidate in (("k", "a"), ("k", "a"), ("k", "b"), ("other", "a")):
         ledger.cache_hit("run-1", "target", "m", key, candidate, Usage(1, 1))
     await ledger.commit()
-    assert past_of(ledger.db, "run-1").hits == {("k", "a"): 2, ("k", "b"): 1, ("other", "a"): 1}
+    assert resume_state(ledger.db, "run-1").hits == {("k", "a"): 2, ("k", "b"): 1, ("other", "a"): 1}
 
 
 async def test_paid_is_what_was_charged_by_role(ledger: Ledger) -> None:
@@ -69,15 +69,15 @@ async def test_paid_is_what_was_charged_by_role(ledger: Ledger) -> None:
         await ledger.fail("run-1", call, state, error, 0.1, usd)
     ledger.cache_hit("run-1", "judge", "m", "k", "c", Usage(7, 2))
     await ledger.commit()
-    past = past_of(ledger.db, "run-1")
+    past = resume_state(ledger.db, "run-1")
     assert past.paid == {"target": Spend(1, 9, 0.125), "proposer": Spend(4, 300, 1.5)}, "a 429 is no call"
     assert (past.limited, past.losses) == (1, {"f0": 1, "f2": 1, "f3": 1})
 
 
 async def test_a_run_that_bought_nothing_has_an_empty_past(ledger: Ledger) -> None:
     await ledger.commit()
-    past = past_of(ledger.db, "run-1")
-    assert (past.bought, past.hits, past.paid, past.told) == ({}, {}, {}, {})
+    past = resume_state(ledger.db, "run-1")
+    assert (past.bought, past.hits, past.paid, past.events) == ({}, {}, {}, {})
 
 
 def test_seconds_are_those_of_each_stretch_without_the_time_between(
@@ -88,7 +88,7 @@ def test_seconds_are_those_of_each_stretch_without_the_time_between(
     def clock() -> str:
         return now[0].isoformat(timespec="milliseconds")
 
-    for module in (book, store):
+    for module in (ledger_file, store):
         monkeypatch.setattr(module, "utc_now", clock)
     ledger = open_ledger(tmp_path / "ledger.db")
     for stretch in (7.5, 2.0):

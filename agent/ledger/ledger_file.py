@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import LedgerBusy, LedgerError
-from agent.ledger import seal
-from agent.ledger.chain import GENESIS, link
+from agent.ledger.bundle_verify import GENESIS
 from agent.ledger.connect import (
     NeedsWriter,
     is_there,
+    keep_copy,
+    migrate,
     owner_of,
     reader,
     require_whole,
@@ -31,20 +33,18 @@ from agent.ledger.connect import (
     unfinished,
     writer,
 )
-from agent.ledger.lock import Lock, boot_id, host
-from agent.ledger.migrate import keep_copy, migrate
-from agent.ledger.origin import utc_now
-from agent.ledger.schema import AUDITED, STEPS
-from agent.ledger.verify import sha256
-from agent.ledger.watch import Watch
-from agent.ledger.writer import Entry, Statement, Writer
+from agent.ledger.files import Lock, break_seal, set_seal
+from agent.ledger.provenance import boot_id, utc_now
+from agent.ledger.schema import AUDITED, STEPS, sha256
+from agent.ledger.verify import link
+from agent.ledger.writer import Entry, Statement, Watch, Writer
 from agent.redact import mask, rare_secrets_in
 from agent.types import canonical
 
 KNOWN_TEXTS = 10_000  # hashes of texts written by this process that are remembered
 
 
-class Book:
+class LedgerFile:
     """One open ledger file, locked against a second writer.
 
     Raises LedgerError, with the path and what to do, for a file that is not one, is damaged, or is in use (naming the
@@ -53,8 +53,8 @@ class Book:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._heard = False  # whether anybody was told of what was refused
-        self._told: Counter[tuple[str, str]] = Counter()
+        self._reported = False  # whether what was refused was raised
+        self._repeated: Counter[tuple[str, str]] = Counter()
         self._texts: dict[str, None] = {}
         self._together: list[Statement] | None = None
         self._known: set[str] = set()  # ids of candidates that are in the file
@@ -64,18 +64,15 @@ class Book:
             self._lock = Lock(path)
             if not self._lock.take():
                 raise LedgerBusy(f"{path}: in use by {owner_of(path)}; wait for it, or name another file with --db")
-        except OSError as error:
-            raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
-        try:
-            self._open()
+            with contextlib.ExitStack() as undo:
+                undo.callback(self._lock.release)
+                self._open(undo)
+                undo.pop_all()
         except (sqlite3.Error, OSError) as error:
-            self._lock.release()
             raise LedgerError(f"{path}: not a usable ledger ({error}); name another file with --db") from error
-        except BaseException:
-            self._lock.release()
-            raise
 
-    def _open(self) -> None:
+    def _open(self, undo: contextlib.ExitStack) -> None:
+        """`undo` gets what is to be closed again when opening fails."""
         if unfinished(self.path):
             undo_unfinished(self.path)
         if is_there(self.path):
@@ -83,40 +80,27 @@ class Book:
                 require_whole(self.path, ours=True)
             except NeedsWriter:
                 keep_copy(self.path)
-        watch = Watch(self.path, self._lock)
-        try:
-            self._begin(watch)
-        except BaseException:
-            watch.close()
-            raise
-        try:
-            self._recover()
-        except BaseException:
-            self.close()
-            raise
-
-    def _begin(self, watch: Watch) -> None:
-        connection = writer(self.path)
-        try:
-            if schema_of(connection) < len(STEPS):
-                seal.break_seal(self.path)
-                migrate(connection)
-            self.db = reader(self.path)
-            last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-            self._seq: int = last[0] if last else 0
-            self._head: str = last[1] if last else GENESIS
-            self._next_call = int(self.db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM calls").fetchone()[0])
-            watch.begin()
-        except BaseException:
-            connection.close()
-            raise
-        self._connection, self._watch = connection, watch
-        self._writer = Writer(connection, self.path, watch)
+        self._watch = Watch(self.path, self._lock)
+        undo.callback(self._watch.close)
+        self._connection = writer(self.path)
+        undo.callback(self._connection.close)
+        if schema_of(self._connection) < len(STEPS):
+            break_seal(self.path)
+            migrate(self._connection)
+        self.db = reader(self.path)
+        last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        self._seq: int = last[0] if last else 0
+        self._head: str = last[1] if last else GENESIS
+        self._next_call = int(self.db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM calls").fetchone()[0])
+        self._watch.begin()
+        self._writer = Writer(self._connection, self.path, self._watch)
+        undo.callback(self.close)
+        self._recover()
 
     def _recover(self) -> None:
         """Names the owner, and closes what a killed process left open: unknown, charged at its reservation."""
-        owner = {"id": 1, "host": host(), "pid": os.getpid(), "boot_id": boot_id(), "since_utc": utc_now()}
-        self._put("", "ledger_opened", "owner", owner)
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "boot_id": boot_id(), "since_utc": utc_now()}
+        self._put("", "ledger_opened", "owner", {"id": 1, **owner})
         for number, run_id, usd in self.db.execute(
             "SELECT id, run_id, reserved_usd FROM calls WHERE state IN ('reserved', 'sent')"
         ).fetchall():
@@ -129,7 +113,7 @@ class Book:
     def close(self) -> None:
         """Writes what waits, copies the log into the main file, seals it and lets the lock go.
 
-        Raises LedgerError when anything was refused, now or before, and nobody has been told yet.
+        Raises LedgerError when anything was refused, now or before, and not raised yet.
         """
         if not self._lock.is_mine():
             return
@@ -144,7 +128,7 @@ class Book:
         self.db.close()
         self._watch.close()
         self._lock.release()
-        if self._writer.error is not None and not self._heard:
+        if self._writer.error is not None and not self._reported:
             raise self._refusal(self._writer.error)
 
     def _seal(self) -> None:
@@ -152,7 +136,7 @@ class Book:
         with contextlib.closing(self._connection):
             if whole:
                 self._watch.require()
-                seal.break_seal(self.path)
+                break_seal(self.path)
                 self._connection.execute("PRAGMA busy_timeout = 1000")
                 try:
                     self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # also while somebody reads
@@ -160,13 +144,16 @@ class Book:
                     self._watch.note_content()
                 self._watch.require()
         if whole:
-            seal.set_seal(self.path, self._watch.file)
+            set_seal(self.path, self._watch.file)
 
     async def commit(self) -> None:
         """Returns when everything recorded so far is on the disk."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._writer.put(Entry((), self._position, waiter))
-        await self._wait(waiter)
+        try:
+            await waiter
+        except Exception as error:
+            raise self._refusal(error) from error
 
     def flush(self) -> None:
         """The same, outside an event loop."""
@@ -197,23 +184,17 @@ class Book:
 
     def has_event(self, run_id: str, kind: str, body: Mapping[str, Any]) -> bool:
         """Whether this very fact stands in the chain."""
-        told = (run_id, kind, self._clean(canonical(body)))
-        found = self.db.execute("SELECT 1 FROM events WHERE run_id = ? AND kind = ? AND body = ?", told)
+        event = (run_id, kind, self._clean(canonical(body)))
+        found = self.db.execute("SELECT 1 FROM events WHERE run_id = ? AND kind = ? AND body = ?", event)
         return found.fetchone() is not None
 
     def _put(
-        self,
-        run_id: str,
-        kind: str,
-        table: str,
-        row: Mapping[str, Any],
-        statements: Sequence[Statement] = (),
-        waiter: asyncio.Future[None] | None = None,
+        self, run_id: str, kind: str, table: str, row: Mapping[str, Any], statements: Sequence[Statement] = ()
     ) -> None:
         """A new row, or one in place of an older one."""
         row = {column: self._clean(value) if isinstance(value, str) else value for column, value in row.items()}
         sql = _insert_sql(table, tuple(row))
-        self._record(run_id, kind, {"insert": table, "row": row}, [*statements, (sql, tuple(row.values()))], waiter)
+        self._record(run_id, kind, {"insert": table, "row": row}, [*statements, (sql, tuple(row.values()))])
 
     def _set(
         self,
@@ -223,27 +204,20 @@ class Book:
         key: tuple[Any, ...],
         changes: Mapping[str, Any],
         statements: Sequence[Statement] = (),
-        waiter: asyncio.Future[None] | None = None,
     ) -> None:
+        """Other values in some columns of a row."""
         row = {column: self._clean(value) if isinstance(value, str) else value for column, value in changes.items()}
         sql = _update_sql(table, tuple(row))
-        told = {"update": table, "key": list(key), "set": row}
-        self._record(run_id, kind, told, [*statements, (sql, (*row.values(), *key))], waiter)
+        body = {"update": table, "key": list(key), "set": row}
+        self._record(run_id, kind, body, [*statements, (sql, (*row.values(), *key))])
 
-    def _record(
-        self,
-        run_id: str,
-        kind: str,
-        told: Mapping[str, Any],
-        statements: Sequence[Statement],
-        waiter: asyncio.Future[None] | None = None,
-    ) -> None:
+    def _record(self, run_id: str, kind: str, fact: Mapping[str, Any], statements: Sequence[Statement]) -> None:
         """Links an event to the chain and hands it over together with the statements that make it true."""
         if self._writer.error is not None:
             raise self._refusal(self._writer.error)
-        body = self._clean(canonical(told))
-        if self._told.get((kind, body), 0):  # a resumed run passes by: this stands already
-            self._told[kind, body] -= 1
+        body = self._clean(canonical(fact))
+        if self._repeated.get((kind, body), 0):  # a resumed run passes by: this stands already
+            self._repeated[kind, body] -= 1
             self._texts.clear()  # its texts were not written now, and may have been erased since
             return
         self._seq += 1
@@ -253,7 +227,7 @@ class Book:
         if self._together is not None:
             self._together += [*statements, (_EVENT, row)]
         else:
-            self._writer.put(Entry([*statements, (_EVENT, row)], self._position, waiter))
+            self._writer.put(Entry([*statements, (_EVENT, row)], self._position))
 
     @contextlib.contextmanager
     def _as_one(self) -> Iterator[None]:
@@ -283,18 +257,12 @@ class Book:
         return mask(text, self._secrets)
 
     def _refusal(self, error: Exception) -> LedgerError:
-        self._heard = True
+        self._reported = True
         if isinstance(error, LedgerError):
             return LedgerError(str(error))  # a new one for each who waits
         return LedgerError(
             f"{self.path}: the ledger cannot be written ({error}); free or repair the disk: what was settled is safe"
         )
-
-    async def _wait(self, waiter: asyncio.Future[None]) -> None:
-        try:
-            await waiter
-        except Exception as error:
-            raise self._refusal(error) from error
 
 
 _EVENT = "INSERT INTO events (seq, run_id, utc, kind, body, prev_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?)"

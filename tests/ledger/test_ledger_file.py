@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import LedgerError
-from agent.ledger.anchor import unchecked
+from agent.ledger.anchors import unchecked
 from agent.ledger.query import History
-from agent.ledger.schema import STEPS
+from agent.ledger.schema import STEPS, sha256
 from agent.ledger.store import Ledger
-from agent.ledger.verify import sha256, verify
+from agent.ledger.verify import verify
 from tests.ledger.ledgers import copy, fill, make, read
 from tests.toys import open_ledger
 

@@ -1,10 +1,11 @@
-"""Where a run came from: who, on which machine, with which command, packages and commit. Knows no task and no SQL."""
+"""The provenance of a run: user, machine, command, versions of packages, commit. Knows no task and no SQL."""
 
 from __future__ import annotations
 
 import getpass
 import platform
 import secrets
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from agent.ledger.lock import host
 from agent.redact import redact
 
 PACKAGES = ("openai", "anthropic", "langchain", "dspy", "optuna", "xllamacpp", "genai-prices", "numpy", "scipy")
@@ -30,17 +30,22 @@ def new_run_id() -> str:
 
 
 def tool_version() -> str:
+    return _version("promptassay") or "0+source"
+
+
+def boot_id() -> str:
+    """What tells one start of this machine from the next ("" where the kernel does not say)."""
     try:
-        return version("promptassay")
-    except PackageNotFoundError:
-        return "0+source"
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
-def origin(folder: Path, argv: Sequence[str]) -> dict[str, Any]:
-    """user, host, argv, versions of packages that matter, and the commit of the folder's repository ("" if none)."""
+def provenance(folder: Path, argv: Sequence[str]) -> dict[str, Any]:
+    """For `runs.origin`: user, host, argv, packages that matter, and the commit of the folder ("" if none)."""
     return {
         "user": user(),
-        "host": host(),
+        "host": socket.gethostname(),
         "argv": list(argv),
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

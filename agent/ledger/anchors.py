@@ -1,0 +1,219 @@
+"""Heads of the chain that are noted elsewhere: a ledger that was made anew, or an older copy in its place, lacks them.
+
+An anchor is number and hash of the last event at one moment, kept by the user. Witnesses lie beside it: releases
+(`RUN/prompt.md`, versions in the registry), lines of `labels.jsonl` and reports note the head that the chain had when
+they were made, the run, and which ledger it was: the hash of its first event, which no two ledgers share and all copies
+of one have. A file counts against a ledger
+
+- that it names by this id, also where the run is not in the ledger: an older copy does not know it; or
+- that has its run. Files of older versions name no ledger, and a chain that is made anew has another id.
+
+All others are of another ledger, which may have its runs in the same folder. Nor does a file count whose head another
+ledger in the folder has (a copy that went on by itself: a note). Knows how the files are laid out, and nothing of what
+they say otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, LedgerError
+from agent.ledger.bundle_verify import GENESIS
+from agent.ledger.connect import reader, schema_of
+from agent.ledger.provenance import utc_now
+from agent.ledger.schema import STEPS, Finding, structure
+from agent.ledger.verify import verify
+from agent.strict import parse_json, parse_toml, read_file
+
+HASH = re.compile("[0-9a-f]{64}")
+_NOTED = [re.compile(rf'\b{name}"?\s*[=:]\s*"([0-9a-f]{{64}})"') for name in ("ledger_head", "hash")]
+FENCE = "+++"
+MOST = 64_000_000  # bytes of a release or a history of labels that are read
+START = 4096  # bytes of a page in which its marks stand
+_MARK = re.compile(r'<meta name="promptassay-(ledger|ledger_head|run_id)" content="([^"]*)">')
+
+
+@contextmanager
+def unchecked(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write, to a file of which nothing is known but that it is no other version's.
+
+    Raises LedgerError for one that is, and when SQLite cannot read on.
+    """
+    try:
+        with closing(reader(path)) as db:
+            db.isolation_level = None
+            _require_version(db, path)
+            yield db
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: not a readable ledger ({error}); name another file with --db") from error
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """The same, and it sees the ledger as it is at its first question, whatever a writer adds meanwhile."""
+    with unchecked(path) as db:
+        db.execute("BEGIN")
+        yield db
+
+
+def _require_version(db: sqlite3.Connection, path: Path) -> None:
+    try:
+        version = schema_of(db)
+    except sqlite3.Error:  # damaged: whoever reads on says how
+        return
+    if version > len(STEPS):
+        raise LedgerError(f"{path}: written by a newer version (schema {version}); upgrade, or use another --db")
+    if 0 < version < len(STEPS):
+        raise LedgerError(
+            f"{path}: written by an older version (schema {version}); `optimize runs` updates it and keeps a copy"
+        )
+
+
+def head_of(db: sqlite3.Connection) -> tuple[int, str]:
+    """Number and hash of the last event."""
+    found = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    return (int(found[0]), str(found[1])) if found else (0, GENESIS)
+
+
+def checked(db: sqlite3.Connection, anchor: str | None = None) -> tuple[int, str, list[Finding]]:
+    """What `verify` finds, behind number and hash of the last event that it covers at least (0 and "" where they cannot
+    be read)."""
+    try:
+        events, head = (0, "") if structure(db) else head_of(db)
+    except sqlite3.Error:
+        events, head = 0, ""
+    return events, head, verify(db, anchor)
+
+
+def anchor(db: sqlite3.Connection, path: Path) -> dict[str, Any]:
+    """Where the chain ends now: seq, hash, utc and the ledger's path."""
+    seq, digest = head_of(db)
+    return {"seq": seq, "hash": digest, "utc": utc_now(), "ledger": str(path)}
+
+
+def noted_hash(word: str) -> str:
+    """The hash that `word` is or that the file of this name notes: an anchor, a result of --json, a released prompt.
+
+    Raises InputError when it is neither.
+    """
+    if HASH.fullmatch(word):
+        return word
+    try:
+        text = Path(word).read_text("utf-8")
+    except (OSError, ValueError):
+        raise InputError(
+            f"{word}: neither a hash (64 hex digits) nor a readable file; give what `optimize audit anchor` printed"
+        ) from None
+    for pattern in _NOTED:
+        if found := pattern.search(text):
+            return found[1]
+    raise InputError(f"{word}: notes no head of a ledger; give what `optimize audit anchor` wrote, or a release")
+
+
+# -- witnesses ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A file that names a head; `ledger` is "" in files of older versions."""
+
+    file: Path
+    ledger: str
+    run_id: str
+    head: str
+
+
+def witnesses(folder: Path, releases: Path) -> list[Witness]:
+    """All that lies where runs of a ledger in `folder` write, and in the registry `releases`."""
+    places = (
+        (folder, "*/prompt.md", _of_release),
+        (folder, "*/held/prompt.md", _of_release),
+        (releases, "*/*/prompt.md", _of_release),
+        (releases, "*/labels.jsonl", _of_labels),
+        (folder, "*.html", _of_page),
+        (folder, "*/*.html", _of_page),
+    )
+    return [each for at, name, read in places for path in sorted(at.glob(name)) for each in read(path)]
+
+
+def missing_heads(db: sqlite3.Connection, path: Path, noted: list[Witness]) -> tuple[list[Finding], list[str]]:
+    """What the chain lacks that a file of its own says, a finding a file; and notes. `noted` must be read before."""
+    first = db.execute("SELECT hash FROM events WHERE seq = 1").fetchone()
+    runs = {run_id for (run_id,) in db.execute("SELECT id FROM runs")}
+    own = [each for each in noted if (first and each.ledger == first[0]) or each.run_id in runs]
+    lacking = {each.head for each in own} - {head for (head,) in db.execute("SELECT hash FROM events")}
+    lost = {each.file: each for each in own if each.head in lacking}
+    findings, notes = [], []
+    for file, each in lost.items():
+        if other := _other_with(path, each.head):
+            notes.append(f"{file}: names a head of {other}, which went on from this ledger")
+        else:
+            what = f"this ledger is older than {file} says, or another: no event has the hash {each.head}"
+            findings.append(Finding(0, f"{what}, which run {each.run_id} noted"))
+    return findings, notes
+
+
+def _other_with(path: Path, head: str) -> Path | None:
+    """Another ledger in the folder that has this event."""
+    for other in sorted(path.parent.iterdir()):
+        if other.is_file() and not (path.exists() and other.samefile(path)) and _has(other, head):
+            return other
+    return None
+
+
+def _has(path: Path, head: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\0":
+                return False
+        with closing(reader(path)) as db:
+            return db.execute("SELECT 1 FROM events WHERE hash = ?", (head,)).fetchone() is not None
+    except (OSError, sqlite3.Error, LedgerError):  # another program's, or damaged: it vouches for nothing
+        return False
+
+
+# -- the files --------------------------------------------------------------------------------------------------------
+
+
+def _of_release(path: Path) -> Iterator[Witness]:
+    try:
+        _, front, _ = read_file(path, MOST).decode("utf-8").split(f"{FENCE}\n", 2)
+        noted = parse_toml(front)["provenance"]
+    except (OSError, ValueError, KeyError):  # what is no release says nothing
+        return
+    yield from _witness(path, noted)
+
+
+def _of_labels(path: Path) -> Iterator[Witness]:
+    try:
+        lines = read_file(path, MOST).splitlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        try:
+            yield from _witness(path, parse_json(line)["evidence"])
+        except (ValueError, KeyError, TypeError):  # the last may be cut off; `labels` tells the rest
+            continue
+
+
+def _of_page(path: Path) -> Iterator[Witness]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(START).decode("utf-8", "replace")
+    except OSError:
+        return
+    yield from _witness(path, dict(_MARK.findall(start)))
+
+
+def _witness(path: Path, noted: Mapping[str, Any]) -> Iterator[Witness]:
+    if not isinstance(noted, Mapping):
+        return
+    ledger, run_id, head = (str(noted.get(key, "")) for key in ("ledger", "run_id", "ledger_head"))
+    if HASH.fullmatch(head):
+        yield Witness(path, ledger, run_id, head)

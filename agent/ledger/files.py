@@ -1,0 +1,245 @@
+"""The files beside a ledger: its lock, its seal, and SQLite's write-ahead log. Knows no table but `head`.
+
+The lock lets one process write; the kernel frees it when its holder dies.
+
+The seal is a digest of the main file. It shows in a moment that no byte of it has changed: SQLite itself does not
+notice when a page's content is overwritten on disk. The main file changes only when the writer copies the log into it;
+the writer breaks the seal before that and sets it after, so it also holds after a kill. A missing or broken seal is no
+verdict: the whole ledger is then checked the long way (`verify`).
+
+After a kill the log holds what was not yet copied into the sealed main file. Each transaction of ours moves the row of
+the table `head`; one that does not write that page came from another program.
+Format: SQLite's "Database File Format", section 4, "The Write-Ahead Log".
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import struct
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from agent.errors import LedgerError
+from agent.ledger.verify import events, first_break
+
+TRIES = 5  # for the lock
+BETWEEN = 0.02  # seconds between two of them
+CHUNK = 1 << 20  # bytes that are digested at once
+HEADER, FRAME = 32, 24  # bytes of the log's
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The file of this suffix beside the ledger itself, where `path` is a link to it."""
+    real = path.resolve() if path.is_symlink() else path
+    return real.with_name(real.name + suffix)
+
+
+# -- the lock ---------------------------------------------------------------------------------------------------------
+
+
+class Lock:
+    """`flock` on `<ledger>.lock`, held until `release` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = beside(path, ".lock")
+        self._file: int | None = None
+
+    def take(self) -> bool:
+        """False when another process holds it."""
+        while True:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                taken = _lock(file)
+            except OSError as error:
+                os.close(file)
+                raise LedgerError(
+                    f"{self.path}: this file system cannot lock ({error}); put the ledger on another"
+                ) from error
+            if taken and _is_at(file, self.path):
+                self._file = file
+                return True
+            os.close(file)
+            if not taken:
+                return False
+
+    def stat(self) -> os.stat_result:
+        """Of the file that is locked."""
+        assert self._file is not None
+        return os.fstat(self._file)
+
+    def is_mine(self) -> bool:
+        return self._file is not None
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether the open file is the one at `path`: a lock on one that was deleted meanwhile keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: int) -> bool:
+    """Tried for a moment, because whoever looks (`is_held`) has the lock for an instant."""
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(BETWEEN)
+    return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether a writer has the ledger open now. Changes nothing."""
+    try:
+        file = os.open(beside(path, ".lock"), os.O_RDONLY | os.O_CLOEXEC)  # it may lie where nothing can be written
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look must not see each other
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(file)
+    return False
+
+
+# -- the seal ---------------------------------------------------------------------------------------------------------
+
+
+def seal_path(path: Path) -> Path:
+    return beside(path, ".seal")
+
+
+def digest(file: int) -> str:
+    """CRC-32 of the open file and its size: against damage, not against forgery, which is what the chain is for."""
+    found, size = 0, 0
+    while part := os.pread(file, CHUNK, size):
+        found = zlib.crc32(part, found)
+        size += len(part)
+    return f"{found:08x} {size}"
+
+
+def seal_holds(path: Path) -> bool:
+    """Whether the seal is there and fits the file."""
+    try:
+        with path.open("rb") as file:
+            return seal_path(path).read_text("ascii").strip() == digest(file.fileno())
+    except (OSError, ValueError):
+        return False
+
+
+def set_seal(path: Path, main: int) -> None:
+    """Writes the seal whole or not at all. `main` is the open file that is sealed, whatever lies at `path` by now."""
+    part = seal_path(path).with_name(seal_path(path).name + ".part")
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(file, digest(main).encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+    part.replace(seal_path(path))
+
+
+def break_seal(path: Path) -> None:
+    seal_path(path).unlink(missing_ok=True)
+    folder = os.open(seal_path(path).parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the seal must be gone before the file changes
+    finally:
+        os.close(folder)
+
+
+# -- the log ----------------------------------------------------------------------------------------------------------
+
+
+def log_path(path: Path) -> Path:
+    return beside(path, "-wal")
+
+
+def log_is_empty(path: Path) -> bool:
+    log = log_path(path)
+    return not log.exists() or log.stat().st_size == 0
+
+
+def read_only(path: Path) -> str:
+    """SQLite's address of a file that is not to be written."""
+    return f"file:{quote(os.fsencode(path.resolve()))}?mode=ro"
+
+
+def log_is_damaged(path: Path, db: sqlite3.Connection) -> bool:
+    """Whether commits lie in the log that SQLite does not read, because something before them is not as it was written.
+
+    SQLite takes the first frame with a wrong checksum for the end of the log. A power cut can leave one commit behind
+    it, but not two: each was on the disk before the next began. A commit shows by its last frame and by the page of
+    `head`, which each of ours writes once; what was overwritten may have been one of these.
+    """
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    frames = list(_frames(log_path(path).read_bytes(), size))
+    usual = Counter(salts for _, _, salts in frames).most_common(1)  # the header may be what is damaged
+    unread = frames[_frames_read(path, db) :]
+    lost = [(page, commits) for page, commits, salts in unread if salts == usual[0][0]]
+    head = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
+    return sum(commits > 0 for _, commits in lost) > 1 or sum((page,) == head for page, _ in lost) > 1
+
+
+def _frames_read(path: Path, db: sqlite3.Connection) -> int:
+    """How many frames of the log SQLite found good, from the index that it makes of it when it first reads."""
+    db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+    index = beside(path, "-shm").read_bytes()
+    return int(struct.unpack_from("=I", index, 16)[0])
+
+
+def log_is_ours(path: Path, db: sqlite3.Connection) -> bool:
+    """Whether the log adds nothing to the main file but transactions of ours, with the events that follow its chain."""
+    (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'head'").fetchone()
+    return _every_transaction_writes(log_path(path).read_bytes(), page) and _chain_goes_on(path, db)
+
+
+def _every_transaction_writes(log: bytes, page: int) -> bool:
+    if len(log) < HEADER:
+        return False
+    (size,) = struct.unpack_from(">I", log, 8)
+    written = False
+    for number, commits, salts in _frames(log, size):
+        if salts != log[16:24]:
+            break  # left over from an earlier use of the file
+        written = written or number == page
+        if commits:
+            if not written:
+                return False
+            written = False
+    return True
+
+
+def _frames(log: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
+    """Page number, pages in the file if the frame commits (else 0), and salts of each frame with a page of `size`."""
+    for start in range(HEADER, len(log) - FRAME - size + 1, FRAME + size):
+        yield (*struct.unpack_from(">II", log, start), log[start + 8 : start + 16])
+
+
+def _chain_goes_on(path: Path, db: sqlite3.Connection) -> bool:
+    """From the head in the main file, without the log, to the head with it."""
+    main = sqlite3.connect(f"{read_only(path)}&immutable=1", uri=True)
+    try:
+        seq, prev = main.execute("SELECT seq, hash FROM head").fetchone()
+    except (sqlite3.Error, TypeError):  # nothing was ever copied into it
+        return False
+    finally:
+        main.close()
+    added = list(events(db, seq))
+    end = (added[-1]["seq"], added[-1]["hash"]) if added else (seq, prev)
+    head: object = db.execute("SELECT seq, hash FROM head").fetchone()
+    return first_break(added, seq, prev) is None and head == end
