@@ -50,8 +50,8 @@ def estimate(launch: Launch) -> Estimate:
     from agent.programs.moves.author import most_told
     from agent.scoring.judge import VERDICT_TOKENS
     from agent.search.afford import RUBRIC_TOKENS, proposal_tokens
-    from agent.search.preflight import detectable_gains
     from agent.stats.intervals import minimum_detectable_gain
+    from agent.stats.preflight import detectable_gains
     from agent.types import Usage
 
     require_files(launch.models)

@@ -42,9 +42,9 @@ from agent.search.analysis.pareto import Offer
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.plan import EFFORT_CALLS, Plan
-from agent.search.preflight import Preflight, judge
 from agent.search.program import Proposal
 from agent.search.registered import STRATEGIES
+from agent.stats.preflight import Preflight, assess
 from agent.stats.selection import selection_corrected
 from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
 
@@ -305,7 +305,7 @@ class Run:
         board.settle(context.baseline.id, "complete", "the user's own prompt")
         again = await self._evaluator.outcomes(context.baseline, context.dev[: self.plan.noise_rows], "dev", repeat=1)
         scores, repeated = ([o.value for o in each] for each in (outcomes, again))
-        self.preflight = judge(scores, repeated, len(self._test), self.task.is_compared)
+        self.preflight = assess(scores, repeated, len(self._test), self.task.is_compared)
         self.ledger.event(self.id, "preflight", {"rows": len(again), **self.preflight.as_dict()})
         self._tell()
 
