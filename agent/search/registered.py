@@ -19,24 +19,44 @@ from agent.registry import Registry
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
+    from agent.search.plan import Plan
+    from agent.types import Task
 
 Search = Callable[["SearchContext"], Coroutine[Any, Any, None]]
+Enough = Callable[["Task", "Plan", int], bool]
+"""Whether the calls that a plan leaves to the search are enough for it, where a row takes so many calls of the target
+for each that the plan counts."""
 Function = TypeVar("Function", bound=Search)
 
-DEFAULT = "bayes"
+DEFAULT = "evolve"
+FORMER = "bayes"
+"""What `evolve` was called; the name still works wherever a strategy is named."""
 DSPY = ("dspy-mipro", "dspy-gepa", "dspy-bootstrap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """A registered search. `kinds`: of candidates that it works on; without any, all that have moves (`Program.moves`).
-    `counts_trials`: whether it asks `SearchContext.more` before each trial, and so heeds --trials."""
+    """A registered search.
+
+    Args:
+        name: in --strategy.
+        about: a line of help.
+        search: the search itself.
+        kinds: of candidates that it works on; without any, all that have moves (`Program.moves`).
+        counts_trials: whether it asks `SearchContext.more` before each trial, and so heeds --trials.
+        uses_logprobs: whether the log-probabilities of labels are asked for, to tell equal scores apart.
+        enough: whether a plan leaves it enough calls; a run with fewer is refused before its first call.
+        lacks: what is missing where no number of calls is enough.
+    """
 
     name: str
     about: str
     search: Search
     kinds: tuple[str, ...] = ()
     counts_trials: bool = True
+    uses_logprobs: bool = False
+    enough: Enough = lambda task, plan, calls_each: True
+    lacks: str = ""
 
     def suits(self, kind: str, moves: bool = True) -> bool:
         """Whether it works on this kind, which has moves or not."""
@@ -58,17 +78,15 @@ STRATEGIES: Registry[Strategy] = Registry(
     "strategy",
     "promptassay.strategies",
     {DEFAULT: "agent.search.evolve.evolve", **dict.fromkeys(DSPY, "agent.search.dspy.strategies")},
+    aliases={FORMER: DEFAULT},
 )
 
 
-def strategy(
-    name: str, *, about: str, kinds: tuple[str, ...] = (), counts_trials: bool = True
-) -> Callable[[Function], Function]:
-    """Registers the search below as the strategy `name`; see `Strategy`."""
+def strategy(name: str, *, about: str, **properties: Any) -> Callable[[Function], Function]:
+    """Registers the search below as the strategy `name`; see `Strategy` for its `properties`."""
 
     def register(search: Function) -> Function:
-        made = Strategy(name=name, about=about, search=search, kinds=kinds, counts_trials=counts_trials)
-        STRATEGIES.add(name, made, search.__module__)
+        STRATEGIES.add(name, Strategy(name=name, about=about, search=search, **properties), search.__module__)
         return search
 
     return register
