@@ -112,11 +112,10 @@ class Launch:
 
     def opening(self, plan: Plan) -> str:
         """What is about to run, in a few lines: task, models and plan."""
-        per_row = self.calls_each
         task, settings, author = self.task, self.settings, self.author
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
-        makes = f"{per_row} call{'s' * (per_row > 1)} or more"
+        makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
         search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
         program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
         return (

@@ -34,6 +34,11 @@ FORMER = "bayes"
 DSPY = ("dspy-mipro", "dspy-gepa", "dspy-bootstrap")
 
 
+def always(task: Task, plan: Plan, calls_each: int) -> bool:
+    """The `Enough` of a strategy that can do something with any plan."""
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
     """A registered search.
@@ -55,7 +60,7 @@ class Strategy:
     kinds: tuple[str, ...] = ()
     counts_trials: bool = True
     uses_logprobs: bool = False
-    enough: Enough = lambda task, plan, calls_each: True
+    enough: Enough = always
     lacks: str = ""
 
     def suits(self, kind: str, moves: bool = True) -> bool:
@@ -82,11 +87,30 @@ STRATEGIES: Registry[Strategy] = Registry(
 )
 
 
-def strategy(name: str, *, about: str, **properties: Any) -> Callable[[Function], Function]:
-    """Registers the search below as the strategy `name`; see `Strategy` for its `properties`."""
+def strategy(
+    name: str,
+    *,
+    about: str,
+    kinds: tuple[str, ...] = (),
+    counts_trials: bool = True,
+    uses_logprobs: bool = False,
+    enough: Enough = always,
+    lacks: str = "",
+) -> Callable[[Function], Function]:
+    """Registers the search below as the strategy `name`; see `Strategy`."""
 
     def register(search: Function) -> Function:
-        STRATEGIES.add(name, Strategy(name=name, about=about, search=search, **properties), search.__module__)
+        made = Strategy(
+            name=name,
+            about=about,
+            search=search,
+            kinds=kinds,
+            counts_trials=counts_trials,
+            uses_logprobs=uses_logprobs,
+            enough=enough,
+            lacks=lacks,
+        )
+        STRATEGIES.add(name, made, search.__module__)
         return search
 
     return register
