@@ -44,7 +44,7 @@ class Table(Protocol):
 Seconds = float | str
 """Seconds, or a text such as 90s, 5m or 1h30m."""
 Effort = Literal["quick", "standard", "thorough"]
-Strategy = Literal["bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]
+Strategy = Literal["evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]
 Prefer = Literal["best", "cheap", "short"]
 
 _log = logging.getLogger("promptassay")
@@ -106,7 +106,7 @@ def optimize(
         time_limit: cap on wall time, in seconds or as a text such as "1h30m".
         price: dollars per million tokens in and out, for models whose price is not known.
         effort: how many calls to plan with when nothing is capped.
-        strategy: our search, or one of DSPy's optimizers. None: what suits the task.
+        strategy: our search (`evolve`, also called `bayes`), or one of DSPy's optimizers. None: what suits the task.
         prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
         anyway: search even when the preflight finds that nothing can be won.
         trials: stop the search after about so many trials, at least 1; 1 only scores your prompt.
@@ -518,7 +518,7 @@ def _register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
 AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "thinking": 0, "max_concurrency": 1}
 ONE_OF = {
     "effort": ("quick", "standard", "thorough"),
-    "strategy": (None, "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"),
+    "strategy": (None, "evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"),
     "prefer": ("best", "cheap", "short"),
 }
 

@@ -34,11 +34,14 @@ class Listed(Generic[T]):
 
 class Registry(Generic[T]):
     """The things of one sort. `what` is the sort in words ("metric"), `group` the entry points of other packages,
-    `homes` the module of each thing of ours, in the order of listings."""
+    `homes` the module of each thing of ours, in the order of listings, `aliases` other names of these, which listings
+    leave out."""
 
-    def __init__(self, what: str, group: str, homes: Mapping[str, str]) -> None:
+    def __init__(
+        self, what: str, group: str, homes: Mapping[str, str], aliases: Mapping[str, str] | None = None
+    ) -> None:
         self.what, self.group = what, group
-        self._homes = dict(homes)
+        self._homes, self._aliases = dict(homes), dict(aliases or {})
         self._known: dict[str, tuple[T, str]] = {}
 
     def add(self, name: str, thing: T, module: str) -> None:
@@ -46,7 +49,9 @@ class Registry(Generic[T]):
 
         Raises InputError for a name that something else has: nothing takes the place of another.
         """
-        holder = self._homes.get(name) or (self._known[name][1] if name in self._known else module)
+        holder = self._homes.get(self._aliases.get(name, name)) or (
+            self._known[name][1] if name in self._known else module
+        )
         if holder != module:
             raise InputError(f"{module}: {holder} has a {self.what} called {name!r} already; take another name")
         self._known[name] = thing, module
@@ -54,6 +59,7 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """The thing of that name, imported now if need be. Raises InputError, which names what is there, for one that
         is not, and the package for one that cannot be loaded."""
+        name = self._aliases.get(name, name)
         if name in self._known:
             return self._known[name][0]
         if name in self._homes:
@@ -66,7 +72,8 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a thing, usable or not; imports nothing."""
-        return isinstance(name, str) and (name in self._homes or name in self._known or name in self._foreign())
+        known = (self._homes, self._aliases, self._known)
+        return isinstance(name, str) and (any(name in names for names in known) or name in self._foreign())
 
     def origin(self, name: str) -> str:
         """Whose it is: promptassay, a package as `NAME VERSION`, or a module of the program that runs."""
@@ -77,7 +84,7 @@ class Registry(Generic[T]):
     def names(self) -> tuple[str, ...]:
         """All names: ours in their order, then those of other packages and of the program that runs, sorted. Imports
         nothing."""
-        return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes}))
+        return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes, *self._aliases}))
 
     def all(self) -> Iterator[Listed[T]]:
         """Everything, imported; what cannot be used is told in its line."""
@@ -88,8 +95,9 @@ class Registry(Generic[T]):
                 yield Listed(name, origin, self.get(name))
             except InputError as error:
                 yield Listed(name, origin, None, str(error))
-            if name in self._homes and name in foreign:
-                yield Listed(name, _packages(foreign[name]), None, f"left out: {OURS} has a {self.what} of that name")
+            ours = {name, *(alias for alias, of in self._aliases.items() if of == name)} if name in self._homes else ()
+            for taken in sorted({*ours} & {*foreign}):
+                yield Listed(taken, _packages(foreign[taken]), None, f"left out: {OURS} has a {self.what} of that name")
 
     def usable(self) -> dict[str, T]:
         """All that can be used, by name; imports everything."""

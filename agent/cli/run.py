@@ -81,7 +81,8 @@ def _one(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) ->
 @click.option(
     "--strategy",
     type=Registered(STRATEGIES),
-    help="Our search (bayes), or one of DSPy's optimizers. Default: bayes; dspy-mipro for a DSPy program of your own.",
+    help="Our search (evolve, also called bayes), or one of DSPy's optimizers. Default: evolve; dspy-mipro for a DSPy "
+    "program of your own.",
 )
 @click.option(
     "--prefer",

@@ -17,14 +17,14 @@ from agent.errors import BudgetExhausted
 from agent.gateway.bills import Bills, Excess, times
 from agent.types import Budget, CallRole, Spend, Usage
 
-__all__ = ["Account", "Kept", "Spend"]
+__all__ = ["Account", "HeldBack", "Spend"]
 
 
 MOST_LOST = 0.25  # of the calls that came back; a provider that loses more is stopped by other means
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class HeldBack:
     """What only the end of the run may use: `calls`, and a `share` in [0, 1] of the caps on tokens, $ and time."""
 
     calls: int = 0
@@ -62,7 +62,7 @@ class Account:
         self.lost_usd = lost_usd
         self.limited = limited
         self.bills = Bills(budget, excess)
-        self.kept = Kept()
+        self.held_back = HeldBack()
         self._total = sum(self.paid.values(), Spend())
         self._reserved = Spend()
         self._started = time.monotonic() - seconds
@@ -84,9 +84,9 @@ class Account:
     def seconds(self) -> float:
         return time.monotonic() - self._started
 
-    def keep(self, kept: Kept) -> None:
-        """Sets part of the caps aside; `keep(Kept())` frees it."""
-        self.kept = kept
+    def hold_back(self, part: HeldBack) -> None:
+        """Sets part of the caps aside; `hold_back(HeldBack())` frees it."""
+        self.held_back = part
 
     def reserve(self, worst: Spend) -> None:
         """Sets `worst` aside. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
@@ -99,8 +99,8 @@ class Account:
         if passed := self.overspent():
             return BudgetExhausted(f"{passed}; give more")
         whole = getattr(self.budget, name)
-        part = self._kept_calls() if name == "max_calls" else f"{self.kept.share:.0%}"
-        kept = f", {part} of it kept for the sealed test" if self.kept.calls else ""
+        part = self._kept_calls() if name == "max_calls" else f"{self.held_back.share:.0%}"
+        kept = f", {part} of it kept for the sealed test" if self.held_back.calls else ""
         dear = f", as it is reserved at what was learnt: {self._dear()}" if self.bills.most > 1 else ""
         return BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}){dear}; give more")
 
@@ -123,7 +123,7 @@ class Account:
     def time_left(self) -> float:
         """Seconds until calls are too late; inf without a time limit."""
         limit = self.budget.time_limit
-        return math.inf if limit is None else max(0.0, limit * (1.0 - self.kept.share) - self.seconds)
+        return math.inf if limit is None else max(0.0, limit * (1.0 - self.held_back.share) - self.seconds)
 
     def may_fit(self, worst: Spend) -> bool:
         """Whether `worst` fits when the calls in flight turn out to cost next to nothing."""
@@ -138,13 +138,13 @@ class Account:
             return math.inf
         used = self.total_used.calls
         rate = _rate(self.met, used)
-        free = self.budget.max_calls - used - self.met - _attempts(self.kept.calls, rate)
+        free = self.budget.max_calls - used - self.met - _attempts(self.held_back.calls, rate)
         root = (math.sqrt(rate + (1 + rate) * max(0, free)) - math.sqrt(rate)) / (1 + rate)
         return math.floor(root**2 + 1e-9)  # the most calls of which _attempts are free
 
     def _passed(self, after: Spend) -> str:
         """The cap that this much spending would pass, or ""."""
-        budget, part = self.budget, 1.0 - self.kept.share
+        budget, part = self.budget, 1.0 - self.held_back.share
         caps = (
             ("max_calls", after.calls + self._kept_calls(), budget.max_calls),
             ("max_tokens", after.tokens, budget.max_tokens and budget.max_tokens * part),
@@ -154,7 +154,7 @@ class Account:
         return next((name for name, value, cap in caps if cap is not None and value > cap), "")
 
     def _kept_calls(self) -> int:
-        return _attempts(self.kept.calls, _rate(self.lost, self._total.calls - self.lost))
+        return _attempts(self.held_back.calls, _rate(self.lost, self._total.calls - self.lost))
 
     def release(self, worst: Spend) -> None:
         self._reserved -= worst

@@ -45,11 +45,12 @@ TECHNIQUES: dict[TechniqueName, Technique] = {
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """An instruction and how it came about."""
+    """An instruction and how it came about; `is_proposed`: a model wrote it during the search."""
 
     operator: str
     instruction: str
     reason: str
+    is_proposed: bool = False
 
 
 def reasoning_suffix(signature: Signature) -> str:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent.gateway.prices import Price
     from agent.run.launch import Launch
     from agent.search.plan import Plan
-    from agent.types import Budget, Usage
+    from agent.types import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,64 +47,44 @@ def estimate(launch: Launch) -> Estimate:
     what `Launch.plan` raises."""
     from agent.models.catalog import require_files
     from agent.programs.moves.author import most_told
-    from agent.scoring.judge import VERDICT_TOKENS
-    from agent.search.afford import RUBRIC_TOKENS, proposal_tokens
-    from agent.search.preflight import detectable_gains
+    from agent.search.call_costs import dearest, largest_calls
     from agent.stats.intervals import minimum_detectable_gain
+    from agent.stats.preflight import detectable_gains
     from agent.types import Usage
 
     require_files(launch.models)
-    task, settings, target, author = launch.task, launch.settings, launch.target, launch.author
-    plan, per_row = launch.plan(), launch.calls_each
-    longest = max(sum(len(text) for text in row.inputs.values()) for row in task.train)
-    per_call = len(task.instruction) // 3 + (longest // 3 + 10) * (1 + max(task.space.demo_counts, default=0))
-    proposals = plan.proposals
-    seen = plan.calls * per_row - proposals
-    judged = seen * (plan.per_row - 1) // plan.per_row
-    rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // 3
-    roles = {
-        "target": (target.name, seen - judged, Usage(per_call, 50)),
-        "proposer": (author.name if author else "", proposals, Usage(most_told(task) // 3, proposal_tokens(task))),
-        "judge": (", ".join(task.judges), judged, Usage(longest // 3 + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS)),
-    }
-    thoughts = Usage(0, task.thinking)
+    task, plan = launch.task, launch.plan()
+    models, prices = launch.models_by_role(), launch.prices()
+    sizes, calls = largest_calls(task, most_told(task)), plan.by_role(launch.calls_each)
     rows: dict[str, dict[str, Any]] = {}
-    for role, (name, calls, said) in roles.items():
-        each = said + thoughts
-        usage = Usage(calls * each.prompt_tokens, calls * each.completion_tokens)
-        usd = _dollars(name.split(", "), usage, settings.price) if calls else 0.0
+    for role, names in models.items():
+        usage = Usage(calls[role] * sizes[role].prompt_tokens, calls[role] * sizes[role].completion_tokens)
+        unpriced = calls[role] and any(name not in prices for name in names)
         rows[role] = {
-            "model": name,
-            "calls": calls,
+            "model": ", ".join(names),
+            "calls": calls[role],
             "tokens": usage.prompt_tokens + usage.completion_tokens,
-            "usd": usd,
+            "usd": None if unpriced else round(dearest(names, usage, prices), 4),
         }
-    cap = _scale_to_caps(rows, settings.budget)
+    cap = _scale_to_caps(rows, launch.settings.budget)
     known = [row["usd"] for row in rows.values()]
     tokens = sum(row["tokens"] for row in rows.values())
     total = None if None in known else round(sum(known), 4)
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
-    return Estimate(task.name, target.name, plan, rows, tokens, total, cap, gain, gains)
+    return Estimate(task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains)
 
 
 def _scale_to_caps(rows: dict[str, dict[str, Any]], budget: Budget) -> str:
     """Takes tokens and dollars of all roles down alike, to what the tightest cap pays for; its option, or ""."""
-    caps = (("tokens", budget.max_tokens, "--max-tokens"), ("usd", budget.max_cost, "--max-cost"))
+    from agent.search.call_costs import Cap
+    from agent.types import Spend
+
+    most = sum((Spend(row["calls"], row["tokens"], row["usd"] or 0.0) for row in rows.values()), Spend())
     part, option = 1.0, ""
-    for kind, cap, name in caps:
-        most = sum(row[kind] or 0 for row in rows.values())
-        if cap is not None and most * part > cap:
-            part, option = cap / most, name
+    for cap in Cap.all(budget):
+        if cap.of(most) * part > cap.size:
+            part, option = cap.size / cap.of(most), f"--{cap.name.replace('_', '-')}"
     for row in rows.values():
         row["tokens"] = int(row["tokens"] * part)
         row["usd"] = None if row["usd"] is None else math.floor(row["usd"] * part * 10_000) / 10_000
     return option
-
-
-def _dollars(names: list[str], usage: Usage, fixed: Price | None) -> float | None:
-    """What `usage` costs at most when any of these models serves it; None when a price is not known."""
-    from agent.gateway.prices import price_of
-
-    prices = [price_of(name) or fixed for name in names]
-    known = [price(usage) for price in prices if price is not None]
-    return round(max(known), 4) if len(known) == len(prices) else None

@@ -24,7 +24,8 @@ from agent.run.locations import find_task
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
     from agent.programs.kind import Kind
-    from agent.run.planning import Settings
+    from agent.run.settings import Settings
+    from agent.search.call_costs import Models
     from agent.search.plan import Plan
     from agent.types import LM, Budget, Task
 
@@ -93,17 +94,28 @@ class Launch:
 
     def plan(self) -> Plan:
         """The plan of a run that is to begin."""
-        from agent.run.planning import plan_for
+        from agent.run.settings import plan_for
 
-        return plan_for(self.program, self.settings, self.target, self.author, self.judges)
+        return plan_for(self.program, self.settings, self.models_by_role(), self.prices())
+
+    def models_by_role(self) -> Models:
+        """The names of the models."""
+        from agent.run.settings import models_by_role
+
+        return models_by_role(self.target, self.author, self.judges)
+
+    def prices(self) -> dict[str, Price]:
+        """Their prices, as far as they are known. Raises InputError where one is needed and is not."""
+        from agent.run.settings import known_prices
+
+        return known_prices(self.models_by_role(), self.settings)
 
     def opening(self, plan: Plan) -> str:
         """What is about to run, in a few lines: task, models and plan."""
-        per_row = self.calls_each
         task, settings, author = self.task, self.settings, self.author
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
-        makes = f"{per_row} call{'s' * (per_row > 1)} or more"
+        makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
         search = f"search {plan.search_calls} (finalists {plan.final_calls} of them) + " if plan.finalists else ""
         program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
         return (
@@ -266,7 +278,7 @@ def _limited(task: Task, limit: str | None) -> Task:
 
 def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
     from agent.gateway.gateway import MAX_WAIT
-    from agent.run.planning import Settings
+    from agent.run.settings import Settings
     from agent.search.registered import STRATEGIES
     from agent.types import Budget
 
@@ -285,13 +297,13 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         if not key or not equals:
             raise InputError(f"--tag {tag}: write K=V")
         tags[key] = value
-    strategy = program.strategy(options.get("strategy"))  # a run of an older version has none
-    STRATEGIES.get(strategy).require(program.kind, options["trials"])
+    strategy = STRATEGIES.get(program.strategy(options.get("strategy")))  # a run of an older version has none
+    strategy.require(program.kind, options["trials"])
     return Settings(
         seed=options["seed"],
         budget=budget,
         effort=options["effort"],
-        strategy=strategy,
+        strategy=strategy.name,
         prefer=options.get("prefer") or "best",  # a run of an older version has none
         anyway=bool(options.get("anyway")),
         trials=options["trials"],

@@ -12,15 +12,15 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, told
 from agent.gateway.bills import Excess
-from agent.gateway.budget import Account, Kept
+from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
-from agent.gateway.prices import prices_for, prices_version
+from agent.gateway.prices import prices_version
 from agent.ledger.provenance import command_line, new_run_id, provenance, tool_version, utc_now
 from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState
@@ -31,8 +31,8 @@ from agent.programs.kinds import program_for
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import Opening, result_object
-from agent.run.planning import Settings, names_of, plan_for
 from agent.run.run_log import RunLog
+from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.scoring.breakdown import Pair
 from agent.scoring.evaluate import Door, Evaluator, why_unscored
 from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
@@ -41,10 +41,10 @@ from agent.search import closing
 from agent.search.analysis.pareto import Offer
 from agent.search.board import Board
 from agent.search.context import SearchContext
-from agent.search.plan import EFFORT_CALLS, Plan
-from agent.search.preflight import Preflight, judge
+from agent.search.plan import Plan, planned_calls
 from agent.search.program import Proposal
 from agent.search.registered import STRATEGIES
+from agent.stats.preflight import Preflight, assess
 from agent.stats.selection import selection_corrected
 from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
 
@@ -105,7 +105,8 @@ class Run:
         """`judges` are the models of the task's judges; without them the target judges. `say` takes a line for the
         user. `program` is what is optimized; without it, what the task says.
 
-        Raises InputError where the task's program cannot be made.
+        Raises InputError where the task's program cannot be made or a model has no price, BudgetRefused for a budget
+        that is too small.
         """
         self.id = resumed.run_id if resumed else new_run_id()
         self.folder = run_folder(settings.runs_folder, self.id)
@@ -113,10 +114,11 @@ class Run:
         self.task, self.target, self.proposer = self.program.task, target, proposer
         self.judges = tuple(judges) or (target,)
         self.ledger, self.settings = ledger, settings
-        names = names_of(target, proposer, self.judges)
-        self._prices = prices_for(names, settings.budget, settings.price)
-        self._unpriced = [name for name in names if name not in self._prices]
-        self.plan = resumed.plan if resumed else self._planned()
+        models = models_by_role(target, proposer, self.judges)
+        self._prices = known_prices(models, settings)
+        every = dict.fromkeys(name for names in models.values() for name in names)
+        self._unpriced = [name for name in every if name not in self._prices]
+        self.plan = resumed.plan if resumed else plan_for(self.program, settings, models, self._prices)
         self._planned_runs = self.plan
         """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
         self.account = Account(settings.budget, no_price=self._unpriced)
@@ -133,10 +135,6 @@ class Run:
         self._ended = ""
         """Why the search ended before its plan did."""
         self.preflight: Preflight | None = None
-
-    def _planned(self) -> Plan:
-        """The plan of a run that begins. Raises BudgetRefused."""
-        return plan_for(self.program, self.settings, self.target, self.proposer, self.judges, self._prices)
 
     # -- the order of things ------------------------------------------------------------------------------------------
 
@@ -256,7 +254,7 @@ class Run:
             self._metrics(),
             self._record,
             self._kinds,
-            graded=self.settings.strategy == "bayes",
+            graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
             baseline_id=self.program.baseline().id,
         )
 
@@ -268,10 +266,9 @@ class Run:
         """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
         assert self._gateway is not None
         if not self.program.is_fixed:
-            runs, most = self._planned_runs, self.settings.budget.max_calls or EFFORT_CALLS[self.settings.effort]
-            calls = min(most, (runs.calls + 1) * self.program.calls - 1)  # of `most` a part of a run may be left over
-            self.plan = replace(runs, calls=calls, calls_each=calls_each)
-        self.account.keep(Kept(self.plan.test_calls, self.plan.test_share))
+            most = planned_calls(self.settings.budget, self.settings.effort)
+            self.plan = self._planned_runs.in_calls(most, self.program.calls, calls_each)
+        self.account.hold_back(HeldBack(self.plan.test_calls, self.plan.test_share))
         return SearchContext(
             self.task,
             self.plan,
@@ -305,7 +302,7 @@ class Run:
         board.settle(context.baseline.id, "complete", "the user's own prompt")
         again = await self._evaluator.outcomes(context.baseline, context.dev[: self.plan.noise_rows], "dev", repeat=1)
         scores, repeated = ([o.value for o in each] for each in (outcomes, again))
-        self.preflight = judge(scores, repeated, len(self._test), self.task.is_compared)
+        self.preflight = assess(scores, repeated, len(self._test), self.task.is_compared)
         self.ledger.event(self.id, "preflight", {"rows": len(again), **self.preflight.as_dict()})
         self._tell()
 
@@ -359,7 +356,7 @@ class Run:
         """Opens the sealed test. Raises BudgetExhausted when it cannot be finished."""
         board, baseline = self._board, self.context.baseline
         self.context.stage("sealed test", self.context.round)
-        self.account.keep(Kept())
+        self.account.hold_back(HeldBack())
         opened = {"winner": winner.id, "baseline": baseline.id, "rows": len(self._test)}
         self.ledger.event(self.id, "test_opened", opened)
         try:

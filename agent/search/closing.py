@@ -75,7 +75,7 @@ async def _ablate(context: SearchContext, winner: Candidate) -> None:
     for ablation in context.program.ablations(winner, context.baseline):
         made = ablation.candidate
         rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
-        cost = context.costs.of(winner.id, rows) + context.costs.of_final(winner.id)
+        cost = context.costs.of_rows(winner.id, rows) + context.costs.through_test(winner.id)
         if rows > context.spare() or cost > context.costs.affordable():
             continue
         if made.id not in context.board.proposals:

@@ -18,7 +18,7 @@ from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.search.board import Board
-from agent.search.costs import Costs
+from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Program, Proposal
 from agent.search.rows import dev_rows
@@ -69,7 +69,7 @@ class SearchContext:
         """Why the strategy came to nothing."""
         self.sifted = False
         """Whether an optimizer dropped candidates by dev rows on which the board never saw them."""
-        self.costs = Costs(plan, account, board, self.baseline.id, self._size)
+        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size)
         self._refused: set[str] = set()
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
@@ -92,7 +92,7 @@ class SearchContext:
         return admitted
 
     def _too_long(self, candidate: Candidate) -> str:
-        limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest()
+        limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest_prompt()
         if limit is None and paid == math.inf:
             return ""
         size = self.program.prompt_tokens(candidate)

@@ -1,6 +1,6 @@
 """What candidates cost of a run's caps on tokens and dollars, as its calls so far measure it.
 
-The unit is a row at the mean price so far. Without such caps everything is affordable, and nothing is priced.
+The unit is a row at the mean cost so far. Without such caps everything is affordable, and nothing is priced.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from agent.gateway.budget import Account
 from agent.search.board import Board
+from agent.search.call_costs import Cap
 from agent.search.plan import Plan
 from agent.types import Spend
 
@@ -19,14 +20,16 @@ RESERVED = 3  # rows: the last call is reserved at its most tokens, by an upper 
 LONGEST_SHARE = 0.75  # of a cap on tokens or dollars: what the longest prompt may take on all of dev and test
 
 
-class Costs:
-    """`size` gives the tokens of a candidate's prompt with a row of usual length; it is asked once for each."""
+class CandidateCosts:
+    """The costs of one run's candidates, in rows."""
 
     def __init__(
         self, plan: Plan, account: Account, board: Board, baseline_id: str, size: Callable[[str], int]
     ) -> None:
+        """`size` gives the tokens of a candidate's prompt with a row of usual length; it is asked once for each."""
         self._plan, self._account, self._board = plan, account, board
         self._baseline_id, self._size_of = baseline_id, size
+        self._caps = Cap.all(account.budget)
         self._sizes: dict[str, int] = {}
         self._mean, self._mean_at = 0.0, 0
 
@@ -34,27 +37,27 @@ class Costs:
         """Rows that the search's part of the caps pays; inf without caps."""
         return max(0.0, self._rows_for(lambda cap, spent: cap * (1 - self._plan.test_share) - spent))
 
-    def of(self, candidate_id: str, rows: int) -> float:
+    def of_rows(self, candidate_id: str, rows: int) -> float:
         """What `rows` rows of a candidate take of what is `affordable`: as many, or more where its prompt is longer
         than those that were seen so far."""
         return rows * max(1.0, self._relative(candidate_id))
 
-    def of_final(self, *candidate_ids: str) -> float:
+    def through_test(self, *candidate_ids: str) -> float:
         """What it takes of what is `affordable` to see a candidate on all of dev, and then the baseline and the dearest
         that may have won on the sealed test, where that takes more than is kept for it; of several the most."""
         tested = self._plan.test_calls // 2 // self._plan.calls_a_row
-        dearest = max(map(self._relative, self._board.in_state("complete")), default=0.0)
+        dearest_won = max(map(self._relative, self._board.in_state("complete")), default=0.0)
         own = self._relative(self._baseline_id)
         kept = self._rows_for(lambda cap, spent: cap * self._plan.test_share)
 
         def one(candidate_id: str) -> float:
             rows = self._plan.dev_rows - len(self._board.outcomes.get(candidate_id, ()))
-            test = MARGIN * tested * (max(dearest, self._relative(candidate_id)) + own)
-            return MARGIN * self.of(candidate_id, rows + RESERVED) + max(0.0, test - kept)
+            test = MARGIN * tested * (max(dearest_won, self._relative(candidate_id)) + own)
+            return MARGIN * self.of_rows(candidate_id, rows + RESERVED) + max(0.0, test - kept)
 
         return max(map(one, candidate_ids), default=0.0)
 
-    def longest(self) -> float:
+    def longest_prompt(self) -> float:
         """The most counted tokens of a prompt that the caps pay on all of dev and test; inf without caps.
 
         What the plan allows is in tokens that are paid. Those of hosted models are counted by an upper estimate, which
@@ -68,35 +71,28 @@ class Costs:
         return longest / min(1.0, used.tokens / used.calls / counted / LONGEST_SHARE)
 
     def _rows_for(self, money: Callable[[float, float], float]) -> float:
-        """Rows that `money` of a cap, and of what is spent of it, pays at the mean price so far; inf without a cap."""
-        used, budget = self._account.total_used, self._account.budget
-        calls = [
-            money(cap, spent) * used.calls / spent
-            for cap, spent in ((budget.max_tokens, used.tokens), (budget.max_cost, used.usd))
-            if cap is not None and spent
-        ]
+        """Rows that `money` of a cap, and of what is spent of it, pays at the mean cost so far; inf without a cap."""
+        used = self._account.total_used
+        calls = [money(cap.size, spent) * used.calls / spent for cap in self._caps if (spent := cap.of(used))]
         return min(calls) / self._plan.calls_a_row if calls else math.inf
 
     def _relative(self, candidate_id: str) -> float:
-        """The price of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far.
+        """The cost of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far.
 
         Judges take the same for a row of any candidate.
         """
-        target, mean = self._account.used.get("target", Spend()), self._mean_size()
-        if self.affordable() == math.inf or not mean or not target.calls:
+        target, mean_size = self._account.used.get("target", Spend()), self._mean_size()
+        if self.affordable() == math.inf or not mean_size or not target.calls:
             return 1.0
-        used, judge, budget = self._account.total_used, self._account.used.get("judge", Spend()), self._account.budget
+        used, judge = self._account.total_used, self._account.used.get("judge", Spend())
         own, longer = self._account.used_for.get(candidate_id, Spend()), 1.0
         if own.calls < FEWEST_MEASURED:
-            own, longer = target, self._size(candidate_id) / mean
-        amounts = (
-            (budget.max_tokens, own.tokens, judge.tokens, used.tokens),
-            (budget.max_cost, own.usd, judge.usd, used.usd),
-        )
+            own, longer = target, self._size(candidate_id) / mean_size
         return max(
-            (longer * mine / own.calls + judged / target.calls) / (all_ / used.calls * self._plan.per_row)
-            for cap, mine, judged, all_ in amounts
-            if cap is not None and all_
+            (longer * cap.of(own) / own.calls + cap.of(judge) / target.calls)
+            / (cap.of(used) / used.calls * self._plan.per_row)
+            for cap in self._caps
+            if cap.of(used)
         )
 
     def _mean_size(self) -> float:

@@ -1,17 +1,21 @@
-"""The preflight plan: how many rows, trials and calls a budget buys, and which gain they can show. Pure arithmetic."""
+"""The planner: how many rows, trials and calls a budget buys, before anything is called. Pure arithmetic."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import BudgetRefused, InputError
 from agent.scoring.judge import judge_calls
-from agent.search.afford import ROWS_A_PROPOSAL, Means
+from agent.search.call_costs import ROWS_A_PROPOSAL, CallCosts
 from agent.search.evolve.ladder import rungs_for
-from agent.types import Budget, Task
+from agent.types import Budget, CallRole, Task
+
+if TYPE_CHECKING:
+    from agent.search.program import Program
+    from agent.search.registered import Strategy
 
 Effort = Literal["quick", "standard", "thorough"]
 
@@ -23,6 +27,7 @@ NOISE_ROWS = 10
 FIRST_RUNG = 8
 SLACK = 0.1  # of all calls
 STEADY_ROWS = 20  # of test, that are asked again and again
+MOST_TRIED = 20_000  # calls, before a strategy is said to lack something else
 COMPARED, SCORED = "compare two prompts", "score a prompt"
 
 
@@ -34,9 +39,12 @@ class Plan:
     `batch` candidates are taken on together; `finalists` are seen on all of dev at the end; at most `proposals` calls
     go to the proposer. A row takes `per_row` calls: one of the target and those of the judges. At the end `steady_rows`
     of the test rows are asked `repeats` times. Without finalists there is no search, and the user's own prompt is all
-    that meets the test. Prompts of more than `longest_prompt` tokens are not tried: a cap on
-    tokens or dollars would not pay them on all of dev and test. A row takes `calls_each` times as many calls in the
-    plan of a program of the user's own, once these are counted.
+    that meets the test. Prompts of more than `longest_prompt` tokens are not tried: a cap on tokens or dollars would
+    not pay them on all of dev and test.
+
+    A program of the user's own may make several calls where a prompt makes one, and how many is known only when it has
+    run. So its plan is made in runs of the program, each counted as one call (`plan_run`), and put into calls when the
+    run begins and once more after trial 0 (`in_calls`): a row then takes `calls_each` times `per_row`.
     """
 
     calls: int
@@ -54,7 +62,7 @@ class Plan:
 
     @property
     def calls_a_row(self) -> int:
-        """Calls that a row takes once the calls of a program are counted; one of a plan that counts none."""
+        """Calls of the target and the judges that a row takes; 1 for each where the plan counts runs."""
         return self.per_row * self.calls_each
 
     @property
@@ -95,19 +103,35 @@ class Plan:
         return self.final_rows * self.per_row
 
     @property
+    def search_rows(self) -> int:
+        """Rows that `search_calls` pay, in a plan in runs as well."""
+        return self.search_calls // self.per_row
+
+    @property
     def search_calls(self) -> int:
         """Calls between trial 0 and the sealed test."""
         return max(0, self.calls - self.slack - self.baseline_calls - self.test_calls)
 
+    def in_calls(self, most: int, fewest_each: int, calls_each: int) -> Plan:
+        """This plan, which was made in runs of a program, in calls.
+
+        Args:
+            most: calls that the plan was made for (`planned_calls`); of these a part of a run may be left over.
+            fewest_each: calls of a run, at least, by which it was made.
+            calls_each: calls of a run, as far as is known now.
+        """
+        return replace(self, calls=min(most, (self.calls + 1) * fewest_each - 1), calls_each=calls_each)
+
+    def by_role(self, calls_each: int = 1) -> dict[CallRole, int]:
+        """The most calls of each role, where one call of the plan stands for `calls_each`."""
+        seen = self.calls * calls_each - self.proposals
+        judged = seen * (self.per_row - 1) // self.per_row
+        return {"target": seen - judged, "proposer": self.proposals, "judge": judged}
+
     def as_dict(self) -> dict[str, Any]:
-        extra = {
-            "baseline_calls": self.baseline_calls,
-            "search_calls": self.search_calls,
-            "final_calls": self.final_calls,
-            "test_calls": self.test_calls,
-            "slack": self.slack,
-        }
-        return {**asdict(self), **extra}
+        """The fields, and what follows from them."""
+        derived = ("baseline_calls", "search_calls", "final_calls", "test_calls", "slack")
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
     @staticmethod
     def restored(kept: Mapping[str, Any]) -> Plan:
@@ -121,17 +145,55 @@ class Plan:
             ) from missing
 
 
-def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, means: Means | None = None) -> Plan:
-    """Splits the calls: those that are capped, or as many as caps on tokens and dollars buy by `means`.
+def planned_calls(budget: Budget, effort: Effort) -> int:
+    """Calls to plan with: those that are capped, or else what the effort stands for."""
+    return budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
+
+
+def plan_run(
+    program: Program, strategy: Strategy | None, budget: Budget, effort: Effort, has_proposer: bool, costs: CallCosts
+) -> Plan:
+    """The plan of a run that is to begin; in runs of the program, of `program.calls` calls or more, where a row takes
+    no fixed number of calls. Without a strategy only the user's own prompt is scored.
+
+    Raises BudgetRefused when a cap is too small.
+    """
+    task, calls_each = program.task, program.calls
+    costs = costs if program.is_fixed else costs.of_a_run(calls_each)
+    in_runs = replace(budget, max_calls=planned_calls(budget, effort) // calls_each)
+    if strategy is None:
+        return scoring_plan(task, in_runs, effort, costs)
+    plan = make_plan(task, in_runs, effort, has_proposer, costs)
+    if not strategy.enough(task, plan, calls_each):
+        raise BudgetRefused(_too_few(strategy, task, plan, budget, costs, calls_each, has_proposer))
+    return plan if program.is_fixed else replace(plan, longest_prompt=None)
+
+
+def _too_few(
+    strategy: Strategy, task: Task, plan: Plan, budget: Budget, costs: CallCosts, calls_each: int, has_proposer: bool
+) -> str:
+    """That the plan leaves the strategy too few calls, how many would do, and the caps that do not buy these."""
+    calls = plan.calls * calls_each
+    what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
+    for enough in range(calls + 10, MOST_TRIED * calls_each, 10):
+        if strategy.enough(task, make_plan(task, Budget(enough // calls_each), "standard", has_proposer), calls_each):
+            caps = ", ".join(costs.too_low(budget, -(-enough // calls_each), costs.usual))
+            what = f"it takes at least {enough}: {caps}" if caps else f"give at least {enough}"
+            break
+    return f"{calls} calls are too few for --strategy {strategy.name} on this task; {what}"
+
+
+def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, costs: CallCosts | None = None) -> Plan:
+    """Splits the calls: those that are capped, or as many as caps on tokens and dollars buy by `costs`.
 
     Raises BudgetRefused when baseline and winner cannot even be compared on a few rows.
     """
     per_row = 1 + judge_calls(task)
     needed = int(per_row * FEWEST_ROWS * max(1 / DEV_SHARE, 2 * task.repeats / TEST_SHARE)) + 1
-    calls = _bought(budget, effort, means, needed, COMPARED)
+    calls = _affordable_calls(budget, effort, costs, needed, COMPARED)
     test_rows = min(len(task.test), _tested_rows(calls * TEST_SHARE / 2 / per_row, task.repeats))
     dev_rows = min(len(task.dev), int(calls * DEV_SHARE / per_row))
-    _require_rows(task, dev_rows, test_rows, calls, needed, means, COMPARED)
+    _require_rows(task, dev_rows, test_rows, calls, needed, costs, COMPARED)
     return Plan(
         calls=calls,
         dev_rows=dev_rows,
@@ -143,45 +205,45 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, me
         proposals=calls // per_row // ROWS_A_PROPOSAL if has_proposer else 0,
         per_row=per_row,
         repeats=task.repeats,
-        longest_prompt=means.longest(budget, dev_rows + test_rows) if means else None,
+        longest_prompt=costs.longest_prompt(budget, dev_rows + test_rows) if costs else None,
     )
 
 
-def scoring_plan(task: Task, budget: Budget, effort: Effort, means: Means | None = None) -> Plan:
+def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | None = None) -> Plan:
     """The plan of a run without a search: the user's own prompt on as many rows of dev and test as the calls pay, half
     of them each where they do not pay all. Raises BudgetRefused where they pay only a few."""
     per_row = 1 + judge_calls(task)
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - SLACK))
-    calls = _bought(budget, effort, means, needed, SCORED)
+    calls = _affordable_calls(budget, effort, costs, needed, SCORED)
     paid = (calls - math.ceil(SLACK * calls)) // per_row
     test_rows = min(len(task.test), _tested_rows(max(paid / 2, paid - len(task.dev)), task.repeats))
     plan = Plan(calls, 0, test_rows, 0, 0, (), 0, 0, per_row, task.repeats)
     left = paid - plan.test_calls // per_row
     dev_rows = min(len(task.dev), left)
-    _require_rows(task, dev_rows, test_rows, calls, needed, means, SCORED)
+    _require_rows(task, dev_rows, test_rows, calls, needed, costs, SCORED)
     noise_rows = min(NOISE_ROWS, dev_rows, left - dev_rows) if calls >= 300 * per_row else 0
     plan = replace(plan, dev_rows=dev_rows, noise_rows=noise_rows, rungs=rungs_for(dev_rows, FIRST_RUNG))
     return replace(plan, calls=math.ceil((plan.baseline_calls + plan.test_calls) / (1 - SLACK)))
 
 
-def _bought(budget: Budget, effort: Effort, means: Means | None, needed: int, what: str) -> int:
+def _affordable_calls(budget: Budget, effort: Effort, costs: CallCosts | None, needed: int, what: str) -> int:
     """How many calls there are to plan with. Raises BudgetRefused where tokens or dollars do not buy those `needed`."""
-    calls = budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
-    usual = means.calls(budget, means.usual) if means else None
-    if means is None or usual is None or usual >= calls:
+    calls = planned_calls(budget, effort)
+    usual = costs.bought(budget, costs.usual) if costs else None
+    if costs is None or usual is None or usual >= calls:
         return calls
-    if (means.calls(budget, means.least) or 0) < min(calls, needed):
-        caps = ", ".join(means.raised(budget, needed, means.least))
-        takes = f"which takes about {needed * means.calls_each} calls"
+    if (costs.bought(budget, costs.least) or 0) < min(calls, needed):
+        caps = ", ".join(costs.too_low(budget, needed, costs.least))
+        takes = f"which takes about {needed * costs.calls_each} calls"
         raise BudgetRefused(f"too little to {what} on this task, {takes}: {caps}")
     return max(usual, min(calls, needed))
 
 
 def _require_rows(
-    task: Task, dev_rows: int, test_rows: int, calls: int, needed: int, means: Means | None, what: str
+    task: Task, dev_rows: int, test_rows: int, calls: int, needed: int, costs: CallCosts | None, what: str
 ) -> None:
     if min(test_rows, dev_rows) < min(FEWEST_ROWS, len(task.dev), len(task.test)):
-        each = means.calls_each if means else 1
+        each = costs.calls_each if costs else 1
         raise BudgetRefused(
             f"max_calls = {calls * each} is too few to {what} on this task; give at least {needed * each}"
         )

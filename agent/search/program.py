@@ -17,15 +17,32 @@ if TYPE_CHECKING:
     from agent.search.dspy.strategies import DspyForm
 
 
+FRESH = "fresh"
+"""The operator that makes a new design."""
+PROPOSED = "proposed"
+"""The operator that asks the proposer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate of the pool, where it stands in the space of designs and how it came about."""
+    """A candidate of the pool, where it stands in the space of designs and how it came about.
+
+    Args:
+        candidate: what is proposed.
+        place: its choice of each coordinate of the space of designs.
+        operator: how it was made, for people: it may hold details, such as `compress:demos`.
+        parent_id: the candidate that it changes; None for a new design.
+        reason: why it was made, in a sentence.
+        credit: the operator that the bandit learns about when it climbs or does not: one of `Moves.operators`, or
+            `fresh`.
+    """
 
     candidate: Candidate
     place: Place
     operator: str
     parent_id: str | None
     reason: str
+    credit: str = FRESH
 
 
 @dataclass(frozen=True, slots=True)

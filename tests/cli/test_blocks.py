@@ -10,7 +10,7 @@ import pytest
 from agent.cli.blocks import blocks, detectable_line
 from agent.cli.run import report
 from agent.report import facts
-from agent.search.preflight import detectable_gains, judge
+from agent.stats.preflight import assess, detectable_gains
 from tests.cli.world import files, good, good_json, optimize
 
 RESULT: dict[str, Any] = {
@@ -33,7 +33,7 @@ RESULT: dict[str, Any] = {
 }  # fmt: skip
 FULL = {
     **RESULT,
-    "preflight": judge([1.0, 0.0] * 30, [1.0] * 10, 100).as_dict(),
+    "preflight": assess([1.0, 0.0] * 30, [1.0] * 10, 100).as_dict(),
     "attribution": [
         {"part": "demos", "points": 31.4, "ci95": [20.1, 41.0], "how": "measured"},
         {"part": "format", "points": -2.5, "ci95": [-4.9, -0.1], "how": "estimated"},

@@ -57,6 +57,19 @@ def test_a_killed_run_of_dspys_resumes_to_the_same_prompt_and_buys_no_settled_ca
     assert [check["ok"] for check in good_json("audit", "check")["checks"]].count(False) == 0
 
 
+def test_our_own_search_goes_by_either_of_its_names_and_a_run_goes_on_by_the_one_it_was_begun_with() -> None:
+    with WireServer(learner) as server:
+        command = [*files(120), "-m", compatible(server), "--max-calls", "300", "-q"]
+        plans = [good_json(*command, "--dry-run", *words) for words in ([], ["--strategy", "bayes"])]
+        first = good_json(*command, "--strategy", "bayes")
+        asked = len(server.requests)
+        again = good_json("resume", "--fork", first["run_id"])
+        same = good_json(*command)
+        assert len(server.requests) == asked, "the same calls under either name"
+    assert plans[0] == plans[1]
+    assert first["winner"] == again["winner"] == same["winner"]
+
+
 def test_a_strategy_that_is_none_is_a_mistake_of_use() -> None:
     assert "dspy-mipro" in "".join(refused(2, *files(120), "--strategy", "dspy-what"))
 

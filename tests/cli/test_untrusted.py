@@ -18,7 +18,7 @@ from agent.cli.common import plain, print_json
 from agent.errors import InputError
 from agent.ledger.store import Ledger
 from agent.run.optimize import Resumed, Run
-from agent.run.planning import Settings
+from agent.run.settings import Settings
 from agent.types import Budget
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.toys import FakeModel, make_task

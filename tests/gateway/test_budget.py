@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BudgetExhausted
-from agent.gateway.budget import Account, Kept, Spend
+from agent.gateway.budget import Account, HeldBack, Spend
 from agent.types import Budget, Usage
 
 SPENDS = st.builds(Spend, st.just(1), st.integers(0, 50), st.floats(0, 1))
@@ -107,12 +107,12 @@ def test_a_resumed_account_goes_on_in_time():
 
 def test_what_is_kept_is_there_at_the_end():
     account = Account(Budget(max_calls=10, max_tokens=1000, max_cost=1.0))
-    account.keep(Kept(4, 0.5))
+    account.hold_back(HeldBack(4, 0.5))
     for _ in range(6):
         account.reserve(Spend(1, 10, 0.01))
     with pytest.raises(BudgetExhausted, match="max_calls = 10"):
         account.reserve(Spend(1))
-    account.keep(Kept())
+    account.hold_back(HeldBack())
     for _ in range(4):
         account.reserve(Spend(1, 10, 0.01))
     with pytest.raises(BudgetExhausted, match="max_calls = 10"):
@@ -128,7 +128,7 @@ def test_what_is_payable_can_be_bought_if_as_many_are_lost_as_so_far(cap, home, 
     for _ in range(lost):
         account.lose("target", Spend(1))
         account.met += 1
-    account.keep(Kept(kept))
+    account.hold_back(HeldBack(kept))
     payable, rate = account.payable(), min(0.25, lost / max(1, home))
     assert payable <= max(0, cap - home - lost - kept)
     for _ in range(int(payable * (1 + rate) + 2 * (payable * rate) ** 0.5)):
@@ -137,7 +137,7 @@ def test_what_is_payable_can_be_bought_if_as_many_are_lost_as_so_far(cap, home, 
 
 def test_without_losses_all_that_is_not_kept_is_payable():
     account = Account(Budget(max_calls=100), {"target": Spend(90)}, lost=60)
-    account.keep(Kept(20))
+    account.hold_back(HeldBack(20))
     for _ in range(30):  # of which a resumed run has come to these, without a failure
         account.use("target", Usage(), 0.0, cached=True)
     assert account.payable() == 50
@@ -156,16 +156,16 @@ def test_a_share_of_every_cap_is_kept(budget, spend):
     account = Account(budget, seconds=51.0)
     account.reserve(spend)
     account.release(spend)
-    account.keep(Kept(0, 0.5))
+    account.hold_back(HeldBack(0, 0.5))
     with pytest.raises(BudgetExhausted):
         account.reserve(spend)
-    account.keep(Kept())
+    account.hold_back(HeldBack())
     account.reserve(spend)
 
 
 def test_a_cap_that_is_not_set_keeps_nothing():
     account = Account(Budget())
-    account.keep(Kept(1000, 0.9))
+    account.hold_back(HeldBack(1000, 0.9))
     account.reserve(Spend(1, 10**9, 1e6))
 
 

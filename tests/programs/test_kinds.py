@@ -14,7 +14,7 @@ from agent.ledger.store import Ledger
 from agent.programs.released import ReleasedProgram
 from agent.release.runtime import load_prompt
 from agent.run.optimize import Run
-from agent.run.planning import Settings
+from agent.run.settings import Settings
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.metrics import build_metrics
 from agent.types import Budget, Request, Task

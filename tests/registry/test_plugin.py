@@ -93,10 +93,10 @@ def test_a_run_of_the_command_uses_metric_model_strategy_and_format(site: Path) 
     messages = json.loads(Path(result["release"]).with_name("messages.json").read_text("utf-8"))["messages"]
     assert sent == messages
     assert "messages.jsonl: a message a line" in " ".join(shell(site, "export", "-h").split())
-    assert "bayes|dspy-mipro|dspy-gepa|dspy-bootstrap|in-turn" in "".join(shell(site, "run", "-h").split())
+    assert "evolve|dspy-mipro|dspy-gepa|dspy-bootstrap|in-turn" in "".join(shell(site, "run", "-h").split())
 
 
-@pytest.mark.parametrize("strategy", ["bayes", "in-turn"])
+@pytest.mark.parametrize("strategy", ["evolve", "bayes", "in-turn"])
 def test_a_kind_of_theirs_is_searched_tested_and_shipped(plugin: Path, strategy: str) -> None:
     place = folder(program=True)
 

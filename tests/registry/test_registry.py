@@ -17,6 +17,7 @@ from agent.metrics.catalog import METRICS
 from agent.metrics.values import Check
 from agent.registry import Registry
 from agent.scoring.metrics import build_metrics
+from agent.search.registered import STRATEGIES
 from agent.task.schema import json_schema
 from agent.types import Example, Field, MetricSpec, Prediction
 from tests.cli.world import files, good, good_json
@@ -58,6 +59,21 @@ def test_nothing_takes_the_place_of_another() -> None:
     for name, holder in (("ours", "agent.ours"), ("mine", "notebook")):
         with pytest.raises(InputError, match=rf"^other: {holder} has a thing called '{name}' already"):
             registry.add(name, 3, "other")
+
+
+def test_another_name_of_ours_is_known_and_taken_and_in_no_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert STRATEGIES.get("bayes") is STRATEGIES.get("evolve")
+    assert "bayes" in STRATEGIES
+    assert "bayes" not in STRATEGIES.names()
+    with pytest.raises(InputError, match=r"agent.search.evolve.evolve has a strategy called 'bayes' already"):
+        STRATEGIES.add("bayes", STRATEGIES.get("evolve"), "other")
+    install(tmp_path / "site", "acme", "1.0", {STRATEGIES.group: {"bayes": "acme_bayes"}})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert "bayes" not in STRATEGIES.names()
+    (left_out,) = [one for one in STRATEGIES.all() if one.name == "bayes"]
+    assert (left_out.origin, left_out.fault) == ("acme 1.0", "left out: promptassay has a strategy of that name")
 
 
 def test_what_a_program_registers_itself_is_listed_by_its_module() -> None:

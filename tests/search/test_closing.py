@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.gateway.budget import Kept
+from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.search import closing
@@ -130,7 +130,9 @@ async def test_explaining_never_takes_a_call_of_the_sealed_test(ledger: Ledger) 
 async def test_a_cap_that_ends_while_explaining_does_not_end_the_run(ledger: Ledger) -> None:
     found, model = await ended(ledger, BEST, time_limit=3600.0)
     assert found.context.left() > len(found.context.dev)
-    found.context.gateway.account.keep(Kept(share=1.0))  # the search has no time left, which `left` does not know
+    found.context.gateway.account.hold_back(
+        HeldBack(share=1.0)
+    )  # the search has no time left, which `left` does not know
     await closing.ablate(found.context, BEST)
     assert model.seen == []
     told = {row["part"]: row for row in closing.carried(found.context, BEST, None)}

@@ -8,7 +8,7 @@ import pytest
 
 from agent.gateway.budget import Account
 from agent.search.board import Board
-from agent.search.costs import Costs
+from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.types import Budget, Outcome, Prediction, Usage
 
@@ -18,46 +18,46 @@ PLAN = Plan(
 SIZES = {"own": 100, "long": 500}
 
 
-def costs(target: int, judge: int, budget: Budget) -> Costs:
+def costs(target: int, judge: int, budget: Budget) -> CandidateCosts:
     """After the user's own prompt ("own") has seen 60 rows, each with a call of so many tokens and one of a judge."""
     account, board = Account(budget), Board(lambda trial: None)
     for _row in range(60):
         account.use("target", Usage(target), target / 1e6, False, "own")
         account.use("judge", Usage(judge), judge / 1e6, False)
     board.saw("own", [Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(60)])
-    return Costs(PLAN, account, board, "own", SIZES.__getitem__)
+    return CandidateCosts(PLAN, account, board, "own", SIZES.__getitem__)
 
 
 @pytest.mark.parametrize("budget", [Budget(max_tokens=1_000_000), Budget(max_cost=1.0)], ids=["tokens", "dollars"])
 @pytest.mark.parametrize(("target", "judge"), [(1000, 100), (100, 1000), (500, 500)])
 def test_the_only_prompt_there_is_costs_what_a_row_costs(target: int, judge: int, budget: Budget) -> None:
-    assert costs(target, judge, budget).of("own", 10) == pytest.approx(10)
+    assert costs(target, judge, budget).of_rows("own", 10) == pytest.approx(10)
 
 
 @pytest.mark.parametrize("budget", [Budget(max_tokens=1_000_000), Budget(max_cost=1.0)], ids=["tokens", "dollars"])
 def test_a_longer_prompt_makes_its_own_calls_dearer_and_not_those_of_the_judge(budget: Budget) -> None:
-    assert costs(100, 1000, budget).of("long", 10) == pytest.approx(10 * (5 * 100 + 1000) / 1100)
+    assert costs(100, 1000, budget).of_rows("long", 10) == pytest.approx(10 * (5 * 100 + 1000) / 1100)
 
 
 def test_without_a_cap_on_tokens_or_dollars_nothing_is_priced() -> None:
     found = costs(100, 1000, Budget(max_calls=500))
-    assert (found.affordable(), found.of("long", 10), found.longest()) == (math.inf, 10, math.inf)
+    assert (found.affordable(), found.of_rows("long", 10), found.longest_prompt()) == (math.inf, 10, math.inf)
 
 
 def test_of_several_the_last_look_costs_what_the_dearest_does_and_follows_what_was_seen() -> None:
     found = costs(100, 1000, Budget(max_tokens=300_000))
     found._board.open("own", 0)
     found._board.settle("own", "complete", "")
-    own, long = found.of_final("own"), found.of_final("long")
-    assert found.of_final("own", "long", "own") == long > own
-    assert found.of_final() == 0.0
+    own, long = found.through_test("own"), found.through_test("long")
+    assert found.through_test("own", "long", "own") == long > own
+    assert found.through_test() == 0.0
     found._board.saw("long", found._board.outcomes["own"])  # prompts are three times as long on average
-    assert found.of("long", 10) == pytest.approx(10 * (5 / 3 * 100 + 1000) / 1100)
+    assert found.of_rows("long", 10) == pytest.approx(10 * (5 / 3 * 100 + 1000) / 1100)
 
 
 def test_the_mean_length_of_prompts_is_worked_out_once_until_outcomes_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
     found, asked = costs(100, 1000, Budget(max_tokens=300_000)), list[str]()
     monkeypatch.setattr(found, "_size", lambda candidate_id: asked.append(candidate_id) or SIZES[candidate_id])
     for _ in range(5):
-        found.of_final(*["long"] * 10)
+        found.through_test(*["long"] * 10)
     assert asked.count("own") <= 1

@@ -11,8 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused, InputError
-from agent.run import planning
-from agent.run.planning import Settings
+from agent.run.settings import Settings, models_by_role, plan_for
 from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan, scoring_plan
 from agent.types import Budget
 from tests.toys import FakeModel, make_task
@@ -29,24 +28,24 @@ def sized(dev: int, test: int):
 def plan_in_runs(task, settings, author, each):
     """The plan for a program that makes `each` calls a row, or more."""
     program = SimpleNamespace(task=task, calls=each, is_fixed=False)
-    return planning.plan_for(program, settings, MODEL, author, [MODEL], {})
+    return plan_for(program, settings, models_by_role(MODEL, author, [MODEL]), {})
 
 
-def plan_for(calls, dev, test, proposer=True):
+def planned(calls, dev, test, proposer=True):
     return make_plan(sized(dev, test), Budget(max_calls=calls), "standard", proposer)
 
 
 def fewest(dev=1_000, test=1_000):
     """The number that a refusal names."""
     with pytest.raises(BudgetRefused) as caught:
-        plan_for(1, dev, test)
+        planned(1, dev, test)
     return int(str(caught.value).split()[-1])
 
 
 @given(st.integers(0, 20_000), st.integers(1, 3_000), st.integers(1, 3_000), st.booleans())
 def test_no_plan_is_larger_than_its_budget(calls, dev, test, proposer):
     try:
-        plan = plan_for(calls, dev, test, proposer)
+        plan = planned(calls, dev, test, proposer)
     except BudgetRefused:
         assume(False)
     assert plan.baseline_calls + plan.search_calls + plan.test_calls <= calls
@@ -62,7 +61,7 @@ def test_no_plan_is_larger_than_its_budget(calls, dev, test, proposer):
 
 
 def test_what_is_kept_for_the_sealed_test_counts_every_call_of_every_repeat():
-    plan = replace(plan_for(1200, 100, 160), repeats=3, calls_each=4)
+    plan = replace(planned(1200, 100, 160), repeats=3, calls_each=4)
     assert plan.test_calls == 4 * 2 * (plan.test_rows + 2 * plan.steady_rows)
 
 
@@ -81,7 +80,7 @@ def test_the_number_that_a_refusal_names_is_enough_for_a_program_too(each):
 @given(st.integers(0, 20_000), st.integers(10, 3_000), st.integers(10, 3_000), st.booleans())
 def test_whatever_is_not_refused_buys_new_candidates_beside_the_finalists(calls, dev, test, proposer):
     try:
-        plan = plan_for(calls, dev, test, proposer)
+        plan = planned(calls, dev, test, proposer)
     except BudgetRefused:
         assume(False)
     assert plan.search_calls - plan.final_calls - plan.proposals >= 2 * plan.rungs[0]
@@ -90,10 +89,10 @@ def test_whatever_is_not_refused_buys_new_candidates_beside_the_finalists(calls,
 @given(st.integers(10, 3_000), st.integers(10, 3_000), st.data())
 def test_too_few_calls_are_refused_with_exit_code_3_and_the_number_that_would_do(dev, test, data):
     needed = fewest()
-    assert plan_for(needed, dev, test)
+    assert planned(needed, dev, test)
     calls = data.draw(st.integers(0, int(needed * 0.9)))
     with pytest.raises(BudgetRefused, match=f"max_calls = {calls} is too few .* give at least {needed}") as caught:
-        plan_for(calls, dev, test)
+        planned(calls, dev, test)
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
 
@@ -131,17 +130,17 @@ def test_an_effort_is_a_number_of_calls_and_a_cap_replaces_it(effort):
 
 
 def test_without_a_proposer_no_call_is_set_aside_for_one():
-    assert plan_for(1400, 100, 160, proposer=False).proposals == 0
-    assert plan_for(1400, 100, 160, proposer=True).proposals > 0
+    assert planned(1400, 100, 160, proposer=False).proposals == 0
+    assert planned(1400, 100, 160, proposer=True).proposals > 0
 
 
 def test_the_finalists_are_paid_from_the_rung_before_the_last():
-    plan = plan_for(1400, 100, 160)
+    plan = planned(1400, 100, 160)
     assert plan.final_calls == plan.finalists * (plan.rungs[-1] - plan.rungs[-2])
 
 
 def test_the_plan_as_data_holds_every_number_that_a_reader_adds_up():
-    data = plan_for(1400, 100, 160).as_dict()
+    data = planned(1400, 100, 160).as_dict()
     assert data["baseline_calls"] == data["dev_rows"] + data["noise_rows"]
     assert data["test_calls"] == 2 * data["test_rows"]
     assert data["baseline_calls"] + data["search_calls"] + data["test_calls"] + data["slack"] == data["calls"]
@@ -149,7 +148,7 @@ def test_the_plan_as_data_holds_every_number_that_a_reader_adds_up():
 
 
 def test_a_plan_that_was_kept_comes_back_and_one_of_another_version_is_named():
-    plan = plan_for(1400, 100, 160)
+    plan = planned(1400, 100, 160)
     kept = {**plan.as_dict(), "rungs": list(plan.rungs)}
     assert Plan.restored(kept) == plan
     del kept["finalists"]

@@ -17,7 +17,7 @@ from agent.prompt.techniques import TECHNIQUES
 from agent.report import facts, tables
 from agent.report.view import RunView
 from agent.run.optimize import Run
-from agent.run.planning import Settings
+from agent.run.settings import Settings
 from agent.types import Budget, Request
 from tests.search.worlds import good_words, proposer, pupil
 from tests.toys import FakeModel, make_task
@@ -114,7 +114,7 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
     winner = run.context.board.candidate(result["winner"]["candidate_id"])
     assert run._corrected(winner) is None
     why = run._uncorrected(winner)
-    assert why == "bayes dropped programs by parts of dev, and what that adds is not known"
+    assert why == "evolve dropped programs by parts of dev, and what that adds is not known"
     assert facts.uncorrected({**result, "uncorrected": why}) == f"the dev score is not corrected: {why}"
     assert run._uncorrected(run.context.baseline) == "the best found was chosen by another rule than the best on dev"
 

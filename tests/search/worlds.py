@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted
-from agent.gateway.budget import Account, Kept
+from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.programs.prompt import PromptProgram
@@ -158,7 +158,7 @@ def made_lab(
         lambda: found.left_at.setdefault(context.stage_name, context.left()) and None,
     )
     found = Searched(context, written, bought)
-    account.keep(Kept(plan.test_calls, plan.test_share))
+    account.hold_back(HeldBack(plan.test_calls, plan.test_share))
     see_all = context.see_all
 
     async def noted(wanted: Mapping[str, int]) -> list[str]:

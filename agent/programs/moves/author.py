@@ -23,8 +23,8 @@ from agent.programs.moves.propose import (
 )
 from agent.prompt.parse import reasons_of
 from agent.prompt.techniques import Rewrite
-from agent.search.afford import BYTES_A_TOKEN, proposal_tokens
 from agent.search.board import Board
+from agent.search.call_costs import BYTES_A_TOKEN, proposal_tokens
 from agent.search.context import SearchContext
 from agent.search.program import Parent
 from agent.types import LM, Completion, Request, Task
@@ -56,7 +56,11 @@ async def rewritten(
     refused = why_not_whole(reply) or why_refused(instruction, task)
     kind = "proposal_refused" if refused else "proposal"
     context.note(kind, {"round": context.round, "why": refused}, {"instruction": instruction})
-    return None if refused else Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {_style(number)}")
+    return (
+        None
+        if refused
+        else Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {_style(number)}", is_proposed=True)
+    )
 
 
 def best_instructions(board: Board) -> list[Scored]:

@@ -18,7 +18,7 @@ from agent.programs.moves.propose import Scored
 from agent.programs.moves.reasons import dropped
 from agent.prompt.techniques import Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
-from agent.search.program import Parent, Proposal
+from agent.search.program import FRESH, PROPOSED, Parent, Proposal
 from agent.search.study import Place
 from agent.types import Demo, Example, Task
 
@@ -96,12 +96,13 @@ class ChainMoves:
         return {**words, "kind": demo_kinds(self._lab.task), "size": sizes}
 
     def fresh(self, place: Place) -> Proposal | None:
-        made, operators, reasons = self._program.baseline(), list[str](), list[str]()
+        made, operators, reasons, credit = self._program.baseline(), list[str](), list[str](), FRESH
         for name, texts in self._texts.items():
             text = next(one for one in texts if one.operator == place[_text(name)])
             if text.operator != OWN:
                 made = made.with_texts(name, system=text.instruction)
                 operators.append(f"{name}:{text.operator}")
+                credit = PROPOSED if text.is_proposed else credit
                 reasons.append(f"{name}: {text.reason}{self._no_demos}")
         if place["size"] != OWN and self._maker is not None:
             drawn: DemoSet = getattr(self._maker, place["kind"])(int(place["size"]))
@@ -110,7 +111,7 @@ class ChainMoves:
             reasons.append(drawn.reason)
         if not operators:
             return None
-        return Proposal(made, dict(place), "+".join(operators), None, "; ".join(reasons))
+        return Proposal(made, dict(place), "+".join(operators), None, "; ".join(reasons), credit)
 
     # -- children -----------------------------------------------------------------------------------------------------
 
@@ -123,16 +124,16 @@ class ChainMoves:
             if any(len(texts) > 1 for texts in self._texts.values()):
                 found.append("instruction")
         if self._lab.proposer is not None and self._asked < self._lab.plan.proposals:
-            found.append("proposed")
+            found.append(PROPOSED)
         return found
 
     def due(self, parent: Parent | None) -> str:
         """The proposer is asked for each prompt as soon as there is a candidate to build on."""
-        is_due = self._asked < len(self._texts) and parent is not None and "proposed" in self.operators(parent)
-        return "proposed" if is_due else ""
+        is_due = self._asked < len(self._texts) and parent is not None and PROPOSED in self.operators(parent)
+        return PROPOSED if is_due else ""
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
-        if operator == "proposed":
+        if operator == PROPOSED:
             return await self._proposed(parent, parents)
         assert parent is not None
         if operator == "compress":
@@ -169,7 +170,7 @@ class ChainMoves:
             return []
         if self._program.laid[name].wrong(text.instruction):  # logged with the reason when it is admitted
             alone = self._program.baseline().with_texts(name, system=text.instruction)
-            return [Proposal(alone, self._place({}), f"{name}:{text.operator}", None, text.reason)]
+            return [Proposal(alone, self._place({}), f"{name}:{text.operator}", None, text.reason, PROPOSED)]
         self._texts[name].append(text)
         alone_entry = self.fresh(self._place({name: text.operator}))
         return [proposal for proposal in (self._with(parent, name, text), alone_entry) if proposal is not None]
@@ -187,9 +188,9 @@ class ChainMoves:
         if parent is None:
             return None
         made = as_chain(parent.proposal.candidate).with_texts(name, system=text.instruction)
-        return self._child(
-            parent, made, f"instruction:{text.operator}", f"{name}: {text.reason}", {_text(name): text.operator}
-        )
+        credit = PROPOSED if text.is_proposed else "instruction"
+        operator, reason, place = f"instruction:{text.operator}", f"{name}: {text.reason}", {_text(name): text.operator}
+        return self._child(parent, made, operator, credit, reason, place)
 
     def _reworded(self, parent: Parent) -> Proposal | None:
         """Another of the known texts in one of the prompts."""
@@ -220,7 +221,9 @@ class ChainMoves:
         if not found:
             return None
         what, changes, why = self._lab.rng.choice(found)
-        return self._child(parent, old.with_texts(**changes), f"compress:{what}", f"{changes['name']}: {why}", {})
+        return self._child(
+            parent, old.with_texts(**changes), f"compress:{what}", "compress", f"{changes['name']}: {why}", {}
+        )
 
     def _redrawn(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
         assert self._maker is not None
@@ -229,14 +232,17 @@ class ChainMoves:
         if drawn is None or not drawn.demos:
             return None
         made = as_chain(parent.proposal.candidate).with_texts(self._program.last.name, demos=drawn.demos)
-        return self._child(parent, made, drawn.operator, drawn.reason, {})
+        return self._child(parent, made, drawn.operator, drawn.operator, drawn.reason, {})
 
     def _demos(self, parent: Parent) -> DemoSet:
         demos: tuple[Demo, ...] = as_chain(parent.proposal.candidate).texts(self._program.last.name).demos or ()
         return DemoSet(demos, parent.proposal.operator)
 
-    def _child(self, parent: Parent, made: ChainCandidate, operator: str, reason: str, place: Place) -> Proposal:
-        return Proposal(made, {**parent.proposal.place, **place}, operator, parent.proposal.candidate.id, reason)
+    def _child(
+        self, parent: Parent, made: ChainCandidate, operator: str, credit: str, reason: str, place: Place
+    ) -> Proposal:
+        where = {**parent.proposal.place, **place}
+        return Proposal(made, where, operator, parent.proposal.candidate.id, reason, credit)
 
 
 def _text(name: str) -> str:

@@ -41,7 +41,8 @@ def compressions(parent: Proposal, task: Task, effects: Mapping[str, Effect] = N
     found: dict[str, Proposal] = {}
     for operator, candidate, reason, place in _all(old, task, effects):
         if candidate.id not in (old.id, *found) and not why_rejected(candidate, task):
-            found[candidate.id] = Proposal(candidate, {**parent.place, **place}, f"compress:{operator}", old.id, reason)
+            where = {**parent.place, **place}
+            found[candidate.id] = Proposal(candidate, where, f"compress:{operator}", old.id, reason, "compress")
     return list(found.values())
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
 from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
-from agent.search.program import Parent, Proposal
+from agent.search.program import FRESH, PROPOSED, Parent, Proposal
 from agent.search.study import Place
 from agent.types import Candidate, Demo, Example, Task
 
@@ -111,7 +111,8 @@ class CandidateGenerator:
         operator = (
             demos.operator if demos.demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
         )
-        return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason)
+        credit = PROPOSED if rewrite.is_proposed and not demos.demos else FRESH
+        return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
 
     def _worked(self, k: int) -> DemoSet:
         ids = self._rng.sample(sorted(self.rationales), min(k, len(self.rationales)))
@@ -182,8 +183,9 @@ class CandidateGenerator:
     def instructed(self, parent: Parent, rewrite: Rewrite) -> Proposal:
         """The parent with another instruction."""
         made = replace(prompt_of(parent.proposal.candidate), instruction=rewrite.instruction)
-        operator = f"instruction:{rewrite.operator}"
-        return self._child(parent, made, operator, rewrite.reason, instruction=rewrite.operator)
+        credit = PROPOSED if rewrite.is_proposed else "instruction"
+        name = f"instruction:{rewrite.operator}"
+        return self._child(parent, made, name, rewrite.reason, credit=credit, instruction=rewrite.operator)
 
     def alone(self, rewrite: Rewrite) -> Proposal | None:
         """The instruction without demos, where the task allows a prompt without any."""
@@ -195,6 +197,8 @@ class CandidateGenerator:
         others = [demos for other in parents if other is not parent and (demos := demos_of(other)).demos]
         return self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
 
-    def _child(self, parent: Parent, made: PromptCandidate, operator: str, reason: str, **place: str) -> Proposal:
+    def _child(
+        self, parent: Parent, made: PromptCandidate, operator: str, reason: str, credit: str = "", **place: str
+    ) -> Proposal:
         where = {**parent.proposal.place, **place}
-        return Proposal(made, where, operator, parent.proposal.candidate.id, reason)
+        return Proposal(made, where, operator, parent.proposal.candidate.id, reason, credit or operator)

@@ -11,7 +11,7 @@ from agent.programs.moves.reasons import recombined
 from agent.search.analysis.effects import Effect, demo_effects, recombine
 from agent.search.closing import observed
 from agent.search.context import SearchContext
-from agent.search.program import Parent, Proposal
+from agent.search.program import PROPOSED, Parent, Proposal
 from agent.search.study import Place
 
 FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
@@ -41,16 +41,16 @@ class PromptMoves:
             if redraws(parent.proposal.candidate) and len(context.board.outcomes) >= FEWEST_FITTED:
                 found.append("attributed")
         if context.proposer is not None and self._asked < context.plan.proposals:
-            found.append("proposed")
+            found.append(PROPOSED)
         return found
 
     def due(self, parent: Parent | None) -> str:
         """The proposer is asked as soon as there is a candidate to build on."""
-        return "proposed" if parent is not None and not self._asked and "proposed" in self.operators(parent) else ""
+        return PROPOSED if parent is not None and not self._asked and PROPOSED in self.operators(parent) else ""
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
         generator = self._breeder
-        if operator == "proposed":
+        if operator == PROPOSED:
             self._asked += 1
             rewrite = await proposed(self._lab, parents, self._asked)
             if rewrite is None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.errors import BudgetRefused
-from agent.search.afford import Means
 from agent.search.plan import Plan
-from agent.types import Budget, Task
+from agent.types import Task
 
 FEWEST_VAL = 10
 MINIBATCH = 35  # rows, MIPROv2's own
@@ -17,7 +14,6 @@ REFLECTED = 3  # rows that GEPA reflects on
 SUMMARY_CALLS = 12  # of MIPROv2's summary of the data, at most
 SPARE = 8  # calls: what a kill may leave half done
 MOST_SETS, MOST_TRIALS = 16, 30
-MOST_LOOKED_AT = 20_000  # calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +82,10 @@ def val_rows(method: str, calls: int, rows: int) -> int:
     return min(rows, max(FEWEST_VAL, calls // share))
 
 
-def require_enough(
-    method: str, task: Task, plan: Plan, plan_for: Callable[[int], Plan], budget: Budget, means: Means, per_row: int = 1
-) -> None:
-    """Raises BudgetRefused where the plan leaves one of DSPy's methods too few calls, with how many would do by
-    `plan_for`, and the caps of `budget` that by `means` do not buy them."""
-    if not method.startswith("dspy-"):
-        return
+def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
+    """Whether the method can do anything with the calls that the plan leaves to the search."""
     demos = task.constraints.max_demos if task.constraints.max_demos is not None else len(task.train)
-
-    def pays(plan: Plan) -> bool:
-        left = plan.search_calls // plan.per_row * per_row
-        return size_of(method, left, plan.dev_rows, demos, per_row).enough(method)
-
-    if pays(plan):
-        return
-    calls = plan.calls * per_row
-    fewest = next((n for n in range(calls + 10, MOST_LOOKED_AT * per_row, 10) if pays(plan_for(n))), None)
-    what = "no number of calls is enough: the task allows no demos"
-    if fewest is not None:
-        caps = ", ".join(means.raised(budget, -(-fewest // per_row), means.usual))
-        what = f"it takes at least {fewest}: {caps}" if caps else f"give at least {fewest}"
-    raise BudgetRefused(f"{calls} calls are too few for --strategy {method} on this task; {what}")
+    return size_of(method, plan.search_rows * calls_each, plan.dev_rows, demos, calls_each).enough(method)
 
 
 def size_of(method: str, left: int, dev: int, max_demos: int, per_row: int) -> Size:

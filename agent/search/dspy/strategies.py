@@ -17,9 +17,9 @@ from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.meter import Meter, unlimited
 from agent.search.dspy.methods import Findings, Job, Tried, optimize, train_rows
-from agent.search.dspy.sizes import free, val_rows
+from agent.search.dspy.sizes import enough, free, val_rows
 from agent.search.program import Proposal
-from agent.search.registered import strategy
+from agent.search.registered import Search, strategy
 from agent.types import Candidate, Completion, Example, Prediction, canonical
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
@@ -43,7 +43,15 @@ class DspyForm:
     bought: Callable[[Candidate, Example], Completion | None] = lambda candidate, row: None
 
 
-_dspy = partial(strategy, kinds=("prompt", "dspy"), counts_trials=False)
+def _dspy(name: str, about: str) -> Callable[[Search], Search]:
+    return strategy(
+        name,
+        about=about,
+        kinds=("prompt", "dspy"),
+        counts_trials=False,
+        enough=partial(enough, name),
+        lacks="the task allows no demos",
+    )
 
 
 @_dspy("dspy-mipro", about="DSPy's MIPROv2: sets of demos and proposed instructions, joined by Bayesian optimization.")

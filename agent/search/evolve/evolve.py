@@ -20,7 +20,7 @@ from agent.search.evolve.bandit import Bandit
 from agent.search.evolve.ladder import Ladder, Pull
 from agent.search.evolve.race import clearly_behind
 from agent.search.evolve.reach import in_reach
-from agent.search.program import Moves, Parent, Proposal
+from agent.search.program import FRESH, Moves, Parent, Proposal
 from agent.search.registered import DEFAULT, strategy
 from agent.search.study import Seen, Study, shrunk
 from agent.types import content_id
@@ -30,7 +30,11 @@ TRIES = 4  # to make one new candidate, before a step goes on with fewer
 ROUNDS = 500
 
 
-@strategy(DEFAULT, about="Ours: many candidates on few rows, the best of them on more, changes of those that did well.")
+@strategy(
+    DEFAULT,
+    about="Ours: many candidates on few rows, the best of them on more, changes of those that did well.",
+    uses_logprobs=True,
+)
 async def search(context: SearchContext) -> None:
     """Raises BudgetExhausted when a cap ends it early."""
     await Search(context, context.program.moves(context)).run()
@@ -109,7 +113,7 @@ class Search:
 
     def _fits(self, wanted: Mapping[str, int]) -> bool:
         """Whether so many rows of these candidates can be paid beside the finalists."""
-        cost = sum(self._lab.costs.of(i, rows) for i, rows in wanted.items())
+        cost = sum(self._lab.costs.of_rows(i, rows) for i, rows in wanted.items())
         return sum(wanted.values()) <= self._room() and cost <= self._affordable(wanted)
 
     def _room(self) -> int:
@@ -132,7 +136,7 @@ class Search:
         if context.costs.affordable() == math.inf:
             return math.inf
         best = [parent.proposal.candidate.id for parent in self._board.parents(context.plan.finalists)]
-        return context.costs.affordable() - context.costs.of_final(*best, *wanted)
+        return context.costs.affordable() - context.costs.through_test(*best, *wanted)
 
     def _climbers(self) -> list[Pull]:
         board = self._board
@@ -155,8 +159,8 @@ class Search:
     async def _one(self, study: Study, parents: Sequence[Parent]) -> list[Proposal]:
         context, moves = self._lab, self._moves
         parent = self._drawn(parents)
-        operator = moves.due(parent) or self._bandit.draw(["fresh", *moves.operators(parent)], context.rng)
-        if operator != "fresh":
+        operator = moves.due(parent) or self._bandit.draw([FRESH, *moves.operators(parent)], context.rng)
+        if operator != FRESH:
             return await moves.made(operator, parent, parents)
         proposal = moves.fresh(study.ask())
         if proposal is None or proposal.candidate.id in self._board.proposals:
@@ -191,7 +195,7 @@ class Search:
         climbing = {pull.candidate_id for pull in self._climbers()}
         for pull in pulls:
             if pull.rows == self._lab.plan.rungs[0]:
-                self._bandit.tell(_family(self._board.proposals[pull.candidate_id]), pull.candidate_id in climbing)
+                self._bandit.tell(self._board.proposals[pull.candidate_id].credit, pull.candidate_id in climbing)
         field = {i: [o.value for o in seen] for i, seen in self._board.outcomes.items()}
         for candidate_id, why in clearly_behind(field, self._lab.plan.rungs).items():
             if self._board.trials[candidate_id].state == "incomplete":
@@ -226,7 +230,7 @@ class Search:
             rows = context.plan.dev_rows - len(board.outcomes[candidate_id])
             if not rows:
                 continue
-            if context.costs.of_final(candidate_id) > context.costs.affordable():  # a cheaper one may be paid
+            if context.costs.through_test(candidate_id) > context.costs.affordable():  # a cheaper one may be paid
                 unpaid.add(candidate_id)
                 continue
             finalists += 1
@@ -246,11 +250,3 @@ class Search:
     def _prior(self) -> float:
         means = [seen.mean for seen in self._board.seen().values() if seen.n]
         return sum(means) / len(means) if means else 0.0
-
-
-def _family(proposal: Proposal) -> str:
-    """The bandit's name for how an proposal came about."""
-    kind = proposal.operator.partition(":")[0]
-    if ":proposed" in proposal.operator:
-        return "proposed"
-    return kind if proposal.parent_id is not None else "fresh"

@@ -99,7 +99,7 @@ async def check(task: Task, model: Models, budget: int, seed: int) -> list[Check
     """One run of ours and its re-runs; empty when the user's own prompt won."""
     from agent.ledger.store import Ledger
     from agent.run.optimize import Run
-    from agent.run.planning import Settings
+    from agent.run.settings import Settings
 
     models = target, author, again = model("task"), model("proposer"), model("again")
     with tempfile.TemporaryDirectory() as folder:

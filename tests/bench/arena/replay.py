@@ -26,7 +26,7 @@ from agent.gateway.budget import Account
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.prompt.parts import PromptCandidate
 from agent.search.board import Board
-from agent.search.costs import Costs
+from agent.search.costs import CandidateCosts
 from agent.search.evolve.evolve import Search
 from agent.search.evolve.ladder import rungs_for
 from agent.search.plan import Plan
@@ -124,7 +124,9 @@ class RecordedBreeder:
         demos = (Demo("", {}, {}),) if made["demos"] else ()
         candidate = PromptCandidate("few-shot" if demos else "zero-shot", "turns", made["id"], "", demos)
         self.recorded[candidate.id] = made["id"]
-        return Proposal(candidate, made["place"], made["operator"], parent, "")
+        kind = "proposed" if ":proposed" in made["operator"] else made["operator"].partition(":")[0]
+        credit = kind if parent is not None or kind == "proposed" else "fresh"
+        return Proposal(candidate, made["place"], made["operator"], parent, "", credit)
 
 
 class RecordedLab:
@@ -135,7 +137,7 @@ class RecordedLab:
         self.board = Board(lambda trial: None)
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
-        self.costs = Costs(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
+        self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
         self.breeder = RecordedBreeder(world, self.rng)
         self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
 

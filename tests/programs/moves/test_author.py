@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
-from agent.gateway.budget import Kept
+from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.programs.moves.author import best_instructions, most_told, proposed, rationales
 from agent.programs.moves.propose import Scored
 from agent.prompt.parts import PromptCandidate
-from agent.search.afford import PROPOSAL_TOKENS
+from agent.search.call_costs import PROPOSAL_TOKENS
 from agent.search.program import Proposal
 from agent.types import Completion, Example, FinishReason, Request, SearchSpace, Trial
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
@@ -152,10 +152,10 @@ async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) 
         raise RunRefused("the key was refused")
 
     found = made_lab(ledger, FakeModel(pupil()), FakeModel(refused, "fake/author"))
-    found.context._account.keep(Kept(found.context.plan.calls))
+    found.context._account.hold_back(HeldBack(found.context.plan.calls))
     with pytest.raises(BudgetExhausted):
         await proposed(found.context, [], 1)
-    found.context._account.keep(Kept())
+    found.context._account.hold_back(HeldBack())
     with pytest.raises(RunRefused):
         await proposed(found.context, [], 2)
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.programs.moves.compress import compressions
 from agent.programs.moves.pool import CandidateGenerator
 from agent.prompt.candidate import why_rejected
 from agent.prompt.techniques import TECHNIQUES, Rewrite
-from agent.search.program import Parent, Proposal
+from agent.search.program import FRESH, PROPOSED, Parent, Proposal
 from agent.types import Constraints, Example, Field, Outcome, Prediction, SearchSpace, Signature, Task
 from tests.toys import make_task
 
@@ -53,7 +54,7 @@ def everything(task: Task, seed: int = 0) -> Iterator[tuple[CandidateGenerator, 
     proposals = generator.designs()
     for proposal in proposals:
         yield generator, proposal, None
-    generator.rewrites.append(Rewrite("proposed-1", "Say which team it is.", "why"))
+    generator.rewrites.append(Rewrite("proposed-1", "Say which team it is.", "why", is_proposed=True))
     generator.rationales.update({row.id: "Because." for row in task.train[:4]})
     if alone := generator.alone(generator.rewrites[-1]):
         yield generator, alone, None
@@ -102,6 +103,23 @@ def test_a_child_differs_from_its_parent_in_one_thing(seed):
             one, two = parent.proposal.candidate, proposal.candidate
             names = ("technique", "format", "instruction", "role", "demos")
             assert sum(getattr(one, name) != getattr(two, name) for name in names) == 1, proposal.operator
+
+
+def test_the_bandit_credits_a_child_to_its_operator_and_an_instruction_of_the_proposer_to_the_proposer():
+    task = make_task(12, space=SPACE)
+    generator = CandidateGenerator(task, random.Random(3))
+    written = Rewrite("proposed-1", "Say which team it is.", "why", is_proposed=True)
+    generator.rewrites.append(written)
+    designs = generator.designs()
+    assert {design.credit for design in designs} == {FRESH}
+    assert generator.alone(written).credit == PROPOSED
+    for parent in (seen_by(task, design, random.Random(3)) for design in designs):
+        assert generator.instructed(parent, written).credit == PROPOSED
+        assert generator.instructed(parent, generator.rewrites[1]).credit == "instruction"
+        assert {one.credit for one in compressions(parent.proposal, task)} <= {"compress"}
+        for operator in {*generator.operators(parent)} - {"compress", "instruction"}:
+            child = generator.child(operator, parent, [])
+            assert child is None or child.credit == operator
 
 
 def test_the_same_seed_makes_the_same_candidates():

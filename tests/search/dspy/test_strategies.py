@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
-from agent.gateway.budget import Account, Kept
+from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
@@ -100,7 +100,7 @@ async def searched(
     evaluator = Evaluator(task, gateway, model, build_metrics(task), lambda split, outcome: None, [program])
     written = Written(ledger)
     context = SearchContext(task, plan, 3, (model, model), gateway, program, evaluator, board, account, written)
-    account.keep(Kept(plan.test_calls, 0.0))
+    account.hold_back(HeldBack(plan.test_calls, 0.0))
     place = Proposal(context.baseline, {}, "baseline", None, "")
     board.proposals[context.baseline.id] = place
     try:
@@ -198,6 +198,6 @@ def test_a_task_that_lays_out_its_own_input_is_refused_before_a_call(method: str
     model = FakeModel(lambda request: "")
     assert PromptProgram(TASK, model).strategy(method) == method
     own = PromptProgram(make_task(instruction="Which team? {{message}}"), model)
-    assert own.strategy(None) == "bayes"
+    assert own.strategy(None) == "evolve"
     with pytest.raises(InputError, match=f"--strategy {method}: DSPy lays out the inputs by itself"):
         own.strategy(method)

@@ -58,7 +58,7 @@ async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> 
     from agent.ledger.store import Ledger
     from agent.models.openai import OpenAIModel
     from agent.run.optimize import Run
-    from agent.run.planning import Settings
+    from agent.run.settings import Settings
 
     def model(role: str) -> OpenAIModel:
         address = base_url(url, role)

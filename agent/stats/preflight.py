@@ -1,6 +1,6 @@
 """Whether there is anything to win, said before the money is spent. Pure arithmetic: knows no model and no plan.
 
-Before any call only the test rows are known: `detectable_gains`. After the baseline on dev: `judge`. Its verdict is
+Before any call only the test rows are known: `detectable_gains`. After the baseline on dev: `assess`. Its verdict is
 advice: it says "not worth it" only where no prompt can score higher on dev, or where even a perfect prompt could not be
 told on test from the user's own, also if that truly scores as low as dev leaves possible.
 """
@@ -18,7 +18,7 @@ ASSUMED_RATES = (0.3, 0.5, 0.7, 0.9)
 FEWEST_ROWS = 20
 MOST_ROWS = 10_000_000
 SHARPEST = 4.0
-"""So many 0/1 rows is a graded row worth at most: how the differences to another prompt will vary nobody knows yet."""
+"""0/1 rows that a graded row is worth at most: how the differences to another prompt will vary is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,17 @@ def detectable_gains(test_rows: int) -> dict[float, float]:
     return {rate: minimum_detectable_gain(test_rows, rate) for rate in ASSUMED_RATES}
 
 
-def judge(
+def assess(
     scores: Sequence[float | None], again: Sequence[float | None], test_rows: int, pairwise: bool = False
 ) -> Preflight:
-    """The verdict on a baseline with these dev scores, whose first rows were asked `again`. `pairwise`: a judge
-    compares each answer with the baseline's own, so that how the baseline's scores vary says nothing.
+    """The verdict on a baseline, from its dev scores.
+
+    Args:
+        scores: of the baseline on dev, in [0, 1]; None for a row without a score.
+        again: of the first of these rows, asked a second time.
+        test_rows: of the sealed test, 0 or more.
+        pairwise: a judge compares each answer with the baseline's own, so that how the baseline's scores vary says
+            nothing.
 
     Not worth it is a search whose test rows show no gain, whatever the prompts score. Else, with 20 scored rows or
     more, one whose baseline has full marks on all of them: dev then prefers nothing to it; and one whose test rows
@@ -117,7 +123,8 @@ def _sharper(scores: Sequence[float], mean: float) -> float:
     """How many 0/1 rows one row is worth: graded scores of this mean vary less, and show a smaller gain."""
     widest = mean * (1 - mean)
     variance = sum((value - mean) ** 2 for value in scores) / len(scores)
-    return min(SHARPEST, widest / variance) if variance > 1e-9 else 1.0
+    # rounded, as the two differ in their last digits where every score is 0 or 1 and a row is worth exactly one
+    return min(SHARPEST, round(widest / variance, 9)) if variance > 1e-9 else 1.0
 
 
 def _rows(room: float, mean: float, worth_rows: int, test_rows: int) -> str:

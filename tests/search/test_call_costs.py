@@ -10,38 +10,39 @@ from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused
 from agent.gateway.prices import fixed_price
-from agent.search.afford import Means, means_of
+from agent.search.call_costs import CallCosts, Models, call_costs
 from agent.search.plan import DEV_SHARE, EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan
 from agent.types import Budget
 from tests.toys import make_task
 
 TASK = make_task(3)
 TASK = make_task(3, dev=TASK.dev * 40, test=TASK.test * 40)
-PRICE = fixed_price(1.0, 5.0)
+PRICES = {"a/target": fixed_price(1.0, 5.0), "a/proposer": fixed_price(1.0, 5.0)}
+ALONE: Models = {"target": ["a/target"], "proposer": [], "judge": []}
 NEEDED = int(FEWEST_ROWS / DEV_SHARE) + 1
 """Calls that compare two prompts on the fewest rows."""
 
 
-def means() -> Means:
-    return means_of(TASK, lambda name: PRICE, "a/target", "a/proposer", [])
+def costs() -> CallCosts:
+    return call_costs(TASK, {**ALONE, "proposer": ["a/proposer"]}, PRICES)
 
 
 def planned(budget: Budget) -> Plan:
-    return make_plan(TASK, budget, "standard", True, means())
+    return make_plan(TASK, budget, "standard", True, costs())
 
 
 def test_room_to_think_makes_every_call_dearer() -> None:
-    plain, thinking = (means_of(make_task(thinking=n), lambda name: None, "m", "", ()) for n in (0, 1000))
+    plain, thinking = (call_costs(make_task(thinking=n), ALONE, {}) for n in (0, 1000))
     assert (thinking.least.tokens, thinking.usual.tokens) == (plain.least.tokens + 500, plain.usual.tokens + 500)
 
 
 def test_demos_make_a_call_dearer_and_a_model_without_a_price_costs_nothing() -> None:
-    found = means()
-    assert found.usual.tokens > found.least.tokens > found.own > 0
+    found = costs()
+    assert found.usual.tokens > found.least.tokens > found.own_prompt > 0
     assert found.usual.usd > found.least.usd > 0
-    free = means_of(TASK, lambda name: None, "a/target", "", [])
-    assert free.usual.usd == free.per_token == 0
-    assert free.calls(Budget(max_cost=0.01), free.usual) is None
+    free = call_costs(TASK, ALONE, {})
+    assert free.usual.usd == free.usd_a_token == 0
+    assert free.bought(Budget(max_cost=0.01), free.usual) is None
 
 
 @given(st.integers(1, 10**7))
@@ -49,14 +50,14 @@ def test_a_plan_spends_what_its_cap_on_tokens_buys_or_is_refused(cap: int) -> No
     try:
         plan = planned(Budget(max_tokens=cap))
     except BudgetRefused:
-        assert cap < NEEDED * means().least.tokens
+        assert cap < NEEDED * costs().least.tokens
         return
-    assert cap >= NEEDED * means().least.tokens
-    assert plan.calls * means().least.tokens <= cap
+    assert cap >= NEEDED * costs().least.tokens
+    assert plan.calls * costs().least.tokens <= cap
     assert NEEDED <= plan.calls <= EFFORT_CALLS["standard"]
     assert plan.longest_prompt is not None
     assert plan.search_calls > plan.final_calls
-    if plan.longest_prompt > 2 * means().own + 50:
+    if plan.longest_prompt > 2 * costs().own_prompt + 50:
         assert plan.longest_prompt * (plan.dev_rows + plan.test_rows) <= cap
 
 

@@ -1,0 +1,167 @@
+"""What a call costs in tokens and dollars: the one model of it, from the lengths of texts.
+
+The plan uses its averages (`call_costs`), the dry run its upper estimates (`largest_calls`), and the search corrects it
+by what was paid so far (`costs.py`). These are estimates; no cap rests on them (`gateway/budget.py` keeps those).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from statistics import mean
+
+from agent.gateway.prices import Price
+from agent.scoring.judge import VERDICT_TOKENS, judge_calls
+from agent.types import Budget, CallRole, Example, Spend, Task, Usage
+
+BYTES_A_TOKEN = 4
+LETTERS_A_TOKEN = 3  # of upper estimates
+MESSAGE_TOKENS = 4  # that a chat template adds to a message
+RUBRIC_TOKENS = 400  # of a judge's prompt beside the rubric and the row
+PROPOSER_TOKENS = 1000  # of a request to the proposer, on average; `author.most_told` says how much it may be
+PROPOSAL_TOKENS = 200  # of its reply, at most, unless the user's own prompt is longer than half of that
+ANSWER_TOKENS = 50  # of a reply of the target, at most
+ROWS_A_PROPOSAL = 25  # that are seen for each that is asked for
+ADAPTER_TOKENS = 250  # that DSPy adds to a call beside instruction, demos and row
+SAMPLE = 50  # rows that stand for all
+
+Models = Mapping[CallRole, Sequence[str]]
+"""The names of a run's models by role; none where the role has no model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """A cap on tokens or dollars that is set: its `name` in the budget, its size, and `of`, its part of a spending."""
+
+    name: str
+    size: float
+    of: Callable[[Spend], float]
+
+    @staticmethod
+    def all(budget: Budget) -> list[Cap]:
+        """Those that the budget sets."""
+        both = (("max_tokens", budget.max_tokens, "tokens"), ("max_cost", budget.max_cost, "usd"))
+        return [Cap(name, size, attrgetter(unit)) for name, size, unit in both if size is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class CallCosts:
+    """What a call costs on average over all roles, by an estimate. What the plan counts as one call may be a run of a
+    program, of `calls_each` calls.
+
+    `least` is for prompts as short as the user's own, `usual` for every other one with the fewest demos that the task
+    allows. `usd_a_token` are dollars for a token in a prompt of the target, `own_prompt` the tokens of the user's own.
+    """
+
+    least: Spend
+    usual: Spend
+    usd_a_token: float
+    own_prompt: int
+    calls_each: int = 1
+
+    def of_a_run(self, calls: int) -> CallCosts:
+        """The same for runs of a program of `calls` calls each, every one of which may hold all that one of these
+        holds. How long its demos may be is not known."""
+
+        def run(call: Spend) -> Spend:
+            return Spend(
+                1, calls * (call.tokens + ADAPTER_TOKENS), calls * (call.usd + ADAPTER_TOKENS * self.usd_a_token)
+            )
+
+        return CallCosts(run(self.least), run(self.usual), self.usd_a_token, self.own_prompt, calls)
+
+    @staticmethod
+    def bought(budget: Budget, each: Spend) -> int | None:
+        """How many calls of this cost the caps on tokens and dollars buy; None when neither is set."""
+        calls = [cap.size / cap.of(each) for cap in Cap.all(budget) if cap.of(each) > 0]
+        return int(min(calls)) if calls else None
+
+    @staticmethod
+    def too_low(budget: Budget, count: int, each: Spend) -> list[str]:
+        """The caps that do not buy `count` calls of this cost, each with about what it must be."""
+        return [
+            f"{cap.name} = {cap.size:g} (give at least {count * cap.of(each):.6g})"
+            for cap in Cap.all(budget)
+            if cap.size < count * cap.of(each)
+        ]
+
+    def longest_prompt(self, budget: Budget, rows: int) -> int | None:
+        """The most tokens of a prompt that the caps pay for `rows` rows beside all else; None when neither is set.
+
+        Never too few for another wording of the user's own prompt. A prompt may take the whole of a cap: the tokens of
+        hosted models are counted by an upper estimate, about twice as many as there are.
+        """
+        token = Spend(1, 1, self.usd_a_token)
+        tokens = [cap.size / rows / cap.of(token) for cap in Cap.all(budget) if cap.of(token) > 0]
+        return max(2 * self.own_prompt + 50, int(min(tokens))) if tokens else None
+
+
+def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallCosts:
+    """What a call of a run on this task costs on average. A model that is not in `prices` (by name) is free."""
+    own = _tokens([task.instruction]) + MESSAGE_TOKENS
+    row, reply = _row_and_reply(task)
+    demos = min(task.space.demo_counts, default=0) * (row + reply + 2 * MESSAGE_TOKENS)
+    a_row = {"target": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
+
+    def average(prompt: int) -> Spend:
+        sizes = average_calls(task, prompt)
+        parts = [(a_row[role], models[role], usage) for role, usage in sizes.items() if models[role]]
+        calls = sum(share for share, _, _ in parts)
+        tokens = sum(share * (usage.prompt_tokens + usage.completion_tokens) for share, _, usage in parts)
+        cost = sum(share * dearest(names, usage, prices) for share, names, usage in parts)
+        return Spend(1, math.ceil(tokens / calls), cost / calls)
+
+    per_token = dearest(models["target"], Usage(1000, 0), prices) / 1000
+    return CallCosts(average(own), average(own + demos // 2), per_token, own)
+
+
+def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
+    """The tokens of a call of each role, where the target's prompts have `prompt` tokens without the row."""
+    row, reply = _row_and_reply(task)
+    rubrics = sum(_tokens([rubric.text]) for rubric in task.rubrics.values())
+    thoughts = task.thinking // 2  # of what a call may think, on average
+    return {
+        "target": Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts),
+        "judge": Usage(row + reply + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS + thoughts),
+        "proposer": Usage(PROPOSER_TOKENS, proposal_tokens(task) + thoughts),
+    }
+
+
+def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
+    """The most tokens of a call of each role, with the most demos that the task allows; `longest_request` are the
+    letters of the longest request to the proposer."""
+    row = max(sum(len(text) for text in row.inputs.values()) for row in task.train) // LETTERS_A_TOKEN
+    prompt = len(task.instruction) // LETTERS_A_TOKEN + (row + 10) * (1 + max(task.space.demo_counts, default=0))
+    rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // LETTERS_A_TOKEN
+    return {
+        "target": Usage(prompt, ANSWER_TOKENS + task.thinking),
+        "proposer": Usage(longest_request // LETTERS_A_TOKEN, proposal_tokens(task) + task.thinking),
+        "judge": Usage(row + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS + task.thinking),
+    }
+
+
+def proposal_tokens(task: Task) -> int:
+    """The most tokens of a proposer's reply: twice the user's own prompt, by an estimate, as a reply that is cut off is
+    no instruction."""
+    return max(PROPOSAL_TOKENS, 2 * _tokens([task.instruction]))
+
+
+def dearest(models: Iterable[str], usage: Usage, prices: Mapping[str, Price]) -> float:
+    """Dollars of these tokens if the dearest of the models serves them; one without a price is free."""
+    return max((prices[model](usage) for model in models if model in prices), default=0.0)
+
+
+def _row_and_reply(task: Task) -> tuple[int, int]:
+    """Mean tokens of a row's inputs and of its labels."""
+    rows = task.train[:SAMPLE]
+    return math.ceil(mean(map(_row_tokens, rows))), math.ceil(mean(_tokens(map(str, r.labels.values())) for r in rows))
+
+
+def _row_tokens(row: Example) -> int:
+    return _tokens(row.inputs.values())
+
+
+def _tokens(texts: Iterable[str]) -> int:
+    return sum(-(-len(text.encode()) // BYTES_A_TOKEN) for text in texts)
