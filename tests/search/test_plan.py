@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from agent.errors import BudgetRefused, InputError
 from agent.run.settings import Settings, models_by_role, plan_for
-from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan, scoring_plan
+from agent.search.call_costs import call_costs
+from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan, plan_run, scoring_plan
+from agent.search.registered import Strategy
 from agent.types import Budget
 from tests.toys import FakeModel, make_task
 
@@ -75,6 +77,35 @@ def test_the_number_that_a_refusal_names_is_enough_for_a_program_too(each):
     with pytest.raises(BudgetRefused, match=f"max_calls = {each * 20} is too few") as caught:
         plan_of(each * 20)
     assert plan_of(int(str(caught.value).split()[-1]))
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_a_strategy_says_what_it_needs_and_the_refusal_how_many_calls_that_is(each):
+    program = SimpleNamespace(task=sized(200, 300), calls=each, is_fixed=False)
+    costs = call_costs(TASK, models_by_role(MODEL, None, []), {})
+
+    def plan_of(calls, needs, lacks=""):
+        strategy = Strategy(name="mine", about="", search=None, enough=needs, lacks=lacks)
+        return plan_run(program, strategy, Budget(max_calls=calls), "standard", False, costs)
+
+    def needs(task, plan, calls_each):
+        return plan.search_calls * calls_each >= 900
+
+    with pytest.raises(BudgetRefused, match="are too few for --strategy mine on this task; give at least") as caught:
+        plan_of(600 * each, needs)
+    enough = int(str(caught.value).split()[-1])
+    assert plan_of(enough, needs).search_calls * each >= 900
+    with pytest.raises(BudgetRefused):
+        plan_of(enough - 10, needs)
+    with pytest.raises(BudgetRefused, match=r"no number of calls is enough: there is no moon$"):
+        plan_of(600 * each, lambda task, plan, calls_each: False, "there is no moon")
+
+
+def test_a_plan_in_runs_is_put_into_calls_and_a_part_of_a_run_may_be_left_over():
+    runs = planned(400, 100, 160)
+    calls = runs.in_calls(1202, 3, 4)
+    assert (calls.calls, calls.calls_each, calls.test_calls) == (1202, 4, 4 * runs.test_calls)
+    assert runs.in_calls(5000, 3, 3).calls == 401 * 3 - 1, "no more than the plan was made for"
 
 
 @given(st.integers(0, 20_000), st.integers(10, 3_000), st.integers(10, 3_000), st.booleans())
