@@ -1,5 +1,5 @@
 """How a ledger file is opened: the connection's settings, the check that nothing is read from a damaged file, and the
-migrations of sqlite-utils that bring a new or an older file up to date (the steps of `schema.py`)."""
+migrations of sqlite-utils that bring an older file up to date (the steps of `schema.py`)."""
 
 from __future__ import annotations
 
@@ -193,7 +193,18 @@ def owner_of(path: Path) -> str:
     return f"process {found[1]} on {found[0]} since {found[2][:19]} UTC" if found else "another process"
 
 
-# -- older files ------------------------------------------------------------------------------------------------------
+# -- new and older files ----------------------------------------------------------------------------------------------
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Makes the schema in an empty file, all steps at once; without sqlite-utils, whose import takes half a second."""
+    try:
+        steps = "".join(STEPS)
+        connection.executescript(f"BEGIN EXCLUSIVE; {steps} PRAGMA user_version = {len(STEPS)}; COMMIT;")
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
 
 
 def keep_copy(path: Path) -> Path:

@@ -22,6 +22,7 @@ from agent.errors import LedgerBusy, LedgerError
 from agent.ledger.bundle_verify import GENESIS
 from agent.ledger.connect import (
     NeedsWriter,
+    create,
     is_there,
     keep_copy,
     migrate,
@@ -84,9 +85,9 @@ class LedgerFile:
         undo.callback(self._watch.close)
         self._connection = writer(self.path)
         undo.callback(self._connection.close)
-        if schema_of(self._connection) < len(STEPS):
+        if (version := schema_of(self._connection)) < len(STEPS):
             break_seal(self.path)
-            migrate(self._connection)
+            (migrate if version else create)(self._connection)
         self.db = reader(self.path)
         last = self.db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
         self._seq: int = last[0] if last else 0
