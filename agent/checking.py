@@ -18,27 +18,18 @@ from agent.released import (
     suite_in_run,
     task_for,
 )
+from agent.session import Ready
 
 if TYPE_CHECKING:
-    from agent.check import Asking, Check
-    from agent.errand import Means
     from agent.release.suite import Suite
-    from agent.types import Budget
 
 
 @dataclass(frozen=True, slots=True)
 class Checking:
-    """A check that is ready to start. `models` names those whose weights may have to be fetched."""
+    """A check that is ready to start, and what was recorded."""
 
-    asking: Asking
     recorded: Suite
-    models: tuple[str, ...]
-    budget: Budget
-
-    def make(self, means: Means) -> Check:
-        from agent.check import Check
-
-        return Check(self.asking, self.recorded, means)
+    ready: Ready
 
 
 def checking(
@@ -55,7 +46,7 @@ def checking(
 
     `options` has the caps. Raises InputError, or a ReleaseError for a file that is damaged.
     """
-    from agent.check import Asking
+    from agent.check import Asking, Check
     from agent.release.runtime import load_prompt
     from agent.release.suite import SUITE_FILE, read_suite, require_fit
 
@@ -82,4 +73,7 @@ def checking(
     asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
     asking = Asking(loaded, asked, lm, judges, repeats)
     budget = whole_budget(options, asking.planned, "this check")
-    return Checking(asking, recorded, (name, *recorded.judges), budget)
+    ready = Ready(
+        lambda means: Check(asking, recorded, means), asking.lms, (name, *recorded.judges), budget, use_cache=False
+    )
+    return Checking(recorded, ready)

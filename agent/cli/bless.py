@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,14 +16,7 @@ from agent.cli.common import (
     score,
 )
 from agent.cli.errands import cost_line, run_errand, spending_options
-from agent.errors import InputError
-from agent.launch import require_judging, silence, whole_budget
-from agent.ledger.origin import user
-from agent.released import metric_folder, models_of, prompt_path, require_named, rubrics_of, task_for
-
-if TYPE_CHECKING:
-    from agent.check import Bless
-    from agent.errand import Means
+from agent.launch import silence
 
 
 @click.command(context_settings=SETTINGS)
@@ -59,41 +51,11 @@ def bless_command(
     The reason goes into the ledger's chain. The rows are those of the suite that is there, else the dev rows of the
     prompt's task; never those of the sealed test. Asked more than once, the answers also say what is repeat noise.
     """
-    from agent.check import Asking, Bless
-    from agent.release.runtime import load_prompt
-    from agent.release.suite import SUITE_FILE, read_suite, require_fit
+    from agent.run.bless import blessing
 
     silence()
-    if not reason.strip():
-        raise InputError("--reason: say why, in a few words; it is kept with the suite")
-    path = prompt_path(prompt, db)
-    loaded = load_prompt(path)
-    file = suite or path.with_name(SUITE_FILE)
-    before = read_suite(file) if file.exists() else None
-    if before and not task:
-        require_fit(before, loaded, str(file))
-        asked = before.task(loaded, metric_folder(before, loaded, task, path, db), rubrics_of(before))
-    else:
-        asked = task_for(loaded, task, db)
-    asked = replace(asked, dev=asked.dev[:limit])
-    if judge:
-        require_judging(asked)
-        asked = replace(asked, judges=judge)
-    name, typed = model or (before.model if before else loaded.model), {model, *judge}
-    brought = {loaded.model, *((before.model, *([] if task else before.judges)) if before else ())}
-    judging = [each for each in asked.judges if each not in typed]
-    source = file if before else path
-    require_named(source, brought, {"--model": [] if model else [name], "--judge": judging}, db)
-    lm, judges = models_of(name, asked.judges)
-    asking = Asking(loaded, asked, lm, judges, repeats)
-    budget = whole_budget(options, asking.planned, "to record this suite")
-
-    def make(means: Means) -> Bless:
-        return Bless(asking, file, reason.strip(), actor or user(), before.id if before else "", means)
-
-    quiet = bool(options["quiet"] or as_json)
-    models = (name, *asked.judges)
-    told = run_errand(make, (lm, *judges), models, budget, options, db, quiet=quiet, use_cache=False)
+    ready = blessing(prompt, reason, actor, model, judge, task, suite, limit, repeats, options, db)
+    told = run_errand(ready, options, db, bool(options["quiet"] or as_json))
     if as_json:
         print_json(told)
         return

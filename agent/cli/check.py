@@ -69,8 +69,7 @@ def check_command(
             require_place(place, option)
     prepared = checking(prompt, model, judge, task, suite, repeats, options, db)
     quiet = bool(options["quiet"] or as_json)
-    lms, models, budget = prepared.asking.lms, prepared.models, prepared.budget
-    told = run_errand(prepared.make, lms, models, budget, options, db, quiet=quiet, use_cache=False)
+    told = run_errand(prepared.ready, options, db, quiet)
     if as_json:
         print_json(told)
     else:

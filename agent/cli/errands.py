@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,9 +15,8 @@ from agent.report.facts import dollars, spent
 from agent.session import run_errand as run_to_end
 
 if TYPE_CHECKING:
-    from agent.errand import Errand, Means
     from agent.gateway.budget import Account
-    from agent.types import LM, Budget
+    from agent.session import Ready
 
 LINE_SECONDS = 5.0
 ENOUGH = 16
@@ -43,19 +42,9 @@ def spending_options(function: F) -> F:
     return function
 
 
-def run_errand(
-    make: Callable[[Means], Errand],
-    lms: Sequence[LM],
-    models: Sequence[str],
-    budget: Budget,
-    options: Mapping[str, Any],
-    db: Path,
-    *,
-    quiet: bool,
-    use_cache: bool = True,
-) -> dict[str, Any]:
+def run_errand(ready: Ready, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
     """`session.run_errand`, shown on the terminal."""
-    return run_to_end(make, lms, models, budget, options, db, Progress(quiet), Told(quiet), use_cache=use_cache)
+    return run_to_end(ready, options, db, Progress(quiet), Told(quiet))
 
 
 class Told:

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from agent.cli.common import SEED, SETTINGS, db_option, json_option, print_json
-from agent.cli.errands import spending_options
+from agent.cli.errands import run_errand, spending_options
 from agent.cli.judge_rate import rate_command
+from agent.launch import silence
 
 
 @click.group(context_settings=SETTINGS)
@@ -57,16 +58,18 @@ def calibrate_command(db: Path, gate: bool, dry_run: bool, as_json: bool, **opti
     with people (kappa 0.6 or more on 30 items or more), its verdicts can be read, and answers that are none do not fool
     it. Each line says what was measured, with its 95 % interval.
     """
-    from agent.cli.calibrate import calibrate, prepare, report
+    from agent.cli.calibrate import report
+    from agent.run.calibrating import calibrating
 
+    silence()
     quiet = bool(options["quiet"] or as_json)
-    job = prepare(options)
+    made = calibrating(options)
     if dry_run:
-        click.echo(job.opening())
+        click.echo(made.opening)
         return
     if not quiet:
-        click.echo(job.opening(), err=True)
-    result = calibrate(job, options, db, quiet)
+        click.echo(made.opening, err=True)
+    result = run_errand(made.ready, options, db, quiet)
     if as_json:
         print_json(result)
     else:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,13 +17,6 @@ from agent.cli.common import (
     score,
     short,
 )
-from agent.errors import InputError
-from agent.finding import find_task
-from agent.released import prompt_path, task_folder
-
-if TYPE_CHECKING:
-    from agent.release.runtime import Prompt
-    from agent.types import Drift
 
 LABELS = 6  # shown of a mix, the most that moved first
 
@@ -59,51 +51,15 @@ def monitor_command(
     again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
     [monitor] in task.toml says. No model is asked.
     """
-    from agent.release.monitor import compared, window_of_log, window_of_suite
-    from agent.release.runtime import load_prompt
-    from agent.release.suite import SUITE_FILE, read_suite, require_fit
+    from agent.run.monitoring import monitored
 
-    if reference and suite:
-        raise InputError("--reference and --suite: give one of the two")
-    path = prompt_path(prompt, db)
-    loaded = load_prompt(path)
-    if reference:
-        was = window_of_log(reference, loaded)
-    else:
-        file = suite or path.with_name(SUITE_FILE)
-        if not suite and not file.exists():
-            raise InputError(
-                f"{file}: no recorded answers; record some with `optimize bless`, or give --reference FILE, a log of "
-                "answers that were good"
-            )
-        recorded = read_suite(file)
-        require_fit(recorded, loaded, str(file))
-        was = window_of_suite(recorded, loaded)
-    limits = _limits(loaded, task, db)
-    if alpha:
-        limits = replace(limits, alpha=alpha)
-    found = compared(was, window_of_log(log, loaded), loaded, limits, seed)
-    told = {"name": loaded.name, "version": loaded.version, "log": str(log), **found}
+    told = monitored(prompt, log, reference, suite, task, alpha, seed, db)
     if as_json:
         print_json(told)
     else:
         click.echo(report(told))
     if told["drift"]:
         raise SystemExit(100)
-
-
-def _limits(prompt: Prompt, task: str | None, db: Path) -> Drift:
-    """The limits of the task that is named, else of the prompt's own, else the defaults."""
-    from agent.task.load import load_task
-    from agent.types import Drift
-
-    try:
-        folder = find_task(task) if task else task_folder(prompt.name, prompt, db)
-    except InputError:
-        if task:
-            raise
-        return Drift()
-    return load_task(folder).monitor
 
 
 def report(told: dict[str, Any]) -> str:

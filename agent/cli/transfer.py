@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,17 +19,8 @@ from agent.cli.common import (
     short,
 )
 from agent.cli.errands import cost_line, run_errand, spending_options
-from agent.errors import InputError
-from agent.finding import open_history
-from agent.launch import budget_of, silence, source_of, task_of
+from agent.launch import silence
 from agent.release.gate import shown
-
-if TYPE_CHECKING:
-    from agent.errand import Means
-    from agent.ledger.query import History, Row
-    from agent.prompt.parts import PromptCandidate
-    from agent.transfer import Entrant, Transfer
-    from agent.types import Task
 
 
 @click.command(context_settings=SETTINGS)
@@ -51,91 +41,15 @@ def transfer_command(
     these prompts were chosen by them, so they flatter. Calls that the ledger holds are not made again. The sealed test
     is not touched.
     """
-    from agent.models.catalog import create_model
-    from agent.transfer import Transfer
+    from agent.transfer import transferring
 
     silence()
-    history = open_history(db)
-    try:
-        found = history.search(run)
-        task, entrants = _seen(history, found, _task(found), top, limit)
-    finally:
-        history.close()
-    names = [name.strip() for name in models.split(",")]
-    if not all(names) or len(set(names)) < len(names):
-        raise InputError(f"--models {models}: write each model once, a,b,c")
-    if found["model"] in names:
-        raise InputError(f"--models: {found['model']} is the run's own model, whose scores are in the ledger")
-    known = {name: create_model(name) for name in dict.fromkeys([*names, *task.judges])}
-    lms, judges = [known[name] for name in names], [known[name] for name in task.judges]
-    if not judges and task.is_judged:
-        judges = [create_model(found["model"])]
-    planned = Transfer.calls(task, len(entrants), len(lms))
-    budget = budget_of(options, planned)
-
-    def make(means: Means) -> Transfer:
-        return Transfer(task, entrants, found["model"], found["id"], lms, judges, means)
-
-    quiet = bool(options["quiet"] or as_json)
-    every = [*lms, *(judge for judge in judges if judge not in lms)]
-    told = run_errand(make, every, list(known), budget, options, db, quiet=quiet)
+    ready = transferring(run, models.split(","), top, limit, options, db)
+    told = run_errand(ready, options, db, bool(options["quiet"] or as_json))
     if as_json:
         print_json(told)
     else:
         click.echo(report(told))
-
-
-def _task(found: Row) -> Task:
-    from agent.ledger.query import started_with
-    from agent.release.rescore import SCORED_BY
-    from agent.scoring.functions import require_all
-
-    options = started_with(found)
-    task = task_of(options)
-    if task.program:
-        raise InputError(f"{found['id']}: a program of your own; only prompts can be tried on other models")
-    for name in SCORED_BY:
-        if found["hashes"].get(name) != task.hashes.get(name):
-            what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
-            raise InputError(f"{found['id']}: {what} changed since; put it back, or run the task again")
-    require_all(task)
-    return replace(task, judges=tuple(options.get("judge") or task.judges) if task.is_judged else ())
-
-
-def _seen(history: History, found: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
-    """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
-    from agent.transfer import Entrant
-
-    trials = [trial for trial in history.trials(found["id"]) if trial["state"] == "complete"]
-    base = [trial for trial in trials if trial["number"] == 0]
-    if not base:
-        raise InputError(f"{found['id']}: this run is {found['status']} and has not scored its baseline")
-    scored = {outcome["example_id"] for outcome in history.outcomes(found["id"], base[0]["candidate_id"], "dev")}
-    task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
-    whole = [trial for trial in trials if trial["number"] and trial["mean"] is not None]
-    best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
-    entrants = []
-    for trial in [*base, *best]:
-        outcomes = history.outcomes(found["id"], trial["candidate_id"], "dev")
-        seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
-        scores = tuple(seen.get(row.id) for row in task.dev)
-        entrants.append(Entrant(trial["number"], _candidate(history.candidate(trial["candidate_id"])), scores))
-    return task, entrants
-
-
-def _candidate(row: Mapping[str, Any]) -> PromptCandidate:
-    """A candidate out of the ledger; it must have the id that it was written under."""
-    from agent.prompt.parts import PromptCandidate
-    from agent.types import Demo
-
-    demos = tuple(
-        Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
-        for demo in row["demos"]
-    )
-    candidate = PromptCandidate(row["technique"], row["format"], row["instruction"], row["role"], demos)
-    if candidate.id != row["id"]:
-        raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
-    return candidate
 
 
 def report(told: dict[str, Any]) -> str:
