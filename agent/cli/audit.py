@@ -11,20 +11,13 @@ from agent.cli.audit_check import check_command
 from agent.cli.audit_erase import erase_command
 from agent.cli.audit_views import lineage_command, show_command
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
-from agent.errors import InputError, LedgerError
-from agent.finding import open_history, releases_folder
+from agent.errors import InputError
+from agent.finding import open_history
 
 
 @click.group(context_settings=SETTINGS)
 def audit_command() -> None:
     """Check, read, export and erase from the ledger: the record of every call, score and decision."""
-
-
-def _require_file(db: Path) -> None:
-    from agent.ledger.connect import is_there
-
-    if not is_there(db):
-        raise InputError(f"{db}: no ledger here; name another with --db")
 
 
 @click.command(context_settings=SETTINGS)
@@ -39,34 +32,18 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     that it must have: an older copy in its place is found. The file of --anchor may be what `optimize audit anchor`
     wrote, a result of --json, or a released prompt.
     """
-    from agent.ledger.anchor import checked, noted_hash, unchecked
-    from agent.ledger.witness import missing_heads, witnesses
+    from agent.run.auditing import verified
 
-    _require_file(db)
-    noted = noted_hash(anchor) if anchor is not None else None
-    told = witnesses(db.parent, releases_folder(db))
-    notes: list[str] = []
-    with unchecked(db) as connection:
-        events, head, findings = checked(connection, noted)
-        if not findings:
-            findings, notes = missing_heads(connection, db, told)
-    for note in notes:
+    found = verified(db, anchor)
+    for note in found.notes:
         click.echo(f"note: {plain(note)}", err=True)
     if as_json:
-        print_json(
-            {
-                "whole": not findings,
-                "events": events,
-                "head": head,
-                "first_bad_seq": findings[0].seq if findings else None,
-                "findings": [{"seq": finding.seq, "what": finding.what} for finding in findings],
-            }
-        )
-    elif findings:
-        click.echo("\n".join(plain(str(finding)) for finding in findings))
+        print_json(found.to_json())
+    elif found.findings:
+        click.echo("\n".join(plain(str(finding)) for finding in found.findings))
     else:
-        click.echo(f"whole: {events} events, head {head}")
-    if findings:
+        click.echo(f"whole: {found.events} events, head {found.head}")
+    if found.findings:
         raise SystemExit(1)
 
 
@@ -80,15 +57,10 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     The chain alone shows a change in its middle; who writes it all anew is shown by a head that was noted elsewhere:
     `optimize audit verify --anchor FILE`.
     """
-    from agent.ledger.anchor import anchor, unchecked
     from agent.ledger.bundle import new_export
-    from agent.ledger.verify import verify
+    from agent.run.auditing import anchored
 
-    open_history(db).close()
-    with unchecked(db) as connection:
-        found = anchor(connection, db.resolve())
-        if findings := verify(connection):
-            raise LedgerError(f"{db}: not whole: {findings[0]}; see `audit verify`")
+    found = anchored(db)
     if output is None:
         print_json(found)
         return

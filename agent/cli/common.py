@@ -59,6 +59,11 @@ def plain(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+def print_exactly(text: str) -> None:
+    """Exact bytes in a pipe (of a str, click takes out escape sequences), harmless on a terminal."""
+    click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
+
+
 def short(text: str, width: int) -> str:
     flat = " ".join(plain(text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"

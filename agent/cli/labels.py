@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +13,15 @@ from agent.cli.common import (
     db_option,
     deciding_options,
     json_option,
-    plain,
+    print_exactly,
     print_json,
     short,
 )
 from agent.cli.tables import print_table
-from agent.errors import InputError, LedgerBusy
-from agent.finding import open_history, open_ledger, releases_folder
-from agent.ledger.origin import user
+from agent.finding import releases_folder
 
 if TYPE_CHECKING:
     from agent.release.labels import Change
-    from agent.release.registry import Registry
-
-BUSY_AFTER = 1.0  # seconds; a rollback does not wait for a run to end
 
 
 @click.command(context_settings=SETTINGS)
@@ -43,10 +36,9 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
     The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
     it: the chain then takes the change in with the next run, promote or rollback.
     """
-    from agent.release.registry import Registry
+    from agent.run.labelling import roll_back
 
-    registry = Registry(releases_folder(db))
-    change, late = _roll_back(registry, db, name, label, actor or user(), reason.strip())
+    change, late = roll_back(name, label, actor, reason, db)
     if as_json:
         print_json({**change.as_dict(), "in_chain": not late})
         return
@@ -54,20 +46,6 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
     click.echo(f"{name}@{label} is {change.version} again{share}; before: {change.before}")
     if late:
         click.echo(f"{late}; the change goes into its chain with the next run, promote or rollback", err=True)
-
-
-def _roll_back(registry: Registry, db: Path, name: str, label: str, actor: str, reason: str) -> tuple[Change, str]:
-    """The change, and why it is not in the chain yet ("" when it is)."""
-    if not db.is_file():
-        return registry.rollback(name, label, None, actor=actor, reason=reason), f"{db}: no ledger here"
-    try:
-        ledger = open_ledger(db, BUSY_AFTER)
-    except LedgerBusy:
-        with closing(open_history(db)) as history:
-            change = registry.rollback(name, label, history, actor=actor, reason=reason)
-        return change, f"{db}: another process writes to the ledger"
-    with closing(ledger):
-        return registry.rollback(name, label, ledger, actor=actor, reason=reason), ""
 
 
 @click.command(context_settings=SETTINGS)
@@ -81,26 +59,16 @@ def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> N
     --json has the release with its provenance, and the history of its labels.
     """
     from agent.release.export import export_markdown, export_messages
-    from agent.release.labels import NeedsUnit, Reference, read_history
-    from agent.release.runtime import load_prompt
+    from agent.release.labels import read_history
+    from agent.run.labelling import meaning
 
-    wanted = reference if "@" in reference else f"{reference}@production"
-    found = Reference.of(wanted)
-    if found is None:
-        raise InputError(f"{reference}: write NAME@LABEL or NAME@VERSION; `optimize labels` lists them")
-    root = releases_folder(db)
-    try:
-        prompt = load_prompt(wanted, root=root, unit=unit)
-    except NeedsUnit:
-        raise InputError(f"{wanted} is an A/B label: say whom it is for with --unit ID") from None
+    prompt = meaning(reference, unit, db)
     if as_json:
-        history = [change.as_dict() for change in read_history(root / found.name)]
-        told = {"label": prompt.label or None, "arm": prompt.arm or None}
-        print_json({**told, **json.loads(export_messages(prompt.release)), "history": history})
+        history = [change.as_dict() for change in read_history(releases_folder(db) / prompt.name)]
+        named = {"label": prompt.label or None, "arm": prompt.arm or None}
+        print_json({**named, **json.loads(export_messages(prompt.release)), "history": history})
         return
-    text = export_markdown(prompt.release)
-    # exact bytes in a pipe, harmless on a terminal
-    click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
+    print_exactly(export_markdown(prompt.release))
 
 
 @click.command(context_settings=SETTINGS)
@@ -112,20 +80,17 @@ def labels_command(name: str, db: Path, as_json: bool) -> None:
 
     Each line of a history is checked: it holds the hash of the line before.
     """
-    from agent.release.labels import NAME, current, read_history, released_names
+    from agent.release.labels import current
+    from agent.run.labelling import changes_of, meanings
 
-    root = releases_folder(db)
-    names = released_names(root)
     if not name:
-        rows = [change for each in names for change in current(read_history(root / each)).values()]
+        root, rows = meanings(db)
         if as_json:
             print_json({"labels": [change.as_dict() for change in rows]})
         else:
             _print_changes([f"{change.name}@{change.label}" for change in rows], rows, f"labels in {root}")
         return
-    if not NAME.fullmatch(name) or name not in names:
-        raise InputError(f"{name}: no releases of this name in {root}; here are: {', '.join(names) or 'none'}")
-    history = read_history(root / name)
+    history = changes_of(name, db)
     if as_json:
         labels = {label: change.as_dict() for label, change in current(history).items()}
         print_json({"name": name, "labels": labels, "history": [change.as_dict() for change in history]})
