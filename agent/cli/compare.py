@@ -31,13 +31,12 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
     same rows of the same data, by the same metrics and judges, B minus A is tested pair by pair. A gain on dev is no
     proof: prompts were chosen on it.
     """
-    from agent.report.compare import facts, paired, side_of, unlike
+    from agent.report.compare import facts, side_of, tested
 
     history = open_history(db)
     sides = (side_of(history, a), side_of(history, b))
     lines = list(facts(*sides))
-    tests = {split: found for split in ("test", "dev") if (found := paired(split, *sides)) is not None}
-    why_not = "" if tests else unlike(*sides) or "no rows of the same data were scored by both: no paired test"
+    tests, why_not = tested(*sides)
     first, second = sides[0].candidate, sides[1].candidate
     words = word_diff(first["instruction"], second["instruction"])
     demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]

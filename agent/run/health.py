@@ -1,0 +1,153 @@
+"""Is this machine fit to run, and is the ledger whole?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from agent.errors import InputError, LedgerError, RunRefused
+from agent.extras import MODULES, command, is_here
+from agent.gateway.prices import prices_version
+from agent.ledger import seal
+from agent.ledger.connect import NeedsWriter, is_there, owner_of, reader, schema_of
+from agent.ledger.lock import is_held
+from agent.ledger.query import History
+from agent.ledger.schema import STEPS
+from agent.models import catalog
+from agent.models.base import HostedModel
+from agent.privacy import ALLOW_TRACING, silence_tracing
+
+PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
+KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
+OLDEST_SQLITE = (3, 38)
+WAL_BUG = ((3, 7, 0), (3, 51, 2))  # the first and the last version of SQLite that have it
+SYNCS = 5
+
+Found = tuple[str, bool, str]
+"""What was looked at, whether it is fit, and what was found."""
+
+
+def examined(models: Sequence[str], db: Path) -> list[Found]:
+    """Looks at Python, SQLite, packages, the embedded model, keys (never shown), tracing, disk and ledger.
+
+    Args:
+        models: whose providers are asked about them, which costs nothing.
+        db: the ledger.
+    """
+    return [*_machine(), *_tracing(), *map(_model, models), *_disk(db), *_ledger(db)]
+
+
+def _machine() -> list[Found]:
+    checks: list[Found] = [
+        ("python", True, platform.python_version()),
+        ("sqlite", sqlite3.sqlite_version_info >= OLDEST_SQLITE, _sqlite()),
+        ("processors", True, str(os.cpu_count())),
+    ]
+    for package in PACKAGES:
+        try:
+            checks.append((package, True, version(package)))
+        except PackageNotFoundError:
+            checks.append((package, False, "not installed; run `make setup`"))
+    for extra, package in MODULES.items():
+        checks.append((package, True, version(package) if is_here(extra) else f"an extra; {command(extra)} brings it"))
+    checks.append(_prices())
+    checks.append(_weights())
+    return checks + [(key, True, "set" if os.environ.get(key) else "not set") for key in KEYS]
+
+
+def _sqlite() -> str:
+    note = ""
+    if WAL_BUG[0] <= sqlite3.sqlite_version_info[:3] <= WAL_BUG[1]:
+        note = "; its WAL-reset bug needs two writers, and a ledger has one"
+    return sqlite3.sqlite_version + note
+
+
+def _weights() -> Found:
+    try:
+        path = catalog.weights_path(catalog.DEFAULT_MODEL.removeprefix("local/"))
+    except InputError as error:
+        return (catalog.DEFAULT_MODEL, False, str(error))
+    return (catalog.DEFAULT_MODEL, path.is_file(), str(path) if path.is_file() else "`optimize models fetch` gets it")
+
+
+def _model(name: str) -> Found:
+    """Whether calls of the model can work, as far as its provider tells for nothing."""
+    try:
+        catalog.require_files([name])
+        lm = catalog.create_model(name)
+        unclear = asyncio.run(_probed(lm)) if isinstance(lm, HostedModel) else ""
+    except (InputError, RunRefused) as error:
+        return (name, False, str(error).removeprefix(f"{name}: "))
+    found = f"cannot be told without a call: {unclear.removeprefix(f'{name}: ')}" if unclear else "answers"
+    return (name, True, found if isinstance(lm, HostedModel) else "runs in this process")
+
+
+async def _probed(lm: HostedModel) -> str:
+    try:
+        return await lm.probe()
+    finally:
+        await lm.close()
+
+
+def _prices() -> Found:
+    try:
+        return ("prices", True, prices_version())
+    except PackageNotFoundError:
+        return ("prices", False, "no price table; run `make setup`")
+
+
+def _tracing() -> list[Found]:
+    """What would send prompts to third parties, if it were not switched off when their packages are loaded."""
+    if os.environ.get(ALLOW_TRACING) == "1":
+        return [("tracing", True, f"allowed by {ALLOW_TRACING}: prompts may leave this machine")]
+    names = silence_tracing(dict(os.environ))
+    return [("tracing", True, f"set, and switched off by us: {', '.join(names)}" if names else "none is set")]
+
+
+def _disk(db: Path) -> list[Found]:
+    """How long the ledger's disk takes to make a write safe: each call waits for one, shared with others."""
+    folder = next((place for place in (db.parent, *db.absolute().parents) if place.is_dir()), Path())
+    seconds = []
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for _ in range(SYNCS):
+                file.write(bytes(4096))
+                started = time.perf_counter()
+                file.flush()
+                os.fsync(file.fileno())
+                seconds.append(time.perf_counter() - started)
+    except OSError as error:
+        return [("disk", False, f"{folder}: cannot be written ({error.strerror}); name another place with --db")]
+    return [("disk", True, f"{folder}: fsync takes {1000 * statistics.median(seconds):.1f} ms")]
+
+
+def _ledger(db: Path) -> list[Found]:
+    if not is_there(db):
+        return [(str(db), True, "no ledger yet")]
+    checks: list[Found] = [("schema", True, f"{_schema(db)}, of {len(STEPS)} known")]
+    checks.append(("lock", True, f"held by {owner_of(db)}" if is_held(db) else "free"))
+    sealed = "fits" if seal.holds(db) else "none that fits: the ledger is checked whole when it is opened"
+    checks.append(("seal", True, sealed))
+    try:
+        return [*checks, (str(db), True, f"{len(History(db, by_chain=True).runs())} runs, whole")]
+    except NeedsWriter as error:
+        return [*checks, (str(db), True, str(error).removeprefix(f"{db}: "))]
+    except LedgerError as error:
+        return [*checks, (str(db), False, str(error))]
+
+
+def _schema(db: Path) -> str:
+    try:
+        with closing(reader(db)) as connection:
+            return str(schema_of(connection))
+    except (sqlite3.Error, LedgerError):
+        return "unreadable"
