@@ -11,16 +11,15 @@ import click
 from agent.cli.common import (
     SEED,
     SETTINGS,
+    cost_line,
     db_option,
     json_option,
     plain,
     print_json,
     score,
     short,
+    spending_options,
 )
-from agent.cli.errands import cost_line, run_errand, spending_options
-from agent.launch import silence
-from agent.release.gate import shown
 
 
 @click.command(context_settings=SETTINGS)
@@ -41,28 +40,30 @@ def transfer_command(
     these prompts were chosen by them, so they flatter. Calls that the ledger holds are not made again. The sealed test
     is not touched.
     """
+    from agent.cli.progress import run_shown
+    from agent.launch import silence
     from agent.transfer import transferring
 
     silence()
     ready = transferring(run, models.split(","), top, limit, options, db)
-    told = run_errand(ready, options, db, bool(options["quiet"] or as_json))
+    result = run_shown(ready, options, db, bool(options["quiet"] or as_json))
     if as_json:
-        print_json(told)
+        print_json(result)
     else:
-        click.echo(report(told))
+        click.echo(transfer_report(result))
 
 
-def report(told: dict[str, Any]) -> str:
+def transfer_report(result: dict[str, Any]) -> str:
     """The matrix for people: prompts down, models across; each cell score, interval and rank."""
-    names = [f"{model['model']}{' (own)' if model['own'] else ''}" for model in told["models"]]
-    lines = ["", plain(f"{told['task']}: run {told['of_run']} on {told['rows']} dev rows")]
+    names = [f"{model['model']}{' (own)' if model['own'] else ''}" for model in result["models"]]
+    lines = ["", plain(f"{result['task']}: run {result['of_run']} on {result['rows']} dev rows")]
     for number, name in enumerate(names):
         lines.append(plain(f"  [{number + 1}] {name}"))
-    cells = [[_cell(model["scores"][at]) for model in told["models"]] for at in range(len(told["candidates"]))]
+    cells = [[_cell(model["scores"][at]) for model in result["models"]] for at in range(len(result["candidates"]))]
     width = max(len(cell) for row in cells for cell in row)
     head = "".join(f"  {f'[{number + 1}]':<{width}}" for number in range(len(names)))
     lines += ["", f"{'trial':>5}{head}  prompt"]
-    for candidate, row in zip(told["candidates"], cells, strict=True):
+    for candidate, row in zip(result["candidates"], cells, strict=True):
         about = f"{candidate['technique']}, {candidate['format']}, {candidate['n_demos']} demos"
         about = "your prompt" if candidate["trial"] == 0 else about
         lines.append(f"{candidate['trial']:>5}{''.join(f'  {cell:<{width}}' for cell in row)}  {short(about, 60)}")
@@ -71,10 +72,10 @@ def report(told: dict[str, Any]) -> str:
         "score [95 % CI] #rank; + or - where it differs from your prompt there (p < 0.05 by Holm over all cells);",
         "on the run's own model nothing is tested: these scores chose the prompts",
     ]
-    if told["status"] == "budget":
+    if result["status"] == "budget":
         lines.append("the budget ended it early; cells that were not finished have no score")
         lines.append("the same command with a larger cap, or --limit ROWS, goes on from the calls that were made")
-    return "\n".join([*lines, cost_line(told)])
+    return "\n".join([*lines, cost_line(result)])
 
 
 def _cell(found: Mapping[str, Any]) -> str:
@@ -87,6 +88,8 @@ def _cell(found: Mapping[str, Any]) -> str:
 
 def _mark(lift: Mapping[str, Any]) -> str:
     """Where test and interval both say it, as in a promotion; a transfer of an older version was not corrected."""
+    from agent.release.gate import shown
+
     if (p_value := lift.get("p_holm")) is None:
         return ""
     return ("", "+", "-")[shown({**lift, "p_value": p_value})]
