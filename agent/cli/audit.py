@@ -16,101 +16,6 @@ from agent.finding import open_history
 SHOWN = 5  # findings of one check that the table has
 
 
-@click.command(context_settings=SETTINGS)
-@click.argument("run", required=False, default="")
-@db_option
-@json_option
-def check_command(run: str, db: Path, as_json: bool) -> None:
-    """Check RUN (default: the latest) for contamination, and whether its books add up.
-
-    Contamination: demos or instructions that hold dev or test rows, a test that was opened twice. Books: scores without
-    a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold. What
-    needs the rows is left out (-) when the task is gone or its rows changed since.
-    """
-    from agent.run.auditing import checks_of
-
-    history = open_history(db)
-    found = history.run(run)
-    done = checks_of(history, found)
-    holds = all(check.ok is not False for check in done)
-    if as_json:
-        listed = [{"check": check.name, "ok": check.ok, "found": list(check.found)} for check in done]
-        print_json({"run_id": found["id"], "holds": holds, "checks": listed})
-    else:
-        words = {True: "ok", False: "PROBLEM", None: "-"}
-        print_table(
-            f"checks of {found['id']}",
-            ("check", "ok", "found"),
-            [(check.name, words[check.ok], _lines(check.found)) for check in done],
-        )
-    if not holds:
-        raise SystemExit(1)
-
-
-def _lines(found: tuple[str, ...]) -> str:
-    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    return "; ".join([*found[:SHOWN], *more])
-
-
-@click.command(context_settings=SETTINGS)
-@click.option("--hash", "hashes", multiple=True, metavar="H", help="A text by its SHA-256; repeatable.")
-@click.option("--containing", metavar="TEXT", help="Every text that holds TEXT, also where JSON writes it otherwise.")
-@click.option("--actor", required=True, help="Who wants it; is recorded.")
-@click.option("--reason", required=True, help="Why; is recorded.")
-@click.option("--yes", is_flag=True, allow_from_autoenv=False, help="Do not ask.")
-@db_option
-@json_option
-def erase_command(
-    hashes: tuple[str, ...], containing: str | None, actor: str, reason: str, yes: bool, db: Path, as_json: bool
-) -> None:
-    """Erase prompts, requests and replies for good; the chain keeps their hashes, and who asked and why.
-
-    A reply that is gone is bought again when it is needed. What rows and events say in their own words, such as an
-    error message, cannot be erased, and is named.
-    """
-    from agent.run.erasing import erase, erasing
-
-    plan = erasing(hashes, containing, actor, reason, db)
-    count = len(plan.texts)
-    if not as_json:
-        words = ", ".join(f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in plan.kinds.items())
-        click.echo(f"{count} texts go for good: {words}" if count else "no text holds it", err=True)
-    if count and not yes:
-        click.confirm("erase them?", abort=True, err=True)
-    erased = erase(plan, actor, reason)
-    if as_json:
-        print_json(erased.to_json())
-        return
-    click.echo(f"erased {count} texts; the ledger is whole, head {erased.head}")
-    for line in erased.left:
-        click.echo(f"still there: {plain(line)}", err=True)
-
-
-@click.command(context_settings=SETTINGS)
-@click.argument("run", required=False, default="")
-@click.option("--offline", is_flag=True, default=True, help="From stored replies only; there is no other way yet.")
-@db_option
-@json_option
-def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
-    """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
-
-    Compared are every trial, the score of every row, the result and the released prompt. Ends with 0 when all are the
-    same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
-    """
-    from agent.run.reproduce import reproduce
-
-    found = reproduce(run, db)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        click.echo("".join(f"{plain(line)}\n" for line in found.drift), nl=False)
-        count = len(found.drift)
-        things = f"{count} thing{'s' * (count > 1)} drifted" if count else "the same"
-        click.echo(f"{found.run_id}: {things}: {found.trials} trials, {found.scores} scores, 0 requests")
-    if found.drift:
-        raise SystemExit(1)
-
-
 @click.group(context_settings=SETTINGS)
 def audit_command() -> None:
     """Check, read, export and erase from the ledger: the record of every call, score and decision."""
@@ -204,6 +109,76 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
     )
 
 
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@db_option
+@json_option
+def check_command(run: str, db: Path, as_json: bool) -> None:
+    """Check RUN (default: the latest) for contamination, and whether its books add up.
+
+    Contamination: demos or instructions that hold dev or test rows, a test that was opened twice. Books: scores without
+    a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold. What
+    needs the rows is left out (-) when the task is gone or its rows changed since.
+    """
+    from agent.run.auditing import checks_of
+
+    history = open_history(db)
+    found = history.run(run)
+    done = checks_of(history, found)
+    holds = all(check.ok is not False for check in done)
+    if as_json:
+        listed = [{"check": check.name, "ok": check.ok, "found": list(check.found)} for check in done]
+        print_json({"run_id": found["id"], "holds": holds, "checks": listed})
+    else:
+        words = {True: "ok", False: "PROBLEM", None: "-"}
+        print_table(
+            f"checks of {found['id']}",
+            ("check", "ok", "found"),
+            [(check.name, words[check.ok], _lines(check.found)) for check in done],
+        )
+    if not holds:
+        raise SystemExit(1)
+
+
+def _lines(found: tuple[str, ...]) -> str:
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "; ".join([*found[:SHOWN], *more])
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("--hash", "hashes", multiple=True, metavar="H", help="A text by its SHA-256; repeatable.")
+@click.option("--containing", metavar="TEXT", help="Every text that holds TEXT, also where JSON writes it otherwise.")
+@click.option("--actor", required=True, help="Who wants it; is recorded.")
+@click.option("--reason", required=True, help="Why; is recorded.")
+@click.option("--yes", is_flag=True, allow_from_autoenv=False, help="Do not ask.")
+@db_option
+@json_option
+def erase_command(
+    hashes: tuple[str, ...], containing: str | None, actor: str, reason: str, yes: bool, db: Path, as_json: bool
+) -> None:
+    """Erase prompts, requests and replies for good; the chain keeps their hashes, and who asked and why.
+
+    A reply that is gone is bought again when it is needed. What rows and events say in their own words, such as an
+    error message, cannot be erased, and is named.
+    """
+    from agent.run.erasing import erase, erasing
+
+    plan = erasing(hashes, containing, actor, reason, db)
+    count = len(plan.texts)
+    if not as_json:
+        words = ", ".join(f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in plan.kinds.items())
+        click.echo(f"{count} texts go for good: {words}" if count else "no text holds it", err=True)
+    if count and not yes:
+        click.confirm("erase them?", abort=True, err=True)
+    erased = erase(plan, actor, reason)
+    if as_json:
+        print_json(erased.to_json())
+        return
+    click.echo(f"erased {count} texts; the ledger is whole, head {erased.head}")
+    for line in erased.left:
+        click.echo(f"still there: {plain(line)}", err=True)
+
+
 for command in (
     verify_command,
     show_command,
@@ -214,3 +189,28 @@ for command in (
     erase_command,
 ):
     audit_command.add_command(command)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option("--offline", is_flag=True, default=True, help="From stored replies only; there is no other way yet.")
+@db_option
+@json_option
+def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
+    """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
+
+    Compared are every trial, the score of every row, the result and the released prompt. Ends with 0 when all are the
+    same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
+    """
+    from agent.run.reproduce import reproduce
+
+    found = reproduce(run, db)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        click.echo("".join(f"{plain(line)}\n" for line in found.drift), nl=False)
+        count = len(found.drift)
+        things = f"{count} thing{'s' * (count > 1)} drifted" if count else "the same"
+        click.echo(f"{found.run_id}: {things}: {found.trials} trials, {found.scores} scores, 0 requests")
+    if found.drift:
+        raise SystemExit(1)

@@ -21,6 +21,7 @@ from agent.cli.common import (
 )
 
 SHOWN = 20  # flips, for people
+LABELS = 6  # shown of a mix, the most that moved first
 
 
 @click.command(context_settings=SETTINGS)
@@ -183,9 +184,6 @@ def bless_report(result: dict[str, Any]) -> str:
         cost_line(result),
     ]
     return "\n".join(lines)
-
-
-LABELS = 6  # shown of a mix, the most that moved first
 
 
 @click.command(context_settings=SETTINGS)

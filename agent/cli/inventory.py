@@ -33,9 +33,9 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     rows = []
     for item in found:
         sizes = "/".join(str(count) for count in item.get("rows", {}).values())
-        about = str(item.get("problem") or item.get("description"))
+        words = str(item.get("problem") or item.get("description"))
         rows.append(
-            (item["name"], item.get("signature", ""), sizes, ", ".join(item.get("metrics", [])), short(about, 70))
+            (item["name"], item.get("signature", ""), sizes, ", ".join(item.get("metrics", [])), short(words, 70))
         )
     print_table("tasks", ("task", "signature", "train/dev/test", "metrics", "about"), rows)
 

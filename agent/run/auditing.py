@@ -5,20 +5,19 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError, InputError, LedgerError
 from agent.finding import open_history, releases_folder
-from agent.launch import source_of, task_of
 from agent.ledger.anchor import anchor, checked, head_of, noted_hash, unchecked
-from agent.ledger.bookkeeping import checks
 from agent.ledger.connect import is_there
-from agent.ledger.contamination import HELD_OUT, Check, copied_answers, demo_ids, demo_texts
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.verify import Finding, verify
 from agent.ledger.witness import missing_heads, witnesses
-from agent.release.runtime import load_prompt
-from agent.types import Task
+
+if TYPE_CHECKING:
+    from agent.ledger.contamination import Check
+    from agent.types import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +83,14 @@ def _require_whole(connection: sqlite3.Connection, db: Path) -> None:
 
 def checks_of(history: History, run: Row) -> list[Check]:
     """Whether held-out rows got into a prompt of the run, and whether its books add up."""
+    from agent.ledger.bookkeeping import checks
+
     return [*_contamination(history, run), *checks(history, run)]
 
 
 def _contamination(history: History, run: Row) -> list[Check]:
+    from agent.ledger.contamination import HELD_OUT, Check, copied_answers, demo_ids, demo_texts
+
     tried = history.select("SELECT candidate_id FROM proposals WHERE run_id = ? AND rejected = ''", run["id"])
     candidates = [history.candidate(row["candidate_id"]) for row in tried]
     rows = history.select(
@@ -104,6 +107,8 @@ def _contamination(history: History, run: Row) -> list[Check]:
 
 def _task(run: Row) -> tuple[Task | None, str]:
     """The run's task with the rows that it had, or why these are not at hand."""
+    from agent.launch import source_of, task_of
+
     if command := (run["options"] or {}).get("command"):
         return None, f"a run of `optimize {command}`, which made no prompts"
     try:
@@ -117,6 +122,8 @@ def _task(run: Row) -> tuple[Task | None, str]:
 
 def released_versions(history: History) -> dict[str, str]:
     """The ids of released candidates by the version of their release, from the files that are still there."""
+    from agent.release.runtime import load_prompt
+
     found = {}
     for run in history.runs():
         try:

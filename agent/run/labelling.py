@@ -7,9 +7,7 @@ from pathlib import Path
 
 from agent.errors import InputError, LedgerBusy
 from agent.finding import open_history, open_ledger, releases_folder
-from agent.ledger.origin import user
 from agent.release.labels import NAME, Change, NeedsUnit, Reference, current, read_history, released_names
-from agent.release.registry import Registry
 from agent.release.runtime import Prompt, load_prompt
 
 BUSY_AFTER = 1.0
@@ -29,6 +27,9 @@ def roll_back(name: str, label: str, actor: str, reason: str, db: Path) -> tuple
     Returns:
         The change, and why it is not in the chain yet; "" when it is.
     """
+    from agent.ledger.origin import user
+    from agent.release.registry import Registry
+
     registry, actor, reason = Registry(releases_folder(db)), actor or user(), reason.strip()
     if not db.is_file():
         return registry.rollback(name, label, None, actor=actor, reason=reason), f"{db}: no ledger here"

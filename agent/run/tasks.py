@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ProblemsError
 from agent.finding import find_task
-from agent.launch import prompt_text
-from agent.task.intake import Reading, write_task
 from agent.task.load import load_task
-from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_tests
+
+if TYPE_CHECKING:
+    from agent.task.intake import Reading
 
 
 def listed(task: str | None) -> list[dict[str, Any]]:
@@ -59,6 +59,10 @@ def make_task(name: str, source: Path, target: str, prompt: Path | None, seed: i
     Raises:
         InputError: the name is none, the target is missing, or the file cannot be made a task.
     """
+    from agent.launch import prompt_text
+    from agent.task.intake import write_task
+    from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_tests
+
     if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
         raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")
     folder = Path(name) if len(Path(name).parts) > 1 else Path("tasks") / name
