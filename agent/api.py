@@ -357,19 +357,7 @@ def check(
     made = checking(str(prompt), model, judges, own, file, repeats, options, db)
 
     def ask(stop: Stop | None) -> CheckResult:
-        told = run_job(
-            made.make,
-            made.asking.lms,
-            made.models,
-            made.budget,
-            options,
-            db,
-            watcher,
-            lambda done, planned, account: None,
-            use_cache=False,
-            stop=stop,
-        )
-        return CheckResult.of(told)
+        return CheckResult.of(run_job(made.ready, options, db, watcher, stop=stop))
 
     return _waited(ask)
 

@@ -1,4 +1,4 @@
-"""`optimize audit`: is the ledger whole, what does it say, and how is it taken out, noted elsewhere and cut."""
+"""`optimize audit` and `reproduce`: is the ledger whole, did a run measure what it says, and can it be made again?"""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ from pathlib import Path
 
 import click
 
-from agent.cli.audit_check import check_command
-from agent.cli.audit_erase import erase_command
 from agent.cli.audit_views import lineage_command, show_command
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
-from agent.errors import InputError, LedgerError
-from agent.run.locations import open_history, releases_folder
+from agent.cli.tables import print_table
+from agent.errors import InputError
+from agent.run.locations import open_history
+
+SHOWN = 5  # findings of one check that the table has
 
 
 @click.group(context_settings=SETTINGS)
 def audit_command() -> None:
     """Check, read, export and erase from the ledger: the record of every call, score and decision."""
-
-
-def _require_file(db: Path) -> None:
-    from agent.ledger.connect import is_there
-
-    if not is_there(db):
-        raise InputError(f"{db}: no ledger here; name another with --db")
 
 
 @click.command(context_settings=SETTINGS)
@@ -39,33 +33,18 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     that it must have: an older copy in its place is found. The file of --anchor may be what `optimize audit anchor`
     wrote, a result of --json, or a released prompt.
     """
-    from agent.ledger.anchors import checked, missing_heads, noted_hash, unchecked, witnesses
+    from agent.run.auditing import verified
 
-    _require_file(db)
-    noted = noted_hash(anchor) if anchor is not None else None
-    told = witnesses(db.parent, releases_folder(db))
-    notes: list[str] = []
-    with unchecked(db) as connection:
-        events, head, findings = checked(connection, noted)
-        if not findings:
-            findings, notes = missing_heads(connection, db, told)
-    for note in notes:
+    found = verified(db, anchor)
+    for note in found.notes:
         click.echo(f"note: {plain(note)}", err=True)
     if as_json:
-        print_json(
-            {
-                "whole": not findings,
-                "events": events,
-                "head": head,
-                "first_bad_seq": findings[0].seq if findings else None,
-                "findings": [{"seq": finding.seq, "what": finding.what} for finding in findings],
-            }
-        )
-    elif findings:
-        click.echo("\n".join(plain(str(finding)) for finding in findings))
+        print_json(found.to_json())
+    elif found.findings:
+        click.echo("\n".join(plain(str(finding)) for finding in found.findings))
     else:
-        click.echo(f"whole: {events} events, head {head}")
-    if findings:
+        click.echo(f"whole: {found.events} events, head {found.head}")
+    if found.findings:
         raise SystemExit(1)
 
 
@@ -79,15 +58,10 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     The chain alone shows a change in its middle; who writes it all anew is shown by a head that was noted elsewhere:
     `optimize audit verify --anchor FILE`.
     """
-    from agent.ledger.anchors import anchor, unchecked
     from agent.ledger.bundle import new_export
-    from agent.ledger.verify import verify
+    from agent.run.auditing import anchored
 
-    open_history(db).close()
-    with unchecked(db) as connection:
-        found = anchor(connection, db.resolve())
-        if findings := verify(connection):
-            raise LedgerError(f"{db}: not whole: {findings[0]}; see `audit verify`")
+    found = anchored(db)
     if output is None:
         print_json(found)
         return
@@ -135,6 +109,76 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
     )
 
 
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@db_option
+@json_option
+def check_command(run: str, db: Path, as_json: bool) -> None:
+    """Check RUN (default: the latest) for contamination, and whether its books add up.
+
+    Contamination: demos or instructions that hold dev or test rows, a test that was opened twice. Books: scores without
+    a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold. What
+    needs the rows is left out (-) when the task is gone or its rows changed since.
+    """
+    from agent.run.auditing import checks_of
+
+    history = open_history(db)
+    found = history.run(run)
+    done = checks_of(history, found)
+    holds = all(check.ok is not False for check in done)
+    if as_json:
+        listed = [{"check": check.name, "ok": check.ok, "found": list(check.found)} for check in done]
+        print_json({"run_id": found["id"], "holds": holds, "checks": listed})
+    else:
+        words = {True: "ok", False: "PROBLEM", None: "-"}
+        print_table(
+            f"checks of {found['id']}",
+            ("check", "ok", "found"),
+            [(check.name, words[check.ok], _lines(check.found)) for check in done],
+        )
+    if not holds:
+        raise SystemExit(1)
+
+
+def _lines(found: tuple[str, ...]) -> str:
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "; ".join([*found[:SHOWN], *more])
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("--hash", "hashes", multiple=True, metavar="H", help="A text by its SHA-256; repeatable.")
+@click.option("--containing", metavar="TEXT", help="Every text that holds TEXT, also where JSON writes it otherwise.")
+@click.option("--actor", required=True, help="Who wants it; is recorded.")
+@click.option("--reason", required=True, help="Why; is recorded.")
+@click.option("--yes", is_flag=True, allow_from_autoenv=False, help="Do not ask.")
+@db_option
+@json_option
+def erase_command(
+    hashes: tuple[str, ...], containing: str | None, actor: str, reason: str, yes: bool, db: Path, as_json: bool
+) -> None:
+    """Erase prompts, requests and replies for good; the chain keeps their hashes, and who asked and why.
+
+    A reply that is gone is bought again when it is needed. What rows and events say in their own words, such as an
+    error message, cannot be erased, and is named.
+    """
+    from agent.run.erasing import erase, erasing
+
+    plan = erasing(hashes, containing, actor, reason, db)
+    count = len(plan.texts)
+    if not as_json:
+        words = ", ".join(f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in plan.kinds.items())
+        click.echo(f"{count} texts go for good: {words}" if count else "no text holds it", err=True)
+    if count and not yes:
+        click.confirm("erase them?", abort=True, err=True)
+    erased = erase(plan, actor, reason)
+    if as_json:
+        print_json(erased.to_json())
+        return
+    click.echo(f"erased {count} texts; the ledger is whole, head {erased.head}")
+    for line in erased.left:
+        click.echo(f"still there: {plain(line)}", err=True)
+
+
 for command in (
     verify_command,
     show_command,
@@ -145,3 +189,28 @@ for command in (
     erase_command,
 ):
     audit_command.add_command(command)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option("--offline", is_flag=True, default=True, help="From stored replies only; there is no other way yet.")
+@db_option
+@json_option
+def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
+    """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
+
+    Compared are every trial, the score of every row, the result and the released prompt. Ends with 0 when all are the
+    same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
+    """
+    from agent.run.reproduce import reproduce
+
+    found = reproduce(run, db)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        click.echo("".join(f"{plain(line)}\n" for line in found.drift), nl=False)
+        count = len(found.drift)
+        things = f"{count} thing{'s' * (count > 1)} drifted" if count else "the same"
+        click.echo(f"{found.run_id}: {things}: {found.trials} trials, {found.scores} scores, 0 requests")
+    if found.drift:
+        raise SystemExit(1)

@@ -20,7 +20,7 @@ from agent.cli.common import (
     short,
 )
 from agent.cli.tables import print_table
-from agent.errors import AgentError, InputError
+from agent.errors import InputError
 from agent.report.facts import amount, promotion
 from agent.run.locations import open_history
 
@@ -176,6 +176,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     instruction; the start of one will do.
     """
     from agent.ledger.trail import candidates_named, lineage
+    from agent.run.auditing import released_versions
 
     history = open_history(db)
     versions = released_versions(history)
@@ -218,22 +219,3 @@ def _print_labels(moves: list[dict[str, Any]]) -> None:
         row["version"] += "" if row["share"] is None else f" for {row['share']:.0%}"
     if rows:
         _print("labels, oldest first (*: to this prompt)", "label version from=before utc action actor reason", rows)
-
-
-def released_versions(history: History) -> dict[str, str]:
-    """The ids of released candidates by the version of their release, from the files that are still there."""
-    from agent.ledger.query import released_file
-    from agent.release.runtime import load_prompt
-
-    found = {}
-    for run in history.runs():
-        try:
-            path = released_file(run, history.path)
-            if path is None:
-                continue
-            prompt = load_prompt(path)
-        except AgentError:
-            continue
-        if candidate := prompt.provenance.get("candidate_id"):
-            found[prompt.version] = str(candidate)
-    return found

@@ -1,4 +1,4 @@
-"""`optimize check`: does a released prompt still do what it did, on this model or another?"""
+"""`optimize check`, `bless`, `monitor` and `ab`: does a released prompt do what it did, and which of two is better?"""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import click
 from agent.cli.common import (
     SEED,
     SETTINGS,
+    cost_line,
     db_option,
     json_option,
     plain,
     print_json,
     score,
     short,
+    spending_options,
 )
-from agent.cli.errands import cost_line, run_job, spending_options
-from agent.run.check_setup import checking
-from agent.run.launch import silence
 
 SHOWN = 20  # flips, for people
+LABELS = 6  # shown of a mix, the most that moved first
 
 
 @click.command(context_settings=SETTINGS)
@@ -61,7 +61,10 @@ def check_command(
     more answers changed than repeat noise explains; repeat noise alone fails it in at most 5 % of all checks. The model
     is asked afresh, not the ledger.
     """
+    from agent.cli.progress import run_shown
     from agent.release.junit import as_junit, as_markdown, require_place, write_text
+    from agent.run.check_setup import checking
+    from agent.run.launch import silence
 
     silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):
@@ -69,28 +72,27 @@ def check_command(
             require_place(place, option)
     prepared = checking(prompt, model, judge, task, suite, repeats, options, db)
     quiet = bool(options["quiet"] or as_json)
-    lms, models, budget = prepared.asking.lms, prepared.models, prepared.budget
-    told = run_job(prepared.make, lms, models, budget, options, db, quiet=quiet, use_cache=False)
+    result = run_shown(prepared.ready, options, db, quiet)
     if as_json:
-        print_json(told)
+        print_json(result)
     else:
-        click.echo(report(told))
+        click.echo(check_report(result))
     if junit:
-        write_text(junit, as_junit(told, [row.id for row in prepared.recorded.rows]))
+        write_text(junit, as_junit(result, [row.id for row in prepared.recorded.rows]))
     if markdown:
-        write_text(markdown, as_markdown(told))
-    if told["gate"] != "passed":
+        write_text(markdown, as_markdown(result))
+    if result["gate"] != "passed":
         raise SystemExit(100)
 
 
-def report(told: dict[str, Any]) -> str:
+def check_report(result: dict[str, Any]) -> str:
     """The check for people: verdict, scores, flips, steadiness."""
-    then, found, test = told["reference"], told["difference"], told["flip_test"]
-    lines = ["", plain(f"{told['name']} {told['version']} on {told['model']}: {told['gate'].upper()}")]
-    lines += [plain(f"  {why}") for why in told["why"]]
+    then, found, test = result["reference"], result["difference"], result["flip_test"]
+    lines = ["", plain(f"{result['name']} {result['version']} on {result['model']}: {result['gate'].upper()}")]
+    lines += [plain(f"  {why}") for why in result["why"]]
     when = then.get("created_utc", "")[:10]
     lines += ["", plain(f"recorded: {then['model']}, {then['version']} {when} ({then['suite']}): {then['reason']}")]
-    was, now = told["score"]["was"], told["score"]["now"]
+    was, now = result["score"]["was"], result["score"]["now"]
     lines.append(f"score: {score(was['mean'])} -> {score(now['mean'])}")
     if found:
         low, high = (100 * value for value in found["ci95"])
@@ -98,29 +100,233 @@ def report(told: dict[str, Any]) -> str:
             f", {100 * found['diff']:+.1f} points on {found['n']} rows (95 % CI {low:+.1f} to {high:+.1f}, "
             f"p = {found['p_value']:.2g}); {found['wins']} won, {found['losses']} lost, {found['ties']} tied"
         )
-    readable = told["readable"]
+    readable = result["readable"]
     lines.append(f"replies that can be read: {score(readable['was']['mean'])} % -> {score(readable['now']['mean'])} %")
-    lines.append(_steadiness(told))
-    unanswered = told["unanswered"]
+    lines.append(_steadiness(result))
+    unanswered = result["unanswered"]
     if unanswered["was"] or unanswered["now"]:
         lines.append(f"rows without an answer: {unanswered['was']} -> {unanswered['now']}")
     noise = "more than repeat noise explains" if test["p_value"] <= test["at_most"] else "within repeat noise"
-    lines.append(f"flipped: {test['flipped']} of {told['compared']} rows (p = {test['p_value']:.2g}: {noise})")
-    for flip in told["flips"][:SHOWN]:
+    lines.append(f"flipped: {test['flipped']} of {result['compared']} rows (p = {test['p_value']:.2g}: {noise})")
+    for flip in result["flips"][:SHOWN]:
         scores = f"{score(flip['was_score'])} -> {score(flip['is_score'])}"
         lines.append(f"  {short(flip['row'], 30)}: {short(flip['was'], 60)} -> {short(flip['is'], 60)}  ({scores})")
-    if len(told["flips"]) > SHOWN:
-        lines.append(f"  and {len(told['flips']) - SHOWN} more; --json lists all")
-    lines += [plain(f"note: {note}") for note in told["notes"]]
-    if told["gate"] != "passed" and told["compared"]:
+    if len(result["flips"]) > SHOWN:
+        lines.append(f"  and {len(result['flips']) - SHOWN} more; --json lists all")
+    lines += [plain(f"note: {note}") for note in result["notes"]]
+    if result["gate"] != "passed" and result["compared"]:
         lines.append("if this is what you want, `optimize bless` makes it the new reference")
-    return "\n".join([*lines, cost_line(told)])
+    return "\n".join([*lines, cost_line(result)])
 
 
-def _steadiness(told: dict[str, Any]) -> str:
+def _steadiness(result: dict[str, Any]) -> str:
     parts = []
     for side in ("was", "now"):
-        found, times = told["steadiness"][side], told["repeats"][side]
+        found, times = result["steadiness"][side], result["repeats"][side]
         agreement = f"{score(found['agreement'])} % the same" if found else "not known"
         parts.append(f"{agreement} ({times} a row)")
     return f"answers when asked again: {' -> '.join(parts)}"
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("prompt")
+@click.option("--reason", required=True, help="Why these answers are right to compare with; kept in the ledger.")
+@click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
+@click.option("-m", "--model", help="The model to ask. Default: the one of the suite, else that of the prompt.")
+@click.option("--judge", multiple=True, help="The model that judges; repeat it for a panel. Default: as before.")
+@click.option("--task", help="Take the dev rows of this task; without it the suite's rows stay, if there is a suite.")
+@click.option("--suite", type=click.Path(path_type=Path), help="Where to keep it. Default: suite.json beside PROMPT.")
+@click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
+@click.option("--repeats", type=click.IntRange(1, 5), default=3, show_default=True, help="How often each row is asked.")
+@spending_options
+@db_option
+@json_option
+def bless_command(
+    prompt: str,
+    reason: str,
+    actor: str,
+    model: str | None,
+    judge: tuple[str, ...],
+    task: str | None,
+    suite: Path | None,
+    limit: int | None,
+    repeats: int,
+    db: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Record what a released PROMPT answers now as the reference of `optimize check`, in suite.json beside it.
+
+    The reason goes into the ledger's chain. The rows are those of the suite that is there, else the dev rows of the
+    prompt's task; never those of the sealed test. Asked more than once, the answers also say what is repeat noise.
+    """
+    from agent.cli.progress import run_shown
+    from agent.run.bless import blessing
+    from agent.run.launch import silence
+
+    silence()
+    ready = blessing(prompt, reason, actor, model, judge, task, suite, limit, repeats, options, db)
+    result = run_shown(ready, options, db, bool(options["quiet"] or as_json))
+    if as_json:
+        print_json(result)
+        return
+    click.echo(bless_report(result))
+
+
+def bless_report(result: dict[str, Any]) -> str:
+    """What was recorded, for people."""
+    low, high = result["score"]["ci95"] or (None, None)
+    rows = f"{result['rows']} rows, {result['repeats']} times each, {result['unanswered']} without an answer"
+    lines = [
+        plain(f"recorded: {result['path']} ({result['suite']}, before: {result['before'] or 'none'})"),
+        plain(f"{result['name']} {result['version']} on {result['model']}: {rows}"),
+        f"score: {score(result['score']['mean'])} (95 % CI {score(low)} to {score(high)})",
+        cost_line(result),
+    ]
+    return "\n".join(lines)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("prompt")
+@click.argument("log", type=click.Path(path_type=Path))
+@click.option("--reference", type=click.Path(path_type=Path), help="A log of good answers. Default: the suite.")
+@click.option("--suite", type=click.Path(path_type=Path), help="Recorded answers. Default: suite.json beside PROMPT.")
+@click.option("--task", help="Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
+@click.option(
+    "--alpha", type=click.FloatRange(0, 0.5, min_open=True), help="False alarms of one look; over the task's."
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="For permutation tests.")
+@db_option
+@json_option
+def monitor_command(
+    prompt: str,
+    log: Path,
+    reference: Path | None,
+    suite: Path | None,
+    task: str | None,
+    alpha: float | None,
+    seed: int,
+    db: Path,
+    as_json: bool,
+) -> None:
+    """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
+
+    LOG is a .jsonl file, a row for each answer: reply, and where known inputs, time, score (0 to 1); or a .csv file
+    without inputs. Looked at are replies that cannot be read, the mix of labels, lengths, answers to inputs that come
+    again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
+    [monitor] in task.toml says. No model is asked.
+    """
+    from agent.run.monitoring import monitored
+
+    result = monitored(prompt, log, reference, suite, task, alpha, seed, db)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(monitor_report(result))
+    if result["drift"]:
+        raise SystemExit(100)
+
+
+def monitor_report(result: dict[str, Any]) -> str:
+    """The tests for people, alarms first."""
+    verdict = "DRIFT" if result["drift"] else "no drift"
+    when = f", {result['from']} to {result['to']}" if result["from"] else ""
+    rows = result["rows"]
+    lines = ["", plain(f"{result['name']} {result['version']}: {verdict} in {rows['now']} answers{when}")]
+    lines.append(f"reference: {rows['was']} answers; at most {100 * result['alpha']:g} % false alarms a look")
+    lines.append("")
+    for found in sorted(result["tests"], key=lambda each: not each["alarm"]):
+        name = f"{'ALARM ' if found['alarm'] else '      '}{found['name']}"
+        if found["p_value"] is None:
+            lines.append(plain(f"{name}: cannot be told, {found['why']}"))
+            continue
+        size = f"change {found['effect']:+.3f} (alarms from {found['limit']:g}), p = {found['p_value']:.2g}"
+        lines.append(plain(f"{name}: {_sides(found)}; {size}"))
+    return "\n".join(lines)
+
+
+def _sides(found: dict[str, Any]) -> str:
+    was, now = found["was"], found["now"]
+    if not isinstance(was, dict):
+        if found["name"].startswith("length"):
+            return f"median {was:g} -> {now:g}"
+        return f"{score(was)} % -> {score(now)} %"
+    moved = sorted(was, key=lambda label: -abs(was[label] - now[label]))
+    parts = [f"{short(label, 30)} {score(was[label])} -> {score(now[label])} %" for label in moved[:LABELS]]
+    return ", ".join(parts) + (f" and {len(moved) - LABELS} more" if len(moved) > LABELS else "")
+
+
+@click.group(context_settings=SETTINGS)
+def ab_command() -> None:
+    """Read the outcomes of an A/B test, at any time."""
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("outcomes", type=click.Path(path_type=Path))
+@click.option("--control", help="The arm to compare with. Default: the first by name.")
+@click.option(
+    "--alpha", type=click.FloatRange(0, 0.5, min_open=True), default=0.05, show_default=True, help="The error rate."
+)
+@click.option(
+    "--smallest",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="A difference below it does not matter, so that equal arms can be told as well.",
+)
+@click.option(
+    "--several",
+    type=click.Choice(["refuse", "first"]),
+    default="refuse",
+    show_default=True,
+    help="A unit with several outcomes: an error, or its first one counts.",
+)
+@json_option
+def report_command(
+    outcomes: Path, control: str | None, alpha: float, smallest: float, several: str, as_json: bool
+) -> None:
+    """Tell the difference of two arms with a confidence sequence: look as often as you like, and stop when you like.
+
+    OUTCOMES is a .jsonl or .csv file, a row for each outcome in the order in which they came: unit (a user, a session),
+    arm, outcome from 0 to 1; a time may stand there and is not read. Each is paired with the
+    latest of the other arm. However often it is looked at, arms that are equal, or drift together, are told apart in at
+    most 5 % of all tests.
+    """
+    from agent.release.ab import read_outcomes, report_of
+
+    result = report_of(read_outcomes(outcomes, control, first=several == "first"), alpha, smallest)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(ab_report(result))
+
+
+def ab_report(result: dict[str, Any]) -> str:
+    """For people: both arms, the difference, and whether the test may end."""
+    lines = [""]
+    for name, units, mean in zip(
+        (result["control"], result["treatment"]), result["units"], result["means"], strict=True
+    ):
+        lines.append(plain(f"{name}: {100 * mean:.1f} on {units} units"))
+    low, high = (100 * value for value in result["ci"])
+    level = f"{100 * result['confidence']:g} % confidence sequence"
+    diff = "-" if result["diff"] is None else f"{100 * result['diff']:+.1f}"
+    sides = f"{result['treatment']} minus {result['control']}"
+    evidence = f"e = {result['e_value']:.3g} now, p = {result['p_value']:.2g} at any time"
+    known = f"{level} {low:+.1f} to {high:+.1f}; {evidence}"
+    lines.append(plain(f"{sides}: {diff} points on {result['pairs']} pairs ({known})"))
+    if result["may_stop"]:
+        lines.append(plain(f"{result['verdict']}: the test may be stopped"))
+    else:
+        lines.append("undecided: go on, or stop without a winner; looking costs nothing")
+    if result["left_out"]:
+        lines.append(f"{result['left_out']} later outcomes of units that had one were left out")
+    if result["uneven"] is not None:
+        lines.append(
+            f"note: the split of units is uneven (p = {result['uneven']:.1g} for halves); if halves were meant, "
+            "look at the bucketing before you believe anything"
+        )
+    return "\n".join(lines)
+
+
+ab_command.add_command(report_command, "report")

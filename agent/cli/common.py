@@ -1,4 +1,4 @@
-"""What several commands share: options, JSON and text."""
+"""What several commands share: options, names of what is registered, JSON and text."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agent.errors import InputError
 from agent.run.locations import LEDGER, tasks_here
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from agent.registry import Listed, Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 SEED = click.IntRange(0, 2**31 - 1)
@@ -44,6 +49,50 @@ def deciding_options(function: F) -> F:
     return reason(actor(function))
 
 
+def spending_options(function: F) -> F:
+    """Caps, price, room to think, concurrency and patience."""
+    options = (
+        click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."),
+        click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
+        click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars."),
+        click.option("--price", help=PRICE_HELP),
+        click.option("--thinking", type=click.IntRange(0), help=THINKING_HELP),
+        click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once."),
+        click.option("--max-wait", help=MAX_WAIT_HELP),
+        click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+class Registered(click.ParamType[str]):
+    """A name in `registry`; imports the thing, so that one that is broken is refused here."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.name, self._registry = registry.what, registry
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{'|'.join(self._registry.names())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            self._registry.get(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in self._registry.names() if name.startswith(incomplete)]
+
+
+def about(one: Listed[Any]) -> str:
+    """The help line of what is registered, or why it cannot be used."""
+    return str(one.thing.about) if one.thing is not None else f"cannot be used: {one.fault}"
+
+
 def print_json(value: Any) -> None:
     """The same value after parsing; what could steer a terminal, such as C1 controls, stands as a JSON escape.
 
@@ -59,6 +108,11 @@ def plain(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+def print_exactly(text: str) -> None:
+    """Exact bytes in a pipe (of a str, click takes out escape sequences), harmless on a terminal."""
+    click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
+
+
 def short(text: str, width: int) -> str:
     flat = " ".join(plain(text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
@@ -66,6 +120,20 @@ def short(text: str, width: int) -> str:
 
 def score(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def cost_line(result: Mapping[str, Any]) -> str:
+    """What a run that is no search took, for people."""
+    from agent.report.facts import spent
+
+    calls = dict(result["calls"])
+    cached = calls.pop("cached")
+    asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
+    over = f"; {result['overspent']}" if result.get("overspent") else ""
+    tokens = result["tokens"]["prompt"] + result["tokens"]["completion"]
+    return plain(
+        f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {spent(result)}, {result['seconds']:.0f} s{over}"
+    )
 
 
 def require_first_word(word: str, commands: Iterable[str]) -> None:

@@ -1,15 +1,25 @@
-"""`optimize judge`: is a judge to be trusted, and what do people say of the answers?"""
+"""`optimize judge`: is a judge to be trusted, and what do people say of the answers?
+
+Who rates sees inputs and answer, never which prompt wrote it. Every rater gets the same items in another order.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SEED, SETTINGS, db_option, json_option, print_json
-from agent.cli.errands import spending_options
-from agent.cli.judge_rate import rate_command
+from agent.cli.common import SEED, SETTINGS, cost_line, db_option, json_option, plain, print_json, spending_options
+from agent.errors import InputError
+from agent.run.locations import open_history
+
+if TYPE_CHECKING:
+    from agent.report.blinded import Shown
+    from agent.types import Rubric
+
+SKIP, QUIT = "s", "q"
 
 
 @click.group(context_settings=SETTINGS)
@@ -57,22 +67,182 @@ def calibrate_command(db: Path, gate: bool, dry_run: bool, as_json: bool, **opti
     with people (kappa 0.6 or more on 30 items or more), its verdicts can be read, and answers that are none do not fool
     it. Each line says what was measured, with its 95 % interval.
     """
-    from agent.cli.calibrate import calibrate, prepare, report
+    from agent.cli.progress import run_shown
+    from agent.run.calibrating import calibrating
+    from agent.run.launch import silence
 
+    silence()
     quiet = bool(options["quiet"] or as_json)
-    job = prepare(options)
+    made = calibrating(options)
     if dry_run:
-        click.echo(job.opening())
+        click.echo(made.opening)
         return
     if not quiet:
-        click.echo(job.opening(), err=True)
-    result = calibrate(job, options, db, quiet)
+        click.echo(made.opening, err=True)
+    result = run_shown(made.ready, options, db, quiet)
     if as_json:
         print_json(result)
     else:
-        click.echo(report(result))
+        click.echo(calibration_report(result))
     if gate and not result["trusted"]:
         raise SystemExit(100)
+
+
+def calibration_report(result: Mapping[str, Any]) -> str:
+    """The calibration as a table: what was measured, the value, its interval."""
+    trusted = "trusted" if result["trusted"] else "NOT TO BE TRUSTED"
+    lines = ["", plain(f"judge {', '.join(result['models'])} ({result['mode']}) on {result['labels']}: {trusted}")]
+    lines += [plain(f"  {why}") for why in result["why"]]
+    if not result["trusted"]:
+        lines.append(
+            "  promotion is blocked while this judge counts, until somebody gives a reason (--override --reason)"
+        )
+    people = result["people"]
+    rows = [
+        ("items with a readable verdict", f"{result['items'] - result['unscored']} of {result['items']}", ""),
+        _line(
+            "Cohen's kappa" + (", quadratic" if result["mode"] != "pairwise" else ""), result["kappa"], result["ci95"]
+        ),
+        _named("Krippendorff's alpha, ordinal", result, "alpha"),
+        _named("Spearman", result, "spearman"),
+        _named("same rating as people", result, "agreement"),
+        _line(
+            f"alpha among {people['raters']} rater{'s' * (people['raters'] != 1)}",
+            people["alpha"],
+            people["alpha_ci95"],
+        ),
+        _named(
+            "same verdict in the other order", result, "order_consistency", f"{result['asked_in_both_orders']} pairs"
+        ),
+        ("the answer shown first wins", _value(result["first_wins"]), "0.5 is fair"),
+        _named("same verdict when asked again", result, "self_consistency", f"{result['asked_again']} times"),
+        _named("length against its ratings", result, "length_judge", "Spearman"),
+        _named("length against people's", result, "length_people", "Spearman"),
+        _named("points for being longer", result, "length_bias", "beyond people's"),
+    ]
+    width = max(len(name) for name, _, _ in rows)
+    lines += ["", *[f"  {name:<{width}}  {value:>8}  {note}".rstrip() for name, value, note in rows]]
+    lines += ["", "  answers that are none, and how often they got a good rating:"]
+    for name, control in result["negative_controls"].items():
+        lines.append(f"    {name:<{width - 2}}  {control['fooled']:>4} of {control['n']}")
+    lines += ["", *_table(result)]
+    lines.append(cost_line(result))
+    if result["status"] == "budget":
+        lines.append("the budget ended it early: what was measured stands, on fewer items")
+    for reason in result["reasons"]:
+        lines.append(plain(f"unreadable: {reason[:160]}"))
+    return "\n".join(lines)
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _line(name: str, value: float | None, ci95: Sequence[float] | None, note: str = "") -> tuple[str, str, str]:
+    interval = f"{ci95[0]:.2f} to {ci95[1]:.2f}" if ci95 else ""
+    return name, _value(value), ", ".join(part for part in (interval, note) if part)
+
+
+def _named(name: str, result: Mapping[str, Any], key: str, note: str = "") -> tuple[str, str, str]:
+    return _line(name, result[key], result[f"{key}_ci95"], note)
+
+
+def _table(result: Mapping[str, Any]) -> list[str]:
+    names, counts = result["scale"], result["confusion"]
+    width = max(6, *[len(name) + 1 for name in names])
+    head = "".join(f"{name:>{width}}" for name in names)
+    lines = [f"  people's rating (down), the judge's (across)\n  {'':<{width}}{head}"]
+    lines += [
+        f"  {name:>{width}}" + "".join(f"{count:>{width}}" for count in row)
+        for name, row in zip(names, counts, strict=True)
+    ]
+    return [*lines, ""]
+
+
+# -- rate -------------------------------------------------------------------------------------------------------------
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option("--rater", required=True, help="Who rates: a name or initials, kept with each rating.")
+@click.option("--output", help="The field to rate, when the task has several. Default: the one that its judge rates.")
+@click.option("--count", type=click.IntRange(1), default=40, show_default=True, help="How many answers.")
+@click.option(
+    "-o", "--file", "path", type=click.Path(path_type=Path), help="Default: ratings.jsonl in the run's folder."
+)
+@db_option
+def rate_command(run: str, rater: str, output: str | None, count: int, path: Path | None, db: Path) -> None:
+    """Rate answers of RUN (default: the latest) on the rubric's scale, without knowing which prompt wrote them.
+
+    For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
+    and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
+    """
+    from agent.ledger.query import run_folder
+    from agent.report.blinded import calibrating, field_of, items_of, order_of, rated_task, rubric_of
+    from agent.task.rated import RatedFile
+
+    history = open_history(db)
+    found = history.run(run)
+    path = path or run_folder(db.parent, found["id"]) / "ratings.jsonl"
+    task = rated_task(found)
+    field = field_of(task, output)
+    rubric = rubric_of(task, field)
+    file = RatedFile(path)
+    items = items_of(history, found["id"], task, field, count)
+    history.close()
+    if not items:
+        raise InputError(f"{found['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
+    todo = [shown for shown in order_of(items, found["id"], rater) if shown.item not in file.done(rater)]
+    rated = len(items) - len(todo)
+    click.echo(f"{len(items)} answers, {rated} rated before by {plain(rater)}; ratings go to {path}")
+    for number, shown in enumerate(todo, rated + 1):
+        click.echo(_page(shown, number, len(items), field))
+        marks = _ask(rubric)
+        if marks is None:
+            break
+        if marks:
+            file.add(shown.rated(rater, field, marks))
+    _close(file, rubric, rater, len(items))
+    command = calibrating(found, task, field, rubric, path)
+    click.echo(plain(f"measure a judge with them: {command}"))
+
+
+def _page(shown: Shown, number: int, of: int, field: str) -> str:
+    lines = ["", f"[{number}/{of}] " + "-" * 60]
+    lines += [f"{plain(name)}: {plain(text)}" for name, text in shown.inputs.items()]
+    return "\n".join([*lines, "", f"{plain(field)}:", plain(shown.answer), ""])
+
+
+def _ask(rubric: Rubric) -> dict[str, int] | None:
+    """The marks of one answer; empty when it was skipped, None when the rater stops."""
+    names = [c.name for c in rubric.criteria] if len(rubric.criteria) > 1 else []
+    marks: dict[str, int] = {}
+    for name in [*names, ""]:
+        while True:
+            label = f"{plain(name) or 'the whole'} {rubric.low}-{rubric.high} (s skip, q stop)"
+            try:
+                said = click.prompt(label, prompt_suffix=": ").strip().casefold()
+            except (click.Abort, EOFError):
+                click.echo("")
+                return None
+            if said in (SKIP, QUIT):
+                return {} if said == SKIP else None
+            if said.isdecimal() and rubric.low <= int(said) <= rubric.high:
+                marks[f"rating_{name}" if name else "rating"] = int(said)
+                break
+            click.echo(f"a whole number from {rubric.low} to {rubric.high}, s or q")
+    return marks
+
+
+def _close(file: Any, rubric: Rubric, rater: str, of: int) -> None:
+    from agent.report.blinded import agreement
+
+    done = len(file.done(rater))
+    click.echo(
+        f"{done} of {of} rated by {plain(rater)}" + ("" if done >= of else "; the same command goes on from there")
+    )
+    if agreed := agreement(file.rows, rubric):
+        click.echo(agreed)
 
 
 judge_command.add_command(calibrate_command, "calibrate")

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -13,12 +15,15 @@ import click
 from agent.cli.common import plain
 from agent.errors import Interrupted
 from agent.report.facts import dollars
-from agent.run.session import Watcher
+from agent.run.session import Ready, Watcher, run_job
 
 if TYPE_CHECKING:
+    from agent.gateway.budget import Account
     from agent.run.optimize import Snapshot
 
 LINE_SECONDS = 5.0
+ENOUGH = 16
+"""Calls before a line says how long it takes: the first ones wait for the model and run side by side."""
 
 
 class Progress(Watcher):
@@ -97,3 +102,25 @@ def describe(snapshot: Snapshot) -> str:
         f"tokens {account.total_paid.tokens}  {dollars(account.total_paid.usd, account.unpriced)}  "
         f"at most {eta:.0f}s left"
     )
+
+
+def run_shown(ready: Ready, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
+    """Runs what is no search to its end, shown on the terminal."""
+    return run_job(ready, options, db, Progress(quiet), CallProgress(quiet))
+
+
+class CallProgress:
+    """Calls of what is no search: a line on stderr every few seconds."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._last = quiet, time.monotonic()
+
+    def __call__(self, done: int, planned: int, account: Account) -> None:
+        now = time.monotonic()
+        if self._quiet or now - self._last < LINE_SECONDS:
+            return
+        self._last = now
+        paid = f"tokens {account.total_paid.tokens}  {dollars(account.total_paid.usd, account.unpriced)}"
+        if done >= ENOUGH:
+            paid += f"  at most {account.seconds / done * max(0, planned - done):.0f}s left"
+        click.echo(f"[{account.seconds:4.0f}s] calls {done}/{planned} (cached {account.cached})  {paid}", err=True)

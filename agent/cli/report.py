@@ -1,14 +1,19 @@
-"""`optimize report`: a run as one HTML file, to read, to send and to print."""
+"""`optimize report`, `compare` and `ui`: a run as one file, two side by side, and the whole ledger in the browser."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
-from agent.errors import InputError
-from agent.files import new_file
+from agent.cli.tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
 from agent.run.locations import open_history
 
 
@@ -25,26 +30,147 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
     The file opens offline, asks no host for anything and holds no script. It shows rows, replies and prompts: whoever
     gets it reads them.
     """
-    from agent.ledger.query import run_folder
-    from agent.report.html import report_html
+    from agent.report.html import write_report
     from agent.report.view import RunView
 
     view = RunView(open_history(db), run)
-    path = output or run_folder(db.parent, view.id) / "report.html"
-    if path.is_dir():
-        path = path / "report.html"
-    data = report_html(view).encode("utf-8")
-    _write(path, data)
+    path, size = write_report(view, output)
     if as_json:
-        print_json({"run_id": view.id, "file": str(path), "bytes": len(data)})
+        print_json({"run_id": view.id, "file": str(path), "bytes": size})
     else:
         click.echo(plain(f"wrote {path}"), err=True)
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Raises InputError when the disk refuses."""
-    try:
-        with new_file(path, private=True) as file:
-            file.write(data)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error
+KEPT = 12  # equal words and blanks shown beside a change
+COLUMNS = (Column("what"), Column("A", 0, 16, True, True), Column("B", 0, 16, True, True), Column("", 1))
+MARKS = {WON: "green", LOST: "red", TIED: "dim"}
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@db_option
+@json_option
+def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
+    """Compare A and B: two runs by their winners, or two trials as RUN:NUMBER.
+
+    Shown are the options that differ, data, scores, cost and the words of both prompts. Where both were scored on the
+    same rows of the same data, by the same metrics and judges, B minus A is tested pair by pair. A gain on dev is no
+    proof: prompts were chosen on it.
+    """
+    from agent.report.compare import facts, side_of, tested
+
+    history = open_history(db)
+    sides = (side_of(history, a), side_of(history, b))
+    lines = list(facts(*sides))
+    tests, why_not = tested(*sides)
+    first, second = sides[0].candidate, sides[1].candidate
+    words = word_diff(first["instruction"], second["instruction"])
+    demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
+    if as_json:
+        table = {name: {"a": one, "b": two, "same": one == two} for name, one, two in lines}
+        instruction = {"a": first["instruction"], "b": second["instruction"], "diff": words}
+        shown = {"a": demos[0], "b": demos[1]}
+        print_json({"facts": table, "paired": tests, "not_tested": why_not, "instruction": instruction, "demos": shown})
+        return
+    rows = [(name, _words(one), _words(two), "" if one == two else "differs") for name, one, two in lines]
+    print_table("compared", COLUMNS, rows, quiet=lambda row: not row[3])
+    for split, found in tests.items():
+        low, high = found["ci95"]
+        say(
+            f"B minus A on {found['n']} {split} rows: {100 * found['diff']:+.1f} points (95 % CI {100 * low:+.1f} to "
+            f"{100 * high:+.1f}, p = {found['p_value']:.2g}); {found['wins']} won, {found['losses']} lost, "
+            f"{found['ties']} tied"
+        )
+        one, two = (side.outcomes[split] for side in sides)
+        say_marks(won_and_lost(two[row] - one[row] for row in one if row in two), MARKS)
+    if why_not:
+        say(why_not)
+    say("\n== the instruction, [-A-]{+B+} ==", "bold")
+    click.echo(plain(words) if first["instruction"] != second["instruction"] else "(the same)")
+    for name, mine, theirs in (("only in A", *demos), ("only in B", *reversed(demos))):
+        if extra := [row for row in mine if row not in theirs]:
+            say(f"demos {name}: {', '.join(extra)}")
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def word_diff(one: str, two: str) -> str:
+    """`two` with what it lost from `one` as [-lost-] and what is new as {+new+}; long equal parts are left out."""
+    from agent.report.facts import changes
+
+    marks = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
+    return "".join(marks[change.kind].format(change.text) for change in changes(one, two, KEPT))
+
+
+@click.command(context_settings=SETTINGS)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port. Default: a free one.")
+@click.option("--no-open", is_flag=True, help="Print the link only; without it a terminal's browser opens it.")
+@click.option(
+    "--optuna",
+    metavar="RUN",
+    is_flag=False,
+    flag_value="",
+    help="Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
+)
+@db_option
+@json_option
+def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: bool) -> None:
+    """Show the ledger in the browser: runs, live progress, trials, comparisons, blinded rating, audit, SQL and JSON.
+
+    Served on 127.0.0.1 only, for whoever has the printed link; the ledger is never written. --json prints the link as
+    one object on one line. Ctrl-C ends it.
+    """
+    if optuna is not None:
+        _write_study(optuna, db, as_json)
+        return
+    from agent.report.web.app import bind, make, serve, warm
+
+    socket = bind(port)
+    web = make(db, socket.getsockname()[1], open_history)
+    opened = web.site.opened
+    click.echo(f"checked {plain(str(db))}: {opened.seq} events in {opened.seconds:.1f} s", err=True)
+    warm(web.site)
+    click.echo(json.dumps({"url": web.url}) if as_json else web.url)
+    sys.stdout.flush()
+    click.echo("open the link in a browser; Ctrl-C ends this", err=True)
+    with _opened(web.url, not no_open and not as_json and sys.stdout.isatty()):
+        try:
+            serve(web, socket)
+        except KeyboardInterrupt:
+            click.echo("\nended; nothing was changed but ratings", err=True)
+
+
+@contextmanager
+def _opened(url: str, wanted: bool) -> Iterator[None]:
+    """Shows the link in the browser by a file that only this user can read: a process list would tell it to others."""
+    import webbrowser
+    from tempfile import NamedTemporaryFile
+
+    if not wanted:
+        yield
+        return
+    with NamedTemporaryFile("w", prefix="promptassay-", suffix=".html", encoding="utf-8") as page:
+        page.write(f'<!doctype html><meta http-equiv="refresh" content="0;url={url}">')
+        page.flush()
+        webbrowser.open(Path(page.name).as_uri())
+        yield
+
+
+def _write_study(run: str, db: Path, as_json: bool) -> None:
+    from agent.report.optuna_study import optuna_file
+
+    open_history(db).close()
+    path = optuna_file(db, run)
+    if as_json:
+        print_json({"file": str(path)})
+        return
+    click.echo(plain(str(path)))
+    click.echo("to open it: pip install optuna-dashboard", err=True)
+    click.echo(f"optuna-dashboard {shlex.quote(f'sqlite:///{path}')}", err=True)

@@ -1,4 +1,4 @@
-"""`optimize run`: from a task, a model and a budget to a tested prompt."""
+"""`optimize run` and `resume`: from a task, a model and a budget to a tested prompt."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from typing import Any
 
 import click
 
-from agent.cli.blocks import blocks, detectable_line
 from agent.cli.common import (
     MAX_WAIT_HELP,
     PRICE_HELP,
     SEED,
     SETTINGS,
     THINKING_HELP,
+    Registered,
     db_option,
     json_option,
     plain,
     print_json,
-    score,
 )
 from agent.cli.progress import Progress
-from agent.cli.registered import Registered
-from agent.report.facts import certainty, is_own, promotion, ships_prompt, spent, stopped_before_search, tested, verdict
+from agent.cli.result import detectable_line, report
 from agent.run.launch import Launch, prepare, unsaid
-from agent.run.locations import LEDGER
-from agent.run.session import at, start
+from agent.run.resume import going_on
+from agent.run.session import start
 from agent.search.registered import STRATEGIES
 
 
@@ -122,6 +120,36 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     finish(result, db, as_json)
 
 
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option("--fork", is_flag=True, help="Start a new run from it, with the task as it is now.")
+@click.option("-m", "--model", help="Another model; only with --fork.")
+@click.option("--max-calls", type=click.IntRange(1), help="A new cap on model calls; what was paid before counts.")
+@click.option("--max-tokens", type=click.IntRange(1), help="A new cap on tokens.")
+@click.option("--max-cost", type=click.FloatRange(0), help="A new cap in US dollars.")
+@click.option("--time-limit", help="A new cap on wall time: 90, 5m or 1h30m.")
+@click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
+@click.option("--max-wait", help="Longest wait for a provider that is down or asks to wait: 90, 5m.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@db_option
+@json_option
+def resume_command(
+    run: str, fork: bool, model: str | None, quiet: bool, db: Path, as_json: bool, **changes: Any
+) -> None:
+    """Go on with RUN (default: the latest that did not finish). Nothing that was paid for is bought again.
+
+    Refuses when the task, its data or metrics, the model or the program changed since, naming what changed; --fork
+    starts a new run with what is there now, which still takes every call that it shares from the ledger.
+    """
+    progress = Progress(quiet)
+    going = going_on(run, changes, model, fork, db, unsaid if as_json else progress.say)
+    with progress:
+        for line in going.lines:
+            progress.say(line)
+        result = start(going.launch, db, progress, going.resumed)
+    finish(result, db, as_json)
+
+
 def finish(result: dict[str, Any], db: Path, as_json: bool) -> None:
     if as_json:
         print_json(result)
@@ -148,68 +176,3 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     allowed = f", as {found.cap} allows" if found.cap else ""
     click.echo(f"at most about {found.tokens:,} tokens, {cost}{allowed}; nothing was called")
     click.echo(detectable_line(found.gains))
-
-
-def _lm_of_program(result: dict[str, Any]) -> list[str]:
-    """What is released of a program sets no parameters of a model."""
-    if ships_prompt(result) or not result.get("parameters"):
-        return []
-    told = ", ".join(f"{name}={value}" for name, value in result["parameters"].items())
-    return [f"scored with {told}; give the same to the model of your program"]
-
-
-def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:
-    """The result for people: verdict, scores, what it cost, where the prompt is.
-
-    `promoted`: who promoted a winner since that the run had held back.
-    """
-    lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
-    released = "the best found" if promoted or result["decision"] == "promote" else "your own prompt"
-    design = (
-        f"{winner['technique']}, format {winner['format']}, {winner['n_demos']} demos, "
-        f"{winner['prompt_tokens']} prompt tokens ({winner['candidate_id']})"
-    )
-    if is_own(result):
-        lines = [
-            "",
-            verdict(result),
-            "",
-            f"{'':12}{'dev':>8}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base['dev']):>8}{score(tested(result, 'baseline')):>14}",
-            "",
-            f"your prompt: {design}",
-        ]
-    else:
-        corrected = score(winner["dev_corrected"])
-        lines = [
-            "",
-            f"{verdict(result)}  ({certainty(result)})",
-            "",
-            f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(tested(result, 'baseline')):>14}",
-            f"{'best found':12}{score(winner['dev']):>8}{corrected:>12}{score(tested(result, 'winner')):>14}",
-            "",
-            f"best found: {design}",
-            f"test rows: {lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied",
-        ]
-    lines += [
-        "trials: " + ", ".join(f"{n} {state}" for state, n in result["trials"].items() if n or state != "incomplete"),
-        f"calls: target {calls['target']}, proposer {calls['proposer']}, judge {calls['judge']}, "
-        f"from the ledger {calls['cached']}",
-        f"cost: {result['tokens']['prompt'] + result['tokens']['completion']:,} tokens, "
-        f"{spent(result)}, {result['seconds']:.0f} s",
-    ]
-    if stopped_before_search(result):
-        lines.append("--anyway searches all the same")
-    if over := result.get("overspent"):
-        lines.append(plain(f"the run {over}"))
-    if ended := result.get("search_ended"):
-        lines.append(plain(f"the search ended before its plan was done: {ended}"))
-    lines += [
-        *blocks(result, promoted),
-        plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result['release']}"),
-        *_lm_of_program(result),
-        f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}{at(db)}",
-        f"to read and to send: optimize report {result['run_id']}{at(db)}",
-    ]
-    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from agent.cli.common import (
     score,
     short,
 )
-from agent.cli.strips import so_far, sparkline, whisker
-from agent.cli.tables import Column, print_table, say, say_diff
+from agent.cli.tables import Column, print_table, say, say_diff, so_far, sparkline, whisker
 from agent.errors import InputError
-from agent.report.facts import ASK_ANEW, amount, decision, prompt_text, without_result
+from agent.report.facts import amount, decision, instead_of_result, prompt_text, without_result
 from agent.run.locations import open_history
 
 RUNS = (
@@ -74,6 +74,13 @@ HITS = (
     Column("score"),
     Column("text", floor=24),
 )
+REPORTS = {
+    "check": ("agent.cli.check", "check_report"),
+    "bless": ("agent.cli.check", "bless_report"),
+    "transfer": ("agent.cli.transfer", "transfer_report"),
+    "judge_calibration": ("agent.cli.judge", "calibration_report"),
+}
+"""What words the result of a run that is no search, by its kind."""
 AXIS = len(TRIALS[4].head)
 
 
@@ -123,23 +130,24 @@ def _say_error(run: dict[str, Any]) -> None:
 @json_option
 def show_command(run: str, db: Path, as_json: bool) -> None:
     """Show RUN (default: the latest): the winner, its demos, the diff to your prompt, and what each part cost."""
-    from agent.cli.run import report
+    from agent.cli.result import report
     from agent.ledger.trail import promoted_since
 
     history = open_history(db)
     found = history.run(run)
     if found["result"] is None:
-        command = (found["options"] or {}).get("command")
-        told = f"`optimize history {found['id']}` shows it"
-        if command and found["result_hash"] is None:
-            kept = "" if command in ASK_ANEW else ", what was paid is not asked twice"
-            told = f"it was `optimize {command}`: type its command again{kept}"
         if as_json:
             print_json({"run_id": found["id"], "status": found["status"], "error": found["error"], "result": None})
-        raise InputError(f"{found['id']}: {without_result(found)}, so there is nothing to show; {told}")
+        raise InputError(
+            f"{found['id']}: {without_result(found)}, so there is nothing to show; {instead_of_result(found)}"
+        )
     result = found["result"]
     if kind := result.get("kind"):
-        _show_errand(kind, result, as_json)
+        if as_json:
+            print_json({"result": result})
+        else:
+            module, name = REPORTS[kind]
+            click.echo(getattr(import_module(module), name)(result))
         return
     winner = history.candidate(result["winner"]["candidate_id"])
     base = history.candidate(next(t["candidate_id"] for t in history.trials(found["id"]) if t["number"] == 0))
@@ -192,17 +200,6 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
             for c in costs
         ],
     )
-
-
-def _show_errand(kind: str, result: dict[str, Any], as_json: bool) -> None:
-    """What a run that was no search found, as its command printed it."""
-    from importlib import import_module
-
-    if as_json:
-        print_json({"result": result})
-    else:
-        name = "calibrate" if kind == "judge_calibration" else kind
-        click.echo(import_module(f"agent.cli.{name}").report(result))
 
 
 def _join(fields: dict[str, str]) -> str:

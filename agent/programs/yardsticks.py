@@ -9,16 +9,13 @@ from typing import Any
 
 from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History, Row
-from agent.programs.classic import ClassicCandidate, ClassicProgram
+from agent.programs.classic import ClassicProgram
 from agent.programs.classifiers import load
 from agent.scoring.breakdown import difference, side
 from agent.scoring.evaluate import Evaluator
 from agent.search.context import Log
 from agent.search.program import Proposal
 from agent.types import Example, Outcome, Task
-
-ARM = ClassicCandidate.kind
-"""What `--arm` takes."""
 
 
 async def measured(

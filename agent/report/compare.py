@@ -137,6 +137,12 @@ def unlike(a: Side, b: Side) -> str:
     return f"scored in different ways ({', '.join(differ)}): no paired test" if differ else ""
 
 
+def tested(a: Side, b: Side) -> tuple[dict[str, dict[str, Any]], str]:
+    """The paired tests by split, and why there is none ("" where there is one)."""
+    tests = {split: found for split in ("test", "dev") if (found := paired(split, a, b)) is not None}
+    return tests, "" if tests else unlike(a, b) or "no rows of the same data were scored by both: no paired test"
+
+
 def paired(split: str, a: Side, b: Side) -> dict[str, Any] | None:
     """B minus A over the rows that both have a score for; None where the data or the scoring is not the same, or where
     there is no such row."""

@@ -14,8 +14,6 @@ from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 
 Result = Mapping[str, Any]
-ASK_ANEW = ("check", "bless")
-"""Commands that buy every answer again: they ask what the model says now."""
 ERASED = "(erased)"
 SIDES = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
@@ -67,6 +65,16 @@ def without_result(run: Mapping[str, Any]) -> str:
     if run["result_hash"] is not None:
         return "its result was erased"
     return f"this run is {run['status']}" + (f" ({run['error']})" if run["error"] else "")
+
+
+def instead_of_result(run: Mapping[str, Any]) -> str:
+    """What to type for a run that has no result to show."""
+    command = (run["options"] or {}).get("command")
+    if not command or run["result_hash"] is not None:
+        return f"`optimize history {run['id']}` shows it"
+    is_asked_anew = command in ("check", "bless")  # what the model says now, whatever was bought
+    kept = "" if is_asked_anew else ", what was paid is not asked twice"
+    return f"it was `optimize {command}`: type its command again{kept}"
 
 
 def overridable(result: Result) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
+from agent.files import new_file
+from agent.ledger.query import run_folder
 from agent.report import facts, tables
 from agent.report.page import render, style
 from agent.report.view import RowPair, RunView
@@ -15,6 +18,7 @@ from agent.report.view import RowPair, RunView
 if TYPE_CHECKING:
     from agent.report.tables import Table
 
+REPORT_FILE = "report.html"
 FLIPS, DEMOS = 50, 40
 """Rows that are shown of those that got better and of those that got worse; demos."""
 PROMPT_LETTERS = 12_000
@@ -61,6 +65,31 @@ def report_html(view: RunView) -> str:
         provenance=tables.provenance(view),
         **({} if result is None else _of_result(view)),
     )
+
+
+def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
+    """Writes the report of a run to a file that only this user can read.
+
+    Args:
+        view: the run.
+        output: the file, or a folder for it. None: report.html in the folder of the run.
+
+    Returns:
+        The file, and its size in bytes.
+
+    Raises:
+        InputError: the run is of another kind, or the disk refuses.
+    """
+    path = output or run_folder(view.history.path.parent, view.id) / REPORT_FILE
+    if path.is_dir():
+        path = path / REPORT_FILE
+    data = report_html(view).encode("utf-8")
+    try:
+        with new_file(path, private=True) as file:
+            file.write(data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another file with -o") from error
+    return path, len(data)
 
 
 def _of_result(view: RunView) -> dict[str, Any]:

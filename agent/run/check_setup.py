@@ -18,27 +18,18 @@ from agent.run.released_files import (
     suite_in_run,
     task_for,
 )
+from agent.run.session import Ready
 
 if TYPE_CHECKING:
     from agent.release.suite import Suite
-    from agent.run.check import Asking, Check
-    from agent.run.job import Means
-    from agent.types import Budget
 
 
 @dataclass(frozen=True, slots=True)
 class Checking:
-    """A check that is ready to start. `models` names those whose weights may have to be fetched."""
+    """A check that is ready to start, and what was recorded."""
 
-    asking: Asking
     recorded: Suite
-    models: tuple[str, ...]
-    budget: Budget
-
-    def make(self, means: Means) -> Check:
-        from agent.run.check import Check
-
-        return Check(self.asking, self.recorded, means)
+    ready: Ready
 
 
 def checking(
@@ -57,7 +48,7 @@ def checking(
     """
     from agent.release.runtime import load_prompt
     from agent.release.suite import SUITE_FILE, read_suite, require_fit
-    from agent.run.check import Asking
+    from agent.run.check import Asking, Check
 
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
@@ -82,4 +73,7 @@ def checking(
     asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
     asking = Asking(loaded, asked, lm, judges, repeats)
     budget = whole_budget(options, asking.planned, "this check")
-    return Checking(asking, recorded, (name, *recorded.judges), budget)
+    ready = Ready(
+        lambda means: Check(asking, recorded, means), asking.lms, (name, *recorded.judges), budget, use_cache=False
+    )
+    return Checking(recorded, ready)

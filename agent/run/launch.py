@@ -245,10 +245,7 @@ def _load(name: str, target: str | None, prompt: str | None, seed: int, say: Say
             raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
         from agent.task.intake import task_from_file
 
-        try:
-            instruction = Path(prompt).read_text("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{prompt}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
+        instruction = prompt_text(prompt)
         if not instruction.strip():
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
         task, reading = task_from_file(path, target, instruction, seed)
@@ -264,6 +261,14 @@ def _load(name: str, target: str | None, prompt: str | None, seed: int, say: Say
     from agent.task.load import load_task
 
     return load_task(find_task(name))
+
+
+def prompt_text(path: str | Path) -> str:
+    """The prompt in a file of the user. Raises InputError where it cannot be read."""
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
 
 
 def _limited(task: Task, limit: str | None) -> Task:

@@ -12,6 +12,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -20,6 +21,7 @@ from agent.run.launch import Launch, fixed, seconds
 from agent.run.locations import LEDGER, releases_folder
 
 if TYPE_CHECKING:
+    from agent.gateway.budget import Account
     from agent.ledger.store import Ledger
     from agent.run.job import Job, Means, Tell
     from agent.run.optimize import Resumed, Snapshot
@@ -167,21 +169,31 @@ def run(
         ledger.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A run that is no search, ready to start. `models`: the names whose weights may be fetched; `use_cache`: whether
+    replies of the ledger count."""
+
+    make: Callable[[Means], Job]
+    lms: Sequence[LM]
+    models: Sequence[str]
+    budget: Budget
+    use_cache: bool = True
+
+
+def _unseen(done: int, planned: int, account: Account) -> None:
+    """Progress that nobody watches."""
+
+
 def run_job(
-    make: Callable[[Means], Job],
-    lms: Sequence[LM],
-    models: Sequence[str],
-    budget: Budget,
+    ready: Ready,
     options: Mapping[str, Any],
     db: Path,
     watcher: Watcher,
-    tell: Tell,
-    *,
-    use_cache: bool = True,
+    tell: Tell = _unseen,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """Runs what is no search to its end, or to a Ctrl-C as of a run. `models` are the names whose weights may be
-    fetched; `tell` hears how far it is."""
+    """Runs what is no search to its end, or to a Ctrl-C as of a run; `tell` is called with how far it is."""
     from agent.gateway.gateway import MAX_WAIT
     from agent.gateway.prices import prices_for
     from agent.ledger.provenance import new_run_id
@@ -190,27 +202,27 @@ def run_job(
     from agent.run.job import Means
 
     max_wait = seconds("--max-wait", options["max_wait"]) or MAX_WAIT
-    fetch_weights(models, lambda done, total: None)
-    check_keys(lms)
-    prices = prices_for([lm.name for lm in lms], budget, fixed(options["price"]))
+    fetch_weights(ready.models, lambda done, total: None)
+    check_keys(ready.lms)
+    prices = prices_for([lm.name for lm in ready.lms], ready.budget, fixed(options["price"]))
     ledger = Ledger(db)
     try:
         means = Means(
             new_run_id(),
             ledger,
             prices,
-            budget,
+            ready.budget,
             options.get("seed") or 0,
             tell,
             options["max_concurrency"],
-            use_cache,
+            ready.use_cache,
             max_wait,
             options["thinking"],
             watcher.say,
         )
-        errand = make(means)
-        new = unknown(lms, ledger, errand.task, use_cache)
-        return asyncio.run(watched(errand, lms, watcher, new=new, stop=stop))
+        errand = ready.make(means)
+        new = unknown(ready.lms, ledger, errand.task, ready.use_cache)
+        return asyncio.run(watched(errand, ready.lms, watcher, new=new, stop=stop))
     finally:
         ledger.close()
 

@@ -8,17 +8,26 @@ touched.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from agent.errors import BudgetExhausted
+from agent.errors import BudgetExhausted, InputError
+from agent.ledger.query import History, Row, started_with
 from agent.programs.kinds import program_for
+from agent.prompt.parts import PromptCandidate
+from agent.release.rescore import SCORED_BY
 from agent.run.job import Job, Means
+from agent.run.launch import budget_of, source_of, task_of
+from agent.run.locations import open_history
+from agent.run.session import Ready
 from agent.scoring.evaluate import Evaluator
+from agent.scoring.functions import require_all
 from agent.scoring.judge import judge_builder, judge_calls
 from agent.scoring.metrics import build_metrics
 from agent.stats.intervals import mean_ci, paired_difference
-from agent.types import LM, Candidate, Task
+from agent.types import LM, Candidate, Demo, Task
 
 Scores = Sequence[float | None]
 
@@ -151,3 +160,89 @@ def _test(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
 
 def _lifts(told: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [cell["lift"] for cell in told["scores"] if cell["lift"] is not None]
+
+
+# -- from a run to a transfer -----------------------------------------------------------------------------------------
+
+
+def transferring(
+    run: str, models: Sequence[str], top: int, limit: int | None, options: Mapping[str, Any], db: Path
+) -> Ready:
+    """Finds the candidates of a run, their rows and their models, and checks that they can be asked; calls nothing.
+
+    Args:
+        run: its id, or the unique start of it.
+        models: the models to try, each once.
+        top: how many of the best candidates take part beside the baseline, at least 1.
+        limit: at most so many dev rows, the first. None: all that the run scored.
+        options: has the caps (`budget_of`).
+        db: the ledger.
+
+    Raises:
+        InputError: the run has no such candidates, its task changed since, or the models are wrong.
+    """
+    from agent.models.catalog import create_model
+
+    with closing(open_history(db)) as history:
+        found = history.search(run)
+        task, entrants = _seen(history, found, _task(found), top, limit)
+    names = [name.strip() for name in models]
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(f"--models {','.join(models)}: write each model once, a,b,c")
+    if found["model"] in names:
+        raise InputError(f"--models: {found['model']} is the run's own model, whose scores are in the ledger")
+    known = {name: create_model(name) for name in dict.fromkeys([*names, *task.judges])}
+    lms, judges = [known[name] for name in names], [known[name] for name in task.judges]
+    if not judges and task.is_judged:
+        judges = [create_model(found["model"])]
+    budget = budget_of(options, Transfer.calls(task, len(entrants), len(lms)))
+    return Ready(
+        lambda means: Transfer(task, entrants, found["model"], found["id"], lms, judges, means),
+        [*lms, *(judge for judge in judges if judge not in lms)],
+        list(known),
+        budget,
+    )
+
+
+def _task(found: Row) -> Task:
+    options = started_with(found)
+    task = task_of(options)
+    if task.program:
+        raise InputError(f"{found['id']}: a program of your own; only prompts can be tried on other models")
+    for name in SCORED_BY:
+        if found["hashes"].get(name) != task.hashes.get(name):
+            what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
+            raise InputError(f"{found['id']}: {what} changed since; put it back, or run the task again")
+    require_all(task)
+    return replace(task, judges=tuple(options.get("judge") or task.judges) if task.is_judged else ())
+
+
+def _seen(history: History, found: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
+    """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
+    trials = [trial for trial in history.trials(found["id"]) if trial["state"] == "complete"]
+    base = [trial for trial in trials if trial["number"] == 0]
+    if not base:
+        raise InputError(f"{found['id']}: this run is {found['status']} and has not scored its baseline")
+    scored = {outcome["example_id"] for outcome in history.outcomes(found["id"], base[0]["candidate_id"], "dev")}
+    task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
+    whole = [trial for trial in trials if trial["number"] and trial["mean"] is not None]
+    best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
+    entrants = []
+    for trial in [*base, *best]:
+        outcomes = history.outcomes(found["id"], trial["candidate_id"], "dev")
+        seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
+        scores = tuple(seen.get(row.id) for row in task.dev)
+        entrants.append(Entrant(trial["number"], _candidate(history.candidate(trial["candidate_id"])), scores))
+    return task, entrants
+
+
+def _candidate(row: Mapping[str, Any]) -> PromptCandidate:
+    """A candidate out of the ledger; it must have the id that it was written under."""
+    demos = tuple(
+        Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
+        for demo in row["demos"]
+    )
+    candidate = PromptCandidate(row["technique"], row["format"], row["instruction"], row["role"], demos)
+    if candidate.id != row["id"]:
+        raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
+    return candidate

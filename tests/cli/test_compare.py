@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.compare import word_diff
+from agent.cli.report import word_diff
 from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.report import facts

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent.cli import errands
+from agent.cli import progress
 from agent.gateway.budget import Account
 from agent.release.junit import _cell
 from agent.release.runtime import load_prompt
@@ -99,9 +99,9 @@ def test_the_result_is_told_also_where_a_file_of_it_can_no_longer_be_written(
 def test_progress_tells_no_time_left_before_enough_calls_landed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(errands, "LINE_SECONDS", -1.0)
-    told, account = errands.Told(quiet=False), Account(Budget())
-    for done in (1, errands.ENOUGH - 1, errands.ENOUGH):
+    monkeypatch.setattr(progress, "LINE_SECONDS", -1.0)
+    told, account = progress.CallProgress(quiet=False), Account(Budget())
+    for done in (1, progress.ENOUGH - 1, progress.ENOUGH):
         told(done, 100, account)
     lines = capsys.readouterr().err.splitlines()
     assert ["left" in line for line in lines] == [False, False, True]

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from agent.cli.strips import LEVELS, so_far, sparkline, whisker, won_and_lost
-from agent.cli.tables import Column, fit
+from agent.cli.tables import LEVELS, Column, fit, so_far, sparkline, whisker, won_and_lost
 from tests.cli.conftest import Made
 from tests.cli.test_untrusted import EVIL
 from tests.cli.world import good, good_json

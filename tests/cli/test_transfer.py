@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent.cli import transfer
+from agent.cli.transfer import _cell
 from agent.ledger.store import Ledger
-from agent.run.transfer import _test
+from agent.run import transfer
 from tests.cli.conftest import Made
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.toys import make_task
@@ -88,7 +88,7 @@ def test_a_cell_is_marked_where_the_corrected_test_and_the_interval_both_say_so(
     marks = {(0.01, (0.1, 0.2)): "+", (0.01, (-0.2, -0.1)): "-", (0.2, (0.1, 0.2)): "", (0.01, (-0.1, 0.3)): "",
              (None, (0.1, 0.2)): ""}  # fmt: skip
     for (p_holm, ci95), mark in marks.items():
-        assert transfer._cell(cell(p_holm, list(ci95))).endswith(f"#1{mark}")
+        assert _cell(cell(p_holm, list(ci95))).endswith(f"#1{mark}")
 
 
 def test_holm_takes_the_smallest_of_all_cells_times_their_number() -> None:
@@ -96,7 +96,7 @@ def test_holm_takes_the_smallest_of_all_cells_times_their_number() -> None:
         return {"scores": [{"lift": None}, *({"lift": {"p_value": p, "p_holm": None}} for p in p_values)]}
 
     own, others = column(0.001), [column(0.02, 0.01), column(0.03, 0.9)]
-    _test(own, others)
+    transfer._test(own, others)
     assert own["scores"][1]["lift"] == {"p_value": None, "p_holm": None}
     found = [cell["lift"]["p_holm"] for told in others for cell in told["scores"][1:]]
     assert found == pytest.approx([0.06, 0.04, 0.06, 0.9])

@@ -98,7 +98,7 @@ def test_an_export_is_exact_in_a_pipe_and_harmless_on_a_terminal(
     for form, name in (("md", "prompt.md"), ("messages", "messages.json")):
         printed = CliRunner().invoke(main, ["export", "--format", form]).stdout_bytes
         assert printed == Path(result["release"]).with_name(name).read_bytes()
-    monkeypatch.setattr("agent.cli.export.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("agent.cli.common.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
     for form in ("md", "messages"):
         assert not CONTROL.search(good("export", "--format", form))
 

@@ -1,13 +1,15 @@
-"""Parts of a printed result that not every run has: what holds the winner back, was it worth a search, the score by
-metric and by slice, how steady and how varied the answers are, the judges, what carried the gain, the Pareto front.
+"""A run's result for people: verdict, scores, cost and where the prompt is; then parts that not every run has: what
+holds the winner back, was it worth a search, the score by metric and by slice, how steady and how varied the answers
+are, the judges, what carried the gain, the Pareto front.
 
-Each takes the result object and gives lines, none when its key is absent or empty, as in runs of an older version.
+Each part takes the result object and gives lines, none when its key is absent or empty, as in runs of an older version.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from agent.cli.common import plain, score
@@ -16,6 +18,7 @@ from agent.report.facts import (
     amount,
     before_search,
     carried,
+    certainty,
     gain,
     gaps,
     held_back,
@@ -24,16 +27,89 @@ from agent.report.facts import (
     judge_trust,
     metric_name,
     overridable,
+    promotion,
+    ships_prompt,
     sides,
+    spent,
     steadiness,
+    stopped_before_search,
+    tested,
     uncorrected,
     uneven,
     variety,
+    verdict,
     worth_parts,
     yardsticks,
 )
+from agent.run.locations import LEDGER
+from agent.run.session import at
 
 Result = Mapping[str, Any]
+
+
+def _lm_of_program(result: dict[str, Any]) -> list[str]:
+    """What is released of a program sets no parameters of a model."""
+    if ships_prompt(result) or not result.get("parameters"):
+        return []
+    text = ", ".join(f"{name}={value}" for name, value in result["parameters"].items())
+    return [f"scored with {text}; give the same to the model of your program"]
+
+
+def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:
+    """The result for people: verdict, scores, what it cost, where the prompt is.
+
+    `promoted`: who promoted a winner since that the run had held back.
+    """
+    lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
+    released = "the best found" if promoted or result["decision"] == "promote" else "your own prompt"
+    design = (
+        f"{winner['technique']}, format {winner['format']}, {winner['n_demos']} demos, "
+        f"{winner['prompt_tokens']} prompt tokens ({winner['candidate_id']})"
+    )
+    if is_own(result):
+        lines = [
+            "",
+            verdict(result),
+            "",
+            f"{'':12}{'dev':>8}{'sealed test':>14}",
+            f"{'your prompt':12}{score(base['dev']):>8}{score(tested(result, 'baseline')):>14}",
+            "",
+            f"your prompt: {design}",
+        ]
+    else:
+        corrected = score(winner["dev_corrected"])
+        lines = [
+            "",
+            f"{verdict(result)}  ({certainty(result)})",
+            "",
+            f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
+            f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(tested(result, 'baseline')):>14}",
+            f"{'best found':12}{score(winner['dev']):>8}{corrected:>12}{score(tested(result, 'winner')):>14}",
+            "",
+            f"best found: {design}",
+            f"test rows: {lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied",
+        ]
+    lines += [
+        "trials: " + ", ".join(f"{n} {state}" for state, n in result["trials"].items() if n or state != "incomplete"),
+        f"calls: target {calls['target']}, proposer {calls['proposer']}, judge {calls['judge']}, "
+        f"from the ledger {calls['cached']}",
+        f"cost: {result['tokens']['prompt'] + result['tokens']['completion']:,} tokens, "
+        f"{spent(result)}, {result['seconds']:.0f} s",
+    ]
+    if stopped_before_search(result):
+        lines.append("--anyway searches all the same")
+    if over := result.get("overspent"):
+        lines.append(plain(f"the run {over}"))
+    if ended := result.get("search_ended"):
+        lines.append(plain(f"the search ended before its plan was done: {ended}"))
+    lines += [
+        *blocks(result, promoted),
+        plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result['release']}"),
+        *_lm_of_program(result),
+        f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}{at(db)}",
+        f"to read and to send: optimize report {result['run_id']}{at(db)}",
+    ]
+    return "\n".join(lines)
 
 
 def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[str]:
@@ -67,7 +143,7 @@ def yardstick_lines(result: Result) -> list[str]:
     width = max(12, *(len(name) + 2 for name, _, _ in found))
     lines = [f"without a language model, trained on {rows} rows:"]
     lines += [f"{'  ' + plain(name):<{width}}{dev:>8}{'':>{24 - width}}{test:>14}" for name, dev, test in found]
-    return [*lines, *([plain(told)] if (told := against_yardsticks(result)) else [])]
+    return [*lines, *([plain(text)] if (text := against_yardsticks(result)) else [])]
 
 
 def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[str]:
@@ -77,8 +153,8 @@ def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[st
         return []
     if promoted is not None:
         return ["the best found was held back:", *found]
-    told = f"  to promote it all the same: optimize promote {result['run_id']} --override --reason WHY"
-    return ["the best found is held back, and your own prompt is released:", *found, *[told] * overridable(result)]
+    text = f"  to promote it all the same: optimize promote {result['run_id']} --override --reason WHY"
+    return ["the best found is held back, and your own prompt is released:", *found, *[text] * overridable(result)]
 
 
 def parts_lines(result: Result) -> list[str]:
@@ -115,8 +191,8 @@ def slices_lines(result: Result) -> list[str]:
         lines.append(f"by {plain(cut['slice'])}:  rows   yours{compared}")
         for group in cut["groups"]:
             lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{_scores(result, group)}")
-        if told := gaps(result, cut):
-            lines.append(f"  {told}")
+        if text := gaps(result, cut):
+            lines.append(f"  {text}")
     return lines
 
 
@@ -132,8 +208,8 @@ def variety_lines(result: Result) -> list[str]:
 def judges_lines(result: Result) -> list[str]:
     lines = []
     for judge in result.get("judges") or []:
-        told = "; ".join(filter(None, (judge_trust(judge), judge_order(judge))))
-        lines.append(plain(f"judge {', '.join(judge['models'])} ({judge['mode']}): {told}"))
+        text = "; ".join(filter(None, (judge_trust(judge), judge_order(judge))))
+        lines.append(plain(f"judge {', '.join(judge['models'])} ({judge['mode']}): {text}"))
     return lines
 
 
@@ -150,8 +226,8 @@ def attribution_lines(result: Result) -> list[str]:
     lines = ["what carried the gain: points lost with your prompt's part in its place (95 % CI)"]
     for row in found:
         low, high = row["ci95"]
-        told, source = carried(row)
-        lines.append(f"  {plain(row['part']):<{width}} {told:>6}   {low:+.1f} to {high:+.1f}, {source}")
+        text, source = carried(row)
+        lines.append(f"  {plain(row['part']):<{width}} {text:>6}   {low:+.1f} to {high:+.1f}, {source}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""`optimize doctor`: is this machine fit to run, and is the ledger whole?"""
+"""Is this machine fit to run, and is the ledger whole?"""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import sqlite3
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import click
-
-from agent.cli.common import SETTINGS, db_option, json_option, print_json
-from agent.cli.tables import print_table
 from agent.errors import InputError, LedgerError, RunRefused
 from agent.extras import MODULES, command, is_here
-
-if TYPE_CHECKING:
-    from agent.models.base import HostedModel
+from agent.gateway.prices import prices_version
+from agent.ledger.connect import NeedsWriter, is_there, owner_of, reader, schema_of
+from agent.ledger.files import is_held, seal_holds
+from agent.ledger.query import History
+from agent.ledger.schema import STEPS
+from agent.models import catalog
+from agent.models.base import HostedModel
+from agent.privacy import ALLOW_TRACING, silence_tracing
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
@@ -34,23 +35,14 @@ Found = tuple[str, bool, str]
 """What was looked at, whether it is fit, and what was found."""
 
 
-@click.command(context_settings=SETTINGS)
-@click.option("-m", "--model", multiple=True, help="Ask its provider about it, which costs nothing; repeatable.")
-@db_option
-@json_option
-def doctor_command(model: tuple[str, ...], db: Path, as_json: bool) -> None:
-    """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger.
+def examined(models: Sequence[str], db: Path) -> list[Found]:
+    """Looks at Python, SQLite, packages, the embedded model, keys (never shown), tracing, disk and ledger.
 
-    With --model also whether a model can be asked: its address, its key and its name.
+    Args:
+        models: whose providers are asked about them, which costs nothing.
+        db: the ledger.
     """
-    checks = [*_machine(), *_tracing(), *map(_model, model), *_disk(db), *_ledger(db)]
-    healthy = all(good for _, good, _ in checks)
-    if as_json:
-        print_json({"healthy": healthy, "checks": [{"what": w, "ok": good, "found": f} for w, good, f in checks]})
-    else:
-        print_table("doctor", ("what", "", "found"), [(w, "ok" if good else "PROBLEM", f) for w, good, f in checks])
-    if not healthy:
-        raise SystemExit(1)
+    return [*_machine(), *_tracing(), *map(_model, models), *_disk(db), *_ledger(db)]
 
 
 def _machine() -> list[Found]:
@@ -79,23 +71,18 @@ def _sqlite() -> str:
 
 
 def _weights() -> Found:
-    from agent.models.catalog import DEFAULT_MODEL, weights_path
-
     try:
-        path = weights_path(DEFAULT_MODEL.removeprefix("local/"))
+        path = catalog.weights_path(catalog.DEFAULT_MODEL.removeprefix("local/"))
     except InputError as error:
-        return (DEFAULT_MODEL, False, str(error))
-    return (DEFAULT_MODEL, path.is_file(), str(path) if path.is_file() else "`optimize models fetch` gets it")
+        return (catalog.DEFAULT_MODEL, False, str(error))
+    return (catalog.DEFAULT_MODEL, path.is_file(), str(path) if path.is_file() else "`optimize models fetch` gets it")
 
 
 def _model(name: str) -> Found:
     """Whether calls of the model can work, as far as its provider tells for nothing."""
-    from agent.models.base import HostedModel
-    from agent.models.catalog import create_model, require_files
-
     try:
-        require_files([name])
-        lm = create_model(name)
+        catalog.require_files([name])
+        lm = catalog.create_model(name)
         unclear = asyncio.run(_probed(lm)) if isinstance(lm, HostedModel) else ""
     except (InputError, RunRefused) as error:
         return (name, False, str(error).removeprefix(f"{name}: "))
@@ -111,8 +98,6 @@ async def _probed(lm: HostedModel) -> str:
 
 
 def _prices() -> Found:
-    from agent.gateway.prices import prices_version
-
     try:
         return ("prices", True, prices_version())
     except PackageNotFoundError:
@@ -121,8 +106,6 @@ def _prices() -> Found:
 
 def _tracing() -> list[Found]:
     """What would send prompts to third parties, if it were not switched off when their packages are loaded."""
-    from agent.privacy import ALLOW_TRACING, silence_tracing
-
     if os.environ.get(ALLOW_TRACING) == "1":
         return [("tracing", True, f"allowed by {ALLOW_TRACING}: prompts may leave this machine")]
     names = silence_tracing(dict(os.environ))
@@ -147,11 +130,6 @@ def _disk(db: Path) -> list[Found]:
 
 
 def _ledger(db: Path) -> list[Found]:
-    from agent.ledger.connect import NeedsWriter, is_there, owner_of
-    from agent.ledger.files import is_held, seal_holds
-    from agent.ledger.query import History
-    from agent.ledger.schema import STEPS
-
     if not is_there(db):
         return [(str(db), True, "no ledger yet")]
     checks: list[Found] = [("schema", True, f"{_schema(db)}, of {len(STEPS)} known")]
@@ -167,8 +145,6 @@ def _ledger(db: Path) -> list[Found]:
 
 
 def _schema(db: Path) -> str:
-    from agent.ledger.connect import reader, schema_of
-
     try:
         with closing(reader(db)) as connection:
             return str(schema_of(connection))

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.blocks import blocks, detectable_line
-from agent.cli.run import report
+from agent.cli.result import blocks, detectable_line, report
 from agent.report import facts
 from agent.stats.preflight import assess, detectable_gains
 from tests.cli.world import files, good, good_json, optimize

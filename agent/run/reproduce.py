@@ -1,4 +1,4 @@
-"""`optimize reproduce`: makes a run again from the replies in the ledger, in a copy, and compares. Sends nothing."""
+"""Makes a run again from the replies in the ledger, in a copy of it, and compares. Sends nothing."""
 
 from __future__ import annotations
 
@@ -7,39 +7,56 @@ import contextlib
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import click
-
-from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.errors import AgentError, InputError
+from agent.ledger.connect import reader
+from agent.ledger.query import History, Row, released_file, started_with
+from agent.ledger.trail import facts_of
+from agent.release.runtime import load_prompt
 from agent.report.facts import without_result
+from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
+from agent.run.optimize import Resumed, Run
+from agent.run.replay import Offline, Records, ReplayLedger, drift
+from agent.run.resume import changes_since
+from agent.search.plan import Plan
 
-if TYPE_CHECKING:
-    from agent.cli.replay import ReplayLedger
-    from agent.ledger.query import History
-    from agent.run.launch import Launch
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """What came of it: `trials` and `scores` that were made again, and `drift`, what came out differently, a line
+    each."""
+
+    run_id: str
+    trials: int
+    scores: int
+    drift: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `optimize reproduce --json`."""
+        return {
+            "run_id": self.run_id,
+            "same": not self.drift,
+            "requests": 0,
+            "trials": self.trials,
+            "outcomes": self.scores,
+            "drift": list(self.drift),
+        }
 
 
-@click.command(context_settings=SETTINGS)
-@click.argument("run", required=False, default="")
-@click.option("--offline", is_flag=True, default=True, help="From stored replies only; there is no other way yet.")
-@db_option
-@json_option
-def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
-    """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
+def reproduce(run: str, db: Path) -> Reproduction:
+    """Makes a run again and compares every trial, the score of every row, the result and the released prompt.
 
-    Compared are every trial, the score of every row, the result and the released prompt. Ends with 0 when all are the
-    same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
+    Args:
+        run: its id, or the unique start of it. "": the latest.
+        db: the ledger; it is read and not written.
+
+    Raises:
+        InputError: the run has no result, or the task, its rows or the program changed since.
     """
-    from agent.cli.replay import Records, ReplayLedger, drift
-    from agent.ledger.query import started_with
-    from agent.run.launch import prepare
-    from agent.run.resume import changes_since
-
     history = open_history(db)
     found = history.run(run)
     begun = started_with(found)
@@ -49,41 +66,26 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
         copy = Path(folder) / "ledger.db"
         launch = prepare(begun, copy)
         if changed := changes_since(found, launch):
-            told = [f"{found['id']}: {what}" for what in changed]
-            raise InputError("\n".join([*told, "put it back to reproduce it"]))
+            lines = [f"{found['id']}: {what}" for what in changed]
+            raise InputError("\n".join([*lines, "put it back to reproduce it"]))
         _copy(db, copy)
-        records = Records.of(history, found["id"])
-        ledger = ReplayLedger(copy, records)
+        ledger = ReplayLedger(copy, Records.of(history, found["id"]))
         try:
             result, stop = _run_again(found, launch, ledger)
         finally:
             ledger.close()
         lines = [*([f"it stopped: {stop}"] if stop else []), *drift(history, found, ledger, result)]
         lines += _release_drift(history, found, result)
-    if as_json:
-        counts = {"trials": len(ledger.trials), "outcomes": len(ledger.outcomes)}
-        print_json({"run_id": found["id"], "same": not lines, "requests": 0, **counts, "drift": lines})
-    else:
-        click.echo("".join(f"{plain(line)}\n" for line in lines), nl=False)
-        things = f"{len(lines)} thing{'s' * (len(lines) > 1)} drifted" if lines else "the same"
-        click.echo(f"{found['id']}: {things}: {len(ledger.trials)} trials, {len(ledger.outcomes)} scores, 0 requests")
-    if lines:
-        raise SystemExit(1)
+    return Reproduction(found["id"], len(ledger.trials), len(ledger.outcomes), tuple(lines))
 
 
 def _copy(db: Path, copy: Path) -> None:
-    from agent.ledger.connect import reader
-
     with contextlib.closing(reader(db)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
         old.backup(new)
 
 
-def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> tuple[dict[str, Any] | None, str]:
+def _run_again(found: Row, launch: Launch, ledger: ReplayLedger) -> tuple[Row | None, str]:
     """The result, or None and what stopped it."""
-    from agent.cli.replay import Offline
-    from agent.run.optimize import Resumed, Run
-    from agent.search.plan import Plan
-
     models = {id(lm): Offline(lm) for lm in launch.lms()}
     author = None if launch.author is None else models[id(launch.author)]
     plan = Plan.restored(found["plan"])
@@ -93,7 +95,7 @@ def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> t
     target = models[id(launch.target)]
     again = Run(launch.task, target, author, ledger, settings, resumed=resumed, judges=judges)
 
-    async def execute() -> dict[str, Any]:
+    async def execute() -> Row:
         try:
             return await again.execute()
         finally:
@@ -106,15 +108,11 @@ def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> t
         return None, str(error)
 
 
-def _release_drift(history: History, run: dict[str, Any], now: dict[str, Any] | None) -> Iterator[str]:
+def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]:
     """Whether the prompt that was released would be released again. One whose file is gone is not compared.
 
     Where an override put the winner there since, the run's own record counts.
     """
-    from agent.ledger.query import released_file
-    from agent.ledger.trail import facts_of
-    from agent.release.runtime import load_prompt
-
     released = released_file(run, history.path)
     if now is None or released is None:
         return

@@ -1,0 +1,235 @@
+"""`optimize export`, `promote`, `rollback`, `load`, `labels`: a prompt in other forms, and what labels mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.common import (
+    SETTINGS,
+    Registered,
+    about,
+    db_option,
+    deciding_options,
+    json_option,
+    plain,
+    print_exactly,
+    print_json,
+    short,
+)
+from agent.cli.tables import print_table
+from agent.release.formats.catalog import FORMATS
+from agent.run.locations import releases_folder
+
+if TYPE_CHECKING:
+    from agent.release.labels import Change
+
+
+class _Command(click.Command):
+    """Its help ends with the formats, which are loaded for it."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Formats"):
+            formatter.write_dl([(one.name, about(one)) for one in FORMATS.all()])
+
+
+@click.command(
+    cls=_Command,
+    context_settings=SETTINGS,
+    help="""Write the released prompt of RUN (default: the latest), proved to be what was scored.
+
+    Each format is loaded with the target's own library, rendered with 200 and more hostile rows and compared byte for
+    byte, and what it holds of model and parameters is read back; then with the dev rows of the run: the same calls, and
+    the replies that the ledger holds, scored again, the same score. No model is asked. On drift nothing is written.
+    Without the library a format is written and said to be unverified. --format can be repeated; formats of several
+    files, and several formats, need -o DIR.
+
+    Of a program of your own it is its file as it was released: program.json for `dspy.Module.load`, chain.json for
+    `load_chain`; --format is not asked.""",
+)
+@click.argument("run", required=False, default="")
+@click.option(
+    "--format",
+    "form",
+    type=Registered(FORMATS),
+    multiple=True,
+    default=["md"],
+    show_default=True,
+    help="The form; repeat it for several.",
+)
+@click.option(
+    "--arm",
+    type=click.Choice(["classic"]),
+    help="Instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder to write to. Default: print it.")
+@click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
+@db_option
+@json_option
+def export_command(
+    run: str, form: tuple[str, ...], arm: str | None, output: Path | None, strict: bool, db: Path, as_json: bool
+) -> None:
+    from agent.run.exporting import export
+    from agent.run.launch import silence
+
+    silence()
+    found = export(run, form, db, output=output, yardstick=arm is not None, strict=strict, details=as_json)
+    if as_json:
+        print_json(found.details)
+        return
+    if found.text is not None:
+        print_exactly(found.text)
+    for line in found.lines:
+        click.echo(plain(line), err=True)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("run", required=False, default="")
+@click.option("--label", default="production", show_default=True, help="The label to move: production, staging, ab.")
+@click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
+@click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
+@click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
+@deciding_options
+@db_option
+@json_option
+def promote_command(
+    run: str,
+    label: str,
+    share: float | None,
+    own: bool,
+    override: bool,
+    reason: str,
+    actor: str,
+    db: Path,
+    as_json: bool,
+) -> None:
+    """Keep the winner of RUN (default: the latest) as a version of its task's name, and move a label to it.
+
+    The whole ledger is checked first, as `optimize audit verify` does.
+
+    The gate asks: is the gain on the sealed test shown, did no metric and no slice get worse, has each judge earned
+    trust? When it says no, nothing changes and the exit code is 100; --override --reason WHY promotes all the same and
+    writes reason and actor into the history and the audit chain. A judge that was calibrated since the run counts as
+    it stands now. With --share 0.2 a fifth of the units gets this version and the rest the production version.
+
+    Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
+    a label, and needs --override to take the place of another one, or with --share a part of production's units.
+    """
+    from agent.run.promote import NO_CLAIM, promote
+
+    found = promote(run, label=label, share=share, own=own, override=override, reason=reason, actor=actor, ledger=db)
+    if as_json:
+        print_json(found.to_json())
+        return
+    if found.promoted == "held":
+        click.echo(plain(f"promoted: {found.path} ({found.version})"))
+    part = "" if share is None else f" for {share:.0%} of the units"
+    before = f"before: {found.before or 'none'}" if found.moved else "was it before"
+    click.echo(f"{found.name}@{label} is {found.version}{part}; {before}")
+    if found.promoted == "own":
+        click.echo(f"it is your own prompt ({NO_CLAIM})")
+    for why in found.against:
+        click.echo(plain(f"overridden: {why}"))
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("name")
+@click.option("--label", default="production", show_default=True, help="The label to put back.")
+@deciding_options
+@db_option
+@json_option
+def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, as_json: bool) -> None:
+    """Put a label of NAME back to the version before; again, and it goes back one more.
+
+    The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
+    it: the chain then takes the change in with the next run, promote or rollback.
+    """
+    from agent.run.labelling import roll_back
+
+    change, late = roll_back(name, label, actor, reason, db)
+    if as_json:
+        print_json({**change.as_dict(), "in_chain": not late})
+        return
+    share = "" if change.share is None else f" for {100 * change.share:g} % of the units"
+    click.echo(f"{name}@{label} is {change.version} again{share}; before: {change.before}")
+    if late:
+        click.echo(f"{late}; the change goes into its chain with the next run, promote or rollback", err=True)
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("reference", metavar="NAME[@LABEL|@VERSION]")
+@click.option("--unit", help="Whom an A/B label buckets.")
+@db_option
+@json_option
+def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> None:
+    """Print the prompt that NAME@LABEL or NAME@VERSION means now (default: @production), read from the files alone.
+
+    --json has the release with its provenance, and the history of its labels.
+    """
+    from agent.release.export import export_markdown, export_messages
+    from agent.release.labels import read_history
+    from agent.run.labelling import meaning
+
+    prompt = meaning(reference, unit, db)
+    if as_json:
+        history = [change.as_dict() for change in read_history(releases_folder(db) / prompt.name)]
+        named = {"label": prompt.label or None, "arm": prompt.arm or None}
+        print_json({**named, **json.loads(export_messages(prompt.release)), "history": history})
+        return
+    print_exactly(export_markdown(prompt.release))
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("name", required=False, default="")
+@db_option
+@json_option
+def labels_command(name: str, db: Path, as_json: bool) -> None:
+    """List what every label means now; with NAME, each change that was ever made, oldest first.
+
+    Each line of a history is checked: it holds the hash of the line before.
+    """
+    from agent.release.labels import current
+    from agent.run.labelling import changes_of, meanings
+
+    if not name:
+        root, rows = meanings(db)
+        if as_json:
+            print_json({"labels": [change.as_dict() for change in rows]})
+        else:
+            _print_changes([f"{change.name}@{change.label}" for change in rows], rows, f"labels in {root}")
+        return
+    history = changes_of(name, db)
+    if as_json:
+        labels = {label: change.as_dict() for label, change in current(history).items()}
+        print_json({"name": name, "labels": labels, "history": [change.as_dict() for change in history]})
+        return
+    _print_changes([f"{change.seq} {change.label}" for change in history], history, f"{name}: every change of a label")
+
+
+def _print_changes(heads: list[str], changes: list[Change], title: str) -> None:
+    rows = [
+        [
+            head,
+            change.version + ("" if change.share is None else f" for {change.share:.0%}"),
+            change.utc[:19],
+            change.action,
+            change.actor,
+            _evidence(change.evidence),
+            short(change.reason, 60),
+        ]
+        for head, change in zip(heads, changes, strict=True)
+    ]
+    print_table(title, ["label", "version", "when (UTC)", "how", "who", "on what", "why"], rows)
+
+
+def _evidence(evidence: Any) -> str:
+    if "undoes" in evidence:
+        return f"undoes {evidence['undoes']}"
+    claim = f" {evidence['claim']}" if "claim" in evidence else ""
+    over = ", overridden" if evidence.get("overridden") else ""
+    lift = evidence.get("lift") or {}
+    points = f" {100 * lift['diff']:+.1f}" if "diff" in lift else ""
+    return f"{evidence.get('run_id', '')}{points}{claim}{over}"
