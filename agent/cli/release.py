@@ -21,6 +21,7 @@ from agent.cli.common import (
     short,
 )
 from agent.cli.tables import print_table
+from agent.programs import ARMS
 from agent.release.formats.catalog import FORMATS
 from agent.run.locations import releases_folder
 
@@ -62,7 +63,7 @@ class _Command(click.Command):
 )
 @click.option(
     "--arm",
-    type=click.Choice(["classic"]),
+    type=click.Choice(ARMS),
     help="Instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder to write to. Default: print it.")

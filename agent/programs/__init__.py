@@ -1,0 +1,4 @@
+"""One kind of candidate a file."""
+
+ARMS = ("classic",)
+"""What a run scores beside prompts and can ship when asked for."""
