@@ -183,6 +183,18 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate of the pool, its `place` in the space of designs (the choice of each coordinate by name) and how it
+    came about: by which operator, out of which candidate, and why."""
+
+    candidate: Candidate
+    place: Mapping[str, str]
+    operator: str
+    parent_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """A candidate as people read it and the ledger keeps it: `text` is what it says (an instruction, a state),
     `n_demos` how many worked examples it holds in all."""

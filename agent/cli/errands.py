@@ -55,16 +55,17 @@ def run_job(
     use_cache: bool = True,
 ) -> dict[str, Any]:
     """`session.run_job`, shown on the terminal."""
-    return run_to_end(make, lms, models, budget, options, db, Progress(quiet), Told(quiet), use_cache=use_cache)
+    return run_to_end(make, lms, models, budget, options, db, JobProgress(quiet), use_cache=use_cache)
 
 
-class Told:
+class JobProgress(Progress):
     """A line on stderr every few seconds."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._last = quiet, time.monotonic()
+        super().__init__(quiet)
+        self._last = time.monotonic()
 
-    def __call__(self, done: int, planned: int, account: Account) -> None:
+    def on_job_progress(self, done: int, planned: int, account: Account) -> None:
         now = time.monotonic()
         if self._quiet or now - self._last < LINE_SECONDS:
             return
@@ -76,7 +77,7 @@ class Told:
 
 
 def cost_line(told: Mapping[str, Any]) -> str:
-    """What an errand took, for people."""
+    """What a job took, for people."""
     calls = dict(told["calls"])
     cached = calls.pop("cached")
     asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"

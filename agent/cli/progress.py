@@ -6,17 +6,14 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from agent.cli.common import plain
 from agent.errors import Interrupted
 from agent.report.facts import dollars
-from agent.run.session import Watcher
-
-if TYPE_CHECKING:
-    from agent.run.optimize import Snapshot
+from agent.run.watcher import Snapshot, Watcher
 
 LINE_SECONDS = 5.0
 
@@ -45,7 +42,7 @@ class Progress(Watcher):
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, snapshot: Snapshot) -> None:
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         if self._quiet:
             return
         if self._live is not None:
@@ -58,7 +55,7 @@ class Progress(Watcher):
             self._last, self._stage = now, snapshot.stage
             click.echo(describe(snapshot), err=True)
 
-    def say(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         if self._live is not None:
             self._live.console.print(plain(line), markup=False, highlight=False)
         elif not self._quiet:

@@ -10,7 +10,7 @@ import click
 from agent.cli.common import SETTINGS, db_option, json_option
 from agent.cli.progress import Progress
 from agent.cli.run import finish
-from agent.run.launch import unsaid
+from agent.observer import NO_OBSERVER
 from agent.run.resume import going_on
 from agent.run.session import start
 
@@ -37,9 +37,9 @@ def resume_command(
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
     progress = Progress(quiet)
-    going = going_on(run, changes, model, fork, db, unsaid if as_json else progress.say)
+    going = going_on(run, changes, model, fork, db, NO_OBSERVER if as_json else progress)
     with progress:
         for line in going.lines:
-            progress.say(line)
+            progress.on_message(line)
         result = start(going.launch, db, progress, going.resumed)
     finish(result, db, as_json)

@@ -22,8 +22,9 @@ from agent.cli.common import (
 )
 from agent.cli.progress import Progress
 from agent.cli.registered import Registered
+from agent.observer import NO_OBSERVER
 from agent.report.facts import certainty, is_own, promotion, ships_prompt, spent, stopped_before_search, tested, verdict
-from agent.run.launch import Launch, prepare, unsaid
+from agent.run.launch import Launch, prepare
 from agent.run.locations import LEDGER
 from agent.run.session import at, start
 from agent.search.registered import STRATEGIES
@@ -112,7 +113,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     words = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     words["judge"] = list(options["judge"])
     progress = Progress(quiet)
-    launch = prepare(words, db, unsaid if as_json else progress.say)
+    launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:
         _print_plan(launch, as_json)
         return

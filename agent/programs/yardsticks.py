@@ -9,13 +9,12 @@ from typing import Any
 
 from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History, Row
+from agent.observer import Observer
 from agent.programs.classic import ClassicCandidate, ClassicProgram
 from agent.programs.classifiers import load
 from agent.scoring.breakdown import difference, side
 from agent.scoring.evaluate import Evaluator
-from agent.search.context import Log
-from agent.search.program import Proposal
-from agent.types import Example, Outcome, Task
+from agent.types import Example, Outcome, Proposal, Task
 
 ARM = ClassicCandidate.kind
 """What `--arm` takes."""
@@ -24,7 +23,7 @@ ARM = ClassicCandidate.kind
 async def measured(
     program: ClassicProgram,
     evaluator: Evaluator,
-    log: Log,
+    observer: Observer,
     dev: Sequence[Example],
     won: tuple[Sequence[Example], Sequence[Outcome]],
     seed: int,
@@ -37,7 +36,8 @@ async def measured(
     await program.fit()
     found = []
     for candidate in program.candidates():
-        log.candidate(0, Proposal(candidate, {}, "yardstick", None, "answers without a language model"), "")
+        proposal = Proposal(candidate, {}, "yardstick", None, "answers without a language model")
+        observer.on_candidate_accepted(0, proposal)
         seen = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
         tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
         scored = side(tested)

@@ -10,21 +10,11 @@ from agent.gateway.gateway import Gateway
 from agent.scoring.evaluate import Door
 from agent.search.study import Place
 from agent.types import Candidate, Message, Outcome, Runner, Shown, Task
+from agent.types import Proposal as Proposal
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
     from agent.search.dspy.strategies import DspyForm
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A candidate of the pool, where it stands in the space of designs and how it came about."""
-
-    candidate: Candidate
-    place: Place
-    operator: str
-    parent_id: str | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

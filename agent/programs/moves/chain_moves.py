@@ -33,7 +33,7 @@ class ChainMoves:
     """The `Moves` of one run."""
 
     def __init__(self, context: SearchContext, program: ChainProgram) -> None:
-        self._lab, self._program, self._asked = context, program, 0
+        self._context, self._program, self._asked = context, program, 0
         self._dev = {row.id: row for row in context.task.dev}
         self._texts = {
             name: [Rewrite(OWN, laid.system, "the user's words"), *self._builtin(name)]
@@ -58,7 +58,7 @@ class ChainMoves:
 
     def _task_of(self, name: str) -> Task:
         """The task as the proposer sees it for this prompt."""
-        laid, task = self._program.laid[name], self._lab.task
+        laid, task = self._program.laid[name], self._context.task
         if len(self._program.laid) == 1:
             return replace(task, instruction=laid.system)
         places = ", ".join(f"{{{one}}}" for one in sorted(laid.variables) if f"{{{one}}}" in laid.system)
@@ -72,8 +72,8 @@ class ChainMoves:
         if last.turn is None or not last.variables or not rows:
             return
         seen = [replace(row, inputs={name: row.inputs[name] for name in sorted(last.variables)}) for row in rows]
-        task = replace(self._lab.task, train=tuple(seen))
-        self._sizes, self._maker = demo_sizes(task), DemoMaker(task, self._lab.rng)
+        task = replace(self._context.task, train=tuple(seen))
+        self._sizes, self._maker = demo_sizes(task), DemoMaker(task, self._context.rng)
 
     # -- designs ------------------------------------------------------------------------------------------------------
 
@@ -83,17 +83,17 @@ class ChainMoves:
         return [proposal for place in [*places, *self._sets()] if (proposal := self.fresh(place)) is not None]
 
     def _sets(self) -> list[Place]:
-        kinds = demo_kinds(self._lab.task)[:2]
+        kinds = demo_kinds(self._context.task)[:2]
         return [self._place({}, kind, str(size)) for size in self._sizes[-3:] for kind in kinds]
 
     def _place(self, texts: Place, kind: str = "", size: str = OWN) -> Place:
         words = {_text(name): texts.get(name, OWN) for name in self._texts}
-        return {**words, "kind": kind or demo_kinds(self._lab.task)[0], "size": size}
+        return {**words, "kind": kind or demo_kinds(self._context.task)[0], "size": size}
 
     def space(self) -> dict[str, tuple[str, ...]]:
         words = {_text(name): tuple(text.operator for text in texts) for name, texts in self._texts.items()}
         sizes = (OWN, *map(str, self._sizes))
-        return {**words, "kind": demo_kinds(self._lab.task), "size": sizes}
+        return {**words, "kind": demo_kinds(self._context.task), "size": sizes}
 
     def fresh(self, place: Place) -> Proposal | None:
         made, operators, reasons = self._program.baseline(), list[str](), list[str]()
@@ -122,7 +122,7 @@ class ChainMoves:
             found.append("compress")
             if any(len(texts) > 1 for texts in self._texts.values()):
                 found.append("instruction")
-        if self._lab.proposer is not None and self._asked < self._lab.plan.proposals:
+        if self._context.proposer is not None and self._asked < self._context.plan.proposals:
             found.append("proposed")
         return found
 
@@ -147,7 +147,7 @@ class ChainMoves:
         """What the user's own chain gives its last prompt on train rows, where demos need it."""
         if not self._no_demos or self._program.last.turn is None:
             return
-        context, most = self._lab, 3 * max(demo_sizes(self._lab.task), default=0)
+        context, most = self._context, 3 * max(demo_sizes(self._context.task), default=0)
         train = context.task.train[: max(0, min(rows, most))]
         await context.evaluator.outcomes(context.baseline, train, "train")
         seen = [replace(row, inputs=inputs) for row in train if (inputs := self._seen(row))]
@@ -164,7 +164,7 @@ class ChainMoves:
         self._asked += 1
         names = list(self._texts)
         name = names[-1 - (self._asked - 1) % len(names)]
-        text = await rewritten(self._lab, self._task_of(name), self._tried(name), parents, self._asked)
+        text = await rewritten(self._context, self._task_of(name), self._tried(name), parents, self._asked)
         if text is None:
             return []
         if self._program.laid[name].wrong(text.instruction):  # logged with the reason when it is admitted
@@ -177,9 +177,9 @@ class ChainMoves:
     def _tried(self, name: str) -> list[Scored]:
         """Each text of this prompt with the best mean of its candidates, worst first."""
         best: dict[str, float] = {}
-        for candidate_id, trial in self._lab.board.trials.items():
+        for candidate_id, trial in self._context.board.trials.items():
             if trial.mean is not None:
-                text = own(self._lab.board.candidate(candidate_id)).told(name).system
+                text = own(self._context.board.candidate(candidate_id)).told(name).system
                 best[text] = max(best.get(text, 0.0), trial.mean)
         return [Scored(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
 
@@ -200,11 +200,11 @@ class ChainMoves:
             for text in texts
             if text.instruction != old.told(name).system
         ]
-        return self._with(parent, *self._lab.rng.choice(others)) if others else None
+        return self._with(parent, *self._context.rng.choice(others)) if others else None
 
     def _shorter(self, parent: Parent) -> Proposal | None:
         """One of the prompts with fewer words or fewer demos."""
-        task, old = self._lab.task, own(parent.proposal.candidate)
+        task, old = self._context.task, own(parent.proposal.candidate)
         found: list[tuple[str, dict[str, Any], str]] = []
         for told in old.prompts:
             laid = self._program.laid[told.name]
@@ -219,7 +219,7 @@ class ChainMoves:
                     found.append(("demos", {"name": told.name, "demos": kept}, dropped(gone, {})))
         if not found:
             return None
-        what, changes, why = self._lab.rng.choice(found)
+        what, changes, why = self._context.rng.choice(found)
         return self._child(parent, old.with_told(**changes), f"compress:{what}", f"{changes['name']}: {why}", {})
 
     def _redrawn(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:

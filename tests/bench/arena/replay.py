@@ -132,7 +132,7 @@ class RecordedLab:
 
     def __init__(self, world: World, calls: int, seed: int) -> None:
         self.seed, self.rng = seed, random.Random(seed)
-        self.board = Board(lambda trial: None)
+        self.board = Board()
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
         self.costs = Costs(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
@@ -172,7 +172,7 @@ class RecordedLab:
                 Outcome(candidate, str(row), Prediction({}, ""), (), hits[row], "", signal[row])
                 for row in self._rows[:rows]
             ]
-            self.board.saw(candidate, seen)
+            self.board.record(candidate, seen)
             self.board.settle(candidate, "complete" if rows == len(self._rows) else "incomplete", "")
         return list(wanted)
 

@@ -147,11 +147,11 @@ async def test_a_prompt_that_is_right_on_all_of_dev_ends_it_however_sure_the_mod
     found = made_lab(ledger, FakeModel(pupil(lambda front: 1.0)))
     await with_baseline(found)
     board, own = found.board, found.context.baseline.id
-    board.saw(own, [replace(outcome, signal=0.6) for outcome in board.outcomes[own]])
+    board.record(own, [replace(outcome, signal=0.6) for outcome in board.outcomes[own]])
     loop = Search(found.context, found.context.program.moves(found.context))
     assert loop._enough() == f"the leader is right on all {found.context.plan.dev_rows} dev rows"
     first, *rest = board.outcomes[own]
-    board.saw(own, [replace(first, value=None), *rest])  # a row without a score
+    board.record(own, [replace(first, value=None), *rest])  # a row without a score
     board.settle(own, "complete", "")
     assert "right on all" in loop._enough()
     ledger.close()
