@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, told
+from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, message_of
 from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
@@ -221,9 +221,9 @@ class Run:
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         try:
-            words = told(why)
-            self._observer.on_event("stopped", {"why": words, "calls": self.account.total_paid.calls})
-            self.ledger.end_run(self.id, status, self.account.seconds, error=words if status == "failed" else "")
+            message = message_of(why)
+            self._observer.on_event("stopped", {"why": message, "calls": self.account.total_paid.calls})
+            self.ledger.end_run(self.id, status, self.account.seconds, error=message if status == "failed" else "")
             await self.ledger.commit()
         except LedgerError:
             pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off

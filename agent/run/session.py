@@ -205,7 +205,7 @@ def unknown(lms: Iterable[LM], ledger: Ledger, task: Task, use_cache: bool) -> l
     """The models that a new run of the task asks about before anything is written down.
 
     Asking is no call: it costs nothing, so no call stands outside the ledger. Not asked about are those that have
-    answered for this very task, as the ledger may hold all replies that are needed: then nobody is. A run that is
+    answered for this very task, as the ledger may hold all replies that are needed: then no model is. A run that is
     resumed is there already, and asks about nothing.
     """
     return [lm for lm in lms if not (use_cache and ledger.has_replies(lm.name, task))]

@@ -136,7 +136,7 @@ class Searched(Observer):
         return [(t.number, t.round, i, t.state, t.n, t.mean, t.reason) for i, t in self.board.trials.items()]
 
 
-def made_lab(
+def made_search(
     ledger: Ledger,
     target: LM,
     author: LM | None = None,
@@ -184,7 +184,7 @@ async def searched(folder: Path, strategy: Strategy, target: LM, author: LM | No
     """The whole search after a baseline that saw dev."""
     folder.mkdir(exist_ok=True)
     ledger = open_ledger(folder / "ledger.db")
-    found = made_lab(ledger, target, author, **more)
+    found = made_search(ledger, target, author, **more)
     try:
         await with_baseline(found)
         await strategy(found.context)

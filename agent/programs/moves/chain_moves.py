@@ -115,16 +115,16 @@ class ChainMoves:
     # -- children -----------------------------------------------------------------------------------------------------
 
     def operators(self, parent: Parent | None) -> list[str]:
-        found = list[str]()
+        operators = list[str]()
         if parent is not None:
             if self._maker is not None and self._demos(parent).demos:
-                found += OPERATORS
-            found.append("compress")
+                operators += OPERATORS
+            operators.append("compress")
             if any(len(texts) > 1 for texts in self._texts.values()):
-                found.append("instruction")
+                operators.append("instruction")
         if self._context.proposer is not None and self._asked < self._context.plan.proposals:
-            found.append("proposed")
-        return found
+            operators.append("proposed")
+        return operators
 
     def due(self, parent: Parent | None) -> str:
         """The proposer is asked for each prompt as soon as there is a candidate to build on."""
@@ -205,21 +205,21 @@ class ChainMoves:
     def _shorter(self, parent: Parent) -> Proposal | None:
         """One of the prompts with fewer words or fewer demos."""
         task, old = self._context.task, own(parent.proposal.candidate)
-        found: list[tuple[str, dict[str, Any], str]] = []
-        for told in old.prompts:
-            laid = self._program.laid[told.name]
-            texts = [(tidied(told.system), "without spare blanks and empty lines")]
-            texts += [(rest, f'without "{cut[:60]}"') for cut, rest in without_a_sentence(told.system, task)]
-            short = [(text, why) for text, why in texts if len(text) < len(told.system) and not laid.wrong(text)]
-            found += [("text", {"name": told.name, "system": text}, why) for text, why in short]
-            demos = told.demos or ()
+        shorter: list[tuple[str, dict[str, Any], str]] = []
+        for prompt in old.prompts:
+            laid = self._program.laid[prompt.name]
+            texts = [(tidied(prompt.system), "without spare blanks and empty lines")]
+            texts += [(rest, f'without "{cut[:60]}"') for cut, rest in without_a_sentence(prompt.system, task)]
+            short = [(text, why) for text, why in texts if len(text) < len(prompt.system) and not laid.wrong(text)]
+            shorter += [("text", {"name": prompt.name, "system": text}, why) for text, why in short]
+            demos = prompt.demos or ()
             for share in SHARES:
                 if gone := least_useful(demos, max(1, int(len(demos) * share)), {}):
                     kept = tuple(demo for demo in demos if demo.example_id not in gone)
-                    found.append(("demos", {"name": told.name, "demos": kept}, dropped(gone, {})))
-        if not found:
+                    shorter.append(("demos", {"name": prompt.name, "demos": kept}, dropped(gone, {})))
+        if not shorter:
             return None
-        what, changes, why = self._context.rng.choice(found)
+        what, changes, why = self._context.rng.choice(shorter)
         return self._child(parent, old.with_told(**changes), f"compress:{what}", f"{changes['name']}: {why}", {})
 
     def _redrawn(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:

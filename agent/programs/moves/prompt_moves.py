@@ -35,14 +35,14 @@ class PromptMoves:
         return self._generator.fresh(place)
 
     def operators(self, parent: Parent | None) -> list[str]:
-        context, found = self._context, list[str]()
+        context, operators = self._context, list[str]()
         if parent is not None:
-            found += self._generator.operators(parent)
+            operators += self._generator.operators(parent)
             if redraws(parent.proposal.candidate) and len(context.board.outcomes) >= FEWEST_FITTED:
-                found.append("attributed")
+                operators.append("attributed")
         if context.proposer is not None and self._asked < context.plan.proposals:
-            found.append("proposed")
-        return found
+            operators.append("proposed")
+        return operators
 
     def due(self, parent: Parent | None) -> str:
         """The proposer is asked as soon as there is a candidate to build on."""

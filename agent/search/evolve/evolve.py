@@ -1,12 +1,12 @@
 """The default strategy: many candidates on few rows, the best of them on more, children of those that did well.
 
-    designs -> steps of (climb the ladder, breed) -> finalists on the whole of dev
+    designs -> steps of (climb the ladder, make new candidates) -> finalists on the whole of dev
 
-Each step takes `batch` pulls: first whoever has earned the next rung (`ladder.py`), then new candidates. A bandit
-(`bandit.py`) says which operator makes the next one: a new design at a place that TPE proposes (`study.py`), or one of
-the moves that the kind of candidate has. The race (`race.py`) takes out what is significantly worse. Nothing is told
-which regime it is in: where wording counts, wordings climb; where demos count, demo sets do; and where nothing more is
-to be expected, it stops.
+Each step takes `batch` pulls: first the candidates that have earned the next rung (`ladder.py`), then new ones. A
+bandit (`bandit.py`) says which operator makes the next one: a new design at a place that TPE proposes (`study.py`), or
+one of the moves that the kind of candidate has. The race (`race.py`) takes out what is significantly worse. No part
+knows which regime it is in: where wording counts, wordings climb; where demos count, demo sets do; and where nothing
+more is to be expected, it stops.
 """
 
 from __future__ import annotations
@@ -95,11 +95,12 @@ class Search:
         return pulls
 
     async def _newest(self, count: int) -> str | None:
-        """Who has waited longest of those that can still be paid; the caps on tokens and dollars let the others go."""
+        """The candidate that has waited longest of those that can still be paid; the caps on tokens and dollars drop
+        the others."""
         first = self._context.plan.rungs[0]
         for _ in range(TRIES * count):
             if not self._waiting:
-                self._waiting += await self._breed(count)
+                self._waiting += await self._new_candidates(count)
             if not self._waiting or first > self._room():  # the proposer was paid, too
                 return None
             if self._fits({self._waiting[0]: first}):
@@ -140,7 +141,7 @@ class Search:
         rows = {i: len(board.outcomes.get(i, ())) for i in alive}
         return self._ladder.promotions(alive, self._out, rows)
 
-    async def _breed(self, count: int) -> list[str]:
+    async def _new_candidates(self, count: int) -> list[str]:
         """About `count` new candidates, each by the operator that the bandit draws; a proposal may give two."""
         context, made = self._context, list[str]()
         parents = self._board.parents(PARENTS)
@@ -177,12 +178,12 @@ class Search:
 
     def _seen(self) -> list[tuple[dict[str, str], Seen]]:
         """The designs that were scored, by place: children are left out, as they owe their score to their parents."""
-        found, coordinates = [], set(self._moves.space())
+        designs, coordinates = [], set(self._moves.space())
         for candidate_id, seen in self._board.seen().items():
             proposal = self._board.proposals[candidate_id]
             if proposal.parent_id is None and coordinates <= set(proposal.place):
-                found.append((dict(proposal.place), seen))
-        return found
+                designs.append((dict(proposal.place), seen))
+        return designs
 
     # -- what was learnt ----------------------------------------------------------------------------------------------
 
@@ -249,7 +250,7 @@ class Search:
 
 
 def _family(proposal: Proposal) -> str:
-    """The bandit's name for how an proposal came about."""
+    """The bandit's name for how a proposal came about."""
     kind = proposal.operator.partition(":")[0]
     if ":proposed" in proposal.operator:
         return "proposed"
