@@ -22,10 +22,10 @@ from agent.run.arguments import NAME, is_file, keep, lines_of, rows_of
 from agent.run.launch import OPTIONS, Launch, prepare, silence
 from agent.run.locations import LEDGER
 from agent.run.result import CheckResult, RunResult
-from agent.run.session import Stop, Watcher, run_job, start
+from agent.run.session import Stop, run_job, start
+from agent.run.watcher import Snapshot, Watcher
 
 if TYPE_CHECKING:
-    from agent.run.optimize import Snapshot
     from agent.scoring.functions import MetricFunction
     from agent.types import Task
 
@@ -250,9 +250,9 @@ def resume(
     silence(watcher.warn)
     if metric is not None:
         _register_as_begun(run, metric, db)
-    going = going_on(run, changes, model, fork, db, watcher.say)
+    going = going_on(run, changes, model, fork, db, watcher)
     for line in going.lines:
-        watcher.say(line)
+        watcher.on_message(line)
 
     def go_on(stop: Stop | None) -> RunResult:
         return RunResult.of(_noted(lambda: start(going.launch, db, watcher, going.resumed, stop), db), db)
@@ -427,10 +427,10 @@ def _launch(given: _Given) -> Launch:
     _scorer(own["metric"], words, problems)
     _require(problems)
     if not texts:
-        return prepare(words, given.db, given.watcher.say)
+        return prepare(words, given.db, given.watcher)
     folder, is_new = keep(given.db.parent, texts)
     try:
-        return prepare({**words, **_places(folder, texts)}, given.db, given.watcher.say)
+        return prepare({**words, **_places(folder, texts)}, given.db, given.watcher)
     except AgentError:
         if is_new:
             shutil.rmtree(folder, ignore_errors=True)
@@ -565,11 +565,11 @@ class _Watcher(Watcher):
     def __init__(self, progress: Callable[[Snapshot], None] | None) -> None:
         self._progress = progress
 
-    def __call__(self, snapshot: Snapshot) -> None:
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         if self._progress is not None:
             self._progress(snapshot)
 
-    def say(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         _log.info("%s", line)
 
     def warn(self, line: str) -> None:

@@ -39,8 +39,8 @@ class AgentError(Exception):
     run_id = ""
 
 
-def told(error: BaseException) -> str:
-    """What is told of `error`: a message of ours as it stands, any other after the name of its class."""
+def message_of(error: BaseException) -> str:
+    """What is shown of `error`: a message of ours as it stands, any other after the name of its class."""
     return str(error) if isinstance(error, AgentError) else f"{type(error).__name__}: {error}"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from agent.errors import InputError, told
+from agent.errors import InputError, message_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -120,7 +120,7 @@ class Registry(Generic[T]):
         try:
             places[0].load()
         except (Exception, SystemExit) as error:
-            why = " ".join(told(error).split())[:300]
+            why = " ".join(message_of(error).split())[:300]
             raise InputError(f"{whose} cannot be loaded: {why}; mend or uninstall the package") from error
         if name not in self._known:
             raise InputError(f"{whose} is not there: {places[0].value} registers none of that name")

@@ -182,6 +182,32 @@ class Candidate:
         object.__setattr__(self, "id", content_id("c", self.parts()))  # once: it is asked for several times a call
 
 
+FRESH = "fresh"
+"""The operator that makes a new design."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate of the pool, where it stands in the space of designs and how it came about.
+
+    Args:
+        candidate: what is proposed.
+        place: its choice of each coordinate of the space of designs, by name.
+        operator: how it was made, for people: it may hold details, such as `compress:demos`.
+        parent_id: the candidate that it changes; None for a new design.
+        reason: why it was made, in a sentence.
+        credit: the operator that the bandit learns about when it climbs or does not: one of `Moves.operators`, or
+            `FRESH`.
+    """
+
+    candidate: Candidate
+    place: Mapping[str, str]
+    operator: str
+    parent_id: str | None
+    reason: str
+    credit: str = FRESH
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A candidate as people read it and the ledger keeps it: `text` is what it says (an instruction, a state),

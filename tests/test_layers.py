@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
     ("errors", "shipped", "files", "strict", "threads", "worker"),
     ("types", "redact", "privacy", "registry", "extras"),
-    ("metrics", "stats"),
+    ("metrics", "stats", "observer"),
     ("task", "models", "ledger"),
     ("prompt", "gateway"),
     ("scoring",),

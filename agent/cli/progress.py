@@ -15,11 +15,11 @@ import click
 from agent.cli.common import plain
 from agent.errors import Interrupted
 from agent.report.facts import dollars
-from agent.run.session import Ready, Watcher, run_job
+from agent.run.session import Ready, run_job
+from agent.run.watcher import Snapshot, Watcher
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
-    from agent.run.optimize import Snapshot
 
 LINE_SECONDS = 5.0
 ENOUGH = 16
@@ -50,7 +50,7 @@ class Progress(Watcher):
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, snapshot: Snapshot) -> None:
+    def on_snapshot(self, snapshot: Snapshot) -> None:
         if self._quiet:
             return
         if self._live is not None:
@@ -63,7 +63,7 @@ class Progress(Watcher):
             self._last, self._stage = now, snapshot.stage
             click.echo(describe(snapshot), err=True)
 
-    def say(self, line: str) -> None:
+    def on_message(self, line: str) -> None:
         if self._live is not None:
             self._live.console.print(plain(line), markup=False, highlight=False)
         elif not self._quiet:
@@ -106,16 +106,17 @@ def describe(snapshot: Snapshot) -> str:
 
 def run_shown(ready: Ready, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
     """Runs what is no search to its end, shown on the terminal."""
-    return run_job(ready, options, db, Progress(quiet), CallProgress(quiet))
+    return run_job(ready, options, db, JobProgress(quiet))
 
 
-class CallProgress:
+class JobProgress(Progress):
     """Calls of what is no search: a line on stderr every few seconds."""
 
     def __init__(self, quiet: bool) -> None:
-        self._quiet, self._last = quiet, time.monotonic()
+        super().__init__(quiet)
+        self._last = time.monotonic()
 
-    def __call__(self, done: int, planned: int, account: Account) -> None:
+    def on_job_progress(self, done: int, planned: int, account: Account) -> None:
         now = time.monotonic()
         if self._quiet or now - self._last < LINE_SECONDS:
             return

@@ -21,7 +21,8 @@ from agent.cli.common import (
 )
 from agent.cli.progress import Progress
 from agent.cli.result import detectable_line, report
-from agent.run.launch import Launch, prepare, unsaid
+from agent.observer import NO_OBSERVER
+from agent.run.launch import Launch, prepare
 from agent.run.resume import going_on
 from agent.run.session import start
 from agent.search.registered import STRATEGIES
@@ -111,7 +112,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     words = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     words["judge"] = list(options["judge"])
     progress = Progress(quiet)
-    launch = prepare(words, db, unsaid if as_json else progress.say)
+    launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:
         _print_plan(launch, as_json)
         return
@@ -142,10 +143,10 @@ def resume_command(
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
     progress = Progress(quiet)
-    going = going_on(run, changes, model, fork, db, unsaid if as_json else progress.say)
+    going = going_on(run, changes, model, fork, db, NO_OBSERVER if as_json else progress)
     with progress:
         for line in going.lines:
-            progress.say(line)
+            progress.on_message(line)
         result = start(going.launch, db, progress, going.resumed)
     finish(result, db, as_json)
 

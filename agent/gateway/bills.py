@@ -1,7 +1,7 @@
 """What replies cost beside what was reserved for them, by model. Knows no call and no ledger.
 
 A provider may bill more than the worst case at which a call is reserved: it ignores `max_tokens`, or bills reasoning
-that nobody sees. What is in flight then, no cap can hold; all that comes after is reserved at what was learnt.
+that is not shown. What is in flight then, no cap can hold; all that comes after is reserved at what was learnt.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class Bills:
     def read(self, model: str, worst: Spend, paid: Spend) -> Excess | None:
         """Learns from a reply that cost `paid`. What is known of the model from now on, where it cost more than what is
         reserved for such a call; else None."""
-        known, found = self._known.get(model, Excess()), self._excess(worst, paid)
-        self.most = max(self.most, found.most)
-        if found.tokens <= _more(known.tokens) and found.usd <= _more(known.usd):
+        known, excess = self._known.get(model, Excess()), self._excess(worst, paid)
+        self.most = max(self.most, excess.most)
+        if excess.tokens <= _more(known.tokens) and excess.usd <= _more(known.usd):
             self._within[model] += 1
             return None
         self._within[model] = 0
-        grown = Excess(max(known.tokens, found.tokens), max(known.usd, found.usd))
+        grown = Excess(max(known.tokens, excess.tokens), max(known.usd, excess.usd))
         self._known[model] = grown
         return grown
 

@@ -34,11 +34,11 @@ class HeldBack:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    `no_price` are models whose price nobody knows: what they cost counts as $0. `paid`, `seconds`, `lost`, `lost_usd`,
+    `no_price` are models whose price is not known: what they cost counts as $0. `paid`, `seconds`, `lost`, `lost_usd`,
     `limited` and `excess` (by model) are what a resumed run had before; `lost` counts the attempts that brought
-    nothing, `met` those that the provider failed on calls which the run has come to: a resumed run meets them again on
-    its way. `limited` counts requests that were refused as too many (429): they are no calls, cost nothing and take
-    from no cap.
+    nothing, `failed` those that the provider failed on calls which the run has come to: a resumed run comes to them
+    again on its way. `limited` counts requests that were refused as too many (429): they are no calls, cost nothing and
+    take from no cap.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Account:
         self.used_for: dict[str, Spend] = {}  # by candidate
         self.usage = Usage()
         self.cached = 0
-        self.lost, self.met = lost, 0
+        self.lost, self.failed = lost, 0
         self.lost_usd = lost_usd
         self.limited = limited
         self.bills = Bills(budget, excess)
@@ -132,13 +132,13 @@ class Account:
     def payable(self) -> float:
         """Calls that `max_calls` brings home beside what is kept, if about as many are lost as so far; at least 0.
 
-        Counted by what was used and met, so that a resumed run comes to the same.
+        Counted by what was used and failed, so that a resumed run comes to the same.
         """
         if self.budget.max_calls is None:
             return math.inf
         used = self.total_used.calls
-        rate = _rate(self.met, used)
-        free = self.budget.max_calls - used - self.met - _attempts(self.held_back.calls, rate)
+        rate = _rate(self.failed, used)
+        free = self.budget.max_calls - used - self.failed - _attempts(self.held_back.calls, rate)
         root = (math.sqrt(rate + (1 + rate) * max(0, free)) - math.sqrt(rate)) / (1 + rate)
         return math.floor(root**2 + 1e-9)  # the most calls of which _attempts are free
 

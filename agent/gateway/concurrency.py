@@ -36,9 +36,9 @@ async def side_by_side(asked: Iterable[Awaitable[T]]) -> list[T | BudgetExhauste
 
 async def all_of(asked: Iterable[Awaitable[T]]) -> list[T]:
     """All of them, in order. Raises the first BudgetExhausted when those that still fit are finished."""
-    found: list[T] = []
+    results: list[T] = []
     for each in await side_by_side(asked):
         if isinstance(each, BudgetExhausted):
             raise each
-        found.append(each)
-    return found
+        results.append(each)
+    return results

@@ -1,7 +1,7 @@
 """The one door for every model call of every role: cache, budget, limits, retries, record. Knows no score.
 
-A call on its way is a flight of its own: who asked for it may be cancelled, the flight lands all the same and is
-written down, because it is paid for. Only a flight that was not sent yet can be called off.
+A call on its way is a flight of its own: the task that asked for it may be cancelled, the flight lands all the same and
+is written down, because it is paid for. Only a flight that was not sent yet can be called off.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger
+from agent.observer import NO_OBSERVER, Observer
 from agent.types import LM, CallRole, Completion, Request, Usage, content_id
 
 DEFAULT_CONCURRENCY = 32
@@ -86,7 +87,21 @@ class Call:
 
 
 class Gateway:
-    """Calls models for one run. `complete` returns a settled reply or raises; nothing is ever scored as 0 here."""
+    """Calls models for one run. `complete` returns a settled reply or raises; nothing is ever scored as 0 here.
+
+    Args:
+        ledger: keeps every attempt, before it is sent and when it is settled.
+        run_id: the run, which the ledger knows.
+        account: the spending of the run against its caps.
+        prices: by model, what a reply costs; models without a price count as $0.
+        max_concurrency: calls of a model in flight at once, at least 1; None: what the model can use.
+        use_cache: whether calls that any run has settled answer.
+        observer: hears of each settled call, and has lines for the user.
+        jitter: what delays are drawn from.
+        past: what a resumed run did before.
+        max_wait: seconds for which a provider that answers nothing is tried.
+        thinking: tokens on top of the cap of what proposer and judges reply; the target's cap holds its own.
+    """
 
     def __init__(
         self,
@@ -96,15 +111,12 @@ class Gateway:
         prices: dict[str, Price],
         max_concurrency: int | None = None,
         use_cache: bool = True,
-        on_call: Callable[[], None] = lambda: None,
-        say: Callable[[str], None] = lambda line: None,
+        observer: Observer = NO_OBSERVER,
         jitter: random.Random | None = None,
         past: ResumeState | None = None,
         max_wait: float = MAX_WAIT,
         thinking: int = 0,
     ) -> None:
-        """`say` takes a line for the user. `thinking`: tokens on top of the cap of what proposer and judges reply; the
-        target's cap holds its own."""
         self.account = account
         self._jitter = jitter or random.Random(0)
         self.retries = Retries(self._jitter)
@@ -113,8 +125,7 @@ class Gateway:
         self._prices = prices
         self._max_concurrency = max_concurrency
         self._use_cache = use_cache
-        self._on_call = on_call
-        self._say = say
+        self._observer = observer
         self._past = past or ResumeState()
         self._max_wait = max_wait
         self._thinking = thinking
@@ -127,24 +138,37 @@ class Gateway:
         self.stopped: Exception | None = None
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
-        """The reply to `request`. An identical call is bought once: settled ones come from the ledger.
+        """Asks a model. An identical call is bought once: settled ones come from the ledger.
 
-        Raises BudgetExhausted when it no longer fits, RowRefused / RunRefused for what cannot work, the last
-        Transient / TransportUnknown / BadResponse when it is not tried again, LedgerError when the disk refuses the
-        record, and what `stop` was given.
+        Args:
+            role: which part of the run asks.
+            lm: the model.
+            request: what is sent; of a proposer or a judge, its `max_tokens` is without the tokens for thinking.
+            candidate_id: the candidate for which is asked, "" for none; its spending is counted by it.
+
+        Returns:
+            The reply, settled in the ledger.
+
+        Raises:
+            BudgetExhausted: the call no longer fits the budget.
+            RowRefused: this request cannot work.
+            RunRefused: no request can work.
+            RateLimited, Transient, TransportUnknown, BadResponse: the last error of a call that is not tried again.
+            LedgerError: the disk refuses the record.
+            Exception: what `stop` was given.
         """
         if self.stopped is not None:
             raise self.stopped
         if role != "target":
             request = replace(request, max_tokens=request.max_tokens + self._thinking)
         key = call_key(lm, request)
-        self.account.met += self._past.losses.pop(key, 0)
+        self.account.failed += self._past.losses.pop(key, 0)
         flight = self._flying.get(key)
         is_twin = flight is not None and not flight.off
         if flight is None or flight.off:
             turn = next(self._limiter(lm).turns)
-            if (known := self._remembered(role, lm, key, candidate_id)) is not None:
-                return known
+            if (settled := self._settled(role, lm, key, candidate_id)) is not None:
+                return settled
             flight = self._take_off(role, lm, request, key, candidate_id, turn)
         assert flight.task is not None
         flight.waiting += 1
@@ -162,7 +186,7 @@ class Gateway:
         return completion
 
     def stop(self, error: Exception) -> None:
-        """Lets nothing more out: whoever waits for a slot, or comes later, gets `error`. What was sent goes on."""
+        """Lets nothing more out: calls that wait for a slot, or come later, raise `error`. What was sent goes on."""
         self.stopped = self.stopped or error
         for limiter in self._limiters.values():
             limiter.close(self.stopped)
@@ -175,6 +199,7 @@ class Gateway:
         return next((f"{each.name}: {each.trouble}; given up in {each.patience():.0f} s" for each in silent), "")
 
     def in_flight(self) -> int:
+        """How many calls were sent and have not landed."""
         return sum(flight.sent for flight in self._flights)
 
     async def drain(self) -> None:
@@ -189,7 +214,7 @@ class Gateway:
 
     # -- what is known already ----------------------------------------------------------------------------------------
 
-    def _remembered(self, role: CallRole, lm: LM, key: str, candidate_id: str) -> Completion | None:
+    def _settled(self, role: CallRole, lm: LM, key: str, candidate_id: str) -> Completion | None:
         """What this run bought before it was interrupted comes first, then what any run has settled."""
         past = self._past
         while bought := past.bought.get(key):
@@ -220,7 +245,7 @@ class Gateway:
     ) -> None:
         self._answered.add((lm.name, candidate_id))
         self.account.use(role, usage, usd, cached, candidate_id)
-        self._on_call()
+        self._observer.on_call_settled()
 
     # -- buying -------------------------------------------------------------------------------------------------------
 
@@ -228,8 +253,8 @@ class Gateway:
         counted = request.messages if self._counts(lm) else ()
         tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
         fresh = Usage(tokens_in, request.max_tokens)
-        noted = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
-        worst = Spend(1, tokens_in + request.max_tokens, max(self._cost(lm, fresh), self._cost(lm, noted)))
+        written = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
+        worst = Spend(1, tokens_in + request.max_tokens, max(self._cost(lm, fresh), self._cost(lm, written)))
         call = Call(role, lm, request, key, candidate_id, worst, turn)
         flight = Flight()
 
@@ -238,7 +263,7 @@ class Gateway:
             if self._flying.get(key) is flight:
                 del self._flying[key]
             if not task.cancelled():
-                task.exception()  # seen: whoever waits gets it all the same
+                task.exception()  # retrieved, or asyncio warns: each task that waits gets it all the same
 
         flight.task = asyncio.get_running_loop().create_task(self._buy(call, flight))
         flight.task.add_done_callback(landed)
@@ -266,7 +291,7 @@ class Gateway:
             if maybe_paid(outcome):
                 paid += 1
             elif isinstance(outcome, RateLimited):
-                if limiter.answers > answers:  # else nobody is let through, and the call is not to blame
+                if limiter.answers > answers:  # else no call is let through, and this one is not to blame
                     limited += 1
                     limiter.limited_again(limited)
             elif not isinstance(outcome, ParameterRefused):
@@ -327,18 +352,19 @@ class Gateway:
         return self.account.bills.reserved(call.lm.name, call.worst)
 
     def _read_bill(self, call: Call, paid: Spend, limiter: Limiter) -> None:
-        """Learns from what a reply cost. A bill above what is reserved is told, the first of each model aloud; then one
-        call of it flies at a time, reserved at what was learnt, until its bills can be told again."""
+        """Learns from what a reply cost. A bill above what is reserved is an event, and the first of each model a
+        message; then one call of it flies at a time, reserved at what was learnt, until its bills are predictable
+        again. A resumed run reads the event, so it is part of the durable record."""
         bills, name = self.account.bills, call.lm.name
         is_first = bills.reserved(name, call.worst) == call.worst
         excess = bills.read(name, call.worst, paid)
         limiter.one_by_one = not bills.is_predictable(name)
         if excess is None:
             return
-        told = {"model": name, "times": asdict(excess), "reserved": asdict(call.worst), "paid": asdict(paid)}
-        self._ledger.event(self._run_id, OVERBILLED, told)
+        body = {"model": name, "times": asdict(excess), "reserved": asdict(call.worst), "paid": asdict(paid)}
+        self._ledger.event(self._run_id, OVERBILLED, body)
         if is_first:
-            self._say(
+            self._observer.on_message(
                 f"{name}: a reply cost {paid.tokens:,} tokens (${paid.usd:.4f}), {times(excess.most)} what was reserved"
                 f" for it ({call.worst.tokens:,} tokens, ${call.worst.usd:.4f}); from now on as much is reserved, and"
                 f" one call is sent at a time until {STEADY} replies in a row cost no more than that"
@@ -401,7 +427,7 @@ class Gateway:
             self.account.limited += 1
         else:
             self.account.lose(call.role, call.worst if paid else Spend(1))
-            self.account.met += 1
+            self.account.failed += 1
         state = "unknown" if isinstance(error, TransportUnknown) else "error"
         await self._ledger.fail(self._run_id, call_id, state, error, latency, call.worst.usd if paid else 0.0)
         try:
@@ -430,7 +456,7 @@ class Gateway:
         self._release(call.worst)
         self.account.lose(call.role, Spend(1) if free else call.worst)
         state, usd = ("error", 0.0) if free else ("unknown", call.worst.usd)
-        with contextlib.suppress(LedgerError):  # the first error is the one to tell
+        with contextlib.suppress(LedgerError):  # the first error is the one that counts
             await self._ledger.fail(self._run_id, call_id, state, type(error).__name__, latency, usd)
 
     def _limiter(self, lm: LM) -> Limiter:

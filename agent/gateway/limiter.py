@@ -39,7 +39,7 @@ DAY = 86_400.0
 UNREACHED = 3  # failures after which an address where nothing ever answered is a wrong address
 LONGEST_PROBE = 30.0  # seconds between two probes
 PACE = 0.95  # of the rate that was let through
-SHORTEST_LOOK = 0.25  # seconds of traffic from which a rate can be told
+SHORTEST_LOOK = 0.25  # seconds of traffic from which a rate can be read
 IDLE = 0.25  # seconds without a call in flight, after which the traffic before tells nothing
 
 
@@ -60,7 +60,7 @@ class Limiter:
         self.width = ceiling if fixed else min(START, ceiling)
         self._fixed = fixed
         self.one_by_one = False
-        """Whether only one may fly at once, whatever the width: what a call costs cannot be told."""
+        """Whether only one may fly at once, whatever the width: what a call costs cannot be predicted."""
         self._flying = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed: Exception | None = None
@@ -153,7 +153,7 @@ class Limiter:
             self._next_start = max(now - self._interval, self._next_start) + self._interval
 
     def _wake(self) -> None:
-        """Gives free slots to those who wait, first come first served, and sets a timer for what only time brings."""
+        """Gives free slots to waiting calls, first come first served, and sets a timer for what only time brings."""
         now = time.monotonic()
         while self._waiting and self._may_start(now):
             future = self._waiting.popleft()
@@ -211,11 +211,11 @@ class Limiter:
             )
 
     def rate_limited(self, retry_after: float | None, latency: float = 0.0) -> None:
-        """A 429 to a call sent `latency` seconds ago: holds everybody back. What was sent before the last episode began
+        """A 429 to a call sent `latency` seconds ago: holds all calls back. What was sent before the last episode began
         belongs to it. Raises RunRefused when the provider asks for more than `max_wait`, or nothing has come back for
         that long.
 
-        Whatever it asks for, nobody starts before a backoff from the beginning of the episode is over: full jitter
+        Whatever it asks for, no call starts before a backoff from the beginning of the episode is over: full jitter
         (Brooker 2015) below a ceiling that doubles with each episode in a row. Where it does not say, the ceiling.
         """
         now = time.monotonic()
@@ -245,18 +245,18 @@ class Limiter:
 
     def limited_again(self, times: int) -> None:
         """A 429 to a call that got one before, number `times` of those that came while others were answered. Raises
-        RunRefused when they are too many. Where nobody is answered, `max_wait` ends it.
+        RunRefused when they are too many. Where no call is answered, `max_wait` ends it.
         """
         self._again += 1
         if times <= MOST_LIMITED and self._again <= LIMITED_FREE + LIMITED_SHARE * self.answers:
             return
-        whom = (
+        refused = (
             f"one call {times} times"
             if times > MOST_LIMITED
             else f"calls that it had refused before {self._again} times"
         )
         refusal = RunRefused(
-            f"{self.name}: the provider refused {whom} as too many requests (429) while it answered {self.answers}; "
+            f"{self.name}: the provider refused {refused} as too many requests (429) while it answered {self.answers}; "
             "go on later, or with a smaller -j"
         )
         self.close(refusal)

@@ -17,7 +17,7 @@ Price = Callable[[Usage], float]
 def prices_for(models: Iterable[str], budget: Budget, given: Price | None) -> dict[str, Price]:
     """A price for each model: its own where that is known, else the `given` one.
 
-    Raises InputError for one that nobody knows, unless calls and not dollars are capped.
+    Raises InputError for a model whose price is not known, unless calls and not dollars are capped.
     """
     prices = {}
     for model in models:
@@ -33,7 +33,7 @@ def prices_for(models: Iterable[str], budget: Budget, given: Price | None) -> di
 
 
 def price_of(model: str) -> Price | None:
-    """The price of the model that the user named, or None when nobody knows it. Models on this machine are free.
+    """The price of the model that the user named, or None when it is not known. Models on this machine are free.
 
     The price list may name `langchain/openai:x` as `openai/x` too. Raises InputError for a price list with mistakes.
     """

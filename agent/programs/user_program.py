@@ -136,7 +136,7 @@ async def prove(candidate: Candidate, making: Making, meter: Meter, path: Path, 
         if then.value is None:
             continue
         try:
-            now = await making.evaluator.seen(candidate, row)
+            now = await making.evaluator.outcome(candidate, row)
         except BudgetExhausted as asked:
             raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from asked
         if now.prediction != then.prediction:

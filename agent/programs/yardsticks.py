@@ -9,19 +9,18 @@ from typing import Any
 
 from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History, Row
+from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
 from agent.programs.classifiers import load
 from agent.scoring.breakdown import difference, side
 from agent.scoring.evaluate import Evaluator
-from agent.search.context import Log
-from agent.search.program import Proposal
-from agent.types import Example, Outcome, Task
+from agent.types import Example, Outcome, Proposal, Task
 
 
 async def measured(
     program: ClassicProgram,
     evaluator: Evaluator,
-    log: Log,
+    observer: Observer,
     dev: Sequence[Example],
     won: tuple[Sequence[Example], Sequence[Outcome]],
     seed: int,
@@ -32,13 +31,14 @@ async def measured(
     much better than the method it is, paired; None where no row has a score on both sides.
     """
     await program.fit()
-    found = []
+    results = []
     for candidate in program.candidates():
-        log.candidate(0, Proposal(candidate, {}, "yardstick", None, "answers without a language model"), "")
+        proposal = Proposal(candidate, {}, "yardstick", None, "answers without a language model")
+        observer.on_candidate_accepted(0, proposal)
         seen = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
         tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
         scored = side(tested)
-        found.append(
+        results.append(
             {
                 "name": candidate.method,
                 "candidate_id": candidate.id,
@@ -49,22 +49,22 @@ async def measured(
                 **difference([outcome.value for outcome in won[1]], tested, seed),
             }
         )
-    return found
+    return results
 
 
-def exported(found: Row, task: Task, history: History) -> tuple[dict[str, Any], dict[str, str]]:
+def exported(run: Row, task: Task, history: History) -> tuple[dict[str, Any], dict[str, str]]:
     """The best yardstick of a run by its score on dev, the constant answer left out, and the files of its export.
 
     What the files say to the dev rows is compared with what was scored. Raises InputError for a run without yardsticks,
     ReleaseError where an answer differs.
     """
-    told = (found["result"] or {}).get("yardsticks") or []
-    if len(told) < 2:
-        raise InputError(f"{found['id']}: this run has no classifier; its answer is no single choice or number")
-    best = max(told[1:], key=lambda each: float(each["dev"]))
-    origin = {"run_id": found["id"], "candidate_id": best["candidate_id"], "test": best["test"], "ci95": best["ci95"]}
+    yardsticks = (run["result"] or {}).get("yardsticks") or []
+    if len(yardsticks) < 2:
+        raise InputError(f"{run['id']}: this run has no classifier; its answer is no single choice or number")
+    best = max(yardsticks[1:], key=lambda each: float(each["dev"]))
+    origin = {"run_id": run["id"], "candidate_id": best["candidate_id"], "test": best["test"], "ci95": best["ci95"]}
     files = ClassicProgram(task).exported(best["name"], origin)
-    scored = {row["example_id"]: row["fields"] for row in history.outcomes(found["id"], best["candidate_id"], "dev")}
+    scored = {row["example_id"]: row["fields"] for row in history.outcomes(run["id"], best["candidate_id"], "dev")}
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text, "utf-8")
@@ -73,6 +73,6 @@ def exported(found: Row, task: Task, history: History) -> tuple[dict[str, Any], 
             said = answer(**row.inputs)
             if row.id in scored and list((scored[row.id] or {}).values()) != [said]:
                 raise ReleaseError(
-                    f"{found['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored"
+                    f"{run['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored"
                 )
     return best, files

@@ -78,7 +78,6 @@ class _Asked(Job):
             self._gateway,
             asking.lm,
             metrics,
-            lambda split, outcome: None,
             [program],
             baseline_id=program.candidate.id,
         )

@@ -1,6 +1,6 @@
 """A run that is no search: it opens in the ledger, asks models through its own gateway, and closes whatever ends it.
 
-A calibration, a check of a released prompt, a look at other models are errands; each says what it asks (`work`). What
+A calibration, a check of a released prompt, a look at other models are jobs; each says what it asks (`work`). What
 was paid for is in the ledger however it ends. Knows no prompt, no metric and no command.
 """
 
@@ -9,40 +9,41 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.errors import BudgetExhausted, Interrupted, LedgerError, told
+from agent.errors import BudgetExhausted, Interrupted, LedgerError, message_of
 from agent.gateway.budget import Account
 from agent.gateway.concurrency import side_by_side
 from agent.gateway.gateway import MAX_WAIT, Gateway
 from agent.gateway.prices import Price, prices_version
 from agent.ledger.provenance import command_line, provenance
 from agent.ledger.store import Ledger
+from agent.observer import Observers
+from agent.run.record import LedgerObserver
+from agent.run.watcher import Changes, Watcher
 from agent.types import Budget, Task
 
-Tell = Callable[[int, int, Account], None]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What an errand is given to spend, and where it is written down. `use_cache` lets settled calls answer; `thinking`
-    stands for the task's own where there is one."""
+    """What a job is given to spend, where it is written down, and what shows it. `use_cache` lets settled calls answer;
+    `thinking` stands for the task's own where there is one."""
 
     run_id: str
     ledger: Ledger
     prices: dict[str, Price]
     budget: Budget
     seed: int = 0
-    tell: Tell = lambda done, planned, account: None
+    observer: Watcher = field(default_factory=Watcher)
     max_concurrency: int | None = None
     use_cache: bool = True
     max_wait: float = MAX_WAIT
     thinking: int | None = None
-    say: Callable[[str], None] = lambda line: None
 
 
 class Job(ABC):
@@ -61,6 +62,7 @@ class Job(ABC):
         self.id, self.task, self._models, self._means = means.run_id, task, models, means
         self._ledger = means.ledger
         self._account = Account(means.budget, no_price=[name for name in models if name not in means.prices])
+        self._observer = Observers(LedgerObserver(means.ledger, self.id), means.observer, Changes(self._report))
         self._gateway = Gateway(
             means.ledger,
             means.run_id,
@@ -68,8 +70,7 @@ class Job(ABC):
             means.prices,
             means.max_concurrency,
             means.use_cache,
-            self._on_call,
-            means.say,
+            self._observer,
             jitter=random.Random(f"{means.seed}/{means.run_id}"),
             max_wait=means.max_wait,
             thinking=task.thinking,
@@ -106,7 +107,7 @@ class Job(ABC):
         )
         try:
             result = await self.work()
-            self._ledger.event(self.id, self.done, self.noted(result))
+            self._observer.on_event(self.done, self.noted(result))
             self._ledger.end_run(self.id, "complete", self._account.seconds, result)
             await self._ledger.commit()
             return result
@@ -123,14 +124,14 @@ class Job(ABC):
         return self._gateway.in_flight()
 
     def waits_for(self) -> str:
-        """Whom it waits for, and why; "" for nobody."""
+        """The model that it waits for, and why; "" where it waits for none."""
         return self._gateway.waits_for()
 
     async def gathered(self, asked: Sequence[Awaitable[T]]) -> list[T | None]:
         """The answers in order; None where the budget had ended."""
-        found = await side_by_side(asked)
-        self._stopped = next((str(each) for each in found if isinstance(each, BudgetExhausted)), self._stopped)
-        return [None if isinstance(each, BudgetExhausted) else each for each in found]
+        answers = await side_by_side(asked)
+        self._stopped = next((str(each) for each in answers if isinstance(each, BudgetExhausted)), self._stopped)
+        return [None if isinstance(each, BudgetExhausted) else each for each in answers]
 
     def cost(self) -> dict[str, Any]:
         """What it took: calls by role, tokens, dollars, seconds; `lost_usd` are those of failed calls, at most,
@@ -153,12 +154,12 @@ class Job(ABC):
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         try:
-            words = told(why)
-            self._ledger.event(self.id, "stopped", {"why": words})
-            self._ledger.end_run(self.id, status, self._account.seconds, error=words if status == "failed" else "")
+            message = message_of(why)
+            self._observer.on_event("stopped", {"why": message})
+            self._ledger.end_run(self.id, status, self._account.seconds, error=message if status == "failed" else "")
             await self._ledger.commit()
         except LedgerError:
             pass  # the disk is why it ends
 
-    def _on_call(self) -> None:
-        self._means.tell(self._account.total_used.calls, self.planned, self._account)
+    def _report(self) -> None:
+        self._means.observer.on_job_progress(self._account.total_used.calls, self.planned, self._account)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.extras import command
+from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
 from agent.run.locations import find_task
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from agent.search.call_costs import Models
     from agent.search.plan import Plan
     from agent.types import LM, Budget, Task
-
-Say = Callable[[str], None]
-"""Takes a line for the user."""
 
 OPTIONS: Mapping[str, Any] = MappingProxyType(
     {
@@ -59,19 +57,15 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "no_cache": False,
     }
 )
-"""Every word of a run, as it is when nobody says anything."""
+"""Every word of a run, as it is where it is not given."""
 
 
 SLACK = 2
-"""Without any cap an errand may make so many times the calls that it plans: some fail and are tried again."""
+"""Without any cap a job may make so many times the calls that it plans: some fail and are tried again."""
 
 
 METRIC = "metric"
 """The part of a task, by the names of its hashes, that is a Python function."""
-
-
-def unsaid(line: str) -> None:
-    """Takes a line and tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +128,15 @@ class Launch:
         return 1 if self.program.is_fixed else self.program.calls
 
 
-def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
+def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERVER) -> Launch:
     """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
-    silence(say)
+    silence(observer.on_message)
     from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
 
-    task = task_of(options, say)
+    task = task_of(options, observer)
     if task.space.left_out:
-        say(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}")
+        observer.on_message(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}")
     if options.get("metric"):
         _require_function(task)
         options = {**options, "metric_source": task.hashes[METRIC]}
@@ -181,13 +175,13 @@ def require_judging(task: Task) -> None:
         )
 
 
-def task_of(options: Mapping[str, Any], say: Say = unsaid) -> Task:
+def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Task:
     """The task that the words of a run name, with as many rows as they allow.
 
     A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
     can be read and not scored.
     """
-    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], say)
+    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], observer)
     if name := options.get("metric"):
         task = _scored_by(task, name, options["metric_source"])
     return _limited(task, options["limit"])
@@ -213,10 +207,10 @@ def source_of(part: str, options: Mapping[str, Any]) -> str:
     return f"{options['prompt']} (or how {file} is read)" if part == "task.toml" else str(file)
 
 
-def silence(say: Say = unsaid) -> None:
-    """Takes the tracing variables of third parties out of the environment, unless opted in."""
+def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
+    """Takes the tracing variables of third parties out of the environment, unless opted in; `report` gets a line."""
     if removed := silence_tracing(os.environ):
-        say(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
+        report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
 
 
 def fixed(price: str | None) -> Price | None:
@@ -234,7 +228,7 @@ def fixed(price: str | None) -> Price | None:
     return fixed_price(dollars_in, dollars_out)
 
 
-def _load(name: str, target: str | None, prompt: str | None, seed: int, say: Say) -> Task:
+def _load(name: str, target: str | None, prompt: str | None, seed: int, observer: Observer) -> Task:
     from agent.task.data import SPREADSHEETS
 
     path = Path(name)
@@ -250,7 +244,7 @@ def _load(name: str, target: str | None, prompt: str | None, seed: int, say: Say
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
         task, reading = task_from_file(path, target, instruction, seed)
         for line in reading.lines():
-            say(line)
+            observer.on_message(line)
         return task
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
@@ -333,7 +327,7 @@ def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:
 
 
 def whole_budget(options: Mapping[str, Any], planned: int, what: str) -> Budget:
-    """The same for an errand that says nothing before its last call. Raises InputError where --max-calls is too few."""
+    """The same for a job that says nothing before its last call. Raises InputError where --max-calls is too few."""
     most = options["max_calls"]
     if most is not None and most < planned:
         raise InputError(f"--max-calls {most}: {what} takes {planned} calls at least; raise it, or lower --repeats")

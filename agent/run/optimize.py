@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, told
+from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, message_of
 from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
@@ -25,14 +25,16 @@ from agent.ledger.provenance import command_line, new_run_id, provenance, tool_v
 from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
+from agent.observer import Observers
 from agent.programs.classic import ClassicProgram
 from agent.programs.kind import Kind, Making, Written
 from agent.programs.kinds import program_for
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import Opening, result_object
-from agent.run.run_log import RunLog
+from agent.run.record import LedgerObserver
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
+from agent.run.watcher import Changes, Snapshot, Watcher
 from agent.scoring.breakdown import Pair
 from agent.scoring.evaluate import Door, Evaluator, why_unscored
 from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
@@ -42,32 +44,14 @@ from agent.search.analysis.pareto import Offer
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, planned_calls
-from agent.search.program import Proposal
 from agent.search.registered import STRATEGIES
 from agent.stats.preflight import Preflight, assess
 from agent.stats.selection import selection_corrected
-from agent.types import LM, Candidate, Metric, Outcome, SplitName, Task
+from agent.types import LM, Candidate, Metric, Outcome, Proposal, Task
 
 CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
 PROVED_ROWS = 20  # of the sealed test, on which a program that was written is run again
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Where a run stands, for whoever watches."""
-
-    stage: str
-    plan: Plan
-    account: Account
-    trials: int
-    pruned: int
-    best: tuple[float, float, float] | None
-    retries: int = 0
-    width: int = 0
-
-
-Watch = Callable[[Snapshot], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +71,23 @@ def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
 
 
 class Run:
-    """One optimization. `execute` returns the result object of the command line's --json."""
+    """One optimization. `execute` returns the result object of the command line's --json.
+
+    Args:
+        task: the task.
+        target: the model to prompt.
+        proposer: the model that writes instructions; None: no instructions are written.
+        ledger: where all of it is written down.
+        settings: what the user chose.
+        observer: shows the run while it goes on.
+        resumed: the run to go on with; None: a new one.
+        judges: the models of the task's judges; without them the target judges.
+        program: what is optimized; without it, what the task says.
+
+    Raises:
+        InputError: the task's program cannot be made, or a model has no price.
+        BudgetRefused: the budget cannot compare two prompts.
+    """
 
     def __init__(
         self,
@@ -96,18 +96,11 @@ class Run:
         proposer: LM | None,
         ledger: Ledger,
         settings: Settings,
-        watch: Watch = lambda s: None,
+        observer: Watcher | None = None,
         resumed: Resumed | None = None,
         judges: Sequence[LM] = (),
-        say: Callable[[str], None] = lambda line: None,
         program: Kind | None = None,
     ) -> None:
-        """`judges` are the models of the task's judges; without them the target judges. `say` takes a line for the
-        user. `program` is what is optimized; without it, what the task says.
-
-        Raises InputError where the task's program cannot be made or a model has no price, BudgetRefused for a budget
-        that is too small.
-        """
         self.id = resumed.run_id if resumed else new_run_id()
         self.folder = run_folder(settings.runs_folder, self.id)
         self.program = program or program_for(task, target)
@@ -123,12 +116,12 @@ class Run:
         """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
         self.account = Account(settings.budget, no_price=self._unpriced)
         self._resumes = resumed is not None
-        self._watch, self._say = watch, say
         self._test = task.test[: self.plan.test_rows]
         self._classic = ClassicProgram(self.task) if ClassicProgram.suits(self.task) else None
         self._kinds = [self.program, *([self._classic] if self._classic else [])]
-        self._log = RunLog(ledger, self.id, self._kinds)
-        self._board = Board(lambda trial: self.ledger.put_trial(self.id, trial))
+        self._watcher = observer or Watcher()
+        self._observer = Observers(LedgerObserver(ledger, self.id, self._kinds), self._watcher, Changes(self._report))
+        self._board = Board(self._observer)
         self._gateway: Gateway | None = None
         self._evaluator: Evaluator
         self.context: SearchContext
@@ -148,8 +141,7 @@ class Run:
             self._prices,
             self.settings.max_concurrency,
             self.settings.use_cache,
-            self._tell,
-            self._say,
+            self._observer,
             jitter=random.Random(f"{self.settings.seed}/{self.id}"),
             past=past,
             max_wait=self.settings.max_wait,
@@ -157,7 +149,7 @@ class Run:
         )
         try:
             self._evaluator = self._make_evaluator(self.program.door(gateway))
-            self.context = self._make_lab(self.program.calls)
+            self.context = self._make_context(self.program.calls)
             status = "complete"
             try:
                 await self._search()
@@ -166,7 +158,7 @@ class Run:
                 if not self._board.in_state("complete"):  # not even the user's own prompt: there is nothing to test
                     raise
                 status, self._ended = "budget", str(stop)
-                self.ledger.event(self.id, "budget_exhausted", {"why": str(stop)})
+                self._observer.on_event("budget_exhausted", {"why": str(stop)})
             result = await self._conclude(status)
             self.ledger.end_run(self.id, status, self.account.seconds, result)
             await self.ledger.commit()
@@ -186,7 +178,7 @@ class Run:
         return self._gateway.in_flight()
 
     def waits_for(self) -> str:
-        """Whom the run waits for, and why; "" for nobody."""
+        """The model that the run waits for, and why; "" where it waits for none."""
         return self._gateway.waits_for() if self._gateway else ""
 
     def _begin(self) -> ResumeState | None:
@@ -226,9 +218,9 @@ class Run:
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         try:
-            words = told(why)
-            self.ledger.event(self.id, "stopped", {"why": words, "calls": self.account.total_paid.calls})
-            self.ledger.end_run(self.id, status, self.account.seconds, error=words if status == "failed" else "")
+            message = message_of(why)
+            self._observer.on_event("stopped", {"why": message, "calls": self.account.total_paid.calls})
+            self.ledger.end_run(self.id, status, self.account.seconds, error=message if status == "failed" else "")
             await self.ledger.commit()
         except LedgerError:
             pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off
@@ -238,7 +230,7 @@ class Run:
         await self._evaluate_baseline()
         if not self.program.is_fixed:  # how many calls a row takes is known now
             a_row = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
-            self.context = self._make_lab(max(self.program.calls, a_row))
+            self.context = self._make_context(max(self.program.calls, a_row))
         if self._is_worth_it():
             await STRATEGIES.get(self.settings.strategy).search(self.context)
 
@@ -252,8 +244,8 @@ class Run:
             door,
             self.target,
             self._metrics(),
-            self._record,
             self._kinds,
+            self._observer,
             graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
             baseline_id=self.program.baseline().id,
         )
@@ -262,7 +254,7 @@ class Run:
         assert self._gateway is not None
         return build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)})
 
-    def _make_lab(self, calls_each: int) -> SearchContext:
+    def _make_context(self, calls_each: int) -> SearchContext:
         """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
         assert self._gateway is not None
         if not self.program.is_fixed:
@@ -279,8 +271,7 @@ class Run:
             self._evaluator,
             self._board,
             self.account,
-            self._log,
-            self._tell,
+            self._observer,
             self.settings.trials,
         )
 
@@ -298,13 +289,13 @@ class Run:
         if len(unscored) > BASELINE_UNSCORED_AT_MOST * len(outcomes):
             why = why_unscored(unscored[0])
             raise RunRefused(f"your own prompt got no score on {len(unscored)} of {len(outcomes)} rows: {why}")
-        board.saw(context.baseline.id, outcomes)
+        board.record(context.baseline.id, outcomes)
         board.settle(context.baseline.id, "complete", "the user's own prompt")
         again = await self._evaluator.outcomes(context.baseline, context.dev[: self.plan.noise_rows], "dev", repeat=1)
         scores, repeated = ([o.value for o in each] for each in (outcomes, again))
         self.preflight = assess(scores, repeated, len(self._test), self.task.is_compared)
-        self.ledger.event(self.id, "preflight", {"rows": len(again), **self.preflight.as_dict()})
-        self._tell()
+        self._observer.on_event("preflight", {"rows": len(again), **self.preflight.as_dict()})
+        self._observer.on_evaluation_ended([context.baseline.id])
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -327,7 +318,7 @@ class Run:
         noted = {"version": written.version, "candidate_id": released.id}
         if released.id != winner.id:
             noted["held"] = (await self._write(result, winner, self.folder / HELD)).version
-        self.ledger.event(self.id, "released", noted)
+        self._observer.on_event("released", noted)
         return result
 
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
@@ -358,7 +349,7 @@ class Run:
         self.context.stage("sealed test", self.context.round)
         self.account.hold_back(HeldBack())
         opened = {"winner": winner.id, "baseline": baseline.id, "rows": len(self._test)}
-        self.ledger.event(self.id, "test_opened", opened)
+        self._observer.on_event("test_opened", opened)
         try:
             base = await self._evaluator.outcomes(baseline, self._test, "test")
             won = base if winner.id == baseline.id else await self._evaluator.outcomes(winner, self._test, "test")
@@ -370,7 +361,7 @@ class Run:
         if self._classic is not None:
             tested = (self._test, won)
             seed = self.settings.seed
-            yardsticks = await measured(self._classic, self._evaluator, self._log, self.context.dev, tested, seed)
+            yardsticks = await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
         return result_object(
             Opening(winner, baseline, won, base),
             run_id=self.id,
@@ -410,7 +401,8 @@ class Run:
         """The winner's dev score without what choosing the best of all that were tried adds to it. None for the user's
         own prompt, and where `_uncorrected` says why.
 
-        Who had not seen all of dev when the budget ended, or failed, could not be chosen, and whoever was cut could.
+        A candidate that had not seen all of dev when the budget ended, or failed, could not be chosen; one that was cut
+        could.
         """
         board = self._board
         tried = board.prefixes([i for i, trial in board.trials.items() if trial.n and trial.state in CHOOSABLE])
@@ -428,14 +420,12 @@ class Run:
 
     # -- bookkeeping --------------------------------------------------------------------------------------------------
 
-    def _record(self, split: SplitName, outcome: Outcome) -> None:
-        self.ledger.put_outcome(self.id, split, outcome)
-
-    def _tell(self) -> None:
+    def _report(self) -> None:
+        """Hands the watcher a snapshot."""
         top = self._board.leader(self.plan.rungs[-2:][0])
         best = (top.mean, *top.ci95) if top and top.mean is not None and top.ci95 else None
         gateway = self._gateway
-        self._watch(
+        self._watcher.on_snapshot(
             Snapshot(
                 self.context.stage_name,
                 self.plan,

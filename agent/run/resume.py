@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.run.launch import Launch, Say, prepare, source_of, unsaid
+from agent.observer import NO_OBSERVER, Observer
+from agent.run.launch import Launch, prepare, source_of
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ class Going:
     lines: tuple[str, ...]
 
 
-def going_on(run: str, changes: Mapping[str, Any], model: str | None, fork: bool, db: Path, say: Say = unsaid) -> Going:
+def going_on(
+    run: str, changes: Mapping[str, Any], model: str | None, fork: bool, db: Path, observer: Observer = NO_OBSERVER
+) -> Going:
     """Loads the run of this id ("": the latest that did not finish) as it was begun, with the caps in `changes`.
 
     Raises InputError where it is finished, where something changed since, or a cap is below what was paid; `fork`
@@ -53,7 +56,7 @@ def going_on(run: str, changes: Mapping[str, Any], model: str | None, fork: bool
     given = {name: value for name, value in changes.items() if value is not None}
     if not fork:
         require_above(given, paid, found["id"])
-    launch = prepare({**begun, **given, **({"model": model} if model else {})}, db, say)
+    launch = prepare({**begun, **given, **({"model": model} if model else {})}, db, observer)
     if fork:
         launch = replace(launch, settings=replace(launch.settings, parent=found["id"]))
         return Going(launch, None, (f"forking {found['id']} ({found['status']})",))

@@ -14,17 +14,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
+from agent.observer import Observer
 from agent.run.launch import Launch, fixed, seconds
 from agent.run.locations import LEDGER, releases_folder
+from agent.run.watcher import Watcher
 
 if TYPE_CHECKING:
-    from agent.gateway.budget import Account
     from agent.ledger.store import Ledger
-    from agent.run.job import Job, Means, Tell
-    from agent.run.optimize import Resumed, Snapshot
+    from agent.run.job import Job, Means
+    from agent.run.optimize import Resumed
     from agent.types import LM, Budget, Task
 
 NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
@@ -32,31 +33,8 @@ WAITS_SECONDS = 5.0
 """How often it is looked whether a run waits for a provider."""
 
 
-class Watcher:
-    """Whoever watches a run; this one shows nothing. `signals` are those that interrupt the run, where they can be
-    caught: in the main thread."""
-
-    signals: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGINT,)
-
-    def __call__(self, snapshot: Snapshot) -> None:
-        """Where the run stands; called often."""
-
-    def say(self, line: str) -> None:
-        """A line of progress, which a quiet watcher drops."""
-
-    def warn(self, line: str) -> None:
-        """A line that is to be seen."""
-
-    def download(self, done: int, total: int) -> None:
-        """Bytes of weights that have come; `total` is 0 where it is not known."""
-
-    def leave(self, line: str) -> None:
-        """The user does not wait for what is in flight. If this returns, the run is cancelled."""
-        self.warn(line)
-
-
 class Stoppable(Protocol):
-    """What can be run and interrupted: a search or an errand."""
+    """What can be run and interrupted: a search or a job."""
 
     async def execute(self) -> dict[str, Any]: ...
 
@@ -122,7 +100,7 @@ def start(
 
     require_files(launch.models)
     fetch_weights(launch.models, watcher.download)
-    watcher.say(launch.opening(resumed.plan if resumed else launch.plan()))
+    watcher.on_message(launch.opening(resumed.plan if resumed else launch.plan()))
     return run(launch, db, watcher, resumed, stop)
 
 
@@ -151,7 +129,6 @@ def run(
             watcher,
             resumed,
             launch.judges,
-            watcher.say,
             launch.program,
         )
         command = f"optimize resume {made.id}{at(db)}"
@@ -181,19 +158,14 @@ class Ready:
     use_cache: bool = True
 
 
-def _unseen(done: int, planned: int, account: Account) -> None:
-    """Progress that nobody watches."""
-
-
 def run_job(
     ready: Ready,
     options: Mapping[str, Any],
     db: Path,
     watcher: Watcher,
-    tell: Tell = _unseen,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """Runs what is no search to its end, or to a Ctrl-C as of a run; `tell` is called with how far it is."""
+    """Runs what is no search to its end, or to a Ctrl-C as of a run."""
     from agent.gateway.gateway import MAX_WAIT
     from agent.gateway.prices import prices_for
     from agent.ledger.provenance import new_run_id
@@ -213,16 +185,15 @@ def run_job(
             prices,
             ready.budget,
             options.get("seed") or 0,
-            tell,
+            watcher,
             options["max_concurrency"],
             ready.use_cache,
             max_wait,
             options["thinking"],
-            watcher.say,
         )
-        errand = ready.make(means)
-        new = unknown(ready.lms, ledger, errand.task, ready.use_cache)
-        return asyncio.run(watched(errand, ready.lms, watcher, new=new, stop=stop))
+        job = ready.make(means)
+        new = unknown(ready.lms, ledger, job.task, ready.use_cache)
+        return asyncio.run(watched(job, ready.lms, watcher, new=new, stop=stop))
     finally:
         ledger.close()
 
@@ -241,7 +212,7 @@ def unknown(lms: Iterable[LM], ledger: Ledger, task: Task, use_cache: bool) -> l
     """The models that a new run of the task asks about before anything is written down.
 
     Asking is no call: it costs nothing, so no call stands outside the ledger. Not asked about are those that have
-    answered for this very task, as the ledger may hold all replies that are needed: then nobody is. A run that is
+    answered for this very task, as the ledger may hold all replies that are needed: then no model is. A run that is
     resumed is there already, and asks about nothing.
     """
     return [lm for lm in lms if not (use_cache and ledger.has_replies(lm.name, task))]
@@ -281,7 +252,7 @@ async def watched(
         await probe_models(new)
         with _caught(watcher.signals, stop):
             execution = loop.create_task(run.execute())
-            waits = loop.create_task(_tell_waits(run.waits_for, watcher.say))
+            waits = loop.create_task(_report_waits(run.waits_for, watcher))
             leaves = loop.create_task(left.wait())
             await asyncio.sleep(0)  # now there is something to interrupt
             stop.attach(lambda: watcher.warn(stopping(run.interrupt())), leave)
@@ -321,14 +292,14 @@ def _caught(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[None]:
                 signal.signal(number, before[number])
 
 
-async def _tell_waits(waits_for: Callable[[], str], say: Callable[[str], None]) -> None:
-    """A line for each outage; ends when it is cancelled."""
-    told = False
+async def _report_waits(waits_for: Callable[[], str], observer: Observer) -> None:
+    """A message for each outage; ends when it is cancelled."""
+    is_reported = False
     while True:
         await asyncio.sleep(WAITS_SECONDS)
-        if (why := waits_for()) and not told:
-            say(f"waiting for {why}")
-        told = bool(why)
+        if (why := waits_for()) and not is_reported:
+            observer.on_message(f"waiting for {why}")
+        is_reported = bool(why)
 
 
 def at(db: Path) -> str:

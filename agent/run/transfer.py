@@ -109,9 +109,7 @@ class Transfer(Job):
         metrics = build_metrics(self.task, {"judge": judges})
         base = self._entrants[0].candidate.id
         program = program_for(self.task, lm)
-        evaluator = Evaluator(
-            self.task, self._gateway, lm, metrics, lambda split, outcome: None, [program], baseline_id=base
-        )
+        evaluator = Evaluator(self.task, self._gateway, lm, metrics, [program], baseline_id=base)
         found: list[Scores] = []
         for entrant in self._entrants:
             try:

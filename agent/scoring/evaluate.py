@@ -12,6 +12,7 @@ from typing import Protocol
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import call_key
+from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.judge import JudgeMetric
 from agent.scoring.metrics import combine
 from agent.scoring.signal import label_signal
@@ -37,8 +38,6 @@ SILENT = 5
 MOST_LOGPROBS = 20
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
-Record = Callable[[SplitName, Outcome], None]
-
 
 class Door(Protocol):
     """A gateway, or what stands before it."""
@@ -50,11 +49,17 @@ class Door(Protocol):
 
 
 class Evaluator:
-    """Outcomes of candidates on rows, each bought once and kept; `record` writes them down as they come.
+    """Outcomes of candidates on rows, each bought once and kept.
 
-    `runners` run the candidates, one for each kind. `graded` asks for log-probabilities where the answer is a label,
-    for models that give some (`signal.py`). What `baseline_id` answers is what pairwise judges compare with, so it must
-    see a row before any other candidate.
+    Args:
+        task: what says how metrics are weighted, and which labels there are.
+        door: what calls go through.
+        lm: the target model.
+        metrics: those of the task, in its order.
+        runners: what runs the candidates, one for each kind.
+        observer: hears of each outcome as it comes, but of repeats.
+        graded: asks for log-probabilities where the answer is a label, for models that give some (`signal.py`).
+        baseline_id: the candidate whose answers pairwise judges compare with; it must see a row before any other.
     """
 
     def __init__(
@@ -63,8 +68,8 @@ class Evaluator:
         door: Door,
         lm: LM,
         metrics: Sequence[Metric],
-        record: Record,
         runners: Sequence[Runner],
+        observer: Observer = NO_OBSERVER,
         graded: bool = False,
         baseline_id: str = "",
     ) -> None:
@@ -72,7 +77,7 @@ class Evaluator:
         self._door = door
         self._lm = lm
         self._metrics = metrics
-        self._record = record
+        self._observer = observer
         self._runners = {runner.kind: runner for runner in runners}
         self._baseline_id = baseline_id
         outputs = task.signature.outputs
@@ -94,17 +99,32 @@ class Evaluator:
     async def outcomes(
         self, candidate: Candidate, examples: Sequence[Example], split: SplitName, repeat: int = 0
     ) -> list[Outcome]:
-        """One outcome per example, in order. Raises what the gateway raises; rows that were scored before it stay."""
+        """Runs a candidate on rows and scores what it says; what is known already is not asked again.
+
+        Args:
+            candidate: of a kind that has a runner.
+            examples: the rows.
+            split: the split that they are of.
+            repeat: which sample of each row, at least 0. Only the first (0) goes to the observer.
+
+        Returns:
+            One outcome per example, in order. A row that gets no answer or no score has the value None.
+
+        Raises:
+            BudgetExhausted: the budget ended. Rows that were scored before stay, here and below.
+            ModelError: the provider fails for all rows.
+            InputError: the model has no room to think.
+        """
         return await all_of(self._one(candidate, example, split, repeat) for example in examples)
 
     async def _one(self, candidate: Candidate, example: Example, split: SplitName, repeat: int) -> Outcome:
         known = self._known.get((candidate.id, example.id, repeat))
         if known is not None:
             return known
-        return self._keep(await self.seen(candidate, example, repeat), split, repeat)
+        return self._keep(await self.outcome(candidate, example, repeat), split, repeat)
 
-    async def seen(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
-        """What the candidate does on the row; nothing is kept."""
+    async def outcome(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
+        """The outcome of one row, as of `outcomes`, but nothing is kept and nothing that is known is used."""
         call = Asked(self._door, self._lm, candidate.id, self._logprobs, self._answered)
         return await self._scored(candidate, example, call, repeat)
 
@@ -154,7 +174,7 @@ class Evaluator:
     def _keep(self, outcome: Outcome, split: SplitName, repeat: int) -> Outcome:
         self._known[outcome.candidate_id, outcome.example_id, repeat] = outcome
         if repeat == 0:
-            self._record(split, outcome)
+            self._observer.on_outcome_recorded(split, outcome)
         return outcome
 
 

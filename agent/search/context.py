@@ -9,38 +9,41 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from agent.errors import ModelError, RunRefused
 from agent.gateway.budget import Account
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import Gateway
+from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.search.board import Board
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
-from agent.search.program import Program, Proposal
+from agent.search.program import Program
 from agent.search.rows import dev_rows
-from agent.types import LM, Candidate, Task
+from agent.types import LM, Candidate, Proposal, Task
 
 UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
 
 
-class Log(Protocol):
-    """Where a strategy's doings are written down."""
-
-    def candidate(self, round_: int, proposal: Proposal, rejected: str) -> None:
-        """A candidate of the pool, or one that was refused, with the reason."""
-        ...
-
-    def event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
-        """What happened; `texts` are kept apart, so that they can be erased."""
-        ...
-
-
 class SearchContext:
-    """One run's search: models, rows and board. `dev` is in the one common order; `rng` follows the seed."""
+    """One run's search: models, rows and board.
+
+    Args:
+        task: the task; its sealed rows are not for the search.
+        plan: how many calls and rows the budget pays.
+        seed: what `rng` and the common order of `dev` follow.
+        models: the target, and the proposer or None.
+        gateway: what calls of the proposer and the judges go through.
+        program: the kind of the candidates.
+        evaluator: scores candidates on rows.
+        board: what is known so far.
+        account: the spending of the run.
+        observer: hears of candidates, stages, evaluations and events.
+        trials: the user's cap on trials, at least 1; None: no cap.
+    """
 
     def __init__(
         self,
@@ -53,8 +56,7 @@ class SearchContext:
         evaluator: Evaluator,
         board: Board,
         account: Account,
-        log: Log,
-        tell: Callable[[], None] = lambda: None,
+        observer: Observer = NO_OBSERVER,
         trials: int | None = None,
     ) -> None:
         self.task, self.plan, self.seed = task, plan, seed
@@ -64,7 +66,7 @@ class SearchContext:
         self.dev = dev_rows(task, plan.dev_rows, seed)
         self.baseline: Candidate = program.baseline()
         self.stage_name, self.round = "baseline", 0
-        self._account, self._log, self._tell, self._trials = account, log, tell, trials
+        self._account, self._observer, self._trials = account, observer, trials
         self.failed = ""
         """Why the strategy came to nothing."""
         self.sifted = False
@@ -73,9 +75,13 @@ class SearchContext:
         self._refused: set[str] = set()
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
-        """Takes candidates into the pool; returns the ids of the new ones.
+        """Takes candidates into the pool; those that break a hard rule are logged with the reason, never repaired.
 
-        Those that break a hard rule are logged with the reason, never repaired.
+        Args:
+            proposals: candidates; those that were proposed before are left out.
+
+        Returns:
+            The ids of the new candidates of the pool, in their order.
         """
         admitted = []
         for proposal in proposals:
@@ -84,7 +90,7 @@ class SearchContext:
                 continue
             rejected = self.program.check(candidate) or self._too_long(candidate)
             if rejected:
-                self._log.candidate(self.round, proposal, rejected)
+                self._observer.on_candidate_rejected(self.round, proposal, rejected)
                 self._refused.add(candidate.id)
             else:
                 self.adopt(proposal)
@@ -104,44 +110,56 @@ class SearchContext:
 
     def adopt(self, proposal: Proposal) -> None:
         """Takes a candidate into the pool as it is: the user's own prompt need not keep the limits."""
-        self._log.candidate(self.round, proposal, "")
+        self._observer.on_candidate_accepted(self.round, proposal)
         self.board.proposals[proposal.candidate.id] = proposal
 
     async def see(self, candidates: Sequence[str], rows: int) -> list[str]:
-        """Takes candidates to the first `rows` rows of dev, side by side; returns those that live.
+        """Takes candidates to the first rows of dev, side by side.
 
         Each gets a trial, if it has none. Every (candidate, row) is bought once. A candidate that fails closes its
-        trial. Raises BudgetExhausted when not all rows could be bought; what was bought stays.
+        trial.
+
+        Args:
+            candidates: ids of candidates of the pool.
+            rows: how many rows, at least 1; those that a candidate saw before are among them.
+
+        Returns:
+            The ids of those that did not fail, in their order.
+
+        Raises:
+            BudgetExhausted: not all rows could be bought; what was bought stays.
+            RunRefused: the provider refuses every call of the run.
         """
         return await self.see_all(dict.fromkeys(candidates, rows))
 
     async def see_all(self, wanted: Mapping[str, int]) -> list[str]:
-        """`see` with a number of rows for each candidate."""
+        """`see` with a number of rows for each candidate id."""
         for candidate_id in wanted:
             if candidate_id not in self.board.trials:
                 self.board.open(candidate_id, self.round)
-        found = await all_of(self._one(candidate_id, rows) for candidate_id, rows in wanted.items())
-        self._tell()
-        return [candidate_id for candidate_id in found if candidate_id is not None]
+        results = await all_of(self._one(candidate_id, rows) for candidate_id, rows in wanted.items())
+        alive = [candidate_id for candidate_id in results if candidate_id is not None]
+        self._observer.on_evaluation_ended(alive)
+        return alive
 
     async def _one(self, candidate_id: str, rows: int) -> str | None:
         try:
-            seen = await self.evaluator.outcomes(self.board.candidate(candidate_id), self.dev[:rows], "dev")
+            outcomes = await self.evaluator.outcomes(self.board.candidate(candidate_id), self.dev[:rows], "dev")
         except RunRefused:
             raise
         except ModelError as error:
             self.board.settle(candidate_id, "failed", str(error))
             return None
-        self.board.saw(candidate_id, seen)
-        unscored = [outcome for outcome in seen if outcome.value is None]
-        if len(unscored) > UNSCORED_AT_MOST * len(seen):
-            why = f"{len(unscored)} of {len(seen)} rows unscored: {why_unscored(unscored[0])}"
+        self.board.record(candidate_id, outcomes)
+        unscored = [outcome for outcome in outcomes if outcome.value is None]
+        if len(unscored) > UNSCORED_AT_MOST * len(outcomes):
+            why = f"{len(unscored)} of {len(outcomes)} rows unscored: {why_unscored(unscored[0])}"
             self.board.settle(candidate_id, "failed", why)
             return None
-        if len(seen) == len(self.dev):
+        if len(outcomes) == len(self.dev):
             self.board.settle(candidate_id, "complete", "saw the whole of dev")
         else:
-            self.board.settle(candidate_id, "incomplete", f"{len(seen)} rows so far")
+            self.board.settle(candidate_id, "incomplete", f"{len(outcomes)} rows so far")
         return candidate_id
 
     def left(self) -> int:
@@ -164,7 +182,7 @@ class SearchContext:
 
     def spare(self) -> int:
         """Rows that may still be seen when the search is over: the plan's slack, less twice what was lost so far."""
-        return int(min(max(0, self._calls(2 * self._account.met)) // self.plan.calls_a_row, self.costs.affordable()))
+        return int(min(max(0, self._calls(2 * self._account.failed)) // self.plan.calls_a_row, self.costs.affordable()))
 
     def _calls(self, slack: int) -> int:
         """Calls that the plan leaves to the search, less those that it used and `slack`."""
@@ -175,13 +193,24 @@ class SearchContext:
         return self._trials is None or len(self.board.trials) < self._trials
 
     def stage(self, name: str, round_: int) -> None:
-        """Says where the search stands; `round_` goes to the candidates and trials that follow."""
+        """Says where the search stands.
+
+        Args:
+            name: the stage, in words for the user.
+            round_: goes to the candidates and trials that follow, at least 0.
+        """
         self.stage_name, self.round = name, round_
-        self._tell()
+        self._observer.on_stage_started(name, round_)
 
     def note(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
-        """An event of the ledger; `texts` are kept apart, so that they can be erased."""
-        self._log.event(kind, body, texts)
+        """Writes an event into the ledger.
+
+        Args:
+            kind: what it is, a word of the strategy's own.
+            body: JSON-ready; never erased.
+            texts: texts by name, kept apart, so that they can be erased.
+        """
+        self._observer.on_event(kind, body, texts)
 
     def _size(self, candidate_id: str) -> int:
         """Tokens of a candidate's prompt with a row of usual length."""

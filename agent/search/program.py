@@ -10,39 +10,17 @@ from agent.gateway.gateway import Gateway
 from agent.scoring.evaluate import Door
 from agent.search.analysis.effects import Feature
 from agent.search.study import Place
+from agent.types import FRESH as FRESH
 from agent.types import Candidate, Message, Outcome, Runner, Shown, Task
+from agent.types import Proposal as Proposal
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
     from agent.search.dspy.strategies import DspyForm
 
 
-FRESH = "fresh"
-"""The operator that makes a new design."""
 PROPOSED = "proposed"
 """The operator that asks the proposer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A candidate of the pool, where it stands in the space of designs and how it came about.
-
-    Args:
-        candidate: what is proposed.
-        place: its choice of each coordinate of the space of designs.
-        operator: how it was made, for people: it may hold details, such as `compress:demos`.
-        parent_id: the candidate that it changes; None for a new design.
-        reason: why it was made, in a sentence.
-        credit: the operator that the bandit learns about when it climbs or does not: one of `Moves.operators`, or
-            `fresh`.
-    """
-
-    candidate: Candidate
-    place: Place
-    operator: str
-    parent_id: str | None
-    reason: str
-    credit: str = FRESH
 
 
 @dataclass(frozen=True, slots=True)

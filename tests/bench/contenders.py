@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +178,7 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     from agent.ledger.store import Ledger
     from agent.programs.prompt import PromptProgram
     from agent.prompt.render import template
+    from agent.run.record import LedgerObserver
     from agent.scoring.evaluate import Evaluator
     from agent.scoring.metrics import build_metrics
     from agent.types import Budget
@@ -188,8 +188,8 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     ledger.begin_run("bench", task, lm.name, "", 0, asdict(budget), {})
     ledger.add_candidate("bench", 0, candidate.shown(), template(candidate, task.signature), "baseline", None, "", "")
     gateway = Gateway(ledger, "bench", Account(budget), {}, job.concurrency)
-    record = partial(ledger.put_outcome, "bench")
-    return Evaluator(task, gateway, lm, build_metrics(task), record, [PromptProgram(task, lm)]), ledger
+    observer = LedgerObserver(ledger, "bench")
+    return Evaluator(task, gateway, lm, build_metrics(task), [PromptProgram(task, lm)], observer), ledger
 
 
 def check_ledger(job: Job) -> None:

@@ -100,9 +100,9 @@ def test_progress_tells_no_time_left_before_enough_calls_landed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", -1.0)
-    told, account = progress.CallProgress(quiet=False), Account(Budget())
+    shown, account = progress.JobProgress(quiet=False), Account(Budget())
     for done in (1, progress.ENOUGH - 1, progress.ENOUGH):
-        told(done, 100, account)
+        shown.on_job_progress(done, 100, account)
     lines = capsys.readouterr().err.splitlines()
     assert ["left" in line for line in lines] == [False, False, True]
 

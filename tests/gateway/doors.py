@@ -12,10 +12,21 @@ from agent.gateway.budget import Account
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
+from agent.observer import Observer
 from agent.types import Budget, Request
 from tests.ledger.ledgers import read
 from tests.toys import FakeModel, ask
 from tests.wire import WireServer
+
+
+class Messages(Observer):
+    """The lines for the user."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_message(self, line: str) -> None:
+        self.lines.append(line)
 
 
 class Calm(random.Random):

@@ -18,7 +18,7 @@ from agent.gateway.prices import fixed_price
 from agent.ledger.resume_state import OVERBILLED
 from agent.ledger.store import Ledger
 from agent.types import Budget, Completion, Request, Spend, Usage
-from tests.gateway.doors import burst, classes, gateway, model
+from tests.gateway.doors import Messages, burst, classes, gateway, model
 from tests.ledger.ledgers import read
 from tests.toys import FakeModel, ask, open_ledger
 from tests.wire import Fault, WireServer
@@ -130,9 +130,9 @@ def test_the_excess_is_told_in_few_digits(excess: float, told: str) -> None:
 @pytest.mark.parametrize("width", [1, 8])
 async def test_a_cap_is_passed_by_what_was_in_flight_at_most(ledger: Ledger, width: int) -> None:
     """Each reply costs 20 times its reservation; no call after the first bill is reserved plainly."""
-    lm, said = Billing(lambda number: 20 * 14), list[str]()
+    lm, messages = Billing(lambda number: 20 * 14), Messages()
     budget, prices = Budget(max_tokens=400, max_cost=1.0), {lm.name: fixed_price(0.0, 1000.0)}
-    door = gateway(ledger, budget, prices=prices, max_concurrency=width, say=said.append)
+    door = gateway(ledger, budget, prices=prices, max_concurrency=width, observer=messages)
     results = await burst(door, lm, 60)
     paid = door.account.total_paid
     ends = [result for result in results if isinstance(result, BudgetExhausted)]
@@ -140,9 +140,9 @@ async def test_a_cap_is_passed_by_what_was_in_flight_at_most(ledger: Ledger, wid
     assert paid.tokens <= budget.max_tokens + width * 280
     assert len(ends) == 60 - len(lm.seen)
     assert set(classes(ledger)) <= {"ok", "not_sent"}
-    assert len(said) == 1
-    assert "fake/m: a reply cost 280 tokens ($0.2800), " in said[0]
-    assert "what was reserved for it (18 tokens, $0.0080)" in said[0]
+    assert len(messages.lines) == 1
+    assert "fake/m: a reply cost 280 tokens ($0.2800), " in messages.lines[0]
+    assert "what was reserved for it (18 tokens, $0.0080)" in messages.lines[0]
     fits = "the next call would pass the cap (max_tokens = 400), as it is reserved at what was learnt: "
     passed = f"paid ${paid.usd:.4f}, which passes the cap (max_cost = 1) by ${paid.usd - 1:.4f}, because "
     assert str(ends[0]).startswith(fits if width == 1 else passed)
@@ -162,12 +162,12 @@ async def test_after_a_bill_that_is_too_high_one_call_flies_at_a_time_until_bill
 
 
 async def test_a_provider_that_keeps_to_its_reservations_flies_as_before(ledger: Ledger) -> None:
-    lm, said = Billing(lambda number: 18), list[str]()
-    door = gateway(ledger, Budget(max_tokens=10**6, max_cost=1.0), max_concurrency=8, say=said.append)
+    lm, messages = Billing(lambda number: 18), Messages()
+    door = gateway(ledger, Budget(max_tokens=10**6, max_cost=1.0), max_concurrency=8, observer=messages)
     await burst(door, lm, 40)
     assert max(lm.widths) == 8
     assert set(reserved_tokens(ledger)) == {18}
-    assert said == []
+    assert messages.lines == []
     assert read(ledger.path, f"SELECT 1 FROM events WHERE kind = '{OVERBILLED}'") == []
 
 

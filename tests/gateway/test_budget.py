@@ -127,7 +127,7 @@ def test_what_is_payable_can_be_bought_if_as_many_are_lost_as_so_far(cap, home, 
         account.use("target", Usage(), 0.0, cached=False)
     for _ in range(lost):
         account.lose("target", Spend(1))
-        account.met += 1
+        account.failed += 1
     account.hold_back(HeldBack(kept))
     payable, rate = account.payable(), min(0.25, lost / max(1, home))
     assert payable <= max(0, cap - home - lost - kept)

@@ -19,6 +19,7 @@ from agent.gateway.prices import fixed_price
 from agent.ledger.store import Ledger
 from agent.models.anthropic import AnthropicModel
 from agent.models.langchain import LangChainModel
+from agent.observer import Observer
 from agent.types import Budget, Request
 from tests.gateway.doors import burst, classes, gateway, model, states
 from tests.ledger.ledgers import read
@@ -142,13 +143,17 @@ async def test_an_error_is_never_served_from_the_cache(ledger: Ledger) -> None:
     assert len(lm.seen) == 2, "an error before it does not hide the settled reply"
 
 
-async def test_every_use_of_a_reply_is_told_to_whoever_watches(ledger: Ledger) -> None:
-    told: list[int] = []
-    door = gateway(ledger, on_call=lambda: told.append(door.account.total_used.calls))
+async def test_every_use_of_a_reply_is_observed(ledger: Ledger) -> None:
+    class Calls(Observer):
+        def on_call_settled(self) -> None:
+            used.append(door.account.total_used.calls)
+
+    used: list[int] = []
+    door = gateway(ledger, observer=Calls())
     lm = FakeModel(lambda request: "ok")
     await door.complete("target", lm, ask("a"))
     await door.complete("target", lm, ask("a"))
-    assert told == [1, 2]
+    assert used == [1, 2]
 
 
 # -- on the disk -------------------------------------------------------------------------------------------------------

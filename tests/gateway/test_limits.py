@@ -102,7 +102,7 @@ async def test_a_429_takes_nothing_from_the_cap_on_calls(ledger: Ledger) -> None
     assert (await asyncio.wait_for(door.complete("target", lm, ask("a")), 10)).text == "billing"
     assert (await door.complete("target", lm, ask("b"))).text == "billing"
     account = door.account
-    assert (account.total_paid.calls, account.limited, account.lost, account.met) == (2, 30, 0, 0)
+    assert (account.total_paid.calls, account.limited, account.lost, account.failed) == (2, 30, 0, 0)
 
 
 async def test_a_resumed_run_counts_429s_apart_as_well(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ async def test_a_resumed_run_counts_429s_apart_as_well(tmp_path: Path) -> None:
     account = Account(Budget(), past.paid, limited=past.limited)
     resumed = gateway(again, account=account, past=past)
     await resumed.complete("target", scripted("never asked"), ask("a"))
-    assert (account.total_paid.calls, account.limited, account.met) == (1, 5, 0)
+    assert (account.total_paid.calls, account.limited, account.failed) == (1, 5, 0)
     again.close()
 
 

@@ -76,7 +76,7 @@ def test_a_released_prompt_goes_through_the_same_evaluator(tmp_path: Path) -> No
         async def complete(self, role: Any, lm: Any, request: Request, candidate_id: str = "") -> Any:
             return await lm.complete(request)
 
-    evaluator = Evaluator(task, Door(), model, build_metrics(task), lambda split, outcome: None, [program])
+    evaluator = Evaluator(task, Door(), model, build_metrics(task), [program])
     outcomes = asyncio.run(evaluator.outcomes(program.candidate, task.test, "test"))
     assert sum(outcome.value or 0.0 for outcome in outcomes) / 30 == pytest.approx(result["winner"]["test"])
 

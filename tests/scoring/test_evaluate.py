@@ -21,6 +21,7 @@ from agent.errors import (
 from agent.gateway.budget import Account, Spend
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
+from agent.observer import Observer
 from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, SLACK, PromptProgram, ReplyCap
 from agent.prompt.candidate import baseline
 from agent.prompt.parts import PromptCandidate
@@ -38,6 +39,7 @@ from agent.types import (
     Request,
     Score,
     Signature,
+    SplitName,
     Task,
     Usage,
 )
@@ -54,8 +56,8 @@ def ledger(tmp_path: Path) -> Any:
     found.close()
 
 
-class Bench:
-    """An evaluator with what it recorded."""
+class Bench(Observer):
+    """An evaluator with the outcomes that it handed to its observer."""
 
     def __init__(self, ledger: Ledger, lm: Any, task: Task = TASK, budget: Budget | None = None, **more: Any) -> None:
         self.written: list[tuple[str, str]] = []
@@ -63,9 +65,9 @@ class Bench:
         self.gateway = Gateway(ledger, "run-1", Account(budget or Budget()), {}, **more)
         self.metrics = build_metrics(task)
         self.program = PromptProgram(task, lm)
-        self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, self._record, [self.program])
+        self.evaluator = Evaluator(task, self.gateway, lm, self.metrics, [self.program], self)
 
-    def _record(self, split: str, outcome: Outcome) -> None:
+    def on_outcome_recorded(self, split: SplitName, outcome: Outcome) -> None:
         self.written.append((split, outcome.example_id))
 
 
@@ -155,7 +157,7 @@ async def test_what_a_metric_cannot_score_is_none_and_left_out_of_the_values(led
             return Score(self.name, None if example.id == "dev-1" else 0.5, "")
 
     bench = Bench(ledger, FakeModel(right))
-    evaluator = Evaluator(TASK, bench.gateway, bench.lm, [Half()], lambda split, found: None, [bench.program])
+    evaluator = Evaluator(TASK, bench.gateway, bench.lm, [Half()], [bench.program])
     outcomes = await evaluator.outcomes(baseline(TASK), TASK.dev[:3], "dev")
     assert [outcome.value for outcome in outcomes] == [0.5, None, 0.5]
     assert values(outcomes) == [0.5, 0.5]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.observer import Observer
 from agent.prompt.parts import PromptCandidate
 from agent.scoring.signal import evidence
 from agent.search.board import Board
@@ -25,15 +26,18 @@ def candidate(number: int, demos: int = 0, text: str = "") -> PromptCandidate:
     return PromptCandidate("few-shot" if demos else "zero-shot", "turns", text or f"wording {number}", demos=shown)
 
 
-class Bench:
-    """A board with what it told."""
+class Bench(Observer):
+    """A board with the trials that it handed to its observer."""
 
     def __init__(self, *candidates: PromptCandidate) -> None:
-        self.told: list[Trial] = []
-        self.board = Board(self.told.append)
+        self.updates: list[Trial] = []
+        self.board = Board(self)
         self.ids = [made.id for made in candidates]
         for made in candidates:
             self.board.proposals[made.id] = Proposal(made, {}, "op", None, "")
+
+    def on_trial_updated(self, trial: Trial) -> None:
+        self.updates.append(trial)
 
     def see(
         self,
@@ -48,7 +52,7 @@ class Bench:
             self.board.open(id_, 1)
         made = Prediction({}, "")
         with_signals = enumerate(zip(scores, signals or [None] * len(scores), strict=True))
-        self.board.saw(
+        self.board.record(
             id_, [Outcome(id_, f"dev-{row}", made, (), value, "", signal) for row, (value, signal) in with_signals]
         )
         self.board.settle(id_, state, "seen")  # type: ignore[arg-type]
@@ -70,17 +74,17 @@ def test_trials_are_numbered_as_they_open_and_keep_number_and_round() -> None:
     assert [(trials[found.ids[n]].number, trials[found.ids[n]].round) for n in (2, 0, 1)] == [(0, 0), (1, 1), (2, 2)]
 
 
-def test_every_change_of_a_trial_is_told_in_its_order() -> None:
+def test_every_change_of_a_trial_is_observed_in_its_order() -> None:
     found = bench(1)
     found.see(0, [1.0])
     found.see(0, [1.0, 0.0], "pruned")
-    assert [(trial.state, trial.n, trial.mean) for trial in found.told] == [
+    assert [(trial.state, trial.n, trial.mean) for trial in found.updates] == [
         ("incomplete", 0, None),
         ("incomplete", 1, 1.0),
         ("pruned", 2, 0.5),
     ]
-    assert found.told[-1] == found.board.trials[found.ids[0]]
-    assert found.told[-1].reason == "seen"
+    assert found.updates[-1] == found.board.trials[found.ids[0]]
+    assert found.updates[-1].reason == "seen"
 
 
 @given(VALUES)

@@ -16,7 +16,7 @@ from agent.prompt.parts import PromptCandidate
 from agent.search import closing
 from agent.search.program import Proposal
 from agent.types import Budget, Demo, Usage
-from tests.search.worlds import TASK, Searched, made_lab, pupil, with_baseline
+from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
 
 BEST = PromptCandidate(
@@ -44,7 +44,7 @@ async def ended(
 ) -> tuple[Searched, FakeModel]:
     """A search that took these to the whole of dev."""
     model = FakeModel(pupil(skill))
-    found = made_lab(ledger, model, budget=Budget(max_calls=calls, time_limit=time_limit))
+    found = made_search(ledger, model, budget=Budget(max_calls=calls, time_limit=time_limit))
     await with_baseline(found)
     context = found.context
     for made in candidates:

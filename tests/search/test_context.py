@@ -13,7 +13,7 @@ from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.search.program import Proposal
 from agent.types import Budget, Constraints, Request
-from tests.search.worlds import TASK, Searched, front_and_row, made_lab, pupil, with_baseline
+from tests.search.worlds import TASK, Searched, front_and_row, made_search, pupil, with_baseline
 from tests.toys import FakeModel, make_task, open_ledger
 
 
@@ -35,7 +35,7 @@ def admitted(found: Searched, *texts: str) -> list[str]:
 
 async def test_each_row_of_a_candidate_is_bought_once_and_rows_keep_their_order(ledger: Ledger) -> None:
     model = FakeModel(pupil())
-    found = made_lab(ledger, model)
+    found = made_search(ledger, model)
     ids = admitted(found, "One.", "Two.")
     for rows in (8, 20, 20, 5, 30):
         assert await found.context.see(ids, rows) == ids
@@ -46,7 +46,7 @@ async def test_each_row_of_a_candidate_is_bought_once_and_rows_keep_their_order(
 
 
 async def test_candidates_may_be_taken_to_different_rows_at_once(ledger: Ledger) -> None:
-    found = made_lab(ledger, FakeModel(pupil()))
+    found = made_search(ledger, FakeModel(pupil()))
     one, two = admitted(found, "One.", "Two.")
     assert await found.context.see_all({one: 4, two: 9}) == [one, two]
     assert (found.board.trials[one].n, found.board.trials[two].n) == (4, 9)
@@ -55,7 +55,7 @@ async def test_candidates_may_be_taken_to_different_rows_at_once(ledger: Ledger)
 
 async def test_what_breaks_a_hard_rule_is_written_down_once_with_the_reason_and_never_tried(ledger: Ledger) -> None:
     task = make_task(40, constraints=Constraints(forbidden=("guaranteed",), max_prompt_tokens=10))
-    found = made_lab(ledger, FakeModel(pupil()), task=task)
+    found = made_search(ledger, FakeModel(pupil()), task=task)
     bad = [proposal("It is guaranteed."), proposal(" ".join(["word"] * 30)), proposal("No demos.", "few-shot")]
     good = proposal("Short.")
     assert found.context.admit([*bad, good, good]) == [good.candidate.id]
@@ -74,7 +74,7 @@ async def test_a_candidate_whose_rows_get_no_score_fails_and_the_others_live(led
             raise RowRefused("too long for the model")
         return pupil()(request)
 
-    found = made_lab(ledger, FakeModel(answer))
+    found = made_search(ledger, FakeModel(answer))
     ids = admitted(found, "Good.", "Bad.", "Fine.")
     assert await found.context.see(ids, 10) == [ids[0], ids[2]]
     trial = found.board.trials[ids[1]]
@@ -87,14 +87,14 @@ async def test_what_ends_the_run_is_not_taken_for_a_bad_candidate(ledger: Ledger
     def answer(request: Request) -> str:
         raise RunRefused("the key was refused")
 
-    found = made_lab(ledger, FakeModel(answer))
+    found = made_search(ledger, FakeModel(answer))
     with pytest.raises(RunRefused):
         await found.context.see(admitted(found, "One.", "Two."), 4)
 
 
 async def test_a_search_that_asks_for_more_is_stopped_before_the_share_of_the_sealed_test(ledger: Ledger) -> None:
     model = FakeModel(pupil())
-    found = made_lab(ledger, model, budget=Budget(max_calls=150))
+    found = made_search(ledger, model, budget=Budget(max_calls=150))
     context = found.context
     ids = admitted(found, *(f"Wording {n}." for n in range(20)))
     with pytest.raises(BudgetExhausted):
@@ -104,7 +104,7 @@ async def test_a_search_that_asks_for_more_is_stopped_before_the_share_of_the_se
 
 
 async def test_who_saw_the_whole_of_dev_is_complete_whatever_ends_the_search(ledger: Ledger) -> None:
-    found = made_lab(ledger, FakeModel(pupil()), budget=Budget(max_calls=150))
+    found = made_search(ledger, FakeModel(pupil()), budget=Budget(max_calls=150))
     await with_baseline(found)
     first, *others = admitted(found, *(f"Wording {n}." for n in range(20)))
     await found.context.see([first], len(found.context.dev))
@@ -122,7 +122,7 @@ async def test_calls_that_the_ledger_answers_count_as_if_they_were_paid(tmp_path
     for number in range(2):
         if number:
             ledger.begin_run("run-2", TASK, "m", "", 0, {}, {})
-        found = made_lab(ledger, model, run_id=f"run-{number + 1}")
+        found = made_search(ledger, model, run_id=f"run-{number + 1}")
         await found.context.see(admitted(found, "One.", "Two."), 12)
         left.append(found.context.left())
     ledger.close()
@@ -133,7 +133,7 @@ async def test_calls_that_the_ledger_answers_count_as_if_they_were_paid(tmp_path
 
 
 async def test_rows_that_are_left_count_each_call_of_a_program(ledger: Ledger) -> None:
-    context = made_lab(ledger, FakeModel(pupil()), budget=Budget(max_calls=400)).context
+    context = made_search(ledger, FakeModel(pupil()), budget=Budget(max_calls=400)).context
     context.plan = replace(context.plan, calls_each=3)
     calls = context.plan.calls - context.plan.slack - context.plan.test_calls
     assert context.left() == calls > 0
@@ -141,7 +141,7 @@ async def test_rows_that_are_left_count_each_call_of_a_program(ledger: Ledger) -
 
 
 async def test_what_is_left_follows_the_tightest_cap(ledger: Ledger) -> None:
-    found = made_lab(ledger, FakeModel(pupil()), budget=Budget(max_calls=400, max_tokens=1200))
+    found = made_search(ledger, FakeModel(pupil()), budget=Budget(max_calls=400, max_tokens=1200))
     calls = found.context.left()
     await found.context.see(admitted(found, "One."), 10)
     assert 0 < found.context.left() < calls - 10
@@ -149,7 +149,7 @@ async def test_what_is_left_follows_the_tightest_cap(ledger: Ledger) -> None:
 
 
 def test_the_same_seed_gives_the_same_chances_and_dev_is_cut_to_the_plan(ledger: Ledger) -> None:
-    one, two, other = (made_lab(ledger, FakeModel(pupil()), seed=seed).context for seed in (1, 1, 2))
+    one, two, other = (made_search(ledger, FakeModel(pupil()), seed=seed).context for seed in (1, 1, 2))
     assert one.rng.random() == two.rng.random() != other.rng.random()
     assert list(one.dev) == list(two.dev)
     assert {row.id for row in one.dev} <= {row.id for row in TASK.dev}

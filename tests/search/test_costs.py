@@ -20,11 +20,11 @@ SIZES = {"own": 100, "long": 500}
 
 def costs(target: int, judge: int, budget: Budget) -> CandidateCosts:
     """After the user's own prompt ("own") has seen 60 rows, each with a call of so many tokens and one of a judge."""
-    account, board = Account(budget), Board(lambda trial: None)
+    account, board = Account(budget), Board()
     for _row in range(60):
         account.use("target", Usage(target), target / 1e6, False, "own")
         account.use("judge", Usage(judge), judge / 1e6, False)
-    board.saw("own", [Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(60)])
+    board.record("own", [Outcome("own", f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(60)])
     return CandidateCosts(PLAN, account, board, "own", SIZES.__getitem__)
 
 
@@ -51,7 +51,7 @@ def test_of_several_the_last_look_costs_what_the_dearest_does_and_follows_what_w
     own, long = found.through_test("own"), found.through_test("long")
     assert found.through_test("own", "long", "own") == long > own
     assert found.through_test() == 0.0
-    found._board.saw("long", found._board.outcomes["own"])  # prompts are three times as long on average
+    found._board.record("long", found._board.outcomes["own"])  # prompts are three times as long on average
     assert found.of_rows("long", 10) == pytest.approx(10 * (5 / 3 * 100 + 1000) / 1100)
 
 

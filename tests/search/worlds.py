@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from agent.errors import BudgetExhausted
 from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
+from agent.observer import Observer, Observers
 from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.metrics import build_metrics
@@ -22,8 +23,7 @@ from agent.search.board import Board
 from agent.search.closing import chosen, offers
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, make_plan
-from agent.search.program import Proposal
-from agent.types import LM, Budget, Candidate, Completion, Outcome, Request, SplitName, Task
+from agent.types import LM, Budget, Candidate, Completion, Outcome, Proposal, Request, SplitName, Task
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 
 TASK = make_task(40)
@@ -85,35 +85,48 @@ def good_words(number: int) -> str:
 
 
 @dataclass
-class Written:
-    """What a strategy wrote down."""
+class Written(Observer):
+    """What a search hands to its observer. `bought` are the outcomes as they came."""
 
     admitted: list[Proposal] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     events: list[tuple[str, Any]] = field(default_factory=list)
+    bought: list[tuple[SplitName, Outcome]] = field(default_factory=list)
 
-    def candidate(self, round_: int, proposal: Proposal, rejected: str) -> None:
-        if rejected:
-            self.rejected[proposal.candidate.id] = rejected
-        else:
-            self.admitted.append(proposal)
+    def on_candidate_accepted(self, round_: int, proposal: Proposal) -> None:
+        self.admitted.append(proposal)
 
-    def event(self, kind: str, body: Any, texts: Any = None) -> None:
+    def on_candidate_rejected(self, round_: int, proposal: Proposal, reason: str) -> None:
+        self.rejected[proposal.candidate.id] = reason
+
+    def on_event(self, kind: str, body: Any, texts: Any = None) -> None:
         self.events.append((kind, body))
+
+    def on_outcome_recorded(self, split: SplitName, outcome: Outcome) -> None:
+        self.bought.append((split, outcome))
 
 
 @dataclass
-class Searched:
-    """A search. `bought` are the outcomes as they came; `wanted` what was asked of the context, stage by stage;
-    `left_at` the calls that were left when a stage began.
+class Searched(Observer):
+    """A search. `wanted` is what was asked of the context, stage by stage; `left_at` the calls that were left when a
+    stage began.
     """
 
-    context: SearchContext
     written: Written
-    bought: list[tuple[SplitName, Outcome]]
     wanted: list[tuple[str, dict[str, int]]] = field(default_factory=list)
     left_at: dict[str, int] = field(default_factory=dict)
     stop: BudgetExhausted | None = None
+    context: SearchContext = field(init=False)
+
+    def on_stage_started(self, name: str, round_: int) -> None:
+        self.left_at.setdefault(name, self.context.left())
+
+    def on_evaluation_ended(self, candidates: Sequence[str]) -> None:
+        self.left_at.setdefault(self.context.stage_name, self.context.left())
+
+    @property
+    def bought(self) -> list[tuple[SplitName, Outcome]]:
+        return self.written.bought
 
     @property
     def board(self) -> Board:
@@ -123,7 +136,7 @@ class Searched:
         return [(t.number, t.round, i, t.state, t.n, t.mean, t.reason) for i, t in self.board.trials.items()]
 
 
-def made_lab(
+def made_search(
     ledger: Ledger,
     target: LM,
     author: LM | None = None,
@@ -135,29 +148,14 @@ def made_lab(
     """A context over an open ledger; nothing was called yet."""
     budget = budget or Budget(max_calls=400)
     plan: Plan = make_plan(task, budget, "standard", author is not None)
-    account, written = Account(budget), Written()
-    bought: list[tuple[SplitName, Outcome]] = []
+    account, found = Account(budget), Searched(Written())
+    observer = Observers(found.written, found)
     gateway = Gateway(ledger, run_id, account, {})
-    board = Board(lambda trial: None)
     program = PromptProgram(task, target)
-    evaluator = Evaluator(
-        task, gateway, target, build_metrics(task), lambda split, outcome: bought.append((split, outcome)), [program]
-    )
-
-    context = SearchContext(
-        task,
-        plan,
-        seed,
-        (target, author),
-        gateway,
-        program,
-        evaluator,
-        board,
-        account,
-        written,
-        lambda: found.left_at.setdefault(context.stage_name, context.left()) and None,
-    )
-    found = Searched(context, written, bought)
+    evaluator = Evaluator(task, gateway, target, build_metrics(task), [program], observer)
+    models = (target, author)
+    context = SearchContext(task, plan, seed, models, gateway, program, evaluator, Board(), account, observer)
+    found.context = context
     account.hold_back(HeldBack(plan.test_calls, plan.test_share))
     see_all = context.see_all
 
@@ -170,7 +168,7 @@ def made_lab(
 
 
 def winner_of(context: SearchContext) -> Candidate:
-    """Who would meet the sealed test."""
+    """The candidate that would meet the sealed test."""
     return chosen(context, offers(context, None, {}), "best")
 
 
@@ -186,7 +184,7 @@ async def searched(folder: Path, strategy: Strategy, target: LM, author: LM | No
     """The whole search after a baseline that saw dev."""
     folder.mkdir(exist_ok=True)
     ledger = open_ledger(folder / "ledger.db")
-    found = made_lab(ledger, target, author, **more)
+    found = made_search(ledger, target, author, **more)
     try:
         await with_baseline(found)
         await strategy(found.context)

@@ -33,7 +33,7 @@ class ChainMoves:
     """The `Moves` of one run."""
 
     def __init__(self, context: SearchContext, program: ChainProgram) -> None:
-        self._lab, self._program, self._asked = context, program, 0
+        self._context, self._program, self._asked = context, program, 0
         self._dev = {row.id: row for row in context.task.dev}
         self._texts = {
             name: [Rewrite(OWN, laid.system, "the user's words"), *self._builtin(name)]
@@ -58,7 +58,7 @@ class ChainMoves:
 
     def _task_of(self, name: str) -> Task:
         """The task as the proposer sees it for this prompt."""
-        laid, task = self._program.laid[name], self._lab.task
+        laid, task = self._program.laid[name], self._context.task
         if len(self._program.laid) == 1:
             return replace(task, instruction=laid.system)
         places = ", ".join(f"{{{one}}}" for one in sorted(laid.variables) if f"{{{one}}}" in laid.system)
@@ -72,8 +72,8 @@ class ChainMoves:
         if last.turn is None or not last.variables or not rows:
             return
         seen = [replace(row, inputs={name: row.inputs[name] for name in sorted(last.variables)}) for row in rows]
-        task = replace(self._lab.task, train=tuple(seen))
-        self._sizes, self._maker = demo_sizes(task), DemoMaker(task, self._lab.rng)
+        task = replace(self._context.task, train=tuple(seen))
+        self._sizes, self._maker = demo_sizes(task), DemoMaker(task, self._context.rng)
 
     # -- designs ------------------------------------------------------------------------------------------------------
 
@@ -83,17 +83,17 @@ class ChainMoves:
         return [proposal for place in [*places, *self._sets()] if (proposal := self.fresh(place)) is not None]
 
     def _sets(self) -> list[Place]:
-        kinds = demo_kinds(self._lab.task)[:2]
+        kinds = demo_kinds(self._context.task)[:2]
         return [self._place({}, kind, str(size)) for size in self._sizes[-3:] for kind in kinds]
 
     def _place(self, texts: Place, kind: str = "", size: str = OWN) -> Place:
         words = {_text(name): texts.get(name, OWN) for name in self._texts}
-        return {**words, "kind": kind or demo_kinds(self._lab.task)[0], "size": size}
+        return {**words, "kind": kind or demo_kinds(self._context.task)[0], "size": size}
 
     def space(self) -> dict[str, tuple[str, ...]]:
         words = {_text(name): tuple(text.operator for text in texts) for name, texts in self._texts.items()}
         sizes = (OWN, *map(str, self._sizes))
-        return {**words, "kind": demo_kinds(self._lab.task), "size": sizes}
+        return {**words, "kind": demo_kinds(self._context.task), "size": sizes}
 
     def fresh(self, place: Place) -> Proposal | None:
         made, operators, reasons, credit = self._program.baseline(), list[str](), list[str](), FRESH
@@ -116,16 +116,16 @@ class ChainMoves:
     # -- children -----------------------------------------------------------------------------------------------------
 
     def operators(self, parent: Parent | None) -> list[str]:
-        found = list[str]()
+        operators = list[str]()
         if parent is not None:
             if self._maker is not None and self._demos(parent).demos:
-                found += OPERATORS
-            found.append("compress")
+                operators += OPERATORS
+            operators.append("compress")
             if any(len(texts) > 1 for texts in self._texts.values()):
-                found.append("instruction")
-        if self._lab.proposer is not None and self._asked < self._lab.plan.proposals:
-            found.append(PROPOSED)
-        return found
+                operators.append("instruction")
+        if self._context.proposer is not None and self._asked < self._context.plan.proposals:
+            operators.append(PROPOSED)
+        return operators
 
     def due(self, parent: Parent | None) -> str:
         """The proposer is asked for each prompt as soon as there is a candidate to build on."""
@@ -148,7 +148,7 @@ class ChainMoves:
         """What the user's own chain gives its last prompt on train rows, where demos need it."""
         if not self._no_demos or self._program.last.turn is None:
             return
-        context, most = self._lab, 3 * max(demo_sizes(self._lab.task), default=0)
+        context, most = self._context, 3 * max(demo_sizes(self._context.task), default=0)
         train = context.task.train[: max(0, min(rows, most))]
         await context.evaluator.outcomes(context.baseline, train, "train")
         seen = [replace(row, inputs=inputs) for row in train if (inputs := self._seen(row))]
@@ -165,7 +165,7 @@ class ChainMoves:
         self._asked += 1
         names = list(self._texts)
         name = names[-1 - (self._asked - 1) % len(names)]
-        text = await rewritten(self._lab, self._task_of(name), self._tried(name), parents, self._asked)
+        text = await rewritten(self._context, self._task_of(name), self._tried(name), parents, self._asked)
         if text is None:
             return []
         if self._program.laid[name].wrong(text.instruction):  # logged with the reason when it is admitted
@@ -178,9 +178,9 @@ class ChainMoves:
     def _tried(self, name: str) -> list[Scored]:
         """Each text of this prompt with the best mean of its candidates, worst first."""
         best: dict[str, float] = {}
-        for candidate_id, trial in self._lab.board.trials.items():
+        for candidate_id, trial in self._context.board.trials.items():
             if trial.mean is not None:
-                text = as_chain(self._lab.board.candidate(candidate_id)).texts(name).system
+                text = as_chain(self._context.board.candidate(candidate_id)).texts(name).system
                 best[text] = max(best.get(text, 0.0), trial.mean)
         return [Scored(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
 
@@ -201,26 +201,26 @@ class ChainMoves:
             for text in texts
             if text.instruction != old.texts(name).system
         ]
-        return self._with(parent, *self._lab.rng.choice(others)) if others else None
+        return self._with(parent, *self._context.rng.choice(others)) if others else None
 
     def _shorter(self, parent: Parent) -> Proposal | None:
         """One of the prompts with fewer words or fewer demos."""
-        task, old = self._lab.task, as_chain(parent.proposal.candidate)
-        found: list[tuple[str, dict[str, Any], str]] = []
+        task, old = self._context.task, as_chain(parent.proposal.candidate)
+        shorter: list[tuple[str, dict[str, Any], str]] = []
         for prompt in old.prompts:
             laid = self._program.laid[prompt.name]
             texts = [(tidied(prompt.system), "without spare blanks and empty lines")]
             texts += [(rest, f'without "{cut[:60]}"') for cut, rest in without_a_sentence(prompt.system, task)]
             short = [(text, why) for text, why in texts if len(text) < len(prompt.system) and not laid.wrong(text)]
-            found += [("text", {"name": prompt.name, "system": text}, why) for text, why in short]
+            shorter += [("text", {"name": prompt.name, "system": text}, why) for text, why in short]
             demos = prompt.demos or ()
             for share in SHARES:
                 if gone := least_useful(demos, max(1, int(len(demos) * share)), {}):
                     kept = tuple(demo for demo in demos if demo.example_id not in gone)
-                    found.append(("demos", {"name": prompt.name, "demos": kept}, dropped(gone, {})))
-        if not found:
+                    shorter.append(("demos", {"name": prompt.name, "demos": kept}, dropped(gone, {})))
+        if not shorter:
             return None
-        what, changes, why = self._lab.rng.choice(found)
+        what, changes, why = self._context.rng.choice(shorter)
         return self._child(
             parent, old.with_texts(**changes), f"compress:{what}", "compress", f"{changes['name']}: {why}", {}
         )

@@ -21,38 +21,38 @@ class PromptMoves:
     """The `Moves` of one run."""
 
     def __init__(self, context: SearchContext, generator: CandidateGenerator) -> None:
-        self._lab, self._breeder = context, generator
+        self._context, self._generator = context, generator
         self._asked = 0
         self._fitted, self._known_effects = -1, dict[str, Effect]()
 
     def designs(self) -> list[Proposal]:
-        return self._breeder.designs()
+        return self._generator.designs()
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        return self._breeder.space()
+        return self._generator.space()
 
     def fresh(self, place: Place) -> Proposal | None:
-        return self._breeder.fresh(place)
+        return self._generator.fresh(place)
 
     def operators(self, parent: Parent | None) -> list[str]:
-        context, found = self._lab, list[str]()
+        context, operators = self._context, list[str]()
         if parent is not None:
-            found += self._breeder.operators(parent)
+            operators += self._generator.operators(parent)
             if redraws(parent.proposal.candidate) and len(context.board.outcomes) >= FEWEST_FITTED:
-                found.append("attributed")
+                operators.append("attributed")
         if context.proposer is not None and self._asked < context.plan.proposals:
-            found.append(PROPOSED)
-        return found
+            operators.append(PROPOSED)
+        return operators
 
     def due(self, parent: Parent | None) -> str:
         """The proposer is asked as soon as there is a candidate to build on."""
         return PROPOSED if parent is not None and not self._asked and PROPOSED in self.operators(parent) else ""
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
-        generator = self._breeder
+        generator = self._generator
         if operator == PROPOSED:
             self._asked += 1
-            rewrite = await proposed(self._lab, parents, self._asked)
+            rewrite = await proposed(self._context, parents, self._asked)
             if rewrite is None:
                 return []
             generator.rewrites.append(rewrite)
@@ -62,29 +62,29 @@ class PromptMoves:
         if operator == "attributed":
             proposal = self._attributed(parent)
         elif operator == "compress":
-            shorter = compressions(parent.proposal, self._lab.task, self._effects())
-            proposal = self._lab.rng.choice(shorter) if shorter else None
+            shorter = compressions(parent.proposal, self._context.task, self._effects())
+            proposal = self._context.rng.choice(shorter) if shorter else None
         else:
             proposal = generator.child(operator, parent, parents)
         return [proposal] if proposal is not None else []
 
     async def warmed(self, rows: int) -> None:
         """Worked solutions of the target, where a chain of thought did anything: demos for few-shot-cot."""
-        most = 3 * max(self._breeder.counts, default=0)
-        self._breeder.rationales.update(await rationales(self._lab, min(rows, most)))
+        most = 3 * max(self._generator.counts, default=0)
+        self._generator.rationales.update(await rationales(self._context, min(rows, most)))
 
     def _attributed(self, parent: Parent) -> Proposal | None:
         """As many demos as the parent has, drawn by what each is believed to add (`effects.py`)."""
         effects = self._effects()
         k = len(prompt_of(parent.proposal.candidate).demos)
-        ids = recombine(effects, self._breeder.groups, k, self._lab.rng)
-        return self._breeder.listed(parent, ids, "attributed", recombined(ids, effects)) if ids else None
+        ids = recombine(effects, self._generator.groups, k, self._context.rng)
+        return self._generator.listed(parent, ids, "attributed", recombined(ids, effects)) if ids else None
 
     def _effects(self) -> dict[str, Effect]:
         """What each demo is believed to add, fitted once a step."""
-        if self._fitted != self._lab.round:
+        if self._fitted != self._context.round:
             self._fitted, self._known_effects = (
-                self._lab.round,
-                demo_effects(observed(self._lab.program, self._lab.board)),
+                self._context.round,
+                demo_effects(observed(self._context.program, self._context.board)),
             )
         return self._known_effects

@@ -1,12 +1,12 @@
 """The default strategy: many candidates on few rows, the best of them on more, children of those that did well.
 
-    designs -> steps of (climb the ladder, breed) -> finalists on the whole of dev
+    designs -> steps of (climb the ladder, make new candidates) -> finalists on the whole of dev
 
-Each step takes `batch` pulls: first whoever has earned the next rung (`ladder.py`), then new candidates. A bandit
-(`bandit.py`) says which operator makes the next one: a new design at a place that TPE proposes (`study.py`), or one of
-the moves that the kind of candidate has. The race (`race.py`) takes out what is significantly worse. Nothing is told
-which regime it is in: where wording counts, wordings climb; where demos count, demo sets do; and where nothing more is
-to be expected, it stops.
+Each step takes `batch` pulls: first the candidates that have earned the next rung (`ladder.py`), then new ones. A
+bandit (`bandit.py`) says which operator makes the next one: a new design at a place that TPE proposes (`study.py`), or
+one of the moves that the kind of candidate has. The race (`race.py`) takes out what is significantly worse. No part
+knows which regime it is in: where wording counts, wordings climb; where demos count, demo sets do; and where nothing
+more is to be expected, it stops.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Search:
     """One run of the strategy over its context."""
 
     def __init__(self, context: SearchContext, moves: Moves) -> None:
-        self._lab, self._board = context, context.board
+        self._context, self._board = context, context.board
         self._ladder = Ladder(context.plan.rungs)
         self._moves = moves
         self._bandit = Bandit()
@@ -52,7 +52,7 @@ class Search:
         self._out: set[str] = set()
 
     async def run(self) -> None:
-        context = self._lab
+        context = self._context
         context.stage("designs", 1)
         self._waiting += context.admit(self._moves.designs())
         for step in range(1, ROUNDS):
@@ -76,7 +76,7 @@ class Search:
 
     async def _next(self) -> list[Pull]:
         """The pulls of a step that can still be paid: climbers first, then new candidates."""
-        plan, first = self._lab.plan, self._lab.plan.rungs[0]
+        plan, first = self._context.plan, self._context.plan.rungs[0]
         wanted: dict[str, int] = {}  # rows of each that are to be bought
         pulls: list[Pull] = []
 
@@ -99,11 +99,12 @@ class Search:
         return pulls
 
     async def _newest(self, count: int) -> str | None:
-        """Who has waited longest of those that can still be paid; the caps on tokens and dollars let the others go."""
-        first = self._lab.plan.rungs[0]
+        """The candidate that has waited longest of those that can still be paid; the caps on tokens and dollars drop
+        the others."""
+        first = self._context.plan.rungs[0]
         for _ in range(TRIES * count):
             if not self._waiting:
-                self._waiting += await self._breed(count)
+                self._waiting += await self._new_candidates(count)
             if not self._waiting or first > self._room():  # the proposer was paid, too
                 return None
             if self._fits({self._waiting[0]: first}):
@@ -113,18 +114,18 @@ class Search:
 
     def _fits(self, wanted: Mapping[str, int]) -> bool:
         """Whether so many rows of these candidates can be paid beside the finalists."""
-        cost = sum(self._lab.costs.of_rows(i, rows) for i, rows in wanted.items())
+        cost = sum(self._context.costs.of_rows(i, rows) for i, rows in wanted.items())
         return sum(wanted.values()) <= self._room() and cost <= self._affordable(wanted)
 
     def _room(self) -> int:
         """Rows that the finalists leave to the steps; the first of them, where attempts are lost or dollars are few."""
-        context, plan = self._lab, self._lab.plan
+        context, plan = self._context, self._context.plan
         of_first = plan.final_rows // plan.finalists
         return int(min(context.left_by_calls() - plan.final_rows, context.payable() - of_first, self._affordable()))
 
     def _cut(self) -> str:
         """Why the steps end before the plan's calls do, or ""."""
-        context, plan, least = self._lab, self._lab.plan, 2 * self._lab.plan.rungs[0]
+        context, plan, least = self._context, self._context.plan, 2 * self._context.plan.rungs[0]
         planned = min(context.left_by_calls() - plan.final_rows, self._affordable())
         if self._room() >= least or planned < least:
             return ""
@@ -132,7 +133,7 @@ class Search:
 
     def _affordable(self, wanted: Iterable[str] = ()) -> float:
         """What the first finalist leaves of what is affordable, if it is the dearest of the best and of `wanted`."""
-        context = self._lab
+        context = self._context
         if context.costs.affordable() == math.inf:
             return math.inf
         best = [parent.proposal.candidate.id for parent in self._board.parents(context.plan.finalists)]
@@ -144,9 +145,9 @@ class Search:
         rows = {i: len(board.outcomes.get(i, ())) for i in alive}
         return self._ladder.promotions(alive, self._out, rows)
 
-    async def _breed(self, count: int) -> list[str]:
+    async def _new_candidates(self, count: int) -> list[str]:
         """About `count` new candidates, each by the operator that the bandit draws; a proposal may give two."""
-        context, made = self._lab, list[str]()
+        context, made = self._context, list[str]()
         parents = self._board.parents(PARENTS)
         seed = int(content_id("s", [context.seed, context.round])[2:], 16)
         study = Study(self._moves.space(), self._seen(), seed)
@@ -157,7 +158,7 @@ class Search:
         return made
 
     async def _one(self, study: Study, parents: Sequence[Parent]) -> list[Proposal]:
-        context, moves = self._lab, self._moves
+        context, moves = self._context, self._moves
         parent = self._drawn(parents)
         operator = moves.due(parent) or self._bandit.draw([FRESH, *moves.operators(parent)], context.rng)
         if operator != FRESH:
@@ -171,7 +172,7 @@ class Search:
         """One of the parents, the better ones more often (by Thompson draws from what is believed of each)."""
         if not parents:
             return None
-        rng = self._lab.rng
+        rng = self._context.rng
 
         def draw(parent: Parent) -> float:
             known = self._board.known(parent.proposal.candidate.id)
@@ -181,12 +182,12 @@ class Search:
 
     def _seen(self) -> list[tuple[dict[str, str], Seen]]:
         """The designs that were scored, by place: children are left out, as they owe their score to their parents."""
-        found, coordinates = [], set(self._moves.space())
+        designs, coordinates = [], set(self._moves.space())
         for candidate_id, seen in self._board.seen().items():
             proposal = self._board.proposals[candidate_id]
             if proposal.parent_id is None and coordinates <= set(proposal.place):
-                found.append((dict(proposal.place), seen))
-        return found
+                designs.append((dict(proposal.place), seen))
+        return designs
 
     # -- what was learnt ----------------------------------------------------------------------------------------------
 
@@ -194,17 +195,17 @@ class Search:
         """Tells the bandit which new candidates climb, and takes out what is behind beyond doubt."""
         climbing = {pull.candidate_id for pull in self._climbers()}
         for pull in pulls:
-            if pull.rows == self._lab.plan.rungs[0]:
+            if pull.rows == self._context.plan.rungs[0]:
                 self._bandit.tell(self._board.proposals[pull.candidate_id].credit, pull.candidate_id in climbing)
         field = {i: [o.value for o in seen] for i, seen in self._board.outcomes.items()}
-        for candidate_id, why in clearly_behind(field, self._lab.plan.rungs).items():
+        for candidate_id, why in clearly_behind(field, self._context.plan.rungs).items():
             if self._board.trials[candidate_id].state == "incomplete":
                 self._out.add(candidate_id)
                 self._board.settle(candidate_id, "pruned", why)
 
     def _enough(self) -> str:
         """Why going on is not worth a call, or ""."""
-        plan, board = self._lab.plan, self._board
+        plan, board = self._context.plan, self._board
         known = {i: seen for i, seen in board.seen().items() if seen.n}
         full = [i for i in board.in_state("complete") if i in known]
         leader = max(full, key=lambda i: known[i].mean, default="")
@@ -216,7 +217,7 @@ class Search:
 
     async def _finish(self) -> None:
         """The best few see the whole of dev, one after the other for as long as they can be paid."""
-        context, board = self._lab, self._board
+        context, board = self._context, self._board
         context.stage("finalists", context.round)
         prior = self._prior()
         believed = {

@@ -33,7 +33,7 @@ class Ladder:
     def promotions(
         self, scores: Mapping[str, Sequence[float]], out: Collection[str] = (), rows: Mapping[str, int] | None = None
     ) -> list[Pull]:
-        """Who climbs now, the highest rungs first. `scores` are score vectors over the rows that each saw.
+        """Which candidates climb now, the highest rungs first. `scores` are score vectors over the rows that each saw.
 
         `rows` is how many rows each saw, where some of them have no score. Those in `out` were pruned: they count in
         the rung but do not climb. Equal means go to the candidate that stands first.

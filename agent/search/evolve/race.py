@@ -1,4 +1,4 @@
-"""Who is out beyond doubt. Pure decisions over score vectors: knows no model, no SQL."""
+"""Which candidates are out beyond doubt. Pure decisions over score vectors: knows no model, no SQL."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Scores = Sequence[float | None]
 def clearly_behind(field: Mapping[str, Scores], rungs: Sequence[int]) -> dict[str, str]:
     """Those that are worse than the best of the field, with the reason: paired, valid at every look.
 
-    `field` holds everybody that was tried, also those that are out, each with its scores on the first rows of the
-    common order (None: not scored). Who stands on a rung is compared on the rows up to it.
+    `field` holds every candidate that was tried, also those that are out, each with its scores on the first rows of the
+    common order (None: not scored). A candidate on a rung is compared on the rows up to it.
     """
-    names, found = list(field), dict[str, str]()
+    names, reasons = list(field), dict[str, str]()
     for rung in rungs:
         rows = [field[name][:rung] for name in names]
         if not any(len(row) == rung for row in rows):
             continue
         best = max((row for row in rows if len(row) == rung), key=mean)
         for place in behind(rows):
-            told = f"{mean(rows[place]):.2f}, the best of them has {mean(best):.2f}"
-            found.setdefault(names[place], f"clearly behind after {rung} paired rows: {told}")
-    return found
+            means = f"{mean(rows[place]):.2f}, the best of them has {mean(best):.2f}"
+            reasons.setdefault(names[place], f"clearly behind after {rung} paired rows: {means}")
+    return reasons
 
 
 def mean(scores: Scores) -> float:

@@ -129,7 +129,7 @@ async def compared(
     from agent.stats.intervals import paired_difference
 
     program = PromptProgram(task, lm)
-    evaluator = Evaluator(task, Direct(), lm, build_metrics(task), lambda split, outcome: None, [program])
+    evaluator = Evaluator(task, Direct(), lm, build_metrics(task), [program])
     without = {ablation.part: ablation.candidate for ablation in leave_one_out(winner, baseline)}
     if without.keys() != {row["part"] for row in told}:
         raise RuntimeError(f"{run}: told of {[row['part'] for row in told]}, but {list(without)} differ")

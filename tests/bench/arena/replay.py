@@ -71,7 +71,7 @@ class World:
         return stratified(rows, [self.labels[row] for row in rows], rng)
 
 
-class RecordedBreeder:
+class RecordedGenerator:
     """Makes what was recorded, each once; stands where a `CandidateGenerator` stands."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
@@ -129,16 +129,16 @@ class RecordedBreeder:
         return Proposal(candidate, made["place"], made["operator"], parent, "", credit)
 
 
-class RecordedLab:
+class RecordedContext:
     """Buys recorded outcomes; stands where a `SearchContext` stands."""
 
     def __init__(self, world: World, calls: int, seed: int) -> None:
         self.seed, self.rng = seed, random.Random(seed)
-        self.board = Board(lambda trial: None)
+        self.board = Board()
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
         self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
-        self.breeder = RecordedBreeder(world, self.rng)
+        self.generator = RecordedGenerator(world, self.rng)
         self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
 
     def stage(self, name: str, round_: int) -> None:
@@ -167,14 +167,14 @@ class RecordedLab:
         for candidate, rows in wanted.items():
             if candidate not in self.board.trials:
                 self.board.open(candidate, self.round)
-            recorded = self.breeder.recorded[candidate]
+            recorded = self.generator.recorded[candidate]
             hits, signal = self._world.hits[recorded], self._world.signal[recorded]
             self.spent += rows - len(self.board.outcomes.get(candidate, ()))
             seen = [
                 Outcome(candidate, str(row), Prediction({}, ""), (), hits[row], "", signal[row])
                 for row in self._rows[:rows]
             ]
-            self.board.saw(candidate, seen)
+            self.board.record(candidate, seen)
             self.board.settle(candidate, "complete" if rows == len(self._rows) else "incomplete", "")
         return list(wanted)
 
@@ -187,12 +187,12 @@ class RecordedMoves(PromptMoves):
 
 
 def ours(world: World, calls: int, seed: int) -> str:
-    context = RecordedLab(world, calls, seed)
-    moves = RecordedMoves(context, context.breeder)  # type: ignore[arg-type]
+    context = RecordedContext(world, calls, seed)
+    moves = RecordedMoves(context, context.generator)  # type: ignore[arg-type]
     asyncio.run(Search(context, moves).run())  # type: ignore[arg-type]
     complete = context.board.in_state("complete")
     best = max(complete, key=lambda i: context.board.mean(i) or 0.0)
-    return context.breeder.recorded[best]
+    return context.generator.recorded[best]
 
 
 def random_search(world: World, calls: int, seed: int) -> str:

@@ -18,7 +18,7 @@ from agent.prompt.parts import PromptCandidate
 from agent.search.call_costs import PROPOSAL_TOKENS
 from agent.search.program import Proposal
 from agent.types import Completion, Example, FinishReason, Request, SearchSpace, Trial
-from tests.search.worlds import TASK, Searched, any_skill, good_words, made_lab, proposer, pupil, with_baseline
+from tests.search.worlds import TASK, Searched, any_skill, good_words, made_search, proposer, pupil, with_baseline
 from tests.toys import FakeModel, open_ledger
 
 WORKED = replace(TASK, space=SearchSpace(("zero-shot", "chain-of-thought", "few-shot-cot"), ("turns",), (3,)))
@@ -32,12 +32,12 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 async def test_without_a_proposer_nothing_is_asked(ledger: Ledger) -> None:
-    assert await proposed(made_lab(ledger, FakeModel(pupil())).context, [], 1) is None
+    assert await proposed(made_search(ledger, FakeModel(pupil())).context, [], 1) is None
 
 
 async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fails(ledger: Ledger) -> None:
     author = proposer(good_words)
-    found = made_lab(ledger, FakeModel(pupil(lambda front: 0.5)), author)
+    found = made_search(ledger, FakeModel(pupil(lambda front: 0.5)), author)
     await with_baseline(found)
     made = await proposed(found.context, found.board.parents(1), 7)
     assert made is not None
@@ -53,7 +53,7 @@ async def test_it_is_shown_what_was_tried_with_its_score_and_where_the_best_fail
 
 async def test_each_asking_is_told_apart_so_that_none_is_answered_from_the_ledger(ledger: Ledger) -> None:
     author = proposer(good_words)
-    found = made_lab(ledger, FakeModel(pupil()), author)
+    found = made_search(ledger, FakeModel(pupil()), author)
     await proposed(found.context, [], 1)
     await proposed(found.context, [], 2)
     assert len({request.seed for request in author.seen}) == len(author.seen) == 2
@@ -68,7 +68,7 @@ async def test_what_the_plan_counts_for_a_request_is_enough_however_long_rows_an
 
     task = replace(TASK, instruction="Answer with one team. " * times, train=longer(TASK.train), dev=longer(TASK.dev))
     author = proposer(good_words)
-    found = made_lab(ledger, FakeModel(pupil(lambda front: 0.3)), author, task)
+    found = made_search(ledger, FakeModel(pupil(lambda front: 0.3)), author, task)
     await with_baseline(found)
     for number in range(6):
         rewrite = await proposed(found.context, found.board.parents(1), number)
@@ -83,7 +83,7 @@ async def test_what_the_plan_counts_for_a_request_is_enough_however_long_rows_an
 
 @pytest.mark.parametrize("junk", ["", "junk", "no " * 100, "x" * 5000])
 async def test_a_useless_answer_is_written_down_with_the_reason_and_gives_nothing(ledger: Ledger, junk: str) -> None:
-    found = made_lab(ledger, FakeModel(pupil()), proposer(lambda number: junk))
+    found = made_search(ledger, FakeModel(pupil()), proposer(lambda number: junk))
     assert await proposed(found.context, [], 1) is None
     ((kind, body),) = found.written.events
     assert kind == "proposal_refused"
@@ -115,7 +115,7 @@ WHOLE = "Read the message and name the one team that deals with it."
 async def test_a_refusal_or_half_an_instruction_is_none(
     ledger: Ledger, text: str, finish: FinishReason, why: str
 ) -> None:
-    found = made_lab(ledger, FakeModel(pupil()), Ending(text, finish))
+    found = made_search(ledger, FakeModel(pupil()), Ending(text, finish))
     assert await proposed(found.context, [], 1) is None
     ((kind, body),) = found.written.events
     assert kind == "proposal_refused"
@@ -133,7 +133,7 @@ async def test_a_refusal_or_half_an_instruction_is_none(
 async def test_what_was_written_to_its_end_is_taken_whatever_comes_after(
     ledger: Ledger, text: str, finish: FinishReason
 ) -> None:
-    made = await proposed(made_lab(ledger, FakeModel(pupil()), Ending(text, finish)).context, [], 1)
+    made = await proposed(made_search(ledger, FakeModel(pupil()), Ending(text, finish)).context, [], 1)
     assert made is not None
     assert made.instruction == WHOLE
 
@@ -142,7 +142,7 @@ async def test_a_proposer_that_fails_costs_the_run_nothing_but_that_call(ledger:
     def fails(request: Request) -> str:
         raise RowRefused("the request is too long")
 
-    found = made_lab(ledger, FakeModel(pupil()), FakeModel(fails, "fake/author"))
+    found = made_search(ledger, FakeModel(pupil()), FakeModel(fails, "fake/author"))
     assert await proposed(found.context, [], 1) is None
     assert found.written.events == [("proposal_failed", {"round": 0, "error": "the request is too long"})]
 
@@ -151,7 +151,7 @@ async def test_what_ends_the_run_or_the_budget_is_not_swallowed(ledger: Ledger) 
     def refused(request: Request) -> str:
         raise RunRefused("the key was refused")
 
-    found = made_lab(ledger, FakeModel(pupil()), FakeModel(refused, "fake/author"))
+    found = made_search(ledger, FakeModel(pupil()), FakeModel(refused, "fake/author"))
     found.context._account.hold_back(HeldBack(found.context.plan.calls))
     with pytest.raises(BudgetExhausted):
         await proposed(found.context, [], 1)
@@ -165,7 +165,7 @@ async def test_a_proposal_may_be_twice_as_long_as_a_long_prompt_of_the_users_own
     for number, instruction in enumerate(("Name the team.", "Name the team that deals with the note. " * 60)):
         author = proposer(good_words)
         task = replace(TASK, instruction=instruction)
-        found = made_lab(ledger, FakeModel(pupil(any_skill)), author, task)
+        found = made_search(ledger, FakeModel(pupil(any_skill)), author, task)
         await proposed(found.context, [], number)
         caps.append(author.seen[0].max_tokens)
     assert caps == [PROPOSAL_TOKENS, 1200]
@@ -177,7 +177,7 @@ async def test_a_proposal_may_be_twice_as_long_as_a_long_prompt_of_the_users_own
 async def thinking(ledger: Ledger) -> tuple[Searched, FakeModel]:
     """A context where a chain of thought was seen on a few rows."""
     model = FakeModel(pupil(any_skill))
-    found = made_lab(ledger, model, task=WORKED)
+    found = made_search(ledger, model, task=WORKED)
     made = PromptCandidate("chain-of-thought", "turns", TASK.instruction)
     found.context.admit([Proposal(made, {}, "op", None, "why")])
     await found.context.see([made.id], 8)
@@ -214,13 +214,13 @@ async def test_without_calls_to_spare_nothing_is_worked(ledger: Ledger, rows: in
 
 async def test_where_no_chain_of_thought_was_tried_nothing_is_worked(ledger: Ledger) -> None:
     model = FakeModel(pupil())
-    found = made_lab(ledger, model, task=WORKED)
+    found = made_search(ledger, model, task=WORKED)
     assert await rationales(found.context, 10) == {}
     assert model.seen == []
 
 
 async def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_last(ledger: Ledger) -> None:
-    found = made_lab(ledger, FakeModel(pupil()))
+    found = made_search(ledger, FakeModel(pupil()))
     for number, (text, mean) in enumerate([("one", 0.25), ("one", 0.75), ("two", 0.5), ("x", None)]):
         candidate = PromptCandidate("zero-shot", "turns", text, role=str(number))
         (made,) = found.context.admit([Proposal(candidate, {}, "x", None, "")])

@@ -15,6 +15,7 @@ from agent.gateway.budget import Account, HeldBack
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
+from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.metrics import build_metrics
@@ -62,8 +63,8 @@ def _said(name: str, size: int) -> str:
     return f"Pick the team (edition {size % 7})." if "instruction" in name else f"about {name}, {size % 5}"
 
 
-class Written:
-    """What a strategy wrote down."""
+class Written(Observer):
+    """What a strategy hands to its observer."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -71,12 +72,14 @@ class Written:
         self.operators: list[str] = []
         self.reasons: dict[str, str] = {}
 
-    def candidate(self, round_: int, proposal: Proposal, rejected: str) -> None:
-        assert not rejected
+    def on_candidate_rejected(self, round_: int, proposal: Proposal, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def on_candidate_accepted(self, round_: int, proposal: Proposal) -> None:
         self.operators.append(proposal.operator)
         self.reasons[proposal.candidate.id] = proposal.reason
 
-    def event(self, kind: str, body: Any, texts: Any = None) -> None:
+    def on_event(self, kind: str, body: Any, texts: Any = None) -> None:
         self.events.append((kind, body))
 
 
@@ -95,9 +98,9 @@ async def searched(
     folder.mkdir(exist_ok=True)
     ledger = open_ledger(folder / "ledger.db")
     gateway = Gateway(ledger, "run-1", account, {})
-    board = Board(lambda trial: None)
+    board = Board()
     program = PromptProgram(task, model)
-    evaluator = Evaluator(task, gateway, model, build_metrics(task), lambda split, outcome: None, [program])
+    evaluator = Evaluator(task, gateway, model, build_metrics(task), [program])
     written = Written(ledger)
     context = SearchContext(task, plan, 3, (model, model), gateway, program, evaluator, board, account, written)
     account.hold_back(HeldBack(plan.test_calls, 0.0))

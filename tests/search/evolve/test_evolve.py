@@ -25,7 +25,7 @@ from tests.search.worlds import (
     Jumbled,
     Searched,
     good_words,
-    made_lab,
+    made_search,
     proposer,
     pupil,
     searched,
@@ -130,7 +130,7 @@ async def test_what_the_caps_do_not_pay_any_more_keeps_nobody_waiting(
 ) -> None:
     """Of a queue in which the first `dear` candidates cost too much."""
     ledger = open_ledger(tmp_path / "ledger.db")
-    found = made_lab(ledger, FakeModel(pupil()))
+    found = made_search(ledger, FakeModel(pupil()))
     generator = CandidateGenerator(TASK, found.context.rng)
     loop, ids = Search(found.context, PromptMoves(found.context, generator)), found.context.admit(generator.designs())
     loop._waiting.extend(ids)
@@ -144,14 +144,14 @@ async def test_what_the_caps_do_not_pay_any_more_keeps_nobody_waiting(
 
 async def test_a_prompt_that_is_right_on_all_of_dev_ends_it_however_sure_the_model_was(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "ledger.db")
-    found = made_lab(ledger, FakeModel(pupil(lambda front: 1.0)))
+    found = made_search(ledger, FakeModel(pupil(lambda front: 1.0)))
     await with_baseline(found)
     board, own = found.board, found.context.baseline.id
-    board.saw(own, [replace(outcome, signal=0.6) for outcome in board.outcomes[own]])
+    board.record(own, [replace(outcome, signal=0.6) for outcome in board.outcomes[own]])
     loop = Search(found.context, found.context.program.moves(found.context))
     assert loop._enough() == f"the leader is right on all {found.context.plan.dev_rows} dev rows"
     first, *rest = board.outcomes[own]
-    board.saw(own, [replace(first, value=None), *rest])  # a row without a score
+    board.record(own, [replace(first, value=None), *rest])  # a row without a score
     board.settle(own, "complete", "")
     assert "right on all" in loop._enough()
     ledger.close()

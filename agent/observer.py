@@ -1,0 +1,98 @@
+"""What happens in a run, as it happens: the one interface of those that write it down and those that show it.
+
+The durable record of calls (reserve, send, settle) is not among it: the gateway waits for the disk there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.types import Outcome, Proposal, SplitName, Trial
+
+
+class Observer:
+    """Ignores all that happens; a subclass overrides what it is for.
+
+    Methods are called in the thread of the run, in the order of what happens, and must be quick. What they raise ends
+    the run.
+    """
+
+    def on_message(self, line: str) -> None:
+        """There is a line for the user."""
+
+    def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
+        """Something happened that the ledger keeps.
+
+        Args:
+            kind: what it is, one of the ledger's kinds of events.
+            body: what is to be known of it, JSON-ready, never erased.
+            texts: texts by name that can be erased, as they may hold what the user's rows say.
+        """
+
+    def on_call_settled(self) -> None:
+        """A call was answered, by its model or from the ledger; the account has it."""
+
+    def on_outcome_recorded(self, split: SplitName, outcome: Outcome) -> None:
+        """A candidate was scored on a row for the first time."""
+
+    def on_candidate_accepted(self, round_: int, proposal: Proposal) -> None:
+        """A candidate came into the pool, or a yardstick was made."""
+
+    def on_candidate_rejected(self, round_: int, proposal: Proposal, reason: str) -> None:
+        """A candidate broke a hard rule and is not tried."""
+
+    def on_trial_updated(self, trial: Trial) -> None:
+        """A trial was opened, or its state, its rows or its score changed."""
+
+    def on_stage_started(self, name: str, round_: int) -> None:
+        """The search came to its next stage."""
+
+    def on_evaluation_ended(self, candidates: Sequence[str]) -> None:
+        """Candidates were taken to their rows of dev; `candidates` are the ids of those that did not fail."""
+
+
+NO_OBSERVER = Observer()
+
+
+class Observers(Observer):
+    """Passes all that happens on to each of `observers`, in their order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def on_message(self, line: str) -> None:
+        for each in self._observers:
+            each.on_message(line)
+
+    def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
+        for each in self._observers:
+            each.on_event(kind, body, texts)
+
+    def on_call_settled(self) -> None:
+        for each in self._observers:
+            each.on_call_settled()
+
+    def on_outcome_recorded(self, split: SplitName, outcome: Outcome) -> None:
+        for each in self._observers:
+            each.on_outcome_recorded(split, outcome)
+
+    def on_candidate_accepted(self, round_: int, proposal: Proposal) -> None:
+        for each in self._observers:
+            each.on_candidate_accepted(round_, proposal)
+
+    def on_candidate_rejected(self, round_: int, proposal: Proposal, reason: str) -> None:
+        for each in self._observers:
+            each.on_candidate_rejected(round_, proposal, reason)
+
+    def on_trial_updated(self, trial: Trial) -> None:
+        for each in self._observers:
+            each.on_trial_updated(trial)
+
+    def on_stage_started(self, name: str, round_: int) -> None:
+        for each in self._observers:
+            each.on_stage_started(name, round_)
+
+    def on_evaluation_ended(self, candidates: Sequence[str]) -> None:
+        for each in self._observers:
+            each.on_evaluation_ended(candidates)
