@@ -148,8 +148,8 @@ async def test_where_the_users_own_prompt_wins_there_is_nothing_to_explain(ledge
 
 async def test_everything_that_was_tried_is_evidence(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    seen = closing.observed(found.board)
-    assert {each.candidate.id for each in seen} == {found.context.baseline.id, BEST.id, PLAIN.id}
+    seen = closing.observed(found.context.program, found.board)
+    assert {each.candidate_id for each in seen} == {found.context.baseline.id, BEST.id, PLAIN.id}
     assert all(len(each.values) == len(found.context.dev) for each in seen)
 
 
