@@ -1,7 +1,7 @@
 """Parts of a printed result that not every run has: what holds the winner back, was it worth a search, the score by
 metric and by slice, how steady and how varied the answers are, the judges, what carried the gain, the Pareto front.
 
-Each takes the result object and gives lines, none when its key is absent or empty, as in runs of an older version.
+Each takes the result and gives lines, none where there is nothing to say, as of runs of an older version.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.cli.common import plain, score
+from agent.release.result import RunResult
+from agent.release.result_parts import Group, MetricPart
 from agent.report.facts import (
     against_yardsticks,
     amount,
@@ -19,11 +21,10 @@ from agent.report.facts import (
     gain,
     gaps,
     held_back,
-    is_own,
     judge_order,
     judge_trust,
     metric_name,
-    overridable,
+    ships_prompt,
     sides,
     steadiness,
     uncorrected,
@@ -33,10 +34,8 @@ from agent.report.facts import (
     yardsticks,
 )
 
-Result = Mapping[str, Any]
 
-
-def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[str]:
+def blocks(result: RunResult, promoted: Mapping[str, Any] | None = None) -> list[str]:
     """All of them, an empty line before each and after the last. `promoted`: who promoted the winner since."""
     makers = (
         scores_lines,
@@ -54,119 +53,119 @@ def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[st
     return [line for part in parts for line in ("", *part)] + [""] * bool(parts)
 
 
-def scores_lines(result: Result) -> list[str]:
+def scores_lines(result: RunResult) -> list[str]:
     """What there is to know of the scores above."""
     return [plain(found) for found in (uncorrected(result), uneven(result)) if found]
 
 
-def yardstick_lines(result: Result) -> list[str]:
+def yardstick_lines(result: RunResult) -> list[str]:
     found = yardsticks(result)
     if not found:
         return []
-    rows = result["yardsticks"][0]["trained_on"]
+    rows = result.yardsticks[0].trained_on
     width = max(12, *(len(name) + 2 for name, _, _ in found))
     lines = [f"without a language model, trained on {rows} rows:"]
     lines += [f"{'  ' + plain(name):<{width}}{dev:>8}{'':>{24 - width}}{test:>14}" for name, dev, test in found]
-    return [*lines, *([plain(told)] if (told := against_yardsticks(result)) else [])]
+    return [*lines, *([plain(better)] if (better := against_yardsticks(result)) else [])]
 
 
-def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[str]:
+def blocked_lines(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:
     """Said where a gain was shown and something else stands in the way."""
     found = [plain(f"  {why}") for why in held_back(result)]
     if not found:
         return []
     if promoted is not None:
         return ["the best found was held back:", *found]
-    told = f"  to promote it all the same: optimize promote {result['run_id']} --override --reason WHY"
-    return ["the best found is held back, and your own prompt is released:", *found, *[told] * overridable(result)]
+    how = f"  to promote it all the same: optimize promote {result.run_id} --override --reason WHY"
+    return ["the best found is held back, and your own prompt is released:", *found, *[how] * ships_prompt(result)]
 
 
-def parts_lines(result: Result) -> list[str]:
+def parts_lines(result: RunResult) -> list[str]:
     """Each metric, where there is more than the score itself to tell."""
     found = worth_parts(result)
     if not found:
         return []
     names = [metric_name(row) for row in found]
     width = max(map(len, map(plain, names)))
-    compared = "" if is_own(result) else f"{'found':>8}   difference (95 % CI)"
+    compared = "" if result.is_own else f"{'found':>8}   difference (95 % CI)"
     lines = [f"{'on the sealed test':<{width + 2}}{'weight':>8}{'yours':>8}{compared}"]
     for name, row in zip(names, found, strict=True):
-        weight = f"{row['weight']:.2f}" if row["weight"] else ""
+        weight = f"{row.weight:.2f}" if row.weight else ""
         lines.append(f"  {plain(name):<{width}}{weight:>8}{_scores(result, row)}{_unscored(result, row)}")
     return lines
 
 
-def _scores(result: Result, row: Mapping[str, Any]) -> str:
+def _scores(result: RunResult, row: MetricPart | Group) -> str:
     """One line of a comparison: each side's mean, and their difference where there are two."""
-    means = "".join(f"{score(row[side]['mean']):>8}" for side, _ in sides(result))
-    return means if is_own(result) else f"{means}   {gain(row['diff'], row['diff_ci95'])}"
+    means = "".join(f"{score(row.side(side).mean):>8}" for side, _ in sides(result))
+    return means if result.is_own else f"{means}   {gain(row.diff, row.diff_ci95)}"
 
 
-def _unscored(result: Result, row: Mapping[str, Any]) -> str:
-    lost = [row[side]["unscored"] for side, _ in sides(result)]
+def _unscored(result: RunResult, row: MetricPart) -> str:
+    lost = [row.side(side).unscored for side, _ in sides(result)]
     return f", unscored {' and '.join(map(str, lost))}" if any(lost) else ""
 
 
-def slices_lines(result: Result) -> list[str]:
+def slices_lines(result: RunResult) -> list[str]:
     lines = []
-    for cut in result.get("slices") or []:
-        width = max(len(plain(group["value"])) for group in cut["groups"])
-        compared = "" if is_own(result) else "   found   difference (95 % CI)"
-        lines.append(f"by {plain(cut['slice'])}:  rows   yours{compared}")
-        for group in cut["groups"]:
-            lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{_scores(result, group)}")
-        if told := gaps(result, cut):
-            lines.append(f"  {told}")
+    for cut in result.slices:
+        width = max(len(plain(group.value)) for group in cut.groups)
+        compared = "" if result.is_own else "   found   difference (95 % CI)"
+        lines.append(f"by {plain(cut.slice)}:  rows   yours{compared}")
+        for group in cut.groups:
+            lines.append(f"  {plain(group.value):<{width}}{group.winner.n:>6}{_scores(result, group)}")
+        if apart := gaps(result, cut):
+            lines.append(f"  {apart}")
     return lines
 
 
-def steady_lines(result: Result) -> list[str]:
+def steady_lines(result: RunResult) -> list[str]:
     title, *lines = steadiness(result) or [""]
     return [title, *(f"  {line}" for line in lines)] if lines else []
 
 
-def variety_lines(result: Result) -> list[str]:
+def variety_lines(result: RunResult) -> list[str]:
     return [plain(line) for line in variety(result)]
 
 
-def judges_lines(result: Result) -> list[str]:
+def judges_lines(result: RunResult) -> list[str]:
     lines = []
-    for judge in result.get("judges") or []:
-        told = "; ".join(filter(None, (judge_trust(judge), judge_order(judge))))
-        lines.append(plain(f"judge {', '.join(judge['models'])} ({judge['mode']}): {told}"))
+    for judge in result.judges:
+        trust = "; ".join(filter(None, (judge_trust(judge), judge_order(judge))))
+        lines.append(plain(f"judge {', '.join(judge.models)} ({judge.mode}): {trust}"))
     return lines
 
 
-def preflight_lines(result: Result) -> list[str]:
+def preflight_lines(result: RunResult) -> list[str]:
     found = before_search(result)
     return [plain(f"before the search: {found}")] if found else []
 
 
-def attribution_lines(result: Result) -> list[str]:
-    found = result.get("attribution") or []
+def attribution_lines(result: RunResult) -> list[str]:
+    found = result.attribution
     if not found:
         return []
-    width = max(len(plain(row["part"])) for row in found)
+    width = max(len(plain(row.part)) for row in found)
     lines = ["what carried the gain: points lost with your prompt's part in its place (95 % CI)"]
     for row in found:
-        low, high = row["ci95"]
-        told, source = carried(row)
-        lines.append(f"  {plain(row['part']):<{width}} {told:>6}   {low:+.1f} to {high:+.1f}, {source}")
+        low, high = row.ci95
+        share, source = carried(row)
+        lines.append(f"  {plain(row.part):<{width}} {share:>6}   {low:+.1f} to {high:+.1f}, {source}")
     return lines
 
 
-def pareto_lines(result: Result) -> list[str]:
-    found = result.get("pareto") or []
+def pareto_lines(result: RunResult) -> list[str]:
+    found = result.pareto
     if not found:
         return []
     lines = ["Pareto front: nothing that saw the whole of dev is better in all of these (* chosen)"]
     lines.append(f"  {'dev':>7}{'prompt tokens':>15}{'$ per 1000':>12}{'latency':>10}  candidate")
     for row in found:
-        latency = "-" if row["latency_s"] is None else f"{row['latency_s']:.2f} s"
-        mark = "*" if row["chosen"] else " "
+        latency = "-" if row.latency_s is None else f"{row.latency_s:.2f} s"
+        mark = "*" if row.chosen else " "
         lines.append(
-            f"{mark} {score(row['dev']):>7}{row['prompt_tokens']:>15,}{amount(row['usd_per_1000']):>12}{latency:>10}  "
-            f"{plain(row['candidate_id'])}"
+            f"{mark} {score(row.dev):>7}{row.prompt_tokens:>15,}{amount(row.usd_per_1000):>12}{latency:>10}  "
+            f"{plain(row.candidate_id)}"
         )
     return lines
 

@@ -82,6 +82,5 @@ def cost_line(told: Mapping[str, Any]) -> str:
     asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
     over = f"; {told['overspent']}" if told.get("overspent") else ""
     tokens = told["tokens"]["prompt"] + told["tokens"]["completion"]
-    return plain(
-        f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {spent(told)}, {told['seconds']:.0f} s{over}"
-    )
+    paid = spent(told["cost_usd"], told.get("unpriced", ()), told.get("lost_usd"))  # an older run has none
+    return plain(f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {paid}, {told['seconds']:.0f} s{over}")

@@ -15,7 +15,7 @@ from agent.cli.registered import Registered, told
 from agent.errors import AgentError, InputError
 from agent.programs.yardsticks import ARM
 from agent.release.formats.catalog import FORMATS
-from agent.report.facts import without_result
+from agent.report.facts import points, without_result
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
@@ -182,14 +182,14 @@ def _export_arm(history: History, found: Row, output: Path | None, as_json: bool
 
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
-    told, files = exported(found, _task_of(found), history)
+    best, files = exported(found, _task_of(found), history)
     paths = put_folder(files, output)
     if as_json:
-        print_json({"run_id": found["id"], "yardstick": told, "files": [str(path) for path in paths]})
+        print_json({"run_id": found["id"], "yardstick": best.to_json(), "files": [str(path) for path in paths]})
         return
     for path in paths:
         click.echo(plain(f"wrote {path}"), err=True)
-    click.echo(plain(f"{told['name']}, {100 * told['test']:.1f} on the sealed test; the same answers on dev"), err=True)
+    click.echo(plain(f"{best.name}, {points(best.test)} on the sealed test; the same answers on dev"), err=True)
 
 
 def _export_state(released: Path, output: Path | None) -> None:

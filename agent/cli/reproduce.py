@@ -95,7 +95,7 @@ def _run_again(found: dict[str, Any], launch: Launch, ledger: ReplayLedger) -> t
 
     async def execute() -> dict[str, Any]:
         try:
-            return await again.execute()
+            return (await again.execute()).to_json()
         finally:
             for model in models.values():
                 await model.close()

@@ -22,7 +22,8 @@ from agent.cli.common import (
 )
 from agent.cli.progress import Progress
 from agent.cli.registered import Registered
-from agent.report.facts import certainty, is_own, promotion, ships_prompt, spent, stopped_before_search, tested, verdict
+from agent.release.result import RunResult
+from agent.report.facts import certainty, promotion, ships_prompt, spent, stopped_before_search, tested, verdict
 from agent.run.launch import Launch, prepare, unsaid
 from agent.run.locations import LEDGER
 from agent.run.session import at, start
@@ -121,9 +122,9 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
     finish(result, db, as_json)
 
 
-def finish(result: dict[str, Any], db: Path, as_json: bool) -> None:
+def finish(result: RunResult, db: Path, as_json: bool) -> None:
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         click.echo(report(result, db))
 
@@ -149,66 +150,65 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
     click.echo(detectable_line(found.gains))
 
 
-def _lm_of_program(result: dict[str, Any]) -> list[str]:
+def _lm_of_program(result: RunResult) -> list[str]:
     """What is released of a program sets no parameters of a model."""
-    if ships_prompt(result) or not result.get("parameters"):
+    if ships_prompt(result) or not result.parameters:
         return []
-    told = ", ".join(f"{name}={value}" for name, value in result["parameters"].items())
-    return [f"scored with {told}; give the same to the model of your program"]
+    given = ", ".join(f"{name}={value}" for name, value in result.parameters.items())
+    return [f"scored with {given}; give the same to the model of your program"]
 
 
-def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:
+def report(result: RunResult, db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:
     """The result for people: verdict, scores, what it cost, where the prompt is.
 
     `promoted`: who promoted a winner since that the run had held back.
     """
-    lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
-    released = "the best found" if promoted or result["decision"] == "promote" else "your own prompt"
+    lift, winner, base, cost = result.lift, result.winner, result.baseline, result.cost
+    released = "the best found" if promoted or result.decision == "promote" else "your own prompt"
     design = (
-        f"{winner['technique']}, format {winner['format']}, {winner['n_demos']} demos, "
-        f"{winner['prompt_tokens']} prompt tokens ({winner['candidate_id']})"
+        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos, "
+        f"{winner.prompt_tokens} prompt tokens ({winner.candidate_id})"
     )
-    if is_own(result):
+    if result.is_own:
         lines = [
             "",
             verdict(result),
             "",
             f"{'':12}{'dev':>8}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base['dev']):>8}{score(tested(result, 'baseline')):>14}",
+            f"{'your prompt':12}{score(base.dev):>8}{score(tested(result, 'baseline')):>14}",
             "",
             f"your prompt: {design}",
         ]
     else:
-        corrected = score(winner["dev_corrected"])
+        corrected = score(winner.dev_corrected)
         lines = [
             "",
             f"{verdict(result)}  ({certainty(result)})",
             "",
             f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(tested(result, 'baseline')):>14}",
-            f"{'best found':12}{score(winner['dev']):>8}{corrected:>12}{score(tested(result, 'winner')):>14}",
+            f"{'your prompt':12}{score(base.dev):>8}{'':>12}{score(tested(result, 'baseline')):>14}",
+            f"{'best found':12}{score(winner.dev):>8}{corrected:>12}{score(tested(result, 'winner')):>14}",
             "",
             f"best found: {design}",
-            f"test rows: {lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied",
+            f"test rows: {lift.wins} won, {lift.losses} lost, {lift.ties} tied",
         ]
     lines += [
-        "trials: " + ", ".join(f"{n} {state}" for state, n in result["trials"].items() if n or state != "incomplete"),
-        f"calls: target {calls['target']}, proposer {calls['proposer']}, judge {calls['judge']}, "
-        f"from the ledger {calls['cached']}",
-        f"cost: {result['tokens']['prompt'] + result['tokens']['completion']:,} tokens, "
-        f"{spent(result)}, {result['seconds']:.0f} s",
+        "trials: " + ", ".join(f"{n} {state}" for state, n in result.trials.items() if n or state != "incomplete"),
+        f"calls: {', '.join(f'{role} {count}' for role, count in cost.calls.items())}, from the ledger {cost.cached}",
+        f"cost: {cost.prompt_tokens + cost.completion_tokens:,} tokens, "
+        f"{spent(cost.usd, cost.unpriced, cost.lost_usd)}, {cost.seconds:.0f} s",
     ]
     if stopped_before_search(result):
         lines.append("--anyway searches all the same")
-    if over := result.get("overspent"):
-        lines.append(plain(f"the run {over}"))
-    if ended := result.get("search_ended"):
-        lines.append(plain(f"the search ended before its plan was done: {ended}"))
+    if cost.overspent:
+        lines.append(plain(f"the run {cost.overspent}"))
+    if result.search_ended:
+        lines.append(plain(f"the search ended before its plan was done: {result.search_ended}"))
     lines += [
         *blocks(result, promoted),
-        plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result['release']}"),
+        plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result.release.path}"),
         *_lm_of_program(result),
-        f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}{at(db)}",
-        f"to read and to send: optimize report {result['run_id']}{at(db)}",
+        f"ledger head {result.ledger_head[:16]}; look closer: optimize show {result.run_id}{at(db)}",
+        f"to read and to send: optimize report {result.run_id}{at(db)}",
     ]
     return "\n".join(lines)

@@ -175,4 +175,4 @@ def _mark(lift: Mapping[str, Any]) -> str:
     """Where test and interval both say it, as in a promotion; a transfer of an older version was not corrected."""
     if (p_value := lift.get("p_holm")) is None:
         return ""
-    return ("", "+", "-")[shown({**lift, "p_value": p_value})]
+    return ("", "+", "-")[shown(lift["ci95"], p_value)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.release.result import RunResult
 from agent.scoring.evaluate import Evaluator
 from agent.search.program import Program
 from agent.types import Candidate, Example
@@ -18,7 +19,7 @@ class Making:
     the `origin` (tool, created_utc). It goes into `folder`. `evaluator` and sealed `rows` are there to prove that what
     was written does the same."""
 
-    result: Mapping[str, Any]
+    result: RunResult
     trial: int
     parameters: Mapping[str, Any]
     origin: Mapping[str, str]

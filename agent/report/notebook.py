@@ -78,13 +78,13 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `optimize run --json` printed; None for a run that did not finish, and for other kinds of runs."""
-        return self._view.result
+        return None if self._view.result is None else self._view.result.to_json()
 
     @property
     def verdict(self) -> str:
         """Did it get better? One sentence."""
-        if self.result is not None:
-            return verdict(self.result)
+        if self._view.result is not None:
+            return verdict(self._view.result)
         return decision(self._view.run["result"] or {}) or f"No result: the run is {self._view.run['status']}"
 
     @property
@@ -124,16 +124,16 @@ class Run:
         return figure
 
     def _repr_html_(self) -> str:
-        told = f"run {self.id}: dev score against paid calls"
+        result, title = self._view.result, f"run {self.id}: dev score against paid calls"
         return page.render(
             "run_cell.html",
             run=self._view.run,
-            result=self.result,
+            result=result,
             trials=self._view.trials,
             verdict=self.verdict,
             tested=tested,
-            certainty=certainty(self.result) if self.result else "",
-            chart=charts.svg(charts.progress(self._view), f"run-{self.id}", told) if self._view.trials else "",
+            certainty=certainty(result) if result else "",
+            chart=charts.svg(charts.progress(self._view), f"run-{self.id}", title) if self._view.trials else "",
         )
 
     def __repr__(self) -> str:

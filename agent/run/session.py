@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
 from agent.run.launch import Launch, fixed, seconds
@@ -21,9 +21,12 @@ from agent.run.locations import LEDGER, releases_folder
 
 if TYPE_CHECKING:
     from agent.ledger.store import Ledger
+    from agent.release.result import RunResult
     from agent.run.job import Job, Means, Tell
     from agent.run.optimize import Resumed, Snapshot
     from agent.types import LM, Budget, Task
+
+_T = TypeVar("_T", covariant=True)
 
 NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
 WAITS_SECONDS = 5.0
@@ -53,10 +56,10 @@ class Watcher:
         self.warn(line)
 
 
-class Stoppable(Protocol):
+class Stoppable(Protocol[_T]):
     """What can be run and interrupted: a search or an errand."""
 
-    async def execute(self) -> dict[str, Any]: ...
+    async def execute(self) -> _T: ...
 
     def interrupt(self) -> int: ...
 
@@ -114,7 +117,7 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
 
 def start(
     launch: Launch, db: Path, watcher: Watcher, resumed: Resumed | None = None, stop: Stop | None = None
-) -> dict[str, Any]:
+) -> RunResult:
     """Fetches weights that are not here yet, says what is about to run, and runs it (`run`)."""
     from agent.models.catalog import require_files
 
@@ -126,7 +129,7 @@ def start(
 
 def run(
     launch: Launch, db: Path, watcher: Watcher, resumed: Resumed | None = None, stop: Stop | None = None
-) -> dict[str, Any]:
+) -> RunResult:
     """Runs to the end, in an event loop of this thread. The first Ctrl-C lets what is in flight land, the second leaves
     at once; both end in Interrupted.
 
@@ -242,13 +245,13 @@ def stopping(waiting: int) -> str:
 
 
 async def watched(
-    run: Stoppable,
+    run: Stoppable[_T],
     lms: Iterable[LM],
     watcher: Watcher,
     command: str = "",
     new: Iterable[LM] = (),
     stop: Stop | None = None,
-) -> dict[str, Any]:
+) -> _T:
     """Asks about the models that are `new`, executes `run` and closes its models `lms`.
 
     The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and tells the `command` that
