@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.cli.common import plain, score
 from agent.release.result import RunResult
-from agent.release.result_parts import Group, MetricPart
+from agent.release.result_breakdown import Group, MetricPart
 from agent.report.facts import (
     against_yardsticks,
     amount,

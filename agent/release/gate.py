@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.release.result import RunResult
-    from agent.release.result_parts import BlockCode, Group, Interval, MetricPart
+    from agent.release.result_breakdown import Group, MetricPart
+    from agent.release.result_parts import BlockCode, Interval
 
 SIGNIFICANT = 0.05
 

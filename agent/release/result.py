@@ -9,28 +9,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.release.result_parts import (
-    Baseline,
-    BlockCode,
+from agent.release.json_part import NOT_IN_JSON, Part, read, require, write
+from agent.release.result_breakdown import (
     Carried,
     Consistency,
-    Cost,
     JudgeTrust,
-    Lift,
     MetricPart,
     ParetoRow,
-    Part,
     Preflight,
-    Release,
-    SideName,
     Slice,
     Variety,
-    Winner,
-    Yardstick,
-    read,
-    require,
-    write,
 )
+from agent.release.result_parts import Baseline, BlockCode, Cost, Lift, Release, SideName, Winner, Yardstick
 
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
@@ -86,8 +76,8 @@ class RunResult(Part):
     attribution: tuple[Carried, ...] = ()
     pareto: tuple[ParetoRow, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    is_own: bool = field(metadata={"json": False})
-    ledger: Path = field(metadata={"json": False})
+    is_own: bool = field(metadata=NOT_IN_JSON)
+    ledger: Path = field(metadata=NOT_IN_JSON)
     _stored: Mapping[str, Any] | None = field(init=False, default=None, compare=False)
 
     @classmethod

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.release.result_parts import Carried, JudgeTrust, MetricPart, Preflight, SideName, Slice
+from agent.release.result_breakdown import Carried, JudgeTrust, MetricPart, Preflight, Slice
+from agent.release.result_parts import SideName
 
 ASK_ANEW = ("check", "bless")
 """Commands that buy every answer again: they ask what the model says now."""

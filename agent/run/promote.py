@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.ledger.store import Ledger
     from agent.release.prompt_file import PromptRelease
     from agent.release.result import RunResult
-    from agent.release.result_parts import JudgeTrust
+    from agent.release.result_breakdown import JudgeTrust
 
 
 NO_CLAIM = "baseline, no gain claimed"

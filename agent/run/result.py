@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from agent.gateway.budget import Account
 from agent.release.gate import blocked_by
+from agent.release.json_part import typed
 from agent.release.result import RunResult
-from agent.release.result_parts import Baseline, Cost, Lift, Release, Winner, typed
+from agent.release.result_parts import Baseline, Cost, Lift, Release, Winner
 from agent.scoring.evaluate import values
 from agent.stats.intervals import paired_difference
 from agent.types import Candidate, Outcome, Shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from agent.run.optimize import Run
 from agent.run.planning import Settings
 from agent.search.analysis.attribution import leave_one_out
 from agent.types import Budget, Request
+from tests.release.test_result import WHOLE
 from tests.search.worlds import good_words, proposer, pupil
 from tests.toys import FakeModel, make_task
 
@@ -48,6 +50,17 @@ async def ended(folder: Path, calls: int, seed: int) -> tuple[Run, RunResult]:
         return run, await run.execute()
     finally:
         ledger.close()
+
+
+async def test_the_ledger_keeps_what_the_result_writes_and_a_result_that_is_read_is_the_same(tmp_path: Path) -> None:
+    run, result = await ended(tmp_path / "kept", 500, 0)
+    (kept,) = History(tmp_path / "kept/ledger.db").runs()
+    assert json.dumps(kept["result"], sort_keys=True) == json.dumps(result.to_json(), sort_keys=True)
+    assert list(result.to_json()) == list(WHOLE), "the keys that README lists"
+    assert RunResult.from_json(result.to_json(), result.ledger) == result
+    assert json.dumps(replace(RunResult.from_json(result.to_json())).to_json()) == json.dumps(result.to_json())
+    assert len(result.blocked) == len(result.blocked_codes)
+    assert result.ledger == run.ledger.path
 
 
 async def test_a_sealed_test_without_any_score_says_why(tmp_path: Path) -> None:
