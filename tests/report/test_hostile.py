@@ -198,9 +198,9 @@ def test_every_name_and_reason_of_a_ledger_stays_text(monkeypatch: pytest.Monkey
     told += [trial[key] for trial in view.trials for key in ("instruction", "operator", "reason")]
     told += [row[key] for row in view.history.rejected("run") for key in ("operator", "rejected")]
     result = view.result
-    told += [*result["blocked"], result["release"], result["judges"][0]["why"], result["slices"][0]["slice"]]
-    told += [result["slices"][0]["groups"][0]["value"], result["ledger_head"]]
-    told += [row["part"] for row in result["attribution"]]
+    told += [*result.blocked, str(result.release.path), result.judges[0].why, result.slices[0].slice]
+    told += [result.slices[0].groups[0].value, result.ledger_head]
+    told += [row.part for row in result.attribution]
     assert len(set(told)) > 200
     assert [text for text in told if visible(text) not in page.text] == []
     assert page.structure == harmless_twin(view, monkeypatch).structure

@@ -30,7 +30,8 @@ for line in pipe_in:
     pipe_out.flush()
 """
 HARD_LIMIT = 10.0  # seconds after which a child is ended that has not ended itself
-LATE = f"exit code {-signal.SIGALRM}"
+LATE = -signal.SIGALRM
+"""The exit code of a child whose time for a question was up."""
 TOLD = {kind.__name__: kind for kind in (*sqlite3.Error.__subclasses__(), *sqlite3.DatabaseError.__subclasses__())}
 """The errors of a question that are told by their names; any other is a ValueError."""
 
@@ -83,7 +84,7 @@ def read_only(datasette: Any, path: Path) -> Any:
                     told, reason = await worker.ask(question)
                 finally:
                     self._idle.append(worker)
-            if told is None and reason.endswith(LATE):
+            if told is None and worker.ended == LATE:
                 raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
             if told is None:
                 raise sqlite3.OperationalError(reason)
