@@ -10,9 +10,12 @@ from typing import Any, Self, cast, get_args, get_origin, get_type_hints
 
 from agent.errors import InputError
 
-IF_SET: Any = field(default="", metadata={"if_set": True})
-"""Of a text that JSON has only where there is one."""
 NOT_IN_JSON: Mapping[str, Any] = {"json": False}
+
+
+def if_set() -> Any:
+    """A field of a text that JSON has only where there is one."""
+    return field(default="", metadata={"if_set": True})
 
 
 class Part:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from agent.release.json_part import IF_SET, Part
+from agent.release.json_part import if_set, Part
 from agent.release.result_parts import Interval, SideName
 
 _S = TypeVar("_S")
@@ -48,7 +48,7 @@ class MetricPart(TwoSided[Side]):
     diff: float | None = None
     diff_ci95: Interval | None = None
     p_value: float | None = None
-    signature: str = IF_SET
+    signature: str = if_set()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ TRIALS: Mapping[str, str] = {
     "parent_id": "string",
 }
 """The columns of `Run.trials_df` and their types."""
-WHO = ("baseline", "winner")
+SIDES = ("baseline", "winner")
 
 
 def load_run(run_id: str = "", db: str | Path = "runs/ledger.db") -> Run:
@@ -111,7 +111,7 @@ class Run:
         with closing(history_of(self._db)) as history:
             view = RunView(history, self.id)
             pairs = view.pairs(split, self._view.baseline["id"], self._view.winner["id"])
-        types = {f"{who}_{what}": of for who in WHO for what, of in (("reply", "string"), ("score", "float64"))}
+        types = {f"{name}_{what}": of for name in SIDES for what, of in (("reply", "string"), ("score", "float64"))}
         rows = [_row(pair) for pair in pairs]
         heads = dict.fromkeys([*(head for row in rows for head in row if head not in types), *types])
         return pandas.DataFrame(rows, columns=list(heads)).astype({"example_id": "string", **types} if rows else types)
@@ -151,8 +151,8 @@ def _row(pair: RowPair) -> dict[str, Any]:
     row: dict[str, Any] = {"example_id": pair.example_id}
     row |= {f"input.{name}": value for name, value in pair.inputs.items()}
     row |= {f"label.{name}": value for name, value in pair.labels.items()}
-    for who, side in zip(WHO, (pair.one, pair.two), strict=True):
-        row |= {f"{who}_reply": side["reply"], f"{who}_score": side["value"]} if side is not None else {}
+    for name, side in zip(SIDES, (pair.one, pair.two), strict=True):
+        row |= {f"{name}_reply": side["reply"], f"{name}_score": side["value"]} if side is not None else {}
     return row
 
 

@@ -214,9 +214,9 @@ def _require_its_own(offer: Offer, run_id: str, history: History) -> None:
     from agent.release.runtime import load_prompt
 
     release = load_prompt(offer.path).release
-    told = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
+    events = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
     noted = "held" if offer.kind == "held" else "version"
-    versions = {json.loads(event["body"]).get(noted) for event in told} - {None}  # runs of old noted none
+    versions = {json.loads(event["body"]).get(noted) for event in events} - {None}  # runs of old noted none
     source = (release.provenance.get("run_id"), release.provenance.get("candidate_id"))
     if source != (run_id, offer.candidate_id) or (versions and release.version not in versions):
         raise ReleaseError(
@@ -238,9 +238,9 @@ def _release_held(release: PromptRelease, offer: Offer, note: Mapping[str, Any],
 
     release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
     write_release(release, offer.released.parent)
-    told, run_id = {"candidate_id": offer.candidate_id, "version": release.version, **note}, offer.result.run_id
-    if not ledger.has_event(run_id, "promoted", told):  # the same command again after a kill
-        ledger.event(run_id, "promoted", told)
+    body, run_id = {"candidate_id": offer.candidate_id, "version": release.version, **note}, offer.result.run_id
+    if not ledger.has_event(run_id, "promoted", body):  # the same command again after a kill
+        ledger.event(run_id, "promoted", body)
         ledger.flush()
     return release
 

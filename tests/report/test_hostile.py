@@ -168,7 +168,7 @@ def made_up_result(winner: str, pick: Callable[[], str]) -> dict[str, Any]:
         "tokens": {"prompt": 1, "completion": 1},
         "cost_usd": 0.5,
         "seconds": 61,
-        "release": pick(),
+        "release": f"{pick()}\x1b\u202e",
         "ledger_head": pick(),
         "metrics": [{"metric": pick(), "field": pick(), "weight": 1.0, **line}],
         "slices": [
