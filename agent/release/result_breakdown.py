@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from agent.release.json_part import if_set, Part
+from agent.release.json_part import Part, if_set
 from agent.release.result_parts import Interval, SideName
 
 _S = TypeVar("_S")
