@@ -26,7 +26,7 @@ class Side:
     """Scores by split and row."""
     scoring: dict[str, Any]
     """What the scores were made by, as far as the ledger says: options of metrics stand in task.toml alone."""
-    result: RunResult | None
+    result: RunResult | None = None
 
 
 def side_of(history: History, name: str) -> Side:
