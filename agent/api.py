@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 from agent.errors import AgentError, InputError, Problem, ProblemsError
+from agent.release.result import CheckResult, RunResult
 from agent.run.arguments import NAME, is_file, keep, lines_of, rows_of
 from agent.run.launch import OPTIONS, Launch, prepare, silence
 from agent.run.locations import LEDGER
-from agent.run.result import CheckResult, RunResult
 from agent.run.session import Stop, run_job, start
 from agent.run.watcher import Snapshot, Watcher
 
@@ -255,7 +255,7 @@ def resume(
         watcher.on_message(line)
 
     def go_on(stop: Stop | None) -> RunResult:
-        return RunResult.of(_noted(lambda: start(going.launch, db, watcher, going.resumed, stop), db), db)
+        return _noted(lambda: start(going.launch, db, watcher, going.resumed, stop), db)
 
     return _waited(go_on)
 
@@ -357,7 +357,7 @@ def check(
     made = checking(str(prompt), model, judges, own, file, repeats, options, db)
 
     def ask(stop: Stop | None) -> CheckResult:
-        return CheckResult.of(run_job(made.ready, options, db, watcher, stop=stop))
+        return CheckResult.from_json(run_job(made.ready, options, db, watcher, stop=stop))
 
     return _waited(ask)
 
@@ -376,7 +376,7 @@ class _Given:
 
     def run(self, stop: Stop | None = None) -> RunResult:
         launch = _launch(self)
-        return RunResult.of(_noted(lambda: start(launch, self.db, self.watcher, stop=stop), self.db), self.db)
+        return _noted(lambda: start(launch, self.db, self.watcher, stop=stop), self.db)
 
 
 def _given(task: Any, options: Mapping[str, Any]) -> _Given:

@@ -57,6 +57,8 @@ class Worker:
         self._end: Callable[[], object] | None = None
         self._late = 0
         self._broken = ""
+        self.ended: int | None = None
+        """The exit code of a process that ended by itself while it was asked the last time; None where none did."""
 
     async def ask(self, question: Any) -> Verdict:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, _line(question))
@@ -96,7 +98,7 @@ class Worker:
         """Send one line and read the answer; the process group is killed when the time is up."""
         assert process.stdin is not None
         assert process.stdout is not None
-        late = threading.Event()
+        late, self.ended = threading.Event(), None
 
         def give_up() -> None:
             late.set()
@@ -123,7 +125,8 @@ class Worker:
             return None, took
         if verdict == (None, ""):
             self.close()
-            return None, f"{self._what} ended with exit code {process.returncode}"
+            self.ended = process.returncode
+            return None, f"{self._what} ended with exit code {self.ended}"
         return verdict
 
 

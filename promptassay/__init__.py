@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
     from agent.programs.chain_parts import load_chain as load_chain
+    from agent.release.result import CheckResult as CheckResult
+    from agent.release.result import RunResult as RunResult
     from agent.release.runtime import load_prompt as load_prompt
     from agent.report.notebook import load_run as load_run
     from agent.run.promote import promote as promote
-    from agent.run.result import CheckResult as CheckResult
-    from agent.run.result import RunResult as RunResult
     from agent.task.load import load_task as load_task
 
     __version__: str
 
 _HOMES = {
     "AgentError": "agent.errors",
-    "CheckResult": "agent.run.result",
+    "CheckResult": "agent.release.result",
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
-    "RunResult": "agent.run.result",
+    "RunResult": "agent.release.result",
     "aoptimize": "agent.api",
     "check": "agent.api",
     "evaluate": "agent.api",

@@ -131,8 +131,9 @@ def cost_line(result: Mapping[str, Any]) -> str:
     asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
     over = f"; {result['overspent']}" if result.get("overspent") else ""
     tokens = result["tokens"]["prompt"] + result["tokens"]["completion"]
+    paid = spent(result["cost_usd"], result.get("unpriced", ()), result.get("lost_usd"))  # an older run has none
     return plain(
-        f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {spent(result)}, {result['seconds']:.0f} s{over}"
+        f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {paid}, {result['seconds']:.0f} s{over}"
     )
 
 

@@ -2,7 +2,7 @@
 holds the winner back, was it worth a search, the score by metric and by slice, how steady and how varied the answers
 are, the judges, what carried the gain, the Pareto front.
 
-Each part takes the result object and gives lines, none when its key is absent or empty, as in runs of an older version.
+Each takes the result and gives lines, none where there is nothing to say, as of runs of an older version.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.common import plain, score
+from agent.release.result import RunResult
+from agent.release.result_breakdown import Group, MetricPart
 from agent.report.facts import (
     against_yardsticks,
     amount,
@@ -22,11 +24,9 @@ from agent.report.facts import (
     gain,
     gaps,
     held_back,
-    is_own,
     judge_order,
     judge_trust,
     metric_name,
-    overridable,
     promotion,
     ships_prompt,
     sides,
@@ -44,75 +44,72 @@ from agent.report.facts import (
 from agent.run.locations import LEDGER
 from agent.run.session import at
 
-Result = Mapping[str, Any]
 
-
-def _lm_of_program(result: dict[str, Any]) -> list[str]:
+def _lm_of_program(result: RunResult) -> list[str]:
     """What is released of a program sets no parameters of a model."""
-    if ships_prompt(result) or not result.get("parameters"):
+    if ships_prompt(result) or not result.parameters:
         return []
-    text = ", ".join(f"{name}={value}" for name, value in result["parameters"].items())
-    return [f"scored with {text}; give the same to the model of your program"]
+    given = ", ".join(f"{name}={value}" for name, value in result.parameters.items())
+    return [f"scored with {given}; give the same to the model of your program"]
 
 
-def report(result: dict[str, Any], db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:
+def report(result: RunResult, db: Path = LEDGER, promoted: dict[str, Any] | None = None) -> str:
     """The result for people: verdict, scores, what it cost, where the prompt is.
 
     `promoted`: who promoted a winner since that the run had held back.
     """
-    lift, winner, base, calls = result["lift"], result["winner"], result["baseline"], result["calls"]
-    released = "the best found" if promoted or result["decision"] == "promote" else "your own prompt"
+    lift, winner, base, cost = result.lift, result.winner, result.baseline, result.cost
+    released = "the best found" if promoted or result.decision == "promote" else "your own prompt"
     design = (
-        f"{winner['technique']}, format {winner['format']}, {winner['n_demos']} demos, "
-        f"{winner['prompt_tokens']} prompt tokens ({winner['candidate_id']})"
+        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos, "
+        f"{winner.prompt_tokens} prompt tokens ({winner.candidate_id})"
     )
-    if is_own(result):
+    if result.is_own:
         lines = [
             "",
             verdict(result),
             "",
             f"{'':12}{'dev':>8}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base['dev']):>8}{score(tested(result, 'baseline')):>14}",
+            f"{'your prompt':12}{score(base.dev):>8}{score(tested(result, 'baseline')):>14}",
             "",
             f"your prompt: {design}",
         ]
     else:
-        corrected = score(winner["dev_corrected"])
+        corrected = score(winner.dev_corrected)
         lines = [
             "",
             f"{verdict(result)}  ({certainty(result)})",
             "",
             f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base['dev']):>8}{'':>12}{score(tested(result, 'baseline')):>14}",
-            f"{'best found':12}{score(winner['dev']):>8}{corrected:>12}{score(tested(result, 'winner')):>14}",
+            f"{'your prompt':12}{score(base.dev):>8}{'':>12}{score(tested(result, 'baseline')):>14}",
+            f"{'best found':12}{score(winner.dev):>8}{corrected:>12}{score(tested(result, 'winner')):>14}",
             "",
             f"best found: {design}",
-            f"test rows: {lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied",
+            f"test rows: {lift.wins} won, {lift.losses} lost, {lift.ties} tied",
         ]
     lines += [
-        "trials: " + ", ".join(f"{n} {state}" for state, n in result["trials"].items() if n or state != "incomplete"),
-        f"calls: target {calls['target']}, proposer {calls['proposer']}, judge {calls['judge']}, "
-        f"from the ledger {calls['cached']}",
-        f"cost: {result['tokens']['prompt'] + result['tokens']['completion']:,} tokens, "
-        f"{spent(result)}, {result['seconds']:.0f} s",
+        "trials: " + ", ".join(f"{n} {state}" for state, n in result.trials.items() if n or state != "incomplete"),
+        f"calls: {', '.join(f'{role} {count}' for role, count in cost.calls.items())}, from the ledger {cost.cached}",
+        f"cost: {cost.prompt_tokens + cost.completion_tokens:,} tokens, "
+        f"{spent(cost.usd, cost.unpriced, cost.lost_usd)}, {cost.seconds:.0f} s",
     ]
     if stopped_before_search(result):
         lines.append("--anyway searches all the same")
-    if over := result.get("overspent"):
-        lines.append(plain(f"the run {over}"))
-    if ended := result.get("search_ended"):
-        lines.append(plain(f"the search ended before its plan was done: {ended}"))
+    if cost.overspent:
+        lines.append(plain(f"the run {cost.overspent}"))
+    if result.search_ended:
+        lines.append(plain(f"the search ended before its plan was done: {result.search_ended}"))
     lines += [
         *blocks(result, promoted),
-        plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result['release']}"),
+        plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result.release.path}"),
         *_lm_of_program(result),
-        f"ledger head {result['ledger_head'][:16]}; look closer: optimize show {result['run_id']}{at(db)}",
-        f"to read and to send: optimize report {result['run_id']}{at(db)}",
+        f"ledger head {result.ledger_head[:16]}; look closer: optimize show {result.run_id}{at(db)}",
+        f"to read and to send: optimize report {result.run_id}{at(db)}",
     ]
     return "\n".join(lines)
 
 
-def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[str]:
+def blocks(result: RunResult, promoted: Mapping[str, Any] | None = None) -> list[str]:
     """All of them, an empty line before each and after the last. `promoted`: who promoted the winner since."""
     makers = (
         scores_lines,
@@ -130,119 +127,119 @@ def blocks(result: Result, promoted: Mapping[str, Any] | None = None) -> list[st
     return [line for part in parts for line in ("", *part)] + [""] * bool(parts)
 
 
-def scores_lines(result: Result) -> list[str]:
+def scores_lines(result: RunResult) -> list[str]:
     """What there is to know of the scores above."""
     return [plain(found) for found in (uncorrected(result), uneven(result)) if found]
 
 
-def yardstick_lines(result: Result) -> list[str]:
+def yardstick_lines(result: RunResult) -> list[str]:
     found = yardsticks(result)
     if not found:
         return []
-    rows = result["yardsticks"][0]["trained_on"]
+    rows = result.yardsticks[0].trained_on
     width = max(12, *(len(name) + 2 for name, _, _ in found))
     lines = [f"without a language model, trained on {rows} rows:"]
     lines += [f"{'  ' + plain(name):<{width}}{dev:>8}{'':>{24 - width}}{test:>14}" for name, dev, test in found]
-    return [*lines, *([plain(text)] if (text := against_yardsticks(result)) else [])]
+    return [*lines, *([plain(better)] if (better := against_yardsticks(result)) else [])]
 
 
-def blocked_lines(result: Result, promoted: Mapping[str, Any] | None) -> list[str]:
+def blocked_lines(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:
     """Said where a gain was shown and something else stands in the way."""
     found = [plain(f"  {why}") for why in held_back(result)]
     if not found:
         return []
     if promoted is not None:
         return ["the best found was held back:", *found]
-    text = f"  to promote it all the same: optimize promote {result['run_id']} --override --reason WHY"
-    return ["the best found is held back, and your own prompt is released:", *found, *[text] * overridable(result)]
+    how = f"  to promote it all the same: optimize promote {result.run_id} --override --reason WHY"
+    return ["the best found is held back, and your own prompt is released:", *found, *[how] * ships_prompt(result)]
 
 
-def parts_lines(result: Result) -> list[str]:
+def parts_lines(result: RunResult) -> list[str]:
     """Each metric, where there is more than the score itself to tell."""
     found = worth_parts(result)
     if not found:
         return []
     names = [metric_name(row) for row in found]
     width = max(map(len, map(plain, names)))
-    compared = "" if is_own(result) else f"{'found':>8}   difference (95 % CI)"
+    compared = "" if result.is_own else f"{'found':>8}   difference (95 % CI)"
     lines = [f"{'on the sealed test':<{width + 2}}{'weight':>8}{'yours':>8}{compared}"]
     for name, row in zip(names, found, strict=True):
-        weight = f"{row['weight']:.2f}" if row["weight"] else ""
+        weight = f"{row.weight:.2f}" if row.weight else ""
         lines.append(f"  {plain(name):<{width}}{weight:>8}{_scores(result, row)}{_unscored(result, row)}")
     return lines
 
 
-def _scores(result: Result, row: Mapping[str, Any]) -> str:
+def _scores(result: RunResult, row: MetricPart | Group) -> str:
     """One line of a comparison: each side's mean, and their difference where there are two."""
-    means = "".join(f"{score(row[side]['mean']):>8}" for side, _ in sides(result))
-    return means if is_own(result) else f"{means}   {gain(row['diff'], row['diff_ci95'])}"
+    means = "".join(f"{score(row.side(side).mean):>8}" for side, _ in sides(result))
+    return means if result.is_own else f"{means}   {gain(row.diff, row.diff_ci95)}"
 
 
-def _unscored(result: Result, row: Mapping[str, Any]) -> str:
-    lost = [row[side]["unscored"] for side, _ in sides(result)]
+def _unscored(result: RunResult, row: MetricPart) -> str:
+    lost = [row.side(side).unscored for side, _ in sides(result)]
     return f", unscored {' and '.join(map(str, lost))}" if any(lost) else ""
 
 
-def slices_lines(result: Result) -> list[str]:
+def slices_lines(result: RunResult) -> list[str]:
     lines = []
-    for cut in result.get("slices") or []:
-        width = max(len(plain(group["value"])) for group in cut["groups"])
-        compared = "" if is_own(result) else "   found   difference (95 % CI)"
-        lines.append(f"by {plain(cut['slice'])}:  rows   yours{compared}")
-        for group in cut["groups"]:
-            lines.append(f"  {plain(group['value']):<{width}}{group['winner']['n']:>6}{_scores(result, group)}")
-        if text := gaps(result, cut):
-            lines.append(f"  {text}")
+    for cut in result.slices:
+        width = max(len(plain(group.value)) for group in cut.groups)
+        compared = "" if result.is_own else "   found   difference (95 % CI)"
+        lines.append(f"by {plain(cut.slice)}:  rows   yours{compared}")
+        for group in cut.groups:
+            lines.append(f"  {plain(group.value):<{width}}{group.winner.n:>6}{_scores(result, group)}")
+        if apart := gaps(result, cut):
+            lines.append(f"  {apart}")
     return lines
 
 
-def steady_lines(result: Result) -> list[str]:
+def steady_lines(result: RunResult) -> list[str]:
     title, *lines = steadiness(result) or [""]
     return [title, *(f"  {line}" for line in lines)] if lines else []
 
 
-def variety_lines(result: Result) -> list[str]:
+def variety_lines(result: RunResult) -> list[str]:
     return [plain(line) for line in variety(result)]
 
 
-def judges_lines(result: Result) -> list[str]:
+def judges_lines(result: RunResult) -> list[str]:
     lines = []
-    for judge in result.get("judges") or []:
-        text = "; ".join(filter(None, (judge_trust(judge), judge_order(judge))))
-        lines.append(plain(f"judge {', '.join(judge['models'])} ({judge['mode']}): {text}"))
+    for judge in result.judges:
+        trust = "; ".join(filter(None, (judge_trust(judge), judge_order(judge))))
+        lines.append(plain(f"judge {', '.join(judge.models)} ({judge.mode}): {trust}"))
     return lines
 
 
-def preflight_lines(result: Result) -> list[str]:
+def preflight_lines(result: RunResult) -> list[str]:
     found = before_search(result)
     return [plain(f"before the search: {found}")] if found else []
 
 
-def attribution_lines(result: Result) -> list[str]:
-    found = result.get("attribution") or []
+def attribution_lines(result: RunResult) -> list[str]:
+    found = result.attribution
     if not found:
         return []
-    width = max(len(plain(row["part"])) for row in found)
+    width = max(len(plain(row.part)) for row in found)
     lines = ["what carried the gain: points lost with your prompt's part in its place (95 % CI)"]
     for row in found:
-        low, high = row["ci95"]
-        text, source = carried(row)
-        lines.append(f"  {plain(row['part']):<{width}} {text:>6}   {low:+.1f} to {high:+.1f}, {source}")
+        low, high = row.ci95
+        share, source = carried(row)
+        lines.append(f"  {plain(row.part):<{width}} {share:>6}   {low:+.1f} to {high:+.1f}, {source}")
     return lines
 
 
-def pareto_lines(result: Result) -> list[str]:
-    found = result.get("pareto") or []
+def pareto_lines(result: RunResult) -> list[str]:
+    found = result.pareto
     if not found:
         return []
     lines = ["Pareto front: nothing that saw the whole of dev is better in all of these (* chosen)"]
     lines.append(f"  {'dev':>7}{'prompt tokens':>15}{'$ per 1000':>12}{'latency':>10}  candidate")
     for row in found:
-        latency = "-" if row["latency_s"] is None else f"{row['latency_s']:.2f} s"
-        mark = "*" if row["chosen"] else " "
+        latency = "-" if row.latency_s is None else f"{row.latency_s:.2f} s"
+        mark = "*" if row.chosen else " "
         lines.append(
-            f"{mark} {score(row['dev']):>7}{row['prompt_tokens']:>15,}{amount(row['usd_per_1000']):>12}{latency:>10}  "
-            f"{plain(row['candidate_id'])}"
+            f"{mark} {score(row.dev):>7}{row.prompt_tokens:>15,}{amount(row.usd_per_1000):>12}{latency:>10}  "
+            f"{plain(row.candidate_id)}"
         )
     return lines
 

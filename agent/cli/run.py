@@ -22,6 +22,7 @@ from agent.cli.common import (
 from agent.cli.progress import Progress
 from agent.cli.result import detectable_line, report
 from agent.observer import NO_OBSERVER
+from agent.release.result import RunResult
 from agent.run.launch import Launch, prepare
 from agent.run.resume import going_on
 from agent.run.session import start
@@ -151,9 +152,9 @@ def resume_command(
     finish(result, db, as_json)
 
 
-def finish(result: dict[str, Any], db: Path, as_json: bool) -> None:
+def finish(result: RunResult, db: Path, as_json: bool) -> None:
     if as_json:
-        print_json(result)
+        print_json(result.to_json())
     else:
         click.echo(report(result, db))
 

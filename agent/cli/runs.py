@@ -20,6 +20,7 @@ from agent.cli.common import (
 )
 from agent.cli.tables import Column, print_table, say, say_diff, so_far, sparkline, whisker
 from agent.errors import InputError
+from agent.release.result import search_result
 from agent.report.facts import amount, decision, instead_of_result, prompt_text, without_result
 from agent.run.locations import open_history
 
@@ -97,8 +98,7 @@ def runs_command(db: Path, as_json: bool) -> None:
     means = history.dev_means()
     rows = []
     for run in found:
-        result = run["result"] or {}
-        lift = result.get("lift", {}).get("diff")
+        result = search_result(run["result"])
         rows.append(
             (
                 run["id"],
@@ -106,10 +106,10 @@ def runs_command(db: Path, as_json: bool) -> None:
                 run["model"],
                 run["seed"],
                 run["status"],
-                score(result.get("baseline", {}).get("test")),
-                score(result.get("winner", {}).get("test")),
-                "" if lift is None else f"{100 * lift:+.1f}",
-                decision(result),
+                score(result.baseline.test if result else None),
+                score(result.winner.test if result else None),
+                f"{100 * result.lift.diff:+.1f}" if result else "",
+                decision(run["result"] or {}),
                 sparkline(so_far(means.get(run["id"], [])), len(RUNS[-1].head)),
             )
         )
@@ -141,19 +141,19 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         raise InputError(
             f"{found['id']}: {without_result(found)}, so there is nothing to show; {instead_of_result(found)}"
         )
-    result = found["result"]
-    if kind := result.get("kind"):
+    result = search_result(found["result"], db)
+    if result is None:
         if as_json:
-            print_json({"result": result})
+            print_json({"result": found["result"]})
         else:
-            module, name = REPORTS[kind]
-            click.echo(getattr(import_module(module), name)(result))
+            module, name = REPORTS[found["result"]["kind"]]
+            click.echo(getattr(import_module(module), name)(found["result"]))
         return
-    winner = history.candidate(result["winner"]["candidate_id"])
+    winner = history.candidate(result.winner.candidate_id)
     base = history.candidate(next(t["candidate_id"] for t in history.trials(found["id"]) if t["number"] == 0))
     costs, promoted = history.costs(found["id"]), promoted_since(history, found["id"])
     if as_json:
-        shown = {"result": result, "promoted": promoted, "winner": winner, "baseline": base}
+        shown = {"result": result.to_json(), "promoted": promoted, "winner": winner, "baseline": base}
         print_json({**shown, "costs": costs, "plan": found["plan"]})
         return
     click.echo(

@@ -92,4 +92,4 @@ def _mark(lift: Mapping[str, Any]) -> str:
 
     if (p_value := lift.get("p_holm")) is None:
         return ""
-    return ("", "+", "-")[shown({**lift, "p_value": p_value})]
+    return ("", "+", "-")[shown(lift["ci95"], p_value)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.gateway.gateway import Gateway
+from agent.release.result import RunResult
 from agent.scoring.evaluate import Door, Evaluator
 from agent.search.analysis.effects import Feature
 from agent.search.context import SearchContext
@@ -23,7 +24,7 @@ class Making:
     the `origin` (tool, created_utc). It goes into `folder`. `evaluator` and sealed `rows` are there to prove that what
     was written does the same."""
 
-    result: Mapping[str, Any]
+    result: RunResult
     trial: int
     parameters: Mapping[str, Any]
     origin: Mapping[str, str]

@@ -24,7 +24,7 @@ from agent.prompt.render import label_text, template
 from agent.prompt.techniques import answers_last, reasons_first
 from agent.prompt.template import fill_messages, marks
 from agent.release.export import write_release
-from agent.release.result import release_of
+from agent.release.prompt_file import PromptRelease
 from agent.search.analysis.effects import Feature
 from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
@@ -172,7 +172,32 @@ class PromptProgram(Defaults):
     # -- releasing ----------------------------------------------------------------------------------------------------
 
     async def write(self, candidate: Candidate, making: Making) -> Written:
-        release = release_of(
-            making.result, prompt_of(candidate), self.task, making.trial, making.parameters, making.origin
-        )
+        release = self._release(prompt_of(candidate), making)
         return Written(write_release(release, making.folder), release.version)
+
+    def _release(self, candidate: PromptCandidate, making: Making) -> PromptRelease:
+        """What goes to production: the prompt, the parameters to call with, and its provenance."""
+        result, task = making.result, self.task
+        side = result.winner if candidate.id == result.winner.candidate_id else result.baseline
+        return PromptRelease(
+            name=task.name,
+            messages=template(candidate, task.signature),
+            inputs=tuple(field.name for field in task.signature.inputs),
+            outputs=task.signature.outputs,
+            format=candidate.format,
+            reasoning=answers_last(candidate),
+            model=result.model,
+            parameters=dict(making.parameters),
+            provenance={
+                "run_id": result.run_id,
+                "trial": making.trial,
+                "candidate_id": candidate.id,
+                "decision": result.decision,
+                "test": side.test,
+                "baseline_test": result.baseline.test,
+                "lift": result.lift.to_json(),
+                "hashes": dict(task.hashes),
+                **making.origin,
+                "ledger_head": result.ledger_head,
+            },
+        )

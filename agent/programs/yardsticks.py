@@ -12,6 +12,8 @@ from agent.ledger.query import History, Row
 from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
 from agent.programs.classifiers import load
+from agent.release.result import search_result
+from agent.release.result_parts import Yardstick
 from agent.scoring.breakdown import difference, side
 from agent.scoring.evaluate import Evaluator
 from agent.types import Example, Outcome, Proposal, Task
@@ -52,19 +54,20 @@ async def measured(
     return results
 
 
-def exported(run: Row, task: Task, history: History) -> tuple[dict[str, Any], dict[str, str]]:
+def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, dict[str, str]]:
     """The best yardstick of a run by its score on dev, the constant answer left out, and the files of its export.
 
     What the files say to the dev rows is compared with what was scored. Raises InputError for a run without yardsticks,
     ReleaseError where an answer differs.
     """
-    yardsticks = (run["result"] or {}).get("yardsticks") or []
-    if len(yardsticks) < 2:
-        raise InputError(f"{run['id']}: this run has no classifier; its answer is no single choice or number")
-    best = max(yardsticks[1:], key=lambda each: float(each["dev"]))
-    origin = {"run_id": run["id"], "candidate_id": best["candidate_id"], "test": best["test"], "ci95": best["ci95"]}
-    files = ClassicProgram(task).exported(best["name"], origin)
-    scored = {row["example_id"]: row["fields"] for row in history.outcomes(run["id"], best["candidate_id"], "dev")}
+    result = search_result(found["result"])
+    if result is None or len(result.yardsticks) < 2:
+        raise InputError(f"{found['id']}: this run has no classifier; its answer is no single choice or number")
+    best = max(result.yardsticks[1:], key=lambda each: each.dev or 0.0)
+    interval = list(best.ci95) if best.ci95 else None
+    origin = {"run_id": found["id"], "candidate_id": best.candidate_id, "test": best.test, "ci95": interval}
+    files = ClassicProgram(task).exported(best.name, origin)
+    scored = {row["example_id"]: row["fields"] for row in history.outcomes(found["id"], best.candidate_id, "dev")}
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text, "utf-8")
@@ -73,6 +76,6 @@ def exported(run: Row, task: Task, history: History) -> tuple[dict[str, Any], di
             said = answer(**row.inputs)
             if row.id in scored and list((scored[row.id] or {}).values()) != [said]:
                 raise ReleaseError(
-                    f"{run['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored"
+                    f"{found['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored"
                 )
     return best, files

@@ -1,14 +1,28 @@
-"""What stands between a winner and production, read from a run's result: a sentence for each thing in the way. Pure."""
+"""What stands between a winner and production, read from a run's result: a code and a sentence for each. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.release.result import RunResult
+    from agent.release.result_breakdown import Group, MetricPart
+    from agent.release.result_parts import BlockCode, Interval
 
 SIGNIFICANT = 0.05
 
 
-def blocked_by(result: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One thing in the way: `code` for programs, `message` for people."""
+
+    code: BlockCode
+    message: str
+
+
+def blocked_by(result: RunResult) -> list[Block]:
     """Why the winner may not be promoted: its gain is not shown or rests on rows without a score, it is not better than
     one constant answer, a part got worse, or a judge has not earned trust.
 
@@ -17,61 +31,71 @@ def blocked_by(result: Mapping[str, Any]) -> list[str]:
     return [*_gain(result), *_constant(result), *_worse(result), *untrusted(result)]
 
 
-def shown(lift: Mapping[str, Any]) -> int:
+def shown(ci95: Interval, p_value: float) -> int:
     """1 for a gain beyond chance, -1 for a loss, 0 where neither is shown.
 
     Both must say it, the test and the 95 % interval: of graded scores the test, by sign flips, also finds that the
     differences lie unevenly around 0, where their mean may be 0 all the same.
     """
-    low, high = lift["ci95"]
-    if not lift["p_value"] < SIGNIFICANT:
+    low, high = ci95
+    if not p_value < SIGNIFICANT:
         return 0
     return int(low > 0) - int(high < 0)
 
 
-def _gain(result: Mapping[str, Any]) -> Iterator[str]:
-    lift = result["lift"]
-    if shown(lift) <= 0:
-        low, high = (100 * end for end in lift["ci95"])
-        uneven = lift["p_value"] < SIGNIFICANT and low <= 0 <= high
+def _gain(result: RunResult) -> Iterator[Block]:
+    lift = result.lift
+    if shown(lift.ci95, lift.p_value) <= 0:
+        low, high = (100 * end for end in lift.ci95)
+        uneven = lift.p_value < SIGNIFICANT and low <= 0 <= high
         but = f", but the 95 % interval, {low:+.1f} to {high:+.1f}, holds 0" if uneven else ""
-        told = f"{100 * lift['diff']:+.1f} points, p = {lift['p_value']:.2g} on {lift['n']} rows{but}"
-        yield f"the gain is not shown: {told}"
-    elif lift.get("lost") and lift["diff_if_wrong"] <= 0:
-        yield (
-            f"the gain may come from rows left out: {lift['lost']} that your prompt got a score on have none with it; "
-            f"counted as wrong, {100 * lift['diff_if_wrong']:+.1f} points"
+        gained = f"{100 * lift.diff:+.1f} points, p = {lift.p_value:.2g} on {lift.n} rows{but}"
+        yield Block("gain_not_shown", f"the gain is not shown: {gained}")
+    elif lift.lost and lift.diff_if_wrong is not None and lift.diff_if_wrong <= 0:
+        yield Block(
+            "gain_from_lost_rows",
+            f"the gain may come from rows left out: {lift.lost} that your prompt got a score on have none with it; "
+            f"counted as wrong, {100 * lift.diff_if_wrong:+.1f} points",
         )
 
 
-def _constant(result: Mapping[str, Any]) -> Iterator[str]:
-    """The first yardstick answers every row alike: who is not better than that has not read the rows."""
-    for told in (result.get("yardsticks") or ())[:1]:
-        if told["diff"] is not None and shown({"ci95": told["diff_ci95"], "p_value": told["p_value"]}) <= 0:
-            alike = f"answering every row alike ({told['name']}: {100 * told['test']:.1f})"
-            gained = f"{100 * told['diff']:+.1f} points, p = {told['p_value']:.2g}"
-            yield f"it is not shown to be better than {alike}: {gained}"
+def _constant(result: RunResult) -> Iterator[Block]:
+    """The first yardstick answers every row alike: a winner that is not better than that has not read the rows."""
+    for one in result.yardsticks[:1]:
+        if one.diff is None or one.diff_ci95 is None or one.p_value is None or one.test is None:
+            return
+        if shown(one.diff_ci95, one.p_value) <= 0:
+            alike = f"answering every row alike ({one.name}: {100 * one.test:.1f})"
+            gained = f"{100 * one.diff:+.1f} points, p = {one.p_value:.2g}"
+            yield Block("no_better_than_constant", f"it is not shown to be better than {alike}: {gained}")
 
 
-def _worse(result: Mapping[str, Any]) -> Iterator[str]:
+def _worse(result: RunResult) -> Iterator[Block]:
     """Parts and slices that lost, by Holm's step-down over all of them (1979)."""
-    told = [(f"metric {_named(part)}", part) for part in result.get("metrics") or ()]
-    for cut in result.get("slices") or ():
-        told += [(f"slice {cut['slice']} = {group['value']}", group) for group in cut["groups"]]
-    tested = sorted((part["p_value"], part["diff"], name) for name, part in told if part["p_value"] is not None)
-    for place, (p_value, diff, name) in enumerate(tested):
+    parts: list[tuple[MetricPart | Group, str, BlockCode]] = [
+        (part, f"metric {_named(part)}", "metric_worse") for part in result.metrics
+    ]
+    for cut in result.slices:
+        parts += [(group, f"slice {cut.slice} = {group.value}", "slice_worse") for group in cut.groups]
+    tested = sorted(
+        (part.p_value, part.diff, name, code)
+        for part, name, code in parts
+        if part.p_value is not None and part.diff is not None
+    )
+    for place, (p_value, diff, name, code) in enumerate(tested):
         if p_value >= SIGNIFICANT / (len(tested) - place):
             return
         if diff < 0:
-            yield f"{name} got worse: {100 * diff:+.1f} points, p = {p_value:.2g}"
+            yield Block(code, f"{name} got worse: {100 * diff:+.1f} points, p = {p_value:.2g}")
 
 
-def _named(part: Mapping[str, Any]) -> str:
-    return f"{part['metric']} of {part['field']}" if part["field"] else str(part["metric"])
+def _named(part: MetricPart) -> str:
+    return f"{part.metric} of {part.field}" if part.field else part.metric
 
 
-def untrusted(result: Mapping[str, Any]) -> Iterator[str]:
+def untrusted(result: RunResult) -> Iterator[Block]:
     """What is against the judges that the score rests on."""
-    for judge in result.get("judges") or ():
-        if not judge["trusted"]:
-            yield f"the judge {', '.join(judge['models'])} ({judge['metric']}) is not to be trusted: {judge['why']}"
+    for judge in result.judges:
+        if not judge.trusted:
+            models = ", ".join(judge.models)
+            yield Block("judge_untrusted", f"the judge {models} ({judge.metric}) is not to be trusted: {judge.why}")

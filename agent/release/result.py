@@ -1,149 +1,164 @@
-"""The result object that --json prints and the ledger keeps, and the release made from it. Pure: no model, no SQL."""
+"""The result of a run, and that of a check: typed, frozen, and shown in a line or, in a notebook, as a cell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
 
-from agent.gateway.budget import Account
-from agent.prompt.parts import PromptCandidate
-from agent.prompt.render import template
-from agent.prompt.techniques import answers_last
-from agent.release.gate import blocked_by
-from agent.release.runtime import PromptRelease
-from agent.scoring.evaluate import values
-from agent.stats.intervals import paired_difference
-from agent.types import Candidate, Outcome, Shown, Task
+from agent.release.json_part import NOT_IN_JSON, Part, read, require, write
+from agent.release.result_breakdown import (
+    Carried,
+    Consistency,
+    JudgeTrust,
+    MetricPart,
+    ParetoRow,
+    Preflight,
+    Slice,
+    Variety,
+)
+from agent.release.result_parts import Baseline, BlockCode, Cost, Lift, Release, SideName, Winner, Yardstick
+
+
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
+class RunResult(Part):
+    """What came of a run. `decision` is `promote` where the gain was shown and no gate is against it; `blocked` says
+    what is, a sentence each, and `blocked_codes` the same in words for programs. `to_json` has all of it, as `optimize
+    run --json` prints it.
+
+    Args:
+        status: `budget` when the search ran into a cap.
+        is_own: whether the best found is the user's own prompt: nothing was compared. Not known of results of a version
+            that did not write `blocked`: False.
+        trials: how many ended as complete, pruned, failed and incomplete (a cap came first).
+        ledger: the ledger file that the run is in.
+        ledger_head: the hash of the ledger's last event, when the result was made.
+        search_ended: why the search ended before its plan did; "" when it did not.
+        uncorrected: why the winner's dev score was not corrected; "" when it was.
+        yardsticks: what is reached without a language model, the constant answer first.
+        metrics: the score by metric, `readable` first; `slices`, by slice of the rows.
+        consistency: of answers to rows that were asked again; None without `repeats`.
+        variety: of each field that is a text.
+        judges: those that the score rests on.
+        preflight: None where the budget ended before it.
+        attribution: what carried the gain; empty when the user's own prompt won.
+        pareto: the candidates that nothing beats; the best dev score first.
+        parameters: what the released prompt was scored with.
+    """
+
+    run_id: str
+    task: str
+    status: Literal["complete", "budget"]
+    model: str
+    seed: int
+    baseline: Baseline
+    winner: Winner
+    lift: Lift
+    decision: Literal["promote", "keep_baseline"]
+    trials: Mapping[str, int]
+    cost: Cost
+    release: Release
+    ledger_head: str
+    search_ended: str = ""
+    yardsticks: tuple[Yardstick, ...] = ()
+    uncorrected: str = ""
+    metrics: tuple[MetricPart, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    consistency: Consistency | None = None
+    variety: tuple[Variety, ...] = ()
+    judges: tuple[JudgeTrust, ...] = ()
+    blocked: tuple[str, ...] = ()
+    blocked_codes: tuple[BlockCode, ...] = ()
+    preflight: Preflight | None = None
+    attribution: tuple[Carried, ...] = ()
+    pareto: tuple[ParetoRow, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    is_own: bool = field(metadata=NOT_IN_JSON)
+    ledger: Path = field(metadata=NOT_IN_JSON)
+    _stored: Mapping[str, Any] | None = field(init=False, default=None, compare=False)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any], ledger: Path = Path()) -> RunResult:
+        """From the object that --json prints and the ledger keeps, of this version or an older one.
+
+        Args:
+            found: the object; `to_json` gives it back as it is.
+            ledger: the ledger file that it is from.
+
+        Raises:
+            InputError: it lacks what every version writes.
+        """
+        require(found, ("decision", "release"))
+        is_own = found["decision"] != "promote" and found.get("blocked") == []
+        beside = {"cost": found, "release": Release(Path(found["release"])), "is_own": is_own, "ledger": ledger}
+        result = cls(**read(cls, {**found, **beside}))
+        object.__setattr__(result, "_stored", found)
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of `optimize run --json`: JSON-ready, a copy. Of a result that was read, what was read."""
+        if self._stored is not None:
+            return copy.deepcopy(dict(self._stored))
+        found: dict[str, Any] = {}
+        for name, value in write(self).items():
+            found |= value if name == "cost" else {name: value}
+        return found
+
+    def dev(self, side: SideName) -> tuple[float | None, float | None]:
+        """A prompt's mean on dev, and corrected for having been chosen on it; None where there is none."""
+        return (self.baseline.dev, None) if side == "baseline" else (self.winner.dev, self.winner.dev_corrected)
+
+    def __repr__(self) -> str:
+        facts = import_module("agent.report.facts")  # how a run is shown stands above what it is
+        sure = facts.certainty(self)
+        said = f"{facts.verdict(self)}{f' ({sure})' if sure else ''}"
+        return f"<RunResult {self.run_id} of {self.task}: {said}; {self.decision}, {self.release.path}>"
+
+    def _repr_html_(self) -> str:
+        shown: str = import_module("agent.report.notebook").load_run(self.run_id, self.ledger)._repr_html_()
+        return shown
+
+
+def search_result(stored: Mapping[str, Any] | None, ledger: Path = Path()) -> RunResult | None:
+    """A run's result as the ledger has it; None where there is none, and for a run that was no search."""
+    return None if stored is None or stored.get("kind") else RunResult.from_json(stored, ledger)
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """What the sealed test showed: winner and baseline on the same rows, in the same order."""
+class CheckResult:
+    """What came of a check of a released prompt. `passed` is what the gate says, and `why` what is against it; `was`
+    and `now` are mean scores in [0, 1] over the rows that both got a score on, None where there is none; `flips` are
+    the rows whose answers changed. `to_json` has all of it."""
 
-    winner: Candidate
-    baseline: Candidate
-    won: Sequence[Outcome]
-    based: Sequence[Outcome]
+    name: str
+    version: str
+    model: str
+    passed: bool
+    why: tuple[str, ...]
+    was: float | None
+    now: float | None
+    flips: tuple[str, ...]
+    _stored: Mapping[str, Any] = field(compare=False, repr=False)
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> CheckResult:
+        """From the object of `optimize check --json`."""
+        score = found["score"]
+        return cls(
+            found["name"],
+            found["version"],
+            found["model"],
+            found["gate"] == "passed",
+            tuple(found["why"]),
+            score["was"]["mean"],
+            score["now"]["mean"],
+            tuple(flip["row"] for flip in found["flips"]),
+            found,
+        )
 
-def result_object(
-    opening: Opening,
-    *,
-    run_id: str,
-    task: Task,
-    status: str,
-    model: str,
-    seed: int,
-    dev: tuple[float | None, float | None, float | None],
-    shown: Shown,
-    prompt_tokens: int,
-    states: Sequence[str],
-    account: Account,
-    ledger_head: str,
-    told: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """`dev`: mean of baseline, of winner, and the winner's corrected for having been chosen; `shown`: the winner.
-    `told`: more that is known of the score, such as its parts and judges; with it the gate decides (`gate.py`). The
-    keys are fixed."""
-    pairs = [(w.value, b.value) for w, b in zip(opening.won, opening.based, strict=True)]
-    both = [(w, b) for w, b in pairs if w is not None and b is not None]
-    lost = [b for w, b in pairs if w is None and b is not None]
-    lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)
-    winner, paid, usage = opening.winner, account.paid, account.usage
-    result = {
-        "run_id": run_id,
-        "task": task.name,
-        "status": status,
-        "model": model,
-        "seed": seed,
-        "baseline": {"dev": dev[0], "test": _mean(values(opening.based))},
-        "winner": {
-            "candidate_id": winner.id,
-            "technique": shown.technique,
-            "format": shown.format,
-            "n_demos": shown.n_demos,
-            "instruction": shown.text,
-            "dev": dev[1],
-            "dev_corrected": dev[2],
-            "test": _mean(values(opening.won)),
-            "prompt_tokens": prompt_tokens,
-        },
-        "lift": {
-            "diff": lift.diff,
-            "ci95": list(lift.ci95),
-            "p_value": lift.p_value,
-            "wins": lift.wins,
-            "losses": lift.losses,
-            "ties": lift.ties,
-            "lost": len(lost),
-            "diff_if_wrong": (lift.diff * len(both) - sum(lost)) / (len(both) + len(lost)),
-            "n": lift.n,
-            "baseline": _mean([b for _, b in both]),
-            "winner": _mean([w for w, _ in both]),
-        },
-        "decision": "keep_baseline",
-        "trials": {state: list(states).count(state) for state in ("complete", "pruned", "failed", "incomplete")},
-        "calls": {
-            **{role: paid[role].calls if role in paid else 0 for role in ("target", "proposer", "judge")},
-            "cached": account.cached,
-        },
-        "tokens": {
-            "prompt": usage.prompt_tokens,
-            "cached_prompt": usage.cached_prompt_tokens,
-            "completion": usage.completion_tokens,
-        },
-        "limited": account.limited,
-        "overspent": account.overspent(),
-        "cost_usd": account.total_paid.usd,
-        "lost_usd": account.lost_usd,
-        "unpriced": list(account.unpriced),
-        "seconds": round(account.seconds, 1),
-        "release": None,
-        "ledger_head": ledger_head,
-        **told,
-    }
-    result["blocked"] = blocked_by(result) if winner.id != opening.baseline.id else []
-    if winner.id != opening.baseline.id and not result["blocked"]:
-        result["decision"] = "promote"
-    return result
-
-
-def release_of(
-    result: Mapping[str, Any],
-    candidate: PromptCandidate,
-    task: Task,
-    trial: int,
-    parameters: Mapping[str, Any],
-    origin: Mapping[str, str],
-) -> PromptRelease:
-    """What goes to production: `candidate` with the `parameters` to call with and its provenance. `origin`: tool,
-    created_utc, and the id of the ledger."""
-    won = candidate.id == result["winner"]["candidate_id"]
-    return PromptRelease(
-        name=task.name,
-        messages=template(candidate, task.signature),
-        inputs=tuple(field.name for field in task.signature.inputs),
-        outputs=task.signature.outputs,
-        format=candidate.format,
-        reasoning=answers_last(candidate),
-        model=result["model"],
-        parameters=dict(parameters),
-        provenance={
-            "run_id": result["run_id"],
-            "trial": trial,
-            "candidate_id": candidate.id,
-            "decision": result["decision"],
-            "test": (result["winner"] if won else result["baseline"])["test"],
-            "baseline_test": result["baseline"]["test"],
-            "lift": result["lift"],
-            "hashes": dict(task.hashes),
-            **origin,
-            "ledger_head": result["ledger_head"],
-        },
-    )
-
-
-def _mean(scores: Sequence[float]) -> float | None:
-    return sum(scores) / len(scores) if scores else None
+    def to_json(self) -> dict[str, Any]:
+        """The object of `optimize check --json`: JSON-ready, a copy."""
+        return copy.deepcopy(dict(self._stored))

@@ -151,8 +151,8 @@ def agreement(rows: Sequence[Mapping[str, Any]], rubric: Rubric) -> str:
         return ""
     agreed = alpha(table, span + 1, 0)
     both = sum(sum(cell is not None for cell in column) > 1 for column in zip(*table, strict=True))
-    told = "too few to tell"
+    level = "too few to tell"
     if agreed.value is not None and agreed.ci95:
         low, high = agreed.ci95
-        told = f"alpha {agreed.value:.2f} ({low:.2f} to {high:.2f})"
-    return f"agreement of {len(raters)} raters on {both} answers that more than one rated: {told}"
+        level = f"alpha {agreed.value:.2f} ({low:.2f} to {high:.2f})"
+    return f"agreement of {len(raters)} raters on {both} answers that more than one rated: {level}"

@@ -79,11 +79,11 @@ def sealed(view: RunView) -> Figure:
     with _styled():
         figure = _canvas(WIDTH, 1.5 if len(sides) > 1 else 1.1)
         scores, *beside = figure.subplots(1, len(sides), width_ratios=(3, 2)[: len(sides)], squeeze=False)[0]
-        lift = view.result["lift"]
-        low, high = (100 * end for end in lift["ci95"])
+        lift = view.result.lift
+        low, high = (100 * end for end in lift.ci95)
         colour = GOOD if low > 0 else BAD if high < 0 else SOFT
         for axes in beside:
-            _whisker(axes, 100 * lift["diff"], low, high, -0.5, colour, gain(lift["diff"]))
+            _whisker(axes, 100 * lift.diff, low, high, -0.5, colour, gain(lift.diff))
             axes.axvline(0, color=LINE, linewidth=1)
             pad = 0.15 * max(high, 5) - 0.15 * min(low, -5)
             axes.set(xlabel="difference", xlim=(min(low, 0) - pad, max(high, 0) + pad), yticks=[])
@@ -100,21 +100,23 @@ def sealed(view: RunView) -> Figure:
 
 def pareto(view: RunView) -> Figure:
     """The front: dev score against prompt tokens and, where calls cost something, dollars per 1,000 of them."""
-    found = (view.result or {}).get("pareto") or []
-    costs = [("prompt_tokens", "prompt tokens")]
-    costs += [("usd_per_1000", "$ per 1,000 calls")] * any(row["usd_per_1000"] for row in found)
+    assert view.result is not None
+    found = view.result.pareto
+    costs = [("prompt tokens", [float(row.prompt_tokens) for row in found])]
+    if any(row.usd_per_1000 for row in found):
+        costs.append(("$ per 1,000 calls", [row.usd_per_1000 or 0.0 for row in found]))
     with _styled():
         figure = _canvas(WIDTH, 2.4)
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
-        for axes, (key, name) in zip(panels, costs, strict=True):
-            front = sorted(found, key=lambda row: (row[key], row["dev"]))
-            axes.plot([row[key] for row in front], [100 * row["dev"] for row in front], color=LINE, linewidth=1)
-            for row in front:
-                own = view.baseline is not None and row["candidate_id"] == view.baseline["id"]
-                colour = GOOD if row["chosen"] else BASE if own else SOFT
-                axes.scatter([row[key]], [100 * row["dev"]], s=60 if row["chosen"] else 28, c=colour, zorder=3)
-                word = "chosen" if row["chosen"] else "your prompt" if own else ""
-                axes.annotate(word, (row[key], 100 * row["dev"]), (0, 7), textcoords="offset points", ha="center")
+        for axes, (name, paid) in zip(panels, costs, strict=True):
+            front = sorted(zip(paid, found, strict=True), key=lambda pair: (pair[0], pair[1].dev))
+            axes.plot([cost for cost, _ in front], [100 * row.dev for _, row in front], color=LINE, linewidth=1)
+            for cost, row in front:
+                own = view.baseline is not None and row.candidate_id == view.baseline["id"]
+                colour = GOOD if row.chosen else BASE if own else SOFT
+                axes.scatter([cost], [100 * row.dev], s=60 if row.chosen else 28, c=colour, zorder=3)
+                word = "chosen" if row.chosen else "your prompt" if own else ""
+                axes.annotate(word, (cost, 100 * row.dev), (0, 7), textcoords="offset points", ha="center")
             axes.set(xlabel=name, ylim=(-2, 112), xlim=(0, None))
             axes.margins(x=0.15)
         panels[0].set_ylabel("dev score")
@@ -123,16 +125,17 @@ def pareto(view: RunView) -> Figure:
 
 def attribution(view: RunView) -> Figure:
     """What each part of the winner carries, in points with 95 % intervals; quiet where the sign cannot be told."""
-    found = (view.result or {}).get("attribution") or []
+    assert view.result is not None
+    found = view.result.attribution
     with _styled():
         figure = _canvas(WIDTH, 0.8 + 0.32 * len(found))
         axes = figure.add_subplot()
         for height, row in enumerate(found):
-            low, high = row["ci95"]
-            colour = SOFT if row["how"] == "unknown" else GOOD if row["points"] > 0 else BAD
-            _whisker(axes, row["points"], low, high, -height, colour, carried(row)[0])
+            low, high = row.ci95
+            colour = SOFT if row.how == "unknown" else GOOD if row.points > 0 else BAD
+            _whisker(axes, row.points, low, high, -height, colour, carried(row)[0])
         axes.axvline(0, color=LINE, linewidth=1)
-        axes.set_yticks([-height for height in range(len(found))], [visible(row["part"]) for row in found])
+        axes.set_yticks([-height for height in range(len(found))], [visible(row.part) for row in found])
         axes.set(xlabel="points that the part carries", ylim=(-len(found) + 0.4, 0.8))
         return figure
 

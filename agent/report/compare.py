@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History
+from agent.release.result import RunResult, search_result
 from agent.report.facts import without_result
 
 SPLITS = ("train", "dev", "test")
@@ -25,6 +26,7 @@ class Side:
     """Scores by split and row."""
     scoring: dict[str, Any]
     """What the scores were made by, as far as the ledger says: options of metrics stand in task.toml alone."""
+    result: RunResult | None = None
 
 
 def side_of(history: History, name: str) -> Side:
@@ -32,41 +34,40 @@ def side_of(history: History, name: str) -> Side:
     run_id, colon, number = name.rpartition(":")
     is_trial = bool(colon) and number.isdecimal()
     run = history.run(run_id if is_trial else name)
-    trial = None
+    result, trial = search_result(run["result"]), None
     if is_trial:
         found = history.trials(run["id"], [int(number)])
         if not found:
             raise InputError(f"{name}: no trial {number}; there are {len(history.trials(run['id']))}, from 0")
         trial = found[0]
         candidate_id = trial["candidate_id"]
+    elif result is not None:
+        candidate_id = result.winner.candidate_id
     elif run["result"] is None:
         raise InputError(f"{run['id']}: {without_result(run)}, so there is no winner; compare trials as RUN:NUMBER")
-    elif kind := run["result"].get("kind"):
-        raise InputError(f"{run['id']}: this run is a {kind.replace('_', ' ')}, no search: it cannot be compared")
     else:
-        candidate_id = run["result"]["winner"]["candidate_id"]
+        kind = run["result"]["kind"].replace("_", " ")
+        raise InputError(f"{run['id']}: this run is a {kind}, no search: it cannot be compared")
     rows = {split: history.outcomes(run["id"], candidate_id, split) for split in ("test", "dev")}
     outcomes = {
         split: {r["example_id"]: r["value"] for r in seen if r["value"] is not None} for split, seen in rows.items()
     }
-    return Side(
-        run, history.candidate(candidate_id), trial, outcomes, _scoring(history, run, [*rows["test"], *rows["dev"]])
-    )
+    scoring = _scoring(history, run, result, [*rows["test"], *rows["dev"]])
+    return Side(run, history.candidate(candidate_id), trial, outcomes, scoring, result)
 
 
-def _scoring(history: History, run: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    result = run["result"] or {}
+def _scoring(
+    history: History, run: dict[str, Any], result: RunResult | None, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
     found: dict[str, Any] = {name: digest for name, digest in (run["hashes"] or {}).items() if _scores_by(name)}
     found["the metrics"] = next(([name for name, *_ in row["scores"]] for row in rows if row["scores"]), None)
-    if "metrics" in result:
-        found["the weights of the metrics"] = [
-            (part["metric"], part["field"], part["weight"]) for part in result["metrics"]
-        ]
+    if result and result.metrics:  # an older version wrote neither these nor the judges
+        found["the weights of the metrics"] = [(part.metric, part.field, part.weight) for part in result.metrics]
     models = {row["model"] for row in history.costs(run["id"]) if row["role"] == "judge"}
     found["the judges"] = sorted(models) or None
-    if "judges" in result:
-        found["what the judges are told"] = [judge["judge_id"] for judge in result["judges"]]
-    if any(judge["mode"] == "pairwise" for judge in result.get("judges") or ()):  # each run has its own middle
+    if result and result.metrics:
+        found["what the judges are told"] = [judge.judge_id for judge in result.judges]
+    if result and any(judge.mode == "pairwise" for judge in result.judges):  # each run has its own middle
         own = history.trials(run["id"], [0])[0]["candidate_id"]
         found["the answers that a judge compared with"] = (run["model"], own)
     return found
@@ -99,24 +100,29 @@ def facts(a: Side, b: Side) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _scores(side: Side) -> dict[str, Any]:
-    candidate, trial, result = side.candidate, side.trial, side.run["result"]
+    candidate, trial, result = side.candidate, side.trial, side.result
     found: dict[str, Any] = {"candidate": candidate["id"]}
     found |= {name: candidate[name] for name in ("technique", "format", "role", "n_demos")}
     if trial is not None:
         kept = ("number", "state", "n", "mean", "low", "high", "operator", "calls", "cached", "tokens", "cost_usd")
         return found | {name: trial[name] for name in kept}
-    for who in ("baseline", "winner"):
-        found |= {f"{who} {split}": result[who][split] for split in ("dev", "test")}
-    lift = result["lift"]
-    found |= {
-        "lift": lift["diff"],
-        "lift ci95": lift["ci95"],
-        "lift p": lift["p_value"],
-        "decision": result["decision"],
+    assert result is not None
+    lift, cost = result.lift, result.cost
+    return {
+        **found,
+        "baseline dev": result.baseline.dev,
+        "baseline test": result.baseline.test,
+        "winner dev": result.winner.dev,
+        "winner test": result.winner.test,
+        "lift": lift.diff,
+        "lift ci95": list(lift.ci95),
+        "lift p": lift.p_value,
+        "decision": result.decision,
+        **{f"calls {role}": count for role, count in cost.calls.items()},
+        "calls cached": cost.cached,
+        **{f"tokens {kind}": count for kind, count in cost.tokens().items()},
+        "cost_usd": None if cost.unpriced else cost.usd,
     }
-    found |= {f"calls {role}": count for role, count in result["calls"].items()}
-    found |= {f"tokens {kind}": count for kind, count in result["tokens"].items()}
-    return found | {"cost_usd": None if result.get("unpriced") else result["cost_usd"]}
 
 
 # -- the paired test --------------------------------------------------------------------------------------------------

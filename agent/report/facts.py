@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
+from agent.release.result import RunResult
+from agent.release.result_breakdown import Carried, JudgeTrust, MetricPart, Preflight, Slice
+from agent.release.result_parts import SideName
 
-Result = Mapping[str, Any]
 ERASED = "(erased)"
-SIDES = (("baseline", "your prompt"), ("winner", "best found"))
+SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner", "best found"))
 """The two prompts of a result: their keys, and their names for people."""
 
 
@@ -32,32 +34,25 @@ def amount(usd: float | None, digits: int = 4) -> str:
     return "unknown" if usd is None else f"{usd:.{digits}f}"
 
 
-def spent(told: Mapping[str, Any]) -> str:
-    """The dollars of a run or an errand, and how many of them brought nothing."""
-    paid, lost = dollars(told["cost_usd"], told.get("unpriced", ())), told.get("lost_usd")  # an older run has none
+def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
+    """The dollars of a run, and how many of them brought nothing at most."""
+    paid = dollars(usd, unpriced)
     return f"{paid} ({dollars(lost)} of it for calls that brought nothing, at most)" if lost else paid
 
 
-def is_own(result: Result) -> bool:
-    """Whether the best found is the user's own prompt: nothing was compared on the sealed test. Results of an older
-    version do not say."""
-    return result["decision"] != "promote" and result.get("blocked") == []
-
-
-def sides(result: Result) -> Sequence[tuple[str, str]]:
+def sides(result: RunResult) -> Sequence[tuple[SideName, str]]:
     """Those of SIDES that there are to tell of."""
-    return SIDES[:1] if is_own(result) else SIDES
+    return SIDES[:1] if result.is_own else SIDES
 
 
-def stopped_before_search(result: Result) -> bool:
+def stopped_before_search(result: RunResult) -> bool:
     """Whether the preflight found that no gain can be shown, and was listened to: only the user's prompt was tried."""
-    found = result.get("preflight") or {}
-    return found.get("worth") is False and sum(result["trials"].values()) == 1
+    return result.preflight is not None and not result.preflight.worth and sum(result.trials.values()) == 1
 
 
-def only_scored(result: Result) -> bool:
+def only_scored(result: RunResult) -> bool:
     """Whether nothing but the user's prompt was tried, as asked for (`-n 1`)."""
-    return sum(result["trials"].values()) == 1 and not result.get("search_ended") and not stopped_before_search(result)
+    return sum(result.trials.values()) == 1 and not result.search_ended and not stopped_before_search(result)
 
 
 def without_result(run: Mapping[str, Any]) -> str:
@@ -77,98 +72,99 @@ def instead_of_result(run: Mapping[str, Any]) -> str:
     return f"it was `optimize {command}`: type its command again{kept}"
 
 
-def overridable(result: Result) -> bool:
-    """Whether what is held back can be promoted all the same: a label stands for prompts only."""
-    return ships_prompt(result)
+def ships_prompt(result: RunResult) -> bool:
+    """Whether the run released a prompt, and not the state of a program of the user's own. Only a prompt that is held
+    back can be promoted all the same: a label stands for prompts."""
+    return holds_prompt(result.release.path)
 
 
-def ships_prompt(result: Result) -> bool:
-    """Whether the run released a prompt, and not the state of a program of the user's own."""
-    return holds_prompt(result["release"])
-
-
-def verdict(result: Result) -> str:
+def verdict(result: RunResult) -> str:
     """Did it get better? One sentence without its full stop, for the result of a search."""
-    lift = result["lift"]
-    gained = f"{100 * lift['diff']:+.1f} points on {lift['n']} sealed test rows"
+    lift = result.lift
+    gained = f"{100 * lift.diff:+.1f} points on {lift.n} sealed test rows"
     if stopped_before_search(result):
         return "Keep your prompt: no gain could be shown, so nothing was searched"
     if only_scored(result):
         return "Your prompt was scored, and nothing was searched"
-    if result["decision"] == "promote":
+    if result.decision == "promote":
         return f"Better: {gained}"
-    if lift["wins"] + lift["losses"] == 0:
-        if result.get("search_ended") and result["trials"]["complete"] == 1:
+    if lift.wins + lift.losses == 0:
+        if result.search_ended and result.trials["complete"] == 1:
             return "Keep your prompt: the search ended before anything else had seen the whole of dev"
         return "Keep your prompt: nothing better was found"
-    sign = shown(lift)
+    sign = shown(lift.ci95, lift.p_value)
     if sign:
         return f"Held back: {gained}" if sign > 0 else f"Keep your prompt: the best found is worse, {gained}"
-    if lift["p_value"] < SIGNIFICANT:
+    if lift.p_value < SIGNIFICANT:
         return f"Keep your prompt: {gained} is not shown, its 95 % interval holds 0"
     return f"Keep your prompt: {gained} is not significant"
 
 
-def tested(result: Result, side: str) -> float | None:
+def tested(result: RunResult, side: SideName) -> float | None:
     """What a side scores on the sealed rows that both got a score on. A result of an older version does not say, and
     gives the mean over all that this side got one on."""
-    score: float | None = result["lift"].get(side, result[side]["test"])
-    return score
+    both, all_rows = {
+        "baseline": (result.lift.baseline, result.baseline.test),
+        "winner": (result.lift.winner, result.winner.test),
+    }[side]
+    return all_rows if both is None else both
 
 
-def uncorrected(result: Result) -> str:
+def uncorrected(result: RunResult) -> str:
     """Why the dev score of the best found was not corrected; "" where it was, or an older version does not say."""
-    why = "" if is_own(result) else result.get("uncorrected")
+    why = "" if result.is_own else result.uncorrected
     return f"the dev score is not corrected: {why}" if why else ""
 
 
-def yardsticks(result: Result) -> list[tuple[str, str, str]]:
+def yardsticks(result: RunResult) -> list[tuple[str, str, str]]:
     """What is reached without a language model: what it is, its score on dev and on the sealed test with interval."""
     found = []
-    for told in result.get("yardsticks") or ():
-        low, high = told["ci95"] or (None, None)
-        interval = "" if low is None else f" ({points(low)} to {points(high)})"
-        found.append((told["name"], points(told["dev"]), f"{points(told['test'])}{interval}"))
+    for one in result.yardsticks:
+        interval = f" ({points(one.ci95[0])} to {points(one.ci95[1])})" if one.ci95 else ""
+        found.append((one.name, points(one.dev), f"{points(one.test)}{interval}"))
     return found
 
 
-def against_yardsticks(result: Result) -> str:
+def against_yardsticks(result: RunResult) -> str:
     """Said where the best of them does better than the best found, or as well as far as this test can tell; "" where
     the best found is better than all of them, or nothing was compared."""
-    known = [told for told in result.get("yardsticks") or () if told["diff"] is not None]
+    known = [one for one in result.yardsticks if one.diff is not None]
     if not known:
         return ""
-    best = max(known, key=lambda told: float(told["test"]))
-    sign = shown({"ci95": best["diff_ci95"], "p_value": best["p_value"]})
+    best = max(known, key=lambda one: one.test or 0.0)
+    assert best.diff_ci95 is not None
+    assert best.p_value is not None
+    sign = shown(best.diff_ci95, best.p_value)
     if sign > 0:
         return ""
     does = "does better" if sign < 0 else "does as well, as far as these rows can tell"
-    ours = "your prompt" if is_own(result) else "the best found"
+    ours = "your prompt" if result.is_own else "the best found"
     return (
-        f"without a language model, {best['name']} trained on the same {best['trained_on']} rows {does}: "
-        f"{points(best['test'])} against {points(result['winner']['test'])} of {ours}"
+        f"without a language model, {best.name} trained on the same {best.trained_on} rows {does}: "
+        f"{points(best.test)} against {points(result.winner.test)} of {ours}"
     )
 
 
-def uneven(result: Result) -> str:
+def uneven(result: RunResult) -> str:
     """Said where the two prompts did not get a score on the same sealed rows; "" where they did."""
-    sides = ("baseline", "winner")
-    if is_own(result) or all(abs((tested(result, side) or 0) - (result[side]["test"] or 0)) < 1e-9 for side in sides):
+    own, best = result.baseline.test or 0, result.winner.test or 0
+    moved = max(abs((tested(result, "baseline") or 0) - own), abs((tested(result, "winner") or 0) - best))
+    if result.is_own or moved < 1e-9:
         return ""
-    return f"the scores on the sealed test are over the {result['lift']['n']} rows that both prompts got a score on"
+    return f"the scores on the sealed test are over the {result.lift.n} rows that both prompts got a score on"
 
 
-def meaning(result: Result) -> str:
+def meaning(result: RunResult) -> str:
     """The same in plain words: the scores, and how far the gain may be off."""
-    lift = result["lift"]
+    lift = result.lift
     yours = points(tested(result, "baseline"))
-    if is_own(result):
-        return f"Of 100 points your prompt gets {yours}, on {lift['n']} rows that the search never saw."
-    low, high = (gain(end) for end in lift["ci95"])
+    if result.is_own:
+        return f"Of 100 points your prompt gets {yours}, on {lift.n} rows that the search never saw."
+    low, high = (gain(end) for end in lift.ci95)
     return (
-        f"Of 100 points your prompt gets {yours} and the best found {points(tested(result, 'winner'))}, on {lift['n']} "
+        f"Of 100 points your prompt gets {yours} and the best found {points(tested(result, 'winner'))}, on {lift.n} "
         f"rows that the search never saw. "
-        f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift['p_value'])})."
+        f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift.p_value)})."
     )
 
 
@@ -179,30 +175,29 @@ def chance(p_value: float) -> str:
 
 def promotion(promoted: Mapping[str, Any]) -> str:
     """Who promoted a winner that its run had held back, why, and what was against it."""
-    told = [f"{name}: {promoted[name]}" for name in ("reason", "against") if promoted[name]]
-    return "; ".join([f"promoted by {promoted['actor']}", *told])
+    more = [f"{name}: {promoted[name]}" for name in ("reason", "against") if promoted[name]]
+    return "; ".join([f"promoted by {promoted['actor']}", *more])
 
 
-def ending(result: Result, promoted: Mapping[str, Any] | None = None) -> str:
+def ending(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
     """What follows from it: which prompt is released. `promoted`: who decided otherwise since."""
     if promoted is not None:
         return f"The run kept your own prompt; since then the best found was {promotion(promoted)}."
-    if result["decision"] == "promote":
+    if result.decision == "promote":
         return "The best found is released."
     return "Your own prompt is released." if held_back(result) else "Your own prompt stays."
 
 
-def certainty(result: Result) -> str:
+def certainty(result: RunResult) -> str:
     """How sure that is: interval and p-value of the paired difference; "" where nothing was compared."""
-    if is_own(result):
+    if result.is_own:
         return ""
-    lift = result["lift"]
-    low, high = (100 * value for value in lift["ci95"])
-    return f"95 % CI {low:+.1f} to {high:+.1f}, p = {lift['p_value']:.2g}"
+    low, high = (100 * value for value in result.lift.ci95)
+    return f"95 % CI {low:+.1f} to {high:+.1f}, p = {result.lift.p_value:.2g}"
 
 
-def decision(result: Result) -> str:
-    """One or two words for a list of runs, whatever kind of run it was."""
+def decision(result: Mapping[str, Any]) -> str:
+    """One or two words for a list of runs, of what the ledger has of a run of any kind."""
     if result.get("kind") == "judge_calibration":
         return f"calibration: {'trusted' if result['trusted'] else 'not trusted'}"
     if result.get("kind") == "check":
@@ -234,9 +229,9 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
 
 
-def design(of: Mapping[str, Any]) -> str:
-    """How a candidate, a trial or a winner is made: technique, layout and demos."""
-    return f"{of['technique']}, {of['format']}, {of['n_demos']} demos"
+def design(technique: str, layout: str, demos: int) -> str:
+    """How a candidate, a trial or a winner is made."""
+    return f"{technique}, {layout}, {demos} demos"
 
 
 def prompt_text(candidate: Mapping[str, Any]) -> str:
@@ -254,49 +249,47 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
 # -- what not every run has -------------------------------------------------------------------------------------------
 
 
-def held_back(result: Result) -> list[str]:
+def held_back(result: RunResult) -> list[str]:
     """What keeps the winner back although its gain was shown; empty otherwise."""
-    found = result.get("blocked") or []
-    return [] if any(why.startswith("the gain is not shown") for why in found) else list(found)
+    is_shown = shown(result.lift.ci95, result.lift.p_value) > 0
+    return list(result.blocked) if is_shown else []
 
 
-def before_search(result: Result) -> str:
+def before_search(result: RunResult) -> str:
     """Was there something to win, as it looked after the baseline; "" when nobody asked."""
-    found = result.get("preflight") or {}
-    if not found.get("why"):
-        return ""
-    return f"{found['why']}{_noise(found)}"
+    found = result.preflight
+    return f"{found.why}{_noise(found)}" if found is not None and found.why else ""
 
 
-def _noise(found: Mapping[str, Any]) -> str:
+def _noise(found: Preflight) -> str:
     """How many rows changed when they were asked again; a run of an older version does not say of how many."""
-    if (noise := found.get("noise")) is None:
+    noise, rows = found.noise, found.noise_rows
+    if noise is None:
         return ""
-    if (rows := found.get("noise_rows")) is None:
+    if rows is None:
         return f"; asked twice, {100 * noise:.0f} % of the rows changed"
     return f"; asked twice, {round(noise * rows)} of {rows} rows changed"
 
 
-def metric_name(row: Mapping[str, Any]) -> str:
-    return f"{row['metric']} ({row['field']})" if row["field"] else str(row["metric"])
+def metric_name(row: MetricPart) -> str:
+    return f"{row.metric} ({row.field})" if row.field else row.metric
 
 
-def worth_parts(result: Result) -> list[Mapping[str, Any]]:
+def worth_parts(result: RunResult) -> Sequence[MetricPart]:
     """The lines of each metric, where there is more than the score itself to tell."""
-    found = result.get("metrics") or []
-    plainly = len(found) == 2 and all(found[0][side]["mean"] == 1.0 for side, _ in SIDES)
-    scored = all(row[side].get("unscored", 0) == 0 for row in found for side, _ in SIDES)
-    return [] if plainly and scored else list(found)
+    found = result.metrics
+    plainly = len(found) == 2 and all(found[0].side(side).mean == 1.0 for side, _ in SIDES)
+    scored = all(row.side(side).unscored == 0 for row in found for side, _ in SIDES)
+    return () if plainly and scored else found
 
 
-def gaps(result: Result, slice_: Mapping[str, Any]) -> str:
+def gaps(result: RunResult, slice_: Slice) -> str:
     """How far the groups of a slice lie apart, by prompt, where that is more than chance; "" for a single group."""
-    told = [f"{name} {_gap(slice_, side)}" for side, name in sides(result)]
-    return f"largest gap between groups: {'; '.join(told)}" if slice_["winner_gap"] is not None else ""
+    found = [f"{name} {_gap(*slice_.gap(side))}" for side, name in sides(result)]
+    return f"largest gap between groups: {'; '.join(found)}" if slice_.winner_gap is not None else ""
 
 
-def _gap(slice_: Mapping[str, Any], side: str) -> str:
-    gap, p_value = slice_[f"{side}_gap"], slice_.get(f"{side}_gap_p")
+def _gap(gap: float | None, p_value: float | None) -> str:
     if gap is None:
         return "-"
     if p_value is None:  # of an older version
@@ -306,56 +299,55 @@ def _gap(slice_: Mapping[str, Any], side: str) -> str:
     return f"no more than chance makes ({chance(p_value)})"
 
 
-def steadiness(result: Result) -> list[str]:
+def steadiness(result: RunResult) -> list[str]:
     """How alike the answers to one row are when it is asked again; a title and a line per prompt, or nothing."""
-    found = result.get("consistency") or {}
     lines = []
     for side, name in sides(result):
-        if told := found.get(side):
-            every, some = points(told["pass_hat_k"]), points(told["pass_at_k"])
+        if result.consistency and (asked := result.consistency.side(side)):
+            every, some = points(asked.pass_hat_k), points(asked.pass_at_k)
             lines.append(
-                f"{name}: same answer {points(told['agreement'])} % of the time, entropy {told['entropy']:.2f} bits; "
+                f"{name}: same answer {points(asked.agreement)} % of the time, entropy {asked.entropy:.2f} bits; "
                 f"right every time {every} %, at least once {some} %"
             )
-    if not lines:
+    if not lines or not result.consistency:
         return []
-    first = found["winner"] or found["baseline"]
-    return [f"asked {first['k']} times each, {first['rows']} test rows:", *lines]
+    first = result.consistency.winner or result.consistency.baseline
+    assert first is not None
+    return [f"asked {first.k} times each, {first.rows} test rows:", *lines]
 
 
-def variety(result: Result) -> list[str]:
+def variety(result: RunResult) -> list[str]:
     """How varied the texts of a field are, by prompt."""
     lines = []
-    for row in result.get("variety") or []:
+    for row in result.variety:
         for side, name in sides(result):
-            if (told := row[side]) is not None and told["distinct_2"] is not None:
+            if (texts := row.side(side)) is not None and texts.distinct_2 is not None:
                 lines.append(
-                    f"variety of {row['field']}, {name}: {100 * told['distinct_2']:.0f} % of its word pairs are "
-                    f"different ones, {100 * told['openings']:.0f} % of its openings"
+                    f"variety of {row.field}, {name}: {100 * texts.distinct_2:.0f} % of its word pairs are "
+                    f"different ones, {100 * texts.openings:.0f} % of its openings"
                 )
     return lines
 
 
-def judge_trust(judge: Mapping[str, Any]) -> str:
+def judge_trust(judge: JudgeTrust) -> str:
     """Whether a judge has earned trust, against people's ratings."""
-    trust = "trusted" if judge["trusted"] else "NOT TO BE TRUSTED"
-    if judge["kappa"] is not None and judge["ci95"] is not None:
-        low, high = judge["ci95"]
-        trust += f", kappa {judge['kappa']:.2f} ({low:.2f} to {high:.2f})"
-    return trust + ("" if judge["trusted"] else f": {judge['why']}")
+    trust = "trusted" if judge.trusted else "NOT TO BE TRUSTED"
+    if judge.kappa is not None and judge.ci95 is not None:
+        low, high = judge.ci95
+        trust += f", kappa {judge.kappa:.2f} ({low:.2f} to {high:.2f})"
+    return trust + ("" if judge.trusted else f": {judge.why}")
 
 
-def judge_order(judge: Mapping[str, Any]) -> str:
+def judge_order(judge: JudgeTrust) -> str:
     """How often a pairwise judge changed its mind with the order of the two; "" for other judges."""
-    turned = f"{judge['turned']} of {judge['compared']} verdicts changed with the order"
-    return turned if judge["compared"] else ""
+    return f"{judge.turned} of {judge.compared} verdicts changed with the order" if judge.compared else ""
 
 
-def carried(row: Mapping[str, Any]) -> tuple[str, str]:
+def carried(row: Carried) -> tuple[str, str]:
     """A part's gain in points ("?" where its sign cannot be told), and where the number comes from."""
     sources = {"measured": "measured", "unknown": "cannot be told"}
-    source = sources.get(row["how"], "estimated from all trials")
-    return ("?" if row["how"] == "unknown" else f"{row['points']:+.1f}"), source
+    source = sources.get(row.how, "estimated from all trials")
+    return ("?" if row.how == "unknown" else f"{row.points:+.1f}"), source
 
 
 # -- words that changed -----------------------------------------------------------------------------------------------

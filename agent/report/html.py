@@ -99,7 +99,7 @@ def _of_result(view: RunView) -> dict[str, Any]:
     assert baseline is not None
     own, found = (facts.cut(facts.prompt_text(candidate), PROMPT_LETTERS) for candidate in (baseline, winner))
     both = "Both prompts on the sealed test, and their difference"
-    sealed = "Your prompt on the sealed test" if facts.is_own(result) else both
+    sealed = "Your prompt on the sealed test" if result.is_own else both
     return {
         "sealed": _picture("sealed", view, sealed, tables.scores),
         "attribution": _picture("attribution", view, "What each part carries", tables.attribution),

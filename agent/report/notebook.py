@@ -48,7 +48,7 @@ TRIALS: Mapping[str, str] = {
     "parent_id": "string",
 }
 """The columns of `Run.trials_df` and their types."""
-WHO = ("baseline", "winner")
+SIDES = ("baseline", "winner")
 
 
 def load_run(run_id: str = "", db: str | Path = "runs/ledger.db") -> Run:
@@ -78,13 +78,13 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `optimize run --json` printed; None for a run that did not finish, and for other kinds of runs."""
-        return self._view.result
+        return None if self._view.result is None else self._view.result.to_json()
 
     @property
     def verdict(self) -> str:
         """Did it get better? One sentence."""
-        if self.result is not None:
-            return verdict(self.result)
+        if self._view.result is not None:
+            return verdict(self._view.result)
         return decision(self._view.run["result"] or {}) or f"No result: the run is {self._view.run['status']}"
 
     @property
@@ -111,7 +111,7 @@ class Run:
         with closing(history_of(self._db)) as history:
             view = RunView(history, self.id)
             pairs = view.pairs(split, self._view.baseline["id"], self._view.winner["id"])
-        types = {f"{who}_{what}": of for who in WHO for what, of in (("reply", "string"), ("score", "float64"))}
+        types = {f"{name}_{what}": of for name in SIDES for what, of in (("reply", "string"), ("score", "float64"))}
         rows = [_row(pair) for pair in pairs]
         heads = dict.fromkeys([*(head for row in rows for head in row if head not in types), *types])
         return pandas.DataFrame(rows, columns=list(heads)).astype({"example_id": "string", **types} if rows else types)
@@ -124,16 +124,16 @@ class Run:
         return figure
 
     def _repr_html_(self) -> str:
-        told = f"run {self.id}: dev score against paid calls"
+        result, title = self._view.result, f"run {self.id}: dev score against paid calls"
         return page.render(
             "run_cell.html",
             run=self._view.run,
-            result=self.result,
+            result=result,
             trials=self._view.trials,
             verdict=self.verdict,
             tested=tested,
-            certainty=certainty(self.result) if self.result else "",
-            chart=charts.svg(charts.progress(self._view), f"run-{self.id}", told) if self._view.trials else "",
+            certainty=certainty(result) if result else "",
+            chart=charts.svg(charts.progress(self._view), f"run-{self.id}", title) if self._view.trials else "",
         )
 
     def __repr__(self) -> str:
@@ -151,8 +151,8 @@ def _row(pair: RowPair) -> dict[str, Any]:
     row: dict[str, Any] = {"example_id": pair.example_id}
     row |= {f"input.{name}": value for name, value in pair.inputs.items()}
     row |= {f"label.{name}": value for name, value in pair.labels.items()}
-    for who, side in zip(WHO, (pair.one, pair.two), strict=True):
-        row |= {f"{who}_reply": side["reply"], f"{who}_score": side["value"]} if side is not None else {}
+    for name, side in zip(SIDES, (pair.one, pair.two), strict=True):
+        row |= {f"{name}_reply": side["reply"], f"{name}_score": side["value"]} if side is not None else {}
     return row
 
 

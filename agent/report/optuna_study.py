@@ -86,8 +86,8 @@ def write_study(view: RunView, path: Path) -> int:
 
 
 def _about(view: RunView) -> dict[str, Any]:
-    told = {name: view.run[name] for name in ("id", "task", "status", "model", "proposer", "seed", "started_utc")}
-    return told if view.result is None else told | {"verdict": verdict(view.result)}
+    about = {name: view.run[name] for name in ("id", "task", "status", "model", "proposer", "seed", "started_utc")}
+    return about if view.result is None else about | {"verdict": verdict(view.result)}
 
 
 def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:

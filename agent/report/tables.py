@@ -53,48 +53,39 @@ def scores(view: RunView) -> Table:
     assert view.result is not None
     rows: list[Sequence[Any]] = []
     for side, name in facts.sides(view.result):
-        of, sealed = view.result[side], view.sealed.get(side)
+        sealed = view.sealed.get(side)
         interval = _interval(*sealed[1:]) if sealed else "-"
-        rows.append(
-            (
-                name,
-                points(facts.tested(view.result, side)),
-                interval,
-                points(of["dev"]),
-                points(of.get("dev_corrected")),
-            )
-        )
+        rows.append((name, points(facts.tested(view.result, side)), interval, *map(points, view.result.dev(side))))
     columns = ("prompt", "sealed test #", "95 % CI #", "dev #", "dev, corrected #")
-    if facts.is_own(view.result):
+    if view.result.is_own:
         return _table("Scores, 0 to 100", columns[:-1], [row[:-1] for row in rows])
-    lift = view.result["lift"]
-    low, high = lift["ci95"]
-    rows.append(("difference", gain(lift["diff"]), f"{gain(low)} to {gain(high)}", "", ""))
-    told = f"{lift['wins']} won, {lift['losses']} lost, {lift['ties']} tied of {lift['n']} sealed rows"
+    lift = view.result.lift
+    low, high = lift.ci95
+    rows.append(("difference", gain(lift.diff), f"{gain(low)} to {gain(high)}", "", ""))
+    counts = f"{lift.wins} won, {lift.losses} lost, {lift.ties} tied of {lift.n} sealed rows"
     corrected = "corrected takes that out on average, give or take 6 to 10 points"
     note = f"Dev scores chose the prompt, so they flatter it; {facts.uncorrected(view.result) or corrected}. "
     note += "Only the sealed test counts."
-    return _table("Scores, 0 to 100", columns, rows, f"{told}; {facts.chance(lift['p_value'])}. {note}")
+    return _table("Scores, 0 to 100", columns, rows, f"{counts}; {facts.chance(lift.p_value)}. {note}")
 
 
 def yardsticks(view: RunView) -> Table:
-    result = view.result or {}
-    rows = [(name, test, dev) for name, dev, test in facts.yardsticks(result)]
-    trained = f", trained on {result['yardsticks'][0]['trained_on']} rows" if rows else ""
-    told = facts.against_yardsticks(result)
-    note = f"{told[:1].upper()}{told[1:]}." if told else ""
+    assert view.result is not None
+    rows = [(name, test, dev) for name, dev, test in facts.yardsticks(view.result)]
+    trained = f", trained on {view.result.yardsticks[0].trained_on} rows" if rows else ""
+    better = facts.against_yardsticks(view.result)
+    note = f"{better[:1].upper()}{better[1:]}." if better else ""
     return _table(f"Without a language model{trained}", ("method", "sealed test (95 % CI) #", "dev #"), rows, note)
 
 
 def metrics(view: RunView) -> Table:
-    result, rows = view.result or {}, []
-    found = facts.worth_parts(result)
-    sides = facts.sides(result) if found else ()
-    for row in found:
-        means = [f"{points(row[side]['mean'])} ({_interval(*row[side]['ci95'])})" for side, _ in sides]
-        weight = f"{row['weight']:.2f}" if row["weight"] else ""
-        difference = [gain(row["diff"], row["diff_ci95"])] * (len(sides) > 1)
-        unscored = ", ".join(str(row[side]["unscored"]) for side, _ in sides)
+    assert view.result is not None
+    rows, sides = [], facts.sides(view.result)
+    for row in facts.worth_parts(view.result):
+        means = [f"{points(row.side(side).mean)}{_bracketed(row.side(side).ci95)}" for side, _ in sides]
+        weight = f"{row.weight:.2f}" if row.weight else ""
+        difference = [gain(row.diff, row.diff_ci95)] * (len(sides) > 1)
+        unscored = ", ".join(str(row.side(side).unscored) for side, _ in sides)
         rows.append((facts.metric_name(row), weight, *means, *difference, unscored))
     columns = ["metric", "weight #", *(f"{name} (95 % CI) #" for _, name in sides)]
     columns += ["difference (95 % CI) #"] * (len(sides) > 1)
@@ -107,50 +98,54 @@ def _bracketed(ci95: Sequence[float] | None) -> str:
 
 
 def slices(view: RunView) -> list[Table]:
-    found, result = [], view.result or {}
-    for one in result.get("slices") or []:
-        rows, sides = [], facts.sides(result)
-        is_compared = len(sides) > 1
-        for group in one["groups"]:
-            means = [f"{points(group[side]['mean'])}{_bracketed(group[side]['ci95'])}" for side, _ in sides]
-            difference = [gain(group["diff"], group["diff_ci95"])] * is_compared
-            rows.append((group["value"], group["winner"]["n"], *means, *difference))
-        columns = (one["slice"], "rows #", *(f"{name} (95 % CI) #" for _, name in sides))
-        gaps = facts.gaps(result, one)
+    assert view.result is not None
+    found, sides = [], facts.sides(view.result)
+    is_compared = len(sides) > 1
+    for one in view.result.slices:
+        rows = []
+        for group in one.groups:
+            means = [f"{points(group.side(side).mean)}{_bracketed(group.side(side).ci95)}" for side, _ in sides]
+            difference = [gain(group.diff, group.diff_ci95)] * is_compared
+            rows.append((group.value, group.winner.n, *means, *difference))
+        columns = (one.slice, "rows #", *(f"{name} (95 % CI) #" for _, name in sides))
+        gaps = facts.gaps(view.result, one)
         note = f"{gaps[:1].upper()}{gaps[1:]}." if gaps else ""
-        found.append(_table(f"By {one['slice']}", (*columns, *["difference (95 % CI) #"] * is_compared), rows, note))
+        found.append(_table(f"By {one.slice}", (*columns, *["difference (95 % CI) #"] * is_compared), rows, note))
     return found
 
 
 def attribution(view: RunView) -> Table:
+    assert view.result is not None
     rows = []
-    for row in (view.result or {}).get("attribution") or []:
-        told, source = carried(row)
-        low, high = row["ci95"]
-        rows.append((row["part"], told, f"{low:+.1f} to {high:+.1f}", source))
+    for row in view.result.attribution:
+        share, source = carried(row)
+        low, high = row.ci95
+        rows.append((row.part, share, f"{low:+.1f} to {high:+.1f}", source))
     columns = ("part", "points #", "95 % CI #", "how it is known")
     note = "Points that are lost with your prompt's part in its place."
     return _table("What carried the gain", columns, rows, note)
 
 
 def pareto(view: RunView) -> Table:
+    assert view.result is not None
     rows = []
     numbers = {trial["candidate_id"]: trial["number"] for trial in view.trials}
-    for row in (view.result or {}).get("pareto") or []:
-        number = numbers.get(row["candidate_id"])
-        name = f"trial {number}" if number is not None else row["candidate_id"]
+    for row in view.result.pareto:
+        number = numbers.get(row.candidate_id)
+        name = f"trial {number}" if number is not None else row.candidate_id
         own = ", your prompt" * (number == 0)
-        latency = "-" if row["latency_s"] is None else f"{row['latency_s']:.2f} s"
-        cells = (points(row["dev"]), f"{row['prompt_tokens']:,}", amount(row["usd_per_1000"]), latency)
-        rows.append((name + own, "yes" if row["chosen"] else "", *cells))
+        latency = "-" if row.latency_s is None else f"{row.latency_s:.2f} s"
+        cells = (points(row.dev), f"{row.prompt_tokens:,}", amount(row.usd_per_1000), latency)
+        rows.append((name + own, "yes" if row.chosen else "", *cells))
     columns = ("prompt", "chosen", "dev #", "prompt tokens #", "$ per 1,000 calls #", "latency #")
     return _table("The Pareto front: nothing is better than these in all columns", columns, rows)
 
 
 def judges(view: RunView) -> Table:
+    assert view.result is not None
     rows = [
-        (", ".join(judge["models"]), judge["metric"], judge["mode"], facts.judge_trust(judge), facts.judge_order(judge))
-        for judge in (view.result or {}).get("judges") or []
+        (", ".join(judge.models), judge.metric, judge.mode, facts.judge_trust(judge), facts.judge_order(judge))
+        for judge in view.result.judges
     ]
     columns = ("judge", "metric", "mode", "trust ~", "order ~")
     return _table("The judges that the score rests on", columns, rows)
@@ -184,7 +179,7 @@ def trials(view: RunView) -> Table:
             points(trial["mean"]),
             _interval(trial["low"], trial["high"]),
             trial["n"],
-            facts.design(trial),
+            facts.design(trial["technique"], trial["format"], trial["n_demos"]),
             trial["operator"],
             f"{trial['calls'] + trial['cached']:,}",
             f"{trial['tokens']:,}",
@@ -225,7 +220,7 @@ def spend(view: RunView) -> Table:
 
 def provenance(view: RunView) -> Table:
     """What ran, on which data, with which versions, and the ledger's head."""
-    run, result, head = view.run, view.result or {}, view.head
+    run, head = view.run, view.head
     origin: Mapping[str, Any] = run["origin"] or {}
     rows: list[Sequence[Any]] = [
         ("run", run["id"]),
@@ -246,7 +241,7 @@ def provenance(view: RunView) -> Table:
         ("python", run["python"]),
         ("sqlite", run["sqlite"]),
         *((origin.get("versions") or {}).items()),
-        ("ledger head of the result", result.get("ledger_head")),
+        ("ledger head of the result", view.result.ledger_head if view.result else None),
         ("ledger head now", f"{head['hash']} (event {head['seq']:,})"),
     ]
     return _table("What ran", ("what", "value ~"), [row for row in rows if row[1] not in (None, "")])

@@ -16,6 +16,7 @@ from typing import Any
 from agent.errors import AgentError
 from agent.ledger.query import History, Row
 from agent.ledger.trail import promoted_since
+from agent.release.result import RunResult, search_result
 from agent.types import Example, SplitName, Task
 
 
@@ -51,11 +52,10 @@ class RunView:
     def id(self) -> str:
         return str(self.run["id"])
 
-    @property
-    def result(self) -> Row | None:
-        """What `optimize run --json` printed; None while it runs, when interrupted, and for other kinds of runs."""
-        found: Row | None = self.run["result"]
-        return None if found is None or found.get("kind") else found
+    @cached_property
+    def result(self) -> RunResult | None:
+        """None while it runs, when interrupted, and for other kinds of runs."""
+        return search_result(self.run["result"], self.history.path)
 
     @cached_property
     def trials(self) -> list[Row]:
@@ -79,7 +79,7 @@ class RunView:
     @cached_property
     def winner(self) -> Row | None:
         """The best prompt found (it may be the user's own); None without a result."""
-        return None if self.result is None else self.history.candidate(self.result["winner"]["candidate_id"])
+        return None if self.result is None else self.history.candidate(self.result.winner.candidate_id)
 
     @cached_property
     def promoted(self) -> Row | None:

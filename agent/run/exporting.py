@@ -18,7 +18,7 @@ from agent.release.formats.verify import Made, put, put_folder, put_one, verifie
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import PromptRelease, load_prompt
-from agent.report.facts import without_result
+from agent.report.facts import points, without_result
 from agent.run.launch import source_of, task_of
 from agent.run.locations import open_history
 from agent.types import Task
@@ -151,8 +151,8 @@ def _yardstick(history: History, found: Row, output: Path | None) -> Export:
     best, files = exported(found, _task_of(found), history)
     paths = put_folder(files, output)
     lines = [f"wrote {path}" for path in paths]
-    lines.append(f"{best['name']}, {100 * best['test']:.1f} on the sealed test; the same answers on dev")
-    details = {"run_id": found["id"], "yardstick": best, "files": [str(path) for path in paths]}
+    lines.append(f"{best.name}, {points(best.test)} on the sealed test; the same answers on dev")
+    details = {"run_id": found["id"], "yardstick": best.to_json(), "files": [str(path) for path in paths]}
     return Export(tuple(lines), details=details)
 
 

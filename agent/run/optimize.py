@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, message_of
 from agent.gateway.bills import Excess
@@ -31,8 +31,10 @@ from agent.programs.kind import Kind, Making, Written
 from agent.programs.kinds import program_for
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
-from agent.release.result import Opening, result_object
+from agent.release.result import RunResult
+from agent.release.result_parts import Release
 from agent.run.record import LedgerObserver
+from agent.run.result import Opening, result_of
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.run.watcher import Changes, Snapshot, Watcher
 from agent.scoring.breakdown import Pair
@@ -71,7 +73,7 @@ def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
 
 
 class Run:
-    """One optimization. `execute` returns the result object of the command line's --json.
+    """One optimization. `execute` returns its result.
 
     Args:
         task: the task.
@@ -131,7 +133,7 @@ class Run:
 
     # -- the order of things ------------------------------------------------------------------------------------------
 
-    async def execute(self) -> dict[str, Any]:
+    async def execute(self) -> RunResult:
         """Raises Interrupted after `interrupt`, and whatever ended the run; it can then be resumed."""
         past = self._begin()
         self._gateway = gateway = Gateway(
@@ -150,7 +152,7 @@ class Run:
         try:
             self._evaluator = self._make_evaluator(self.program.door(gateway))
             self.context = self._make_context(self.program.calls)
-            status = "complete"
+            status: Literal["complete", "budget"] = "complete"
             try:
                 await self._search()
             except BudgetExhausted as stop:
@@ -160,7 +162,7 @@ class Run:
                 status, self._ended = "budget", str(stop)
                 self._observer.on_event("budget_exhausted", {"why": str(stop)})
             result = await self._conclude(status)
-            self.ledger.end_run(self.id, status, self.account.seconds, result)
+            self.ledger.end_run(self.id, status, self.account.seconds, result.to_json())
             await self.ledger.commit()
             return result
         except (Interrupted, asyncio.CancelledError, KeyboardInterrupt) as stop:
@@ -299,7 +301,7 @@ class Run:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    async def _conclude(self, status: str) -> dict[str, Any]:
+    async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
         """Opens the sealed test once, for baseline and winner, and writes the release."""
         winner = closing.chosen(self.context, self._offers(), self.settings.prefer)
         corrected = self._corrected(winner)
@@ -307,26 +309,22 @@ class Run:
             await closing.ablate(self.context, winner)
         self._board.close_open("the budget ended first")
         result = await self._tested(winner, status, corrected)
-        result["preflight"] = self.preflight.as_dict() if self.preflight else None
-        result["attribution"] = closing.carried(self.context, winner, corrected)
-        result["pareto"] = closing.pareto(self._offers(), winner)
-        released = winner if result["decision"] == "promote" else self.context.baseline
-        result["parameters"] = self._parameters(released)
+        released = winner if result.decision == "promote" else self.context.baseline
+        result = replace(result, parameters=self._parameters(released))
         await self.ledger.commit()  # no file may name a head that a kill takes back
         written = await self._write(result, released, self.folder)
-        result["release"] = str(written.path)
         noted = {"version": written.version, "candidate_id": released.id}
         if released.id != winner.id:
             noted["held"] = (await self._write(result, winner, self.folder / HELD)).version
         self._observer.on_event("released", noted)
-        return result
+        return replace(result, release=Release(written.path))
 
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
         """What a candidate was scored with."""
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
-    async def _write(self, result: Mapping[str, Any], candidate: Candidate, folder: Path) -> Written:
+    async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> Written:
         """Writes a candidate as a release, with its provenance."""
         making = Making(
             result,
@@ -343,7 +341,9 @@ class Run:
         """All that saw the whole of dev."""
         return closing.offers(self.context, self._prices.get(self.target.name), self.ledger.latencies(self.id))
 
-    async def _tested(self, winner: Candidate, status: str, corrected: float | None) -> dict[str, Any]:
+    async def _tested(
+        self, winner: Candidate, status: Literal["complete", "budget"], corrected: float | None
+    ) -> RunResult:
         """Opens the sealed test. Raises BudgetExhausted when it cannot be finished."""
         board, baseline = self._board, self.context.baseline
         self.context.stage("sealed test", self.context.round)
@@ -362,20 +362,20 @@ class Run:
             tested = (self._test, won)
             seed = self.settings.seed
             yardsticks = await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
-        return result_object(
-            Opening(winner, baseline, won, base),
+        shown, length = self.program.shown(winner), self.program.prompt_tokens(winner)
+        return result_of(
+            Opening(winner, baseline, won, base, shown, length),
             run_id=self.id,
-            task=self.task,
+            task=self.task.name,
             status=status,
             model=self.target.name,
             seed=self.settings.seed,
             dev=(board.mean(baseline.id), board.mean(winner.id), corrected),
-            shown=self.program.shown(winner),
-            prompt_tokens=self.program.prompt_tokens(winner),
             states=[trial.state for trial in board.trials.values()],
             account=self.account,
+            ledger=self.ledger.path,
             ledger_head=self.ledger.head(),
-            told={
+            parts={
                 "search_ended": self._ended or self.context.failed,
                 "yardsticks": yardsticks,
                 "uncorrected": self._uncorrected(winner),
@@ -386,6 +386,9 @@ class Run:
                     [trust_in(judge, self._calibration(judge), self.task.name) for judge in self._evaluator.judges()],
                     self.settings.seed,
                 ),
+                "preflight": self.preflight.as_dict() if self.preflight else None,
+                "attribution": closing.carried(self.context, winner, corrected),
+                "pareto": closing.pareto(self._offers(), winner),
             },
         )
 

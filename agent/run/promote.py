@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from agent.ledger.query import History
     from agent.ledger.store import Ledger
     from agent.release.prompt_file import PromptRelease
+    from agent.release.result import RunResult
+    from agent.release.result_breakdown import JudgeTrust
 
 
 NO_CLAIM = "baseline, no gain claimed"
@@ -30,7 +32,7 @@ class Offer:
     It lies in `path`; what the run released lies in `released`, and only where it was held back is that another file.
     """
 
-    result: Mapping[str, Any]
+    result: RunResult
     path: Path
     released: Path
     kind: Literal["winner", "held", "own"]
@@ -40,7 +42,7 @@ class Offer:
         from agent.release.runtime import load_prompt
 
         if self.kind != "own":
-            return str(self.result["winner"]["candidate_id"])
+            return self.result.winner.candidate_id
         return str(load_prompt(self.path).provenance.get("candidate_id", ""))
 
 
@@ -156,8 +158,8 @@ def promote(
             release = _release_held(release, offer, note, book)
         evidence = {
             "run_id": found["id"],
-            "decision": result["decision"],
-            **({"claim": NO_CLAIM} if offer.kind == "own" else {"lift": result["lift"]}),
+            "decision": result.decision,
+            **({"claim": NO_CLAIM} if offer.kind == "own" else {"lift": result.to_json()["lift"]}),
             "overridden": blocked,
             "ledger": book.id(),
             "ledger_head": book.head(),
@@ -186,14 +188,15 @@ def _offer(found: dict[str, Any], own: bool, db: Path) -> Offer:
     """What there is to promote; `own` asks for the user's own prompt. Raises an InputError where there is no such."""
     from agent.ledger.query import released_file
     from agent.release.prompt_file import HELD, PROMPT_FILE, holds_prompt
+    from agent.release.result import search_result
     from agent.release.runtime import load_prompt
 
-    result, released = found["result"] or {}, released_file(found, db)
-    if "winner" not in result or released is None:
+    result, released = search_result(found["result"], db), released_file(found, db)
+    if result is None or released is None:
         raise InputError(f"{found['id']}: {without_result(found)}, so there is no winner to promote")
     if not holds_prompt(released):
         raise InputError(f"{found['id']}: a run of a program of your own; its state is shipped with `optimize export`")
-    if result["decision"] == "promote":
+    if result.decision == "promote":
         if own:
             raise InputError(f"{found['id']}: this run released its winner, not your own prompt; leave out --own")
         return Offer(result, released, released, "winner")
@@ -211,9 +214,9 @@ def _require_its_own(offer: Offer, run_id: str, history: History) -> None:
     from agent.release.runtime import load_prompt
 
     release = load_prompt(offer.path).release
-    told = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
+    events = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
     noted = "held" if offer.kind == "held" else "version"
-    versions = {json.loads(event["body"]).get(noted) for event in told} - {None}  # runs of old noted none
+    versions = {json.loads(event["body"]).get(noted) for event in events} - {None}  # runs of old noted none
     source = (release.provenance.get("run_id"), release.provenance.get("candidate_id"))
     if source != (run_id, offer.candidate_id) or (versions and release.version not in versions):
         raise ReleaseError(
@@ -235,24 +238,21 @@ def _release_held(release: PromptRelease, offer: Offer, note: Mapping[str, Any],
 
     release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
     write_release(release, offer.released.parent)
-    told, run_id = {"candidate_id": offer.candidate_id, "version": release.version, **note}, offer.result["run_id"]
-    if not ledger.has_event(run_id, "promoted", told):  # the same command again after a kill
-        ledger.event(run_id, "promoted", told)
+    body, run_id = {"candidate_id": offer.candidate_id, "version": release.version, **note}, offer.result.run_id
+    if not ledger.has_event(run_id, "promoted", body):  # the same command again after a kill
+        ledger.event(run_id, "promoted", body)
         ledger.flush()
     return release
 
 
-def _blocked(result: Mapping[str, Any], ledger: Ledger) -> list[str]:
+def _blocked(result: RunResult, ledger: Ledger) -> list[str]:
     """What the gate says now: a judge counts as its latest calibration found it."""
     from agent.release.gate import blocked_by
 
-    judges = [{**judge, **_trust(ledger.calibration(judge["judge_id"], ""))} for judge in result.get("judges") or ()]
-    return blocked_by({**result, "judges": judges})
+    judges = tuple(_judge_now(judge, ledger.calibration(judge.judge_id, "")) for judge in result.judges)
+    return [block.message for block in blocked_by(replace(result, judges=judges))]
 
 
-def _trust(found: dict[str, object] | None) -> dict[str, object]:
+def _judge_now(judge: JudgeTrust, found: dict[str, Any] | None) -> JudgeTrust:
     """What the latest calibration says now; a judge without one stays as it was."""
-    if found is None:
-        return {}
-    why = found["why"]
-    return {"trusted": found["trusted"], "why": "; ".join(map(str, why)) if isinstance(why, list) else ""}
+    return judge if found is None else replace(judge, trusted=bool(found["trusted"]), why="; ".join(found["why"]))

@@ -31,6 +31,7 @@ NOT_COMPARED = (
     "overspent",
     "unpriced",
     "latency_s",
+    "blocked_codes",  # a run of an older version has none; `blocked` says the same
 )
 
 

@@ -97,7 +97,7 @@ def _run_again(found: Row, launch: Launch, ledger: ReplayLedger) -> tuple[Row | 
 
     async def execute() -> Row:
         try:
-            return await again.execute()
+            return (await again.execute()).to_json()
         finally:
             for model in models.values():
                 await model.close()

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
 from agent.observer import Observer
@@ -24,19 +24,22 @@ from agent.run.watcher import Watcher
 
 if TYPE_CHECKING:
     from agent.ledger.store import Ledger
+    from agent.release.result import RunResult
     from agent.run.job import Job, Means
     from agent.run.optimize import Resumed
     from agent.types import LM, Budget, Task
+
+_T = TypeVar("_T", covariant=True)
 
 NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
 WAITS_SECONDS = 5.0
 """How often it is looked whether a run waits for a provider."""
 
 
-class Stoppable(Protocol):
+class Stoppable(Protocol[_T]):
     """What can be run and interrupted: a search or a job."""
 
-    async def execute(self) -> dict[str, Any]: ...
+    async def execute(self) -> _T: ...
 
     def interrupt(self) -> int: ...
 
@@ -94,7 +97,7 @@ def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -
 
 def start(
     launch: Launch, db: Path, watcher: Watcher, resumed: Resumed | None = None, stop: Stop | None = None
-) -> dict[str, Any]:
+) -> RunResult:
     """Fetches weights that are not here yet, says what is about to run, and runs it (`run`)."""
     from agent.models.catalog import require_files
 
@@ -106,7 +109,7 @@ def start(
 
 def run(
     launch: Launch, db: Path, watcher: Watcher, resumed: Resumed | None = None, stop: Stop | None = None
-) -> dict[str, Any]:
+) -> RunResult:
     """Runs to the end, in an event loop of this thread. The first Ctrl-C lets what is in flight land, the second leaves
     at once; both end in Interrupted.
 
@@ -225,13 +228,13 @@ def stopping(waiting: int) -> str:
 
 
 async def watched(
-    run: Stoppable,
+    run: Stoppable[_T],
     lms: Iterable[LM],
     watcher: Watcher,
     command: str = "",
     new: Iterable[LM] = (),
     stop: Stop | None = None,
-) -> dict[str, Any]:
+) -> _T:
     """Asks about the models that are `new`, executes `run` and closes its models `lms`.
 
     The first Ctrl-C (or SIGTERM) lets what is in flight land, the second leaves at once and tells the `command` that

@@ -43,16 +43,21 @@ def build_finished(path: Path, trials: int, rows: int, sealed: int) -> None:
 
 
 def result(winner: str, rows: int) -> dict[str, Any]:
-    found = {"technique": "few-shot", "format": "turns", "n_demos": 8, "dev": 0.5, "dev_corrected": 0.4, "test": 1.0}
+    found = {"technique": "few-shot", "format": "turns", "n_demos": 8, "instruction": LONG, "dev_corrected": 0.4}
     lift = {"diff": 1.0, "ci95": [0.9, 1.0], "p_value": 1e-9, "wins": rows, "losses": 0, "ties": 0, "n": rows}
     return {
         "run_id": RUN,
+        "task": "big",
+        "status": "complete",
+        "model": "a/b",
+        "seed": 0,
         "baseline": {"dev": 0.3, "test": 0.0},
-        "winner": {**found, "candidate_id": winner, "prompt_tokens": 290},
+        "winner": {**found, "candidate_id": winner, "dev": 0.5, "test": 1.0, "prompt_tokens": 290},
         "lift": lift,
         "decision": "promote",
         "trials": {"complete": 1000, "pruned": 0, "failed": 0},
         "calls": {"target": 1, "proposer": 0, "judge": 0, "cached": 0},
+        "tokens": {"prompt": 1, "completion": 1},
         "cost_usd": 1.0,
         "seconds": 60.0,
         "release": "",

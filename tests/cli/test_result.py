@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 
-from agent.cli.result import blocks, detectable_line, report
+from agent.cli import result as printed
+from agent.cli.result import detectable_line
+from agent.release.result import RunResult
 from agent.report import facts
 from agent.stats.preflight import assess, detectable_gains
 from tests.cli.world import files, good, good_json, optimize
 
 RESULT: dict[str, Any] = {
     "run_id": "20260101T000000-abc",
+    "task": "toy",
     "status": "complete",
+    "model": "a/b",
+    "seed": 0,
     "baseline": {"dev": 0.5, "test": 0.52},
     "winner": {
         "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_demos": 16, "instruction": "Say it.",
@@ -65,6 +70,14 @@ Pareto front: nothing that saw the whole of dev is better in all of these (* cho
 """
 
 
+def blocks(result: dict[str, Any]) -> list[str]:
+    return printed.blocks(RunResult.from_json(result))
+
+
+def report(result: dict[str, Any]) -> str:
+    return printed.report(RunResult.from_json(result))
+
+
 def test_the_blocks_are_printed_word_for_word() -> None:
     assert "\n".join(blocks(FULL)) == GOLDEN
     assert f"{GOLDEN}\n" in report(FULL)
@@ -72,8 +85,12 @@ def test_the_blocks_are_printed_word_for_word() -> None:
 
 def test_a_run_of_an_older_version_does_not_say_how_many_rows_were_asked_twice() -> None:
     old = {name: told for name, told in FULL["preflight"].items() if name != "noise_rows"}
-    assert facts.before_search({"preflight": old}).endswith("or more; asked twice, 50 % of the rows changed")
-    assert "asked twice" not in facts.before_search({"preflight": {**old, "noise": None, "noise_rows": 0}})
+
+    def before_search(preflight: dict[str, Any]) -> str:
+        return facts.before_search(RunResult.from_json({**FULL, "preflight": preflight}))
+
+    assert before_search(old).endswith("or more; asked twice, 50 % of the rows changed")
+    assert "asked twice" not in before_search({**old, "noise": None, "noise_rows": 0})
 
 
 @pytest.mark.parametrize("empty", [{}, {"preflight": None, "attribution": [], "pareto": []}])
@@ -111,16 +128,17 @@ def test_what_to_prefer_is_one_of_three() -> None:
 
 def test_a_search_that_was_cut_short_is_not_said_to_have_found_nothing_better() -> None:
     result = {
-        "lift": {"diff": 0.0, "n": 40, "wins": 0, "losses": 0, "ci95": [0.0, 0.0], "p_value": 1.0},
+        **RESULT,
+        "lift": {"diff": 0.0, "n": 40, "wins": 0, "losses": 0, "ties": 40, "ci95": [0.0, 0.0], "p_value": 1.0},
         "decision": "keep_baseline",
         "trials": {"complete": 1, "pruned": 2, "failed": 0},
         "search_ended": "the next call would pass the cap (max_calls = 300); give more",
     }
-    assert "before anything else had seen the whole of dev" in facts.verdict(result)
+    assert "before anything else had seen the whole of dev" in facts.verdict(RunResult.from_json(result))
     whole = {**result, "search_ended": ""}
-    assert facts.verdict(whole) == "Keep your prompt: nothing better was found"
+    assert facts.verdict(RunResult.from_json(whole)) == "Keep your prompt: nothing better was found"
     alone = {**whole, "trials": {"complete": 1, "pruned": 0, "failed": 0}}
-    assert facts.verdict(alone) == "Your prompt was scored, and nothing was searched"
+    assert facts.verdict(RunResult.from_json(alone)) == "Your prompt was scored, and nothing was searched"
 
 
 def test_rows_without_a_score_are_told_where_there_is_one_metric_and_every_reply_can_be_read() -> None:
@@ -141,9 +159,13 @@ def test_scores_on_the_rows_of_both_stand_below_where_one_prompt_lost_some() -> 
     lift = {**RESULT["lift"], "lost": 20, "baseline": 0.6, "winner": 0.78}
     told = "\n".join(blocks({**RESULT, "lift": lift}))
     assert told.strip() == "the scores on the sealed test are over the 100 rows that both prompts got a score on"
-    assert "your prompt gets 60.0 and the best found 78.0, on 100 rows" in facts.meaning({**RESULT, "lift": lift})
+
+    def meaning(result: dict[str, Any]) -> str:
+        return facts.meaning(RunResult.from_json(result))
+
+    assert "your prompt gets 60.0 and the best found 78.0, on 100 rows" in meaning({**RESULT, "lift": lift})
     assert blocks({**RESULT, "lift": {**lift, "baseline": 0.52}}) == []
-    assert "your prompt gets 52.0 and the best found 78.0, on 100 rows" in facts.meaning(RESULT), "an older version"
+    assert "your prompt gets 52.0 and the best found 78.0, on 100 rows" in meaning(RESULT), "an older version"
 
 
 def test_dollars_that_brought_nothing_stand_beside_the_tokens_that_did() -> None:
@@ -179,4 +201,5 @@ def test_a_gap_between_groups_is_told_where_it_is_more_than_chance() -> None:
 )
 def test_a_loss_that_is_shown_is_called_one(diff: float, ci95: list[float], p_value: float, says: str) -> None:
     lift = {**RESULT["lift"], "diff": diff, "ci95": ci95, "p_value": p_value, "wins": 2, "losses": 20}
-    assert facts.verdict({**RESULT, "lift": lift, "decision": "keep_baseline"}) == f"Keep your prompt: {says}"
+    result = RunResult.from_json({**RESULT, "lift": lift, "decision": "keep_baseline"})
+    assert facts.verdict(result) == f"Keep your prompt: {says}"

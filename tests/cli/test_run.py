@@ -39,7 +39,8 @@ KEYS = {
     "run_id", "task", "status", "model", "seed", "baseline", "winner", "lift", "decision", "trials", "calls", "tokens",
     "limited", "overspent", "cost_usd", "lost_usd", "unpriced", "seconds", "release", "ledger_head", "preflight",
     "attribution", "pareto", "yardsticks",
-    "metrics", "slices", "parameters", "consistency", "variety", "judges", "blocked", "search_ended", "uncorrected",
+    "metrics", "slices", "parameters", "consistency", "variety", "judges", "blocked", "blocked_codes", "search_ended",
+    "uncorrected",
 }  # fmt: skip
 NESTED = {
     "baseline": {"dev", "test"},

@@ -12,7 +12,7 @@ import pytest
 
 from agent.ledger.store import Ledger
 from agent.programs.released import ReleasedProgram
-from agent.release.runtime import load_prompt
+from agent.release.result import RunResult
 from agent.run.optimize import Run
 from agent.run.settings import Settings
 from agent.scoring.evaluate import Evaluator
@@ -36,7 +36,7 @@ def answer(request: Request) -> str:
     return f"[[ ## team ## ]]\n{team}\n" if "[[ ##" in text else team
 
 
-def run(task: Task, folder: Path) -> tuple[dict[str, Any], Run]:
+def run(task: Task, folder: Path) -> tuple[RunResult, Run]:
     """The result of a run that only scores the user's own."""
     ledger = Ledger(folder / "ledger.db")
     try:
@@ -58,16 +58,16 @@ def test_every_kind_goes_through_the_same_run(kind: str, tmp_path: Path) -> None
     program = "program:build" if OF_USERS[kind] else ""
     result, made = run(make_task(30, folder=str(tmp_path), program=program), tmp_path)
     assert made.program.kind == kind
-    assert (result["status"], result["decision"]) == ("complete", "keep_baseline")
-    assert result["winner"]["test"] == pytest.approx(2 / 3)
-    assert result["calls"]["target"] >= 60
-    assert Path(result["release"]).is_file()
+    assert (result.status, result.decision) == ("complete", "keep_baseline")
+    assert result.winner.test == pytest.approx(2 / 3)
+    assert result.cost.calls["target"] >= 60
+    assert result.release.path.is_file()
 
 
 def test_a_released_prompt_goes_through_the_same_evaluator(tmp_path: Path) -> None:
     task = make_task(30, folder=str(tmp_path))
     result, _ = run(task, tmp_path)
-    model, prompt = FakeModel(answer), load_prompt(result["release"])
+    model, prompt = FakeModel(answer), result.release.load()
     program = ReleasedProgram(prompt, task, model)
 
     class Door:
@@ -78,7 +78,7 @@ def test_a_released_prompt_goes_through_the_same_evaluator(tmp_path: Path) -> No
 
     evaluator = Evaluator(task, Door(), model, build_metrics(task), [program])
     outcomes = asyncio.run(evaluator.outcomes(program.candidate, task.test, "test"))
-    assert sum(outcome.value or 0.0 for outcome in outcomes) / 30 == pytest.approx(result["winner"]["test"])
+    assert sum(outcome.value or 0.0 for outcome in outcomes) / 30 == pytest.approx(result.winner.test)
 
 
 KNOWN = {

@@ -8,13 +8,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.release.gate import SIGNIFICANT, blocked_by, untrusted
+from agent.release import gate
+from agent.release.gate import SIGNIFICANT, untrusted
+from agent.release.result import RunResult
 from agent.stats.intervals import paired_difference
+
+
+def blocked_by(changed: dict[str, Any]) -> list[str]:
+    """The sentences of the gate on a result with these keys; each has a code of its kind."""
+    found = gate.blocked_by(a_result(changed))
+    assert [block.code for block in found] == [code_of(block.message) for block in found]
+    return [block.message for block in found]
+
+
+def a_result(changed: dict[str, Any]) -> RunResult:
+    return RunResult.from_json({**SEARCHED, **changed})
+
+
+def code_of(message: str) -> str:
+    codes = {
+        "the gain is not shown": "gain_not_shown",
+        "the gain may come from": "gain_from_lost_rows",
+        "it is not shown to be": "no_better_than_constant",
+        "metric ": "metric_worse",
+        "slice ": "slice_worse",
+        "the judge ": "judge_untrusted",
+    }
+    (found,) = [code for start, code in codes.items() if message.startswith(start)]
+    return found
 
 
 def lift(diff: float = 0.12, p_value: float = 0.001, n: int = 100) -> dict[str, Any]:
     half = abs(diff) * (0.5 if p_value < SIGNIFICANT else 1.5)
-    return {"diff": diff, "ci95": [diff - half, diff + half], "p_value": p_value, "n": n}
+    counts = {"wins": 20, "losses": 10, "ties": n - 30, "n": n}
+    return {"diff": diff, "ci95": [diff - half, diff + half], "p_value": p_value, **counts}
 
 
 def part(metric: str, diff: float | None, p_value: float | None, field: str = "") -> dict[str, Any]:
@@ -30,6 +57,27 @@ def judge(trusted: bool, why: str = "") -> dict[str, Any]:
     return {"metric": "judge", "models": ["a/small", "b/large"], "trusted": trusted, "why": why}
 
 
+SEARCHED: dict[str, Any] = {
+    "run_id": "20260101T000000-abc",
+    "task": "toy",
+    "status": "complete",
+    "model": "a/b",
+    "seed": 0,
+    "baseline": {"dev": 0.5, "test": 0.5},
+    "winner": {
+        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_demos": 4, "instruction": "Say it.",
+        "dev": 0.7, "dev_corrected": 0.6, "test": 0.62, "prompt_tokens": 90,
+    },
+    "decision": "keep_baseline",
+    "trials": {"complete": 3, "pruned": 2, "failed": 0},
+    "calls": {"target": 90, "proposer": 0, "judge": 0, "cached": 0},
+    "tokens": {"prompt": 1000, "completion": 10},
+    "cost_usd": 0.0,
+    "seconds": 1.0,
+    "release": "runs/x/prompt.md",
+    "ledger_head": "0" * 64,
+}  # fmt: skip
+"""What every version writes, but for the lift."""
 CLEAN: dict[str, Any] = {
     "lift": lift(),
     "metrics": [part("readable", 0.0, 1.0), part("judge", 0.12, 0.001, "text")],
@@ -59,7 +107,8 @@ def test_a_gain_that_is_not_shown_blocks(changed: dict[str, Any]) -> None:
 )
 def test_who_is_not_better_than_one_constant_answer_is_blocked(diff: float, p_value: float, blocks: int) -> None:
     told = lift(diff, p_value)
-    constant = {"name": "largest class", "test": 0.5, "diff": diff, "diff_ci95": told["ci95"], "p_value": p_value}
+    made = {"candidate_id": "k", "trained_on": 90, "dev": 0.5, "test": 0.5, "ci95": [0.4, 0.6]}
+    constant = {"name": "largest class", **made, "diff": diff, "diff_ci95": told["ci95"], "p_value": p_value}
     better = {**constant, "name": "classifier", "diff": -0.5, "diff_ci95": [-0.6, -0.4], "p_value": 0.001}
     found = blocked_by({**CLEAN, "yardsticks": [constant, better]})
     assert len(found) == blocks, "a classifier that is better is told of, and blocks nothing"
@@ -142,7 +191,7 @@ def test_groups_without_a_test_cost_the_others_nothing() -> None:
 def test_an_untrusted_judge_blocks_with_its_models_and_the_reason() -> None:
     found = blocked_by({**CLEAN, "judges": [judge(True), judge(False, "kappa 0.21 is below 0.4")]})
     assert found == ["the judge a/small, b/large (judge) is not to be trusted: kappa 0.21 is below 0.4"]
-    assert list(untrusted(CLEAN)) == []
+    assert list(untrusted(a_result(CLEAN))) == []
 
 
 def test_everything_in_the_way_is_told_at_once_gain_first_judges_last() -> None:

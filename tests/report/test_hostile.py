@@ -145,12 +145,16 @@ def made_up_result(winner: str, pick: Callable[[], str]) -> dict[str, Any]:
     return {
         "run_id": "run",
         "task": pick(),
+        "status": "complete",
+        "model": pick(),
+        "seed": 0,
         "baseline": {"dev": 0.1, "test": 0.0},
         "winner": {
             "candidate_id": winner,
             "technique": pick(),
             "format": pick(),
             "n_demos": 0,
+            "instruction": pick(),
             "dev": 0.5,
             "test": 1.0,
             "dev_corrected": 0.4,
@@ -161,9 +165,10 @@ def made_up_result(winner: str, pick: Callable[[], str]) -> dict[str, Any]:
         "blocked": [pick(), pick()],
         "trials": {"complete": 2, "pruned": 0, "failed": 0},
         "calls": {"target": 1, "proposer": 0, "judge": 0, "cached": 0},
+        "tokens": {"prompt": 1, "completion": 1},
         "cost_usd": 0.5,
         "seconds": 61,
-        "release": pick(),
+        "release": f"{pick()}\x1b\u202e",
         "ledger_head": pick(),
         "metrics": [{"metric": pick(), "field": pick(), "weight": 1.0, **line}],
         "slices": [
@@ -193,9 +198,9 @@ def test_every_name_and_reason_of_a_ledger_stays_text(monkeypatch: pytest.Monkey
     told += [trial[key] for trial in view.trials for key in ("instruction", "operator", "reason")]
     told += [row[key] for row in view.history.rejected("run") for key in ("operator", "rejected")]
     result = view.result
-    told += [*result["blocked"], result["release"], result["judges"][0]["why"], result["slices"][0]["slice"]]
-    told += [result["slices"][0]["groups"][0]["value"], result["ledger_head"]]
-    told += [row["part"] for row in result["attribution"]]
+    told += [*result.blocked, str(result.release.path), result.judges[0].why, result.slices[0].slice]
+    told += [result.slices[0].groups[0].value, result.ledger_head]
+    told += [row.part for row in result.attribution]
     assert len(set(told)) > 200
     assert [text for text in told if visible(text) not in page.text] == []
     assert page.structure == harmless_twin(view, monkeypatch).structure

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from agent.cli import main
 from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
+from agent.release.result import RunResult
 from agent.report import facts
 from agent.task.load import load_task
 from agent.types import Completion, Message, Outcome, Prediction, Score, Trial, Usage
@@ -84,8 +85,8 @@ async def test_the_list_and_a_run_say_what_the_command_printed(two_runs: Made) -
             assert (line["lift"]["diff"], line["decision"]) == (result["lift"]["diff"], result["decision"])
             assert f"{100 * result['winner']['test']:.1f}" in shown.words
             one = await page(client, f"/run/{result['run_id']}")
-            assert facts.verdict(result) in one.words
-            assert facts.certainty(result) in one.words
+            assert facts.verdict(RunResult.from_json(result)) in one.words
+            assert facts.certainty(RunResult.from_json(result)) in one.words
             assert any(tag == "svg" for tag, _ in one.nodes)
             assert not any(tag == "script" for tag, _ in one.nodes)  # a run that has ended needs none
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,11 +15,13 @@ from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import leave_one_out
 from agent.prompt.parts import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
+from agent.release.result import RunResult
 from agent.report import facts, tables
 from agent.report.view import RunView
 from agent.run.optimize import Run
 from agent.run.settings import Settings
 from agent.types import Budget, Request
+from tests.release.test_result import WHOLE
 from tests.search.worlds import good_words, proposer, pupil
 from tests.toys import FakeModel, make_task
 
@@ -38,7 +41,7 @@ def unlike(winner: PromptCandidate, baseline: PromptCandidate) -> set[str]:
     return found | ({"technique"} if reasoning[0] != reasoning[1] else set())
 
 
-async def ended(folder: Path, calls: int, seed: int) -> tuple[Run, dict[str, Any]]:
+async def ended(folder: Path, calls: int, seed: int) -> tuple[Run, RunResult]:
     folder.mkdir()
     ledger = Ledger(folder / "ledger.db")
     settings = Settings(seed=seed, budget=Budget(max_calls=calls), runs_folder=folder)
@@ -47,6 +50,17 @@ async def ended(folder: Path, calls: int, seed: int) -> tuple[Run, dict[str, Any
         return run, await run.execute()
     finally:
         ledger.close()
+
+
+async def test_the_ledger_keeps_what_the_result_writes_and_a_result_that_is_read_is_the_same(tmp_path: Path) -> None:
+    run, result = await ended(tmp_path / "kept", 500, 0)
+    (kept,) = History(tmp_path / "kept/ledger.db").runs()
+    assert json.dumps(kept["result"], sort_keys=True) == json.dumps(result.to_json(), sort_keys=True)
+    assert list(result.to_json()) == list(WHOLE), "the keys that README lists"
+    assert RunResult.from_json(result.to_json(), result.ledger) == result
+    assert json.dumps(replace(RunResult.from_json(result.to_json())).to_json()) == json.dumps(result.to_json())
+    assert len(result.blocked) == len(result.blocked_codes)
+    assert result.ledger == run.ledger.path
 
 
 async def test_a_sealed_test_without_any_score_says_why(tmp_path: Path) -> None:
@@ -78,18 +92,18 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
     history = History(tmp_path / "ledger.db")
     won, base = (
         [row["value"] for row in history.outcomes(run.id, candidate_id, "test")]
-        for candidate_id in (result["winner"]["candidate_id"], run.context.baseline.id)
+        for candidate_id in (result.winner.candidate_id, run.context.baseline.id)
     )
     differences = [(mine or 0.0) - yours for mine, yours in zip(won, base, strict=True)]
-    assert result["lift"]["lost"] == won.count(None) > 0
-    assert result["lift"]["diff_if_wrong"] == pytest.approx(sum(differences) / len(differences))
-    assert result["lift"]["diff_if_wrong"] < result["lift"]["diff"]
+    assert result.lift.lost == won.count(None) > 0
+    assert result.lift.diff_if_wrong == pytest.approx(sum(differences) / len(differences))
+    assert result.lift.diff_if_wrong < result.lift.diff
     both = [(mine, yours) for mine, yours in zip(won, base, strict=True) if mine is not None]
     means = {
         "winner": sum(mine for mine, _ in both) / len(both),
         "baseline": sum(yours for _, yours in both) / len(both),
     }
-    assert means["baseline"] != result["baseline"]["test"], "the winner lost other rows than the average one"
+    assert means["baseline"] != result.baseline.test, "the winner lost other rows than the average one"
     view = RunView(history, run.id)
     for side, mean in means.items():
         assert facts.tested(result, side) == pytest.approx(mean)
@@ -105,17 +119,17 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
     tmp_path: Path,
 ) -> None:
     run, result = await ended(tmp_path / "plain", 500, 0)
-    assert (result["winner"]["dev_corrected"] is None, result["uncorrected"], facts.uncorrected(result)) == (
+    assert (result.winner.dev_corrected is None, result.uncorrected, facts.uncorrected(result)) == (
         False,
         "",
         "",
     )
     run.context.sifted = True
-    winner = run.context.board.candidate(result["winner"]["candidate_id"])
+    winner = run.context.board.candidate(result.winner.candidate_id)
     assert run._corrected(winner) is None
     why = run._uncorrected(winner)
     assert why == "evolve dropped programs by parts of dev, and what that adds is not known"
-    assert facts.uncorrected({**result, "uncorrected": why}) == f"the dev score is not corrected: {why}"
+    assert facts.uncorrected(replace(result, uncorrected=why)) == f"the dev score is not corrected: {why}"
     assert run._uncorrected(run.context.baseline) == "the best found was chosen by another rule than the best on dev"
 
 
@@ -134,7 +148,7 @@ async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Pa
     result = await run.execute()
     ledger.close()
     assert min(map(len, run.context.board.prefixes(list(run.context.board.trials)).values())) > 0
-    assert result["winner"]["dev_corrected"] <= result["winner"]["dev"] + 0.1
+    assert result.winner.dev_corrected <= result.winner.dev + 0.1
 
 
 async def test_a_run_tells_of_exactly_the_parts_that_differ_and_measures_those_it_tried(tmp_path: Path) -> None:
@@ -142,20 +156,20 @@ async def test_a_run_tells_of_exactly_the_parts_that_differ_and_measures_those_i
     for seed in range(3):
         run, result = await ended(tmp_path / str(seed), 500, seed)
         board, baseline = run.context.board, run.context.baseline
-        winner = board.candidate(result["winner"]["candidate_id"])
-        told = {row["part"]: row for row in result["attribution"]}
-        assert len(told) == len(result["attribution"])
+        winner = board.candidate(result.winner.candidate_id)
+        told = {row.part: row for row in result.attribution}
+        assert len(told) == len(result.attribution)
         assert told.keys() == unlike(winner, baseline)
         for ablation in leave_one_out(winner, baseline):
             row, seen = told[ablation.part], board.outcomes.get(ablation.candidate.id, [])
-            low, high = row["ci95"]
+            low, high = row.ci95
             if len(seen) < len(run.context.dev):
-                assert row["rows"] == 0
-                assert row["how"] != "measured"
+                assert row.rows == 0
+                assert row.how != "measured"
                 continue
-            assert row["rows"] == len(run.context.dev)
-            assert row["how"] == ("unknown" if low <= 0 <= high else "measured")
+            assert row.rows == len(run.context.dev)
+            assert row.how == ("unknown" if low <= 0 <= high else "measured")
             mine, theirs = ([o.value or 0.0 for o in board.outcomes[i]] for i in (winner.id, ablation.candidate.id))
-            assert row["points"] == pytest.approx(100 * (sum(mine) - sum(theirs)) / len(mine), abs=0.01)
-        hows |= {row["how"] for row in told.values()}
+            assert row.points == pytest.approx(100 * (sum(mine) - sum(theirs)) / len(mine), abs=0.01)
+        hows |= {row.how for row in told.values()}
     assert "measured" in hows, "both parts were made to matter much"

@@ -30,9 +30,10 @@ for line in pipe_in:
     pipe_out.flush()
 """
 HARD_LIMIT = 10.0  # seconds after which a child is ended that has not ended itself
-LATE = f"exit code {-signal.SIGALRM}"
-TOLD = {kind.__name__: kind for kind in (*sqlite3.Error.__subclasses__(), *sqlite3.DatabaseError.__subclasses__())}
-"""The errors of a question that are told by their names; any other is a ValueError."""
+LATE = -signal.SIGALRM
+"""The exit code of a child whose time for a question was up."""
+ERRORS = {kind.__name__: kind for kind in (*sqlite3.Error.__subclasses__(), *sqlite3.DatabaseError.__subclasses__())}
+"""The errors of a question that keep their kind; any other is a ValueError."""
 
 
 def read_only(datasette: Any, path: Path) -> Any:
@@ -80,14 +81,14 @@ def read_only(datasette: Any, path: Path) -> Any:
             async with self._at_once:
                 worker = self._idle.pop()
                 try:
-                    told, reason = await worker.ask(question)
+                    reply, reason = await worker.ask(question)
                 finally:
                     self._idle.append(worker)
-            if told is None and reason.endswith(LATE):
+            if reply is None and worker.ended == LATE:
                 raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
-            if told is None:
+            if reply is None:
                 raise sqlite3.OperationalError(reason)
-            rows, description = _rows(told)
+            rows, description = _rows(reply)
             truncated = truncate and len(rows) > most
             return Results(rows[:most] if truncated else rows, truncated, description)
 
@@ -106,17 +107,17 @@ def read_only(datasette: Any, path: Path) -> Any:
     return Ledger()
 
 
-def _rows(told: Any) -> tuple[list[sqlite3.Row], Any]:
+def _rows(reply: Any) -> tuple[list[sqlite3.Row], Any]:
     """As SQLite has them, and the cursor's description. Raises what went wrong in the child."""
-    if "error" in told:
-        raise TOLD.get(told["error"], ValueError)(told["what"])
-    if told["columns"] is None:
+    if "error" in reply:
+        raise ERRORS.get(reply["error"], ValueError)(reply["what"])
+    if reply["columns"] is None:
         return [], None
-    names = ", ".join('NULL AS "' + name.replace('"', '""') + '"' for name in told["columns"])
+    names = ", ".join('NULL AS "' + name.replace('"', '""') + '"' for name in reply["columns"])
     with closing(sqlite3.connect(":memory:")) as db:
         cursor = db.execute(f"SELECT {names}")  # a row takes its names from a cursor
-        return [sqlite3.Row(cursor, tuple(map(_value, row))) for row in told["rows"]], cursor.description
+        return [sqlite3.Row(cursor, tuple(map(_value, row))) for row in reply["rows"]], cursor.description
 
 
-def _value(told: Any) -> Any:
-    return b64decode(told["base64"]) if isinstance(told, dict) else told
+def _value(cell: Any) -> Any:
+    return b64decode(cell["base64"]) if isinstance(cell, dict) else cell

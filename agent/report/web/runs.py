@@ -11,6 +11,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.ledger.query import Row, cost_of
 from agent.ledger.resume_state import IS_CALL
+from agent.release.result import search_result
 from agent.report import charts, compare, facts
 from agent.report.view import RunView
 from agent.report.web.ask import Ask, paged, query, sql_link
@@ -66,11 +67,11 @@ def runs(ask: Ask) -> dict[str, Any]:
 
 
 def _line(run: Row) -> dict[str, Any]:
-    result = run["result"] or {}
+    result, found = run["result"] or {}, search_result(run["result"])
     return {
         **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc", "status", "error")},
-        "baseline": result.get("baseline", {}).get("test"),
-        "winner": result.get("winner", {}).get("test"),
+        "baseline": found.baseline.test if found else None,
+        "winner": found.winner.test if found else None,
         "lift": result.get("lift"),
         "decision": facts.decision(result),
         "cost": facts.dollars(result["cost_usd"], result.get("unpriced", ())) if "cost_usd" in result else "-",
@@ -83,6 +84,7 @@ def _line(run: Row) -> dict[str, Any]:
 def run(ask: Ask) -> dict[str, Any]:
     view = KeptView(ask)
     result = view.result
+    best = result.winner if result else None
     found: dict[str, Any] = {
         "run": {name: view.run[name] for name in ABOUT},
         "command": (view.run["options"] or {}).get("command", ""),
@@ -93,7 +95,7 @@ def run(ask: Ask) -> dict[str, Any]:
         "certainty": facts.certainty(result) if result else None,
         "scores": _scores(view),
         "uncorrected": facts.uncorrected(result) if result else "",
-        "design": facts.design(result["winner"]) if result else "",
+        "design": facts.design(best.technique, best.format, best.n_demos) if best else "",
         "held_back": facts.held_back(result) if result else [],
         "promoted": facts.promotion(view.promoted) if view.promoted else "",
         "prompt_changes": ask.kept("changes", view.id, lambda: _changes(view)) if result else [],
@@ -110,9 +112,9 @@ def _scores(view: RunView) -> list[dict[str, Any]]:
     if view.result is None:
         return []
     found = []
-    for side, who in facts.sides(view.result):
-        dev = {name: view.result[side].get(name) for name in ("dev", "dev_corrected")}
-        found.append({"who": who, **dev, "test": facts.tested(view.result, side)})
+    for side, name in facts.sides(view.result):
+        dev, corrected = view.result.dev(side)
+        found.append({"who": name, "dev": dev, "dev_corrected": corrected, "test": facts.tested(view.result, side)})
     return found
 
 

@@ -19,9 +19,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.prompt.parts import PromptCandidate
+from agent.release.result_breakdown import Carried
 from agent.types import LM, Budget, CallRole, Completion, Request, Task
 from tests.bench.arena.client import AT_ONCE, ModelServer, base_url
 from tests.bench.arena.data import SETS, data_folder, load
@@ -108,10 +108,8 @@ async def check(task: Task, model: Models, budget: int, seed: int) -> list[Check
         run = Run(task, target, author, ledger, Settings(seed=seed, budget=cap, runs_folder=Path(folder)))
         try:
             result = await run.execute()
-            winner = run.context.board.candidate(result["winner"]["candidate_id"])
-            return await compared(
-                f"{task.name}/{seed}", task, again, winner, run.context.baseline, result["attribution"]
-            )
+            winner = run.context.board.candidate(result.winner.candidate_id)
+            return await compared(f"{task.name}/{seed}", task, again, winner, run.context.baseline, result.attribution)
         finally:
             ledger.close()
             for one in models:
@@ -119,7 +117,7 @@ async def check(task: Task, model: Models, budget: int, seed: int) -> list[Check
 
 
 async def compared(
-    run: str, task: Task, lm: LM, winner: PromptCandidate, baseline: PromptCandidate, told: Sequence[dict[str, Any]]
+    run: str, task: Task, lm: LM, winner: PromptCandidate, baseline: PromptCandidate, told: Sequence[Carried]
 ) -> list[Checked]:
     """What was told of each part beside what taking it out costs on test."""
     from agent.programs.moves.prompt_parts import leave_one_out
@@ -131,17 +129,17 @@ async def compared(
     program = PromptProgram(task, lm)
     evaluator = Evaluator(task, Direct(), lm, build_metrics(task), [program])
     without = {ablation.part: ablation.candidate for ablation in leave_one_out(winner, baseline)}
-    if without.keys() != {row["part"] for row in told}:
-        raise RuntimeError(f"{run}: told of {[row['part'] for row in told]}, but {list(without)} differ")
+    if without.keys() != {row.part for row in told}:
+        raise RuntimeError(f"{run}: told of {[row.part for row in told]}, but {list(without)} differ")
     found = []
     for row in told:
-        mine, theirs = [await evaluator.outcomes(one, task.test, "test") for one in (winner, without[row["part"]])]
+        mine, theirs = [await evaluator.outcomes(one, task.test, "test") for one in (winner, without[row.part])]
         both = [(a.value, b.value) for a, b in zip(mine, theirs, strict=True)]
         pairs = [(a, b) for a, b in both if a is not None and b is not None]
         worth = paired_difference([a for a, _ in pairs], [b for _, b in pairs], 0)
         low, high = worth.ci95
-        said = row["how"], row["points"], tuple(row["ci95"])
-        found.append(Checked(run, row["part"], *said, 100 * worth.diff, (100 * low, 100 * high), rerun=row["rows"] > 0))
+        said = row.how, row.points, row.ci95
+        found.append(Checked(run, row.part, *said, 100 * worth.diff, (100 * low, 100 * high), rerun=row.rows > 0))
     return found
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetRefused
+from agent.release.result import RunResult
 from agent.types import Budget, Message, Task
 from tests.bench.arena.client import base_url
 from tests.bench.arena.systems.base import Found, Step, TemplatePrompt
@@ -79,13 +80,13 @@ async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> 
         return read(path, result)
 
 
-def read(path: Path, result: dict[str, Any]) -> Found:
+def read(path: Path, result: RunResult) -> Found:
     """The winner and the incumbents of the run behind `result`."""
     from agent.ledger.query import History
 
     history = History(path)
     try:
-        run_id, winner = result["run_id"], result["winner"]["candidate_id"]
+        run_id, winner = result.run_id, result.winner.candidate_id
         walk = history.select(
             "SELECT o.candidate_id, o.value FROM calls c LEFT JOIN outcomes o ON o.call_key = c.call_key "
             f"AND o.run_id = c.run_id AND o.split = 'dev' WHERE c.run_id = ? AND c.state = 'ok' AND NOT ({AFTER}) "
@@ -106,12 +107,12 @@ def read(path: Path, result: dict[str, Any]) -> Found:
         )
         steps = tuple(Step(calls, _prompt(history, run_id, candidate)) for calls, candidate in incumbents(_pairs(walk)))
         facts = {
-            "dev": result["winner"]["dev"],
+            "dev": result.winner.dev,
             "prompt_tokens": round(size[0]["n"] or 0.0, 1),
-            "decision": result["decision"],
-            "status": result["status"],
-            "trials": result["trials"],
-            "winner": {key: result["winner"][key] for key in ("technique", "format", "n_demos")},
+            "decision": result.decision,
+            "status": result.status,
+            "trials": dict(result.trials),
+            "winner": {key: getattr(result.winner, key) for key in ("technique", "format", "n_demos")},
         }
         return Found(
             _prompt(history, run_id, winner),

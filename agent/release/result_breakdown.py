@@ -1,0 +1,184 @@
+"""What explains a run's result: the score taken apart, the judges behind it, and what the search was worth. Pure.
+
+Units as in `result_parts.py`: scores in [0, 1], differences in [-1, 1], intervals as (low, high) at 95 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from agent.release.json_part import Part, if_set
+from agent.release.result_parts import Interval, SideName
+
+_S = TypeVar("_S")
+
+
+class TwoSided(Part, Generic[_S]):
+    """A part with something of each of the two prompts."""
+
+    __slots__ = ()
+
+    def side(self, name: SideName) -> _S:
+        found: _S = getattr(self, name)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Side(Part):
+    """What one prompt scores: mean and interval over the `n` rows with a score (None without any); `unscored` rows."""
+
+    mean: float | None = None
+    ci95: Interval | None = None
+    n: int = 0
+    unscored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MetricPart(TwoSided[Side]):
+    """One metric on the sealed test, `weight` in [0, 1]; the metric `readable` is the part of the replies that parsed
+    and kept their limits. `diff` and p-value are of winner minus baseline, None where no row has both. `signature`:
+    how sacrebleu counts, "" where it does not."""
+
+    metric: str
+    field: str
+    weight: float = 0.0
+    winner: Side = Side()
+    baseline: Side = Side()
+    diff: float | None = None
+    diff_ci95: Interval | None = None
+    p_value: float | None = None
+    signature: str = if_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Group(TwoSided[Side]):
+    """The rows of one value of a slice, as in `MetricPart`; no difference where too few rows have both scores."""
+
+    value: str
+    winner: Side = Side()
+    baseline: Side = Side()
+    diff: float | None = None
+    diff_ci95: Interval | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(Part):
+    """The groups of one slice. By side the largest distance between two groups (None for a single one), and the p-value
+    of "all groups are alike" (None: an older version did not test it)."""
+
+    slice: str
+    groups: tuple[Group, ...]
+    winner_gap: float | None = None
+    winner_gap_p: float | None = None
+    baseline_gap: float | None = None
+    baseline_gap_p: float | None = None
+
+    def gap(self, name: SideName) -> tuple[float | None, float | None]:
+        """The distance, and its p-value."""
+        if name == "winner":
+            return self.winner_gap, self.winner_gap_p
+        return self.baseline_gap, self.baseline_gap_p
+
+
+@dataclass(frozen=True, slots=True)
+class Steadiness(Part):
+    """How alike `k` answers to each of `rows` rows are: `agreement` in [0, 1], `entropy` in bits, `pass_at_k` and
+    `pass_hat_k` the parts of the rows that some and that all answers get right, `spread` the mean standard deviation of
+    a row's scores."""
+
+    k: int
+    rows: int
+    agreement: float
+    entropy: float
+    pass_at_k: float | None
+    pass_hat_k: float | None
+    spread: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Consistency(TwoSided["Steadiness | None"]):
+    """How steady the answers of both prompts are; None where no row was answered each time."""
+
+    winner: Steadiness | None = None
+    baseline: Steadiness | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextVariety(Part):
+    """How varied `n` texts are: `distinct_2` is the part of all word pairs that are different ones, `openings` the part
+    of the texts whose first three words no other has. In [0, 1]."""
+
+    field: str = ""
+    n: int = 0
+    distinct_2: float | None = None
+    openings: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Variety(TwoSided["TextVariety | None"]):
+    """How varied the texts of a field are; None for a prompt with fewer than two."""
+
+    field: str
+    winner: TextVariety | None = None
+    baseline: TextVariety | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTrust(Part):
+    """A judge of a metric with what its latest calibration said: Cohen's `kappa` in [-1, 1] with its interval, and
+    `why` it is not trusted. Of a pairwise judge `turned` of `compared` verdicts changed with the order."""
+
+    metric: str
+    judge_id: str = ""
+    models: tuple[str, ...] = ()
+    mode: str = ""
+    trusted: bool = False
+    why: str = ""
+    kappa: float | None = None
+    ci95: Interval | None = None
+    compared: int = 0
+    turned: int = 0
+
+
+# -- the search -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight(Part):
+    """What was said before the search, as of `search/preflight.py`: `noise`, the part of the `noise_rows` asked twice
+    whose score changed; `headroom` above the baseline; `detectable`, the smallest gain that the test rows show. None
+    where it is not known, and where no gain can be shown."""
+
+    noise: float | None = None
+    noise_rows: int | None = None
+    headroom: float | None = None
+    headroom_ci95: Interval | None = None
+    detectable: float | None = None
+    worth: bool = True
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried(Part):
+    """What one part of the winner carries, in points (hundredths of score, -100 to 100), with its interval, and how it
+    is known. `rows`: on which it was measured, 0 where it was not."""
+
+    part: str
+    points: float
+    ci95: Interval
+    how: Literal["measured", "estimated", "unknown"]
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ParetoRow(Part):
+    """A candidate that nothing beats in score, tokens, US dollars per 1,000 calls and seconds a call; None: unknown."""
+
+    candidate_id: str
+    dev: float
+    prompt_tokens: int
+    usd_per_1000: float | None = None
+    latency_s: float | None = None
+    chosen: bool = False

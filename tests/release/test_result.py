@@ -1,0 +1,163 @@
+"""The result of a run is one typed object; its JSON is what --json prints and the ledger keeps, of every version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import InputError
+from agent.release.result import RunResult, search_result
+
+SIDE = {"mean": 0.5, "ci95": [0.25, 0.75], "n": 40, "unscored": 1}
+DIFFERENCE = {"diff": 0.1, "diff_ci95": [0.0, 0.2], "p_value": 0.05}
+STEADY = {
+    "k": 2, "rows": 9, "agreement": 0.9, "entropy": 0.1, "pass_at_k": 1.0, "pass_hat_k": 0.8, "spread": 0.05,
+}  # fmt: skip
+WHOLE: dict[str, Any] = {
+    "run_id": "20260101T000000-abc",
+    "task": "toy",
+    "status": "budget",
+    "model": "a/b",
+    "seed": 7,
+    "baseline": {"dev": 0.5, "test": None},
+    "winner": {
+        "candidate_id": "c_1", "technique": "few-shot", "format": "inline", "n_demos": 4, "instruction": "Say it.",
+        "dev": 0.7, "dev_corrected": None, "test": 0.62, "prompt_tokens": 90,
+    },
+    "lift": {
+        "diff": 0.12, "ci95": [0.02, 0.22], "p_value": 0.01, "wins": 9, "losses": 3, "ties": 28, "lost": 1,
+        "diff_if_wrong": 0.1, "n": 40, "baseline": 0.5, "winner": 0.62,
+    },
+    "decision": "keep_baseline",
+    "trials": {"complete": 3, "pruned": 2, "failed": 0, "incomplete": 1},
+    "calls": {"target": 90, "proposer": 1, "judge": 2, "cached": 3},
+    "tokens": {"prompt": 1000, "cached_prompt": 10, "completion": 20},
+    "limited": 1,
+    "overspent": "paid $2, which passes the cap (max_cost = 1) by $1",
+    "cost_usd": 2.0,
+    "lost_usd": 0.5,
+    "unpriced": ["c/d"],
+    "seconds": 1.5,
+    "release": "runs/x/prompt.md",
+    "ledger_head": "0" * 64,
+    "search_ended": "the next call would pass the cap",
+    "yardsticks": [
+        {"name": "largest class", "candidate_id": "k", "trained_on": 90, "dev": 0.2, "test": 0.3, "ci95": [0.1, 0.5],
+         **DIFFERENCE},
+        {"name": "nearest", "candidate_id": "n", "trained_on": 90, "dev": None, "test": None, "ci95": None,
+         "diff": None, "diff_ci95": None, "p_value": None},
+    ],
+    "uncorrected": "another rule",
+    "metrics": [
+        {"metric": "readable", "field": "", "weight": 0.0, "winner": SIDE, "baseline": SIDE, **DIFFERENCE},
+        {"metric": "bleu", "field": "text", "weight": 1.0, "winner": SIDE, "baseline": SIDE, **DIFFERENCE,
+         "signature": "nrefs:1"},
+    ],
+    "slices": [
+        {"slice": "lang", "groups": [{"value": "de", "winner": SIDE, "baseline": SIDE, **DIFFERENCE}],
+         "winner_gap": 0.1, "winner_gap_p": 0.5, "baseline_gap": None, "baseline_gap_p": None},
+    ],
+    "consistency": {"winner": STEADY, "baseline": None},
+    "variety": [
+        {"field": "text", "winner": {"field": "text", "n": 9, "distinct_2": 0.5, "openings": 0.25}, "baseline": None},
+    ],
+    "judges": [
+        {"metric": "judge", "judge_id": "j", "models": ["a/b", "c/d"], "mode": "pairwise", "trusted": False,
+         "why": "never calibrated", "kappa": 0.3, "ci95": [0.1, 0.5], "compared": 9, "turned": 2},
+    ],
+    "blocked": ["the judge a/b, c/d (judge) is not to be trusted: never calibrated"],
+    "blocked_codes": ["judge_untrusted"],
+    "preflight": {"noise": 0.1, "noise_rows": 10, "headroom": 0.5, "headroom_ci95": [0.4, 0.6], "detectable": None,
+                  "worth": True, "why": "something is left"},
+    "attribution": [{"part": "demos", "points": 12.5, "ci95": [1.0, 20.0], "how": "measured", "rows": 40}],
+    "pareto": [
+        {"candidate_id": "c_1", "dev": 0.7, "prompt_tokens": 90, "usd_per_1000": None, "latency_s": 0.25,
+         "chosen": True},
+    ],
+    "parameters": {"max_tokens": 20, "temperature": 0.0},
+}  # fmt: skip
+"""All that this version writes, in its order."""
+FIRST = {
+    **{key: WHOLE[key] for key in ("run_id", "task", "status", "model", "seed", "baseline", "winner", "decision")},
+    "lift": {key: WHOLE["lift"][key] for key in ("diff", "ci95", "p_value", "wins", "losses", "ties", "n")},
+    "trials": {"complete": 3, "pruned": 2, "failed": 0},
+    "tokens": {"prompt": 1000, "completion": 20},
+    **{key: WHOLE[key] for key in ("calls", "cost_usd", "seconds", "release", "ledger_head")},
+}
+"""What an early version wrote."""
+
+
+def made_anew(result: RunResult) -> RunResult:
+    """The same as a run makes it: without the object that it was read from."""
+    return replace(result)
+
+
+def test_what_is_read_is_written_again_key_for_key_and_in_order() -> None:
+    result = RunResult.from_json(WHOLE)
+    assert json.dumps(result.to_json()) == json.dumps(WHOLE)
+    assert json.dumps(made_anew(result).to_json()) == json.dumps(WHOLE)
+    assert made_anew(result) == result
+
+
+def test_every_key_can_be_read_by_attribute() -> None:
+    result = RunResult.from_json(WHOLE, Path("a/ledger.db"))
+    assert result.ledger == Path("a/ledger.db")
+    assert result.lift.ci95 == (0.02, 0.22)
+    assert (result.cost.calls, result.cost.cached) == ({"target": 90, "proposer": 1, "judge": 2}, 3)
+    assert (result.cost.usd, result.cost.lost_usd, result.cost.unpriced) == (2.0, 0.5, ("c/d",))
+    assert result.release.path == Path("runs/x/prompt.md")
+    assert result.slices[0].groups[0].side("winner").mean == 0.5
+    assert result.consistency is not None
+    assert result.consistency.side("winner") is not None
+    assert result.variety[0].winner is not None
+    assert result.variety[0].winner.distinct_2 == 0.5
+    assert result.judges[0].models == ("a/b", "c/d")
+    assert result.preflight is not None
+    assert result.preflight.headroom_ci95 == (0.4, 0.6)
+    assert not result.is_own
+    with pytest.raises(FrozenInstanceError):
+        result.seed = 1  # type: ignore[misc]
+
+
+def test_a_result_of_an_early_version_reads_and_stays_what_it_is() -> None:
+    result = RunResult.from_json(FIRST)
+    assert result.to_json() == FIRST
+    assert (result.yardsticks, result.metrics, result.judges, result.blocked_codes, result.preflight) == (
+        *((),) * 4,
+        None,
+    )
+    assert (result.lift.lost, result.lift.diff_if_wrong, result.cost.lost_usd) == (0, None, 0.0)
+    assert not result.is_own, "it does not say"
+
+
+@pytest.mark.parametrize("key", sorted(set(WHOLE) - set(FIRST)))
+def test_any_later_key_may_be_missing_or_null(key: str) -> None:
+    without = {name: value for name, value in WHOLE.items() if name != key}
+    assert made_anew(RunResult.from_json(without)).to_json().keys() == WHOLE.keys()
+    assert made_anew(RunResult.from_json({**WHOLE, key: None})) == made_anew(RunResult.from_json(without))
+
+
+@pytest.mark.parametrize("key", sorted(FIRST))
+def test_what_lacks_a_key_of_every_version_is_no_result(key: str) -> None:
+    with pytest.raises(InputError, match="it was not written by this tool"):
+        RunResult.from_json({name: value for name, value in WHOLE.items() if name != key})
+
+
+def test_keys_of_a_later_version_are_kept() -> None:
+    later = {**WHOLE, "new": {"a": 1}, "lift": {**WHOLE["lift"], "newer": 2}}
+    assert RunResult.from_json(later).to_json() == later
+
+
+def test_the_users_own_prompt_as_the_best_found_is_no_comparison() -> None:
+    assert RunResult.from_json({**WHOLE, "blocked": [], "blocked_codes": []}).is_own
+    assert not RunResult.from_json({**WHOLE, "blocked": [], "decision": "promote"}).is_own
+
+
+def test_runs_of_other_kinds_have_no_such_result() -> None:
+    assert search_result(None) is None
+    assert search_result({"kind": "check"}) is None
+    assert search_result(WHOLE) == RunResult.from_json(WHOLE)
