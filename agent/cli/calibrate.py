@@ -17,7 +17,7 @@ from agent.run.locations import find_task
 if TYPE_CHECKING:
     from agent.run.calibrate import Work
     from agent.run.job import Means
-    from agent.scoring.judge import JudgeSetup
+    from agent.scoring.llm_judge import JudgeSetup
     from agent.types import LM, Budget, Rubric, Task
 
 Scale = tuple[float, float]
@@ -43,7 +43,7 @@ class Job:
 
 def prepare(options: Mapping[str, Any]) -> Job:
     """Loads and checks everything; calls nothing."""
-    from agent.models.catalog import DEFAULT_MODEL, create_model
+    from agent.models.model_registry import DEFAULT_MODEL, create_model
     from agent.run.calibrate import Work
     from agent.task.ratings import pairs_of, read_ratings_file, require
 
@@ -78,7 +78,7 @@ def _own(rubric: Rubric | None) -> Scale:
 
 
 def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Any, Path]:
-    from agent.scoring.judge import setup_of
+    from agent.scoring.llm_judge import setup_of
     from agent.task.load import load_task
     from agent.task.ratings import Columns
 
@@ -104,7 +104,7 @@ def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, Jud
 
 
 def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Any, Path]:
-    from agent.scoring.judge import JudgeSetup
+    from agent.scoring.llm_judge import JudgeSetup
     from agent.task.ratings import Columns
     from agent.task.rubric import generic_rubric, read_rubric
 

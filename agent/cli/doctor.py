@@ -22,7 +22,7 @@ from agent.errors import InputError, LedgerError, RunRefused
 from agent.extras import MODULES, command, is_here
 
 if TYPE_CHECKING:
-    from agent.models.base import HostedModel
+    from agent.models.hosted import HostedModel
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
@@ -79,7 +79,8 @@ def _sqlite() -> str:
 
 
 def _weights() -> Found:
-    from agent.models.catalog import DEFAULT_MODEL, weights_path
+    from agent.models.model_registry import DEFAULT_MODEL
+    from agent.models.weights import weights_path
 
     try:
         path = weights_path(DEFAULT_MODEL.removeprefix("local/"))
@@ -90,8 +91,8 @@ def _weights() -> Found:
 
 def _model(name: str) -> Found:
     """Whether calls of the model can work, as far as its provider tells for nothing."""
-    from agent.models.base import HostedModel
-    from agent.models.catalog import create_model, require_files
+    from agent.models.hosted import HostedModel
+    from agent.models.model_registry import create_model, require_files
 
     try:
         require_files([name])

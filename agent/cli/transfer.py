@@ -27,7 +27,7 @@ from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     from agent.ledger.query import History, Row
-    from agent.prompt.parts import PromptCandidate
+    from agent.prompt.prompt_candidate import PromptCandidate
     from agent.run.job import Means
     from agent.run.transfer import Entrant, Transfer
     from agent.types import Task
@@ -51,7 +51,7 @@ def transfer_command(
     these prompts were chosen by them, so they flatter. Calls that the ledger holds are not made again. The sealed test
     is not touched.
     """
-    from agent.models.catalog import create_model
+    from agent.models.model_registry import create_model
     from agent.run.transfer import Transfer
 
     silence()
@@ -88,7 +88,7 @@ def transfer_command(
 def _task(found: Row) -> Task:
     from agent.ledger.query import started_with
     from agent.release.rescore import SCORED_BY
-    from agent.scoring.functions import require_all
+    from agent.scoring.function_metric import require_all
 
     options = started_with(found)
     task = task_of(options)
@@ -125,7 +125,7 @@ def _seen(history: History, found: Row, task: Task, top: int, limit: int | None)
 
 def _candidate(row: Mapping[str, Any]) -> PromptCandidate:
     """A candidate out of the ledger; it must have the id that it was written under."""
-    from agent.prompt.parts import PromptCandidate
+    from agent.prompt.prompt_candidate import PromptCandidate
     from agent.types import Demo
 
     demos = tuple(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.errors import BadResponse, RowRefused
-from agent.models.base import (
+from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
     bare_address,
@@ -22,7 +22,7 @@ from agent.models.base import (
     require_address,
     token_count,
 )
-from agent.models.forms import model
+from agent.models.model_registry import model
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
 

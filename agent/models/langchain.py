@@ -16,8 +16,8 @@ from typing import Any, cast
 
 from agent.errors import BadResponse, InputError
 from agent.extras import require
-from agent.models.base import HostedModel, bare_address, finish_reason, key_from, token_count
-from agent.models.forms import model
+from agent.models.hosted import HostedModel, bare_address, finish_reason, key_from, token_count
+from agent.models.model_registry import model
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient
-from agent.models.forms import model
+from agent.models.model_registry import NO_FILE, model
+from agent.models.weights import weights_path
 from agent.types import Completion, FinishReason, Request, Usage
 
 CONTEXT_TOKENS = 8192
 CACHE_MIB = 512  # of prefixes an engine keeps in memory: a candidate that comes back need not be read again
 SHARED_ENOUGH = 0.5  # part of a prompt that an engine must already hold for the call to be "its own"
-NO_FILE = "no such model file; `optimize models list` shows the models that can be fetched"
 WORTH_STEALING = 6  # calls of another engine's candidate that must wait before a free engine takes one
 
 
@@ -297,6 +297,4 @@ def _own_file(rest: str) -> Path | None:
     leads_elsewhere=False,
 )
 def embedded(name: str, rest: str) -> LocalModel:
-    from agent.models.catalog import weights_path
-
     return LocalModel(name, weights_path(rest))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.errors import BadResponse, InputError, RowRefused
-from agent.models.base import (
+from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
     finish_reason,
@@ -20,7 +20,7 @@ from agent.models.base import (
     require_address,
     web_address,
 )
-from agent.models.forms import model
+from agent.models.model_registry import model
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Request
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, RunRefused
-from agent.models.forms import model
+from agent.models.model_registry import model
 from agent.types import Completion, Request, Usage
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 from agent.errors import BadResponse
-from agent.models.base import ALLOWED_BYTES
+from agent.models.hosted import ALLOWED_BYTES
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response, Timeout

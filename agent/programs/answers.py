@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
-from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text
+from agent.prompt.reply_parser import parse_reply
 from agent.types import Prediction, Signature, canonical
 
 

@@ -20,7 +20,7 @@ from agent.programs.answers import read_fields
 from agent.programs.kind import Making, Written
 from agent.programs.kinds import program
 from agent.programs.user_program import REPLY_TOKENS, Own, Raised, RowDoor, named, prove
-from agent.prompt.candidate import forbidden_in
+from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.extras import require
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import escape, fill_messages, join, marks, split
 from agent.types import Demo, Field, Message, Signature

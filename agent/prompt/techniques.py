@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import escape, marks
 from agent.types import Field, Signature, Task, TechniqueName
 

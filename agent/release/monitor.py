@@ -21,7 +21,7 @@ from typing import Any
 from agent.errors import InputError, Problem, ProblemsError
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite, is_answer
-from agent.stats.drift import Found, alarms, categories_moved, more_often, scores_fell, sizes_moved
+from agent.stats.distribution_shift import Found, alarms, categories_moved, more_often, scores_fell, sizes_moved
 from agent.task.data import read_rows
 from agent.task.words import near, problem, quoted, shown
 from agent.types import Drift, Prediction, canonical

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.gateway.budget import Account
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.techniques import answers_last
 from agent.release.gate import blocked_by

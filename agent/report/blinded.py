@@ -15,7 +15,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.ledger.query import History, Row, searched
 from agent.report.view import task_of
-from agent.scoring.judge import setup_of
+from agent.scoring.llm_judge import setup_of
 from agent.task.rubric import generic_rubric
 from agent.types import Rubric, Task
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.run.job import Job, Means
-from agent.scoring.judge import Comparison, Judge, JudgeSetup, Opinion
+from agent.scoring.llm_judge import Comparison, Judge, JudgeSetup, Opinion
 from agent.stats.agreement import (
     Estimate,
     alpha,

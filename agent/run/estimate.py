@@ -46,9 +46,9 @@ class Estimate:
 def estimate(launch: Launch) -> Estimate:
     """The priced plan: what each role may call at most. Raises InputError for a model's file that is not there, and
     what `Launch.plan` raises."""
-    from agent.models.catalog import require_files
+    from agent.models.model_registry import require_files
     from agent.programs.moves.author import most_told
-    from agent.scoring.judge import VERDICT_TOKENS
+    from agent.scoring.llm_judge import VERDICT_TOKENS
     from agent.search.afford import RUBRIC_TOKENS, proposal_tokens
     from agent.search.preflight import detectable_gains
     from agent.stats.intervals import minimum_detectable_gain

@@ -125,7 +125,7 @@ class Launch:
 def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
     """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
     silence(say)
-    from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
+    from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.catalog import program_for
 
     task = task_of(options, say)
@@ -153,7 +153,7 @@ def prepare(options: Mapping[str, Any], db: Path, say: Say = unsaid) -> Launch:
 
 
 def _require_function(task: Task) -> None:
-    from agent.scoring.functions import require_all
+    from agent.scoring.function_metric import require_all
 
     try:
         require_all(task)
@@ -182,7 +182,7 @@ def task_of(options: Mapping[str, Any], say: Say = unsaid) -> Task:
 
 
 def _scored_by(task: Task, name: str, source: str) -> Task:
-    from agent.scoring.functions import registered
+    from agent.scoring.function_metric import registered
     from agent.types import MetricSpec
 
     found, outputs = registered(name), task.signature.outputs

@@ -35,8 +35,8 @@ from agent.run.planning import Settings, names_of, plan_for
 from agent.run.run_log import RunLog
 from agent.scoring.breakdown import Pair
 from agent.scoring.evaluate import Door, Evaluator, why_unscored
-from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
-from agent.scoring.metrics import build_metrics
+from agent.scoring.llm_judge import JudgeMetric, judge_builder, trust_in
+from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
 from agent.search.analysis.pareto import Offer
 from agent.search.board import Board

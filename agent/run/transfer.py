@@ -15,8 +15,8 @@ from agent.errors import BudgetExhausted
 from agent.programs.catalog import program_for
 from agent.run.job import Job, Means
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.judge import judge_builder, judge_calls
-from agent.scoring.metrics import build_metrics
+from agent.scoring.llm_judge import judge_builder, judge_calls
+from agent.scoring.task_metrics import build_metrics
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import LM, Candidate, Task
 

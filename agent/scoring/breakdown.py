@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from agent.metrics.overlap import signature
+from agent.metrics.text_similarity import signature
 from agent.stats.intervals import groups_differ, mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, canonical
 

@@ -12,9 +12,9 @@ from typing import Protocol
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import call_key
-from agent.scoring.judge import JudgeMetric
-from agent.scoring.metrics import combine
-from agent.scoring.signal import label_signal
+from agent.scoring.label_signal import label_signal
+from agent.scoring.llm_judge import JudgeMetric
+from agent.scoring.task_metrics import combine
 from agent.types import (
     LM,
     CallRole,

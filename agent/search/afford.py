@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from agent.gateway.prices import Price
-from agent.scoring.judge import VERDICT_TOKENS, judge_calls
+from agent.scoring.llm_judge import VERDICT_TOKENS, judge_calls
 from agent.types import Budget, Example, Spend, Task, Usage
 
 BYTES_A_TOKEN = 4

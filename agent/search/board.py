@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from agent.scoring.evaluate import values
-from agent.scoring.signal import evidence
+from agent.scoring.label_signal import evidence
 from agent.search.program import Parent, Proposal
 from agent.search.study import Seen, shrunk
 from agent.stats.intervals import mean_ci

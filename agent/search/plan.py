@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from agent.errors import BudgetRefused, InputError
-from agent.scoring.judge import judge_calls
+from agent.scoring.llm_judge import judge_calls
 from agent.search.afford import ROWS_A_PROPOSAL, Means
 from agent.search.evolve.ladder import rungs_for
 from agent.types import Budget, Task

@@ -29,7 +29,7 @@ HEAVY = (
         "agent.task.intake",
         "agent.task.parse",
     ),
-    *("agent.ledger.store", "agent.models.openai", "agent.models.catalog", "openai", "openai.types", "aiohttp"),
+    *("agent.ledger.store", "agent.models.openai", "agent.models.model_registry", "openai", "openai.types", "aiohttp"),
     *(
         "agent.run.session",
         "agent.run.optimize",

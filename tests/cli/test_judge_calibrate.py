@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.run.calibrate import Verdicts, steadiness
-from agent.scoring.judge import Comparison, Opinion
+from agent.scoring.llm_judge import Comparison, Opinion
 from tests.cli.judges import PlantedJudge, write_labels, write_pairs
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.wire import Fault, WireServer

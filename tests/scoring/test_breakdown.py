@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.metrics.overlap import signature
+from agent.metrics.text_similarity import signature
 from agent.scoring.breakdown import FEWEST_ROWS, Pair, consistency, parts, slices, variety
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score

@@ -11,7 +11,7 @@ import pytest
 from agent.errors import RowRefused, RunRefused
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.report import facts, tables
 from agent.report.view import RunView

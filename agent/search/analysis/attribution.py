@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.search.analysis.effects import Observed, PartsModel
 from agent.search.program import Ablation

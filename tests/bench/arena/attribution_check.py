@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import LM, Budget, CallRole, Completion, Request, Task
 from tests.bench.arena.client import AT_ONCE, ModelServer, base_url
 from tests.bench.arena.data import SETS, data_folder, load
@@ -124,7 +124,7 @@ async def compared(
     """What was told of each part beside what taking it out costs on test."""
     from agent.programs.prompt import PromptProgram
     from agent.scoring.evaluate import Evaluator
-    from agent.scoring.metrics import build_metrics
+    from agent.scoring.task_metrics import build_metrics
     from agent.search.analysis.attribution import leave_one_out
     from agent.stats.intervals import paired_difference
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.pool import CandidateGenerator
-from agent.prompt.candidate import why_rejected
+from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.techniques import TECHNIQUES, Rewrite
 from agent.search.program import Parent, Proposal
 from agent.types import Constraints, Example, Field, Outcome, Prediction, SearchSpace, Signature, Task

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.prompt.candidate import why_rejected
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.candidate_rules import why_rejected
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.analysis.attribution import attribution, leave_one_out
 from agent.search.analysis.effects import Observed
 from agent.types import Demo, SearchSpace

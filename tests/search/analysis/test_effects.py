@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.analysis.effects import Effect, Observed, PartsModel, demo_effects, recombine
 from agent.types import Demo
 

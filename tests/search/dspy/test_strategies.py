@@ -17,7 +17,7 @@ from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
 from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.metrics import build_metrics
+from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.dspy import strategies as dspy_strategies

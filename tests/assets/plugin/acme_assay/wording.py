@@ -12,7 +12,7 @@ from agent.gateway.gateway import Gateway
 from agent.programs.kind import Making, Written
 from agent.programs.kinds import program
 from agent.programs.user_program import Own
-from agent.prompt.parse import parse_reply
+from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
 from agent.search.program import Ablation, Parent, Proposal
 from agent.search.registered import DEFAULT

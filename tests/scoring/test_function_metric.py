@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
-from agent.scoring.functions import MOST_LATE, FunctionMetric, register, registered
+from agent.scoring.function_metric import MOST_LATE, FunctionMetric, register, registered
 from agent.types import Example, Prediction
 
 ROW = Example("r1", {"text": "hello"}, {"label": ["a"]})

@@ -1,45 +1,50 @@
-"""What checks of values share: their type, how values are compared, and how they are shown in a reason. Pure."""
+"""What checks share: how values are compared, and how they are shown in a reason. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from agent.shipped import composed
-from agent.types import Task
 from agent.worker import Verdict
 
 Check = Callable[[Any, Any], Verdict]
-"""(predicted, label) -> value and reason."""
-
-
-def where(task: Task) -> str:
-    return str(Path(task.folder) / "task.toml")
+"""(predicted, label) -> value in [0, 1] (None: cannot be scored) and reason."""
 
 
 def short(value: Any, limit: int = 120) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text.split())
+    """`value` as one line of at most `limit` characters.
+
+    >>> short({"team": "billing"}, limit=12)
+    '{"team": "b…'
+    """
+    text = " ".join(as_text(value).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def golds(label: Any) -> list[str]:
+    """The texts that are right: the items of a list, else the label itself."""
     return [as_text(item) for item in label] if isinstance(label, list) else [as_text(label)]
 
 
 def as_text(value: Any) -> str:
+    """A text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def exact(text: str) -> str:
+    """`text` without blanks around it, in composed letters."""
     return composed(text).strip()
 
 
 def f1(got: Sequence[str], wanted: Sequence[str]) -> float:
-    """Multiset F1; two empty lists agree."""
+    """F1 of two multisets, in [0, 1]; two empty ones agree.
+
+    >>> f1(["a", "a", "b"], ["a", "b"])
+    0.8
+    """
     if not got and not wanted:
         return 1.0
     common = (Counter(got) & Counter(wanted)).total()
@@ -47,7 +52,11 @@ def f1(got: Sequence[str], wanted: Sequence[str]) -> float:
 
 
 def key(value: Any, fold: Callable[[str], str]) -> str:
-    """Text that is equal for equal JSON values: strings folded, 1 the same as 1.0, true not the same as 1."""
+    """A text that is equal for equal JSON values: strings by `fold`, 1 as 1.0, true not as 1.
+
+    >>> key({"b": 1.0, "a": "X"}, str.lower)
+    '{"a": "x", "b": 1}'
+    """
 
     def plain(item: Any) -> Any:
         if isinstance(item, str):

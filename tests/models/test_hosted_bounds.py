@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadResponse
-from agent.models.base import MAX_RESPONSE_BYTES, SPARE_BYTES, SPARE_CHARS, cut, most_bytes, most_chars
+from agent.models.hosted import MAX_RESPONSE_BYTES, SPARE_BYTES, SPARE_CHARS, cut, most_bytes, most_chars
 from agent.types import Request
 from tests.models.test_hosted import (
     KEY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import NOT_FOR_DSPY
 from agent.prompt.techniques import TECHNIQUES
 from agent.prompt.template import marks

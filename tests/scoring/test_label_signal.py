@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scoring.signal import FAINT, evidence, label_signal
+from agent.scoring.label_signal import FAINT, evidence, label_signal
 
 approx = pytest.approx
 LABELS = ("billing", "card_arrival", "card_linking", "sales")

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from agent.prompt.limits import broken_limit
-from agent.prompt.values import (
+from agent.prompt.answer_limits import broken_limit
+from agent.prompt.value_readers import (
     LABELS,
     QUOTE,
     Unreadable,

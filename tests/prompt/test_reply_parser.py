@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.prompt.parse import parse_reply, reasons_of
-from agent.prompt.values import joined
+from agent.prompt.reply_parser import parse_reply, reasons_of
+from agent.prompt.value_readers import joined
 from agent.types import Field
 
 CHOICE = Field("team", "choice", choices=("account", "account changes", "billing", "card_payment"))
@@ -170,7 +170,7 @@ def test_a_long_reply_is_folded_no_more_often_for_many_choices(monkeypatch):
         folded.append(len(text))
         return joined(text)
 
-    monkeypatch.setattr("agent.prompt.values.joined", counted)
+    monkeypatch.setattr("agent.prompt.value_readers.joined", counted)
     many = Field("team", "choice", choices=tuple(f"team {number}" for number in range(100)))
     long = "none of them, as far as I can see. " * 30
     assert value(long, many)[0] is None

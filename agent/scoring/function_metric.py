@@ -17,7 +17,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from agent.errors import InputError
-from agent.metrics.catalog import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.types import Example, Prediction, Score, Task
 
 MOST_LATE = 3

