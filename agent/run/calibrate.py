@@ -16,7 +16,7 @@ from typing import Any
 from agent.run.job import Job, Means
 from agent.scoring.llm_judge import Comparison, Judge, JudgeSetup, Opinion
 from agent.stats.agreement import (
-    Estimate,
+    IntervalEstimate,
     alpha,
     categories,
     confusion,
@@ -182,7 +182,7 @@ class Calibration(Job):
         """How well people agree with each other: what a judge can be asked for."""
         raters = sorted({name for item in self._work.items for name in item.ratings})
         if len(raters) < 2:
-            return {"raters": len(raters), **Estimate(None, None).named("alpha")}
+            return {"raters": len(raters), **IntervalEstimate(None, None).named("alpha")}
         table = [[item.ratings.get(name) for item in self._work.items] for name in raters]
         return {"raters": len(raters), **alpha(table, levels, self._work.seed).named("alpha")}
 

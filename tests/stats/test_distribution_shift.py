@@ -5,11 +5,11 @@ import random
 import numpy as np
 import pytest
 
-from agent.stats.distribution_shift import Found, alarms, categories_moved, more_often, scores_fell, sizes_moved
+from agent.stats.distribution_shift import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
 
 
-def found(name: str, p_value: float | None, effect: float | None = 1.0) -> Found:
-    return Found(name, None, None, effect, 0.1, p_value)
+def found(name: str, p_value: float | None, effect: float | None = 1.0) -> DriftTest:
+    return DriftTest(name, None, None, effect, 0.1, p_value)
 
 
 def test_alarms_are_corrected_for_the_number_of_tests() -> None:
