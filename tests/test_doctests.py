@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import promptassay
+from agent.scoring import function_metric
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -15,5 +18,6 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module_give_what_they_say(name: str) -> None:
-    assert doctest.testmod(import_module(name)).failed == 0
+def test_the_examples_of_a_module_give_what_they_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_metric, "_REGISTERED", {})  # an example registers a metric
+    assert doctest.testmod(import_module(name), extraglobs={"pa": promptassay}).failed == 0
