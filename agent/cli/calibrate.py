@@ -78,7 +78,7 @@ def _own(rubric: Rubric | None) -> Scale:
 
 
 def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Any, Path]:
-    from agent.scoring.llm_judge import setup_of
+    from agent.scoring.llm_judge import judge_setup
     from agent.task.load import load_task
     from agent.task.ratings import Columns
 
@@ -98,7 +98,7 @@ def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, Jud
     answers = _pair(options["pair"]) if options["pair"] else (judges[0].field,)
     if options["pair"] and judges[0].options.get("mode") != "pairwise":
         raise InputError(f"--pair: the judge of {task.name} rates single answers; give it ratings, or set its mode")
-    setup = setup_of(judges[0], task, "")
+    setup = judge_setup(judges[0], task, "")
     inputs, scale = tuple(f.name for f in task.signature.inputs), scale or _own(setup.rubric)
     return task, setup, Columns(inputs, answers, options["rating"], scale=scale), labels
 

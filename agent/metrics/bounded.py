@@ -30,10 +30,7 @@ for line in pipe_in:
 class BoundedCheck:
     """The check that `make(*arguments)` returns, made and called in a child process, which sees no label.
 
-    Args:
-        what: What is checked, as the reason of a timeout names it.
-        make: A function at the top of its module, found there by its name.
-        arguments: What JSON can hold.
+    `make` stands at the top of its module, `arguments` are JSON, and `what` is for the reason of a timeout.
     """
 
     def __init__(self, what: str, make: Callable[..., Check], *arguments: Any) -> None:

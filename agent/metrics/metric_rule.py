@@ -44,15 +44,9 @@ def no_faults(options: Options, field: Field | None) -> Iterable[tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricRule:
-    """A registered metric.
-
-    Args:
-        types: The types of the fields that it can score.
-        needs: Options of which at least one must be given.
-        needs_label: Whether a row without a label is left out.
-        faults: What is wrong beyond a single option.
-        build: None where a run builds the metric, since it takes more than options and a field.
-    """
+    """A registered metric. `types`: of the fields that it can score; `needs`: at least one of these options must be
+    given; `needs_label`: a row without a label is left out. `build` is None where a run builds the metric, since it
+    takes more than options and a field."""
 
     name: str
     about: str

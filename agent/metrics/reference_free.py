@@ -68,10 +68,7 @@ def no_repeat(options: RepeatOptions, field: Field) -> Check:
 
 
 def distinct_ngrams(text: str, words: int) -> float:
-    """The part of the text's n-grams of `words` words that come for the first time, case folded.
-
-    Returns:
-        A value in (0, 1]; 1 for a text with fewer words.
+    """The share of the text's n-grams of `words` words that are new, in (0, 1], case folded; 1 without n-grams.
 
     Source: 1 - rep-n of Welleck et al. 2020, "Neural text generation with unlikelihood training".
 

@@ -1,7 +1,6 @@
-"""What the hosted models share: one attempt within its time, its client, and a reply or error that holds no key.
+"""What hosted models share: one attempt within its timeout, its client, and a reply or error that holds no key.
 
-It knows no SDK and no HTTP: how failures are told apart stands in `failures.py`, how a reply is bounded in
-`transport.py`.
+It knows no SDK and no HTTP: `failures.py` classifies failures, `transport.py` bounds replies.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from agent.errors import (
     BadResponse,
     ModelError,
     ParameterRefused,
+    RowRefused,
     RunRefused,
     TemperatureRefused,
     TransportUnknown,
@@ -43,19 +43,19 @@ from agent.types import Completion, FinishReason, Request, Usage
 
 PROBE_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 4_000_000
-"""Of any reply: at this size the slowest JSON takes the parser half a second, during which nothing else runs."""
+"""Of any reply: at this size the slowest JSON blocks the event loop for half a second."""
 TOKEN_CHARS = 32
-"""Of a reply's token, on the average: prose has 4 or 5, and the longest tokens of today's models, of blanks, 128."""
+"""Of a reply's token, on average: prose has 4 or 5; the longest tokens of today's models, of blanks, 128."""
 SPARE_CHARS = 64_000
-"""Of a reply's text beside its `max_tokens`, for servers that heed no small limit."""
+"""Of a reply's text beside its `max_tokens`, for servers that ignore small limits."""
 SPARE_BYTES = 500_000
 """Of a reply beside its text and log-probabilities: ids, counts, a trace of reasoning."""
 ALLOWED_BYTES: ContextVar[int] = ContextVar("ALLOWED_BYTES", default=MAX_RESPONSE_BYTES)
-"""What the reply to the call that is made now may have; `transport.py` goes by it."""
+"""The limit of the reply to the current call, for `transport.py`."""
 _NAME = 200  # characters of a model's name, or of a token of log-probabilities, that go into the ledger
-MOST_TOKENS = 1 << 40  # of one call; what says more is no count
+MOST_TOKENS = 1 << 40  # of one call; a larger number is no count
 _DETAIL = 300  # characters of a provider's own words that a message may hold
-_READ = 20_000  # characters of them that are looked at
+_READ = 20_000  # characters of them that are searched for keys
 _MESSAGE_OVERHEAD = 4  # tokens that a chat template adds to each message
 
 _FINISH: Mapping[str, FinishReason] = {
@@ -78,36 +78,43 @@ _FINISH: Mapping[str, FinishReason] = {
 def estimate_tokens(text: str) -> int:
     """An upper estimate of the tokens of `text`: the larger of half its UTF-8 bytes (rounded up) and its words.
 
-    Byte-pair tokenizers give about one token for four bytes of English and one for two or three of most other
-    scripts, so prose and code stay below it; long runs of rare symbols may not.
+    Byte-pair tokenizers take about four bytes of English for a token and two or three of most other scripts, so prose
+    and code stay below it; long runs of rare symbols may not.
+
+    >>> estimate_tokens("The dog bit the man.")
+    10
     """
     size = len(text.encode("utf-8", "surrogatepass"))
     return max((size + 1) // 2, len(text.split()))
 
 
 def most_chars(request: Request) -> int:
-    """The longest text that a reply to `request` may have, in characters."""
+    """The limit of a reply's text, in characters."""
     return SPARE_CHARS + TOKEN_CHARS * request.max_tokens
 
 
 def most_bytes(request: Request) -> int:
-    """The largest body of a reply to `request`: two bytes a character, and four for each log-probability asked for."""
+    """The limit of a reply's body, in bytes: two for each character, and four for each requested log-probability."""
     of_tokens = 2 * TOKEN_CHARS * request.max_tokens * (1 + 2 * request.logprobs)
     return min(MAX_RESPONSE_BYTES, SPARE_BYTES + of_tokens)
 
 
 def cut(text: str, most: int = _NAME) -> str:
-    """`text`, or its beginning and a mark that something was cut off."""
+    """`text`, or its first `most` characters and an ellipsis."""
     return text if len(text) <= most else text[:most] + "…"
 
 
 def finish_reason(value: object) -> FinishReason:
-    """The provider's word for why it stopped, as ours; an unknown word is "other"."""
+    """The provider's word for why it stopped, as ours; "other" for an unknown one.
+
+    >>> finish_reason("end_turn")
+    'stop'
+    """
     return _FINISH.get(value.lower(), "other") if isinstance(value, str) else "other"
 
 
 def key_from(variable: str, given: str | None = None) -> str:
-    """The key `given`, or the one in the environment `variable`; RunRefused if there is none or it cannot be sent."""
+    """The key `given`, or that in the environment `variable`. Raises RunRefused for none or a malformed one."""
     key = (given if given is not None else os.environ.get(variable, "")).strip()
     if not key:
         raise RunRefused(f"no API key: the environment variable {variable} is not set; set it and run again")
@@ -117,7 +124,11 @@ def key_from(variable: str, given: str | None = None) -> str:
 
 
 def web_address(url: str) -> tuple[str, str]:
-    """Scheme and host of `url`; two empty strings if it is no http or https address."""
+    """Scheme and host of `url`; two empty strings for anything but an http or https address.
+
+    >>> web_address("https://api.openai.com/v1")
+    ('https', 'api.openai.com')
+    """
     try:
         parts = urlsplit(url)
         scheme, host = parts.scheme, parts.hostname or ""
@@ -127,8 +138,8 @@ def web_address(url: str) -> tuple[str, str]:
 
 
 def require_address(url: str, form: str, instead: str) -> None:
-    """Raises RunRefused unless `url` is a web address of this form, without a login (that is not shown) and a query (an
-    SDK would put its paths behind it)."""
+    """Raises RunRefused unless `url` is a web address without a login, which the message leaves out, and without a
+    query, after which an SDK would put its paths. `form` and `instead` are for the message."""
     if "@" in (url.partition("://")[2] or url).partition("/")[0]:
         raise RunRefused(f"no name or password in the address; set {instead} instead")
     if "?" in url:
@@ -138,12 +149,29 @@ def require_address(url: str, form: str, instead: str) -> None:
 
 
 def bare_address(address: str) -> str:
-    """`address` as it may be written down: without login, query and fragment."""
+    """`address` without login, query and fragment, as it may be recorded.
+
+    >>> bare_address("https://user:secret@host/v1/?key=1")
+    'https://host/v1'
+    """
     return re.sub(r"[^/@]*@", "", re.split(r"[?#]", address.strip())[0]).rstrip("/")
 
 
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value` where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def schema_of(text: str, without: tuple[str, ...] = ()) -> Any:
+    """The JSON schema `text`, at all depths without the keywords `without`. Raises RowRefused for anything but JSON."""
+    try:
+        return json.loads(text, object_hook=lambda part: {k: v for k, v in part.items() if k not in without})
+    except ValueError as error:
+        raise RowRefused(f"the JSON schema is not JSON: {text[:200]!r}; correct the field's schema") from error
+
+
 def token_count(value: object) -> int | None:
-    """`value` if it can be a count of tokens (an int, 0 to MOST_TOKENS), else None."""
+    """`value` where it can be a count of tokens (an int from 0 to MOST_TOKENS), else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
 
@@ -156,34 +184,38 @@ WITHOUT = {
     "logprobs": "gives no log-probabilities, which are left out",
     "schema": "keeps to no JSON schema, which is left out",
 }
-"""What is done without a parameter that a model refuses."""
+"""What is done about a parameter that a model refuses, for the message."""
 
 
 class HostedModel(ABC):
-    """The half of the LM protocol that all hosted models share. A subclass gives `_start`, `_stop`, `_send`, `_read`.
+    """The part of the LM protocol that hosted models share; a subclass has `_start`, `_stop`, `_send` and `_read`.
 
-    `variable` is the environment variable that messages tell the user to set, `endpoint` an address that `name` does
-    not stand for. One attempt is one HTTP request. Models that refuse `temperature`, `seed`, log-probabilities or a
-    JSON schema are learned: the refused attempt raises ParameterRefused, later ones leave it out. `_sends` holds what
-    has not been refused so far.
+    One attempt is one HTTP request. Where a model refuses `temperature`, `seed`, log-probabilities or a JSON schema,
+    the attempt raises ParameterRefused, and later ones leave it out. `_sends` holds what was not refused so far.
+
+    Args:
+        model: The provider's name of the model.
+        variable: The environment variable of the key, for messages.
+        endpoint: An address that `name` does not stand for.
     """
 
-    def __init__(self, name: str, variable: str, endpoint: str = "") -> None:
+    def __init__(self, name: str, model: str, variable: str, endpoint: str = "") -> None:
         self._name = name
+        self._model = model
         self.endpoint = endpoint
         self._variable = variable
         self._secrets: tuple[str, ...] = ()
-        self._rare_secrets: tuple[str, ...] = ()  # those that a reply does not say by chance
+        self._rare_secrets: tuple[str, ...] = ()  # those that no reply holds by chance
         self._sends = {"temperature", "seed", "logprobs", "schema"}
         self._client: Any = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # a client's connections die with the loop they are made in
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the client, whose connections end with it
 
     @property
     def name(self) -> str:
         return self._name
 
     def check_key(self) -> None:
-        """Raises RunRefused when there is no key to ask with. Connects to nothing."""
+        """Raises RunRefused where there is no key; connects to nothing."""
         key_from(self._variable)
 
     @property
@@ -196,8 +228,8 @@ class HostedModel(ABC):
     async def complete(self, request: Request) -> Completion:
         """One attempt within `request.timeout` seconds (and one more at most to clean up).
 
-        Raises a ModelError with what is known of its `status` and `retry_after`. No secret of the environment and not
-        the model's own key stands in its message, nor in the completion one that is not said by chance.
+        Raises a ModelError with what is known of its `status` and `retry_after`. No secret of the environment, nor the
+        model's own key, is in its message or, unless it may be there by chance, in the completion.
         """
         sent = frozenset(self._sends)
         await self._started()
@@ -226,8 +258,9 @@ class HostedModel(ABC):
             raise failure from error
 
     async def probe(self) -> str:
-        """Asks the provider about the model by the connection that calls take. It costs nothing and takes at most
-        PROBE_SECONDS. Returns what stays unclear, "" where nothing does; raises RunRefused where no call can work.
+        """Asks the provider about the model, at no cost and within PROBE_SECONDS, by the connection of calls.
+
+        Returns what remains unclear, "" where nothing does; raises RunRefused where no call can work.
         """
         await self._started()
         try:
@@ -243,52 +276,49 @@ class HostedModel(ABC):
             return str(failure)
 
     async def close(self) -> None:
-        """Free what the first `complete` made; the next one makes it again."""
+        """Closes the client; the next `complete` makes a new one."""
         client, self._client = self._client, None
         await self._drop(client, self._loop)
 
     @abstractmethod
     def _start(self) -> Any:
-        """Import the SDK and make the client. Any exception but a ModelError becomes RunRefused."""
+        """Imports the SDK and makes the client. Any exception but a ModelError becomes RunRefused."""
 
     @abstractmethod
     async def _stop(self, client: Any) -> None:
-        """Close the client that `_start` made."""
+        """Closes the client that `_start` made."""
 
     @abstractmethod
     async def _send(self, request: Request) -> Any:
-        """Send one request and return the reply. Any exception but a ModelError is translated."""
+        """Sends one request and returns the reply. Any exception but a ModelError is translated."""
 
     @abstractmethod
     def _read(self, request: Request, reply: Any) -> Completion:
-        """The completion in `reply`. Raises BadResponse if there is none."""
+        """The completion in `reply`. Raises BadResponse where there is none."""
 
     def _learn(self, request: Request, sent: Set[str], failure: ModelError) -> str:
-        """What the model refused of what was `sent`; "" if it failed for another reason.
+        """The parameter of those `sent` that the model refused; "" where it failed for another reason.
 
-        Of calls that fly at once the first to land teaches it, and the others were refused for the same.
+        `sent`, not `_sends`: concurrent calls may all be refused for the same parameter.
         """
-        if "temperature" in sent and refuses_temperature(failure):
-            refused = "temperature"
-        elif "max_tokens" in sent and refuses_max_tokens(failure):
-            refused = "max_tokens"
-        elif "seed" in sent and request.seed is not None and refuses_seed(failure):
-            refused = "seed"
-        elif "logprobs" in sent and request.logprobs and refuses_logprobs(failure):
-            refused = "logprobs"
-        elif "schema" in sent and request.json_schema is not None and refuses_schema(failure):
-            refused = "schema"
-        else:
-            return ""
-        self._sends.discard(refused)
-        return refused
+        for parameter, is_used, is_refused in (
+            ("temperature", True, refuses_temperature),
+            ("max_tokens", True, refuses_max_tokens),
+            ("seed", request.seed is not None, refuses_seed),
+            ("logprobs", bool(request.logprobs), refuses_logprobs),
+            ("schema", request.json_schema is not None, refuses_schema),
+        ):
+            if parameter in sent and is_used and is_refused(failure):
+                self._sends.discard(parameter)
+                return parameter
+        return ""
 
     async def _look(self) -> str:
-        """One request about the model that is no call of it. Returns "", or why there is none."""
+        """One request about the model that is no call. Returns "", or why it cannot be made."""
         return "the provider cannot be asked about it"
 
     async def _started(self) -> None:
-        """`_ready`, and RunRefused where that cannot be."""
+        """`_ready`, or RunRefused."""
         try:
             await self._ready()
         except ModelError as error:
@@ -311,7 +341,7 @@ class HostedModel(ABC):
         await self._drop(stale, before)
 
     async def _drop(self, client: Any, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Close a client of `loop`. One whose loop is closed has no connections left, and may complain of that."""
+        """Closes a client of `loop`. One whose loop is closed has no connections left, and may raise for that."""
         if client is None or loop is None:
             return
         if loop is asyncio.get_running_loop():
@@ -321,7 +351,7 @@ class HostedModel(ABC):
                 await self._stop(client)
 
     def _object(self, body: bytes) -> dict[str, Any]:
-        """The JSON object in `body`; BadResponse, with its beginning, if it is anything else."""
+        """The JSON object in `body`. Raises BadResponse, with its beginning, for anything else."""
         try:
             data = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -331,14 +361,18 @@ class HostedModel(ABC):
         return data
 
     def _quote(self, value: object) -> str:
-        """One printable line with the beginning of `value`, without keys: none is cut in two."""
+        """One printable line with the beginning of `value`, without keys, also where one is cut in two."""
         longest = 3 * max(map(len, self._secrets), default=0)  # as a URL writes it
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        if len(text) > _READ + longest:  # what is left of a key at the end of the piece goes with the last characters
+        if len(text) > _READ + longest:  # a key cut at the end goes with the last characters
             text = redact(text[: _READ + longest], self._secrets)[: -longest or None]
         text = " ".join(redact(text, self._secrets).split())
         text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: _DETAIL + 1])
         return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
+
+    def _served(self, name: object) -> str:
+        """The model that the reply names, else the one that was called."""
+        return name if isinstance(name, str) and name else self._model
 
     def _usage(
         self,
@@ -350,9 +384,9 @@ class HostedModel(ABC):
         written: object = None,
         total: object = None,
     ) -> Usage:
-        """The provider's counts, or estimates for those that are missing or a zero that cannot be true.
+        """The provider's counts, or estimates for those that are missing or an impossible zero.
 
-        Some count the tokens of reasoning in the `total` alone: what is not of the prompt there is of the reply.
+        Some count the tokens of reasoning in `total` alone: what there is not of the prompt is of the reply.
         """
         counted = token_count(prompt)
         prompt_tokens = counted or sum(
@@ -364,8 +398,8 @@ class HostedModel(ABC):
         return Usage(prompt_tokens, completion_tokens, known, min(token_count(written) or 0, prompt_tokens - known))
 
     def _settled(self, request: Request, reply: Any) -> Completion:
-        """What `reply` says, as it goes to the ledger: bounded, and without secrets, for a server may say back what it
-        was sent. Of what is no text of the reply, long strings are cut; a text beyond `most_chars` is no reply."""
+        """The completion in `reply` for the ledger: bounded, and without secrets, as a server may echo what it was
+        sent. Long strings beside the text are cut; a text beyond `most_chars` raises BadResponse."""
         completion = self._read(request, reply)
         if len(completion.text) > most_chars(request):
             raise BadResponse(
@@ -380,7 +414,7 @@ class HostedModel(ABC):
         return replace(completion, text=text, model=cut(model), logprobs=logprobs)
 
     def _scrub(self, error: BaseException) -> None:
-        """Take the keys out of the texts that a traceback would print for `error` and all that stands behind it."""
+        """Takes the keys out of all texts that a traceback of `error` and its causes would print."""
         waiting: list[BaseException | None] = [error]
         seen: set[int] = set()
         while waiting:
@@ -393,7 +427,7 @@ class HostedModel(ABC):
 
 
 def _bounded(logprobs: Logprobs, request: Request) -> Logprobs:
-    """No more than what was asked for."""
+    """At most what was requested."""
     return tuple(
         tuple((cut(token), value) for token, value in top[: request.logprobs])
         for top in logprobs[: request.max_tokens * bool(request.logprobs)]

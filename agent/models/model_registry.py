@@ -117,8 +117,7 @@ def check_keys(lms: Sequence[LM]) -> None:
 async def probe_models(lms: Iterable[LM]) -> None:
     """Asks the providers about their models, all at once; a model in this process and an unclear reply pass.
 
-    Raises:
-        InputError: With a line for each model with which no call can work.
+    Raises InputError with a line for each model with which no call can work.
     """
     probes = (lm.probe() for lm in lms if isinstance(lm, HostedModel))
     errors = [each for each in await asyncio.gather(*probes, return_exceptions=True) if isinstance(each, BaseException)]

@@ -88,9 +88,7 @@ def weights_path(name: str) -> Path:
 def fetch(name: str, progress: Progress) -> Path:
     """The path of the weights in the cache, downloaded and checked where they are not there yet.
 
-    Raises:
-        InputError: With what to do, where the index cannot be reached, the bytes are not the expected ones or the disk
-            refuses them.
+    Raises InputError with what to do, where the index cannot be reached, the bytes are wrong or the disk refuses them.
     """
     weights = known_weights(name)
     target = weights_path(weights.name)

@@ -17,8 +17,8 @@ from agent.programs.kind import Making, Written
 from agent.programs.moves.pool import CandidateGenerator, prompt_of
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.prompt_dspy import predict_form
-from agent.prompt.candidate_rules import baseline, why_rejected
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.candidate_rules import why_rejected
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import label_text, template
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import answers_last, reasons_first

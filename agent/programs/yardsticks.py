@@ -11,7 +11,7 @@ from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History, Row
 from agent.programs.classic import ClassicCandidate, ClassicProgram
 from agent.programs.classifiers import load
-from agent.scoring.breakdown import difference, side
+from agent.scoring.breakdown import difference, summary
 from agent.scoring.evaluate import Evaluator
 from agent.search.context import Log
 from agent.search.program import Proposal
@@ -40,13 +40,13 @@ async def measured(
         log.candidate(0, Proposal(candidate, {}, "yardstick", None, "answers without a language model"), "")
         seen = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
         tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
-        scored = side(tested)
+        scored = summary(tested)
         found.append(
             {
                 "name": candidate.method,
                 "candidate_id": candidate.id,
                 "trained_on": program.rows,
-                "dev": side(seen)["mean"],
+                "dev": summary(seen)["mean"],
                 "test": scored["mean"],
                 "ci95": scored["ci95"],
                 **difference([outcome.value for outcome in won[1]], tested, seed),

@@ -1,6 +1,6 @@
-"""The limits that a task sets for an answer in text: its words, and texts that it may not or must hold. Pure.
+"""The limits of a task for a text answer: its words, and texts that it must or must not hold. Pure.
 
-A reply that breaks one counts like a reply that does not parse: it scores 0, and the proposer reads why.
+A reply that breaks one counts like a reply that does not parse: it scores 0, and the proposer reads the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def _letters(text: str) -> str:
 
 
 def broken_limit(field: Field, value: Any) -> str:
-    """Which limit of `field` the answer `value` breaks, as a sentence; "" for none. Case is folded."""
+    """The limit of `field` that the answer `value` breaks, as a sentence; "" for none. Case is folded."""
     if not isinstance(value, str):
         return ""
     words, text = len(value.split()), _letters(value)

@@ -1,11 +1,11 @@
-"""What a candidate of the kind `prompt` is made of."""
+"""A candidate of the kind `prompt`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from agent.types import Candidate, Demo, FormatName, Shown, TechniqueName
+from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +32,8 @@ class PromptCandidate(Candidate):
     def shown(self) -> Shown:
         """The candidate as people read it."""
         return Shown(self.id, self.technique, self.format, self.instruction, self.role, self.demos, len(self.demos))
+
+
+def baseline(task: Task) -> PromptCandidate:
+    """The user's own prompt as it is: zero-shot, the input as the user's turn."""
+    return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction)

@@ -1,7 +1,7 @@
-"""Reads a reply into typed fields: finds where the answer of each output stands, and has its value read.
+"""A reply as typed fields: where the answer of each output stands. `value_readers` reads the values. Pure.
 
-Knows the declared outputs and nothing of models, formats' templates or metrics. What does not parse ends in
-`Prediction.error`, one sentence that a proposer can learn from. Every reader below works in linear time on any string.
+A reply that does not parse has a `Prediction.error`, one sentence that a proposer can learn from. Every function works
+in linear time on any string.
 """
 
 from __future__ import annotations
@@ -32,24 +32,30 @@ from agent.shipped import MAX_NUMBER, Field, Prediction
 
 
 def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = False) -> Prediction:
-    """Parse `reply` into one value per output field; never raises, whatever the string.
+    """One value for each output field; never raises, whatever the string.
 
-    choice -> the declared spelling; number -> int or finite float up to 1e15; json -> dict or list (strict JSON, up to
-    64 levels; a schema is not checked here); text -> str. With `reasoning` the answer is what follows the last
-    line-start `Answer:` or `<field>:`, else the last non-empty line. Several outputs are read from `name: value` lines
-    (a value runs to the next name) or from one JSON object. DSPy's `[[ ## name ## ]]` and `<name>` sections count as
-    `name:` lines. What a model thought aloud first, up to `</think>`, is left out. `fields` holds what parsed, `error`
-    why the rest did not, or which limit of a field is broken.
+    Several outputs are read from `name: value` lines (a value runs to the next name) or from one JSON object. DSPy's
+    `[[ ## name ## ]]` and `<name>` sections count as `name:` lines. A model's thoughts, up to `</think>`, are left out.
+
+    Args:
+        reasoning: Whether the answer follows the last line-start `Answer:` or `<field>:`, else is the last line.
+
+    Returns:
+        In `fields` what parsed: a choice in its declared spelling, a number up to 1e15, strict JSON up to 64 levels
+        (its schema is not checked here), or text. In `error` why the rest did not, or which limit of a field is broken.
+
+    >>> parse_reply("Answer: 42 km", (Field("distance", "number"),)).fields
+    {'distance': 42}
     """
-    said = _unthought(reply.replace("\r\n", "\n").replace("\r", "\n"))
-    if said is None:
+    answer = _without_thoughts(reply)
+    if answer is None:
         return Prediction({}, reply, f"The reply {quote(reply)} ends while it still thinks: think less, then answer.")
-    text, sectioned = _unsection(said, outputs)
+    text, sectioned = _unsection(answer, outputs)
     if len(outputs) != 1:
         return _parse_several(reply, text, outputs, reasoning)
     field = outputs[0]
     inner = _unwrap(text, field)
-    whole = _section(said, field) if field.type == "text" else ""
+    whole = _section(answer, field) if field.type == "text" else ""
     try:
         if field.type == "text" and (whole or inner is not text):  # the text itself, whatever its lines look like
             value = _read(whole or inner, field, False)
@@ -61,10 +67,9 @@ def parse_reply(reply: str, outputs: tuple[Field, ...], *, reasoning: bool = Fal
 
 
 def reasons_of(reply: str, outputs: tuple[Field, ...]) -> str:
-    """What a worked reply says before its answer: before the last line that starts with each output's name (or, of one
-    output, `Answer:`), else all but the last line; "" where there is nothing."""
-    said = _unthought(reply.replace("\r\n", "\n").replace("\r", "\n")) or ""
-    text, _ = _unsection(said.strip(), outputs)
+    """The reasons in a reply: what precedes the last line that starts with each output's name (or, of one output,
+    `Answer:`), else all but the last line; "" where there are none."""
+    text, _ = _unsection((_without_thoughts(reply) or "").strip(), outputs)
     names = (*LABELS[:2], outputs[0].name) if len(outputs) == 1 else tuple(field.name for field in outputs)
     last = {match.lastgroup: match.start() for match in _marker(names).finditer(text)}
     if not last:
@@ -73,20 +78,20 @@ def reasons_of(reply: str, outputs: tuple[Field, ...]) -> str:
 
 
 def _parse_several(reply: str, text: str, outputs: tuple[Field, ...], reasoning: bool) -> Prediction:
-    found: Mapping[str, Any] = _by_lines(text, outputs, last=reasoning)
-    if len(found) < len(outputs):
-        found = max(found, _by_object(text, outputs), key=len)
+    values: Mapping[str, Any] = _by_lines(text, outputs, last=reasoning)
+    if len(values) < len(outputs):
+        values = max(values, _by_object(text, outputs), key=len)
     fields: dict[str, Any] = {}
     errors: list[str] = []
-    missing = [field.name for field in outputs if field.name not in found]
+    missing = [field.name for field in outputs if field.name not in values]
     if missing:
         errors.append(
             f"The reply {quote(text)} lacks {', '.join(missing)}: write one line `name: value` for each output."
         )
     for field in outputs:
-        if field.name in found:
+        if field.name in values:
             try:
-                fields[field.name] = _read_value(found[field.name], field)
+                fields[field.name] = _read_value(values[field.name], field)
             except Unreadable as problem:
                 errors.append(f"{field.name}: {problem}")
             else:
@@ -98,7 +103,7 @@ def _read(text: str, field: Field, reasoning: bool) -> Any:
     if not text.strip(" \t\n\r\f\v\0"):
         raise Unreadable(f"The reply is empty: give the {field.name}.")
     if field.type == "number" and not reasoning and (first := first_line(text)) and is_number(first):
-        text = first  # what runs on behind it is no answer
+        text = first  # what follows is no answer
     marked = _after_marker(text, field) if reasoning or field.type == "number" else None
     if marked is not None and not marked.strip():
         raise Unreadable(f"The reply stops after its answer marker ({quote(text[-QUOTE:])}): give the {field.name}.")
@@ -112,7 +117,7 @@ def _read(text: str, field: Field, reasoning: bool) -> Any:
         return answer.strip()
     try:
         return choice_in(answer, field)
-    except Unreadable:  # a prompt may ask in words of its own for reasons and an answer line; it has one such line
+    except Unreadable:  # the prompt's own words may ask for reasons and one answer line
         if reasoning or not (marked := _after_marker(text, field, alone=True)):
             raise
         return choice_in(marked, field)
@@ -133,17 +138,14 @@ def _read_value(value: Any, field: Field) -> Any:
 
 
 def _marker(names: tuple[str, ...]) -> re.Pattern[str]:
-    """A line that starts with one of `names` and a colon; quote marks, bullets and bold are tolerated.
-
-    The name that was found is group `n` with its place in `names`.
-    """
+    """A line that starts with one of `names` (group `n<index>`) and a colon, also quoted, in bold or after a bullet."""
     order = sorted(range(len(names)), key=lambda at: -len(names[at]))
     joined = "|".join(f"(?P<n{at}>{name_pattern(names[at])})" for at in order)
     return re.compile(rf"^[ \t>*_#\-]*(?:{joined})[ \t*_]*[:：][*_]*", re.IGNORECASE | re.MULTILINE)
 
 
 def _after_marker(text: str, field: Field, *, alone: bool = False) -> str | None:
-    """What stands behind the last marker; with `alone` only where it is the only one."""
+    """The text after the last marker; with `alone` only where it is the only one."""
     ends = [match.end() for match in _marker((*LABELS[:2], field.name)).finditer(text)]
     return None if not ends or (alone and len(ends) > 1) else text[ends[-1] :]
 
@@ -152,9 +154,10 @@ def _last_line(text: str) -> str:
     return next((line for line in reversed(text.split("\n")) if line.strip()), "")
 
 
-def _unthought(reply: str) -> str | None:
-    """The reply behind the thoughts that it begins with; None when they never end. Templates of some models open them
-    in the prompt, so that a reply only closes them."""
+def _without_thoughts(reply: str) -> str | None:
+    """The reply after its opening thoughts, with line feeds only; None where the thoughts never end. Templates of some
+    models open them in the prompt, so that a reply only closes them."""
+    reply = reply.replace("\r\n", "\n").replace("\r", "\n")
     opening = re.match(r"\s*<think(?:ing)?>", reply)
     closing = re.search(r"</think(?:ing)?>\s*", reply)
     if closing and (opening or "<think" not in reply[: closing.start()]):
@@ -170,7 +173,7 @@ def _schema_of(field: Field) -> dict[str, Any] | None:
 
 
 def _json_kind(field: Field) -> type[dict[str, Any]] | type[list[Any]] | None:
-    """What the schema of a json field says its value is, where it says it plainly."""
+    """The type of a json field's value, where its schema names it."""
     schema = _schema_of(field)
     if schema is None:
         return None
@@ -192,23 +195,20 @@ def _unsection(text: str, outputs: tuple[Field, ...]) -> tuple[str, bool]:
     return text, bool(headers or tags)
 
 
-def _section(reply: str, field: Field) -> str:
-    """What stands in the last section of DSPy's that is called as the field; "" where there is none."""
-    text = reply.replace("\r\n", "\n").replace("\r", "\n")
+def _section(text: str, field: Field) -> str:
+    """The content of the last DSPy section of the field's name; "" where there is none."""
     headers = list(re.finditer(r"(?m)^\[\[ ## (\w{1,64}) ## \]\][ \t]*$", text))
     ends = [header.start() for header in headers] + [len(text)]
-    found = ""
+    content = ""
     for header, end in zip(headers, ends[1:], strict=True):
         if header[1] == field.name:
-            found = text[header.end() : end].strip()
-    return found
+            content = text[header.end() : end].strip()
+    return content
 
 
 def _unwrap(text: str, field: Field) -> str:
-    """The value inside a reply that is nothing but `{"<field>": value}`; other replies as they are.
-
-    The value of a json field may look like that by itself, unless its schema says otherwise.
-    """
+    """The value inside a reply that is only `{"<field>": value}`, unless a json field's value may look like that by
+    itself; other replies as they are."""
     bare = text.strip()
     if not bare.startswith(("{", "```")) or (field.type == "json" and not _is_wrapper(bare, field)):
         return text
@@ -223,7 +223,7 @@ def _unwrap(text: str, field: Field) -> str:
 
 
 def _is_wrapper(bare: str, field: Field) -> bool:
-    """Whether `{"<field>": value}` cannot be the value of the json field, and nothing stands beside it."""
+    """Whether `{"<field>": value}` cannot be the value of the json field, and is the whole reply."""
     schema = _schema_of(field)
     if schema is None:
         return False
@@ -242,13 +242,13 @@ def _by_lines(text: str, outputs: tuple[Field, ...], *, last: bool) -> dict[str,
         return {}
     matches = list(_marker(tuple(field.name for field in outputs)).finditer(text))
     ends = [match.start() for match in matches] + [len(text)]
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for match, end in zip(matches, ends[1:], strict=True):
         name = outputs[int((match.lastgroup or "n0")[1:])].name
         value = text[match.end() : end].strip()
-        if value and (last or name not in found):
-            found[name] = value
-    return found
+        if value and (last or name not in values):
+            values[name] = value
+    return values
 
 
 def _by_object(text: str, outputs: tuple[Field, ...]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""A value out of the text where an answer stands: one of the choices, one number, one JSON value.
+"""A value read from the text of an answer: one of the choices, one number, one JSON value. Pure.
 
-Lenient about dress, never guessing about content. Every reader works in linear time on any string.
+Lenient about formatting, never guessing about content. Every reader works in linear time on any string, and raises
+Unreadable.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ MAX_DEPTH = 64
 QUOTE = 80
 
 LABELS = ("answer", "final answer", "label", "output", "category", "class")
-_DRESS = " \t\n\r\f\v\0\"'`*_#>~“”‘’«»()[]{}"  # quotes, markdown and brackets around a value
+_FORMATTING = " \t\n\r\f\v\0\"'`*_#>~“”‘’«»()[]{}"  # quotes, markdown and brackets around a value
 _STOPS = ".,;:!?。"
 ONE_LETTER_WORDS = "aeiouyàéèóòì"  # of English and its neighbours: "I think", "a parcel", "y", "è"
 _GAP = re.compile(r"(?<=[^\W_])(?!\s+[-–][0-9])[\s_\-‐‑–—]+(?=[^\W_])")
@@ -31,43 +32,44 @@ _NUMBER = re.compile(
     rf"(?P<exp>[eE][-+]?[0-9]+)?(?:[{_BLANKS}]?/[{_BLANKS}]?(?P<bottom>[0-9]+))?"
     rf"|(?:{_CURRENCY})(?P<glued>{_DIGITS})"
 )
-_JOIN = re.compile(  # what makes two neighbouring numbers one expression: a mark, a range, a sum, a list, a date
+_JOIN = re.compile(  # between the numbers of one expression: a mark, a range, a sum, a list, a date
     rf"[.'’]|[{_BLANKS}]*(?:(?:[^\W\d_]{{1,15}}[{_BLANKS}]+)?(?:[-–—−+*/x×÷^:,=]|to|or|and)[{_BLANKS}]*)?"
 )
 _TAIL = re.compile(r"[.,][0-9]|[a-z]+[0-9]", re.IGNORECASE)
-_VARIABLE = re.compile(r"(?<![^\W_])[^\W\d_][ \t]*\Z")  # what stands before "=" in "let n = 3"
-_NOT = re.compile(  # what turns the word behind it into its opposite: "not a billing issue", "isn't really spam"
+_VARIABLE = re.compile(r"(?<![^\W_])[^\W\d_][ \t]*\Z")  # before "=" in "let n = 3"
+_NOT = re.compile(  # negates the word after it: "not a billing issue", "isn't really spam"
     r"(?:\b(?:not|cannot|never|non|no|neither|nor|without|rather than|instead of|other than)|n['’]t)"
     r"[^\w\n.,;:!?]+(?:(?:an?|the|any|about|related to|of|in|to|really|actually|truly|strictly|clearly|necessarily)"
     r"[^\w\n.,;:!?]+){0,3}\Z"
 )
 _NO_THING = re.compile(r" (?!(?:because|since|as|and|or|but|so|for|given|in|it|the|this|that|with)\b)\w")  # "no idea"
-_NOT_REACH = 60  # characters before a word in which that may stand
+_NOT_REACH = 60  # characters before a word in which a negation counts
 _JSON_OPEN = re.compile(r"[\[{]")
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 class Unreadable(Exception):
-    """Why a value did not parse, as a sentence."""
+    """A value does not parse, for the reason in its message."""
 
 
 # ---- choice
 
 
 def name_pattern(name: str) -> str:
+    """A regular expression for `name` with a space, `_` or `-` between its words."""
     return r"[ _\-]".join(re.escape(part) for part in re.split(r"[ _\-]", name))
 
 
 def joined(text: str) -> str:
-    """`fold`, and the kind of word joint does not matter; a leading minus does."""
+    """`fold`, with `_` and `-` between words as spaces; a leading minus stays."""
     return fold(_GAP.sub(" ", composed(text)))
 
 
-def _undress(text: str, field: Field) -> str:
-    text = re.sub(r"^[-+•][ \t]+", "", text.strip(_DRESS)).strip(_DRESS)
+def _strip_formatting(text: str, field: Field) -> str:
+    text = re.sub(r"^[-+•][ \t]+", "", text.strip(_FORMATTING)).strip(_FORMATTING)
     names = "|".join(name_pattern(name) for name in (*LABELS, field.name))
     text = re.sub(rf"^(?:{names})[ \t*_\"'`]*[:：=]", "", text, count=1, flags=re.IGNORECASE)
-    return text.strip(_DRESS).rstrip(_STOPS + _DRESS)
+    return text.strip(_FORMATTING).rstrip(_STOPS + _FORMATTING)
 
 
 def first_line(text: str) -> str:
@@ -76,14 +78,19 @@ def first_line(text: str) -> str:
 
 
 def choice_in(text: str, field: Field) -> str:
+    """The one choice of `field` that `text` is or names, in its declared spelling.
+
+    >>> choice_in("**Card arrival.**", Field("topic", "choice", choices=("card_arrival", "billing")))
+    'card_arrival'
+    """
     text = composed(text)
     stripped = text.strip()
     for source in (stripped, first_line(stripped)):
-        for form in (source, _undress(source, field)):
+        for form in (source, _strip_formatting(source, field)):
             same = joined(form)
             exact = [form] if form in field.choices else [c for c in field.choices if joined(c) == same]
             if len(exact) == 1:
-                return exact[0] if form == source else _worn(source, exact[0], field.choices)
+                return exact[0] if form == source else _with_own_marks(source, exact[0], field.choices)
     named = _named(text, field.choices)
     if len(named) == 1:
         return named[0]
@@ -91,27 +98,27 @@ def choice_in(text: str, field: Field) -> str:
     raise Unreadable(f"The reply {quote(text)} {what}: answer with exactly one of {_listed(field.choices)}.")
 
 
-def _worn(text: str, found: str, choices: tuple[str, ...]) -> str:
-    """`found`, or the choice that is `found` with marks of its own (`C#`, `[URGENT]`) where that is what stands there.
+def _with_own_marks(text: str, bare: str, choices: tuple[str, ...]) -> str:
+    """The choice `bare`, or one that has marks of its own beside it (`C#`, `[URGENT]`) where `text` has them.
 
-    Marks that stand on both sides are dress: `*A*` is A, also where `A*` is a choice.
+    Marks on both sides are formatting: `*A*` is A, also where `A*` is a choice.
     """
     for choice in sorted(choices, key=len, reverse=True):
-        at = text.casefold().find(choice.casefold()) if _bare(choice) == _bare(found) and choice != found else -1
-        if at >= 0 and len(choice) > len(found) and (choice[0] in _DRESS or text[at - 1 : at] != choice[-1]):
+        at = text.casefold().find(choice.casefold()) if _bare(choice) == _bare(bare) and choice != bare else -1
+        if at >= 0 and len(choice) > len(bare) and (choice[0] in _FORMATTING or text[at - 1 : at] != choice[-1]):
             return choice
-    return found
+    return bare
 
 
 def _bare(choice: str) -> str:
-    return joined(choice.strip(_DRESS + _STOPS))
+    return joined(choice.strip(_FORMATTING + _STOPS))
 
 
 def _named(text: str, choices: tuple[str, ...]) -> list[str]:
-    """The choices that occur as whole words; a longer one takes its words away from the shorter ones.
+    """The choices that occur as whole words; the words of a longer one do not count for shorter ones.
 
-    A word that is denied ("not billing") names nothing, nor does "no" before another word ("I have no idea"). A single
-    letter must be written as it is declared, and not begin a sentence: "A parcel" and "I think" name nothing.
+    A negated word ("not billing") names nothing, nor does "no" before another word ("I have no idea"). A single letter
+    must be written as declared, and not begin a sentence: "A parcel" and "I think" name nothing.
     """
     folded, named = joined(text), list[str]()
     for choice in sorted(choices, key=lambda choice: len(joined(choice)), reverse=True):
@@ -121,10 +128,10 @@ def _named(text: str, choices: tuple[str, ...]) -> list[str]:
         word = joined(choice)
         before = r"(?<![^\W_])" + (r"(?<![0-9][.,/])(?<![-−+])" if word[:1].isdigit() else "")
         after = r"(?![^\W_])" + (r"(?![.,/][0-9])" if word[-1:].isdigit() else "")
-        if not word or word not in folded:  # the pattern need not look through a long reply
+        if not word or word not in folded:  # spares the pattern a long reply
             continue
         hits = list(re.finditer(before + re.escape(word) + after, folded))
-        if any(not _denied(folded, hit) for hit in hits):
+        if any(not _negated(folded, hit) for hit in hits):
             named.append(choice)
         if hits:
             folded = re.sub(before + re.escape(word) + after, "\0", folded)
@@ -132,7 +139,7 @@ def _named(text: str, choices: tuple[str, ...]) -> list[str]:
     return named
 
 
-def _denied(folded: str, hit: re.Match[str]) -> bool:
+def _negated(folded: str, hit: re.Match[str]) -> bool:
     before = folded[max(0, hit.start() - _NOT_REACH) : hit.start()]
     if hit[0] == "no":
         return re.search(r"\w \Z", before) is not None and _NO_THING.match(folded, hit.end()) is not None
@@ -158,17 +165,25 @@ def _lettered(text: str, letter: str) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Whether the text is a number and nothing else but dress."""
-    return _NUMBER.fullmatch(text.strip(_DRESS).rstrip(_STOPS + _DRESS)) is not None
+    """Whether the text is a number and nothing else but formatting."""
+    return _NUMBER.fullmatch(text.strip(_FORMATTING).rstrip(_STOPS + _FORMATTING)) is not None
 
 
 def number_in(scope: str, field: Field, *, marked: bool, last: bool) -> int | float:
-    """The one number of `scope`: the first behind a marker, else one that is alone or follows `=`, else the `last`."""
+    """The one number of `scope`: the first after a marker, else one that is alone or follows `=`, else the `last`.
+
+    Args:
+        marked: Whether `scope` follows an answer marker.
+        last: Whether the last of several counts.
+
+    >>> number_in("6 * 7 = 42", Field("n", "number"), marked=False, last=False)
+    42
+    """
     matches = list(_NUMBER.finditer(scope))
     if not matches:
         raise Unreadable(f"The reply {quote(scope)} holds no number: give the {field.name} as one number.")
     values = [_value(match) for match in matches]
-    starts = not scope[: matches[0].start()].strip(_DRESS)
+    starts = not scope[: matches[0].start()].strip(_FORMATTING)
     equals = scope.rfind("=")
     after_equals = next((i for i, match in enumerate(matches) if equals >= 0 and match.start() > equals), None)
     if after_equals is not None and after_equals < len(matches) - 1 and _VARIABLE.search(scope[:equals]):
@@ -207,7 +222,7 @@ def _joint(scope: str, start: int, end: int, *, left: bool) -> bool:
 
 
 def _value(match: re.Match[str]) -> float:
-    """The number of a match; infinite when it is too long or divides by zero."""
+    """The number of a match; infinite where it is too long or divides by zero."""
     text = (match["top"] or match["glued"]).translate(dict.fromkeys(map(ord, _MARKS))) + (match["exp"] or "")
     bottom = match["bottom"]
     if len(text) > 400 or (bottom is not None and len(bottom) > 300):
@@ -219,6 +234,7 @@ def _value(match: re.Match[str]) -> float:
 
 
 def integral(value: float, source: str) -> int | float:
+    """`value`, as an int where it is whole; Unreadable beyond 1e15, with its text `source`."""
     if not math.isfinite(value) or abs(value) > MAX_NUMBER:
         raise Unreadable(f"{quote(source)} is not a number between -1e15 and 1e15.")
     return int(value) if value.is_integer() else value
@@ -229,8 +245,12 @@ def integral(value: float, source: str) -> int | float:
 
 def json_in(text: str, *, last: bool, kind: type[dict[str, Any]] | type[list[Any]] | None = None) -> Any:
     """The first (or last) balanced object or array that is strict JSON, of this `kind` where there is one; broken ones
-    are skipped whole."""
-    found: list[Any] = []
+    are skipped whole.
+
+    >>> json_in('Here: {"a": [1]} or {broken}', last=False)
+    {'a': [1]}
+    """
+    values: list[Any] = []
     why = "holds no JSON object or array"
     position = 0
     while opening := _JSON_OPEN.search(text, position):
@@ -244,19 +264,19 @@ def json_in(text: str, *, last: bool, kind: type[dict[str, Any]] | type[list[Any
                 break
         if stack and token is None:
             why = "holds JSON that is never closed"
-            found.clear()  # the value that counts may be the one that was cut off
+            values.clear()  # the value that counts may be the one that was cut off
             break
         try:
             if deepest > MAX_DEPTH:
                 raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-            found.append(_STRICT.decode(text[opening.start() : position]))
+            values.append(_STRICT.decode(text[opening.start() : position]))
         except (ValueError, RecursionError) as problem:
             why = f"holds broken JSON ({_plain(str(problem))[:QUOTE]})"
-        if found and not last and (kind is None or isinstance(found[-1], kind)):
+        if values and not last and (kind is None or isinstance(values[-1], kind)):
             break
-    if not found:
+    if not values:
         raise Unreadable(f"The reply {quote(text)} {why}: answer with one JSON value.")
-    fitting = [value for value in found if kind is None or isinstance(value, kind)] or found
+    fitting = [value for value in values if kind is None or isinstance(value, kind)] or values
     return fitting[-1] if last else fitting[0]
 
 
@@ -272,7 +292,7 @@ def _finite(text: str) -> float:
 _STRICT = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
-# ---- words for the error
+# ---- quoting in errors
 
 
 def _plain(text: str) -> str:
@@ -281,6 +301,7 @@ def _plain(text: str) -> str:
 
 
 def quote(text: str) -> str:
+    """The beginning of `text` in quotation marks, as one printable line of at most 80 characters."""
     line = _plain(text[: 4 * QUOTE])
     return f'"{line}"' if len(line) <= QUOTE and len(text) <= 4 * QUOTE else f'"{line[:QUOTE]}…"'
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.run.job import Job, Means
-from agent.scoring.llm_judge import Comparison, Judge, JudgeSetup, Opinion
+from agent.scoring.llm_judge import Comparison, Judge, Judgement, JudgeSetup
 from agent.stats.agreement import (
     IntervalEstimate,
     alpha,
@@ -67,8 +67,8 @@ class Work:
 class Verdicts:
     """What the judge said. None in a list: a call that the budget did not allow."""
 
-    first: list[Opinion | Comparison | None]
-    again: list[list[Opinion | Comparison | None]]
+    first: list[Judgement | Comparison | None]
+    again: list[list[Judgement | Comparison | None]]
     orders: list[Comparison | None]
     controls: dict[str, list[float | None]]
 

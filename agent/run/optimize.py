@@ -35,7 +35,7 @@ from agent.run.planning import Settings, names_of, plan_for
 from agent.run.run_log import RunLog
 from agent.scoring.breakdown import Pair
 from agent.scoring.evaluate import Door, Evaluator, why_unscored
-from agent.scoring.llm_judge import JudgeMetric, judge_builder, trust_in
+from agent.scoring.llm_judge import JudgeMetric, judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
 from agent.search.analysis.pareto import Offer
@@ -395,7 +395,10 @@ class Run:
                     self.task,
                     Pair(self._test, won, base),
                     {"winner": steady[winner.id], "baseline": steady[baseline.id]},
-                    [trust_in(judge, self._calibration(judge), self.task.name) for judge in self._evaluator.judges()],
+                    [
+                        trust_record(judge, self._calibration(judge), self.task.name)
+                        for judge in self._evaluator.judges()
+                    ],
                     self.settings.seed,
                 ),
             },

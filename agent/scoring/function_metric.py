@@ -1,6 +1,6 @@
-"""Metrics that are Python functions of the program that runs: registered by name, called in this process.
+"""Metrics that are Python functions of the user's program: registered by name, called in this process and trusted.
 
-The function is the user's own code and is trusted as such. What goes wrong in it is None with the reason, never 0.
+A function that fails leaves its row unscored with the reason, never 0.
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.types import Example, Prediction, Score, Task
 
-MOST_LATE = 3
-"""After so many calls that took too long it is not asked any more: a thread cannot be ended from outside."""
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
-FRAMES = (str, bytes, int, float, complex, bool, type(None))
+MAX_TIMEOUTS = 3
+"""After these the function is not called any more: a thread cannot be ended from outside."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
 
 MetricFunction = Callable[[dict[str, Any], Any], Any]
-"""From a row (its fields, and `id`) and the answer to a score in [0, 1], or None where it cannot be scored."""
+"""(row with its fields and `id`, answer) -> a score in [0, 1], or None where it cannot be scored."""
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
-    """A function under its name. `digest` is a SHA-256 of its source, and of the plain values that it holds: defaults
-    and those of the functions around it. What it calls is not looked at."""
+class RegisteredFunction:
+    """A function under its name; `digest` is a SHA-256 of its source and of the plain values in its defaults and
+    closure, not of what it calls."""
 
     name: str
     function: MetricFunction
     digest: str
 
 
-_REGISTERED: dict[str, Registered] = {}
+_REGISTERED: dict[str, RegisteredFunction] = {}
 
 
-def register(function: MetricFunction, name: str = "") -> Registered:
-    """Makes `function` a metric of this process, in the place of one of the same name.
+def register(function: MetricFunction, name: str = "") -> RegisteredFunction:
+    """Makes `function` a metric of this process, in place of one of the same name.
 
-    Raises InputError for what is no plain function of two arguments, and for a name of a metric that is there already.
+    Raises InputError for anything but a plain function of two arguments, and for the name of a registered metric.
     """
     if not isinstance(function, FunctionType) or asyncio.iscoroutinefunction(function):
         raise InputError(f"metric {function!r}: write a plain function, def metric(row, answer), that returns a score")
     name = name or ("metric" if function.__name__ == "<lambda>" else function.__name__)
-    if not NAME.fullmatch(name) or name in METRICS:
+    if not _NAME.fullmatch(name) or name in METRICS:
         raise InputError(
             f"metric {name!r}: this name is taken or not usable; take another, of letters, digits and underscores"
         )
-    takes = function.__code__.co_argcount
-    asked = takes - len(function.__defaults__ or ())
-    if not (asked <= 2 <= takes or (asked <= 2 and function.__code__.co_flags & 0x04)):
-        raise InputError(f"metric {name}: takes {asked} arguments; write def {name}(row, answer)")
-    _REGISTERED[name] = found = Registered(name, function, _digest(function))
-    return found
+    most = function.__code__.co_argcount
+    least = most - len(function.__defaults__ or ())
+    if not (least <= 2 <= most or (least <= 2 and function.__code__.co_flags & 0x04)):
+        raise InputError(f"metric {name}: takes {least} arguments; write def {name}(row, answer)")
+    _REGISTERED[name] = RegisteredFunction(name, function, _digest(function))
+    return _REGISTERED[name]
 
 
-def registered(name: str) -> Registered | None:
+def registered(name: str) -> RegisteredFunction | None:
     """The function of that name, if this process has one."""
     return _REGISTERED.get(name)
 
@@ -81,13 +81,13 @@ def _digest(function: FunctionType) -> str:
 
     try:
         if function.__name__ == "<lambda>":
-            raise OSError  # its source is whatever stands on its line
+            raise OSError  # its source would be its whole line
         text = inspect.getsource(function)
     except (OSError, TypeError):  # typed at a prompt
         text = repr(_code(function.__code__))
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
     held = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items()), *cells]
-    plain = [repr(value) for value in held if isinstance(value, FRAMES)]
+    plain = [repr(value) for value in held if isinstance(value, _PLAIN)]
     return hashlib.sha256("\n".join([text, *plain]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -99,23 +99,22 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _code(code: CodeType) -> tuple[Any, ...]:
-    """What a function does, without where it stands."""
+    """The content of a function without its place in a file."""
     inner = tuple(_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts)
     return code.co_code.hex(), code.co_names, code.co_varnames, inner
 
 
 class FunctionMetric:
-    """Calls the function in a thread, one row at a time, each for at most `timeout` seconds.
+    """Calls the function in a thread, with copies, one row at a time, each for at most `timeout` seconds.
 
-    It is given copies, so that it cannot change a row. `field` is the one output that is the answer; without it the
-    answer is a dict of all outputs.
+    `field` is the output that is the answer; without it the answer is a dict of all outputs.
     """
 
-    def __init__(self, registered: Registered, field: str = "", timeout: float = 5.0) -> None:
+    def __init__(self, registered: RegisteredFunction, field: str = "", timeout: float = 5.0) -> None:
         self.name = registered.name
         self._function, self._field, self._timeout = registered.function, field, timeout
         self._turn = asyncio.Lock()
-        self._late = 0
+        self._timeouts = 0
 
     async def score(self, example: Example, prediction: Prediction) -> Score:
         if prediction.error:
@@ -129,25 +128,25 @@ class FunctionMetric:
 
     async def _called(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
         took = f"{self.name} took longer than {self._timeout:g} s"
-        if self._late >= MOST_LATE:
-            return None, f"{took}, {self._late} times, and is not asked any more"
+        if self._timeouts >= MAX_TIMEOUTS:
+            return None, f"{took}, {self._timeouts} times, and is not asked any more"
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[tuple[float | None, str]] = loop.create_future()
+        result: asyncio.Future[tuple[float | None, str]] = loop.create_future()
 
         def settle(verdict: tuple[float | None, str]) -> None:
-            if not found.done():
-                found.set_result(verdict)
+            if not result.done():
+                result.set_result(verdict)
 
         def call() -> None:
             verdict = self._verdict(row, answer)
-            with contextlib.suppress(RuntimeError):  # it was late, and the loop has ended
+            with contextlib.suppress(RuntimeError):  # it timed out, and the loop has ended
                 loop.call_soon_threadsafe(settle, verdict)
 
         threading.Thread(target=call, name=f"metric {self.name}", daemon=True).start()
         try:
-            return await asyncio.wait_for(found, self._timeout)
+            return await asyncio.wait_for(result, self._timeout)
         except TimeoutError:
-            self._late += 1
+            self._timeouts += 1
             return None, took
 
     def _verdict(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
@@ -168,7 +167,7 @@ class FunctionMetric:
         return score, reason
 
     def _line(self, problem: BaseException) -> str:
-        """`:LINE` of the user's own file where it went wrong; "" where that is not in it."""
+        """`:LINE` of the user's file where it failed; "" where no frame is in it."""
         file, frame, line = self._function.__code__.co_filename, problem.__traceback__, ""
         while frame:
             if frame.tb_frame.f_code.co_filename == file:

@@ -1,8 +1,7 @@
-"""The LLM judge: a metric whose verdict comes from models, by a rubric, against a reference, or against your prompt.
+"""LLM as a judge: a metric whose verdict comes from models, by a rubric, against a reference, or against your prompt.
 
-Its calls go through the gateway like any other, role `judge`. A call that fails, is refused, is cut off or cannot be
-read leaves the row unscored; it never becomes a number. Several models are a panel: their median counts, and at least
-half of them must have answered.
+Its calls go through the gateway in the role `judge`. A call that fails, is refused, is cut off or cannot be read leaves
+the row unscored; it never becomes a number. Several models are a panel: the median counts, of at least half of them.
 """
 
 from __future__ import annotations
@@ -39,13 +38,17 @@ from agent.types import LM, Example, Message, MetricSpec, Prediction, Request, R
 VERDICT_TOKENS = REASON_CHARACTERS // 2 + 40  # a reason in any script, and the marks of the object
 CRITERION_TOKENS = 12
 LOGPROBS = 10
-ONLY = "judge"  # the name of a task's only judge; of several each tells its field and mode
+_SINGLE = "judge"  # the name of a task's only judge; several have their field and mode in their names
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
-    """What a judge says of one answer: `value` in [0, 1], or None with why not in `reason`. `ratings` are on the
-    rubric's scale, of the panel's middle member; empty in the other modes."""
+class Judgement:
+    """The verdict on one answer.
+
+    Args:
+        value: In [0, 1]; None where there is no verdict, for the reason `reason`.
+        ratings: By criterion, on the rubric's scale, of the panel's median member; empty in the other modes.
+    """
 
     value: float | None
     reason: str
@@ -54,15 +57,18 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The first answer against the second, asked in both orders: 1 better, 0 worse, 0.5 neither; None unreadable.
-    `orders` are the verdicts with the first answer shown first, and second."""
+    """The verdicts on the first answer against the second: 1 better, 0 worse, 0.5 neither, None unreadable.
+
+    Args:
+        orders: With the first answer shown first, and shown second.
+    """
 
     orders: tuple[float | None, float | None]
     reason: str
 
     @property
     def value(self) -> float | None:
-        """A verdict that changes with the order is a tie."""
+        """One of the verdicts where they agree; one that changes with the order is a tie."""
         one, two = self.orders
         if one is None or two is None:
             return None
@@ -71,7 +77,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class JudgeSetup:
-    """What makes a judge that judge: whose trust was measured is told by `id`."""
+    """What identifies a judge; a calibration holds for one `id`."""
 
     mode: str
     models: tuple[str, ...]
@@ -89,59 +95,62 @@ class JudgeSetup:
         return len(self.models) * (2 if self.mode == "pairwise" else 1)
 
 
-def setup_of(spec: MetricSpec, task: Task, default_model: str) -> JudgeSetup:
-    """The judge that a line of [[metrics]] asks for."""
+def judge_setup(spec: MetricSpec, task: Task, default_model: str) -> JudgeSetup:
+    """The setup of a judge that [[metrics]] names; `default_model` judges where the task names no model."""
     mode = str(spec.options.get("mode", "rubric"))
     rubric = task.rubrics.get(str(spec.options.get("rubric", "rubric.md")))
     return JudgeSetup(mode, task.judges or (default_model,), task.description, rubric)
 
 
 def judge_calls(task: Task) -> int:
-    """Judge calls for one answer, over all judges of the task."""
-    return sum(setup_of(spec, task, "").calls for spec in task.metrics if spec.name == "judge")
+    """Calls for one answer, over all judges of the task."""
+    return sum(judge_setup(spec, task, "").calls for spec in task.metrics if spec.name == "judge")
 
 
 class Judge:
-    """One judge with its models at hand; what it asks for one answer goes out side by side."""
+    """A judge with its models; the calls for one answer run concurrently."""
 
     def __init__(self, setup: JudgeSetup, lms: Sequence[LM], gateway: Gateway) -> None:
         self.setup = setup
         self._lms, self._gateway = tuple(lms), gateway
 
-    async def rate(self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0) -> Opinion:
-        """One answer, by the rubric or against `reference`. Raises what ends a run, and BudgetExhausted."""
+    async def rate(self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0) -> Judgement:
+        """Judges one answer, by the rubric or against `reference`; `repeat` counts samples of the verdict from 0.
+
+        Raises what ends a run, and BudgetExhausted.
+        """
         rubric, text = self.setup.rubric, label_text(answer)
         if self.setup.mode == "reference":
             messages = reference_messages(self.setup.description, rubric, inputs, text, label_text(reference))
-            asked = await self._all(messages, choice_schema(CORRECT), 1, repeat, _read_correct)
+            panel = await self._ask_panel(messages, choice_schema(CORRECT), 1, repeat, _read_correct)
         else:
             assert rubric is not None
             messages = rubric_messages(self.setup.description, rubric, inputs, text)
-            asked = await self._all(
+            panel = await self._ask_panel(
                 messages, rating_schema(rubric), len(rubric.criteria), repeat, lambda t, p: _read_rated(t, p, rubric)
             )
-        return _middle(asked)
+        return _panel_median(panel)
 
     async def compare(self, inputs: Mapping[str, str], first: Any, second: Any, repeat: int = 0) -> Comparison:
-        """Two answers, in both orders."""
+        """Compares two answers, in both orders."""
         texts = label_text(first), label_text(second)
 
-        async def one(a: str, b: str) -> Opinion:
+        async def one(a: str, b: str) -> Judgement:
             messages = pair_messages(self.setup.description, self.setup.rubric, inputs, a, b)
-            return _middle(await self._all(messages, choice_schema(PAIR), 1, repeat, _read_pair))
+            return _panel_median(await self._ask_panel(messages, choice_schema(PAIR), 1, repeat, _read_pair))
 
         ahead, behind = await all_of([one(*texts), one(*reversed(texts))])
         turned = None if behind.value is None else 1.0 - behind.value
         return Comparison((ahead.value, turned), ahead.reason if ahead.value is None else behind.reason or ahead.reason)
 
-    async def _all(
+    async def _ask_panel(
         self,
         messages: tuple[Message, ...],
         schema: str,
         verdicts: int,
         repeat: int,
-        read: Callable[[str, Tokens], Opinion],
-    ) -> list[Opinion]:
+        read: Callable[[str, Tokens], Judgement],
+    ) -> list[Judgement]:
         request = Request(
             messages,
             VERDICT_TOKENS + CRITERION_TOKENS * verdicts,
@@ -149,66 +158,66 @@ class Judge:
             logprobs=LOGPROBS,
             repeat=repeat,
         )
-        return await all_of(self._one(lm, request, read) for lm in self._lms)
+        return await all_of(self._ask(lm, request, read) for lm in self._lms)
 
-    async def _one(self, lm: LM, request: Request, read: Callable[[str, Tokens], Opinion]) -> Opinion:
+    async def _ask(self, lm: LM, request: Request, read: Callable[[str, Tokens], Judgement]) -> Judgement:
         try:
             reply = await self._gateway.complete("judge", lm, request)
         except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
-            return Opinion(None, f"the judge gave no answer: {failure}")
+            return Judgement(None, f"the judge gave no answer: {failure}")
         if reply.finish == "refusal":
-            return Opinion(None, f"the judge refused: {reply.text[:200]}")
-        found = read(reply.text, reply.logprobs)
-        if found.value is None and reply.finish == "length":
+            return Judgement(None, f"the judge refused: {reply.text[:200]}")
+        judgement = read(reply.text, reply.logprobs)
+        if judgement.value is None and reply.finish == "length":
             hint = "" if reply.text else "; it may think: --thinking 2000 gives it room to"
-            return Opinion(None, f"the judge's answer was cut off before its verdict{hint}")
-        return found
+            return Judgement(None, f"the judge's answer was cut off before its verdict{hint}")
+        return judgement
 
 
-def _middle(opinions: Sequence[Opinion]) -> Opinion:
-    """The panel's median, with the words of the member nearest to it."""
-    known = [opinion for opinion in opinions if opinion.value is not None]
-    if not known or 2 * len(known) < len(opinions):
-        return Opinion(None, next(opinion.reason for opinion in opinions if opinion.value is None))
-    middle = median(opinion.value for opinion in known if opinion.value is not None)
-    nearest = min(known, key=lambda opinion: abs((opinion.value or 0.0) - middle))
-    return Opinion(middle, nearest.reason, nearest.ratings)
+def _panel_median(judgements: Sequence[Judgement]) -> Judgement:
+    """The panel's median, with the reason of the member nearest to it."""
+    known = [each for each in judgements if each.value is not None]
+    if not known or 2 * len(known) < len(judgements):
+        return Judgement(None, next(each.reason for each in judgements if each.value is None))
+    middle = median(each.value for each in known if each.value is not None)
+    nearest = min(known, key=lambda each: abs((each.value or 0.0) - middle))
+    return Judgement(middle, nearest.reason, nearest.ratings)
 
 
-def _read_rated(text: str, tokens: Tokens, rubric: Rubric) -> Opinion:
-    found = read_ratings(text, rubric, tokens)
-    if found is None:
-        return Opinion(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
-    marks = ", ".join(f"{name} {rating:.3g}/{rubric.high}" for name, rating in found.ratings.items())
-    return Opinion(rubric_value(found.ratings, rubric), f"{marks}: {found.reason}", found.ratings)
+def _read_rated(text: str, tokens: Tokens, rubric: Rubric) -> Judgement:
+    verdict = read_ratings(text, rubric, tokens)
+    if verdict is None:
+        return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
+    marks = ", ".join(f"{name} {rating:.3g}/{rubric.high}" for name, rating in verdict.ratings.items())
+    return Judgement(rubric_value(verdict.ratings, rubric), f"{marks}: {verdict.reason}", verdict.ratings)
 
 
-def _read_correct(text: str, tokens: Tokens) -> Opinion:
+def _read_correct(text: str, tokens: Tokens) -> Judgement:
     return _read_choice(text, CORRECT, {"wrong": 0.0, "partly": 0.5, "correct": 1.0})
 
 
-def _read_pair(text: str, tokens: Tokens) -> Opinion:
+def _read_pair(text: str, tokens: Tokens) -> Judgement:
     return _read_choice(text, PAIR, {"A": 1.0, "B": 0.0, "tie": 0.5})
 
 
-def _read_choice(text: str, choices: Sequence[str], values: Mapping[str, float]) -> Opinion:
-    found = read_choice(text, choices)
-    if found is None:
-        return Opinion(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
-    return Opinion(values[found.choice], f"{found.choice}: {found.reason}")
+def _read_choice(text: str, choices: Sequence[str], values: Mapping[str, float]) -> Judgement:
+    verdict = read_choice(text, choices)
+    if verdict is None:
+        return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
+    return Judgement(values[verdict.choice], f"{verdict.choice}: {verdict.reason}")
 
 
 class JudgeMetric:
-    """A judge as a metric of one output field. Pairwise, it must be told the baseline's answers by `anchor`."""
+    """A judge as a metric of one output field; in the mode pairwise `anchor` gives it the baseline's answers."""
 
     def __init__(self, name: str, field_name: str, judge: Judge) -> None:
         self.name, self.field, self.judge = name, field_name, judge
         self._anchors: dict[str, Prediction] = {}
         self.compared = self.turned = 0
-        """Pairs asked in both orders, and those whose verdict changed with the order."""
+        """Pairs judged in both orders, and those whose verdict changed with the order."""
 
     def anchor(self, example: Example, prediction: Prediction) -> None:
-        """What the user's own prompt answered; the first answer to a row stays."""
+        """Keeps what the user's own prompt answered; the first answer to a row stays."""
         self._anchors.setdefault(example.id, prediction)
 
     async def score(self, example: Example, prediction: Prediction) -> Score:
@@ -222,8 +231,8 @@ class JudgeMetric:
         label = example.labels.get(self.field)
         if self.judge.setup.mode == "reference" and label is None:
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
-        found = await self.judge.rate(example.inputs, answer, label)
-        return Score(self.name, found.value, found.reason)
+        judgement = await self.judge.rate(example.inputs, answer, label)
+        return Score(self.name, judgement.value, judgement.reason)
 
     async def _against_anchor(self, example: Example, answer: Any) -> Score:
         own = self._anchors.get(example.id)
@@ -233,47 +242,46 @@ class JudgeMetric:
             return Score(self.name, 1.0, "your prompt's answer to this row cannot be used, this one can")
         if own.fields[self.field] == answer:
             return Score(self.name, 0.5, "the same as your prompt's answer")
-        found = await self.judge.compare(example.inputs, answer, own.fields[self.field])
-        if found.value is not None:
+        comparison = await self.judge.compare(example.inputs, answer, own.fields[self.field])
+        if comparison.value is not None:
             self.compared += 1
-            self.turned += found.orders[0] != found.orders[1]
-        return Score(self.name, found.value, found.reason)
+            self.turned += comparison.orders[0] != comparison.orders[1]
+        return Score(self.name, comparison.value, comparison.reason)
 
 
 def judge_builder(task: Task, lms: Sequence[LM], gateway: Gateway) -> Callable[[MetricSpec], JudgeMetric]:
-    """Builds the task's judges for `build_metrics`, all on the models `lms`."""
+    """What builds the task's judges for `build_metrics`, all on the models `lms`."""
     is_only = sum(spec.name == "judge" for spec in task.metrics) == 1
 
     def build(spec: MetricSpec) -> JudgeMetric:
-        setup = setup_of(spec, task, lms[0].name)
-        name = ONLY if is_only else f"judge:{spec.field}:{setup.mode}"
+        setup = judge_setup(spec, task, lms[0].name)
+        name = _SINGLE if is_only else f"judge:{spec.field}:{setup.mode}"
         return JudgeMetric(name, spec.field, Judge(setup, lms, gateway))
 
     return build
 
 
-def _calibrating(metric: JudgeMetric, task: str) -> str:
-    """The command that measures exactly this judge."""
+def _calibration_command(metric: JudgeMetric, task: str) -> str:
     words = ["optimize", "judge", "calibrate", task]
-    if metric.name != ONLY:
+    if metric.name != _SINGLE:
         words += ["--output", metric.field, "--mode", metric.judge.setup.mode]
     return shlex.join([*words, *(word for model in metric.judge.setup.models for word in ("--judge", model))])
 
 
-def trust_in(metric: JudgeMetric, calibrated: Mapping[str, Any] | None, task: str) -> dict[str, Any]:
-    """A judge with what its latest calibration said, JSON-ready: what reports show and the gate asks."""
+def trust_record(metric: JudgeMetric, calibrated: Mapping[str, Any] | None, task: str) -> dict[str, Any]:
+    """A judge with the result of its latest calibration, JSON-ready, for reports and the gate."""
     setup = metric.judge.setup
-    found = calibrated or {"trusted": False, "kappa": None, "ci95": None}
-    why = "; ".join(found["why"]) if calibrated else f"never calibrated; {_calibrating(metric, task)}"
+    result = calibrated or {"trusted": False, "kappa": None, "ci95": None}
+    why = "; ".join(result["why"]) if calibrated else f"never calibrated; {_calibration_command(metric, task)}"
     return {
         "metric": metric.name,
         "judge_id": setup.id,
         "models": list(setup.models),
         "mode": setup.mode,
-        "trusted": bool(found["trusted"]),
+        "trusted": bool(result["trusted"]),
         "why": why,
-        "kappa": found["kappa"],
-        "ci95": found["ci95"],
+        "kappa": result["kappa"],
+        "ci95": result["ci95"],
         "compared": metric.compared,
         "turned": metric.turned,
     }

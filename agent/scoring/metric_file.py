@@ -1,7 +1,4 @@
-"""The user's own metric.py, in a child process with a time limit per row. Knows rows and predictions, never a model.
-
-What goes wrong there is None with the reason, never 0.
-"""
+"""The user's own metric.py, in a child process with a time limit for each row; a failure is None, never 0."""
 
 from __future__ import annotations
 
@@ -52,8 +49,7 @@ for line in pipe_in:
 class PythonMetric:
     """`def metric(example: dict, prediction: dict) -> float | dict(value=, reason=)` in the task folder's metric.py.
 
-    `example` has id, inputs and labels; `prediction` has fields and raw. Whatever goes wrong there is
-    Score(value=None) with the reason.
+    `example` has id, inputs and labels; `prediction` has fields and raw. A failure scores None with the reason.
     """
 
     def __init__(self, name: str, path: Path, timeout: float = 5.0) -> None:

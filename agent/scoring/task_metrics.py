@@ -33,17 +33,10 @@ if TYPE_CHECKING:
 def build_metrics(
     task: Task, others: Mapping[str, Callable[[MetricSpec], Metric]] = MappingProxyType({})
 ) -> tuple[Metric, ...]:
-    """The metrics of a task, one for each of `task.metrics`, in that order.
+    """The metrics of a task, in the order of `task.metrics`; a name that it uses twice becomes `name:field`.
 
-    Args:
-        others: By name, what builds a metric that takes more than a task, such as a judge.
-
-    Returns:
-        The metrics; a name that the task uses twice becomes `name:field`.
-
-    Raises:
-        InputError: For an unknown name, field or option value, a pattern or schema that does not compile, and a missing
-            or broken metric.py.
+    `others` builds, by name, what takes more than a task, such as a judge. Raises InputError for an unknown name, field
+    or option value, a pattern or schema that does not compile, and a missing or broken metric.py.
     """
     names = Counter(spec.name for spec in task.metrics)
     metrics: list[Metric] = []
@@ -88,17 +81,9 @@ def _check(rule: MetricRule, spec: MetricSpec, field: Field) -> Check | BoundedC
 
 
 def combine(scores: Sequence[Score], specs: Sequence[MetricSpec]) -> float | None:
-    """The weighted mean of the scores of one outcome.
+    """The weighted mean in [0, 1] of one outcome's scores, in the order of `specs`; None where any is None or none is.
 
-    Args:
-        scores: One for each of `specs`, in their order; values in [0, 1] or None.
-        specs: The metrics with their weights (>= 0).
-
-    Returns:
-        A value in [0, 1]; None without metrics, or where any score is None.
-
-    Raises:
-        ValueError: Where the two differ in length, or the weights add up to nothing.
+    Raises ValueError where the two differ in length, or the weights add up to nothing.
     """
     total = math.fsum(spec.weight for spec in specs)
     if len(scores) != len(specs) or (specs and not total > 0):

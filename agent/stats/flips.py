@@ -32,14 +32,11 @@ def flip_p_value(
     seed: int,
     draws: int = DRAWS,
 ) -> float:
-    """The p-value of "each row's answers have the same distribution before and now".
+    """The p-value of "each row's answers have the same distribution before and now"; 1 where nothing can be tested.
 
     Args:
         rows: For each row its samples of before and of now; a row without samples on a side is left out.
         distance: The distance of two samples, in [0, 1]; the statistic is the energy distance.
-
-    Returns:
-        A value in (0, 1]; 1 where nothing can be tested.
 
     Raises:
         ValueError: For more than 12 samples of a row.

@@ -75,7 +75,7 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
     below 0.05 never comes with an interval that holds 0. Graded scores: sign-flip permutation test, exact up to 16 rows
     that differ, else 20,000 draws with the +1 correction; the interval reaches on each side as far as the wider of
     Student's t and a BCa bootstrap of 10,000 draws: either can be too short, with few rows that differ or with skewed
-    differences. Where all differences are equal: an exact binomial bound on how often an unseen kind of row could occur.
+    differences. Where all differences are equal: an exact binomial bound on the rate of an unseen kind of row.
 
     Source: Tango 1998, Statistics in Medicine 17:891; Phipson & Smyth 2010; Efron 1987 (BCa).
 

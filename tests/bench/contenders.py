@@ -143,7 +143,7 @@ def dspy_default_cache(job: Job, meter: Meter) -> None:
 def ours(job: Job, meter: Meter) -> None:
     """The whole path: render, look up, account, log, call, parse, score, log again, until all is on the disk."""
     from agent.models.openai import OpenAIModel
-    from agent.prompt.candidate_rules import baseline
+    from agent.prompt.prompt_candidate import baseline
     from agent.types import Example
     from tests.toys import make_task
 

@@ -22,8 +22,7 @@ from agent.gateway.budget import Account, Spend
 from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, SLACK, PromptProgram, ReplyCap
-from agent.prompt.candidate_rules import baseline
-from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import render
 from agent.scoring.evaluate import SILENT, Evaluator, values
 from agent.scoring.task_metrics import build_metrics

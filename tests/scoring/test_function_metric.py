@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
-from agent.scoring.function_metric import MOST_LATE, FunctionMetric, register, registered
+from agent.scoring.function_metric import MAX_TIMEOUTS, FunctionMetric, register, registered
 from agent.types import Example, Prediction
 
 ROW = Example("r1", {"text": "hello"}, {"label": ["a"]})
@@ -79,10 +79,10 @@ async def test_one_that_takes_too_long_is_given_up_and_then_not_asked_any_more()
         return 1.0
 
     slow = metric(hang, timeout=0.05)
-    scores = [await slow.score(ROW, ANSWER) for _ in range(MOST_LATE + 2)]
+    scores = [await slow.score(ROW, ANSWER) for _ in range(MAX_TIMEOUTS + 2)]
     end.set()
-    assert [score.value for score in scores] == [None] * (MOST_LATE + 2)
-    assert len(asked) == MOST_LATE
+    assert [score.value for score in scores] == [None] * (MAX_TIMEOUTS + 2)
+    assert len(asked) == MAX_TIMEOUTS
     assert scores[0].reason == "mine took longer than 0.05 s"
     assert scores[-1].reason.endswith("is not asked any more")
 

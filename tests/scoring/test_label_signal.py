@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scoring.label_signal import FAINT, evidence, label_signal
+from agent.scoring.label_signal import MIN_LABEL_MASS, evidence, label_signal
 
 approx = pytest.approx
 LABELS = ("billing", "card_arrival", "card_linking", "sales")
@@ -32,7 +32,7 @@ def test_labels_that_begin_alike_are_told_apart_by_the_token_that_differs():
 
 
 def test_what_is_about_something_else_is_worth_nothing_even_where_labels_have_a_trace():
-    assert label_signal([place(Hello=0.99, billing=0.001)], LABELS, "billing") == approx(0.001 / FAINT)
+    assert label_signal([place(Hello=0.99, billing=0.001)], LABELS, "billing") == approx(0.001 / MIN_LABEL_MASS)
 
 
 def test_case_and_a_leading_blank_do_not_matter():
