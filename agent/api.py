@@ -26,7 +26,7 @@ from agent.run.session import Stop, run_job, start
 from agent.run.watcher import Snapshot, Watcher
 
 if TYPE_CHECKING:
-    from agent.scoring.functions import MetricFunction
+    from agent.scoring.function_metric import MetricFunction
     from agent.types import Task
 
 Rows = Sequence[Mapping[str, Any]]
@@ -277,7 +277,7 @@ def metric(name: str) -> Callable[[_F], _F]:
         ... def close_enough(row, answer):
         ...     return float(answer.casefold() == row["label"].casefold())
     """
-    from agent.scoring.functions import register
+    from agent.scoring.function_metric import register
 
     def take(function: _F) -> _F:
         register(function, name)
@@ -469,7 +469,7 @@ def _source(task: Any, words: Mapping[str, Any], problems: list[Problem]) -> tup
 
 def _scorer(metric: Any, words: dict[str, Any], problems: list[Problem]) -> None:
     """Notes the function that scores by name and source."""
-    from agent.scoring.functions import register, registered
+    from agent.scoring.function_metric import register, registered
 
     if metric is None:
         return
@@ -493,7 +493,7 @@ def _register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
     from agent.ledger.query import started_with
     from agent.run.locations import open_history
     from agent.run.resume import unfinished
-    from agent.scoring.functions import register
+    from agent.scoring.function_metric import register
 
     with closing(open_history(db)) as history:
         found = history.run(run) if run else unfinished(history.runs(), db)

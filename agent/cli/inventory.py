@@ -73,7 +73,7 @@ def metrics_command() -> None:
 @json_option
 def list_metrics(as_json: bool) -> None:
     """Each metric: the types of output that it scores, its options, and the package that it comes from."""
-    from agent.metrics.catalog import METRICS
+    from agent.metrics.metric_registry import METRICS
 
     found = [
         {
@@ -104,8 +104,8 @@ def models_command() -> None:
 @json_option
 def list_models(as_json: bool) -> None:
     """The forms of a model name, and which weights are here."""
-    from agent.models.catalog import CATALOG, weights_path
-    from agent.models.forms import MODELS
+    from agent.models.model_registry import MODELS
+    from agent.models.weights import CATALOG, weights_path
 
     forms = [
         {"form": one.thing.form if one.thing else one.name, "about": about(one), "from": one.origin}
@@ -137,7 +137,7 @@ def list_models(as_json: bool) -> None:
 def fetch_model(name: str) -> None:
     """Fetch the weights of NAME into the cache, checked by SHA-256; goes on where it stopped."""
     from agent.cli.progress import Progress
-    from agent.models.catalog import fetch
+    from agent.models.weights import fetch
 
     with Progress(quiet=False) as progress:
         path = fetch(name, progress.download)

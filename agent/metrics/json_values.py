@@ -1,5 +1,4 @@
-"""The metrics `json_schema` and `json_fields`: is it valid under its schema, and how many of its fields or items are
-right."""
+"""The metrics `json_schema` (valid under its schema) and `json_fields` (the share of fields or items that agree)."""
 
 from __future__ import annotations
 
@@ -9,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agent.metrics.base import Options, metric
-from agent.metrics.bounded import Bounded
-from agent.metrics.values import Check, f1, key, short
+from agent.metrics.bounded import BoundedCheck
+from agent.metrics.comparison import Check, f1, key, short
+from agent.metrics.metric_rule import Options, metric
 from agent.shipped import fold
 from agent.types import Field
 from agent.worker import Verdict
@@ -40,8 +39,7 @@ def _faults(options: Options, field: Field | None) -> Iterator[tuple[str, str]]:
     needs_label=False,
     faults=_faults,
 )
-def json_schema(options: Options, field: Field) -> Check | Bounded:
-    """1 when the value is valid under the schema, else 0 with the first error."""
+def json_schema(options: Options, field: Field) -> Check | BoundedCheck:
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import Draft202012Validator, validator_for
 
@@ -51,12 +49,15 @@ def json_schema(options: Options, field: Field) -> Check | Bounded:
     except SchemaError as problem:
         raise ValueError(f"the schema of {field.name} is wrong: {problem.message}") from problem
     if '"pattern' in json.dumps(schema):  # `pattern` or `patternProperties`
-        return Bounded(f"the schema of {field.name}", schema_check, schema, field.name)
+        return BoundedCheck(f"the schema of {field.name}", schema_check, schema, field.name)
     return schema_check(schema, field.name)
 
 
 def schema_check(schema: Mapping[str, Any], name: str) -> Check:
-    """A value is valid under the schema of the field `name`. Remote references are never fetched."""
+    """The check that a value is valid under the schema of the field `name`, else 0 with the first error.
+
+    Remote references are never fetched.
+    """
     from jsonschema.validators import Draft202012Validator, validator_for
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 
@@ -65,7 +66,7 @@ def schema_check(schema: Mapping[str, Any], name: str) -> Check:
     def check(got: Any, label: Any) -> Verdict:
         try:
             errors = sorted(validator.iter_errors(got), key=lambda error: [str(part) for part in error.absolute_path])
-        except Exception as problem:  # an unresolvable $ref or a bad pattern: the schema's fault, not the reply's
+        except Exception as problem:  # an unresolvable $ref or a bad pattern: no fault of the reply
             return None, f"the schema of {name} cannot be applied: {short(str(problem))}"
         if not errors:
             return 1.0, ""
@@ -111,12 +112,12 @@ def _items(got: Any, label: list[Any]) -> Verdict:
     words = {key(item, fold): short(item, 60) or '""' for item in [*label, *got][::-1]}
     keys, wanted = ([key(item, fold) for item in part] for part in (got, label))
     missing, extra = Counter(wanted) - Counter(keys), Counter(keys) - Counter(wanted)
-    named = [
+    differences = [
         f"{word}: {', '.join(words[key] for key in sorted(items.elements()))}"
         for word, items in (("missing", missing), ("extra", extra))
         if items
     ]
-    return f1(keys, wanted), "; ".join(short(part, 300) for part in named)
+    return f1(keys, wanted), "; ".join(short(part, 300) for part in differences)
 
 
 def _agreement(got: Any, wanted: Any) -> float:

@@ -1,4 +1,4 @@
-"""The metric `numeric`: near enough to the label."""
+"""The metric `numeric`: a number within a tolerance of the label."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field as Option
 
-from agent.metrics.base import Options, metric
-from agent.metrics.values import Check, short
+from agent.metrics.comparison import Check, short
+from agent.metrics.metric_rule import Options, metric
 from agent.types import Field
 from agent.worker import Verdict
 
@@ -19,7 +19,7 @@ class NumericOptions(Options):
 
 @metric("numeric", about="A number within a tolerance of the label.", types=("number",), options=NumericOptions)
 def numeric(options: NumericOptions, field: Field) -> Check:
-    """Within `tolerance` (absolute, 0) of the label, or where one of them is a fraction within 1e-9 of its size."""
+    """Within `tolerance` (absolute); where one of the two is a fraction, at least within 1e-9 of the label's size."""
     tolerance = float(options.tolerance)
 
     def check(got: Any, label: Any) -> Verdict:

@@ -1,28 +1,28 @@
 """Anthropic's messages API: `anthropic/NAME`.
 
-It knows the anthropic SDK's transport and errors, and reads the reply's JSON itself, so that a broken reply cannot
-pass as a good one. It knows nothing of retries, budgets or prices.
+The anthropic SDK sends; the reply's JSON is read here, so that a broken reply cannot pass as a good one.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from agent.errors import BadResponse, RowRefused
-from agent.models.base import (
+from agent.errors import BadResponse
+from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
     bare_address,
     finish_reason,
     key_from,
+    mapping,
     require_address,
+    schema_of,
     token_count,
 )
-from agent.models.forms import model
+from agent.models.model_registry import model
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Message, Request
 
@@ -31,25 +31,23 @@ if TYPE_CHECKING:
     from httpx2 import Response
 
 OFFICIAL_URL = "https://api.anthropic.com"
-_UNKNOWN_KEYS = ("minLength", "maxLength")
+_UNSUPPORTED = ("minLength", "maxLength")  # keywords that structured outputs refuse
 
 
 class AnthropicModel(HostedModel):
     """A Claude model. The address is `base_url`, or ANTHROPIC_BASE_URL, or Anthropic itself (without `/v1`).
 
-    System messages go to `system`. The API wants turns that alternate, so consecutive messages of one role are joined
-    with a blank line between them. The system text and the last turn before the final user message (the last demo)
-    are marked for the prompt cache, because both stay the same from row to row. `json_schema` becomes a structured
-    output; `choices`, `seed` and `logprobs` are ignored. An empty reply is a reply where a stop sequence or the token
-    limit explains it, or where the model ended its turn with no block at all.
+    System messages go to `system`. Turns must alternate, so consecutive messages of a role are joined by a blank line.
+    The system text and the last turn before the final user message (the last demo) are marked for the prompt cache, as
+    both stay the same from row to row. `json_schema` becomes a structured output; `choices`, `seed` and `logprobs` are
+    ignored. An empty reply is valid where a stop sequence or the token limit explains it, or without any block.
     """
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
-        self._model = model
         self._url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL_URL
         self._given_key = api_key
         endpoint = bare_address(self._url)
-        super().__init__(name, "ANTHROPIC_API_KEY", "" if endpoint == OFFICIAL_URL else endpoint)
+        super().__init__(name, model, "ANTHROPIC_API_KEY", "" if endpoint == OFFICIAL_URL else endpoint)
 
     def check_key(self) -> None:
         key_from(self._variable, self._given_key)
@@ -85,9 +83,9 @@ class AnthropicModel(HostedModel):
         if request.stop:
             parameters["stop_sequences"] = list(request.stop)
         if request.json_schema is not None and "schema" in self._sends:
-            schema = {"type": "json_schema", "schema": _schema(request.json_schema)}
+            schema = {"type": "json_schema", "schema": schema_of(request.json_schema, _UNSUPPORTED)}
             parameters["output_config"] = {"format": schema}
-        if "temperature" in self._sends:  # the SDK has no such argument any more; older models still take it
+        if "temperature" in self._sends:  # no argument of the SDK any more; older models still take it
             parameters["extra_body"] = {"temperature": request.temperature}
         return parameters
 
@@ -118,28 +116,18 @@ class AnthropicModel(HostedModel):
         if not all(isinstance(text, str) for text in texts) or not (texts or explained):
             raise BadResponse(f"the reply's content has no text: {self._quote(blocks)}; try again")
         text = "".join(str(part) for part in texts)
-        usage = data.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
+        usage = mapping(data.get("usage"))
         cached = token_count(usage.get("cache_read_input_tokens")) or 0
         prompt = token_count(usage.get("input_tokens"))
         written = token_count(usage.get("cache_creation_input_tokens")) or 0
         if prompt is not None:
             prompt += cached + written
-        served = data.get("model")
         return Completion(
             text=text,
             finish=finish,
             usage=self._usage(request, text, prompt, usage.get("output_tokens"), cached, written),
-            model=served if isinstance(served, str) and served else self._model,
+            model=self._served(data.get("model")),
         )
-
-
-def _schema(text: str) -> Any:
-    """The schema without limits on lengths, which structured outputs refuse."""
-    try:
-        return json.loads(text, object_hook=lambda part: {k: v for k, v in part.items() if k not in _UNKNOWN_KEYS})
-    except ValueError as error:
-        raise RowRefused(f"the JSON schema is not JSON: {text[:200]!r}; correct the field's schema") from error
 
 
 def _cached(text: str) -> dict[str, Any]:

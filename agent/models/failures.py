@@ -1,8 +1,8 @@
-"""The translation of every failure of a hosted model to `agent.errors`.
+"""The translation of every failure of a hosted model to `agent.errors`, for all providers and without their SDKs.
 
-It knows HTTP statuses, headers, the usual shapes of error bodies and the names of classes; it knows no SDK. One table
-serves every provider. What matters most is whether a request can have been paid for: where the connection was never
-made it cannot (Transient), where it broke later it may (TransportUnknown).
+It goes by HTTP statuses, headers, the usual shapes of error bodies and the names of classes. What matters most is
+whether a request can have been paid for: not where the connection was never made (Transient), perhaps where it broke
+later (TransportUnknown).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from agent.errors import (
     TransportUnknown,
 )
 
-LONGEST_WAIT = 1e9  # seconds: who asks for more, means never
+LONGEST_WAIT = 1e9  # seconds: a longer wait means never
 
 _NO_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
 _QUOTA = re.compile(r"credit balance|api usage limit|regain access|spend(ing)? limit", re.I)
-_TOO_LARGE = re.compile(r"request too large|must be reduced", re.I)  # for any minute, however long one waits
+_TOO_LARGE = re.compile(r"request too large|must be reduced", re.I)  # beyond the rate limit of any minute
 _TOO_LONG = re.compile(r"context.{0,3}(length|window)|too (long|large|many (input )?tokens)|maximum context", re.I)
 _CUT = re.compile(r"could not finish the message", re.I)  # OpenAI: all of max_tokens went into reasoning
 _POLICY = re.compile(
@@ -38,14 +38,14 @@ _POLICY = re.compile(
     r"|violat\w+ .{0,40}(guideline|polic|terms)",
     re.I,
 )
-_ACCOUNT = re.compile(r"\b(account|organi[sz]ation)\b", re.I)  # what is held against it is no row's fault
+_ACCOUNT = re.compile(r"\b(account|organi[sz]ation)\b", re.I)  # a policy fault of the account is no row's fault
 _NO_TEMPERATURE = re.compile(
     r"unsupported|not support|deprecated|not permitted|not allowed|only the default|only be set"
 )
 _NO_SEED = re.compile(r"unsupported|not support|not permitted|not allowed|unexpected|unrecognized|unknown|extra")
 
-# Classes of a connection's end, by name, and whether the request can have reached the provider. aiohttp's stand here
-# beside httpx2's, because what the SDKs' adapter makes of them does not tell a refused connection from a broken one.
+# Classes of connection errors, by name, and whether the request can have reached the provider. aiohttp's are among
+# them, because the SDKs' adapter does not distinguish a refused connection from a broken one.
 _SENT: Mapping[str, bool] = {
     "ConnectionRefusedError": False,
     "gaierror": False,
@@ -64,9 +64,9 @@ _SENT: Mapping[str, bool] = {
     "ModelConnectionError": True,
     "ModelTimeoutError": True,
 }
-_UNCLEAR = (ConnectionError, TimeoutError)  # of the system: what stands above them knows how far the request came
+_UNCLEAR = (ConnectionError, TimeoutError)  # of the system: the classes around them say how far the request came
 
-# Classes that carry no status, by name, and the status that means the same.
+# Classes without a status, by name, and the equivalent status.
 _STATUS_OF_CLASS: Mapping[str, int] = {
     "ModelAPIError": 503,
     "ModelRateLimitError": 429,
@@ -81,8 +81,11 @@ _STATUS_OF_CLASS: Mapping[str, int] = {
 
 
 def parse_retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Seconds to wait (0 to LONGEST_WAIT) from `retry-after-ms`, or `retry-after` in seconds or as an HTTP date; else
-    None. What lies in the past is 0."""
+    """Seconds to wait, 0 to LONGEST_WAIT, by `retry-after-ms` or `retry-after` (seconds or an HTTP date); else None.
+
+    >>> parse_retry_after({"retry-after-ms": "1500"})
+    1.5
+    """
     for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name) or "") / divisor
@@ -102,7 +105,7 @@ def _bounded(seconds: float) -> float:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """`error` and its causes, the deepest last. What an exception wraps as its first argument counts as its cause."""
+    """`error` and its causes, the deepest last; an exception as the first argument of another counts as its cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -112,9 +115,12 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def translate(error: Exception, *, where: str, variable: str, quote: Callable[[object], str]) -> ModelError:
-    """The ModelError that `error` means. `where` begins the message, `variable` is what a user may have to set.
+    """The ModelError for `error`; one among its causes is taken as it is.
 
-    `quote` makes a value fit to be shown: one line, no keys. A ModelError among the causes is taken as it is.
+    Args:
+        where: The beginning of the message.
+        variable: The environment variable that a user may have to set.
+        quote: Makes a value fit to be shown: one line, no keys.
     """
     for part in chain(error):
         if isinstance(part, ModelError):
@@ -127,7 +133,7 @@ def translate(error: Exception, *, where: str, variable: str, quote: Callable[[o
         headers = {}
     if status is not None and 300 <= status < 400:
         detail = f"to {headers.get('location', 'nowhere')}"
-    found = status_to_error(
+    failure = status_to_error(
         _meaning(error) if status is None else status,
         code=code,
         detail=words(error, quote) if status is None and not detail else quote(detail or str(error)),
@@ -135,20 +141,20 @@ def translate(error: Exception, *, where: str, variable: str, quote: Callable[[o
         variable=variable,
         retry_after=parse_retry_after(headers),
     )
-    found.status = status
-    return found
+    failure.status = status
+    return failure
 
 
 def words(error: BaseException, quote: Callable[[object], str]) -> str:
-    """What the deepest of the causes of `error` that speaks says, or `error` itself."""
-    says = [part for part in chain(error) if part is error or str(part)][-1]
-    return quote(f"{type(says).__name__}: {says}" if str(says) else type(says).__name__)
+    """Class and message of the deepest cause of `error` that has a message, or of `error` itself."""
+    cause = [part for part in chain(error) if part is error or str(part)][-1]
+    return quote(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
 
 
 def _lost(error: Exception, where: str, quote: Callable[[object], str]) -> ModelError | None:
-    """The error of a connection that was not made or did not last; None if `error` tells of no connection.
+    """The error of a connection that was not made or broke; None where `error` is of another kind.
 
-    The deepest cause in the table decides: what stands above it is what others made of it.
+    The deepest cause in the table decides, as those around it are translations of it.
     """
     heading = f"{where}: {type(error).__name__}"
     for part in reversed(list(chain(error))):
@@ -171,7 +177,7 @@ def _lost(error: Exception, where: str, quote: Callable[[object], str]) -> Model
 def status_to_error(
     status: int, *, code: str, detail: str, where: str, variable: str, retry_after: float | None = None
 ) -> ModelError:
-    """The error that an HTTP `status` (with the body's `code` and words, already redacted) means for the caller."""
+    """The error for an HTTP `status`, by the body's `code` and message `detail`, which is already redacted."""
 
     def of(kind: type[ModelError], what: str) -> ModelError:
         return kind(f"{where}: {what}", retry_after, status=status)
@@ -211,23 +217,23 @@ def status_to_error(
 
 
 def is_hopeless(error: Exception, failure: ModelError) -> bool:
-    """Whether what came of a question about a model (`error`, translated to `failure`) shows that no call can work.
+    """Whether the failure of a probe (`error`, translated to `failure`) shows that no call can work.
 
-    So it is with a key that is wrong, a name that the provider says it does not know, an address that has no host or
-    where nothing listens, a certificate and a proxy's login. A 403, another 404 and a missing scope say no more than
-    that this key may not ask, or that nobody answers here: many servers have no list of models.
+    So does a wrong key, a model that the provider says it does not know, an address without a host or where nothing
+    listens, a certificate and a proxy's login. A 403, another 404 and a missing scope only show that this key may not
+    ask, or that the server has no list of models, as is common.
     """
     code, detail = _details(error)
     if failure.status is None:
-        nobody = any(isinstance(part, ConnectionRefusedError | socket.gaierror) for part in chain(error))
-        return nobody or isinstance(failure, RunRefused)
+        unreachable = any(isinstance(part, ConnectionRefusedError | socket.gaierror) for part in chain(error))
+        return unreachable or isinstance(failure, RunRefused)
     if failure.status == 404:
         return code == "model_not_found" or (code == "not_found_error" and detail.startswith("model:"))
     return failure.status == 407 or (failure.status == 401 and not re.search(r"scope|permission", detail, re.I))
 
 
 def refuses_temperature(error: ModelError) -> bool:
-    """Whether the provider (or the class in front of it) says that this model takes no `temperature` at all."""
+    """Whether the provider (or the class around it) says that this model takes no `temperature` at all."""
     if not isinstance(error, RowRefused | BadResponse):
         return False
     says = str(error).lower()
@@ -235,14 +241,14 @@ def refuses_temperature(error: ModelError) -> bool:
 
 
 def refuses_max_tokens(error: ModelError) -> bool:
-    """Whether the provider says that this model takes the limit as `max_completion_tokens` only."""
+    """Whether the provider says that this model takes only `max_completion_tokens`."""
     says = str(error).lower()
     named = "max_tokens" in says and "max_completion_tokens" in says
     return error.status in (400, 422) and named and re.search("unsupported|not support|instead", says) is not None
 
 
 def refuses_seed(error: ModelError) -> bool:
-    """Whether the provider (or the class in front of it) says that it knows no `seed`."""
+    """Whether the provider (or the class around it) says that it takes no `seed`."""
     says = str(error).lower()
     return isinstance(error, RowRefused) and re.search(r"\bseed\b", says) is not None and bool(_NO_SEED.search(says))
 
@@ -253,15 +259,15 @@ def refuses_logprobs(error: ModelError) -> bool:
 
 
 def refuses_schema(error: ModelError) -> bool:
-    """Whether the provider says that this model cannot keep to a JSON schema, or not to this one."""
+    """Whether the provider says that this model cannot keep to a JSON schema, or to this one."""
     words = ("response_format", "json_schema", "output_config", "output_format", "structured output", "schema")
     return error.status in (400, 404, 422, 501) and any(word in str(error).lower() for word in words)
 
 
 def _meaning(error: BaseException) -> int:
-    """The status that the class of `error` stands for; 200 (a reply that cannot be read) where nothing is known."""
+    """The status equivalent to the class of `error`; 200 (an unreadable reply) for an unknown one."""
     if isinstance(error, TypeError) and "keyword argument" in str(error):
-        return 400  # refused by the class that was to send it
+        return 400  # refused by the class that sends it
     names = (kind.__name__ for kind in type(error).__mro__)
     return next((_STATUS_OF_CLASS[name] for name in names if name in _STATUS_OF_CLASS), 200)
 
@@ -279,7 +285,7 @@ def _status_of(error: BaseException) -> int | None:
 
 
 def _details(error: BaseException) -> tuple[str, str]:
-    """The error body's code ("" if none) and its own words ("" if none), from `{"error": {...}}` or its inside."""
+    """The error body's code and message ("" if none), from `{"error": {...}}` or its inside."""
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(inner, dict):

@@ -1,11 +1,10 @@
 """Any chat model that LangChain can start: `langchain/PROVIDER:NAME`.
 
-It knows LangChain's messages and metadata, and keeps third-party tracing off. It knows nothing of the provider behind
-it but the name of its key, so whatever LangChain hides (a missing text, say) is hidden here too.
+What LangChain hides of a provider (a missing text, say) is hidden here too. Third-party tracing is kept off.
 
-OpenAI's and Azure's chat models take an HTTP client from outside and get the bounded one. All others, Anthropic's too,
-make their own: their replies have no limit in bytes and may be packed, and a redirect is followed. Only the total time
-of an attempt is bounded there, so use `anthropic/NAME` where the server is not trusted.
+OpenAI's and Azure's chat models get our bounded HTTP client. All others, Anthropic's too, make their own: only the
+total time of an attempt is bounded there, replies may have any size and be packed, and redirects are followed. Use
+`anthropic/NAME` where the server is not trusted.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from typing import Any, cast
 
 from agent.errors import BadResponse, InputError
 from agent.extras import require
-from agent.models.base import HostedModel, bare_address, finish_reason, key_from, token_count
-from agent.models.forms import model
+from agent.models.hosted import HostedModel, bare_address, finish_reason, key_from, mapping, token_count
+from agent.models.model_registry import model
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request
@@ -32,7 +31,7 @@ _VARIABLES: Mapping[str, str] = {
     "xai": "XAI_API_KEY",
 }
 _OPENAI = ("openai", "azure_openai")
-_WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")  # one of them, or the others
+_WRITTEN = ("cache_creation", "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")  # the first or the others
 _ADDRESSES: Mapping[str, tuple[str, ...]] = {
     "azure_openai": ("AZURE_OPENAI_ENDPOINT", "OPENAI_API_BASE", "OPENAI_API_VERSION"),
     "mistralai": ("MISTRAL_BASE_URL",),
@@ -46,38 +45,34 @@ def untraced() -> None:
     silence_tracing(os.environ)
     from langsmith.utils import get_env_var
 
-    cast(Any, get_env_var).cache_clear()  # it remembers what it read, perhaps before the variables went
+    cast(Any, get_env_var).cache_clear()  # may hold the variables of before
 
 
 class LangChainModel(HostedModel):
     """A LangChain chat model, made by `init_chat_model("provider:model")` on first use, or `chat` if one is given.
 
-    `temperature`, `max_tokens` and `stop` are passed with each call under these names, as LangChain's standard
-    parameters are (`max_tokens` as `max_completion_tokens` to a model that wants it so); `seed` only to OpenAI, and not
-    where it knows none (its responses); `json_schema`, `choices` and `logprobs` are ignored. An empty text is a
-    reply only where stop sequences, a refusal or the token limit explain it: LangChain shows a missing one as "".
+    `temperature`, `max_tokens` (or `max_completion_tokens`) and `stop` are passed with each call; `seed` only to
+    OpenAI, not to its responses; `json_schema`, `choices` and `logprobs` are ignored. An empty text is a reply only
+    where stop sequences, a refusal or the token limit explain it: LangChain shows a missing one as "".
 
-    `base_url=None` is OpenAI itself for OpenAI, whatever OPENAI_API_BASE and OPENAI_BASE_URL say; for all others it is
-    where LangChain finds them.
-
-    Tracing by third parties is switched off in this process's environment before LangChain is imported, unless
-    OPTIMIZE_ALLOW_TRACING=1.
+    `base_url=None` is OpenAI itself for OpenAI, whatever OPENAI_API_BASE and OPENAI_BASE_URL say; for all others the
+    address that LangChain finds. Tracing by third parties is switched off in this process's environment before
+    LangChain is imported, unless OPTIMIZE_ALLOW_TRACING=1.
     """
 
     def __init__(self, name: str, provider: str, model: str, chat: Any = None, base_url: str | None = None) -> None:
         require("langchain", name)
         self._provider = provider
-        self._model = model
         self._given_chat = chat
         self._url = base_url or (OFFICIAL_URL if provider == "openai" else None)
-        super().__init__(name, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"), self._endpoint(base_url))
+        super().__init__(name, model, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"), self._endpoint(base_url))
         self._sends.add("max_tokens")
 
     def _endpoint(self, base_url: str | None) -> str:
-        """Where LangChain will find the provider, if the environment or `base_url` says so."""
+        """The provider's address by `base_url` and the environment, as LangChain will find it."""
         usual = tuple(f"{self._provider.upper()}_{ending}" for ending in _ADDRESS_ENDINGS)
-        told = [base_url, *map(os.environ.get, _ADDRESSES.get(self._provider, usual))]
-        return " ".join(bare_address(each) for each in told if each)
+        addresses = [base_url, *map(os.environ.get, _ADDRESSES.get(self._provider, usual))]
+        return " ".join(bare_address(each) for each in addresses if each)
 
     def check_key(self) -> None:
         if self._given_chat is None and self._provider in _VARIABLES:
@@ -95,7 +90,7 @@ class LangChainModel(HostedModel):
         return chat
 
     def _init_chat(self) -> Any:
-        """The chat model with its own retries off; providers that know no `max_retries` start without it."""
+        """The chat model without retries of its own; providers that take no `max_retries` start without it."""
         from langchain.chat_models import init_chat_model
 
         options: dict[str, Any] = {"max_retries": 0}
@@ -112,8 +107,7 @@ class LangChainModel(HostedModel):
             return init_chat_model(model)
 
     async def _stop(self, client: Any) -> None:
-        """Close the HTTP client that this chat model was given; its other connections are LangChain's, which shares
-        them between chat models."""
+        """Closes the HTTP client that we made; other connections are LangChain's, which shares them between models."""
         if client is not self._given_chat and (own := getattr(client, "http_async_client", None)) is not None:
             await own.aclose()
 
@@ -129,7 +123,7 @@ class LangChainModel(HostedModel):
         return await self._client.ainvoke([m.as_dict() for m in request.messages], **parameters)
 
     def _read(self, request: Request, reply: Any) -> Completion:
-        metadata = _mapping(getattr(reply, "response_metadata", None))
+        metadata = mapping(getattr(reply, "response_metadata", None))
         reason = _reason(metadata)
         if reason == "error":
             raise BadResponse(f"the provider failed within its reply: {self._quote(reply)}; try again")
@@ -140,8 +134,8 @@ class LangChainModel(HostedModel):
             finish, text = "refusal", text or refusal
         if not text and finish not in ("refusal", "length") and not request.stop:
             raise BadResponse(f"the reply has no text: {self._quote(reply)}; try again")
-        usage = _mapping(getattr(reply, "usage_metadata", None))
-        details = _mapping(usage.get("input_token_details"))
+        usage = mapping(getattr(reply, "usage_metadata", None))
+        details = mapping(usage.get("input_token_details"))
         written = sum(token_count(details.get(kind)) or 0 for kind in _WRITTEN)
         served = metadata.get("model_name") or metadata.get("model")
         return Completion(
@@ -162,20 +156,16 @@ class LangChainModel(HostedModel):
 
 def _reason(metadata: Mapping[str, Any]) -> object:
     """Why the model stopped, by each provider's name for it; OpenAI's responses have a status instead."""
-    told = (metadata.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
-    incomplete = _mapping(metadata.get("incomplete_details")).get("reason")
-    return next(filter(None, (*told, incomplete, metadata.get("status"))), None)
+    reasons = (metadata.get(name) for name in ("finish_reason", "stop_reason", "done_reason"))
+    incomplete = mapping(metadata.get("incomplete_details")).get("reason")
+    return next(filter(None, (*reasons, incomplete, metadata.get("status"))), None)
 
 
 def _refusal(reply: Any) -> object:
-    """The words of a refusal: beside the text, or as a block of the content (OpenAI's responses)."""
+    """The text of a refusal: beside the text, or as a block of the content (OpenAI's responses)."""
     blocks = reply.content if isinstance(reply.content, list) else ()
-    told = (_mapping(block).get("refusal") for block in blocks)
-    return next(filter(None, told), _mapping(getattr(reply, "additional_kwargs", None)).get("refusal"))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    refusals = (mapping(block).get("refusal") for block in blocks)
+    return next(filter(None, refusals), mapping(getattr(reply, "additional_kwargs", None)).get("refusal"))
 
 
 @model(

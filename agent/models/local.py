@@ -1,11 +1,11 @@
-"""The embedded engine: a GGUF model run in this process by llama.cpp (package xllamacpp). Knows no task and no network.
+"""The embedded engine: a GGUF model run in this process by llama.cpp (package xllamacpp).
 
-One single-threaded engine a core: two of them do as much work as one engine with two threads and do not collapse
-beside a busy neighbour. Flash attention is off on purpose: without it a reply is bit-equal whether the prompt's prefix
-came from the cache or not, so the same call gives the same reply in any order, on any engine.
+One single-threaded engine for each core: two of them do as much work as one engine with two threads and do not collapse
+beside other load. Flash attention is off: without it a reply is bit-equal whether the prompt's prefix came from the
+cache or not, so the same call gives the same reply in any order, on any engine.
 
-Calls wait in one list; a free engine takes the call that shares most of its text with the prompt it saw last, so the
-rows of one candidate stay on the engine that holds its prefix.
+Calls wait in one queue; a free engine takes the call that shares most of its text with the prompt it saw last, so that
+the rows of a candidate stay on the engine that holds its prefix.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient
-from agent.models.forms import model
+from agent.models.model_registry import NO_FILE, model
+from agent.models.weights import weights_path
 from agent.types import Completion, FinishReason, Request, Usage
 
 CONTEXT_TOKENS = 8192
-CACHE_MIB = 512  # of prefixes an engine keeps in memory: a candidate that comes back need not be read again
-SHARED_ENOUGH = 0.5  # part of a prompt that an engine must already hold for the call to be "its own"
-NO_FILE = "no such model file; `optimize models list` shows the models that can be fetched"
-WORTH_STEALING = 6  # calls of another engine's candidate that must wait before a free engine takes one
+CACHE_MIB = 512  # of prefixes that an engine keeps: those of an earlier candidate are not computed again
+SHARED_ENOUGH = 0.5  # share of a prompt that an engine must already hold for a call to stay with it
+WORTH_STEALING = 6  # waiting calls of another engine's candidate from which a free engine takes one
 
 
 class _Job:
-    """One request on its way through an engine, with the future of the event loop that waits for it."""
+    """One request to an engine, with the future of the event loop that waits for it."""
 
     __slots__ = ("body", "future", "loop", "text")
 
@@ -91,7 +91,7 @@ class LocalModel:
         return _completion(self.name, reply)
 
     def count_tokens(self, text: str) -> int:
-        """Exact number of tokens of `text` without the chat template."""
+        """The exact number of tokens of `text`, without the chat template."""
         return self._tokenize(text)
 
     async def close(self) -> None:
@@ -157,7 +157,7 @@ class LocalModel:
                 self._wake.wait()
 
     def _pick(self, number: int) -> _Job | None:
-        """The waiting call whose prefix this engine holds; else one that nobody holds; else one worth stealing."""
+        """The waiting call whose prefix this engine holds; else one that no engine holds; else one worth stealing."""
         mine = self._held.get(number, "")
         others = [text for engine, text in self._held.items() if engine != number]
         free: _Job | None = None
@@ -189,7 +189,7 @@ class LocalModel:
 
 
 def _load(path: Path) -> tuple[Any, tuple[str, str]]:
-    """One engine. Its built-in HTTP server listens on loopback and cannot be switched off: it gets a random key."""
+    """One engine, with address and key of its HTTP server: on loopback, not to be switched off, with a random key."""
     import xllamacpp
 
     key = secrets.token_hex(16)
@@ -209,7 +209,7 @@ def _load(path: Path) -> tuple[Any, tuple[str, str]]:
 
 
 def _shared(held: str, text: str) -> float:
-    """Part of `text` in [0, 1] that is a common prefix with `held`."""
+    """The share of `text` in [0, 1] that is a common prefix with `held`."""
     low, high = 0, min(len(held), len(text))
     while low < high:
         middle = (low + high + 1) // 2
@@ -246,12 +246,12 @@ _TURN = re.compile(
 
 
 def _defused(text: str) -> str:
-    """Chat-template marks such as <|im_end|> or [INST] in untrusted text stay text: a zero-width space breaks them.
+    """`text` with a zero-width space in chat-template marks such as <|im_end|> or [INST], which so stay text.
 
     Lone surrogates and NUL, which the engine cannot take, become the replacement character.
     """
     clean = text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
-    return _TURN.sub(lambda found: f"{found[0]}\u200b", clean)
+    return _TURN.sub(lambda match: f"{match[0]}\u200b", clean)
 
 
 def _completion(name: str, reply: Any) -> Completion:
@@ -297,6 +297,4 @@ def _own_file(rest: str) -> Path | None:
     leads_elsewhere=False,
 )
 def embedded(name: str, rest: str) -> LocalModel:
-    from agent.models.catalog import weights_path
-
     return LocalModel(name, weights_path(rest))

@@ -1,26 +1,26 @@
 """OpenAI's chat completions, and the many servers that speak the same: `openai/NAME`, `openai-compatible/NAME@URL`.
 
-It knows the openai SDK's transport and errors, and reads the reply's JSON itself, so that a broken reply cannot pass
-as a good one. It knows nothing of retries, budgets or prices.
+The openai SDK sends; the reply's JSON is read here, so that a broken reply cannot pass as a good one.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from agent.errors import BadResponse, InputError, RowRefused
-from agent.models.base import (
+from agent.errors import BadResponse, InputError
+from agent.models.hosted import (
     PROBE_SECONDS,
     HostedModel,
     finish_reason,
     key_from,
+    mapping,
     require_address,
+    schema_of,
     web_address,
 )
-from agent.models.forms import model
+from agent.models.model_registry import model
 from agent.models.transport import http_client, time_limits
 from agent.types import Completion, Request
 
@@ -35,19 +35,18 @@ _MOST_LOGPROBS = 20
 class OpenAIModel(HostedModel):
     """A model behind the chat completions API.
 
-    `base_url=None` is OpenAI itself, whatever OPENAI_BASE_URL says: what the user typed is what is called. Any other
-    address is foreign: it gets `api_key`, or OPENAI_COMPATIBLE_API_KEY, or a dummy, but never OPENAI_API_KEY, nor the
-    organisation, project and custom headers that the SDK would take from the environment.
+    `base_url=None` is OpenAI itself, whatever OPENAI_BASE_URL says. Any other address gets `api_key`, or
+    OPENAI_COMPATIBLE_API_KEY, or a dummy, but never OPENAI_API_KEY, nor the organisation, project and custom headers
+    that the SDK would take from the environment.
 
     `json_schema` becomes a `response_format`; `choices` are ignored; `logprobs` above 20 are cut to 20.
     """
 
     def __init__(self, name: str, model: str, base_url: str | None = None, api_key: str | None = None) -> None:
-        self._model = model
         self._url = base_url or OFFICIAL_URL
         self._given_key = api_key
         self._official = _is_official(self._url)
-        super().__init__(name, "OPENAI_API_KEY" if self._official else "OPENAI_COMPATIBLE_API_KEY")
+        super().__init__(name, model, "OPENAI_API_KEY" if self._official else "OPENAI_COMPATIBLE_API_KEY")
         if not self._official:  # many servers know the old name only
             self._sends.add("max_tokens")
 
@@ -65,7 +64,7 @@ class OpenAIModel(HostedModel):
             base_url=self._url,
             max_retries=0,
             default_headers=None if self._official else _without_environment(key),
-            http_client=sdk_http_client(),  # closed by close() alone, not in passing when it is collected
+            http_client=sdk_http_client(),  # closed by close() alone, not by garbage collection
         )
 
     async def _stop(self, client: AsyncOpenAI) -> None:
@@ -92,14 +91,14 @@ class OpenAIModel(HostedModel):
         if request.stop:
             parameters["stop"] = list(request.stop)
         if request.json_schema is not None and "schema" in self._sends:
-            schema = {"name": "reply", "schema": _schema(request.json_schema)}
+            schema = {"name": "reply", "schema": schema_of(request.json_schema)}
             parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
         if request.logprobs and "logprobs" in self._sends:
             parameters |= {"logprobs": True, "top_logprobs": min(request.logprobs, _MOST_LOGPROBS)}
         return parameters
 
     async def _send(self, request: Request) -> Response:
-        """Through the SDK's `post`: `chat.completions.create` checks every parameter, at half of a call's CPU time."""
+        """By the SDK's `post`: the checks of `chat.completions.create` take half of a call's CPU time."""
         from httpx2 import Response
 
         client: AsyncOpenAI = self._client
@@ -123,7 +122,7 @@ class OpenAIModel(HostedModel):
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise BadResponse(f"the reply has no choices: {self._quote(data)}; try again")
         choice: dict[str, Any] = choices[0]
-        if choice.get("error") or choice.get("finish_reason") == "error":  # OpenRouter: it broke off on the way
+        if choice.get("error") or choice.get("finish_reason") == "error":  # OpenRouter: it failed while it answered
             raise BadResponse(f"the provider failed within its reply: {self._quote(choice)}; try again")
         message = choice.get("message")
         if not isinstance(message, dict):
@@ -136,11 +135,8 @@ class OpenAIModel(HostedModel):
             content = ""
         if not isinstance(content, str):
             raise BadResponse(f"the reply's message has no text: {self._quote(message)}; try again")
-        usage = data.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        details = usage.get("prompt_tokens_details")
-        details = details if isinstance(details, dict) else {}
-        served = data.get("model")
+        usage = mapping(data.get("usage"))
+        details = mapping(usage.get("prompt_tokens_details"))
         return Completion(
             text=content,
             finish=finish,
@@ -153,13 +149,13 @@ class OpenAIModel(HostedModel):
                 details.get("cache_write_tokens"),
                 usage.get("total_tokens"),
             ),
-            model=served if isinstance(served, str) and served else self._model,
+            model=self._served(data.get("model")),
             logprobs=_logprobs(choice.get("logprobs")),
         )
 
 
 def sdk_http_client() -> AsyncClient:
-    """A bounded HTTP client for OpenAI's SDK, also where LangChain uses it."""
+    """A bounded HTTP client for OpenAI's SDK, also inside LangChain."""
     from openai import DefaultAioHttpClient, DefaultAsyncHttpxClient
 
     return http_client(DefaultAsyncHttpxClient, DefaultAioHttpClient)
@@ -171,13 +167,13 @@ def _is_official(url: str) -> bool:
 
 
 def _without_environment(key: str) -> dict[str, Any]:
-    """Headers that keep what the SDK reads from the environment (OPENAI_ORG_ID and so on) from a foreign server."""
+    """Headers that withhold from a foreign server what the SDK reads from the environment, such as OPENAI_ORG_ID."""
     from openai import Omit
 
     names = [line.partition(":")[0].strip() for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")]
-    kept_back = {name: Omit() for name in names if name and name.lower() != "authorization"}
+    withheld = {name: Omit() for name in names if name and name.lower() != "authorization"}
     organisation = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
-    return {**kept_back, **organisation, "Authorization": f"Bearer {key}"}
+    return {**withheld, **organisation, "Authorization": f"Bearer {key}"}
 
 
 def _joined(content: Any) -> Any:
@@ -188,15 +184,8 @@ def _joined(content: Any) -> Any:
     return "".join(map(str, texts)) if texts and all(isinstance(text, str) for text in texts) else None
 
 
-def _schema(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RowRefused(f"the JSON schema is not JSON: {text[:200]!r}; correct the field's schema") from error
-
-
 def _logprobs(value: Any) -> tuple[tuple[tuple[str, float], ...], ...]:
-    """Per token the most likely (token, log-probability) pairs; () if the server gave none or something else."""
+    """For each token its most likely (token, log-probability) pairs; () where the server sent none."""
     try:
         return tuple(
             tuple((str(top["token"]), float(top["logprob"])) for top in token["top_logprobs"])

@@ -1,8 +1,7 @@
-"""A model that answers from a file: for tests and demonstrations, never for a real run. Knows no network.
+"""A model that answers from a file, for tests and demonstrations.
 
-The file is JSON Lines. Each line has `reply` and, optionally, `match` (a text that must occur in the last user message)
-or `contains` (a text that must occur anywhere in the request). The first line that fits answers; a line without a
-condition always fits. A request that no line fits is an error, so that a surprise is seen.
+The file is JSON Lines. Each line has `reply` and, optionally, `match` (a text in the last message) or `contains` (one
+anywhere in the request). The first line that fits answers; one without a condition always fits; no line is an error.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, RunRefused
-from agent.models.forms import model
+from agent.models.model_registry import model
 from agent.types import Completion, Request, Usage
 
 
 class ScriptedModel:
-    """Replies from `path`; counts tokens as words. `calls` keeps each request for inspection."""
+    """Replies from the script at `path`, with words as tokens; `calls` keeps each request for inspection."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name

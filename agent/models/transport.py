@@ -1,8 +1,8 @@
-"""The HTTP client that the SDKs are given: bounded replies, no compression, no redirects, many connections.
+"""The HTTP client for the SDKs: bounded replies, no compression, no redirects, many connections.
 
-It knows httpx2 and the two clients that each SDK offers; it knows no provider and no key. Where the environment names
-a proxy, the SDK's default client is taken, with its rules for proxies; otherwise its aiohttp client, if there is
-one: that takes half of the CPU time for a call. Certificates are found in the same way by both (SSL_CERT_FILE).
+It knows the two clients of each SDK, but no provider and no key. Where the environment names a proxy, the SDK's default
+client is used, with its rules for proxies; otherwise its aiohttp client, if there is one, at half of the CPU time of a
+call. Both find certificates in the same way (SSL_CERT_FILE).
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 from agent.errors import BadResponse
-from agent.models.base import ALLOWED_BYTES
+from agent.models.hosted import ALLOWED_BYTES
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response, Timeout
 
 _ERROR_BYTES = 100_000  # of an error's body; the rest is not read
-_CONNECTIONS = 1000  # at once, and as many kept alive; the gateway asks for far fewer
+_CONNECTIONS = 1000  # at once, and as many kept alive; the gateway uses far fewer
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 15.0
 
 
 def http_client(plain: type[AsyncClient], lean: type[AsyncClient]) -> AsyncClient:
-    """A client of the SDK's own: `plain` is its default one, `lean` the one over aiohttp.
+    """A client of the SDK: `plain` is its default class, `lean` the one over aiohttp.
 
-    A good status (below 400) with more than ALLOWED_BYTES, or with a content encoding, raises BadResponse. What is not
-    read to its end is never waited for: the connection is closed.
+    A status below 400 with more than ALLOWED_BYTES, or with a content encoding, raises BadResponse. The connection of a
+    body that is not read to its end is closed at once.
     """
     import httpx2
 
@@ -45,18 +45,18 @@ def http_client(plain: type[AsyncClient], lean: type[AsyncClient]) -> AsyncClien
 
 
 def time_limits(seconds: float) -> Timeout:
-    """`seconds` for each read and write, half of them at most for the connection: then it is known what failed."""
+    """`seconds` for each read and write, at most half of them for the connection, so that it is known what failed."""
     import httpx2
 
     return httpx2.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds / 2))
 
 
 def _bound() -> Callable[[Response], Awaitable[None]]:
-    """What the client calls with each response before its body is read."""
+    """The hook that the client calls with each response before it reads the body."""
     import httpx2
 
-    class Bounded(httpx2.AsyncByteStream):
-        """The bytes of another stream up to a limit: then BadResponse or, for an error's body, the end."""
+    class BoundedStream(httpx2.AsyncByteStream):
+        """The bytes of another stream up to a limit, then BadResponse or, for the body of an error, the end."""
 
         def __init__(self, stream: httpx2.AsyncByteStream, status: int, most: int) -> None:
             self._stream = stream
@@ -80,14 +80,14 @@ def _bound() -> Callable[[Response], Awaitable[None]]:
         most = ALLOWED_BYTES.get()
         status, encoding = response.status_code, response.headers.get("content-encoding", "identity")
         if status >= 400:
-            response.headers.pop("content-encoding", None)  # nothing is unpacked: the status says enough
+            response.headers.pop("content-encoding", None)  # not unpacked: the status says enough
         elif encoding.strip().lower() != "identity":
             words = f"the reply is packed ({encoding[:40]}), which was not asked for; check the address"
             raise BadResponse(words, status=status)
         elif _length(response) > most:
             raise _too_large(status, most)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = Bounded(response.stream, status, most)
+        response.stream = BoundedStream(response.stream, status, most)
 
     return bound
 

@@ -35,9 +35,9 @@ from agent.programs.kind import Defaults, Making, Written
 from agent.programs.kinds import program
 from agent.programs.moves.chain_moves import ChainMoves
 from agent.programs.user_program import REPLY_TOKENS, Raised, RowDoor, UserProgram, named, plain, prove, read_fields
-from agent.prompt.candidate import forbidden_in
-from agent.prompt.parse import parse_reply
+from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.render import label_text
+from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge

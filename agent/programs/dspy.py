@@ -19,7 +19,7 @@ from agent.gateway.gateway import Gateway
 from agent.programs.kind import Defaults, Making, Written
 from agent.programs.kinds import program
 from agent.programs.user_program import REPLY_TOKENS, Raised, RowDoor, UserProgram, named, prove, read_fields
-from agent.prompt.candidate import forbidden_in
+from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge

@@ -17,10 +17,10 @@ from agent.programs.moves.pool import CandidateGenerator, prompt_of
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt_dspy import predict_form
-from agent.prompt.candidate import baseline, why_rejected
-from agent.prompt.parse import parse_reply
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.candidate_rules import why_rejected
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import label_text, template
+from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import answers_last, reasons_first
 from agent.prompt.template import fill_messages, marks
 from agent.release.export import write_release

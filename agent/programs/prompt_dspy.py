@@ -11,9 +11,9 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from agent.programs.moves.pool import prompt_of
-from agent.prompt.parse import parse_reply
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import dspy_signature, label_text
+from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
 from agent.search.dspy.meter import Meter
 from agent.search.dspy.methods import Tried

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from agent.errors import RowRefused
-from agent.prompt.parse import parse_reply
+from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt

@@ -18,8 +18,8 @@ from typing import Any
 from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError
 from agent.extras import brings
 from agent.programs.kind import Making
-from agent.prompt.parse import parse_reply
 from agent.prompt.render import label_text
+from agent.prompt.reply_parser import parse_reply
 from agent.search.dspy.meter import Meter
 from agent.types import (
     LM,

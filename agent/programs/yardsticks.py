@@ -14,7 +14,7 @@ from agent.programs.classic import ClassicProgram
 from agent.programs.classifiers import load
 from agent.release.result import search_result
 from agent.release.result_parts import Yardstick
-from agent.scoring.breakdown import difference, side
+from agent.scoring.breakdown import difference, summary
 from agent.scoring.evaluate import Evaluator
 from agent.types import Example, Outcome, Proposal, Task
 
@@ -39,13 +39,13 @@ async def measured(
         observer.on_candidate_accepted(0, proposal)
         seen = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
         tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
-        scored = side(tested)
+        scored = summary(tested)
         results.append(
             {
                 "name": candidate.method,
                 "candidate_id": candidate.id,
                 "trained_on": program.rows,
-                "dev": side(seen)["mean"],
+                "dev": summary(seen)["mean"],
                 "test": scored["mean"],
                 "ci95": scored["ci95"],
                 **difference([outcome.value for outcome in won[1]], tested, seed),

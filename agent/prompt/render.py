@@ -1,7 +1,7 @@
-"""PromptCandidate -> messages. The only importer of dspy's adapters. Knows no model and no score.
+"""A prompt candidate as messages; the only importer of dspy's adapters.
 
-A candidate becomes a template once: messages whose contents hold `{{field}}` marks for the inputs of the row. What is
-scored and what is released are both `fill_messages(template, inputs)`, so they cannot differ.
+A candidate becomes a template once: messages with `{{field}}` marks for the inputs of the row. What is scored and what
+is released are both `fill_messages(template, inputs)`, so they cannot differ.
 
 Layouts: `turns` (the bare value as the user's turn), `labelled-turns` ("Message: ...\\nTeam:"), `inline` (demos as text
 in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters of DSPy 3 on its own Signature).
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.extras import require
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import escape, fill_messages, join, marks, split
 from agent.types import Demo, Field, Message, Signature
@@ -22,11 +22,11 @@ from agent.types import Demo, Field, Message, Signature
 Parts = list[str | tuple[str]]
 
 NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
-"""Texts that cannot stand in a candidate of a DSPy layout: our own sentinel, and what DSPy reads as an attachment."""
+"""Texts that a candidate of a DSPy layout must not hold: our own sentinel, and what DSPy reads as an attachment."""
 
 
 def render(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
-    """The messages that are sent for one row."""
+    """The messages for one row."""
     return fill_messages(template(candidate, signature), inputs)
 
 
@@ -39,7 +39,7 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
     suffix = f"\n\n{reasoning_suffix(signature)}" if reasoning else ""
     opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
 
-    if marks(candidate.instruction, names):  # the user's own layout: the instruction is the row's turn
+    if marks(candidate.instruction, names):  # the instruction lays out its own input
         turn: Parts = [*split(candidate.instruction, names), suffix]
         system = candidate.role.strip()
     else:
@@ -58,7 +58,7 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
 
 
 def label_text(value: Any) -> str:
-    """How a right answer is written in a demo: text as it is, anything else as JSON."""
+    """A label as the answer of a demo: text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -80,7 +80,7 @@ def _layout(name: str, signature: Signature, reasoning: bool) -> Parts:
 
 
 def answer_of(demo: Demo, signature: Signature, reasoning: bool) -> str:
-    """How the assistant's turn of a demo is written in our own layouts."""
+    """The assistant's turn of a demo in our own layouts."""
     if len(signature.outputs) == 1:
         answer = demo.outputs[signature.outputs[0].name]
         return f"{demo.rationale.strip()}\nAnswer: {answer}".lstrip() if reasoning else answer
@@ -100,15 +100,14 @@ def _worked(demo: Demo, signature: Signature, reasoning: bool) -> str:
 
 
 def _sentinel(name: str) -> str:
-    """Stands for a row's value while an adapter renders: private-use characters that no row holds."""
+    """What stands for a row's value while an adapter renders: private-use characters that no row holds."""
     return f"\ue0f7{name}\ue0f8"
 
 
 def _dspy_template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
     names = [field.name for field in signature.inputs]
-    rendered = dspy_messages(candidate, signature, {name: _sentinel(name) for name in names})
     messages = []
-    for message in rendered:
+    for message in dspy_messages(candidate, signature, {name: _sentinel(name) for name in names}):
         parts: Parts = [message.content]
         for name in names:
             parts = [piece for part in parts for piece in _cut(part, _sentinel(name), name)]
@@ -126,7 +125,7 @@ def _cut(part: str | tuple[str], sentinel: str, name: str) -> Parts:
 
 
 def dspy_messages(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str, str]) -> tuple[Message, ...]:
-    """What DSPy itself sends for this candidate and row: its Signature, its adapter, its demos."""
+    """The messages that DSPy itself sends for this candidate and row: its Signature, adapter and demos."""
     require("dspy", f"the layout {candidate.format}")
     from dspy.adapters import ChatAdapter, JSONAdapter, XMLAdapter
 
@@ -143,7 +142,7 @@ def dspy_messages(candidate: PromptCandidate, signature: Signature, inputs: Mapp
 
 
 def dspy_signature(signature: Signature, instruction: str, *, reasoning: bool = False) -> Any:
-    """The DSPy Signature that a task's fields and an instruction make; every field is text to DSPy."""
+    """The DSPy Signature of a task's fields and an instruction; every field is text to DSPy."""
     import dspy
 
     fields: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""The words that a technique adds to an instruction, and built-in rewrites that cost no model call. Knows no model.
+"""Prompting techniques: what each adds to an instruction, and built-in rewrites that cost no call. Pure.
 
-Sources of the techniques: few-shot (Brown et al. 2020), chain-of-thought (Wei et al. 2022), zero-shot
-chain-of-thought (Kojima et al. 2022), role (Shanahan et al. 2023).
+Source: few-shot, Brown et al. 2020; chain-of-thought, Wei et al. 2022, zero-shot Kojima et al. 2022; role, Shanahan et
+al. 2023.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import escape, marks
 from agent.types import Field, Signature, Task, TechniqueName
 
@@ -24,12 +24,12 @@ _REASONS = re.compile(
 _ANSWER_LINE = re.compile(
     r"\b(?:after|with|by|form|format|line|as|say|write)\b[^\n:]{0,20}[\"'“‘`*]+(?:final )?answer[\"'”’`*]*:",
     re.IGNORECASE,
-)  # a line that only begins so is the place for the answer
+)  # a line that merely begins with it is the place for the answer
 
 
 @dataclass(frozen=True, slots=True)
 class Technique:
-    """What a technique is made of: worked examples or not, reasoning before the answer or not."""
+    """Whether a technique has demos, and reasoning before the answer."""
 
     demos: bool
     reasoning: bool
@@ -54,7 +54,7 @@ class Rewrite:
 
 
 def reasoning_suffix(signature: Signature) -> str:
-    """The sentence that asks for reasoning and fixes where the answer stands."""
+    """The sentence that asks for reasoning and for the place of the answer."""
     if len(signature.outputs) == 1:
         return f'Think step by step. Then write the {_words(signature.outputs[0])} on the last line, after "Answer:".'
     names = ", ".join(f'"{field.name}:"' for field in signature.outputs)
@@ -62,13 +62,15 @@ def reasoning_suffix(signature: Signature) -> str:
 
 
 def answers_last(candidate: PromptCandidate) -> bool:
-    """Whether the answer stands at the end, on a line that begins with `Answer:`: by the technique, or because the
-    instruction names that line. Demos without reasons show otherwise."""
+    """Whether the answer comes last, on a line that begins with `Answer:`, by the technique or the instruction.
+
+    An instruction with demos is not counted, as demos without reasons show another form.
+    """
     return TECHNIQUES[candidate.technique].reasoning or _asks(candidate, _ANSWER_LINE)
 
 
 def reasons_first(candidate: PromptCandidate) -> bool:
-    """Whether a reply begins with reasons: as above, or because the instruction says "step by step" or its like."""
+    """Whether a reply begins with reasons: as `answers_last`, or by "step by step" and the like in the instruction."""
     return answers_last(candidate) or _asks(candidate, _REASONS)
 
 
@@ -78,7 +80,6 @@ def _asks(candidate: PromptCandidate, words: re.Pattern[str]) -> bool:
 
 @lru_cache(1024)
 def _holds(instruction: str, words: re.Pattern[str]) -> bool:
-    """Looked up once, not for each row."""
     return words.search(instruction) is not None
 
 
@@ -101,7 +102,7 @@ def form_sentence(signature: Signature) -> str:
 
 
 def builtin_rewrites(task: Task) -> tuple[Rewrite, ...]:
-    """Variants of the user's instruction: with the form of the answer, with choices as a list, and a short one."""
+    """Variants of the user's instruction: with the form of the answer, with the choices as a list, and short ones."""
     signature, own = task.signature, task.instruction.strip()
     choices = [field for field in signature.outputs if field.choices]
     names = [field.name for field in signature.inputs]

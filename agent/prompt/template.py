@@ -1,7 +1,7 @@
-r"""Literal, one-pass `{{field}}` substitution: the only way values enter a prompt. No template engine.
+r"""Literal, one-pass `{{field}}` substitution: the only way values enter a prompt.
 
-Fixed text may itself hold `{{field}}`: `escape` writes it as `\{{field}}`, and each backslash that stands right before
-a mark is doubled, so that `fill(escape(text), values) == text` for every text. Values are never scanned again.
+Fixed text may itself hold `{{field}}`: `escape` writes it as `\{{field}}`, and doubles each backslash right before a
+mark, so that `fill(escape(text), values) == text` for every text. Values are never scanned again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,20 @@ def placeholder(name: str) -> str:
 
 
 def escape(text: str, names: Iterable[str]) -> str:
-    """`text` as fixed text of a template: marks in it stay literal. Before a placeholder use `join`."""
+    r"""`text` as fixed text of a template: marks in it stay literal. Before a placeholder use `join`.
+
+    >>> print(escape("Write {{city}} as it is.", ["city"]))
+    Write \{{city}} as it is.
+    """
     return _mark(tuple(names)).sub(lambda m: m[1] * 2 + "\\{{" + m[2] + "}}", text)
 
 
 def join(parts: Iterable[str | tuple[str]], names: Iterable[str]) -> str:
-    """A template out of parts: a str is fixed text, a 1-tuple `(field,)` a placeholder."""
+    """A template of parts: a str is fixed text, a 1-tuple `(field,)` a placeholder.
+
+    >>> join(["City: ", ("city",)], ["city"])
+    'City: {{city}}'
+    """
     names = tuple(names)
     pieces: list[str] = []
     for part in _merged(parts):
@@ -44,7 +52,7 @@ def join(parts: Iterable[str | tuple[str]], names: Iterable[str]) -> str:
 
 
 def _merged(parts: Iterable[str | tuple[str]]) -> list[str | tuple[str]]:
-    """Neighbouring fixed texts as one, so that a mark which spans two of them is seen."""
+    """Neighbouring fixed texts as one, so that a mark across two of them is escaped."""
     merged: list[str | tuple[str]] = []
     for part in parts:
         if isinstance(part, str) and merged and isinstance(merged[-1], str):
@@ -55,7 +63,11 @@ def _merged(parts: Iterable[str | tuple[str]]) -> list[str | tuple[str]]:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Puts `values` into a template in one pass. Every name of `values` is a field; others stay as they are."""
+    """The template with `values` in place of their marks, in one pass; marks of other names stay.
+
+    >>> fill("City: {{city}}", {"city": "{{city}}"})
+    'City: {{city}}'
+    """
 
     def put(match: re.Match[str]) -> str:
         slashes, name = match[1], match[2]

@@ -1,7 +1,7 @@
 """One call with a released prompt, for programs that have no client of their own. No budget, no ledger, and no retry
 but for a model that was made just now and has to learn what it cannot be sent.
 
-Knows the models by name only (`models/catalog.py`); an SDK is imported when a call is made, never before.
+Knows the models by name only (`models/model_registry.py`); an SDK is imported when a call is made, never before.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
-from agent.models.catalog import create_model
-from agent.prompt.parse import parse_reply
+from agent.models.model_registry import create_model
+from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
 from agent.release.prompt_file import PromptRelease
 from agent.threads import aside

@@ -21,7 +21,7 @@ from typing import Any
 from agent.errors import InputError, Problem, ProblemsError
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite, is_answer
-from agent.stats.drift import Found, alarms, categories_moved, more_often, scores_fell, sizes_moved
+from agent.stats.distribution_shift import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
 from agent.task.data import read_rows
 from agent.task.words import near, problem, quoted, shown
 from agent.types import Drift, Prediction, canonical
@@ -151,7 +151,7 @@ def compared(was: Window, now: Window, prompt: Prompt, limits: Drift, seed: int 
     }
 
 
-def _labels(one: Sequence[Seen], two: Sequence[Seen], prompt: Prompt, limits: Drift, seed: int) -> list[Found]:
+def _labels(one: Sequence[Seen], two: Sequence[Seen], prompt: Prompt, limits: Drift, seed: int) -> list[DriftTest]:
     """One test for each output that is a choice; replies that cannot be read are told by another test."""
     names = [output.name for output in prompt.release.outputs if output.type == "choice"]
     return [

@@ -19,8 +19,8 @@ from agent.ledger.trail import request_of
 from agent.release.formats.base import Read, Render, Sent, Values
 from agent.release.formats.drift import require_same
 from agent.release.runtime import PromptRelease
-from agent.scoring.functions import require_all
-from agent.scoring.metrics import build_metrics, combine
+from agent.scoring.function_metric import require_all
+from agent.scoring.task_metrics import build_metrics, combine
 from agent.types import Example, MetricSpec, Prediction, Score, Task, canonical
 
 SCORED_BY = ("dev", "task.toml", "metric.py", "metric", "rubric.md")
@@ -170,6 +170,6 @@ class _Recorded:
 
 def plain_read(release: PromptRelease) -> Read:
     """How replies are read where the target leaves that to the program: by the release itself."""
-    from agent.prompt.parse import parse_reply
+    from agent.prompt.reply_parser import parse_reply
 
     return lambda values, reply: parse_reply(reply, release.outputs, reasoning=release.reasoning)

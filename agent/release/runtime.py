@@ -89,7 +89,9 @@ class Prompt:
 
     def parse(self, reply: str) -> Prediction:
         """Reads a reply as it was read when it was scored; never raises."""
-        from agent.prompt.parse import parse_reply  # its patterns take time, and not everybody who renders parses
+        from agent.prompt.reply_parser import (
+            parse_reply,  # its patterns take time, and not everybody who renders parses
+        )
 
         return parse_reply(reply, self.release.outputs, reasoning=self.release.reasoning)
 

@@ -15,7 +15,7 @@ from typing import Any
 from agent.errors import InputError
 from agent.ledger.query import History, Row, searched
 from agent.report.view import task_of
-from agent.scoring.judge import setup_of
+from agent.scoring.llm_judge import judge_setup
 from agent.task.rubric import generic_rubric
 from agent.types import Rubric, Task
 
@@ -68,7 +68,7 @@ def field_of(task: Task, output: str | None) -> str:
 def _is_compared(task: Task, field: str) -> bool:
     """Whether a judge compares `field` with its label."""
     judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
-    return any(setup_of(spec, task, "").mode == "reference" for spec in judges)
+    return any(judge_setup(spec, task, "").mode == "reference" for spec in judges)
 
 
 def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[Shown]:
@@ -108,7 +108,7 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
 def rubric_of(task: Task, field: str) -> Rubric:
     """The scale on which people rate `field`: that of the task's judge of it, else of any rubric, else one to five."""
     judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
-    named = [setup_of(spec, task, "").rubric for spec in judges]
+    named = [judge_setup(spec, task, "").rubric for spec in judges]
     return next((rubric for rubric in [*named, *task.rubrics.values()] if rubric), generic_rubric())
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.run.job import Job, Means
-from agent.scoring.judge import Comparison, Judge, JudgeSetup, Opinion
+from agent.scoring.llm_judge import Comparison, Judge, Judgement, JudgeSetup
 from agent.stats.agreement import (
-    Estimate,
+    IntervalEstimate,
     alpha,
     categories,
     confusion,
@@ -67,8 +67,8 @@ class Work:
 class Verdicts:
     """What the judge said. None in a list: a call that the budget did not allow."""
 
-    first: list[Opinion | Comparison | None]
-    again: list[list[Opinion | Comparison | None]]
+    first: list[Judgement | Comparison | None]
+    again: list[list[Judgement | Comparison | None]]
     orders: list[Comparison | None]
     controls: dict[str, list[float | None]]
 
@@ -182,7 +182,7 @@ class Calibration(Job):
         """How well people agree with each other: what a judge can be asked for."""
         raters = sorted({name for item in self._work.items for name in item.ratings})
         if len(raters) < 2:
-            return {"raters": len(raters), **Estimate(None, None).named("alpha")}
+            return {"raters": len(raters), **IntervalEstimate(None, None).named("alpha")}
         table = [[item.ratings.get(name) for item in self._work.items] for name in raters]
         return {"raters": len(raters), **alpha(table, levels, self._work.seed).named("alpha")}
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.models.catalog import DEFAULT_MODEL, create_model
+from agent.models.model_registry import DEFAULT_MODEL, create_model
 from agent.run.calibrate import Calibration, Work
 from agent.run.launch import budget_of
 from agent.run.locations import find_task
 from agent.run.session import Ready
-from agent.scoring.judge import JudgeSetup, setup_of
+from agent.scoring.llm_judge import JudgeSetup, judge_setup
 from agent.task.load import load_task
 from agent.task.ratings import Columns, pairs_of, read_ratings_file, require
 from agent.task.rubric import generic_rubric, read_rubric
@@ -93,7 +93,7 @@ def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, Jud
     answers = _pair(options["pair"]) if options["pair"] else (judges[0].field,)
     if options["pair"] and judges[0].options.get("mode") != "pairwise":
         raise InputError(f"--pair: the judge of {task.name} rates single answers; give it ratings, or set its mode")
-    setup = setup_of(judges[0], task, "")
+    setup = judge_setup(judges[0], task, "")
     inputs, scale = tuple(f.name for f in task.signature.inputs), scale or _own(setup.rubric)
     return task, setup, Columns(inputs, answers, options["rating"], scale=scale), labels
 

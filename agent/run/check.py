@@ -21,8 +21,8 @@ from agent.release.runtime import Prompt
 from agent.release.suite import Sample, Suite, is_answer, suite_of, write_suite
 from agent.run.job import Job, Means
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.judge import judge_builder, judge_calls
-from agent.scoring.metrics import build_metrics
+from agent.scoring.llm_judge import judge_builder, judge_calls
+from agent.scoring.task_metrics import build_metrics
 from agent.stats.intervals import mean_ci
 from agent.types import LM, Outcome, Task
 

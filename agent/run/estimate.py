@@ -45,7 +45,7 @@ class Estimate:
 def estimate(launch: Launch) -> Estimate:
     """The priced plan: what each role may call at most. Raises InputError for a model's file that is not there, and
     what `Launch.plan` raises."""
-    from agent.models.catalog import require_files
+    from agent.models.model_registry import require_files
     from agent.programs.moves.author import most_told
     from agent.search.call_costs import dearest, largest_calls
     from agent.stats.intervals import minimum_detectable_gain

@@ -21,8 +21,8 @@ from agent.ledger.connect import NeedsWriter, is_there, owner_of, reader, schema
 from agent.ledger.files import is_held, seal_holds
 from agent.ledger.query import History
 from agent.ledger.schema import STEPS
-from agent.models import catalog
-from agent.models.base import HostedModel
+from agent.models import model_registry, weights
+from agent.models.hosted import HostedModel
 from agent.privacy import ALLOW_TRACING, silence_tracing
 
 PACKAGES = ("promptassay", "xllamacpp", "openai", "anthropic", "optuna", "sqlite-utils", "click")
@@ -72,17 +72,21 @@ def _sqlite() -> str:
 
 def _weights() -> Found:
     try:
-        path = catalog.weights_path(catalog.DEFAULT_MODEL.removeprefix("local/"))
+        path = weights.weights_path(model_registry.DEFAULT_MODEL.removeprefix("local/"))
     except InputError as error:
-        return (catalog.DEFAULT_MODEL, False, str(error))
-    return (catalog.DEFAULT_MODEL, path.is_file(), str(path) if path.is_file() else "`optimize models fetch` gets it")
+        return (model_registry.DEFAULT_MODEL, False, str(error))
+    return (
+        model_registry.DEFAULT_MODEL,
+        path.is_file(),
+        str(path) if path.is_file() else "`optimize models fetch` gets it",
+    )
 
 
 def _model(name: str) -> Found:
     """Whether calls of the model can work, as far as its provider tells for nothing."""
     try:
-        catalog.require_files([name])
-        lm = catalog.create_model(name)
+        model_registry.require_files([name])
+        lm = model_registry.create_model(name)
         unclear = asyncio.run(_probed(lm)) if isinstance(lm, HostedModel) else ""
     except (InputError, RunRefused) as error:
         return (name, False, str(error).removeprefix(f"{name}: "))

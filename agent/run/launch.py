@@ -131,7 +131,7 @@ class Launch:
 def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERVER) -> Launch:
     """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
     silence(observer.on_message)
-    from agent.models.catalog import DEFAULT_MODEL, create_model, file_digest
+    from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
 
     task = task_of(options, observer)
@@ -159,7 +159,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
 
 
 def _require_function(task: Task) -> None:
-    from agent.scoring.functions import require_all
+    from agent.scoring.function_metric import require_all
 
     try:
         require_all(task)
@@ -188,7 +188,7 @@ def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Tas
 
 
 def _scored_by(task: Task, name: str, source: str) -> Task:
-    from agent.scoring.functions import registered
+    from agent.scoring.function_metric import registered
     from agent.types import MetricSpec
 
     found, outputs = registered(name), task.signature.outputs

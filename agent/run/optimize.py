@@ -39,8 +39,8 @@ from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.run.watcher import Changes, Snapshot, Watcher
 from agent.scoring.breakdown import Pair
 from agent.scoring.evaluate import Door, Evaluator, why_unscored
-from agent.scoring.judge import JudgeMetric, judge_builder, trust_in
-from agent.scoring.metrics import build_metrics
+from agent.scoring.llm_judge import JudgeMetric, judge_builder, trust_record
+from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
 from agent.search.analysis.pareto import Offer
 from agent.search.board import Board
@@ -383,7 +383,10 @@ class Run:
                     self.task,
                     Pair(self._test, won, base),
                     {"winner": steady[winner.id], "baseline": steady[baseline.id]},
-                    [trust_in(judge, self._calibration(judge), self.task.name) for judge in self._evaluator.judges()],
+                    [
+                        trust_record(judge, self._calibration(judge), self.task.name)
+                        for judge in self._evaluator.judges()
+                    ],
                     self.settings.seed,
                 ),
                 "preflight": self.preflight.as_dict() if self.preflight else None,

@@ -172,7 +172,7 @@ def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequ
     `brought` are the models that it names; `asked` are those that are to be asked and were not typed, by the option
     that names them. What this ledger has asked before, its user has named before.
     """
-    from agent.models.catalog import leads_elsewhere
+    from agent.models.model_registry import leads_elsewhere
     from agent.task.words import printable
 
     for option, names in asked.items():
@@ -196,7 +196,7 @@ def _asked_before(model: str, db: Path) -> bool:
 
 def models_of(name: str, judges: tuple[str, ...]) -> tuple[LM, tuple[LM, ...]]:
     """The model and the judges, each made once."""
-    from agent.models.catalog import create_model
+    from agent.models.model_registry import create_model
 
     known = {each: create_model(each) for each in dict.fromkeys((name, *judges))}
     return known[name], tuple(known[judge] for judge in judges)

@@ -88,7 +88,7 @@ class Stop:
 
 def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -> None:
     """Fetches the weights of embedded models that are not here yet."""
-    from agent.models.catalog import fetch
+    from agent.models.weights import fetch
 
     for name in models:
         if name.startswith("local/") and not name.endswith(".gguf"):
@@ -99,7 +99,7 @@ def start(
     launch: Launch, db: Path, watcher: Watcher, resumed: Resumed | None = None, stop: Stop | None = None
 ) -> RunResult:
     """Fetches weights that are not here yet, says what is about to run, and runs it (`run`)."""
-    from agent.models.catalog import require_files
+    from agent.models.model_registry import require_files
 
     require_files(launch.models)
     fetch_weights(launch.models, watcher.download)
@@ -116,7 +116,7 @@ def run(
     Whatever ends the run early carries its id (`run_id`) and the command that resumes it (`hint`).
     """
     from agent.ledger.store import Ledger
-    from agent.models.catalog import check_keys
+    from agent.models.model_registry import check_keys
     from agent.run.optimize import Run
 
     check_keys(launch.lms())
@@ -173,7 +173,7 @@ def run_job(
     from agent.gateway.prices import prices_for
     from agent.ledger.provenance import new_run_id
     from agent.ledger.store import Ledger
-    from agent.models.catalog import check_keys
+    from agent.models.model_registry import check_keys
     from agent.run.job import Means
 
     max_wait = seconds("--max-wait", options["max_wait"]) or MAX_WAIT
@@ -242,7 +242,7 @@ async def watched(
     shell both tell of it. Where it is ignored from the start, as under nohup, it stays ignored. `stop` does the same
     from another thread. Raises Interrupted.
     """
-    from agent.models.catalog import probe_models
+    from agent.models.model_registry import probe_models
 
     loop, stop = asyncio.get_running_loop(), stop or Stop()
     left = asyncio.Event()

@@ -16,16 +16,16 @@ from typing import Any
 from agent.errors import BudgetExhausted, InputError
 from agent.ledger.query import History, Row, started_with
 from agent.programs.kinds import program_for
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
 from agent.run.job import Job, Means
 from agent.run.launch import budget_of, source_of, task_of
 from agent.run.locations import open_history
 from agent.run.session import Ready
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.functions import require_all
-from agent.scoring.judge import judge_builder, judge_calls
-from agent.scoring.metrics import build_metrics
+from agent.scoring.function_metric import require_all
+from agent.scoring.llm_judge import judge_builder, judge_calls
+from agent.scoring.task_metrics import build_metrics
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import LM, Candidate, Demo, Task
 
@@ -179,7 +179,7 @@ def transferring(
     Raises:
         InputError: the run has no such candidates, its task changed since, or the models are wrong.
     """
-    from agent.models.catalog import create_model
+    from agent.models.model_registry import create_model
 
     with closing(open_history(db)) as history:
         found = history.search(run)

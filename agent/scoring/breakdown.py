@@ -1,6 +1,6 @@
-"""A score taken apart: by metric, by slice of the rows, over repeated answers, and over all answers. Pure.
+"""A score by metric, by slice of the rows, over repeated answers and over all answers; JSON-ready. Pure.
 
-All of it looks at winner and baseline on the same sealed rows. It explains the score and chooses nothing.
+Winner and baseline are compared on the same sealed rows. It explains the score and chooses nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
-from agent.metrics.overlap import signature
+from agent.metrics.text_similarity import signature
 from agent.stats.intervals import groups_differ, mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, canonical
 
 PASS = 0.999
 """A score from which an answer counts as right."""
 FEWEST_ROWS = 5
-"""In a slice, for an interval to say anything."""
+"""In a slice, for an interval to be of use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,19 @@ class Pair:
     based: Sequence[Outcome]
 
 
-def parts(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[dict[str, Any]]:
-    """What each metric says of both, JSON-ready; the first line is the share of replies that parsed and kept the
-    limits of their fields."""
-    kept = [_line("readable", "", 0.0, [_readable(o) for o in pair.won], [_readable(o) for o in pair.based], seed)]
+def by_metric(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[dict[str, Any]]:
+    """Both sides by each metric; the first line is the share of replies that parsed and kept the limits of fields."""
+    lines = [_line("readable", "", 0.0, [_readable(o) for o in pair.won], [_readable(o) for o in pair.based], seed)]
     for at, spec in enumerate(specs):
         won, based = ([outcome.scores[at].value for outcome in side] for side in (pair.won, pair.based))
         name = pair.won[0].scores[at].metric if pair.won else spec.name
         line = _line(name, spec.field, spec.weight, won, based, seed)
-        kept.append(line | ({"signature": told} if (told := signature(spec.name)) else {}))
-    return kept
+        lines.append(line | ({"signature": counted} if (counted := signature(spec.name)) else {}))
+    return lines
 
 
 def _readable(outcome: Outcome) -> float | None:
-    """None for a row that the provider or every metric left without a score: nobody knows."""
+    """1 or 0; None for a row that the provider or every metric left without a score."""
     lost = outcome.call_key == "" or (outcome.scores and all(score.value is None for score in outcome.scores))
     return None if lost else float(not outcome.prediction.error)
 
@@ -52,12 +51,12 @@ def _readable(outcome: Outcome) -> float | None:
 def _line(
     name: str, field: str, weight: float, won: Sequence[float | None], based: Sequence[float | None], seed: int
 ) -> dict[str, Any]:
-    line = {"metric": name, "field": field, "weight": weight, "winner": side(won), "baseline": side(based)}
+    line = {"metric": name, "field": field, "weight": weight, "winner": summary(won), "baseline": summary(based)}
     return {**line, **difference(won, based, seed)}
 
 
-def side(values: Sequence[float | None]) -> dict[str, Any]:
-    """The mean of what has a score, JSON-ready, with its interval and how many rows have one and have none."""
+def summary(values: Sequence[float | None]) -> dict[str, Any]:
+    """The mean of the scores with its interval, and how many rows have a score and have none."""
     known = [value for value in values if value is not None]
     mean, low, high = mean_ci(known) if known else (None, None, None)
     return {
@@ -69,19 +68,18 @@ def side(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
-    """Winner minus baseline over the rows that both have."""
+    """Winner minus baseline over the rows that have both scores."""
     both = [(a, b) for a, b in zip(won, based, strict=True) if a is not None and b is not None]
     if not both:
         return {"diff": None, "diff_ci95": None, "p_value": None}
-    found = paired_difference([a for a, _ in both], [b for _, b in both], seed)
-    return {"diff": found.diff, "diff_ci95": list(found.ci95), "p_value": found.p_value}
+    result = paired_difference([a for a, _ in both], [b for _, b in both], seed)
+    return {"diff": result.diff, "diff_ci95": list(result.ci95), "p_value": result.p_value}
 
 
-def slices(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """For each slice its groups, with both scores, the paired difference, and by side the largest gap between groups
-    with the p-value of "all groups are alike". Groups of fewer than 5 rows that both have a score for have no
-    difference: it would say nothing."""
-    found = []
+def by_slice(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    """For each slice its groups, with both scores and, from 5 rows with both on, the paired difference; and for each
+    side the largest gap between groups, with the p-value of "all groups have the same mean"."""
+    lines = []
     for name in names:
         places: dict[str, list[int]] = defaultdict(list)
         for at, row in enumerate(pair.rows):
@@ -91,17 +89,17 @@ def slices(pair: Pair, names: Sequence[str], seed: int) -> list[dict[str, Any]]:
         for value, here in sorted(places.items()):
             won, based = ([side[at].value for at in here] for side in (pair.won, pair.based))
             both = sum(None not in pair for pair in zip(won, based, strict=True))
-            told = difference(won, based, seed) if both >= FEWEST_ROWS else difference([], [], seed)
-            groups.append({"value": value, "winner": side(won), "baseline": side(based), **told})
+            differs = difference(won, based, seed) if both >= FEWEST_ROWS else difference([], [], seed)
+            groups.append({"value": value, "winner": summary(won), "baseline": summary(based), **differs})
             for of, values in (("winner", won), ("baseline", based)):
                 scores[of].append([value for value in values if value is not None])
-        found.append({"slice": name, "groups": groups, **_gaps(scores, seed)})
-    return found
+        lines.append({"slice": name, "groups": groups, **_gaps(scores, seed)})
+    return lines
 
 
 def _gaps(scores: Mapping[str, Sequence[Sequence[float]]], seed: int) -> dict[str, Any]:
-    """For each side the largest distance between two groups of enough rows, and how far chance alone explains it: of
-    many small groups that are all alike two are always far apart."""
+    """For each side the largest gap between two groups of enough rows, and its p-value: of many small groups two are
+    always far apart."""
     gaps: dict[str, Any] = {}
     for side, groups in scores.items():
         enough = [values for values in groups if len(values) >= FEWEST_ROWS]
@@ -112,12 +110,17 @@ def _gaps(scores: Mapping[str, Sequence[Sequence[float]]], seed: int) -> dict[st
 
 
 def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
-    """How steady the answers of one prompt are. `samples`: k runs over the same rows.
+    """The consistency of one prompt's answers.
 
-    `agreement`: how often two samples of a row give the same answer; `entropy`: bits, of a row's answers; `pass_at_k`:
-    part of the rows that some sample gets right (Chen et al. 2021), `pass_hat_k`: that all do (Yao et al. 2024,
-    tau-bench); `spread`: mean standard deviation of a row's scores. Rows without an answer are left out. None without
-    two samples.
+    Args:
+        samples: k runs over the same rows; rows without an answer in any of them are left out.
+
+    Returns:
+        `agreement`, the share of equal pairs of answers to a row; `entropy` of a row's answers, in bits; `pass_at_k`
+        and `pass_hat_k`, the shares of rows that any and that all samples get right; `spread`, the mean standard
+        deviation of a row's scores. None without two samples.
+
+    Source: pass@k, Chen et al. 2021; pass^k, Yao et al. 2024 (tau-bench).
     """
     rows = [row for row in zip(*samples, strict=True) if all(map(_has_answer, row))]
     if len(samples) < 2 or not rows:
@@ -138,9 +141,9 @@ def consistency(samples: Sequence[Sequence[Outcome]]) -> dict[str, Any] | None:
 
 
 def _has_answer(outcome: Outcome) -> bool:
-    """Not for a call that failed, nor for a row that the provider refused."""
-    said = outcome.prediction
-    return bool(outcome.call_key) and (bool(said.raw or said.fields) or outcome.value is not None)
+    """False for a call that failed and for a row that the provider refused."""
+    prediction = outcome.prediction
+    return bool(outcome.call_key) and (bool(prediction.raw or prediction.fields) or outcome.value is not None)
 
 
 def _answer(outcome: Outcome) -> str:
@@ -162,9 +165,11 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def variety(outcomes: Sequence[Outcome], field: str) -> dict[str, Any] | None:
-    """How much the answers differ from row to row: `distinct_2` is the part of all word pairs that are different ones
-    (Li et al. 2016, section 5), `openings` the part of the answers whose first three words no other has. None when
-    fewer than two rows have a text."""
+    """The diversity of the answers over rows: `distinct_2`, the share of distinct word bigrams, and `openings`, the
+    share of answers whose first three words no other has. None where fewer than two rows have a text.
+
+    Source: distinct-2, Li et al. 2016, section 5.
+    """
     texts = [text for o in outcomes if isinstance(text := o.prediction.fields.get(field), str) and text.strip()]
     words = [text.casefold().split() for text in texts]
     if len(words) < 2:

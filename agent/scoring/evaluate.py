@@ -13,9 +13,9 @@ from agent.errors import BadResponse, InputError, RowRefused, Transient, Transpo
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import call_key
 from agent.observer import NO_OBSERVER, Observer
-from agent.scoring.judge import JudgeMetric
-from agent.scoring.metrics import combine
-from agent.scoring.signal import label_signal
+from agent.scoring.label_signal import label_signal
+from agent.scoring.llm_judge import JudgeMetric
+from agent.scoring.task_metrics import combine
 from agent.types import (
     LM,
     CallRole,

@@ -1,4 +1,4 @@
-"""What a judge is told. Pure: fixed texts, the rubric, and fenced data. It sees no candidate, no secret and no tool.
+"""The messages to a judge: fixed texts, the rubric, and fenced data; no candidate, no secret and no tool. Pure.
 
 The system message is the same for every row, so that a provider's prefix cache serves it. Rows, answers and references
 are untrusted and stand between marks (`prompt/fence.py`).
@@ -13,7 +13,7 @@ from agent.prompt.fence import Fence
 from agent.types import Message, Rubric
 
 VERSION = 1
-"""Part of what identifies a judge: raise it when a word here changes, as its trust must then be measured anew."""
+"""Part of a judge's id: raise it when a word here changes, as the judge must then be calibrated anew."""
 CORRECT = ("wrong", "partly", "correct")
 PAIR = ("A", "B", "tie")
 _SYSTEM = (
@@ -27,7 +27,7 @@ _REASON = "Write one JSON object: first the reason in one or two sentences, then
 def rubric_messages(
     task: str, rubric: Rubric, inputs: Mapping[str, str], answer: str, *, fenced: bool = True
 ) -> tuple[Message, ...]:
-    """One answer, rated by each criterion. `fenced=False` is for measuring what the fence is good for."""
+    """Asks for a rating of one answer by each criterion; `fenced=False` is for measuring the effect of the fence."""
     shape = {"reason": "...", **{criterion.name: f"{rubric.low}-{rubric.high}" for criterion in rubric.criteria}}
     system = f"{_SYSTEM}\n\n{_about(task)}The rubric:\n\n{rubric.text}\n\n{_REASON} Its form: {_form(shape)}"
     return _messages(system, [*inputs.items(), ("The answer to judge", answer)], "Rate the answer.", fenced)
@@ -36,7 +36,7 @@ def rubric_messages(
 def reference_messages(
     task: str, rubric: Rubric | None, inputs: Mapping[str, str], answer: str, reference: str
 ) -> tuple[Message, ...]:
-    """One answer against one that is known to be right."""
+    """Asks whether one answer says the same as a reference that is right."""
     criteria = f"Go by this:\n\n{rubric.text}\n\n" if rubric else ""
     system = (
         f"{_SYSTEM}\n\n{_about(task)}{criteria}Compare the answer with the reference, which is right. Other words are "
@@ -50,7 +50,7 @@ def reference_messages(
 def pair_messages(
     task: str, rubric: Rubric | None, inputs: Mapping[str, str], first: str, second: str
 ) -> tuple[Message, ...]:
-    """Two answers to the same inputs, as A and B."""
+    """Asks which of two answers to the same inputs is better, as A and B."""
     criteria = f"Go by this rubric:\n\n{rubric.text}\n\n" if rubric else ""
     system = (
         f"{_SYSTEM}\n\n{_about(task)}{criteria}Two answers to the same inputs follow. Say which is better; their order "

@@ -1,8 +1,8 @@
-"""What a judge is asked to answer, and how its answer is read. Pure: knows texts and token probabilities, no model.
+"""The form of a judge's verdict, and how a reply is read as one. Pure, in bounded time on any text.
 
 The reason comes first, so that the rating follows from it. The last verdict in a reply counts, as models correct
-themselves, but not one that they quote, and none where an object and lines behind it say different things. What cannot
-be read is None: neither a 0 nor a pass. Every reader works in bounded time on any text.
+themselves, but not one that they quote, and none where an object and the lines behind it contradict each other. An
+unreadable verdict is None, neither 0 nor a pass.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ REASON_CHARACTERS = 300
 MOST_READ = 20_000  # characters of a reply, from its end
 MOST_OBJECTS = 200
 _DRESS = re.compile(r"[ \t`*>_#\[-]{0,9}(?:json[ \t]{0,9}|<\w{1,20}>[ \t]{0,9})?", re.IGNORECASE)
-"""What may stand before an object that begins a line."""
+"""What may precede an object that begins a line."""
 _END = re.compile(r"[ \t`*_.\]\"']{0,9}(?:</\w{1,20}>)?[ \t]{0,9}(?=\n|\Z)")
-"""What may stand behind one that ends a line."""
-SURE_ENOUGH = 0.5  # of a token's weight on ratings, for its position to count as a rating
+"""What may follow one that ends a line."""
+MIN_RATING_MASS = 0.5  # of a token's probability on ratings, for its position to count as a rating
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
 """Per token of a reply the most likely (token, log-probability) pairs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
-    """A verdict by a rubric: a rating per criterion, on the rubric's scale; fractions come from token probabilities."""
+class RatingVerdict:
+    """A verdict by a rubric: a rating for each criterion, on the rubric's scale, fractional by token probabilities."""
 
     reason: str
     ratings: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChoiceVerdict:
     """A verdict out of a short list."""
 
     reason: str
@@ -52,6 +52,7 @@ def rating_schema(rubric: Rubric) -> str:
 
 
 def choice_schema(choices: Sequence[str]) -> str:
+    """The JSON schema of a verdict out of `choices`: the reason first."""
     return _schema({"verdict": {"type": "string", "enum": list(choices)}})
 
 
@@ -61,48 +62,52 @@ def _schema(verdict: Mapping[str, Any]) -> str:
     return json.dumps(schema)  # unsorted: the order of the fields is the order of writing
 
 
-def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> Rated | None:
-    """The last verdict in `reply`, or None where it is not whole or a rating is off the scale.
+def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> RatingVerdict | None:
+    """The last verdict in `reply`, or None where it is incomplete or a rating is off the scale.
 
     With `tokens`, a rating is its expectation over the scale (G-Eval: Liu et al. 2023, section 2), where the tokens
-    agree with what the text says.
+    agree with the text.
     """
     names = [criterion.name for criterion in rubric.criteria]
-    said = _last_verdict(reply, names)
-    ratings = {name: _rating(said[name], rubric) for name in said if name in names}
+    verdict = _last_verdict(reply, names)
+    ratings = {name: _rating(verdict[name], rubric) for name in verdict if name in names}
     whole = {name: float(value) for name, value in ratings.items() if value is not None}
     if len(whole) < len(names):
         return None
-    values = expected(whole, tokens, rubric)  # by the order of saying, which is that of the tokens
-    return Rated(_reason(said, reply), {name: values[name] for name in names})
+    values = expected(whole, tokens, rubric)  # in the order of the reply, which is that of the tokens
+    return RatingVerdict(_reason(verdict, reply), {name: values[name] for name in names})
 
 
-def read_choice(reply: str, choices: Sequence[str]) -> Chosen | None:
-    """The last verdict in `reply`, or None where it is none of `choices`."""
-    said = _last_verdict(reply, ["verdict"])
-    word = str(said.get("verdict", "")).strip().strip("\"'`*.").casefold()
+def read_choice(reply: str, choices: Sequence[str]) -> ChoiceVerdict | None:
+    """The last verdict in `reply`, or None where it is none of `choices`.
+
+    >>> read_choice('{"reason": "Shorter.", "verdict": "A"}', ["A", "B", "tie"])
+    ChoiceVerdict(reason='Shorter.', choice='A')
+    """
+    verdict = _last_verdict(reply, ["verdict"])
+    word = str(verdict.get("verdict", "")).strip().strip("\"'`*.").casefold()
     choice = next((choice for choice in choices if choice.casefold() == word), None)
-    return Chosen(_reason(said, reply), choice) if choice is not None else None
+    return ChoiceVerdict(_reason(verdict, reply), choice) if choice is not None else None
 
 
 def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:
-    """What was said last of each name, in the order in which it was said: the last JSON object that has any of them,
-    completed by `name: word` lines behind it; without an object the lines alone. An object that breaks off, or that
-    is no JSON, takes back what stood before it, and so do lines that say something else: empty."""
+    """The last value of each name, in the order of the reply: those of the last JSON object that has any of them, then
+    of `name: word` lines behind it; without an object those of lines alone. Empty where a later object breaks off or is
+    no JSON, or where lines contradict the object."""
     text = reply[-MOST_READ:]
-    said, end = _last_object(text, names)
+    values, end = _last_object(text, names)
     rest = text[end:]
     keys = "|".join(re.escape(name) for name in names)
     if re.search(rf"[{{,][ \t\r\n]{{0,9}}\"(?:{keys})\"[ \t]{{0,9}}:", rest):
         return {}
     lines = _last_lines(rest, names)
-    if any(not _alike(said[name], lines[name]) for name in said if name in lines):
+    if any(not _alike(values[name], lines[name]) for name in values if name in lines):
         return {}
-    return {**said, **lines}
+    return {**values, **lines}
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two spellings say the same: 4, 4.0, "4/5" and "4, because"; A and a."""
+    """Whether two spellings mean the same: 4, 4.0, "4/5" and "4, because"; A and a."""
     first, second = (str(each).strip(" \t\"'`*_.,").casefold() for each in (one, other))
     numbers = [re.match(r"[0-9]{1,3}(?:\.[0-9]{1,3})?(?![0-9])", each) for each in (first, second)]
     if numbers[0] and numbers[1]:
@@ -111,10 +116,9 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _last_object(text: str, names: Sequence[str]) -> tuple[Mapping[str, Any], int]:
-    """The last JSON object that names a verdict, and where it ends; nothing and 0 when there is none.
+    """The last JSON object that has one of `names`, and where it ends; empty and 0 where there is none.
 
-    It begins or ends a line. One inside a sentence, or inside an object that is no JSON, is what the judge quotes,
-    perhaps from the answer.
+    It begins or ends a line. One inside a sentence, or inside an object that is no JSON, may be quoted from the answer.
     """
     decoder, found, end = json.JSONDecoder(), dict[str, Any](), 0
     done, broken = 0, False
@@ -156,16 +160,18 @@ def _rating(value: Any, rubric: Rubric) -> int | None:
     return int(value) if value == int(value) else None
 
 
-def _reason(said: Mapping[str, Any], reply: str) -> str:
-    text = said.get("reason")
+def _reason(verdict: Mapping[str, Any], reply: str) -> str:
+    text = verdict.get("reason")
     words = text if isinstance(text, str) else reply[:MOST_READ].partition("{")[0]
     flat = " ".join(words.split())
     return flat if len(flat) <= REASON_CHARACTERS else flat[: REASON_CHARACTERS - 1] + "…"
 
 
 def expected(ratings: Mapping[str, float], tokens: Tokens, rubric: Rubric) -> dict[str, float]:
-    """The ratings as expectations over the scale: of the places where ratings have most of the weight, the last ones
-    are the verdict's. Where their likeliest rating is not what was said, the text alone counts."""
+    """The ratings as expectations over the scale, or as they are where the likeliest rating of a token is another one.
+
+    Of the tokens with most of their probability on ratings the last ones are the verdict's.
+    """
     scale = {str(rating): rating for rating in range(rubric.low, rubric.high + 1)}
     places = []
     for place in tokens:
@@ -173,21 +179,21 @@ def expected(ratings: Mapping[str, float], tokens: Tokens, rubric: Rubric) -> di
         for token, logprob in place:
             if (rating := scale.get(token.strip())) is not None:
                 weights[rating] = weights.get(rating, 0.0) + math.exp(min(0.0, logprob))
-        if sum(weights.values()) >= SURE_ENOUGH:
+        if sum(weights.values()) >= MIN_RATING_MASS:
             places.append(weights)
     last = places[-len(ratings) :]
     if len(last) < len(ratings):
         return dict(ratings)
-    found = {}
-    for (name, said), weights in zip(ratings.items(), last, strict=True):
-        if max(weights, key=lambda rating: weights[rating]) != said:
+    means = {}
+    for (name, read), weights in zip(ratings.items(), last, strict=True):
+        if max(weights, key=lambda each: weights[each]) != read:
             return dict(ratings)
-        found[name] = sum(value * weight for value, weight in weights.items()) / sum(weights.values())
-    return found
+        means[name] = sum(value * weight for value, weight in weights.items()) / sum(weights.values())
+    return means
 
 
 def rubric_value(ratings: Mapping[str, float], rubric: Rubric) -> float:
-    """The weighted mean of the ratings, with the scale mapped to [0, 1]."""
+    """The weighted mean of the ratings, with the rubric's scale mapped to [0, 1]."""
     total = math.fsum(criterion.weight for criterion in rubric.criteria)
     mean = math.fsum(c.weight * ratings[c.name] for c in rubric.criteria) / total
     return min(1.0, max(0.0, (mean - rubric.low) / (rubric.high - rubric.low)))

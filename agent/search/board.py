@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.evaluate import values
-from agent.scoring.signal import evidence
+from agent.scoring.label_signal import evidence
 from agent.search.program import Parent
 from agent.search.study import Seen, shrunk
 from agent.stats.intervals import mean_ci

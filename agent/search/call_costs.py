@@ -13,7 +13,7 @@ from operator import attrgetter
 from statistics import mean
 
 from agent.gateway.prices import Price
-from agent.scoring.judge import VERDICT_TOKENS, judge_calls
+from agent.scoring.llm_judge import VERDICT_TOKENS, judge_calls
 from agent.types import Budget, CallRole, Example, Spend, Task, Usage
 
 BYTES_A_TOKEN = 4

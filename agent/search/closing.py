@@ -111,8 +111,8 @@ def explained(
     sides = {"winner": pair.won, "baseline": pair.based}
     steady = {side: breakdown.consistency(asked) for side, asked in samples.items()}
     return {
-        "metrics": breakdown.parts(pair, task.metrics, seed),
-        "slices": breakdown.slices(pair, task.slices, seed),
+        "metrics": breakdown.by_metric(pair, task.metrics, seed),
+        "slices": breakdown.by_slice(pair, task.slices, seed),
         "consistency": steady if task.repeats > 1 else None,
         "variety": [
             {"field": name, **{side: breakdown.variety(seen, name) for side, seen in sides.items()}} for name in texts

@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import BudgetRefused, InputError
-from agent.scoring.judge import judge_calls
+from agent.scoring.llm_judge import judge_calls
 from agent.search.call_costs import ROWS_A_PROPOSAL, CallCosts
 from agent.search.evolve.ladder import rungs_for
 from agent.types import Budget, CallRole, Task

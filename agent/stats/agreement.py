@@ -1,7 +1,8 @@
-"""How well a judge agrees with people: kappa, alpha, rank correlation, and what length does to it. Pure.
+"""How well a judge agrees with people: kappa, alpha, rank correlation, and the effect of length. Pure.
 
-Everything is measured on the same items, judge against the people's mean, with a 95 % percentile bootstrap over items
-(1,000 draws from a seed). Values lie in [0, 1]; `levels` is how many ratings the people's scale has.
+Unless a function says otherwise: `judge` and `people` (their mean) are ratings of the same n items in [0, 1]; `levels`
+is the number of ratings on the people's scale; intervals are 95 % percentile bootstraps over items, of 1,000 draws from
+`seed`. Below 3 items nothing is estimated. Unpaired sequences raise ValueError.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """A statistic with its 95 % interval; None where it is not defined, as without any variation."""
+class IntervalEstimate:
+    """A statistic with its 95 % interval; None where it is not defined, as without any variation.
+
+    >>> IntervalEstimate(0.5, (0.25, 0.75)).times(4).named("kappa")
+    {'kappa': 2.0, 'kappa_ci95': [1.0, 3.0]}
+    """
 
     value: float | None
     ci95: tuple[float, float] | None
@@ -30,16 +35,22 @@ class Estimate:
         """JSON-ready: the value under `name`, its interval under `<name>_ci95`."""
         return {name: self.value, f"{name}_ci95": list(self.ci95) if self.ci95 else None}
 
-    def times(self, factor: float) -> Estimate:
+    def times(self, factor: float) -> IntervalEstimate:
         """The estimate in another unit; `factor` > 0."""
         if self.value is None or self.ci95 is None:
             return self
-        return Estimate(self.value * factor, (self.ci95[0] * factor, self.ci95[1] * factor))
+        return IntervalEstimate(self.value * factor, (self.ci95[0] * factor, self.ci95[1] * factor))
 
 
 def categories(values: Sequence[float], levels: int) -> Vector:
-    """Values in [0, 1] as whole ratings 0 .. levels - 1. Halves go towards the middle of the scale, so that turning a
-    scale or a pair around turns the categories around; the middle between two middle ratings goes up."""
+    """Values in [0, 1] as whole ratings 0 .. levels - 1.
+
+    Halves go towards the middle of the scale, so that reversing a scale or a pair reverses the categories; the middle
+    between two middle ratings goes up.
+
+    >>> categories([0.0, 0.125, 0.5, 0.875, 1.0], levels=5).tolist()
+    [0, 1, 2, 3, 4]
+    """
     import numpy as np
 
     place = np.asarray(values, float) * (levels - 1)
@@ -47,8 +58,16 @@ def categories(values: Sequence[float], levels: int) -> Vector:
     return np.where(place <= (levels - 1) / 2 + 1e-9, np.floor(place + 0.5 + 1e-9), down).astype(int)
 
 
-def kappa(judge: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int) -> Estimate:
-    """Cohen's kappa (1960), for ratings with quadratic weights (Cohen 1968): 1 is agreement, 0 is chance."""
+def kappa(
+    judge: Sequence[float], people: Sequence[float], levels: int, *, weighted: bool, seed: int
+) -> IntervalEstimate:
+    """Cohen's kappa in [-1, 1]: 1 is agreement, 0 is chance; `weighted` with quadratic weights, for ordinal ratings.
+
+    Source: Cohen 1960, Educ. Psychol. Meas. 20:37; the weights: Cohen 1968, Psychol. Bull. 70:213.
+
+    >>> kappa([0, 0, 1, 1], [0, 0, 1, 0], levels=2, weighted=False, seed=0).value
+    0.5
+    """
     _require_pairs(judge, people)
     one, two = categories(judge, levels), categories(people, levels)
     return _bootstrap(_each(lambda at: _kappa(one[at], two[at], levels, weighted)), len(one), seed)
@@ -57,18 +76,23 @@ def kappa(judge: Sequence[float], people: Sequence[float], levels: int, *, weigh
 def _kappa(one: Vector, two: Vector, levels: int, weighted: bool) -> float | None:
     import numpy as np
 
-    seen = np.zeros((levels, levels))
-    np.add.at(seen, (one, two), 1.0)
+    observed = np.zeros((levels, levels))
+    np.add.at(observed, (one, two), 1.0)
     apart = np.abs(np.subtract.outer(np.arange(levels), np.arange(levels))).astype(float)
     cost = apart**2 if weighted else (apart > 0).astype(float)
-    chance = np.outer(seen.sum(1), seen.sum(0)) / max(1.0, seen.sum())
+    chance = np.outer(observed.sum(1), observed.sum(0)) / max(1.0, observed.sum())
     expected = float((cost * chance).sum())
-    return 1 - float((cost * seen).sum()) / expected if expected > 0 else None
+    return 1 - float((cost * observed).sum()) / expected if expected > 0 else None
 
 
-def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> Estimate:
-    """Krippendorff's alpha for ordinal data (2011, "Computing Krippendorff's alpha-reliability", sections C and D). A
-    row a rater, None where one did not rate; what only one rated does not count."""
+def alpha(raters: Sequence[Sequence[float | None]], levels: int, seed: int) -> IntervalEstimate:
+    """Krippendorff's alpha for ordinal data, at most 1; 0 is chance.
+
+    Args:
+        raters: Raters x items, values in [0, 1], None where one did not rate; items of a single rating do not count.
+
+    Source: Krippendorff 2011, "Computing Krippendorff's alpha-reliability", sections C and D.
+    """
     import numpy as np
 
     table = np.array([[np.nan if v is None else float(categories([v], levels)[0]) for v in row] for row in raters])
@@ -79,21 +103,25 @@ def _alpha(table: Vector, levels: int) -> float | None:
     import numpy as np
 
     counts = np.stack([(table == level).sum(axis=0) for level in range(levels)], axis=1).astype(float)
-    counts = counts[counts.sum(axis=1) >= 2]  # a row an item, a column a rating
+    counts = counts[counts.sum(axis=1) >= 2]  # items x ratings
     if len(counts) < 2:
         return None
     pairs = (counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(levels)) / (
         counts.sum(axis=1) - 1
     ).reshape(-1, 1, 1)
-    seen, n = pairs.sum(axis=0), counts.sum(axis=0)
+    observed, n = pairs.sum(axis=0), counts.sum(axis=0)
     below = np.cumsum(n)
     apart = np.abs(below[:, None] - below[None, :] + (n[None, :] - n[:, None]) / 2) ** 2
     expected = float((apart * np.outer(n, n)).sum()) / float(n.sum() - 1)
-    return 1 - float((apart * seen).sum()) / expected if expected > 0 else None
+    return 1 - float((apart * observed).sum()) / expected if expected > 0 else None
 
 
-def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> Estimate:
-    """Spearman's rank correlation: Pearson's of the ranks, where ties share their mean rank."""
+def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> IntervalEstimate:
+    """Spearman's rank correlation of n paired numbers, in [-1, 1]; ties share their mean rank.
+
+    >>> spearman([1, 2, 3, 4], [10, 30, 20, 40], seed=0).value
+    0.8
+    """
     import numpy as np
 
     _require_pairs(one, two)
@@ -102,7 +130,7 @@ def spearman(one: Sequence[float], two: Sequence[float], seed: int) -> Estimate:
 
 
 def _spearman(one: Vector, two: Vector) -> list[float | None]:
-    """A value a row; all rows at once, because ranking them one by one takes ten times as long."""
+    """One value for each row; ranking the rows one by one takes ten times as long."""
     import numpy as np
     from scipy import stats
 
@@ -113,24 +141,28 @@ def _spearman(one: Vector, two: Vector) -> list[float | None]:
     ]
 
 
-def share(hits: Sequence[bool]) -> Estimate:
-    """A share of yes with Wilson's interval."""
+def share(hits: Sequence[bool]) -> IntervalEstimate:
+    """The share of True, with Wilson's interval."""
     return mean_share([float(hit) for hit in hits])
 
 
-def mean_share(shares: Sequence[float]) -> Estimate:
-    """The mean of shares in [0, 1] that are independent of each other, with its interval."""
+def mean_share(shares: Sequence[float]) -> IntervalEstimate:
+    """The mean of independent shares in [0, 1], with the interval of `intervals.mean_ci`."""
     from agent.stats.intervals import mean_ci
 
     if not shares:
-        return Estimate(None, None)
+        return IntervalEstimate(None, None)
     mean, low, high = mean_ci(shares)
-    return Estimate(mean, (low, high))
+    return IntervalEstimate(mean, (low, high))
 
 
-def length_bias(judge: Sequence[float], people: Sequence[float], lengths: Sequence[float], seed: int) -> Estimate:
-    """How much more than people the judge gives to the longer half of the answers than to the shorter half, in [-2, 2]
-    where 1 is the whole scale. Answers of the middle length belong to neither half, unless one would be empty."""
+def length_bias(
+    judge: Sequence[float], people: Sequence[float], lengths: Sequence[float], seed: int
+) -> IntervalEstimate:
+    """How much more the judge overrates the longer half of the answers than the shorter half, in [-2, 2].
+
+    1 is the whole scale. Answers of the median length belong to neither half, unless one would be empty.
+    """
     import numpy as np
 
     _require_pairs(judge, people)
@@ -153,10 +185,14 @@ def length_bias(judge: Sequence[float], people: Sequence[float], lengths: Sequen
 
 
 def confusion(judge: Sequence[float], people: Sequence[float], levels: int) -> list[list[int]]:
-    """Counts by the people's rating (rows) and the judge's (columns)."""
+    """Counts by the people's rating (rows) and the judge's (columns): `levels` x `levels`.
+
+    >>> confusion([0, 1, 1], [0, 0, 1], levels=2)
+    [[1, 1], [0, 1]]
+    """
     table = [[0] * levels for _ in range(levels)]
-    for said, wanted in zip(categories(judge, levels), categories(people, levels), strict=True):
-        table[int(wanted)][int(said)] += 1
+    for column, row in zip(categories(judge, levels), categories(people, levels), strict=True):
+        table[int(row)][int(column)] += 1
     return table
 
 
@@ -169,15 +205,16 @@ def _each(measure: Callable[[Vector], float | None]) -> Callable[[Vector], list[
     return lambda draws: [measure(at) for at in draws]
 
 
-def _bootstrap(measure: Callable[[Vector], list[float | None]], n: int, seed: int) -> Estimate:
-    """`measure` takes draws x items, as places among the `n`, and gives a value a draw."""
+def _bootstrap(measure: Callable[[Vector], list[float | None]], n: int, seed: int) -> IntervalEstimate:
+    """`measure` maps draws x items (indices below `n`) to one value for each draw."""
     import numpy as np
 
     if n < FEWEST:
-        return Estimate(None, None)
+        return IntervalEstimate(None, None)
     (value,) = measure(np.arange(n)[None])
     if value is None:
-        return Estimate(None, None)
-    drawn = [found for found in measure(np.random.default_rng(seed).integers(0, n, (DRAWS, n))) if found is not None]
-    low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (value, value)
-    return Estimate(value, (float(low), float(high)))
+        return IntervalEstimate(None, None)
+    draws = measure(np.random.default_rng(seed).integers(0, n, (DRAWS, n)))
+    known = [each for each in draws if each is not None]
+    low, high = np.quantile(known, [0.025, 0.975]) if known else (value, value)
+    return IntervalEstimate(value, (float(low), float(high)))

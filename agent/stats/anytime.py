@@ -1,17 +1,15 @@
-"""Two arms whose outcomes come one by one, compared so that one may look after each of them. Draws nothing.
+"""Two arms of an A/B test compared by an anytime-valid confidence sequence: one may look after each outcome.
 
-Outcomes are paired as they come, each with the latest of the other arm that has no partner yet, so that the two of a
-pair are of about the same time (blocks of one from each, as in Turner, Ly & Grünwald 2024, "Generic E-variables for
-exact sequential k-sample tests"). Who is paired with whom depends on the arms alone, never on an outcome. On the
-differences of the pairs two bettors stake parts of their wealth on the mean being higher, or lower, than a value
-(Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random variables by betting"). Where the mean is
-that value their bets are fair, and by Ville's inequality the wealth ever reaches 2 / alpha with probability at most
-alpha / 2, however often one looks. The values that neither bettor got rich against are the confidence sequence.
+Outcomes are paired as they come, each with the latest of the other arm that has no partner yet (blocks of one from
+each, as in Turner, Ly & Grünwald 2024, "Generic E-variables for exact sequential k-sample tests"); the pairing depends
+on the arms alone, never on an outcome. On the differences of the pairs two bettors stake parts of their wealth on the
+mean being higher, or lower, than a value (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random
+variables by betting"). Where the mean is that value their bets are fair, and by Ville's inequality the wealth ever
+reaches 2 / alpha with probability at most alpha / 2. The values against which neither did are the confidence sequence.
 
-What it takes as given: units come independently, and both arms' means stay what they are or move together, slowly
-beside the few units that lie between the two of a pair. Where one arm gets more units, its surplus is not used: of
-those that wait only the latest are kept, so that a later change of the shares pairs hardly any with one of another
-time.
+Assumed: units are independent, and both arms' means stay the same or move together, slowly beside the few units
+between the two of a pair. The surplus of the larger arm is not used: of those that wait only the latest are kept, so
+that after a change of the shares hardly any is paired with one of another time.
 """
 
 from __future__ import annotations
@@ -28,19 +26,24 @@ if TYPE_CHECKING:
     Vector = NDArray[Any]
 
 STAKES = (0.9, 0.6, 0.35, 0.2, 0.1, 0.05, 0.025, 0.0125)
-"""Parts of the wealth; each bettor splits its wealth over all: bold ones see large differences early, careful ones
-small differences at all."""
+"""Parts of the wealth, over which each bettor splits it: large ones see large differences early, small ones small
+differences at all."""
 WAITING = 10
-"""So many without a partner are kept. With one alone a third of the units of equal arms finds none, with ten 5 %."""
+"""Outcomes of an arm kept without a partner. With 1, a third of the units of equal arms gets none; with 10, 5 %."""
 STEPS = 40
-"""Halvings, to find where the confidence sequence ends."""
+"""Bisections for the ends of the confidence sequence."""
 
 
 @dataclass(frozen=True, slots=True)
-class Anytime:
-    """What can be said now. `diff`: mean of the second arm less the first, over `pairs`; `ci`: the confidence sequence;
-    `e_value`: evidence against "no difference" now, 1 on average at most where there is none; `p_value`: 1 over the
-    most that it ever was, valid at any time."""
+class AnytimeComparison:
+    """Two arms so far.
+
+    Args:
+        diff: Mean of arm 1 minus arm 0 over the pairs, in [-1, 1]; None without pairs.
+        ci: The confidence sequence.
+        e_value: Evidence against "no difference" now; at most 1 on average where there is none.
+        p_value: 1 / the largest e-value so far, valid at any time.
+    """
 
     pairs: int
     diff: float | None
@@ -50,38 +53,51 @@ class Anytime:
 
 
 def paired(outcomes: Sequence[tuple[int, float]]) -> list[float]:
-    """`(arm, outcome)` in the order in which they came, arm 0 or 1: arm 1 less arm 0 of each pair, in the order in
-    which the pairs were made; what comes later changes none of them."""
+    """The difference arm 1 - arm 0 of each pair; later outcomes change no earlier pair.
+
+    Args:
+        outcomes: (arm, outcome) in the order of arrival; arm 0 or 1, outcome in [0, 1].
+
+    >>> paired([(0, 0.5), (1, 1.0), (1, 0.25), (0, 0.0)])
+    [0.5, 0.25]
+    """
     waiting: tuple[deque[float], deque[float]] = (deque(maxlen=WAITING), deque(maxlen=WAITING))
-    found = []
+    differences = []
     for arm, outcome in outcomes:
         if others := waiting[1 - arm]:
             partner = others.pop()
-            found.append(outcome - partner if arm else partner - outcome)
+            differences.append(outcome - partner if arm else partner - outcome)
         else:
             waiting[arm].append(outcome)
-    return found
+    return differences
 
 
-def compared(differences: Sequence[float], alpha: float = 0.05) -> Anytime:
-    """The comparison after these differences in [-1, 1]. Raises ValueError for others."""
+def compared(differences: Sequence[float], alpha: float = 0.05) -> AnytimeComparison:
+    """The comparison after these differences, in [-1, 1] and in order; other values raise ValueError.
+
+    >>> result = compared([1.0] * 12)
+    >>> result.diff, result.p_value < 0.05 and result.ci[0] > 0
+    (1.0, True)
+    """
     import numpy as np
 
     steps = np.asarray(differences, dtype=float)
     if steps.ndim != 1 or not np.all(abs(steps) <= 1 + 1e-9):
         raise ValueError("differences must be a flat list of numbers within +-1")
     if not len(steps):
-        return Anytime(0, None, (-1.0, 1.0), 1.0, 1.0)
+        return AnytimeComparison(0, None, (-1.0, 1.0), 1.0, 1.0)
     steps = np.clip(steps, -1.0, 1.0)
     limit = math.log(2 / alpha)
     low = -_beyond(-steps, limit)
     high = _beyond(steps, limit)
     wealth = np.exp(np.minimum(700.0, log_wealth(steps))) / 2  # half of the stake is with each bettor
-    return Anytime(len(steps), float(steps.mean()), (low, high), float(wealth[-1]), min(1.0, 1 / float(wealth.max())))
+    return AnytimeComparison(
+        len(steps), float(steps.mean()), (low, high), float(wealth[-1]), min(1.0, 1 / float(wealth.max()))
+    )
 
 
 def log_wealth(differences: Sequence[float]) -> Vector:
-    """After each difference, the logarithm of what the richer of the two bettors against "no difference" has."""
+    """After each difference the log wealth of the richer of the two bettors against "no difference"."""
     import numpy as np
 
     steps = np.asarray(differences, dtype=float)
@@ -89,7 +105,7 @@ def log_wealth(differences: Sequence[float]) -> Vector:
 
 
 def _log_wealth(steps: Vector, mean: float) -> Vector:
-    """Of the bettor who holds that the true mean is above `mean` >= -1, after each step."""
+    """The log wealth of the bettor on a true mean above `mean` >= -1, after each step."""
     import numpy as np
 
     span = max(1e-9, 1 + mean)  # the lowest step is -1: with a stake below 1 nothing is ever lost whole
@@ -100,9 +116,10 @@ def _log_wealth(steps: Vector, mean: float) -> Vector:
 
 
 def _beyond(steps: Vector, limit: float) -> float:
-    """The smallest mean that the bettor on a lower mean has got rich against, 1 where there is none.
+    """The smallest mean that the bettor on a lower one has refuted, 1 where there is none.
 
-    The richer the claimed mean is above the steps, the more that bettor has, so it can be found by halving."""
+    That bettor's wealth grows with the mean, so bisection finds it.
+    """
 
     def refuted(mean: float) -> bool:
         return bool(_log_wealth(-steps, -mean).max() >= limit)

@@ -1,7 +1,7 @@
-"""How sure a number is: the interval of a mean, and two prompts compared on the same rows.
+"""How sure a number is: the interval of a mean, and two prompts compared on the same rows. Pure.
 
-Knows vectors of scores in [0, 1] and nothing of prompts, rows or models. Every random draw comes from a seed that is
-passed in. Empty, unequally long, non-finite or out-of-range input raises ValueError.
+Scores are vectors in [0, 1]; random draws come from `seed`. Empty, unequally long, non-finite or out-of-range input
+raises ValueError.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ class PairedResult:
 
 
 def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean of scores in [0, 1] with its interval, clipped to [0, 1]; one value alone gives (m, 0, 1).
+    """(mean, low, high) of independent scores, within [0, 1]; a single value m gives (m, 0, 1).
 
-    0/1 scores: Wilson's score interval, with the Poisson limit of Brown, Cai & DasGupta (2001, Statistical Science
-    16:101) for one to three hits or misses, where Wilson's covers as little as 85 %. Graded scores: Wilson's interval
-    for the number of 0/1 rows that would leave the mean as uncertain as these rows do (Korn & Graubard 1998, Survey
-    Methodology 24:193); Student's t, the usual choice, covers 87 to 91 % near 0 and 1 on 40 rows. When all are equal,
-    as for 0/1 scores.
+    0/1 scores, and equal ones: Wilson's score interval, with the Poisson limit of Brown, Cai & DasGupta for 1 to 3 hits
+    or misses, where Wilson's covers as little as 85 %. Graded scores: Wilson's interval for the number of 0/1 rows
+    that would leave the mean as uncertain (Korn & Graubard); Student's t covers 87 to 91 % near 0 and 1 on 40 rows.
+
+    Source: Brown, Cai & DasGupta 2001, Statistical Science 16:101; Korn & Graubard 1998, Survey Methodology 24:193.
+
+    >>> [round(value, 3) for value in mean_ci([1.0] * 8 + [0.0] * 2)]
+    [0.8, 0.49, 0.943]
     """
     scores = checked(values, "values")
     mean, n = float(scores.mean()), len(scores)
@@ -66,15 +69,19 @@ def mean_ci(values: Sequence[float], confidence: float = 0.95) -> tuple[float, f
 
 
 def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: int) -> PairedResult:
-    """Compare two prompts on the same rows; swapping them flips the difference and its interval.
+    """The comparison of two prompts on the same n rows; swapping them flips the difference and its interval.
 
-    0/1 scores: exact McNemar test (two-sided binomial over the rows that differ) and Tango's score interval (1998,
-    Statistics in Medicine 17:891). The test is the stricter of the two: a p-value below 0.05 never comes with an
-    interval that holds 0. Graded scores: sign-flip permutation test, exact up to 16 rows that differ, else 20,000 draws
-    with the +1 correction (Phipson & Smyth 2010); the interval reaches, on each side, as far as the wider of Student's
-    t and a BCa bootstrap of 10,000 draws (Efron 1987): the one is too short when few rows differ, the other when the
-    differences are skewed. When every difference is the same, an exact binomial bound on how often an unseen kind of
-    row could occur.
+    0/1 scores: exact McNemar test (two-sided binomial over the rows that differ) and Tango's score interval; a p-value
+    below 0.05 never comes with an interval that holds 0. Graded scores: sign-flip permutation test, exact up to 16 rows
+    that differ, else 20,000 draws with the +1 correction; the interval reaches on each side as far as the wider of
+    Student's t and a BCa bootstrap of 10,000 draws: either can be too short, with few rows that differ or with skewed
+    differences. Where all differences are equal: an exact binomial bound on the rate of an unseen kind of row.
+
+    Source: Tango 1998, Statistics in Medicine 17:891; Phipson & Smyth 2010; Efron 1987 (BCa).
+
+    >>> result = paired_difference([1.0] * 9 + [0.0], [0.0] * 7 + [1.0] * 3, seed=0)
+    >>> result.wins, result.losses, round(result.p_value, 3)
+    (7, 1, 0.07)
     """
     first, second = checked(winner, "winner"), checked(baseline, "baseline")
     if len(first) != len(second):
@@ -94,8 +101,10 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
 
 
 def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
-    """The p-value of "all groups have the same mean": how often dealing their scores out anew sets the means as far
-    apart (the sum of squares between groups; 5,000 permutations with the +1 correction, Phipson & Smyth 2010)."""
+    """The p-value of "all groups have the same mean": a permutation test on the sum of squares between groups.
+
+    5,000 permutations with the +1 correction (Phipson & Smyth 2010).
+    """
     import numpy as np
 
     scores = checked([value for group in groups for value in group], "groups")
@@ -104,21 +113,26 @@ def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
     rng = np.random.default_rng(seed)
 
     def spread(rows: Vector) -> Vector:
-        found: Vector = (np.add.reduceat(rows, starts, axis=1) ** 2 / sizes).sum(axis=1)
-        return found
+        squares: Vector = (np.add.reduceat(rows, starts, axis=1) ** 2 / sizes).sum(axis=1)
+        return squares
 
-    seen = float(spread(scores[None, :])[0]) - 1e-9
+    observed = float(spread(scores[None, :])[0]) - 1e-9
     chunks = _chunks(PERMUTATIONS, len(scores))
-    extreme = sum(int(np.sum(spread(rng.permuted(np.tile(scores, (size, 1)), axis=1)) >= seen)) for size in chunks)
+    extreme = sum(int(np.sum(spread(rng.permuted(np.tile(scores, (size, 1)), axis=1)) >= observed)) for size in chunks)
     return (extreme + 1) / (PERMUTATIONS + 1)
 
 
 def minimum_detectable_gain(n: int, baseline_rate: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest true gain that `n` paired 0/1 rows show with this power (two-sided McNemar); inf when none does.
+    """The smallest true gain that `n` paired 0/1 rows show with this power (two-sided McNemar); inf where none does.
 
-    Connor (1987, Biometrics 43:207). Assumes that the two prompts fail on rows independently of each other, so that
-    p0 (1 - p1) + p1 (1 - p0) of the rows differ. Real prompts share their hard rows, differ on fewer, and can show a
-    somewhat smaller gain: this is a cautious figure. Below log2(2 / alpha) rows even the exact test cannot reject.
+    Assumes that the two prompts fail on rows independently, so that p0 (1 - p1) + p1 (1 - p0) of the rows differ. Real
+    prompts share their hard rows and can show a smaller gain: a cautious figure. Below log2(2 / alpha) rows not even
+    the exact test can reject.
+
+    Source: Connor 1987, Biometrics 43:207.
+
+    >>> round(minimum_detectable_gain(200, baseline_rate=0.7), 3)
+    0.12
     """
     if n < 1 or not 0 <= baseline_rate <= 1 or not 0 < alpha < 1 or not 0 < power < 1:
         raise ValueError(f"n={n}, baseline_rate={baseline_rate}, alpha={alpha}, power={power}: out of range")
@@ -186,7 +200,7 @@ def _mcnemar(wins: int, losses: int) -> float:
 
 
 def _tango(wins: int, losses: int, n: int) -> Interval:
-    """The true differences that a score test does not reject at 5 %: it falls from left to right, so bisect."""
+    """The true differences that a score test does not reject at 5 %; the score falls with them, so bisect."""
     z = NormalDist().inv_cdf(0.975)
 
     def score(difference: float) -> float:
@@ -213,14 +227,14 @@ def _sign_flip(differences: Vector, rng: Generator) -> float:
     n = len(differences)
     if n == 0:
         return 1.0
-    seen = abs(float(differences.sum())) - 1e-9
+    observed = abs(float(differences.sum())) - 1e-9
     if n <= EXACT_FLIPS:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        return float(np.mean(abs((1 - 2 * bits) @ differences) >= seen))
+        return float(np.mean(abs((1 - 2 * bits) @ differences) >= observed))
     extreme = 0
     for size in _chunks(FLIPS, n):
         signs = 1 - 2 * rng.integers(0, 2, size=(size, n), dtype=np.int8)
-        extreme += int(np.sum(abs(signs @ differences) >= seen))
+        extreme += int(np.sum(abs(signs @ differences) >= observed))
     return (extreme + 1) / (FLIPS + 1)
 
 
@@ -231,7 +245,7 @@ def _wider(differences: Vector, rng: Generator) -> Interval:
 
     n, mean = len(differences), float(differences.mean())
     if float(np.ptp(differences)) < 1e-12:
-        unseen = 1 - 0.025 ** (1 / n)  # Clopper-Pearson's upper limit for a kind of row that n rows did not show
+        unseen = 1 - 0.025 ** (1 / n)  # Clopper-Pearson's upper limit for what n rows did not show
         return mean - unseen * (1 + mean), mean + unseen * (1 - mean)
     half = float(stats.t.ppf(0.975, n - 1)) * float(differences.std(ddof=1)) / math.sqrt(n)
     low, high = _bca(differences, rng)

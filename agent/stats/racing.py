@@ -1,14 +1,12 @@
-"""A race that may be looked at after every row: who is out, so that the best falls with a small, stated chance.
-
-Knows vectors of scores in [0, 1], row by row in one common order, and nothing of prompts or models. Draws nothing.
+"""Racing: which candidates are significantly worse than the best, valid after every row. Pure, without random draws.
 
 The tests are bets (Waudby-Smith & Ramdas 2024, JRSS-B 86:1, "Estimating means of bounded random variables by
-betting"). A bettor who holds that a candidate is not the best stakes part of its wealth, on each row, on somebody else
-scoring higher there. While the candidate is the best the bets are unfair or fair at most, and by Ville's inequality the
-wealth ever reaches 1 / alpha with probability <= alpha, however often one looks. On 0/1 scores only the rows that
-differ move the wealth: it is a sequential sign test with a mixture over the win rates below a half.
+betting"). On each row a bettor stakes part of its wealth on another candidate scoring higher than this one. While this
+one is the best the bets are fair at most, and by Ville's inequality the wealth ever reaches 1 / alpha with probability
+<= alpha, however often one looks. On 0/1 scores only rows that differ move the wealth: a sequential sign test with a
+mixture over the win rates below a half.
 
-All this takes candidates as given: rows that helped to write a candidate (failures shown to a proposer) flatter it.
+Candidates are taken as given: rows that helped to write one (failures shown to a proposer) flatter it.
 """
 
 from __future__ import annotations
@@ -22,20 +20,27 @@ if TYPE_CHECKING:
     Table = NDArray[Any]
 
 ALPHA = 0.05
-BETS = tuple((2 * step + 1) / 20 for step in range(10))  # the part of its wealth that a bettor stakes on a row
-WEIGHTS = tuple(bet / sum(BETS) for bet in BETS)  # bold bets weigh more: it is the early ends that save rows
+BETS = tuple((2 * step + 1) / 20 for step in range(10))  # parts of the wealth that are staked on a row
+WEIGHTS = tuple(bet / sum(BETS) for bet in BETS)  # large bets weigh more: early ends save most rows
 
 
 def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> list[int]:
-    """Places of those that are out, of a field that saw the rows together, in one order; None is "not scored".
+    """The indices of candidates that are significantly worse than the best, among those with the most rows.
 
-    The best candidate is out with probability <= `alpha`, whatever their number: only one of them is the best, and each
-    is judged by one bettor. One that runs in several fields is at risk once in each.
+    The best candidate is among them with probability <= `alpha`, whatever their number, as one bettor tests each; never
+    the one with the best mean. A candidate in several races is at risk once in each. On each row a bettor stakes on the
+    leader of the rows before, of the others that are still there (equal leaders share the stake).
 
-    Give the whole field at every look, those that left too, each with the rows that it saw before it left; only
-    those that saw the most rows are judged. On each row a bettor stakes on whoever led on the rows before, of the
-    others that are still there (equal leaders share the stake). The best mean is never out. Raises ValueError for
-    scores outside [0, 1].
+    Args:
+        scores: Candidates x rows in one common order, values in [0, 1], None for "not scored". At every look all
+            candidates, also those that left, with the rows that they had by then.
+        alpha: In (0, 1).
+
+    Raises:
+        ValueError: For scores outside [0, 1].
+
+    >>> behind([[1.0] * 12, [0.0] * 12])
+    [1]
     """
     import numpy as np
 
@@ -58,7 +63,7 @@ def behind(scores: Sequence[Sequence[float | None]], alpha: float = ALPHA) -> li
 
 
 def _leads(table: Table, seen: Table) -> Table:
-    """For each candidate and row: by how much the leader of the others on the rows before was better on this one."""
+    """Candidates x rows: by how much the leader of the others on the rows before was better on this row."""
     import numpy as np
 
     before = (np.cumsum(table, axis=1) - table) / np.maximum(np.cumsum(seen, axis=1) - seen, 1)
@@ -73,7 +78,7 @@ def _leads(table: Table, seen: Table) -> Table:
 
 
 def _leaders(before: Table, there: Table) -> Table:
-    """Who of those that are there was the best so far, on each row; equal ones all."""
+    """Which of those that are there had the best mean so far, on each row; equal ones all."""
     import numpy as np
 
     standing = np.where(there, before, -1.0)
@@ -82,7 +87,7 @@ def _leaders(before: Table, there: Table) -> Table:
 
 
 def largest_wealth(leads: Table) -> Table:
-    """For each line of leads in [-1, 1], the largest wealth (>= 1) of one who bets on them."""
+    """The largest wealth (>= 1) of a bettor on each row of `leads` (candidates x rows, in [-1, 1])."""
     import numpy as np
 
     if not leads.shape[1]:

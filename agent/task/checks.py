@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.extras import command, is_here
-from agent.metrics.catalog import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.shipped import fold
 from agent.task.words import listed, near, quoted
 from agent.types import Field, FieldType, FormatName, MetricSpec

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
-from agent.metrics.catalog import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.shipped import fold
 from agent.task.checks import DEFAULTS, PLACEHOLDER
 from agent.task.columns import (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from agent.errors import Problem, ProblemsError
-from agent.metrics.catalog import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.task import checks
 from agent.task.checks import Fault
@@ -174,7 +174,7 @@ class _Loading:
     def _rubrics(self, parsed: Parsed) -> dict[str, Rubric]:
         """What each judge goes by, by file name. Where one compares with the label or your prompt, it needs none."""
         found: dict[str, Rubric] = {}
-        from agent.metrics.judge import JudgeOptions
+        from agent.metrics.deferred import JudgeOptions
 
         judges = [options for options in parsed.options if isinstance(options, JudgeOptions)]
         for name in dict.fromkeys(judge.rubric for judge in judges):

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
 from agent.errors import InputError
-from agent.metrics.catalog import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.task.checks import Fault
 from agent.task.schema import FieldTable, MetricTable, Table, TaskFile
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, FormatName, TechniqueName
 
 if TYPE_CHECKING:
-    from agent.metrics.base import Options
+    from agent.metrics.metric_rule import Options
 
 _SECTIONS: dict[str, type[Table]] = {"fields": FieldTable, "metrics": MetricTable}
 _SECTIONS |= {

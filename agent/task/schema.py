@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
-from agent.metrics.catalog import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.task.words import seconds
 from agent.types import FieldType, FormatName, TechniqueName
 

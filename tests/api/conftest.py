@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.scoring import functions
+from agent.scoring import function_metric
 from tests.cli.conftest import clean
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     clean(monkeypatch, tmp_path)
-    monkeypatch.setattr(functions, "_REGISTERED", {})
+    monkeypatch.setattr(function_metric, "_REGISTERED", {})
     return tmp_path

@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.template import fill_messages
 from agent.types import (

@@ -142,7 +142,7 @@ def dspy_default_cache(job: Job, meter: Meter) -> None:
 def ours(job: Job, meter: Meter) -> None:
     """The whole path: render, look up, account, log, call, parse, score, log again, until all is on the disk."""
     from agent.models.openai import OpenAIModel
-    from agent.prompt.candidate import baseline
+    from agent.prompt.prompt_candidate import baseline
     from agent.types import Example
     from tests.toys import make_task
 
@@ -180,7 +180,7 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     from agent.prompt.render import template
     from agent.run.record import LedgerObserver
     from agent.scoring.evaluate import Evaluator
-    from agent.scoring.metrics import build_metrics
+    from agent.scoring.task_metrics import build_metrics
     from agent.types import Budget
 
     budget = Budget(max_calls=job.calls + WARM_UP)

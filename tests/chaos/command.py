@@ -22,7 +22,7 @@ from pathlib import Path
 START = "import sys; sys.argv[0] = 'optimize'; from agent.cli import main; main()"
 HEAVY = (
     *("agent.cli.run", "agent.cli.runs", "agent.run.optimize", "agent.task.intake", "agent.task.parse"),
-    *("agent.ledger.store", "agent.models.openai", "agent.models.catalog", "openai", "openai.types", "aiohttp"),
+    *("agent.ledger.store", "agent.models.openai", "agent.models.model_registry", "openai", "openai.types", "aiohttp"),
     *(
         "agent.run.session",
         "agent.run.optimize",

@@ -265,7 +265,7 @@ def _deadline(seconds: float) -> None:
     """Gives every attempt so many seconds."""
     from dataclasses import replace
 
-    from agent.models.base import HostedModel
+    from agent.models.hosted import HostedModel
 
     plain = HostedModel.complete
 

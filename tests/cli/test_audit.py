@@ -18,7 +18,7 @@ import pytest
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import first_break
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.runtime import load_prompt
 from agent.types import Trial, canonical, content_id
 from tests.cli.conftest import Made

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.cli.report import word_diff
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import facts
 from agent.report.compare import Side, unlike
 from agent.stats.intervals import paired_difference

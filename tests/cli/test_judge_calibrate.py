@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.run.calibrate import Verdicts, steadiness
-from agent.scoring.judge import Comparison, Opinion
+from agent.scoring.llm_judge import Comparison, Judgement
 from tests.cli.judges import PlantedJudge, write_labels, write_pairs
 from tests.cli.world import compatible, good, good_json, optimize, refused
 from tests.wire import Fault, WireServer
@@ -55,8 +55,8 @@ def test_a_judge_that_contradicts_itself_shows_it() -> None:
 
 
 def test_an_item_counts_once_in_the_interval_however_often_it_is_asked_again() -> None:
-    first: list[Opinion | Comparison | None] = [Opinion(1.0, "")] * 30
-    second: list[Opinion | Comparison | None] = [Opinion(float(at >= 6), "") for at in range(30)]
+    first: list[Judgement | Comparison | None] = [Judgement(1.0, "")] * 30
+    second: list[Judgement | Comparison | None] = [Judgement(float(at >= 6), "") for at in range(30)]
     told = [steadiness(Verdicts(first, [second] * times, [], {}), 5) for times in (1, 8)]
     assert [each["self_consistency"] for each in told] == [0.8, 0.8]
     assert told[0]["self_consistency_ci95"] == told[1]["self_consistency_ci95"]

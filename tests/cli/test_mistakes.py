@@ -77,7 +77,7 @@ def test_an_address_where_nobody_is_makes_no_run(address: str) -> None:
 
 
 def test_a_provider_that_is_slow_to_say_is_asked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.models.base.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("agent.models.hosted.PROBE_SECONDS", 0.2)
     with WireServer(knowing) as server:
         server.look = Fault(401, delay=2.0, body=body("x", "late"))
         good(*files(120), "-m", compatible(server), *SHORT)

@@ -163,7 +163,7 @@ def test_models_and_doctor_say_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp
 def test_doctor_is_content_with_a_machine_that_has_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     weights = tmp_path / "weights.gguf"
     weights.write_bytes(b"GGUF")
-    monkeypatch.setattr("agent.models.catalog.weights_path", lambda name: weights)
+    monkeypatch.setattr("agent.models.weights.weights_path", lambda name: weights)
     monkeypatch.setattr("agent.run.health.version", lambda package: "1.0")
     assert good_json("doctor")["healthy"] is True
     assert "PROBLEM" not in good("doctor")

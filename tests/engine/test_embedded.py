@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.errors import RowRefused
-from agent.models.catalog import create_model, weights_path
+from agent.models.model_registry import create_model
+from agent.models.weights import weights_path
 from agent.release.runtime import load_prompt
 from agent.types import Completion, Message, Request
 

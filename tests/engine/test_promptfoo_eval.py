@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from agent.models.catalog import create_model, weights_path
-from agent.prompt.parse import parse_reply
-from agent.prompt.parts import PromptCandidate
+from agent.models.model_registry import create_model
+from agent.models.weights import weights_path
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
+from agent.prompt.reply_parser import parse_reply
 from agent.release.completion import request_of
 from agent.release.formats.promptfoo import BASE_URL, QUIET
 from agent.release.runtime import PromptRelease

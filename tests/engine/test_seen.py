@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agent.models.catalog import weights_path
+from agent.models.weights import weights_path
 from tests.child import ROOT
 from tests.report.chromium import needs_chromium
 

@@ -15,7 +15,7 @@ from agent.errors import Transient, TransportUnknown
 from agent.ledger.files import set_seal
 from agent.ledger.schema import AUDITED
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Score, Trial, Usage
 from tests.toys import TEAMS, ask, make_task
 

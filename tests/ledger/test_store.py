@@ -22,7 +22,7 @@ from agent.ledger.provenance import provenance
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.types import Completion, Demo, Message, Outcome, Prediction, Request, Score, Trial, Usage
 from tests.ledger.ledgers import candidates, read
 from tests.toys import ask, make_task, open_ledger

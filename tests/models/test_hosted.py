@@ -29,7 +29,7 @@ from agent.errors import (
     TransportUnknown,
 )
 from agent.models.anthropic import AnthropicModel
-from agent.models.base import HostedModel, estimate_tokens, most_bytes
+from agent.models.hosted import HostedModel, estimate_tokens, most_bytes
 from agent.models.langchain import LangChainModel
 from agent.models.openai import OpenAIModel
 from agent.types import LM, Message, Request

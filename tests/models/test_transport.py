@@ -14,7 +14,7 @@ import pytest
 
 from agent.errors import RunRefused, Transient
 from agent.models.anthropic import AnthropicModel
-from agent.models.base import HostedModel
+from agent.models.hosted import HostedModel
 from agent.models.openai import OpenAIModel
 from agent.types import Completion, Message, Request
 from tests.wire import WireServer

@@ -16,7 +16,7 @@ from agent.release.result import RunResult
 from agent.run.optimize import Run
 from agent.run.settings import Settings
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.metrics import build_metrics
+from agent.scoring.task_metrics import build_metrics
 from agent.types import Budget, Request, Task
 from tests.test_layers import EACH
 from tests.toys import TEAMS, FakeModel, make_task

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.prompt.candidate import why_rejected
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.candidate_rules import why_rejected
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import NOT_FOR_DSPY, dspy_messages, label_text, render, template
 from agent.prompt.techniques import TECHNIQUES, builtin_rewrites
 from agent.prompt.template import fill_messages, marks

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import answers_last, reasons_first
 from agent.types import Demo
 

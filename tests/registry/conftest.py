@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.metrics.catalog import METRICS
-from agent.models.forms import MODELS
+from agent.metrics.metric_registry import METRICS
+from agent.models.model_registry import MODELS
 from agent.programs.kinds import PROGRAMS
 from agent.registry import Registry
 from agent.release.formats.catalog import FORMATS

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
-from agent.models.catalog import create_model
+from agent.models.model_registry import create_model
 from agent.programs.kinds import program_for
 from agent.release.formats.base import Material
 from agent.release.formats.catalog import FORMATS
 from agent.release.formats.verify import verified
-from agent.scoring.metrics import build_metrics
+from agent.scoring.task_metrics import build_metrics
 from agent.search.registered import STRATEGIES
 from agent.task.load import load_task
 from agent.types import Example, Message, Prediction, Score

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError
-from agent.metrics.base import Options, metric
-from agent.metrics.catalog import METRICS
-from agent.metrics.values import Check
+from agent.metrics.comparison import Check
+from agent.metrics.metric_registry import METRICS
+from agent.metrics.metric_rule import Options, metric
 from agent.registry import Registry
-from agent.scoring.metrics import build_metrics
+from agent.scoring.task_metrics import build_metrics
 from agent.search.registered import STRATEGIES
 from agent.task.schema import json_schema
 from agent.types import Example, Field, MetricSpec, Prediction
@@ -27,7 +27,7 @@ from tests.toys import make_task
 
 GROUP = "promptassay.metrics"
 METRIC = """
-from agent.metrics.base import metric
+from agent.metrics.metric_rule import metric
 @metric("{name}", about="It is there.", types=("text",))
 def there(options, field):
     return lambda got, label: (1.0, "")
@@ -108,7 +108,7 @@ BROKEN = {
     "raising": ("raise ValueError('no\\nway')", "ValueError: no way"),
     "leaving": ("import sys; sys.exit(3)", "SystemExit: 3"),
     "silent": ("x = 1", "registers none of that name"),
-    "taking": (METRIC.format(name="choice"), "agent.metrics.exact has a metric called 'choice' already"),
+    "taking": (METRIC.format(name="choice"), "agent.metrics.text_match has a metric called 'choice' already"),
 }
 
 
@@ -141,7 +141,7 @@ def test_a_name_of_ours_stays_ours_and_the_other_is_said_to_be_left_out(
     install(tmp_path / "site", "acme", "1.0", {GROUP: {"choice": "acme_choice"}})
     (tmp_path / "site" / "acme_choice.py").write_text("raise SystemExit('it was loaded')", "utf-8")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert METRICS.get("choice").build.__module__ == "agent.metrics.exact"
+    assert METRICS.get("choice").build.__module__ == "agent.metrics.text_match"
     rows = [(row["from"], row["about"]) for row in good_json("metrics", "list")["metrics"] if row["name"] == "choice"]
     assert rows[0][0] == "promptassay"
     assert rows[1] == ("acme 1.0", "cannot be used: left out: promptassay has a metric of that name")
@@ -163,11 +163,11 @@ def test_a_package_is_imported_when_its_name_is_asked_for_and_not_before(tmp_pat
     script = f"""
 import sys
 sys.path.insert(0, {str(site)!r})
-from agent.metrics.catalog import METRICS
+from agent.metrics.metric_registry import METRICS
 METRICS.get("choice"), METRICS.names()
 assert not [name for name in sys.modules if name.startswith("acme")]
 METRICS.get("first")
-print([name for name in sys.modules if name.startswith(("acme", "agent.metrics.r"))])
+print([name for name in sys.modules if name.startswith(("acme", "agent.metrics.ref", "agent.metrics.text_s"))])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path.cwd())
     assert done.stdout == "['acme_first']\n"

@@ -11,7 +11,7 @@ import pytest
 
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import page as page_module
 from agent.report.html import report_html
 from agent.report.page import visible

@@ -14,7 +14,7 @@ import pytest
 import agent
 from agent.errors import AgentError, InputError
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report.notebook import TRIALS
 from agent.types import Trial
 from tests.cli.conftest import Made

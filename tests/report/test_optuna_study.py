@@ -14,7 +14,7 @@ import pytest
 from agent.errors import InputError
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report import optuna_study
 from agent.report.optuna_study import optuna_file, write_study
 from agent.report.view import RunView

@@ -13,7 +13,7 @@ import pytest
 
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report.facts import duration, points
 from agent.report.html import FLIPS, report_html
 from agent.report.view import RunView

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result import RunResult
 from agent.report import facts
 from agent.task.load import load_task

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report.page import marked
 from agent.types import Message, Trial
 from tests.cli.world import compatible, good_json

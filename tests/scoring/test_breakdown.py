@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.metrics.overlap import signature
-from agent.scoring.breakdown import FEWEST_ROWS, Pair, consistency, parts, slices, variety
+from agent.metrics.text_similarity import signature
+from agent.scoring.breakdown import FEWEST_ROWS, Pair, by_metric, by_slice, consistency, variety
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, MetricSpec, Outcome, Prediction, Score
 
@@ -59,7 +59,7 @@ def test_each_metric_has_its_means_and_the_paired_difference_of_its_own_scores()
     won = [outcome(1.0, 0.5), outcome(1.0, 0.25), outcome(0.0, 0.75)]
     based = [outcome(0.0, 0.5), outcome(1.0, 0.5), outcome(0.0, 0.5)]
     specs = (MetricSpec("choice", "team", 3.0), MetricSpec("judge", "text", 1.0))
-    readable, first, second = parts(pair(won, based), specs, 7)
+    readable, first, second = by_metric(pair(won, based), specs, 7)
     assert readable["winner"]["mean"] == readable["baseline"]["mean"] == 1.0
     for line, mine, theirs in ((first, [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]), (second, [0.5, 0.25, 0.75], [0.5, 0.5, 0.5])):
         expected = paired_difference(mine, theirs, 7)
@@ -72,21 +72,21 @@ def test_each_metric_has_its_means_and_the_paired_difference_of_its_own_scores()
 
 def test_the_lines_carry_name_field_and_weight_in_the_order_of_the_task() -> None:
     specs = (MetricSpec("choice", "team", 3.0), MetricSpec("choice", "text", 1.0))
-    lines = parts(pair([outcome(1.0, 1.0)], [outcome(1.0, 1.0)]), specs, 0)
+    lines = by_metric(pair([outcome(1.0, 1.0)], [outcome(1.0, 1.0)]), specs, 0)
     named = [(line["metric"], line["field"], line["weight"]) for line in lines]
     assert named == [("readable", "", 0.0), ("metric0", "team", 3.0), ("metric1", "text", 1.0)]
 
 
 def test_what_is_unscored_is_counted_and_left_out_of_mean_and_difference() -> None:
     won, based = outcomes([1.0, None, 0.0, 1.0]), outcomes([0.0, 1.0, None, 1.0])
-    line = parts(pair(won, based), ONE, 0)[1]
+    line = by_metric(pair(won, based), ONE, 0)[1]
     assert (line["winner"]["n"], line["winner"]["unscored"]) == (3, 1)
     assert line["winner"]["mean"] == approx(2 / 3)
     assert line["diff"] == approx(0.5)
 
 
 def test_a_metric_that_scored_nothing_has_no_numbers() -> None:
-    line = parts(pair(outcomes([None, None]), outcomes([1.0, 0.0])), ONE, 0)[1]
+    line = by_metric(pair(outcomes([None, None]), outcomes([1.0, 0.0])), ONE, 0)[1]
     assert line["winner"] == {"mean": None, "ci95": None, "n": 0, "unscored": 2}
     assert line["baseline"]["mean"] == 0.5
     assert {key: line[key] for key in NO_DIFFERENCE} == NO_DIFFERENCE
@@ -94,7 +94,7 @@ def test_a_metric_that_scored_nothing_has_no_numbers() -> None:
 
 def test_readable_is_the_share_of_replies_without_an_error_among_those_that_came() -> None:
     won = [outcome(1.0), outcome(0.0, error="no JSON"), outcome(None, error="HTTP 500", called=False), outcome(1.0)]
-    line = parts(pair(won, outcomes([1.0] * 4)), ONE, 0)[0]
+    line = by_metric(pair(won, outcomes([1.0] * 4)), ONE, 0)[0]
     assert (line["metric"], line["winner"]["n"], line["winner"]["unscored"]) == ("readable", 3, 1)
     assert line["winner"]["mean"] == approx(2 / 3)
     assert line["diff"] == approx(-1 / 3)
@@ -102,28 +102,28 @@ def test_readable_is_the_share_of_replies_without_an_error_among_those_that_came
 
 @pytest.mark.parametrize("lost", [FAILED, REFUSED, outcome(None)], ids=["failed", "refused", "without a label"])
 def test_a_row_that_no_metric_could_score_is_not_unreadable(lost: Outcome) -> None:
-    line = parts(pair([lost, outcome(0.0, error="no JSON")], outcomes([1.0, 1.0])), ONE, 0)[0]
+    line = by_metric(pair([lost, outcome(0.0, error="no JSON")], outcomes([1.0, 1.0])), ONE, 0)[0]
     assert (line["winner"]["n"], line["winner"]["unscored"], line["winner"]["mean"]) == (1, 1, 0.0)
     assert line["diff"] == approx(-1.0)
-    nothing = parts(pair([lost], [lost]), ONE, 0)[0]
+    nothing = by_metric(pair([lost], [lost]), ONE, 0)[0]
     assert (nothing["winner"]["n"], nothing["winner"]["mean"], nothing["diff"]) == (0, None, None)
 
 
 def test_a_row_that_one_metric_could_score_is_readable() -> None:
     won = [outcome(None, 1.0), outcome(None, 0.0, error="no JSON")]
-    line = parts(pair(won, won), (MetricSpec("judge", "text"), MetricSpec("choice", "text")), 0)[0]
+    line = by_metric(pair(won, won), (MetricSpec("judge", "text"), MetricSpec("choice", "text")), 0)[0]
     assert (line["winner"]["n"], line["winner"]["mean"]) == (2, 0.5)
 
 
 def test_what_sacrebleu_measures_carries_its_signature_and_nothing_else_does() -> None:
     specs = [MetricSpec(name, "text") for name in ("bleu", "chrf", "edit_similarity", "rougeL", "judge")]
-    lines = parts(pair([outcome(*[1.0] * 5)], [outcome(*[0.5] * 5)]), specs, 0)
+    lines = by_metric(pair([outcome(*[1.0] * 5)], [outcome(*[0.5] * 5)]), specs, 0)
     assert [line.get("signature") for line in lines] == [None, signature("bleu"), signature("chrf"), None, None, None]
     assert ["signature" in line for line in lines] == [False, True, True, False, False, False]
 
 
 def test_without_rows_every_part_is_empty() -> None:
-    assert [line["winner"]["n"] for line in parts(pair([], []), ONE, 0)] == [0, 0]
+    assert [line["winner"]["n"] for line in by_metric(pair([], []), ONE, 0)] == [0, 0]
 
 
 scores = st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -134,7 +134,7 @@ def test_scored_and_unscored_rows_add_up_and_swapping_the_sides_turns_the_differ
     values: list[tuple[float | None, float | None]],
 ) -> None:
     won, based = outcomes([a for a, _ in values]), outcomes([b for _, b in values])
-    line, turned = parts(pair(won, based), ONE, 3)[1], parts(pair(based, won), ONE, 3)[1]
+    line, turned = by_metric(pair(won, based), ONE, 3)[1], by_metric(pair(based, won), ONE, 3)[1]
     assert line["winner"] == turned["baseline"]
     for side in ("winner", "baseline"):
         assert line[side]["n"] + line[side]["unscored"] == len(values)
@@ -149,7 +149,7 @@ def test_scored_and_unscored_rows_add_up_and_swapping_the_sides_turns_the_differ
 def test_each_group_has_the_scores_and_the_difference_of_its_own_rows() -> None:
     groups = ["de"] * 6 + ["en"] * 5
     mine, theirs = [1.0] * 6 + [1.0, 0.0, 0.0, 0.0, 0.0], [0.0] * 3 + [1.0] * 3 + [1.0] * 5
-    (found,) = slices(pair(outcomes(mine), outcomes(theirs), groups), ["lang"], 0)
+    (found,) = by_slice(pair(outcomes(mine), outcomes(theirs), groups), ["lang"], 0)
     assert found["slice"] == "lang"
     told = by_value(found)
     assert list(told) == ["de", "en"]
@@ -166,7 +166,7 @@ def test_a_group_of_few_rows_has_scores_but_no_difference_and_no_part_in_the_gap
     few = FEWEST_ROWS - 1
     groups = ["de"] * 6 + ["en"] * 6 + ["fr"] * few
     won = outcomes([1.0] * 6 + [0.5] * 6 + [0.0] * few)
-    (found,) = slices(pair(won, outcomes([1.0] * len(groups)), groups), ["lang"], 0)
+    (found,) = by_slice(pair(won, outcomes([1.0] * len(groups)), groups), ["lang"], 0)
     told = by_value(found)
     assert told["fr"]["winner"]["mean"] == 0.0
     assert told["fr"]["winner"]["n"] == few
@@ -180,7 +180,7 @@ def test_a_group_of_few_rows_has_scores_but_no_difference_and_no_part_in_the_gap
 def test_a_group_has_a_difference_where_enough_of_its_rows_are_scored_on_both_sides(known: int, turned: bool) -> None:
     lost = 6
     some, all_of_it = outcomes([1.0] * known + [None] * lost), outcomes([0.5] * (known + lost))
-    (found,) = slices(pair(*((all_of_it, some) if turned else (some, all_of_it))), ["lang"], 0)
+    (found,) = by_slice(pair(*((all_of_it, some) if turned else (some, all_of_it))), ["lang"], 0)
     (group,) = found["groups"]
     if known < FEWEST_ROWS:
         assert {key: group[key] for key in NO_DIFFERENCE} == NO_DIFFERENCE
@@ -191,7 +191,7 @@ def test_a_group_has_a_difference_where_enough_of_its_rows_are_scored_on_both_si
 
 def test_rows_scored_on_one_side_each_are_not_counted_together() -> None:
     won, based = outcomes([1.0] * 5 + [None] * 5), outcomes([None] * 4 + [0.0] * 6)
-    (found,) = slices(pair(won, based), ["lang"], 0)
+    (found,) = by_slice(pair(won, based), ["lang"], 0)
     (group,) = found["groups"]
     assert (group["winner"]["n"], group["baseline"]["n"], group["diff"]) == (5, 6, None)
 
@@ -201,7 +201,7 @@ def test_groups_that_are_all_alike_are_seldom_said_to_differ(groups: int) -> Non
     rng, said = random.Random(groups), 0
     for seed in range(60):
         values = [float(rng.random() < 0.7) for _ in range(160)]
-        (found,) = slices(
+        (found,) = by_slice(
             pair(outcomes(values), outcomes(values), [f"g{at % groups}" for at in range(160)]), ["lang"], seed
         )
         assert found["winner_gap_p"] == found["baseline_gap_p"]
@@ -212,35 +212,35 @@ def test_groups_that_are_all_alike_are_seldom_said_to_differ(groups: int) -> Non
 
 def test_groups_that_differ_are_said_to() -> None:
     values = [float(at % 2 == 0 or at % 5 == 0) for at in range(160)]
-    (found,) = slices(pair(outcomes(values), outcomes([0.5] * 160), ["de", "en"] * 80), ["lang"], 0)
+    (found,) = by_slice(pair(outcomes(values), outcomes([0.5] * 160), ["de", "en"] * 80), ["lang"], 0)
     assert found["winner_gap"] == approx(0.8)
     assert found["winner_gap_p"] < 0.001
     assert found["baseline_gap_p"] == 1.0
 
 
 def test_one_group_alone_has_no_gap() -> None:
-    (found,) = slices(pair(outcomes([1.0] * 9), outcomes([0.0] * 9)), ["lang"], 0)
+    (found,) = by_slice(pair(outcomes([1.0] * 9), outcomes([0.0] * 9)), ["lang"], 0)
     assert found["winner_gap"] is None
     assert found["baseline_gap"] is None
 
 
 def test_rows_without_a_value_are_a_group_of_their_own_and_slices_keep_their_order() -> None:
     won = outcomes([1.0] * 4)
-    found = slices(pair(won, won, ["de", "de", "", "en"]), ["region", "lang"], 0)
+    found = by_slice(pair(won, won, ["de", "de", "", "en"]), ["region", "lang"], 0)
     assert [cut["slice"] for cut in found] == ["region", "lang"]
     assert list(by_value(found[0])) == [""]
     assert list(by_value(found[1])) == ["", "de", "en"]
 
 
 def test_a_task_without_slices_has_none() -> None:
-    assert slices(pair(outcomes([1.0]), outcomes([0.0])), [], 0) == []
+    assert by_slice(pair(outcomes([1.0]), outcomes([0.0])), [], 0) == []
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), scores, scores), max_size=20))
 def test_the_groups_of_a_slice_hold_every_row_once(values: list[tuple[str, float | None, float | None]]) -> None:
     groups = [group for group, _, _ in values]
     won, based = outcomes([a for _, a, _ in values]), outcomes([b for _, _, b in values])
-    (found,) = slices(Pair(rows(*groups), won, based), ["lang"], 1)
+    (found,) = by_slice(Pair(rows(*groups), won, based), ["lang"], 1)
     for value, group in by_value(found).items():
         assert group["winner"]["n"] + group["winner"]["unscored"] == groups.count(value)
     assert set(by_value(found)) == set(groups)

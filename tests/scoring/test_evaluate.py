@@ -23,11 +23,10 @@ from agent.gateway.gateway import Gateway
 from agent.ledger.store import Ledger
 from agent.observer import Observer
 from agent.programs.prompt import HOSTED_SLACK, REASONING_TOKENS, SLACK, PromptProgram, ReplyCap
-from agent.prompt.candidate import baseline
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import render
 from agent.scoring.evaluate import SILENT, Evaluator, values
-from agent.scoring.metrics import build_metrics
+from agent.scoring.task_metrics import build_metrics
 from agent.types import (
     Budget,
     Completion,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.scoring.verdict import (
     REASON_CHARACTERS,
-    Chosen,
-    Rated,
+    ChoiceVerdict,
+    RatingVerdict,
     choice_schema,
     expected,
     rating_schema,
@@ -240,7 +240,7 @@ def test_every_verdict_survives_what_is_said_before_and_after_it(
     names = [criterion.name for criterion in rubric.criteria]
     verdict = {"reason": reason, **dict(zip(names, said, strict=True))}
     found = read_ratings(f"{before}\n{json.dumps(verdict)}\n{after}", rubric)
-    assert found == Rated(" ".join(reason.split()), dict(zip(names, map(float, said), strict=True)))
+    assert found == RatingVerdict(" ".join(reason.split()), dict(zip(names, map(float, said), strict=True)))
 
 
 # ---- the reason
@@ -248,7 +248,7 @@ def test_every_verdict_survives_what_is_said_before_and_after_it(
 
 def test_the_reason_is_kept_on_one_line_and_cut() -> None:
     found = read_ratings('{"reason": " It\\n pulls\\t well. ", "hook": 4}', ONE)
-    assert found == Rated("It pulls well.", {"hook": 4.0})
+    assert found == RatingVerdict("It pulls well.", {"hook": 4.0})
     long = read_ratings(json.dumps({"reason": "word " * 1000, "hook": 4}), ONE)
     assert long is not None
     assert len(long.reason) == REASON_CHARACTERS
@@ -258,12 +258,12 @@ def test_the_reason_is_kept_on_one_line_and_cut() -> None:
 
 def test_a_reason_of_just_the_most_characters_is_whole() -> None:
     reason = "x" * REASON_CHARACTERS
-    assert read_choice(json.dumps({"reason": reason, "verdict": "A"}), PAIR) == Chosen(reason, "A")
+    assert read_choice(json.dumps({"reason": reason, "verdict": "A"}), PAIR) == ChoiceVerdict(reason, "A")
 
 
 @pytest.mark.parametrize("reply", ['It pulls.\n{"hook": 4}', 'It pulls. {"reason": ["no text"], "hook": 4}'])
 def test_without_a_reason_in_the_object_what_stands_before_it_is_the_reason(reply: str) -> None:
-    assert read_ratings(reply, ONE) == Rated("It pulls.", {"hook": 4.0})
+    assert read_ratings(reply, ONE) == RatingVerdict("It pulls.", {"hook": 4.0})
 
 
 # ---- a choice
@@ -408,7 +408,7 @@ def word(text: str) -> list[tuple[str, float]]:
 
 def test_a_spread_between_two_ratings_gives_a_rating_between_them() -> None:
     tokens = [word('{"'), word("hook"), word('":'), spread(n4=0.6, n3=0.4), word("}")]
-    assert read_ratings('{"hook": 4}', ONE, tokens) == Rated("", {"hook": pytest.approx(3.6)})
+    assert read_ratings('{"hook": 4}', ONE, tokens) == RatingVerdict("", {"hook": pytest.approx(3.6)})
     assert expected({"hook": 4.0}, [spread(n4=0.5, n3=0.3)], ONE) == {"hook": pytest.approx(2.9 / 0.8)}
     assert expected({"hook": 4.0}, [[("4", 0.0)]], ONE) == {"hook": 4.0}
 
@@ -416,7 +416,7 @@ def test_a_spread_between_two_ratings_gives_a_rating_between_them() -> None:
 def test_each_criterion_has_the_spread_of_its_own_place_and_the_last_places_count() -> None:
     tokens = [spread(n1=1.0), word("no"), spread(n4=0.75, n5=0.25), word("tone"), spread(n2=0.9, n1=0.1)]
     found = read_ratings('{"hook": 1} {"hook": 4, "tone": 2}', TWO, tokens)
-    assert found == Rated("", {"hook": pytest.approx(4.25), "tone": pytest.approx(1.9)})
+    assert found == RatingVerdict("", {"hook": pytest.approx(4.25), "tone": pytest.approx(1.9)})
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_tokens_that_are_too_few_or_disagree_with_the_text_leave_its_ratings(
     tokens: list[list[tuple[str, float]]],
 ) -> None:
     found = read_ratings('{"hook": 4, "tone": 2}', TWO, tokens)
-    assert found == Rated("", {"hook": 4.0, "tone": 2.0})
+    assert found == RatingVerdict("", {"hook": 4.0, "tone": 2.0})
 
 
 def test_tokens_with_a_space_count_and_those_off_the_scale_do_not() -> None:
@@ -454,7 +454,10 @@ def test_two_tokens_for_the_same_rating_add_up() -> None:
 def test_the_spreads_of_a_verdict_in_another_order_are_not_mixed_up() -> None:
     tokens = [spread(n4=0.6, n3=0.4), spread(n4=1.0)]
     found = read_ratings('{"tone": 4, "hook": 4}', TWO, tokens)
-    assert found in (Rated("", {"hook": 4.0, "tone": pytest.approx(3.6)}), Rated("", {"hook": 4.0, "tone": 4.0}))
+    assert found in (
+        RatingVerdict("", {"hook": 4.0, "tone": pytest.approx(3.6)}),
+        RatingVerdict("", {"hook": 4.0, "tone": 4.0}),
+    )
 
 
 def test_a_scale_to_ten_with_tokens_of_one_digit_leaves_the_texts_rating() -> None:

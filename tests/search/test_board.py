@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.observer import Observer
-from agent.prompt.parts import PromptCandidate
-from agent.scoring.signal import evidence
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.scoring.label_signal import evidence
 from agent.search.board import Board
 from agent.search.program import Proposal
 from agent.search.study import Seen

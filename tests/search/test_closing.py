@@ -12,7 +12,7 @@ import pytest
 
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import closing
 from agent.search.program import Proposal
 from agent.types import Budget, Demo, Usage

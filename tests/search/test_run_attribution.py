@@ -13,7 +13,7 @@ from agent.errors import RowRefused, RunRefused
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.programs.moves.prompt_parts import leave_one_out
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.release.result import RunResult
 from agent.report import facts, tables

@@ -18,7 +18,7 @@ from agent.ledger.store import Ledger
 from agent.observer import Observer, Observers
 from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.metrics import build_metrics
+from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.closing import chosen, offers
 from agent.search.context import SearchContext

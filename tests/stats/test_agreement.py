@@ -13,7 +13,7 @@ from scipy import stats
 
 from agent.stats import agreement
 from agent.stats.agreement import (
-    Estimate,
+    IntervalEstimate,
     alpha,
     categories,
     confusion,
@@ -47,7 +47,7 @@ def kappa_of(table: Sequence[Sequence[int]], *, weighted: bool) -> float | None:
     return kappa(one, two, levels, weighted=weighted, seed=0).value
 
 
-def covers(estimate: Estimate, truth: float) -> bool:
+def covers(estimate: IntervalEstimate, truth: float) -> bool:
     return estimate.ci95 is not None and estimate.ci95[0] <= truth <= estimate.ci95[1]
 
 
@@ -190,7 +190,7 @@ def test_a_near_miss_costs_less_than_a_far_one_only_with_weights() -> None:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_identical_ratings_have_kappa_one(weighted: bool) -> None:
-    assert kappa([0, 0.5, 1, 1], [0, 0.5, 1, 1], 5, weighted=weighted, seed=0) == Estimate(1.0, (1.0, 1.0))
+    assert kappa([0, 0.5, 1, 1], [0, 0.5, 1, 1], 5, weighted=weighted, seed=0) == IntervalEstimate(1.0, (1.0, 1.0))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -208,7 +208,7 @@ def test_independent_ratings_have_kappa_about_zero(weighted: bool) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_without_variation_there_is_no_agreement_to_tell(value: float) -> None:
-    nothing, same, other = Estimate(None, None), [value] * 6, [0, 0.25, 0.5, 0.75, 1, 1]
+    nothing, same, other = IntervalEstimate(None, None), [value] * 6, [0, 0.25, 0.5, 0.75, 1, 1]
     assert kappa(same, same, 5, weighted=False, seed=0) == nothing
     assert kappa(same, same, 5, weighted=True, seed=0) == nothing
     assert alpha([same, same], 5, 0) == nothing
@@ -221,7 +221,7 @@ def test_a_judge_that_always_says_the_same_agrees_no_more_than_chance() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_fewer_than_three_items_say_nothing(n: int) -> None:
-    one, two, nothing = [0.0, 1.0][:n], [0.0, 1.0][:n], Estimate(None, None)
+    one, two, nothing = [0.0, 1.0][:n], [0.0, 1.0][:n], IntervalEstimate(None, None)
     assert kappa(one, two, 5, weighted=True, seed=0) == nothing
     assert alpha([one, two], 5, 0) == nothing
     assert spearman(one, two, 0) == nothing
@@ -321,7 +321,7 @@ def test_raters_who_agree_wherever_two_rated_have_alpha_one_or_nothing_to_tell(
 
 def test_identical_raters_have_alpha_one() -> None:
     row = [0, 0.25, 0.5, 0.75, 1]
-    assert alpha([row, row, row], 5, 0) == Estimate(1.0, (1.0, 1.0))
+    assert alpha([row, row, row], 5, 0) == IntervalEstimate(1.0, (1.0, 1.0))
 
 
 def test_only_the_order_of_ratings_counts_for_alpha() -> None:
@@ -340,7 +340,7 @@ def test_items_that_nobody_rated_twice_add_nothing_to_alpha() -> None:
     one, two = [0, 0.25, 0.5, 1, 1], [0, 0.5, 0.5, 1, 0.75]
     more = alpha([[*one, 0, N], [*two, N, 1]], 5, 0)
     assert more.value == approx(alpha([one, two], 5, 0).value)
-    assert alpha([[0, 1, 0, N, N, N], [N, N, N, 1, 0, 1]], 5, 0) == Estimate(None, None)
+    assert alpha([[0, 1, 0, N, N, N], [N, N, N, 1, 0, 1]], 5, 0) == IntervalEstimate(None, None)
 
 
 # ---- spearman, share, length, confusion
@@ -366,13 +366,13 @@ def test_a_share_has_wilsons_interval_and_nothing_has_none() -> None:
     found = share([True] * 30 + [False] * 70)
     assert found.value == approx(0.3)
     assert found.ci95 == approx((expected.low, expected.high))
-    assert share([]) == Estimate(None, None)
+    assert share([]) == IntervalEstimate(None, None)
 
 
 def test_an_estimate_is_named_and_put_into_another_unit() -> None:
-    assert Estimate(0.5, (0.25, 0.75)).times(4) == Estimate(2.0, (1.0, 3.0))
-    assert Estimate(0.5, (0.25, 0.75)).named("kappa") == {"kappa": 0.5, "kappa_ci95": [0.25, 0.75]}
-    assert Estimate(None, None).times(4).named("x") == {"x": None, "x_ci95": None}
+    assert IntervalEstimate(0.5, (0.25, 0.75)).times(4) == IntervalEstimate(2.0, (1.0, 3.0))
+    assert IntervalEstimate(0.5, (0.25, 0.75)).named("kappa") == {"kappa": 0.5, "kappa_ci95": [0.25, 0.75]}
+    assert IntervalEstimate(None, None).times(4).named("x") == {"x": None, "x_ci95": None}
 
 
 def planted(seed: int, bonus: float, n: int = 120) -> tuple[Any, Any, Any]:
@@ -401,7 +401,7 @@ def test_length_bias_turns_around_with_the_judge_and_needs_two_lengths() -> None
     up, down = length_bias(judge, people, lengths, 0), length_bias(people, judge, lengths, 0)
     assert up.value is not None
     assert up.value == approx(-down.value)
-    assert length_bias(judge, people, [7] * len(judge), 0) == Estimate(None, None)
+    assert length_bias(judge, people, [7] * len(judge), 0) == IntervalEstimate(None, None)
 
 
 def test_answers_of_the_middle_length_belong_to_neither_half() -> None:

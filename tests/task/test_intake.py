@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
-from agent.prompt.parse import parse_reply
+from agent.prompt.reply_parser import parse_reply
 from agent.task.columns import decide_columns, field_name, target_type
 from agent.task.intake import Reading, _string, task_from_file, write_task
 from agent.task.load import load_task

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.prompt import values
+from agent.prompt import value_readers
 from agent.task.load import load_task
 from agent.task.rows import MAX_NUMBER
 from agent.types import Field
@@ -117,7 +117,7 @@ def test_a_number_that_no_reply_is_read_as_is_refused_at_its_line(here: Path, su
     assert f"dev.{suffix}:{3 + (suffix == 'csv')}: teaser: " in found[0]
     assert 'is beyond 1e15, and no reply is read as such a number; set type = "text" under [fields.t' in found[0]
     assert ("put it in quotes" in found[0]) == (suffix == "jsonl")
-    assert values.MAX_NUMBER == MAX_NUMBER
+    assert value_readers.MAX_NUMBER == MAX_NUMBER
 
 
 @pytest.mark.parametrize(("key", "value"), LIMITS.items())

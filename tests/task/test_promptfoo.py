@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ProblemsError
-from agent.prompt.parse import parse_reply
-from agent.scoring.metrics import build_metrics
+from agent.prompt.reply_parser import parse_reply
+from agent.scoring.task_metrics import build_metrics
 from agent.task.intake import write_task
 from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_tests
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from agent.metrics.catalog import METRICS
+from agent.metrics.metric_registry import METRICS
 from agent.task.parse import parse
 from agent.task.schema import json_schema
 from agent.task.words import seconds

@@ -21,7 +21,7 @@ from agent.programs.moves.propose import (
     why_not_whole,
     why_refused,
 )
-from agent.prompt.parse import reasons_of
+from agent.prompt.reply_parser import reasons_of
 from agent.prompt.techniques import Rewrite
 from agent.search.board import Board
 from agent.search.call_costs import BYTES_A_TOKEN, proposal_tokens

@@ -14,8 +14,8 @@ from dataclasses import replace
 from agent.programs.moves.pool import prompt_of
 from agent.programs.moves.prompt_parts import label_of
 from agent.programs.moves.reasons import dropped
-from agent.prompt.candidate import why_rejected
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.candidate_rules import why_rejected
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import builtin_rewrites
 from agent.prompt.template import split
 from agent.search.analysis.effects import Effect

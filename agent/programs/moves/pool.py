@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.program import FRESH, PROPOSED, Parent, Proposal
 from agent.search.study import Place

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 
 from agent.errors import ReleaseError
-from agent.prompt.parse import parse_reply
 from agent.prompt.render import answer_of, label_text
+from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
 from agent.release.formats.base import Material, Render, export_format
 from agent.release.runtime import PromptRelease

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from agent.prompt.render import NOT_FOR_DSPY, label_text
-from agent.scoring.metrics import combine
+from agent.scoring.task_metrics import combine
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.meter import Meter, unlimited

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from agent.models.catalog import DEFAULT_MODEL
+from agent.models.model_registry import DEFAULT_MODEL
 from tests.bench.arena import results
 from tests.bench.arena.bench import Arena, run_all, schedule
 from tests.bench.arena.data import ROOT, SETS, data_folder

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.result_breakdown import Carried
 from agent.types import LM, Budget, CallRole, Completion, Request, Task
 from tests.bench.arena.client import AT_ONCE, ModelServer, base_url
@@ -123,7 +123,7 @@ async def compared(
     from agent.programs.moves.prompt_parts import leave_one_out
     from agent.programs.prompt import PromptProgram
     from agent.scoring.evaluate import Evaluator
-    from agent.scoring.metrics import build_metrics
+    from agent.scoring.task_metrics import build_metrics
     from agent.stats.intervals import paired_difference
 
     program = PromptProgram(task, lm)

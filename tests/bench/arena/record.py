@@ -18,15 +18,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agent.models.catalog import create_model
+from agent.models.model_registry import create_model
 from agent.programs.moves.pool import KINDS, CandidateGenerator
 from agent.programs.prompt import ReplyCap
-from agent.prompt.parse import parse_reply
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
+from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
 from agent.scoring.evaluate import MOST_LOGPROBS
-from agent.scoring.signal import label_signal
+from agent.scoring.label_signal import label_signal
 from agent.search.program import Parent, Proposal
 from agent.types import LM, Completion, Example, Message, Outcome, Prediction, Request, Task
 from tests.bench.arena.data import data_folder, load

@@ -24,7 +24,7 @@ from typing import Any
 
 from agent.gateway.budget import Account
 from agent.programs.moves.prompt_moves import PromptMoves
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
 from agent.search.costs import CandidateCosts
 from agent.search.evolve.evolve import Search

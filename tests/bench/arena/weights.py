@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.models.catalog import cache_folder, fetch, weights_path
+from agent.models.weights import cache_folder, fetch, weights_path
 from tests.bench.arena.toy import TOY
 
 

@@ -14,7 +14,7 @@ from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.programs.moves.author import best_instructions, most_told, proposed, rationales
 from agent.programs.moves.propose import Scored
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.call_costs import PROPOSAL_TOKENS
 from agent.search.program import Proposal
 from agent.types import Completion, Example, FinishReason, Request, SearchSpace, Trial

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.compress import _mentions, compressions, held, least_useful, tidied, without_a_sentence
 from agent.programs.moves.reasons import recombined
-from agent.prompt.candidate import why_rejected
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.candidate_rules import why_rejected
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import marks
 from agent.search.analysis.effects import Effect
 from agent.search.program import Proposal

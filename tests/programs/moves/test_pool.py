@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.compress import compressions
 from agent.programs.moves.pool import CandidateGenerator
-from agent.prompt.candidate import why_rejected
+from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.techniques import TECHNIQUES, Rewrite
 from agent.search.program import FRESH, PROPOSED, Parent, Proposal
 from agent.types import Constraints, Example, Field, Outcome, Prediction, SearchSpace, Signature, Task

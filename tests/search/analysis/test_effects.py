@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.prompt_parts import features_of
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.analysis.effects import Effect, Observed, PartsModel, demo_effects, recombine
 from agent.types import Demo
 

@@ -18,7 +18,7 @@ from agent.models.openai import OpenAIModel
 from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.metrics import build_metrics
+from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.dspy import strategies as dspy_strategies

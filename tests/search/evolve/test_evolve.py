@@ -14,7 +14,7 @@ import pytest
 from agent.errors import RowRefused
 from agent.programs.moves.pool import CandidateGenerator
 from agent.programs.moves.prompt_moves import PromptMoves
-from agent.prompt.candidate import why_rejected
+from agent.prompt.candidate_rules import why_rejected
 from agent.scoring.evaluate import values
 from agent.search.evolve.bandit import Bandit
 from agent.search.evolve.evolve import Search, search

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from agent.errors import InputError
-from agent.models.forms import model
+from agent.models.model_registry import model
 from agent.models.openai import OpenAIModel
 from agent.types import LM
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field as Option
 
-from agent.metrics.base import Options, metric
-from agent.metrics.values import Check
+from agent.metrics.comparison import Check
+from agent.metrics.metric_rule import Options, metric
 from agent.types import Field
 from agent.worker import Verdict
 

@@ -11,7 +11,7 @@ from agent.errors import ReleaseError
 from agent.programs.kind import Defaults, Making, Written
 from agent.programs.kinds import program
 from agent.programs.user_program import UserProgram
-from agent.prompt.parse import parse_reply
+from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
 from agent.search.program import Parent, Proposal
 from agent.types import LM, Call, Candidate, Example, Message, Prediction, Request, Shown, Task, content_id

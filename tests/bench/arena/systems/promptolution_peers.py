@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from agent.models.catalog import cache_folder
+from agent.models.weights import cache_folder
 from agent.prompt.template import escape, join
 from agent.types import Example, Message, Task
 from tests.bench.arena.client import base_url

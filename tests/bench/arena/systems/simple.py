@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from statistics import mean
 
-from agent.prompt.candidate import baseline
-from agent.prompt.parts import PromptCandidate
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import template
 from agent.types import Demo, Example, Task
 from tests.bench.arena.data import label_field, right

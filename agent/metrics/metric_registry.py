@@ -1,0 +1,36 @@
+"""Which metrics there are, by the name that task.toml takes. Each is imported only when its name is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.registry import Registry
+
+if TYPE_CHECKING:
+    from agent.metrics.metric_rule import MetricRule
+
+METRICS: Registry[MetricRule] = Registry(
+    "metric",
+    "promptassay.metrics",
+    {
+        "exact_match": "agent.metrics.text_match",
+        "choice": "agent.metrics.text_match",
+        "numeric": "agent.metrics.numeric",
+        "contains": "agent.metrics.text_match",
+        "regex": "agent.metrics.text_match",
+        "token_f1": "agent.metrics.text_similarity",
+        "json_schema": "agent.metrics.json_values",
+        "json_fields": "agent.metrics.json_values",
+        "rouge1": "agent.metrics.text_similarity",
+        "rouge2": "agent.metrics.text_similarity",
+        "rougeL": "agent.metrics.text_similarity",
+        "bleu": "agent.metrics.text_similarity",
+        "chrf": "agent.metrics.text_similarity",
+        "edit_similarity": "agent.metrics.text_similarity",
+        "embedding_similarity": "agent.metrics.text_similarity",
+        "no_repeat": "agent.metrics.reference_free",
+        "length": "agent.metrics.reference_free",
+        "judge": "agent.metrics.deferred",
+        "python": "agent.metrics.deferred",
+    },
+)

@@ -1,0 +1,80 @@
+"""The metrics `length` and `no_repeat`, which need no label: how many words, and how many runs of words are new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field as Option
+
+from agent.metrics.comparison import Check, as_text
+from agent.metrics.metric_rule import MAX_WHOLE_NUMBER, Options, metric
+from agent.types import Field
+from agent.worker import Verdict
+
+
+class LengthOptions(Options):
+    max_words: int = Option(
+        MAX_WHOLE_NUMBER, ge=1, le=MAX_WHOLE_NUMBER, description="The most words that score full marks."
+    )
+    min_words: int = Option(0, ge=0, le=MAX_WHOLE_NUMBER, description="The fewest words that score full marks.")
+
+
+class RepeatOptions(Options):
+    words: int = Option(3, ge=1, le=20, description="How many words in a row may not come twice.")
+
+
+def _faults(options: LengthOptions, field: Field | None) -> Iterator[tuple[str, str]]:
+    if options.min_words > options.max_words:
+        yield "min_words", f"min_words = {options.min_words} is above max_words = {options.max_words}; swap them"
+
+
+@metric(
+    "length",
+    about="The answer has at least and at most so many words.",
+    types=("text",),
+    options=LengthOptions,
+    needs=("max_words", "min_words"),
+    needs_label=False,
+    faults=_faults,
+)
+def length(options: LengthOptions, field: Field) -> Check:
+    low, high = options.min_words, options.max_words
+
+    def check(got: Any, label: Any) -> Verdict:
+        count = len(as_text(got).split())
+        if count < low:
+            return 0.0, f"{count} words, at least {low} are wanted"
+        return (1.0, "") if count <= high else (0.0, f"{count} words, at most {high} are allowed")
+
+    return check
+
+
+@metric(
+    "no_repeat",
+    about="The part of the answer's runs of words that come for the first time.",
+    types=("text",),
+    options=RepeatOptions,
+    needs_label=False,
+)
+def no_repeat(options: RepeatOptions, field: Field) -> Check:
+    words = options.words
+
+    def check(got: Any, label: Any) -> Verdict:
+        value = distinct_ngrams(as_text(got), words)
+        return value, "" if value == 1 else f"{100 * (1 - value):.0f} % of its runs of {words} words are repetitions"
+
+    return check
+
+
+def distinct_ngrams(text: str, words: int) -> float:
+    """The share of the text's n-grams of `words` words that are new, in (0, 1], case folded; 1 without n-grams.
+
+    Source: 1 - rep-n of Welleck et al. 2020, "Neural text generation with unlikelihood training".
+
+    >>> distinct_ngrams("a b a b", words=2)
+    0.6666666666666666
+    """
+    tokens = text.casefold().split()
+    ngrams = [tuple(tokens[at : at + words]) for at in range(len(tokens) - words + 1)]
+    return len(set(ngrams)) / len(ngrams) if ngrams else 1.0

@@ -1,0 +1,178 @@
+"""The metrics of text against the label: BLEU, chrF, ROUGE, edits, embeddings, words; of several labels the nearest."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unicodedata import category
+
+from agent.metrics.comparison import Check, as_text, f1, golds, short
+from agent.metrics.metric_rule import Options, metric
+from agent.shipped import composed
+from agent.types import Field
+from agent.worker import Verdict
+
+Scorer = Callable[[str, str], float]
+"""(answer, label) -> similarity in [0, 1]."""
+
+
+@metric("bleu", about="BLEU with the label: runs of one to four words in common.", types=("text",))
+def bleu(options: Options, field: Field) -> Check:
+    return _check("bleu", bleu_scorer())
+
+
+@metric("chrf", about="chrF with the label: runs of characters in common.", types=("text",))
+def chrf(options: Options, field: Field) -> Check:
+    return _check("chrf", chrf_scorer())
+
+
+@metric("edit_similarity", about="1 - edit distance to the label over the longer length.", types=("text",))
+def edit_similarity(options: Options, field: Field) -> Check:
+    return _check("edit_similarity", levenshtein_similarity)
+
+
+@metric("embedding_similarity", about="Cosine of static word embeddings with the label (an extra).", types=("text",))
+def embedding_similarity(options: Options, field: Field) -> Check:
+    """The package wordllama brings its weights along, and is told to fetch nothing."""
+    try:
+        import wordllama
+
+        model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    except ImportError as missing:
+        raise ValueError(
+            f"metric embedding_similarity needs a package that is not here ({missing}); "
+            "pip install 'promptassay[embedding]'"
+        ) from missing
+    return _check("embedding_similarity", lambda got, wanted: float(model.similarity(got, wanted)))
+
+
+@metric("rouge1", about="ROUGE-1 with the label: single words in common.", types=("text",))
+def rouge1(options: Options, field: Field) -> Check:
+    return _check("rouge1", _rouge_n("rouge1"))
+
+
+@metric("rouge2", about="ROUGE-2 with the label: pairs of words in common.", types=("text",))
+def rouge2(options: Options, field: Field) -> Check:
+    return _check("rouge2", _rouge_n("rouge2"))
+
+
+@metric("rougeL", about="ROUGE-L with the label: the longest common subsequence of words.", types=("text",))
+def rougeL(options: Options, field: Field) -> Check:
+    return _check("rougeL", rouge_l_scorer())
+
+
+@metric("token_f1", about="Word overlap with the label, as in SQuAD.", types=("text",))
+def token_f1(options: Options, field: Field) -> Check:
+    """No case, punctuation or articles count (Rajpurkar et al. 2016)."""
+
+    def words(text: str) -> list[str]:
+        bare = "".join(c for c in composed(text).lower() if c not in string.punctuation)
+        return re.sub(r"\b(a|an|the)\b", " ", bare).split() or bare.split()
+
+    def check(got: Any, label: Any) -> Verdict:
+        value = max((f1(words(as_text(got)), words(gold)) for gold in golds(label)), default=0.0)
+        return value, "" if value == 1 else f"expected {short(label)}, got {short(got)}"
+
+    return check
+
+
+def _check(name: str, scorer: Scorer) -> Check:
+    def check(got: Any, label: Any) -> Verdict:
+        text, wanted = as_text(got), golds(label)
+        best = 1.0 if text in wanted else max((scorer(text, gold) for gold in wanted), default=0.0)
+        value = min(1.0, max(0.0, best))
+        return value, "" if value > 0.999 else f"{name} {value:.2f} against {short(label)}, got {short(got)}"
+
+    return check
+
+
+# ---- the scorers
+
+
+def bleu_scorer() -> Scorer:
+    """Sentence BLEU of sacrebleu with effective order (Papineni et al. 2002; Post 2018)."""
+    return _share(_sacrebleu("bleu"))
+
+
+def chrf_scorer() -> Scorer:
+    """chrF of sacrebleu: character 6-grams, beta 2 (Popovic 2015)."""
+    return _share(_sacrebleu("chrf"))
+
+
+def signature(metric: str) -> str:
+    """How sacrebleu counts, in its own words, so that others can count the same; "" for a metric of another package."""
+    if metric not in ("bleu", "chrf"):
+        return ""
+    scorer = _sacrebleu(metric)
+    scorer.sentence_score("a", ["a"])  # the signature is complete after the first use
+    return str(scorer.get_signature())
+
+
+def _sacrebleu(metric: str) -> Any:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    return BLEU(effective_order=True) if metric == "bleu" else CHRF()
+
+
+def _share(scorer: Any) -> Scorer:
+    """The score of sacrebleu, a percentage, as a share; equal texts have 1, also where they hold nothing to count."""
+    return lambda got, wanted: 1.0 if got == wanted else min(1.0, scorer.sentence_score(got, [wanted]).score / 100)
+
+
+def levenshtein_similarity(got: str, wanted: str) -> float:
+    """1 - Levenshtein distance over the longer length: 1 for equal texts, 0 for texts with nothing in common.
+
+    >>> levenshtein_similarity("kitten", "kittens")
+    0.8571428571428572
+    """
+    from rapidfuzz.distance import Levenshtein
+
+    return float(Levenshtein.normalized_similarity(got, wanted))
+
+
+class RougeTokenizer:
+    """A tokenizer for rouge_score: its own with its stemmer on ASCII; elsewhere letters, marks and digits make words,
+    each Chinese or Japanese character one of its own. The package's alone sees nothing but a-z and 0-9."""
+
+    def __init__(self) -> None:
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self._ascii = DefaultTokenizer(use_stemmer=True).tokenize
+
+    def tokenize(self, text: str) -> list[str]:
+        if text.isascii():
+            return list(self._ascii(text))
+        spaced = "".join(c if c.isalnum() or category(c)[0] == "M" else " " for c in composed(text).lower())
+        words = _OWN_WORD.sub(r" \g<0> ", spaced).split()
+        return [each for word in words for each in (self._ascii(word) if word.isascii() else [word])]
+
+
+_OWN_WORD = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+
+def _rouge_n(name: str) -> Scorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer([name], tokenizer=RougeTokenizer())
+    return lambda got, wanted: float(scorer.score(wanted, got)[name].fmeasure)
+
+
+def rouge_l_scorer() -> Scorer:
+    """The F-measure of rougeL as rouge_score counts it, with the longest common subsequence of rapidfuzz, which needs
+    no table of all pairs of words."""
+    from rapidfuzz.distance import LCSseq
+    from rouge_score.scoring import fmeasure
+
+    words = RougeTokenizer().tokenize
+
+    def measure(got: str, wanted: str) -> float:
+        mine, gold = words(got), words(wanted)
+        if not mine or not gold:
+            return 0.0
+        common = LCSseq.similarity(gold, mine)
+        return float(fmeasure(common / len(mine), common / len(gold)))
+
+    return measure

@@ -1,0 +1,434 @@
+"""What hosted models share: one attempt within its timeout, its client, and a reply or error that holds no key.
+
+It knows no SDK and no HTTP: `failures.py` classifies failures, `transport.py` bounds replies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Set
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.errors import (
+    BadResponse,
+    ModelError,
+    ParameterRefused,
+    RowRefused,
+    RunRefused,
+    TemperatureRefused,
+    TransportUnknown,
+)
+from agent.models.failures import (
+    is_hopeless,
+    refuses_logprobs,
+    refuses_max_tokens,
+    refuses_schema,
+    refuses_seed,
+    refuses_temperature,
+    translate,
+    words,
+)
+from agent.redact import mask, rare_secrets_in, redact, secrets_in
+from agent.threads import aside
+from agent.types import Completion, FinishReason, Request, Usage
+
+PROBE_SECONDS = 5.0
+MAX_RESPONSE_BYTES = 4_000_000
+"""Of any reply: at this size the slowest JSON blocks the event loop for half a second."""
+TOKEN_CHARS = 32
+"""Of a reply's token, on average: prose has 4 or 5; the longest tokens of today's models, of blanks, 128."""
+SPARE_CHARS = 64_000
+"""Of a reply's text beside its `max_tokens`, for servers that ignore small limits."""
+SPARE_BYTES = 500_000
+"""Of a reply beside its text and log-probabilities: ids, counts, a trace of reasoning."""
+ALLOWED_BYTES: ContextVar[int] = ContextVar("ALLOWED_BYTES", default=MAX_RESPONSE_BYTES)
+"""The limit of the reply to the current call, for `transport.py`."""
+_NAME = 200  # characters of a model's name, or of a token of log-probabilities, that go into the ledger
+MOST_TOKENS = 1 << 40  # of one call; a larger number is no count
+_DETAIL = 300  # characters of a provider's own words that a message may hold
+_READ = 20_000  # characters of them that are searched for keys
+_MESSAGE_OVERHEAD = 4  # tokens that a chat template adds to each message
+
+_FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "eos": "stop",
+    "completed": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "content_filter": "refusal",
+    "refusal": "refusal",
+    "safety": "refusal",
+    "prohibited_content": "refusal",
+}
+
+
+def estimate_tokens(text: str) -> int:
+    """An upper estimate of the tokens of `text`: the larger of half its UTF-8 bytes (rounded up) and its words.
+
+    Byte-pair tokenizers take about four bytes of English for a token and two or three of most other scripts, so prose
+    and code stay below it; long runs of rare symbols may not.
+
+    >>> estimate_tokens("The dog bit the man.")
+    10
+    """
+    size = len(text.encode("utf-8", "surrogatepass"))
+    return max((size + 1) // 2, len(text.split()))
+
+
+def most_chars(request: Request) -> int:
+    """The limit of a reply's text, in characters."""
+    return SPARE_CHARS + TOKEN_CHARS * request.max_tokens
+
+
+def most_bytes(request: Request) -> int:
+    """The limit of a reply's body, in bytes: two for each character, and four for each requested log-probability."""
+    of_tokens = 2 * TOKEN_CHARS * request.max_tokens * (1 + 2 * request.logprobs)
+    return min(MAX_RESPONSE_BYTES, SPARE_BYTES + of_tokens)
+
+
+def cut(text: str, most: int = _NAME) -> str:
+    """`text`, or its first `most` characters and an ellipsis."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def finish_reason(value: object) -> FinishReason:
+    """The provider's word for why it stopped, as ours; "other" for an unknown one.
+
+    >>> finish_reason("end_turn")
+    'stop'
+    """
+    return _FINISH.get(value.lower(), "other") if isinstance(value, str) else "other"
+
+
+def key_from(variable: str, given: str | None = None) -> str:
+    """The key `given`, or that in the environment `variable`. Raises RunRefused for none or a malformed one."""
+    key = (given if given is not None else os.environ.get(variable, "")).strip()
+    if not key:
+        raise RunRefused(f"no API key: the environment variable {variable} is not set; set it and run again")
+    if not all("!" <= character <= "~" for character in key):
+        raise RunRefused(f"the API key in {variable} holds a blank or a character outside ASCII; set it again")
+    return key
+
+
+def web_address(url: str) -> tuple[str, str]:
+    """Scheme and host of `url`; two empty strings for anything but an http or https address.
+
+    >>> web_address("https://api.openai.com/v1")
+    ('https', 'api.openai.com')
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, host = parts.scheme, parts.hostname or ""
+    except ValueError:
+        return "", ""
+    return (scheme, host) if host and scheme in ("http", "https") else ("", "")
+
+
+def require_address(url: str, form: str, instead: str) -> None:
+    """Raises RunRefused unless `url` is a web address without a login, which the message leaves out, and without a
+    query, after which an SDK would put its paths. `form` and `instead` are for the message."""
+    if "@" in (url.partition("://")[2] or url).partition("/")[0]:
+        raise RunRefused(f"no name or password in the address; set {instead} instead")
+    if "?" in url:
+        raise RunRefused(f"no query in the address: {url.partition('?')[0]!r} ends before its '?'; write it as {form}")
+    if not all(web_address(url)):
+        raise RunRefused(f"{url!r} is not a web address; write it as {form}")
+
+
+def bare_address(address: str) -> str:
+    """`address` without login, query and fragment, as it may be recorded.
+
+    >>> bare_address("https://user:secret@host/v1/?key=1")
+    'https://host/v1'
+    """
+    return re.sub(r"[^/@]*@", "", re.split(r"[?#]", address.strip())[0]).rstrip("/")
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value` where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def schema_of(text: str, without: tuple[str, ...] = ()) -> Any:
+    """The JSON schema `text`, at all depths without the keywords `without`. Raises RowRefused for anything but JSON."""
+    try:
+        return json.loads(text, object_hook=lambda part: {k: v for k, v in part.items() if k not in without})
+    except ValueError as error:
+        raise RowRefused(f"the JSON schema is not JSON: {text[:200]!r}; correct the field's schema") from error
+
+
+def token_count(value: object) -> int | None:
+    """`value` where it can be a count of tokens (an int from 0 to MOST_TOKENS), else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
+
+
+Logprobs = tuple[tuple[tuple[str, float], ...], ...]
+
+WITHOUT = {
+    "temperature": "refuses `temperature`, which is left out",
+    "max_tokens": "refuses `max_tokens`, which is sent as `max_completion_tokens`",
+    "seed": "refuses `seed`, which is left out",
+    "logprobs": "gives no log-probabilities, which are left out",
+    "schema": "keeps to no JSON schema, which is left out",
+}
+"""What is done about a parameter that a model refuses, for the message."""
+
+
+class HostedModel(ABC):
+    """The part of the LM protocol that hosted models share; a subclass has `_start`, `_stop`, `_send` and `_read`.
+
+    One attempt is one HTTP request. Where a model refuses `temperature`, `seed`, log-probabilities or a JSON schema,
+    the attempt raises ParameterRefused, and later ones leave it out. `_sends` holds what was not refused so far.
+
+    Args:
+        model: The provider's name of the model.
+        variable: The environment variable of the key, for messages.
+        endpoint: An address that `name` does not stand for.
+    """
+
+    def __init__(self, name: str, model: str, variable: str, endpoint: str = "") -> None:
+        self._name = name
+        self._model = model
+        self.endpoint = endpoint
+        self._variable = variable
+        self._secrets: tuple[str, ...] = ()
+        self._rare_secrets: tuple[str, ...] = ()  # those that no reply holds by chance
+        self._sends = {"temperature", "seed", "logprobs", "schema"}
+        self._client: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the client, whose connections end with it
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def check_key(self) -> None:
+        """Raises RunRefused where there is no key; connects to nothing."""
+        key_from(self._variable)
+
+    @property
+    def concurrency(self) -> int | None:
+        return None
+
+    def count_tokens(self, text: str) -> int:
+        return estimate_tokens(text)
+
+    async def complete(self, request: Request) -> Completion:
+        """One attempt within `request.timeout` seconds (and one more at most to clean up).
+
+        Raises a ModelError with what is known of its `status` and `retry_after`. No secret of the environment, nor the
+        model's own key, is in its message or, unless it may be there by chance, in the completion.
+        """
+        sent = frozenset(self._sends)
+        await self._started()
+        status = None
+        ALLOWED_BYTES.set(most_bytes(request))
+        try:
+            async with asyncio.timeout(request.timeout):
+                reply = await self._send(request)
+            status = getattr(reply, "status_code", None)
+            content = getattr(reply, "content", None)
+            size = len(content) if isinstance(content, str | bytes) else 0
+            return await aside(size, partial(self._settled, request, reply))
+        except ModelError as error:
+            raise error.within(self._name, status) from error.__cause__
+        except Exception as error:
+            self._scrub(error)
+            if isinstance(error, TimeoutError):
+                raise TransportUnknown(
+                    f"{self._name}: no reply within {request.timeout:g} seconds; try again"
+                ) from error
+            failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
+            if learned := self._learn(request, sent, failure):
+                kind = TemperatureRefused if learned == "temperature" else ParameterRefused
+                refused = f"{self._name}: the model {WITHOUT[learned]} from now on; try again"
+                raise kind(refused, status=failure.status) from error
+            raise failure from error
+
+    async def probe(self) -> str:
+        """Asks the provider about the model, at no cost and within PROBE_SECONDS, by the connection of calls.
+
+        Returns what remains unclear, "" where nothing does; raises RunRefused where no call can work.
+        """
+        await self._started()
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return await self._look()
+        except TimeoutError:
+            return f"no answer within {PROBE_SECONDS:g} seconds"
+        except Exception as error:
+            self._scrub(error)
+            failure = translate(error, where=self._name, variable=self._variable, quote=self._quote)
+            if is_hopeless(error, failure):
+                raise RunRefused(str(failure), status=failure.status) from error
+            return str(failure)
+
+    async def close(self) -> None:
+        """Closes the client; the next `complete` makes a new one."""
+        client, self._client = self._client, None
+        await self._drop(client, self._loop)
+
+    @abstractmethod
+    def _start(self) -> Any:
+        """Imports the SDK and makes the client. Any exception but a ModelError becomes RunRefused."""
+
+    @abstractmethod
+    async def _stop(self, client: Any) -> None:
+        """Closes the client that `_start` made."""
+
+    @abstractmethod
+    async def _send(self, request: Request) -> Any:
+        """Sends one request and returns the reply. Any exception but a ModelError is translated."""
+
+    @abstractmethod
+    def _read(self, request: Request, reply: Any) -> Completion:
+        """The completion in `reply`. Raises BadResponse where there is none."""
+
+    def _learn(self, request: Request, sent: Set[str], failure: ModelError) -> str:
+        """The parameter of those `sent` that the model refused; "" where it failed for another reason.
+
+        `sent`, not `_sends`: concurrent calls may all be refused for the same parameter.
+        """
+        for parameter, is_used, is_refused in (
+            ("temperature", True, refuses_temperature),
+            ("max_tokens", True, refuses_max_tokens),
+            ("seed", request.seed is not None, refuses_seed),
+            ("logprobs", bool(request.logprobs), refuses_logprobs),
+            ("schema", request.json_schema is not None, refuses_schema),
+        ):
+            if parameter in sent and is_used and is_refused(failure):
+                self._sends.discard(parameter)
+                return parameter
+        return ""
+
+    async def _look(self) -> str:
+        """One request about the model that is no call. Returns "", or why it cannot be made."""
+        return "the provider cannot be asked about it"
+
+    async def _started(self) -> None:
+        """`_ready`, or RunRefused."""
+        try:
+            await self._ready()
+        except ModelError as error:
+            raise error.within(self._name) from error.__cause__
+        except Exception as error:
+            self._scrub(error)
+            says = words(error, self._quote)
+            what = "install that package" if isinstance(error, ImportError) else f"check {self._variable}"
+            raise RunRefused(f"{self._name}: cannot start ({says}); {what}") from error
+
+    async def _ready(self) -> None:
+        """A client for the running loop. It is made without a pause, so that no other call makes a second one."""
+        loop = asyncio.get_running_loop()
+        if self._client is not None and self._loop is loop:
+            return
+        stale, before, self._client = self._client, self._loop, None
+        self._secrets = found = secrets_in(os.environ)
+        self._client, self._loop = self._start(), loop
+        self._rare_secrets = rare_secrets_in(os.environ) + self._secrets[len(found) :]  # with the model's own keys
+        await self._drop(stale, before)
+
+    async def _drop(self, client: Any, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Closes a client of `loop`. One whose loop is closed has no connections left, and may raise for that."""
+        if client is None or loop is None:
+            return
+        if loop is asyncio.get_running_loop():
+            await self._stop(client)
+        elif loop.is_closed():
+            with suppress(Exception):
+                await self._stop(client)
+
+    def _object(self, body: bytes) -> dict[str, Any]:
+        """The JSON object in `body`. Raises BadResponse, with its beginning, for anything else."""
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise BadResponse(f"the reply is not JSON: {self._quote(body)}; try again, or check the address") from error
+        if not isinstance(data, dict):
+            raise BadResponse(f"the reply is not a JSON object: {self._quote(body)}; try again, or check the address")
+        return data
+
+    def _quote(self, value: object) -> str:
+        """One printable line with the beginning of `value`, without keys, also where one is cut in two."""
+        longest = 3 * max(map(len, self._secrets), default=0)  # as a URL writes it
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        if len(text) > _READ + longest:  # a key cut at the end goes with the last characters
+            text = redact(text[: _READ + longest], self._secrets)[: -longest or None]
+        text = " ".join(redact(text, self._secrets).split())
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: _DETAIL + 1])
+        return text if len(text) <= _DETAIL else text[:_DETAIL] + "…"
+
+    def _served(self, name: object) -> str:
+        """The model that the reply names, else the one that was called."""
+        return name if isinstance(name, str) and name else self._model
+
+    def _usage(
+        self,
+        request: Request,
+        text: str,
+        prompt: object,
+        completion: object,
+        cached: object,
+        written: object = None,
+        total: object = None,
+    ) -> Usage:
+        """The provider's counts, or estimates for those that are missing or an impossible zero.
+
+        Some count the tokens of reasoning in `total` alone: what there is not of the prompt is of the reply.
+        """
+        counted = token_count(prompt)
+        prompt_tokens = counted or sum(
+            self.count_tokens(message.content) + _MESSAGE_OVERHEAD for message in request.messages
+        )
+        beside = (token_count(total) or 0) - prompt_tokens if counted else 0
+        completion_tokens = max(token_count(completion) or 0, beside) or self.count_tokens(text)
+        known = min(token_count(cached) or 0, prompt_tokens)
+        return Usage(prompt_tokens, completion_tokens, known, min(token_count(written) or 0, prompt_tokens - known))
+
+    def _settled(self, request: Request, reply: Any) -> Completion:
+        """The completion in `reply` for the ledger: bounded, and without secrets, as a server may echo what it was
+        sent. Long strings beside the text are cut; a text beyond `most_chars` raises BadResponse."""
+        completion = self._read(request, reply)
+        if len(completion.text) > most_chars(request):
+            raise BadResponse(
+                f"the reply has {len(completion.text):,} characters, which {request.max_tokens} tokens cannot have: "
+                f"{self._quote(completion.text)}; check that the server heeds max_tokens"
+            )
+        secrets = self._rare_secrets
+        text, model = mask(completion.text, secrets), mask(completion.model, secrets)
+        tokens = str(completion.logprobs) if completion.logprobs else ""
+        logprobs = completion.logprobs if mask(tokens, secrets) is tokens else ()
+        logprobs = _bounded(logprobs, request) if logprobs else ()
+        return replace(completion, text=text, model=cut(model), logprobs=logprobs)
+
+    def _scrub(self, error: BaseException) -> None:
+        """Takes the keys out of all texts that a traceback of `error` and its causes would print."""
+        waiting: list[BaseException | None] = [error]
+        seen: set[int] = set()
+        while waiting:
+            part = waiting.pop()
+            if part is None or id(part) in seen:
+                continue
+            seen.add(id(part))
+            waiting += [part.__cause__, part.__context__, *(a for a in part.args if isinstance(a, BaseException))]
+            part.args = tuple(redact(a, self._secrets) if isinstance(a, str) else a for a in part.args)
+
+
+def _bounded(logprobs: Logprobs, request: Request) -> Logprobs:
+    """At most what was requested."""
+    return tuple(
+        tuple((cut(token), value) for token, value in top[: request.logprobs])
+        for top in logprobs[: request.max_tokens * bool(request.logprobs)]
+    )

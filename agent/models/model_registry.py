@@ -1,0 +1,155 @@
+"""Names to models: the forms of names, and what follows from a name before any call.
+
+A form is one function that registers itself:
+
+    @model("house", form="house/NAME", about="our own server")
+    def house(name: str, rest: str) -> LM: ...
+
+`name` is the whole name, which the model keeps as its own, and `rest` what follows the slash, never "". It starts and
+connects to nothing, and raises InputError where `rest` is no such name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from agent.errors import InputError, RunRefused
+from agent.models.hosted import HostedModel
+from agent.registry import Registry
+from agent.types import LM
+
+DEFAULT_MODEL = "local/smollm2-135m"
+NO_FILE = "no such model file; `optimize models list` shows the models that can be fetched"
+
+Make = Callable[[str, str], LM]
+Function = TypeVar("Function", bound=Make)
+OwnFile = Callable[[str], Path | None]
+
+
+def no_file(rest: str) -> Path | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelForm:
+    """A registered form.
+
+    Args:
+        prefix: The word before the slash.
+        own_file: From the rest of a name to the user's own file behind it, whether it exists or not.
+        leads_elsewhere: Whether a name may hold an address: one out of a foreign file is confirmed before it is called.
+    """
+
+    prefix: str
+    form: str
+    about: str
+    make: Make
+    own_file: OwnFile = no_file
+    leads_elsewhere: bool = True
+
+
+MODELS: Registry[ModelForm] = Registry(
+    "kind of model",
+    "promptassay.models",
+    {
+        "local": "agent.models.local",
+        "openai": "agent.models.openai",
+        "anthropic": "agent.models.anthropic",
+        "openai-compatible": "agent.models.openai",
+        "langchain": "agent.models.langchain",
+        "scripted": "agent.models.scripted",
+    },
+)
+
+
+def model(
+    prefix: str, *, form: str, about: str, own_file: OwnFile = no_file, leads_elsewhere: bool = True
+) -> Callable[[Function], Function]:
+    """Registers the function below as the maker of models named `prefix/...`; the arguments are as in `ModelForm`."""
+
+    def register(make: Function) -> Function:
+        made = ModelForm(
+            prefix=prefix, form=form, about=about, make=make, own_file=own_file, leads_elsewhere=leads_elsewhere
+        )
+        MODELS.add(prefix, made, make.__module__)
+        return make
+
+    return register
+
+
+def create_model(name: str) -> LM:
+    """The model named `name`; starts and connects to nothing. Raises InputError for a name of no registered form."""
+    kind, _, rest = name.partition("/")
+    if not rest:
+        raise InputError(f"{name!r} is not a model name; use one of: {_forms()}")
+    if kind not in MODELS:
+        raise InputError(f"{name!r}: unknown kind {kind!r}; use one of: {_forms()}")
+    return MODELS.get(kind).make(name, rest)
+
+
+def _forms() -> str:
+    return ", ".join(form.form for form in MODELS.usable().values())
+
+
+def check_keys(lms: Sequence[LM]) -> None:
+    """Raises InputError with all missing keys of several models: the second is called when the first was paid for.
+
+    A single model checks its key itself at its first call, and may have all its replies in the ledger.
+    """
+    if len(lms) < 2:
+        return
+    missing = []
+    for lm in lms:
+        try:
+            if isinstance(lm, HostedModel):
+                lm.check_key()
+        except RunRefused as refusal:
+            missing.append(f"{lm.name}: {refusal}")
+    if missing:
+        raise InputError("\n".join(missing))
+
+
+async def probe_models(lms: Iterable[LM]) -> None:
+    """Asks the providers about their models, all at once; a model in this process and an unclear reply pass.
+
+    Raises InputError with a line for each model with which no call can work.
+    """
+    probes = (lm.probe() for lm in lms if isinstance(lm, HostedModel))
+    errors = [each for each in await asyncio.gather(*probes, return_exceptions=True) if isinstance(each, BaseException)]
+    if fault := next((error for error in errors if not isinstance(error, RunRefused)), None):
+        raise fault
+    if errors:
+        raise InputError("\n".join(map(str, errors)))
+
+
+def own_file(name: str) -> Path | None:
+    """The user's own file behind a model (a GGUF, a script), whether it exists or not; None for models without one."""
+    kind, _, rest = name.partition("/")
+    return MODELS.get(kind).own_file(rest) if kind in MODELS else None
+
+
+def leads_elsewhere(name: str) -> bool:
+    """Whether a model's name holds an address to call, or the path of a file to open."""
+    kind = name.partition("/")[0]
+    return kind in MODELS and (MODELS.get(kind).leads_elsewhere or own_file(name) is not None)
+
+
+def file_digest(name: str) -> str:
+    """SHA-256 of the user's own file behind a model; "" where there is none."""
+    path = own_file(name)
+    if not path or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_files(names: Sequence[str]) -> None:
+    """Raises InputError with all of the user's own files that do not exist."""
+    gone = [path for name in names if (path := own_file(name)) and not path.is_file()]
+    if gone:
+        raise InputError("\n".join(f"{path}: {NO_FILE}" for path in gone))

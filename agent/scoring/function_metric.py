@@ -1,0 +1,176 @@
+"""Metrics that are Python functions of the user's program: registered by name, called in this process and trusted.
+
+A function that fails leaves its row unscored with the reason, never 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import hashlib
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+from agent.errors import InputError
+from agent.metrics.metric_registry import METRICS
+from agent.types import Example, Prediction, Score, Task
+
+MAX_TIMEOUTS = 3
+"""After these the function is not called any more: a thread cannot be ended from outside."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,79}")
+_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+
+MetricFunction = Callable[[dict[str, Any], Any], Any]
+"""(row with its fields and `id`, answer) -> a score in [0, 1], or None where it cannot be scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredFunction:
+    """A function under its name; `digest` is a SHA-256 of its source and of the plain values in its defaults and
+    closure, not of what it calls."""
+
+    name: str
+    function: MetricFunction
+    digest: str
+
+
+_REGISTERED: dict[str, RegisteredFunction] = {}
+
+
+def register(function: MetricFunction, name: str = "") -> RegisteredFunction:
+    """Makes `function` a metric of this process, in place of one of the same name.
+
+    Raises InputError for anything but a plain function of two arguments, and for the name of a registered metric.
+    """
+    if not isinstance(function, FunctionType) or asyncio.iscoroutinefunction(function):
+        raise InputError(f"metric {function!r}: write a plain function, def metric(row, answer), that returns a score")
+    name = name or ("metric" if function.__name__ == "<lambda>" else function.__name__)
+    if not _NAME.fullmatch(name) or name in METRICS:
+        raise InputError(
+            f"metric {name!r}: this name is taken or not usable; take another, of letters, digits and underscores"
+        )
+    most = function.__code__.co_argcount
+    least = most - len(function.__defaults__ or ())
+    if not (least <= 2 <= most or (least <= 2 and function.__code__.co_flags & 0x04)):
+        raise InputError(f"metric {name}: takes {least} arguments; write def {name}(row, answer)")
+    _REGISTERED[name] = RegisteredFunction(name, function, _digest(function))
+    return _REGISTERED[name]
+
+
+def registered(name: str) -> RegisteredFunction | None:
+    """The function of that name, if this process has one."""
+    return _REGISTERED.get(name)
+
+
+def require_all(task: Task) -> None:
+    """Raises InputError where a metric of the task is a function that this process does not have."""
+    for spec in task.metrics:
+        if spec.name not in METRICS and spec.name not in _REGISTERED:
+            raise InputError(
+                f"{task.name}: its metric {spec.name} is a Python function, which only a program that has it can call"
+            )
+
+
+def _digest(function: FunctionType) -> str:
+    import inspect
+
+    try:
+        if function.__name__ == "<lambda>":
+            raise OSError  # its source would be its whole line
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt
+        text = repr(_code(function.__code__))
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    held = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items()), *cells]
+    plain = [repr(value) for value in held if isinstance(value, _PLAIN)]
+    return hashlib.sha256("\n".join([text, *plain]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """The content of a function without its place in a file."""
+    inner = tuple(_code(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts)
+    return code.co_code.hex(), code.co_names, code.co_varnames, inner
+
+
+class FunctionMetric:
+    """Calls the function in a thread, with copies, one row at a time, each for at most `timeout` seconds.
+
+    `field` is the output that is the answer; without it the answer is a dict of all outputs.
+    """
+
+    def __init__(self, registered: RegisteredFunction, field: str = "", timeout: float = 5.0) -> None:
+        self.name = registered.name
+        self._function, self._field, self._timeout = registered.function, field, timeout
+        self._turn = asyncio.Lock()
+        self._timeouts = 0
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        if prediction.error:
+            return Score(self.name, 0.0, prediction.error)
+        if self._field and self._field not in prediction.fields:
+            return Score(self.name, 0.0, f"the reply has no {self._field}")
+        answer = prediction.fields[self._field] if self._field else dict(prediction.fields)
+        row = {"id": example.id, **example.inputs, **example.labels}
+        async with self._turn:
+            return Score(self.name, *await self._called(copy.deepcopy(row), copy.deepcopy(answer)))
+
+    async def _called(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
+        took = f"{self.name} took longer than {self._timeout:g} s"
+        if self._timeouts >= MAX_TIMEOUTS:
+            return None, f"{took}, {self._timeouts} times, and is not asked any more"
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[tuple[float | None, str]] = loop.create_future()
+
+        def settle(verdict: tuple[float | None, str]) -> None:
+            if not result.done():
+                result.set_result(verdict)
+
+        def call() -> None:
+            verdict = self._verdict(row, answer)
+            with contextlib.suppress(RuntimeError):  # it timed out, and the loop has ended
+                loop.call_soon_threadsafe(settle, verdict)
+
+        threading.Thread(target=call, name=f"metric {self.name}", daemon=True).start()
+        try:
+            return await asyncio.wait_for(result, self._timeout)
+        except TimeoutError:
+            self._timeouts += 1
+            return None, took
+
+    def _verdict(self, row: dict[str, Any], answer: Any) -> tuple[float | None, str]:
+        try:
+            value: Any = self._function(row, answer)
+            reason = ""
+            if isinstance(value, dict):
+                value, reason = value.get("value"), str(value.get("reason", ""))[:2000]
+            if value is None:
+                return None, reason or f"{self.name} returned no value"
+            if isinstance(value, str | bytes):
+                return None, f"{self.name} returned the text {value!r:.200}, not a number in [0, 1]"
+            score = float(value)
+        except (Exception, SystemExit) as problem:
+            return None, f"{self.name}{self._line(problem)}: {type(problem).__name__}: {problem}"[:2000]
+        if not 0 <= score <= 1:
+            return None, f"{self.name} returned {score}, which is not in [0, 1]"
+        return score, reason
+
+    def _line(self, problem: BaseException) -> str:
+        """`:LINE` of the user's file where it failed; "" where no frame is in it."""
+        file, frame, line = self._function.__code__.co_filename, problem.__traceback__, ""
+        while frame:
+            if frame.tb_frame.f_code.co_filename == file:
+                line = f":{frame.tb_lineno}"
+            frame = frame.tb_next
+        return line

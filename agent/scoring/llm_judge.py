@@ -1,0 +1,287 @@
+"""LLM as a judge: a metric whose verdict comes from models, by a rubric, against a reference, or against your prompt.
+
+Its calls go through the gateway in the role `judge`. A call that fails, is refused, is cut off or cannot be read leaves
+the row unscored; it never becomes a number. Several models are a panel: the median counts, of at least half of them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
+from agent.gateway.concurrency import all_of
+from agent.gateway.gateway import Gateway
+from agent.prompt.render import label_text
+from agent.scoring.judge_prompt import (
+    CORRECT,
+    PAIR,
+    VERSION,
+    pair_messages,
+    reference_messages,
+    rubric_messages,
+)
+from agent.scoring.verdict import (
+    REASON_CHARACTERS,
+    Tokens,
+    choice_schema,
+    rating_schema,
+    read_choice,
+    read_ratings,
+    rubric_value,
+)
+from agent.types import LM, Example, Message, MetricSpec, Prediction, Request, Rubric, Score, Task, content_id
+
+VERDICT_TOKENS = REASON_CHARACTERS // 2 + 40  # a reason in any script, and the marks of the object
+CRITERION_TOKENS = 12
+LOGPROBS = 10
+_SINGLE = "judge"  # the name of a task's only judge; several have their field and mode in their names
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict on one answer.
+
+    Args:
+        value: In [0, 1]; None where there is no verdict, for the reason `reason`.
+        ratings: By criterion, on the rubric's scale, of the panel's median member; empty in the other modes.
+    """
+
+    value: float | None
+    reason: str
+    ratings: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The verdicts on the first answer against the second: 1 better, 0 worse, 0.5 neither, None unreadable.
+
+    Args:
+        orders: With the first answer shown first, and shown second.
+    """
+
+    orders: tuple[float | None, float | None]
+    reason: str
+
+    @property
+    def value(self) -> float | None:
+        """One of the verdicts where they agree; one that changes with the order is a tie."""
+        one, two = self.orders
+        if one is None or two is None:
+            return None
+        return one if one == two else 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSetup:
+    """What identifies a judge; a calibration holds for one `id`."""
+
+    mode: str
+    models: tuple[str, ...]
+    description: str
+    rubric: Rubric | None
+
+    @property
+    def id(self) -> str:
+        text = self.rubric.text if self.rubric else ""
+        return content_id("j", [VERSION, self.mode, list(self.models), self.description, text])
+
+    @property
+    def calls(self) -> int:
+        """Calls for one answer."""
+        return len(self.models) * (2 if self.mode == "pairwise" else 1)
+
+
+def judge_setup(spec: MetricSpec, task: Task, default_model: str) -> JudgeSetup:
+    """The setup of a judge that [[metrics]] names; `default_model` judges where the task names no model."""
+    mode = str(spec.options.get("mode", "rubric"))
+    rubric = task.rubrics.get(str(spec.options.get("rubric", "rubric.md")))
+    return JudgeSetup(mode, task.judges or (default_model,), task.description, rubric)
+
+
+def judge_calls(task: Task) -> int:
+    """Calls for one answer, over all judges of the task."""
+    return sum(judge_setup(spec, task, "").calls for spec in task.metrics if spec.name == "judge")
+
+
+class Judge:
+    """A judge with its models; the calls for one answer run concurrently."""
+
+    def __init__(self, setup: JudgeSetup, lms: Sequence[LM], gateway: Gateway) -> None:
+        self.setup = setup
+        self._lms, self._gateway = tuple(lms), gateway
+
+    async def rate(self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0) -> Judgement:
+        """Judges one answer, by the rubric or against `reference`; `repeat` counts samples of the verdict from 0.
+
+        Raises what ends a run, and BudgetExhausted.
+        """
+        rubric, text = self.setup.rubric, label_text(answer)
+        if self.setup.mode == "reference":
+            messages = reference_messages(self.setup.description, rubric, inputs, text, label_text(reference))
+            panel = await self._ask_panel(messages, choice_schema(CORRECT), 1, repeat, _read_correct)
+        else:
+            assert rubric is not None
+            messages = rubric_messages(self.setup.description, rubric, inputs, text)
+            panel = await self._ask_panel(
+                messages, rating_schema(rubric), len(rubric.criteria), repeat, lambda t, p: _read_rated(t, p, rubric)
+            )
+        return _panel_median(panel)
+
+    async def compare(self, inputs: Mapping[str, str], first: Any, second: Any, repeat: int = 0) -> Comparison:
+        """Compares two answers, in both orders."""
+        texts = label_text(first), label_text(second)
+
+        async def one(a: str, b: str) -> Judgement:
+            messages = pair_messages(self.setup.description, self.setup.rubric, inputs, a, b)
+            return _panel_median(await self._ask_panel(messages, choice_schema(PAIR), 1, repeat, _read_pair))
+
+        ahead, behind = await all_of([one(*texts), one(*reversed(texts))])
+        turned = None if behind.value is None else 1.0 - behind.value
+        return Comparison((ahead.value, turned), ahead.reason if ahead.value is None else behind.reason or ahead.reason)
+
+    async def _ask_panel(
+        self,
+        messages: tuple[Message, ...],
+        schema: str,
+        verdicts: int,
+        repeat: int,
+        read: Callable[[str, Tokens], Judgement],
+    ) -> list[Judgement]:
+        request = Request(
+            messages,
+            VERDICT_TOKENS + CRITERION_TOKENS * verdicts,
+            json_schema=schema,
+            logprobs=LOGPROBS,
+            repeat=repeat,
+        )
+        return await all_of(self._ask(lm, request, read) for lm in self._lms)
+
+    async def _ask(self, lm: LM, request: Request, read: Callable[[str, Tokens], Judgement]) -> Judgement:
+        try:
+            reply = await self._gateway.complete("judge", lm, request)
+        except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
+            return Judgement(None, f"the judge gave no answer: {failure}")
+        if reply.finish == "refusal":
+            return Judgement(None, f"the judge refused: {reply.text[:200]}")
+        judgement = read(reply.text, reply.logprobs)
+        if judgement.value is None and reply.finish == "length":
+            hint = "" if reply.text else "; it may think: --thinking 2000 gives it room to"
+            return Judgement(None, f"the judge's answer was cut off before its verdict{hint}")
+        return judgement
+
+
+def _panel_median(judgements: Sequence[Judgement]) -> Judgement:
+    """The panel's median, with the reason of the member nearest to it."""
+    known = [each for each in judgements if each.value is not None]
+    if not known or 2 * len(known) < len(judgements):
+        return Judgement(None, next(each.reason for each in judgements if each.value is None))
+    middle = median(each.value for each in known if each.value is not None)
+    nearest = min(known, key=lambda each: abs((each.value or 0.0) - middle))
+    return Judgement(middle, nearest.reason, nearest.ratings)
+
+
+def _read_rated(text: str, tokens: Tokens, rubric: Rubric) -> Judgement:
+    verdict = read_ratings(text, rubric, tokens)
+    if verdict is None:
+        return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
+    marks = ", ".join(f"{name} {rating:.3g}/{rubric.high}" for name, rating in verdict.ratings.items())
+    return Judgement(rubric_value(verdict.ratings, rubric), f"{marks}: {verdict.reason}", verdict.ratings)
+
+
+def _read_correct(text: str, tokens: Tokens) -> Judgement:
+    return _read_choice(text, CORRECT, {"wrong": 0.0, "partly": 0.5, "correct": 1.0})
+
+
+def _read_pair(text: str, tokens: Tokens) -> Judgement:
+    return _read_choice(text, PAIR, {"A": 1.0, "B": 0.0, "tie": 0.5})
+
+
+def _read_choice(text: str, choices: Sequence[str], values: Mapping[str, float]) -> Judgement:
+    verdict = read_choice(text, choices)
+    if verdict is None:
+        return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
+    return Judgement(values[verdict.choice], f"{verdict.choice}: {verdict.reason}")
+
+
+class JudgeMetric:
+    """A judge as a metric of one output field; in the mode pairwise `anchor` gives it the baseline's answers."""
+
+    def __init__(self, name: str, field_name: str, judge: Judge) -> None:
+        self.name, self.field, self.judge = name, field_name, judge
+        self._anchors: dict[str, Prediction] = {}
+        self.compared = self.turned = 0
+        """Pairs judged in both orders, and those whose verdict changed with the order."""
+
+    def anchor(self, example: Example, prediction: Prediction) -> None:
+        """Keeps what the user's own prompt answered; the first answer to a row stays."""
+        self._anchors.setdefault(example.id, prediction)
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        if prediction.error:
+            return Score(self.name, 0.0, prediction.error)
+        if self.field not in prediction.fields:
+            return Score(self.name, 0.0, f"the reply has no {self.field}")
+        answer = prediction.fields[self.field]
+        if self.judge.setup.mode == "pairwise":
+            return await self._against_anchor(example, answer)
+        label = example.labels.get(self.field)
+        if self.judge.setup.mode == "reference" and label is None:
+            return Score(self.name, None, f"row {example.id} has no label for {self.field}")
+        judgement = await self.judge.rate(example.inputs, answer, label)
+        return Score(self.name, judgement.value, judgement.reason)
+
+    async def _against_anchor(self, example: Example, answer: Any) -> Score:
+        own = self._anchors.get(example.id)
+        if own is None:
+            return Score(self.name, None, f"your prompt has no answer to row {example.id} to compare with")
+        if own.error or self.field not in own.fields:
+            return Score(self.name, 1.0, "your prompt's answer to this row cannot be used, this one can")
+        if own.fields[self.field] == answer:
+            return Score(self.name, 0.5, "the same as your prompt's answer")
+        comparison = await self.judge.compare(example.inputs, answer, own.fields[self.field])
+        if comparison.value is not None:
+            self.compared += 1
+            self.turned += comparison.orders[0] != comparison.orders[1]
+        return Score(self.name, comparison.value, comparison.reason)
+
+
+def judge_builder(task: Task, lms: Sequence[LM], gateway: Gateway) -> Callable[[MetricSpec], JudgeMetric]:
+    """What builds the task's judges for `build_metrics`, all on the models `lms`."""
+    is_only = sum(spec.name == "judge" for spec in task.metrics) == 1
+
+    def build(spec: MetricSpec) -> JudgeMetric:
+        setup = judge_setup(spec, task, lms[0].name)
+        name = _SINGLE if is_only else f"judge:{spec.field}:{setup.mode}"
+        return JudgeMetric(name, spec.field, Judge(setup, lms, gateway))
+
+    return build
+
+
+def _calibration_command(metric: JudgeMetric, task: str) -> str:
+    words = ["optimize", "judge", "calibrate", task]
+    if metric.name != _SINGLE:
+        words += ["--output", metric.field, "--mode", metric.judge.setup.mode]
+    return shlex.join([*words, *(word for model in metric.judge.setup.models for word in ("--judge", model))])
+
+
+def trust_record(metric: JudgeMetric, calibrated: Mapping[str, Any] | None, task: str) -> dict[str, Any]:
+    """A judge with the result of its latest calibration, JSON-ready, for reports and the gate."""
+    setup = metric.judge.setup
+    result = calibrated or {"trusted": False, "kappa": None, "ci95": None}
+    why = "; ".join(result["why"]) if calibrated else f"never calibrated; {_calibration_command(metric, task)}"
+    return {
+        "metric": metric.name,
+        "judge_id": setup.id,
+        "models": list(setup.models),
+        "mode": setup.mode,
+        "trusted": bool(result["trusted"]),
+        "why": why,
+        "kappa": result["kappa"],
+        "ci95": result["ci95"],
+        "compared": metric.compared,
+        "turned": metric.turned,
+    }
