@@ -14,13 +14,13 @@ from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
 from agent.cli.registered import Registered, told
 from agent.errors import AgentError, InputError
 from agent.programs.yardsticks import ARM
-from agent.release.formats.catalog import FORMATS
+from agent.release.formats.export_format import FORMATS
 from agent.report.facts import without_result
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
     from agent.ledger.query import History, Row
-    from agent.release.formats.verify import Made
+    from agent.release.formats.proof import VerifiedExport
     from agent.release.rescore import DevRun
     from agent.release.runtime import PromptRelease
     from agent.types import Task
@@ -71,8 +71,8 @@ def export_command(
     run: str, form: tuple[str, ...], arm: str | None, output: Path | None, strict: bool, db: Path, as_json: bool
 ) -> None:
     from agent.ledger.query import released_file
-    from agent.release.formats.base import Material
-    from agent.release.formats.verify import put, put_one, verified
+    from agent.release.formats.export_format import Material
+    from agent.release.formats.proof import verify_exports, write_exports, write_file
     from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
     from agent.release.runtime import load_prompt
     from agent.run.launch import silence
@@ -100,7 +100,7 @@ def export_command(
         source = released.with_name(PROMPT_FILE if one.name == "md" else MESSAGES_FILE)
         materials[one.name] = Material(load_prompt(source).release, task)
     dev, why = _dev_run(history, found, materials[chosen[0].name].release)
-    made = verified(chosen, materials, dev=dev, strict=strict)
+    made = verify_exports(chosen, materials, dev=dev, strict=strict)
     alone = len(made) == 1 and len(made[0].texts) == 1
     if not alone and (output is None or os.path.isfile(output)):
         many = "several formats" if len(made) > 1 else f"{made[0].format.name} has several files"
@@ -110,10 +110,10 @@ def export_command(
         paths = []
     elif alone and not os.path.isdir(output):
         (text,) = made[0].texts.values()
-        put_one(text, output)
+        write_file(text, output)
         paths = [output]
     else:
-        paths = put(made, output)
+        paths = write_exports(made, output)
     if as_json:
         print_json(_told(found["id"], materials[chosen[0].name].release.version, paths, made, why))
         return
@@ -124,7 +124,7 @@ def export_command(
         click.echo(plain(line), err=True)
 
 
-def _print(made: Made) -> None:
+def _print(made: VerifiedExport) -> None:
     """Exact bytes in a pipe (of a str, click takes out escape sequences), harmless on a terminal."""
     (text,) = made.texts.values()
     click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
@@ -143,7 +143,7 @@ def _dev_run(history: History, found: Row, release: PromptRelease) -> tuple[DevR
         return None, str(error)
 
 
-def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made], why: str) -> dict[str, Any]:
+def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[VerifiedExport], why: str) -> dict[str, Any]:
     formats = [
         {
             "format": one.format.name,
@@ -151,7 +151,7 @@ def _told(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made]
             "verified": not one.missing,
             "hostile_rows": one.rows,
             "unfit": dict(one.unfit),
-            "not_set": one.untold,
+            "not_set": one.unset,
             "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
         }
         for one in made
@@ -178,12 +178,12 @@ def _task_of(found: dict[str, Any]) -> Task:
 def _export_arm(history: History, found: Row, output: Path | None, as_json: bool) -> None:
     """The best of the run's yardsticks on dev, learnt anew and held against the answers that were scored."""
     from agent.programs.yardsticks import exported
-    from agent.release.formats.verify import put_folder
+    from agent.release.formats.proof import write_files
 
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
     told, files = exported(found, _task_of(found), history)
-    paths = put_folder(files, output)
+    paths = write_files(files, output)
     if as_json:
         print_json({"run_id": found["id"], "yardstick": told, "files": [str(path) for path in paths]})
         return
@@ -193,7 +193,7 @@ def _export_arm(history: History, found: Row, output: Path | None, as_json: bool
 
 
 def _export_state(released: Path, output: Path | None) -> None:
-    from agent.release.formats.verify import put_one
+    from agent.release.formats.proof import write_file
 
     try:
         state = released.read_bytes().decode("utf-8")
@@ -204,5 +204,5 @@ def _export_state(released: Path, output: Path | None) -> None:
         return
     if os.path.isdir(output):
         output = output / released.name
-    put_one(state, output)
+    write_file(state, output)
     click.echo(f"wrote {output}", err=True)

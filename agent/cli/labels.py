@@ -26,7 +26,7 @@ from agent.run.locations import open_history, open_ledger, releases_folder
 
 if TYPE_CHECKING:
     from agent.release.labels import Change
-    from agent.release.registry import Registry
+    from agent.release.promotion import Registry
 
 BUSY_AFTER = 1.0  # seconds; a rollback does not wait for a run to end
 
@@ -43,7 +43,7 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
     The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
     it: the chain then takes the change in with the next run, promote or rollback.
     """
-    from agent.release.registry import Registry
+    from agent.release.promotion import Registry
 
     registry = Registry(releases_folder(db))
     change, late = _roll_back(registry, db, name, label, actor or user(), reason.strip())

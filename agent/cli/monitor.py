@@ -59,7 +59,7 @@ def monitor_command(
     again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
     [monitor] in task.toml says. No model is asked.
     """
-    from agent.release.monitor import compared, window_of_log, window_of_suite
+    from agent.release.production_logs import compared, window_of_log, window_of_suite
     from agent.release.runtime import load_prompt
     from agent.release.suite import SUITE_FILE, read_suite, require_fit
 

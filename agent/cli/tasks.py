@@ -78,8 +78,8 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
 def init_command(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read."""
-    from agent.task.intake import write_task
-    from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_tests
+    from agent.task.from_file import write_task
+    from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 
     if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
         raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ProblemsError
-from agent.task.data import decode, read_bytes
+from agent.task.input_files import decode, read_bytes
 from agent.task.locate import Lines, parse_toml
 from agent.task.words import near, problem, quoted, shown
 

@@ -1,4 +1,4 @@
-"""What the chain says of released labels. Reads; knows nothing of the files that hold the same (`release/registry.py`).
+"""What the chain says of released labels. Reads; knows nothing of the files that hold the same (`promotion.py`).
 
 Each move is an event of the kind `label_moved`: its body is the line of the name's history, with the hash of that line,
 and with `release_hash` where the text of the version was kept.

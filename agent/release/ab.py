@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.stats.anytime import compared, paired
-from agent.task.data import read_rows
+from agent.task.input_files import read_rows
 from agent.task.words import listed, near, problem, quoted, shown
 
 KEYS = ("unit", "arm", "outcome", "time")

@@ -223,7 +223,7 @@ def fixed(price: str | None) -> Price | None:
 
 
 def _load(name: str, target: str | None, prompt: str | None, seed: int, say: Say) -> Task:
-    from agent.task.data import SPREADSHEETS
+    from agent.task.input_files import SPREADSHEETS
 
     path = Path(name)
     if path.suffix.lower() in (".csv", ".jsonl"):
@@ -231,7 +231,7 @@ def _load(name: str, target: str | None, prompt: str | None, seed: int, say: Say
             raise InputError(f"{name}: no such file")
         if target is None or prompt is None:
             raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
-        from agent.task.intake import task_from_file
+        from agent.task.from_file import task_from_file
 
         try:
             instruction = Path(prompt).read_text("utf-8-sig")

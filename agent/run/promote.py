@@ -122,7 +122,7 @@ def promote(
     """
     db = Path(ledger)
     from agent.release.labels import PRODUCTION
-    from agent.release.registry import Registry, check_label
+    from agent.release.promotion import Registry, check_label
     from agent.release.runtime import load_prompt
 
     check_label(label, share)

@@ -23,9 +23,8 @@ from agent.metrics.catalog import METRICS
 from agent.metrics.values import Check, where
 from agent.scoring.functions import FunctionMetric, registered
 from agent.scoring.user_metric import PythonMetric
-from agent.threads import aside
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
-from agent.worker import Verdict
+from agent.worker import Verdict, run_aside
 
 if TYPE_CHECKING:
     from agent.metrics.base import MetricRule
@@ -114,7 +113,7 @@ class FieldMetric:
             return Score(self.name, 0.0, f"the reply has no {self.field}")
         check: Callable[[], Verdict | Awaitable[Verdict]] = partial(self.check, prediction.fields[self.field], label)
         try:
-            found = await aside(len(prediction.raw), check)
+            found = await run_aside(len(prediction.raw), check)
             value, reason = found if isinstance(found, tuple) else await found
         except Exception as problem:  # of a metric's own code, which may be another package's
             return Score(self.name, None, f"{self.name} failed: {type(problem).__name__}: {problem}"[:300])

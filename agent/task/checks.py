@@ -20,7 +20,7 @@ from agent.types import Field, FieldType, FormatName, MetricSpec
 
 if TYPE_CHECKING:
     from agent.task.parse import Parsed
-    from agent.task.schema import FieldTable, TaskFile
+    from agent.task.task_file import FieldTable, TaskFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from agent.errors import InputError
 from agent.shipped import MAX_NUMBER, fold
-from agent.task.data import parse_json
-from agent.task.rows import parse_number
+from agent.task.examples import parse_number
+from agent.task.input_files import parse_json
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType
 

@@ -18,16 +18,16 @@ from agent.metrics.catalog import METRICS
 from agent.registry import OURS
 from agent.task import checks
 from agent.task.checks import Fault
-from agent.task.data import decode, parse_json, read_bytes, rows_of
+from agent.task.examples import Placed, RowReader, find_clashes, json_checker
+from agent.task.input_files import decode, parse_json, read_bytes, rows_of
 from agent.task.locate import Lines, find_nul, parse_toml
-from agent.task.rows import Placed, RowReader, find_clashes, json_checker
 from agent.task.rubric import read_rubric
 from agent.task.words import near, problem, quoted, shown
 from agent.types import Budget, Constraints, Drift, Example, Field, Rubric, SearchSpace, Signature, SplitName, Task
 
 if TYPE_CHECKING:
     from agent.task.parse import Parsed
-    from agent.task.schema import FieldTable, TaskFile
+    from agent.task.task_file import FieldTable, TaskFile
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 

@@ -13,7 +13,7 @@ from agent.errors import ProblemsError
 from agent.strict import MAX_DEPTH, BadToml
 from agent.strict import parse_toml as parse_strictly
 from agent.task.checks import Fault
-from agent.task.data import walk
+from agent.task.input_files import walk
 from agent.task.words import problem, quoted
 
 Path = tuple[str | int, ...]

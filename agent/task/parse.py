@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from agent.errors import InputError
 from agent.metrics.catalog import METRICS
 from agent.task.checks import Fault
-from agent.task.schema import FieldTable, MetricTable, Table, TaskFile
+from agent.task.task_file import FieldTable, MetricTable, Table, TaskFile
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType, FormatName, TechniqueName
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from agent.errors import InputError, ProblemsError
-from agent.task.data import read_rows
+from agent.task.input_files import read_rows
 from agent.task.words import problem, shown
 
 NEEDED = ("item", "rater", "rating")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
-from agent.task.data import Rows, read_rows
+from agent.task.input_files import Rows, read_rows
 from agent.task.words import near, problem, quoted, shown
 from agent.types import content_id
 

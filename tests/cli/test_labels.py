@@ -16,7 +16,7 @@ import pytest
 
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.release.registry import Registry
+from agent.release.promotion import Registry
 from agent.release.runtime import load_prompt
 from agent.run.released_files import prompt_path
 from tests.cli.conftest import Made

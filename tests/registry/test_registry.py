@@ -17,7 +17,7 @@ from agent.metrics.catalog import METRICS
 from agent.metrics.values import Check
 from agent.registry import Registry
 from agent.scoring.metrics import build_metrics
-from agent.task.schema import json_schema
+from agent.task.task_file import json_schema
 from agent.types import Example, Field, MetricSpec, Prediction
 from tests.cli.world import files, good, good_json
 from tests.registry.conftest import ALL

@@ -15,7 +15,7 @@ import agent
 from agent.errors import ReleaseError
 from agent.release.export import write_release
 from agent.release.labels import Reference, bucket
-from agent.release.registry import Registry
+from agent.release.promotion import Registry
 from agent.release.runtime import load_prompt
 from tests.release.test_registry import NAME, ONE, THREE, TWO, evidence, promote, release
 

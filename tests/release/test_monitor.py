@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
-from agent.release.monitor import Window, compared, window_of_log
+from agent.release.production_logs import Window, compared, window_of_log
 from agent.release.runtime import Prompt, PromptRelease
 from agent.types import Drift, Field, Message
 

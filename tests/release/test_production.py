@@ -15,7 +15,7 @@ import pytest
 
 from agent.ledger.store import Ledger
 from agent.release.export import write_release
-from agent.release.registry import Registry
+from agent.release.promotion import Registry
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
 from agent.types import Field, Message
 

@@ -22,8 +22,8 @@ from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import verify
 from agent.release.labels import LABELS_FILE, change_from, current, hash_of, in_force, line_of, read_history
+from agent.release.promotion import Registry
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
-from agent.release.registry import Registry
 from agent.release.runtime import load_prompt
 from agent.types import Field, Message
 
@@ -364,7 +364,7 @@ def test_a_history_that_contradicts_the_ledger_is_refused(root: Path, db: Path) 
 def test_a_full_disk_leaves_the_history_as_it_was(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     promote(root, None, ONE)
     before = (root / NAME / LABELS_FILE).read_bytes()
-    import agent.release.registry as module
+    import agent.release.promotion as module
 
     def refuse(file: int) -> None:
         raise OSError(28, "No space left on device")
@@ -473,7 +473,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from agent.ledger.store import Ledger
-from agent.release.registry import Registry
+from agent.release.promotion import Registry
 from tests.release.test_registry import operations, perform
 root, db, seed, start = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 registry, ledger = Registry(root), Ledger(db)
@@ -546,7 +546,7 @@ def test_a_kill_at_each_step_is_made_good_by_the_same_command_again(root: Path, 
     code = f"""
 import os, sys
 from pathlib import Path
-import agent.release.registry as module
+import agent.release.promotion as module
 from agent.ledger.store import Ledger
 from tests.release.test_registry import ONE, promote
 name = {{"version": "_append", "line": "_tell", "event": None}}["{moment}"]
@@ -568,7 +568,7 @@ def test_two_processes_at_once_both_leave_their_lines(root: Path, db: Path) -> N
     code = """
 import sys
 from pathlib import Path
-from agent.release.registry import Registry
+from agent.release.promotion import Registry
 from tests.release.test_registry import NAME, RELEASES, promote
 for number in range(40):
     promote(Path(sys.argv[1]), None, RELEASES[number % 2], sys.argv[2])

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from agent.errors import InputError, ProblemsError
 from agent.prompt.parse import parse_reply
 from agent.task.columns import decide_columns, field_name, target_type
-from agent.task.intake import Reading, _string, task_from_file, write_task
+from agent.task.from_file import Reading, _string, task_from_file, write_task
 from agent.task.load import load_task
 from agent.task.locate import parse_toml
-from agent.task.schema import json_schema
 from agent.task.splits import near_duplicates
+from agent.task.task_file import json_schema
 from agent.types import Example, Task
 
 TEAMS = ("billing", "delivery", "refunds")

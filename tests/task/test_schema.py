@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from agent.metrics.catalog import METRICS
 from agent.task.parse import parse
-from agent.task.schema import json_schema
+from agent.task.task_file import json_schema
 from agent.task.words import seconds
 from tests.task.folders import TOML, changed
 

@@ -33,7 +33,7 @@ from agent.task.columns import (
     text_of,
     why_text,
 )
-from agent.task.data import read_rows
+from agent.task.input_files import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.splits import split_rows
 from agent.task.words import quoted, shown
@@ -138,7 +138,7 @@ def write_task(
 
 def _has_schema(folder: Path) -> bool:
     """Whether editors find the schema of task.toml in `folder`, where it is written if need be and the disk lets it."""
-    from agent.task.schema import json_schema
+    from agent.task.task_file import json_schema
 
     path = folder / SCHEMA_FILE
     if path.is_file() or path.is_symlink():

@@ -22,7 +22,7 @@ from agent.errors import InputError, Problem, ProblemsError
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite, is_answer
 from agent.stats.drift import Found, alarms, categories_moved, more_often, scores_fell, sizes_moved
-from agent.task.data import read_rows
+from agent.task.input_files import read_rows
 from agent.task.words import near, problem, quoted, shown
 from agent.types import Drift, Prediction, canonical
 

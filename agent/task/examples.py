@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.errors import Problem
 from agent.shipped import MAX_NUMBER, fold
-from agent.task.data import Rows, parse_json
+from agent.task.input_files import Rows, parse_json
 from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
 
