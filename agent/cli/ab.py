@@ -46,9 +46,9 @@ def report_command(
     latest of the other arm. However often it is looked at, arms that are equal, or drift together, are told apart in at
     most 5 % of all tests.
     """
-    from agent.release.ab import read_outcomes, report_of
+    from agent.release.production_logs import ab_report, read_outcomes
 
-    told = report_of(read_outcomes(outcomes, control, first=several == "first"), alpha, smallest)
+    told = ab_report(read_outcomes(outcomes, control, first=several == "first"), alpha, smallest)
     if as_json:
         print_json(told)
     else:

@@ -61,7 +61,7 @@ def check_command(
     more answers changed than repeat noise explains; repeat noise alone fails it in at most 5 % of all checks. The model
     is asked afresh, not the ledger.
     """
-    from agent.release.junit import as_junit, as_markdown, require_place, write_text
+    from agent.release.regression import as_junit, as_markdown, require_place, write_text
 
     silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):

@@ -25,8 +25,8 @@ from agent.ledger.origin import user
 from agent.run.locations import open_history, open_ledger, releases_folder
 
 if TYPE_CHECKING:
-    from agent.release.labels import Change
-    from agent.release.promotion import Registry
+    from agent.release.labels import LabelChange
+    from agent.release.promotion import ReleaseRegistry
 
 BUSY_AFTER = 1.0  # seconds; a rollback does not wait for a run to end
 
@@ -43,9 +43,9 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
     The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
     it: the chain then takes the change in with the next run, promote or rollback.
     """
-    from agent.release.promotion import Registry
+    from agent.release.promotion import ReleaseRegistry
 
-    registry = Registry(releases_folder(db))
+    registry = ReleaseRegistry(releases_folder(db))
     change, late = _roll_back(registry, db, name, label, actor or user(), reason.strip())
     if as_json:
         print_json({**change.as_dict(), "in_chain": not late})
@@ -56,7 +56,9 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
         click.echo(f"{late}; the change goes into its chain with the next run, promote or rollback", err=True)
 
 
-def _roll_back(registry: Registry, db: Path, name: str, label: str, actor: str, reason: str) -> tuple[Change, str]:
+def _roll_back(
+    registry: ReleaseRegistry, db: Path, name: str, label: str, actor: str, reason: str
+) -> tuple[LabelChange, str]:
     """The change, and why it is not in the chain yet ("" when it is)."""
     if not db.is_file():
         return registry.rollback(name, label, None, actor=actor, reason=reason), f"{db}: no ledger here"
@@ -133,7 +135,7 @@ def labels_command(name: str, db: Path, as_json: bool) -> None:
     _print_changes([f"{change.seq} {change.label}" for change in history], history, f"{name}: every change of a label")
 
 
-def _print_changes(heads: list[str], changes: list[Change], title: str) -> None:
+def _print_changes(heads: list[str], changes: list[LabelChange], title: str) -> None:
     rows = [
         [
             head,

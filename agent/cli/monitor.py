@@ -59,7 +59,7 @@ def monitor_command(
     again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
     [monitor] in task.toml says. No model is asked.
     """
-    from agent.release.production_logs import compared, window_of_log, window_of_suite
+    from agent.release.production_logs import compare_windows, window_of_log, window_of_suite
     from agent.release.runtime import load_prompt
     from agent.release.suite import SUITE_FILE, read_suite, require_fit
 
@@ -82,7 +82,7 @@ def monitor_command(
     limits = _limits(loaded, task, db)
     if alpha:
         limits = replace(limits, alpha=alpha)
-    found = compared(was, window_of_log(log, loaded), loaded, limits, seed)
+    found = compare_windows(was, window_of_log(log, loaded), loaded, limits, seed)
     told = {"name": loaded.name, "version": loaded.version, "log": str(log), **found}
     if as_json:
         print_json(told)
