@@ -1,7 +1,7 @@
-"""One habit for what there can be more of: metrics, models, export formats, program kinds, strategies.
+"""Registries of plugins: metrics, models, export formats, kinds of program, strategies.
 
-A thing registers itself under a name. Ours are known by name and module, those of other packages by their entry
-points, and either is imported when its name is asked for, or when a listing needs all. Knows nothing of the things.
+Each registers itself under a name. Ours are known by name and module, those of other packages by their entry points;
+either is imported when it is looked up, or when a listing needs all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from agent.errors import InputError, told
+from agent.errors import InputError, message_of
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -33,8 +33,13 @@ class Listed(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """The things of one sort. `what` is the sort in words ("metric"), `group` the entry points of other packages,
-    `homes` the module of each thing of ours, in the order of listings."""
+    """The plugins of one sort.
+
+    Args:
+        what: The sort in words, such as "metric".
+        group: The group of entry points of other packages.
+        homes: The module of each of ours by name, in the order of listings.
+    """
 
     def __init__(self, what: str, group: str, homes: Mapping[str, str]) -> None:
         self.what, self.group = what, group
@@ -52,8 +57,7 @@ class Registry(Generic[T]):
         self._known[name] = thing, module
 
     def get(self, name: str) -> T:
-        """The thing of that name, imported now if need be. Raises InputError, which names what is there, for one that
-        is not, and the package for one that cannot be loaded."""
+        """The plugin of that name, imported if need be. Raises InputError for one that is missing or does not load."""
         if name in self._known:
             return self._known[name][0]
         if name in self._homes:
@@ -80,7 +84,7 @@ class Registry(Generic[T]):
         return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes}))
 
     def all(self) -> Iterator[Listed[T]]:
-        """Everything, imported; what cannot be used is told in its line."""
+        """Everything, imported; what cannot be used comes with its fault."""
         foreign = self._foreign()
         for name in self.names():
             origin = self.origin(name)
@@ -112,7 +116,7 @@ class Registry(Generic[T]):
         try:
             places[0].load()
         except (Exception, SystemExit) as error:
-            why = " ".join(told(error).split())[:300]
+            why = " ".join(message_of(error).split())[:300]
             raise InputError(f"{whose} cannot be loaded: {why}; mend or uninstall the package") from error
         if name not in self._known:
             raise InputError(f"{whose} is not there: {places[0].value} registers none of that name")

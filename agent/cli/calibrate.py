@@ -80,7 +80,7 @@ def _own(rubric: Rubric | None) -> Scale:
 def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Any, Path]:
     from agent.scoring.judge import setup_of
     from agent.task.load import load_task
-    from agent.task.ratings import Columns
+    from agent.task.ratings import RatingColumns
 
     for name in ("inputs", "rubric", "about"):
         if options[name]:
@@ -100,12 +100,12 @@ def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, Jud
         raise InputError(f"--pair: the judge of {task.name} rates single answers; give it ratings, or set its mode")
     setup = setup_of(judges[0], task, "")
     inputs, scale = tuple(f.name for f in task.signature.inputs), scale or _own(setup.rubric)
-    return task, setup, Columns(inputs, answers, options["rating"], scale=scale), labels
+    return task, setup, RatingColumns(inputs, answers, options["rating"], scale=scale), labels
 
 
 def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Any, Path]:
     from agent.scoring.judge import JudgeSetup
-    from agent.task.ratings import Columns
+    from agent.task.ratings import RatingColumns
     from agent.task.rubric import generic_rubric, read_rubric
 
     labels = options["labels"]
@@ -129,7 +129,7 @@ def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, 
         rubric = found
     mode = "pairwise" if options["pair"] else "rubric"
     task = _stand_in(labels, options["inputs"], answers, options["about"])
-    columns = Columns(tuple(options["inputs"]), answers, options["rating"], scale=scale or _own(rubric))
+    columns = RatingColumns(tuple(options["inputs"]), answers, options["rating"], scale=scale or _own(rubric))
     return task, JudgeSetup(mode, (), options["about"], rubric), columns, labels
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.errors import BudgetExhausted, Interrupted, LedgerError, told
+from agent.errors import BudgetExhausted, Interrupted, LedgerError, message_of
 from agent.gateway.budget import Account
 from agent.gateway.concurrency import side_by_side
 from agent.gateway.gateway import MAX_WAIT, Gateway
@@ -153,7 +153,7 @@ class Job(ABC):
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         try:
-            words = told(why)
+            words = message_of(why)
             self._ledger.event(self.id, "stopped", {"why": words})
             self._ledger.end_run(self.id, status, self._account.seconds, error=words if status == "failed" else "")
             await self._ledger.commit()

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, told
+from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, message_of
 from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, Kept
 from agent.gateway.gateway import Gateway
@@ -228,7 +228,7 @@ class Run:
         self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
         await self._gateway.drain()
         try:
-            words = told(why)
+            words = message_of(why)
             self.ledger.event(self.id, "stopped", {"why": words, "calls": self.account.total_paid.calls})
             self.ledger.end_run(self.id, status, self.account.seconds, error=words if status == "failed" else "")
             await self.ledger.commit()

@@ -27,7 +27,7 @@ HEAVY = (
         "agent.cli.runs",
         "agent.run.optimize",
         "agent.task.from_file",
-        "agent.task.parse",
+        "agent.task.task_file",
     ),
     *("agent.ledger.store", "agent.models.openai", "agent.models.catalog", "openai", "openai.types", "aiohttp"),
     *(

@@ -17,7 +17,7 @@ from agent.release.export import write_release
 from agent.release.labels import Reference, bucket
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
-from tests.release.test_registry import NAME, ONE, THREE, TWO, evidence, promote, release
+from tests.release.test_promotion import NAME, ONE, THREE, TWO, evidence, promote, release
 
 UNITS = st.text(max_size=30)
 SHARES = st.floats(0, 1)

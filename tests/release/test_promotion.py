@@ -474,7 +474,7 @@ import sys
 from pathlib import Path
 from agent.ledger.store import Ledger
 from agent.release.promotion import ReleaseRegistry
-from tests.release.test_registry import operations, perform
+from tests.release.test_promotion import operations, perform
 root, db, seed, start = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 registry, ledger = ReleaseRegistry(root), Ledger(db)
 registry.catch_up(ledger)
@@ -548,7 +548,7 @@ import os, sys
 from pathlib import Path
 import agent.release.promotion as module
 from agent.ledger.store import Ledger
-from tests.release.test_registry import ONE, promote
+from tests.release.test_promotion import ONE, promote
 name = {{"version": "_append", "line": "_tell", "event": None}}["{moment}"]
 if name:
     setattr(module, name, lambda *a: os._exit(9))
@@ -569,7 +569,7 @@ def test_two_processes_at_once_both_leave_their_lines(root: Path, db: Path) -> N
 import sys
 from pathlib import Path
 from agent.release.promotion import ReleaseRegistry
-from tests.release.test_registry import NAME, RELEASES, promote
+from tests.release.test_promotion import NAME, RELEASES, promote
 for number in range(40):
     promote(Path(sys.argv[1]), None, RELEASES[number % 2], sys.argv[2])
 """
