@@ -47,14 +47,18 @@ def verdict(
 ) -> dict[str, Any]:
     """What changed, JSON-ready, with `gate` ("passed" or "failed") and `why`. All three have one item per row."""
     decided = [field.name for field in outputs if field.type != "text"]
-    pairs = [_answered(*sides) for sides in zip(was, now, strict=True)]
+    pairs = [([o for o in a if is_answer(o)], [o for o in b if is_answer(o)]) for a, b in zip(was, now, strict=True)]
     lost = sum(bool(before) and not after for before, after in pairs)
     flips = [found for row, sides in zip(rows, pairs, strict=True) if (found := _flip(row, *sides, decided))]
+    values = [(_values(before), _values(after)) for before, after in pairs]
     if decided:
-        p_flips = flip_p_value([_each(sides, lambda o: _answer(o, decided)) for sides in pairs], _differ, seed)
+        texts = [
+            ([_answer(o, decided) for o in before], [_answer(o, decided) for o in after]) for before, after in pairs
+        ]
+        p_flips = flip_p_value(texts, lambda one, two: float(one != two), seed)
     else:
-        p_flips = flip_p_value([(_values(before), _values(after)) for before, after in pairs], _apart, seed)
-    means = [(_mean(_values(before)), _mean(_values(after))) for before, after in pairs]
+        p_flips = flip_p_value(values, lambda one, two: abs(one - two), seed)
+    means = [(_mean(before), _mean(after)) for before, after in values]
     both = [(a, b) for a, b in means if a is not None and b is not None]
     result: dict[str, Any] = {
         "rows": len(rows),
@@ -62,7 +66,7 @@ def verdict(
         "unanswered": {"was": sum(not before for before, _ in pairs), "now": sum(not after for _, after in pairs)},
         "repeats": {"was": max(map(len, was), default=0), "now": max(map(len, now), default=0)},
         "score": {"was": _side([a for a, _ in both]), "now": _side([b for _, b in both])},
-        "difference": _difference(both, [(_values(before), _values(after)) for before, after in pairs], seed),
+        "difference": _difference(both, values, seed),
         "flips": flips,
         "flip_test": {"flipped": len(flips), "p_value": p_flips, "at_most": ALPHA / 2},
         "readable": {"was": _readable([b for b, _ in pairs]), "now": _readable([a for _, a in pairs])},
@@ -106,10 +110,6 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
 
 
 # -- one row ----------------------------------------------------------------------------------------------------------
-
-
-def _answered(before: Sequence[Outcome], after: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    return [o for o in before if is_answer(o)], [o for o in after if is_answer(o)]
 
 
 def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: list[str]) -> dict[str, Any] | None:
@@ -161,18 +161,6 @@ def _values(outcomes: Sequence[Outcome]) -> list[float]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _each(sides: tuple[list[Outcome], list[Outcome]], of: Any) -> tuple[list[str], list[str]]:
-    return [of(outcome) for outcome in sides[0]], [of(outcome) for outcome in sides[1]]
-
-
-def _apart(one: float, two: float) -> float:
-    return abs(one - two)
-
-
-def _differ(one: str, two: str) -> float:
-    return float(one != two)
 
 
 # -- all rows ---------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from agent.task.examples import PlacedExample, RowReader, find_clashes, json_che
 from agent.task.input_files import TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.rubric import read_rubric
 from agent.task.words import near, problem, quoted, shown
-from agent.types import Budget, Constraints, Drift, Example, Field, Rubric, SearchSpace, Signature, SplitName, Task
+from agent.types import Budget, Constraints, Drift, Field, Rubric, SearchSpace, Signature, SplitName, Task
 
 if TYPE_CHECKING:
     from agent.task.task_file import FieldTable, Parsed, TaskFile
@@ -58,7 +58,8 @@ class _Loading:
 
     def task(self) -> Task:
         toml = self.folder / "task.toml"
-        text = self._toml_text(toml)
+        if (text := self._text(toml.name, toml.name)) is None:
+            raise ProblemsError(tuple(self.problems))
         raw = parse_toml(text, shown(toml))
         from agent.task.task_file import parse
 
@@ -97,11 +98,6 @@ class _Loading:
         lines, problems = decode(data, shown(self.folder / name))
         self.problems += problems
         return None if problems else "\n".join(line or "" for line in lines)
-
-    def _toml_text(self, toml: Path) -> str:
-        if (text := self._text(toml.name, toml.name)) is None:
-            raise ProblemsError(tuple(self.problems))
-        return text
 
     def _signature(self, parsed: Parsed, faults: list[Fault]) -> tuple[Signature | None, frozenset[str]]:
         """The signature with its fields, and the names of the fields whose definition is wrong."""
@@ -240,7 +236,7 @@ class _Loading:
         self, parsed: Parsed, signature: Signature, splits: list[list[PlacedExample]], rubrics: dict[str, Rubric]
     ) -> Task:
         file = parsed.file
-        train, dev, test = (_examples(placed) for placed in splits)
+        train, dev, test = (tuple(row.example for row in placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
         left_out = checks.without_dspy(search.formats)
         return Task(
@@ -274,7 +270,3 @@ class _Loading:
             monitor=Drift(**file.monitor.model_dump()),
             hashes=self.hashes,
         )
-
-
-def _examples(placed: list[PlacedExample]) -> tuple[Example, ...]:
-    return tuple(row.example for row in placed)

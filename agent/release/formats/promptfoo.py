@@ -76,11 +76,7 @@ def _provider(release: PromptRelease) -> list[str]:
     provider, _, name = release.model.partition("/")
     kinds = {"openai": "openai:chat:", "anthropic": "anthropic:messages:"} | dict.fromkeys(_SERVED, "openai:chat:")
     if provider not in kinds:
-        return [
-            f"# {' '.join(release.model.split())} is none of promptfoo",
-            "providers:",
-            "  - echo",
-        ]
+        return [f"# {' '.join(release.model.split())} is none of promptfoo", "providers:", "  - echo"]
     config = []
     if provider in _SERVED:
         name, base = compatible_parts(release.model) if provider == "openai-compatible" else (name, LOCAL_SERVER)
