@@ -18,7 +18,7 @@ STARTS = {
         "agent.prompt.template",
         "agent.release", "agent.release.labels", "agent.release.prompt_file", "agent.release.runtime",
         "agent.task", "agent.task.checks", "agent.task.input_files",
-        "agent.task.load", "agent.task.locate", "agent.task.task_file", "agent.task.examples", "agent.task.splits",
+        "agent.task.load", "agent.task.task_file", "agent.task.examples", "agent.task.splits",
         "agent.task.words",
     },
 }  # fmt: skip
