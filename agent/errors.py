@@ -5,7 +5,7 @@
     │   └── ProblemsError     several of them at once, each with file:line
     ├── BudgetRefused         the plan cannot fit the budget; nothing was called            exit 3
     ├── BudgetExhausted       a call would pass a cap; a named stop, not a failure
-    ├── GateFailed            a gate was asked and said no; nothing was changed             exit 100
+    ├── GateFailed            a gate did not pass; nothing was changed                       exit 100
     ├── Interrupted           the user stopped the run; it can be resumed                   exit 130
     ├── ModelError            one attempt at a provider failed
     │   ├── RateLimited       429: wait (retry_after seconds), then the same call again     retry
@@ -31,8 +31,7 @@ from typing import Self
 
 
 class AgentError(Exception):
-    """Base of all; `exit_code` is what the command line ends with, `hint` the command that goes on from there, and
-    `run_id` the run that it ended, if any."""
+    """Base of all. `exit_code` is that of the command line, `hint` the next command, `run_id` the run that it ended."""
 
     exit_code = 1
     hint = ""
@@ -80,7 +79,7 @@ class BudgetExhausted(AgentError):
 
 
 class GateFailed(AgentError):
-    """What was asked for is held back by a gate, in its words. Meet it, or override it with a reason."""
+    """A gate did not pass, for the reasons in the message. Meet it, or override it with a reason."""
 
     exit_code = 100
 
@@ -162,7 +161,7 @@ class RowRefused(ModelError):
 
 
 class RequestRefused(RowRefused):
-    """A refusal that is neither for the length nor for the content: of one row its own fault, of many in a row not."""
+    """A refusal for neither length nor content; many in succession are no fault of the rows."""
 
 
 class RunRefused(ModelError):

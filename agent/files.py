@@ -13,7 +13,7 @@ from typing import IO
 
 @contextmanager
 def new_files(folder: Path) -> Iterator[Path]:
-    """A folder to write into: when the block ends, its files are synced and then moved into `folder` (made if need be).
+    """A temporary folder whose files are synced and moved into `folder` (made if need be) when the block ends.
 
     A block that fails leaves `folder` as it was. Raises OSError when the disk refuses.
     """
@@ -33,10 +33,14 @@ def new_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path, private: bool = False) -> Iterator[IO[bytes]]:
-    """A file to write, where the user wants it: whole or not at all, and through a link into the file that it means.
+    """A file that is written whole or not at all, through links; a pipe or device is written straight into.
 
-    What is there and no regular file, such as a pipe, is written straight into. `private`: for its owner only, also
-    where an open one was there; otherwise that one's mode stays. Raises OSError when the disk refuses.
+    Args:
+        path: Where.
+        private: For its owner only; otherwise a file that was there keeps its mode.
+
+    Raises:
+        OSError: The disk refuses.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as file:

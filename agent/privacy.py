@@ -1,4 +1,4 @@
-"""Keeps third parties from watching: tracing, telemetry and gateways that a shell may have switched on for other work.
+"""Switches off third parties' tracing, telemetry and gateways, which a shell may have switched on for other work.
 
 Knows the environment variables of the packages that come along (LangChain, DSPy, LiteLLM, OpenTelemetry and friends)
 and imports none of them. It must run before they are imported: some read their variables only once.
@@ -23,7 +23,7 @@ _OFF: Mapping[str, str] = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "LANGFUSE_TRACING_ENABLED": "false",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches its price list when it is imported
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # of DO_NOT_TRACK it takes no "1"
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # it does not take "1" for DO_NOT_TRACK
     "OPIK_TRACK_DISABLE": "true",
     "OTEL_SDK_DISABLED": "true",
     "WANDB_MODE": "disabled",
@@ -31,9 +31,9 @@ _OFF: Mapping[str, str] = {
 
 
 def silence_tracing(environ: MutableMapping[str, str]) -> tuple[str, ...]:
-    """Switches third-party tracing off in `environ`; returns the names that it took out, sorted.
+    """Takes tracing variables out of `environ`, sets opt-outs such as DO_NOT_TRACK; returns the removed names, sorted.
 
-    With OPTIMIZE_ALLOW_TRACING=1 it changes nothing. The switches that say no (DO_NOT_TRACK and others) are set.
+    With OPTIMIZE_ALLOW_TRACING=1 it changes nothing.
     """
     if environ.get(ALLOW_TRACING) == "1":
         return ()

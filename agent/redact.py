@@ -1,8 +1,8 @@
-"""Keeps secrets out of everything that is written down or shown. Knows which values are secret, not who writes them.
+"""Keeps secrets out of everything that is written or shown.
 
-`mask` takes out the secrets that are known by their value, and touches nothing else: for prompts and replies, which
-must stay what they were, and so lose only what they do not say by chance (`rare_secrets_in`). `redact` also takes out
-what only looks like a key: for error texts and whatever is shown.
+`mask` takes out secrets that are known by their value, for prompts and replies, which must stay unchanged otherwise and
+lose only what no text holds by chance (`rare_secrets_in`). `redact` also takes out what looks like a key, for error
+texts and whatever is shown.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def rare_secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Those of `secrets_in` that no text says by chance, as it may say a password that is a word: the values of
-    variables with API_KEY in their names, and what has 16 characters or more, or both a letter and a digit."""
+    """Those of `secrets_in` that no text holds by chance, as it may hold a password that is a word: values of variables
+    with API_KEY in their names, and what has 16 characters or more, or both a letter and a digit."""
     keys = {value.strip() for name, value in environ.items() if "API_KEY" in name.upper()}
     return tuple(secret for secret in secrets_in(environ) if secret in keys or _is_rare(secret))
 
@@ -72,9 +72,10 @@ def _credentials(address: str) -> Iterable[str]:
 
 
 def mask(text: str, secrets: tuple[str, ...]) -> str:
-    """`text` with each of `secrets` (6 characters or more) replaced by `[key]`: as it is, as JSON and as URL writes it.
+    """`text` with each of `secrets` (6 characters or more) replaced by `[key]`: as it is, in JSON and in a URL.
 
-    A text without a secret comes back as the same object.
+    >>> mask("key: s3cret!", ("s3cret!",))
+    'key: [key]'
     """
     forms, substitute = _masker(secrets)
     for form in forms:  # `in` is many times faster than a regex, and nearly every text holds none

@@ -1,7 +1,7 @@
-"""One habit for what there can be more of: metrics, models, export formats, program kinds, strategies.
+"""Registries of plugins: metrics, models, export formats, kinds of program, strategies.
 
-A thing registers itself under a name. Ours are known by name and module, those of other packages by their entry
-points, and either is imported when its name is asked for, or when a listing needs all. Knows nothing of the things.
+Each registers itself under a name. Ours are known by name and module, those of other packages by their entry points;
+either is imported when it is looked up, or when a listing needs all.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Registry(Generic[T]):
         return (*self._homes, *sorted({*self._foreign(), *self._known} - {*self._homes, *self._aliases}))
 
     def all(self) -> Iterator[Listed[T]]:
-        """Everything, imported; what cannot be used is told in its line."""
+        """Everything, imported; what cannot be used comes with its fault."""
         foreign = self._foreign()
         for name in self.names():
             origin = self.origin(name)

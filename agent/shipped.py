@@ -1,4 +1,4 @@
-"""The few nouns that a shipped prompt needs: messages, fields, predictions, content ids. `types.py` has all of them.
+"""The types that a shipped prompt needs: messages, fields, predictions, content ids. `types.py` has all of them.
 
 Apart from it so that a program that only loads a prompt starts fast: each frozen dataclass costs half a millisecond.
 """
@@ -22,7 +22,11 @@ MAX_NUMBER = 1e15
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: the text that is hashed."""
+    """JSON with sorted keys and no spaces: the text that is hashed.
+
+    >>> canonical({"b": 1, "a": "é"})
+    '{"a":"é","b":1}'
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -33,12 +37,16 @@ def content_id(tag: str, value: Any) -> str:
 
 
 def composed(text: str) -> str:
-    """`text` in composed letters: an e and its accent are é, however they were typed."""
+    """`text` in composed letters (NFC): an e and its accent are é, however they were typed."""
     return unicodedata.normalize("NFC", text)
 
 
 def fold(text: str) -> str:
-    """`text` in lower case with single spaces and composed letters: what makes two labels, or two inputs, the same."""
+    """`text` in lower case with single spaces and composed letters: equal for labels or inputs that are the same.
+
+    >>> fold("  Billing\\n TEAM ")
+    'billing team'
+    """
     return " ".join(composed(text).casefold().split())
 
 

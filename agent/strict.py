@@ -1,6 +1,6 @@
-"""Files, TOML and JSON from elsewhere, within limits: what is too large, too deep or written twice is refused.
+"""Files, TOML and JSON from elsewhere, within limits: what is too large or too deep, or a key twice, is refused.
 
-The standard library's parsers are trusted with what is small and flat: `tomllib` takes time with the square of a dotted
+The standard library's parsers are used for what is small and flat: `tomllib` takes time with the square of a dotted
 key's parts, both run out of stack on deep nesting, and `json` takes the last of two equal keys. Knows no file of ours.
 """
 
@@ -27,7 +27,7 @@ _TOML_TOKEN = (  # a string that is never closed goes to the end: each character
 
 
 class BadToml(ValueError):
-    """What is wrong with a TOML text, and in which `line` (from 1)."""
+    """A TOML text that is not valid or beyond the limits, with the `line` (from 1)."""
 
     def __init__(self, what: str, line: int) -> None:
         super().__init__(what)
@@ -71,7 +71,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     _require_flat(text)
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # also an integer of thousands of digits, of which no line is told
+    except ValueError as error:  # also an integer of thousands of digits, whose line is not given
         at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
         if at is None:
             raise BadToml(str(error), 1) from None

@@ -1,7 +1,7 @@
-"""The nouns as frozen data, and the two protocols. Knows nothing of files, models or SQL.
+"""The data types of the program, all frozen, and its protocols. Knows nothing of files, models or SQL.
 
-Identity is content: `content_id("c", ...)` tags a SHA-256 over canonical JSON, so equal things have equal ids
-in every process. Scores lie in [0, 1], higher is better; `None` means "could not be scored" and is never 0.
+Identity is content: `content_id("c", ...)` tags a SHA-256 over canonical JSON, so equal values have equal ids in every
+process. Scores lie in [0, 1], higher is better; `None` means "could not be scored" and is never 0.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TechniqueName = Literal["zero-shot", "few-shot", "chain-of-thought", "few-shot-c
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call. Part of `prompt_tokens` are `cached_prompt_tokens`, which the provider knew, and
-    `written_prompt_tokens`, which it noted so that it knows them next time."""
+    """Tokens of one call. `prompt_tokens` include `cached_prompt_tokens`, read from the provider's cache, and
+    `written_prompt_tokens`, written to it."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -67,8 +67,7 @@ class Request:
     timeout: float = 120.0
 
     def identity(self, endpoint: str = "") -> dict[str, Any]:
-        """What makes two calls of one model the same call, as JSON-ready data. `endpoint` is where it is asked, if its
-        name does not say so."""
+        """What makes two calls of a model the same, JSON-ready. `endpoint`: its address, if its name has none."""
         return {
             **({"endpoint": endpoint} if endpoint else {}),
             "messages": [message.as_dict() for message in self.messages],
@@ -102,7 +101,7 @@ class LM(Protocol):
 
     `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can usefully run at once
     (None: unknown, the gateway decides). `complete` raises a `ModelError`, nothing else, and never retries by itself.
-    One whose name does not say where it is asked (the environment does) also has an `endpoint`, without secrets.
+    One whose address comes from the environment and not from its name also has an `endpoint`, without secrets.
     """
 
     @property
@@ -122,7 +121,7 @@ class LM(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What goes in and what must come out: `message -> team`."""
+    """Inputs and outputs: `message -> team`."""
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
@@ -210,8 +209,8 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A candidate as people read it and the ledger keeps it: `text` is what it says (an instruction, a state),
-    `n_demos` how many worked examples it holds in all."""
+    """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_demos`: its number
+    of worked examples."""
 
     id: str
     technique: str
@@ -223,10 +222,10 @@ class Shown:
 
 
 class Call(Protocol):
-    """The gateway's door for one row of one candidate: a request of the target model in, its reply out.
+    """Calls the target model through the gateway, for one row of one candidate. Raises what the gateway raises.
 
-    Raises what the gateway raises. `logprobs` is how many log-probabilities a token are wanted where the reply is a
-    label (0: none); `stopped` the error after which nothing more is sent.
+    `logprobs` is how many log-probabilities per token are wanted where the reply is a label (0: none); `stopped` is the
+    error after which nothing more is sent.
     """
 
     @property
@@ -245,7 +244,7 @@ class Runner(Protocol):
     def kind(self) -> str: ...
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        """What the candidate says to the row, by no call, one or several. `repeat` tells samples of a row apart.
+        """The candidate's answer to the row, by no call, one or several. `repeat` tells samples of a row apart.
 
         Raises a ModelError where the row gets no answer; a reply that cannot be read is a prediction with an error.
         """
@@ -361,7 +360,7 @@ class MetricSpec:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One thing that a rubric looks at. `levels`: what each whole rating means, from the lowest to the highest."""
+    """One criterion of a rubric. `levels`: the meaning of whole ratings, from the lowest to the highest."""
 
     name: str
     weight: float
@@ -371,7 +370,7 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """What a judge goes by: criteria that are all rated from `low` to `high`. `text` is the file as it was written."""
+    """A judge's criteria, all rated from `low` to `high`. `text` is the file as it was written."""
 
     text: str
     criteria: tuple[Criterion, ...]

@@ -1,7 +1,4 @@
-"""A child process that answers questions, with a time limit for each: for code that may take for ever. Knows no metric.
-
-What goes wrong there is None with the reason, never 0.
-"""
+"""Work beside the event loop: in a thread, or in a child process with a time limit for code that may never end."""
 
 from __future__ import annotations
 
@@ -15,9 +12,13 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 Verdict = tuple[float | None, str]
+"""A value and the reason for it; what goes wrong in a child process is None with the reason, never 0."""
+LONG = 20_000
+"""Characters or bytes from which a text is read in a thread: some ten milliseconds of the slowest reading."""
+_T = TypeVar("_T")
 
 _BEGIN = r"""
 import json, os, sys
@@ -33,11 +34,29 @@ opening = json.loads(pipe_in.readline())
 """
 
 
-class Worker:
-    """Runs `script`, which has `opening` and `pipe_in`: it answers once when it is ready, then each line of JSON.
+async def run_aside(size: int, call: Callable[[], _T]) -> _T:
+    """The result of `call`, in a thread where `size` is LONG or more.
 
-    It sees no environment but PATH, and is started anew after a timeout or a crash, but not after `most_late` timeouts.
-    Questions are answered one after another, off the event loop. `what` begins the reasons.
+    Args:
+        size: Characters or bytes of the text that `call` reads.
+        call: Touches nothing that other tasks of the event loop change.
+    """
+    return await asyncio.to_thread(call) if size >= LONG else call()
+
+
+class Worker:
+    """A child process that answers questions one after another, off the event loop.
+
+    It sees no environment but PATH, and starts anew after a timeout or a crash.
+
+    Args:
+        what: Begins the reasons of verdicts.
+        script: Python that has `opening` and `pipe_in`; it answers once when it is ready, then each line of JSON.
+        opening: What the script is given at its start, JSON-ready.
+        timeout: Seconds for one answer.
+        start_timeout: Seconds until the script is ready.
+        folder: Where it runs.
+        most_late: After so many timeouts it is not started any more.
     """
 
     def __init__(
@@ -61,6 +80,7 @@ class Worker:
         """The exit code of a process that ended by itself while it was asked the last time; None where none did."""
 
     async def ask(self, question: Any) -> Verdict:
+        """The answer to a JSON-ready question."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, _line(question))
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.extras import MODULES
-from agent.release.formats.catalog import FORMATS
+from agent.release.formats.export_format import FORMATS
 from tests import installs
 from tests.cli.world import compatible, files, learner
 from tests.wire import WireServer

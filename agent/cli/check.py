@@ -62,7 +62,7 @@ def check_command(
     is asked afresh, not the ledger.
     """
     from agent.cli.progress import run_shown
-    from agent.release.junit import as_junit, as_markdown, require_place, write_text
+    from agent.release.regression import as_junit, as_markdown, require_place, write_text
     from agent.run.check_setup import checking
     from agent.run.launch import silence
 
@@ -292,9 +292,10 @@ def report_command(
     latest of the other arm. However often it is looked at, arms that are equal, or drift together, are told apart in at
     most 5 % of all tests.
     """
-    from agent.release.ab import read_outcomes, report_of
+    from agent.release.production_logs import ab_report as compared_arms
+    from agent.release.production_logs import read_outcomes
 
-    result = report_of(read_outcomes(outcomes, control, first=several == "first"), alpha, smallest)
+    result = compared_arms(read_outcomes(outcomes, control, first=several == "first"), alpha, smallest)
     if as_json:
         print_json(result)
     else:

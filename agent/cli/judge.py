@@ -179,7 +179,7 @@ def rate_command(run: str, rater: str, output: str | None, count: int, path: Pat
     """
     from agent.ledger.query import run_folder
     from agent.report.blinded import calibrating, field_of, items_of, order_of, rated_task, rubric_of
-    from agent.task.rated import RatedFile
+    from agent.task.ratings import RatedFile
 
     history = open_history(db)
     found = history.run(run)

@@ -22,11 +22,11 @@ from agent.cli.common import (
 )
 from agent.cli.tables import print_table
 from agent.programs import ARMS
-from agent.release.formats.catalog import FORMATS
+from agent.release.formats.export_format import FORMATS
 from agent.run.locations import releases_folder
 
 if TYPE_CHECKING:
-    from agent.release.labels import Change
+    from agent.release.labels import LabelChange
 
 
 class _Command(click.Command):
@@ -210,7 +210,7 @@ def labels_command(name: str, db: Path, as_json: bool) -> None:
     _print_changes([f"{change.seq} {change.label}" for change in history], history, f"{name}: every change of a label")
 
 
-def _print_changes(heads: list[str], changes: list[Change], title: str) -> None:
+def _print_changes(heads: list[str], changes: list[LabelChange], title: str) -> None:
     rows = [
         [
             head,

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ProblemsError
-from agent.task.data import decode, read_bytes
-from agent.task.locate import Lines, parse_toml
+from agent.task.input_files import TomlLines, decode, parse_toml, read_bytes
 from agent.task.words import near, problem, quoted, shown
 
 FILE = "prices.toml"
@@ -78,7 +77,7 @@ def read_price_list() -> PriceList | None:
     raw = parse_toml(text, where)
     faults = list(_faults(raw))
     if faults:
-        place = Lines(text)
+        place = TomlLines(text)
         found = sorted((place.of(path), what) for path, what in faults)
         raise ProblemsError(tuple(problem(where, line, what) for line, what in found))
     entries = tuple(

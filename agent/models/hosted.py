@@ -38,8 +38,8 @@ from agent.models.failures import (
     words,
 )
 from agent.redact import mask, rare_secrets_in, redact, secrets_in
-from agent.threads import aside
 from agent.types import Completion, FinishReason, Request, Usage
+from agent.worker import run_aside
 
 PROBE_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 4_000_000
@@ -241,7 +241,7 @@ class HostedModel(ABC):
             status = getattr(reply, "status_code", None)
             content = getattr(reply, "content", None)
             size = len(content) if isinstance(content, str | bytes) else 0
-            return await aside(size, partial(self._settled, request, reply))
+            return await run_aside(size, partial(self._settled, request, reply))
         except ModelError as error:
             raise error.within(self._name, status) from error.__cause__
         except Exception as error:

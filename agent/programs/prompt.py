@@ -30,8 +30,8 @@ from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, DSPY
-from agent.threads import aside
 from agent.types import LM, Call, Candidate, Example, Message, Prediction, Request, Shown, Task
+from agent.worker import run_aside
 
 OF_PREDICT = ("config", "demos", "lm", "signature")
 """What `dspy.Predict` takes out of its arguments."""
@@ -98,7 +98,7 @@ class PromptProgram(Defaults):
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         reads = partial(parse_reply, reasoning=answers_last(prompt_of(candidate)))
-        return await aside(len(completion.text), partial(reads, completion.text, self.task.signature.outputs))
+        return await run_aside(len(completion.text), partial(reads, completion.text, self.task.signature.outputs))
 
     @cached_property
     def _cap(self) -> ReplyCap:

@@ -14,8 +14,8 @@ from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
-from agent.threads import aside
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Task
+from agent.worker import run_aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +54,4 @@ class ReleasedProgram:
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         reads = partial(parse_reply, reasoning=self._release.reasoning)
-        return await aside(len(completion.text), partial(reads, completion.text, self._release.outputs))
+        return await run_aside(len(completion.text), partial(reads, completion.text, self._release.outputs))

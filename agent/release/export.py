@@ -1,4 +1,4 @@
-"""Writes a release as files and proves that they render what was scored. Knows no model and no search.
+"""Writes a release as files, and what proves that files render what was scored. Knows no model and no search.
 
 `prompt.md` is for people and diffs: TOML front matter, then a `## role` heading per message, an empty line, the
 content as it is, an empty line. A content line that itself looks like such a heading gets one leading backslash.
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +98,32 @@ def verify_file(path: Path, release: PromptRelease) -> None:
             raise ReleaseError(f"{path.name}: {name} drifted: wrote {value!r:.60}, read {loaded!r:.60}")
     for values in hostile_rows(release.inputs):
         sent = [message.as_dict() for message in fill_messages(release.messages, values)]
-        for number, (got, want) in enumerate(zip(prompt.render(**values), sent, strict=True)):
-            if got != want:
-                raise ReleaseError(f"{path.name}: message {number} drifts with {values!a:.60}: sends {got!a:.60}")
+        require_same(path.name, sent, prompt.render(**values), values)
+
+
+def require_same(
+    name: str, want: Sequence[Mapping[str, str]], got: Sequence[Mapping[str, str]], values: Mapping[str, str]
+) -> None:
+    """Raises a ReleaseError that names message and character, unless the messages are equal.
+
+    Args:
+        name: Of the export, for the error.
+        want: The messages that were scored.
+        got: The messages that the export sends.
+        values: The inputs that both were filled with.
+    """
+    if len(got) != len(want):
+        raise ReleaseError(f"{name}: drifts with {dict(values)!a:.60}: {len(got)} messages, not {len(want)}")
+    for number, (mine, theirs) in enumerate(zip(want, got, strict=True)):
+        if mine != theirs:
+            one, two = mine["content"], theirs["content"]
+            pairs = enumerate(zip(one, two, strict=False))
+            at = next((index for index, (a, b) in pairs if a != b), min(len(one), len(two)))
+            near = slice(max(0, at - 20), at + 20)
+            raise ReleaseError(
+                f"{name}: message {number} drifts at character {at} with {dict(values)!a:.60}: sends "
+                f"{theirs['role']} {two[near]!a}, not {one[near]!a}"
+            )
 
 
 def hostile_rows(inputs: tuple[str, ...]) -> Iterator[dict[str, str]]:
@@ -107,6 +132,36 @@ def hostile_rows(inputs: tuple[str, ...]) -> Iterator[dict[str, str]]:
     values = (*HOSTILE, *marks)
     for start in range(len(values)):
         yield {name: values[(start + number) % len(values)] for number, name in enumerate(inputs)}
+
+
+def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[str, str]]:
+    """A plain row, the `hostile_rows`, and mixtures of them: no two alike, and the same rows each time.
+
+    At least `count` are without line ends and controls, so that targets which cannot carry those are tried, too.
+    """
+    plain = dict.fromkeys(inputs, "plain")
+    if not inputs:
+        yield plain
+        return
+    rng = random.Random(7)
+    seen: set[tuple[str, ...]] = set()
+    pieces = [*HOSTILE[1:], *map(placeholder, inputs)]
+    tame = [piece for piece in pieces if piece.isprintable() and piece == piece.strip()]
+
+    def is_new(values: Mapping[str, str]) -> bool:
+        before = len(seen)
+        seen.add(tuple(values.values()))
+        return len(seen) > before
+
+    def mixed(pieces: list[str], least: int, most: int) -> Iterator[Mapping[str, str]]:
+        def draw() -> str:
+            return "".join(rng.choices(pieces, k=rng.randint(least, most)))
+
+        return filter(is_new, ({name: draw() for name in inputs} for _ in iter(int, 1)))
+
+    yield from filter(is_new, (plain, *hostile_rows(inputs)))
+    yield from islice(mixed(pieces, 2, 4), count // 2)
+    yield from islice(mixed(tame, 1, 6), count + count // 2)
 
 
 def _data(release: PromptRelease) -> dict[str, Any]:

@@ -3,8 +3,8 @@
     ROOT/NAME/VERSION/prompt.md, messages.json    a version: VERSION is the hash of what it holds, so it never changes
     ROOT/NAME/labels.jsonl                        the history: one change of a label a line, only ever added to
 
-Each line holds the hash of the line before. A last line without its line end is one that a kill cut off: it never
-happened. Needs the standard library only; knows no ledger and writes nothing (`registry.py` does).
+Each line holds the hash of the line before. A last line without its line end was cut off by a kill and does not count.
+Needs the standard library only; knows no ledger and writes nothing (`promotion.py` does).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PRODUCTION = "production"
 ROOT_VARIABLE = "PROMPTASSAY_RELEASES"
 DEFAULT_ROOT = os.path.join("runs", "releases")
 GENESIS = "0" * 64
-"""What the first line names as the hash before it."""
+"""The `prev` of the first line."""
 CANDIDATE_ARM = "candidate"
 PRODUCTION_ARM = "production"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -39,11 +39,11 @@ _TEXTS = ("name", "utc", "actor", "action", "label", "version", "from", "reason"
 
 
 class NeedsUnit(ReleaseError):
-    """The label is an A/B label, and nobody said which unit it is for."""
+    """An A/B label needs the unit that it is for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LabelChange:
     """A label was moved. `action`: promote or rollback. `share`: of the units, for an A/B label; else None.
 
     `before` is the version that the label had ("" for none). `hash` covers all the rest, and `prev` with it.
@@ -64,14 +64,14 @@ class Change:
     hash: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The line's object, in the words of the file."""
+        """The line's object, with the keys of the file."""
         values = (self.name, self.seq, self.utc, self.actor, self.action, self.label, self.version, self.before)
         rest = (self.share, self.reason, dict(self.evidence), self.prev)
         return dict(zip(KEYS, values + rest, strict=True)) | {"hash": self.hash}
 
 
-def change_from(data: Any) -> Change:
-    """The change that a line's object tells. Raises ValueError when it is none, or not what its hash covers."""
+def change_from(data: Any) -> LabelChange:
+    """The change in a line's object. Raises ValueError when it is none, or does not match its hash."""
     if not isinstance(data, dict) or set(data) != {*KEYS, "hash"}:
         raise ValueError("is no change of a label")
     share = data["share"]
@@ -83,7 +83,7 @@ def change_from(data: Any) -> Change:
         raise ValueError("is no change of a label")
     if data["hash"] != hash_of(data):
         raise ValueError("was edited: its hash does not hold")
-    return Change(**{"before" if key == "from" else key: value for key, value in data.items()})
+    return LabelChange(**{"before" if key == "from" else key: value for key, value in data.items()})
 
 
 def hash_of(data: Mapping[str, Any]) -> str:
@@ -91,7 +91,7 @@ def hash_of(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(_text({key: data[key] for key in KEYS}).encode()).hexdigest()
 
 
-def line_of(change: Change) -> bytes:
+def line_of(change: LabelChange) -> bytes:
     """The line as it stands in the file, in ASCII."""
     return (_text(change.as_dict()) + "\n").encode()
 
@@ -108,8 +108,8 @@ def releases_root(given: str | os.PathLike[str] | None = None) -> Path:
     return Path(given if given is not None else os.environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)
 
 
-def whole_lines(folder: Path) -> list[bytes]:
-    """The history's lines without what a kill cut off; none when there is no history. Raises a ReleaseError."""
+def _whole_lines(folder: Path) -> list[bytes]:
+    """The complete lines of the history, none when there is no file. Raises a ReleaseError."""
     try:
         raw = read_file(folder / LABELS_FILE, MAX_FILE)
     except FileNotFoundError:
@@ -122,23 +122,23 @@ def whole_lines(folder: Path) -> list[bytes]:
     return raw[: raw.rfind(b"\n") + 1].splitlines()
 
 
-def read_history(folder: Path) -> list[Change]:
+def read_history(folder: Path) -> list[LabelChange]:
     """Every change, oldest first, checked as a whole. Raises a ReleaseError with the first line that does not hold."""
-    found: list[Change] = []
+    history: list[LabelChange] = []
     prev = GENESIS
-    for number, line in enumerate(whole_lines(folder), 1):
+    for number, line in enumerate(_whole_lines(folder), 1):
         change = _change(folder, number, line)
         _require_name(folder, number, change)
         if (change.seq, change.prev) != (number, prev):
             raise _damaged(folder, number, "does not follow from the line before it")
-        found.append(change)
+        history.append(change)
         prev = change.hash
-    return found
+    return history
 
 
-def latest(folder: Path, label: str) -> Change | None:
+def latest(folder: Path, label: str) -> LabelChange | None:
     """The last change of one label: what it means now. Reads from the end and checks that line."""
-    lines = whole_lines(folder)
+    lines = _whole_lines(folder)
     for number in range(len(lines), 0, -1):
         change = _change(folder, number, lines[number - 1])
         if change.label == label:
@@ -147,14 +147,14 @@ def latest(folder: Path, label: str) -> Change | None:
     return None
 
 
-def current(history: Sequence[Change]) -> dict[str, Change]:
+def current(history: Sequence[LabelChange]) -> dict[str, LabelChange]:
     """What each label means now, by its last change."""
     return {change.label: change for change in history}
 
 
-def in_force(history: Sequence[Change], label: str) -> list[Change]:
+def in_force(history: Sequence[LabelChange], label: str) -> list[LabelChange]:
     """The promotions of a label that no rollback took back, oldest first; the last of them is what it means."""
-    kept: list[Change] = []
+    kept: list[LabelChange] = []
     for change in history:
         if change.label == label and change.action == "rollback":
             del kept[-1:]
@@ -164,12 +164,12 @@ def in_force(history: Sequence[Change], label: str) -> list[Change]:
 
 
 @lru_cache(maxsize=4096)
-def _read(line: bytes) -> Change:
-    """What a line tells; a process that moves many labels checks each line once."""
+def _read(line: bytes) -> LabelChange:
+    """The change in a line; a process that moves many labels checks each line once."""
     return change_from(parse_json(line))
 
 
-def _change(folder: Path, number: int, line: bytes) -> Change:
+def _change(folder: Path, number: int, line: bytes) -> LabelChange:
     try:
         return _read(line)
     except ValueError as error:
@@ -177,7 +177,7 @@ def _change(folder: Path, number: int, line: bytes) -> Change:
         raise _damaged(folder, number, why) from None
 
 
-def _require_name(folder: Path, number: int, change: Change) -> None:
+def _require_name(folder: Path, number: int, change: LabelChange) -> None:
     if change.name != folder.name:
         raise ReleaseError(
             f"{folder / LABELS_FILE}:{number}: belongs to {change.name!r:.60}; give the folder that name again, "
@@ -214,7 +214,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ResolvedVersion:
     """The version that a reference means, the label it came by, and the arm of an A/B label ("" for the others)."""
 
     version: str
@@ -222,46 +222,56 @@ class Chosen:
     arm: str = ""
 
 
-def choose(root: Path, reference: Reference, unit: str | None = None) -> Chosen:
-    """What to load. Raises a ReleaseError when there is no such name or label, or the history is damaged.
+def resolve(root: Path, reference: Reference, unit: str | None = None) -> ResolvedVersion:
+    """The version that a reference means.
 
-    A label with a share is an A/B label: `unit` (a user, a conversation) decides between its version and production's.
+    Args:
+        root: The folder of all released names.
+        reference: NAME@LABEL or NAME@VERSION.
+        unit: Decides an A/B label (one with a share) between its version and production's: a user, a conversation.
+
+    Raises:
+        NeedsUnit: An A/B label without a unit.
+        ReleaseError: There is no such name or label, or the history is damaged.
     """
     if VERSION.fullmatch(reference.word):
-        return Chosen(reference.word)
+        return ResolvedVersion(reference.word)
     folder = root / reference.name
     change = latest(folder, reference.word)
     if change is None:
         raise ReleaseError(f"{folder}: {_lacking(root, reference)}; `optimize promote` sets a label")
     if change.share is None:
-        return Chosen(change.version, change.label)
+        return ResolvedVersion(change.version, change.label)
     if unit is None:
         raise NeedsUnit(f"{reference} is an A/B label: give load_prompt the unit it is for, as unit=ID")
     if bucket(reference.name, unit) < change.share:
-        return Chosen(change.version, change.label, CANDIDATE_ARM)
+        return ResolvedVersion(change.version, change.label, CANDIDATE_ARM)
     production = latest(folder, PRODUCTION)
     if production is None:
         raise ReleaseError(f"{folder}: {reference.word} needs the label {PRODUCTION} for its other arm; promote one")
-    return Chosen(production.version, change.label, PRODUCTION_ARM)
+    return ResolvedVersion(production.version, change.label, PRODUCTION_ARM)
 
 
 def bucket(name: str, unit: str) -> float:
-    """Where a unit stands in [0, 1), in every process and for good. Below the share: candidate.
+    """A unit's fixed place in [0, 1); below the share it gets the candidate.
 
     So a larger share only moves units from production to the candidate, and a smaller one only back.
+
+    >>> bucket("triage", "user-17") == bucket("triage", "user-17") < 1
+    True
     """
     digest = hashlib.sha256(f"{name}\0{unit}".encode("utf-8", "surrogatepass")).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def released_names(root: Path) -> list[str]:
-    """The names that have a history here."""
-    found = (path.parent.name for path in root.glob(f"*/{LABELS_FILE}"))
-    return sorted(name for name in found if NAME.fullmatch(name))
+    """The names under `root` that have a history, sorted."""
+    names = (path.parent.name for path in root.glob(f"*/{LABELS_FILE}"))
+    return sorted(name for name in names if NAME.fullmatch(name))
 
 
 def _lacking(root: Path, reference: Reference) -> str:
-    lines = whole_lines(root / reference.name)
+    lines = _whole_lines(root / reference.name)
     if not lines:
         others = [name for name in released_names(root) if name != reference.name]
         return f"no releases of this name; here are: {', '.join(others) or 'none'}"

@@ -21,7 +21,7 @@ from agent.strict import BadToml, parse_json, parse_toml, read_file
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
-HELD = "held"  # the folder of a winner that was found and not promoted, in its run's own
+HELD = "held"  # inside a run's folder, the folder of a winner that was not promoted
 FENCE = "+++"
 MAX_FILE = 16_000_000
 """Bytes of either file: more than the longest context window takes. The front matter has the limits of `strict.py`."""
@@ -50,9 +50,9 @@ class PromptRelease:
 
     `messages` are templates: their contents hold `{{field}}` for each of `inputs`, anything else is literal.
     `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
-    value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` cannot be given: it
-    is the hash of all that decides what is sent, to whom, and how the reply is read: everything but name and
-    provenance. `reasoning` says how `parse` finds the answer.
+    value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
+    that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
+    `reasoning` says how `parse` finds the answer.
     """
 
     name: str
@@ -69,33 +69,26 @@ class PromptRelease:
     def __post_init__(self) -> None:
         for name in ("parameters", "provenance"):
             object.__setattr__(self, name, _plain(getattr(self, name), name))
-        told = {"format": self.format, "reasoning": self.reasoning, "model": self.model}
-        object.__setattr__(self, "version", content_id("p", {**self._content(), **told}))
-
-    def former_version(self) -> str:
-        """The version that files of 0.1 hold: without format, reasoning and model."""
-        return content_id("p", self._content())
-
-    def _content(self) -> dict[str, Any]:
-        return {
+        content = {
             "messages": [message.as_dict() for message in self.messages],
             "inputs": list(self.inputs),
             "outputs": [asdict(output) for output in self.outputs],
             "parameters": self.parameters,
+            "format": self.format,
+            "reasoning": self.reasoning,
+            "model": self.model,
         }
+        object.__setattr__(self, "version", content_id("p", content))
 
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
-    """Whether a run released a prompt there, and not the state of a program of the user's own."""
+    """Whether the file is a released prompt, and not the state of a user's own program."""
     return Path(path).name in (PROMPT_FILE, MESSAGES_FILE)
 
 
 @contextmanager
 def only_release_errors(what: object) -> Iterator[None]:
-    """The one door out of a file: whatever the file system or a parser raises inside leaves as a ReleaseError.
-
-    That is OSError, ValueError and RecursionError, kept as the cause; a mistake of the program stays what it is.
-    """
+    """Turns OSError, ValueError and RecursionError of the block into a ReleaseError about `what`, with the cause."""
     try:
         yield
     except (OSError, ValueError, RecursionError) as error:
@@ -119,7 +112,7 @@ def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> Prompt
         text = _text(file)
         data = _markdown(text, file) if text.startswith(FENCE) else _json(text, file)
         release = _release(data, text, file)
-    if verify and data["version"] not in (release.version, release.former_version()):
+    if verify and data["version"] != release.version:
         raise ReleaseError(
             f"{_where(file, text, 'version')}: was edited after release or cut off: the content is {release.version}, "
             f"the version says {data['version']!r:.60}; restore the released file, or load it with verify=False"
@@ -169,7 +162,7 @@ def _markdown(text: str, file: Path) -> dict[str, Any]:
     ends = [*(heading.start() for heading in headings[1:]), len(text)]
     data["messages"] = [
         {"role": heading[1], "content": _section(text[heading.end() : end], last=end == len(text))}
-        for heading, end in zip(headings, ends, strict=False)  # no heading, no message: told by _release
+        for heading, end in zip(headings, ends, strict=False)  # no heading, no message: _release refuses that
     ]
     return data
 

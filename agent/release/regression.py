@@ -1,18 +1,24 @@
-"""A released prompt now against what was recorded of it: flips, difference, format, steadiness, and a verdict. Pure.
+"""A released prompt now against what was recorded of it: flips, difference, format, steadiness, and a verdict; the same
+as JUnit XML and as Markdown. Pure but for `require_place` and `write_text`.
 
 The gate asks two questions of the same rows, each at half of 5 %, so that repeat noise alone fails it in at most 5 % of
 all cases: did the score fall (two-sided p below 0.05 and the difference below 0), and did more answers change than
 repeat noise explains (p at most 0.025)? Both p are of shuffles within rows (`stats/flips.py`). A model that answers
 as it was recorded flips nothing, and passes always. Where a fifth of the rows that had an answer got none, nothing can
-be told and the gate fails, too.
+be result and the gate fails, too.
 """
 
 from __future__ import annotations
 
+import html
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+from agent.errors import InputError, ReleaseError
 from agent.release.suite import is_answer
 from agent.scoring.breakdown import consistency
 from agent.stats.flips import flip_p_value, moved_p_value
@@ -26,6 +32,11 @@ MOVED = 0.1
 UNANSWERED_FROM = 0.2
 SHOWN = 200  # characters of an answer
 UNREADABLE = "(unreadable)"
+_LINK = re.compile(r"://|www\.", re.IGNORECASE)  # what GitHub makes a link of by itself
+_NOT_XML = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+CELL = 120  # characters of a cell in Markdown
+REASON = 600  # characters of a reason there
+MOST_FLIPS = 50  # in Markdown
 
 Answers = Sequence[Sequence[Outcome]]
 """Per row, what was answered each time."""
@@ -36,37 +47,41 @@ def verdict(
 ) -> dict[str, Any]:
     """What changed, JSON-ready, with `gate` ("passed" or "failed") and `why`. All three have one item per row."""
     decided = [field.name for field in outputs if field.type != "text"]
-    pairs = [_answered(*sides) for sides in zip(was, now, strict=True)]
+    pairs = [([o for o in a if is_answer(o)], [o for o in b if is_answer(o)]) for a, b in zip(was, now, strict=True)]
     lost = sum(bool(before) and not after for before, after in pairs)
     flips = [found for row, sides in zip(rows, pairs, strict=True) if (found := _flip(row, *sides, decided))]
+    values = [(_values(before), _values(after)) for before, after in pairs]
     if decided:
-        p_flips = flip_p_value([_each(sides, lambda o: _answer(o, decided)) for sides in pairs], _differ, seed)
+        texts = [
+            ([_answer(o, decided) for o in before], [_answer(o, decided) for o in after]) for before, after in pairs
+        ]
+        p_flips = flip_p_value(texts, lambda one, two: float(one != two), seed)
     else:
-        p_flips = flip_p_value([(_values(before), _values(after)) for before, after in pairs], _apart, seed)
-    means = [(_mean(_values(before)), _mean(_values(after))) for before, after in pairs]
+        p_flips = flip_p_value(values, lambda one, two: abs(one - two), seed)
+    means = [(_mean(before), _mean(after)) for before, after in values]
     both = [(a, b) for a, b in means if a is not None and b is not None]
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "rows": len(rows),
         "compared": sum(bool(before and after) for before, after in pairs),
         "unanswered": {"was": sum(not before for before, _ in pairs), "now": sum(not after for _, after in pairs)},
         "repeats": {"was": max(map(len, was), default=0), "now": max(map(len, now), default=0)},
         "score": {"was": _side([a for a, _ in both]), "now": _side([b for _, b in both])},
-        "difference": _difference(both, [(_values(before), _values(after)) for before, after in pairs], seed),
+        "difference": _difference(both, values, seed),
         "flips": flips,
         "flip_test": {"flipped": len(flips), "p_value": p_flips, "at_most": ALPHA / 2},
         "readable": {"was": _readable([b for b, _ in pairs]), "now": _readable([a for _, a in pairs])},
         "steadiness": {"was": _steadiness(was), "now": _steadiness(now)},
     }
-    why = [*_worse(told), *_too_many(told)]
-    if not both and not told["compared"]:
+    why = [*_worse(result), *_too_many(result)]
+    if not both and not result["compared"]:
         why.append(f"no row has an answer on both sides, so nothing can be told{_cause(now) or _cause(was)}")
     elif lost and lost >= UNANSWERED_FROM * (had := sum(bool(before) for before, _ in pairs)):
         why.append(f"{lost} of {had} rows that had an answer got none{_cause(now)}")
-    return {"gate": "failed" if why else "passed", "why": why, "notes": _notes(told), **told}
+    return {"gate": "failed" if why else "passed", "why": why, "notes": _notes(result), **result}
 
 
-def _worse(told: Mapping[str, Any]) -> list[str]:
-    found = told["difference"]
+def _worse(result: Mapping[str, Any]) -> list[str]:
+    found = result["difference"]
     if not found or found["diff"] >= 0 or found["p_value"] >= ALPHA:
         return []
     low, high = (100 * value for value in found["ci95"])
@@ -74,12 +89,12 @@ def _worse(told: Mapping[str, Any]) -> list[str]:
     return [f"the score fell: {points} (95 % CI {low:+.1f} to {high:+.1f}, p = {found['p_value']:.2g})"]
 
 
-def _too_many(told: Mapping[str, Any]) -> list[str]:
-    test = told["flip_test"]
+def _too_many(result: Mapping[str, Any]) -> list[str]:
+    test = result["flip_test"]
     if test["p_value"] > test["at_most"]:
         return []
     p_value = f"p = {test['p_value']:.2g}"
-    return [f"{test['flipped']} of {told['compared']} rows flipped, more than repeat noise explains ({p_value})"]
+    return [f"{test['flipped']} of {result['compared']} rows flipped, more than repeat noise explains ({p_value})"]
 
 
 def _cause(answers: Answers) -> str:
@@ -88,17 +103,13 @@ def _cause(answers: Answers) -> str:
     return next((f": {error}" for error in errors if error), "")
 
 
-def _notes(told: Mapping[str, Any]) -> list[str]:
-    if told["repeats"] == {"was": 1, "now": 1}:
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    if result["repeats"] == {"was": 1, "now": 1}:
         return ["one answer before and one now: how much is repeat noise cannot be told; ask more often with --repeats"]
     return []
 
 
 # -- one row ----------------------------------------------------------------------------------------------------------
-
-
-def _answered(before: Sequence[Outcome], after: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    return [o for o in before if is_answer(o)], [o for o in after if is_answer(o)]
 
 
 def _flip(row: Example, before: list[Outcome], after: list[Outcome], decided: list[str]) -> dict[str, Any] | None:
@@ -152,18 +163,6 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _each(sides: tuple[list[Outcome], list[Outcome]], of: Any) -> tuple[list[str], list[str]]:
-    return [of(outcome) for outcome in sides[0]], [of(outcome) for outcome in sides[1]]
-
-
-def _apart(one: float, two: float) -> float:
-    return abs(one - two)
-
-
-def _differ(one: str, two: str) -> float:
-    return float(one != two)
-
-
 # -- all rows ---------------------------------------------------------------------------------------------------------
 
 
@@ -201,3 +200,118 @@ def _steadiness(answers: Answers) -> dict[str, Any] | None:
     whole = [row for row in answers if all(map(is_answer, row))]
     times = min(map(len, whole), default=0)
     return consistency([[row[at] for row in whole] for at in range(times)])
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+
+
+def as_junit(result: Mapping[str, Any], rows: Sequence[str]) -> str:
+    """One case for each question of the gate and one for each row; a flipped row fails when the flips fail the gate."""
+    test = result["flip_test"]
+    flipped = {flip["row"]: flip for flip in result["flips"]}
+    too_many = test["p_value"] <= test["at_most"]
+    suite = ElementTree.Element("testsuite", name=_xml(f"{result['name']} on {result['model']}"))
+    case = ElementTree.SubElement(suite, "testcase", classname="gate", name="the prompt still does what it did")
+    if result["gate"] != "passed":
+        failure = ElementTree.SubElement(case, "failure", message=_xml(result["why"][0]))
+        failure.text = _xml("\n".join(result["why"]))
+    for row in rows:
+        case = ElementTree.SubElement(suite, "testcase", classname="rows", name=_xml(row))
+        if (flip := flipped.get(row)) is None:
+            continue
+        words = _xml(f"was {flip['was']!r}, is {flip['is']!r}")
+        if too_many:
+            ElementTree.SubElement(case, "failure", message="the answer flipped").text = words
+        else:
+            ElementTree.SubElement(case, "system-out").text = f"flipped, within repeat noise: {words}"
+    failures = len(suite.findall("testcase/failure"))
+    suite.attrib |= {"tests": str(len(rows) + 1), "failures": str(failures), "errors": "0", "skipped": "0"}
+    suite.set("time", str(result["seconds"]))
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """A summary such as a pull request shows."""
+    found, test, score = result["difference"], result["flip_test"], result["score"]
+    mark = "passed" if result["gate"] == "passed" else "FAILED"
+    lines = [
+        f"## Prompt check: {mark}",
+        "",
+        f"{_cell(result['name'])} ({result['version']}) on {_cell(result['model'])}",
+        "",
+    ]
+    lines += [f"- **{_cell(why, REASON)}**" for why in result["why"]]
+    lines += [f"- {_cell(note)}" for note in result["notes"]]
+    lines += ["", "| | recorded | now |", "|---|---|---|"]
+    lines.append(f"| model | {_cell(result['reference']['model'])} | {_cell(result['model'])} |")
+    lines.append(f"| score | {_points(score['was'])} | {_points(score['now'])} |")
+    lines.append(
+        f"| replies that can be read | {_points(result['readable']['was'])} | {_points(result['readable']['now'])} |"
+    )
+    if found:
+        low, high = (100 * value for value in found["ci95"])
+        lines += ["", f"Difference {100 * found['diff']:+.1f} points on {found['n']} rows, 95 % CI {low:+.1f} to "]
+        lines[-1] += f"{high:+.1f}, p = {found['p_value']:.2g}."
+    lines += ["", f"Flipped: {test['flipped']} of {result['compared']} rows (p = {test['p_value']:.2g})."]
+    if result["flips"]:
+        lines += ["", "| row | was | is | score |", "|---|---|---|---|"]
+        for flip in result["flips"][:MOST_FLIPS]:
+            scores = f"{_percent(flip['was_score'])} -> {_percent(flip['is_score'])}"
+            lines.append(f"| {_cell(flip['row'])} | {_cell(flip['was'])} | {_cell(flip['is'])} | {scores} |")
+        if len(result["flips"]) > MOST_FLIPS:
+            lines += ["", f"and {len(result['flips']) - MOST_FLIPS} more"]
+    return "\n".join(lines) + "\n"
+
+
+def require_place(path: Path, option: str) -> None:
+    """Raises an InputError where `write_text` could not write, before anything is paid for. What is there stays as it
+    is."""
+    there = path.exists()
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder (so is an empty name); name a file")
+    if there and not path.is_file():
+        return  # a pipe: to open and close it would be its end for whoever reads it
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+        if not there:
+            path.resolve().unlink()
+    except OSError as error:
+        raise InputError(
+            f"{option} {path}: cannot be written ({error.strerror or error}); name another file"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Raises a ReleaseError when the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be written ({error.strerror or error}); name another file") from error
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def _cell(text: str, longest: int = CELL) -> str:
+    """Text as it is, on one line: no character of it is read as Markdown or HTML."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = line if len(line) <= longest else f"{line[: longest - 1]}…"
+    line = re.sub(r"([\\`*_\[\]()#|~!@])", r"\\\1", line)
+    return _LINK.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), html.escape(line, quote=False))
+
+
+def _points(side: Mapping[str, Any]) -> str:
+    if side["mean"] is None:
+        return "-"
+    low, high = side["ci95"]
+    return f"{100 * side['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}"

@@ -16,8 +16,8 @@ from agent.errors import InputError, ReleaseError
 from agent.gateway.gateway import key_of
 from agent.ledger.query import History, Row
 from agent.ledger.trail import request_of
-from agent.release.formats.base import Read, Render, Sent, Values
-from agent.release.formats.drift import require_same
+from agent.release.export import require_same
+from agent.release.formats.export_format import Parse, Render, Sent, Values
 from agent.release.runtime import PromptRelease
 from agent.scoring.function_metric import require_all
 from agent.scoring.task_metrics import build_metrics, combine
@@ -28,8 +28,8 @@ SCORED_BY = ("dev", "task.toml", "metric.py", "metric", "rubric.md")
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """A dev row as the run had it: the call, what was sent and replied, and the score."""
+class RecordedRow:
+    """A dev row in a run: the key of its call, what was sent and replied, and the score."""
 
     row: Example
     key: str
@@ -41,17 +41,17 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class DevRun:
-    """What a run has of one prompt on dev: every row that was answered, and the trial's score over them."""
+    """One prompt on dev in a run: every row with a reply, and the trial's mean score over them in [0, 1]."""
 
     task: Task
     model: str
-    rows: tuple[Answered, ...]
+    rows: tuple[RecordedRow, ...]
     score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """What came of it: `rows` made the same calls and scores; `unfit` more the target cannot carry."""
+    """`rows` made the same calls and scores, with mean `score` in [0, 1]; `unfit` more the target cannot carry."""
 
     rows: int
     score: float | None
@@ -59,7 +59,7 @@ class Rescored:
 
 
 def dev_run(history: History, run: Row, task: Task, candidate_id: str) -> DevRun:
-    """Raises an InputError that says why a prompt cannot be scored again from the ledger."""
+    """The dev rows of a candidate out of the ledger. Raises an InputError that says why it cannot be scored again."""
     for name in SCORED_BY:
         if run["hashes"].get(name) != task.hashes.get(name):
             what = "the dev rows" if name == "dev" else name
@@ -71,15 +71,15 @@ def dev_run(history: History, run: Row, task: Task, candidate_id: str) -> DevRun
     if trial["n"] < run["plan"]["dev_rows"]:
         raise InputError(f"its trial ended after {trial['n']} of {run['plan']['dev_rows']} dev rows")
     rows = {row.id: row for row in task.dev}
-    seen = history.outcomes(run["id"], candidate_id, "dev")
-    found = [_answered(history, rows[each["example_id"]], each) for each in seen if each["example_id"] in rows]
+    outcomes = history.outcomes(run["id"], candidate_id, "dev")
+    found = [_recorded_row(history, rows[each["example_id"]], each) for each in outcomes if each["example_id"] in rows]
     kept = tuple(each for each in found if each is not None)
-    if not kept or len(found) < len(seen):
+    if not kept or len(found) < len(outcomes):
         raise InputError("replies or rows of it were erased from the ledger" if kept else "the ledger has no replies")
     return DevRun(task, run["model"], kept, trial["mean"])
 
 
-def _answered(history: History, row: Example, outcome: Row) -> Answered | None:
+def _recorded_row(history: History, row: Example, outcome: Row) -> RecordedRow | None:
     """None for a row without an answer, which has no score either."""
     if not outcome["call_key"] or (outcome["value"] is None and not outcome["fields"]):
         return None
@@ -88,24 +88,36 @@ def _answered(history: History, row: Example, outcome: Row) -> Answered | None:
         raise InputError("replies of it were erased from the ledger")
     prediction = Prediction(outcome["fields"], outcome["reply"], outcome["error"])
     scores = tuple(Score(*each) for each in outcome["scores"])
-    return Answered(row, outcome["call_key"], request, prediction, scores, outcome["value"])
+    return RecordedRow(row, outcome["call_key"], request, prediction, scores, outcome["value"])
 
 
-def rescored(
+def rescore(
     name: str,
     release: PromptRelease,
     dev: DevRun,
     render: Render,
-    read: Read,
+    parse: Parse,
     unfit: Callable[[PromptRelease, Values], str],
 ) -> Rescored:
-    """Renders and scores every row through the export `name`. Raises a ReleaseError where a row drifts."""
+    """Renders and scores every row through an export.
+
+    Args:
+        name: The format's name, for errors.
+        release: What was exported.
+        dev: The rows of the run.
+        render: How the target renders a row.
+        parse: How the target reads a reply.
+        unfit: Why the target cannot carry a row's values, or "".
+
+    Raises:
+        ReleaseError: A row makes another call, reads otherwise or has another score than in the run.
+    """
     fit = [each for each in dev.rows if not unfit(release, each.row.inputs)]
     for each in fit:
         _require_same_call(name, release, dev.model, each, render(each.row.inputs))
-    read_as = [read(each.row.inputs, each.prediction.raw) for each in fit]
-    now = asyncio.run(_scores(dev.task, fit, read_as))
-    for each, prediction, (value, why) in zip(fit, read_as, now, strict=True):
+    predictions = [parse(each.row.inputs, each.prediction.raw) for each in fit]
+    now = asyncio.run(_scores(dev.task, fit, predictions))
+    for each, prediction, (value, why) in zip(fit, predictions, now, strict=True):
         if (got := _reading(prediction)) != (was := _reading(each.prediction)):
             raise ReleaseError(
                 f"{name}: the reply to dev row {each.row.id} reads as {got!a:.80}, in the run {was!a:.80}"
@@ -125,27 +137,27 @@ def _reading(prediction: Prediction) -> str:
     return "unreadable" if prediction.error else canonical(dict(prediction.fields))
 
 
-def _require_same_call(name: str, release: PromptRelease, model: str, was: Answered, sent: Sent) -> None:
+def _require_same_call(name: str, release: PromptRelease, model: str, was: RecordedRow, sent: Sent) -> None:
     parameters = {key: release.parameters[key] for key in ("max_tokens", "temperature") if key in release.parameters}
     if key_of(model, {**was.request, **parameters, "messages": sent}) == was.key:
         return
     require_same(f"{name}, dev row {was.row.id}", was.request["messages"], sent, was.row.inputs)
-    asked = {key: was.request[key] for key in parameters}
+    was_sent = {key: was.request[key] for key in parameters}
     raise ReleaseError(
-        f"{name}: dev row {was.row.id} is sent with {parameters} to {model}, not with {asked} as in the run"
+        f"{name}: dev row {was.row.id} is sent with {parameters} to {model}, not with {was_sent} as in the run"
     )
 
 
 async def _scores(
-    task: Task, rows: Sequence[Answered], read_as: Sequence[Prediction]
+    task: Task, rows: Sequence[RecordedRow], predictions: Sequence[Prediction]
 ) -> list[tuple[float | None, str]]:
     """Each row's score, and why it has none. The scores of judges are those of the run."""
-    metrics = build_metrics(task, {"judge": _Recorded})
+    metrics = build_metrics(task, {"judge": _RecordedJudge})
     found = []
-    for each, prediction in zip(rows, read_as, strict=True):
+    for each, prediction in zip(rows, predictions, strict=True):
         scores = tuple(
             [
-                was if isinstance(metric, _Recorded) else await metric.score(each.row, prediction)
+                was if isinstance(metric, _RecordedJudge) else await metric.score(each.row, prediction)
                 for metric, was in zip(metrics, each.scores, strict=True)
             ]
         )
@@ -155,8 +167,8 @@ async def _scores(
 
 
 @dataclass(frozen=True, slots=True)
-class _Recorded:
-    """Stands where a judge does; it has no opinion of its own."""
+class _RecordedJudge:
+    """In the place of a judge, whose recorded score stands."""
 
     spec: MetricSpec
 
@@ -168,7 +180,7 @@ class _Recorded:
         return Score(self.name, None, "a judge is not asked again")
 
 
-def plain_read(release: PromptRelease) -> Read:
+def release_parser(release: PromptRelease) -> Parse:
     """How replies are read where the target leaves that to the program: by the release itself."""
     from agent.prompt.reply_parser import parse_reply
 

@@ -13,26 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
-from agent.release.labels import Chosen, NeedsUnit, Reference, choose, releases_root
-from agent.release.prompt_file import (
-    MESSAGES_FILE,
-    PROMPT_FILE,
-    PromptRelease,
-    only_release_errors,
-    read_release,
-)
+from agent.release.labels import NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 
 if TYPE_CHECKING:
     from agent.shipped import Prediction
     from agent.types import LM
 
-__all__ = [
-    "MESSAGES_FILE",
-    "PROMPT_FILE",
-    "Prompt",
-    "PromptRelease",
-    "load_prompt",
-]
+__all__ = ["MESSAGES_FILE", "PROMPT_FILE", "Prompt", "PromptRelease", "load_prompt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +84,24 @@ class Prompt:
         return parse_reply(reply, self.release.outputs, reasoning=self.release.reasoning)
 
     def complete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
-        """Renders, asks the model once, parses. Not inside a running event loop: there, await `acomplete`."""
+        """Renders, calls the model once, parses. Not inside a running event loop: there, await `acomplete`."""
         from agent.release.completion import complete
 
-        self.render(**fields)  # what is wrong with the fields is told before anything starts
+        self.render(**fields)  # wrong fields raise before anything starts
         return complete(self.release, fields, lm)
 
     async def acomplete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
-        """The same inside an event loop. `lm`: a model to use and keep open; without it one is made and closed.
+        """`complete` inside an event loop: one attempt, and another for a parameter that the model refuses.
 
-        One attempt, and another for a parameter that the model refuses: it raises a ModelError, which says whether to
-        try again, and counts in no budget and no ledger.
+        It counts in no budget and no ledger.
+
+        Args:
+            lm: A model to use and keep open; without it one is made and closed.
+            fields: The inputs.
+
+        Raises:
+            ModelError: The call failed; its `retry` says whether to try again.
+            ReleaseError: The fields are not the inputs, or a parameter cannot be sent.
         """
         from agent.release.completion import acomplete
 
@@ -122,15 +117,19 @@ def load_prompt(
     fallback: str | os.PathLike[str] | None = None,
     unit: str | None = None,
 ) -> Prompt:
-    """Loads "NAME@LABEL", "NAME@VERSION", or the path of a prompt.md, of a messages.json or of a folder with the first.
+    """Loads a released prompt.
 
-    `root` is the folder of the releases: as given, else PROMPTASSAY_RELEASES, else runs/releases. `unit` is who an
-    A/B label buckets. `fallback` is the path of a prompt that comes with your program: it is loaded when the other
-    cannot be, which is logged and kept as `fallback_reason`. `unit` is text: a wrong one, or none for an A/B label, is
-    a mistake in the program and raises even with a fallback.
+    Args:
+        path: "NAME@LABEL", "NAME@VERSION", or the path of a prompt.md, a messages.json or a folder with the first.
+        verify: Refuse a file whose content does not match the version in it.
+        root: The folder of the releases; default: PROMPTASSAY_RELEASES, else runs/releases.
+        fallback: Path of a prompt that comes with your program, loaded when the other cannot be; this is logged and
+            kept as `fallback_reason`.
+        unit: What an A/B label buckets, as text. A wrong one, or none for an A/B label, is a mistake in the program and
+            raises even with a fallback.
 
-    Raises a ReleaseError, one line with the file (and line where known), when the file cannot be read, is not a
-    release, or (unless `verify` is False) was edited: its content does not match the version that stands in it.
+    Raises:
+        ReleaseError: One line with the file (and line where known): it cannot be read, is not a release, or was edited.
     """
     if unit is not None and not isinstance(unit, str):
         raise ReleaseError(f"unit={unit!r:.60} is {type(unit).__name__}; give the id of the unit as text")
@@ -139,9 +138,9 @@ def load_prompt(
         with only_release_errors(path):
             if reference is None:
                 return Prompt(read_release(path, verify=verify))
-            chosen = choose(releases_root(root), reference, unit)
-            return _load(releases_root(root), reference, chosen, verify)
-    except NeedsUnit:  # a mistake in the program, and not something to fall back from
+            resolved = resolve(releases_root(root), reference, unit)
+            return _load(releases_root(root), reference, resolved, verify)
+    except NeedsUnit:  # a mistake in the program, so no fallback
         raise
     except ReleaseError as error:
         if fallback is None:
@@ -149,19 +148,18 @@ def load_prompt(
         return _fall_back(fallback, reference, str(error), verify)
 
 
-def _load(root: os.PathLike[str], reference: Reference, chosen: Chosen, verify: bool) -> Prompt:
-    folder = os.path.join(root, reference.name, chosen.version)
+def _load(root: os.PathLike[str], reference: Reference, resolved: ResolvedVersion, verify: bool) -> Prompt:
+    folder = os.path.join(root, reference.name, resolved.version)
     release = read_release(os.path.join(folder, PROMPT_FILE), verify=verify)
-    if release.name != reference.name or (verify and release.version != chosen.version):
+    if release.name != reference.name or (verify and release.version != resolved.version):
         raise ReleaseError(
-            f"{folder}: holds {release.name} {release.version}, not {reference.name} {chosen.version}; restore the "
+            f"{folder}: holds {release.name} {release.version}, not {reference.name} {resolved.version}; restore the "
             "folder from a copy, or promote the run again"
         )
-    return Prompt(release, chosen.label, chosen.arm)
+    return Prompt(release, resolved.label, resolved.arm)
 
 
 def _fall_back(path: str | os.PathLike[str], reference: Reference | None, why: str, verify: bool) -> Prompt:
-    """The prompt that the program brought along."""
     import logging
 
     try:

@@ -1,4 +1,4 @@
-"""A frozen suite: rows, how they are scored, and what a released prompt answered to them. Knows no model.
+"""A frozen suite: rows, how they are scored, and a released prompt's answers to them. Knows no model.
 
 `suite.json` lies beside the prompt and is data only: nothing in it is run, no path in it is opened. It needs neither
 the task's folder nor a ledger, unless a metric of the task is Python of its own.
@@ -35,9 +35,9 @@ SUITE_FILE = "suite.json"
 FORM = 1
 MAX_FILE = 200 * 1024 * 1024  # bytes, as of the rows that it was made of
 MOST_ANSWERS = 5
-"""Of one row, in a suite."""
+"""The most recorded answers of one row."""
 RECORDED = "recorded"
-"""Stands where an outcome has the key of its call."""
+"""The `call_key` of an outcome out of a suite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """`samples` has the recorded answers of each row, as often as it was asked. `note`: who recorded it, when, why."""
+    """`samples`: the recorded answers of each row, as often as it was asked. `note`: actor, time and reason."""
 
     name: str
     version: str
@@ -133,7 +133,7 @@ def require_fit(suite: Suite, prompt: Prompt, file: str) -> None:
 
 
 def write_suite(suite: Suite, path: Path) -> None:
-    """Whole or not at all. Raises a ReleaseError when the disk refuses."""
+    """Writes the file whole or not at all. Raises a ReleaseError when the disk refuses."""
     text = json.dumps(_data(suite), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
     try:
         with new_files(path.parent) as beside:
@@ -143,7 +143,7 @@ def write_suite(suite: Suite, path: Path) -> None:
 
 
 def read_suite(path: Path) -> Suite:
-    """Raises a ReleaseError, one line with the file, for anything that is no suite."""
+    """The suite in a file. Raises a ReleaseError, one line with the file, for anything that is no suite."""
 
     def refuse(what: str) -> NoReturn:
         raise ReleaseError(f"{path}: {what}; restore it, or delete it and record a new one with `optimize bless`")

@@ -148,7 +148,7 @@ class RunView:
 
 def task_of(run: Row) -> Task:
     """The task as its files are now: a folder, or rows of a data file. Raises AgentError."""
-    from agent.task.intake import task_from_file
+    from agent.task.from_file import task_from_file
     from agent.task.load import load_task
 
     options = run["options"] or {}

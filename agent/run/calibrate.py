@@ -26,7 +26,7 @@ from agent.stats.agreement import (
     share,
     spearman,
 )
-from agent.task.ratings import Item, pairs_of
+from agent.task.ratings import RatedItem, pairs_of
 from agent.types import LM, Task
 
 KIND = "judge_calibration"
@@ -57,7 +57,7 @@ Told = Mapping[str, Any]
 class Work:
     """What to measure and how. `scale`: the people's lowest and highest rating; `repeats`: how often each is asked."""
 
-    items: Sequence[Item]
+    items: Sequence[RatedItem]
     scale: tuple[float, float] = (1.0, 5.0)
     repeats: int = 3
     seed: int = 0
@@ -97,7 +97,7 @@ class Calibration(Job):
         controls = min(CONTROL_ITEMS, items) * len(CONTROLS)
         return self._setup.calls * (items + (self._work.repeats - 1) * sampled + controls) + orders
 
-    def _pairs(self) -> list[Item]:
+    def _pairs(self) -> list[RatedItem]:
         return pairs_of(self._work.items)[:SAMPLED]
 
     async def work(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Calibration(Job):
         controls = {name: await self._control(text) for name, text in CONTROLS.items()}
         return Verdicts(first, again, orders, controls)
 
-    async def _each(self, items: Sequence[Item], repeat: int) -> list[Any]:
+    async def _each(self, items: Sequence[RatedItem], repeat: int) -> list[Any]:
         if self._is_pairwise:
             return await self.gathered([self._compared(self._judge, item, repeat) for item in items])
         return await self.gathered(
@@ -124,7 +124,7 @@ class Calibration(Job):
         )
 
     @staticmethod
-    async def _compared(judge: Judge, pair: Item, repeat: int = 0) -> Comparison:
+    async def _compared(judge: Judge, pair: RatedItem, repeat: int = 0) -> Comparison:
         first, second = pair.answers
         return await judge.compare(pair.inputs, first, second, repeat)
 
@@ -193,7 +193,7 @@ class Calibration(Job):
             ["worse", "tie", "better"] if self._is_pairwise else [f"{n:g}" for n in range(round(low), round(high) + 1)]
         )
 
-    def _length(self, scored: Sequence[tuple[Item, float]], levels: int) -> dict[str, Any]:
+    def _length(self, scored: Sequence[tuple[RatedItem, float]], levels: int) -> dict[str, Any]:
         """Rank correlations with the number of words, and the judge's own preference, in points of the people's scale.
         In pairs the length is that of the first answer less that of the second."""
         seed, judge, people = self._work.seed, [value for _, value in scored], [item.mean for item, _ in scored]

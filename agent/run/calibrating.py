@@ -17,7 +17,7 @@ from agent.run.locations import find_task
 from agent.run.session import Ready
 from agent.scoring.llm_judge import JudgeSetup, judge_setup
 from agent.task.load import load_task
-from agent.task.ratings import Columns, pairs_of, read_ratings_file, require
+from agent.task.ratings import RatingColumns, pairs_of, read_ratings_file, require
 from agent.task.rubric import generic_rubric, read_rubric
 from agent.types import Budget, Constraints, Field, Rubric, SearchSpace, Signature, Task
 
@@ -76,7 +76,7 @@ def _own(rubric: Rubric | None) -> Scale:
     return (float(rubric.low), float(rubric.high)) if rubric else (1.0, 5.0)
 
 
-def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Columns, Path]:
+def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
     for name in ("inputs", "rubric", "about"):
         if options[name]:
             raise InputError(f"--{name.removesuffix('s')} goes without TASK; the task has its own")
@@ -95,10 +95,10 @@ def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, Jud
         raise InputError(f"--pair: the judge of {task.name} rates single answers; give it ratings, or set its mode")
     setup = judge_setup(judges[0], task, "")
     inputs, scale = tuple(f.name for f in task.signature.inputs), scale or _own(setup.rubric)
-    return task, setup, Columns(inputs, answers, options["rating"], scale=scale), labels
+    return task, setup, RatingColumns(inputs, answers, options["rating"], scale=scale), labels
 
 
-def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, Columns, Path]:
+def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:
     labels = options["labels"]
     if labels is None or not (options["output"] or options["pair"]):
         raise InputError("without TASK give --labels FILE and --output COLUMN, or --pair A,B for pairs")
@@ -120,7 +120,7 @@ def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, 
         rubric = found
     mode = "pairwise" if options["pair"] else "rubric"
     task = _stand_in(labels, options["inputs"], answers, options["about"])
-    columns = Columns(tuple(options["inputs"]), answers, options["rating"], scale=scale or _own(rubric))
+    columns = RatingColumns(tuple(options["inputs"]), answers, options["rating"], scale=scale or _own(rubric))
     return task, JudgeSetup(mode, (), options["about"], rubric), columns, labels
 
 

@@ -12,9 +12,8 @@ from typing import Any
 from agent.errors import AgentError, InputError
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.programs.yardsticks import exported
-from agent.release.formats.base import Material
-from agent.release.formats.catalog import FORMATS
-from agent.release.formats.verify import Made, put, put_folder, put_one, verified
+from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.proof import VerifiedExport, verify_exports, write_exports, write_file, write_files
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import PromptRelease, load_prompt
@@ -86,7 +85,7 @@ def _prompt(
         materials[one.name] = Material(load_prompt(source).release, task)
     release = materials[chosen[0].name].release
     dev, why = _dev_run(history, found, release)
-    made = verified(chosen, materials, dev=dev, strict=strict)
+    made = verify_exports(chosen, materials, dev=dev, strict=strict)
     alone = len(made) == 1 and len(made[0].texts) == 1
     if not alone and (output is None or os.path.isfile(output)):
         many = "several formats" if len(made) > 1 else f"{made[0].format.name} has several files"
@@ -94,10 +93,10 @@ def _prompt(
     text = next(iter(made[0].texts.values()))
     paths: list[Path] = []
     if output is not None and alone and not os.path.isdir(output):
-        put_one(text, output)
+        write_file(text, output)
         paths = [output]
     elif output is not None:
-        paths = put(made, output)
+        paths = write_exports(made, output)
     lines = [f"wrote {path}" for path in paths]
     lines += [line for one in made for line in one.notes()] if paths or made[0].missing or made[0].unfit else []
     lines += [f"dev: not scored again: {why}"] if why else []
@@ -106,7 +105,9 @@ def _prompt(
     )
 
 
-def _details(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Made], why: str) -> dict[str, Any]:
+def _details(
+    run_id: str, version: str, paths: Sequence[Path], made: Sequence[VerifiedExport], why: str
+) -> dict[str, Any]:
     formats = [
         {
             "format": one.format.name,
@@ -114,7 +115,7 @@ def _details(run_id: str, version: str, paths: Sequence[Path], made: Sequence[Ma
             "verified": not one.missing,
             "hostile_rows": one.rows,
             "unfit": dict(one.unfit),
-            "not_set": one.untold,
+            "not_set": one.unset,
             "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
         }
         for one in made
@@ -149,7 +150,7 @@ def _yardstick(history: History, found: Row, output: Path | None) -> Export:
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
     best, files = exported(found, _task_of(found), history)
-    paths = put_folder(files, output)
+    paths = write_files(files, output)
     lines = [f"wrote {path}" for path in paths]
     lines.append(f"{best.name}, {points(best.test)} on the sealed test; the same answers on dev")
     details = {"run_id": found["id"], "yardstick": best.to_json(), "files": [str(path) for path in paths]}
@@ -166,5 +167,5 @@ def _state(released: Path, output: Path | None) -> Export:
         return Export((), state)
     if os.path.isdir(output):
         output = output / released.name
-    put_one(state, output)
+    write_file(state, output)
     return Export((f"wrote {output}",))

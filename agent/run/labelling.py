@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from agent.errors import InputError, LedgerBusy
-from agent.release.labels import NAME, Change, NeedsUnit, Reference, current, read_history, released_names
+from agent.release.labels import NAME, LabelChange, NeedsUnit, Reference, current, read_history, released_names
 from agent.release.runtime import Prompt, load_prompt
 from agent.run.locations import open_history, open_ledger, releases_folder
 
@@ -14,7 +14,7 @@ BUSY_AFTER = 1.0
 """Seconds; a rollback does not wait for a run to end."""
 
 
-def roll_back(name: str, label: str, actor: str, reason: str, db: Path) -> tuple[Change, str]:
+def roll_back(name: str, label: str, actor: str, reason: str, db: Path) -> tuple[LabelChange, str]:
     """Puts a label back to the version before, also without a ledger and while a run holds it.
 
     Args:
@@ -28,9 +28,9 @@ def roll_back(name: str, label: str, actor: str, reason: str, db: Path) -> tuple
         The change, and why it is not in the chain yet; "" when it is.
     """
     from agent.ledger.provenance import user
-    from agent.release.registry import Registry
+    from agent.release.promotion import ReleaseRegistry
 
-    registry, actor, reason = Registry(releases_folder(db)), actor or user(), reason.strip()
+    registry, actor, reason = ReleaseRegistry(releases_folder(db)), actor or user(), reason.strip()
     if not db.is_file():
         return registry.rollback(name, label, None, actor=actor, reason=reason), f"{db}: no ledger here"
     try:
@@ -57,13 +57,13 @@ def meaning(reference: str, unit: str | None, db: Path) -> Prompt:
         raise InputError(f"{wanted} is an A/B label: say whom it is for with --unit ID") from None
 
 
-def meanings(db: Path) -> tuple[Path, list[Change]]:
+def meanings(db: Path) -> tuple[Path, list[LabelChange]]:
     """The registry, and what every label in it means now."""
     root = releases_folder(db)
     return root, [change for name in released_names(root) for change in current(read_history(root / name)).values()]
 
 
-def changes_of(name: str, db: Path) -> list[Change]:
+def changes_of(name: str, db: Path) -> list[LabelChange]:
     """Each change that was ever made to a label of this name, oldest first and checked as a whole."""
     root = releases_folder(db)
     names = released_names(root)

@@ -229,7 +229,7 @@ def fixed(price: str | None) -> Price | None:
 
 
 def _load(name: str, target: str | None, prompt: str | None, seed: int, observer: Observer) -> Task:
-    from agent.task.data import SPREADSHEETS
+    from agent.task.input_files import SPREADSHEETS
 
     path = Path(name)
     if path.suffix.lower() in (".csv", ".jsonl"):
@@ -237,7 +237,7 @@ def _load(name: str, target: str | None, prompt: str | None, seed: int, observer
             raise InputError(f"{name}: no such file")
         if target is None or prompt is None:
             raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
-        from agent.task.intake import task_from_file
+        from agent.task.from_file import task_from_file
 
         instruction = prompt_text(prompt)
         if not instruction.strip():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.release.monitor import compared, window_of_log, window_of_suite
+from agent.release.production_logs import compare_windows, window_of_log, window_of_suite
 from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, read_suite, require_fit
 from agent.run.locations import find_task
@@ -63,7 +63,7 @@ def monitored(
     limits = _limits(loaded, task, db)
     if alpha:
         limits = replace(limits, alpha=alpha)
-    found = compared(was, window_of_log(log, loaded), loaded, limits, seed)
+    found = compare_windows(was, window_of_log(log, loaded), loaded, limits, seed)
     return {"name": loaded.name, "version": loaded.version, "log": str(log), **found}
 
 

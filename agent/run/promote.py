@@ -124,7 +124,7 @@ def promote(
     """
     db = Path(ledger)
     from agent.release.labels import PRODUCTION
-    from agent.release.registry import Registry, check_label
+    from agent.release.promotion import ReleaseRegistry, check_label
     from agent.release.runtime import load_prompt
 
     check_label(label, share)
@@ -138,14 +138,14 @@ def promote(
     if override and not reason.strip():
         raise InputError("--override needs --reason WHY: it is kept with the release")
     with closing(open_ledger(db)) as book:
-        registry = Registry(releases_folder(db))
+        registry = ReleaseRegistry(releases_folder(db))
         release = load_prompt(offer.path).release
         registry.require(release.name, label, share, book)
         if offer.kind == "own":
             blocked = [
                 against
                 for place in ((label, PRODUCTION) if share else (label,))
-                for against in _in_the_place_of(registry.meaning(release.name, place, book), release.version, place)
+                for against in _in_the_place_of(registry.version_of(release.name, place, book), release.version, place)
             ]
         else:
             blocked = _blocked(result, book)

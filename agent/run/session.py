@@ -203,10 +203,10 @@ def run_job(
 
 def _catch_up(ledger: Ledger, db: Path, watcher: Watcher) -> None:
     """Moves of labels that a kill, or a busy ledger, kept out of the chain. No reason to stop a run."""
-    from agent.release.registry import Registry
+    from agent.release.promotion import ReleaseRegistry
 
     try:
-        Registry(releases_folder(db)).catch_up(ledger)
+        ReleaseRegistry(releases_folder(db)).catch_up(ledger)
     except ReleaseError as error:
         watcher.warn(f"warning: {error}")
 

@@ -11,7 +11,7 @@ from agent.run.locations import find_task
 from agent.task.load import load_task
 
 if TYPE_CHECKING:
-    from agent.task.intake import Reading
+    from agent.task.from_file import Reading
 
 
 def listed(task: str | None) -> list[dict[str, Any]]:
@@ -60,8 +60,8 @@ def make_task(name: str, source: Path, target: str, prompt: Path | None, seed: i
         InputError: the name is none, the target is missing, or the file cannot be made a task.
     """
     from agent.run.launch import prompt_text
-    from agent.task.intake import write_task
-    from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_tests
+    from agent.task.from_file import write_task
+    from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 
     if not re.fullmatch(r"[^\W_][\w.-]*", Path(name).name):
         raise InputError(f"{name!r}: a task's folder has a name of letters, digits, dots, dashes and underscores")

@@ -22,9 +22,8 @@ from agent.metrics.comparison import Check
 from agent.metrics.metric_registry import METRICS
 from agent.scoring.function_metric import FunctionMetric, registered
 from agent.scoring.metric_file import PythonMetric
-from agent.threads import aside
 from agent.types import Example, Field, Metric, MetricSpec, Prediction, Score, Task
-from agent.worker import Verdict
+from agent.worker import Verdict, run_aside
 
 if TYPE_CHECKING:
     from agent.metrics.metric_rule import MetricRule
@@ -113,7 +112,7 @@ class FieldMetric:
             return Score(self.name, 0.0, f"the reply has no {self.field}")
         check: Callable[[], Verdict | Awaitable[Verdict]] = partial(self.check, prediction.fields[self.field], label)
         try:
-            verdict = await aside(len(prediction.raw), check)
+            verdict = await run_aside(len(prediction.raw), check)
             value, reason = verdict if isinstance(verdict, tuple) else await verdict
         except Exception as problem:  # a metric may be another package's code
             return Score(self.name, None, f"{self.name} failed: {type(problem).__name__}: {problem}"[:300])

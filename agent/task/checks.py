@@ -6,28 +6,31 @@ by the models it is handed.
 
 from __future__ import annotations
 
+import ast
 import math
 import re
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.errors import Problem
 from agent.extras import command, is_here
 from agent.metrics.metric_registry import METRICS
 from agent.shipped import fold
-from agent.task.words import listed, near, quoted
+from agent.task.input_files import KeyPath, walk
+from agent.task.words import listed, near, problem, quoted
 from agent.types import Field, FieldType, FormatName, MetricSpec
 
 if TYPE_CHECKING:
-    from agent.task.parse import Parsed
-    from agent.task.schema import FieldTable, TaskFile
+    from agent.task.task_file import FieldTable, Parsed, TaskFile
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong at a key of task.toml. `holding`: a word to look for below that key, for a closer line."""
+    """Something wrong at a key of task.toml. `holding`: a text below that key, whose line is the closer one."""
 
-    path: tuple[str | int, ...]
+    path: KeyPath
     what: str
     holding: str = ""
 
@@ -43,7 +46,11 @@ PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 
 
 def parse_signature(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """`"a, b -> c"` as (("a", "b"), ("c",)). Raises ValueError for anything else, a name twice, or the name `id`."""
+    """The names of inputs and outputs. Raises ValueError for another form, a name twice, or the name `id`.
+
+    >>> parse_signature("a, b -> c")
+    (('a', 'b'), ('c',))
+    """
     sides = text.split("->")
     if len(sides) != 2:
         raise ValueError(f'signature = {quoted(text)} needs one arrow; write "input, input -> output"')
@@ -164,7 +171,7 @@ def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[s
 
 
 def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:
-    """Each slice once, and none called as what a row has already."""
+    """Faults of `slices`: one that stands twice, or whose name cannot be a column."""
     for name in file.slices:
         if file.slices.count(name) > 1:
             yield Fault(("slices",), f"slices holds {quoted(name)} twice; keep one")
@@ -192,12 +199,12 @@ def check_limits(file: TaskFile) -> Iterator[Fault]:
 
 
 def without_dspy(formats: Sequence[FormatName]) -> tuple[FormatName, ...]:
-    """The formats that cannot be rendered here: DSPy's own, where it is not installed."""
+    """Those of `formats` that cannot be rendered here: DSPy's own, where it is not installed."""
     return () if is_here("dspy") else tuple(name for name in formats if name.startswith("dspy-"))
 
 
 def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, ...]:
-    """The metrics of a checked file with weights that sum to 1; without [[metrics]] by the type of each output."""
+    """The metrics of a checked file, with weights that sum to 1; without [[metrics]] those of the outputs' types."""
     specs = []
     for metric, options in zip(parsed.file.metrics, parsed.options, strict=True):
         given = {key: getattr(options, key) for key in sorted(metric.given)}
@@ -211,3 +218,46 @@ def metric_specs(parsed: Parsed, outputs: Sequence[Field]) -> tuple[MetricSpec, 
         ]
     total = sum(spec.weight for spec in specs)
     return tuple(MetricSpec(spec.name, spec.field, spec.weight / total, spec.options) for spec in specs)
+
+
+def find_nul(raw: dict[str, Any]) -> Iterator[Fault]:
+    """A fault for every text that holds a NUL, written as an escape."""
+    for key, value in raw.items():
+        for part, _ in walk({key: value}):
+            if isinstance(part, str) and "\x00" in part:
+                yield Fault((key,), f"{quoted(part)} holds a NUL character; remove it", holding="\\u0000")
+
+
+def _parse_python(source: str, where: str) -> ast.Module | Problem:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except SyntaxError as error:
+        return problem(where, error.lineno or 1, f"not valid Python: {error.msg}; correct this line")
+    except (ValueError, RecursionError, MemoryError) as error:
+        return problem(where, 1, f"not usable Python ({type(error).__name__}); make it simpler")
+
+
+def check_metric_file(source: str, where: str) -> Iterator[Problem]:
+    """metric.py must parse and define `metric(example, prediction)`; it is not run here."""
+    tree = _parse_python(source, where)
+    if isinstance(tree, Problem):
+        yield tree
+        return
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "metric"]
+    if not found:
+        yield problem(where, 1, "no function metric; write def metric(example, prediction)")
+    elif len(found[-1].args.posonlyargs + found[-1].args.args) != 2:
+        yield problem(where, found[-1].lineno, "metric takes two arguments; write def metric(example, prediction)")
+
+
+def check_program_file(source: str, factory: str, where: str) -> Iterator[Problem]:
+    """The file must parse and define the factory; it is not run here."""
+    tree = _parse_python(source, where)
+    if isinstance(tree, Problem):
+        yield tree
+        return
+    if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in tree.body):
+        how = f"write def {factory}() for a DSPy module, or def {factory}(model) for a LangChain chain"
+        yield problem(where, 1, f"no function or class {factory}; {how}")

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from agent.errors import InputError
 from agent.shipped import MAX_NUMBER, fold
-from agent.task.data import parse_json
-from agent.task.rows import parse_number
+from agent.task.examples import parse_number
+from agent.task.input_files import parse_json
 from agent.task.words import listed, near, quoted
 from agent.types import FieldType
 
@@ -27,9 +27,9 @@ Table = Sequence[Mapping[str, Any]]
 MAX_CHOICES = 200
 MAX_NUMBERS = 50  # of labels that are written as numbers; more of them are amounts
 MAX_CHOICE_LENGTH = 60
-COPIED = 0.9  # of the rows: so many that are their label make a column a copy of it
-CODED = 0.98  # of the rows: so many in which each label has its own text make a column another name of it
-INSIDE = 0.95  # of the rows: where the answer stands in so many of a column, the user is told
+COPIED = 0.9  # share of rows equal to their label from which a column is a copy of it
+CODED = 0.98  # share of rows in which each label has its own text, from which a column is a code of it
+INSIDE = 0.95  # share of rows of a column that contain the answer, from which the user is warned
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(
     r"[+-]?(?:[1-9][0-9]{0,2}(?:[.,'’ \u00a0\u202f\u2009][0-9]{3})+(?:[.,][0-9]+)?|[0-9]+,[0-9]+)"
@@ -40,7 +40,7 @@ _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|un
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class DataColumn:
     """One column: its `name` in the file, the `field` it becomes ("" when ignored), its use and why."""
 
     name: str
@@ -69,7 +69,7 @@ def field_name(name: str, position: int, taken: Iterable[str]) -> str:
 
 
 def find_target(names: Sequence[str], target: str) -> str:
-    """The column called `target`, by its name in the file or as a field name. Raises InputError with the near miss."""
+    """The column called `target`, by its name in the file or as a field name. Raises InputError."""
     if target in names:
         return target
     for position, name in enumerate(names, start=1):
@@ -78,15 +78,20 @@ def find_target(names: Sequence[str], target: str) -> str:
     raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
 
 
-def decide_columns(table: Table, target: str, asked: frozenset[str] = frozenset()) -> tuple[Column, ...]:
-    """The use of every column, by the rows that are not all blank. `asked`: columns named in the prompt's `{{ }}`, then
-    the only inputs.
+def decide_columns(table: Table, target: str, prompt_fields: frozenset[str] = frozenset()) -> tuple[DataColumn, ...]:
+    """The use of every column, by the rows that are not all blank.
 
-    Raises InputError when one of them is no column or the target, or no input is left.
+    Args:
+        table: The rows.
+        target: Name of the column to predict.
+        prompt_fields: Columns in the prompt's `{{ }}`; if there are any, they are the only inputs.
+
+    Raises:
+        InputError: One of `prompt_fields` is no column or is the target, or no input is left.
     """
     names = list(dict.fromkeys(name for row in table for name in row))
     table = [row for row in table if any(text_of(value).strip() for value in row.values())]
-    columns: list[Column] = []
+    columns: list[DataColumn] = []
     taken = ["id", field_name(target, names.index(target) + 1, ())]
     known = {*names}
     labels = [fold(text_of(row.get(target))) for row in table]
@@ -96,17 +101,17 @@ def decide_columns(table: Table, target: str, asked: frozenset[str] = frozenset(
         made = field_name(name, position, taken)
         if name == target:
             use, reason, made = "target", "the column to predict", taken[1]
-        elif {name, made} & asked:
+        elif {name, made} & prompt_fields:
             use, reason = "input", "named in the prompt"
-        elif asked and use == "input":
+        elif prompt_fields and use == "input":
             use, reason = "ignored", "not named in the prompt"
         known.add(made)
         if use == "input":
             taken.append(made)
         if use in ("input", "target") and made != name:
             reason = f"{reason}; called {made} from here on"
-        columns.append(Column(name, {"id": "id", "ignored": ""}.get(use, made), use, reason))
-    for mark in sorted(asked):
+        columns.append(DataColumn(name, {"id": "id", "ignored": ""}.get(use, made), use, reason))
+    for mark in sorted(prompt_fields):
         said = f"the prompt holds {quoted(f'{{{{{mark}}}}}')}, which is"
         if mark not in known:
             raise InputError(f"{said} not a column{near(mark, names)}")
@@ -137,14 +142,14 @@ def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
     if unique and not any(" " in text for text in texts) and (named or _counts_up(texts)):
         return "ignored", "id-like: another short value in every row"
     pairs = Counter((fold(text), label) for text, label in zip(texts, labels, strict=True) if label)
-    if told := _copies(pairs) or _codes(pairs):
-        return "ignored", f"{told}: it would give the answer away; name it in the prompt to keep it"
+    if leak := _copies(pairs) or _codes(pairs):
+        return "ignored", f"{leak}: it would give the answer away; name it in the prompt to keep it"
     return "input", "holds text"
 
 
 def _copies(pairs: Counter[tuple[str, str]]) -> str:
-    """How far the texts are their labels, where nearly all are; also of the labels that are not the most frequent one,
-    since two columns that are both "no" in nearly every row are alike by chance."""
+    """In how many rows the text is the label, where it is in nearly all, and in most of those with a rarer label: two
+    columns that are both "no" in nearly every row are alike by chance."""
     rows, same = Counter[str](), Counter[str]()
     for (text, label), count in pairs.items():
         rows[label] += count
@@ -156,27 +161,29 @@ def _copies(pairs: Counter[tuple[str, str]]) -> str:
 
 
 def _codes(pairs: Counter[tuple[str, str]]) -> str:
-    """How far each label has a text of its own and each text one label, where all or nearly all rows are so."""
+    """In how many rows each label has its own text and each text one label, where that is nearly all of them."""
     best: dict[str, str] = {}
     for (text, label), _ in pairs.most_common():
         best.setdefault(label, text)
-    rows, told = pairs.total(), sum(pairs[text, label] for label, text in best.items())
+    rows, coded = pairs.total(), sum(pairs[text, label] for label, text in best.items())
     few = 1 < len(best) < rows / 2 and len(best) <= _most_choices(list(best))
-    if not few or len({*best.values()}) < len(best) or told < CODED * rows:
+    if not few or len({*best.values()}) < len(best) or coded < CODED * rows:
         return ""
-    return "tells the target one to one" + (f" in {told} of {rows} rows" if told < rows else "")
+    return "tells the target one to one" + (f" in {coded} of {rows} rows" if coded < rows else "")
 
 
-def answer_inside(columns: Sequence[Column], rows: Table, target: str) -> dict[str, int]:
-    """By input column, in how many rows the words of the answer stand in it as they are; of those where it is so in
-    nearly every row. None where there is only one input: then that is where the answer is to be found."""
+def answer_inside(columns: Sequence[DataColumn], rows: Table, target: str) -> dict[str, int]:
+    """Input columns that contain the words of the answer in nearly every row, with the number of those rows.
+
+    Empty where there is only one input: that is where the answer must be found.
+    """
     inputs = [column for column in columns if column.use == "input"]
-    labels = [_spoken(text_of(row[target])) for row in rows]
+    labels = [_words(text_of(row[target])) for row in rows]
     found = {}
     for column in inputs if len(inputs) > 1 else []:
         missing = 0
         for row, label in zip(rows, labels, strict=True):
-            missing += not label.strip() or label not in _spoken(row[column.field])
+            missing += not label.strip() or label not in _words(row[column.field])
             if missing > (1 - INSIDE) * len(rows):
                 break
         else:
@@ -184,7 +191,7 @@ def answer_inside(columns: Sequence[Column], rows: Table, target: str) -> dict[s
     return found
 
 
-def _spoken(text: str) -> str:
+def _words(text: str) -> str:
     return f" {' '.join(_WORD.findall(fold(text)))} "
 
 
@@ -216,7 +223,7 @@ def _could_be_labels(texts: Sequence[str]) -> bool:
 
 
 def _most_choices(texts: Sequence[str]) -> int:
-    """So many different values may be labels."""
+    """The most different values that may be labels."""
     return MAX_NUMBERS if all(map(_like_a_number, texts)) else MAX_CHOICES
 
 
@@ -225,7 +232,7 @@ def _like_a_number(text: str) -> bool:
 
 
 def _lost(text: str) -> str:
-    """What the text of a number would lose if it became one; "" for nothing."""
+    """What the text of a number would lose as a number, "" for nothing."""
     if text.startswith("+"):
         return "has a plus sign, which a number would lose"
     if _LEADING_ZERO.match(text):
@@ -234,7 +241,7 @@ def _lost(text: str) -> str:
 
 
 def why_text(values: Sequence[Any]) -> str:
-    """Why a target of type text is that although its values are all numbers, or repeat; else ""."""
+    """Why a target is text although its values are all numbers, or repeat; else ""."""
     texts = [text_of(value).strip() for value in values]
     odd = next((text for text in texts if not _is(parse_number, text)), "")
     if odd and all(map(_like_a_number, texts)):
@@ -253,8 +260,8 @@ def why_text(values: Sequence[Any]) -> str:
     return f"a label {why}: {quoted(odd or max(texts, key=len), 40)}"
 
 
-def doubt(values: Sequence[Any]) -> str:
-    """What a target of type number may not mean: that each dot in its texts is a decimal point; else ""."""
+def thousands_warning(values: Sequence[Any]) -> str:
+    """A warning where each dot in the texts of a number target may separate thousands; else ""."""
     dotted = [text for value in values if isinstance(value, str) and "." in (text := value.strip())]
     if not dotted or not all(map(_THOUSANDS.fullmatch, dotted)):
         return ""

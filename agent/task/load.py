@@ -1,14 +1,12 @@
 """A task folder, loaded and checked whole: every problem of task.toml, its files and its rows in one error.
 
-Knows the layout of a task folder and the order of the checks; how rows are parsed or keys judged lies in its siblings.
+Knows the layout of a task folder and the order of the checks.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -18,16 +16,14 @@ from agent.metrics.metric_registry import METRICS
 from agent.registry import OURS
 from agent.task import checks
 from agent.task.checks import Fault
-from agent.task.data import decode, parse_json, read_bytes, rows_of
-from agent.task.locate import Lines, find_nul, parse_toml
-from agent.task.rows import Placed, RowReader, find_clashes, json_checker
+from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
+from agent.task.input_files import TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.rubric import read_rubric
 from agent.task.words import near, problem, quoted, shown
-from agent.types import Budget, Constraints, Drift, Example, Field, Rubric, SearchSpace, Signature, SplitName, Task
+from agent.types import Budget, Constraints, Drift, Field, Rubric, SearchSpace, Signature, SplitName, Task
 
 if TYPE_CHECKING:
-    from agent.task.parse import Parsed
-    from agent.task.schema import FieldTable, TaskFile
+    from agent.task.task_file import FieldTable, Parsed, TaskFile
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
@@ -62,18 +58,19 @@ class _Loading:
 
     def task(self) -> Task:
         toml = self.folder / "task.toml"
-        text = self._toml_text(toml)
+        if (text := self._text(toml.name, toml.name)) is None:
+            raise ProblemsError(tuple(self.problems))
         raw = parse_toml(text, shown(toml))
-        from agent.task.parse import parse
+        from agent.task.task_file import parse
 
         parsed = parse(raw)
-        faults = [*find_nul(raw), *parsed.faults]
+        faults = [*checks.find_nul(raw), *parsed.faults]
         signature, unsure = self._signature(parsed, faults)
         faults += self._metrics(parsed, signature, unsure)
         if not parsed.doubts("search") and not parsed.doubts("constraints"):
             faults += checks.check_limits(parsed.file)
         faults += self._program(parsed)
-        lines = Lines(text)
+        lines = TomlLines(text)
         places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in faults)
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
         rubrics = self._rubrics(parsed)
@@ -101,11 +98,6 @@ class _Loading:
         lines, problems = decode(data, shown(self.folder / name))
         self.problems += problems
         return None if problems else "\n".join(line or "" for line in lines)
-
-    def _toml_text(self, toml: Path) -> str:
-        if (text := self._text(toml.name, toml.name)) is None:
-            raise ProblemsError(tuple(self.problems))
-        return text
 
     def _signature(self, parsed: Parsed, faults: list[Fault]) -> tuple[Signature | None, frozenset[str]]:
         """The signature with its fields, and the names of the fields whose definition is wrong."""
@@ -169,7 +161,7 @@ class _Loading:
                 what = "the metric python needs metric.py in the task folder; write def metric(example, prediction)"
                 yield Fault(("metrics", index), what)
         if present and (source := self._text("metric.py", "metric.py")) is not None:
-            self.problems += _check_metric(source, shown(self.folder / "metric.py"))
+            self.problems += checks.check_metric_file(source, shown(self.folder / "metric.py"))
 
     def _rubrics(self, parsed: Parsed) -> dict[str, Rubric]:
         """What each judge goes by, by file name. Where one compares with the label or your prompt, it needs none."""
@@ -200,16 +192,16 @@ class _Loading:
         if not (self.folder / name).exists():
             yield Fault(("program",), f"program = {quoted(parsed.file.program)} needs {name} in the task folder")
         elif (source := self._text(name, name)) is not None:
-            self.problems += _check_program(source, factory, shown(self.folder / name))
+            self.problems += checks.check_program_file(source, factory, shown(self.folder / name))
 
-    def _splits(self, file: TaskFile, signature: Signature | None, unsure: frozenset[str]) -> list[list[Placed]]:
+    def _splits(self, file: TaskFile, signature: Signature | None, unsure: frozenset[str]) -> list[list[PlacedExample]]:
         reader = (
             None
             if signature is None
             else RowReader(signature, unsure, tuple(name for name in file.slices if name != "id"))
         )
         names = [self._split_name(file, split) for split in SPLITS]
-        splits: list[list[Placed]] = []
+        splits: list[list[PlacedExample]] = []
         for split, name in zip(SPLITS, names, strict=True):
             path = self.folder / (name or f"{split}.jsonl")
             if name is None or (data := self._read(name, split)) is None:
@@ -241,10 +233,10 @@ class _Loading:
         return None
 
     def _build(
-        self, parsed: Parsed, signature: Signature, splits: list[list[Placed]], rubrics: dict[str, Rubric]
+        self, parsed: Parsed, signature: Signature, splits: list[list[PlacedExample]], rubrics: dict[str, Rubric]
     ) -> Task:
         file = parsed.file
-        train, dev, test = (_examples(placed) for placed in splits)
+        train, dev, test = (tuple(row.example for row in placed) for placed in splits)
         search, limits, models = file.search, file.constraints, file.models
         left_out = checks.without_dspy(search.formats)
         return Task(
@@ -278,42 +270,3 @@ class _Loading:
             monitor=Drift(**file.monitor.model_dump()),
             hashes=self.hashes,
         )
-
-
-def _examples(placed: list[Placed]) -> tuple[Example, ...]:
-    return tuple(row.example for row in placed)
-
-
-def _parsed(source: str, where: str) -> ast.Module | Problem:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except SyntaxError as error:
-        return problem(where, error.lineno or 1, f"not valid Python: {error.msg}; correct this line")
-    except (ValueError, RecursionError, MemoryError) as error:
-        return problem(where, 1, f"not usable Python ({type(error).__name__}); make it simpler")
-
-
-def _check_metric(source: str, where: str) -> Iterator[Problem]:
-    """metric.py must parse and define `metric(example, prediction)`; it is not run here."""
-    tree = _parsed(source, where)
-    if isinstance(tree, Problem):
-        yield tree
-        return
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "metric"]
-    if not found:
-        yield problem(where, 1, "no function metric; write def metric(example, prediction)")
-    elif len(found[-1].args.posonlyargs + found[-1].args.args) != 2:
-        yield problem(where, found[-1].lineno, "metric takes two arguments; write def metric(example, prediction)")
-
-
-def _check_program(source: str, factory: str, where: str) -> Iterator[Problem]:
-    """The file must parse and define the factory; it is not run here."""
-    tree = _parsed(source, where)
-    if isinstance(tree, Problem):
-        yield tree
-        return
-    if not any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == factory for node in tree.body):
-        how = f"write def {factory}() for a DSPy module, or def {factory}(model) for a LangChain chain"
-        yield problem(where, 1, f"no function or class {factory}; {how}")

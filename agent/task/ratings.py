@@ -1,22 +1,24 @@
-"""What people said of answers: a .jsonl or .csv file, one row for each answer (or pair of answers) and rater.
+"""People's ratings of answers: a .jsonl or .csv file, one row for each answer (or pair of answers) and rater.
 
     item, rater, topic, tone, teaser, rating         an answer rated on a scale
     id, instruction, output_1, output_2, label       a pair: 1, 2 or tie; "2,2,tie" are the votes of three raters
 
-Knows columns and scales, no judge. Rows with the same inputs and answers are the same item.
+Rows with the same inputs and answers are the same item. Knows columns and scales, no judge.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from agent.errors import InputError, ProblemsError
-from agent.task.data import Rows, read_rows
+from agent.task.input_files import Rows, read_rows
 from agent.task.words import near, problem, quoted, shown
 from agent.types import content_id
 
@@ -28,9 +30,9 @@ VOTES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Where things stand in a file of ratings. `answers`: one column, or two for pairs. `scale`: lowest and highest
-    rating, for single answers. `reference` and `rater` need not be there."""
+class RatingColumns:
+    """The columns of a file of ratings. `answers`: one column, or two for pairs. `scale`: lowest and highest rating of
+    a single answer. `reference` and `rater` may be missing."""
 
     inputs: tuple[str, ...]
     answers: tuple[str, ...]
@@ -41,9 +43,9 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One or two answers to the same inputs with what each rater said: in [0, 1] on the scale, or for a pair 1 (the
-    first is better), 0 (the second) or 0.5."""
+class RatedItem:
+    """One or two answers to the same inputs. `ratings` by rater: in [0, 1] on the scale, or for a pair 1 (the first is
+    better), 0 (the second) or 0.5."""
 
     id: str
     inputs: Mapping[str, str]
@@ -56,11 +58,11 @@ class Item:
         return math.fsum(self.ratings.values()) / len(self.ratings)
 
 
-def read_ratings_file(path: Path, columns: Columns) -> list[Item]:
+def read_ratings_file(path: Path, columns: RatingColumns) -> list[RatedItem]:
     """The items in the order of the file. Raises ProblemsError with every problem at its `file:line`."""
     rows, problems = read_rows(path)
     where = shown(path)
-    found: dict[str, Item] = {}
+    items: dict[str, RatedItem] = {}
     if not rows and not problems:
         problems = [problem(where, 1, "no rows; write one for each answer and rater")]
     if rows and (missing := _missing(rows, columns)):
@@ -71,19 +73,19 @@ def read_ratings_file(path: Path, columns: Columns) -> list[Item]:
         except ValueError as error:
             problems.append(problem(where, line, str(error)))
             continue
-        known = found.get(item.id)
+        known = items.get(item.id)
         if known and (twice := set(known.ratings) & set(item.ratings)):
             what = f"the rater {quoted(min(twice))} rated this answer before; keep one of the two"
             problems.append(problem(where, line, what))
         ratings = {**(known.ratings if known else {}), **item.ratings}
         reference = item.reference or (known.reference if known else "")
-        found[item.id] = Item(item.id, item.inputs, item.answers, ratings, reference)
+        items[item.id] = RatedItem(item.id, item.inputs, item.answers, ratings, reference)
     if problems:
         raise ProblemsError(tuple(problems))
-    return list(found.values())
+    return list(items.values())
 
 
-def _missing(rows: Rows, columns: Columns) -> str:
+def _missing(rows: Rows, columns: RatingColumns) -> str:
     have = list(rows[0][1])
     lacking = [name for name in (*columns.inputs, *columns.answers, columns.rating) if name not in have]
     if not lacking:
@@ -91,7 +93,7 @@ def _missing(rows: Rows, columns: Columns) -> str:
     return f"no column {quoted(lacking[0])}{near(lacking[0], have)}"
 
 
-def _item(row: Mapping[str, Any], columns: Columns) -> Item:
+def _item(row: Mapping[str, Any], columns: RatingColumns) -> RatedItem:
     inputs = {name: _text(row, name) for name in columns.inputs}
     answers = tuple(_text(row, name) for name in columns.answers)
     given, is_pair = row.get(columns.rating), len(answers) == 2
@@ -105,7 +107,7 @@ def _item(row: Mapping[str, Any], columns: Columns) -> Item:
             f"{len(votes)} vote{'s' * (len(votes) != 1)} and the raters {quoted(named)}; name each rater once, or none"
         )
     reference = row.get(columns.reference)
-    return Item(
+    return RatedItem(
         content_id("item", [inputs, answers]),
         inputs,
         answers,
@@ -139,11 +141,11 @@ def _rating(value: Any, scale: tuple[float, float]) -> float:
     return (number - low) / (high - low)
 
 
-def pairs_of(items: Sequence[Item]) -> list[Item]:
-    """Pairs of answers to the same inputs, as neighbours in the file; who has the higher mean rating is the better."""
+def pairs_of(items: Sequence[RatedItem]) -> list[RatedItem]:
+    """Pairs of neighbouring answers to the same inputs; the one with the higher mean rating is the better."""
     if not items or len(items[0].answers) == 2:
         return list(items)
-    groups: dict[tuple[str, ...], list[Item]] = {}
+    groups: dict[tuple[str, ...], list[RatedItem]] = {}
     for item in items:
         groups.setdefault(tuple(item.inputs.values()), []).append(item)
     found = []
@@ -152,11 +154,67 @@ def pairs_of(items: Sequence[Item]) -> list[Item]:
             vote = 0.5 if abs(one.mean - two.mean) < 1e-9 else float(one.mean > two.mean)
             answers = (*one.answers, *two.answers)
             name = content_id("item", [dict(one.inputs), answers])
-            found.append(Item(name, one.inputs, answers, {"people": vote}, one.reference or two.reference))
+            found.append(RatedItem(name, one.inputs, answers, {"people": vote}, one.reference or two.reference))
     return found
 
 
-def require(items: Sequence[Item], least: int, path: Path) -> None:
-    """Raises InputError when there are too few items to say anything."""
+def require(items: Sequence[RatedItem], least: int, path: Path) -> None:
+    """Raises InputError when there are fewer than `least` items."""
     if len(items) < least:
         raise InputError(f"{shown(path)}:1: {len(items)} items; a judge cannot be measured on fewer than {least}")
+
+
+# -- a file of ratings that grows -------------------------------------------------------------------------------------
+
+_NEEDED = ("item", "rater", "rating")
+
+
+class RatedFile:
+    """A .jsonl file of ratings that grows: for its owner only, and on the disk after each rating, so that raters can
+    stop at any time. Raises ProblemsError when it holds something else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.suffix.lower() != ".jsonl":
+            raise ProblemsError((problem(shown(path), 1, "ratings are written as JSON lines; name a .jsonl file"),))
+        rows, problems = read_rows(path) if os.path.exists(path) else ([], [])
+        for line, row in rows:
+            if lacking := [name for name in _NEEDED if name not in row]:
+                problems.append(problem(shown(path), line, f"no {lacking[0]}: this is no file of ratings"))
+            elif isinstance(row["rating"], bool) or not isinstance(row["rating"], int | float):
+                problems.append(problem(shown(path), line, f"the rating {row['rating']!r:.40} is not a number"))
+        if problems:
+            raise ProblemsError(tuple(problems))
+        self.rows = [row for _, row in rows]
+
+    def done(self, rater: str) -> set[str]:
+        """The items that this rater has rated."""
+        return {str(row["item"]) for row in self.rows if str(row["rater"]) == _plain(rater)}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Appends a rating; it is on the disk when this returns."""
+        row = {name: _plain(value) if isinstance(value, str) else value for name, value in row.items()}
+        text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch(mode=0o600)
+            with self.path.open("a+b") as file:
+                if file.tell() and not _ends_whole(file):
+                    text = b"\n" + text
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror}); name another with -o") from error
+        self.rows.append(row)
+
+
+def _ends_whole(file: BinaryIO) -> bool:
+    """Whether the last line has its line end."""
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _plain(text: str) -> str:
+    """Without lone surrogates and NUL, which a file of rows may not hold."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")

@@ -100,7 +100,7 @@ class _Reading:
 
 
 def generic_rubric(names: Sequence[str] = ("quality",), low: int = 1, high: int = 5) -> Rubric:
-    """What a judge goes by when nobody wrote a rubric."""
+    """The rubric of a judge where there is none: each criterion of `names`, rated from `low` to `high`."""
     text = (
         "# Quality\n\nRate how well the answer does what its inputs ask for: right, complete, clear, and no more than "
         f"was asked for. {low} is useless, {high} could not be better."

@@ -1,7 +1,4 @@
-"""Rows into train, dev and test: stratified by label, seeded, and of near-duplicates one alone in dev or test.
-
-Knows texts and label values, nothing of files, signatures or tasks.
-"""
+"""Rows into train, dev and test: stratified by label, seeded, with no two near-duplicates in dev and test."""
 
 from __future__ import annotations
 
@@ -19,8 +16,8 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 
 FRACTIONS = (0.30, 0.25, 0.45)
 CAPS = (300, 200, 400)
-CROWD = 32  # so many sets are compared each with each
-WORTH = 0.8  # more are told apart by the next word if that leaves this part of the pairs at most
+_COMPARE_ALL = 32  # up to so many sets are compared each with each
+_WORTH_SPLITTING = 0.8  # more are divided by their next word if that leaves at most this share of the pairs
 _WORD = re.compile(r"\w+")
 _SCRIPT = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
@@ -41,11 +38,11 @@ def near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[
         words = _words(fold(text))
         groups.join(position, first.setdefault(words or fold(text), position))
     sets = {position: words for words, position in first.items() if isinstance(words, frozenset)}
-    _Alike(sets, threshold, groups).join(list(sets))
+    _NearDuplicates(sets, threshold, groups).join(list(sets))
     return groups.found()
 
 
-class _Alike:
+class _NearDuplicates:
     """Joins the groups of near-duplicates. The words of each set go from rare to frequent, so two sets have a first
     word in common, a second and so on; in a pair that is near, neither has more than a few other words before these."""
 
@@ -60,7 +57,7 @@ class _Alike:
 
     def join(self, members: Sequence[int], shared: int = 0, last: str = "") -> None:
         """The near ones among sets that have their first `shared` words in common, the last of which is `last`."""
-        if len(members) <= CROWD:
+        if len(members) <= _COMPARE_ALL:
             return self._compare(members)
         smallest = min(len(self._sets[position]) for position in members)
         whole: list[int] = []  # two of these may have no other word in common and be near
@@ -73,7 +70,7 @@ class _Alike:
                 next_word[word].append(position)
             if shared >= needed:
                 whole.append(position)
-        if sum(len(each) ** 2 for each in (whole, *next_word.values())) > WORTH * len(members) ** 2:
+        if sum(len(each) ** 2 for each in (whole, *next_word.values())) > _WORTH_SPLITTING * len(members) ** 2:
             return self._compare(members)
         self._compare(whole)
         for word, each in next_word.items():
@@ -88,7 +85,7 @@ class _Alike:
     def _compare(self, members: Sequence[int]) -> None:
         parent = self._groups.parent
         for one, other in combinations(members, 2):
-            if parent[one] == parent[other]:  # known to be alike, the case in a flood of twins
+            if parent[one] == parent[other]:  # known to be alike, as in a table full of copies
                 continue
             first, second = self._sets[one], self._sets[other]
             both = len(first) + len(second)
@@ -136,13 +133,18 @@ def split_rows(
     fractions: tuple[float, float, float] = FRACTIONS,
     stratify: bool = True,
 ) -> tuple[list[Row], list[Row], list[Row]]:
-    """`rows` as (train, dev, test) in random order: `fractions` of those that are different, at most 300, 200 and 400.
+    """`rows` as (train, dev, test) in random order, at most 300, 200 and 400.
 
-    With `stratify`, each split has about the same share of every value of `target`, and train has one row of each
-    where it has room. Of near-duplicates (over all columns but `target` and `id`) the one with the rarest value stands
-    for all: dev and test hold no two, as their rows count as independent of each other. The others follow it into train
-    while their share of all rows has room, or are left out, as are rows past the caps. `rng` alone decides what is
-    random.
+    Of near-duplicates (over all columns but `target` and `id`) the one with the rarest value stands for all: dev and
+    test hold no two, as their rows count as independent of each other. The others follow it into train while there is
+    room, or are left out, as are rows past the caps.
+
+    Args:
+        rows: Each with the column `target`.
+        target: Column of the labels.
+        rng: Decides all that is random.
+        fractions: Of the rows that are different, for each split; their sum is at most 1.
+        stratify: Give each split about the same share of every label, and train one row of each where it has room.
     """
     labels = [str(row[target]) if stratify else "" for row in rows]
     texts = ["\n".join(str(value) for key, value in row.items() if key not in (target, "id")) for row in rows]
@@ -188,7 +190,7 @@ class _Filling:
         return self._parts
 
     def _seeds(self, position: int) -> bool:
-        """Whether the row brings a label that train lacks, and went there for it."""
+        """Whether train lacked the row's label and took the row for it."""
         label = self._labels[position]
         if label in self._trained or not self._room[0]:
             return False

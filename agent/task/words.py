@@ -1,8 +1,4 @@
-"""How this layer speaks: one printable line per problem, the bad value quoted, the near miss named; and how a time is
-written.
-
-Knows nothing of tasks, tables or files beyond their names.
-"""
+"""The wording of problems: one printable line each, the bad value quoted, the near miss named; and times as seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from typing import Any
 
 from agent.errors import Problem
 
-MOST_SECONDS = 100 * 86400
+_MOST_SECONDS = 100 * 86400
 
 
 def printable(text: str) -> str:
@@ -36,7 +32,11 @@ def quoted(value: Any, limit: int = 80) -> str:
 
 
 def listed(words: Iterable[str], limit: int = 20) -> str:
-    """`a, b, c`, and how many more there are past `limit`."""
+    """`a, b, c`, and how many more there are past `limit`.
+
+    >>> listed("abcd", limit=2)
+    'a, b and 2 more'
+    """
     names = [printable(str(word)) for word in words]
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
@@ -58,7 +58,11 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def seconds(value: Any) -> float:
-    """`90`, `"90"`, `"90s"`, `"5m"` or `"1h30m"` as seconds above 0 and below 100 days. Raises ValueError."""
+    """A time as seconds above 0 and below 100 days. Raises ValueError.
+
+    >>> seconds(90), seconds("5m"), seconds("1h30m")
+    (90.0, 300.0, 5400.0)
+    """
     total = math.nan
     text = value.strip() if isinstance(value, str) else ""
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?|([0-9]{1,9}(\.[0-9]{1,9})?\s*[hms]\s*)+", text):
@@ -66,8 +70,8 @@ def seconds(value: Any) -> float:
         parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)\s*([hms]?)", text)
         total = sum(float(number) * units[unit] for number, unit in parts)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        total = float(value) if abs(value) < MOST_SECONDS else math.nan
-    if not 0 < total < MOST_SECONDS:
+        total = float(value) if abs(value) < _MOST_SECONDS else math.nan
+    if not 0 < total < _MOST_SECONDS:
         raise ValueError("write seconds above 0, or a time such as 90s, 5m or 1h30m, below 100 days")
     return total
 

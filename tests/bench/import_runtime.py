@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from agent.release.export import write_release
-from agent.release.labels import Change, hash_of, line_of
+from agent.release.labels import LabelChange, hash_of, line_of
 from agent.release.prompt_file import PromptRelease
 from agent.types import Field, Message
 
@@ -40,8 +40,8 @@ def world(root: Path) -> None:
     prev, lines = "0" * 64, []
     for seq in range(1, LINES + 1):
         told = ("x", seq, "2026-01-01T00:00:00+00:00", "jo", "promote", "production", release.version, "", None)
-        change = Change(*told, "", {"lift": {"diff": 0.1}}, prev, "")
-        change = Change(*told, "", {"lift": {"diff": 0.1}}, prev, hash_of(change.as_dict()))
+        change = LabelChange(*told, "", {"lift": {"diff": 0.1}}, prev, "")
+        change = LabelChange(*told, "", {"lift": {"diff": 0.1}}, prev, hash_of(change.as_dict()))
         lines.append(line_of(change))
         prev = change.hash
     (root / "x" / "labels.jsonl").write_bytes(b"".join(lines))

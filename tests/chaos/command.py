@@ -21,14 +21,14 @@ from pathlib import Path
 
 START = "import sys; sys.argv[0] = 'optimize'; from agent.cli import main; main()"
 HEAVY = (
-    *("agent.cli.run", "agent.cli.runs", "agent.run.optimize", "agent.task.intake", "agent.task.parse"),
+    *("agent.cli.run", "agent.cli.runs", "agent.run.optimize", "agent.task.from_file", "agent.task.task_file"),
     *("agent.ledger.store", "agent.models.openai", "agent.models.model_registry", "openai", "openai.types", "aiohttp"),
     *(
         "agent.run.session",
         "agent.run.optimize",
         "agent.programs.prompt",
         "agent.programs.classic",
-        "agent.release.registry",
+        "agent.release.promotion",
         "agent.search.evolve.evolve",
         "agent.programs.moves.author",
         "httpcore2",

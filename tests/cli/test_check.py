@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.ledger.checks import copied_answers
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.task.intake import task_from_file
+from agent.task.from_file import task_from_file
 from agent.types import Completion, Demo, Example, Outcome, Prediction, Score, Task, Trial, Usage
 from tests.cli.conftest import Made
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize

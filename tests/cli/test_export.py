@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.release.formats.catalog import FORMATS
+from agent.release.formats.export_format import FORMATS
 from agent.release.runtime import load_prompt
 from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused, write_csv

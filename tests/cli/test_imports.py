@@ -17,8 +17,8 @@ STARTS = {
         "agent", "agent.errors", "agent.shipped", "agent.types", "agent.prompt",
         "agent.prompt.template",
         "agent.release", "agent.release.labels", "agent.release.prompt_file", "agent.release.runtime",
-        "agent.task", "agent.task.checks", "agent.task.data",
-        "agent.task.load", "agent.task.locate", "agent.task.parse", "agent.task.rows", "agent.task.splits",
+        "agent.task", "agent.task.checks", "agent.task.input_files",
+        "agent.task.load", "agent.task.task_file", "agent.task.examples", "agent.task.splits",
         "agent.task.words",
     },
 }  # fmt: skip

@@ -16,7 +16,7 @@ import pytest
 
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
-from agent.release.registry import Registry
+from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
 from agent.run.released_files import prompt_path
 from tests.cli.conftest import Made
@@ -229,7 +229,7 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
     first, _ = two_runs
     good("promote", first["run_id"])
     one = load_prompt("rows@production")
-    registry = Registry(Path("runs/releases"))
+    registry = ReleaseRegistry(Path("runs/releases"))
     from dataclasses import replace
 
     two = replace(one.release, model="openai/other")

@@ -12,9 +12,8 @@ import pytest
 
 from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History
-from agent.release.formats.base import Format, Material, Read, Render, Sent, Values
-from agent.release.formats.catalog import FORMATS
-from agent.release.formats.verify import verified
+from agent.release.formats.export_format import FORMATS, Format, Material, Parse, Render, Sent, Values
+from agent.release.formats.proof import verify_exports
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
 from agent.run.launch import task_of
@@ -40,7 +39,7 @@ def known(run: dict[str, Any], change: Callable[[Task], Task] = lambda task: tas
 
 
 def notes(form: Format, run: dict[str, Any], **changes: Any) -> list[str]:
-    (one,) = verified([form], {form.name: Material(replace(released(run), **changes))}, dev=known(run))
+    (one,) = verify_exports([form], {form.name: Material(replace(released(run), **changes))}, dev=known(run))
     return list(one.notes())
 
 
@@ -51,10 +50,10 @@ SAME |= dict.fromkeys(("anthropic", "dspy"), "messages, max_tokens and temperatu
 @pytest.mark.parametrize("name", SAME)
 def test_every_dev_row_makes_the_call_of_the_run_and_scores_as_in_it(two_runs: Made, name: str) -> None:
     form, run = FORMATS.get(name), two_runs[0]
-    if form.library and not form.finder(form.library):
+    if form.library and not form.find_library(form.library):
         pytest.skip(f"{form.library} is not installed: {form.install}")
     dev = known(run)
-    (one,) = verified([form], {name: Material(released(run))}, dev=dev)
+    (one,) = verify_exports([form], {name: Material(released(run))}, dev=dev)
     assert one.dev is not None
     assert (one.dev.rows, one.dev.unfit) == (len(dev.rows), 0)
     assert one.dev.score == pytest.approx(run["winner"]["dev"])
@@ -66,8 +65,8 @@ def rendering(change: Callable[[Sent], None], word: str) -> Format:
     """The python export, which renders rows that hold `word` otherwise."""
     python = FORMATS.get("python")
 
-    def opened(folder: Path, release: PromptRelease) -> Render:
-        render = python.opened(folder, release)
+    def load(folder: Path, release: PromptRelease) -> Render:
+        render = python.load(folder, release)
         assert render is not None
 
         def changed(values: Values) -> Sent:
@@ -78,7 +77,7 @@ def rendering(change: Callable[[Sent], None], word: str) -> Format:
 
         return changed
 
-    return replace(python, opened=opened)
+    return replace(python, load=load)
 
 
 def test_a_dev_row_that_is_sent_otherwise_is_refused_by_its_id_though_hostile_rows_are_right(two_runs: Made) -> None:
@@ -95,8 +94,8 @@ def test_a_parameter_that_the_run_did_not_send_is_refused(two_runs: Made) -> Non
         notes(FORMATS.get("python"), two_runs[0], parameters=parameters)
 
 
-def reading(read: Read) -> Format:
-    return replace(FORMATS.get("python"), reads=lambda folder, release: read)
+def reading(read: Parse) -> Format:
+    return replace(FORMATS.get("python"), parser=lambda folder, release: read)
 
 
 def test_a_target_that_reads_replies_otherwise_is_refused(two_runs: Made) -> None:
@@ -124,9 +123,9 @@ def test_a_score_that_the_metric_no_longer_gives_is_refused(two_runs: Made) -> N
     first = replace(dev.rows[0], value=1.0 - (dev.rows[0].value or 0.0))
     material = {"python": Material(released(two_runs[0]))}
     with pytest.raises(ReleaseError, match=f"dev row {first.row.id} scores .*, in the run"):
-        verified([FORMATS.get("python")], material, dev=replace(dev, rows=(first, *dev.rows[1:])))
+        verify_exports([FORMATS.get("python")], material, dev=replace(dev, rows=(first, *dev.rows[1:])))
     with pytest.raises(ReleaseError, match=r"the trial has 1\.0"):
-        verified([FORMATS.get("python")], material, dev=replace(dev, score=0.01))
+        verify_exports([FORMATS.get("python")], material, dev=replace(dev, score=0.01))
 
 
 def test_a_metric_that_raises_now_is_told_with_its_row_on_one_line(

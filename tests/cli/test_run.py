@@ -14,7 +14,7 @@ from agent.ledger.query import History
 from agent.release.runtime import load_prompt
 from agent.report.view import task_of
 from agent.search.plan import make_plan
-from agent.task.intake import task_from_file
+from agent.task.from_file import task_from_file
 from agent.types import Budget
 from tests.cli.world import (
     INSTRUCTION,

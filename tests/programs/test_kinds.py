@@ -83,7 +83,7 @@ def test_a_released_prompt_goes_through_the_same_evaluator(tmp_path: Path) -> No
 
 KNOWN = {
     "release/formats/dspy.py": {"dspy"},  # a form of export
-    "release/formats/catalog.py": {"dspy"},
+    "release/formats/export_format.py": {"dspy"},
     "search/dspy/strategies.py": {"dspy"},  # a strategy says which kinds it works on
     "ledger/provenance.py": {"dspy"},  # packages whose versions are noted
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow

@@ -10,7 +10,7 @@ from agent.metrics.metric_registry import METRICS
 from agent.models.model_registry import MODELS
 from agent.programs.kinds import PROGRAMS
 from agent.registry import Registry
-from agent.release.formats.catalog import FORMATS
+from agent.release.formats.export_format import FORMATS
 from agent.search.registered import STRATEGIES
 from tests.cli.conftest import clean
 from tests.registry.packages import install_plugin

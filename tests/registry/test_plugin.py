@@ -16,9 +16,8 @@ import pytest
 from agent.errors import InputError, ProblemsError
 from agent.models.model_registry import create_model
 from agent.programs.kinds import program_for
-from agent.release.formats.base import Material
-from agent.release.formats.catalog import FORMATS
-from agent.release.formats.verify import verified
+from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.proof import verify_exports
 from agent.scoring.task_metrics import build_metrics
 from agent.search.registered import STRATEGIES
 from agent.task.load import load_task
@@ -200,7 +199,7 @@ def test_all_of_it_from_python(plugin: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert kind.kind == "wording"
     assert kind.shown(kind.baseline()).text == "Answer."
     assert STRATEGIES.get("in-turn").about == "Each design on the whole of dev, one after another."
-    (made,) = verified([FORMATS.get("lines")], {"lines": Material(release(Message("user", "Route {{text}}.")))})
+    (made,) = verify_exports([FORMATS.get("lines")], {"lines": Material(release(Message("user", "Route {{text}}.")))})
     assert made.rows > 200
     monkeypatch.delenv("HOUSE_URL")
     with pytest.raises(InputError, match="HOUSE_URL is not set"):

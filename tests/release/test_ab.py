@@ -15,9 +15,9 @@ import agent
 from agent.errors import ReleaseError
 from agent.release.export import write_release
 from agent.release.labels import Reference, bucket
-from agent.release.registry import Registry
+from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
-from tests.release.test_registry import NAME, ONE, THREE, TWO, evidence, promote, release
+from tests.release.test_promotion import NAME, ONE, THREE, TWO, evidence, promote, release
 
 UNITS = st.text(max_size=30)
 SHARES = st.floats(0, 1)
@@ -101,7 +101,7 @@ def test_the_other_arm_follows_production_and_a_rollback_restores_the_share(root
     promote(root, None, THREE)
     assert load_prompt(f"{NAME}@ab", unit=unit, root=root).version == THREE.version
     promote(root, None, THREE, "ab", share=0.95)
-    back = Registry(root).rollback(NAME, "ab", None)
+    back = ReleaseRegistry(root).rollback(NAME, "ab", None)
     assert (back.version, back.share) == (TWO.version, 0.2)
 
 

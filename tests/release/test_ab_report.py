@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
-from agent.release.ab import Trial, read_outcomes, report_of
+from agent.release.production_logs import Experiment, ab_report, read_outcomes
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -25,7 +25,7 @@ def outcomes(seed: int, count: int, rates: tuple[float, float], split: float = 0
 
 
 def test_a_better_arm_may_be_shipped(tmp_path: Path) -> None:
-    told = report_of(read_outcomes(write(tmp_path / "o.jsonl", outcomes(1, 2000, (0.5, 0.62))), None))
+    told = ab_report(read_outcomes(write(tmp_path / "o.jsonl", outcomes(1, 2000, (0.5, 0.62))), None))
     assert (told["verdict"], told["may_stop"], told["control"]) == ("B is better", True, "A")
     assert told["ci"][0] > 0
     assert told["uneven"] is None
@@ -33,16 +33,16 @@ def test_a_better_arm_may_be_shipped(tmp_path: Path) -> None:
 
 def test_the_other_control_turns_the_sign(tmp_path: Path) -> None:
     path = write(tmp_path / "o.jsonl", outcomes(1, 2000, (0.5, 0.62)))
-    one, two = (report_of(read_outcomes(path, control)) for control in ("A", "B"))
+    one, two = (ab_report(read_outcomes(path, control)) for control in ("A", "B"))
     assert two["diff"] == pytest.approx(-one["diff"])
     assert two["verdict"] == "A is worse"
 
 
 def test_equal_arms_are_undecided_or_alike(tmp_path: Path) -> None:
     trial = read_outcomes(write(tmp_path / "o.jsonl", outcomes(2, 4000, (0.5, 0.5))), None)
-    assert report_of(trial)["verdict"] == "undecided"
-    assert not report_of(trial)["may_stop"]
-    alike = report_of(trial, smallest=0.2)
+    assert ab_report(trial)["verdict"] == "undecided"
+    assert not ab_report(trial)["may_stop"]
+    alike = ab_report(trial, smallest=0.2)
     assert (alike["verdict"], alike["may_stop"]) == ("no difference that matters", True)
 
 
@@ -51,7 +51,7 @@ def test_equal_arms_looked_at_again_and_again_may_hardly_ever_stop() -> None:
     wrong = 0
     for seed in range(40):
         rows = [("AB".index(row["arm"]), float(row["outcome"])) for row in outcomes(seed, 120, (0.4, 0.4))]
-        wrong += any(report_of(Trial(("A", "B"), tuple(rows[:seen])))["may_stop"] for seen in range(30, 120, 10))
+        wrong += any(ab_report(Experiment(("A", "B"), tuple(rows[:seen])))["may_stop"] for seen in range(30, 120, 10))
     assert wrong <= 2
 
 
@@ -61,7 +61,7 @@ def test_a_unit_counts_once(tmp_path: Path) -> None:
     with pytest.raises(ProblemsError, match=r"u0.*has an outcome on line 1; a unit counts once"):
         read_outcomes(write(tmp_path / "o.jsonl", again), None)
     trial = read_outcomes(write(tmp_path / "o.jsonl", again), None, first=True)
-    assert trial.again == 1
+    assert trial.left_out == 1
     assert trial.outcomes == read_outcomes(write(tmp_path / "o.jsonl", rows), None).outcomes
 
 
@@ -72,7 +72,7 @@ def test_a_unit_in_two_arms_is_refused_always(tmp_path: Path) -> None:
 
 
 def test_an_uneven_split_is_told(tmp_path: Path) -> None:
-    told = report_of(read_outcomes(write(tmp_path / "o.jsonl", outcomes(4, 1000, (0.5, 0.5), split=0.35)), None))
+    told = ab_report(read_outcomes(write(tmp_path / "o.jsonl", outcomes(4, 1000, (0.5, 0.5), split=0.35)), None))
     assert told["uneven"] < 0.001
 
 

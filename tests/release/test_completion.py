@@ -13,7 +13,7 @@ from agent.release.completion import request_of
 from agent.release.export import write_release
 from agent.release.runtime import load_prompt
 from agent.types import Completion, Field, Request, Usage
-from tests.release.test_registry import release
+from tests.release.test_promotion import release
 from tests.toys import turns_beside
 from tests.wire import Fault, WireServer
 

@@ -15,7 +15,7 @@ import pytest
 
 from agent.ledger.store import Ledger
 from agent.release.export import write_release
-from agent.release.registry import Registry
+from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
 from agent.types import Field, Message
 
@@ -123,7 +123,9 @@ def test_the_wheel_alone_loads_renders_and_parses_a_release(bare: Path, tmp_path
 
 def test_the_wheel_alone_follows_a_label(bare: Path, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db")
-    Registry(tmp_path / "releases").promote(RELEASE, "production", ledger, evidence={"run_id": "r_1"}, reason="first")
+    ReleaseRegistry(tmp_path / "releases").promote(
+        RELEASE, "production", ledger, evidence={"run_id": "r_1"}, reason="first"
+    )
     ledger.close()
     found = asked(bare, tmp_path, "letters@production")
     assert found["version"] == RELEASE.version

@@ -125,11 +125,6 @@ def test_the_version_does_not_depend_on_name_or_provenance_or_on_how_data_is_spe
     assert RELEASE.version.startswith("p_")
 
 
-def test_a_file_of_0_1_whose_version_leaves_out_the_model_still_loads(file):
-    edit(file, RELEASE.version.encode(), RELEASE.former_version().encode())
-    assert load_prompt(file).version == RELEASE.version != RELEASE.former_version()
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, b"x", {1: 2}, [None], object()])
 def test_what_no_file_can_hold_is_refused_where_it_stands(value):
     with pytest.raises(ReleaseError, match=r"provenance\.a"):

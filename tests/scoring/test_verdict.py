@@ -19,7 +19,7 @@ from agent.scoring.verdict import (
     read_ratings,
     rubric_value,
 )
-from agent.task.rows import json_checker
+from agent.task.examples import json_checker
 from agent.types import Criterion, Rubric
 
 

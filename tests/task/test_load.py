@@ -295,7 +295,7 @@ def test_a_remote_reference_of_a_schema_is_not_fetched(here: Path) -> None:
 
 def test_importing_load_loads_no_heavy_package() -> None:
     heavy = "{'pydantic', 'jsonschema', 'referencing', 'numpy', 'click', 'openai', 'dspy'}"
-    code = f"import sys, agent.task.load, agent.task.intake; print({heavy} & set(sys.modules))"
+    code = f"import sys, agent.task.load, agent.task.from_file; print({heavy} & set(sys.modules))"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "set()"

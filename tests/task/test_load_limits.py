@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.prompt import value_readers
+from agent.task.examples import MAX_NUMBER
 from agent.task.load import load_task
-from agent.task.rows import MAX_NUMBER
 from agent.types import Field
 from tests.task.folders import jsonl, line_of, make, problems
 

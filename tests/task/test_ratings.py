@@ -13,13 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
-from agent.task.rated import RatedFile
-from agent.task.ratings import Columns, Item, pairs_of, read_ratings_file, require
+from agent.task.ratings import RatedFile, RatedItem, RatingColumns, pairs_of, read_ratings_file, require
 
 approx = pytest.approx
 TASKS = Path(__file__).parents[2] / "tasks"
-SINGLE = Columns(("question",), ("answer",))
-PAIRED = Columns(("question",), ("left", "right"), rating="votes")
+SINGLE = RatingColumns(("question",), ("answer",))
+PAIRED = RatingColumns(("question",), ("left", "right"), rating="votes")
 
 
 def rated(answer: str = "Paris", rating: Any = 3, rater: Any = "ann", **more: Any) -> dict[str, Any]:
@@ -45,11 +44,11 @@ def write_csv(rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def read(*rows: dict[str, Any], columns: Columns = SINGLE) -> list[Item]:
+def read(*rows: dict[str, Any], columns: RatingColumns = SINGLE) -> list[RatedItem]:
     return read_ratings_file(write(rows), columns)
 
 
-def refused(*rows: dict[str, Any], columns: Columns = SINGLE) -> list[str]:
+def refused(*rows: dict[str, Any], columns: RatingColumns = SINGLE) -> list[str]:
     with pytest.raises(ProblemsError) as caught:
         read(*rows, columns=columns)
     return str(caught.value).splitlines()
@@ -80,7 +79,7 @@ def test_a_rating_becomes_its_place_on_the_scale() -> None:
 def test_the_scale_is_mapped_from_its_lowest_to_its_highest(
     scale: tuple[float, float], rating: Any, value: float
 ) -> None:
-    (item,) = read(rated(rating=rating), columns=Columns(("question",), ("answer",), scale=scale))
+    (item,) = read(rated(rating=rating), columns=RatingColumns(("question",), ("answer",), scale=scale))
     assert item.mean == approx(value)
 
 
@@ -195,19 +194,19 @@ def test_the_columns_that_there_are_stand_once_in_the_message() -> None:
 
 
 def test_any_column_can_hold_the_rating_the_rater_and_the_reference() -> None:
-    columns = Columns(("question",), ("answer",), rating="tone", rater="who", reference="gold")
+    columns = RatingColumns(("question",), ("answer",), rating="tone", rater="who", reference="gold")
     (item,) = read(rated(tone=5, who="eve", gold="P"), columns=columns)
     assert (item.ratings, item.reference) == ({"eve": 1.0}, "P")
 
 
 def test_all_inputs_in_the_order_of_the_columns_make_the_item() -> None:
-    columns = Columns(("tone", "question"), ("answer",))
+    columns = RatingColumns(("tone", "question"), ("answer",))
     (item,) = read(rated(tone="dry"), columns=columns)
     assert list(item.inputs.items()) == [("tone", "dry"), ("question", "capital?")]
 
 
 def test_answers_alone_can_be_rated() -> None:
-    (item,) = read(rated(), columns=Columns((), ("answer",)))
+    (item,) = read(rated(), columns=RatingColumns((), ("answer",)))
     assert item.inputs == {}
 
 
@@ -266,7 +265,7 @@ cells = st.recursive(
 names = st.sampled_from(["question", "answer", "left", "right", "votes", "rating", "rater", "reference"])
 
 
-def items_or_places(path: Path, columns: Columns) -> tuple[list[Item], list[str]]:
+def items_or_places(path: Path, columns: RatingColumns) -> tuple[list[RatedItem], list[str]]:
     try:
         return read_ratings_file(path, columns), []
     except ProblemsError as error:
@@ -274,7 +273,9 @@ def items_or_places(path: Path, columns: Columns) -> tuple[list[Item], list[str]
 
 
 @given(st.lists(st.dictionaries(names, cells), max_size=4), st.sampled_from([SINGLE, PAIRED]))
-def test_arbitrary_cells_are_items_or_problems_and_nothing_else(rows: list[dict[str, Any]], columns: Columns) -> None:
+def test_arbitrary_cells_are_items_or_problems_and_nothing_else(
+    rows: list[dict[str, Any]], columns: RatingColumns
+) -> None:
     whole = [{**rated(), **voted("tie"), **row} for row in rows]
     for given_rows in (rows, whole):
         items, places = items_or_places(write(given_rows), columns)
@@ -302,11 +303,11 @@ def test_arbitrary_bytes_are_problems_and_nothing_else(data: bytes, name: str) -
 @pytest.mark.parametrize(
     ("task", "columns"),
     [
-        ("podcast_blurb", Columns(("topic", "tone"), ("teaser",))),
-        ("clause_plain_english", Columns(("clause",), ("plain",))),
+        ("podcast_blurb", RatingColumns(("topic", "tone"), ("teaser",))),
+        ("clause_plain_english", RatingColumns(("clause",), ("plain",))),
     ],
 )
-def test_the_ratings_that_are_shipped_are_ninety_items_by_two_raters(task: str, columns: Columns) -> None:
+def test_the_ratings_that_are_shipped_are_ninety_items_by_two_raters(task: str, columns: RatingColumns) -> None:
     items = read_ratings_file(TASKS / task / "calibration.jsonl", columns)
     assert len(items) == 90
     assert {frozenset(item.ratings) for item in items} == {frozenset("ab")}

@@ -97,8 +97,8 @@ def test_crowds_of_rows_of_a_table_are_told_apart_as_comparing_all_pairs_does(
 ) -> None:
     texts = [" ".join(f"{'' if n % 3 == 0 else n}v{value}" for n, value in enumerate(row)) for row in rows]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splits, "CROWD", crowd)
-        patch.setattr(splits, "WORTH", worth)
+        patch.setattr(splits, "_COMPARE_ALL", crowd)
+        patch.setattr(splits, "_WORTH_SPLITTING", worth)
         found = near_duplicates(texts, threshold)
     assert {frozenset(group) for group in found} == brute(texts, threshold)
 

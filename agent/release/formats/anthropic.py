@@ -12,13 +12,13 @@ from pathlib import Path
 from agent.errors import ReleaseError
 from agent.prompt.template import fill
 from agent.release.completion import parameters_of
-from agent.release.formats.base import Material, Render, Sent, Told, Values, export_format, hosted_name
+from agent.release.formats.export_format import Material, Render, Sent, Settings, Values, export_format, hosted_name
 from agent.release.runtime import PromptRelease
 
 FILE = "anthropic.json"
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     body = json.loads((folder / FILE).read_bytes())
 
     def render(values: Values) -> Sent:
@@ -30,19 +30,19 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     """All that is sent beside the messages."""
     body = json.loads((folder / FILE).read_bytes())
     names = {"stop_sequences": "stop"}
-    told = {names.get(key, key): value for key, value in body.items() if key not in ("system", "messages")}
-    return {**told, "model": f"anthropic/{told['model']}"} if "model" in told else told
+    settings = {names.get(key, key): value for key, value in body.items() if key not in ("system", "messages")}
+    return {**settings, "model": f"anthropic/{settings['model']}"} if "model" in settings else settings
 
 
 @export_format(
     "anthropic",
     about="anthropic.json: the body of a Messages request, system apart, with {{input}} marks",
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
@@ -53,12 +53,12 @@ def files(material: Material) -> dict[str, str]:
             f"{release.name!r}: anthropic takes one system text, then turns that start with the user's, but "
             f"the roles here are {', '.join(message.role for message in release.messages)}; use --format messages"
         )
-    told = parameters_of(release)
-    known = {"max_tokens": told["max_tokens"]}  # its API asks for one
+    parameters = parameters_of(release)
+    known = {"max_tokens": parameters["max_tokens"]}  # its API asks for one
     if "temperature" in release.parameters:
-        known["temperature"] = told["temperature"]
-    if told["stop"]:
-        known["stop_sequences"] = told["stop"]
+        known["temperature"] = parameters["temperature"]
+    if parameters["stop"]:
+        known["stop_sequences"] = parameters["stop"]
     model = hosted_name(release.model, "anthropic")
     named = {"model": model} if model else {}
     body = {**named, **known, **({} if system is None else {"system": system}), "messages": messages}

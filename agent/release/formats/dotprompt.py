@@ -15,8 +15,17 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.extras import command
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import Material, Render, Sent, Told, Values, export_format, no_half_characters, parts_of
-from agent.release.formats.yaml_text import quoted
+from agent.release.formats.escaping import yaml_quoted
+from agent.release.formats.export_format import (
+    Material,
+    Render,
+    Sent,
+    Settings,
+    Values,
+    export_format,
+    no_lone_surrogates,
+    parts_of,
+)
 from agent.release.runtime import PromptRelease
 
 FILE = "prompt.prompt"
@@ -30,7 +39,7 @@ _HELPERS = {
 
 
 def _unfit(release: PromptRelease, values: Values) -> str:
-    if half := no_half_characters(release, values):
+    if half := no_lone_surrogates(release, values):
         return half
     for message in fill_messages(release.messages, values):
         if "<<<dotprompt:" in message.content:
@@ -45,15 +54,15 @@ def _source(folder: Path) -> str:
         return file.read()
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     from dotpromptz.dotprompt import Dotprompt
 
     prompt: Any = Dotprompt().parse(_source(folder))
-    told = {_OPTIONS.get(key, key): value for key, value in (prompt.config or {}).items()}
-    return {**told, "model": prompt.model} if prompt.model else told
+    settings = {_OPTIONS.get(key, key): value for key, value in (prompt.config or {}).items()}
+    return {**settings, "model": prompt.model} if prompt.model else settings
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     from dotpromptz.dotprompt import Dotprompt
     from dotpromptz.typing import DataArgument
 
@@ -73,8 +82,8 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
 @export_format(
     "dotprompt",
     about="prompt.prompt: Dotprompt, as Genkit reads it; await (await Dotprompt().compile(text))(...)",
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
     library="dotpromptz",
     install=command("exports"),
     unfit=_unfit,
@@ -102,7 +111,7 @@ def files(material: Material) -> dict[str, str]:
     body = re.sub(r"\s+\Z", named, body)
     lines = ["---"]
     if release.model:
-        lines.append(f"model: {quoted(release.model)}")
+        lines.append(f"model: {yaml_quoted(release.model)}")
     known = [f"  {key}: {release.parameters[ours]}" for key, ours in _OPTIONS.items() if ours in release.parameters]
     lines += ["config:", *known] if known else []
     if release.inputs or fixed:
@@ -110,5 +119,5 @@ def files(material: Material) -> dict[str, str]:
     if release.inputs:
         lines += ["  schema:", *(f"    {name}: string" for name in release.inputs)]
     if fixed:
-        lines += ["  default:", *(f"    {name}: {quoted(text)}" for name, text in fixed.items())]
+        lines += ["  default:", *(f"    {name}: {yaml_quoted(text)}" for name, text in fixed.items())]
     return {FILE: "\n".join([*lines, "---", body]) + "\n"}

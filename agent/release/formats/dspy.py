@@ -15,8 +15,17 @@ from typing import Any
 
 from agent.extras import command, require
 from agent.release.export import export_messages
-from agent.release.formats.base import Material, Read, Render, Sent, Told, Values, export_format, no_half_characters
-from agent.release.formats.python import load_module
+from agent.release.formats.export_format import (
+    Material,
+    Parse,
+    Render,
+    Sent,
+    Settings,
+    Values,
+    export_format,
+    no_lone_surrogates,
+)
+from agent.release.formats.python_module import load_module
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.types import Prediction
 
@@ -98,7 +107,7 @@ def _state(release: PromptRelease) -> str:
         return Path(folder, "program.json").read_text("utf-8")
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     """Through the whole program: what reaches the model is compared, its reply is not."""
     import dspy
     from dspy.utils.dummies import DummyLM
@@ -117,7 +126,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     """What reaches the model beside the messages. Which model that is, `dspy.configure` says."""
     import dspy
     from dspy.utils.dummies import DummyLM
@@ -132,7 +141,7 @@ def _told(folder: Path, release: PromptRelease) -> Told:
     return dict(lm.history[-1]["kwargs"])
 
 
-def _reads(folder: Path, release: PromptRelease) -> Read:
+def _parser(folder: Path, release: PromptRelease) -> Parse:
     """Through the whole program, with a model that gives the reply as it stands."""
     import dspy
     from dspy.utils.dummies import DummyLM
@@ -145,10 +154,10 @@ def _reads(folder: Path, release: PromptRelease) -> Read:
         try:
             with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = program(**values)
+                answer = program(**values)
         except AdapterParseError as error:
             return Prediction({}, reply, str(error).partition("\n")[0])
-        return Prediction(dict(found.items()), reply)
+        return Prediction(dict(answer.items()), reply)
 
     return read
 
@@ -168,12 +177,12 @@ def _program(folder: Path) -> Any:
 @export_format(
     "dspy",
     about="dspy/: program.py, whose load() gives a dspy.Module that sends the released messages, and its state",
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
     library="dspy",
     install=command("dspy"),
-    unfit=no_half_characters,
-    reads=_reads,
+    unfit=no_lone_surrogates,
+    parser=_parser,
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release

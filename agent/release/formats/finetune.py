@@ -13,7 +13,7 @@ from agent.errors import ReleaseError
 from agent.prompt.render import answer_of, label_text
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import Material, Render, export_format
+from agent.release.formats.export_format import Material, Render, export_format
 from agent.release.runtime import PromptRelease
 from agent.types import Demo, Example, Message, Signature, canonical
 
@@ -30,7 +30,7 @@ def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, signa
     return json.dumps({"messages": [*messages, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render | None:
+def _load(folder: Path, release: PromptRelease) -> Render | None:
     for line in (folder / FILE).read_bytes().splitlines():
         json.loads(line)
     return None
@@ -39,7 +39,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render | None:
 @export_format(
     "finetune-jsonl",
     about="finetune.jsonl: train rows as chats with the released instruction (OpenAI, Hugging Face)",
-    opened=_opened,
+    load=_load,
     needs_task=True,
     proof="train rows only; each answer was read back by the prompt's own parser",
 )

@@ -13,15 +13,15 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.extras import command
-from agent.release.formats.base import (
+from agent.release.formats.export_format import (
     Material,
     Parts,
     Render,
     Sent,
-    Told,
+    Settings,
     Values,
     export_format,
-    no_half_characters,
+    no_lone_surrogates,
     parts_of,
 )
 from agent.release.runtime import PromptRelease
@@ -53,11 +53,11 @@ def _template_in(folder: Path) -> Any:
         return loads((folder / FILE).read_text("utf-8"), allowed_objects="core")
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     return dict(_template_in(folder).metadata or {})
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     template = _template_in(folder)
     unused = set(template.input_variables) - set(release.inputs)
     if unused:
@@ -74,12 +74,12 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
 @export_format(
     "langchain",
     about='langchain.json: a ChatPromptTemplate; langchain_core.load.loads(text, allowed_objects="core")',
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
     library="langchain-core",
     install=command("langchain"),
-    unfit=no_half_characters,
-    unsent="a template sends no parameters; give them to your model, as in ChatOpenAI(**template.metadata)",
+    unfit=no_lone_surrogates,
+    settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**template.metadata)",
 )
 def files(material: Material) -> dict[str, str]:
     messages = [

@@ -9,8 +9,18 @@ from pathlib import Path
 
 from agent.errors import ReleaseError
 from agent.extras import command
-from agent.release.formats.base import Material, Parts, Render, Sent, Told, Values, export_format, hosted_name, parts_of
-from agent.release.formats.yaml_text import quoted, scalar
+from agent.release.formats.escaping import yaml_quoted, yaml_scalar
+from agent.release.formats.export_format import (
+    Material,
+    Parts,
+    Render,
+    Sent,
+    Settings,
+    Values,
+    export_format,
+    hosted_name,
+    parts_of,
+)
 from agent.release.runtime import PromptRelease
 
 FILE = "llm.yaml"
@@ -24,13 +34,10 @@ def _template(parts: Parts, release: PromptRelease) -> str:
     def mark(name: str) -> str:
         return "${input}" if len(release.inputs) == 1 else "${" + name + "}"
 
-    made = ""
-    for part in parts:
-        made += mark(part[0]) if isinstance(part, tuple) else part.replace("$", "$$")
-    return made
+    return "".join(mark(part[0]) if isinstance(part, tuple) else part.replace("$", "$$") for part in parts)
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     from llm.cli import load_template
 
     template = load_template(str(folder / FILE))
@@ -44,7 +51,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     from llm.cli import load_template
 
     template = load_template(str(folder / FILE))
@@ -54,8 +61,8 @@ def _told(folder: Path, release: PromptRelease) -> Told:
 @export_format(
     "llm",
     about="llm.yaml: a template for `llm -t llm.yaml`; one system text and one prompt only",
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
     library="llm",
     install=command("exports"),
 )
@@ -70,8 +77,8 @@ def files(material: Material) -> dict[str, str]:
         )
     lines = [f"# {' '.join(release.name.split())}, {release.version}"]
     if model := hosted_name(release.model, "openai"):
-        lines.append(f"model: {quoted(model)}")
+        lines.append(f"model: {yaml_quoted(model)}")
         lines += ["options:", *_options(release)] if _options(release) else []
     for key, (_, parts) in zip(("system", "prompt")[-len(messages) :], messages, strict=True):
-        lines.append(f"{key}: {scalar(_template(parts, release), 2)}")
+        lines.append(f"{key}: {yaml_scalar(_template(parts, release), 2)}")
     return {FILE: "\n".join(lines) + "\n"}

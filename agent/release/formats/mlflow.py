@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from agent.extras import command
-from agent.release.formats.base import (
+from agent.release.formats.escaping import jinja
+from agent.release.formats.export_format import (
     Material,
     Parts,
     Render,
     Sent,
-    Told,
+    Settings,
     Values,
     export_format,
-    no_half_characters,
+    no_lone_surrogates,
     parts_of,
 )
-from agent.release.formats.jinja_text import jinja
 from agent.release.runtime import PromptRelease
 
 FILE = "mlflow_prompt.json"
@@ -68,17 +68,17 @@ def _registered(folder: Path) -> Any:
     return PromptVersion(data["name"], 1, data["template"], model_config=data.get("model_config"))
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     config = _registered(folder).model_config or {}
     return {"model" if key == "model_name" else key: value for key, value in config.items()}
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     prompt = _registered(folder)
 
     def render(values: Values) -> Sent:
-        made = prompt.format(**values)
-        return [{"role": message["role"], "content": message["content"]} for message in made]
+        messages = prompt.format(**values)
+        return [{"role": message["role"], "content": message["content"]} for message in messages]
 
     return render
 
@@ -86,11 +86,11 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
 @export_format(
     "mlflow",
     about="mlflow_prompt.json and register_mlflow.py: for MLflow's prompt registry (MLflow 3)",
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
     library="mlflow-skinny",
     install=command("exports"),
-    unfit=no_half_characters,
+    unfit=no_lone_surrogates,
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release

@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
-from agent.release.export import export_messages
-from agent.release.formats.base import (
+from agent.release.export import export_messages, probe_rows
+from agent.release.formats.escaping import jinja, yaml_quoted
+from agent.release.formats.export_format import (
     Material,
     Render,
     Sent,
-    Told,
+    Settings,
     Values,
     compatible_parts,
     export_format,
-    no_half_characters,
+    no_lone_surrogates,
     parts_of,
 )
-from agent.release.formats.hostile import rows_for
-from agent.release.formats.jinja_text import jinja
-from agent.release.formats.yaml_text import quoted
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 
 FOLDER = "promptfoo"
@@ -78,11 +76,7 @@ def _provider(release: PromptRelease) -> list[str]:
     provider, _, name = release.model.partition("/")
     kinds = {"openai": "openai:chat:", "anthropic": "anthropic:messages:"} | dict.fromkeys(_SERVED, "openai:chat:")
     if provider not in kinds:
-        return [
-            f"# {' '.join(release.model.split())} is none of promptfoo",
-            "providers:",
-            "  - echo",
-        ]
+        return [f"# {' '.join(release.model.split())} is none of promptfoo", "providers:", "  - echo"]
     config = []
     if provider in _SERVED:
         name, base = compatible_parts(release.model) if provider == "openai-compatible" else (name, LOCAL_SERVER)
@@ -94,31 +88,31 @@ def _provider(release: PromptRelease) -> list[str]:
     config += [
         f"{key}: {release.parameters[key]}" for key in ("max_tokens", "temperature") if key in release.parameters
     ]
-    head = ["providers:", f"  - id: {quoted(kinds[provider] + name)}"]
+    head = ["providers:", f"  - id: {yaml_quoted(kinds[provider] + name)}"]
     return [*head, "    config:", *(f"      {line}" for line in config)] if config else head
 
 
 def _from_environment(name: str, otherwise: str) -> str:
-    return quoted(f"{{{{ env.{name} | default('{otherwise}') }}}}")
+    return yaml_quoted(f"{{{{ env.{name} | default('{otherwise}') }}}}")
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     """The provider in the config, by our names. The server of a `local/` model is one that may serve any."""
     import yaml
 
     (provider,) = yaml.safe_load((folder / FOLDER / "promptfooconfig.yaml").read_bytes())["providers"]
     if provider == "echo":
         return {}
-    told = dict(provider.get("config", {}))
-    told.pop("apiKey", None)
+    settings = dict(provider.get("config", {}))
+    settings.pop("apiKey", None)
     kind, _, name = provider["id"].split(":", 2)
-    address = told.pop("apiBaseUrl", "").partition("default('")[2].rpartition("')")[0].replace("%27", "'")
+    address = settings.pop("apiBaseUrl", "").partition("default('")[2].rpartition("')")[0].replace("%27", "'")
     if address == LOCAL_SERVER and release.model.startswith("local/"):
-        return {**told, "model": f"local/{name}"}
-    return {**told, "model": f"openai-compatible/{name}@{address}" if address else f"{kind}/{name}"}
+        return {**settings, "model": f"local/{name}"}
+    return {**settings, "model": f"openai-compatible/{name}@{address}" if address else f"{kind}/{name}"}
 
 
-def _finder(library: str) -> str:
+def _find_library(library: str) -> str:
     command = shutil.which("promptfoo")
     if not command:
         return ""
@@ -127,10 +121,10 @@ def _finder(library: str) -> str:
     return f"{library} {said[-1].strip()}" if said else library
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     """Every row in one evaluation with promptfoo's echo provider, since each start of it takes seconds."""
     rows: list[Values] = [test["vars"]["row"] for test in json.loads((folder / FOLDER / "tests.json").read_bytes())]
-    rows += [values for values in rows_for(release) if not no_half_characters(release, values)]
+    rows += [values for values in probe_rows(release.inputs) if not no_lone_surrogates(release, values)]
     known = {tuple(values.items()): sent for values, sent in zip(rows, _echoed(folder, rows), strict=True)}
 
     def render(values: Values) -> Sent:
@@ -175,13 +169,13 @@ def _run(command: list[str], folder: Path, home: Path) -> str:
 @export_format(
     "promptfoo",
     about="promptfoo/: config, prompt, the dev rows as tests with an assertion; cd promptfoo; promptfoo eval",
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
     library="promptfoo",
     install="npm install -g promptfoo",
-    unfit=no_half_characters,
+    unfit=no_lone_surrogates,
     needs_task=True,
-    finder=_finder,
+    find_library=_find_library,
 )
 def files(material: Material) -> dict[str, str]:
     release, task = material.release, material.rows
@@ -193,7 +187,7 @@ def files(material: Material) -> dict[str, str]:
         {"description": row.id, "vars": {"row": dict(row.inputs), "expected": dict(row.labels)}} for row in task.dev
     ]
     lines = [
-        f"description: {quoted(f'{release.name} {release.version}')}",
+        f"description: {yaml_quoted(f'{release.name} {release.version}')}",
         "prompts:",
         "  - file://prompt.json",
         *_provider(release),

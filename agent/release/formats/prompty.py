@@ -14,19 +14,18 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.extras import command
 from agent.prompt.template import fill_messages
-from agent.release.formats.base import (
+from agent.release.formats.escaping import jinja, yaml_quoted
+from agent.release.formats.export_format import (
     Material,
     Render,
     Sent,
-    Told,
+    Settings,
     Values,
     compatible_parts,
     export_format,
-    no_half_characters,
+    no_lone_surrogates,
     parts_of,
 )
-from agent.release.formats.jinja_text import jinja
-from agent.release.formats.yaml_text import quoted
 from agent.release.runtime import PromptRelease
 
 FILE = "prompt.prompty"
@@ -34,7 +33,7 @@ _ROLE_LINE = re.compile(r"\s*#?\s*(?:system|user|assistant|developer)(?:\[.*\])?
 
 
 def _unfit(release: PromptRelease, values: Values) -> str:
-    if half := no_half_characters(release, values):
+    if half := no_lone_surrogates(release, values):
         return half
     for message in fill_messages(release.messages, values):
         lines = message.content.splitlines()
@@ -54,31 +53,31 @@ def _model(release: PromptRelease) -> list[str]:
     name = name or release.model.partition("/")[2] or release.model
     if not name or any(text.startswith("${") for text in (release.model, name, address)):
         return []
-    lines = ["model:", f"  id: {quoted(name)}"]
+    lines = ["model:", f"  id: {yaml_quoted(name)}"]
     if address:
         lines += ["  provider: openai", "  connection:", "    kind: key"]
-        lines += [f"    endpoint: {quoted(address)}", "    apiKey: none"]
+        lines += [f"    endpoint: {yaml_quoted(address)}", "    apiKey: none"]
     options = {"maxOutputTokens": "max_tokens", "temperature": "temperature"}
     known = [f"    {key}: {release.parameters[ours]}" for key, ours in options.items() if ours in release.parameters]
     return [*lines, "  options:", *known] if known else lines
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     """The file has the model's own name, and no provider but for a server with an address."""
     import prompty
 
     model: Any = prompty.load(folder / FILE).model
     if model is None:
         return {}
-    told = {"model": f"{release.model.partition('/')[0]}/{model.id}" if "/" in release.model else model.id}
+    settings = {"model": f"{release.model.partition('/')[0]}/{model.id}" if "/" in release.model else model.id}
     if address := getattr(model.connection, "endpoint", None):
-        told = {"model": f"openai-compatible/{model.id}@{address}"}
+        settings = {"model": f"openai-compatible/{model.id}@{address}"}
     names = {"max_output_tokens": "max_tokens", "temperature": "temperature", "stop_sequences": "stop", "seed": "seed"}
     options = {ours: getattr(model.options, theirs, None) for theirs, ours in names.items()}
-    return told | {name: value for name, value in options.items() if value is not None}
+    return settings | {name: value for name, value in options.items() if value is not None}
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     import prompty
 
     agent = prompty.load(folder / FILE)
@@ -95,8 +94,8 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
 @export_format(
     "prompty",
     about="prompt.prompty: Prompty v2; prompty.prepare(prompty.load(path), {...})",
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
     library="prompty",
     install=command("exports"),
     unfit=_unfit,
@@ -105,12 +104,12 @@ def files(material: Material) -> dict[str, str]:
     release = material.release
     if reason := _unfit(release, dict.fromkeys(release.inputs, "plain")):
         raise ReleaseError(f"{release.name!r}: Prompty cannot carry {reason}, which the prompt itself holds")
-    lines = ["---", f"name: {quoted(release.name)}", f"description: {quoted(f'release {release.version}')}"]
+    lines = ["---", f"name: {yaml_quoted(release.name)}", f"description: {yaml_quoted(f'release {release.version}')}"]
     lines += _model(release)
     if release.inputs:
         lines.append("inputs:")
     for name in release.inputs:
-        lines += [f"  - name: {quoted(name)}", "    kind: string", "    required: true"]
+        lines += [f"  - name: {yaml_quoted(name)}", "    kind: string", "    required: true"]
     lines += ["template:", "  format:", "    kind: jinja2", "    strict: true", "  parser:", "    kind: prompty", "---"]
     body = "".join(f"{role}:\n{jinja(parts)}\n\n" for role, parts in parts_of(release))
     return {FILE: "\n".join(lines) + "\n" + body}

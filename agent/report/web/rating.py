@@ -23,7 +23,7 @@ from agent.report.blinded import (
     rubric_of,
 )
 from agent.report.web.ask import Ask
-from agent.task.rated import RatedFile
+from agent.task.ratings import RatedFile
 from agent.types import Criterion, Rubric, Task
 
 COUNT = 40  # answers of a run, as many as the command shows

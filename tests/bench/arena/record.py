@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.models.model_registry import create_model
-from agent.programs.moves.pool import KINDS, CandidateGenerator
+from agent.programs.moves.demos import KINDS
+from agent.programs.moves.pool import CandidateGenerator
 from agent.programs.prompt import ReplyCap
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template

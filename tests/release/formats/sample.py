@@ -9,9 +9,8 @@ import pytest
 
 from agent.errors import ReleaseError
 from agent.prompt.template import escape, join
-from agent.release.formats.base import Format, Material
-from agent.release.formats.catalog import FORMATS
-from agent.release.formats.verify import Made, verified
+from agent.release.formats.export_format import FORMATS, Format, Material
+from agent.release.formats.proof import VerifiedExport, verify_exports
 from agent.release.runtime import PromptRelease
 from agent.types import Field, Message
 
@@ -64,14 +63,14 @@ def plain_turns(model: str = "openai/gpt-x") -> PromptRelease:
 def wanted(name: str) -> Format:
     """The format, or a skip that says which library is missing."""
     form = FORMATS.get(name)
-    if form.library and not form.finder(form.library):
+    if form.library and not form.find_library(form.library):
         pytest.skip(f"{form.library} is not installed: {form.install}")
     return form
 
 
-def proved(form: Format, sent: PromptRelease, **more: Any) -> Made:
+def proved(form: Format, sent: PromptRelease, **more: Any) -> VerifiedExport:
     """Verified; at least 200 hostile rows came out byte for byte."""
-    (made,) = verified([form], {form.name: Material(sent, **more)})
+    (made,) = verify_exports([form], {form.name: Material(sent, **more)})
     assert not made.missing
     assert made.rows >= 200
     return made
@@ -79,14 +78,14 @@ def proved(form: Format, sent: PromptRelease, **more: Any) -> Made:
 
 def refused(form: Format, sent: PromptRelease, **more: Any) -> str:
     with pytest.raises(ReleaseError) as caught:
-        verified([form], {form.name: Material(sent, **more)})
+        verify_exports([form], {form.name: Material(sent, **more)})
     said = str(caught.value)
     assert "\n" not in said
     said.encode("utf-8")
     return said
 
 
-def write(made: Made, folder: Path) -> None:
+def write(made: VerifiedExport, folder: Path) -> None:
     for name, text in made.texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(text.encode("utf-8"))

@@ -14,11 +14,10 @@ import pytest
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages, join
-from agent.release.formats.base import Material
-from agent.release.formats.catalog import FORMATS
-from agent.release.formats.hostile import rows_for
-from agent.release.formats.python import load_module
-from agent.release.formats.verify import verified
+from agent.release.export import probe_rows
+from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.proof import verify_exports
+from agent.release.formats.python_module import load_module
 from agent.release.runtime import PromptRelease
 from agent.types import Message
 from tests.release.formats.sample import INPUTS, TAME, WILD, plain_turns, proved, refused, release, two, wanted, write
@@ -165,7 +164,7 @@ def test_what_prompty_is_said_not_to_carry_it_does_not_carry(tmp_path: Path) -> 
     form = wanted("prompty")
     sent = plain_turns()
     write(proved(form, sent), tmp_path)
-    render = form.opened(tmp_path, sent)
+    render = form.load(tmp_path, sent)
     for value in ("x\nsystem:\ny", " # User : ", "a\r\nb", "a\u2028b", "\na"):
         values = {"message": value}
         assert form.unfit(sent, values)
@@ -211,7 +210,7 @@ def test_mlflow_gives_the_prompt_back_from_a_real_registry(tmp_path: Path, monke
     load_module(tmp_path / "register_mlflow.py", "exported_register").register()
     prompt = mlflow.genai.load_prompt("prompts:/support_triage@production")
     assert prompt.tags["release"] == sent.version
-    for values in islice((row for row in rows_for(sent) if not form.unfit(sent, row)), 200):
+    for values in islice((row for row in probe_rows(sent.inputs) if not form.unfit(sent, row)), 200):
         assert prompt.format(**values) == [message.as_dict() for message in fill_messages(sent.messages, values)]
 
 
@@ -249,7 +248,7 @@ def toy(**changes: Any) -> PromptRelease:
 
 def test_fine_tuning_rows_are_train_rows_with_the_instruction_and_the_right_answer() -> None:
     task, form = make_task(), FORMATS.get("finetune-jsonl")
-    (made,) = verified([form], {form.name: Material(toy(), task)})
+    (made,) = verify_exports([form], {form.name: Material(toy(), task)})
     rows = [json.loads(line) for line in made.texts["finetune.jsonl"].splitlines()]
     assert len(rows) == len(task.train)
     for row, example in zip(rows, task.train, strict=True):
@@ -317,14 +316,14 @@ def test_the_promptfoo_folder_holds_the_dev_rows_and_no_other() -> None:
 )
 def test_the_promptfoo_config_reads_back_as_the_model_and_parameters(tmp_path: Path, model: str) -> None:
     form, sent = FORMATS.get("promptfoo"), toy(model=model)
-    assert form.told is not None
+    assert form.settings is not None
     texts = form.files(Material(sent, make_task()))
     config = tmp_path / "promptfoo" / "promptfooconfig.yaml"
     config.parent.mkdir()
     config.write_text(texts["promptfoo/promptfooconfig.yaml"])
-    assert form.told(tmp_path, sent) == {"model": model, **sent.parameters}
+    assert form.settings(tmp_path, sent) == {"model": model, **sent.parameters}
     config.write_text("providers:\n  - echo\n")
-    assert form.told(tmp_path, sent) == {}
+    assert form.settings(tmp_path, sent) == {}
 
 
 def test_the_assertion_of_promptfoo_reads_replies_as_we_do(tmp_path: Path) -> None:

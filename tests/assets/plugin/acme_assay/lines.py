@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 from agent.prompt.template import fill
-from agent.release.formats.base import Material, Render, Sent, Values, export_format
+from agent.release.formats.export_format import Material, Render, Sent, Values, export_format
 from agent.release.runtime import PromptRelease
 
 FILE = "messages.jsonl"
 
 
-def opened(folder: Path, release: PromptRelease) -> Render:
+def load(folder: Path, release: PromptRelease) -> Render:
     messages = [json.loads(line) for line in (folder / FILE).read_text("utf-8").splitlines()]
 
     def render(values: Values) -> Sent:
@@ -21,6 +21,6 @@ def opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-@export_format("lines", about="messages.jsonl: a message a line", opened=opened)
+@export_format("lines", about="messages.jsonl: a message a line", load=load)
 def files(material: Material) -> dict[str, str]:
     return {FILE: "".join(json.dumps(message.as_dict()) + "\n" for message in material.release.messages)}

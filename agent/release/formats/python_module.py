@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
-from agent.release.formats.base import Material, Render, Told, Values, export_format, parts_of
+from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
 from agent.release.runtime import PromptRelease
 
 FILE = "prompt.py"
@@ -28,7 +28,7 @@ def _literal(line: str) -> str:
 
 
 def load_module(path: Path, name: str) -> Any:
-    """A module of ours that was just written."""
+    """Imports a module that an export has just written."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -37,7 +37,7 @@ def load_module(path: Path, name: str) -> Any:
     return module
 
 
-def _opened(folder: Path, release: PromptRelease) -> Render:
+def _load(folder: Path, release: PromptRelease) -> Render:
     module = load_module(folder / FILE, "exported_prompt")
 
     def render(values: Values) -> list[dict[str, str]]:
@@ -46,7 +46,7 @@ def _opened(folder: Path, release: PromptRelease) -> Render:
     return render
 
 
-def _told(folder: Path, release: PromptRelease) -> Told:
+def _settings(folder: Path, release: PromptRelease) -> Settings:
     module = load_module(folder / FILE, "exported_prompt")
     return {"model": module.MODEL, **module.PARAMETERS}
 
@@ -54,8 +54,8 @@ def _told(folder: Path, release: PromptRelease) -> Told:
 @export_format(
     "python",
     about="prompt.py: `render(input=...)` gives the messages; needs nothing but Python",
-    opened=_opened,
-    told=_told,
+    load=_load,
+    settings=_settings,
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.task.data import parse_json, read_rows, rows_of
+from agent.task.input_files import parse_json, read_rows, rows_of
 from agent.task.load import load_task
 from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows
 

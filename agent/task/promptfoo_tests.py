@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import Problem, ProblemsError
-from agent.task.data import read_bytes, read_rows
+from agent.task.input_files import read_bytes, read_rows
 from agent.task.words import listed, problem, quoted, shown
 from agent.types import MetricSpec
 

@@ -1,19 +1,27 @@
-"""The keys of task.toml as a pydantic model: types, ranges, defaults and one description per key.
+"""The keys of task.toml as a pydantic model, and a parsed task.toml against it: each wrong key is a `Fault`.
 
 Knows what one key may hold; what keys mean together (a metric on a field, a signature) is checked in `checks`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-from typing import Annotated, Any, Self, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
+from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
-from agent.task.words import seconds
+from agent.task.checks import Fault
+from agent.task.input_files import KeyPath
+from agent.task.words import listed, near, quoted, seconds
 from agent.types import FieldType, FormatName, TechniqueName
+
+if TYPE_CHECKING:
+    from agent.metrics.metric_rule import Options
 
 _MOST = 2**53
 
@@ -47,7 +55,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Optional = SkipJsonSchema[None]
 
 
-class Table(BaseModel):
+class TomlTable(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @classmethod
@@ -56,7 +64,7 @@ class Table(BaseModel):
         return cls.model_validate({})
 
 
-class FieldTable(Table):
+class FieldTable(TomlTable):
     """One field of the signature."""
 
     description: str = Field("", description="What the field holds, in a few words; shown to the model.")
@@ -77,7 +85,7 @@ class FieldTable(Table):
     required: list[Text] = Field([], description="Type text: an answer that lacks one of these, in any case, scores 0.")
 
 
-class MetricTable(Table):
+class MetricTable(TomlTable):
     """One metric; a task's score is the weighted sum of its metrics."""
 
     model_config = ConfigDict(extra="allow")  # the metric's own options, which its own model checks
@@ -94,7 +102,7 @@ class MetricTable(Table):
         return self.model_extra or {}
 
 
-class ModelsTable(Table):
+class ModelsTable(TomlTable):
     """Which models take part."""
 
     target: Line | Optional = Field(None, description="The model being prompted, such as local/smollm2-135m.")
@@ -108,7 +116,7 @@ class ModelsTable(Table):
     )
 
 
-class SearchTable(Table):
+class SearchTable(TomlTable):
     """What the search may try."""
 
     techniques: list[TechniqueName] = Field(
@@ -123,7 +131,7 @@ class SearchTable(Table):
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
 
 
-class ConstraintsTable(Table):
+class ConstraintsTable(TomlTable):
     """Hard limits on every prompt."""
 
     max_prompt_tokens: Count | Optional = Field(None, description="The most tokens of a rendered prompt.")
@@ -133,7 +141,7 @@ class ConstraintsTable(Table):
     forbidden: list[Text] = Field([], description="Words that no prompt may contain.")
 
 
-class BudgetTable(Table):
+class BudgetTable(TomlTable):
     """Hard caps on a run: target, proposer and judge together."""
 
     max_calls: Count | Optional = Field(None, description="The most model calls.")
@@ -144,7 +152,7 @@ class BudgetTable(Table):
     )
 
 
-class MonitorTable(Table):
+class MonitorTable(TomlTable):
     """What counts as drift of answers in production; a change must be significant and at least so large."""
 
     alpha: Share = Field(0.01, description="The rate of false alarms of one look at a log, over all its tests.")
@@ -155,7 +163,7 @@ class MonitorTable(Table):
     score: Share = Field(0.05, description="How far the mean score fell.")
 
 
-class SplitsTable(Table):
+class SplitsTable(TomlTable):
     """File names of the three splits, inside the task folder; default: NAME.jsonl or NAME.csv."""
 
     train: Line | Optional = Field(None, description="The file that examples in prompts come from.")
@@ -163,7 +171,7 @@ class SplitsTable(Table):
     test: Line | Optional = Field(None, description="The sealed file, opened once, at the end.")
 
 
-class TaskFile(Table):
+class TaskFile(TomlTable):
     """A task: what goes in, what must come out, how it is scored, and what the search may spend."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] = Field(
@@ -241,3 +249,148 @@ def _tidy(part: Any) -> Any:
         if (key == "title" and isinstance(value, str)) or (key == "default" and value is None)
     }
     return {key: _tidy(value) for key, value in part.items() if key not in noise}
+
+
+# -- a parsed task.toml against the model -----------------------------------------------------------------------------
+
+_SECTIONS: dict[str, type[TomlTable]] = {"fields": FieldTable, "metrics": MetricTable}
+_SECTIONS |= {
+    name: info.annotation
+    for name, info in TaskFile.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, TomlTable)
+}
+_REQUIRED = {"name": "x", "description": "x", "signature": "x -> y", "instruction": "x"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """task.toml as far as it is valid. `options`: of each metric. `broken`: the paths with a fault, which hold their
+    default."""
+
+    file: TaskFile
+    options: tuple[Options, ...]
+    faults: tuple[Fault, ...]
+    broken: frozenset[KeyPath] = frozenset()
+
+    def doubts(self, *path: str | int) -> bool:
+        """Whether the file has a fault at `path`, below it, or in a part around it."""
+        return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self.broken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """One error of pydantic."""
+
+    loc: KeyPath
+    kind: str
+    message: str
+    value: Any
+
+
+def parse(raw: dict[str, Any]) -> Parsed:
+    """The model of a parsed task.toml; each wrong key is a fault and has its default, so that later checks can run."""
+    data = copy.deepcopy(raw)
+    faults: dict[KeyPath, Fault] = {}
+    while True:
+        try:
+            file = TaskFile.model_validate(data)
+            found, options = _options(file)
+            if not found:
+                return Parsed(file, tuple(options), tuple(faults.values()), frozenset(faults))
+        except ValidationError as error:
+            found = [_Error(item["loc"], item["type"], item["msg"], item.get("input")) for item in error.errors()]
+        for wrong in found:
+            path = _path(wrong.loc)
+            faults.setdefault(path, Fault(path, _say(path, wrong, raw)))
+            _repair(data, path)
+
+
+def _options(file: TaskFile) -> tuple[list[_Error], list[Options]]:
+    """The options of each metric, checked by the metric's own model, and what is wrong with them."""
+    found: list[_Error] = []
+    options: list[Options] = []
+    for index, metric in enumerate(file.metrics):
+        place: KeyPath = ("metrics", index)
+        try:
+            options.append(METRICS.get(metric.name).options.model_validate(metric.given))
+        except InputError as error:
+            found.append(_Error((*place, "name"), "", str(error), metric.name))
+        except ValidationError as error:
+            found += [_Error((*place, *w["loc"]), w["type"], w["msg"], w.get("input")) for w in error.errors()]
+    return found, options
+
+
+def _path(loc: KeyPath) -> KeyPath:
+    """Where an error stands in the file: the key, and the index inside a list; without names of union arms."""
+    deep = {"fields": 3, "metrics": 3}.get(str(loc[0]), 2)
+    return loc[:deep] + tuple(part for part in loc[deep : deep + 1] if isinstance(part, int))
+
+
+def _repair(data: dict[str, Any], path: KeyPath) -> None:
+    """Take the wrong key out of `data` (required keys and metrics get a stand-in), so each call makes progress."""
+    head = str(path[0])
+    if head in _REQUIRED:
+        data[head] = _REQUIRED[head]
+    elif len(path) == 1 or head == "slices" or not isinstance(data.get(head), dict | list):
+        data.pop(head, None)
+    elif head == "metrics":
+        index = int(path[1])
+        if len(path) == 2 or path[2] == "name":
+            data[head][index] = {"name": "python"}
+        else:
+            data[head][index].pop(path[2], None)
+    elif head == "fields" and len(path) > 2:
+        data[head][path[1]].pop(path[2], None)
+    else:
+        data[head].pop(path[1], None)
+
+
+def _known(path: KeyPath, raw: dict[str, Any]) -> list[str]:
+    """The keys that may stand beside the one at `path`."""
+    model = TaskFile if len(path) == 1 else _SECTIONS[str(path[0])]
+    keys = [info.alias or name for name, info in model.model_fields.items()]
+    if model is MetricTable:
+        metric = METRICS.get(raw["metrics"][int(path[1])]["name"])
+        return [*keys, *metric.options.model_fields]
+    return keys
+
+
+def _say(path: KeyPath, wrong: _Error, raw: dict[str, Any]) -> str:
+    """One error of pydantic in this project's words."""
+    kind, message, value = wrong.kind, wrong.message, wrong.value
+    key = ".".join(str(part) for part in path if isinstance(part, str))
+    if kind == "extra_forbidden":
+        if path[0] == "metrics" and any(path[-1] in rule.options.model_fields for rule in METRICS.usable().values()):
+            rule = METRICS.get(raw["metrics"][int(path[1])]["name"])
+            options = listed(rule.options.model_fields) or "none"
+            return f"the metric {rule.name} has no option {quoted(path[-1])}; its options: {options}"
+        return f"unknown key {quoted(path[-1])}{near(str(path[-1]), _known(path, raw))}"
+    if kind == "missing":
+        return f"the key {quoted(path[-1])} is missing; write it"
+    if kind == "literal_error":
+        words = _words(path)
+        if isinstance(value, str):
+            return f"{key} = {quoted(value)} is unknown{near(value, words)}"
+        return f"{key} = {quoted(value)} is not a text; write one of {listed(words)}"
+    if kind == "string_pattern_mismatch" and isinstance(value, str):
+        what = "is empty; write it" if not value.strip() else "has a form that is not allowed; write "
+        return f"{key} = {quoted(value)} {what}" + ("" if not value.strip() else _form(path))
+    if kind in ("model_type", "dict_type"):
+        return f"{key} = {quoted(value)} is not a table; write [{key}] and its keys below"
+    said = message.removeprefix("Value error, ").removeprefix("Input ")
+    return f"{key} = {quoted(value)}: {said[:1].lower()}{said[1:]}"
+
+
+def _form(path: KeyPath) -> str:
+    forms: dict[KeyPath, str] = {
+        ("name",): "letters, digits, dot, dash and underscore, at most 80",
+        ("program",): "module:factory, such as program:build for build() in program.py",
+    }
+    return forms.get(path, "it on one line")
+
+
+def _words(path: KeyPath) -> tuple[str, ...]:
+    if path[0] == "metrics" and path[-1] == "name":
+        return METRICS.names()
+    types = {"type": FieldType, "techniques": TechniqueName, "formats": FormatName}
+    return tuple(word for part in path for word in get_args(types.get(str(part))) if part != path[0])

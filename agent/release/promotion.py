@@ -1,10 +1,9 @@
-"""Writes versions and moves labels: the files that production reads, and the same in the ledger's chain.
+"""Writes versions and moves labels: in the files that production reads, and in the ledger's chain.
 
-The file comes first: a line that is on the disk has happened, and then becomes an event of the chain. A process that
-was killed in between, or that moved a label while another one held the ledger, leaves a line without its event; a
-history that was lost, or restored from an old copy, leaves events without their lines. Whoever comes next completes
-what is behind (`_agree`), by the hash that each line carries, so nothing is lost and nothing is written twice. Two that
-contradict each other are refused.
+The file comes first: a line on the disk counts, and then becomes an event of the chain. A process that was killed in
+between, or that moved a label while another one held the ledger, leaves a line without its event; a history that was
+lost, or restored from an old copy, leaves events without their lines. The next change completes whichever is behind
+(`_reconcile`), by the hash that each line carries, so nothing is lost or written twice. Contradictions are refused.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from agent.release.labels import (
     LABELS_FILE,
     NAME,
     PRODUCTION,
-    Change,
+    LabelChange,
     change_from,
     current,
     hash_of,
@@ -45,11 +44,11 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease,
 
 PATIENCE = 20.0  # seconds to wait for another process that moves a label of the same name
 Chain = Ledger | History | None
-"""The ledger, open for writing; or only for reading, while another process writes to it; or none at all."""
+"""The ledger open for writing, or only for reading while another process writes to it, or none."""
 
 
-class Registry:
-    """The releases under one folder. Every method holds the name's lock while it works."""
+class ReleaseRegistry:
+    """The released versions and labels under the folder `root`. Each method holds the name's lock while it works."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -64,48 +63,59 @@ class Registry:
         actor: str = "",
         reason: str = "",
         evidence: Mapping[str, Any],
-    ) -> Change | None:
+    ) -> LabelChange | None:
         """Keeps the version and moves the label to it; None when the label has it already, with the same share.
 
-        Raises InputError for a label that cannot be, and for an A/B label without a production version.
+        Args:
+            release: The version.
+            label: Lower-case letters, digits, `-` and `_`, at most 40.
+            chain: The ledger.
+            share: Of the units, in [0, 1], for an A/B label.
+            actor: Who moved it, for the history.
+            reason: Why, for the history.
+            evidence: What the promotion rests on, JSON-ready.
+
+        Raises:
+            InputError: The label or share is not valid, or an A/B label has no production version beside it.
+            ReleaseError: The files are damaged, contradict the chain, or cannot be written.
         """
         self.require(release.name, label, share, chain)
-        with self._held(release.name) as folder:
-            history = self._agree(folder, chain)
+        with self._locked(release.name) as folder:
+            history = self._reconcile(folder, chain)
             now = current(history)
-            self._keep(folder, release)
+            self._store(folder, release)
             before = now.get(label)
             if before is not None and (before.version, before.share) == (release.version, share):
                 return None
-            told = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
-            return self._move(folder, history, chain, {**told, "action": "promote", "evidence": dict(evidence)})
+            change = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
+            return self._move(folder, history, chain, {**change, "action": "promote", "evidence": dict(evidence)})
 
     def require(self, name: str, label: str, share: float | None, chain: Chain) -> None:
-        """Raises what `promote` raises for a name, a label or a share that cannot be. Writes nothing."""
+        """Raises what `promote` raises for a name, label or share that is not valid. Writes nothing."""
         check_label(label, share)
         _check_name(name)
-        if share is not None and not self.meaning(name, PRODUCTION, chain):
+        if share is not None and not self.version_of(name, PRODUCTION, chain):
             raise InputError(f"{name}: --share needs a version in {PRODUCTION} for the other arm; promote one first")
 
-    def meaning(self, name: str, label: str, chain: Chain) -> str:
-        """The version that a label means now, "" for none. Of a name without a history nothing is made."""
+    def version_of(self, name: str, label: str, chain: Chain) -> str:
+        """The version that a label means now, or ""; makes no folder for a name without a history."""
         if not self._knows(name, chain):
             return ""
-        with self._held(name) as folder:
-            change = current(self._agree(folder, chain)).get(label)
+        with self._locked(name) as folder:
+            change = current(self._reconcile(folder, chain)).get(label)
         return change.version if change else ""
 
-    def rollback(self, name: str, label: str, chain: Chain, *, actor: str = "", reason: str = "") -> Change:
-        """Puts a label back to what it meant before the last promotion that still counts.
+    def rollback(self, name: str, label: str, chain: Chain, *, actor: str = "", reason: str = "") -> LabelChange:
+        """Puts a label back to what it meant before the last promotion in force.
 
-        Raises InputError when there is none before it.
+        Raises InputError when there is no promotion before it, ReleaseError as `promote` does.
         """
         check_label(label, None)
         if not self._knows(name, chain):
             known = ", ".join(released_names(self.root)) or "none"
             raise InputError(f"{name!r:.90}: no releases of this name in {self.root}; here are: {known}")
-        with self._held(name) as folder:
-            history = self._agree(folder, chain)
+        with self._locked(name) as folder:
+            history = self._reconcile(folder, chain)
             kept = in_force(history, label)
             if len(kept) < 2:
                 only = f"{kept[0].version} is its first version" if kept else f"{name} has no such label"
@@ -115,17 +125,17 @@ class Registry:
                 raise ReleaseError(
                     f"{folder / back.version}: the version to go back to is not whole; restore the folder from a copy"
                 )
-            told = {"label": label, "version": back.version, "share": back.share, "actor": actor, "reason": reason}
-            noted = {"ledger": chain.id(), "ledger_head": chain.head()} if isinstance(chain, Ledger) else {}
-            evidence = {"undoes": undone.seq, **noted}
-            return self._move(folder, history, chain, {**told, "action": "rollback", "evidence": evidence})
+            change = {"label": label, "version": back.version, "share": back.share, "actor": actor, "reason": reason}
+            head = {"ledger": chain.id(), "ledger_head": chain.head()} if isinstance(chain, Ledger) else {}
+            evidence = {"undoes": undone.seq, **head}
+            return self._move(folder, history, chain, {**change, "action": "rollback", "evidence": evidence})
 
     def catch_up(self, ledger: Ledger) -> None:
         """Completes files and chain by each other, for every name that has a folder here."""
-        told = [name for name in ledger.moved_names() if (self.root / name).is_dir()]
-        for name in sorted({*released_names(self.root), *told}):
-            with self._held(name) as folder:
-                self._agree(folder, ledger)
+        moved = [name for name in ledger.moved_names() if (self.root / name).is_dir()]
+        for name in sorted({*released_names(self.root), *moved}):
+            with self._locked(name) as folder:
+                self._reconcile(folder, ledger)
 
     def _knows(self, name: str, chain: Chain) -> bool:
         if not NAME.fullmatch(name):
@@ -135,7 +145,7 @@ class Registry:
     # -- files --------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _held(self, name: str) -> Iterator[Path]:
+    def _locked(self, name: str) -> Iterator[Path]:
         """The folder of a name, locked. The kernel frees the lock of a process that dies."""
         _check_name(name)
         folder = self.root / name
@@ -153,7 +163,7 @@ class Registry:
         finally:
             lock.release()
 
-    def _keep(self, folder: Path, release: PromptRelease) -> None:
+    def _store(self, folder: Path, release: PromptRelease) -> None:
         """Puts a version into its folder, whole or not at all; one that is there stays as it is."""
         target = folder / release.version
         if _holds(target, release.version):
@@ -172,10 +182,10 @@ class Registry:
         except OSError as error:
             raise ReleaseError(f"{target}: cannot be written ({error.strerror}); free or repair the disk") from error
 
-    def _move(self, folder: Path, history: list[Change], chain: Chain, told: Mapping[str, Any]) -> Change:
-        before = current(history).get(told["label"])
+    def _move(self, folder: Path, history: list[LabelChange], chain: Chain, change: Mapping[str, Any]) -> LabelChange:
+        before = current(history).get(change["label"])
         data = {
-            **told,
+            **change,
             "name": folder.name,
             "seq": len(history) + 1,
             "utc": utc_now(),
@@ -183,15 +193,15 @@ class Registry:
             "prev": history[-1].hash if history else GENESIS,
         }
         clean = json.loads(mask(json.dumps(data), rare_secrets_in(os.environ)))
-        change = change_from({**clean, "hash": hash_of(clean)})
-        _append(folder, [change])
+        made = change_from({**clean, "hash": hash_of(clean)})
+        _append(folder, [made])
         if isinstance(chain, Ledger):
-            _tell(folder, [change], chain)
-        return change
+            _record(folder, [made], chain)
+        return made
 
     # -- files and chain ----------------------------------------------------------------------------------------------
 
-    def _agree(self, folder: Path, chain: Chain) -> list[Change]:
+    def _reconcile(self, folder: Path, chain: Chain) -> list[LabelChange]:
         """The history, after what the file lacks came from the chain, and what the chain lacks from the file."""
         lines = read_history(folder)
         if chain is None:
@@ -210,7 +220,7 @@ class Registry:
             _append(folder, missing)
             return read_history(folder)
         if isinstance(chain, Ledger) and len(events) < len(lines):
-            _tell(folder, lines[len(events) :], chain)
+            _record(folder, lines[len(events) :], chain)
         return lines
 
     def _restore(self, folder: Path, event: Mapping[str, Any], chain: Ledger | History) -> None:
@@ -224,12 +234,12 @@ class Registry:
         new.mkdir(exist_ok=True)
         (new / MESSAGES_FILE).write_text(text, "utf-8", newline="")
         with contextlib.suppress(ReleaseError):  # a text in which a key was masked is not that version any more
-            self._keep(folder, read_release(new / MESSAGES_FILE))
+            self._store(folder, read_release(new / MESSAGES_FILE))
         shutil.rmtree(new, ignore_errors=True)
 
 
 def check_label(label: str, share: float | None) -> None:
-    """Raises InputError for a label or a share that cannot be."""
+    """Raises InputError for a label or a share that is not valid."""
     if not LABEL.fullmatch(label):
         raise InputError(
             f"--label {label!r:.60}: write a word of small letters, digits, dash and underscore, such as {PRODUCTION}"
@@ -253,7 +263,7 @@ def _holds(folder: Path, version: str) -> bool:
         return False
 
 
-def _change_of(folder: Path, event: Mapping[str, Any]) -> Change:
+def _change_of(folder: Path, event: Mapping[str, Any]) -> LabelChange:
     try:
         return change_from({key: event[key] for key in (*KEYS, "hash")})
     except (KeyError, ValueError) as error:
@@ -263,7 +273,7 @@ def _change_of(folder: Path, event: Mapping[str, Any]) -> Change:
         ) from None
 
 
-def _tell(folder: Path, changes: list[Change], ledger: Ledger) -> None:
+def _record(folder: Path, changes: list[LabelChange], ledger: Ledger) -> None:
     """Records changes in the chain, with the text of the version that each one shipped."""
     for change in changes:
         texts = {}
@@ -274,8 +284,8 @@ def _tell(folder: Path, changes: list[Change], ledger: Ledger) -> None:
     ledger.flush()
 
 
-def _append(folder: Path, changes: list[Change]) -> None:
-    """Adds lines to the history and returns when the disk has them. What a kill left half written is cut off first."""
+def _append(folder: Path, changes: list[LabelChange]) -> None:
+    """Adds lines to the history, and returns when they are on the disk. A half-written last line is cut off first."""
     path = folder / LABELS_FILE
     lines = b"".join(line_of(change) for change in changes)
     try:
@@ -292,7 +302,7 @@ def _append(folder: Path, changes: list[Change]) -> None:
                     rest = rest[os.write(file, rest) :]
                 os.fsync(file)
             except OSError:
-                os.ftruncate(file, whole)  # nobody may act on a change that was reported as failed
+                os.ftruncate(file, whole)  # a change reported as failed must not take effect
                 raise
         finally:
             os.close(file)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from agent.metrics.metric_registry import METRICS
-from agent.task.parse import parse
-from agent.task.schema import json_schema
+from agent.task.task_file import json_schema, parse
 from agent.task.words import seconds
 from tests.task.folders import TOML, changed
 

@@ -1,4 +1,4 @@
-"""Files of rows, read strictly: `.jsonl` and `.csv` in UTF-8, each row with the line where it starts.
+"""Files read strictly, with line numbers: rows (`.jsonl`, `.csv`) and TOML, in UTF-8.
 
 Knows file formats and their traps (encoding, NUL, NaN, depth, ragged rows), nothing of fields, labels or tasks.
 """
@@ -14,19 +14,27 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.errors import Problem, ProblemsError
-from agent.strict import MAX_DEPTH
-from agent.strict import parse_json as parse_strictly
+from agent.strict import MAX_DEPTH, BadToml
+from agent.strict import parse_json as parse_json_strictly
+from agent.strict import parse_toml as parse_toml_strictly
 from agent.task.words import problem, quoted, shown
 
 MAX_BYTES = 200 * 1024 * 1024
 MAX_CELL = 1_000_000
-MARKS = {",": "comma", ";": "semicolon", "\t": "tab"}
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 Rows = list[tuple[int, dict[str, Any]]]
+"""Each row with the line where it starts."""
+KeyPath = tuple[str | int, ...]
+"""Where a key of a TOML text stands: names of tables and keys, and indices of arrays."""
 
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
 _SEP = re.compile('"?sep=([,;\t])"?', re.IGNORECASE)  # what Excel writes and understands on the first line
+_HIDDEN = re.compile(
+    r'"""(?:\\.|[^\\])*?"{3,5}' + r"|'''.*?'{3,5}" + r'|"(?:\\.|[^"\\\n])*"' + r"|'[^'\n]*'" + r"|#[^\n]*", re.DOTALL
+)
+_PART = re.compile(r'"((?:\\.|[^"\\])*)"' + r"|'([^']*)'" + r"|([A-Za-z0-9_-]+)")
 
 
 def read_bytes(path: Path, folder: Path | None = None) -> bytes:
@@ -63,27 +71,27 @@ def decode(data: bytes, where: str) -> tuple[list[str | None], list[Problem]]:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return [], [problem(where, 1, "is UTF-16; save the file as UTF-8")]
     lines: list[str | None] = []
-    found: dict[str, list[tuple[int, str]]] = {}
+    places_by_fix: dict[str, list[tuple[int, str]]] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         line: str | None = None
         try:
             line = raw.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:
-            said = f"byte 0x{raw[error.start]:02x} is not UTF-8"
-            found.setdefault("save the file as UTF-8", []).append((number, said))
+            what = f"byte 0x{raw[error.start]:02x} is not UTF-8"
+            places_by_fix.setdefault("save the file as UTF-8", []).append((number, what))
         if line is not None and "\x00" in line:
-            found.setdefault("remove it", []).append((number, "holds a NUL character"))
+            places_by_fix.setdefault("remove it", []).append((number, "holds a NUL character"))
             line = None
         lines.append(line)
     problems = []
-    for fix, places in found.items():
-        number, said = places[0]
-        problems.append(problem(where, number, f"{said}{_and_more(places, 'line')}; {fix}"))
+    for fix, places in places_by_fix.items():
+        number, what = places[0]
+        problems.append(problem(where, number, f"{what}{_and_more(places, 'line')}; {fix}"))
     return lines, problems
 
 
 def _and_more(places: Sequence[Any], what: str) -> str:
-    """How many more than the first there are."""
+    """How many more places there are than the first."""
     return f", and so in {len(places) - 1} more {what}{'s' * (len(places) > 2)}" * (len(places) > 1)
 
 
@@ -92,7 +100,7 @@ def parse_json(text: str) -> Any:
 
     Raises ValueError (`json.JSONDecodeError` for bad syntax) with a reason that fits on a line.
     """
-    value = parse_strictly(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
+    value = parse_json_strictly(text, parse_constant=_constant, parse_float=_float, parse_int=_int)
     for part, depth in walk(value):
         if depth > MAX_DEPTH:
             raise ValueError(f"JSON nested deeper than {MAX_DEPTH} levels; flatten it")
@@ -131,10 +139,10 @@ def _int(text: str) -> int:
 
 
 def read_rows(path: Path) -> tuple[Rows, list[Problem]]:
-    """All rows of a .jsonl or .csv file as (line where the row starts, {column: value}), and all its problems.
+    """All rows of a .jsonl or .csv file, and all its problems; raises nothing.
 
-    CSV values are texts, and its columns stand apart by commas, semicolons or tabs, as the header or `sep=;` before it
-    says; JSONL values are whatever JSON they are. A row with a problem is left out. Raises nothing.
+    CSV values are texts; their delimiter is a comma, semicolon or tab, as the header or `sep=;` before it says. JSONL
+    values are any JSON. A row with a problem is left out.
     """
     try:
         return rows_of(read_bytes(path), path)
@@ -184,19 +192,19 @@ def _jsonl(lines: list[str | None], where: str) -> tuple[Rows, list[Problem]]:
 def _csv(lines: list[str], where: str) -> tuple[Rows, list[Problem]]:
     before = csv.field_size_limit(MAX_CELL)
     try:
-        told = _SEP.fullmatch(lines[0])
-        lines = ["", *lines[1:]] if told else lines
-        return _table(lines, told[1] if told else _mark(lines), where)
+        stated = _SEP.fullmatch(lines[0])
+        lines = ["", *lines[1:]] if stated else lines
+        return _table(lines, stated[1] if stated else _delimiter(lines), where)
     finally:
         csv.field_size_limit(before)
 
 
-def _table(lines: list[str], mark: str, where: str) -> tuple[Rows, list[Problem]]:
+def _table(lines: list[str], delimiter: str, where: str) -> tuple[Rows, list[Problem]]:
     rows: Rows = []
     wrong: list[tuple[int, str]] = []
     ragged: list[tuple[int, int]] = []
     header: list[str] | None = None
-    for start, cells in _records(lines, mark):
+    for start, cells in _records(lines, delimiter):
         if isinstance(cells, csv.Error):
             wrong.append((start, f'not valid CSV: {cells}; put the cell in " and write an inner " twice'))
             if header is None:
@@ -216,13 +224,13 @@ def _table(lines: list[str], mark: str, where: str) -> tuple[Rows, list[Problem]
     if ragged and header:
         start, count = ragged[0]
         what = f"the row has {count} cells, the header has {len(header)}{_and_more(ragged, 'row')}"
-        wrong.append((start, f"{what}; quote cells that hold a {MARKS[mark]}"))
+        wrong.append((start, f"{what}; quote cells that hold a {DELIMITERS[delimiter]}"))
     return rows, [problem(where, start, what) for start, what in sorted(wrong)]
 
 
-def _records(lines: list[str], mark: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
     """The header and the rows, each with the line where it starts; empty lines are left out."""
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, strict=True)
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     while True:
         start = reader.line_num + 1
         try:
@@ -236,16 +244,78 @@ def _records(lines: list[str], mark: str) -> Iterator[tuple[int, list[str] | csv
                 yield start, cells
 
 
-def _mark(lines: list[str]) -> str:
-    """What the columns stand apart by: of the marks that make at least as much of the header as the comma does, the one
-    that suits the most rows."""
-    width = {mark: next(map(_cells, _records(lines, mark)), 0) for mark in MARKS}
-    likely = [mark for mark in MARKS if width[mark] >= max(2, width[","])]
+def _delimiter(lines: list[str]) -> str:
+    """Of the delimiters that give the header no fewer cells than the comma does, the one that suits the most rows."""
+    width = {delimiter: next(map(_cells, _records(lines, delimiter)), 0) for delimiter in DELIMITERS}
+    likely = [delimiter for delimiter in DELIMITERS if width[delimiter] >= max(2, width[","])]
     if len(likely) < 2:
         return (likely or [","])[0]
-    suited = {mark: [*map(_cells, _records(lines, mark))].count(width[mark]) for mark in likely}
-    return max(likely, key=lambda mark: (suited[mark], width[mark]))
+    suited = {delimiter: [*map(_cells, _records(lines, delimiter))].count(width[delimiter]) for delimiter in likely}
+    return max(likely, key=lambda delimiter: (suited[delimiter], width[delimiter]))
 
 
 def _cells(record: tuple[int, list[str] | csv.Error]) -> int:
     return 0 if isinstance(record[1], csv.Error) else len(record[1])
+
+
+# -- TOML -------------------------------------------------------------------------------------------------------------
+
+
+class TomlLines:
+    """Line numbers (from 1) of the keys and sections of a TOML text that parses, which is scanned once for them.
+
+    >>> TomlLines("a = 1\\n[b]\\nc = 2").of(("b", "c"))
+    3
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text.replace("\r\n", "\n").split("\n")
+        self._lines: dict[KeyPath, int] = {}
+        section: KeyPath = ()
+        counts: dict[KeyPath, int] = {}
+        depth = 0
+        masked = _HIDDEN.sub(lambda found: re.sub(r"[^\n]", "~", found[0]), "\n".join(self._text)).split("\n")
+        for number, (line, mask) in enumerate(zip(self._text, masked, strict=True), start=1):
+            bare = mask.strip()
+            if depth == 0 and bare.startswith("["):
+                section = _parts(line[: mask.find("]")])
+                if bare.startswith("[["):
+                    counts[section] = counts.get(section, -1) + 1
+                    section = (*section, counts[section])
+                self._note(section, number)
+                continue
+            if depth == 0 and "=" in mask:
+                self._note((*section, *_parts(line[: mask.index("=")])), number)
+            depth += sum(mask.count(c) for c in "[{") - sum(mask.count(c) for c in "]}")
+
+    def _note(self, path: KeyPath, number: int) -> None:
+        for end in range(1, len(path) + 1):
+            self._lines.setdefault(path[:end], number)
+
+    def of(self, path: KeyPath, holding: str = "") -> int:
+        """The line of the key at `path`, or of the nearest section around it, or 1.
+
+        With `holding`, the first line from there on that holds this text (a word inside a long string).
+        """
+        known = (self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines)
+        line = next(known, 1)
+        if holding:
+            return next((n for n in range(line, len(self._text) + 1) if holding in self._text[n - 1]), line)
+        return line
+
+
+def _parts(dotted: str) -> KeyPath:
+    return tuple(found[1] or found[2] or found[3] or "" for found in _PART.finditer(dotted))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of a TOML text, at most 50 levels deep. Raises `ProblemsError` with one problem at its line."""
+    try:
+        raw = parse_toml_strictly(text)
+    except BadToml as error:
+        text = str(error)
+        what = f"not valid TOML: {text[:1].lower()}{text[1:]}; correct this line"
+        raise ProblemsError((problem(where, error.line, what),)) from None
+    if any(depth > MAX_DEPTH for _, depth in walk(raw)):
+        raise ProblemsError((problem(where, 1, f"nested deeper than {MAX_DEPTH} levels; flatten it"),))
+    return raw

@@ -16,17 +16,17 @@ from typing import Any
 
 from agent.errors import Problem
 from agent.shipped import MAX_NUMBER, fold
-from agent.task.data import Rows, parse_json
+from agent.task.input_files import Rows, parse_json
 from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
 
-MOST_TOLD = 20  # wrong values of a column and file that are told one by one
+MOST_LISTED = 20  # wrong values of a column and file that are listed one by one
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """An example and where its row starts."""
+class PlacedExample:
+    """An example, and file and line of its row."""
 
     where: str
     line: int
@@ -34,7 +34,11 @@ class Placed:
 
 
 def parse_number(text: str) -> int | float:
-    """A finite number written in ASCII digits (`12`, `-0.5`, `1e3`). Raises ValueError."""
+    """A finite number written in ASCII digits. Raises ValueError.
+
+    >>> parse_number("12"), parse_number(" -0.5 "), parse_number("1e3")
+    (12, -0.5, 1000.0)
+    """
     text = text.strip()
     if not _NUMBER.fullmatch(text) or len(text) > 308 or not math.isfinite(float(text)):
         raise ValueError(f"{quoted(text)} is not a finite number; write digits only, such as 12 or 0.5")
@@ -42,7 +46,7 @@ def parse_number(text: str) -> int | float:
 
 
 def json_checker(schema: str) -> Callable[[Any], str]:
-    """A function that says what is wrong with a value under a JSON schema ("" = nothing). Fetches no remote `$ref`.
+    """A function from a value to what is wrong with it under a JSON schema, "" for nothing. Fetches no remote `$ref`.
 
     Raises ValueError when the schema itself is not valid.
     """
@@ -95,13 +99,18 @@ class RowReader:
             if field.schema is not None and name not in unsure
         }
 
-    def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[Placed], list[Problem]]:
-        """The good rows as examples, and the problems of the others, each told once. `cells`: values are texts out of a
-        CSV file."""
+    def examples(self, rows: Rows, where: str, cells: bool) -> tuple[list[PlacedExample], list[Problem]]:
+        """The valid rows as examples, and the problems of the others, each once.
+
+        Args:
+            rows: With their lines.
+            where: The file, for problems.
+            cells: The values are texts out of a CSV file.
+        """
         if cells and rows and (header := list(self._columns(rows[0][1]))):
             return [], [problem(where, 1, f"{what} (header)") for what in header]
         placed = []
-        found: dict[tuple[str, str], list[int]] = {}
+        lines_by_fault: dict[tuple[str, str], list[int]] = {}
         for line, row in rows:
             wrong = [("", what) for what in self._columns(row)]
             values = {}
@@ -116,14 +125,14 @@ class RowReader:
                 wrong.append(("id", str(error)))
             if wrong:
                 for mistake in wrong:
-                    found.setdefault(mistake, []).append(line)
+                    lines_by_fault.setdefault(mistake, []).append(line)
             else:
                 inputs = {field.name: _text(values[field.name]) for field in self._signature.inputs}
                 labels = {field.name: values[field.name] for field in self._signature.outputs}
                 groups = {name: _text(row[name]) for name in self._slices}
                 example = Example(given or content_id("row", inputs), inputs, labels, groups)
-                placed.append(Placed(where, line, example))
-        return placed, list(_told(found, where))
+                placed.append(PlacedExample(where, line, example))
+        return placed, list(_listed_problems(lines_by_fault, where))
 
     def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
         known = dict.fromkeys([*self._fields, *self._slices])
@@ -165,13 +174,13 @@ class RowReader:
         return value
 
 
-def _told(found: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:
-    """Problems by column and text with the lines of each, told once; of one column the first, and how many more."""
-    told: Counter[str] = Counter()
+def _listed_problems(lines_by_fault: Mapping[tuple[str, str], Sequence[int]], where: str) -> Iterator[Problem]:
+    """Each problem once, at its first line; of one column at most MOST_LISTED, and how many more."""
+    listed_of: Counter[str] = Counter()
     more: dict[str, list[int]] = {}
-    for (column, what), lines in found.items():
-        told[column] += 1
-        if column and told[column] > MOST_TOLD:
+    for (column, what), lines in lines_by_fault.items():
+        listed_of[column] += 1
+        if column and listed_of[column] > MOST_LISTED:
             more.setdefault(column, []).extend(lines)
         else:
             so_in = f" (so in {len(lines)} rows, this is the first)" if len(lines) > 1 else ""
@@ -202,11 +211,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def find_clashes(splits: Iterable[Iterable[Placed]]) -> list[Problem]:
-    """Rows that may not stand together: one id twice, or the same inputs (folded) in two splits or with two labels."""
+def find_clashes(splits: Iterable[Iterable[PlacedExample]]) -> list[Problem]:
+    """Problems between rows: an id twice, or the same inputs (folded) in two splits or with two labels."""
     problems = []
-    ids: dict[str, Placed] = {}
-    seen: dict[tuple[str, ...], Placed] = {}
+    ids: dict[str, PlacedExample] = {}
+    seen: dict[tuple[str, ...], PlacedExample] = {}
     for rows in splits:
         for row in rows:
             inputs = tuple(fold(text) for text in row.example.inputs.values())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
-from agent.release.monitor import Window, compared, window_of_log
+from agent.release.production_logs import Window, compare_windows, window_of_log
 from agent.release.runtime import Prompt, PromptRelease
 from agent.types import Drift, Field, Message
 
@@ -51,7 +51,7 @@ def window(rows: list[Row], path: Path) -> Window:
 
 def told(was: list[Row], now: list[Row], folder: Path, limits: Drift | None = None) -> dict[str, Any]:
     one, two = window(was, folder / "was.jsonl"), window(now, folder / "now.jsonl")
-    return compared(one, two, PROMPT, limits or Drift())
+    return compare_windows(one, two, PROMPT, limits or Drift())
 
 
 def broken(rng: random.Random, row: Row) -> Row:
@@ -110,11 +110,11 @@ def test_a_clean_log_of_a_thousand_rows_is_silent(tmp_path: Path) -> None:
 def test_a_tiny_difference_in_a_huge_log_is_no_alarm(tmp_path: Path) -> None:
     was = window(rows(random.Random(5), 20_000), tmp_path / "was.jsonl")
     now = window(rows(random.Random(6), 20_000, (0.37, 0.33, 0.2, 0.1)), tmp_path / "now.jsonl")
-    found = compared(was, now, PROMPT, Drift())
+    found = compare_windows(was, now, PROMPT, Drift())
     (labels,) = [test for test in found["tests"] if test["name"] == "labels of team"]
     assert labels["p_value"] < 1e-6
     assert not found["drift"]
-    strict = compared(was, now, PROMPT, Drift(labels=0.01))
+    strict = compare_windows(was, now, PROMPT, Drift(labels=0.01))
     assert strict["alarms"] == ["labels of team"]
 
 
@@ -156,4 +156,4 @@ def test_an_empty_log_or_reference_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProblemsError, match="no rows"):
         window([], tmp_path / "log.jsonl")
     with pytest.raises(InputError, match="no answers"):
-        compared(Window(()), Window(()), PROMPT, Drift())
+        compare_windows(Window(()), Window(()), PROMPT, Drift())

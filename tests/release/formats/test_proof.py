@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from agent.errors import ReleaseError
-from agent.release.formats.base import Format, Material
-from agent.release.formats.catalog import FORMATS
-from agent.release.formats.hostile import rows_for
-from agent.release.formats.verify import put, put_one, verified
+from agent.release.export import probe_rows
+from agent.release.formats.export_format import FORMATS, Format, Material
+from agent.release.formats.proof import verify_exports, write_exports, write_file
 from agent.release.runtime import PromptRelease
 from agent.types import Message
 from tests.release.formats.sample import INPUTS, plain_turns, proved, refused, release, two, wanted
@@ -105,7 +104,7 @@ def test_a_model_or_parameter_that_the_files_hold_otherwise_is_refused(
     name: str, model: str, old: str, new: str, what: str
 ) -> None:
     sent = release(*two("Plain."), model=model)
-    assert proved(wanted(name), sent).told
+    assert proved(wanted(name), sent).settings
     assert f"{name}: the files say {what}" in refused(changing(name, old, new), sent)
 
 
@@ -132,8 +131,8 @@ REST = {"max_tokens": 64, "temperature": 0.0}
 )
 def test_what_the_files_do_not_hold_is_told(name: str, model: str, untold: dict[str, Any]) -> None:
     made = proved(wanted(name), release(*two("Plain."), model=model))
-    assert made.untold == untold
-    assert {**made.told, **made.untold} == {"model": model, **REST}
+    assert made.unset == untold
+    assert {**made.settings, **made.unset} == {"model": model, **REST}
     lines = [line for line in made.notes() if "does not set" in line]
     said = ", ".join(f"{key} = {value}" for key, value in untold.items())
     assert lines == [f"{name}: does not set {said}; set it where you use the file"] * bool(untold)
@@ -141,36 +140,36 @@ def test_what_the_files_do_not_hold_is_told(name: str, model: str, untold: dict[
 
 def test_a_text_to_stop_at_is_read_back_or_told() -> None:
     sent = release(*two("Plain."), model=CLAUDE, parameters={**REST, "stop": "END"})
-    assert proved(FORMATS.get("anthropic"), sent).untold == {}
-    assert proved(wanted("mlflow"), sent).untold == {"stop": "END"}
+    assert proved(FORMATS.get("anthropic"), sent).unset == {}
+    assert proved(wanted("mlflow"), sent).unset == {"stop": "END"}
 
 
 def test_drift_of_one_format_leaves_nothing_of_any(tmp_path: Path) -> None:
     forms = [FORMATS.get("md"), drifting("Refund", "refund")]
     with pytest.raises(ReleaseError, match="drifts"):
-        put(verified(forms, dict.fromkeys(("md", "python"), Material(release()))), tmp_path / "out")
+        write_exports(verify_exports(forms, dict.fromkeys(("md", "python"), Material(release()))), tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
 
 def test_one_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path, link = tmp_path / "prompt.md", tmp_path / "link.md"
-    put_one("old", path)
+    write_file("old", path)
     path.chmod(0o640)
     link.symlink_to(path)
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most[1]))  # as a disk that is full
     try:
         with pytest.raises(ReleaseError, match="cannot write the export"):
-            put_one("new" * 4096, path)
+            write_file("new" * 4096, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
     assert path.read_text() == "old"
-    put_one("new", link)
+    write_file("new", link)
     assert (link.is_symlink(), path.read_text(), path.stat().st_mode & 0o777) == (True, "new", 0o640)
     assert sorted(os.listdir(tmp_path)) == ["link.md", "prompt.md"]
-    put_one("seen", Path(os.devnull))
+    write_file("seen", Path(os.devnull))
     inside, outside = os.pipe()
-    put_one("through", Path(f"/dev/fd/{outside}"))
+    write_file("through", Path(f"/dev/fd/{outside}"))
     assert os.read(inside, 100) == b"through"
     for end in (inside, outside):
         os.close(end)
@@ -179,36 +178,36 @@ def test_one_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_missing_library_is_said_and_strict_refuses() -> None:
     form = replace(PYTHON, library="no-such-library", install="pip install no-such-library")
     material = {"python": Material(release())}
-    (made,) = verified([form], material)
+    (made,) = verify_exports([form], material)
     assert list(made.notes()) == ["python: not verified with no-such-library: pip install no-such-library"]
     with pytest.raises(ReleaseError, match=r"pip install no-such-library \(--strict\)"):
-        verified([form], material, strict=True)
+        verify_exports([form], material, strict=True)
 
 
 def test_values_that_a_target_cannot_carry_are_counted_by_reason_and_strict_refuses() -> None:
     form = replace(PYTHON, unfit=lambda release, values: "a dollar" if "$" in values["message"] else "")
     material = {"python": Material(plain_turns())}
-    (made,) = verified([form], material)
+    (made,) = verify_exports([form], material)
     assert made.unfit["a dollar"] > 5
     assert made.rows >= 200
     assert any("cannot carry a dollar" in note for note in made.notes())
     with pytest.raises(ReleaseError, match="cannot carry a dollar"):
-        verified([form], material, strict=True)
+        verify_exports([form], material, strict=True)
 
 
 def test_several_formats_are_put_together_and_nothing_else_stays(tmp_path: Path) -> None:
     forms = [FORMATS.get(name) for name in ("md", "messages", "anthropic", "langchain", "python")]
-    made = verified(forms, {form.name: Material(release()) for form in forms})
-    paths = put(made, tmp_path / "out")
+    made = verify_exports(forms, {form.name: Material(release()) for form in forms})
+    paths = write_exports(made, tmp_path / "out")
     names = ["anthropic.json", "langchain.json", "messages.json", "prompt.md", "prompt.py"]
     assert sorted(path.name for path in paths) == sorted(os.listdir(tmp_path / "out")) == names
 
 
 def test_a_folder_that_is_a_file_is_one_line_of_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    made = verified([PYTHON], {"python": Material(release())})
+    made = verify_exports([PYTHON], {"python": Material(release())})
     with pytest.raises(ReleaseError, match="cannot write the export"):
-        put(made, tmp_path / "file")
+        write_exports(made, tmp_path / "file")
 
 
 def test_a_lone_surrogate_in_the_prompt_is_refused_by_name() -> None:
@@ -216,13 +215,13 @@ def test_a_lone_surrogate_in_the_prompt_is_refused_by_name() -> None:
 
 
 def test_there_are_200_hostile_rows_and_they_are_the_same_each_time() -> None:
-    rows = list(rows_for(release()))
-    assert rows == list(rows_for(release()))
+    rows = list(probe_rows(release().inputs))
+    assert rows == list(probe_rows(release().inputs))
     assert all(set(row) == set(INPUTS) for row in rows)
 
 
 @pytest.mark.parametrize("sent", [release(), plain_turns()], ids=["two inputs", "one input"])
 def test_no_two_hostile_rows_are_alike_and_200_are_without_line_ends(sent: PromptRelease) -> None:
-    rows = list(rows_for(sent))
+    rows = list(probe_rows(sent.inputs))
     assert len({tuple(row.items()) for row in rows}) == len(rows) >= 400
     assert sum("".join(row.values()).isprintable() for row in rows) >= 200

@@ -11,8 +11,8 @@ import pytest
 from agent.errors import ProblemsError
 from agent.prompt.reply_parser import parse_reply
 from agent.scoring.task_metrics import build_metrics
-from agent.task.intake import write_task
-from agent.task.promptfoo import EXPECTED, is_promptfoo, promptfoo_tests
+from agent.task.from_file import write_task
+from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 
 
 def written(folder: Path, text: str, name: str = "promptfooconfig.yaml") -> Path:

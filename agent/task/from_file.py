@@ -1,7 +1,4 @@
-"""A task out of one table of rows: read, cleaned, split, described, and the reading explained.
-
-Knows how to write a task folder that `load_task` accepts; asks `columns` what a column is for and `splits` to divide.
-"""
+"""A task out of one data file: read, cleaned, split, written as a folder that `load_task` accepts, and explained."""
 
 from __future__ import annotations
 
@@ -21,19 +18,19 @@ from agent.metrics.metric_registry import METRICS
 from agent.shipped import fold
 from agent.task.checks import DEFAULTS, PLACEHOLDER
 from agent.task.columns import (
-    Column,
+    DataColumn,
     answer_inside,
     decide_columns,
-    doubt,
     field_name,
     find_target,
     label_reader,
     other_spellings,
     target_type,
     text_of,
+    thousands_warning,
     why_text,
 )
-from agent.task.data import read_rows
+from agent.task.input_files import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.splits import split_rows
 from agent.task.words import quoted, shown
@@ -46,28 +43,31 @@ SCHEMA_LINE = f"#:schema ../{SCHEMA_FILE}\n"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a file was understood. `dropped`: rows per reason; `unused`: good rows that no split took;
-    `counts`: rows per split and class (one class "" when the target is not a choice); `why_text`: why a target of few
-    values, or of numbers, is a text all the same; `doubt`: how its numbers may be meant otherwise; `spellings`: of a
-    choice, those that were taken as it; `inside`: of inputs that hold the answer word for word, in how many rows."""
+    """How a data file was understood."""
 
     file: str
     rows: int
     dropped: Mapping[str, int]
+    """Rows by reason."""
     unused: int
-    columns: tuple[Column, ...]
+    """Usable rows that no split took."""
+    columns: tuple[DataColumn, ...]
     target: str
     target_type: FieldType
     choices: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
+    """Rows by split and class; one class "" when the target is not a choice."""
     why_text: str
-    doubt: str
+    """Why a target of few values, or of numbers, is a text all the same."""
+    thousands_warning: str
     spellings: Mapping[str, Sequence[str]]
+    """By choice, its other spellings in the file."""
     inside: Mapping[str, int]
+    """Inputs that contain the answer word for word, and in how many rows."""
     metric: MetricSpec
 
     def lines(self) -> Iterator[str]:
-        """The reading in plain words, one line each."""
+        """The reading for people, one line each."""
         dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
         left_out = f"left out of the splits (near-duplicates, or past their sizes): {self.unused}"
         yield f"{self.file}: {self.rows} rows; dropped: {dropped or 'none'}; {left_out}"
@@ -78,8 +78,8 @@ class Reading:
             yield f"column {quoted(name)}: the answer stands in it word for word in {count} rows; {fix}"
         about = f" of {len(self.choices)}" if self.choices else f" ({self.why_text})" if self.why_text else ""
         yield f"target {self.target}: {self.target_type}{about}"
-        if self.doubt:
-            yield f"target {self.target}: {self.doubt}"
+        if self.thousands_warning:
+            yield f"target {self.target}: {self.thousands_warning}"
         for choice, others in self.spellings.items():
             yield f"target {self.target}: {', '.join(map(quoted, others))} read as {quoted(choice)}, the usual spelling"
         yield f"metric: {self.metric.name}" + ", whatever the case" * self.metric.options.get("ignore_case", False)
@@ -137,8 +137,8 @@ def write_task(
 
 
 def _has_schema(folder: Path) -> bool:
-    """Whether editors find the schema of task.toml in `folder`, where it is written if need be and the disk lets it."""
-    from agent.task.schema import json_schema
+    """Whether `folder` has the schema of task.toml for editors, which is written where it is missing."""
+    from agent.task.task_file import json_schema
 
     path = folder / SCHEMA_FILE
     if path.is_file() or path.is_symlink():
@@ -171,9 +171,9 @@ def _draft(
     target = find_target(list(dict.fromkeys(key for row in table for key in row)), target)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
-    asked = frozenset(placeholder[1] for placeholder in PLACEHOLDER.finditer(instruction))
+    prompt_fields = frozenset(placeholder[1] for placeholder in PLACEHOLDER.finditer(instruction))
     each_once = {tuple((key, text_of(value)) for key, value in row.items()): row for row in table}
-    columns = decide_columns(list(each_once.values()), target, asked)
+    columns = decide_columns(list(each_once.values()), target, prompt_fields)
     kept, kind, dropped = _clean(table, columns, target, METRICS.get(metric.name).types if metric else ())
     _enough(path, len(kept), f"usable rows ({', '.join(f'{n} {why}' for why, n in dropped.items() if n)} dropped)")
     field = next(column.field for column in columns if column.use == "target")
@@ -207,9 +207,9 @@ def _draft(
         choices,
         counts,
         why_text([row[field] for row in kept]) if kind == "text" else "",
-        doubt([row.get(target) for row in table]) if kind == "number" else "",
+        thousands_warning([row.get(target) for row in table]) if kind == "number" else "",
         other_spellings([row.get(target) for row in table], choices),
-        {} if asked else answer_inside(columns, kept, field),
+        {} if prompt_fields else answer_inside(columns, kept, field),
         metric or MetricSpec(DEFAULTS[kind][-1][0], field),
     )
 
@@ -227,7 +227,7 @@ def _enough(path: Path, count: int, what: str) -> None:
 
 
 def _clean(
-    table: list[dict[str, Any]], columns: tuple[Column, ...], target: str, kinds: Sequence[FieldType]
+    table: list[dict[str, Any]], columns: tuple[DataColumn, ...], target: str, kinds: Sequence[FieldType]
 ) -> tuple[list[dict[str, Any]], FieldType, dict[str, int]]:
     """Rows of fields without empty, repeated or contradictory ones, the target's type, and how many went for what. The
     target is text where its type is not one of `kinds`, if there are any."""
@@ -257,15 +257,17 @@ def _clean(
     return [rows[0] for rows in agreed], kind, dropped
 
 
-def _rename(instruction: str, columns: tuple[Column, ...]) -> str:
-    """The prompt with every `{{Column Name}}` under its field name."""
+def _rename(instruction: str, columns: tuple[DataColumn, ...]) -> str:
+    """The prompt with every `{{DataColumn Name}}` under its field name."""
     names = {key: column.field for column in columns if column.use == "input" for key in (column.field, column.name)}
     return PLACEHOLDER.sub(lambda found: f"{{{{{names[found[1]]}}}}}", instruction.strip())
 
 
-def _plain(columns: tuple[Column, ...], kind: FieldType, choices: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
-    """A plain fair prompt: what to do, the fields, every choice, the form of the answer. `rows`: of train, since what
-    stands in the labels of the other splits is not to be seen."""
+def _plain(
+    columns: tuple[DataColumn, ...], kind: FieldType, choices: tuple[str, ...], rows: list[dict[str, Any]]
+) -> str:
+    """A plain fair prompt: what to do, the fields, every choice, the form of the answer. `rows` are of train, since the
+    labels of the other splits stay unseen."""
     inputs = [_words(column.field) for column in columns if column.use == "input"]
     answer = next(_words(column.field) for column in columns if column.use == "target")
     given = inputs[0] if len(inputs) == 1 else f"{', '.join(inputs[:-1])} and {inputs[-1]}"
@@ -296,7 +298,7 @@ def _slug(name: str) -> str:
 
 def _toml(
     name: str,
-    columns: tuple[Column, ...],
+    columns: tuple[DataColumn, ...],
     kind: FieldType,
     choices: tuple[str, ...],
     instruction: str,

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from agent.errors import InputError, ProblemsError
 from agent.prompt.reply_parser import parse_reply
 from agent.task.columns import decide_columns, field_name, target_type
-from agent.task.intake import Reading, _string, task_from_file, write_task
+from agent.task.from_file import Reading, _string, task_from_file, write_task
+from agent.task.input_files import parse_toml
 from agent.task.load import load_task
-from agent.task.locate import parse_toml
-from agent.task.schema import json_schema
 from agent.task.splits import near_duplicates
+from agent.task.task_file import json_schema
 from agent.types import Example, Task
 
 TEAMS = ("billing", "delivery", "refunds")
@@ -351,8 +351,8 @@ def answered(count: int = 60) -> list[dict[str, Any]]:
     return [{"q": row["Customer Message"], "answer": f"Answer {n}, quite so"} for n, row in enumerate(tickets(count))]
 
 
-def use_of(table: list[dict[str, Any]], target: str, column: str, **asked: Any) -> tuple[str, str]:
-    (found,) = (each for each in decide_columns(table, target, **asked) if each.name == column)
+def use_of(table: list[dict[str, Any]], target: str, column: str, **more: Any) -> tuple[str, str]:
+    (found,) = (each for each in decide_columns(table, target, **more) if each.name == column)
     return found.use, found.reason
 
 
@@ -362,7 +362,7 @@ def test_a_copy_of_the_answer_is_no_input_however_many_answers_there_are(odd: in
     found = use_of(table, "answer", "gold")
     assert found[0] == use
     assert (f"is the answer itself in {60 - odd} of 60 rows" in found[1]) == (use == "ignored")
-    assert use_of(table, "answer", "gold", asked=frozenset({"q", "gold"})) == ("input", "named in the prompt")
+    assert use_of(table, "answer", "gold", prompt_fields=frozenset({"q", "gold"})) == ("input", "named in the prompt")
 
 
 def test_a_copy_of_labels_is_no_input_though_a_row_is_odd() -> None:

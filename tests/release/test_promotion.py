@@ -20,8 +20,8 @@ from agent.ledger.query import LABEL_MOVED, History
 from agent.ledger.store import Ledger
 from agent.ledger.verify import first_break, verify
 from agent.release.labels import LABELS_FILE, change_from, current, hash_of, in_force, line_of, read_history
+from agent.release.promotion import ReleaseRegistry
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
-from agent.release.registry import Registry
 from agent.release.runtime import load_prompt
 from agent.types import Field, Message
 
@@ -62,7 +62,7 @@ def db(tmp_path: Path) -> Path:
 
 
 def promote(root: Path, chain: Any, what: PromptRelease, label: str = "production", **more: Any) -> Any:
-    return Registry(root).promote(what, label, chain, evidence=evidence(1), **more)
+    return ReleaseRegistry(root).promote(what, label, chain, evidence=evidence(1), **more)
 
 
 def told(db: Path) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def same(root: Path, db: Path) -> list[str]:
 
 def test_a_promotion_is_a_version_a_line_and_an_event_and_the_runtime_loads_it(root: Path, db: Path) -> None:
     ledger = Ledger(db)
-    change = Registry(root).promote(
+    change = ReleaseRegistry(root).promote(
         ONE, "production", ledger, actor="jo", reason="better", evidence=evidence(7, "p = 0.2")
     )
     ledger.close()
@@ -114,7 +114,7 @@ def test_the_same_promotion_again_changes_nothing(root: Path) -> None:
 
 
 def test_a_rollback_goes_back_one_more_each_time_and_the_history_only_grows(root: Path) -> None:
-    registry = Registry(root)
+    registry = ReleaseRegistry(root)
     for each in (ONE, TWO, THREE):
         promote(root, None, each)
     before = (root / NAME / LABELS_FILE).read_bytes()
@@ -133,7 +133,7 @@ def test_labels_of_a_name_do_not_touch_each_other(root: Path) -> None:
     promote(root, None, ONE)
     promote(root, None, TWO, "staging")
     promote(root, None, THREE, "staging")
-    Registry(root).rollback(NAME, "staging", None)
+    ReleaseRegistry(root).rollback(NAME, "staging", None)
     now = {label: change.version for label, change in current(read_history(root / NAME)).items()}
     assert now == {"production": ONE.version, "staging": TWO.version}
 
@@ -153,7 +153,7 @@ def test_a_damaged_version_is_mended_by_the_same_release(root: Path) -> None:
     file = root / NAME / ONE.version / PROMPT_FILE
     file.write_text(file.read_text().replace("Version", "version"))
     with pytest.raises(ReleaseError, match="not whole"):
-        Registry(root).rollback(NAME, "production", None)
+        ReleaseRegistry(root).rollback(NAME, "production", None)
     promote(root, None, ONE)
     assert load_prompt(f"{NAME}@production", root=root).release == ONE
 
@@ -191,7 +191,7 @@ def test_rolling_back_what_is_not_there_says_what_is(root: Path) -> None:
         (NAME, "ab", "has no such label"),
     ]:
         with pytest.raises(InputError, match=says):
-            Registry(root).rollback(name, label, None)
+            ReleaseRegistry(root).rollback(name, label, None)
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
@@ -286,7 +286,7 @@ def test_a_place_that_cannot_be_written_is_told_in_a_line(root: Path, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr("agent.ledger.files.os.open", read_only)  # root may write everywhere, so modes prove nothing
-        for act in (lambda: promote(root, None, TWO), lambda: Registry(root).rollback(NAME, "production", None)):
+        for act in (lambda: promote(root, None, TWO), lambda: ReleaseRegistry(root).rollback(NAME, "production", None)):
             with pytest.raises(ReleaseError, match=r"no place for releases.*Permission denied"):
                 act()
     assert (root / NAME / LABELS_FILE).read_bytes() == before
@@ -303,8 +303,8 @@ def test_what_moved_while_the_ledger_was_away_is_taken_into_its_chain_once(root:
     promote(root, None, ONE)
     promote(root, None, TWO)
     ledger = Ledger(db)
-    Registry(root).catch_up(ledger)
-    Registry(root).catch_up(ledger)
+    ReleaseRegistry(root).catch_up(ledger)
+    ReleaseRegistry(root).catch_up(ledger)
     promote(root, ledger, THREE)
     ledger.close()
     assert same(root, db) == [ONE.version, TWO.version, THREE.version]
@@ -321,13 +321,13 @@ def test_a_lost_history_is_written_again_from_the_ledger_with_its_versions(root:
     shutil.rmtree(root / NAME / TWO.version)
     file.write_bytes(b"".join(before.splitlines(keepends=True)[:kept]))
     history = History(db)  # reading is enough, so this works while a run holds the ledger
-    assert Registry(root).rollback(NAME, "production", history).version == TWO.version
+    assert ReleaseRegistry(root).rollback(NAME, "production", history).version == TWO.version
     history.close()
     assert file.read_bytes().startswith(before)
     assert read_release(root / NAME / TWO.version).version == TWO.version
     assert not list((root / NAME).glob(".new-*"))
     ledger = Ledger(db)
-    Registry(root).catch_up(ledger)
+    ReleaseRegistry(root).catch_up(ledger)
     ledger.close()
     assert same(root, db) == [ONE.version, TWO.version, THREE.version, TWO.version]
 
@@ -337,9 +337,9 @@ def test_a_whole_folder_that_is_gone_comes_back_when_it_is_asked_for(root: Path,
     promote(root, ledger, ONE)
     promote(root, ledger, TWO)
     shutil.rmtree(root)
-    Registry(root).catch_up(ledger)
+    ReleaseRegistry(root).catch_up(ledger)
     assert not root.exists()
-    assert Registry(root).rollback(NAME, "production", ledger).version == ONE.version
+    assert ReleaseRegistry(root).rollback(NAME, "production", ledger).version == ONE.version
     ledger.close()
     assert same(root, db) == [ONE.version, TWO.version, ONE.version]
 
@@ -362,7 +362,7 @@ def test_a_history_that_contradicts_the_ledger_is_refused(root: Path, db: Path) 
 def test_a_full_disk_leaves_the_history_as_it_was(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     promote(root, None, ONE)
     before = (root / NAME / LABELS_FILE).read_bytes()
-    import agent.release.registry as module
+    import agent.release.promotion as module
 
     def refuse(file: int) -> None:
         raise OSError(28, "No space left on device")
@@ -424,7 +424,7 @@ def operations(count: int, seed: int) -> list[dict[str, Any]]:
     return made
 
 
-def perform(registry: Registry, chain: Any, op: dict[str, Any], model: Model | None = None) -> None:
+def perform(registry: ReleaseRegistry, chain: Any, op: dict[str, Any], model: Model | None = None) -> None:
     if op["do"] == "promote":
         registry.promote(
             RELEASES[op["number"]],
@@ -448,7 +448,7 @@ def perform(registry: Registry, chain: Any, op: dict[str, Any], model: Model | N
 def test_after_many_random_operations_with_and_without_a_ledger_the_history_is_complete_in_both(
     root: Path, db: Path
 ) -> None:
-    model, registry, rng = Model(), Registry(root), random.Random(4)
+    model, registry, rng = Model(), ReleaseRegistry(root), random.Random(4)
     ledger: Ledger | None = Ledger(db)
     for number, op in enumerate(operations(300, 3)):
         if number % 20 == 19:  # now and then without a ledger, and then it comes back
@@ -471,10 +471,10 @@ CHILD = """
 import sys
 from pathlib import Path
 from agent.ledger.store import Ledger
-from agent.release.registry import Registry
-from tests.release.test_registry import operations, perform
+from agent.release.promotion import ReleaseRegistry
+from tests.release.test_promotion import operations, perform
 root, db, seed, start = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-registry, ledger = Registry(root), Ledger(db)
+registry, ledger = ReleaseRegistry(root), Ledger(db)
 registry.catch_up(ledger)
 for op in operations(2000, seed)[start:]:
     print("begin", flush=True)
@@ -522,7 +522,7 @@ def test_a_thousand_operations_with_kills_lose_nothing_and_write_nothing_twice(r
         assert known == [change.hash for change in lines[: len(known)]]
         late += len(lines) - len(known)
     ledger = Ledger(db)
-    Registry(root).catch_up(ledger)
+    ReleaseRegistry(root).catch_up(ledger)
     ledger.close()
     model.check(root)
     assert len(same(root, db)) == model.changes > 800
@@ -544,9 +544,9 @@ def test_a_kill_at_each_step_is_made_good_by_the_same_command_again(root: Path, 
     code = f"""
 import os, sys
 from pathlib import Path
-import agent.release.registry as module
+import agent.release.promotion as module
 from agent.ledger.store import Ledger
-from tests.release.test_registry import ONE, promote
+from tests.release.test_promotion import ONE, promote
 name = {{"version": "_append", "line": "_tell", "event": None}}["{moment}"]
 if name:
     setattr(module, name, lambda *a: os._exit(9))
@@ -566,8 +566,8 @@ def test_two_processes_at_once_both_leave_their_lines(root: Path, db: Path) -> N
     code = """
 import sys
 from pathlib import Path
-from agent.release.registry import Registry
-from tests.release.test_registry import NAME, RELEASES, promote
+from agent.release.promotion import ReleaseRegistry
+from tests.release.test_promotion import NAME, RELEASES, promote
 for number in range(40):
     promote(Path(sys.argv[1]), None, RELEASES[number % 2], sys.argv[2])
 """
@@ -579,7 +579,7 @@ for number in range(40):
     assert len(history) == 80
     assert b"".join(map(line_of, history)) == (root / NAME / LABELS_FILE).read_bytes()
     ledger = Ledger(db)
-    Registry(root).catch_up(ledger)
+    ReleaseRegistry(root).catch_up(ledger)
     ledger.close()
     assert len(same(root, db)) == 80
     assert LABEL_MOVED == "label_moved"

@@ -1,0 +1,155 @@
+"""What an export format is, which there are by the name that `--format` takes, and what several formats share.
+
+Each is imported only when it is asked for. Knows no library of a target.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.errors import ReleaseError
+from agent.prompt.template import split
+from agent.registry import Registry
+from agent.release.prompt_file import PromptRelease
+from agent.types import Prediction, Task
+
+Values = Mapping[str, str]
+"""The inputs of a row by name."""
+Sent = list[dict[str, str]]
+"""Messages that a target sends, as {"role", "content"}."""
+Render = Callable[[Values], Sent]
+Parse = Callable[[Values, str], Prediction]
+"""From a row and a reply to it to what the target reads in the reply."""
+Settings = dict[str, Any]
+"""What an export holds beside the messages, by our names: `model`, `max_tokens`, `temperature`, ..."""
+Parts = list[str | tuple[str]]
+"""A message: a str is fixed text, a 1-tuple the name of an input."""
+Files = TypeVar("Files", bound=Callable[["Material"], dict[str, str]])
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What an export is made of. `task` is there for the formats that write rows (`needs_task`)."""
+
+    release: PromptRelease
+    task: Task | None = None
+
+    @property
+    def rows(self) -> Task:
+        """The task. Raises a ReleaseError where there is none."""
+        if self.task is None:
+            raise ReleaseError(f"{self.release.name!r}: this format writes rows of the task; the task is needed")
+        return self.task
+
+
+def no_files(material: Material) -> dict[str, str]:
+    """The `files` of a format before `export_format` has decorated a function."""
+    raise NotImplementedError
+
+
+def fits_all(release: PromptRelease, values: Values) -> str:
+    """The `unfit` of a target that carries any text."""
+    return ""
+
+
+def installed_version(library: str) -> str:
+    """`name version` of an installed distribution, or ""."""
+    try:
+        return f"{library} {version(library)}"
+    except PackageNotFoundError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One target. As a decorator it registers the function below it, which makes the files by name; that function may
+    raise a ReleaseError where the target cannot hold the prompt."""
+
+    name: str
+    _: KW_ONLY
+    about: str
+    load: Callable[[Path, PromptRelease], Render | None]
+    """Loads the written files with the target's own library; the result renders a row as the target sends it."""
+    files: Callable[[Material], dict[str, str]] = no_files
+    library: str = ""
+    """Name of the library's distribution, "" for none."""
+    install: str = ""
+    """The command that installs the library."""
+    unfit: Callable[[PromptRelease, Values], str] = fits_all
+    """Why the target cannot carry these values whatever is written, or "". The user is warned of what it names;
+    everything else must come out byte for byte."""
+    parser: Callable[[Path, PromptRelease], Parse] | None = None
+    """Of a target that reads replies itself; the others leave that to the program."""
+    settings: Callable[[Path, PromptRelease], Settings] | None = None
+    """Of a target whose files hold the model or parameters: read back from them, as `load` reads the messages."""
+    needs_task: bool = False
+    find_library: Callable[[str], str] = installed_version
+    """Name and version of the installed library, "" where it is missing."""
+    settings_note: str = ""
+    """Where the target sends messages only: how its user gives the parameters to the model."""
+    proof: str = ""
+    """Of a format that is no template, whose `load` gives None: what `files` proved by itself."""
+
+    def __call__(self, files: Files) -> Files:
+        FORMATS.add(self.name, replace(self, files=files), files.__module__)
+        return files
+
+
+export_format = Format
+
+FORMATS: Registry[Format] = Registry(
+    "format",
+    "promptassay.formats",
+    {
+        "md": "agent.release.formats.native",
+        "messages": "agent.release.formats.native",
+        "anthropic": "agent.release.formats.anthropic",
+        "langchain": "agent.release.formats.langchain",
+        "dspy": "agent.release.formats.dspy",
+        "promptfoo": "agent.release.formats.promptfoo",
+        "prompty": "agent.release.formats.prompty",
+        "dotprompt": "agent.release.formats.dotprompt",
+        "mlflow": "agent.release.formats.mlflow",
+        "llm": "agent.release.formats.llm",
+        "python": "agent.release.formats.python_module",
+        "finetune-jsonl": "agent.release.formats.finetune",
+    },
+)
+
+
+def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
+    """Role and parts of each message."""
+    return [(message.role, split(message.content, release.inputs)) for message in release.messages]
+
+
+def no_lone_surrogates(release: PromptRelease, values: Values) -> str:
+    """The `unfit` of a target that keeps text as UTF-8."""
+    return "half a character (a lone surrogate)" if any(map(_LONE_SURROGATE.search, values.values())) else ""
+
+
+def settings_of(release: PromptRelease) -> Settings:
+    """Model and parameters of the release itself."""
+    return {"model": release.model, **release.parameters}
+
+
+def hosted_name(model: str, provider: str) -> str:
+    """The model's own name where it belongs to `provider`, else "".
+
+    >>> hosted_name("openai/gpt-x", "openai"), hosted_name("openai/gpt-x", "anthropic")
+    ('gpt-x', '')
+    """
+    owner, _, name = model.partition("/")
+    return name if owner == provider else ""
+
+
+def compatible_parts(model: str) -> tuple[str, str]:
+    """Name and address of `openai-compatible/NAME@ADDRESS`; two empty texts for any other model."""
+    name, _, address = hosted_name(model, "openai-compatible").rpartition("@")
+    return name, address

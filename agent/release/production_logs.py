@@ -1,0 +1,331 @@
+"""Logs of production: answers against a reference window, and the outcomes of an A/B test. Asks no model.
+
+    answers:  {"reply": "...", "inputs": {...}, "time": "2026-11-25T08:00:00Z", "score": 0.8}
+    outcomes: {"unit": "user-17", "arm": "A", "outcome": 1}        in the order in which they came
+
+Of an answer only the reply must be there. Both windows are read by the prompt itself. Of a suite the first answer to
+each row counts, so that rows asked several times do not weigh more. A suite's rows are those of dev, whose labels may
+be mixed otherwise than what people send; a log of a good week as the reference has no such bias. Answers count as
+independent: a log in which few inputs come very often says less than its number of rows.
+
+A unit (a user, a session) of an A/B test is bucketed once and counts once: two outcomes of it are not independent of
+each other. A second one is refused, or left out by `first`; averaging would change what was counted before, and with it
+every earlier look. A unit in two arms is always refused: its bucket did not hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, Problem, ProblemsError
+from agent.release.runtime import Prompt
+from agent.release.suite import Suite, is_answer
+from agent.stats import anytime
+from agent.stats.distribution_shift import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
+from agent.task.input_files import read_rows
+from agent.task.words import listed, near, problem, quoted, shown
+from agent.types import Drift, Prediction, canonical
+
+ANSWER_KEYS = ("reply", "inputs", "time", "score")
+OUTCOME_KEYS = ("unit", "arm", "outcome", "time")
+MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedAnswer:
+    """One answer. `inputs_key`: its inputs as one text, "" where they are not known; `score` in [0, 1] or None."""
+
+    reply: str
+    prediction: Prediction
+    inputs_key: str = ""
+    score: float | None = None
+    time: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Answers of one period. `repeats`: pairs of answers to the same input."""
+
+    answers: Sequence[LoggedAnswer]
+    repeats: Sequence[tuple[Prediction, Prediction]] = field(default=())
+
+
+def window_of_suite(suite: Suite, prompt: Prompt) -> Window:
+    """The answers that a suite has recorded, read by the prompt."""
+    answers, repeats = [], []
+    for row, outcomes in zip(suite.rows, suite.recorded(prompt), strict=True):
+        answered = [outcome for outcome in outcomes if is_answer(outcome)]
+        inputs_key = canonical(dict(row.inputs))
+        answers += [LoggedAnswer(o.prediction.raw, o.prediction, inputs_key, o.value) for o in answered[:1]]
+        repeats += [(answered[0].prediction, answered[1].prediction)] if len(answered) > 1 else []
+    return Window(answers, repeats)
+
+
+def window_of_log(path: Path, prompt: Prompt) -> Window:
+    """The answers of a log, read by the prompt. Raises ProblemsError with every problem at its `file:line`."""
+    rows, problems = read_rows(path)
+    where = shown(path)
+    answers = []
+    for line, row in rows:
+        try:
+            answers.append(_logged_answer(row, prompt))
+        except ValueError as error:
+            problems.append(problem(where, line, str(error)))
+    if not rows and not problems:
+        problems = [Problem(f"{where}:1", 'no rows; write one object per answer, {"reply": ...}')]
+    if problems:
+        raise ProblemsError(tuple(problems))
+    return Window(answers, list(_repeats(answers)))
+
+
+def _logged_answer(row: Mapping[str, Any], prompt: Prompt) -> LoggedAnswer:
+    _require_known(row, ANSWER_KEYS)
+    reply = row.get("reply")
+    if not isinstance(reply, str):
+        raise ValueError(f"reply: {quoted(reply)} is not a text; write what the model answered")
+    score, time, inputs = row.get("score"), row.get("time"), row.get("inputs")
+    if isinstance(score, bool):
+        raise ValueError(f"score: {score} is not a number from 0 to 1")
+    score = None if score is None or score == "" else _fraction("score", score)  # an empty cell of CSV is none
+    if time is not None:
+        if not isinstance(time, str):
+            raise ValueError(f"time: {quoted(time)} is not a text; write 2026-11-25T08:00:00Z")
+        try:
+            datetime.fromisoformat(time)
+        except ValueError:
+            raise ValueError(f"time: {quoted(time)} is no time; write 2026-11-25T08:00:00Z") from None
+    if inputs is not None and not isinstance(inputs, dict):
+        raise ValueError(f'inputs: {quoted(inputs)} is no object; write {{"field": "text"}}')
+    inputs_key = canonical(inputs) if inputs else ""
+    return LoggedAnswer(reply, prompt.parse(reply), inputs_key, score, time or "")
+
+
+def _fraction(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name}: {quoted(value)} is not a number from 0 to 1")
+    return number
+
+
+def _require_known(row: Mapping[str, Any], keys: Sequence[str]) -> None:
+    if unknown := next((key for key in row if key not in keys), None):
+        raise ValueError(f"unknown key {quoted(unknown)}{near(unknown, keys)}")
+
+
+def _repeats(answers: Iterable[LoggedAnswer]) -> Iterable[tuple[Prediction, Prediction]]:
+    """The first two answers to each input that came more than once."""
+    first: dict[str, LoggedAnswer | None] = {}
+    for answer in answers:
+        if not answer.inputs_key:
+            continue
+        if answer.inputs_key not in first:
+            first[answer.inputs_key] = answer
+        elif (before := first[answer.inputs_key]) is not None:
+            yield before.prediction, answer.prediction
+            first[answer.inputs_key] = None
+
+
+def compare_windows(was: Window, now: Window, prompt: Prompt, limits: Drift, seed: int = 0) -> dict[str, Any]:
+    """Each test for drift and whether it alarms, JSON-ready.
+
+    Args:
+        was: The reference.
+        now: The window to look at.
+        prompt: The released prompt that both were asked with.
+        limits: What counts as drift.
+        seed: Of the shuffles.
+
+    Raises:
+        InputError: The reference holds no answers.
+    """
+    if not was.answers:
+        raise InputError(
+            "the reference holds no answers; give --reference FILE, or record a suite with `optimize bless`"
+        )
+    before, after = was.answers, now.answers
+    tests = [
+        more_often("unreadable replies", _unreadable(before), _unreadable(after), limits.unreadable),
+        *_labels(before, after, prompt, limits, seed),
+        sizes_moved("length in characters", _lengths(before), _lengths(after), limits.length),
+        more_often("another answer when asked again", _changed(was.repeats), _changed(now.repeats), limits.repeats),
+        scores_fell("score", _scores(before), _scores(after), limits.score),
+    ]
+    raised = alarms(tests, limits.alpha)
+    times = sorted(answer.time for answer in now.answers if answer.time)
+    return {
+        "drift": bool(raised),
+        "alarms": [each.name for each in raised],
+        "alpha": limits.alpha,
+        "rows": {"was": len(was.answers), "now": len(now.answers)},
+        "from": times[0] if times else None,
+        "to": times[-1] if times else None,
+        "tests": [{**asdict(each), "alarm": each in raised} for each in tests],
+    }
+
+
+def _labels(
+    before: Sequence[LoggedAnswer], after: Sequence[LoggedAnswer], prompt: Prompt, limits: Drift, seed: int
+) -> list[DriftTest]:
+    """One test for each output that is a choice; replies that cannot be read have a test of their own."""
+    names = [output.name for output in prompt.release.outputs if output.type == "choice"]
+    return [
+        categories_moved(f"labels of {name}", _counts(before, name), _counts(after, name), limits.labels, seed)
+        for name in names
+    ]
+
+
+def _counts(answers: Sequence[LoggedAnswer], name: str) -> Counter[str]:
+    return Counter(str(answer.prediction.fields[name]) for answer in answers if name in answer.prediction.fields)
+
+
+def _unreadable(answers: Sequence[LoggedAnswer]) -> tuple[int, int]:
+    return sum(bool(answer.prediction.error) for answer in answers), len(answers)
+
+
+def _lengths(answers: Sequence[LoggedAnswer]) -> list[int]:
+    return [len(answer.reply.strip()) for answer in answers]
+
+
+def _changed(pairs: Sequence[tuple[Prediction, Prediction]]) -> tuple[int, int]:
+    return sum(_answer(before) != _answer(after) for before, after in pairs), len(pairs)
+
+
+def _answer(prediction: Prediction) -> str:
+    return canonical(dict(prediction.fields)) if prediction.fields else prediction.raw.strip()
+
+
+def _scores(answers: Sequence[LoggedAnswer]) -> list[float]:
+    return [answer.score for answer in answers if answer.score is not None]
+
+
+# -- A/B tests ---------------------------------------------------------------------------------------------------------
+
+UNEVEN_FROM = 0.001
+"""p of a split of units, where both arms get half of them, below which the bucketing is worth a look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An A/B test. `arms`: the control first. `outcomes`: (arm 0 or 1, outcome in [0, 1]) in their order.
+
+    `left_out` counts later outcomes of a unit.
+    """
+
+    arms: tuple[str, str]
+    outcomes: tuple[tuple[int, float], ...]
+    left_out: int = 0
+
+
+def read_outcomes(path: Path, control: str | None, *, first: bool = False) -> Experiment:
+    """The outcomes of an A/B test in a .jsonl or .csv file.
+
+    Args:
+        path: The file, a row for each outcome, in the order in which they came.
+        control: The arm that the other is compared with; None: the first by name.
+        first: Leave out later outcomes of a unit; otherwise they are refused.
+
+    Raises:
+        ProblemsError: Rows are wrong, each at its `file:line`.
+        InputError: There are not two arms, or `control` is none of them.
+    """
+    rows, problems = read_rows(path)
+    where = shown(path)
+    kept: list[tuple[str, float]] = []
+    bucket: dict[str, tuple[str, int]] = {}
+    left_out = 0
+    for line, row in rows:
+        try:
+            unit, arm, outcome = _outcome(row)
+            known = bucket.setdefault(unit, (arm, line))
+            if known[0] != arm:
+                raise ValueError(
+                    f"the unit {quoted(unit)} is in arm {quoted(arm)}, on line {known[1]} in {quoted(known[0])}"
+                )
+            if known[1] != line and not first:
+                what = (
+                    "a unit counts once; take these rows out, or count each unit's first outcome with --several first"
+                )
+                raise ValueError(f"the unit {quoted(unit)} has an outcome on line {known[1]}; {what}")
+        except ValueError as error:
+            problems.append(problem(where, line, str(error)))
+            continue
+        if known[1] == line:
+            kept.append((arm, outcome))
+        else:
+            left_out += 1
+    if problems:
+        more = len(problems) - MOST_PROBLEMS
+        if more > 0:
+            problems = [*problems[:MOST_PROBLEMS], problem(where, 1, f"and {more} problems more")]
+        raise ProblemsError(tuple(problems))
+    arms = sorted({arm for arm, _ in kept})
+    if len(arms) != 2:
+        raise InputError(f"{where}:1: {len(arms)} arms ({listed(arms) or 'none'}); an A/B test compares two")
+    if control is not None and control not in arms:
+        raise InputError(f"--control {control}: the arms are {', '.join(arms)}")
+    if control == arms[1]:
+        arms.reverse()
+    return Experiment((arms[0], arms[1]), tuple((arms.index(arm), outcome) for arm, outcome in kept), left_out)
+
+
+def _outcome(row: Mapping[str, Any]) -> tuple[str, str, float]:
+    _require_known(row, OUTCOME_KEYS)
+    names = []
+    for key in ("unit", "arm"):
+        value = row.get(key)
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise ValueError(f"{key}: {quoted(value)} is no name; write a text")
+        names.append(str(value))
+    return names[0], names[1], _fraction("outcome", row.get("outcome"))
+
+
+def ab_report(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0) -> dict[str, Any]:
+    """The difference of the arms by a test that stays valid at every look, JSON-ready.
+
+    Args:
+        experiment: The outcomes so far.
+        alpha: Level of the confidence sequence, in (0, 1).
+        smallest: A difference below it does not matter, in either direction (0 to 1).
+    """
+    sides = [[outcome for arm, outcome in experiment.outcomes if arm == side] for side in (0, 1)]
+    found = anytime.compared(anytime.paired(experiment.outcomes), alpha)
+    low, high = found.ci
+    decided = low > 0 or high < 0
+    alike = not decided and smallest > 0 and -smallest < low and high < smallest
+    verdict = f"{experiment.arms[1]} is {'better' if low > 0 else 'worse'}" if decided else "undecided"
+    if alike:
+        verdict = "no difference that matters"
+    return {
+        "control": experiment.arms[0],
+        "treatment": experiment.arms[1],
+        "units": [len(side) for side in sides],
+        "means": [sum(side) / len(side) for side in sides],
+        "left_out": experiment.left_out,
+        "pairs": found.pairs,
+        "diff": found.diff,
+        "ci": [low, high],
+        "confidence": 1 - alpha,
+        "e_value": found.e_value,
+        "p_value": found.p_value,
+        "smallest": smallest,
+        "verdict": verdict,
+        "may_stop": decided or alike,
+        "uneven": _uneven(len(sides[0]), len(sides[1])),
+    }
+
+
+def _uneven(one: int, two: int) -> float | None:
+    """p of so uneven a split of units where both arms get half of them; None from UNEVEN_FROM on."""
+    from scipy import stats
+
+    p_value = float(stats.binomtest(one, one + two, 0.5).pvalue)
+    return p_value if p_value < UNEVEN_FROM else None
