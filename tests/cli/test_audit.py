@@ -21,9 +21,9 @@ from agent.ledger.store import Ledger
 from agent.prompt.parts import PromptCandidate
 from agent.release.runtime import load_prompt
 from agent.types import Trial, canonical, content_id
-from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
+from tests.conftest import Made
 from tests.ledger import ledgers
 from tests.ledger.ledgers import alter, endless, read, reseal
 from tests.wire import WireServer

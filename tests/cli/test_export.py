@@ -12,8 +12,8 @@ import pytest
 
 from agent.release.formats.catalog import FORMATS
 from agent.release.runtime import load_prompt
-from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused, write_csv
+from tests.conftest import Made
 from tests.wire import WireServer
 
 README = Path(__file__).resolve().parents[2] / "README.md"

@@ -19,8 +19,8 @@ from agent.release.formats.verify import verified
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
 from agent.types import Example, Prediction, Score, Task
-from tests.cli.conftest import Made
 from tests.cli.world import good
+from tests.conftest import Made
 
 DB = Path("runs/ledger.db")
 

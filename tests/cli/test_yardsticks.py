@@ -21,10 +21,7 @@ from tests.wire import WireServer
 CALLS = ("--max-calls", "300", "--proposer", "none", "--price", "0,0")
 NAMES = ["largest class", "classifier", "nearest"]
 
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("learnt_anew")
 
 
 def constant(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:

@@ -65,6 +65,7 @@ def test_a_number_is_whole_where_all_of_train_are() -> None:
     assert not all(isinstance(value, int) for value in answers(numbers(shift=0.5), task.test)["ridge"])
 
 
+@pytest.mark.usefixtures("learnt_anew")
 def test_the_same_rows_give_the_same_answers_and_only_train_is_looked_at() -> None:
     task = make_task(20)
     dark = replace(task, dev=(), test=())

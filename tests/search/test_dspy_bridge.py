@@ -35,11 +35,8 @@ from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
 from agent.search.dspy_bridge import ROLLOUTS, Bridge
 from agent.types import Budget
-from tests.models.conftest import clean_environment
 from tests.toys import TEAMS, open_ledger
 from tests.wire import Fault, WireServer
-
-__all__ = ["clean_environment"]
 
 SIGNATURE = dspy.Signature("message -> team: str", "Answer with one team.")
 THREADS = 6
