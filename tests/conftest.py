@@ -48,6 +48,12 @@ with contextlib.suppress(ValueError):  # not the main thread
     )  # a nohup around the suite is not meant for the commands that it starts
 
 
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 1024**3:
+    # Each commit of a ledger waits for the disk. What is killed here is a process, never the machine.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
 
