@@ -1,13 +1,38 @@
-"""Order of the suite: what needs the embedded engine comes last, so that a plain mistake is seen in seconds."""
+"""What all rooms share: the order of the suite, clean surroundings, and what many tests read and one makes."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import json
+import os
+import shutil
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+from agent.ledger.store import Ledger
+from agent.scoring import function_metric
+from tests.cli.world import compatible, files, good_json, learner
+from tests.report.chromium import CHROMIUM
+from tests.toys import open_ledger
+from tests.wire import WireServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+TESTS = Path(__file__).resolve().parent
+IN_A_FOLDER = ("api", "cli", "registry", "report", "task")
+"""Rooms whose tests write into the current folder."""
+PROMPTFOO = TESTS.parent / "build" / "promptfoo" / "node_modules" / ".bin"
+"""Where `.ci/run` installs it."""
+_OF_THE_USER = ("ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_", "OPTIMIZE_")
+
+Made = tuple[dict[str, Any], dict[str, Any]]
 
 settings.register_profile("suite", deadline=None, max_examples=60)  # a busy machine is not a failure
 settings.load_profile("suite")
@@ -19,6 +44,12 @@ with contextlib.suppress(ValueError):  # not the main thread
     )  # a nohup around the suite is not meant for the commands that it starts
 
 
+MEMORY = Path("/dev/shm")
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 1024**3:
+    # Each commit of a ledger waits for the disk. What is killed here is a process, never the machine.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
 
@@ -28,3 +59,74 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
+
+
+def clean(monkeypatch: pytest.MonkeyPatch, folder: Path | None = None) -> None:
+    """No keys, settings, proxies and tracing of the user, and `folder` as the current one."""
+    for name in list(os.environ):
+        if name.startswith(_OF_THE_USER) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    if folder is not None:
+        monkeypatch.chdir(folder)
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the user reaches a test, but the folder of the embedded models where they run."""
+    room = request.path.relative_to(TESTS).parts[0]
+    if room != "engine":
+        clean(monkeypatch)
+    if room in IN_A_FOLDER:
+        request.getfixturevalue("here")
+    if room in ("engine", "release"):
+        monkeypatch.setenv("PATH", f"{os.environ.get('PATH', '')}{os.pathsep}{PROMPTFOO}")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, the current one; no function of another test is registered as a metric."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(function_metric, "_REGISTERED", {})
+    return tmp_path
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A ledger of its own with one open run."""
+    with contextlib.closing(open_ledger(tmp_path / "ledger.db")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a task and two finished runs of it in runs/ledger.db, made once. Its model is gone."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clean(monkeypatch, folder)
+        command = files(200)
+        with WireServer(learner) as server:
+            command += ["-m", compatible(server), "--price", "1,2", "-q"]
+            runs = [
+                good_json(*command, "--max-calls", "800", "--max-cost", "9"),
+                good_json(*command, "--max-calls", "200", "--seed", "1", "--proposer", "none"),
+            ]
+    (folder / "made.json").write_text(json.dumps(runs), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def two_runs(made: Path, here: Path) -> Made:
+    """A copy of `made` in the current folder; the results of its runs, in their order."""
+    shutil.copytree(made, here, dirs_exist_ok=True)
+    first, second = json.loads(Path("made.json").read_text("utf-8"))
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()

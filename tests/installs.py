@@ -10,10 +10,10 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -66,11 +66,40 @@ def python(site: Path, code: str, *arguments: str, **environment: str) -> subpro
     )
 
 
-def optimize(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(site, "from agent.cli import main; main()", *arguments)
+COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from agent.cli import main
+ended = [CliRunner().invoke(main, words) for words in json.loads(sys.argv[1])]
+print(json.dumps([(one.exit_code, one.stdout, one.stderr) for one in ended]))
+"""
+
+
+class Ended(NamedTuple):
+    """A command that is over."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def commands(site: Path, *each: Sequence[str | Path]) -> list[Ended]:
+    """`optimize` with each of these words, one after the other in one such process: it imports what they need once."""
+    done = python(site, COMMANDS, json.dumps([[str(word) for word in words] for words in each]))
+    assert done.returncode == 0, done.stderr
+    return [Ended(*one) for one in json.loads(done.stdout)]
+
+
+def optimize(site: Path, *arguments: str | Path) -> Ended:
+    (ended,) = commands(site, arguments)
+    return ended
+
+
+def parsed(ended: Ended) -> Any:
+    """The JSON that a command printed which must end well."""
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
 
 
 def good_json(site: Path, *arguments: str) -> Any:
-    done = optimize(site, *arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return parsed(optimize(site, *arguments, "--json"))

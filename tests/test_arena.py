@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.types import Message
-from tests.bench.arena import replay, results
+from tests.bench.arena import replay, results, stats
 from tests.bench.arena.bench import last_words, schedule
 from tests.bench.arena.data import MOST, SETS, data_folder, label_field, load, right
 from tests.bench.arena.plot import chart
@@ -192,8 +192,9 @@ def test_thinning_keeps_the_last_step() -> None:
 # -- statistics and report
 
 
-def test_the_paired_interval_covers_the_true_gap_about_as_often_as_it_says() -> None:
+def test_the_paired_interval_covers_the_true_gap_about_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of different difficulty, two systems 10 points apart, three seeds each."""
+    monkeypatch.setattr(stats, "DRAWS", 1000)  # its ends are less exact than with 4000, the coverage is the same
     rng = np.random.default_rng(5)
     covered, trials = 0, 120
     for trial in range(trials):

@@ -1,6 +1,6 @@
 """What a plain install can do: the default run and its report, without any extra; and what it says where one is needed.
 
-Each command is a process that finds no package but those that `pip install promptassay` brings.
+The commands run in processes that find no package but those that `pip install promptassay` brings.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def made(plain: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
     with pytest.MonkeyPatch.context() as patch, WireServer(learner) as server:
         patch.chdir(folder)
         command = files(120)
-        done = installs.optimize(plain, *command, "-m", compatible(server), "--max-calls", "400", "--price", "1,2")
+        command += ["-m", compatible(server), "--max-calls", "400", "--price", "1,2"]
+        done, shown = installs.commands(plain, command, ["show", "--json"])
         assert done.returncode == 0, done.stderr
-        yield folder, installs.good_json(plain, "show")["result"], done.stderr
+        yield folder, installs.parsed(shown)["result"], done.stderr
 
 
-def refused(site: Path, *arguments: str) -> str:
-    """The one line that a command says which needs an extra."""
-    done = installs.optimize(site, *arguments)
+def refused(done: installs.Ended) -> str:
+    """The one line of a command that needs an extra."""
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()[-1:]
@@ -65,13 +65,14 @@ def test_the_default_run_and_its_report_need_no_extra(
     assert result["winner"]["test"] > result["baseline"]["test"]
     assert result["yardsticks"]
     assert 'layout dspy-chat is not tried without dspy: pip install "promptassay[dspy]"' in said
-    assert len(installs.good_json(plain, "history")["trials"]) > 5
-    for command in (["report"], ["show"], ["runs"], ["reproduce", "--offline"], ["audit", "verify"], ["export"]):
-        done = installs.optimize(plain, *command)
-        assert done.returncode == 0, done.stderr
+    plainly = [["report"], ["show"], ["runs"], ["reproduce", "--offline"], ["audit", "verify"], ["export"]]
+    asked = [["history", "--json"], ["history", "--search", "billing", "--json"], ["doctor", "--json"]]
+    *done, history, matches, doctor = installs.commands(plain, *plainly, *asked)
+    assert [one.returncode for one in done] == [0] * len(plainly), [one.stderr for one in done]
+    assert len(installs.parsed(history)["trials"]) > 5
     assert "<svg" in next(Path("runs").rglob("report.html")).read_text("utf-8")
-    assert installs.good_json(plain, "history", "--search", "billing")["matches"] > 0
-    checks = {each["what"]: each for each in json.loads(installs.optimize(plain, "doctor", "--json").stdout)["checks"]}
+    assert installs.parsed(matches)["matches"] > 0
+    checks = {each["what"]: each for each in json.loads(doctor.stdout)["checks"]}
     for extra, module in MODULES.items():
         assert checks[module]["ok"]
         assert checks[module]["found"] == f'an extra; pip install "promptassay[{extra}]" brings it'
@@ -83,17 +84,18 @@ def test_each_command_that_needs_an_extra_says_so_in_one_line(
     folder, _, _ = made
     monkeypatch.chdir(folder)
     start = ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "-q"]
-    runs = installs.good_json(plain, "runs")["runs"]
-    told = {
-        "dspy": [[*start, "--strategy", "dspy-gepa", "--max-calls", "400"], ["export", "--format", "dspy", "-o", "d"]],
-        "langchain": [[*start, "-m", "langchain/openai:x", "--max-calls", "400"]],
-        "ui": [["ui", "--no-open"]],
-    }
-    for extra, commands in told.items():
-        for command in commands:
-            line = refused(plain, *command)
-            assert line.endswith(f'needs {MODULES[extra]}, which is not installed; pip install "promptassay[{extra}]"')
-    assert installs.good_json(plain, "runs")["runs"] == runs  # nothing was begun
+    needing = [
+        ("dspy", [*start, "--strategy", "dspy-gepa", "--max-calls", "400"]),
+        ("dspy", ["export", "--format", "dspy", "-o", "d"]),
+        ("langchain", [*start, "-m", "langchain/openai:x", "--max-calls", "400"]),
+        ("ui", ["ui", "--no-open"]),
+    ]
+    listed = ["runs", "--json"]
+    before, *done, after = installs.commands(plain, listed, *(command for _, command in needing), listed)
+    for (extra, _), one in zip(needing, done, strict=True):
+        line = refused(one)
+        assert line.endswith(f'needs {MODULES[extra]}, which is not installed; pip install "promptassay[{extra}]"')
+    assert installs.parsed(after)["runs"] == installs.parsed(before)["runs"]  # nothing was begun
     code = "import agent; agent.load_run().trials_df()"
     done = installs.python(plain, code)
     assert done.stderr.splitlines()[-1].endswith(
@@ -140,11 +142,12 @@ def test_the_layouts_of_dspy_are_tried_where_it_is_installed(
     assert "dspy" not in dry.stderr  # nothing was left out
 
     assert init(plain, 'formats = ["turns", "dspy-json"]') == []
-    line = refused(plain, "tasks", "mine")
+    line = refused(installs.optimize(plain, "tasks", "mine"))
     told = "'dspy-json' needs dspy: pip install \"promptassay[dspy]\", or take it out"
     assert line == f"error: tasks/mine/task.toml:{len(Path('tasks/mine/task.toml').read_text().splitlines())}: {told}"
     assert init(site, 'formats = ["dspy-json"]') == ["dspy-json"]
     with WireServer(learner) as server:
-        done = installs.optimize(site, "run", "mine", "-m", compatible(server), "-n", "3", "--max-calls", "200")
+        run = ["run", "mine", "-m", compatible(server), "-n", "3", "--max-calls", "200"]
+        done, history = installs.commands(site, run, ["history", "--json"])
     assert done.returncode == 0, done.stderr
-    assert "dspy-json" in {trial["format"] for trial in installs.good_json(site, "history")["trials"]}
+    assert "dspy-json" in {trial["format"] for trial in installs.parsed(history)["trials"]}

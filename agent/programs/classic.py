@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from agent.programs import classifiers as learnt
-from agent.programs.classifiers import NEIGHBOURS, Fitted, fit, text_of
+from agent.programs.classifiers import NEIGHBOURS, fit, text_of
 from agent.prompt.render import label_text
 from agent.types import NO_MODEL, Call, Candidate, Example, Message, Prediction, Shown, Task
 
@@ -42,14 +42,15 @@ class ClassicCandidate(Candidate):
 
 
 class ClassicProgram:
-    """The methods that suit a task; `fit` trains them on its train rows."""
+    """The methods that suit a task, trained on its train rows."""
 
     kind = ClassicCandidate.kind
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._field = task.signature.outputs[0]
-        self._fitted: Mapping[str, Fitted] = {}
+        self._answers: Mapping[str, Mapping[str, Any]] = {}
+        """By method and text of a row."""
 
     @staticmethod
     def suits(task: Task) -> bool:
@@ -69,14 +70,14 @@ class ClassicProgram:
         """One for each method, the constant answer first."""
         return [ClassicCandidate(method) for method in METHODS[self._field.type]]
 
-    async def fit(self) -> None:
-        """Trains every method, in a thread of its own."""
-        self._fitted = await asyncio.to_thread(self._trained)
+    async def fit(self, rows: Sequence[Example]) -> None:
+        """Trains every method and lets each answer all `rows` at once, in a thread of its own."""
+        self._answers = await asyncio.to_thread(self._answered, [self._text(row) for row in rows])
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        """The answer of a method that was fitted."""
+        """The answer of a method to one of the rows of `fit`."""
         assert isinstance(candidate, ClassicCandidate)
-        answer = self._fitted[candidate.method](self._text(example))
+        answer = self._answers[candidate.method][self._text(example)]
         return Prediction({self._field.name: answer}, label_text(answer))
 
     def shown(self, candidate: Candidate) -> Shown:
@@ -86,9 +87,12 @@ class ClassicProgram:
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         return ()
 
-    def _trained(self) -> dict[str, Fitted]:
-        answers = [row.labels[self._field.name] for row in self._task.train]
-        return fit(self._field.type, [self._text(row) for row in self._task.train], answers)
+    def _answered(self, texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+        train, asked = self._task.train, list(texts)
+        fitted = fit(
+            self._field.type, [self._text(row) for row in train], [row.labels[self._field.name] for row in train]
+        )
+        return {name: dict(zip(asked, method(asked), strict=True)) for name, method in fitted.items()}
 
     def _text(self, row: Example) -> str:
         return text_of([row.inputs[field.name] for field in self._task.signature.inputs])

@@ -22,8 +22,8 @@ PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the ridge; leave-one-out on trai
 TOKEN = r"\w+|[^\w\s]+"  # a word, or a run of signs: each text that is not blank has one
 MOST_FEATURES = 200_000  # of each kind of n-gram
 
-Fitted = Callable[[str], Any]
-"""From the text of a row to its answer."""
+Fitted = Callable[[Sequence[str]], Sequence[Any]]
+"""From the texts of rows to their answers."""
 
 
 def fit(kind: str, texts: Sequence[str], answers: Sequence[Any]) -> dict[str, Fitted]:
@@ -49,7 +49,7 @@ def load(folder: str | Path) -> Callable[..., Any]:
     fitted = fit(model["type"], texts, [row["answer"] for row in rows])[model["method"]]
 
     def answer(**inputs: str) -> Any:
-        return fitted(text_of([inputs[name] for name in model["inputs"]]))
+        return fitted([text_of([inputs[name] for name in model["inputs"]])])[0]
 
     return answer
 
@@ -74,9 +74,9 @@ def _of_choices(texts: Sequence[str], labels: Sequence[str]) -> dict[str, Fitted
     classifier = LogisticRegression(C=STRENGTH, solver="newton-cg", max_iter=200).fit(rows, labels)
     nearest = KNeighborsClassifier(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, labels)
     return {
-        "largest class": lambda text: largest,
-        "classifier": lambda text: str(classifier.predict(features.transform([text]))[0]),
-        "nearest": lambda text: str(nearest.predict(features.transform([text]))[0]),
+        "largest class": lambda texts: [largest] * len(texts),
+        "classifier": lambda texts: list(map(str, classifier.predict(features.transform(texts)))),
+        "nearest": lambda texts: list(map(str, nearest.predict(features.transform(texts)))),
     }
 
 
@@ -96,9 +96,9 @@ def _of_numbers(texts: Sequence[str], numbers: Sequence[float]) -> dict[str, Fit
     ridge = RidgeCV(PENALTIES).fit(rows, numbers)
     nearest = KNeighborsRegressor(min(NEIGHBOURS, len(texts)), weights=_similarity, metric="cosine").fit(rows, numbers)
     return {
-        "mean": lambda text: mean,
-        "ridge": lambda text: answer(ridge.predict(features.transform([text]))[0]),
-        "nearest": lambda text: answer(nearest.predict(features.transform([text]))[0]),
+        "mean": lambda texts: [mean] * len(texts),
+        "ridge": lambda texts: list(map(answer, ridge.predict(features.transform(texts)))),
+        "nearest": lambda texts: list(map(answer, nearest.predict(features.transform(texts)))),
     }
 
 

@@ -32,7 +32,7 @@ async def measured(
     `won` are the rows of the sealed test and what the winner said to them: `diff`, `diff_ci95` and `p_value` tell how
     much better than the method it is, paired; None where no row has a score on both sides.
     """
-    await program.fit()
+    await program.fit([*dev, *won[0]])
     results = []
     for candidate in program.candidates():
         proposal = Proposal(candidate, {}, "yardstick", None, "answers without a language model")

@@ -21,9 +21,10 @@ from agent.ledger.verify import first_break
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.runtime import load_prompt
 from agent.types import Trial, canonical, content_id
-from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
+from tests.conftest import Made
+from tests.installs import COMMANDS
 from tests.ledger import ledgers
 from tests.ledger.ledgers import alter, endless, read, reseal
 from tests.wire import WireServer
@@ -134,14 +135,12 @@ def test_no_command_asks_a_view_that_stands_for_a_table(here: Path, table: str) 
     with closing(sqlite3.connect(DB, isolation_level=None)) as db:
         endless(db, table)
     reseal(DB)
-    command = [sys.executable, "-c", "from agent.cli import main; main()"]
+    command = [sys.executable, "-c", COMMANDS, json.dumps(FOREIGN)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for words in FOREIGN:
-        done = subprocess.run(
-            [*command, *words], capture_output=True, text=True, timeout=60, env=environment, check=False
-        )
-        said = done.stdout + done.stderr
-        assert (done.returncode, "Traceback" in said) == (1, False), (words, said)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+    for words, (code, out, err) in zip(FOREIGN, json.loads(done.stdout), strict=True):
+        said = out + err
+        assert (code, "Traceback" in said) == (1, False), (words, said)
         assert f"table {table} is missing" in said or f"view {table} was added" in said, (words, said)
 
 

@@ -15,8 +15,8 @@ from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.task.from_file import task_from_file
 from agent.types import Completion, Demo, Example, Outcome, Prediction, Score, Task, Trial, Usage
-from tests.cli.conftest import Made
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize
+from tests.conftest import Made
 from tests.ledger.ledgers import read
 from tests.toys import ask, make_task
 from tests.wire import Fault, WireServer

@@ -15,9 +15,9 @@ from agent.report import facts
 from agent.report.compare import Side, unlike
 from agent.stats.intervals import paired_difference
 from agent.types import Trial
-from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
+from tests.conftest import Made
 from tests.ledger.ledgers import read
 from tests.wire import WireServer
 

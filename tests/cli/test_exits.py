@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
-from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good_json, learner, optimize, refused
+from tests.conftest import Made
 from tests.wire import WireServer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,8 @@ import pytest
 
 from agent.release.formats.export_format import FORMATS
 from agent.release.runtime import load_prompt
-from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused, write_csv
+from tests.conftest import Made
 from tests.wire import WireServer
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -47,17 +49,24 @@ def test_one_format_is_printed_or_written_under_the_name_that_is_given(two_runs:
     assert load_prompt("mine.json").version == load_prompt(two_runs[1]["release"]).version
 
 
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """Files are moved into their places in the order in which the file system lists them; in memory it is another."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder, "here")
+
+
 def test_where_nothing_can_be_written_a_line_says_so_and_a_folder_that_is_there_keeps_the_rest(
-    two_runs: Made,
+    two_runs: Made, on_disk: Path
 ) -> None:
-    Path("here/prompt.md").mkdir(parents=True)
-    Path("here/mine.txt").write_text("mine", "utf-8")
-    for words in (["-o", "rows.csv/x.md"], ["-o", "x" * 300], ["-o", "here"], ["--format", "python", "-o", "here"]):
+    (on_disk / "prompt.md").mkdir(parents=True)
+    (on_disk / "mine.txt").write_text("mine", "utf-8")
+    for words in (["-o", "rows.csv/x.md"], ["-o", "x" * 300], ["-o", on_disk], ["--format", "python", "-o", on_disk]):
         assert "cannot write the export" in refused(1, "export", "--format", "md", *words)[0]
-    assert sorted(os.listdir("here")) == ["mine.txt", "prompt.md"]
-    good("export", "--format", "python", "-o", "here")
-    good("export", "--format", "python", "-o", "here")  # again, over the old one
-    assert sorted(os.listdir("here")) == ["mine.txt", "prompt.md", "prompt.py"]
+    assert sorted(os.listdir(on_disk)) == ["mine.txt", "prompt.md"]
+    good("export", "--format", "python", "-o", on_disk)
+    good("export", "--format", "python", "-o", on_disk)  # again, over the old one
+    assert sorted(os.listdir(on_disk)) == ["mine.txt", "prompt.md", "prompt.py"]
     good("export", "--format", "md", "-o", "new/deep/x.md")
     assert load_prompt("new/deep/x.md").version == load_prompt(two_runs[1]["release"]).version
 

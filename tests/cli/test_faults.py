@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import random
 import sqlite3
 import threading
 from collections import Counter
@@ -13,19 +12,13 @@ import pytest
 
 from agent.release.runtime import load_prompt
 from tests.cli.world import Answer, compatible, files, good, good_json, learner, refused
+from tests.gateway.doors import Calm
 from tests.wire import Fault, WireServer
-
-
-class _AtOnce(random.Random):
-    """A jitter that never waits."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return 0.0
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.run.optimize.random", SimpleNamespace(Random=_AtOnce))
+    monkeypatch.setattr("agent.run.optimize.random", SimpleNamespace(Random=Calm))
 
 
 def one_in(n: int, answer: Answer, faults: list[Fault], salt: str = "") -> tuple[Answer, Counter[str]]:

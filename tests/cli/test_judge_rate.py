@@ -12,9 +12,9 @@ from agent.cli import main
 from agent.errors import InputError
 from agent.report.blinded import field_of
 from agent.types import Field, Signature
-from tests.cli.conftest import Made
 from tests.cli.judges import PlantedJudge
 from tests.cli.world import TOPICS, compatible, good_json, refused
+from tests.conftest import Made
 from tests.toys import make_task
 from tests.wire import WireServer
 

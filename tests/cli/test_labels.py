@@ -19,8 +19,8 @@ from agent.ledger.store import Ledger
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
 from agent.run.released_files import prompt_path
-from tests.cli.conftest import Made
 from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
+from tests.conftest import Made
 from tests.ledger.ledgers import reseal
 from tests.wire import WireServer
 

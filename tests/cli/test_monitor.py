@@ -5,8 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tests.cli.conftest import Made
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
+from tests.conftest import Made
 from tests.wire import WireServer
 
 

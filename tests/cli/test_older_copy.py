@@ -10,8 +10,8 @@ import pytest
 
 from agent.programs import prompt as prompt_program
 from agent.release.export import write_release
-from tests.cli.conftest import clean
 from tests.cli.world import compatible, files, good, good_json, learner, optimize
+from tests.conftest import clean
 from tests.ledger.ledgers import read
 from tests.wire import WireServer
 

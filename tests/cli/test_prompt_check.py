@@ -20,8 +20,8 @@ from agent.release.regression import _cell
 from agent.release.runtime import load_prompt
 from agent.run import session
 from agent.types import Budget
-from tests.cli.conftest import Made
 from tests.cli.world import TOPICS, compatible, good, good_json, learner, optimize, refused
+from tests.conftest import Made
 from tests.wire import Fault, WireServer
 
 HOSTILE = "</failure>\x00\x1b[31m | `x` <script>&\ud800 \u202e"

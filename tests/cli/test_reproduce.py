@@ -9,8 +9,8 @@ import pytest
 
 from agent.ledger.store import Ledger
 from agent.types import Outcome, Prediction, Score, Trial
-from tests.cli.conftest import Made
 from tests.cli.world import Answer, compatible, files, good, good_json, learner, optimize, refused
+from tests.conftest import Made
 from tests.ledger.ledgers import read
 from tests.wire import Fault, WireServer
 

@@ -18,8 +18,8 @@ from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
 from agent.run.launch import task_of
 from agent.types import Example, Prediction, Score, Task
-from tests.cli.conftest import Made
 from tests.cli.world import good
+from tests.conftest import Made
 
 DB = Path("runs/ledger.db")
 

@@ -15,9 +15,9 @@ import pytest
 from rich.cells import cell_len
 
 from agent.cli.tables import LEVELS, Column, fit, so_far, sparkline, whisker, won_and_lost
-from tests.cli.conftest import Made
 from tests.cli.test_untrusted import EVIL
 from tests.cli.world import good, good_json
+from tests.conftest import Made
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "from agent.cli import main; main()"

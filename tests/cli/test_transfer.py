@@ -11,8 +11,8 @@ import pytest
 from agent.cli.transfer import _cell
 from agent.ledger.store import Ledger
 from agent.run import transfer
-from tests.cli.conftest import Made
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
+from tests.conftest import Made
 from tests.toys import make_task
 from tests.wire import WireServer
 

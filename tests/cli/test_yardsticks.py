@@ -22,11 +22,6 @@ CALLS = ("--max-calls", "300", "--proposer", "none", "--price", "0,0")
 NAMES = ["largest class", "classifier", "nearest"]
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def constant(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
     """A model that says the same to every row once it is shown examples, and nothing of use before."""
     return "billing" if len(messages) > 3 or "Examples:" in messages[-1]["content"] else "I am not sure"

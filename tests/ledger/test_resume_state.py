@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,13 +19,6 @@ from agent.ledger.verify import verify
 from agent.types import Completion, Message, Outcome, Prediction, Score, Spend, Trial, Usage
 from tests.ledger.ledgers import candidates, read
 from tests.toys import TEAMS, ask, make_task, open_ledger
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    found = open_ledger(tmp_path / "ledger.db")
-    yield found
-    found.close()
 
 
 async def buy(ledger: Ledger, key: str, run_id: str = "run-1", text: str = "ok", finish: Any = "stop") -> int:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,6 @@ from tests.toys import ask, make_task, open_ledger
 
 HOSTILE = "lone \ud800 \udfff NUL \0 bell \a mark ' \" \\ {{message}} \u2028 𝄞"
 REPLY = Completion("billing", "stop", Usage(7, 5, 3), "m-1")
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    found = open_ledger(tmp_path / "ledger.db")
-    yield found
-    found.close()
 
 
 async def reserve(ledger: Ledger, key: str = "k", request: Request | None = None, usd: float = 0.5) -> int:

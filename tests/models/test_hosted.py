@@ -81,7 +81,7 @@ every_bounded_model = pytest.mark.parametrize("make", BOUNDED, ids=lambda make: 
 
 
 @pytest.fixture(autouse=True)
-def surroundings(request: pytest.FixtureRequest, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def surroundings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     make = request.node.callspec.params.get("make") if hasattr(request.node, "callspec") else None
     if make is openai_over_httpx2:
         monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")

@@ -35,7 +35,7 @@ def answers(task: Task, rows: tuple[Example, ...]) -> dict[str, list[Any]]:
 
     async def work() -> dict[str, list[Any]]:
         program = ClassicProgram(task)
-        await program.fit()
+        await program.fit(rows)
         return {
             candidate.method: [(await program.run(candidate, row, None)).fields[name] for row in rows]  # type: ignore[arg-type]
             for candidate in program.candidates()

@@ -12,17 +12,16 @@ from agent.programs.kinds import PROGRAMS
 from agent.registry import Registry
 from agent.release.formats.export_format import FORMATS
 from agent.search.registered import STRATEGIES
-from tests.cli.conftest import clean
 from tests.registry.packages import install_plugin
 
 ALL: tuple[Registry[object], ...] = (METRICS, MODELS, PROGRAMS, FORMATS, STRATEGIES)  # type: ignore[assignment]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "work"
     folder.mkdir()
-    clean(monkeypatch, folder)
+    monkeypatch.chdir(folder)
     before, modules = [dict(registry._known) for registry in ALL], set(sys.modules)
     yield folder
     for registry, known in zip(ALL, before, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from agent.ledger.query import History
 from agent.report.html import report_html
 from agent.report.view import RunView
-from tests.cli.conftest import Made
+from tests.conftest import Made
 from tests.report.chromium import needs_chromium
 from tests.report.pages import Page
 from tests.report.test_hostile import made_up

@@ -17,9 +17,9 @@ from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.report.notebook import TRIALS
 from agent.types import Trial
-from tests.cli.conftest import Made
 from tests.cli.test_untrusted import CONTROL, EVIL
 from tests.cli.world import compatible, files, good, good_json, learner
+from tests.conftest import Made
 from tests.toys import make_task
 from tests.wire import WireServer
 

@@ -19,9 +19,9 @@ from agent.report import optuna_study
 from agent.report.optuna_study import optuna_file, write_study
 from agent.report.view import RunView
 from agent.types import Trial
-from tests.cli.conftest import Made
 from tests.cli.test_untrusted import EVIL
 from tests.cli.world import good_json
+from tests.conftest import Made
 from tests.ledger.ledgers import read
 from tests.toys import make_task
 

@@ -19,7 +19,6 @@ from agent.report.html import FLIPS, report_html
 from agent.report.view import RunView
 from agent.types import Message, Trial
 from tests.bench.report_size import LIMIT, build_finished, report_of
-from tests.cli.conftest import Made
 from tests.cli.test_judge_run import CAP, Boats, labels, task
 from tests.cli.world import (
     INSTRUCTION,
@@ -33,6 +32,7 @@ from tests.cli.world import (
     refused,
     stubborn,
 )
+from tests.conftest import Made
 from tests.report.pages import Page, assert_harmless
 from tests.toys import make_task
 from tests.wire import WireServer

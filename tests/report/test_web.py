@@ -19,7 +19,7 @@ from agent.release.result import RunResult
 from agent.report import facts
 from agent.task.load import load_task
 from agent.types import Completion, Message, Outcome, Prediction, Score, Trial, Usage
-from tests.cli.conftest import Made
+from tests.conftest import Made
 from tests.report.pages import Page
 from tests.report.web_world import crawl, signed_in
 from tests.toys import ask, make_task

@@ -20,7 +20,7 @@ import pytest
 
 from agent.errors import LedgerError
 from agent.report.web.app import bind, make
-from tests.cli.conftest import Made
+from tests.conftest import Made
 from tests.report.pages import Page
 from tests.report.web_world import BASE, PORT, signed_in
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,16 +42,9 @@ from agent.types import (
     Usage,
 )
 from tests.gateway.doors import Calm
-from tests.toys import FakeModel, GatedModel, make_task, open_ledger, turns_beside, until
+from tests.toys import FakeModel, GatedModel, make_task, turns_beside, until
 
 TASK = make_task(6)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Any:
-    found = open_ledger(tmp_path / "ledger.db")
-    yield found
-    found.close()
 
 
 class Bench(Observer):

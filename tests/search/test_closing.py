@@ -4,11 +4,7 @@ the sealed test goes into explaining.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
@@ -17,7 +13,7 @@ from agent.search import closing
 from agent.search.program import Proposal
 from agent.types import Budget, Demo, Usage
 from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
-from tests.toys import FakeModel, open_ledger
+from tests.toys import FakeModel
 
 BEST = PromptCandidate(
     "few-shot",
@@ -26,13 +22,6 @@ BEST = PromptCandidate(
     demos=tuple(Demo(row.id, row.inputs, {"team": str(row.labels["team"])}) for row in TASK.train[:3]),
 )
 PLAIN = PromptCandidate("zero-shot", "inline", TASK.instruction)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = open_ledger(tmp_path / "ledger.db")
-    yield ledger
-    ledger.close()
 
 
 def skill(front: str) -> float:

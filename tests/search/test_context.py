@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +14,6 @@ from agent.search.program import Proposal
 from agent.types import Budget, Constraints, Request
 from tests.search.worlds import TASK, Searched, front_and_row, made_search, pupil, with_baseline
 from tests.toys import FakeModel, make_task, open_ledger
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = open_ledger(tmp_path / "ledger.db")
-    yield ledger
-    ledger.close()
 
 
 def proposal(text: str, technique: str = "zero-shot") -> Proposal:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,16 +17,9 @@ from agent.search.call_costs import PROPOSAL_TOKENS
 from agent.search.program import Proposal
 from agent.types import Completion, Example, FinishReason, Request, SearchSpace, Trial
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_search, proposer, pupil, with_baseline
-from tests.toys import FakeModel, open_ledger
+from tests.toys import FakeModel
 
 WORKED = replace(TASK, space=SearchSpace(("zero-shot", "chain-of-thought", "few-shot-cot"), ("turns",), (3,)))
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = open_ledger(tmp_path / "ledger.db")
-    yield ledger
-    ledger.close()
 
 
 async def test_without_a_proposer_nothing_is_asked(ledger: Ledger) -> None:

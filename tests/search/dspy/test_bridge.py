@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import random
 import socket
 import time
 from collections import Counter
@@ -35,22 +34,13 @@ from agent.ledger.store import Ledger
 from agent.models.openai import OpenAIModel
 from agent.search.dspy.bridge import ROLLOUTS, Bridge
 from agent.types import Budget
-from tests.models.conftest import clean_environment
+from tests.gateway.doors import Calm
 from tests.toys import TEAMS, open_ledger
 from tests.wire import Fault, WireServer
-
-__all__ = ["clean_environment"]
 
 SIGNATURE = dspy.Signature("message -> team: str", "Answer with one team.")
 THREADS = 6
 Open = Callable[..., "World"]
-
-
-class Calm(random.Random):
-    """A jitter that never waits."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return 0.0
 
 
 class World:

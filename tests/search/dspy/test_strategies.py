@@ -27,12 +27,9 @@ from agent.search.plan import make_plan
 from agent.search.program import Proposal
 from agent.search.registered import DSPY, STRATEGIES
 from agent.types import Budget
-from tests.models.conftest import clean_environment
 from tests.search.worlds import winner_of
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 from tests.wire import WireServer
-
-__all__ = ["clean_environment"]
 
 TASK = make_task(40)
 CALLS = 450
