@@ -48,6 +48,17 @@ def untraced() -> None:
     cast(Any, get_env_var).cache_clear()  # may hold the variables of before
 
 
+def _unshare(chat: Any) -> None:
+    """Gives Anthropic's chat model an HTTP client of its own.
+
+    LangChain keeps one for each address as long as the process lives, whose connections belong to the event loop that
+    opened them: a second run would find them closed.
+    """
+    from anthropic import DefaultAsyncHttpxClient
+
+    chat.__dict__["_async_client"] = chat._async_client.with_options(http_client=DefaultAsyncHttpxClient())
+
+
 class LangChainModel(HostedModel):
     """A LangChain chat model, made by `init_chat_model("provider:model")` on first use, or `chat` if one is given.
 
@@ -100,16 +111,23 @@ class LangChainModel(HostedModel):
             options["http_async_client"] = sdk_http_client()
         model = f"{self._provider}:{self._model}"
         try:
-            return init_chat_model(model, **options)
+            chat = init_chat_model(model, **options)
         except (TypeError, ValueError) as error:
             if "max_retries" not in str(error):
                 raise
-            return init_chat_model(model)
+            chat = init_chat_model(model)
+        if self._provider == "anthropic":
+            _unshare(chat)
+        return chat
 
     async def _stop(self, client: Any) -> None:
         """Closes the HTTP client that we made; other connections are LangChain's, which shares them between models."""
-        if client is not self._given_chat and (own := getattr(client, "http_async_client", None)) is not None:
+        if client is self._given_chat:
+            return
+        if (own := getattr(client, "http_async_client", None)) is not None:
             await own.aclose()
+        elif self._provider == "anthropic":
+            await client._async_client.close()
 
     async def _send(self, request: Request) -> Any:
         limit = "max_tokens" if "max_tokens" in self._sends else "max_completion_tokens"

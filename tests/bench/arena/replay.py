@@ -20,10 +20,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from agent.gateway.budget import Account
 from agent.programs.moves.prompt_moves import PromptMoves
+from agent.programs.moves.prompt_parts import features_of
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
 from agent.search.costs import CandidateCosts
@@ -139,6 +141,7 @@ class RecordedContext:
         self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
         self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
         self.generator = RecordedGenerator(world, self.rng)
+        self.program = SimpleNamespace(features=features_of)
         self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
 
     def stage(self, name: str, round_: int) -> None:
