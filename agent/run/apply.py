@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
 from agent.programs.released import ReleasedProgram
+from agent.redact import mask, rare_secrets_in
 from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.run.answer_file import require_kind, write_answers
@@ -83,6 +85,7 @@ class Apply(Job):
     def __init__(self, applied: Application, means: Means) -> None:
         super().__init__(applied.task, (applied.lm.name,), means)
         self._applied = applied
+        self._secrets = rare_secrets_in(os.environ)
 
     @property
     def planned(self) -> int:
@@ -142,6 +145,8 @@ class Apply(Job):
             empty = [name for name in applied.prompt.release.inputs if _is_empty(row.get(name))]
             return {applied.added[-1]: f"not asked: {listed(empty)} is empty"}
         prediction = outcome.prediction
+        if (reply := mask(prediction.raw, self._secrets)) != prediction.raw:
+            prediction = applied.prompt.parse(reply)  # as from the ledger, which holds no key
         found = {f"{applied.prefix}{name}": value for name, value in prediction.fields.items()}
         return {**found, applied.added[-1]: prediction.error} if prediction.error else found
 

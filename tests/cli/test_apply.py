@@ -228,3 +228,15 @@ def test_what_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "billing", "-5", "+49.5", "1=1", "a@b.c", "-"])
 def test_other_texts_stay_as_they_are(text: str) -> None:
     assert without_formula(text) == text
+
+
+def test_a_key_that_a_model_repeats_is_not_written(two_runs: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "very-secret-4711")
+    with WireServer(lambda messages, body: "your key is very-secret-4711") as server:
+        command = ["apply", two_runs[0]["release"], mail(), "-o", "out.csv", *words(server)]
+        told = good_json(*command)
+        first = Path("out.csv").read_bytes()
+        assert good_json(*command)["calls"] == {"cached": 6}
+    assert told["unreadable"] == 6
+    assert b"your key is [key]" in first
+    assert Path("out.csv").read_bytes() == first
