@@ -64,5 +64,6 @@ def apply_report(result: Mapping[str, Any]) -> str:
         cost_line(result),
     ]
     if result["unreadable"] or result["failed"]:
-        lines.append("the column error says why; the same command asks rows that failed once more")
+        again = "; the same command asks rows that failed once more" if result["failed"] else ""
+        lines.append(f"the column error says why{again}")
     return "\n".join(lines)
