@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from agent.cli.common import (
     SEED,
     SETTINGS,
+    F,
     cost_line,
     db_option,
     json_option,
@@ -22,6 +24,23 @@ from agent.cli.common import (
 
 SHOWN = 20  # flips, for people
 LABELS = 6  # shown of a mix, the most that moved first
+
+
+def column_options(*keys: str) -> Callable[[F], F]:
+    """`--KEY-column` for each key that is read of a log."""
+
+    def added(function: F) -> F:
+        for key in reversed(keys):
+            about = f"The key of the {key} in a row; a.b is b inside a."
+            option = click.option(f"--{key}-column", metavar="NAME", default=key, show_default=True, help=about)
+            function = option(function)
+        return function
+
+    return added
+
+
+def _by_key(columns: Mapping[str, str]) -> dict[str, str]:
+    return {option.removesuffix("_column"): name for option, name in columns.items()}
 
 
 @click.command(context_settings=SETTINGS)
@@ -196,6 +215,7 @@ def bless_report(result: dict[str, Any]) -> str:
     "--alpha", type=click.FloatRange(0, 0.5, min_open=True), help="False alarms of one look; over the task's."
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For permutation tests.")
+@column_options("reply", "inputs", "time", "score")
 @db_option
 @json_option
 def monitor_command(
@@ -208,17 +228,19 @@ def monitor_command(
     seed: int,
     db: Path,
     as_json: bool,
+    **columns: str,
 ) -> None:
     """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
 
-    LOG is a .jsonl file, a row for each answer: reply, and where known inputs, time, score (0 to 1); or a .csv file
-    without inputs. Looked at are replies that cannot be read, the mix of labels, lengths, answers to inputs that come
+    LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score (0 to 1). Other keys
+    are ignored, --reply-column and its like name these otherwise (of both logs), and rows that cannot be read are left
+    out, with a note. Looked at are replies that cannot be read, the mix of labels, lengths, answers to inputs that come
     again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
     [monitor] in task.toml says. No model is asked.
     """
     from agent.run.monitoring import monitored
 
-    result = monitored(prompt, log, reference, suite, task, alpha, seed, db)
+    result = monitored(prompt, log, reference, suite, task, alpha, seed, _by_key(columns), db)
     if as_json:
         print_json(result)
     else:
@@ -242,6 +264,7 @@ def monitor_report(result: dict[str, Any]) -> str:
             continue
         size = f"change {found['effect']:+.3f} (alarms from {found['limit']:g}), p = {found['p_value']:.2g}"
         lines.append(plain(f"{name}: {_sides(found)}; {size}"))
+    lines += [plain(f"note: {note}") for note in result["notes"]]
     return "\n".join(lines)
 
 
@@ -281,21 +304,23 @@ def ab_command() -> None:
     show_default=True,
     help="A unit with several outcomes: an error, or its first one counts.",
 )
+@column_options("unit", "arm", "outcome")
 @json_option
 def report_command(
-    outcomes: Path, control: str | None, alpha: float, smallest: float, several: str, as_json: bool
+    outcomes: Path, control: str | None, alpha: float, smallest: float, several: str, as_json: bool, **columns: str
 ) -> None:
     """Tell the difference of two arms with a confidence sequence: look as often as you like, and stop when you like.
 
     OUTCOMES is a .jsonl or .csv file, a row for each outcome in the order in which they came: unit (a user, a session),
-    arm, outcome from 0 to 1; a time may stand there and is not read. Each is paired with the
-    latest of the other arm. However often it is looked at, arms that are equal, or drift together, are told apart in at
-    most 5 % of all tests.
+    arm, outcome from 0 to 1. Other keys are ignored, --unit-column and its like name these otherwise, and rows that
+    cannot be read are left out, with a note. Each is paired with the latest of the other arm. However often it is
+    looked at, arms that are equal, or drift together, are told apart in at most 5 % of all tests.
     """
     from agent.release.production_logs import ab_report as compared_arms
     from agent.release.production_logs import read_outcomes
 
-    result = compared_arms(read_outcomes(outcomes, control, first=several == "first"), alpha, smallest)
+    read = read_outcomes(outcomes, control, first=several == "first", columns=_by_key(columns))
+    result = compared_arms(read, alpha, smallest)
     if as_json:
         print_json(result)
     else:
@@ -322,6 +347,7 @@ def ab_report(result: dict[str, Any]) -> str:
         lines.append("undecided: go on, or stop without a winner; looking costs nothing")
     if result["left_out"]:
         lines.append(f"{result['left_out']} later outcomes of units that had one were left out")
+    lines += [plain(f"note: {note}") for note in result["notes"]]
     if result["uneven"] is not None:
         lines.append(
             f"note: the split of units is uneven (p = {result['uneven']:.1g} for halves); if halves were meant, "

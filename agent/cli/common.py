@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agent.errors import InputError
-from agent.run.locations import LEDGER, tasks_here
+from agent.run.locations import LEDGER, samples, tasks_here
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -147,4 +147,6 @@ def require_first_word(word: str, commands: Iterable[str]) -> None:
     hint = (
         f"did you mean `optimize {near}`?" if near else "`optimize -h` lists the commands, `optimize tasks` the tasks"
     )
+    if word in samples():
+        hint = f"`optimize init --sample {word}` copies the sample of this name here"
     raise InputError(f"{word}: no command or task of this name; {hint}")

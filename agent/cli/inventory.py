@@ -41,12 +41,12 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 
 
 @click.command(context_settings=SETTINGS)
-@click.argument("name")
+@click.argument("name", required=False, default="")
+@click.option("--sample", default="", help="Copy the task of this name that ships with Promptassay; needs no file.")
 @click.option(
     "--from",
     "source",
     type=click.Path(path_type=Path),
-    required=True,
     help="Your .csv or .jsonl file, or promptfoo's tests: a promptfooconfig.yaml, or a .csv with __expected.",
 )
 @click.option("--target", default="", help="The column to predict. Not needed for promptfoo's tests.")
@@ -54,10 +54,23 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     "--prompt", type=click.Path(path_type=Path), help="The prompt you use today. Default: a plain one is written."
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
-def init_command(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> None:
-    """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read."""
-    from agent.run.tasks import make_task
+def init_command(name: str, sample: str, source: Path | None, target: str, prompt: Path | None, seed: int) -> None:
+    """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
 
+    With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
+    """
+    from agent.run.tasks import copy_sample, make_task
+
+    if sample:
+        if name or source or target or prompt:
+            raise click.UsageError("--sample copies a task as it is: give no NAME, --from, --target or --prompt")
+        folder = copy_sample(sample)
+        click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize run {sample}")
+        return
+    if not name:
+        raise click.UsageError("Missing argument 'NAME'.")
+    if not source:
+        raise click.UsageError("Missing option '--from'.")
     folder, reading = make_task(name, source, target, prompt, seed)
     for line in reading.lines():
         click.echo(plain(line))

@@ -76,6 +76,7 @@ HITS = (
     Column("text", floor=24),
 )
 REPORTS = {
+    "apply": ("agent.cli.apply", "apply_report"),
     "check": ("agent.cli.check", "check_report"),
     "bless": ("agent.cli.check", "bless_report"),
     "transfer": ("agent.cli.transfer", "transfer_report"),

@@ -47,7 +47,7 @@ def side_of(history: History, name: str) -> Side:
         raise InputError(f"{run['id']}: {without_result(run)}, so there is no winner; compare trials as RUN:NUMBER")
     else:
         kind = run["result"]["kind"].replace("_", " ")
-        raise InputError(f"{run['id']}: this run is a {kind}, no search: it cannot be compared")
+        raise InputError(f"{run['id']}: this run is no search ({kind}): it cannot be compared")
     rows = {split: history.outcomes(run["id"], candidate_id, split) for split in ("test", "dev")}
     outcomes = {
         split: {r["example_id"]: r["value"] for r in seen if r["value"] is not None} for split, seen in rows.items()

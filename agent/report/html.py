@@ -47,7 +47,7 @@ def report_html(view: RunView) -> str:
     kind = (view.run["result"] or {}).get("kind")
     if kind:
         what = str(kind).replace("_", " ")
-        raise InputError(f"{view.id}: this run is a {what}, no search; `optimize show {view.id}` shows what it found")
+        raise InputError(f"{view.id}: this run is no search ({what}); `optimize show {view.id}` shows what it found")
     result = view.result
     return render(
         "report.html",

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LEDGER = Path("runs/ledger.db")
 """Where it is looked for when none is named."""
+SAMPLES = Path(__file__).parents[1] / "samples"
+"""The tasks that ship with the package."""
 
 
 def open_history(db: Path, by_chain: bool = False) -> History:
@@ -73,11 +75,15 @@ def find_task(name: str) -> Path:
     known = tasks_here()
     near = closest(name, known)
     hint = f"did you mean {near}" if near else f"tasks here: {', '.join(known) or 'none'}"
-    raise InputError(
-        f"{name}: no task of this name and no folder with a task.toml; {hint}; `optimize init` makes a new one"
-    )
+    more = f"`optimize init --sample {name}` copies it here" if name in samples() else "`optimize init` makes a new one"
+    raise InputError(f"{name}: no task of this name and no folder with a task.toml; {hint}; {more}")
 
 
 def tasks_here() -> list[str]:
     """The names of the tasks under tasks/."""
     return sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))
+
+
+def samples() -> list[str]:
+    """The names of the tasks that ship with the package."""
+    return sorted(path.parent.name for path in SAMPLES.glob("*/task.toml"))

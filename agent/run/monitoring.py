@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def monitored(
     task: str | None,
     alpha: float | None,
     seed: int,
+    columns: Mapping[str, str],
     db: Path,
 ) -> dict[str, Any]:
     """Compares answers of production with those of the reference.
@@ -36,6 +38,7 @@ def monitored(
         task: whose limits hold. None: the prompt's own task, if it is here.
         alpha: false alarms of one look, in (0, 0.5]. None: as the task says.
         seed: of the permutation tests.
+        columns: the names of keys of both logs that have others, by ours.
         db: the ledger.
 
     Returns:
@@ -49,7 +52,7 @@ def monitored(
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
     if reference:
-        was = window_of_log(reference, loaded)
+        was = window_of_log(reference, loaded, columns)
     else:
         file = suite or path.with_name(SUITE_FILE)
         if not suite and not file.exists():
@@ -63,7 +66,7 @@ def monitored(
     limits = _limits(loaded, task, db)
     if alpha:
         limits = replace(limits, alpha=alpha)
-    found = compare_windows(was, window_of_log(log, loaded), loaded, limits, seed)
+    found = compare_windows(was, window_of_log(log, loaded, columns), loaded, limits, seed)
     return {"name": loaded.name, "version": loaded.version, "log": str(log), **found}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ProblemsError
-from agent.run.locations import find_task
+from agent.run.locations import SAMPLES, find_task, samples
 from agent.task.load import load_task
 
 if TYPE_CHECKING:
@@ -74,3 +76,26 @@ def make_task(name: str, source: Path, target: str, prompt: Path | None, seed: i
     column = EXPECTED if tests else target
     _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric)
     return folder, reading
+
+
+def copy_sample(name: str) -> Path:
+    """Copies a task that ships with the package to tasks/NAME, whole or not at all, and returns that folder.
+
+    Raises InputError where there is no such sample, the folder is there already, or it cannot be written.
+    """
+    from agent.task.from_file import has_schema
+    from agent.task.words import near, shown
+
+    if name not in (known := samples()):
+        raise InputError(f"--sample {name}: no sample of this name{near(name, known)}")
+    folder = Path("tasks") / name
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{shown(folder)} exists; `optimize run {name}` runs it, or remove it first")
+    try:
+        folder.parent.mkdir(exist_ok=True)
+        has_schema(folder.parent)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
+            shutil.copytree(SAMPLES / name, Path(temporary) / name, copy_function=shutil.copyfile).rename(folder)
+    except OSError as error:
+        raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
+    return folder
