@@ -172,7 +172,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     """Show how a prompt came about: its parents, operators and reasons, demos, trials, runs, whether it shipped, and
     how the labels of its name moved.
 
-    PROMPT_HASH is a candidate (c_...), the version in a released prompt (p_...), or the hash of a template or an
+    PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
     instruction; the start of one will do.
     """
     from agent.ledger.trail import candidates_named, lineage
