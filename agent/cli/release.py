@@ -18,6 +18,7 @@ from agent.cli.common import (
     plain,
     print_exactly,
     print_json,
+    score,
     short,
 )
 from agent.cli.tables import print_table
@@ -257,6 +258,6 @@ def _evidence(evidence: Any) -> str:
     claim = f" {evidence['claim']}" if "claim" in evidence else ""
     over = ", overridden" if evidence.get("overridden") else ""
     lift = evidence.get("lift") or {}
-    method = f" {evidence['method']}" if "method" in evidence else ""
+    method = f" {evidence['method']} {score(evidence['test'])}" if "method" in evidence else ""
     points = f" {100 * lift['diff']:+.1f}" if "diff" in lift else ""
     return f"{evidence.get('run_id', '')}{method}{points}{claim}{over}"

@@ -167,7 +167,9 @@ def candidates_named(history: History, name: str, versions: Mapping[str, str]) -
     """
     found: list[str] = []
     if not re.fullmatch("[cpf]?_?[0-9a-f]{6,64}", name):
-        raise InputError(f"{name}: give a candidate (c_...), a release's version (p_..., f_...) or a hash from the ledger")
+        raise InputError(
+            f"{name}: give a candidate (c_...), a release's version (p_..., f_...) or a hash from the ledger"
+        )
     if name.startswith(("p_", "f_")):
         found = [candidate for version, candidate in versions.items() if version.startswith(name)]
     else:

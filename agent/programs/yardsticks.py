@@ -79,7 +79,7 @@ def released(found: Row, task: Task, history: History) -> Arm:
     """The same as a release, which is of the same version in every run that has the same rows and method."""
     result, best = _best(found)
     files = {name: text.encode() for name, text in _proved(found, task, history, best, {}).items()}
-    what = f"a classifier that needs no language model ({best.name})"
+    what = f"a method without a language model ({best.name})"
     release = FileRelease(name=task.name, what=what, loader=LOADER, files=files, provenance=_origin(found, best))
     return Arm(best, release, _ahead(result, best, history))
 

@@ -25,7 +25,7 @@ from agent.shipped import content_id
 from agent.strict import parse_json, read_file
 
 MANIFEST = "release.json"
-MOST_BYTES = 1_000_000_000  # of one file
+MOST_BYTES = 256_000_000  # of one file
 _KEYS = {"name": str, "version": str, "what": str, "loader": str, "files": dict, "provenance": dict}
 
 

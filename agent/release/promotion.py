@@ -39,7 +39,7 @@ from agent.release.labels import (
     read_history,
     released_names,
 )
-from agent.release.release_kinds import Release, kind_of
+from agent.release.release_kinds import Releasable, kind_of
 
 PATIENCE = 20.0  # seconds to wait for another process that moves a label of the same name
 Chain = Ledger | History | None
@@ -54,7 +54,7 @@ class ReleaseRegistry:
 
     def promote(
         self,
-        release: Release,
+        release: Releasable,
         label: str,
         chain: Chain,
         *,
@@ -89,7 +89,7 @@ class ReleaseRegistry:
             change = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
             return self._move(folder, history, chain, {**change, "action": "promote", "evidence": dict(evidence)})
 
-    def require(self, release: Release, label: str, share: float | None, chain: Chain) -> None:
+    def require(self, release: Releasable, label: str, share: float | None, chain: Chain) -> None:
         """Raises what `promote` raises for a name, label or share that is not valid. Writes nothing."""
         check_label(label, share)
         _check_name(release.name)
@@ -172,7 +172,7 @@ class ReleaseRegistry:
         finally:
             lock.release()
 
-    def _store(self, folder: Path, release: Release) -> None:
+    def _store(self, folder: Path, release: Releasable) -> None:
         """Puts a version into its folder, whole or not at all; one that is there stays as it is."""
         target = folder / release.version
         if kind_of(release.version).is_whole(target, release.version):

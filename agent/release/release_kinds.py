@@ -15,7 +15,7 @@ from agent.release.file_release import kept_files, read_files, restored_files
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, read_release, release_in
 
 
-class Release(Protocol):
+class Releasable(Protocol):
     """Something that can be released as a version of a name."""
 
     @property
@@ -45,7 +45,7 @@ class ReleaseKind:
 
     version_in: Callable[[Path], str]
     kept: Callable[[Path], str | None]
-    restored: Callable[[str], Release]
+    restored: Callable[[str], Releasable]
 
     def is_whole(self, folder: Path, version: str) -> bool:
         """Whether the folder holds all of this version."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
-from agent.release.labels import NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
+from agent.release.labels import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def _load(root: os.PathLike[str], reference: Reference, resolved: ResolvedVersio
     if not resolved.version.startswith("p_"):
         from agent.release.file_release import how_to_load
 
-        raise ReleaseError(how_to_load(Path(folder), str(reference)))
+        named = Reference(reference.name, PRODUCTION) if resolved.arm else reference  # the candidate's arm is a prompt
+        raise ReleaseError(how_to_load(Path(folder), str(named)))
     release = read_release(os.path.join(folder, PROMPT_FILE), verify=verify)
     if release.name != reference.name or (verify and release.version != resolved.version):
         raise ReleaseError(

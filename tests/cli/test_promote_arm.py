@@ -18,6 +18,7 @@ import pytest
 import promptassay as pa
 from agent.errors import GateFailed, InputError, ReleaseError
 from agent.ledger.query import History
+from agent.release.labels import bucket
 from agent.release.runtime import load_prompt
 from agent.run.labelling import meaning
 from tests.cli.world import TOPICS, compatible, good, good_json, refused
@@ -88,13 +89,15 @@ def test_it_is_a_version_under_a_label_and_answers_as_it_was_scored(two_runs: Ma
     assert evidence["ahead"]["the best prompt"]["diff"] == best["diff"]
     assert evidence["ahead"]["your own prompt"]["diff"] == pytest.approx(run["baseline"]["test"] - best["test"])
     assert len(evidence["ledger_head"]) == 64
-    assert best["name"] in good("labels", "rows")
+    assert f"{run['run_id']} {best['name']} {100 * best['test']:.1f}" in good("labels", "rows")
     assert "was it before" in good("promote", run["run_id"], *ARM)
     assert len(agree()) == 1
     lineage = good_json("audit", "lineage", told["version"])["prompts"]
     assert [each["candidate"]["id"] for each in lineage] == [best["candidate_id"]]
     assert lineage[0]["versions"] == [told["version"]]
-    assert f"* rows@production\t{told['version']}" in good("audit", "lineage", told["version"])
+    shown = good("audit", "lineage", told["version"])
+    assert f"* rows@production\t{told['version']}" in shown
+    assert "not released by the run; labels that came to it: 1" in shown
 
 
 def test_a_run_makes_none_a_version_unless_it_is_asked_for(two_runs: Made) -> None:
@@ -119,7 +122,7 @@ def test_what_wants_a_prompt_says_what_it_is_and_how_it_is_loaded(
         )
     ]
     for line in lines:
-        assert f"{version} is a classifier that needs no language model (" in line
+        assert f"{version} is a method without a language model (" in line
         assert f"not a prompt; it lies in {ROOT / version}; use it with: from promptassay import" in line
     rows = scored(run, "test")
     monkeypatch.setenv("PROMPTASSAY_RELEASES", str(Path("runs/releases").absolute()))
@@ -131,7 +134,7 @@ def test_what_wants_a_prompt_says_what_it_is_and_how_it_is_loaded(
         assert names["answer"](text=next(iter(rows))) == rows[next(iter(rows))]
     assert "root='runs/releases'" in str(elsewhere.value)
     prompt = load_prompt("rows@production", fallback=run["release"])
-    assert f"{version} is a classifier" in prompt.fallback_reason
+    assert f"{version} is a method" in prompt.fallback_reason
 
 
 def test_a_damaged_file_is_refused_and_mended_by_the_same_promotion(two_runs: Made) -> None:
@@ -139,7 +142,7 @@ def test_a_damaged_file_is_refused_and_mended_by_the_same_promotion(two_runs: Ma
     folder = ROOT / arm_of(run)["version"]
     whole = bytes_in(folder)
     for name, data in whole.items():
-        changed = data.replace(b"needs no", b"needs a") if name == "release.json" else data.replace(b"t", b"T", 1)
+        changed = data.replace(b"a method", b"no method") if name == "release.json" else data.replace(b"t", b"T", 1)
         (folder / name).write_bytes(changed)
         with pytest.raises(ReleaseError, match=rf"{name}: was edited after release") as found:
             pa.load_classifier("rows@production")
@@ -179,6 +182,13 @@ def test_labels_go_from_a_prompt_to_it_and_back(two_runs: Made) -> None:
     assert "two versions that the same function loads" in refused(2, *a_fifth)[0]
     good("rollback", "rows")
     good(*a_fifth)
+    arm_of(run)
+    for unit in map(str, range(20)):
+        if bucket("rows", unit) < 0.2:
+            assert load_prompt("rows@ab", unit=unit).arm == "candidate"
+        else:
+            with pytest.raises(ReleaseError, match=r"load_classifier\('rows@production'\)$"):
+                load_prompt("rows@ab", unit=unit)
     assert [line["action"] for line in agree()].count("rollback") == 3
 
 
@@ -286,6 +296,24 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     Path("rows.csv").write_text(Path("rows.csv").read_text("utf-8").replace("billing", "bills"), "utf-8")
     assert "the task changed since the run" in refused(2, "promote", run, *ARM)[0]
     assert not Path("runs/releases").exists()
+
+
+def test_a_number_is_answered_as_it_was_scored() -> None:
+    rng = random.Random(1)
+    with open("rows.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "text", "label"])
+        for number in range(150):
+            words = rng.sample(["ant", "bee", "cow", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay"], 4)
+            table.writerow([f"r{number}", " and ".join(words), sum((ord(word[0]) - 90) ** 3 for word in words)])
+    Path("p.txt").write_text("Which number?", "utf-8")
+    command = ["run", "rows.csv", "--target", "label", "--prompt", "p.txt", "--price", "0,0", "-q", "-n", "1"]
+    with WireServer(lambda messages, body: "7") as server:
+        run = good_json(*command, "-m", compatible(server), "--max-calls", "200")
+    assert arm_of(run)["against"] == ""
+    rows, answer = scored(run, "test"), pa.load_classifier("rows@production")
+    assert {text: answer(text=text) for text in rows} == rows
+    assert {type(each) for each in rows.values()} <= {int, float}
 
 
 def test_a_run_without_yardsticks_has_none() -> None:
