@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import stat
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import promptassay as pa
 from agent.errors import GateFailed, InputError, ReleaseError
 from agent.ledger.query import History
+from agent.release.file_release import read_files
 from agent.release.labels import bucket
 from agent.release.runtime import load_prompt
 from agent.run.labelling import meaning
@@ -328,10 +330,6 @@ def test_a_run_without_yardsticks_has_none() -> None:
 
 
 def test_code_that_was_released_by_another_version_is_told(two_runs: Made, caplog: pytest.LogCaptureFixture) -> None:
-    from dataclasses import replace
-
-    from agent.release.file_release import read_files
-
     release = read_files(ROOT / arm_of(two_runs[0])["version"])
     pa.load_classifier("rows@production")
     assert not caplog.records

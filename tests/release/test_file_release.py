@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,6 @@ def test_the_version_is_of_every_byte_and_of_what_loads_them_but_not_of_name_and
 
 @given(st.dictionaries(st.from_regex(r"[a-z0-9]{1,8}\.txt", fullmatch=True), st.text(), min_size=1, max_size=4))
 def test_what_the_ledger_keeps_gives_every_byte_back(texts: dict[str, str]) -> None:
-    import tempfile
-
     try:
         files = {name: text.encode("utf-8") for name, text in texts.items()}
     except UnicodeEncodeError:
@@ -123,8 +123,6 @@ def test_the_registry_keeps_both_kinds_under_one_name_and_completes_each(tmp_pat
         load_prompt(f"{NAME}@production", root=root)
     with pytest.raises(InputError, match="the same function loads"):
         promote(root, ledger, ONE, "ab", share=0.5)
-    import shutil
-
     shutil.rmtree(root)
     assert registry.rollback(NAME, "production", ledger).version == ONE.version
     assert read_files(root / NAME / one.version) == one
