@@ -75,7 +75,7 @@ class ReleaseRegistry:
             evidence: What the promotion rests on, JSON-ready.
 
         Raises:
-            InputError: The label or share is not valid, or an A/B label has no production version of its kind beside it.
+            InputError: The label or share is not valid, or an A/B label has no version of its kind in production.
             ReleaseError: The files are damaged, contradict the chain, or cannot be written.
         """
         self.require(release, label, share, chain)

@@ -140,7 +140,7 @@ def task_of_run(found: Row) -> Task:
     changed = {source_of(name, options) for name, digest in found["hashes"].items() if task.hashes.get(name) != digest}
     if changed:
         raise InputError(
-            f"{found['id']}: the task changed since the run ({', '.join(sorted(changed))}); put it back to ship rows"
+            f"{found['id']}: the task changed since the run ({', '.join(sorted(changed))}); put it back to export rows"
         )
     return task
 
