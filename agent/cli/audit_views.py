@@ -172,7 +172,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     """Show how a prompt came about: its parents, operators and reasons, demos, trials, runs, whether it shipped, and
     how the labels of its name moved.
 
-    PROMPT_HASH is a candidate (c_...), the version in a released prompt (p_...), or the hash of a template or an
+    PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
     instruction; the start of one will do.
     """
     from agent.ledger.trail import candidates_named, lineage
@@ -195,11 +195,12 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
         if candidate["demos"]:
             click.echo("demos: " + plain(", ".join(demo["example_id"] for demo in candidate["demos"])))
         for run in prompt["runs"]:
-            _print_run_of(run)
+            moved = [m for m in prompt["labels"] if m["mine"] and m["evidence"].get("run_id") == run["run_id"]]
+            _print_run_of(run, len(moved))
         _print_labels(prompt["labels"])
 
 
-def _print_run_of(run: dict[str, Any]) -> None:
+def _print_run_of(run: dict[str, Any], moved: int) -> None:
     click.echo(f"\nrun {run['run_id']}  {plain(run['task'])}  {plain(run['model'])}  {run['status']}")
     _print_chain(run["chain"])
     if run["proposal"]:
@@ -209,7 +210,7 @@ def _print_run_of(run: dict[str, Any]) -> None:
         why = promotion(run["promoted"]) if run["promoted"] else run["decision"]
         click.echo(plain(f"released ({why}, test {score(run['test'])}): {run['release']}"))
     else:
-        click.echo("not released")
+        click.echo("not released" + (f" by the run; labels that came to it: {moved}" if moved else ""))
 
 
 def _print_labels(moves: list[dict[str, Any]]) -> None:

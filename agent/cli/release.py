@@ -18,6 +18,7 @@ from agent.cli.common import (
     plain,
     print_exactly,
     print_json,
+    score,
     short,
 )
 from agent.cli.tables import print_table
@@ -91,6 +92,11 @@ def export_command(
 @click.argument("run", required=False, default="")
 @click.option("--label", default="production", show_default=True, help="The label to move: production, staging, ab.")
 @click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
+@click.option(
+    "--arm",
+    type=click.Choice(ARMS),
+    help="Instead of a prompt the best that needs no language model; its version holds your train rows.",
+)
 @click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
 @deciding_options
@@ -100,6 +106,7 @@ def promote_command(
     run: str,
     label: str,
     share: float | None,
+    arm: str | None,
     own: bool,
     override: bool,
     reason: str,
@@ -118,10 +125,23 @@ def promote_command(
 
     Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
     a label, and needs --override to take the place of another one, or with --share a part of production's units.
+
+    With --arm the best that the run scored without a language model is promoted, unless the best prompt or your own is
+    shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such a label.
     """
     from agent.run.promote import NO_CLAIM, promote
 
-    found = promote(run, label=label, share=share, own=own, override=override, reason=reason, actor=actor, ledger=db)
+    found = promote(
+        run,
+        label=label,
+        share=share,
+        own=own,
+        arm=arm or "",
+        override=override,
+        reason=reason,
+        actor=actor,
+        ledger=db,
+    )
     if as_json:
         print_json(found.to_json())
         return
@@ -132,6 +152,10 @@ def promote_command(
     click.echo(f"{found.name}@{label} is {found.version}{part}; {before}")
     if found.promoted == "own":
         click.echo(f"it is your own prompt ({NO_CLAIM})")
+    if found.promoted in ARMS:
+        click.echo(
+            f"it needs no language model; load_classifier({f'{found.name}@{label}'!r}) loads it, load_prompt refuses"
+        )
     for why in found.against:
         click.echo(plain(f"overridden: {why}"))
 
@@ -167,6 +191,8 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
 @json_option
 def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> None:
     """Print the prompt that NAME@LABEL or NAME@VERSION means now (default: @production), read from the files alone.
+
+    Of a version that is no prompt it says what it is and how a program loads it, and ends with 1.
 
     --json has the release with its provenance, and the history of its labels.
     """
@@ -232,5 +258,6 @@ def _evidence(evidence: Any) -> str:
     claim = f" {evidence['claim']}" if "claim" in evidence else ""
     over = ", overridden" if evidence.get("overridden") else ""
     lift = evidence.get("lift") or {}
+    method = f" {evidence['method']} {score(evidence['test'])}" if "method" in evidence else ""
     points = f" {100 * lift['diff']:+.1f}" if "diff" in lift else ""
-    return f"{evidence.get('run_id', '')}{points}{claim}{over}"
+    return f"{evidence.get('run_id', '')}{method}{points}{claim}{over}"

@@ -78,7 +78,7 @@ def _prompt(
     history: History, found: Row, released: Path, formats: Sequence[str], output: Path | None, strict: bool
 ) -> Export:
     chosen = [FORMATS.get(name) for name in dict.fromkeys(formats)]
-    task = _task_of(found) if any(one.needs_task for one in chosen) else None
+    task = task_of_run(found) if any(one.needs_task for one in chosen) else None
     materials: dict[str, Material] = {}
     for one in chosen:  # md from prompt.md, the others from messages.json: so that the bytes are the same
         source = released.with_name(PROMPT_FILE if one.name == "md" else MESSAGES_FILE)
@@ -133,7 +133,7 @@ def _dev_run(history: History, found: Row, release: PromptRelease) -> tuple[DevR
         return None, str(error)
 
 
-def _task_of(found: Row) -> Task:
+def task_of_run(found: Row) -> Task:
     """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
     options = started_with(found)
     task = task_of(options)
@@ -149,7 +149,7 @@ def _yardstick(history: History, found: Row, output: Path | None) -> Export:
     """The best of the run's yardsticks on dev, learnt anew and held against the answers that were scored."""
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
-    best, files = exported(found, _task_of(found), history)
+    best, files = exported(found, task_of_run(found), history)
     paths = write_files(files, output)
     lines = [f"wrote {path}" for path in paths]
     lines.append(f"{best.name}, {points(best.test)} on the sealed test; the same answers on dev")

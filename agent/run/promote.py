@@ -13,6 +13,7 @@ from agent.errors import GateFailed, InputError, ReleaseError
 from agent.ledger.provenance import user
 from agent.report.facts import without_result
 from agent.run.locations import LEDGER, open_history, open_ledger, releases_folder
+from agent.run.promote_arm import promote_arm
 
 if TYPE_CHECKING:
     from agent.ledger.query import History
@@ -48,16 +49,16 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What was promoted. `promoted`: the winner, one that was held back, or the user's own prompt; `against`: what the
-    gate had against it and was overridden; `before`: the version that the label meant, or ""; `moved`: whether it means
-    another one now."""
+    """What was promoted. `promoted`: the winner, one that was held back, the user's own prompt, or an arm by its name;
+    `against`: what the gate had against it and was overridden; `before`: the version that the label meant, or "";
+    `moved`: whether it means another one now."""
 
     run_id: str
     name: str
     label: str
     version: str
     candidate_id: str
-    promoted: Literal["winner", "held", "own"]
+    promoted: str
     path: Path
     share: float | None
     moved: bool
@@ -92,6 +93,7 @@ def promote(
     label: str = "production",
     share: float | None = None,
     own: bool = False,
+    arm: str = "",
     override: bool = False,
     reason: str = "",
     actor: str = "",
@@ -106,6 +108,8 @@ def promote(
         label: the label to move, such as production or staging.
         share: makes the label an A/B label: the candidate's part of the units, in (0, 1).
         own: your own prompt, which the run kept, and not the winner that it held back.
+        arm: "classic": instead of a prompt the best that needs no language model, if no prompt of the run is shown to
+            be better. Its version holds the train rows; `load_classifier` loads it, and `load_prompt` refuses it.
         override: promote although the gate says no; needs `reason`.
         reason: why; kept in the history and in the ledger's chain.
         actor: who decides. "": the user of this machine.
@@ -130,6 +134,10 @@ def promote(
     check_label(label, share)
     if label == "ab" and share is None:
         raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
+    if arm:
+        if share is not None or own:
+            raise InputError("--arm: is no prompt; leave out --own and --share, whose arms are prompts")
+        return promote_arm(run, arm, label, override, reason, actor, db)
     with closing(open_history(db, by_chain=True)) as history:
         found = history.run(run)
         offer = _offer(found, own, db)
@@ -140,7 +148,7 @@ def promote(
     with closing(open_ledger(db)) as book:
         registry = ReleaseRegistry(releases_folder(db))
         release = load_prompt(offer.path).release
-        registry.require(release.name, label, share, book)
+        registry.require(release, label, share, book)
         if offer.kind == "own":
             blocked = [
                 against
