@@ -76,7 +76,7 @@ def command_page() -> str:
         "# Every command\n\n"
         f"{MADE}"
         "What `optimize COMMAND -h` prints, for each command. RUN is the id of a run or the unique start of\n"
-        "one. What holds for all commands (exit codes, environment, `--json`) stands in [Command line](command-line.md).\n\n"
+        "one. What holds for all commands (exit codes, environment, `--json`): [Command line](command-line.md).\n\n"
         "| command | what it does |\n|---|---|\n"
     )
     top = command_line.list_commands(click.Context(command_line))
