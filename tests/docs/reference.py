@@ -56,7 +56,9 @@ def _plain(text: str) -> str:
 
 
 def _command(words: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=words, max_content_width=500, terminal_width=500)
+    context = click.Context(
+        command, info_name=words, max_content_width=500, terminal_width=500, **command.context_settings
+    )
     text = f"## {words}\n\n{_sentences(command.help or '')}\n\n"
     text += f"```text\n{words} {' '.join(command.collect_usage_pieces(context))}\n```\n"
     lines = []
