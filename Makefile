@@ -68,6 +68,7 @@ build/docs-venv/ready: docs/requirements.txt
 
 docs: build/docs-venv/ready ## the manual as a web site in build/docs; warnings are errors
 	build/docs-venv/bin/zensical build --clean --strict
+	@! grep -rE '<(script|link|img|iframe)[^>]* (src|href)="?(https?:)?//|(url\(|@import )"?(https?:)?//' build/docs --include='*.html' --include='*.css' || { echo "a page loads something from another host"; exit 1; }
 
 docs-reference: $(VENV)/ready ## the pages of docs/ that are made out of the code
 	$(BIN)/python -m tests.docs.reference
