@@ -74,4 +74,4 @@ docs-reference: $(VENV)/ready ## the pages of docs/ that are made out of the cod
 	$(BIN)/python -m tests.docs.reference
 
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build/docs build/docs-venv
