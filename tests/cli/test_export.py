@@ -16,7 +16,7 @@ from tests.cli.world import compatible, files, good, good_json, learner, optimiz
 from tests.conftest import Made
 from tests.wire import WireServer
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+MANUAL = Path(__file__).resolve().parents[2] / "docs" / "production.md"
 
 
 def test_several_formats_go_into_one_folder(two_runs: Made) -> None:
@@ -110,12 +110,12 @@ def test_rows_of_a_task_that_changed_are_not_exported(two_runs: Made) -> None:
     assert not Path("x").exists()
 
 
-def test_help_and_readme_name_every_format() -> None:
+def test_help_and_manual_name_every_format() -> None:
     said = optimize("export", "-h").output
-    readme = README.read_text("utf-8")
+    manual = MANUAL.read_text("utf-8")
     for name in FORMATS.names():
         assert name in said
-        assert f"| `{name}` |" in readme
+        assert f"| `{name}` |" in manual
 
 
 def test_init_makes_a_task_of_promptfoo_tests() -> None:

@@ -56,7 +56,7 @@ async def test_the_ledger_keeps_what_the_result_writes_and_a_result_that_is_read
     run, result = await ended(tmp_path / "kept", 500, 0)
     (kept,) = History(tmp_path / "kept/ledger.db").runs()
     assert json.dumps(kept["result"], sort_keys=True) == json.dumps(result.to_json(), sort_keys=True)
-    assert list(result.to_json()) == list(WHOLE), "the keys that README lists"
+    assert list(result.to_json()) == list(WHOLE), "the keys that docs/command-line.md lists"
     assert RunResult.from_json(result.to_json(), result.ledger) == result
     assert json.dumps(replace(RunResult.from_json(result.to_json())).to_json()) == json.dumps(result.to_json())
     assert len(result.blocked) == len(result.blocked_codes)
