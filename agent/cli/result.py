@@ -41,8 +41,7 @@ from agent.report.facts import (
     worth_parts,
     yardsticks,
 )
-from agent.run.locations import LEDGER
-from agent.run.session import at
+from agent.run.locations import LEDGER, at
 
 
 def _lm_of_program(result: RunResult) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.extras import command
+from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
-from agent.run.locations import find_task
+from agent.run.tasks import METRIC, require_judging, task_of
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -64,13 +63,9 @@ SLACK = 2
 """Without any cap a job may make so many times the calls that it plans: some fail and are tried again."""
 
 
-METRIC = "metric"
-"""The part of a task, by the names of its hashes, that is a Python function."""
-
-
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A run that is ready to start. `models` names those whose weights may have to be fetched."""
+    """A run that is ready to start. `digest` is the SHA-256 of the target's own file, or ""."""
 
     task: Task
     target: LM
@@ -78,13 +73,17 @@ class Launch:
     judges: tuple[LM, ...]
     settings: Settings
     program: Kind
-    models: tuple[str, ...]
     digest: str
 
     def lms(self) -> list[LM]:
         """Every model once."""
         every = [self.target, *([self.author] if self.author else []), *self.judges]
         return list({id(lm): lm for lm in every}.values())
+
+    @property
+    def models(self) -> list[str]:
+        """Their names, each once."""
+        return list(dict.fromkeys(lm.name for lm in self.lms()))
 
     def plan(self) -> Plan:
         """The plan of a run that is to begin."""
@@ -136,7 +135,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
 
     task = task_of(options, observer)
     if task.space.left_out:
-        observer.on_message(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}")
+        observer.on_message(not_tried(task.space.left_out))
     if options.get("metric"):
         _require_function(task)
         options = {**options, "metric_source": task.hashes[METRIC]}
@@ -151,11 +150,10 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
         task = replace(task, thinking=options["thinking"])
     known = {name: target, **({proposer: author} if author else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
-    models = tuple(dict.fromkeys([name, *([proposer] if author else []), *task.judges]))
     digest = file_digest(name)
     program = program_for(task, target)
     settings = _settings(program, {**options, "model_digest": digest}, db)
-    return Launch(program.task, target, author, judges, settings, program, models, digest)
+    return Launch(program.task, target, author, judges, settings, program, digest)
 
 
 def _require_function(task: Task) -> None:
@@ -165,46 +163,6 @@ def _require_function(task: Task) -> None:
         require_all(task)
     except InputError as error:
         raise InputError(f"{error}; go on there: promptassay.resume(RUN, metric=FUNCTION)") from None
-
-
-def require_judging(task: Task) -> None:
-    """Raises InputError where --judge was given and would change nothing."""
-    if not task.is_judged:
-        raise InputError(
-            f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
-        )
-
-
-def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Task:
-    """The task that the words of a run name, with as many rows as they allow.
-
-    A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
-    can be read and not scored.
-    """
-    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], observer)
-    if name := options.get("metric"):
-        task = _scored_by(task, name, options["metric_source"])
-    return _limited(task, options["limit"])
-
-
-def _scored_by(task: Task, name: str, source: str) -> Task:
-    from agent.scoring.function_metric import registered
-    from agent.types import MetricSpec
-
-    found, outputs = registered(name), task.signature.outputs
-    spec = MetricSpec(name, outputs[0].name if len(outputs) == 1 else "")
-    hashes = {part: digest for part, digest in task.hashes.items() if part != "metric.py"}
-    return replace(task, metrics=(spec,), hashes={**hashes, METRIC: found.digest if found else source})
-
-
-def source_of(part: str, options: Mapping[str, Any]) -> str:
-    """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
-    if part == METRIC:
-        return f"the metric {options.get('metric') or ''}".rstrip()
-    if not options.get("prompt"):
-        return part
-    file = options["task"]
-    return f"{options['prompt']} (or how {file} is read)" if part == "task.toml" else str(file)
 
 
 def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
@@ -226,53 +184,6 @@ def fixed(price: str | None) -> Price | None:
     except ValueError:
         raise InputError(f"--price {price}: write IN,OUT in dollars per million tokens, such as 0.15,0.6") from None
     return fixed_price(dollars_in, dollars_out)
-
-
-def _load(name: str, target: str | None, prompt: str | None, seed: int, observer: Observer) -> Task:
-    from agent.task.input_files import SPREADSHEETS
-
-    path = Path(name)
-    if path.suffix.lower() in (".csv", ".jsonl"):
-        if not path.is_file():
-            raise InputError(f"{name}: no such file")
-        if target is None or prompt is None:
-            raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
-        from agent.task.from_file import task_from_file
-
-        instruction = prompt_text(prompt)
-        if not instruction.strip():
-            raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
-        task, reading = task_from_file(path, target, instruction, seed)
-        for line in reading.lines():
-            observer.on_message(line)
-        return task
-    if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
-        raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    if target or prompt:
-        raise InputError(
-            f"{name}: --target and --prompt go with a .csv or .jsonl file; a task folder has them in task.toml"
-        )
-    from agent.task.load import load_task
-
-    return load_task(find_task(name))
-
-
-def prompt_text(path: str | Path) -> str:
-    """The prompt in a file of the user. Raises InputError where it cannot be read."""
-    try:
-        return Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
-
-
-def _limited(task: Task, limit: str | None) -> Task:
-    if limit is None:
-        return task
-    parts = limit.split("-")
-    if len(parts) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
-        raise InputError(f"--limit {limit}: write one number, or TRAIN-DEV-TEST such as 100-50-100")
-    train, dev, test = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
-    return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
 
 
 def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
