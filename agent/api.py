@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
@@ -20,7 +19,7 @@ from agent.run.arguments import as_text, launch_of, out_of_range, register_as_be
 from agent.run.interrupts import Stop, awaited, waited
 from agent.run.launch import silence
 from agent.run.locations import LEDGER
-from agent.run.observers import Snapshot, Watcher
+from agent.run.observers import LogWatcher, Snapshot
 from agent.run.resume import prepare_resume
 from agent.run.session import run_job, start
 
@@ -46,7 +45,6 @@ Effort = Literal["quick", "standard", "thorough"]
 Strategy = Literal["evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]
 Prefer = Literal["best", "cheap", "short"]
 
-_log = logging.getLogger("promptassay")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound="MetricFunction")
@@ -243,7 +241,7 @@ def resume(
         "max_wait": as_text(max_wait),
     }
     require_none(out_of_range(changes))
-    db, watcher = Path(ledger), _Watcher(progress)
+    db, watcher = Path(ledger), LogWatcher(progress)
     silence(watcher.warn)
     if metric is not None:
         register_as_begun(run, metric, db)
@@ -349,7 +347,7 @@ def check(
     if isinstance(repeats, bool) or repeats not in range(1, 6):
         problems.append(Problem("repeats", f"{repeats!r}: write a whole number from 1 to 5"))
     require_none(problems)
-    db, watcher, judges = Path(ledger), _Watcher(None), [judge] if isinstance(judge, str) else list(judge)
+    db, watcher, judges = Path(ledger), LogWatcher(None), [judge] if isinstance(judge, str) else list(judge)
     silence(watcher.warn)
     own, file = None if task is None else str(task), None if suite is None else Path(suite)
     job, _ = prepare_check(str(prompt), model, judges, own, file, repeats, options, db)
@@ -358,9 +356,6 @@ def check(
         return CheckResult.from_json(run_job(job, options, db, watcher, stop=stop))
 
     return waited(ask)
-
-
-# -- how a run starts, and what shows it ------------------------------------------------------------------------------
 
 
 def _bound(task: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -372,7 +367,7 @@ def _bound(task: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _work(arguments: Mapping[str, Any]) -> Callable[[Stop | None], RunResult]:
     """The run that the arguments of `optimize` ask for."""
-    db, watcher = Path(arguments["ledger"]), _Watcher(arguments["progress"])
+    db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
 
     def run(stop: Stop | None) -> RunResult:
         launch = launch_of(arguments, db, watcher)
@@ -380,23 +375,6 @@ def _work(arguments: Mapping[str, Any]) -> Callable[[Stop | None], RunResult]:
             return start(launch, db, watcher, stop=stop)
 
     return run
-
-
-class _Watcher(Watcher):
-    """Lines to the log, snapshots to the user's own function."""
-
-    def __init__(self, progress: Callable[[Snapshot], None] | None) -> None:
-        self._progress = progress
-
-    def on_snapshot(self, snapshot: Snapshot) -> None:
-        if self._progress is not None:
-            self._progress(snapshot)
-
-    def on_message(self, line: str) -> None:
-        _log.info("%s", line)
-
-    def warn(self, line: str) -> None:
-        _log.warning("%s", line)
 
 
 @contextlib.contextmanager

@@ -90,8 +90,8 @@ def _model(name: str) -> Examined:
         unclear = asyncio.run(_probed(lm)) if isinstance(lm, HostedModel) else ""
     except (InputError, RunRefused) as error:
         return (name, False, str(error).removeprefix(f"{name}: "))
-    found = f"cannot be told without a call: {unclear.removeprefix(f'{name}: ')}" if unclear else "answers"
-    return (name, True, found if isinstance(lm, HostedModel) else "runs in this process")
+    state = f"cannot be told without a call: {unclear.removeprefix(f'{name}: ')}" if unclear else "answers"
+    return (name, True, state if isinstance(lm, HostedModel) else "runs in this process")
 
 
 async def _probed(lm: HostedModel) -> str:

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 _T = TypeVar("_T")
 
@@ -87,44 +87,42 @@ def waited(work: Callable[[Stop | None], _T]) -> _T:
         asyncio.get_running_loop()
     except RuntimeError:
         return work(None)
-    thread = _Thread(work)
+    stop, result = _in_thread(work)
     if threading.current_thread() is not threading.main_thread():
-        return thread.result.result()
-    before = signal.signal(signal.SIGINT, lambda number, frame: thread.stop.press())
+        return result.result()
+    before = signal.signal(signal.SIGINT, lambda number, frame: stop.press())
     try:
-        return thread.result.result()
+        return result.result()
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
 
 
 async def awaited(work: Callable[[Stop | None], _T]) -> _T:
     """The same for a caller that waits in an event loop: cancelled once, the calls in flight land; twice, not."""
-    thread = _Thread(work)
-    result = asyncio.wrap_future(thread.result)
+    stop, future = _in_thread(work)
+    result = asyncio.wrap_future(future)
     cancelled: asyncio.CancelledError | None = None
     while not result.done():
         try:
             await asyncio.wait({result})
         except asyncio.CancelledError as error:
             cancelled = error
-            thread.stop.press()
+            stop.press()
     if cancelled is not None:
         result.exception()  # the cancellation is raised in its place
         raise cancelled
     return result.result()
 
 
-class _Thread(Generic[_T]):
-    """Calls `work` in a thread of its own."""
+def _in_thread(work: Callable[[Stop | None], _T]) -> tuple[Stop, Future[_T]]:
+    """Calls `work` in a thread of its own: what interrupts it, and its result."""
+    stop, result = Stop(), Future[_T]()
 
-    def __init__(self, work: Callable[[Stop | None], _T]) -> None:
-        self.stop = Stop()
-        self.result: Future[_T] = Future()
-        self._work = work
-        threading.Thread(target=self._call, name="promptassay", daemon=True).start()
-
-    def _call(self) -> None:
+    def call() -> None:
         try:
-            self.result.set_result(self._work(self.stop))
+            result.set_result(work(stop))
         except BaseException as error:
-            self.result.set_exception(error)
+            result.set_exception(error)
+
+    threading.Thread(target=call, name="promptassay", daemon=True).start()
+    return stop, result

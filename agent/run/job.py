@@ -138,13 +138,9 @@ class LedgerRun(ABC, Generic[T]):
         """Shows the watcher how far it is."""
 
     def _begin_new(
-        self,
-        model: str,
-        proposer: str,
-        tags: Mapping[str, str],
-        options: Mapping[str, Any],
-        parent: str | None = None,
+        self, model: str, proposer: str, tags: Mapping[str, str], options: Mapping[str, Any], parent: str | None = None
     ) -> None:
+        """Opens a new run in the ledger."""
         self.ledger.begin_run(
             self.id,
             self.task,
@@ -201,7 +197,7 @@ class Job(LedgerRun[dict[str, Any]]):
     async def work(self) -> dict[str, Any]:
         """Asks, and returns the result."""
 
-    def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         """What of the result goes into the chain for good; the whole of it is kept with the run."""
         return result
 
@@ -210,7 +206,7 @@ class Job(LedgerRun[dict[str, Any]]):
 
     async def _perform(self) -> dict[str, Any]:
         result = await self.work()
-        self._observer.on_event(self.done, self.noted(result))
+        self._observer.on_event(self.done, self.for_chain(result))
         self.ledger.end_run(self.id, "complete", self.account.seconds, result)
         return result
 

@@ -69,7 +69,7 @@ class Launch:
 
     task: Task
     target: LM
-    author: LM | None
+    proposer: LM | None
     judges: tuple[LM, ...]
     settings: Settings
     program: Kind
@@ -77,7 +77,7 @@ class Launch:
 
     def lms(self) -> list[LM]:
         """Every model once."""
-        every = [self.target, *([self.author] if self.author else []), *self.judges]
+        every = [self.target, *([self.proposer] if self.proposer else []), *self.judges]
         return list({id(lm): lm for lm in every}.values())
 
     @property
@@ -95,7 +95,7 @@ class Launch:
         """The names of the models."""
         from agent.run.settings import models_by_role
 
-        return models_by_role(self.target, self.author, self.judges)
+        return models_by_role(self.target, self.proposer, self.judges)
 
     def prices(self) -> dict[str, Price]:
         """Their prices, as far as they are known. Raises InputError where one is needed and is not."""
@@ -105,7 +105,7 @@ class Launch:
 
     def opening(self, plan: Plan) -> str:
         """What is about to run, in a few lines: task, models and plan."""
-        task, settings, author = self.task, self.settings, self.author
+        task, settings, proposer = self.task, self.settings, self.proposer.name if self.proposer else "none"
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
         makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
@@ -113,7 +113,7 @@ class Launch:
         program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
         return (
             f"{task.name}: {task.signature}\n"
-            f"model {self.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"
+            f"model {self.target.name}, proposer {proposer}, {judges}seed {settings.seed}\n"
             f"{'' if self.program.is_fixed else program}"
             f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
             f"+ spare {plan.slack}; "
@@ -128,7 +128,16 @@ class Launch:
 
 
 def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
+    """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in.
+
+    Args:
+        options: as `OPTIONS`; those that a run of an older version has not may be missing.
+        db: the ledger; releases and kept rows lie beside it.
+        observer: gets messages about the task.
+
+    Raises:
+        InputError: an option, the task or a model's name is wrong.
+    """
     silence(observer.on_message)
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
@@ -141,19 +150,19 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
         options = {**options, "metric_source": task.hashes[METRIC]}
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
-    proposer = options["proposer"] or task.proposer or name
-    author = None if proposer == "none" else target if proposer == name else create_model(proposer)
+    writer = options["proposer"] or task.proposer or name
+    proposer = None if writer == "none" else target if writer == name else create_model(writer)
     if options.get("judge"):
         require_judging(task)
     task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if task.is_judged else ())
     if options.get("thinking") is not None:
         task = replace(task, thinking=options["thinking"])
-    known = {name: target, **({proposer: author} if author else {})}
+    known = {name: target, **({writer: proposer} if proposer else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     digest = file_digest(name)
     program = program_for(task, target)
     settings = _settings(program, {**options, "model_digest": digest}, db)
-    return Launch(program.task, target, author, judges, settings, program, digest)
+    return Launch(program.task, target, proposer, judges, settings, program, digest)
 
 
 def _require_function(task: Task) -> None:

@@ -100,7 +100,7 @@ class Transfer(Job):
             "instruction": shown.text,
         }
 
-    def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         ids = [each["candidate_id"] for each in result["candidates"]]
         return {"of_run": self._run, "candidates": ids, "models": result["models"], "status": result["status"]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from agent.search.plan import Plan
     from agent.search.program import Describes
     from agent.types import Outcome, Proposal, SplitName, Trial
+
+_log = logging.getLogger("promptassay")
 
 
 class LedgerObserver(Observer):
@@ -89,6 +92,23 @@ class Watcher(Observer):
     def leave(self, line: str) -> None:
         """The user does not wait for what is in flight. If this returns, the run is cancelled."""
         self.warn(line)
+
+
+class LogWatcher(Watcher):
+    """Lines to the log, snapshots to the user's own function."""
+
+    def __init__(self, progress: Callable[[Snapshot], None] | None) -> None:
+        self._progress = progress
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        if self._progress is not None:
+            self._progress(snapshot)
+
+    def on_message(self, line: str) -> None:
+        _log.info("%s", line)
+
+    def warn(self, line: str) -> None:
+        _log.warning("%s", line)
 
 
 class Changes(Observer):

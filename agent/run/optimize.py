@@ -33,8 +33,8 @@ from agent.run.job import LedgerRun, Resources
 from agent.run.observers import Snapshot, Watcher
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.scoring.breakdown import Pair
-from agent.scoring.evaluate import Door, Evaluator, why_unscored
-from agent.scoring.llm_judge import JudgeMetric, judge_builder, trust_record
+from agent.scoring.evaluate import Evaluator, why_unscored
+from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
 from agent.search.analysis.pareto import Offer
@@ -135,7 +135,16 @@ class Run(LedgerRun[RunResult]):
     # -- the order of things ------------------------------------------------------------------------------------------
 
     async def _perform(self) -> RunResult:
-        self._evaluator = self._make_evaluator(self.program.door(self._gateway))
+        self._evaluator = Evaluator(
+            self.task,
+            self.program.door(self._gateway),
+            self.target,
+            build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)}),
+            self._kinds,
+            self._observer,
+            graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
+            baseline_id=self.program.baseline().id,
+        )
         self.context = self._make_context(self.program.calls)
         status: Literal["complete", "budget"] = "complete"
         try:
@@ -179,25 +188,9 @@ class Run(LedgerRun[RunResult]):
         if not self.program.is_fixed:  # how many calls a row takes is known now
             a_row = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
             self.context = self._make_context(max(self.program.calls, a_row))
-        if self._is_worth_it():
+        worth = self.settings.anyway or self.preflight is None or self.preflight.worth
+        if self.context.more() and worth:
             await STRATEGIES.get(self.settings.strategy).search(self.context)
-
-    def _is_worth_it(self) -> bool:
-        """Whether more than trial 0 is wanted, and anything can be won or the user searches all the same."""
-        return self.context.more() and (self.settings.anyway or self.preflight is None or self.preflight.worth)
-
-    def _make_evaluator(self, door: Door) -> Evaluator:
-        judges = judge_builder(self.task, self.judges, self._gateway)
-        return Evaluator(
-            self.task,
-            door,
-            self.target,
-            build_metrics(self.task, {"judge": judges}),
-            self._kinds,
-            self._observer,
-            graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
-            baseline_id=self.program.baseline().id,
-        )
 
     def _make_context(self, calls_each: int) -> SearchContext:
         """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
@@ -255,10 +248,10 @@ class Run(LedgerRun[RunResult]):
         result = replace(result, parameters=self._parameters(released))
         await self.ledger.commit()  # no file may name a head that a kill takes back
         written = await self._write(result, released, self.folder)
-        noted = {"version": written.version, "candidate_id": released.id}
+        versions = {"version": written.version, "candidate_id": released.id}
         if released.id != winner.id:
-            noted["held"] = (await self._write(result, winner, self.folder / HELD)).version
-        self._observer.on_event("released", noted)
+            versions["held"] = (await self._write(result, winner, self.folder / HELD)).version
+        self._observer.on_event("released", versions)
         return replace(result, release=Release(written.path))
 
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
@@ -327,7 +320,7 @@ class Run(LedgerRun[RunResult]):
                     Pair(self._test, won, base),
                     {"winner": steady[winner.id], "baseline": steady[baseline.id]},
                     [
-                        trust_record(judge, self._calibration(judge), self.task.name)
+                        trust_record(judge, self.ledger.calibration(judge.judge.setup.id, self.id), self.task.name)
                         for judge in self._evaluator.judges()
                     ],
                     self.settings.seed,
@@ -342,9 +335,6 @@ class Run(LedgerRun[RunResult]):
         """Some test rows, asked as often as the task wants; the first time was the test itself."""
         rows = self._test[: self.plan.steady_rows]
         return [await self._evaluator.outcomes(candidate, rows, "test", repeat=k) for k in range(self.plan.repeats)]
-
-    def _calibration(self, judge: JudgeMetric) -> dict[str, Any] | None:
-        return self.ledger.calibration(judge.judge.setup.id, self.id)
 
     def _corrected(self, winner: Candidate) -> float | None:
         """The winner's dev score without what choosing the best of all that were tried adds to it. None for the user's
@@ -373,7 +363,7 @@ class Run(LedgerRun[RunResult]):
         """Hands the watcher a snapshot."""
         top = self._board.leader(self.plan.rungs[-2:][0])
         best = (top.mean, *top.ci95) if top and top.mean is not None and top.ci95 else None
-        gateway = self._open_gateway
+        gateway = self._gateway
         self._watcher.on_snapshot(
             Snapshot(
                 self.context.stage_name,
@@ -382,7 +372,7 @@ class Run(LedgerRun[RunResult]):
                 len(self._board.trials),
                 len(self._board.in_state("pruned")),
                 best,
-                gateway.retries.count if gateway else 0,
-                gateway.width(self.target) if gateway else 0,
+                gateway.retries.count,
+                gateway.width(self.target),
             )
         )

@@ -131,7 +131,7 @@ class PromptCheck(_PromptJob):
         reference = {"suite": suite.id, "model": suite.model, "version": suite.version, **suite.note}
         return {**self._head(), "reference": reference, **result, **self.cost(), "ledger_head": self.ledger.head()}
 
-    def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         keys = ("name", "version", "model", "reference", "gate", "why", "compared", "difference", "flip_test")
         return {key: result[key] for key in keys}
 
@@ -173,7 +173,7 @@ class SuiteRecording(_PromptJob):
             "ledger_head": self.ledger.head(),
         }
 
-    def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         return {key: result[key] for key in ("name", "version", "model", "suite", "before", "reason", "actor", "score")}
 
 

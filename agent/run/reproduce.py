@@ -100,12 +100,12 @@ def reproduce(run: str, db: Path) -> Reproduction:
 def _run_again(row: Row, launch: Launch, ledger: ReplayLedger) -> tuple[Row | None, str]:
     """The result, or None and what stopped it."""
     models = {id(lm): Offline(lm) for lm in launch.lms()}
-    author = None if launch.author is None else models[id(launch.author)]
+    proposer = None if launch.proposer is None else models[id(launch.proposer)]
     resumed = Resumed(row["id"], Plan.restored(row["plan"]))
     settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
     judges = [models[id(lm)] for lm in launch.judges]
     target = models[id(launch.target)]
-    again = Run(launch.task, target, author, ledger, settings, resumed=resumed, judges=judges)
+    again = Run(launch.task, target, proposer, ledger, settings, resumed=resumed, judges=judges)
 
     async def execute() -> Row:
         try:

@@ -133,7 +133,7 @@ def changes_since(run: dict[str, Any], launch: Launch) -> list[str]:
         changed.append(f"the model is {launch.target.name}, it was {run['model']}")
     if run["options"].get("model_digest", "") != launch.digest:
         changed.append(f"the file behind {launch.target.name} changed")
-    proposer = launch.author.name if launch.author else ""
+    proposer = launch.proposer.name if launch.proposer else ""
     if run["proposer"] != proposer:
         changed.append(f"the proposer is {proposer or 'none'}, it was {run['proposer'] or 'none'}")
     if run["tool"] != tool_version():

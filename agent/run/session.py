@@ -74,7 +74,7 @@ def start(
         run = Run(
             launch.task,
             launch.target,
-            launch.author,
+            launch.proposer,
             ledger,
             settings,
             watcher,

@@ -93,7 +93,7 @@ class Estimate:
             "tokens_at_most": self.tokens,
             "cost_usd_at_most": self.usd,
             "detectable_gain": self.gain if math.isfinite(self.gain) else None,
-            "detectable_gains": {f"{rate:g}": found for rate, found in self.gains.items() if math.isfinite(found)},
+            "detectable_gains": {f"{rate:g}": gain for rate, gain in self.gains.items() if math.isfinite(gain)},
         }
 
 
