@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 from agent.errors import AgentError, Problem
 from agent.release.result import CheckResult, RunResult
 from agent.run.arguments import as_text, launch_of, out_of_range, register_as_begun, require_none
-from agent.run.interrupts import Stop, awaited, waited
+from agent.run.interrupts import Stop, run_async, run_blocking
 from agent.run.launch import silence
 from agent.run.locations import LEDGER
 from agent.run.observers import LogWatcher, Snapshot
@@ -132,7 +132,7 @@ def optimize(
         >>> result = pa.optimize("tasks/support_triage", model="openai/NAME", max_cost=2)  # doctest: +SKIP
         >>> result.decision, result.lift.ci95, result.release.path  # doctest: +SKIP
     """
-    return waited(_work(locals()))
+    return run_blocking(_work(locals()))
 
 
 def _takes_what(model: Callable[_P, Any]) -> Callable[[Callable[..., _T]], Callable[_P, _T]]:
@@ -162,7 +162,7 @@ async def aoptimize(task: str | Path | Task | Rows | Table, **options: Any) -> R
     Example:
         >>> result = await pa.aoptimize("tasks/support_triage", max_calls=700)  # doctest: +SKIP
     """
-    return await awaited(_work(_bound(task, options)))
+    return await run_async(_work(_bound(task, options)))
 
 
 @_takes_what(optimize)
@@ -184,7 +184,7 @@ def evaluate(task: str | Path | Task | Rows | Table, **options: Any) -> RunResul
     """
     if "trials" in options:
         raise TypeError("evaluate() takes no trials: it makes one")
-    return waited(_work(_bound(task, {**options, "trials": 1})))
+    return run_blocking(_work(_bound(task, {**options, "trials": 1})))
 
 
 def resume(
@@ -253,7 +253,7 @@ def resume(
         with _resume_note(db):
             return start(prepared.launch, db, watcher, prepared.resumed, stop)
 
-    return waited(go_on)
+    return run_blocking(go_on)
 
 
 def metric(name: str) -> Callable[[_F], _F]:
@@ -355,7 +355,7 @@ def check(
     def ask(stop: Stop | None) -> CheckResult:
         return CheckResult.from_json(run_job(job, options, db, watcher, stop=stop))
 
-    return waited(ask)
+    return run_blocking(ask)
 
 
 def _bound(task: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -85,28 +85,30 @@ def _prompt(
         materials[one.name] = Material(load_prompt(source).release, task)
     release = materials[chosen[0].name].release
     dev, why = _dev_run(history, row, release)
-    made = verify_exports(chosen, materials, dev=dev, strict=strict)
-    alone = len(made) == 1 and len(made[0].texts) == 1
+    exports = verify_exports(chosen, materials, dev=dev, strict=strict)
+    alone = len(exports) == 1 and len(exports[0].texts) == 1
     if not alone and (output is None or os.path.isfile(output)):
-        many = "several formats" if len(made) > 1 else f"{made[0].format.name} has several files"
+        many = "several formats" if len(exports) > 1 else f"{exports[0].format.name} has several files"
         raise InputError(f"{many}: name a folder with -o DIR")
-    text = next(iter(made[0].texts.values()))
+    text = next(iter(exports[0].texts.values()))
     paths: list[Path] = []
     if output is not None and alone and not os.path.isdir(output):
         write_file(text, output)
         paths = [output]
     elif output is not None:
-        paths = write_exports(made, output)
+        paths = write_exports(exports, output)
     lines = [f"wrote {path}" for path in paths]
-    lines += [line for one in made for line in one.notes()] if paths or made[0].missing or made[0].unfit else []
+    lines += (
+        [line for one in exports for line in one.notes()] if paths or exports[0].missing or exports[0].unfit else []
+    )
     lines += [f"dev: not scored again: {why}"] if why else []
     return Export(
-        tuple(lines), text if output is None else None, _details(row["id"], release.version, paths, made, why)
+        tuple(lines), text if output is None else None, _details(row["id"], release.version, paths, exports, why)
     )
 
 
 def _details(
-    run_id: str, version: str, paths: Sequence[Path], made: Sequence[VerifiedExport], why: str
+    run_id: str, version: str, paths: Sequence[Path], exports: Sequence[VerifiedExport], why: str
 ) -> dict[str, Any]:
     formats = [
         {
@@ -118,7 +120,7 @@ def _details(
             "not_set": one.unset,
             "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
         }
-        for one in made
+        for one in exports
     ]
     files = [str(path) for path in paths]
     return {"run_id": run_id, "version": version, "files": files, "formats": formats, "not_scored_again": why}

@@ -60,7 +60,7 @@ def stopping(waiting: int) -> str:
 
 
 @contextlib.contextmanager
-def caught(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[None]:
+def catch_signals(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[None]:
     """While it lasts, `signals` press `stop`; then they mean what they did before. Outside the main thread: nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -78,7 +78,7 @@ def caught(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[None]:
                 signal.signal(number, before[number])
 
 
-def waited(work: Callable[[Stop | None], _T]) -> _T:
+def run_blocking(work: Callable[[Stop | None], _T]) -> _T:
     """The result of `work`, which runs an event loop: here, or in a thread where one runs already.
 
     A Ctrl-C comes to the main thread, which then presses the `Stop` of the thread.
@@ -97,7 +97,7 @@ def waited(work: Callable[[Stop | None], _T]) -> _T:
         signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
 
 
-async def awaited(work: Callable[[Stop | None], _T]) -> _T:
+async def run_async(work: Callable[[Stop | None], _T]) -> _T:
     """The same for a caller that waits in an event loop: cancelled once, the calls in flight land; twice, not."""
     stop, future = _in_thread(work)
     result = asyncio.wrap_future(future)

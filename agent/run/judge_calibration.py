@@ -301,8 +301,8 @@ def prepare_calibration(options: Mapping[str, Any]) -> tuple[PreparedJob, str]:
         raise InputError(f"{labels}:1: the judge compares with a reference; write a column reference")
     budget = budget_of(options)
     plan = CalibrationPlan(items, labels, columns.scale, options["repeats"], options["seed"])
-    made = {name: create_model(name) for name in models}
-    lms = [made[name] for name in models]
+    created = {name: create_model(name) for name in models}
+    lms = [created[name] for name in models]
     things = "pairs" if setup.mode == "pairwise" else "answers"
     opening = f"judge {', '.join(models)} ({setup.mode}, {setup.id}) on {len(items)} {things} of {labels.name}"
     return PreparedJob(lambda resources: Calibration(task, setup, lms, plan, resources), lms, budget), opening

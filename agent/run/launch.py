@@ -180,8 +180,8 @@ def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
         report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
 
 
-def fixed(price: str | None) -> Price | None:
-    """The price that `--price IN,OUT` gives."""
+def price_of(price: str | None) -> Price | None:
+    """The price that `--price IN,OUT` gives, in US dollars per million tokens."""
     from agent.gateway.prices import fixed_price
 
     if not price:
@@ -208,7 +208,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         max_calls=options["max_calls"] or own.max_calls,
         max_tokens=options["max_tokens"] or own.max_tokens,
         max_cost=options["max_cost"] if options["max_cost"] is not None else own.max_cost,
-        time_limit=seconds("--time-limit", options["time_limit"]) or own.time_limit,
+        time_limit=seconds_of("--time-limit", options["time_limit"]) or own.time_limit,
     )
     tags = {}
     for tag in options["tag"]:
@@ -228,10 +228,10 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],
-        price=fixed(options["price"]),
+        price=price_of(options["price"]),
         tags=tags,
         runs_folder=db.parent,
-        max_wait=seconds("--max-wait", options["max_wait"]) or MAX_WAIT,
+        max_wait=seconds_of("--max-wait", options["max_wait"]) or MAX_WAIT,
         options=json.loads(json.dumps(options)),
     )
 
@@ -254,7 +254,7 @@ def whole_budget(options: Mapping[str, Any], planned: int, what: str) -> Budget:
     return budget_of(options, planned)
 
 
-def seconds(option: str, text: str | None) -> float | None:
+def seconds_of(option: str, text: str | None) -> float | None:
     """What an option that is a time says, in seconds."""
     from agent.task.words import seconds as read
 

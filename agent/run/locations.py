@@ -25,7 +25,7 @@ LEDGER = Path("runs/ledger.db")
 """Where it is looked for when none is named."""
 
 
-def at(db: Path) -> str:
+def ledger_option(db: Path) -> str:
     """The words that a command needs to find the ledger, when it is not the usual one."""
     return "" if db == LEDGER else f" --db {shlex.quote(str(db))}"
 
@@ -33,7 +33,13 @@ def at(db: Path) -> str:
 def open_history(db: Path, by_chain: bool = False) -> History:
     """The ledger to read. One of an older version is brought up to date first, and a copy of it kept.
 
-    `by_chain`: its seal is not enough, all of it is checked.
+    Args:
+        db: the ledger.
+        by_chain: its seal is not enough, all of it is checked.
+
+    Raises:
+        InputError: there is none.
+        LedgerError: it is damaged.
     """
     from agent.ledger.connect import is_there
     from agent.ledger.query import history_of
@@ -52,7 +58,7 @@ def releases_folder(db: Path) -> Path:
 
 
 def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
-    """The ledger to write to, after a wait for a process that has it. Raises LedgerBusy when that takes longer."""
+    """The ledger to write to, after a wait of at most `patience` seconds for a process that has it, else LedgerBusy."""
     from agent.ledger.store import Ledger
 
     end = time.monotonic() + patience
@@ -66,7 +72,10 @@ def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
 
 
 def prompt_path(word: str, db: Path) -> Path:
-    """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run."""
+    """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run.
+
+    Raises InputError where it names none, or the run of a program of the user's own.
+    """
     from agent.ledger.query import released_file
     from agent.release.labels import NeedsUnit, Reference
     from agent.release.prompt_file import PROMPT_FILE, holds_prompt
@@ -105,7 +114,10 @@ def _run(run_id: str, db: Path) -> Row:
 
 
 def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
-    """The task of a prompt: the one that is named, that of its run in the ledger, or the one of its name."""
+    """The task of a prompt: the one that is named, that of its run in the ledger, or the one of its name.
+
+    Raises InputError where there is none, or its inputs are not those of the prompt.
+    """
     from agent.task.load import load_task
 
     if name:

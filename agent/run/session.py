@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
 from agent.observer import Observer
-from agent.run.interrupts import Stop, caught, stopping
-from agent.run.launch import Launch, fixed, seconds
-from agent.run.locations import at, releases_folder
+from agent.run.interrupts import Stop, catch_signals, stopping
+from agent.run.launch import Launch, price_of, seconds_of
+from agent.run.locations import ledger_option, releases_folder
 from agent.run.observers import Watcher
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def start(
             launch.judges,
             launch.program,
         )
-        command = f"optimize resume {run.id}{at(db)}"
-        new = [] if resumed else unknown(lms, ledger, launch.task, settings.use_cache)
+        command = f"optimize resume {run.id}{ledger_option(db)}"
+        new = [] if resumed else models_to_probe(lms, ledger, launch.task, settings.use_cache)
         try:
             return asyncio.run(watched(run, lms, watcher, command, new, stop))
         except AgentError as error:
@@ -132,11 +132,11 @@ def run_job(
     from agent.models.model_registry import check_keys
     from agent.run.job import Resources
 
-    lms, max_wait = prepared.lms, seconds("--max-wait", options["max_wait"]) or MAX_WAIT
+    lms, max_wait = prepared.lms, seconds_of("--max-wait", options["max_wait"]) or MAX_WAIT
     names = list(dict.fromkeys(lm.name for lm in lms))
     fetch_weights(names, lambda done, total: None)
     check_keys(lms)
-    prices = prices_for(names, prepared.budget, fixed(options["price"]))
+    prices = prices_for(names, prepared.budget, price_of(options["price"]))
     with closing(Ledger(db)) as ledger:
         resources = Resources(
             new_run_id(),
@@ -151,7 +151,7 @@ def run_job(
             options["thinking"],
         )
         job = prepared.make(resources)
-        new = unknown(lms, ledger, job.task, prepared.use_cache)
+        new = models_to_probe(lms, ledger, job.task, prepared.use_cache)
         return asyncio.run(watched(job, lms, watcher, new=new, stop=stop))
 
 
@@ -165,12 +165,10 @@ def _catch_up(ledger: Ledger, db: Path, watcher: Watcher) -> None:
         watcher.warn(f"warning: {error}")
 
 
-def unknown(lms: Iterable[LM], ledger: Ledger, task: Task, use_cache: bool) -> list[LM]:
-    """The models that a new run of the task asks about before anything is written down.
+def models_to_probe(lms: Iterable[LM], ledger: Ledger, task: Task, use_cache: bool) -> list[LM]:
+    """The models whose providers a new run asks about them, at no cost, before anything is written down.
 
-    Asking is no call: it costs nothing, so no call stands outside the ledger. Not asked about are those that have
-    answered for this very task, as the ledger may hold all replies that are needed: then no model is. A run that is
-    resumed is there already, and asks about nothing.
+    Left out are those that have answered for this very task, as the ledger may hold all replies that are needed.
     """
     return [lm for lm in lms if not (use_cache and ledger.has_replies(lm.name, task))]
 
@@ -201,7 +199,7 @@ async def watched(
 
     try:
         await probe_models(new)
-        with caught(watcher.signals, stop):
+        with catch_signals(watcher.signals, stop):
             execution = loop.create_task(run.execute())
             waits = loop.create_task(_report_waits(run.waits_for, watcher))
             leaves = loop.create_task(left.wait())

@@ -70,8 +70,9 @@ def plan_for(program: Program, settings: Settings, models: Models, prices: Mappi
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`roles`: model, calls, tokens and dollars (None: unknown) of target, proposer and judge; `cap`: the option whose
-    cap is what bounds them, or ""; `gains`: by the rate of changed rows, the smallest gain that the test can show."""
+    """What a run takes at most. `roles`: model, calls, tokens and US dollars (None: unknown) of target, proposer and
+    judge; `cap`: the option whose cap bounds them, or ""; `gains`: by the rate of changed rows, the smallest gain in
+    score that the test can show."""
 
     task: str
     model: str

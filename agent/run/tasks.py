@@ -31,7 +31,7 @@ def task_named(name: str) -> Path:
 
 
 def find_task(name: str) -> Path:
-    """A folder by path, or by name under tasks/."""
+    """A task's folder by path, or by name under tasks/. Raises InputError where there is none."""
     for place in (Path(name), Path("tasks") / name):
         if (place / "task.toml").is_file():
             return place
@@ -54,7 +54,7 @@ def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Tas
     """The task that the words of a run name, with as many rows as they allow.
 
     A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
-    can be read and not scored.
+    can be read and not scored. Raises InputError for a file, a folder or an option that is wrong.
     """
     task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], observer)
     if name := options.get("metric"):
@@ -89,7 +89,7 @@ def prompt_text(path: str | Path) -> str:
 
 
 def list_tasks(task: str | None) -> list[dict[str, Any]]:
-    """What there is to know of each task under tasks/, or of the one that is named.
+    """What the listing says of each task under tasks/, or of the one that is named.
 
     Raises ProblemsError with all that is wrong with the one that is named.
     """

@@ -179,12 +179,7 @@ class RowCall:
     """A `Call` that remembers what went through it last: `key`, and `reply` with the request that it answers."""
 
     def __init__(
-        self,
-        door: Door,
-        lm: LM,
-        candidate_id: str,
-        logprobs: int,
-        answered: Callable[[str, Request, Completion], None],
+        self, door: Door, lm: LM, candidate_id: str, logprobs: int, answered: Callable[[str, Request, Completion], None]
     ) -> None:
         self.logprobs = logprobs
         self.key = ""
