@@ -43,11 +43,11 @@ def apply_command(
     spreadsheet would run as a formula (it begins with = + - @) gets an apostrophe before it; .jsonl is exact.
     """
     from agent.cli.progress import run_shown
-    from agent.run.apply import applying
+    from agent.run.apply import prepare_apply
     from agent.run.launch import silence
 
     silence()
-    ready = applying(prompt, file, output, model, limit, prefix, options, db)
+    ready = prepare_apply(prompt, file, output, model, limit, prefix, options, db)
     result = run_shown(ready, options, db, bool(options["quiet"] or as_json))
     if as_json:
         print_json(result)

@@ -33,9 +33,9 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     that it must have: an older copy in its place is found. The file of --anchor may be what `optimize audit anchor`
     wrote, a result of --json, or a released prompt.
     """
-    from agent.run.auditing import verified
+    from agent.run.ledger_audit import verify_ledger
 
-    found = verified(db, anchor)
+    found = verify_ledger(db, anchor)
     for note in found.notes:
         click.echo(f"note: {plain(note)}", err=True)
     if as_json:
@@ -59,9 +59,9 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     `optimize audit verify --anchor FILE`.
     """
     from agent.ledger.bundle import new_export
-    from agent.run.auditing import anchored
+    from agent.run.ledger_audit import anchor_ledger
 
-    found = anchored(db)
+    found = anchor_ledger(db)
     if output is None:
         print_json(found)
         return
@@ -120,11 +120,11 @@ def check_command(run: str, db: Path, as_json: bool) -> None:
     a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold. What
     needs the rows is left out (-) when the task is gone or its rows changed since.
     """
-    from agent.run.auditing import checks_of
+    from agent.run.ledger_audit import check_run
 
     history = open_history(db)
     found = history.run(run)
-    done = checks_of(history, found)
+    done = check_run(history, found)
     holds = all(check.ok is not False for check in done)
     if as_json:
         listed = [{"check": check.name, "ok": check.ok, "found": list(check.found)} for check in done]
@@ -161,9 +161,9 @@ def erase_command(
     A reply that is gone is bought again when it is needed. What rows and events say in their own words, such as an
     error message, cannot be erased, and is named.
     """
-    from agent.run.erasing import erase, erasing
+    from agent.run.ledger_audit import erase, prepare_erasure
 
-    plan = erasing(hashes, containing, actor, reason, db)
+    plan = prepare_erasure(hashes, containing, actor, reason, db)
     count = len(plan.texts)
     if not as_json:
         words = ", ".join(f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in plan.kinds.items())

@@ -176,7 +176,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     instruction; the start of one will do.
     """
     from agent.ledger.trail import candidates_named, lineage
-    from agent.run.auditing import released_versions
+    from agent.run.ledger_audit import released_versions
 
     history = open_history(db)
     versions = released_versions(history)

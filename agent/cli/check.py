@@ -82,22 +82,22 @@ def check_command(
     """
     from agent.cli.progress import run_shown
     from agent.release.regression import as_junit, as_markdown, require_place, write_text
-    from agent.run.check_setup import checking
     from agent.run.launch import silence
+    from agent.run.prompt_check import prepare_check
 
     silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):
         if place is not None:
             require_place(place, option)
-    prepared = checking(prompt, model, judge, task, suite, repeats, options, db)
+    job, suite_then = prepare_check(prompt, model, judge, task, suite, repeats, options, db)
     quiet = bool(options["quiet"] or as_json)
-    result = run_shown(prepared.ready, options, db, quiet)
+    result = run_shown(job, options, db, quiet)
     if as_json:
         print_json(result)
     else:
         click.echo(check_report(result))
     if junit:
-        write_text(junit, as_junit(result, [row.id for row in prepared.recorded.rows]))
+        write_text(junit, as_junit(result, [row.id for row in suite_then.rows]))
     if markdown:
         write_text(markdown, as_markdown(result))
     if result["gate"] != "passed":
@@ -180,12 +180,12 @@ def bless_command(
     prompt's task; never those of the sealed test. Asked more than once, the answers also say what is repeat noise.
     """
     from agent.cli.progress import run_shown
-    from agent.run.bless import blessing
     from agent.run.launch import silence
+    from agent.run.prompt_check import prepare_bless
 
     silence()
-    ready = blessing(prompt, reason, actor, model, judge, task, suite, limit, repeats, options, db)
-    result = run_shown(ready, options, db, bool(options["quiet"] or as_json))
+    job = prepare_bless(prompt, reason, actor, model, judge, task, suite, limit, repeats, options, db)
+    result = run_shown(job, options, db, bool(options["quiet"] or as_json))
     if as_json:
         print_json(result)
         return
@@ -238,9 +238,9 @@ def monitor_command(
     again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
     [monitor] in task.toml says. No model is asked.
     """
-    from agent.run.monitoring import monitored
+    from agent.run.prompt_check import compare_log
 
-    result = monitored(prompt, log, reference, suite, task, alpha, seed, _by_key(columns), db)
+    result = compare_log(prompt, log, reference, suite, task, alpha, seed, _by_key(columns), db)
     if as_json:
         print_json(result)
     else:

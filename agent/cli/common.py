@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agent.errors import InputError
-from agent.run.locations import LEDGER, samples, tasks_here
+from agent.run.locations import LEDGER
+from agent.run.tasks import samples, tasks_here
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -24,9 +24,9 @@ from agent.cli.tables import Column, print_table
 @json_option
 def tasks_command(task: str | None, as_json: bool) -> None:
     """List the tasks under tasks/, or check TASK: every problem is printed with its file and line."""
-    from agent.run.tasks import listed
+    from agent.run.tasks import list_tasks
 
-    found = listed(task)
+    found = list_tasks(task)
     if as_json:
         print_json({"tasks": found})
         return
@@ -166,9 +166,9 @@ def doctor_command(model: tuple[str, ...], db: Path, as_json: bool) -> None:
 
     With --model also whether a model can be asked: its address, its key and its name.
     """
-    from agent.run.health import examined
+    from agent.run.health import examine
 
-    checks = examined(model, db)
+    checks = examine(model, db)
     healthy = all(good for _, good, _ in checks)
     if as_json:
         print_json({"healthy": healthy, "checks": [{"what": w, "ok": good, "found": f} for w, good, f in checks]})

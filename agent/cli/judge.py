@@ -68,18 +68,18 @@ def calibrate_command(db: Path, gate: bool, dry_run: bool, as_json: bool, **opti
     it. Each line says what was measured, with its 95 % interval.
     """
     from agent.cli.progress import run_shown
-    from agent.run.calibrating import calibrating
+    from agent.run.judge_calibration import prepare_calibration
     from agent.run.launch import silence
 
     silence()
     quiet = bool(options["quiet"] or as_json)
-    made = calibrating(options)
+    job, opening = prepare_calibration(options)
     if dry_run:
-        click.echo(made.opening)
+        click.echo(opening)
         return
     if not quiet:
-        click.echo(made.opening, err=True)
-    result = run_shown(made.ready, options, db, quiet)
+        click.echo(opening, err=True)
+    result = run_shown(job, options, db, quiet)
     if as_json:
         print_json(result)
     else:

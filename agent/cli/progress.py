@@ -15,8 +15,8 @@ import click
 from agent.cli.common import plain
 from agent.errors import Interrupted
 from agent.report.facts import dollars
-from agent.run.session import Ready, run_job
-from agent.run.watcher import Snapshot, Watcher
+from agent.run.observers import Snapshot, Watcher
+from agent.run.session import PreparedJob, run_job
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
@@ -104,9 +104,9 @@ def describe(snapshot: Snapshot) -> str:
     )
 
 
-def run_shown(ready: Ready, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
+def run_shown(job: PreparedJob, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
     """Runs what is no search to its end, shown on the terminal."""
-    return run_job(ready, options, db, JobProgress(quiet))
+    return run_job(job, options, db, JobProgress(quiet))
 
 
 class JobProgress(Progress):

@@ -172,7 +172,7 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
     The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
     it: the chain then takes the change in with the next run, promote or rollback.
     """
-    from agent.run.labelling import roll_back
+    from agent.run.promote import roll_back
 
     change, late = roll_back(name, label, actor, reason, db)
     if as_json:
@@ -198,9 +198,9 @@ def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> N
     """
     from agent.release.export import export_markdown, export_messages
     from agent.release.labels import read_history
-    from agent.run.labelling import meaning
+    from agent.run.promote import prompt_named
 
-    prompt = meaning(reference, unit, db)
+    prompt = prompt_named(reference, unit, db)
     if as_json:
         history = [change.as_dict() for change in read_history(releases_folder(db) / prompt.name)]
         named = {"label": prompt.label or None, "arm": prompt.arm or None}
@@ -219,16 +219,16 @@ def labels_command(name: str, db: Path, as_json: bool) -> None:
     Each line of a history is checked: it holds the hash of the line before.
     """
     from agent.release.labels import current
-    from agent.run.labelling import changes_of, meanings
+    from agent.run.promote import current_labels, label_history
 
     if not name:
-        root, rows = meanings(db)
+        root, rows = current_labels(db)
         if as_json:
             print_json({"labels": [change.as_dict() for change in rows]})
         else:
             _print_changes([f"{change.name}@{change.label}" for change in rows], rows, f"labels in {root}")
         return
-    history = changes_of(name, db)
+    history = label_history(name, db)
     if as_json:
         labels = {label: change.as_dict() for label, change in current(history).items()}
         print_json({"name": name, "labels": labels, "history": [change.as_dict() for change in history]})

@@ -41,8 +41,7 @@ from agent.report.facts import (
     worth_parts,
     yardsticks,
 )
-from agent.run.locations import LEDGER
-from agent.run.session import at
+from agent.run.locations import LEDGER, ledger_option
 
 
 def _lm_of_program(result: RunResult) -> list[str]:
@@ -103,8 +102,8 @@ def report(result: RunResult, db: Path = LEDGER, promoted: dict[str, Any] | None
         *blocks(result, promoted),
         plain(f"released ({released}{f', {promotion(promoted)}' if promoted else ''}): {result.release.path}"),
         *_lm_of_program(result),
-        f"ledger head {result.ledger_head[:16]}; look closer: optimize show {result.run_id}{at(db)}",
-        f"to read and to send: optimize report {result.run_id}{at(db)}",
+        f"ledger head {result.ledger_head[:16]}; look closer: optimize show {result.run_id}{ledger_option(db)}",
+        f"to read and to send: optimize report {result.run_id}{ledger_option(db)}",
     ]
     return "\n".join(lines)
 

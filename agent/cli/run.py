@@ -24,7 +24,7 @@ from agent.cli.result import detectable_line, report
 from agent.observer import NO_OBSERVER
 from agent.release.result import RunResult
 from agent.run.launch import Launch, prepare
-from agent.run.resume import going_on
+from agent.run.resume import prepare_resume
 from agent.run.session import start
 from agent.search.registered import STRATEGIES
 
@@ -144,11 +144,11 @@ def resume_command(
     starts a new run with what is there now, which still takes every call that it shares from the ledger.
     """
     progress = Progress(quiet)
-    going = going_on(run, changes, model, fork, db, NO_OBSERVER if as_json else progress)
+    prepared = prepare_resume(run, changes, model, fork, db, NO_OBSERVER if as_json else progress)
     with progress:
-        for line in going.lines:
+        for line in prepared.lines:
             progress.on_message(line)
-        result = start(going.launch, db, progress, going.resumed)
+        result = start(prepared.launch, db, progress, prepared.resumed)
     finish(result, db, as_json)
 
 
@@ -161,7 +161,7 @@ def finish(result: RunResult, db: Path, as_json: bool) -> None:
 
 def _print_plan(launch: Launch, as_json: bool) -> None:
     """The priced plan: what each role may call at most, in calls, tokens and dollars."""
-    from agent.run.estimate import estimate
+    from agent.run.settings import estimate
 
     found = estimate(launch)
     if as_json:

@@ -42,11 +42,11 @@ def transfer_command(
     """
     from agent.cli.progress import run_shown
     from agent.run.launch import silence
-    from agent.run.transfer import transferring
+    from agent.run.model_transfer import prepare_transfer
 
     silence()
-    ready = transferring(run, models.split(","), top, limit, options, db)
-    result = run_shown(ready, options, db, bool(options["quiet"] or as_json))
+    job = prepare_transfer(run, models.split(","), top, limit, options, db)
+    result = run_shown(job, options, db, bool(options["quiet"] or as_json))
     if as_json:
         print_json(result)
     else:

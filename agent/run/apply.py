@@ -20,10 +20,10 @@ from agent.redact import mask, rare_secrets_in
 from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.run.answer_file import require_kind, write_answers
-from agent.run.job import Job, Means
+from agent.run.job import Job, Resources
 from agent.run.launch import budget_of
-from agent.run.released_files import models_of, prompt_path, require_named
-from agent.run.session import Ready
+from agent.run.locations import models_of, prompt_path, require_named
+from agent.run.session import PreparedJob
 from agent.scoring.evaluate import Evaluator
 from agent.task.input_files import read_bytes, rows_of
 from agent.task.words import listed, quoted, shown
@@ -82,8 +82,8 @@ class Apply(Job):
     command = kind = "apply"
     done = "applied"
 
-    def __init__(self, applied: Application, means: Means) -> None:
-        super().__init__(applied.task, (applied.lm.name,), means)
+    def __init__(self, applied: Application, resources: Resources) -> None:
+        super().__init__(applied.task, (applied.lm.name,), resources)
         self._applied = applied
         self._secrets = rare_secrets_in(os.environ)
 
@@ -116,10 +116,10 @@ class Apply(Job):
             "unreadable": sum(outcome.value == 0 for outcome in outcomes.values()),
             "failed": failed,
             **self.cost(),
-            "ledger_head": self._ledger.head(),
+            "ledger_head": self.ledger.head(),
         }
 
-    def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         return {key: result[key] for key in ("name", "version", "model", "rows", "answered", "unreadable", "failed")}
 
     async def _outcomes(self) -> dict[str, Outcome]:
@@ -162,7 +162,7 @@ def _is_empty(value: Any) -> bool:
 # -- from the words of a command to an application --------------------------------------------------------------------
 
 
-def applying(
+def prepare_apply(
     prompt: str,
     source: Path,
     out: Path,
@@ -171,7 +171,7 @@ def applying(
     prefix: str,
     options: Mapping[str, Any],
     db: Path,
-) -> Ready:
+) -> PreparedJob:
     """Finds the prompt, reads the rows and checks that the answers can be written; calls nothing.
 
     Args:
@@ -200,7 +200,8 @@ def applying(
     lm, _ = models_of(name, ())
     task = _task(loaded, path, source, rows, digest)
     applied = Application(loaded, lm, source, rows, columns, task, out, prefix)
-    return Ready(lambda means: Apply(applied, means), (lm,), (name,), budget_of(options, max(1, len(task.dev))))
+    budget = budget_of(options, max(1, len(task.dev)))
+    return PreparedJob(lambda resources: Apply(applied, resources), (lm,), budget)
 
 
 def _read(source: Path, prompt: Prompt, prefix: str) -> tuple[list[dict[str, Any]], list[str], str]:

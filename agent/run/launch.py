@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.extras import command
+from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
-from agent.run.locations import find_task
+from agent.run.tasks import METRIC, require_judging, task_of
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -64,27 +63,27 @@ SLACK = 2
 """Without any cap a job may make so many times the calls that it plans: some fail and are tried again."""
 
 
-METRIC = "metric"
-"""The part of a task, by the names of its hashes, that is a Python function."""
-
-
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A run that is ready to start. `models` names those whose weights may have to be fetched."""
+    """A run that is ready to start. `digest` is the SHA-256 of the target's own file, or ""."""
 
     task: Task
     target: LM
-    author: LM | None
+    proposer: LM | None
     judges: tuple[LM, ...]
     settings: Settings
     program: Kind
-    models: tuple[str, ...]
     digest: str
 
     def lms(self) -> list[LM]:
         """Every model once."""
-        every = [self.target, *([self.author] if self.author else []), *self.judges]
+        every = [self.target, *([self.proposer] if self.proposer else []), *self.judges]
         return list({id(lm): lm for lm in every}.values())
+
+    @property
+    def models(self) -> list[str]:
+        """Their names, each once."""
+        return list(dict.fromkeys(lm.name for lm in self.lms()))
 
     def plan(self) -> Plan:
         """The plan of a run that is to begin."""
@@ -96,7 +95,7 @@ class Launch:
         """The names of the models."""
         from agent.run.settings import models_by_role
 
-        return models_by_role(self.target, self.author, self.judges)
+        return models_by_role(self.target, self.proposer, self.judges)
 
     def prices(self) -> dict[str, Price]:
         """Their prices, as far as they are known. Raises InputError where one is needed and is not."""
@@ -106,7 +105,7 @@ class Launch:
 
     def opening(self, plan: Plan) -> str:
         """What is about to run, in a few lines: task, models and plan."""
-        task, settings, author = self.task, self.settings, self.author
+        task, settings, proposer = self.task, self.settings, self.proposer.name if self.proposer else "none"
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
         makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
@@ -114,7 +113,7 @@ class Launch:
         program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
         return (
             f"{task.name}: {task.signature}\n"
-            f"model {self.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"
+            f"model {self.target.name}, proposer {proposer}, {judges}seed {settings.seed}\n"
             f"{'' if self.program.is_fixed else program}"
             f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
             f"+ spare {plan.slack}; "
@@ -129,33 +128,41 @@ class Launch:
 
 
 def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
+    """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in.
+
+    Args:
+        options: as `OPTIONS`; those that a run of an older version has not may be missing.
+        db: the ledger; releases and kept rows lie beside it.
+        observer: gets messages about the task.
+
+    Raises:
+        InputError: an option, the task or a model's name is wrong.
+    """
     silence(observer.on_message)
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
 
     task = task_of(options, observer)
     if task.space.left_out:
-        observer.on_message(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}")
+        observer.on_message(not_tried(task.space.left_out))
     if options.get("metric"):
         _require_function(task)
         options = {**options, "metric_source": task.hashes[METRIC]}
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
-    proposer = options["proposer"] or task.proposer or name
-    author = None if proposer == "none" else target if proposer == name else create_model(proposer)
+    writer = options["proposer"] or task.proposer or name
+    proposer = None if writer == "none" else target if writer == name else create_model(writer)
     if options.get("judge"):
         require_judging(task)
     task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if task.is_judged else ())
     if options.get("thinking") is not None:
         task = replace(task, thinking=options["thinking"])
-    known = {name: target, **({proposer: author} if author else {})}
+    known = {name: target, **({writer: proposer} if proposer else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
-    models = tuple(dict.fromkeys([name, *([proposer] if author else []), *task.judges]))
     digest = file_digest(name)
     program = program_for(task, target)
     settings = _settings(program, {**options, "model_digest": digest}, db)
-    return Launch(program.task, target, author, judges, settings, program, models, digest)
+    return Launch(program.task, target, proposer, judges, settings, program, digest)
 
 
 def _require_function(task: Task) -> None:
@@ -167,54 +174,14 @@ def _require_function(task: Task) -> None:
         raise InputError(f"{error}; go on there: promptassay.resume(RUN, metric=FUNCTION)") from None
 
 
-def require_judging(task: Task) -> None:
-    """Raises InputError where --judge was given and would change nothing."""
-    if not task.is_judged:
-        raise InputError(
-            f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
-        )
-
-
-def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Task:
-    """The task that the words of a run name, with as many rows as they allow.
-
-    A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
-    can be read and not scored.
-    """
-    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], observer)
-    if name := options.get("metric"):
-        task = _scored_by(task, name, options["metric_source"])
-    return _limited(task, options["limit"])
-
-
-def _scored_by(task: Task, name: str, source: str) -> Task:
-    from agent.scoring.function_metric import registered
-    from agent.types import MetricSpec
-
-    found, outputs = registered(name), task.signature.outputs
-    spec = MetricSpec(name, outputs[0].name if len(outputs) == 1 else "")
-    hashes = {part: digest for part, digest in task.hashes.items() if part != "metric.py"}
-    return replace(task, metrics=(spec,), hashes={**hashes, METRIC: found.digest if found else source})
-
-
-def source_of(part: str, options: Mapping[str, Any]) -> str:
-    """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
-    if part == METRIC:
-        return f"the metric {options.get('metric') or ''}".rstrip()
-    if not options.get("prompt"):
-        return part
-    file = options["task"]
-    return f"{options['prompt']} (or how {file} is read)" if part == "task.toml" else str(file)
-
-
 def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
     """Takes the tracing variables of third parties out of the environment, unless opted in; `report` gets a line."""
     if removed := silence_tracing(os.environ):
         report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
 
 
-def fixed(price: str | None) -> Price | None:
-    """The price that `--price IN,OUT` gives."""
+def price_of(price: str | None) -> Price | None:
+    """The price that `--price IN,OUT` gives, in US dollars per million tokens."""
     from agent.gateway.prices import fixed_price
 
     if not price:
@@ -226,53 +193,6 @@ def fixed(price: str | None) -> Price | None:
     except ValueError:
         raise InputError(f"--price {price}: write IN,OUT in dollars per million tokens, such as 0.15,0.6") from None
     return fixed_price(dollars_in, dollars_out)
-
-
-def _load(name: str, target: str | None, prompt: str | None, seed: int, observer: Observer) -> Task:
-    from agent.task.input_files import SPREADSHEETS
-
-    path = Path(name)
-    if path.suffix.lower() in (".csv", ".jsonl"):
-        if not path.is_file():
-            raise InputError(f"{name}: no such file")
-        if target is None or prompt is None:
-            raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
-        from agent.task.from_file import task_from_file
-
-        instruction = prompt_text(prompt)
-        if not instruction.strip():
-            raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
-        task, reading = task_from_file(path, target, instruction, seed)
-        for line in reading.lines():
-            observer.on_message(line)
-        return task
-    if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
-        raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    if target or prompt:
-        raise InputError(
-            f"{name}: --target and --prompt go with a .csv or .jsonl file; a task folder has them in task.toml"
-        )
-    from agent.task.load import load_task
-
-    return load_task(find_task(name))
-
-
-def prompt_text(path: str | Path) -> str:
-    """The prompt in a file of the user. Raises InputError where it cannot be read."""
-    try:
-        return Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
-
-
-def _limited(task: Task, limit: str | None) -> Task:
-    if limit is None:
-        return task
-    parts = limit.split("-")
-    if len(parts) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
-        raise InputError(f"--limit {limit}: write one number, or TRAIN-DEV-TEST such as 100-50-100")
-    train, dev, test = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
-    return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
 
 
 def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
@@ -288,7 +208,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         max_calls=options["max_calls"] or own.max_calls,
         max_tokens=options["max_tokens"] or own.max_tokens,
         max_cost=options["max_cost"] if options["max_cost"] is not None else own.max_cost,
-        time_limit=seconds("--time-limit", options["time_limit"]) or own.time_limit,
+        time_limit=seconds_of("--time-limit", options["time_limit"]) or own.time_limit,
     )
     tags = {}
     for tag in options["tag"]:
@@ -308,10 +228,10 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],
-        price=fixed(options["price"]),
+        price=price_of(options["price"]),
         tags=tags,
         runs_folder=db.parent,
-        max_wait=seconds("--max-wait", options["max_wait"]) or MAX_WAIT,
+        max_wait=seconds_of("--max-wait", options["max_wait"]) or MAX_WAIT,
         options=json.loads(json.dumps(options)),
     )
 
@@ -334,7 +254,7 @@ def whole_budget(options: Mapping[str, Any], planned: int, what: str) -> Budget:
     return budget_of(options, planned)
 
 
-def seconds(option: str, text: str | None) -> float | None:
+def seconds_of(option: str, text: str | None) -> float | None:
     """What an option that is a time says, in seconds."""
     from agent.task.words import seconds as read
 

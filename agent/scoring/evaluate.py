@@ -81,14 +81,12 @@ class Evaluator:
         self._runners = {runner.kind: runner for runner in runners}
         self._baseline_id = baseline_id
         outputs = task.signature.outputs
-        graded = graded and len(outputs) == 1 and bool(outputs[0].choices) and self._scores_labels()
+        graded = graded and len(outputs) == 1 and bool(outputs[0].choices)
+        graded = graded and all(spec.name in LABEL_METRICS for spec in task.metrics)
         self._logprobs = min(MOST_LOGPROBS, max(5, 2 * len(outputs[0].choices))) if graded else 0
         self._known: dict[tuple[str, str, int], Outcome] = {}
         self._usage: dict[str, tuple[int, Usage]] = {}
         self._silent = 0  # replies before the first word
-
-    def _scores_labels(self) -> bool:
-        return all(spec.name in LABEL_METRICS for spec in self._task.metrics)
 
     def usage_of(self, candidate_id: str) -> Usage:
         """Mean tokens of this candidate's calls, rounded up; nothing when it had none."""
@@ -115,26 +113,25 @@ class Evaluator:
             ModelError: the provider fails for all rows.
             InputError: the model has no room to think.
         """
-        return await all_of(self._one(candidate, example, split, repeat) for example in examples)
 
-    async def _one(self, candidate: Candidate, example: Example, split: SplitName, repeat: int) -> Outcome:
-        known = self._known.get((candidate.id, example.id, repeat))
-        if known is not None:
-            return known
-        return self._keep(await self.outcome(candidate, example, repeat), split, repeat)
+        async def one(example: Example) -> Outcome:
+            known = self._known.get((candidate.id, example.id, repeat))
+            return known or self._keep(await self.outcome(candidate, example, repeat), split, repeat)
+
+        return await all_of(map(one, examples))
 
     async def outcome(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
         """The outcome of one row, as of `outcomes`, but nothing is kept and nothing that is known is used."""
-        call = Asked(self._door, self._lm, candidate.id, self._logprobs, self._answered)
+        call = RowCall(self._door, self._lm, candidate.id, self._logprobs, self._answered)
         return await self._scored(candidate, example, call, repeat)
 
     async def adopt(self, candidate: Candidate, example: Example, split: SplitName, completion: Completion) -> None:
         """Scores a row whose one reply was bought already; `outcomes` then has it."""
         if (candidate.id, example.id, 0) not in self._known:
-            call = Asked(_Known(completion), self._lm, candidate.id, 0, self._answered)
+            call = RowCall(_StoredReply(completion), self._lm, candidate.id, 0, self._answered)
             self._keep(await self._scored(candidate, example, call, 0), split, 0)
 
-    async def _scored(self, candidate: Candidate, example: Example, call: Asked, repeat: int) -> Outcome:
+    async def _scored(self, candidate: Candidate, example: Example, call: RowCall, repeat: int) -> Outcome:
         try:
             prediction = await self._runners[candidate.kind].run(candidate, example, call, repeat)
         except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
@@ -178,16 +175,11 @@ class Evaluator:
         return outcome
 
 
-class Asked:
+class RowCall:
     """A `Call` that remembers what went through it last: `key`, and `reply` with the request that it answers."""
 
     def __init__(
-        self,
-        door: Door,
-        lm: LM,
-        candidate_id: str,
-        logprobs: int,
-        answered: Callable[[str, Request, Completion], None],
+        self, door: Door, lm: LM, candidate_id: str, logprobs: int, answered: Callable[[str, Request, Completion], None]
     ) -> None:
         self.logprobs = logprobs
         self.key = ""
@@ -205,8 +197,8 @@ class Asked:
         return completion
 
 
-class _Known:
-    """A door behind which one reply lies."""
+class _StoredReply:
+    """Gives one reply that was bought before."""
 
     stopped = None
 

@@ -22,7 +22,7 @@ from agent.ledger.query import History
 from agent.release.file_release import read_files
 from agent.release.labels import bucket
 from agent.release.runtime import load_prompt
-from agent.run.labelling import meaning
+from agent.run.promote import prompt_named
 from tests.cli.world import TOPICS, compatible, good, good_json, refused
 from tests.conftest import Made
 from tests.wire import WireServer
@@ -344,4 +344,4 @@ def test_code_that_was_released_by_another_version_is_told(two_runs: Made, caplo
     with pytest.raises(ReleaseError, match="load_other loads it"):
         pa.load_classifier("other")
     with pytest.raises(ReleaseError, match="not a prompt"):
-        meaning("rows", None, Path("runs/ledger.db"))
+        prompt_named("rows", None, Path("runs/ledger.db"))

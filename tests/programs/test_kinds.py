@@ -89,7 +89,6 @@ KNOWN = {
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow
     "prompt/render.py": {"dspy"},
     "task/checks.py": {"dspy"},
-    "run/launch.py": {"dspy"},
     "cli/audit_views.py": {"chain"},  # of the ledger's hashes
     "ledger/trail.py": {"chain"},  # of candidates and their parents
 }

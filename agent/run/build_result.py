@@ -18,7 +18,7 @@ from agent.types import Candidate, Outcome, Shown
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class SealedTest:
     """What the sealed test showed: winner and baseline on the same rows, in the same order. `shown`: the winner, and
     `prompt_tokens`, its length."""
 
@@ -30,8 +30,8 @@ class Opening:
     prompt_tokens: int
 
 
-def result_of(
-    opening: Opening,
+def build_result(
+    sealed: SealedTest,
     *,
     run_id: str,
     task: str,
@@ -48,33 +48,33 @@ def result_of(
     """The result before its release is written: no `parameters`, and the release without a place.
 
     Args:
-        opening: the sealed test.
+        sealed: the sealed test.
         dev: mean of baseline, of winner, and the winner's corrected for having been chosen; each in [0, 1] or None.
         states: of the trials.
         parts: what else is known, by the names of `RunResult` and JSON-ready: with it the gate decides.
     """
     paid, usage = account.paid, account.usage
-    is_own = opening.winner.id == opening.baseline.id
-    shown = opening.shown
+    is_own = sealed.winner.id == sealed.baseline.id
+    shown = sealed.shown
     result = RunResult(
         run_id=run_id,
         task=task,
         status=status,
         model=model,
         seed=seed,
-        baseline=Baseline(dev[0], _mean(values(opening.based))),
+        baseline=Baseline(dev[0], _mean(values(sealed.based))),
         winner=Winner(
-            opening.winner.id,
+            sealed.winner.id,
             shown.technique,
             shown.format,
             shown.n_demos,
             shown.text,
             dev[1],
             dev[2],
-            _mean(values(opening.won)),
-            opening.prompt_tokens,
+            _mean(values(sealed.won)),
+            sealed.prompt_tokens,
         ),
-        lift=_lift(opening, seed),
+        lift=_lift(sealed, seed),
         decision="keep_baseline",
         trials={state: list(states).count(state) for state in ("complete", "pruned", "failed", "incomplete")},
         cost=Cost(
@@ -107,8 +107,8 @@ def result_of(
     )
 
 
-def _lift(opening: Opening, seed: int) -> Lift:
-    pairs = [(w.value, b.value) for w, b in zip(opening.won, opening.based, strict=True)]
+def _lift(sealed: SealedTest, seed: int) -> Lift:
+    pairs = [(w.value, b.value) for w, b in zip(sealed.won, sealed.based, strict=True)]
     both = [(w, b) for w, b in pairs if w is not None and b is not None]
     lost = [b for w, b in pairs if w is None and b is not None]
     lift = paired_difference([w for w, _ in both], [b for _, b in both], seed)

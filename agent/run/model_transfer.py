@@ -18,10 +18,11 @@ from agent.ledger.query import History, Row, started_with
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
-from agent.run.job import Job, Means
-from agent.run.launch import budget_of, source_of, task_of
+from agent.run.job import Job, Resources
+from agent.run.launch import budget_of
 from agent.run.locations import open_history
-from agent.run.session import Ready
+from agent.run.session import PreparedJob
+from agent.run.tasks import source_of, task_of
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.function_metric import require_all
 from agent.scoring.llm_judge import judge_builder, judge_calls
@@ -55,9 +56,9 @@ class Transfer(Job):
         run: str,
         lms: Sequence[LM],
         judges: Sequence[LM],
-        means: Means,
+        resources: Resources,
     ) -> None:
-        super().__init__(task, [lm.name for lm in lms], means)
+        super().__init__(task, [lm.name for lm in lms], resources)
         self._entrants, self._own, self._run, self._lms, self._judges = entrants, own, run, lms, judges
 
     @staticmethod
@@ -73,7 +74,7 @@ class Transfer(Job):
         columns: dict[str, Sequence[Scores]] = {self._own: [entrant.scores for entrant in self._entrants]}
         for lm in self._lms:
             columns[lm.name] = await self._column(lm)
-        own, *others = (self._told(name, found) for name, found in columns.items())
+        own, *others = (self._scored(name, column) for name, column in columns.items())
         _test(own, others)
         return {
             "kind": self.kind,
@@ -82,10 +83,10 @@ class Transfer(Job):
             "task": self.task.name,
             "rows": len(self.task.dev),
             "candidates": [self._shown(each) for each in self._entrants],
-            "models": [{"own": name == self._own, **told} for name, told in zip(columns, (own, *others), strict=True)],
+            "models": [{"own": name == self._own, **each} for name, each in zip(columns, (own, *others), strict=True)],
             **self.cost(),
             "status": "budget" if self._stopped else "complete",
-            "ledger_head": self._ledger.head(),
+            "ledger_head": self.ledger.head(),
         }
 
     def _shown(self, entrant: Entrant) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class Transfer(Job):
             "instruction": shown.text,
         }
 
-    def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         ids = [each["candidate_id"] for each in result["candidates"]]
         return {"of_run": self._run, "candidates": ids, "models": result["models"], "status": result["status"]}
 
@@ -110,24 +111,24 @@ class Transfer(Job):
         base = self._entrants[0].candidate.id
         program = program_for(self.task, lm)
         evaluator = Evaluator(self.task, self._gateway, lm, metrics, [program], baseline_id=base)
-        found: list[Scores] = []
+        column: list[Scores] = []
         for entrant in self._entrants:
             try:
                 outcomes = await evaluator.outcomes(entrant.candidate, self.task.dev, "dev")
             except BudgetExhausted as stop:
                 self._stopped = str(stop)
                 await self._gateway.drain()
-                found.append(())
+                column.append(())
             else:
-                found.append([outcome.value for outcome in outcomes])
-        return found
+                column.append([outcome.value for outcome in outcomes])
+        return column
 
-    def _told(self, model: str, column: Sequence[Scores]) -> dict[str, Any]:
+    def _scored(self, model: str, column: Sequence[Scores]) -> dict[str, Any]:
         """One model: each candidate's score with interval and rank, and the paired difference to the baseline."""
         cells = [self._cell(scores, column[0]) for scores in column]
-        means = [cell["mean"] for cell in cells]
+        resources = [cell["mean"] for cell in cells]
         for cell in cells:
-            known = [mean for mean in means if mean is not None]
+            known = [mean for mean in resources if mean is not None]
             cell["rank"] = None if cell["mean"] is None else 1 + sum(mean > cell["mean"] + 1e-12 for mean in known)
         return {"model": model, "scores": cells}
 
@@ -136,13 +137,13 @@ class Transfer(Job):
         if not known:
             return {"mean": None, "ci95": None, "n": 0, "unscored": len(scores), "lift": None}
         mean, low, high = mean_ci(known)
-        told = {"mean": mean, "ci95": [low, high], "n": len(known), "unscored": len(scores) - len(known), "lift": None}
+        cell = {"mean": mean, "ci95": [low, high], "n": len(known), "unscored": len(scores) - len(known), "lift": None}
         both = [(a, b) for a, b in zip(scores, base, strict=False) if a is not None and b is not None]
         if scores is base or not both:
-            return told
-        found = paired_difference([a for a, _ in both], [b for _, b in both], self._means.seed)
-        lift = {"diff": found.diff, "ci95": list(found.ci95), "p_value": found.p_value, "p_holm": None, "n": found.n}
-        return {**told, "lift": lift}
+            return cell
+        test = paired_difference([a for a, _ in both], [b for _, b in both], self._resources.seed)
+        lift = {"diff": test.diff, "ci95": list(test.ci95), "p_value": test.p_value, "p_holm": None, "n": test.n}
+        return {**cell, "lift": lift}
 
 
 def _test(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
@@ -150,22 +151,22 @@ def _test(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
     scores chose the prompts, has no p-value."""
     for lift in _lifts(own):
         lift["p_value"] = None
-    lifts = [lift for told in others for lift in _lifts(told)]
+    lifts = [lift for column in others for lift in _lifts(column)]
     least = 0.0
     for place, lift in enumerate(sorted(lifts, key=lambda lift: float(lift["p_value"]))):
         lift["p_holm"] = least = min(1.0, max(least, (len(lifts) - place) * lift["p_value"]))
 
 
-def _lifts(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [cell["lift"] for cell in told["scores"] if cell["lift"] is not None]
+def _lifts(column: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [cell["lift"] for cell in column["scores"] if cell["lift"] is not None]
 
 
 # -- from a run to a transfer -----------------------------------------------------------------------------------------
 
 
-def transferring(
+def prepare_transfer(
     run: str, models: Sequence[str], top: int, limit: int | None, options: Mapping[str, Any], db: Path
-) -> Ready:
+) -> PreparedJob:
     """Finds the candidates of a run, their rows and their models, and checks that they can be asked; calls nothing.
 
     Args:
@@ -182,52 +183,51 @@ def transferring(
     from agent.models.model_registry import create_model
 
     with closing(open_history(db)) as history:
-        found = history.search(run)
-        task, entrants = _seen(history, found, _task(found), top, limit)
+        run_row = history.search(run)
+        task, entrants = _seen(history, run_row, _task(run_row), top, limit)
     names = [name.strip() for name in models]
     if not all(names) or len(set(names)) < len(names):
         raise InputError(f"--models {','.join(models)}: write each model once, a,b,c")
-    if found["model"] in names:
-        raise InputError(f"--models: {found['model']} is the run's own model, whose scores are in the ledger")
+    if run_row["model"] in names:
+        raise InputError(f"--models: {run_row['model']} is the run's own model, whose scores are in the ledger")
     known = {name: create_model(name) for name in dict.fromkeys([*names, *task.judges])}
     lms, judges = [known[name] for name in names], [known[name] for name in task.judges]
     if not judges and task.is_judged:
-        judges = [create_model(found["model"])]
+        judges = [create_model(run_row["model"])]
     budget = budget_of(options, Transfer.calls(task, len(entrants), len(lms)))
-    return Ready(
-        lambda means: Transfer(task, entrants, found["model"], found["id"], lms, judges, means),
+    return PreparedJob(
+        lambda resources: Transfer(task, entrants, run_row["model"], run_row["id"], lms, judges, resources),
         [*lms, *(judge for judge in judges if judge not in lms)],
-        list(known),
         budget,
     )
 
 
-def _task(found: Row) -> Task:
-    options = started_with(found)
+def _task(run_row: Row) -> Task:
+    options = started_with(run_row)
     task = task_of(options)
     if task.program:
-        raise InputError(f"{found['id']}: a program of your own; only prompts can be tried on other models")
+        raise InputError(f"{run_row['id']}: a program of your own; only prompts can be tried on other models")
     for name in SCORED_BY:
-        if found["hashes"].get(name) != task.hashes.get(name):
+        if run_row["hashes"].get(name) != task.hashes.get(name):
             what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
-            raise InputError(f"{found['id']}: {what} changed since; put it back, or run the task again")
+            raise InputError(f"{run_row['id']}: {what} changed since; put it back, or run the task again")
     require_all(task)
     return replace(task, judges=tuple(options.get("judge") or task.judges) if task.is_judged else ())
 
 
-def _seen(history: History, found: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
+def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
     """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
-    trials = [trial for trial in history.trials(found["id"]) if trial["state"] == "complete"]
+    trials = [trial for trial in history.trials(run_row["id"]) if trial["state"] == "complete"]
     base = [trial for trial in trials if trial["number"] == 0]
     if not base:
-        raise InputError(f"{found['id']}: this run is {found['status']} and has not scored its baseline")
-    scored = {outcome["example_id"] for outcome in history.outcomes(found["id"], base[0]["candidate_id"], "dev")}
+        raise InputError(f"{run_row['id']}: this run is {run_row['status']} and has not scored its baseline")
+    scored = {outcome["example_id"] for outcome in history.outcomes(run_row["id"], base[0]["candidate_id"], "dev")}
     task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
     whole = [trial for trial in trials if trial["number"] and trial["mean"] is not None]
     best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
     entrants = []
     for trial in [*base, *best]:
-        outcomes = history.outcomes(found["id"], trial["candidate_id"], "dev")
+        outcomes = history.outcomes(run_row["id"], trial["candidate_id"], "dev")
         seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
         scores = tuple(seen.get(row.id) for row in task.dev)
         entrants.append(Entrant(trial["number"], _candidate(history.candidate(trial["candidate_id"])), scores))
