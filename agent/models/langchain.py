@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from agent.errors import BadResponse, InputError
 from agent.extras import require
+from agent.models.anthropic import with_own_connections
 from agent.models.hosted import HostedModel, bare_address, finish_reason, key_from, mapping, token_count
 from agent.models.model_registry import model
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
@@ -46,17 +47,6 @@ def untraced() -> None:
     from langsmith.utils import get_env_var
 
     cast(Any, get_env_var).cache_clear()  # may hold the variables of before
-
-
-def _unshare(chat: Any) -> None:
-    """Gives Anthropic's chat model an HTTP client of its own.
-
-    LangChain keeps one for each address as long as the process lives, whose connections belong to the event loop that
-    opened them: a second run would find them closed.
-    """
-    from anthropic import DefaultAsyncHttpxClient
-
-    chat.__dict__["_async_client"] = chat._async_client.with_options(http_client=DefaultAsyncHttpxClient())
 
 
 class LangChainModel(HostedModel):
@@ -117,7 +107,7 @@ class LangChainModel(HostedModel):
                 raise
             chat = init_chat_model(model)
         if self._provider == "anthropic":
-            _unshare(chat)
+            chat.__dict__["_async_client"] = with_own_connections(chat._async_client)
         return chat
 
     async def _stop(self, client: Any) -> None:
