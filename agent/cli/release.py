@@ -9,28 +9,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import (
+    PATH,
     SETTINGS,
     Registered,
     about,
+    actor_option,
     db_option,
-    deciding_options,
     json_option,
     plain,
     print_exactly,
     print_json,
+    reason_option,
     short,
 )
-from agent.cli.tables import print_table
+from agent.cli.terminal_tables import print_table
 from agent.programs import ARMS
 from agent.release.formats.export_format import FORMATS
+from agent.report.facts import gain
 from agent.run.locations import releases_folder
 
 if TYPE_CHECKING:
     from agent.release.labels import LabelChange
 
 
-class _Command(click.Command):
-    """Its help ends with the formats, which are loaded for it."""
+class _ExportCommand(click.Command):
+    """Its help ends with a list of all formats, which are loaded only then."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Formats"):
@@ -38,7 +41,7 @@ class _Command(click.Command):
 
 
 @click.command(
-    cls=_Command,
+    cls=_ExportCommand,
     context_settings=SETTINGS,
     help="""Write the released prompt of RUN (default: the latest), proved to be what was scored.
 
@@ -66,7 +69,7 @@ class _Command(click.Command):
     type=click.Choice(ARMS),
     help="Instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder to write to. Default: print it.")
+@click.option("-o", "--output", type=PATH, help="File or folder to write to. Default: print it.")
 @click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
 @db_option
 @json_option
@@ -77,13 +80,13 @@ def export_command(
     from agent.run.launch import silence
 
     silence()
-    found = export(run, form, db, output=output, yardstick=arm is not None, strict=strict, details=as_json)
+    exported = export(run, form, db, output=output, yardstick=arm is not None, strict=strict, details=as_json)
     if as_json:
-        print_json(found.details)
+        print_json(exported.details)
         return
-    if found.text is not None:
-        print_exactly(found.text)
-    for line in found.lines:
+    if exported.text is not None:
+        print_exactly(exported.text)
+    for line in exported.lines:
         click.echo(plain(line), err=True)
 
 
@@ -93,7 +96,8 @@ def export_command(
 @click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
 @click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
-@deciding_options
+@reason_option
+@actor_option
 @db_option
 @json_option
 def promote_command(
@@ -121,25 +125,28 @@ def promote_command(
     """
     from agent.run.promote import NO_CLAIM, promote
 
-    found = promote(run, label=label, share=share, own=own, override=override, reason=reason, actor=actor, ledger=db)
+    promotion = promote(
+        run, label=label, share=share, own=own, override=override, reason=reason, actor=actor, ledger=db
+    )
     if as_json:
-        print_json(found.to_json())
+        print_json(promotion.to_json())
         return
-    if found.promoted == "held":
-        click.echo(plain(f"promoted: {found.path} ({found.version})"))
+    if promotion.promoted == "held":
+        click.echo(plain(f"promoted: {promotion.path} ({promotion.version})"))
     part = "" if share is None else f" for {share:.0%} of the units"
-    before = f"before: {found.before or 'none'}" if found.moved else "was it before"
-    click.echo(f"{found.name}@{label} is {found.version}{part}; {before}")
-    if found.promoted == "own":
+    before = f"before: {promotion.before or 'none'}" if promotion.moved else "was it before"
+    click.echo(f"{promotion.name}@{label} is {promotion.version}{part}; {before}")
+    if promotion.promoted == "own":
         click.echo(f"it is your own prompt ({NO_CLAIM})")
-    for why in found.against:
+    for why in promotion.against:
         click.echo(plain(f"overridden: {why}"))
 
 
 @click.command(context_settings=SETTINGS)
 @click.argument("name")
 @click.option("--label", default="production", show_default=True, help="The label to put back.")
-@deciding_options
+@reason_option
+@actor_option
 @db_option
 @json_option
 def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, as_json: bool) -> None:
@@ -232,5 +239,5 @@ def _evidence(evidence: Any) -> str:
     claim = f" {evidence['claim']}" if "claim" in evidence else ""
     over = ", overridden" if evidence.get("overridden") else ""
     lift = evidence.get("lift") or {}
-    points = f" {100 * lift['diff']:+.1f}" if "diff" in lift else ""
+    points = f" {gain(lift['diff'])}" if "diff" in lift else ""
     return f"{evidence.get('run_id', '')}{points}{claim}{over}"

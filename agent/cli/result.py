@@ -12,35 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.cli.common import plain, score
+from agent.cli.common import plain
 from agent.release.result import RunResult
 from agent.release.result_breakdown import Group, MetricPart
-from agent.report.facts import (
-    against_yardsticks,
-    amount,
-    before_search,
-    carried,
-    certainty,
-    gain,
-    gaps,
-    held_back,
-    judge_order,
-    judge_trust,
-    metric_name,
-    promotion,
-    ships_prompt,
-    sides,
-    spent,
-    steadiness,
-    stopped_before_search,
-    tested,
-    uncorrected,
-    uneven,
-    variety,
-    verdict,
-    worth_parts,
-    yardsticks,
-)
+from agent.report import facts
+from agent.report.facts import amount, carried, gain, points, promotion, sealed_score, ships_prompt, sides
 from agent.run.locations import LEDGER
 from agent.run.session import at
 
@@ -67,33 +43,33 @@ def report(result: RunResult, db: Path = LEDGER, promoted: dict[str, Any] | None
     if result.is_own:
         lines = [
             "",
-            verdict(result),
+            facts.verdict(result),
             "",
             f"{'':12}{'dev':>8}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base.dev):>8}{score(tested(result, 'baseline')):>14}",
+            f"{'your prompt':12}{points(base.dev):>8}{points(sealed_score(result, 'baseline')):>14}",
             "",
             f"your prompt: {design}",
         ]
     else:
-        corrected = score(winner.dev_corrected)
+        corrected = points(winner.dev_corrected)
         lines = [
             "",
-            f"{verdict(result)}  ({certainty(result)})",
+            f"{facts.verdict(result)}  ({facts.certainty(result)})",
             "",
             f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
-            f"{'your prompt':12}{score(base.dev):>8}{'':>12}{score(tested(result, 'baseline')):>14}",
-            f"{'best found':12}{score(winner.dev):>8}{corrected:>12}{score(tested(result, 'winner')):>14}",
+            f"{'your prompt':12}{points(base.dev):>8}{'':>12}{points(sealed_score(result, 'baseline')):>14}",
+            f"{'best found':12}{points(winner.dev):>8}{corrected:>12}{points(sealed_score(result, 'winner')):>14}",
             "",
             f"best found: {design}",
-            f"test rows: {lift.wins} won, {lift.losses} lost, {lift.ties} tied",
+            f"test rows: {facts.tally(lift.wins, lift.losses, lift.ties)}",
         ]
     lines += [
         "trials: " + ", ".join(f"{n} {state}" for state, n in result.trials.items() if n or state != "incomplete"),
         f"calls: {', '.join(f'{role} {count}' for role, count in cost.calls.items())}, from the ledger {cost.cached}",
         f"cost: {cost.prompt_tokens + cost.completion_tokens:,} tokens, "
-        f"{spent(cost.usd, cost.unpriced, cost.lost_usd)}, {cost.seconds:.0f} s",
+        f"{facts.spent(cost.usd, cost.unpriced, cost.lost_usd)}, {cost.seconds:.0f} s",
     ]
-    if stopped_before_search(result):
+    if facts.stopped_before_search(result):
         lines.append("--anyway searches all the same")
     if cost.overspent:
         lines.append(plain(f"the run {cost.overspent}"))
@@ -129,23 +105,23 @@ def blocks(result: RunResult, promoted: Mapping[str, Any] | None = None) -> list
 
 def scores_lines(result: RunResult) -> list[str]:
     """What there is to know of the scores above."""
-    return [plain(found) for found in (uncorrected(result), uneven(result)) if found]
+    return [plain(found) for found in (facts.uncorrected(result), facts.uneven(result)) if found]
 
 
 def yardstick_lines(result: RunResult) -> list[str]:
-    found = yardsticks(result)
+    found = facts.yardsticks(result)
     if not found:
         return []
     rows = result.yardsticks[0].trained_on
     width = max(12, *(len(name) + 2 for name, _, _ in found))
     lines = [f"without a language model, trained on {rows} rows:"]
     lines += [f"{'  ' + plain(name):<{width}}{dev:>8}{'':>{24 - width}}{test:>14}" for name, dev, test in found]
-    return [*lines, *([plain(better)] if (better := against_yardsticks(result)) else [])]
+    return [*lines, *([plain(better)] if (better := facts.against_yardsticks(result)) else [])]
 
 
 def blocked_lines(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:
     """Said where a gain was shown and something else stands in the way."""
-    found = [plain(f"  {why}") for why in held_back(result)]
+    found = [plain(f"  {why}") for why in facts.held_back(result)]
     if not found:
         return []
     if promoted is not None:
@@ -156,10 +132,10 @@ def blocked_lines(result: RunResult, promoted: Mapping[str, Any] | None) -> list
 
 def parts_lines(result: RunResult) -> list[str]:
     """Each metric, where there is more than the score itself to tell."""
-    found = worth_parts(result)
+    found = facts.metric_parts(result)
     if not found:
         return []
-    names = [metric_name(row) for row in found]
+    names = [facts.metric_name(row) for row in found]
     width = max(map(len, map(plain, names)))
     compared = "" if result.is_own else f"{'found':>8}   difference (95 % CI)"
     lines = [f"{'on the sealed test':<{width + 2}}{'weight':>8}{'yours':>8}{compared}"]
@@ -171,7 +147,7 @@ def parts_lines(result: RunResult) -> list[str]:
 
 def _scores(result: RunResult, row: MetricPart | Group) -> str:
     """One line of a comparison: each side's mean, and their difference where there are two."""
-    means = "".join(f"{score(row.side(side).mean):>8}" for side, _ in sides(result))
+    means = "".join(f"{points(row.side(side).mean):>8}" for side, _ in sides(result))
     return means if result.is_own else f"{means}   {gain(row.diff, row.diff_ci95)}"
 
 
@@ -188,30 +164,30 @@ def slices_lines(result: RunResult) -> list[str]:
         lines.append(f"by {plain(cut.slice)}:  rows   yours{compared}")
         for group in cut.groups:
             lines.append(f"  {plain(group.value):<{width}}{group.winner.n:>6}{_scores(result, group)}")
-        if apart := gaps(result, cut):
+        if apart := facts.gaps(result, cut):
             lines.append(f"  {apart}")
     return lines
 
 
 def steady_lines(result: RunResult) -> list[str]:
-    title, *lines = steadiness(result) or [""]
+    title, *lines = facts.steadiness(result) or [""]
     return [title, *(f"  {line}" for line in lines)] if lines else []
 
 
 def variety_lines(result: RunResult) -> list[str]:
-    return [plain(line) for line in variety(result)]
+    return [plain(line) for line in facts.variety(result)]
 
 
 def judges_lines(result: RunResult) -> list[str]:
     lines = []
     for judge in result.judges:
-        trust = "; ".join(filter(None, (judge_trust(judge), judge_order(judge))))
+        trust = "; ".join(filter(None, (facts.judge_trust(judge), facts.judge_order(judge))))
         lines.append(plain(f"judge {', '.join(judge.models)} ({judge.mode}): {trust}"))
     return lines
 
 
 def preflight_lines(result: RunResult) -> list[str]:
-    found = before_search(result)
+    found = facts.before_search(result)
     return [plain(f"before the search: {found}")] if found else []
 
 
@@ -222,9 +198,8 @@ def attribution_lines(result: RunResult) -> list[str]:
     width = max(len(plain(row.part)) for row in found)
     lines = ["what carried the gain: points lost with your prompt's part in its place (95 % CI)"]
     for row in found:
-        low, high = row.ci95
-        share, source = carried(row)
-        lines.append(f"  {plain(row.part):<{width}} {share:>6}   {low:+.1f} to {high:+.1f}, {source}")
+        share, interval, source = carried(row)
+        lines.append(f"  {plain(row.part):<{width}} {share:>6}   {interval}, {source}")
     return lines
 
 
@@ -235,12 +210,8 @@ def pareto_lines(result: RunResult) -> list[str]:
     lines = ["Pareto front: nothing that saw the whole of dev is better in all of these (* chosen)"]
     lines.append(f"  {'dev':>7}{'prompt tokens':>15}{'$ per 1000':>12}{'latency':>10}  candidate")
     for row in found:
-        latency = "-" if row.latency_s is None else f"{row.latency_s:.2f} s"
-        mark = "*" if row.chosen else " "
-        lines.append(
-            f"{mark} {score(row.dev):>7}{row.prompt_tokens:>15,}{amount(row.usd_per_1000):>12}{latency:>10}  "
-            f"{plain(row.candidate_id)}"
-        )
+        costs = f"{row.prompt_tokens:>15,}{amount(row.usd_per_1000):>12}{facts.latency(row.latency_s):>10}"
+        lines.append(f"{'*' if row.chosen else ' '} {points(row.dev):>7}{costs}  {plain(row.candidate_id)}")
     return lines
 
 

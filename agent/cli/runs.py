@@ -1,4 +1,4 @@
-"""`optimize runs`, `show`, `history`: what the ledger knows, for people and for programs."""
+"""`optimize runs`, `show`, `history`: the runs of the ledger, one run, its trials, and a search in all texts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ from typing import Any
 
 import click
 
-from agent.cli.common import (
-    SETTINGS,
-    db_option,
-    json_option,
-    plain,
-    print_json,
-    score,
-    short,
-)
-from agent.cli.tables import Column, print_table, say, say_diff, so_far, sparkline, whisker
+from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json, short
+from agent.cli.terminal_tables import Column, print_table, say, say_diff, so_far, sparkline, whisker
 from agent.errors import InputError
 from agent.release.result import search_result
-from agent.report.facts import amount, decision, instead_of_result, prompt_text, without_result
+from agent.report.facts import amount, decision, gain, instead_of_result, points, prompt_text, without_result
 from agent.run.locations import open_history
 
 RUNS = (
@@ -78,10 +70,10 @@ HITS = (
 REPORTS = {
     "check": ("agent.cli.check", "check_report"),
     "bless": ("agent.cli.check", "bless_report"),
-    "transfer": ("agent.cli.transfer", "transfer_report"),
+    "transfer": ("agent.cli.run", "transfer_report"),
     "judge_calibration": ("agent.cli.judge", "calibration_report"),
 }
-"""What words the result of a run that is no search, by its kind."""
+"""The function that makes text of the result of a run that is no search, by kind."""
 AXIS = len(TRIALS[4].head)
 
 
@@ -91,13 +83,13 @@ AXIS = len(TRIALS[4].head)
 def runs_command(db: Path, as_json: bool) -> None:
     """List the runs, newest first."""
     history = open_history(db)
-    found = history.runs()
+    runs = history.runs()
     if as_json:
-        print_json({"runs": found})
+        print_json({"runs": runs})
         return
     means = history.dev_means()
     rows = []
-    for run in found:
+    for run in runs:
         result = search_result(run["result"])
         rows.append(
             (
@@ -106,20 +98,20 @@ def runs_command(db: Path, as_json: bool) -> None:
                 run["model"],
                 run["seed"],
                 run["status"],
-                score(result.baseline.test if result else None),
-                score(result.winner.test if result else None),
-                f"{100 * result.lift.diff:+.1f}" if result else "",
+                points(result.baseline.test if result else None),
+                points(result.winner.test if result else None),
+                gain(result.lift.diff) if result else "",
                 decision(run["result"] or {}),
                 sparkline(so_far(means.get(run["id"], [])), len(RUNS[-1].head)),
             )
         )
     print_table("runs", RUNS, rows)
-    for run in found:
+    for run in runs:
         _say_error(run)
 
 
 def _say_error(run: dict[str, Any]) -> None:
-    """Why a run failed, where it did."""
+    """Prints why a run failed, if it did."""
     if run["error"]:
         say(f"{run['id']} {run['status']}: {run['error']}")
 
@@ -247,7 +239,7 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
                 t["number"],
                 t["round"],
                 t["state"],
-                score(t["mean"]),
+                points(t["mean"]),
                 whisker(t["mean"], t["low"], t["high"], AXIS),
                 t["n"],
                 t["technique"],
@@ -283,7 +275,7 @@ def _show_hits(history: Any, words: str, run_id: str, limit: int, as_json: bool)
             "",
             HITS,
             [
-                (hit.what, hit.run, hit.trial, hit.row, hit.split, score(hit.score), short(hit.snippet, 300))
+                (hit.what, hit.run, hit.trial, hit.row, hit.split, points(hit.score), short(hit.snippet, 300))
                 for hit in found.hits
             ],
         )
@@ -301,7 +293,7 @@ def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number:
         print_json({"trial": found, "candidate": candidate, "outcomes": outcomes})
         return
     click.echo(
-        f"trial {number}: {found['state']}, {score(found['mean'])} on {found['n']} rows; {plain(found['reason'])}"
+        f"trial {number}: {found['state']}, {points(found['mean'])} on {found['n']} rows; {plain(found['reason'])}"
     )
     for message in candidate["template"]:
         click.echo(plain(f"[{message['role']}]\n{message['content']}"))
@@ -313,7 +305,7 @@ def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number:
                 [
                     (
                         r["example_id"],
-                        score(r["value"]),
+                        points(r["value"]),
                         short(r["reply"], 60),
                         short(r["error"] or "; ".join(s[2] for s in r["scores"]), 80),
                     )

@@ -1,4 +1,4 @@
-"""Answers of a run, blinded, for people to rate: who rates sees inputs and answer, never which prompt wrote it.
+"""Answers of a run, blinded, for people to rate: a rater sees inputs and answer, never which prompt wrote it.
 
 Every rater gets the same answers, in another order.
 """
@@ -26,8 +26,8 @@ REFERENCE = "reference"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One answer to rate. `reference`: the row's label, where a judge compares with it; nobody sees it."""
+class BlindedAnswer:
+    """One answer to rate. `reference`: the row's label, where a judge compares with it; it is not shown."""
 
     item: str
     inputs: Mapping[str, str]
@@ -50,7 +50,11 @@ def rated_task(run: Row) -> Task:
 
 
 def field_of(task: Task, output: str | None) -> str:
-    """The output that is rated. Raises InputError where a file of ratings has no room for the task's fields."""
+    """The output to rate: `output`, else the one that the task's judge rates, else the first.
+
+    Raises:
+        InputError: the task has no such output, or a field with the name of a column of ratings.
+    """
     names = [field.name for field in task.signature.outputs]
     fields = [*names, *(field.name for field in task.signature.inputs)]
     judged = [spec.field for spec in task.metrics if spec.name == "judge"]
@@ -71,38 +75,38 @@ def _is_compared(task: Task, field: str) -> bool:
     return any(judge_setup(spec, task, "").mode == "reference" for spec in judges)
 
 
-def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[Shown]:
-    """Different answers, taken from each prompt in turn; the same for every rater."""
+def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[BlindedAnswer]:
+    """At most `count` different answers on dev, taken from each complete trial in turn; the same for every rater."""
     from agent.prompt.render import label_text
     from agent.types import content_id
 
     rows, is_compared = {row.id: row for row in task.dev}, _is_compared(task, field)
 
-    def pile_of(number: int, candidate_id: str) -> list[Shown]:
+    def pile_of(number: int, candidate_id: str) -> list[BlindedAnswer]:
         pile = []
         for outcome in history.outcomes(run_id, candidate_id, "dev"):
             row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
             if row is not None and value not in (None, ""):
                 answer, label = label_text(value), row.labels.get(field) if is_compared else None
                 item = content_id("item", [dict(row.inputs), [answer]])
-                pile.append(Shown(item, row.inputs, answer, "" if label is None else label_text(label)))
+                pile.append(BlindedAnswer(item, row.inputs, answer, "" if label is None else label_text(label)))
         random.Random(f"{run_id} {number}").shuffle(pile)
         return pile
 
     trials = history.select(
         "SELECT number, candidate_id FROM trials WHERE run_id = ? AND state = 'complete' ORDER BY number", run_id
     )
-    piles: list[list[Shown]] = []  # read one by one: with many prompts the first of each are enough
-    found: dict[str, Shown] = {}
+    piles: list[list[BlindedAnswer]] = []  # read one by one: with many prompts the first of each are enough
+    answers: dict[str, BlindedAnswer] = {}
     for turn in range(len(task.dev)):
         for place, trial in enumerate(trials):
             if turn == 0:
                 piles.append(pile_of(trial["number"], trial["candidate_id"]))
             if turn < len(piles[place]):
-                found.setdefault(piles[place][turn].item, piles[place][turn])
-            if len(found) == count:
-                return list(found.values())
-    return list(found.values())
+                answers.setdefault(piles[place][turn].item, piles[place][turn])
+            if len(answers) == count:
+                return list(answers.values())
+    return list(answers.values())
 
 
 def rubric_of(task: Task, field: str) -> Rubric:
@@ -112,15 +116,15 @@ def rubric_of(task: Task, field: str) -> Rubric:
     return next((rubric for rubric in [*named, *task.rubrics.values()] if rubric), generic_rubric())
 
 
-def order_of(items: Sequence[Shown], run_id: str, rater: str) -> list[Shown]:
+def order_of(items: Sequence[BlindedAnswer], run_id: str, rater: str) -> list[BlindedAnswer]:
     """The answers in this rater's order."""
-    found = list(items)
-    random.Random(f"{run_id} {rater}").shuffle(found)
-    return found
+    shuffled = list(items)
+    random.Random(f"{run_id} {rater}").shuffle(shuffled)
+    return shuffled
 
 
-def calibrating(run: Row, task: Task, field: str, rubric: Rubric, file: Path) -> str:
-    """The command that measures a judge with the ratings: the task's own for this field, or else one by columns."""
+def calibrate_command(run: Row, task: Task, field: str, rubric: Rubric, file: Path) -> str:
+    """The command that measures a judge with the ratings in `file`: the task's judge of `field`, else by columns."""
     words = ["optimize", "judge", "calibrate"]
     judged = [spec.field for spec in task.metrics if spec.name == "judge"]
     if field in judged:
@@ -136,7 +140,7 @@ def calibrating(run: Row, task: Task, field: str, rubric: Rubric, file: Path) ->
 
 
 def agreement(rows: Sequence[Mapping[str, Any]], rubric: Rubric) -> str:
-    """How far the raters of a file of ratings agree, in a sentence; "" for one rater."""
+    """Krippendorff's alpha among the raters of a file of ratings, as a line; "" for one rater."""
     from agent.stats.agreement import alpha
 
     raters = sorted({str(row["rater"]) for row in rows})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "incomplete": "RUNNING"}
 SHOWN = 500
-"""So much of an instruction is kept: the file is for charts."""
+"""Characters of an instruction in the file, which is for charts."""
 ATTRIBUTES = (
     "candidate_id",
     "round",
@@ -147,8 +147,8 @@ def _distributions(places: Sequence[Mapping[str, Any]]) -> dict[str, optuna.dist
 
 def _attributes(trial: Row) -> dict[str, Any]:
     text = trial["instruction"]
-    kept = {name: trial[name] for name in ATTRIBUTES}
-    return kept | {"trial": trial["number"], "instruction": text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"}
+    text = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return {name: trial[name] for name in ATTRIBUTES} | {"trial": trial["number"], "instruction": text}
 
 
 def _moments(view: RunView) -> dict[int, list[Row]]:

@@ -1,4 +1,4 @@
-"""One run gathered from the ledger for whoever shows it: report, web pages, terminal, notebook. Reads, never writes.
+"""One run gathered from the ledger, for report, web pages and notebook. Reads, never writes.
 
 Rows of the task are not in the ledger; they are read from its folder, and left out when its files have changed since.
 """
@@ -41,7 +41,7 @@ class RowPair:
 
 
 class RunView:
-    """A run of the ledger, gathered when it is asked for. `run` is its row with the decoded columns."""
+    """A run of the ledger; each part is read when it is first used. `run` is its row with the decoded columns."""
 
     def __init__(self, history: History, run_id: str = "") -> None:
         """The run by id, by the unique start of it, or the latest. Raises InputError."""
@@ -83,7 +83,7 @@ class RunView:
 
     @cached_property
     def promoted(self) -> Row | None:
-        """Who promoted a winner that the run had held back (`trail.promoted_since`)."""
+        """The promotion, since the run, of a winner that it had held back (`trail.promoted_since`)."""
         return promoted_since(self.history, self.id)
 
     @cached_property
@@ -111,7 +111,7 @@ class RunView:
         }
 
     def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
-        """What the candidates `one` and `two` made of each row of the split that either was asked."""
+        """The outcomes of the candidates `one` and `two` on each row of the split that either has one on."""
         sides = [{row["example_id"]: row for row in self.history.outcomes(self.id, c, split)} for c in (one, two)]
         known = self.examples.get(split, {})
         found = []

@@ -1,4 +1,4 @@
-"""A table for whoever reads it: set for the width of a terminal, tab-separated lines in a pipe; and numbers as marks.
+"""Tables on stdout: set for the width of a terminal, tab-separated lines in a pipe; and numbers as marks.
 
 A pipe gets every column but the drawn ones, whole and without colour. On a terminal numbers stand to the right, text is
 shortened before a column goes, and what was left out is named below. All text is untrusted.
@@ -40,7 +40,7 @@ class Column:
     wraps: bool = False
     """Goes on in the next line, not shortened, where it is narrow; short words stay whole."""
     digests: bool = False
-    """SHA-256 digests are told by their start."""
+    """SHA-256 digests are cut to their start."""
     gain: bool = False
     """A difference: green above zero, red below."""
     drawn: bool = False
@@ -53,7 +53,7 @@ def print_table(
     rows: Iterable[Sequence[Any]],
     quiet: Callable[[Sequence[str]], bool] = lambda row: False,
 ) -> None:
-    """`quiet` says of a row, as text, whether it stands back on a terminal."""
+    """Prints a table. `quiet`: whether a row, as text, is dimmed on a terminal."""
     heads = [column if isinstance(column, Column) else Column(plain(column), 0, WRAPPED, True) for column in columns]
     cells = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():

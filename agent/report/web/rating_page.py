@@ -12,17 +12,9 @@ from urllib.parse import quote, urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import Row, run_folder
-from agent.report.blinded import (
-    Shown,
-    agreement,
-    calibrating,
-    field_of,
-    items_of,
-    order_of,
-    rated_task,
-    rubric_of,
-)
-from agent.report.web.ask import Ask
+from agent.report import blinded
+from agent.report.blinded import BlindedAnswer
+from agent.report.web.page_request import PageRequest
 from agent.task.ratings import RatedFile
 from agent.types import Criterion, Rubric, Task
 
@@ -32,21 +24,21 @@ WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """What one rater has before them. `todo` is in their order."""
+class RatingSession:
+    """What one rater rates. `todo`: the answers that are left, in this rater's order."""
 
     run: Row
     task: Task
     field: str
     rubric: Rubric
-    items: list[Shown]
+    items: list[BlindedAnswer]
     file: RatedFile
     rater: str
 
     @property
-    def todo(self) -> list[Shown]:
+    def todo(self) -> list[BlindedAnswer]:
         done = self.file.done(self.rater)
-        return [shown for shown in order_of(self.items, self.run["id"], self.rater) if shown.item not in done]
+        return [shown for shown in blinded.order_of(self.items, self.run["id"], self.rater) if shown.item not in done]
 
     @property
     def marks(self) -> list[tuple[str, Criterion]]:
@@ -55,28 +47,26 @@ class Session:
         return [*((f"rating_{part.name}", part) for part in parts), ("rating", WHOLE)]
 
 
-def begin(ask: Ask, rater: str) -> Session:
-    """Raises InputError where the run's rows have changed, or none of its answers can be rated."""
-    run = ask.history.run(ask.names["run"])
-    folder = run_folder(ask.site.db.parent, run["id"])
-    task = rated_task(run)
-    field = field_of(task, None)
-    items = ask.kept("items", run["id"], lambda: items_of(ask.history, run["id"], task, field, COUNT))
+def begin(request: PageRequest, rater: str) -> RatingSession:
+    """The session of one rater. Raises InputError where the run's rows have changed, or no answer can be rated."""
+    run = request.history.run(request.names["run"])
+    task = blinded.rated_task(run)
+    field = blinded.field_of(task, None)
+    items = request.cached("items", run["id"], lambda: blinded.items_of(request.history, run["id"], task, field, COUNT))
     if not items:
         raise InputError(f"{run['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
-    rubric = rubric_of(task, field)
-    file = RatedFile(folder / "ratings.jsonl")
-    return Session(run, task, field, rubric, items, file, rater)
+    file = RatedFile(run_folder(request.site.db.parent, run["id"]) / "ratings.jsonl")
+    return RatingSession(run, task, field, blinded.rubric_of(task, field), items, file, rater)
 
 
-def rate(ask: Ask) -> dict[str, Any]:
-    """The rater's next answer; after as many as were skipped, `skipped`. Without a name, the question who rates."""
-    rater = ask.arg("rater")[:LONGEST_NAME]
-    session = begin(ask, rater)
-    skipped = ask.number("skipped", 0, 0)
+def rate(request: PageRequest) -> dict[str, Any]:
+    """The rater's next answer, after `skipped` ones; without a rater's name, the form for it."""
+    rater = request.arg("rater")[:LONGEST_NAME]
+    session = begin(request, rater)
+    skipped = request.number("skipped", 0, 0)
     todo = session.todo if rater else []
     rated = len(session.items) - len(todo) if rater else 0
-    stopped = ask.arg("stopped") == "1"
+    stopped = request.arg("stopped") == "1"
     shown = todo[skipped] if skipped < len(todo) and not stopped else None
     rubric = session.rubric
     return {
@@ -97,17 +87,17 @@ def rate(ask: Ask) -> dict[str, Any]:
         ],
         "scale": list(range(rubric.low, rubric.high + 1)),
         "file": str(session.file.path),
-        "agreement": agreement(session.file.rows, rubric),
-        "command": calibrating(session.run, session.task, session.field, rubric, session.file.path),
+        "agreement": blinded.agreement(session.file.rows, rubric),
+        "command": blinded.calibrate_command(session.run, session.task, session.field, rubric, session.file.path),
     }
 
 
-def save(ask: Ask, form: Mapping[str, str]) -> str:
-    """Keeps one answer's marks, or passes it over; the address to go on from. Raises InputError for a bad form."""
+def save(request: PageRequest, form: Mapping[str, str]) -> str:
+    """Saves the marks of one answer, or skips it; returns the next address. Raises InputError for a bad form."""
     rater = form.get("rater", "").strip()[:LONGEST_NAME]
     if not rater:
         raise InputError("who rates? give a name or initials")
-    session = begin(ask, rater)
+    session = begin(request, rater)
     skipped = int(form["skipped"]) if form.get("skipped", "").isdecimal() and len(form["skipped"]) < 6 else 0
     action = form.get("action")
     if action == "save":
@@ -124,7 +114,7 @@ def save(ask: Ask, form: Mapping[str, str]) -> str:
 
 
 def _mark(form: Mapping[str, str], key: str, name: str, rubric: Rubric) -> int:
-    said = form.get(key, "")
-    if not (said.isdecimal() and len(said) < 5 and rubric.low <= int(said) <= rubric.high):
+    text = form.get(key, "")
+    if not (text.isdecimal() and len(text) < 5 and rubric.low <= int(text) <= rubric.high):
         raise InputError(f"{name}: choose a number from {rubric.low} to {rubric.high}; go back and send the form again")
-    return int(said)
+    return int(text)
