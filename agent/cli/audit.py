@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import PATH, SETTINGS, db_option, json_option, plain, print_json, short
+from agent.cli.common import PATH, SETTINGS, db_option, ledger_options, plain, print_json, short
 from agent.cli.terminal_tables import print_table
 from agent.errors import InputError
 from agent.report.facts import amount, points, promotion
@@ -30,8 +30,7 @@ def audit_command() -> None:
 
 @click.command(context_settings=SETTINGS)
 @click.option("--anchor", help="A head that was noted elsewhere: the hash, or a file that holds it.")
-@db_option
-@json_option
+@ledger_options
 def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
 
@@ -118,8 +117,7 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
 
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
-@db_option
-@json_option
+@ledger_options
 def check_command(run: str, db: Path, as_json: bool) -> None:
     """Check RUN (default: the latest) for contamination, and whether its books add up.
 
@@ -155,8 +153,7 @@ def _first(findings: tuple[str, ...]) -> str:
 @click.option("--actor", required=True, help="Who wants it; is recorded.")
 @click.option("--reason", required=True, help="Why; is recorded.")
 @click.option("--yes", is_flag=True, allow_from_autoenv=False, help="Do not ask.")
-@db_option
-@json_option
+@ledger_options
 def erase_command(
     hashes: tuple[str, ...], containing: str | None, actor: str, reason: str, yes: bool, db: Path, as_json: bool
 ) -> None:
@@ -188,8 +185,7 @@ def erase_command(
 
 @click.command(context_settings=SETTINGS)
 @click.argument("what", metavar="RUN|TRIAL|CALL")
-@db_option
-@json_option
+@ledger_options
 def show_command(what: str, db: Path, as_json: bool) -> None:
     """Show what was recorded about a run, a trial or a call.
 
@@ -322,8 +318,7 @@ def _show_call(history: History, number: int, as_json: bool) -> None:
 
 @click.command(context_settings=SETTINGS)
 @click.argument("prompt_hash")
-@db_option
-@json_option
+@ledger_options
 def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
     """Show how a prompt came about: its parents, operators and reasons, demos, trials, runs, whether it shipped, and
     how the labels of its name moved.

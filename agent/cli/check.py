@@ -13,8 +13,8 @@ from agent.cli.common import (
     SETTINGS,
     actor_option,
     cost_line,
-    db_option,
     json_option,
+    ledger_options,
     plain,
     print_result,
     short,
@@ -39,8 +39,7 @@ LABELS = 6  # shown of a mix, the most that moved first
 @click.option("--markdown", type=PATH, help="Write the result as Markdown.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
 @spending_options
-@db_option
-@json_option
+@ledger_options
 def check_command(
     prompt: str,
     model: str | None,
@@ -133,8 +132,7 @@ def _steadiness(result: dict[str, Any]) -> str:
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
 @click.option("--repeats", type=click.IntRange(1, 5), default=3, show_default=True, help="How often each row is asked.")
 @spending_options
-@db_option
-@json_option
+@ledger_options
 def bless_command(
     prompt: str,
     reason: str,
@@ -186,8 +184,7 @@ def bless_report(result: dict[str, Any]) -> str:
     "--alpha", type=click.FloatRange(0, 0.5, min_open=True), help="False alarms of one look; over the task's."
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For permutation tests.")
-@db_option
-@json_option
+@ledger_options
 def monitor_command(
     prompt: str,
     log: Path,

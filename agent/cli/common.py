@@ -27,8 +27,6 @@ PRICE_HELP = "IN,OUT: dollars per million tokens, for models whose price is not 
 THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
 MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
-
-
 PATH = click.Path(path_type=Path)
 
 db_option = click.option("--db", type=PATH, default=LEDGER, show_default=True, help="The ledger file.")
@@ -37,8 +35,13 @@ actor_option = click.option("--actor", default="", help="Who decides. Default: t
 reason_option = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
 
 
+def ledger_options(function: F) -> F:
+    """--db and --json."""
+    return db_option(json_option(function))
+
+
 def spending_options(function: F) -> F:
-    """Caps, price, room to think, concurrency and patience."""
+    """Caps, price, thinking tokens, concurrency and the longest wait."""
     options = (
         click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."),
         click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from agent.cli.common import PATH, SEED, SETTINGS, about, db_option, json_option, plain, print_json, short
+from agent.cli.common import PATH, SEED, SETTINGS, about, json_option, ledger_options, plain, print_json, short
 from agent.cli.terminal_tables import Column, print_table
 
 
@@ -135,8 +135,7 @@ def fetch_model(name: str) -> None:
 
 @click.command(context_settings=SETTINGS)
 @click.option("-m", "--model", multiple=True, help="Ask its provider about it, which costs nothing; repeatable.")
-@db_option
-@json_option
+@ledger_options
 def doctor_command(model: tuple[str, ...], db: Path, as_json: bool) -> None:
     """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger.
 

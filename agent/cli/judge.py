@@ -17,7 +17,7 @@ from agent.cli.common import (
     SETTINGS,
     cost_line,
     db_option,
-    json_option,
+    ledger_options,
     plain,
     print_result,
     spending_options,
@@ -67,8 +67,7 @@ def judge_command() -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For the intervals.")
 @click.option("--gate", is_flag=True, help="End with 100 when the judge is not to be trusted.")
 @click.option("--dry-run", is_flag=True, help="Print what would be asked; call nothing.")
-@db_option
-@json_option
+@ledger_options
 def calibrate(db: Path, gate: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Measure a judge against ratings of people, and write into the ledger whether it may promote prompts.
 

@@ -14,8 +14,7 @@ from agent.cli.common import (
     Registered,
     about,
     actor_option,
-    db_option,
-    json_option,
+    ledger_options,
     plain,
     print_exactly,
     print_json,
@@ -71,8 +70,7 @@ class _ExportCommand(click.Command):
 )
 @click.option("-o", "--output", type=PATH, help="File or folder to write to. Default: print it.")
 @click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
-@db_option
-@json_option
+@ledger_options
 def export_command(
     run: str, form: tuple[str, ...], arm: str | None, output: Path | None, strict: bool, db: Path, as_json: bool
 ) -> None:
@@ -98,8 +96,7 @@ def export_command(
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
 @reason_option
 @actor_option
-@db_option
-@json_option
+@ledger_options
 def promote_command(
     run: str,
     label: str,
@@ -147,8 +144,7 @@ def promote_command(
 @click.option("--label", default="production", show_default=True, help="The label to put back.")
 @reason_option
 @actor_option
-@db_option
-@json_option
+@ledger_options
 def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, as_json: bool) -> None:
     """Put a label of NAME back to the version before; again, and it goes back one more.
 
@@ -170,8 +166,7 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
 @click.command(context_settings=SETTINGS)
 @click.argument("reference", metavar="NAME[@LABEL|@VERSION]")
 @click.option("--unit", help="Whom an A/B label buckets.")
-@db_option
-@json_option
+@ledger_options
 def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> None:
     """Print the prompt that NAME@LABEL or NAME@VERSION means now (default: @production), read from the files alone.
 
@@ -192,8 +187,7 @@ def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> N
 
 @click.command(context_settings=SETTINGS)
 @click.argument("name", required=False, default="")
-@db_option
-@json_option
+@ledger_options
 def labels_command(name: str, db: Path, as_json: bool) -> None:
     """List what every label means now; with NAME, each change that was ever made, oldest first.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from agent.cli.common import PATH, SETTINGS, db_option, json_option, plain, print_json
+from agent.cli.common import PATH, SETTINGS, ledger_options, plain, print_json
 from agent.cli.terminal_tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
 from agent.run.locations import open_history
 
@@ -20,8 +20,7 @@ from agent.run.locations import open_history
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option("-o", "--output", type=PATH, help="The file. Default: runs/RUN/report.html beside the ledger.")
-@db_option
-@json_option
+@ledger_options
 def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> None:
     """Write RUN (default: the latest) as one HTML file: verdict, scores, prompt, rows that changed, cost, origin.
 
@@ -47,8 +46,7 @@ MARKS = {WON: "green", LOST: "red", TIED: "dim"}
 @click.command(context_settings=SETTINGS)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@db_option
-@json_option
+@ledger_options
 def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
     """Compare A and B: two runs by their winners, or two trials as RUN:NUMBER.
 
@@ -113,8 +111,7 @@ def word_diff(one: str, two: str) -> str:
     flag_value="",
     help="Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
 )
-@db_option
-@json_option
+@ledger_options
 def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: bool) -> None:
     """Show the ledger in the browser: runs, live progress, trials, comparisons, blinded rating, audit, SQL and JSON.
 

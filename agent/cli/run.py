@@ -18,8 +18,7 @@ from agent.cli.common import (
     THINKING_HELP,
     Registered,
     cost_line,
-    db_option,
-    json_option,
+    ledger_options,
     plain,
     print_json,
     print_result,
@@ -109,8 +108,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option("--no-cache", is_flag=True, help="Buy every call again, also those that the ledger holds.")
 @click.option("--dry-run", is_flag=True, help="Print the priced plan; call nothing, connect to nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@db_option
-@json_option
+@ledger_options
 def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
@@ -141,8 +139,7 @@ def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: 
 @click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
 @click.option("--max-wait", help="Longest wait for a provider that is down or asks to wait: 90, 5m.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@db_option
-@json_option
+@ledger_options
 def resume_command(
     run: str, fork: bool, model: str | None, quiet: bool, db: Path, as_json: bool, **changes: Any
 ) -> None:
@@ -194,8 +191,7 @@ def _print_plan(launch: Launch, as_json: bool) -> None:
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option("--offline", is_flag=True, default=True, help="From stored replies only; there is no other way yet.")
-@db_option
-@json_option
+@ledger_options
 def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
     """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
 
@@ -223,8 +219,7 @@ def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many dev rows.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
 @spending_options
-@db_option
-@json_option
+@ledger_options
 def transfer_command(
     run: str, models: str, top: int, limit: int | None, db: Path, as_json: bool, **options: Any
 ) -> None:

@@ -89,12 +89,12 @@ class RunView:
     @cached_property
     def best(self) -> list[Row]:
         """The trials that were the best so far when they ended, in the order of their ends: complete ones only."""
-        found: list[Row] = []
+        best: list[Row] = []
         for trial in sorted(self.trials, key=lambda trial: (trial["used"], trial["number"])):
             is_done = trial["state"] == "complete" and trial["mean"] is not None
-            if is_done and (not found or trial["mean"] > found[-1]["mean"]):
-                found.append(trial)
-        return found
+            if is_done and (not best or trial["mean"] > best[-1]["mean"]):
+                best.append(trial)
+        return best
 
     @cached_property
     def examples(self) -> Mapping[SplitName, Mapping[str, Example]]:
@@ -113,13 +113,13 @@ class RunView:
     def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
         """The outcomes of the candidates `one` and `two` on each row of the split that either has one on."""
         sides = [{row["example_id"]: row for row in self.history.outcomes(self.id, c, split)} for c in (one, two)]
-        known = self.examples.get(split, {})
-        found = []
+        examples = self.examples.get(split, {})
+        pairs = []
         for example_id in {**sides[0], **sides[1]}:
-            row = known.get(example_id)
+            row = examples.get(example_id)
             inputs, labels = (row.inputs, row.labels) if row else ({}, {})
-            found.append(RowPair(example_id, inputs, labels, sides[0].get(example_id), sides[1].get(example_id)))
-        return found
+            pairs.append(RowPair(example_id, inputs, labels, sides[0].get(example_id), sides[1].get(example_id)))
+        return pairs
 
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
@@ -130,12 +130,12 @@ class RunView:
         """
         from agent.stats.intervals import mean_ci
 
-        found: dict[str, dict[str, float]] = {}
+        scored: dict[str, dict[str, float]] = {}
         for side, candidate in (("baseline", self.baseline), ("winner", self.winner)):
             if rows := self.history.outcomes(self.id, candidate["id"], "test") if candidate else []:
-                found[side] = {row["example_id"]: row["value"] for row in rows if row["value"] is not None}
-        both = [row for row in next(iter(found.values()), ()) if all(row in scores for scores in found.values())]
-        return {side: mean_ci([scores[row] for row in both]) for side, scores in found.items() if both}
+                scored[side] = {row["example_id"]: row["value"] for row in rows if row["value"] is not None}
+        both = [row for row in next(iter(scored.values()), ()) if all(row in scores for scores in scored.values())]
+        return {side: mean_ci([scores[row] for row in both]) for side, scores in scored.items() if both}
 
     @property
     def head(self) -> Row:
