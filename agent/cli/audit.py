@@ -28,7 +28,7 @@ def audit_command() -> None:
     """Check, read, export and erase from the ledger: the record of every call, score and decision."""
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.option("--anchor", help="A head that was noted elsewhere: the hash, or a file that holds it.")
 @ledger_options
 def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
@@ -54,7 +54,7 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.option("-o", "--output", type=PATH, help="Where to write it. Default: print it.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @db_option
@@ -76,7 +76,7 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     click.echo(f"wrote {plain(str(output))}: event {anchor['seq']}, head {anchor['hash']}", err=True)
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option(
     "--format",
@@ -115,7 +115,7 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
     )
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @ledger_options
 def check_command(run: str, db: Path, as_json: bool) -> None:
@@ -147,7 +147,7 @@ def _first(findings: tuple[str, ...]) -> str:
     return "; ".join([*findings[:SHOWN], *more])
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.option("--hash", "hashes", multiple=True, metavar="H", help="A text by its SHA-256; repeatable.")
 @click.option("--containing", metavar="TEXT", help="Every text that holds TEXT, also where JSON writes it otherwise.")
 @click.option("--actor", required=True, help="Who wants it; is recorded.")
@@ -183,7 +183,7 @@ def erase_command(
 # -- audit show -------------------------------------------------------------------------------------------------------
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.argument("what", metavar="RUN|TRIAL|CALL")
 @ledger_options
 def show_command(what: str, db: Path, as_json: bool) -> None:
@@ -316,7 +316,7 @@ def _show_call(history: History, number: int, as_json: bool) -> None:
 # -- audit lineage ----------------------------------------------------------------------------------------------------
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.argument("prompt_hash")
 @ledger_options
 def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
@@ -370,15 +370,3 @@ def _print_labels(moves: list[dict[str, Any]]) -> None:
         row["version"] += "" if row["share"] is None else f" for {row['share']:.0%}"
     if rows:
         _print("labels, oldest first (*: to this prompt)", "label version from=before utc action actor reason", rows)
-
-
-for command in (
-    verify_command,
-    show_command,
-    lineage_command,
-    export_command,
-    anchor_command,
-    check_command,
-    erase_command,
-):
-    audit_command.add_command(command)

@@ -245,7 +245,7 @@ def ab_command() -> None:
     """Read the outcomes of an A/B test, at any time."""
 
 
-@click.command(context_settings=SETTINGS)
+@ab_command.command("report", context_settings=SETTINGS)
 @click.argument("outcomes", type=PATH)
 @click.option("--control", help="The arm to compare with. Default: the first by name.")
 @click.option(
@@ -307,6 +307,3 @@ def ab_report(result: dict[str, Any]) -> str:
             "look at the bucketing before you believe anything"
         )
     return "\n".join(lines)
-
-
-ab_command.add_command(report_command, "report")

@@ -60,14 +60,14 @@ def only_scored(result: RunResult) -> bool:
 
 
 def without_result(run: Mapping[str, Any]) -> str:
-    """Why there is no result, to be said after the run's id."""
+    """Why a run, a row of the ledger, has no result; to stand behind its id."""
     if run["result_hash"] is not None:
         return "its result was erased"
     return f"this run is {run['status']}" + (f" ({run['error']})" if run["error"] else "")
 
 
 def instead_of_result(run: Mapping[str, Any]) -> str:
-    """What to type for a run that has no result to show."""
+    """Which command to type for a run that has no result."""
     command = (run["options"] or {}).get("command")
     if not command or run["result_hash"] is not None:
         return f"`optimize history {run['id']}` shows it"

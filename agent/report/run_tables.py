@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agent.release.result import RunResult
 from agent.report import facts
 from agent.report.facts import amount, bracketed, carried, cut, duration, gain, points
 from agent.report.view import RunView
@@ -77,20 +78,18 @@ def scores(view: RunView) -> RunTable:
     return _table("Scores, 0 to 100", columns, rows, f"{counts}; {facts.chance(lift.p_value)}. {note}")
 
 
-def yardsticks(view: RunView) -> RunTable:
+def yardsticks(result: RunResult) -> RunTable:
     """The methods without a language model on dev and on the sealed test."""
-    assert view.result is not None
-    rows = [(name, test, dev) for name, dev, test in facts.yardsticks(view.result)]
-    trained = f", trained on {view.result.yardsticks[0].trained_on} rows" if rows else ""
-    note = _sentence(facts.against_yardsticks(view.result))
+    rows = [(name, test, dev) for name, dev, test in facts.yardsticks(result)]
+    trained = f", trained on {result.yardsticks[0].trained_on} rows" if rows else ""
+    note = _sentence(facts.against_yardsticks(result))
     return _table(f"Without a language model{trained}", ("method", "sealed test (95 % CI) #", "dev #"), rows, note)
 
 
-def metrics(view: RunView) -> RunTable:
+def metrics(result: RunResult) -> RunTable:
     """Each metric on the sealed test, for both prompts and as a difference."""
-    assert view.result is not None
-    rows, sides = [], facts.sides(view.result)
-    for row in facts.metric_parts(view.result):
+    rows, sides = [], facts.sides(result)
+    for row in facts.metric_parts(result):
         means = [f"{points(row.side(side).mean)}{bracketed(row.side(side).ci95)}" for side, _ in sides]
         weight = f"{row.weight:.2f}" if row.weight else ""
         difference = [gain(row.diff, row.diff_ci95)] * (len(sides) > 1)
@@ -102,19 +101,18 @@ def metrics(view: RunView) -> RunTable:
     return _table("By metric, on the sealed test", (*columns, "unscored #"), rows, readable)
 
 
-def slices(view: RunView) -> list[RunTable]:
+def slices(result: RunResult) -> list[RunTable]:
     """A table for each slice: its groups on the sealed test, for both prompts and as a difference."""
-    assert view.result is not None
-    tables, sides = [], facts.sides(view.result)
+    tables, sides = [], facts.sides(result)
     is_compared = len(sides) > 1
-    for one in view.result.slices:
+    for one in result.slices:
         rows = []
         for group in one.groups:
             means = [f"{points(group.side(side).mean)}{bracketed(group.side(side).ci95)}" for side, _ in sides]
             difference = [gain(group.diff, group.diff_ci95)] * is_compared
             rows.append((group.value, group.winner.n, *means, *difference))
         columns = (one.slice, "rows #", *(f"{name} (95 % CI) #" for _, name in sides))
-        note = _sentence(facts.gaps(view.result, one))
+        note = _sentence(facts.gaps(result, one))
         tables.append(_table(f"By {one.slice}", (*columns, *["difference (95 % CI) #"] * is_compared), rows, note))
     return tables
 
@@ -143,12 +141,11 @@ def pareto(view: RunView) -> RunTable:
     return _table("The Pareto front: nothing is better than these in all columns", columns, rows)
 
 
-def judges(view: RunView) -> RunTable:
+def judges(result: RunResult) -> RunTable:
     """The judges behind the score, and whether each is to be trusted."""
-    assert view.result is not None
     rows = [
         (", ".join(judge.models), judge.metric, judge.mode, facts.judge_trust(judge), facts.judge_order(judge))
-        for judge in view.result.judges
+        for judge in result.judges
     ]
     columns = ("judge", "metric", "mode", "trust ~", "order ~")
     return _table("The judges that the score rests on", columns, rows)

@@ -147,7 +147,7 @@ def _cookies(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Gives up on a body that is longer than it said."""
+    """Disconnects where a body is longer than LARGEST_POST."""
     seen = 0
 
     async def bounded() -> MutableMapping[str, Any]:

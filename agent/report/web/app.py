@@ -300,7 +300,7 @@ def serve(web: Web, on: socket.socket) -> None:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            """Answers in progress are cancelled; uvicorn's messages about that help nobody."""
+            """Cancels the answers in progress, without uvicorn's messages about them."""
             super().handle_exit(sig, frame)
             self.force_exit = True
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
