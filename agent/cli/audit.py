@@ -1,4 +1,4 @@
-"""`optimize audit`: is the ledger whole, did a run measure what it says, and what was recorded about it?"""
+"""`optimize audit`: checks, exports, erasures, and what was recorded about a run, a trial, a call or a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`optimize check`, `bless`, `monitor` and `ab`: does a released prompt do what it did, and which of two is better?"""
+"""`optimize check`, `bless`, `monitor` and `ab`: a released prompt against its reference, and A/B tests of two."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agent.cli.common import (
 )
 from agent.report.facts import gain, gain_interval, paired_test, points
 
-SHOWN = 20  # flips, for people
+SHOWN = 20  # flips in the text
 LABELS = 6  # shown of a mix, the most that moved first
 
 

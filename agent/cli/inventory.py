@@ -1,4 +1,4 @@
-"""`optimize init`, `tasks`, `metrics`, `models` and `doctor`: what there is to optimize and to optimize with."""
+"""`optimize init`, `tasks`, `metrics`, `models` and `doctor`: the tasks, metrics and models here, and this machine."""
 
 from __future__ import annotations
 

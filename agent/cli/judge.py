@@ -1,4 +1,4 @@
-"""`optimize judge`: is a judge to be trusted, and what do people say of the answers?
+"""`optimize judge`: calibration of a judge against people's ratings, and blinded rating of answers.
 
 A rater sees inputs and answer, never which prompt wrote it. Every rater gets the same items in another order.
 """
@@ -22,12 +22,10 @@ from agent.cli.common import (
     print_result,
     spending_options,
 )
-from agent.errors import InputError
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
-    from agent.report.blinded import BlindedAnswer
-    from agent.types import Rubric
+    from agent.report.blinded import BlindedAnswer, RatingSession
 
 SKIP, QUIT = "s", "q"
 
@@ -102,23 +100,17 @@ def calibration_report(result: Mapping[str, Any]) -> str:
         lines.append(
             "  promotion is blocked while this judge counts, until somebody gives a reason (--override --reason)"
         )
-    people = result["people"]
+    people, quadratic = result["people"], ", quadratic" * (result["mode"] != "pairwise")
+    raters = f"alpha among {people['raters']} rater{'s' * (people['raters'] != 1)}"
+    both_orders = f"{result['asked_in_both_orders']} pairs"
     rows = [
         ("items with a readable verdict", f"{result['items'] - result['unscored']} of {result['items']}", ""),
-        _line(
-            "Cohen's kappa" + (", quadratic" if result["mode"] != "pairwise" else ""), result["kappa"], result["ci95"]
-        ),
+        _line(f"Cohen's kappa{quadratic}", result["kappa"], result["ci95"]),
         _named("Krippendorff's alpha, ordinal", result, "alpha"),
         _named("Spearman", result, "spearman"),
         _named("same rating as people", result, "agreement"),
-        _line(
-            f"alpha among {people['raters']} rater{'s' * (people['raters'] != 1)}",
-            people["alpha"],
-            people["alpha_ci95"],
-        ),
-        _named(
-            "same verdict in the other order", result, "order_consistency", f"{result['asked_in_both_orders']} pairs"
-        ),
+        _line(raters, people["alpha"], people["alpha_ci95"]),
+        _named("same verdict in the other order", result, "order_consistency", both_orders),
         ("the answer shown first wins", _value(result["first_wins"]), "0.5 is fair"),
         _named("same verdict when asked again", result, "self_consistency", f"{result['asked_again']} times"),
         _named("length against its ratings", result, "length_judge", "Spearman"),
@@ -180,37 +172,26 @@ def rate(run: str, rater: str, output: str | None, count: int, path: Path | None
     For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
     and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
     """
-    from agent.ledger.query import run_folder
-    from agent.report.blinded import agreement, calibrate_command, field_of, items_of, order_of, rated_task, rubric_of
-    from agent.task.ratings import RatedFile
+    from agent.report.blinded import agreement, rating_session
 
     history = open_history(db)
-    row = history.run(run)
-    path = path or run_folder(db.parent, row["id"]) / "ratings.jsonl"
-    task = rated_task(row)
-    field = field_of(task, output)
-    rubric = rubric_of(task, field)
-    file = RatedFile(path)
-    items = items_of(history, row["id"], task, field, count)
+    session = rating_session(history, run, rater, output=output, count=count, path=path)
     history.close()
-    if not items:
-        raise InputError(f"{row['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
-    todo = [shown for shown in order_of(items, row["id"], rater) if shown.item not in file.done(rater)]
-    rated = len(items) - len(todo)
-    click.echo(f"{len(items)} answers, {rated} rated before by {plain(rater)}; ratings go to {path}")
+    todo, of = session.todo, len(session.items)
+    rated = of - len(todo)
+    click.echo(f"{of} answers, {rated} rated before by {plain(rater)}; ratings go to {session.file.path}")
     for number, shown in enumerate(todo, rated + 1):
-        click.echo(_page(shown, number, len(items), field))
-        marks = _ask(rubric)
+        click.echo(_page(shown, number, of, session.field))
+        marks = _ask(session)
         if marks is None:
             break
         if marks:
-            file.add(shown.rated(rater, field, marks))
-    done = len(file.done(rater))
-    rest = "" if done >= len(items) else "; the same command goes on from there"
-    click.echo(f"{done} of {len(items)} rated by {plain(rater)}{rest}")
-    if agreed := agreement(file.rows, rubric):
+            session.file.add(shown.rated(rater, session.field, marks))
+    done = len(session.file.done(rater))
+    click.echo(f"{done} of {of} rated by {plain(rater)}{'' if done >= of else '; the same command goes on from there'}")
+    if agreed := agreement(session.file.rows, session.rubric):
         click.echo(agreed)
-    click.echo(plain(f"measure a judge with them: {calibrate_command(row, task, field, rubric, path)}"))
+    click.echo(plain(f"measure a judge with them: {session.command}"))
 
 
 def _page(shown: BlindedAnswer, number: int, of: int, field: str) -> str:
@@ -219,22 +200,22 @@ def _page(shown: BlindedAnswer, number: int, of: int, field: str) -> str:
     return "\n".join([*lines, "", f"{plain(field)}:", plain(shown.answer), ""])
 
 
-def _ask(rubric: Rubric) -> dict[str, int] | None:
+def _ask(session: RatingSession) -> dict[str, int] | None:
     """The marks of one answer; empty when it was skipped, None when the rater stops."""
-    names = [part.name for part in rubric.criteria] if len(rubric.criteria) > 1 else []
+    low, high = session.rubric.low, session.rubric.high
     marks: dict[str, int] = {}
-    for name in [*names, ""]:
-        while True:
-            label = f"{plain(name) or 'the whole'} {rubric.low}-{rubric.high} (s skip, q stop)"
+    for key, part in session.marks:
+        while key not in marks:
             try:
-                answer = click.prompt(label, prompt_suffix=": ").strip().casefold()
+                prompt = f"{plain(part.name)} {low}-{high} (s skip, q stop)"
+                answer = click.prompt(prompt, prompt_suffix=": ").strip().casefold()
             except (click.Abort, EOFError):
                 click.echo("")
                 return None
             if answer in (SKIP, QUIT):
                 return {} if answer == SKIP else None
-            if answer.isdecimal() and rubric.low <= int(answer) <= rubric.high:
-                marks[f"rating_{name}" if name else "rating"] = int(answer)
-                break
-            click.echo(f"a whole number from {rubric.low} to {rubric.high}, s or q")
+            if answer.isdecimal() and low <= int(answer) <= high:
+                marks[key] = int(answer)
+            else:
+                click.echo(f"a whole number from {low} to {high}, s or q")
     return marks

@@ -38,7 +38,6 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
         click.echo(plain(f"wrote {path}"), err=True)
 
 
-CONTEXT = 12  # equal words and blanks shown beside a change
 COLUMNS = (Column("what"), Column("A", 0, 16, True, True), Column("B", 0, 16, True, True), Column("", 1))
 MARKS = {WON: "green", LOST: "red", TIED: "dim"}
 
@@ -95,7 +94,7 @@ def _words(value: Any) -> str:
 
 def word_diff(one: str, two: str) -> str:
     """`two`, with words that only `one` has as [-gone-] and new ones as {+new+}; long equal parts are left out."""
-    from agent.report.compare import changes
+    from agent.report.compare import CONTEXT, changes
 
     marks = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
     return "".join(marks[change.kind].format(change.text) for change in changes(one, two, CONTEXT))

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import random
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import History, Row, searched
+from agent.ledger.query import History, Row, run_folder, searched
 from agent.report.view import task_of
 from agent.scoring.llm_judge import judge_setup
+from agent.task.ratings import RatedFile
 from agent.task.rubric import generic_rubric
-from agent.types import Rubric, Task
+from agent.types import Criterion, Rubric, Task
 
 OURS = ("item", "rater", "rating")
 """Columns of a file of ratings that are not the task's."""
 REFERENCE = "reference"
 """One more, where a judge compares with the label."""
+WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,81 @@ class BlindedAnswer:
         """The row of a file of ratings."""
         known = {REFERENCE: self.reference} if self.reference else {}
         return {"item": self.item, "rater": rater, **self.inputs, field: self.answer, **known, **marks}
+
+
+@dataclass(frozen=True, slots=True)
+class RatingSession:
+    """What one rater rates: the answers, the same for every rater, and the file of ratings."""
+
+    run: Row
+    task: Task
+    field: str
+    rubric: Rubric
+    items: Sequence[BlindedAnswer]
+    file: RatedFile
+    rater: str
+
+    @property
+    def todo(self) -> list[BlindedAnswer]:
+        """The answers that are left, in this rater's order."""
+        done, shuffled = self.file.done(self.rater), list(self.items)
+        random.Random(f"{self.run['id']} {self.rater}").shuffle(shuffled)
+        return [answer for answer in shuffled if answer.item not in done]
+
+    @property
+    def marks(self) -> list[tuple[str, Criterion]]:
+        """Key and meaning of each mark to give: every criterion, where there are several, and the whole."""
+        parts = self.rubric.criteria if len(self.rubric.criteria) > 1 else ()
+        return [*((f"rating_{part.name}", part) for part in parts), ("rating", WHOLE)]
+
+    @property
+    def command(self) -> str:
+        """The command that measures a judge with the ratings: the task's judge of the field, else by columns."""
+        task, rubric, options = self.task, self.rubric, self.run["options"] or {}
+        words = ["optimize", "judge", "calibrate"]
+        judged = [spec.field for spec in task.metrics if spec.name == "judge"]
+        if self.field in judged:
+            words += [options.get("task") or self.run["folder"], "--labels", str(self.file.path)]
+            words += ["--output", self.field] * (self.field != judged[0])
+            models = options.get("judge") or task.judges or [self.run["model"]]
+            words += [word for model in models for word in ("--judge", model)]
+        else:
+            inputs = (word for own in task.signature.inputs for word in ("--input", own.name))
+            words += ["--labels", str(self.file.path), *inputs, "--output", self.field]
+        words += ["--scale", f"{rubric.low}-{rubric.high}"] * ((rubric.low, rubric.high) != (1, 5))
+        return shlex.join(words)
+
+
+def rating_session(
+    history: History,
+    run_id: str,
+    rater: str,
+    *,
+    output: str | None = None,
+    count: int = 40,
+    path: Path | None = None,
+    cached: Callable[[str, Callable[[], list[BlindedAnswer]]], list[BlindedAnswer]] = lambda run_id, make: make(),
+) -> RatingSession:
+    """The answers of a run for one rater.
+
+    Args:
+        output: the output to rate; see `field_of`.
+        count: how many answers, at least 1.
+        path: the file of ratings; by default ratings.jsonl in the run's folder.
+        cached: gives the answers of a run, made or from a cache.
+
+    Raises:
+        InputError: the run is no search, its dev rows have changed, or no answer can be rated.
+        ProblemsError: the file holds something else.
+    """
+    run = history.run(run_id)
+    task = rated_task(run)
+    field = field_of(task, output)
+    file = RatedFile(path or run_folder(history.path.parent, run["id"]) / "ratings.jsonl")
+    items = cached(run["id"], lambda: items_of(history, run["id"], task, field, count))
+    if not items:
+        raise InputError(f"{run['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
+    return RatingSession(run, task, field, rubric_of(task, field), items, file, rater)
 
 
 def rated_task(run: Row) -> Task:
@@ -114,29 +191,6 @@ def rubric_of(task: Task, field: str) -> Rubric:
     judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
     named = [judge_setup(spec, task, "").rubric for spec in judges]
     return next((rubric for rubric in [*named, *task.rubrics.values()] if rubric), generic_rubric())
-
-
-def order_of(items: Sequence[BlindedAnswer], run_id: str, rater: str) -> list[BlindedAnswer]:
-    """The answers in this rater's order."""
-    shuffled = list(items)
-    random.Random(f"{run_id} {rater}").shuffle(shuffled)
-    return shuffled
-
-
-def calibrate_command(run: Row, task: Task, field: str, rubric: Rubric, file: Path) -> str:
-    """The command that measures a judge with the ratings in `file`: the task's judge of `field`, else by columns."""
-    words = ["optimize", "judge", "calibrate"]
-    judged = [spec.field for spec in task.metrics if spec.name == "judge"]
-    if field in judged:
-        words += [(run["options"] or {}).get("task") or run["folder"], "--labels", str(file)]
-        words += ["--output", field] * (field != judged[0])
-        models = (run["options"] or {}).get("judge") or task.judges or [run["model"]]
-        words += [word for model in models for word in ("--judge", model)]
-    else:
-        inputs = (word for own in task.signature.inputs for word in ("--input", own.name))
-        words += ["--labels", str(file), *inputs, "--output", field]
-    words += ["--scale", f"{rubric.low}-{rubric.high}"] * ((rubric.low, rubric.high) != (1, 5))
-    return shlex.join(words)
 
 
 def agreement(rows: Sequence[Mapping[str, Any]], rubric: Rubric) -> str:

@@ -171,6 +171,8 @@ def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> dict[str, Any] |
 
 
 Kind = Literal["same", "gone", "new"]
+CONTEXT = 12
+"""Equal words and blanks that a page or a terminal shows beside a change."""
 COMPARED = 2500
 """Words between the first and the last change that are compared; what follows them counts as replaced."""
 _PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")

@@ -39,7 +39,7 @@ def amount(usd: float | None, digits: int = 4) -> str:
 
 
 def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
-    """What a run paid: US dollars, and at most how many of them (`lost`) went to calls without a reply."""
+    """What a run paid: US dollars, and at most how many of them (`lost`) went to calls that brought nothing."""
     paid = dollars(usd, unpriced)
     return f"{paid} ({dollars(lost)} of it for calls that brought nothing, at most)" if lost else paid
 
@@ -298,6 +298,7 @@ def before_search(result: RunResult) -> str:
 
 
 def metric_name(row: MetricPart) -> str:
+    """A metric with the field that it scores."""
     return f"{row.metric} ({row.field})" if row.field else row.metric
 
 

@@ -64,10 +64,12 @@ class RunView:
         return [{**trial, "used": ends.get(trial["candidate_id"], 0)} for trial in self.history.trials(self.id)]
 
     def trial(self, number: int) -> Row | None:
+        """The trial of this number, as in `trials`."""
         return next((trial for trial in self.trials if trial["number"] == number), None)
 
     @cached_property
     def costs(self) -> list[Row]:
+        """Calls, tokens and dollars by role, model and state, as `History.costs` gives them."""
         return self.history.costs(self.id)
 
     @cached_property

@@ -35,6 +35,7 @@ def whole_check(db: Path) -> LedgerCheck:
 
 
 def audit(request: PageRequest) -> dict[str, Any]:
+    """The checks of the ledger; with ?verify=now the whole check, made now."""
     site = request.site
     if request.arg("verify") == "now":
         with site.checking:

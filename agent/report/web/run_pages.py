@@ -21,10 +21,8 @@ CHART = threading.Lock()
 """Held while a chart is drawn: matplotlib's settings are the whole process's."""
 SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
 FILTERS = ("state", "technique", "format", "operator")
-KEPT_WORDS = 12  # equal words and blanks shown beside a change of two prompts that are compared
 ABOUT = ("id", "task", "folder", "status", "model", "proposer", "seed", "started_utc", "ended_utc", "seconds", "parent")
-
-SHOWN: Mapping[str, tuple[str, Callable[[RowPair], bool]]] = {
+ROW_FILTERS: Mapping[str, tuple[str, Callable[[RowPair], bool]]] = {
     "all": ("all rows", lambda pair: True),
     "right": ("flipped to right", lambda pair: (pair.change or 0) > 0),
     "wrong": ("flipped to wrong", lambda pair: (pair.change or 0) < 0),
@@ -227,8 +225,8 @@ def trial(request: PageRequest) -> dict[str, Any]:
         raise InputError(f"{view.id}: no trial {number}")
     base, own = (request.history.candidate(numbered[n]["candidate_id"]) for n in (0, number))
     pairs = [pair for pair in view.pairs("dev", base["id"], own["id"]) if pair.two is not None]
-    which = request.arg("rows") if request.arg("rows") in SHOWN else "all"
-    rows, place = request.paged([pair for pair in pairs if SHOWN[which][1](pair)])
+    which = request.arg("rows") if request.arg("rows") in ROW_FILTERS else "all"
+    rows, place = request.paged([pair for pair in pairs if ROW_FILTERS[which][1](pair)])
     parent = numbered[number]["parent_id"]
     return {
         "run": {name: view.run[name] for name in ("id", "task", "model")},
@@ -240,7 +238,9 @@ def trial(request: PageRequest) -> dict[str, Any]:
         "demos": own["demos"],
         "changes": words_changed(facts.prompt_text(base), facts.prompt_text(own)) if number else [],
         "shown": which,
-        "counts": {name: {"words": words, "rows": sum(map(holds, pairs))} for name, (words, holds) in SHOWN.items()},
+        "counts": {
+            name: {"words": words, "rows": sum(map(holds, pairs))} for name, (words, holds) in ROW_FILTERS.items()
+        },
         "rows": [{**asdict(pair), "change": pair.change} for pair in rows],
         "rows_known": bool(view.examples.get("dev")),
         "place": place,
@@ -289,7 +289,7 @@ def compared(request: PageRequest) -> dict[str, Any]:
         "facts": [{"what": what, "a": one, "b": two, "same": one == two} for what, one, two in lines],
         "paired": {split: compare.paired(split, *sides) for split in ("test", "dev")},
         "unlike": compare.scoring_difference(*sides),
-        "changes": words_changed(facts.prompt_text(first), facts.prompt_text(second), KEPT_WORDS),
+        "changes": words_changed(facts.prompt_text(first), facts.prompt_text(second), compare.CONTEXT),
         "same_words": facts.prompt_text(first) == facts.prompt_text(second),
         "only": {
             "A": [row for row in demos[0] if row not in demos[1]],

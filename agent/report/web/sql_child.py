@@ -32,6 +32,7 @@ def authorize(action: int, first: str | None, second: str | None, *_: Any) -> in
 
 
 def limit_memory() -> None:
+    """Bounds the address space of this process to MEMORY."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
