@@ -1,4 +1,4 @@
-"""`optimize init`, `tasks`, `metrics`, `models` and `doctor`: what there is to optimize and to optimize with."""
+"""`optimize init`, `tasks`, `metrics`, `models` and `doctor`: the tasks, metrics and models here, and this machine."""
 
 from __future__ import annotations
 
@@ -6,17 +6,8 @@ from pathlib import Path
 
 import click
 
-from agent.cli.common import (
-    SEED,
-    SETTINGS,
-    about,
-    db_option,
-    json_option,
-    plain,
-    print_json,
-    short,
-)
-from agent.cli.tables import Column, print_table
+from agent.cli.common import PATH, SEED, SETTINGS, about, json_option, ledger_options, plain, print_json, short
+from agent.cli.terminal_tables import Column, print_table
 
 
 @click.command(context_settings=SETTINGS)
@@ -26,12 +17,12 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     """List the tasks under tasks/, or check TASK: every problem is printed with its file and line."""
     from agent.run.tasks import list_tasks
 
-    found = list_tasks(task)
+    items = list_tasks(task)
     if as_json:
-        print_json({"tasks": found})
+        print_json({"tasks": items})
         return
     rows = []
-    for item in found:
+    for item in items:
         sizes = "/".join(str(count) for count in item.get("rows", {}).values())
         words = str(item.get("problem") or item.get("description"))
         rows.append(
@@ -46,13 +37,11 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 @click.option(
     "--from",
     "source",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Your .csv or .jsonl file, or promptfoo's tests: a promptfooconfig.yaml, or a .csv with __expected.",
 )
 @click.option("--target", default="", help="The column to predict. Not needed for promptfoo's tests.")
-@click.option(
-    "--prompt", type=click.Path(path_type=Path), help="The prompt you use today. Default: a plain one is written."
-)
+@click.option("--prompt", type=PATH, help="The prompt you use today. Default: a plain one is written.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
 def init_command(name: str, sample: str, source: Path | None, target: str, prompt: Path | None, seed: int) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
@@ -88,7 +77,7 @@ def list_metrics(as_json: bool) -> None:
     """Each metric: the types of output that it scores, its options, and the package that it comes from."""
     from agent.metrics.metric_registry import METRICS
 
-    found = [
+    metrics = [
         {
             "name": one.name,
             "types": list(one.thing.types) if one.thing else [],
@@ -99,12 +88,12 @@ def list_metrics(as_json: bool) -> None:
         for one in METRICS.all()
     ]
     if as_json:
-        print_json({"metrics": found})
+        print_json({"metrics": metrics})
         return
     print_table(
         "metrics",
         ("metric", "scores", "options", Column("about", wraps=True, floor=20), "from"),
-        [(m["name"], ", ".join(m["types"]), ", ".join(m["options"]), m["about"], m["from"]) for m in found],
+        [(m["name"], ", ".join(m["types"]), ", ".join(m["options"]), m["about"], m["from"]) for m in metrics],
     )
 
 
@@ -159,8 +148,7 @@ def fetch_model(name: str) -> None:
 
 @click.command(context_settings=SETTINGS)
 @click.option("-m", "--model", multiple=True, help="Ask its provider about it, which costs nothing; repeatable.")
-@db_option
-@json_option
+@ledger_options
 def doctor_command(model: tuple[str, ...], db: Path, as_json: bool) -> None:
     """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger.
 

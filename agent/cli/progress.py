@@ -104,13 +104,13 @@ def describe(snapshot: Snapshot) -> str:
     )
 
 
-def run_shown(job: PreparedJob, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
-    """Runs what is no search to its end, shown on the terminal."""
-    return run_job(job, options, db, JobProgress(quiet))
+def run_shown(job: PreparedJob, options: Mapping[str, Any], db: Path, as_json: bool) -> dict[str, Any]:
+    """Runs a job to its end with its progress on stderr, but for --quiet and --json; returns its result."""
+    return run_job(job, options, db, JobProgress(bool(options["quiet"] or as_json)))
 
 
 class JobProgress(Progress):
-    """Calls of what is no search: a line on stderr every few seconds."""
+    """The calls of a job, which is no search: a line on stderr every few seconds."""
 
     def __init__(self, quiet: bool) -> None:
         super().__init__(quiet)

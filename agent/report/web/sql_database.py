@@ -1,6 +1,6 @@
-"""The ledger for Datasette's own pages: a connection for each question, closed at once, that can do nothing but read.
+"""The ledger for Datasette's own pages: a connection for each question, closed at once, that can only read.
 
-SQLite itself refuses to write (`mode=ro`), and its authorizer refuses whatever is no reading. All SQL goes to child
+SQLite itself refuses to write (`mode=ro`), and its authorizer all but reading. All SQL goes to child
 processes (`sql_child.py`), which can be stopped in time; only what Datasette asks about columns and keys stays here.
 """
 
@@ -37,14 +37,17 @@ ERRORS = {kind.__name__: kind for kind in (*sqlite3.Error.__subclasses__(), *sql
 
 
 def read_only(datasette: Any, path: Path) -> Any:
-    """A Datasette Database over the file. It holds no connection between two questions, so that a writer's log can be
-    emptied at any time. `close` ends what is being asked."""
+    """A Datasette Database over the ledger's file.
+
+    It holds no connection between two questions, so that a writer's log can be emptied at any time. Its `close` ends
+    the questions that are being answered.
+    """
     from datasette.database import Database, QueryInterrupted, Results
 
     count = datasette.setting("num_sql_threads")
     folder = str(Path(sql_child.__file__).parent)
 
-    class Ledger(Database):  # type: ignore[misc]
+    class LedgerDatabase(Database):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__(datasette, path=str(path), is_mutable=True)
             self._workers = [Worker("the question", CHILD, folder, HARD_LIMIT) for _ in range(count)]
@@ -96,7 +99,7 @@ def read_only(datasette: Any, path: Path) -> Any:
             def ask() -> Any:
                 with closing(self.connect()) as connection:
                     self.ds._prepare_connection(connection, self.name)
-                    connection.set_authorizer(sql_child.may)
+                    connection.set_authorizer(sql_child.authorize)
                     return fn(connection)
 
             return await asyncio.get_running_loop().run_in_executor(self.ds.executor, ask)
@@ -104,7 +107,7 @@ def read_only(datasette: Any, path: Path) -> Any:
         async def execute_write_fn(self, fn: Any, block: bool = True) -> Any:
             return self.connect(write=True)
 
-    return Ledger()
+    return LedgerDatabase()
 
 
 def _rows(reply: Any) -> tuple[list[sqlite3.Row], Any]:

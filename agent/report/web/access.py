@@ -1,7 +1,7 @@
-"""Before every page: only this machine, only who has the token, only reading but for ratings. Knows no page and no SQL.
+"""Access to every page: from this machine only, with the token only, and reading only, but for ratings.
 
-An ASGI application around another. It refuses by itself, with a page that says what to do, and puts the headers of
-safety on every reply. What could steer a terminal or hide in a text leaves as a visible mark.
+An ASGI application around another; it knows no page and no SQL. What it refuses gets a page that says what to do, and
+every reply its security headers. What could steer a terminal or hide in a text leaves as a visible mark.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from agent.report import page
+from agent.report.html import marked, render
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -23,11 +23,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WRITES = re.compile(r"/run/[^/]+/rate")
 """The only address that takes a POST."""
-ROOMS = ("", "runs", "run", "compare", "audit", "call", "assets", "ledger")
-"""How an address may begin: our pages, and Datasette's for the ledger. Whatever else Datasette has is not there."""
+FIRST_PARTS = ("", "runs", "run", "compare", "audit", "call", "assets", "ledger")
+"""First parts of a path: our pages, and Datasette's for the ledger. Whatever else Datasette has is refused."""
 FORM = "application/x-www-form-urlencoded"
 OPEN = ("/assets/style.css", "/assets/live.js")
-"""What the page that refuses a stranger needs; the same for everybody."""
+"""Files of the page that refuses; they need no token."""
 LARGEST_POST = 65_536  # bytes
 STRICT = (
     "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -47,8 +47,8 @@ DROPPED = {*HEADERS, "content-security-policy", "content-length", "link", "serve
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-class Gate:
-    """`token` opens it, once in the address (a cookie then keeps it open) or in `Authorization: Bearer`."""
+class AccessControl:
+    """Lets requests with `token` through: once in the address, which sets a cookie, or in `Authorization: Bearer`."""
 
     def __init__(self, app: App, token: str, port: int) -> None:
         self._app, self._token = app, token
@@ -62,15 +62,15 @@ class Gate:
             reply = _Reply(send, scope)
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
             if headers.get("host", "").lower() not in self._hosts:
-                await reply.say(403, "This page is only for the machine it runs on.", "Open the link as printed.")
-            elif not await self._signed_in(scope, headers, reply):
+                await reply.send_page(403, "This page is only for the machine it runs on.", "Open the link as printed.")
+            elif not await self._answered(scope, headers, reply):
                 if refused := _refusal(scope, headers):
-                    await reply.say(*refused)
+                    await reply.send_page(*refused)
                 else:
                     await self._app(scope, _bounded(receive), reply)
 
-    async def _signed_in(self, scope: Scope, headers: Mapping[str, str], reply: _Reply) -> bool:
-        """Whether an answer was given: a page that sets the cookie and goes on, or a refusal.
+    async def _answered(self, scope: Scope, headers: Mapping[str, str], reply: _Reply) -> bool:
+        """Whether the request was answered: by a page that sets the cookie and goes on, or by a refusal.
 
         A redirect would not do: after a click in another program's page it counts as that page's request still, and a
         strict cookie does not go along.
@@ -80,16 +80,20 @@ class Gate:
             if scope["method"] == "GET" and self._is_token(given.pop("token")):
                 where = quote(scope["path"].lstrip("/\\")) + (f"?{urlencode(given)}" if given else "")
                 cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-                await reply.say(200, "Signed in.", "One moment.", {"set-cookie": cookie, "refresh": f"0;url=/{where}"})
+                await reply.send_page(
+                    200, "Signed in.", "One moment.", {"set-cookie": cookie, "refresh": f"0;url=/{where}"}
+                )
             else:
-                await reply.say(403, "This link is not, or no longer, valid.", "Open the link that was printed last.")
+                await reply.send_page(
+                    403, "This link is not, or no longer, valid.", "Open the link that was printed last."
+                )
             return True
         if scope["path"] in OPEN:
             return False
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         if self._is_token(bearer if scheme.lower() == "bearer" else _cookies(headers).get(self._cookie, "")):
             return False
-        await reply.say(
+        await reply.send_page(
             403,
             "You are not signed in here.",
             "Open the link with ?token= that `optimize ui` printed. Programs send `Authorization: Bearer TOKEN`.",
@@ -101,7 +105,7 @@ class Gate:
 
 
 def _refusal(scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
-    """Status, what is wrong and what to do, where one who has the token asks for what nobody gets."""
+    """Status, what is wrong and what to do, for a request that is refused with the token, too; None for others."""
     path, method = scope["path"], scope["method"]
     routed = scope.get("raw_path", path.encode()).decode("latin-1").partition("?")[0]
     site = headers.get("sec-fetch-site", "none")
@@ -121,7 +125,7 @@ def _refusal(scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str] |
         return 405, "Nothing can be written here.", "The ledger is only shown."
     first = path.lstrip("/").partition("/")[0]
     end = re.search(r"\.(\w+)$", path)
-    if first.removesuffix(".json") not in ROOMS or "/-/" in path:
+    if first.removesuffix(".json") not in FIRST_PARTS or "/-/" in path:
         return 404, "There is no such page.", "Start again from the list of runs."
     if first in ("ledger", "ledger.json") and end and end[1] != "json":
         return (
@@ -134,16 +138,16 @@ def _refusal(scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str] |
 
 
 def _cookies(headers: Mapping[str, str]) -> Mapping[str, str]:
-    found = SimpleCookie()
+    cookies = SimpleCookie()
     try:
-        found.load(headers.get("cookie", ""))
+        cookies.load(headers.get("cookie", ""))
     except CookieError:
         return {}
-    return {name: morsel.value for name, morsel in found.items()}
+    return {name: morsel.value for name, morsel in cookies.items()}
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Gives up on a body that is longer than it said."""
+    """Disconnects where a body is longer than LARGEST_POST."""
     seen = 0
 
     async def bounded() -> MutableMapping[str, Any]:
@@ -167,12 +171,12 @@ class _Reply:
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             pairs = [(name.lower(), value) for name, value in message.get("headers", ())]
-            kept = [(name, value) for name, value in pairs if name.decode("latin-1") not in DROPPED]
-            self._kind = dict(kept).get(b"content-type", b"").decode("latin-1")
+            headers = [(name, value) for name, value in pairs if name.decode("latin-1") not in DROPPED]
+            self._kind = dict(headers).get(b"content-type", b"").decode("latin-1")
             policy = STRICT if self._scope["path"].startswith("/ledger") else OURS
             extra = {**HEADERS, "content-security-policy": policy}
-            kept += [(name.encode(), value.encode()) for name, value in extra.items()]
-            self._start = {**message, "headers": kept}
+            headers += [(name.encode(), value.encode()) for name, value in extra.items()]
+            self._start = {**message, "headers": headers}
             return
         self._body.append(message.get("body", b""))
         if not message.get("more_body", False):
@@ -181,9 +185,9 @@ class _Reply:
             await self._send(self._start)
             await self._send({"type": "http.response.body", "body": b"" if self._scope["method"] == "HEAD" else body})
 
-    async def say(self, status: int, what: str, hint: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    async def send_page(self, status: int, what: str, hint: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
         """A page of two sentences."""
-        html = page.render("web/said.html", status=status, what=what, hint=hint)
+        html = render("web/message.html", status=status, what=what, hint=hint)
         pairs = {"content-type": "text/html; charset=utf-8", **headers}.items()
         sent = [(name.encode(), value.encode()) for name, value in pairs]
         await self({"type": "http.response.start", "status": status, "headers": sent})
@@ -196,5 +200,5 @@ def _marked(body: bytes, kind: str) -> bytes:
     if kind.startswith(("application/json", "text/plain")):
         return body.replace(b"\x7f", b"\\u007f")
     if kind.startswith("text/"):
-        return page.marked(body.decode("utf-8", "replace")).encode()
+        return marked(body.decode("utf-8", "replace")).encode()
     return body

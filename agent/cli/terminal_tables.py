@@ -1,4 +1,4 @@
-"""A table for whoever reads it: set for the width of a terminal, tab-separated lines in a pipe; and numbers as marks.
+"""Tables on stdout: set for the width of a terminal, tab-separated lines in a pipe; and numbers as marks.
 
 A pipe gets every column but the drawn ones, whole and without colour. On a terminal numbers stand to the right, text is
 shortened before a column goes, and what was left out is named below. All text is untrusted.
@@ -40,7 +40,7 @@ class Column:
     wraps: bool = False
     """Goes on in the next line, not shortened, where it is narrow; short words stay whole."""
     digests: bool = False
-    """SHA-256 digests are told by their start."""
+    """SHA-256 digests are cut to their start."""
     gain: bool = False
     """A difference: green above zero, red below."""
     drawn: bool = False
@@ -53,11 +53,11 @@ def print_table(
     rows: Iterable[Sequence[Any]],
     quiet: Callable[[Sequence[str]], bool] = lambda row: False,
 ) -> None:
-    """`quiet` says of a row, as text, whether it stands back on a terminal."""
+    """Prints a table. `quiet`: whether a row, as text, is dimmed on a terminal."""
     heads = [column if isinstance(column, Column) else Column(plain(column), 0, WRAPPED, True) for column in columns]
     cells = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _set(plain(title), heads, cells, [quiet(row) for row in cells])
+        _print_on_terminal(plain(title), heads, cells, [quiet(row) for row in cells])
         return
     kept = [number for number, column in enumerate(heads) if not column.drawn]
     click.echo("\t".join(heads[number].head for number in kept))
@@ -93,24 +93,33 @@ def say_marks(marks: str, styles: dict[str, str]) -> None:
 
 
 def fit(ranks: Sequence[int], widths: Sequence[int], least: Sequence[int], room: int) -> dict[int, int]:
-    """The columns to show, by number, each with its width: first those of high rank go, until the rest fits at its
-    least widths; then the widest are narrowed. Columns of rank 0 stay, room or not. Pure."""
+    """The columns to show, by number, each with its width. Pure.
+
+    First those of high rank go, until the rest fits at its least widths; then the widest are narrowed. Columns of rank
+    0 always stay.
+
+    Args:
+        ranks, widths, least: of each column, its rank, its full and its least width in characters.
+        room: the width of the terminal in characters.
+    """
     kept = list(range(len(ranks)))
     while sum(least[number] for number in kept) + GAP * (len(kept) - 1) > room:
-        gone = max(kept, key=ranks.__getitem__)
-        if ranks[gone] == 0:
+        dropped = max(kept, key=ranks.__getitem__)
+        if ranks[dropped] == 0:
             break
-        kept.remove(gone)
-    found = {number: widths[number] for number in kept}
-    while sum(found.values()) + GAP * (len(kept) - 1) > room:
-        loose = [number for number in kept if found[number] > least[number]]
-        if not loose:
+        kept.remove(dropped)
+    fitted = {number: widths[number] for number in kept}
+    while sum(fitted.values()) + GAP * (len(kept) - 1) > room:
+        narrowable = [number for number in kept if fitted[number] > least[number]]
+        if not narrowable:
             break
-        found[max(loose, key=found.__getitem__)] -= 1
-    return found
+        fitted[max(narrowable, key=fitted.__getitem__)] -= 1
+    return fitted
 
 
-def _set(title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], quiet: Sequence[bool]) -> None:
+def _print_on_terminal(
+    title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], quiet: Sequence[bool]
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -182,12 +191,12 @@ def sparkline(scores: Sequence[float], width: int) -> str:
 
 
 def so_far(scores: Iterable[float | None]) -> list[float]:
-    """The best so far after each score; None, where there is no score, changes nothing."""
-    found: list[float] = []
+    """The best so far after each score; None, which is no score, changes nothing."""
+    best: list[float] = []
     for score in scores:
-        if score is not None or found:
-            found.append(max([*found[-1:], *([] if score is None else [score])]))
-    return found
+        if score is not None or best:
+            best.append(max([*best[-1:], *([] if score is None else [score])]))
+    return best
 
 
 def whisker(mean: float | None, low: float | None, high: float | None, width: int) -> str:
