@@ -24,7 +24,7 @@ from agent.run.locations import find_task
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
-    from agent.programs.kind import Kind
+    from agent.programs.kinds import Kind
     from agent.run.settings import Settings
     from agent.search.call_costs import Models
     from agent.search.plan import Plan

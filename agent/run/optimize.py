@@ -19,7 +19,7 @@ from typing import Any, Literal
 from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, message_of
 from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, HeldBack
-from agent.gateway.gateway import Gateway
+from agent.gateway.gateway import Gateway, ModelClient
 from agent.gateway.prices import prices_version
 from agent.ledger.provenance import command_line, new_run_id, provenance, tool_version, utc_now
 from agent.ledger.query import run_folder
@@ -27,8 +27,7 @@ from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.observer import Observers
 from agent.programs.classic import ClassicProgram
-from agent.programs.kind import Kind, Making, Written
-from agent.programs.kinds import program_for
+from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, program_for
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
@@ -38,11 +37,11 @@ from agent.run.result import Opening, result_of
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.run.watcher import Changes, Snapshot, Watcher
 from agent.scoring.breakdown import Pair
-from agent.scoring.evaluate import Door, Evaluator, why_unscored
+from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import JudgeMetric, judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
-from agent.search.analysis.pareto import Offer
+from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, planned_calls
@@ -150,7 +149,7 @@ class Run:
             thinking=self.task.thinking,
         )
         try:
-            self._evaluator = self._make_evaluator(self.program.door(gateway))
+            self._evaluator = self._make_evaluator(self.program.client(gateway))
             self.context = self._make_context(self.program.calls)
             status: Literal["complete", "budget"] = "complete"
             try:
@@ -240,10 +239,10 @@ class Run:
         """Whether more than trial 0 is wanted, and anything can be won or the user searches all the same."""
         return self.context.more() and (self.settings.anyway or self.preflight is None or self.preflight.worth)
 
-    def _make_evaluator(self, door: Door) -> Evaluator:
+    def _make_evaluator(self, client: ModelClient) -> Evaluator:
         return Evaluator(
             self.task,
-            door,
+            client,
             self.target,
             self._metrics(),
             self._kinds,
@@ -324,9 +323,9 @@ class Run:
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
-    async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> Written:
+    async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
         """Writes a candidate as a release, with its provenance."""
-        making = Making(
+        spec = ReleaseSpec(
             result,
             self._board.trials[candidate.id].number,
             self._parameters(candidate),
@@ -335,11 +334,11 @@ class Run:
             self._evaluator,
             self._test[:PROVED_ROWS],
         )
-        return await self.program.write(candidate, making)
+        return await self.program.write(candidate, spec)
 
-    def _offers(self) -> list[Offer]:
+    def _offers(self) -> list[Finalist]:
         """All that saw the whole of dev."""
-        return closing.offers(self.context, self._prices.get(self.target.name), self.ledger.latencies(self.id))
+        return closing.finalists(self.context, self._prices.get(self.target.name), self.ledger.latencies(self.id))
 
     async def _tested(
         self, winner: Candidate, status: Literal["complete", "budget"], corrected: float | None
