@@ -284,7 +284,12 @@ class Gateway:
         attempt = failed = paid = limited = 0
         answers: int | None = None
         while True:
-            await self._slot(limiter)
+            left = self.account.time_left()
+            try:
+                async with asyncio.timeout(None if left == math.inf else left):
+                    await limiter.acquire()
+            except TimeoutError as late:
+                raise self.account.exhausted("time_limit") from late
             attempt += 1
             try:
                 outcome = await self._attempt(call, flight, limiter, attempt)
@@ -310,15 +315,6 @@ class Gateway:
             if delay is None:
                 raise outcome
             await asyncio.sleep(min(delay, limiter.patience(), self.account.time_left()))
-
-    async def _slot(self, limiter: Limiter) -> None:
-        """Waits for a slot, and no longer than the run may last. Raises BudgetExhausted, and what `acquire` raises."""
-        left = self.account.time_left()
-        try:
-            async with asyncio.timeout(None if left == math.inf else left):
-                await limiter.acquire()
-        except TimeoutError as late:
-            raise self.account.exhausted("time_limit") from late
 
     async def _attempt(
         self, call: PendingCall, flight: Flight, limiter: Limiter, attempt: int

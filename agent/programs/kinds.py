@@ -116,15 +116,8 @@ Made = TypeVar("Made", bound=Make)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramKind:
-    """A registered kind of program.
-
-    Args:
-        name: of the kind.
-        about: a line of help.
-        takes: what it takes, in words.
-        claims: whether what a factory gave is of this kind; it imports nothing for that.
-        make: the class.
-    """
+    """A registered kind of program: `takes` is what it takes, in words; `claims`, whether what a factory gave is of
+    this kind, and imports nothing for that."""
 
     name: str
     about: str

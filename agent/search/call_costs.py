@@ -76,7 +76,7 @@ class CallCosts:
         return CallCosts(run(self.least), run(self.usual), self.usd_a_token, self.own_prompt, calls)
 
     @staticmethod
-    def bought(budget: Budget, each: Spend) -> int | None:
+    def affordable(budget: Budget, each: Spend) -> int | None:
         """How many calls of this cost the caps on tokens and dollars buy; None when neither is set."""
         calls = [cap.size / cap.of(each) for cap in Cap.all(budget) if cap.of(each) > 0]
         return int(min(calls)) if calls else None

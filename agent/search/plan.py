@@ -245,10 +245,10 @@ def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | 
 def _affordable_calls(budget: Budget, effort: Effort, costs: CallCosts | None, needed: int, what: str) -> int:
     """Calls to plan with. Raises BudgetRefused where the caps on tokens or dollars do not buy those `needed`."""
     calls = planned_calls(budget, effort)
-    usual = costs.bought(budget, costs.usual) if costs else None
+    usual = costs.affordable(budget, costs.usual) if costs else None
     if costs is None or usual is None or usual >= calls:
         return calls
-    if (costs.bought(budget, costs.least) or 0) < min(calls, needed):
+    if (costs.affordable(budget, costs.least) or 0) < min(calls, needed):
         caps = ", ".join(costs.too_low(budget, needed, costs.least))
         takes = f"which takes about {needed * costs.calls_each} calls"
         raise BudgetRefused(f"too little to {what} on this task, {takes}: {caps}")
