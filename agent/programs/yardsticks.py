@@ -28,17 +28,26 @@ async def measured(
     won: tuple[Sequence[Example], Sequence[Outcome]],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Each method of the task with its scores in [0, 1], JSON-ready, the constant answer first.
+    """Scores each method of the task, the constant answer first.
 
-    `won` are the rows of the sealed test and what the winner said to them: `diff`, `diff_ci95` and `p_value` tell how
-    much better than the method it is, paired; None where no row has a score on both sides.
+    Args:
+        program: the methods.
+        evaluator: scores them.
+        observer: gets each as a candidate.
+        dev: rows of dev.
+        won: the rows of the sealed test, and the winner's outcomes on them.
+        seed: of the bootstrap.
+
+    Returns:
+        JSON-ready, by method: its scores in [0, 1], and `diff`, `diff_ci95` and `p_value`, the winner's gain over it,
+        paired; None where no row has a score on both sides.
     """
     await program.fit([*dev, *won[0]])
     results = []
     for candidate in program.candidates():
         proposal = Proposal(candidate, {}, "yardstick", None, "answers without a language model")
         observer.on_candidate_accepted(0, proposal)
-        seen = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
+        on_dev = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
         tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
         scored = summary(tested)
         results.append(
@@ -46,7 +55,7 @@ async def measured(
                 "name": candidate.method,
                 "candidate_id": candidate.id,
                 "trained_on": program.rows,
-                "dev": summary(seen)["mean"],
+                "dev": summary(on_dev)["mean"],
                 "test": scored["mean"],
                 "ci95": scored["ci95"],
                 **difference([outcome.value for outcome in won[1]], tested, seed),
@@ -68,8 +77,9 @@ class Arm:
 def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, dict[str, str]]:
     """The best yardstick of a run by its score on dev, the constant answer left out, and the files of its export.
 
-    What the files say to the dev rows is compared with what was scored. Raises InputError for a run without yardsticks,
-    ReleaseError where an answer differs.
+    Raises:
+        InputError: the run has no yardsticks.
+        ReleaseError: the files answer a dev row otherwise than was scored.
     """
     _, best = _best(found)
     return best, _proved(found, task, history, best, _origin(found, best))

@@ -23,7 +23,7 @@ from agent.run.tasks import METRIC, require_judging, task_of
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
-    from agent.programs.kind import Kind
+    from agent.programs.kinds import Kind
     from agent.run.settings import Settings
     from agent.search.call_costs import Models
     from agent.search.plan import Plan

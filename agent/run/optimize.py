@@ -22,8 +22,7 @@ from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.programs.classic import ClassicProgram
-from agent.programs.kind import Kind, Making, Written
-from agent.programs.kinds import program_for
+from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, program_for
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
@@ -37,7 +36,7 @@ from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
-from agent.search.analysis.pareto import Offer
+from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, planned_calls
@@ -137,7 +136,7 @@ class Run(LedgerRun[RunResult]):
     async def _perform(self) -> RunResult:
         self._evaluator = Evaluator(
             self.task,
-            self.program.door(self._gateway),
+            self.program.client(self._gateway),
             self.target,
             build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)}),
             self._kinds,
@@ -259,9 +258,9 @@ class Run(LedgerRun[RunResult]):
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
-    async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> Written:
+    async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
         """Writes a candidate as a release, with its provenance."""
-        making = Making(
+        spec = ReleaseSpec(
             result,
             self._board.trials[candidate.id].number,
             self._parameters(candidate),
@@ -270,12 +269,12 @@ class Run(LedgerRun[RunResult]):
             self._evaluator,
             self._test[:PROVED_ROWS],
         )
-        return await self.program.write(candidate, making)
+        return await self.program.write(candidate, spec)
 
-    def _offers(self) -> list[Offer]:
+    def _offers(self) -> list[Finalist]:
         """All that saw the whole of dev."""
         price = self._resources.prices.get(self.target.name)
-        return closing.offers(self.context, price, self.ledger.latencies(self.id))
+        return closing.finalists(self.context, price, self.ledger.latencies(self.id))
 
     async def _tested(
         self, winner: Candidate, status: Literal["complete", "budget"], corrected: float | None

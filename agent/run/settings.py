@@ -102,14 +102,14 @@ def estimate(launch: Launch) -> Estimate:
     """The priced plan: what each role may call at most. Raises InputError for a model's file that is not there, and
     what `Launch.plan` raises."""
     from agent.models.model_registry import require_files
-    from agent.programs.moves.author import most_told
+    from agent.programs.moves.author import longest_request
     from agent.stats.intervals import minimum_detectable_gain
     from agent.stats.preflight import detectable_gains
 
     require_files(launch.models)
     task, plan = launch.task, launch.plan()
     models, prices = launch.models_by_role(), launch.prices()
-    sizes, calls = largest_calls(task, most_told(task)), plan.by_role(launch.calls_each)
+    sizes, calls = largest_calls(task, longest_request(task)), plan.by_role(launch.calls_each)
     rows: dict[str, dict[str, Any]] = {}
     for role, names in models.items():
         usage = Usage(calls[role] * sizes[role].prompt_tokens, calls[role] * sizes[role].completion_tokens)

@@ -7,11 +7,10 @@ answers, or that a metric cannot score, gives None; a provider that fails for al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.concurrency import all_of
-from agent.gateway.gateway import call_key
+from agent.gateway.gateway import ModelClient, call_key
 from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.label_signal import label_signal
 from agent.scoring.llm_judge import JudgeMetric
@@ -39,21 +38,12 @@ MOST_LOGPROBS = 20
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
 
-class Door(Protocol):
-    """A gateway, or what stands before it."""
-
-    @property
-    def stopped(self) -> Exception | None: ...
-
-    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion: ...
-
-
 class Evaluator:
     """Outcomes of candidates on rows, each bought once and kept.
 
     Args:
         task: what says how metrics are weighted, and which labels there are.
-        door: what calls go through.
+        client: what calls go through.
         lm: the target model.
         metrics: those of the task, in its order.
         runners: what runs the candidates, one for each kind.
@@ -65,7 +55,7 @@ class Evaluator:
     def __init__(
         self,
         task: Task,
-        door: Door,
+        client: ModelClient,
         lm: LM,
         metrics: Sequence[Metric],
         runners: Sequence[Runner],
@@ -74,7 +64,7 @@ class Evaluator:
         baseline_id: str = "",
     ) -> None:
         self._task = task
-        self._door = door
+        self._client = client
         self._lm = lm
         self._metrics = metrics
         self._observer = observer
@@ -122,7 +112,7 @@ class Evaluator:
 
     async def outcome(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
         """The outcome of one row, as of `outcomes`, but nothing is kept and nothing that is known is used."""
-        call = RowCall(self._door, self._lm, candidate.id, self._logprobs, self._answered)
+        call = RowCall(self._client, self._lm, candidate.id, self._logprobs, self._answered)
         return await self._scored(candidate, example, call, repeat)
 
     async def adopt(self, candidate: Candidate, example: Example, split: SplitName, completion: Completion) -> None:
@@ -179,19 +169,24 @@ class RowCall:
     """A `Call` that remembers what went through it last: `key`, and `reply` with the request that it answers."""
 
     def __init__(
-        self, door: Door, lm: LM, candidate_id: str, logprobs: int, answered: Callable[[str, Request, Completion], None]
+        self,
+        client: ModelClient,
+        lm: LM,
+        candidate_id: str,
+        logprobs: int,
+        answered: Callable[[str, Request, Completion], None],
     ) -> None:
         self.logprobs = logprobs
         self.key = ""
         self.reply: tuple[Request, Completion] | None = None
-        self._door, self._lm, self._candidate_id, self._answered = door, lm, candidate_id, answered
+        self._client, self._lm, self._candidate_id, self._answered = client, lm, candidate_id, answered
 
     @property
     def stopped(self) -> Exception | None:
-        return self._door.stopped
+        return self._client.stopped
 
     async def __call__(self, request: Request) -> Completion:
-        completion = await self._door.complete("target", self._lm, request, self._candidate_id)
+        completion = await self._client.complete("target", self._lm, request, self._candidate_id)
         self._answered(self._candidate_id, request, completion)
         self.key, self.reply = call_key(self._lm, request), (request, completion)
         return completion
