@@ -108,9 +108,10 @@ def rating_session(
         ProblemsError: the file holds something else.
     """
     run = history.run(run_id)
+    path = path or run_folder(history.path.parent, run["id"]) / "ratings.jsonl"
     task = rated_task(run)
     field = field_of(task, output)
-    file = RatedFile(path or run_folder(history.path.parent, run["id"]) / "ratings.jsonl")
+    file = RatedFile(path)
     items = cached(run["id"], lambda: items_of(history, run["id"], task, field, count))
     if not items:
         raise InputError(f"{run['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
