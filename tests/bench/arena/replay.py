@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway.budget import Account
+from agent.programs.moves.pool import redraws
+from agent.programs.moves.prompt_moves import FEWEST_FITTED
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
 from agent.search.context import stratified
@@ -71,10 +73,11 @@ class World:
 
 
 class RecordedMoves:
-    """The `Moves` that were recorded, each once."""
+    """The `Moves` that were recorded, each once. Of an operator that draws demos by their effects nothing was recorded:
+    it is offered as in a run, and makes nothing."""
 
-    def __init__(self, world: World, rng: random.Random) -> None:
-        self._world, self._rng, self._used = world, rng, set[str]()
+    def __init__(self, world: World, rng: random.Random, board: Board) -> None:
+        self._world, self._rng, self._board, self._used = world, rng, board, set[str]()
         self.recorded: dict[str, str] = {}
         roots = [c for c in world.candidates.values() if c["parent"] is None and c["operator"] != "random"]
         self._roots = roots
@@ -103,7 +106,9 @@ class RecordedMoves:
         if parent is None:
             return []
         mine = self.recorded[parent.proposal.candidate.id]
-        return [op for (owner, op), kids in self._kids.items() if owner == mine and any(self._new(kid) for kid in kids)]
+        names = [op for (owner, op), kids in self._kids.items() if owner == mine and any(map(self._new, kids))]
+        is_fitted = redraws(parent.proposal.candidate) and len(self._board.outcomes) >= FEWEST_FITTED
+        return [*names, "attributed"] if is_fitted else names
 
     def due(self, parent: Parent | None) -> str:
         return ""
@@ -143,7 +148,7 @@ class RecordedContext:
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
         self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
-        self.moves = RecordedMoves(world, self.rng)
+        self.moves = RecordedMoves(world, self.rng, self.board)
         self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
 
     def stage(self, name: str, round_: int) -> None:
