@@ -25,7 +25,7 @@ def post(server: WireServer, path: str, body: Any) -> tuple[int, Any]:
 
 
 def send(connection: http.client.HTTPConnection, path: str, body: Any) -> tuple[int, Any]:
-    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", "X-UserProgram": "1"})
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", "X-Own": "1"})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
 

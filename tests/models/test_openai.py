@@ -57,7 +57,7 @@ async def test_nothing_of_openai_in_the_environment_reaches_a_foreign_address(mo
         "OPENAI_ADMIN_KEY": "sk-of-openai-2",
         "OPENAI_ORG_ID": "org-of-openai-3",
         "OPENAI_PROJECT_ID": "proj-of-openai-4",
-        "OPENAI_CUSTOM_HEADERS": "X-UserProgram: of-openai-5\nauthorization: Bearer of-openai-6",
+        "OPENAI_CUSTOM_HEADERS": "X-Own: of-openai-5\nauthorization: Bearer of-openai-6",
     }
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
