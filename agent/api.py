@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import shutil
 import signal
 import threading
@@ -46,6 +47,7 @@ Seconds = float | str
 Effort = Literal["quick", "standard", "thorough"]
 Strategy = Literal["evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]
 Prefer = Literal["best", "cheap", "short"]
+AnswerType = Literal["text", "choice", "number", "json"]
 
 _log = logging.getLogger("promptassay")
 _P = ParamSpec("_P")
@@ -62,6 +64,9 @@ def optimize(
     target: str | None = None,
     prompt: str | Path | None = None,
     metric: MetricFunction | str | None = None,
+    type: AnswerType | None = None,
+    input: str | Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     max_calls: int | None = None,
     max_tokens: int | None = None,
     max_cost: float | None = None,
@@ -89,17 +94,23 @@ def optimize(
     not wait for them. Lines about the run go to the logger `promptassay`.
 
     Args:
-        task: a task folder, the name of one under tasks/, a .csv or .jsonl file, a Task of `load_task`, or rows: dicts
-            or a pandas DataFrame. Rows are kept, readable for you only, in tasks/ beside the ledger.
+        task: a task folder, the name of one under tasks/, a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), a
+            Task of `load_task`, or rows: dicts or a pandas DataFrame. Rows are kept, readable for you only, in tasks/
+            beside the ledger.
         model: the model to prompt, such as openai/NAME. None: the task's, else the embedded one.
         proposer: the model that writes instructions, or "none". None: the task's, else `model`.
         judge: the model or models that judge, for a task with a judge. (): the task's, else `model`.
         target: for rows and data files: the column to predict.
         prompt: for rows and data files: your prompt, as a text or as a file (a Path, or a name that ends with .txt or
             .md, or that is there).
-        metric: what scores an answer instead of the task's metrics: a function `(row, answer) -> float` in [0, 1], or
-            the name of one that `metric` registered. `row` is a dict of the fields and `id`; `answer` is what was read
-            from the reply, a dict where there are several outputs. It runs in this process, for at most 5 s a row.
+        metric: what scores an answer instead of the task's metrics: a function `(row, answer) -> float` in [0, 1], the
+            name of one that `metric` registered, or a metric of `optimize metrics list` as
+            "NAME[:FIELD][,option=value]". None: for rows and data files what fits the answers, which is said. `row` is
+            a dict of the fields and `id`; `answer` is what was read from the reply, a dict where there are several
+            outputs. A function runs in this process, for at most 5 s a row.
+        type: for rows and data files: what the target holds. None: as its values say.
+        input: for rows and data files: the columns to use. (): all that hold text.
+        ignore: for rows and data files: columns not to use.
         max_calls: cap on model calls, at least 1, all roles together.
         max_tokens: cap on tokens in and out, at least 1, all roles together.
         max_cost: cap in US dollars, at least 0, all roles together.
@@ -395,7 +406,8 @@ def _launch(given: _Given) -> Launch:
     words: dict[str, Any] = {
         **OPTIONS,
         **{name: own[name] for name in OPTIONS if name in own},
-        "judge": [own["judge"]] if isinstance(own["judge"], str) else list(own["judge"]),
+        **{name: _several(own[name]) for name in ("judge", "input", "ignore")},
+        "metric": None,
         "target_field": own["target"],
         "time_limit": _time(own["time_limit"]),
         "max_wait": _time(own["max_wait"]),
@@ -468,7 +480,8 @@ def _source(task: Any, words: Mapping[str, Any], problems: list[Problem]) -> tup
 
 
 def _scorer(metric: Any, words: dict[str, Any], problems: list[Problem]) -> None:
-    """Notes the function that scores by name and source."""
+    """Notes the function that scores by name and source, or the metric of ours as it was written."""
+    from agent.metrics.metric_registry import METRICS
     from agent.scoring.function_metric import register, registered
 
     if metric is None:
@@ -477,6 +490,9 @@ def _scorer(metric: Any, words: dict[str, Any], problems: list[Problem]) -> None
         found = registered(metric) if isinstance(metric, str) else register(metric)
     except InputError as error:
         problems.append(Problem("metric", str(error)))
+        return
+    if found is None and re.split("[:,]", metric)[0] in METRICS:
+        words["metric"] = metric
         return
     if found is None:
         problems.append(
@@ -497,8 +513,9 @@ def _register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
 
     with closing(open_history(db)) as history:
         found = history.run(run) if run else unfinished(history.runs(), db)
-    name = started_with(found).get("metric")
-    if not name:
+    begun = started_with(found)
+    name = begun.get("metric")
+    if not name or not begun.get("metric_source"):
         raise InputError(f"{found['id']}: its task has metrics of its own; leave out metric=")
     register(function, name)
 
@@ -508,6 +525,7 @@ ONE_OF = {
     "effort": ("quick", "standard", "thorough"),
     "strategy": (None, "evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"),
     "prefer": ("best", "cheap", "short"),
+    "type": (None, "text", "choice", "number", "json"),
 }
 
 
@@ -547,6 +565,11 @@ def _require(problems: Sequence[Problem]) -> None:
 
 def _time(value: Seconds | None) -> str | None:
     return None if value is None else str(value)
+
+
+def _several(value: str | Sequence[str]) -> list[str]:
+    """The words of an option that may be repeated."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _joined(value: Any, mark: str) -> str | None:

@@ -42,6 +42,30 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
 
 
+def data_options(function: F) -> F:
+    """How a data file is read and scored."""
+    options = (
+        click.option(
+            "--metric",
+            help="NAME[:FIELD][,option=value]: what scores an answer, such as rougeL or numeric,tolerance=1; "
+            "`optimize metrics list` has them. Default: what fits the answers of a data file, which is said; a task "
+            "folder's own.",
+        ),
+        click.option(
+            "--type",
+            type=click.Choice(["text", "choice", "number", "json"]),
+            help="What the target of a data file holds. Default: as its values say.",
+        ),
+        click.option(
+            "--input", multiple=True, metavar="COL", help="A column to use; repeatable. Default: all with text."
+        ),
+        click.option("--ignore", multiple=True, metavar="COL", help="A column not to use; repeatable."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def deciding_options(function: F) -> F:
     """Who moves a label, and why."""
     actor = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,7 @@ from agent.cli.common import (
     SEED,
     SETTINGS,
     about,
+    data_options,
     db_option,
     json_option,
     plain,
@@ -47,18 +49,21 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     "source",
     type=click.Path(path_type=Path),
     required=True,
-    help="Your .csv or .jsonl file, or promptfoo's tests: a promptfooconfig.yaml, or a .csv with __expected.",
+    help="Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), or promptfoo's tests: a promptfooconfig.yaml, "
+    "or a .csv with __expected.",
 )
 @click.option("--target", default="", help="The column to predict. Not needed for promptfoo's tests.")
 @click.option(
-    "--prompt", type=click.Path(path_type=Path), help="The prompt you use today. Default: a plain one is written."
+    "--prompt", help="The prompt you use today: a text file, or the text itself in quotes. Default: a plain one."
 )
+@data_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
-def init_command(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> None:
+def init_command(name: str, source: Path, target: str, prompt: str | None, seed: int, **options: Any) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read."""
     from agent.run.tasks import make_task
+    from agent.task.asked import READING, Asked
 
-    folder, reading = make_task(name, source, target, prompt, seed)
+    folder, reading = make_task(name, source, target, prompt, seed, Asked.of({**options, "reading": READING}))
     for line in reading.lines():
         click.echo(plain(line))
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")

@@ -6,6 +6,7 @@ options: they go into the ledger, and a resumed run is made from them again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,8 @@ from agent.extras import command
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
 from agent.run.locations import find_task
+from agent.task.asked import READING, Asked, metric_asked
+from agent.task.input_files import prompt_text as prompt_text
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from agent.run.settings import Settings
     from agent.search.call_costs import Models
     from agent.search.plan import Plan
+    from agent.task.from_file import Reading
     from agent.types import LM, Budget, Task
 
 OPTIONS: Mapping[str, Any] = MappingProxyType(
@@ -38,6 +42,10 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "judge": [],
         "target_field": None,
         "prompt": None,
+        "metric": None,
+        "type": None,
+        "input": [],
+        "ignore": [],
         "trials": None,
         "max_calls": None,
         "max_tokens": None,
@@ -55,9 +63,10 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "seed": 0,
         "tag": [],
         "no_cache": False,
+        "reading": READING,
     }
 )
-"""Every word of a run, as it is where it is not given."""
+"""Every word of a run, as it is where it is not given. A run of an older version lacks the newer ones."""
 
 
 SLACK = 2
@@ -65,7 +74,7 @@ SLACK = 2
 
 
 METRIC = "metric"
-"""The part of a task, by the names of its hashes, that is a Python function."""
+"""The part of a task, by the names of its hashes, that is a Python function or the metric of `--metric`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,8 @@ class Launch:
     program: Kind
     models: tuple[str, ...]
     digest: str
+    scoring: str = ""
+    """What scores the answers and why, in a line."""
 
     def lms(self) -> list[LM]:
         """Every model once."""
@@ -134,10 +145,10 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
 
-    task = task_of(options, observer)
+    task, reading = _read(options, observer)
     if task.space.left_out:
         observer.on_message(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}")
-    if options.get("metric"):
+    if options.get("metric_source"):
         _require_function(task)
         options = {**options, "metric_source": task.hashes[METRIC]}
     name = options["model"] or task.model or DEFAULT_MODEL
@@ -155,7 +166,8 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     digest = file_digest(name)
     program = program_for(task, target)
     settings = _settings(program, {**options, "model_digest": digest}, db)
-    return Launch(program.task, target, author, judges, settings, program, models, digest)
+    scoring = reading.metric_line if reading and not options.get("metric_source") else ""
+    return Launch(program.task, target, author, judges, settings, program, models, digest, scoring)
 
 
 def _require_function(task: Task) -> None:
@@ -181,10 +193,31 @@ def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Tas
     A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
     can be read and not scored.
     """
-    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], observer)
-    if name := options.get("metric"):
-        task = _scored_by(task, name, options["metric_source"])
-    return _limited(task, options["limit"])
+    return _read(options, observer)[0]
+
+
+def _read(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading | None]:
+    """The task, and how its data file was read where it has one."""
+    task, reading = _load(options, observer)
+    if source := options.get("metric_source"):
+        task = _scored_by(task, options["metric"], source)
+    elif reading is None and (words := options.get("metric")):
+        task = _scored_as_asked(task, words)
+    return _limited(task, options["limit"]), reading
+
+
+def _scored_as_asked(task: Task, words: str) -> Task:
+    """A task folder with the metric of `--metric` in the place of its own."""
+    from agent.metrics.metric_registry import METRICS
+
+    spec = metric_asked(words, [field.name for field in task.signature.outputs])
+    field = next(each for each in task.signature.outputs if each.name == spec.field)
+    types = METRICS.get(spec.name).types
+    if field.type not in types:
+        raise InputError(f"--metric {words}: scores {', '.join(types)}, and {field.name} is {field.type}; take another")
+    if spec.name in ("python", "judge") and spec.name not in [metric.name for metric in task.metrics]:
+        raise InputError(f"--metric {words}: it goes by a file of the task; write it under [[metrics]] in task.toml")
+    return replace(task, metrics=(spec,), hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
 
 
 def _scored_by(task: Task, name: str, source: str) -> Task:
@@ -203,8 +236,9 @@ def source_of(part: str, options: Mapping[str, Any]) -> str:
         return f"the metric {options.get('metric') or ''}".rstrip()
     if not options.get("prompt"):
         return part
-    file = options["task"]
-    return f"{options['prompt']} (or how {file} is read)" if part == "task.toml" else str(file)
+    file, prompt = options["task"], options["prompt"]
+    named = prompt if len(prompt) <= 80 else "the prompt"
+    return f"{named} (or how {file} is read)" if part == "task.toml" else str(file)
 
 
 def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
@@ -228,41 +262,37 @@ def fixed(price: str | None) -> Price | None:
     return fixed_price(dollars_in, dollars_out)
 
 
-def _load(name: str, target: str | None, prompt: str | None, seed: int, observer: Observer) -> Task:
-    from agent.task.input_files import SPREADSHEETS
+def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading | None]:
+    from agent.task.input_files import SPREADSHEETS, TABLES
 
-    path = Path(name)
-    if path.suffix.lower() in (".csv", ".jsonl"):
+    name, target, prompt = options["task"], options["target_field"], options["prompt"]
+    path, asked = Path(name), Asked.of(options)
+    if path.suffix.lower() in TABLES:
         if not path.is_file():
             raise InputError(f"{name}: no such file")
         if target is None or prompt is None:
-            raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
+            raise InputError(
+                f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE, or its text"
+            )
         from agent.task.from_file import task_from_file
 
         instruction = prompt_text(prompt)
         if not instruction.strip():
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
-        task, reading = task_from_file(path, target, instruction, seed)
+        task, reading = task_from_file(path, target, instruction, options["seed"], asked=asked)
         for line in reading.lines():
             observer.on_message(line)
-        return task
+        return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    if target or prompt:
+    if target or prompt or asked.type or asked.inputs or asked.ignored:
         raise InputError(
-            f"{name}: --target and --prompt go with a .csv or .jsonl file; a task folder has them in task.toml"
+            f"{name}: --target, --prompt, --type, --input and --ignore go with a data file (.csv, .jsonl); "
+            "a task folder has them in task.toml"
         )
     from agent.task.load import load_task
 
-    return load_task(find_task(name))
-
-
-def prompt_text(path: str | Path) -> str:
-    """The prompt in a file of the user. Raises InputError where it cannot be read."""
-    try:
-        return Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
+    return load_task(find_task(name)), None
 
 
 def _limited(task: Task, limit: str | None) -> Task:

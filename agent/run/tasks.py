@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ProblemsError
 from agent.run.locations import find_task
+from agent.task.asked import NOTHING, Asked
 from agent.task.load import load_task
 
 if TYPE_CHECKING:
@@ -43,15 +44,18 @@ def listed(task: str | None) -> list[dict[str, Any]]:
     return found
 
 
-def make_task(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> tuple[Path, Reading]:
+def make_task(
+    name: str, source: Path, target: str, prompt: str | None, seed: int, asked: Asked = NOTHING
+) -> tuple[Path, Reading]:
     """Makes a task folder out of a file.
 
     Args:
         name: the folder, under tasks/ where it is no path.
-        source: a .csv or .jsonl file, or promptfoo's tests.
+        source: a data file, or promptfoo's tests.
         target: the column to predict; "" for promptfoo's tests.
-        prompt: the prompt of today. None: a plain one is written.
+        prompt: the prompt of today, as a file or a text. None: a plain one is written.
         seed: decides which rows go to which split.
+        asked: what else the user says of the file; not with promptfoo's tests, which say it themselves.
 
     Returns:
         The folder, and how the file was read.
@@ -70,7 +74,9 @@ def make_task(name: str, source: Path, target: str, prompt: Path | None, seed: i
     tests = not target and is_promptfoo(source)
     if not target and not tests:
         raise InputError(f"{source}: name the column to predict with --target COLUMN")
+    if tests and asked.is_any:
+        raise InputError(f"{source}: --metric, --type, --input and --ignore do not go with promptfoo's tests")
     table, metric = promptfoo_tests(source) if tests else (None, None)
     column = EXPECTED if tests else target
-    _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric)
+    _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric, asked)
     return folder, reading

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from agent.errors import InputError
 from agent.shipped import MAX_NUMBER, fold
+from agent.task.asked import NOTHING, Asked
 from agent.task.examples import parse_number
 from agent.task.input_files import parse_json
 from agent.task.words import listed, near, quoted
@@ -29,6 +30,7 @@ MAX_NUMBERS = 50  # of labels that are written as numbers; more of them are amou
 MAX_CHOICE_LENGTH = 60
 COPIED = 0.9  # share of rows equal to their label from which a column is a copy of it
 CODED = 0.98  # share of rows in which each label has its own text, from which a column is a code of it
+DATED = 0.95  # share of dates among the filled cells from which a column is one of dates
 INSIDE = 0.95  # share of rows of a column that contain the answer, from which the user is warned
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(
@@ -36,6 +38,9 @@ _MARKED = re.compile(
 )  # a number as it is written elsewhere: 1.234,50 or 1'234.50 or 0,5
 _LEADING_ZERO = re.compile(r"-?0[0-9]")
 _WORD = re.compile(r"[^\W_]+")
+_DATE = re.compile(
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ]\d{1,2}:\d{2}.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( \d{1,2}:\d{2}.*)?"
+)  # 2026-11-01, 2026-11-01T12:00:00Z, 1.11.2026, 11/01/26 10:30
 _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|unnamed_\d+)|")
 
 
@@ -70,26 +75,42 @@ def field_name(name: str, position: int, taken: Iterable[str]) -> str:
 
 def find_target(names: Sequence[str], target: str) -> str:
     """The column called `target`, by its name in the file or as a field name. Raises InputError."""
-    if target in names:
-        return target
-    for position, name in enumerate(names, start=1):
-        if field_name(name, position, ()) == target:
-            return name
-    raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
+    if (name := column_named(names, target)) is None:
+        raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
+    return name
 
 
-def decide_columns(table: Table, target: str, prompt_fields: frozenset[str] = frozenset()) -> tuple[DataColumn, ...]:
+def column_named(names: Sequence[str], word: str) -> str | None:
+    """The column called `word`, by its name in the file or as a field name; None where there is none."""
+    if word in names:
+        return word
+    numbered = enumerate(names, start=1)
+    return next((name for position, name in numbered if field_name(name, position, ()) == word), None)
+
+
+def decide_columns(
+    table: Table,
+    target: str,
+    prompt_fields: frozenset[str] = frozenset(),
+    asked: Asked = NOTHING,
+    beside: frozenset[str] = frozenset(),
+    dates: bool = False,
+) -> tuple[DataColumn, ...]:
     """The use of every column, by the rows that are not all blank.
 
     Args:
         table: The rows.
         target: Name of the column to predict.
         prompt_fields: Columns in the prompt's `{{ }}`; if there are any, they are the only inputs.
+        asked: `--input`, which does the same, and `--ignore`.
+        beside: Columns out of the object that the target stands in: no inputs unless named.
+        dates: Whether a column of dates is an input without being named.
 
     Raises:
-        InputError: One of `prompt_fields` is no column or is the target, or no input is left.
+        InputError: A column that was named is none or is the target, or no input is left.
     """
     names = list(dict.fromkeys(name for row in table for name in row))
+    named, ignored = _named(names, target, prompt_fields, asked)
     table = [row for row in table if any(text_of(value).strip() for value in row.values())]
     columns: list[DataColumn] = []
     taken = ["id", field_name(target, names.index(target) + 1, ())]
@@ -101,10 +122,20 @@ def decide_columns(table: Table, target: str, prompt_fields: frozenset[str] = fr
         made = field_name(name, position, taken)
         if name == target:
             use, reason, made = "target", "the column to predict", taken[1]
+        elif name in ignored:
+            use, reason = "ignored", "as --ignore says"
         elif {name, made} & prompt_fields:
             use, reason = "input", "named in the prompt"
-        elif prompt_fields and use == "input":
+        elif name in named:
+            use, reason = "input", "as --input says"
+        elif use == "input" and prompt_fields:
             use, reason = "ignored", "not named in the prompt"
+        elif use == "input" and named:
+            use, reason = "ignored", "not named by --input"
+        elif use == "input" and name in beside:
+            use, reason = "ignored", "stands beside the target in its object; name it to keep it"
+        elif use == "input" and not dates and _are_dates(texts):
+            use, reason = "ignored", "dates; name it in the prompt or with --input to keep it"
         known.add(made)
         if use == "input":
             taken.append(made)
@@ -123,6 +154,36 @@ def decide_columns(table: Table, target: str, prompt_fields: frozenset[str] = fr
             f"no column is left as an input; ignored: {why or 'none'}; add a column with the text to answer"
         )
     return tuple(columns)
+
+
+def _named(
+    names: Sequence[str], target: str, prompt_fields: frozenset[str], asked: Asked
+) -> tuple[frozenset[str], frozenset[str]]:
+    """The columns of `--input` and of `--ignore`, by their names in the file."""
+    found: dict[str, list[str]] = {"--input": [], "--ignore": []}
+    for option, given in (("--input", asked.inputs), ("--ignore", asked.ignored)):
+        for word in given:
+            name = column_named(names, word)
+            if name is None:
+                raise InputError(f"{option} {quoted(word)} is not a column{near(word, names)}")
+            if name == target:
+                raise InputError(f"{option} {quoted(word)} is the column to predict; name another one")
+            found[option].append(name)
+    inputs, ignored = frozenset(found["--input"]), frozenset(found["--ignore"])
+    marked = {column_named(names, mark) for mark in prompt_fields}
+    if both := sorted(inputs & ignored):
+        raise InputError(f"--input and --ignore both name {quoted(both[0])}; take it out of one")
+    if both := sorted(ignored & marked):
+        raise InputError(f"--ignore {quoted(both[0])} is named in the prompt; take it out of one")
+    if prompt_fields and (unseen := sorted(inputs - marked)):
+        fix = f"write {{{{{unseen[0]}}}}} where it belongs"
+        raise InputError(f"--input {quoted(unseen[0])}: the prompt has marks, and none for it; {fix}")
+    return inputs, ignored
+
+
+def _are_dates(texts: Sequence[str]) -> bool:
+    filled = [text.strip() for text in texts if text.strip()]
+    return sum(_DATE.fullmatch(text) is not None for text in filled) >= DATED * len(filled)
 
 
 def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
@@ -231,6 +292,11 @@ def _like_a_number(text: str) -> bool:
     return _MARKED.fullmatch(text) is not None or _is(parse_number, text)
 
 
+def lost_as_number(text: str) -> str:
+    """Why a text is no number: it is none, or would lose something as one; "" where it may be one."""
+    return _lost(text) if _is(parse_number, text) else "is no number"
+
+
 def _lost(text: str) -> str:
     """What the text of a number would lose as a number, "" for nothing."""
     if text.startswith("+"):
@@ -286,7 +352,8 @@ def parse_object(value: Any) -> dict[str, Any]:
 
 
 def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
-    """A function from a cell to its label; choices that differ in case or spaces only become the most frequent one."""
+    """A function from a cell to its label, which raises ValueError where it is none; choices that differ in case or
+    spaces only become the most frequent one."""
     if kind == "json":
         return parse_object
     if kind == "number":
@@ -298,7 +365,13 @@ def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
         text = text_of(value).strip()
         spelled.setdefault(fold(text), Counter())[text] += 1
     best = {folded: min(counts, key=lambda text: (-counts[text], text)) for folded, counts in spelled.items()}
-    return lambda value: best[fold(text_of(value))]
+
+    def chosen(value: Any) -> str:
+        if (folded := fold(text_of(value))) not in best:
+            raise ValueError(f"{quoted(value)} is no label")
+        return best[folded]
+
+    return chosen
 
 
 def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, list[str]]:
@@ -309,4 +382,27 @@ def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, 
         choice = chosen.get(fold(text), text)
         if choice != text:
             found.setdefault(choice, []).append(text)
+    return found
+
+
+def misspelled(labels: Sequence[str]) -> list[tuple[str, int, str, int]]:
+    """Rare labels that look like a frequent one misspelled: (rare, its rows, frequent, its rows), sorted.
+
+    Rare: a twentieth of the frequent one's rows or fewer. Alike: one letter typed otherwise, left out, added or swapped
+    with its neighbour; two in labels of eight letters or more (Damerau-Levenshtein distance). Digits tell labels apart.
+    """
+    from rapidfuzz.distance import OSA
+
+    counts = Counter(labels)
+    found = []
+    for rare, rows in sorted(counts.items()):
+        if len(rare) < 4:
+            continue
+        for other, many in counts.most_common():
+            if rows > many / 20 or re.findall(r"\d", rare) != re.findall(r"\d", other):
+                continue
+            most = 2 if min(len(rare), len(other)) >= 8 else 1
+            if OSA.distance(fold(rare), fold(other), score_cutoff=most) <= most:
+                found.append((rare, rows, other, many))
+                break
     return found

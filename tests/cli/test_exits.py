@@ -46,7 +46,7 @@ FILE = [
         (["run", "rows.csv"], "--target"),
         (["run", "none.csv", "--target", "label", "--prompt", "p.txt"], "no such file"),
         (["run", "rows.csv", "--target", "label", "--prompt", "none.txt"], "none.txt"),
-        (["run", "rows.xlsx", "--target", "label", "--prompt", "p.txt"], "save a spreadsheet as CSV UTF-8"),
+        (["run", "rows.ods", "--target", "label", "--prompt", "p.txt"], "save a spreadsheet as CSV UTF-8"),
         (["run", "p.txt", "--target", "label", "--prompt", "p.txt"], "not a .csv or .jsonl file"),
         (["run", "rows.csv", "--target", "lable", "--prompt", "p.txt"], "did you mean 'label'"),
         (["run", "rows.csv", "--target", "label", "--prompt", "empty.txt"], "empty.txt:1"),

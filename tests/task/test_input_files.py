@@ -220,8 +220,8 @@ def test_what_is_wrong_with_the_bytes_of_many_lines_is_told_once(here: Path, nam
 
 def test_other_encodings_and_kinds_of_file_are_refused(here: Path) -> None:
     (here / "a.jsonl").write_bytes('{"a": 1}'.encode("utf-16"))
-    (here / "a.xlsx").write_bytes(b"PK")
-    for name, words in (("a.jsonl", "UTF-16"), ("a.xlsx", "save it as CSV UTF-8"), ("b.csv", "no such file")):
+    (here / "a.ods").write_bytes(b"PK")
+    for name, words in (("a.jsonl", "UTF-16"), ("a.ods", "save it as CSV UTF-8"), ("b.csv", "no such file")):
         found, wrong = read_rows(here / name)
         assert found == []
         assert words in str(wrong[0])
