@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.run.launch import whole_budget
+from agent.run.launch import earlier_prices, whole_budget
 from agent.run.released_files import (
     metric_folder,
     models_of,
     prompt_path,
     require_named,
     rubrics_of,
+    run_options,
     suite_in_run,
     task_for,
 )
@@ -73,7 +74,13 @@ def checking(
     asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
     asking = Asking(loaded, asked, lm, judges, repeats)
     budget = whole_budget(options, asking.planned, "this check")
+    words = run_options(loaded, db)
     ready = Ready(
-        lambda means: Check(asking, recorded, means), asking.lms, (name, *recorded.judges), budget, use_cache=False
+        lambda means: Check(asking, recorded, means),
+        asking.lms,
+        (name, *recorded.judges),
+        budget,
+        use_cache=False,
+        prices=earlier_prices(words, recorded.model, *recorded.judges),
     )
     return Checking(recorded, ready)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -166,8 +166,20 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     digest = file_digest(name)
     program = program_for(task, target)
     settings = _settings(program, {**options, "model_digest": digest}, db)
+    lms = list({id(lm): lm for lm in (target, *([author] if author else []), *judges)}.values())
+    for line in remarks(lms, settings.price):
+        observer.on_message(line)
     scoring = reading.metric_line if reading and not options.get("metric_source") else ""
     return Launch(program.task, target, author, judges, settings, program, models, digest, scoring)
+
+
+def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
+    """What is to be said of the models before a job: addresses that look odd, and those that are taken as free."""
+    from agent.gateway.prices import assumed_free
+    from agent.models.hosted import HostedModel
+
+    hints = [lm.hint for lm in lms if isinstance(lm, HostedModel) and lm.hint]
+    return [*hints, *assumed_free([lm.name for lm in lms], price, earlier or {})]
 
 
 def _require_function(task: Task) -> None:
@@ -260,6 +272,12 @@ def fixed(price: str | None) -> Price | None:
     except ValueError:
         raise InputError(f"--price {price}: write IN,OUT in dollars per million tokens, such as 0.15,0.6") from None
     return fixed_price(dollars_in, dollars_out)
+
+
+def earlier_prices(words: Mapping[str, Any], *models: str) -> dict[str, Price]:
+    """The price that the run with these words was given, for its models."""
+    price = fixed(words.get("price"))
+    return {} if price is None else {model: price for model in models if model}
 
 
 def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading | None]:

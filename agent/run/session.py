@@ -12,17 +12,18 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
 from agent.observer import Observer
-from agent.run.launch import Launch, fixed, seconds
+from agent.run.launch import Launch, fixed, remarks, seconds
 from agent.run.locations import LEDGER, releases_folder
 from agent.run.watcher import Watcher
 
 if TYPE_CHECKING:
+    from agent.gateway.prices import Price
     from agent.ledger.store import Ledger
     from agent.release.result import RunResult
     from agent.run.job import Job, Means
@@ -152,13 +153,14 @@ def run(
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A run that is no search, ready to start. `models`: the names whose weights may be fetched; `use_cache`: whether
-    replies of the ledger count."""
+    replies of the ledger count; `prices`: by model, those that the run behind it was given."""
 
     make: Callable[[Means], Job]
     lms: Sequence[LM]
     models: Sequence[str]
     budget: Budget
     use_cache: bool = True
+    prices: Mapping[str, Price] = field(default_factory=dict)
 
 
 def run_job(
@@ -179,7 +181,10 @@ def run_job(
     max_wait = seconds("--max-wait", options["max_wait"]) or MAX_WAIT
     fetch_weights(ready.models, lambda done, total: None)
     check_keys(ready.lms)
-    prices = prices_for([lm.name for lm in ready.lms], ready.budget, fixed(options["price"]))
+    given = fixed(options["price"])
+    prices = prices_for([lm.name for lm in ready.lms], ready.budget, given, ready.prices)
+    for line in remarks(ready.lms, given, ready.prices):
+        watcher.on_message(line)
     ledger = Ledger(db)
     try:
         means = Means(

@@ -19,7 +19,7 @@ from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
 from agent.run.job import Job, Means
-from agent.run.launch import budget_of, source_of, task_of
+from agent.run.launch import budget_of, earlier_prices, source_of, task_of
 from agent.run.locations import open_history
 from agent.run.session import Ready
 from agent.scoring.evaluate import Evaluator
@@ -184,6 +184,7 @@ def transferring(
     with closing(open_history(db)) as history:
         found = history.search(run)
         task, entrants = _seen(history, found, _task(found), top, limit)
+    words = started_with(found)
     names = [name.strip() for name in models]
     if not all(names) or len(set(names)) < len(names):
         raise InputError(f"--models {','.join(models)}: write each model once, a,b,c")
@@ -199,6 +200,7 @@ def transferring(
         [*lms, *(judge for judge in judges if judge not in lms)],
         list(known),
         budget,
+        prices=earlier_prices(words, found["model"], words.get("proposer") or "", *task.judges),
     )
 
 

@@ -171,7 +171,8 @@ def _scale(texts: Sequence[str], field: str) -> ScoringRule | None:
     """A small range of ordered numbers, such as ratings from 1 to 5."""
     if any(lost_as_number(text) for text in texts):
         return None
-    numbers = {parse_number(text) for text in texts}
+    read = {parse_number(text) for text in texts}
+    numbers = {int(number) if number == int(number) else number for number in read}
     low, high = min(numbers), max(numbers)
     if len(numbers) < 3 or high - low > MOST_STEPS or len(numbers) > 2 * MOST_STEPS + 1:
         return None
