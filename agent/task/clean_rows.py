@@ -7,15 +7,20 @@ the inputs that are left.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.errors import InputError
 from agent.shipped import fold
-from agent.task.columns import text_of
+from agent.task.answers import label_reader, text_of
+from agent.task.asked import Asked
+from agent.task.columns import DataColumn, decide_columns
+from agent.task.scoring_rule import ScoringRule
 from agent.task.splits import CAPS, near_duplicates, split_rows
-from agent.types import canonical
+from agent.types import MetricSpec, canonical
 
+MIN_ROWS = 30
 Table = Sequence[Mapping[str, Any]]
 Parts = tuple[list[int], list[int], list[int]]
 """Positions of the rows of train, dev and test."""
@@ -92,3 +97,74 @@ def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], usable:
             left_out |= {order[twin][1] for twin in twins[1:]}
     train, dev, test = ([at for at in part if at not in left_out] for part in merged)
     return train, dev, test
+
+
+def each_once(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table without rows that are the same in every cell."""
+    return list({tuple((key, text_of(value)) for key, value in row.items()): row for row in table}.values())
+
+
+class Splitting:
+    """A table on its way into splits. `plain` is the table as it is, `table` the same rows with the columns in use.
+
+    Which split a row goes to is decided by the columns that the file has as inputs when nothing is asked for (`basis`),
+    unless too few rows have them.
+    """
+
+    def __init__(
+        self,
+        plain: list[dict[str, Any]],
+        table: list[dict[str, Any]],
+        target: str,
+        columns: tuple[DataColumn, ...],
+        beside: frozenset[str],
+        asked: Asked,
+    ) -> None:
+        self._plain, self._table, self._target = plain, table, target
+        self._columns = [column for column in columns if column.use == "input"]
+        self._inputs = [column.name for column in self._columns]
+        self._has_id = any(column.use == "id" for column in columns)
+        self.field = next(column.field for column in columns if column.use == "target")
+        self._full = full_rows(table, self._inputs, target)
+        self._basis, self._basis_full = self._inputs, self._full
+        if asked.reading > 1:
+            try:
+                usual = decide_columns(each_once(plain), target, beside=beside, dates=True)
+            except InputError:  # nothing is an input unless it is named
+                return
+            basis = [column.name for column in usual if column.use == "input"]
+            full = full_rows(plain, basis, target)
+            if len(full) >= MIN_ROWS:
+                self._basis, self._basis_full = basis, full
+
+    def read(self, rule_of: Callable[[Sequence[Any]], ScoringRule]) -> ScoringRule:
+        """Labels and usable rows by the rule that the answers have."""
+        values = [self._plain[at][self._target] for at in self._basis_full]
+        rule = rule_of(values) if values else ScoringRule("text", MetricSpec("exact_match", self.field))
+        read = label_reader(rule.type, values)
+        self.labels: dict[int, Any] = {}
+        for at in full_rows(self._plain, (), self._target):
+            try:
+                self.labels[at] = read(self._plain[at][self._target])
+            except ValueError:  # only where a column that the splits rest on is blank
+                continue
+        full = [at for at in self._full if at in self.labels]
+        self.usable: Usable = usable_rows(self._table, self._inputs, full, self.labels)
+        return rule
+
+    def parts(self, rng: random.Random, rule: ScoringRule) -> Parts:
+        """The rows of train, dev and test."""
+        even = rule.type == "choice" or rule.is_scale
+        usable = usable_rows(self._plain, self._basis, self._basis_full, self.labels)
+        first = parts_of(self._plain, self._basis, usable.kept, self.labels, rng, even)
+        if self._basis == self._inputs:
+            return first
+        rest = [at for at in self.labels if at not in {*self._basis_full}]
+        second = parts_of(self._plain, self._basis, rest, self.labels, rng, even) if rest else ([], [], [])
+        return settled(self._table, self._inputs, (first, second), self.usable)
+
+    def made(self, at: int) -> dict[str, Any]:
+        """A row of fields."""
+        row = self._table[at]
+        made: dict[str, Any] = {"id": text_of(row["id"]).strip()} if self._has_id else {}
+        return made | {c.field: text_of(row[c.name]) for c in self._columns} | {self.field: self.labels[at]}

@@ -7,29 +7,18 @@ import random
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
+from agent.task.answers import misspelled, other_spellings, thousands_warning, why_text
 from agent.task.asked import NOTHING, Asked
 from agent.task.checks import PLACEHOLDER
-from agent.task.clean_rows import Parts, Usable, full_rows, parts_of, settled, usable_rows
-from agent.task.columns import (
-    DataColumn,
-    answer_inside,
-    column_named,
-    decide_columns,
-    find_target,
-    label_reader,
-    misspelled,
-    other_spellings,
-    text_of,
-    thousands_warning,
-    why_text,
-)
+from agent.task.clean_rows import MIN_ROWS, Splitting, each_once
+from agent.task.columns import DataColumn, answer_inside, column_named, decide_columns, find_target
 from agent.task.input_files import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.nested import expanded
@@ -38,7 +27,6 @@ from agent.task.task_text import SCHEMA_FILE, SCHEMA_LINE, plain_prompt, slug, t
 from agent.task.words import quoted, shown
 from agent.types import FieldType, MetricSpec, Task, canonical
 
-MIN_ROWS = 30
 SINGLE = re.compile(r"(?<!\{)\{\s*([^{}]+?)\s*\}(?!\})")
 
 
@@ -205,8 +193,8 @@ def _draft(
     table, _ = expanded(table, [*marks, *asked.inputs, *asked.ignored])
     if asked.reading > 1:
         _require_double_braces(instruction, _names(table))
-    columns = decide_columns(_each_once(table), target, prompt_fields, asked, beside, dates=asked.reading == 1)
-    splitting = _Splitting(plain, table, target, columns, beside, asked)
+    columns = decide_columns(each_once(table), target, prompt_fields, asked, beside, dates=asked.reading == 1)
+    splitting = Splitting(plain, table, target, columns, beside, asked)
     field = splitting.field
 
     def rule_of(values: Sequence[Any]) -> ScoringRule:
@@ -261,78 +249,8 @@ def _draft(
     )
 
 
-class _Splitting:
-    """A table on its way into splits. `plain` is the table as it is, `table` the same rows with the columns in use.
-
-    Which split a row goes to is decided by the columns that the file has as inputs when nothing is asked for (`basis`),
-    unless too few rows have them.
-    """
-
-    def __init__(
-        self,
-        plain: list[dict[str, Any]],
-        table: list[dict[str, Any]],
-        target: str,
-        columns: tuple[DataColumn, ...],
-        beside: frozenset[str],
-        asked: Asked,
-    ) -> None:
-        self._plain, self._table, self._target = plain, table, target
-        self._columns = [column for column in columns if column.use == "input"]
-        self._inputs = [column.name for column in self._columns]
-        self._has_id = any(column.use == "id" for column in columns)
-        self.field = next(column.field for column in columns if column.use == "target")
-        self._full = full_rows(table, self._inputs, target)
-        self._basis, self._basis_full = self._inputs, self._full
-        if asked.reading > 1:
-            try:
-                usual = decide_columns(_each_once(plain), target, beside=beside, dates=True)
-            except InputError:  # nothing is an input unless it is named
-                return
-            basis = [column.name for column in usual if column.use == "input"]
-            full = full_rows(plain, basis, target)
-            if len(full) >= MIN_ROWS:
-                self._basis, self._basis_full = basis, full
-
-    def read(self, rule_of: Callable[[Sequence[Any]], ScoringRule]) -> ScoringRule:
-        """Labels and usable rows by the rule that the answers have."""
-        values = [self._plain[at][self._target] for at in self._basis_full]
-        rule = rule_of(values) if values else ScoringRule("text", MetricSpec("exact_match", self.field))
-        read = label_reader(rule.type, values)
-        self.labels: dict[int, Any] = {}
-        for at in full_rows(self._plain, (), self._target):
-            try:
-                self.labels[at] = read(self._plain[at][self._target])
-            except ValueError:  # only where a column that the splits rest on is blank
-                continue
-        full = [at for at in self._full if at in self.labels]
-        self.usable: Usable = usable_rows(self._table, self._inputs, full, self.labels)
-        return rule
-
-    def parts(self, rng: random.Random, rule: ScoringRule) -> Parts:
-        """The rows of train, dev and test."""
-        even = rule.type == "choice" or rule.is_scale
-        usable = usable_rows(self._plain, self._basis, self._basis_full, self.labels)
-        first = parts_of(self._plain, self._basis, usable.kept, self.labels, rng, even)
-        if self._basis == self._inputs:
-            return first
-        rest = [at for at in self.labels if at not in {*self._basis_full}]
-        second = parts_of(self._plain, self._basis, rest, self.labels, rng, even) if rest else ([], [], [])
-        return settled(self._table, self._inputs, (first, second), self.usable)
-
-    def made(self, at: int) -> dict[str, Any]:
-        """A row of fields."""
-        row = self._table[at]
-        made: dict[str, Any] = {"id": text_of(row["id"]).strip()} if self._has_id else {}
-        return made | {c.field: text_of(row[c.name]) for c in self._columns} | {self.field: self.labels[at]}
-
-
 def _names(table: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in table for key in row))
-
-
-def _each_once(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({tuple((key, text_of(value)) for key, value in row.items()): row for row in table}.values())
 
 
 def _require_double_braces(instruction: str, names: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from agent.task.columns import parse_object
+from agent.task.answers import parse_object
 
 Rows = list[dict[str, Any]]
 

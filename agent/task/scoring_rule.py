@@ -15,9 +15,9 @@ from typing import Any
 from agent.errors import InputError
 from agent.metrics.metric_registry import METRICS
 from agent.shipped import fold
+from agent.task.answers import label_reader, lost_as_number, target_type, text_of
 from agent.task.asked import Asked, metric_asked
 from agent.task.checks import DEFAULTS
-from agent.task.columns import label_reader, lost_as_number, target_type, text_of
 from agent.task.examples import parse_number
 from agent.task.words import listed, quoted
 from agent.types import FieldType, MetricSpec
