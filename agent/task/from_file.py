@@ -65,7 +65,7 @@ class Reading:
     @property
     def metric_line(self) -> str:
         """The metric and why it fits."""
-        options = ", ".join(f"{key} {value}" for key, value in sorted(self.metric.options.items()))
+        options = ", ".join(f"{key} {value}" for key, value in self.metric.options.items())
         if not self.rule.because:
             case = ", whatever the case" if self.metric.options.get("ignore_case") else ""
             return f"metric: {self.metric.name}{case}"

@@ -178,7 +178,7 @@ def _scale(texts: Sequence[str], field: str) -> ScoringRule | None:
         return None
     if any(number * 2 != int(number * 2) for number in numbers):
         return None
-    spec = MetricSpec("ordinal", field, options={"high": high, "low": low})
+    spec = MetricSpec("ordinal", field, options={"low": low, "high": high})
     why = f"the answers are a scale from {low:g} to {high:g}, and near ones count; where they are codes: --type choice"
     return ScoringRule("number", spec, why)
 

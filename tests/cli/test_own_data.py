@@ -112,6 +112,19 @@ def test_the_metric_of_a_python_program_may_be_one_of_ours_by_name() -> None:
             pa.evaluate(table, type="words", **given)  # type: ignore[arg-type]
 
 
+def test_ratings_run_to_the_end_and_a_fork_scores_as_the_run_did() -> None:
+    for number, row in enumerate(table := rows()):
+        row["label"] = str(number % 5 + 1)
+    Path("ratings.json").write_text(json.dumps(table), "utf-8")
+    words = ["ratings.json", "--target", "label", "--prompt", "Rate the message from 1 to 5.", "--ignore", "id"]
+    with WireServer(lambda messages, body: "3") as server:
+        result = good_json("run", *words, "-m", compatible(server), "-n", "1", "--max-calls", "200")
+        assert result["baseline"]["test"] == pytest.approx(0.7, abs=0.03)  # never more than two steps off
+        assert result["yardsticks"]
+        fork = good_json("resume", result["run_id"], "--fork")
+    assert (fork["calls"]["target"], fork["baseline"]) == (0, result["baseline"])
+
+
 def test_check_and_transfer_know_the_price_that_the_run_was_given() -> None:
     with WireServer(learner) as server:
         model = compatible(server).replace("127.0.0.1", "0.0.0.0")

@@ -41,9 +41,9 @@ def rated(count: int = 60) -> list[int]:
     ("labels", "kind", "line"),
     [
         (["a", "b"] * 30, "choice", "metric: choice, because the answers are 2 labels"),
-        (rated(), "number", "metric: ordinal (high 5, low 1), because the answers are a scale from 1 to 5"),
-        ([n % 11 for n in range(60)], "number", "metric: ordinal (high 10, low 0)"),
-        ([n % 3 / 2 + 1 for n in range(60)], "number", "metric: ordinal (high 2, low 1)"),
+        (rated(), "number", "metric: ordinal (low 1, high 5), because the answers are a scale from 1 to 5"),
+        ([n % 11 for n in range(60)], "number", "metric: ordinal (low 0, high 10)"),
+        ([n % 3 / 2 + 1 for n in range(60)], "number", "metric: ordinal (low 1, high 2)"),
         ([n % 2 for n in range(60)], "choice", "metric: choice"),
         (["200", "404", "500"] * 20, "choice", "metric: choice"),
         (["01", "02", "03"] * 20, "choice", "metric: choice"),
