@@ -224,9 +224,12 @@ def _scored_as_asked(task: Task, words: str) -> Task:
 
     spec = metric_asked(words, [field.name for field in task.signature.outputs])
     field = next(each for each in task.signature.outputs if each.name == spec.field)
-    types = METRICS.get(spec.name).types
-    if field.type not in types:
-        raise InputError(f"--metric {words}: scores {', '.join(types)}, and {field.name} is {field.type}; take another")
+    rule = METRICS.get(spec.name)
+    if field.type not in rule.types:
+        types = ", ".join(rule.types)
+        raise InputError(f"--metric {words}: scores {types}, and {field.name} is {field.type}; take another")
+    for _, what in rule.faults(rule.options.model_validate(spec.options), field):
+        raise InputError(f"--metric {words}: {what}")
     if spec.name in ("python", "judge") and spec.name not in [metric.name for metric in task.metrics]:
         raise InputError(f"--metric {words}: it goes by a file of the task; write it under [[metrics]] in task.toml")
     return replace(task, metrics=(spec,), hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
@@ -299,7 +302,8 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
         task, reading = task_from_file(path, target, instruction, options["seed"], asked=asked)
         for line in reading.lines():
-            observer.on_message(line)
+            if line != reading.metric_line or not options.get("metric_source"):  # else a function of the user scores
+                observer.on_message(line)
         return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")

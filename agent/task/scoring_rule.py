@@ -20,7 +20,7 @@ from agent.task.asked import Asked, metric_asked
 from agent.task.checks import DEFAULTS
 from agent.task.examples import parse_number
 from agent.task.words import listed, quoted
-from agent.types import FieldType, MetricSpec
+from agent.types import Field, FieldType, MetricSpec
 
 SEPARATORS = (";", "|", ",")
 MOST_STEPS = 10  # between the ends of a scale
@@ -73,7 +73,11 @@ def scoring_rule(values: Sequence[Any], field: str, asked: Asked) -> ScoringRule
         spec = replace(spec, options=proposed.metric.options)
     _require_no_folder(spec)
     labels = proposed.labels if spec == proposed.metric else ()
-    return ScoringRule(_fitting(values, spec, found.type, asked), spec, "--metric names it", labels)
+    kind = _fitting(values, spec, found.type, asked)
+    rule = METRICS.get(spec.name)
+    for _, what in rule.faults(rule.options.model_validate(spec.options), Field(field, kind)):
+        raise InputError(f"--metric {asked.metric}: {what}")
+    return ScoringRule(kind, spec, "--metric names it", labels)
 
 
 def _require_no_folder(spec: MetricSpec) -> None:

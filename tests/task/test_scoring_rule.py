@@ -109,6 +109,7 @@ def test_what_is_asked_for_comes_before_what_is_proposed(here: Path) -> None:
         ({"metric": "ordinal,low=5,high=1"}, "low = 5 is not below high = 1"),
         ({"metric": "python"}, "--metric python: it needs metric.py in a task folder"),
         ({"metric": "judge"}, "--metric judge,mode=reference compares with the column's answers"),
+        ({"metric": "embedding_similarity", "type": "choice"}, "scores text, and --type says choice"),
         ({"type": "number"}, "--type number: 60 of 60 answers are none, such as 'a'; correct or drop them"),
         ({"inputs": ("txt",)}, "--input 'txt' is not a column; did you mean 'text'?"),
         ({"inputs": ("answer",)}, "--input 'answer' is the column to predict"),
@@ -127,6 +128,11 @@ def test_the_values_of_options_have_the_types_that_the_metric_takes() -> None:
     assert metric_asked("exact_match:b,ignore_case=true", ["a", "b"]).field == "b"
     with pytest.raises(InputError, match="which output"):
         metric_asked("exact_match", ["a", "b"])
+
+
+def test_a_metric_that_needs_more_than_a_data_file_has_says_so(here: Path) -> None:
+    with pytest.raises(InputError, match="the metric json_schema needs a schema"):
+        read(answered([{"a": n} for n in range(60)]), metric="json_schema")
 
 
 def test_init_writes_the_metric_with_its_reason_and_others_as_comments_and_numbers_without_quotes(here: Path) -> None:
