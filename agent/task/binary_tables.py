@@ -33,7 +33,9 @@ def rows_of_binary(data: bytes, suffix: str, where: str) -> tuple[Rows, list[Pro
         ]
     if twice := sorted({name for name in header if header.count(name) > 1}):
         return [], [problem(where, 1, f"two columns are called {quoted(twice[0])}; rename one")]
-    made = ((number, [plain_cell(cell) for cell in row]) for number, row in enumerate(rows, start=2))
+    made = [(number, [plain_cell(cell) for cell in row]) for number, row in enumerate(rows, start=2)]
+    if bad := next((n for n, row in made if any(isinstance(cell, str) and "\x00" in cell for cell in row)), 0):
+        return [], [problem(where, bad, "holds a NUL character; remove it")]
     return [(n, dict(zip(header, row, strict=False))) for n, row in made if any(cell != "" for cell in row)], []
 
 

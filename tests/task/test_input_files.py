@@ -331,6 +331,8 @@ def test_a_workbook_gives_the_rows_of_its_first_sheet(here: Path, monkeypatch: p
         [(2, {"text": "a", "n": 3, "day": "2026-11-01"}), (4, {"text": "b", "n": 0.5, "day": ""})],
         [],
     )
+    rows[1] = ("a\0", 3.0, day, None)
+    assert "t.xlsx:2: holds a NUL character" in str(read_rows(here / "t.xlsx")[1][0])
     rows[0] = ("text", "text", None, None)
     assert "two columns are called 'text'" in str(read_rows(here / "t.xlsx")[1][0])
     (here / "t.xlsx").write_bytes(b"oops")
