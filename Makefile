@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 # Compiled once and kept, also where the environment says not to: pip compiles nothing here, and tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help optimize setup test types rooms check bench bench-quick replay chaos clean
+.PHONY: help optimize setup test types rooms check bench bench-quick replay chaos docs docs-reference clean
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
@@ -61,5 +61,17 @@ replay: $(VENV)/ready ## search policies and statistics over recorded outcomes, 
 chaos: $(VENV)/ready ## the fault campaign (under 10 minutes)
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
+build/docs-venv/ready: docs/requirements.txt
+	@$(PYTHON) -m venv --clear build/docs-venv
+	@build/docs-venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r docs/requirements.txt
+	@touch $@
+
+docs: build/docs-venv/ready ## the manual as a web site in build/docs; warnings are errors
+	build/docs-venv/bin/zensical build --clean --strict
+	@! grep -rE '<(script|link|img|iframe)[^>]* (src|href)="?(https?:)?//|(url\(|@import )"?(https?:)?//' build/docs --include='*.html' --include='*.css' || { echo "a page loads something from another host"; exit 1; }
+
+docs-reference: $(VENV)/ready ## the pages of docs/ that are made out of the code
+	$(BIN)/python -m tests.docs.reference
+
 clean: ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build/docs build/docs-venv

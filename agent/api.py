@@ -6,25 +6,22 @@ called where an event loop runs already, as in a notebook; `aoptimize` is for pr
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import functools
-import logging
-import re
-import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 
-from agent.errors import AgentError, InputError, Problem, ProblemsError
+from agent.errors import AgentError, Problem
 from agent.release.result import CheckResult, RunResult
-from agent.run.arguments import NAME, is_file, keep, lines_of, rows_of
-from agent.run.launch import OPTIONS, Launch, prepare, silence
+from agent.run.arguments import as_text, launch_of, out_of_range, register_as_begun, require_none
+from agent.run.interrupts import Stop, run_async, run_blocking
+from agent.run.launch import silence
 from agent.run.locations import LEDGER
-from agent.run.session import Stop, run_job, start
-from agent.run.watcher import Snapshot, Watcher
+from agent.run.observers import LogWatcher, Snapshot
+from agent.run.resume import prepare_resume
+from agent.run.session import run_job, start
 
 if TYPE_CHECKING:
     from agent.scoring.function_metric import MetricFunction
@@ -49,7 +46,6 @@ Strategy = Literal["evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap
 Prefer = Literal["best", "cheap", "short"]
 AnswerType = Literal["text", "choice", "number", "json"]
 
-_log = logging.getLogger("promptassay")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound="MetricFunction")
@@ -146,7 +142,7 @@ def optimize(
         >>> result = pa.optimize("tasks/support_triage", model="openai/NAME", max_cost=2)  # doctest: +SKIP
         >>> result.decision, result.lift.ci95, result.release.path  # doctest: +SKIP
     """
-    return _waited(_Given(**locals()).run)
+    return run_blocking(_work(locals()))
 
 
 def _takes_what(model: Callable[_P, Any]) -> Callable[[Callable[..., _T]], Callable[_P, _T]]:
@@ -176,7 +172,7 @@ async def aoptimize(task: str | Path | Task | Rows | Table, **options: Any) -> R
     Example:
         >>> result = await pa.aoptimize("tasks/support_triage", max_calls=700)  # doctest: +SKIP
     """
-    return await _awaited(_given(task, options).run)
+    return await run_async(_work(_bound(task, options)))
 
 
 @_takes_what(optimize)
@@ -198,7 +194,7 @@ def evaluate(task: str | Path | Task | Rows | Table, **options: Any) -> RunResul
     """
     if "trials" in options:
         raise TypeError("evaluate() takes no trials: it makes one")
-    return _waited(_given(task, {**options, "trials": 1}).run)
+    return run_blocking(_work(_bound(task, {**options, "trials": 1})))
 
 
 def resume(
@@ -246,29 +242,28 @@ def resume(
         ... except pa.AgentError as error:
         ...     result = pa.resume(error.run_id)
     """
-    from agent.run.resume import going_on
-
     changes = {
         "max_calls": max_calls,
         "max_tokens": max_tokens,
         "max_cost": max_cost,
-        "time_limit": _time(time_limit),
+        "time_limit": as_text(time_limit),
         "max_concurrency": max_concurrency,
-        "max_wait": _time(max_wait),
+        "max_wait": as_text(max_wait),
     }
-    _require(_wrong(changes))
-    db, watcher = Path(ledger), _Watcher(progress)
+    require_none(out_of_range(changes))
+    db, watcher = Path(ledger), LogWatcher(progress)
     silence(watcher.warn)
     if metric is not None:
-        _register_as_begun(run, metric, db)
-    going = going_on(run, changes, model, fork, db, watcher)
-    for line in going.lines:
+        register_as_begun(run, metric, db)
+    prepared = prepare_resume(run, changes, model, fork, db, watcher)
+    for line in prepared.lines:
         watcher.on_message(line)
 
     def go_on(stop: Stop | None) -> RunResult:
-        return _noted(lambda: start(going.launch, db, watcher, going.resumed, stop), db)
+        with _resume_note(db):
+            return start(prepared.launch, db, watcher, prepared.resumed, stop)
 
-    return _waited(go_on)
+    return run_blocking(go_on)
 
 
 def metric(name: str) -> Callable[[_F], _F]:
@@ -346,317 +341,59 @@ def check(
     Example:
         >>> assert pa.check("triage@production", max_cost=1).passed  # doctest: +SKIP
     """
-    from agent.run.check_setup import checking
+    from agent.run.prompt_check import prepare_check
 
     options = {
         "max_calls": max_calls,
         "max_tokens": max_tokens,
         "max_cost": max_cost,
-        "price": _joined(price, ","),
+        "price": as_text(price),
         "thinking": thinking,
         "max_concurrency": max_concurrency,
-        "max_wait": _time(max_wait),
+        "max_wait": as_text(max_wait),
         "seed": seed,
     }
-    problems = _wrong(options)
+    problems = out_of_range(options)
     if isinstance(repeats, bool) or repeats not in range(1, 6):
         problems.append(Problem("repeats", f"{repeats!r}: write a whole number from 1 to 5"))
-    _require(problems)
-    db, watcher, judges = Path(ledger), _Watcher(None), [judge] if isinstance(judge, str) else list(judge)
+    require_none(problems)
+    db, watcher, judges = Path(ledger), LogWatcher(None), [judge] if isinstance(judge, str) else list(judge)
     silence(watcher.warn)
     own, file = None if task is None else str(task), None if suite is None else Path(suite)
-    made = checking(str(prompt), model, judges, own, file, repeats, options, db)
+    job, _ = prepare_check(str(prompt), model, judges, own, file, repeats, options, db)
 
     def ask(stop: Stop | None) -> CheckResult:
-        return CheckResult.from_json(run_job(made.ready, options, db, watcher, stop=stop))
+        return CheckResult.from_json(run_job(job, options, db, watcher, stop=stop))
 
-    return _waited(ask)
-
-
-# -- what was given ---------------------------------------------------------------------------------------------------
+    return run_blocking(ask)
 
 
-class _Given:
-    """The arguments of `optimize` as they were given."""
-
-    def __init__(self, **given: Any) -> None:
-        self.task = given.pop("task")
-        self.options = given
-        self.db = Path(given["ledger"])
-        self.watcher = _Watcher(given["progress"])
-
-    def run(self, stop: Stop | None = None) -> RunResult:
-        launch = _launch(self)
-        return _noted(lambda: start(launch, self.db, self.watcher, stop=stop), self.db)
-
-
-def _given(task: Any, options: Mapping[str, Any]) -> _Given:
-    """Raises TypeError for an argument that `optimize` does not take, in Python's own words."""
-    import inspect
-
+def _bound(task: Any, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All arguments of `optimize`. Raises TypeError for one that it does not take, in Python's own words."""
     bound = inspect.signature(optimize).bind(task, **options)
     bound.apply_defaults()
-    return _Given(**bound.arguments)
+    return bound.arguments
 
 
-def _launch(given: _Given) -> Launch:
-    """Checks all that was given and keeps what the ledger needs as files. Raises InputError with all that is wrong."""
-    silence(given.watcher.warn)
-    own = given.options
-    words: dict[str, Any] = {
-        **OPTIONS,
-        **{name: own[name] for name in OPTIONS if name in own},
-        **{name: _several(own[name]) for name in ("judge", "input", "ignore")},
-        "metric": None,
-        "target_field": own["target"],
-        "time_limit": _time(own["time_limit"]),
-        "max_wait": _time(own["max_wait"]),
-        "price": _joined(own["price"], ","),
-        "limit": _joined(own["limit"], "-"),
-        "tag": [f"{key}={value}" for key, value in (own["tags"] or {}).items()],
-        "no_cache": not own["use_cache"],
-    }
-    problems = _wrong(words)
-    texts: dict[str, str] = {}
-    words["task"], rows = _source(given.task, words, problems)
-    if rows is not None:
-        lines, wrong = lines_of(rows)
-        problems += wrong
-        if not NAME.fullmatch(own["name"]):
-            problems.append(Problem("name", f"{own['name']!r}: write letters, digits, _ and -"))
-        words["task"] = f"{own['name']}.jsonl"
-        texts[words["task"]] = "".join(f"{line}\n" for line in lines)
-        for part in ("target", "prompt"):
-            if own[part] is None:
-                problems.append(Problem(part, "is missing; rows need the column to predict and your prompt"))
-    if (prompt := own["prompt"]) is not None:
-        if is_file(prompt):
-            words["prompt"] = str(prompt)
-        elif not prompt.strip():
-            problems.append(Problem("prompt", "is empty; write what the model is told today"))
-        else:
-            texts["prompt.txt"] = prompt
-    _scorer(own["metric"], words, problems)
-    _require(problems)
-    if not texts:
-        return prepare(words, given.db, given.watcher)
-    folder, is_new = keep(given.db.parent, texts)
+def _work(arguments: Mapping[str, Any]) -> Callable[[Stop | None], RunResult]:
+    """The run that the arguments of `optimize` ask for."""
+    db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
+
+    def run(stop: Stop | None) -> RunResult:
+        launch = launch_of(arguments, db, watcher)
+        with _resume_note(db):
+            return start(launch, db, watcher, stop=stop)
+
+    return run
+
+
+@contextlib.contextmanager
+def _resume_note(db: Path) -> Iterator[None]:
+    """Adds to what ends a run early how to go on."""
     try:
-        return prepare({**words, **_places(folder, texts)}, given.db, given.watcher)
-    except AgentError:
-        if is_new:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _places(folder: Path, texts: Iterable[str]) -> dict[str, str]:
-    return {"prompt" if name == "prompt.txt" else "task": str(folder / name) for name in texts}
-
-
-def _source(task: Any, words: Mapping[str, Any], problems: list[Problem]) -> tuple[str, Sequence[Any] | None]:
-    """The word that names the task, or its rows."""
-    from agent.types import Task
-
-    if isinstance(task, str | Path):
-        return str(task), None
-    if isinstance(task, Task):
-        from agent.task.load import load_task
-
-        if task.folder and load_task(task.folder) == task:
-            return task.folder, None
-        what = "was changed after it was loaded, and a run must be resumed from files; change its folder"
-        problems.append(Problem(f"task {task.name}", what if task.folder else "has no folder; give its rows"))
-        return task.folder, None
-    try:
-        rows = rows_of(task)
-    except ValueError as error:
-        problems.append(Problem("task", f"{error}; give each column a name of its own"))
-        return "", []
-    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
-        what = f"is {type(task).__name__}; give a path, a name, a Task, a list of dicts or a DataFrame"
-        problems.append(Problem("task", what))
-        return "", None
-    return "", list(rows)
-
-
-def _scorer(metric: Any, words: dict[str, Any], problems: list[Problem]) -> None:
-    """Notes the function that scores by name and source, or the metric of ours as it was written."""
-    from agent.metrics.metric_registry import METRICS
-    from agent.scoring.function_metric import register, registered
-
-    if metric is None:
-        return
-    try:
-        found = registered(metric) if isinstance(metric, str) else register(metric)
-    except InputError as error:
-        problems.append(Problem("metric", str(error)))
-        return
-    if found is None and re.split("[:,]", metric)[0] in METRICS:
-        words["metric"] = metric
-        return
-    if found is None:
-        problems.append(
-            Problem("metric", f"no function is registered as {metric!r}; write @promptassay.metric({metric!r})")
-        )
-        return
-    words |= {"metric": found.name, "metric_source": found.digest}
-
-
-def _register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
-    """Registers the function under the name that the run knows it by."""
-    from contextlib import closing
-
-    from agent.ledger.query import started_with
-    from agent.run.locations import open_history
-    from agent.run.resume import unfinished
-    from agent.scoring.function_metric import register
-
-    with closing(open_history(db)) as history:
-        found = history.run(run) if run else unfinished(history.runs(), db)
-    begun = started_with(found)
-    name = begun.get("metric")
-    if not name or not begun.get("metric_source"):
-        raise InputError(f"{found['id']}: its task has metrics of its own; leave out metric=")
-    register(function, name)
-
-
-AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "thinking": 0, "max_concurrency": 1}
-ONE_OF = {
-    "effort": ("quick", "standard", "thorough"),
-    "strategy": (None, "evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"),
-    "prefer": ("best", "cheap", "short"),
-    "type": (None, "text", "choice", "number", "json"),
-}
-
-
-def _wrong(words: Mapping[str, Any]) -> list[Problem]:
-    """What is out of its range, one problem each."""
-    from agent.task.words import seconds
-
-    problems = []
-    for name, least in AT_LEAST.items():
-        value = words.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            problems.append(Problem(name, f"{value!r}: write a whole number of at least {least}"))
-    for name, known in ONE_OF.items():
-        if name in words and words[name] not in known:
-            choices = ", ".join(repr(each) for each in known)
-            problems.append(Problem(name, f"{words[name]!r}: write one of {choices}"))
-    cost, seed = words.get("max_cost"), words.get("seed", 0)
-    if cost is not None and (
-        isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf")
-    ):
-        problems.append(Problem("max_cost", f"{cost!r}: write a number of US dollars"))
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
-        problems.append(Problem("seed", f"{seed!r}: write a whole number from 0 to 2**31 - 1"))
-    for name in ("time_limit", "max_wait"):
-        try:
-            if words.get(name) is not None:
-                seconds(words[name])
-        except ValueError as error:
-            problems.append(Problem(name, f"{words[name]!r}: {error}"))
-    return problems
-
-
-def _require(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise ProblemsError(tuple(problems))
-
-
-def _time(value: Seconds | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _several(value: str | Sequence[str]) -> list[str]:
-    """The words of an option that may be repeated."""
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _joined(value: Any, mark: str) -> str | None:
-    """The words of an option that takes several numbers."""
-    if value is None:
-        return None
-    return mark.join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-
-
-# -- how it runs ------------------------------------------------------------------------------------------------------
-
-
-class _Watcher(Watcher):
-    """Lines to the log, snapshots to the user's own function."""
-
-    def __init__(self, progress: Callable[[Snapshot], None] | None) -> None:
-        self._progress = progress
-
-    def on_snapshot(self, snapshot: Snapshot) -> None:
-        if self._progress is not None:
-            self._progress(snapshot)
-
-    def on_message(self, line: str) -> None:
-        _log.info("%s", line)
-
-    def warn(self, line: str) -> None:
-        _log.warning("%s", line)
-
-
-def _noted(call: Callable[[], _T], db: Path) -> _T:
-    """The same, with a note on what ends a run early: how to go on."""
-    try:
-        return call()
+        yield
     except AgentError as error:
         if error.run_id:
             where = "" if db == LEDGER else f", ledger={str(db)!r}"
             error.add_note(f"to go on: promptassay.resume({error.run_id!r}{where}), or {error.hint}")
         raise
-
-
-def _waited(work: Callable[[Stop | None], _T]) -> _T:
-    """The result of `work`, which runs an event loop: here, or in a thread where one runs already.
-
-    A Ctrl-C comes to the main thread; a run elsewhere is told of it from there.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return work(None)
-    thread = _Thread(work)
-    if threading.current_thread() is not threading.main_thread():
-        return thread.found.result()
-    before = signal.signal(signal.SIGINT, lambda number, frame: thread.stop.press())
-    try:
-        return thread.found.result()
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
-
-
-async def _awaited(work: Callable[[Stop | None], _T]) -> _T:
-    """The same for whoever waits in a loop: cancelled, it lets what is in flight land, and twice it does not."""
-    thread = _Thread(work)
-    found = asyncio.wrap_future(thread.found)
-    cancelled: asyncio.CancelledError | None = None
-    while not found.done():
-        try:
-            await asyncio.wait({found})
-        except asyncio.CancelledError as error:
-            cancelled = error
-            thread.stop.press()
-    if cancelled is not None:
-        found.exception()  # what ended the run is told by the cancellation
-        raise cancelled
-    return found.result()
-
-
-class _Thread(Generic[_T]):
-    """Calls `work` in a thread of its own."""
-
-    def __init__(self, work: Callable[[Stop | None], _T]) -> None:
-        self.stop = Stop()
-        self.found: Future[_T] = Future()
-        self._work = work
-        threading.Thread(target=self._call, name="promptassay", daemon=True).start()
-
-    def _call(self) -> None:
-        try:
-            self.found.set_result(self._work(self.stop))
-        except BaseException as error:
-            self.found.set_exception(error)

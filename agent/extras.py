@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 from agent.errors import InputError
@@ -23,6 +23,11 @@ def command(extra: str) -> str:
     'pip install "promptassay[ui]"'
     """
     return f'pip install "promptassay[{extra}]"'
+
+
+def not_tried(layouts: Iterable[str]) -> str:
+    """The message for layouts of prompts that a search leaves out, as the extra that writes them is not installed."""
+    return f"layout {', '.join(layouts)} is not tried without dspy: {command('dspy')}"
 
 
 def brings(module: str | None) -> str:

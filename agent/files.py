@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -21,12 +22,13 @@ def new_files(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as name:
         beside = Path(name)
         yield beside
-        files = [path for path in beside.rglob("*") if path.is_file()]
+        files = {path: folder / path.relative_to(beside) for path in beside.rglob("*") if path.is_file()}
         for path in files:
             with path.open("r+b") as file:
                 os.fsync(file.fileno())
-        for path in files:
-            target = folder / path.relative_to(beside)
+        if taken := [target for target in files.values() if target.is_dir()]:  # before any file is moved
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(taken[0]))
+        for path, target in files.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
 

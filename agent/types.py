@@ -50,7 +50,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One model call. All fields but `timeout` are its identity; `repeat` tells samples of one prompt apart.
+    """One model call. All fields but `timeout` (seconds) are its identity; `repeat` tells samples of one prompt apart.
 
     `json_schema` and `choices` ask for constrained decoding; a model that cannot do it ignores them.
     """
@@ -304,7 +304,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hard caps over target, proposer and judge together; None = not capped."""
+    """Hard caps over all roles together: calls, tokens in and out, US dollars, seconds. None: no cap."""
 
     max_calls: int | None = None
     max_tokens: int | None = None
@@ -314,7 +314,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """Calls, tokens (in + out) and dollars."""
+    """Calls, tokens (in + out) and US dollars."""
 
     calls: int = 0
     tokens: int = 0
@@ -350,7 +350,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One line of [[metrics]]: which metric, on which field, with which weight and options."""
+    """One line of [[metrics]]: which metric, on which field, with which weight (above 0) and options."""
 
     name: str
     field: str

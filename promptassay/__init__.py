@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agent.errors import InputError as InputError
     from agent.errors import Interrupted as Interrupted
     from agent.programs.chain_parts import load_chain as load_chain
+    from agent.programs.classic_release import load_classifier as load_classifier
     from agent.release.result import CheckResult as CheckResult
     from agent.release.result import RunResult as RunResult
     from agent.release.runtime import load_prompt as load_prompt
@@ -47,6 +48,7 @@ _HOMES = {
     "evaluate": "agent.api",
     "load_prompt": "agent.release.runtime",
     "load_chain": "agent.programs.chain_parts",
+    "load_classifier": "agent.programs.classic_release",
     "load_run": "agent.report.notebook",
     "load_task": "agent.task.load",
     "metric": "agent.api",
@@ -64,6 +66,7 @@ __all__ = [
     "check",
     "evaluate",
     "load_chain",
+    "load_classifier",
     "load_prompt",
     "load_run",
     "load_task",

@@ -44,3 +44,19 @@ def test_what_is_private_is_its_owners_also_where_an_open_file_was_there(tmp_pat
             with new_file(path, private=True) as file:
                 file.write(b"x")
             assert (mode(path), path.read_bytes()) == (0o600, b"x")
+
+
+def write_all(folder: Path, names: list[str]) -> None:
+    with new_files(folder) as beside:
+        for name in names:
+            (beside / name).write_text("x")
+
+
+def test_a_folder_in_the_way_of_one_file_keeps_all_of_them_out(tmp_path: Path) -> None:
+    names = [f"{letter}.txt" for letter in "abcdefgh"]
+    for taken in names:
+        folder = tmp_path / taken.removesuffix(".txt")
+        (folder / taken).mkdir(parents=True)
+        with pytest.raises(IsADirectoryError):
+            write_all(folder, names)
+        assert os.listdir(folder) == [taken]

@@ -48,7 +48,7 @@ DOORS = {
     "yaml": ("task/promptfoo_tests.py", "release/formats/promptfoo.py"),
     "langsmith": ("models/langchain.py",),
     "matplotlib": ("report/charts.py",),
-    "jinja2": ("report/page.py",),
+    "jinja2": ("report/html.py",),
     "datasette": ("report/web/",),
     "pandas": ("report/notebook.py",),
     "sqlite_utils": ("ledger/connect.py", "ledger/texts.py"),

@@ -11,34 +11,6 @@ from typing import Any
 
 import click
 
-COMMANDS = {
-    "run": "agent.cli.run",
-    "resume": "agent.cli.run",
-    "runs": "agent.cli.runs",
-    "show": "agent.cli.runs",
-    "history": "agent.cli.runs",
-    "report": "agent.cli.report",
-    "compare": "agent.cli.report",
-    "reproduce": "agent.cli.audit",
-    "export": "agent.cli.release",
-    "promote": "agent.cli.release",
-    "rollback": "agent.cli.release",
-    "load": "agent.cli.release",
-    "labels": "agent.cli.release",
-    "check": "agent.cli.check",
-    "bless": "agent.cli.check",
-    "monitor": "agent.cli.check",
-    "ab": "agent.cli.check",
-    "transfer": "agent.cli.transfer",
-    "judge": "agent.cli.judge",
-    "audit": "agent.cli.audit",
-    "ui": "agent.cli.report",
-    "init": "agent.cli.inventory",
-    "tasks": "agent.cli.inventory",
-    "metrics": "agent.cli.inventory",
-    "models": "agent.cli.inventory",
-    "doctor": "agent.cli.inventory",
-}
 HELP = {
     "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
     "resume": "Go on with a run that did not finish; nothing is bought twice.",
@@ -53,6 +25,7 @@ HELP = {
     "rollback": "Put a label back to the version before.",
     "load": "Print the prompt that a label means now, as a program would load it.",
     "labels": "List the labels, or the whole history of a name.",
+    "apply": "Ask a released prompt each row of a file, and write the rows with the answers.",
     "check": "Ask a released prompt its suite again, here or on a new model; fails when it got worse.",
     "bless": "Record what a released prompt answers now as the reference of later checks.",
     "monitor": "Compare a log of production answers with the reference; fails on drift.",
@@ -61,12 +34,24 @@ HELP = {
     "judge": "Measure a judge against people, and collect blinded ratings.",
     "audit": "Check, read, export and erase from the ledger.",
     "ui": "Show runs, trials, comparisons, ratings and the audit in the browser, on this machine only.",
-    "init": "Make a task folder out of your own CSV or JSONL file.",
+    "init": "Make a task folder out of your own CSV or JSONL file, or copy a sample.",
     "tasks": "List the tasks here, or check one.",
     "metrics": "List the metrics that a task may name.",
     "models": "List models, or fetch the embedded one.",
     "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
 }
+_MODULES = {
+    "run": ("run", "resume", "reproduce", "transfer"),
+    "runs": ("runs", "show", "history"),
+    "report": ("report", "compare", "ui"),
+    "release": ("export", "promote", "rollback", "load", "labels"),
+    "apply": ("apply",),
+    "check": ("check", "bless", "monitor", "ab"),
+    "judge": ("judge",),
+    "audit": ("audit",),
+    "inventory": ("init", "tasks", "metrics", "models", "doctor"),
+}
+COMMANDS = {name: f"agent.cli.{module}" for name in HELP for module, names in _MODULES.items() if name in names}
 
 
 class _Commands(click.Group):
@@ -104,7 +89,7 @@ class _Commands(click.Group):
         from agent.cli.common import plain
         from agent.errors import AgentError, Interrupted
 
-        _ready_streams()
+        _prepare_streams()
         try:
             return super().invoke(ctx)
         except AgentError as error:
@@ -135,8 +120,8 @@ class _Commands(click.Group):
             ctx.exit(1)
 
 
-class _Unheard(FileIO):
-    """What can no longer be written here is dropped: the terminal was closed, the reader of a pipe has gone."""
+class _DroppingIO(FileIO):
+    """Drops what can no longer be written, as after the terminal or the reader of a pipe was closed."""
 
     def write(self, data: Any) -> int:
         try:
@@ -145,17 +130,17 @@ class _Unheard(FileIO):
             return len(data)
 
 
-def _ready_streams() -> None:
-    """What is said to a closed stream is dropped, and letters that the encoding of stdout lacks stand as escapes.
+def _prepare_streams() -> None:
+    """Text for a closed stream is dropped, and characters that the encoding of stdout lacks become escapes.
 
-    On stderr that holds of one that closes later, too: nobody who listens is no reason to end a run. What is asked for
-    goes to stdout, and that it cannot be written is told.
+    A stderr that closes later drops it, too, as a run must not end for it. A result goes to stdout, and is an error
+    where it cannot be written.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     if isinstance(sys.stderr, TextIOWrapper) and sys.stderr is sys.__stderr__:
-        raw = _Unheard(sys.stderr.fileno(), "w", closefd=False)
+        raw = _DroppingIO(sys.stderr.fileno(), "w", closefd=False)
         sys.stderr = TextIOWrapper(BufferedWriter(raw), sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")

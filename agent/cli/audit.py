@@ -1,19 +1,26 @@
-"""`optimize audit` and `reproduce`: is the ledger whole, did a run measure what it says, and can it be made again?"""
+"""`optimize audit`: checks, exports, erasures, and what was recorded about a run, a trial, a call or a prompt."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.audit_views import lineage_command, show_command
-from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
-from agent.cli.tables import print_table
+from agent.cli.common import PATH, SETTINGS, db_option, ledger_options, plain, print_json, short
+from agent.cli.terminal_tables import print_table
 from agent.errors import InputError
+from agent.report.facts import amount, points, promotion
 from agent.run.locations import open_history
 
-SHOWN = 5  # findings of one check that the table has
+if TYPE_CHECKING:
+    from agent.ledger.query import History
+
+SHOWN = 5  # findings of one check in the table
+MADE_WITH = ("origin", "options", "hashes", "budget", "plan")
 
 
 @click.group(context_settings=SETTINGS)
@@ -21,10 +28,9 @@ def audit_command() -> None:
     """Check, read, export and erase from the ledger: the record of every call, score and decision."""
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.option("--anchor", help="A head that was noted elsewhere: the hash, or a file that holds it.")
-@db_option
-@json_option
+@ledger_options
 def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     """Check every byte that matters: structure, schema, the hash chain, each row and text against it.
 
@@ -33,23 +39,23 @@ def verify_command(anchor: str | None, db: Path, as_json: bool) -> None:
     that it must have: an older copy in its place is found. The file of --anchor may be what `optimize audit anchor`
     wrote, a result of --json, or a released prompt.
     """
-    from agent.run.auditing import verified
+    from agent.run.ledger_audit import verify_ledger
 
-    found = verified(db, anchor)
-    for note in found.notes:
+    result = verify_ledger(db, anchor)
+    for note in result.notes:
         click.echo(f"note: {plain(note)}", err=True)
     if as_json:
-        print_json(found.to_json())
-    elif found.findings:
-        click.echo("\n".join(plain(str(finding)) for finding in found.findings))
+        print_json(result.to_json())
+    elif result.findings:
+        click.echo("\n".join(plain(str(finding)) for finding in result.findings))
     else:
-        click.echo(f"whole: {found.events} events, head {found.head}")
-    if found.findings:
+        click.echo(f"whole: {result.events} events, head {result.head}")
+    if result.findings:
         raise SystemExit(1)
 
 
-@click.command(context_settings=SETTINGS)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write it. Default: print it.")
+@audit_command.command(context_settings=SETTINGS)
+@click.option("-o", "--output", type=PATH, help="Where to write it. Default: print it.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @db_option
 def anchor_command(output: Path | None, force: bool, db: Path) -> None:
@@ -59,18 +65,18 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     `optimize audit verify --anchor FILE`.
     """
     from agent.ledger.bundle import new_export
-    from agent.run.auditing import anchored
+    from agent.run.ledger_audit import anchor_ledger
 
-    found = anchored(db)
+    anchor = anchor_ledger(db)
     if output is None:
-        print_json(found)
+        print_json(anchor)
         return
     with new_export(output, force) as file:
-        file.write((json.dumps(found, indent=2) + "\n").encode())
-    click.echo(f"wrote {plain(str(output))}: event {found['seq']}, head {found['hash']}", err=True)
+        file.write((json.dumps(anchor, indent=2) + "\n").encode())
+    click.echo(f"wrote {plain(str(output))}: event {anchor['seq']}, head {anchor['hash']}", err=True)
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option(
     "--format",
@@ -80,7 +86,7 @@ def anchor_command(output: Path | None, force: bool, db: Path) -> None:
     show_default=True,
     help="Every event as JSON lines, or a bundle with tables and texts that checks itself.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("-o", "--output", type=PATH, required=True, help="The file to write.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @db_option
 def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> None:
@@ -109,10 +115,9 @@ def export_command(run: str, form: str, output: Path, force: bool, db: Path) -> 
     )
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
-@db_option
-@json_option
+@ledger_options
 def check_command(run: str, db: Path, as_json: bool) -> None:
     """Check RUN (default: the latest) for contamination, and whether its books add up.
 
@@ -120,39 +125,35 @@ def check_command(run: str, db: Path, as_json: bool) -> None:
     a reply, means, charges and caps that do not follow from the calls. Ends with 1 when anything does not hold. What
     needs the rows is left out (-) when the task is gone or its rows changed since.
     """
-    from agent.run.auditing import checks_of
+    from agent.run.ledger_audit import check_run
 
     history = open_history(db)
-    found = history.run(run)
-    done = checks_of(history, found)
-    holds = all(check.ok is not False for check in done)
+    row = history.run(run)
+    checks = check_run(history, row)
+    holds = all(check.ok is not False for check in checks)
     if as_json:
-        listed = [{"check": check.name, "ok": check.ok, "found": list(check.found)} for check in done]
-        print_json({"run_id": found["id"], "holds": holds, "checks": listed})
+        listed = [{"check": check.name, "ok": check.ok, "found": list(check.found)} for check in checks]
+        print_json({"run_id": row["id"], "holds": holds, "checks": listed})
     else:
         words = {True: "ok", False: "PROBLEM", None: "-"}
-        print_table(
-            f"checks of {found['id']}",
-            ("check", "ok", "found"),
-            [(check.name, words[check.ok], _lines(check.found)) for check in done],
-        )
+        rows = [(check.name, words[check.ok], _first(check.found)) for check in checks]
+        print_table(f"checks of {row['id']}", ("check", "ok", "found"), rows)
     if not holds:
         raise SystemExit(1)
 
 
-def _lines(found: tuple[str, ...]) -> str:
-    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    return "; ".join([*found[:SHOWN], *more])
+def _first(findings: tuple[str, ...]) -> str:
+    more = [f"and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else []
+    return "; ".join([*findings[:SHOWN], *more])
 
 
-@click.command(context_settings=SETTINGS)
+@audit_command.command(context_settings=SETTINGS)
 @click.option("--hash", "hashes", multiple=True, metavar="H", help="A text by its SHA-256; repeatable.")
 @click.option("--containing", metavar="TEXT", help="Every text that holds TEXT, also where JSON writes it otherwise.")
 @click.option("--actor", required=True, help="Who wants it; is recorded.")
 @click.option("--reason", required=True, help="Why; is recorded.")
 @click.option("--yes", is_flag=True, allow_from_autoenv=False, help="Do not ask.")
-@db_option
-@json_option
+@ledger_options
 def erase_command(
     hashes: tuple[str, ...], containing: str | None, actor: str, reason: str, yes: bool, db: Path, as_json: bool
 ) -> None:
@@ -161,9 +162,9 @@ def erase_command(
     A reply that is gone is bought again when it is needed. What rows and events say in their own words, such as an
     error message, cannot be erased, and is named.
     """
-    from agent.run.erasing import erase, erasing
+    from agent.run.ledger_audit import erase, prepare_erasure
 
-    plan = erasing(hashes, containing, actor, reason, db)
+    plan = prepare_erasure(hashes, containing, actor, reason, db)
     count = len(plan.texts)
     if not as_json:
         words = ", ".join(f"{number} {kind}{'s' if number > 1 else ''}" for kind, number in plan.kinds.items())
@@ -179,38 +180,194 @@ def erase_command(
         click.echo(f"still there: {plain(line)}", err=True)
 
 
-for command in (
-    verify_command,
-    show_command,
-    lineage_command,
-    export_command,
-    anchor_command,
-    check_command,
-    erase_command,
-):
-    audit_command.add_command(command)
+# -- audit show -------------------------------------------------------------------------------------------------------
 
 
-@click.command(context_settings=SETTINGS)
-@click.argument("run", required=False, default="")
-@click.option("--offline", is_flag=True, default=True, help="From stored replies only; there is no other way yet.")
-@db_option
-@json_option
-def reproduce_command(run: str, offline: bool, db: Path, as_json: bool) -> None:
-    """Make RUN (default: the latest) again from the stored replies, without a request, and report what drifted.
+@audit_command.command(context_settings=SETTINGS)
+@click.argument("what", metavar="RUN|TRIAL|CALL")
+@ledger_options
+def show_command(what: str, db: Path, as_json: bool) -> None:
+    """Show what was recorded about a run, a trial or a call.
 
-    Compared are every trial, the score of every row, the result and the released prompt. Ends with 0 when all are the
-    same, with 1 otherwise. Refuses when the task, its rows or the program changed since.
+    RUN is a run's id or the start of it. TRIAL is RUN:NUMBER, or a number for the latest run. CALL is call:ID or #ID,
+    or the key of a call (k_...) as a trial's rows show it.
     """
-    from agent.run.reproduce import reproduce
+    from agent.ledger.trail import call_id
 
-    found = reproduce(run, db)
+    history = open_history(db)
+    if re.fullmatch(r"(call:|#)\d{1,18}|k_[0-9a-f]{16}", what):
+        _show_call(history, call_id(history, what), as_json)
+        return
+    run_id, colon, number = what.rpartition(":")
+    if colon and number.isdecimal():
+        _show_trial(history, history.run(run_id)["id"], int(number), as_json)
+        return
+    if what.isdecimal() and len(what) < 8:
+        latest = history.run()["id"]
+        if any(trial["number"] == int(what) for trial in history.trials(latest)):
+            _show_trial(history, latest, int(what), as_json)
+            return
+    _show_run(history, history.run(what), as_json)
+
+
+# -- audit show: a run ------------------------------------------------------------------------------------------------
+
+
+def _show_run(history: History, run: dict[str, Any], as_json: bool) -> None:
+    from agent.ledger.trail import events_of
+
+    events, costs = events_of(history, run["id"]), history.costs(run["id"])
     if as_json:
-        print_json(found.to_json())
+        print_json({"run": run, "events": events, "costs": costs})
+        return
+    click.echo(f"run {run['id']}  {plain(run['task'])}  {plain(run['model'])}  {run['status']}")
+    rows = [(name, run[name]) for name in ("started_utc", "ended_utc", "seconds", "parent", "proposer", "seed", "tool")]
+    rows += [("prices", run["prices"]), ("tags", _words(run["tags"])), ("result_hash", run["result_hash"])]
+    for name in MADE_WITH:
+        rows += [(f"{name}.{key}", _words(value)) for key, value in (run[name] or {}).items()]
+    print_table("made with", ("what", "value"), [row for row in rows if row[1] not in (None, "", "{}", "[]")])
+    _print("spent", "role model state calls prompt_tokens completion_tokens cost_usd=$", costs)
+    _print("events", "seq utc kind", events)
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _print(title: str, columns: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the named values; `key=word` gives a column another name."""
+    names = [column.partition("=") for column in columns.split()]
+    heads = [word or key.replace("_", " ") for key, _, word in names]
+    print_table(title, heads, [[_cell(key, row[key]) for key, _, _ in names] for row in rows])
+
+
+def _cell(key: str, value: Any) -> Any:
+    if key in ("mean", "low", "high", "value"):
+        return points(value)
+    return amount(value, 6) if key == "cost_usd" else value
+
+
+# -- audit show: a trial ----------------------------------------------------------------------------------------------
+
+
+def _show_trial(history: History, run_id: str, number: int, as_json: bool) -> None:
+    from agent.ledger.trail import chain_of_parents, trial_states
+
+    trials = history.trials(run_id)
+    trial = next((t for t in trials if t["number"] == number), None)
+    if trial is None:
+        raise InputError(f"{run_id}: no trial {number}; there are {len(trials)}, from 0")
+    candidate = history.candidate(trial["candidate_id"])
+    chain = chain_of_parents(history, run_id, trial["candidate_id"])
+    states = trial_states(history, run_id, number)
+    outcomes = {split: history.outcomes(run_id, candidate["id"], split) for split in ("train", "dev", "test")}
+    if as_json:
+        print_json({"trial": trial, "states": states, "lineage": chain, "candidate": candidate, "outcomes": outcomes})
+        return
+    click.echo(f"trial {number} of {run_id}: {candidate['id']}, {trial['state']}, {points(trial['mean'])}")
+    _print_chain(chain)
+    _print("states", "seq utc state n=rows mean=score reason", states)
+    click.echo("== prompt ==")
+    for message in candidate["template"]:
+        click.echo(plain(f"[{message['role']}]\n{message['content']}"))
+    for split, rows in outcomes.items():
+        for row in rows:
+            row["why"] = short(row["error"] or "; ".join(reason for _, _, reason in row["scores"]), 80)
+            row["reply"] = short(row["reply"], 60)
+        if rows:
+            _print(split, "example_id=row value=score call_key=call reply why", rows)
+
+
+def _print_chain(chain: list[dict[str, Any]]) -> None:
+    columns = "candidate_id=candidate round technique format n_demos=demos operator parent_id=parent reason rejected"
+    _print("lineage, newest first", columns, chain)
+
+
+# -- audit show: a call -----------------------------------------------------------------------------------------------
+
+
+def _show_call(history: History, number: int, as_json: bool) -> None:
+    from agent.ledger.trail import call
+
+    recorded = call(history, number)
+    if as_json:
+        print_json(recorded)
+        return
+    row, request, reply = recorded["call"], recorded["request"], recorded["reply"]
+    click.echo(f"call {number}: {row['role']}, {plain(row['model'])}, {row['state']}, {row['call_key']}")
+    print_table("recorded", ("what", "value"), [item for item in row.items() if item[1] not in (None, "")])
+    click.echo("== request ==")
+    if request is None:
+        click.echo("(erased)")
+    for message in (request or {}).get("messages", ()):
+        click.echo(plain(f"[{message['role']}]\n{message['content']}"))
+    rest = {name: value for name, value in (request or {}).items() if name != "messages"}
+    click.echo(plain(json.dumps(rest, ensure_ascii=False)))
+    click.echo("== reply ==")
+    lacks = "(none)" if row["state"] not in ("ok", "cached") else "(erased)"
+    click.echo(plain(reply["text"]) if reply else lacks)
+    columns = (
+        "id=call run_id=run attempt state error_class=error http_status=status cost_usd=$ latency_s=seconds sent_utc"
+    )
+    _print("attempts at the same call", columns, recorded["attempts"])
+    _print("events", "seq utc kind", recorded["events"])
+
+
+# -- audit lineage ----------------------------------------------------------------------------------------------------
+
+
+@audit_command.command(context_settings=SETTINGS)
+@click.argument("prompt_hash")
+@ledger_options
+def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
+    """Show how a prompt came about: its parents, operators and reasons, demos, trials, runs, whether it shipped, and
+    how the labels of its name moved.
+
+    PROMPT_HASH is a candidate (c_...), the version of a release (p_..., f_...), or the hash of a template or an
+    instruction; the start of one will do.
+    """
+    from agent.ledger.trail import candidates_named, lineage
+    from agent.run.ledger_audit import released_versions
+
+    history = open_history(db)
+    versions = released_versions(history)
+    prompts = [lineage(history, name, versions) for name in candidates_named(history, prompt_hash, versions)]
+    if as_json:
+        print_json({"prompts": prompts})
+        return
+    for prompt in prompts:
+        candidate = prompt["candidate"]
+        click.echo(
+            f"{candidate['id']}: {candidate['technique']}, format {candidate['format']}, {candidate['n_demos']} demos"
+            + "".join(f", released as {version}" for version in prompt["versions"])
+        )
+        click.echo(plain(f"template {candidate['template_hash']}\ninstruction {candidate['instruction_hash']}"))
+        click.echo(plain(candidate["instruction"]))
+        if candidate["demos"]:
+            click.echo("demos: " + plain(", ".join(demo["example_id"] for demo in candidate["demos"])))
+        for run in prompt["runs"]:
+            moved = [m for m in prompt["labels"] if m["mine"] and m["evidence"].get("run_id") == run["run_id"]]
+            _print_run_of(run, len(moved))
+        _print_labels(prompt["labels"])
+
+
+def _print_run_of(run: dict[str, Any], moved: int) -> None:
+    click.echo(f"\nrun {run['run_id']}  {plain(run['task'])}  {plain(run['model'])}  {run['status']}")
+    _print_chain(run["chain"])
+    if run["proposal"]:
+        click.echo(f"the proposer wrote the instruction: event {run['proposal']['seq']}")
+    _print("trials", "number=trial round state n=rows mean=score low high reason", run["trials"])
+    if run["released"]:
+        why = promotion(run["promoted"]) if run["promoted"] else run["decision"]
+        click.echo(plain(f"released ({why}, test {points(run['test'])}): {run['release']}"))
     else:
-        click.echo("".join(f"{plain(line)}\n" for line in found.drift), nl=False)
-        count = len(found.drift)
-        things = f"{count} thing{'s' * (count > 1)} drifted" if count else "the same"
-        click.echo(f"{found.run_id}: {things}: {found.trials} trials, {found.scores} scores, 0 requests")
-    if found.drift:
-        raise SystemExit(1)
+        click.echo("not released" + (f" by the run; labels that came to it: {moved}" if moved else ""))
+
+
+def _print_labels(moves: list[dict[str, Any]]) -> None:
+    """Every move of a label of the prompt's name, as the chain has it; `*` where the label came to this prompt."""
+    rows = [{**move, "label": f"{'* ' if move['mine'] else ''}{move['name']}@{move['label']}"} for move in moves]
+    for row in rows:
+        row["version"] += "" if row["share"] is None else f" for {row['share']:.0%}"
+    if rows:
+        _print("labels, oldest first (*: to this prompt)", "label version from=before utc action actor reason", rows)

@@ -1,27 +1,48 @@
-"""`optimize check`, `bless`, `monitor` and `ab`: does a released prompt do what it did, and which of two is better?"""
+"""`optimize check`, `bless`, `monitor` and `ab`: a released prompt against its reference, and A/B tests of two."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from agent.cli.common import (
+    PATH,
     SEED,
     SETTINGS,
+    F,
+    actor_option,
     cost_line,
-    db_option,
     json_option,
+    ledger_options,
     plain,
-    print_json,
-    score,
+    print_result,
     short,
     spending_options,
 )
+from agent.report.facts import gain, gain_interval, paired_test, points
 
-SHOWN = 20  # flips, for people
+SHOWN = 20  # flips in the text
 LABELS = 6  # shown of a mix, the most that moved first
+
+
+def column_options(*keys: str) -> Callable[[F], F]:
+    """`--KEY-column` for each key that is read of a log."""
+
+    def added(function: F) -> F:
+        for key in reversed(keys):
+            about = f"The key of the {key} in a row; a.b is b inside a."
+            option = click.option(f"--{key}-column", metavar="NAME", default=key, show_default=True, help=about)
+            function = option(function)
+        return function
+
+    return added
+
+
+def _by_key(columns: Mapping[str, str]) -> dict[str, str]:
+    return {option.removesuffix("_column"): name for option, name in columns.items()}
 
 
 @click.command(context_settings=SETTINGS)
@@ -31,16 +52,13 @@ LABELS = 6  # shown of a mix, the most that moved first
     "--judge", multiple=True, help="Allows a judge that the suite names by an address; repeat it for several."
 )
 @click.option("--task", help="The task, where neither the suite nor the ledger says enough.")
-@click.option(
-    "--suite", type=click.Path(path_type=Path), help="The recorded answers. Default: suite.json beside PROMPT."
-)
+@click.option("--suite", type=PATH, help="The recorded answers. Default: suite.json beside PROMPT.")
 @click.option("--repeats", type=click.IntRange(1, 5), default=2, show_default=True, help="How often each row is asked.")
-@click.option("--junit", type=click.Path(path_type=Path), help="Write the result as JUnit XML.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write the result as Markdown.")
+@click.option("--junit", type=PATH, help="Write the result as JUnit XML.")
+@click.option("--markdown", type=PATH, help="Write the result as Markdown.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For tests and intervals.")
 @spending_options
-@db_option
-@json_option
+@ledger_options
 def check_command(
     prompt: str,
     model: str | None,
@@ -63,22 +81,18 @@ def check_command(
     """
     from agent.cli.progress import run_shown
     from agent.release.regression import as_junit, as_markdown, require_place, write_text
-    from agent.run.check_setup import checking
     from agent.run.launch import silence
+    from agent.run.prompt_check import prepare_check
 
     silence()
     for option, place in (("--junit", junit), ("--markdown", markdown)):
         if place is not None:
             require_place(place, option)
-    prepared = checking(prompt, model, judge, task, suite, repeats, options, db)
-    quiet = bool(options["quiet"] or as_json)
-    result = run_shown(prepared.ready, options, db, quiet)
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(check_report(result))
+    job, suite_then = prepare_check(prompt, model, judge, task, suite, repeats, options, db)
+    result = run_shown(job, options, db, as_json)
+    print_result(result, as_json, check_report)
     if junit:
-        write_text(junit, as_junit(result, [row.id for row in prepared.recorded.rows]))
+        write_text(junit, as_junit(result, [row.id for row in suite_then.rows]))
     if markdown:
         write_text(markdown, as_markdown(result))
     if result["gate"] != "passed":
@@ -86,22 +100,20 @@ def check_command(
 
 
 def check_report(result: dict[str, Any]) -> str:
-    """The check for people: verdict, scores, flips, steadiness."""
-    then, found, test = result["reference"], result["difference"], result["flip_test"]
+    """The result of a check as text: verdict, scores, flips, steadiness."""
+    then, test = result["reference"], result["flip_test"]
     lines = ["", plain(f"{result['name']} {result['version']} on {result['model']}: {result['gate'].upper()}")]
     lines += [plain(f"  {why}") for why in result["why"]]
     when = then.get("created_utc", "")[:10]
     lines += ["", plain(f"recorded: {then['model']}, {then['version']} {when} ({then['suite']}): {then['reason']}")]
     was, now = result["score"]["was"], result["score"]["now"]
-    lines.append(f"score: {score(was['mean'])} -> {score(now['mean'])}")
-    if found:
-        low, high = (100 * value for value in found["ci95"])
-        lines[-1] += (
-            f", {100 * found['diff']:+.1f} points on {found['n']} rows (95 % CI {low:+.1f} to {high:+.1f}, "
-            f"p = {found['p_value']:.2g}); {found['wins']} won, {found['losses']} lost, {found['ties']} tied"
-        )
+    lines.append(f"score: {points(was['mean'])} -> {points(now['mean'])}")
+    if difference := result["difference"]:
+        lines[-1] += ", " + paired_test(difference, f" on {difference['n']} rows")
     readable = result["readable"]
-    lines.append(f"replies that can be read: {score(readable['was']['mean'])} % -> {score(readable['now']['mean'])} %")
+    lines.append(
+        f"replies that can be read: {points(readable['was']['mean'])} % -> {points(readable['now']['mean'])} %"
+    )
     lines.append(_steadiness(result))
     unanswered = result["unanswered"]
     if unanswered["was"] or unanswered["now"]:
@@ -109,7 +121,7 @@ def check_report(result: dict[str, Any]) -> str:
     noise = "more than repeat noise explains" if test["p_value"] <= test["at_most"] else "within repeat noise"
     lines.append(f"flipped: {test['flipped']} of {result['compared']} rows (p = {test['p_value']:.2g}: {noise})")
     for flip in result["flips"][:SHOWN]:
-        scores = f"{score(flip['was_score'])} -> {score(flip['is_score'])}"
+        scores = f"{points(flip['was_score'])} -> {points(flip['is_score'])}"
         lines.append(f"  {short(flip['row'], 30)}: {short(flip['was'], 60)} -> {short(flip['is'], 60)}  ({scores})")
     if len(result["flips"]) > SHOWN:
         lines.append(f"  and {len(result['flips']) - SHOWN} more; --json lists all")
@@ -122,8 +134,8 @@ def check_report(result: dict[str, Any]) -> str:
 def _steadiness(result: dict[str, Any]) -> str:
     parts = []
     for side in ("was", "now"):
-        found, times = result["steadiness"][side], result["repeats"][side]
-        agreement = f"{score(found['agreement'])} % the same" if found else "not known"
+        steadiness, times = result["steadiness"][side], result["repeats"][side]
+        agreement = f"{points(steadiness['agreement'])} % the same" if steadiness else "not known"
         parts.append(f"{agreement} ({times} a row)")
     return f"answers when asked again: {' -> '.join(parts)}"
 
@@ -131,16 +143,15 @@ def _steadiness(result: dict[str, Any]) -> str:
 @click.command(context_settings=SETTINGS)
 @click.argument("prompt")
 @click.option("--reason", required=True, help="Why these answers are right to compare with; kept in the ledger.")
-@click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
+@actor_option
 @click.option("-m", "--model", help="The model to ask. Default: the one of the suite, else that of the prompt.")
 @click.option("--judge", multiple=True, help="The model that judges; repeat it for a panel. Default: as before.")
 @click.option("--task", help="Take the dev rows of this task; without it the suite's rows stay, if there is a suite.")
-@click.option("--suite", type=click.Path(path_type=Path), help="Where to keep it. Default: suite.json beside PROMPT.")
+@click.option("--suite", type=PATH, help="Where to keep it. Default: suite.json beside PROMPT.")
 @click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
 @click.option("--repeats", type=click.IntRange(1, 5), default=3, show_default=True, help="How often each row is asked.")
 @spending_options
-@db_option
-@json_option
+@ledger_options
 def bless_command(
     prompt: str,
     reason: str,
@@ -161,26 +172,22 @@ def bless_command(
     prompt's task; never those of the sealed test. Asked more than once, the answers also say what is repeat noise.
     """
     from agent.cli.progress import run_shown
-    from agent.run.bless import blessing
     from agent.run.launch import silence
+    from agent.run.prompt_check import prepare_bless
 
     silence()
-    ready = blessing(prompt, reason, actor, model, judge, task, suite, limit, repeats, options, db)
-    result = run_shown(ready, options, db, bool(options["quiet"] or as_json))
-    if as_json:
-        print_json(result)
-        return
-    click.echo(bless_report(result))
+    job = prepare_bless(prompt, reason, actor, model, judge, task, suite, limit, repeats, options, db)
+    print_result(run_shown(job, options, db, as_json), as_json, bless_report)
 
 
 def bless_report(result: dict[str, Any]) -> str:
-    """What was recorded, for people."""
+    """What `bless` recorded, as text."""
     low, high = result["score"]["ci95"] or (None, None)
     rows = f"{result['rows']} rows, {result['repeats']} times each, {result['unanswered']} without an answer"
     lines = [
         plain(f"recorded: {result['path']} ({result['suite']}, before: {result['before'] or 'none'})"),
         plain(f"{result['name']} {result['version']} on {result['model']}: {rows}"),
-        f"score: {score(result['score']['mean'])} (95 % CI {score(low)} to {score(high)})",
+        f"score: {points(result['score']['mean'])} (95 % CI {points(low)} to {points(high)})",
         cost_line(result),
     ]
     return "\n".join(lines)
@@ -188,16 +195,16 @@ def bless_report(result: dict[str, Any]) -> str:
 
 @click.command(context_settings=SETTINGS)
 @click.argument("prompt")
-@click.argument("log", type=click.Path(path_type=Path))
-@click.option("--reference", type=click.Path(path_type=Path), help="A log of good answers. Default: the suite.")
-@click.option("--suite", type=click.Path(path_type=Path), help="Recorded answers. Default: suite.json beside PROMPT.")
+@click.argument("log", type=PATH)
+@click.option("--reference", type=PATH, help="A log of good answers. Default: the suite.")
+@click.option("--suite", type=PATH, help="Recorded answers. Default: suite.json beside PROMPT.")
 @click.option("--task", help="Whose [monitor] limits hold. Default: the prompt's own task, if it is here.")
 @click.option(
     "--alpha", type=click.FloatRange(0, 0.5, min_open=True), help="False alarms of one look; over the task's."
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For permutation tests.")
-@db_option
-@json_option
+@column_options("reply", "inputs", "time", "score")
+@ledger_options
 def monitor_command(
     prompt: str,
     log: Path,
@@ -208,51 +215,51 @@ def monitor_command(
     seed: int,
     db: Path,
     as_json: bool,
+    **columns: str,
 ) -> None:
     """Compare LOG, answers of production, with the reference answers of a released PROMPT; 100 when they drifted.
 
-    LOG is a .jsonl file, a row for each answer: reply, and where known inputs, time, score (0 to 1); or a .csv file
-    without inputs. Looked at are replies that cannot be read, the mix of labels, lengths, answers to inputs that come
+    LOG is a .jsonl or .csv file, a row for each answer: reply, and where known inputs, time, score (0 to 1). Other keys
+    are ignored, --reply-column and its like name these otherwise (of both logs), and rows that cannot be read are left
+    out, with a note. Looked at are replies that cannot be read, the mix of labels, lengths, answers to inputs that come
     again, and scores. An alarm needs a change that is significant, corrected for the number of tests, and as large as
     [monitor] in task.toml says. No model is asked.
     """
-    from agent.run.monitoring import monitored
+    from agent.run.prompt_check import compare_log
 
-    result = monitored(prompt, log, reference, suite, task, alpha, seed, db)
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(monitor_report(result))
+    result = compare_log(prompt, log, reference, suite, task, alpha, seed, _by_key(columns), db)
+    print_result(result, as_json, monitor_report)
     if result["drift"]:
         raise SystemExit(100)
 
 
 def monitor_report(result: dict[str, Any]) -> str:
-    """The tests for people, alarms first."""
+    """The tests of `monitor` as text, alarms first."""
     verdict = "DRIFT" if result["drift"] else "no drift"
     when = f", {result['from']} to {result['to']}" if result["from"] else ""
     rows = result["rows"]
     lines = ["", plain(f"{result['name']} {result['version']}: {verdict} in {rows['now']} answers{when}")]
     lines.append(f"reference: {rows['was']} answers; at most {100 * result['alpha']:g} % false alarms a look")
     lines.append("")
-    for found in sorted(result["tests"], key=lambda each: not each["alarm"]):
-        name = f"{'ALARM ' if found['alarm'] else '      '}{found['name']}"
-        if found["p_value"] is None:
-            lines.append(plain(f"{name}: cannot be told, {found['why']}"))
+    for test in sorted(result["tests"], key=lambda each: not each["alarm"]):
+        name = f"{'ALARM ' if test['alarm'] else '      '}{test['name']}"
+        if test["p_value"] is None:
+            lines.append(plain(f"{name}: cannot be told, {test['why']}"))
             continue
-        size = f"change {found['effect']:+.3f} (alarms from {found['limit']:g}), p = {found['p_value']:.2g}"
-        lines.append(plain(f"{name}: {_sides(found)}; {size}"))
+        size = f"change {test['effect']:+.3f} (alarms from {test['limit']:g}), p = {test['p_value']:.2g}"
+        lines.append(plain(f"{name}: {_before_and_now(test)}; {size}"))
+    lines += [plain(f"note: {note}") for note in result["notes"]]
     return "\n".join(lines)
 
 
-def _sides(found: dict[str, Any]) -> str:
-    was, now = found["was"], found["now"]
+def _before_and_now(test: dict[str, Any]) -> str:
+    was, now = test["was"], test["now"]
     if not isinstance(was, dict):
-        if found["name"].startswith("length"):
+        if test["name"].startswith("length"):
             return f"median {was:g} -> {now:g}"
-        return f"{score(was)} % -> {score(now)} %"
+        return f"{points(was)} % -> {points(now)} %"
     moved = sorted(was, key=lambda label: -abs(was[label] - now[label]))
-    parts = [f"{short(label, 30)} {score(was[label])} -> {score(now[label])} %" for label in moved[:LABELS]]
+    parts = [f"{short(label, 30)} {points(was[label])} -> {points(now[label])} %" for label in moved[:LABELS]]
     return ", ".join(parts) + (f" and {len(moved) - LABELS} more" if len(moved) > LABELS else "")
 
 
@@ -261,8 +268,8 @@ def ab_command() -> None:
     """Read the outcomes of an A/B test, at any time."""
 
 
-@click.command(context_settings=SETTINGS)
-@click.argument("outcomes", type=click.Path(path_type=Path))
+@ab_command.command("report", context_settings=SETTINGS)
+@click.argument("outcomes", type=PATH)
 @click.option("--control", help="The arm to compare with. Default: the first by name.")
 @click.option(
     "--alpha", type=click.FloatRange(0, 0.5, min_open=True), default=0.05, show_default=True, help="The error rate."
@@ -281,53 +288,48 @@ def ab_command() -> None:
     show_default=True,
     help="A unit with several outcomes: an error, or its first one counts.",
 )
+@column_options("unit", "arm", "outcome")
 @json_option
 def report_command(
-    outcomes: Path, control: str | None, alpha: float, smallest: float, several: str, as_json: bool
+    outcomes: Path, control: str | None, alpha: float, smallest: float, several: str, as_json: bool, **columns: str
 ) -> None:
     """Tell the difference of two arms with a confidence sequence: look as often as you like, and stop when you like.
 
     OUTCOMES is a .jsonl or .csv file, a row for each outcome in the order in which they came: unit (a user, a session),
-    arm, outcome from 0 to 1; a time may stand there and is not read. Each is paired with the
-    latest of the other arm. However often it is looked at, arms that are equal, or drift together, are told apart in at
-    most 5 % of all tests.
+    arm, outcome from 0 to 1. Other keys are ignored, --unit-column and its like name these otherwise, and rows that
+    cannot be read are left out, with a note. Each is paired with the latest of the other arm. However often it is
+    looked at, arms that are equal, or drift together, are told apart in at most 5 % of all tests.
     """
     from agent.release.production_logs import ab_report as compared_arms
     from agent.release.production_logs import read_outcomes
 
-    result = compared_arms(read_outcomes(outcomes, control, first=several == "first"), alpha, smallest)
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(ab_report(result))
+    read = read_outcomes(outcomes, control, first=several == "first", columns=_by_key(columns))
+    result = compared_arms(read, alpha, smallest)
+    print_result(result, as_json, ab_report)
 
 
 def ab_report(result: dict[str, Any]) -> str:
-    """For people: both arms, the difference, and whether the test may end."""
+    """An A/B test as text: both arms, their difference, and whether the test may end."""
     lines = [""]
     for name, units, mean in zip(
         (result["control"], result["treatment"]), result["units"], result["means"], strict=True
     ):
-        lines.append(plain(f"{name}: {100 * mean:.1f} on {units} units"))
-    low, high = (100 * value for value in result["ci"])
+        lines.append(plain(f"{name}: {points(mean)} on {units} units"))
     level = f"{100 * result['confidence']:g} % confidence sequence"
-    diff = "-" if result["diff"] is None else f"{100 * result['diff']:+.1f}"
     sides = f"{result['treatment']} minus {result['control']}"
     evidence = f"e = {result['e_value']:.3g} now, p = {result['p_value']:.2g} at any time"
-    known = f"{level} {low:+.1f} to {high:+.1f}; {evidence}"
-    lines.append(plain(f"{sides}: {diff} points on {result['pairs']} pairs ({known})"))
+    known = f"{level} {gain_interval(result['ci'])}; {evidence}"
+    lines.append(plain(f"{sides}: {gain(result['diff'])} points on {result['pairs']} pairs ({known})"))
     if result["may_stop"]:
         lines.append(plain(f"{result['verdict']}: the test may be stopped"))
     else:
         lines.append("undecided: go on, or stop without a winner; looking costs nothing")
     if result["left_out"]:
         lines.append(f"{result['left_out']} later outcomes of units that had one were left out")
+    lines += [plain(f"note: {note}") for note in result["notes"]]
     if result["uneven"] is not None:
         lines.append(
             f"note: the split of units is uneven (p = {result['uneven']:.1g} for halves); if halves were meant, "
             "look at the bucketing before you believe anything"
         )
     return "\n".join(lines)
-
-
-ab_command.add_command(report_command, "report")

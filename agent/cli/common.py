@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agent.errors import InputError
-from agent.run.locations import LEDGER, tasks_here
+from agent.run.locations import LEDGER
+from agent.run.tasks import samples, tasks_here
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -21,25 +22,18 @@ if TYPE_CHECKING:
     from agent.registry import Listed, Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 SEED = click.IntRange(0, 2**31 - 1)
 PRICE_HELP = "IN,OUT: dollars per million tokens, for models whose price is not known; a known one stands."
 THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
 MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
+PATH = click.Path(path_type=Path)
 
-
-def db_option(function: F) -> F:
-    return click.option(
-        "--db",
-        type=click.Path(path_type=Path),
-        default=LEDGER,
-        show_default=True,
-        help="The ledger file.",
-    )(function)
-
-
-def json_option(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
+db_option = click.option("--db", type=PATH, default=LEDGER, show_default=True, help="The ledger file.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+actor_option = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
+reason_option = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
 
 
 def data_options(function: F) -> F:
@@ -66,15 +60,13 @@ def data_options(function: F) -> F:
     return function
 
 
-def deciding_options(function: F) -> F:
-    """Who moves a label, and why."""
-    actor = click.option("--actor", default="", help="Who decides. Default: the user of this machine.")
-    reason = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
-    return reason(actor(function))
+def ledger_options(function: F) -> F:
+    """--db and --json."""
+    return db_option(json_option(function))
 
 
 def spending_options(function: F) -> F:
-    """Caps, price, room to think, concurrency and patience."""
+    """Caps, price, thinking tokens, concurrency and the longest wait."""
     options = (
         click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."),
         click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
@@ -91,7 +83,7 @@ def spending_options(function: F) -> F:
 
 
 class Registered(click.ParamType[str]):
-    """A name in `registry`; imports the thing, so that one that is broken is refused here."""
+    """A name in `registry`; imports what it names, so that one that cannot be loaded is refused here."""
 
     def __init__(self, registry: Registry[Any]) -> None:
         self.name, self._registry = registry.what, registry
@@ -118,13 +110,19 @@ def about(one: Listed[Any]) -> str:
 
 
 def print_json(value: Any) -> None:
-    """The same value after parsing; what could steer a terminal, such as C1 controls, stands as a JSON escape.
-
-    So does all that is not ASCII where stdout is not UTF-8.
-    """
+    """Prints a value as JSON; what could steer a terminal, such as C1 controls, stands as a JSON escape, and where
+    stdout is not UTF-8 so does all that is not ASCII."""
     is_utf8 = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     text = json.dumps(value, indent=2, ensure_ascii=not is_utf8, allow_nan=False)
     click.echo("".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text))
+
+
+def print_result(result: T, as_json: bool, report: Callable[[T], str]) -> None:
+    """Prints a result as JSON, or as the text that `report` makes of it."""
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(report(result))
 
 
 def plain(text: str) -> str:
@@ -133,32 +131,27 @@ def plain(text: str) -> str:
 
 
 def print_exactly(text: str) -> None:
-    """Exact bytes in a pipe (of a str, click takes out escape sequences), harmless on a terminal."""
+    """Prints the exact bytes in a pipe (click takes escape sequences out of a str), and `plain` text on a terminal."""
     click.echo(plain(text) if sys.stdout.isatty() else text.encode("utf-8"), nl=False)
 
 
 def short(text: str, width: int) -> str:
+    """Plain text in one line of at most `width` characters."""
     flat = " ".join(plain(text).split())
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def score(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
 def cost_line(result: Mapping[str, Any]) -> str:
-    """What a run that is no search took, for people."""
+    """Calls, tokens, dollars and seconds of a run that is no search, in one line."""
     from agent.report.facts import spent
 
     calls = dict(result["calls"])
     cached = calls.pop("cached")
-    asked = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
+    made = ", ".join(f"{role} {count}" for role, count in calls.items()) or "none"
     over = f"; {result['overspent']}" if result.get("overspent") else ""
     tokens = result["tokens"]["prompt"] + result["tokens"]["completion"]
     paid = spent(result["cost_usd"], result.get("unpriced", ()), result.get("lost_usd"))  # an older run has none
-    return plain(
-        f"calls: {asked}, from the ledger {cached}; {tokens:,} tokens, {paid}, {result['seconds']:.0f} s{over}"
-    )
+    return plain(f"calls: {made}, from the ledger {cached}; {tokens:,} tokens, {paid}, {result['seconds']:.0f} s{over}")
 
 
 def require_first_word(word: str, commands: Iterable[str]) -> None:
@@ -171,4 +164,6 @@ def require_first_word(word: str, commands: Iterable[str]) -> None:
     hint = (
         f"did you mean `optimize {near}`?" if near else "`optimize -h` lists the commands, `optimize tasks` the tasks"
     )
+    if word in samples():
+        hint = f"`optimize init --sample {word}` copies the sample of this name here"
     raise InputError(f"{word}: no command or task of this name; {hint}")

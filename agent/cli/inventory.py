@@ -1,4 +1,4 @@
-"""`optimize init`, `tasks`, `metrics`, `models` and `doctor`: what there is to optimize and to optimize with."""
+"""`optimize init`, `tasks`, `metrics`, `models` and `doctor`: the tasks, metrics and models here, and this machine."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 import click
 
 from agent.cli.common import (
+    PATH,
     SEED,
     SETTINGS,
     about,
     data_options,
-    db_option,
     json_option,
+    ledger_options,
     plain,
     print_json,
     short,
 )
-from agent.cli.tables import Column, print_table
+from agent.cli.terminal_tables import Column, print_table
 
 
 @click.command(context_settings=SETTINGS)
@@ -26,14 +27,14 @@ from agent.cli.tables import Column, print_table
 @json_option
 def tasks_command(task: str | None, as_json: bool) -> None:
     """List the tasks under tasks/, or check TASK: every problem is printed with its file and line."""
-    from agent.run.tasks import listed
+    from agent.run.tasks import list_tasks
 
-    found = listed(task)
+    items = list_tasks(task)
     if as_json:
-        print_json({"tasks": found})
+        print_json({"tasks": items})
         return
     rows = []
-    for item in found:
+    for item in items:
         sizes = "/".join(str(count) for count in item.get("rows", {}).values())
         words = str(item.get("problem") or item.get("description"))
         rows.append(
@@ -43,12 +44,12 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 
 
 @click.command(context_settings=SETTINGS)
-@click.argument("name")
+@click.argument("name", required=False, default="")
+@click.option("--sample", default="", help="Copy the task of this name that ships with Promptassay; needs no file.")
 @click.option(
     "--from",
     "source",
-    type=click.Path(path_type=Path),
-    required=True,
+    type=PATH,
     help="Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), or promptfoo's tests: a promptfooconfig.yaml, "
     "or a .csv with __expected.",
 )
@@ -58,12 +59,28 @@ def tasks_command(task: str | None, as_json: bool) -> None:
 )
 @data_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
-def init_command(name: str, source: Path, target: str, prompt: str | None, seed: int, **options: Any) -> None:
-    """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read."""
-    from agent.run.tasks import make_task
+def init_command(
+    name: str, sample: str, source: Path | None, target: str, prompt: str | None, seed: int, **options: Any
+) -> None:
+    """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
+
+    With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
+    """
+    from agent.run.tasks import copy_sample, make_task
     from agent.task.asked import READING, Asked
 
-    folder, reading = make_task(name, source, target, prompt, seed, Asked.of({**options, "reading": READING}))
+    asked = Asked.of({**options, "reading": READING})
+    if sample:
+        if name or source or target or prompt or asked.is_any:
+            raise click.UsageError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
+        folder = copy_sample(sample)
+        click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize run {sample}")
+        return
+    if not name:
+        raise click.UsageError("Missing argument 'NAME'.")
+    if not source:
+        raise click.UsageError("Missing option '--from'.")
+    folder, reading = make_task(name, source, target, prompt, seed, asked)
     for line in reading.lines():
         click.echo(plain(line))
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")
@@ -80,7 +97,7 @@ def list_metrics(as_json: bool) -> None:
     """Each metric: the types of output that it scores, its options, and the package that it comes from."""
     from agent.metrics.metric_registry import METRICS
 
-    found = [
+    metrics = [
         {
             "name": one.name,
             "types": list(one.thing.types) if one.thing else [],
@@ -91,12 +108,12 @@ def list_metrics(as_json: bool) -> None:
         for one in METRICS.all()
     ]
     if as_json:
-        print_json({"metrics": found})
+        print_json({"metrics": metrics})
         return
     print_table(
         "metrics",
         ("metric", "scores", "options", Column("about", wraps=True, floor=20), "from"),
-        [(m["name"], ", ".join(m["types"]), ", ".join(m["options"]), m["about"], m["from"]) for m in found],
+        [(m["name"], ", ".join(m["types"]), ", ".join(m["options"]), m["about"], m["from"]) for m in metrics],
     )
 
 
@@ -151,16 +168,15 @@ def fetch_model(name: str) -> None:
 
 @click.command(context_settings=SETTINGS)
 @click.option("-m", "--model", multiple=True, help="Ask its provider about it, which costs nothing; repeatable.")
-@db_option
-@json_option
+@ledger_options
 def doctor_command(model: tuple[str, ...], db: Path, as_json: bool) -> None:
     """Check this machine: Python, SQLite, packages, embedded model, keys (never shown), tracing, disk and ledger.
 
     With --model also whether a model can be asked: its address, its key and its name.
     """
-    from agent.run.health import examined
+    from agent.run.health import examine
 
-    checks = examined(model, db)
+    checks = examine(model, db)
     healthy = all(good for _, good, _ in checks)
     if as_json:
         print_json({"healthy": healthy, "checks": [{"what": w, "ok": good, "found": f} for w, good, f in checks]})

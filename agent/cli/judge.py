@@ -1,6 +1,6 @@
-"""`optimize judge`: is a judge to be trusted, and what do people say of the answers?
+"""`optimize judge`: calibration of a judge against people's ratings, and blinded rating of answers.
 
-Who rates sees inputs and answer, never which prompt wrote it. Every rater gets the same items in another order.
+A rater sees inputs and answer, never which prompt wrote it. Every rater gets the same items in another order.
 """
 
 from __future__ import annotations
@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import SEED, SETTINGS, cost_line, db_option, json_option, plain, print_json, spending_options
-from agent.errors import InputError
+from agent.cli.common import (
+    PATH,
+    SEED,
+    SETTINGS,
+    cost_line,
+    db_option,
+    ledger_options,
+    plain,
+    print_result,
+    spending_options,
+)
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
-    from agent.report.blinded import Shown
-    from agent.types import Rubric
+    from agent.report.blinded import BlindedAnswer, RatingSession
 
 SKIP, QUIT = "s", "q"
 
@@ -27,9 +35,9 @@ def judge_command() -> None:
     """Measure a judge against people (calibrate), and collect blinded ratings (rate)."""
 
 
-@click.command(context_settings=SETTINGS)
+@judge_command.command("calibrate", context_settings=SETTINGS)
 @click.argument("task", required=False)
-@click.option("--labels", type=click.Path(path_type=Path), help="Ratings of people, .jsonl or .csv.")
+@click.option("--labels", type=PATH, help="Ratings of people, .jsonl or .csv.")
 @click.option(
     "--judge",
     multiple=True,
@@ -49,7 +57,7 @@ def judge_command() -> None:
     type=click.Choice(["rubric", "reference", "pairwise"]),
     help="With TASK: which of its judges, where several rate the same field.",
 )
-@click.option("--rubric", type=click.Path(path_type=Path), help="Without TASK: what the judge goes by.")
+@click.option("--rubric", type=PATH, help="Without TASK: what the judge goes by.")
 @click.option("--about", default="", help="Without TASK: in a sentence, what the answers are for.")
 @click.option("--limit", type=click.IntRange(1), help="Use the first so many items.")
 @click.option("--repeats", type=click.IntRange(1, 10), default=3, show_default=True, help="How often an item is asked.")
@@ -57,9 +65,8 @@ def judge_command() -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="For the intervals.")
 @click.option("--gate", is_flag=True, help="End with 100 when the judge is not to be trusted.")
 @click.option("--dry-run", is_flag=True, help="Print what would be asked; call nothing.")
-@db_option
-@json_option
-def calibrate_command(db: Path, gate: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+@ledger_options
+def calibrate(db: Path, gate: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Measure a judge against ratings of people, and write into the ledger whether it may promote prompts.
 
     With TASK its judge, rubric and fields are taken, and its calibration.jsonl without --labels. Without TASK name the
@@ -68,28 +75,24 @@ def calibrate_command(db: Path, gate: bool, dry_run: bool, as_json: bool, **opti
     it. Each line says what was measured, with its 95 % interval.
     """
     from agent.cli.progress import run_shown
-    from agent.run.calibrating import calibrating
+    from agent.run.judge_calibration import prepare_calibration
     from agent.run.launch import silence
 
     silence()
-    quiet = bool(options["quiet"] or as_json)
-    made = calibrating(options)
+    job, opening = prepare_calibration(options)
     if dry_run:
-        click.echo(made.opening)
+        click.echo(opening)
         return
-    if not quiet:
-        click.echo(made.opening, err=True)
-    result = run_shown(made.ready, options, db, quiet)
-    if as_json:
-        print_json(result)
-    else:
-        click.echo(calibration_report(result))
+    if not (options["quiet"] or as_json):
+        click.echo(opening, err=True)
+    result = run_shown(job, options, db, as_json)
+    print_result(result, as_json, calibration_report)
     if gate and not result["trusted"]:
         raise SystemExit(100)
 
 
 def calibration_report(result: Mapping[str, Any]) -> str:
-    """The calibration as a table: what was measured, the value, its interval."""
+    """A calibration as text: what was measured, its value, its 95 % interval."""
     trusted = "trusted" if result["trusted"] else "NOT TO BE TRUSTED"
     lines = ["", plain(f"judge {', '.join(result['models'])} ({result['mode']}) on {result['labels']}: {trusted}")]
     lines += [plain(f"  {why}") for why in result["why"]]
@@ -97,23 +100,17 @@ def calibration_report(result: Mapping[str, Any]) -> str:
         lines.append(
             "  promotion is blocked while this judge counts, until somebody gives a reason (--override --reason)"
         )
-    people = result["people"]
+    people, quadratic = result["people"], ", quadratic" * (result["mode"] != "pairwise")
+    raters = f"alpha among {people['raters']} rater{'s' * (people['raters'] != 1)}"
+    both_orders = f"{result['asked_in_both_orders']} pairs"
     rows = [
         ("items with a readable verdict", f"{result['items'] - result['unscored']} of {result['items']}", ""),
-        _line(
-            "Cohen's kappa" + (", quadratic" if result["mode"] != "pairwise" else ""), result["kappa"], result["ci95"]
-        ),
+        _line(f"Cohen's kappa{quadratic}", result["kappa"], result["ci95"]),
         _named("Krippendorff's alpha, ordinal", result, "alpha"),
         _named("Spearman", result, "spearman"),
         _named("same rating as people", result, "agreement"),
-        _line(
-            f"alpha among {people['raters']} rater{'s' * (people['raters'] != 1)}",
-            people["alpha"],
-            people["alpha_ci95"],
-        ),
-        _named(
-            "same verdict in the other order", result, "order_consistency", f"{result['asked_in_both_orders']} pairs"
-        ),
+        _line(raters, people["alpha"], people["alpha_ci95"]),
+        _named("same verdict in the other order", result, "order_consistency", both_orders),
         ("the answer shown first wins", _value(result["first_wins"]), "0.5 is fair"),
         _named("same verdict when asked again", result, "self_consistency", f"{result['asked_again']} times"),
         _named("length against its ratings", result, "length_judge", "Spearman"),
@@ -162,88 +159,63 @@ def _table(result: Mapping[str, Any]) -> list[str]:
 # -- rate -------------------------------------------------------------------------------------------------------------
 
 
-@click.command(context_settings=SETTINGS)
+@judge_command.command("rate", context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
 @click.option("--rater", required=True, help="Who rates: a name or initials, kept with each rating.")
 @click.option("--output", help="The field to rate, when the task has several. Default: the one that its judge rates.")
 @click.option("--count", type=click.IntRange(1), default=40, show_default=True, help="How many answers.")
-@click.option(
-    "-o", "--file", "path", type=click.Path(path_type=Path), help="Default: ratings.jsonl in the run's folder."
-)
+@click.option("-o", "--file", "path", type=PATH, help="Default: ratings.jsonl in the run's folder.")
 @db_option
-def rate_command(run: str, rater: str, output: str | None, count: int, path: Path | None, db: Path) -> None:
+def rate(run: str, rater: str, output: str | None, count: int, path: Path | None, db: Path) -> None:
     """Rate answers of RUN (default: the latest) on the rubric's scale, without knowing which prompt wrote them.
 
     For each answer type a number for every criterion and for the whole; s skips it, q stops. What was rated is kept,
     and the same command goes on from there. Several raters write to one file; their agreement is printed at the end.
     """
-    from agent.ledger.query import run_folder
-    from agent.report.blinded import calibrating, field_of, items_of, order_of, rated_task, rubric_of
-    from agent.task.ratings import RatedFile
+    from agent.report.blinded import agreement, rating_session
 
     history = open_history(db)
-    found = history.run(run)
-    path = path or run_folder(db.parent, found["id"]) / "ratings.jsonl"
-    task = rated_task(found)
-    field = field_of(task, output)
-    rubric = rubric_of(task, field)
-    file = RatedFile(path)
-    items = items_of(history, found["id"], task, field, count)
+    session = rating_session(history, run, rater, output=output, count=count, path=path)
     history.close()
-    if not items:
-        raise InputError(f"{found['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
-    todo = [shown for shown in order_of(items, found["id"], rater) if shown.item not in file.done(rater)]
-    rated = len(items) - len(todo)
-    click.echo(f"{len(items)} answers, {rated} rated before by {plain(rater)}; ratings go to {path}")
+    todo, of = session.todo, len(session.items)
+    rated = of - len(todo)
+    click.echo(f"{of} answers, {rated} rated before by {plain(rater)}; ratings go to {session.file.path}")
     for number, shown in enumerate(todo, rated + 1):
-        click.echo(_page(shown, number, len(items), field))
-        marks = _ask(rubric)
+        click.echo(_page(shown, number, of, session.field))
+        marks = _ask(session)
         if marks is None:
             break
         if marks:
-            file.add(shown.rated(rater, field, marks))
-    _close(file, rubric, rater, len(items))
-    command = calibrating(found, task, field, rubric, path)
-    click.echo(plain(f"measure a judge with them: {command}"))
+            session.file.add(shown.rated(rater, session.field, marks))
+    done = len(session.file.done(rater))
+    click.echo(f"{done} of {of} rated by {plain(rater)}{'' if done >= of else '; the same command goes on from there'}")
+    if agreed := agreement(session.file.rows, session.rubric):
+        click.echo(agreed)
+    click.echo(plain(f"measure a judge with them: {session.command}"))
 
 
-def _page(shown: Shown, number: int, of: int, field: str) -> str:
+def _page(shown: BlindedAnswer, number: int, of: int, field: str) -> str:
     lines = ["", f"[{number}/{of}] " + "-" * 60]
     lines += [f"{plain(name)}: {plain(text)}" for name, text in shown.inputs.items()]
     return "\n".join([*lines, "", f"{plain(field)}:", plain(shown.answer), ""])
 
 
-def _ask(rubric: Rubric) -> dict[str, int] | None:
+def _ask(session: RatingSession) -> dict[str, int] | None:
     """The marks of one answer; empty when it was skipped, None when the rater stops."""
-    names = [c.name for c in rubric.criteria] if len(rubric.criteria) > 1 else []
+    low, high = session.rubric.low, session.rubric.high
     marks: dict[str, int] = {}
-    for name in [*names, ""]:
-        while True:
-            label = f"{plain(name) or 'the whole'} {rubric.low}-{rubric.high} (s skip, q stop)"
+    for key, part in session.marks:
+        while key not in marks:
             try:
-                said = click.prompt(label, prompt_suffix=": ").strip().casefold()
+                prompt = f"{plain(part.name)} {low}-{high} (s skip, q stop)"
+                answer = click.prompt(prompt, prompt_suffix=": ").strip().casefold()
             except (click.Abort, EOFError):
                 click.echo("")
                 return None
-            if said in (SKIP, QUIT):
-                return {} if said == SKIP else None
-            if said.isdecimal() and rubric.low <= int(said) <= rubric.high:
-                marks[f"rating_{name}" if name else "rating"] = int(said)
-                break
-            click.echo(f"a whole number from {rubric.low} to {rubric.high}, s or q")
+            if answer in (SKIP, QUIT):
+                return {} if answer == SKIP else None
+            if answer.isdecimal() and low <= int(answer) <= high:
+                marks[key] = int(answer)
+            else:
+                click.echo(f"a whole number from {low} to {high}, s or q")
     return marks
-
-
-def _close(file: Any, rubric: Rubric, rater: str, of: int) -> None:
-    from agent.report.blinded import agreement
-
-    done = len(file.done(rater))
-    click.echo(
-        f"{done} of {of} rated by {plain(rater)}" + ("" if done >= of else "; the same command goes on from there")
-    )
-    if agreed := agreement(file.rows, rubric):
-        click.echo(agreed)
-
-
-judge_command.add_command(calibrate_command, "calibrate")
-judge_command.add_command(rate_command, "rate")

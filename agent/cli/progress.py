@@ -15,8 +15,8 @@ import click
 from agent.cli.common import plain
 from agent.errors import Interrupted
 from agent.report.facts import dollars
-from agent.run.session import Ready, run_job
-from agent.run.watcher import Snapshot, Watcher
+from agent.run.observers import Snapshot, Watcher
+from agent.run.session import PreparedJob, run_job
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
@@ -104,13 +104,13 @@ def describe(snapshot: Snapshot) -> str:
     )
 
 
-def run_shown(ready: Ready, options: Mapping[str, Any], db: Path, quiet: bool) -> dict[str, Any]:
-    """Runs what is no search to its end, shown on the terminal."""
-    return run_job(ready, options, db, JobProgress(quiet))
+def run_shown(job: PreparedJob, options: Mapping[str, Any], db: Path, as_json: bool) -> dict[str, Any]:
+    """Runs a job to its end with its progress on stderr, but for --quiet and --json; returns its result."""
+    return run_job(job, options, db, JobProgress(bool(options["quiet"] or as_json)))
 
 
 class JobProgress(Progress):
-    """Calls of what is no search: a line on stderr every few seconds."""
+    """The calls of a job, which is no search: a line on stderr every few seconds."""
 
     def __init__(self, quiet: bool) -> None:
         super().__init__(quiet)

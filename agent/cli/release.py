@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.common import (
+    PATH,
     SETTINGS,
     Registered,
     about,
-    db_option,
-    deciding_options,
-    json_option,
+    actor_option,
+    ledger_options,
     plain,
     print_exactly,
     print_json,
+    reason_option,
     short,
 )
-from agent.cli.tables import print_table
+from agent.cli.terminal_tables import print_table
 from agent.programs import ARMS
 from agent.release.formats.export_format import FORMATS
+from agent.report.facts import gain, points
 from agent.run.locations import releases_folder
 
 if TYPE_CHECKING:
     from agent.release.labels import LabelChange
 
 
-class _Command(click.Command):
-    """Its help ends with the formats, which are loaded for it."""
+class _ExportCommand(click.Command):
+    """Its help ends with a list of all formats, which are loaded only then."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Formats"):
@@ -38,7 +40,7 @@ class _Command(click.Command):
 
 
 @click.command(
-    cls=_Command,
+    cls=_ExportCommand,
     context_settings=SETTINGS,
     help="""Write the released prompt of RUN (default: the latest), proved to be what was scored.
 
@@ -66,10 +68,9 @@ class _Command(click.Command):
     type=click.Choice(ARMS),
     help="Instead of the prompt the best that needs no language model, as Python with scikit-learn; needs -o DIR.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder to write to. Default: print it.")
+@click.option("-o", "--output", type=PATH, help="File or folder to write to. Default: print it.")
 @click.option("--strict", is_flag=True, help="Refuse a format that cannot be proved here or cannot carry every value.")
-@db_option
-@json_option
+@ledger_options
 def export_command(
     run: str, form: tuple[str, ...], arm: str | None, output: Path | None, strict: bool, db: Path, as_json: bool
 ) -> None:
@@ -77,13 +78,13 @@ def export_command(
     from agent.run.launch import silence
 
     silence()
-    found = export(run, form, db, output=output, yardstick=arm is not None, strict=strict, details=as_json)
+    exported = export(run, form, db, output=output, yardstick=arm is not None, strict=strict, details=as_json)
     if as_json:
-        print_json(found.details)
+        print_json(exported.details)
         return
-    if found.text is not None:
-        print_exactly(found.text)
-    for line in found.lines:
+    if exported.text is not None:
+        print_exactly(exported.text)
+    for line in exported.lines:
         click.echo(plain(line), err=True)
 
 
@@ -91,15 +92,21 @@ def export_command(
 @click.argument("run", required=False, default="")
 @click.option("--label", default="production", show_default=True, help="The label to move: production, staging, ab.")
 @click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
+@click.option(
+    "--arm",
+    type=click.Choice(ARMS),
+    help="Instead of a prompt the best that needs no language model; its version holds your train rows.",
+)
 @click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
-@deciding_options
-@db_option
-@json_option
+@reason_option
+@actor_option
+@ledger_options
 def promote_command(
     run: str,
     label: str,
     share: float | None,
+    arm: str | None,
     own: bool,
     override: bool,
     reason: str,
@@ -118,37 +125,53 @@ def promote_command(
 
     Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
     a label, and needs --override to take the place of another one, or with --share a part of production's units.
+
+    With --arm the best that the run scored without a language model is promoted, unless the best prompt or your own is
+    shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such a label.
     """
     from agent.run.promote import NO_CLAIM, promote
 
-    found = promote(run, label=label, share=share, own=own, override=override, reason=reason, actor=actor, ledger=db)
+    promotion = promote(
+        run,
+        label=label,
+        share=share,
+        own=own,
+        arm=arm or "",
+        override=override,
+        reason=reason,
+        actor=actor,
+        ledger=db,
+    )
     if as_json:
-        print_json(found.to_json())
+        print_json(promotion.to_json())
         return
-    if found.promoted == "held":
-        click.echo(plain(f"promoted: {found.path} ({found.version})"))
+    if promotion.promoted == "held":
+        click.echo(plain(f"promoted: {promotion.path} ({promotion.version})"))
     part = "" if share is None else f" for {share:.0%} of the units"
-    before = f"before: {found.before or 'none'}" if found.moved else "was it before"
-    click.echo(f"{found.name}@{label} is {found.version}{part}; {before}")
-    if found.promoted == "own":
+    before = f"before: {promotion.before or 'none'}" if promotion.moved else "was it before"
+    click.echo(f"{promotion.name}@{label} is {promotion.version}{part}; {before}")
+    if promotion.promoted == "own":
         click.echo(f"it is your own prompt ({NO_CLAIM})")
-    for why in found.against:
+    if promotion.promoted in ARMS:
+        name = f"{promotion.name}@{label}"
+        click.echo(f"it needs no language model; load_classifier({name!r}) loads it, load_prompt refuses")
+    for why in promotion.against:
         click.echo(plain(f"overridden: {why}"))
 
 
 @click.command(context_settings=SETTINGS)
 @click.argument("name")
 @click.option("--label", default="production", show_default=True, help="The label to put back.")
-@deciding_options
-@db_option
-@json_option
+@reason_option
+@actor_option
+@ledger_options
 def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, as_json: bool) -> None:
     """Put a label of NAME back to the version before; again, and it goes back one more.
 
     The history grows by a line and is never rewritten. It works at once, also without a ledger and while a run holds
     it: the chain then takes the change in with the next run, promote or rollback.
     """
-    from agent.run.labelling import roll_back
+    from agent.run.promote import roll_back
 
     change, late = roll_back(name, label, actor, reason, db)
     if as_json:
@@ -163,18 +186,19 @@ def rollback_command(name: str, label: str, reason: str, actor: str, db: Path, a
 @click.command(context_settings=SETTINGS)
 @click.argument("reference", metavar="NAME[@LABEL|@VERSION]")
 @click.option("--unit", help="Whom an A/B label buckets.")
-@db_option
-@json_option
+@ledger_options
 def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> None:
     """Print the prompt that NAME@LABEL or NAME@VERSION means now (default: @production), read from the files alone.
+
+    Of a version that is no prompt it says what it is and how a program loads it, and ends with 1.
 
     --json has the release with its provenance, and the history of its labels.
     """
     from agent.release.export import export_markdown, export_messages
     from agent.release.labels import read_history
-    from agent.run.labelling import meaning
+    from agent.run.promote import prompt_named
 
-    prompt = meaning(reference, unit, db)
+    prompt = prompt_named(reference, unit, db)
     if as_json:
         history = [change.as_dict() for change in read_history(releases_folder(db) / prompt.name)]
         named = {"label": prompt.label or None, "arm": prompt.arm or None}
@@ -185,24 +209,23 @@ def load_command(reference: str, unit: str | None, db: Path, as_json: bool) -> N
 
 @click.command(context_settings=SETTINGS)
 @click.argument("name", required=False, default="")
-@db_option
-@json_option
+@ledger_options
 def labels_command(name: str, db: Path, as_json: bool) -> None:
     """List what every label means now; with NAME, each change that was ever made, oldest first.
 
     Each line of a history is checked: it holds the hash of the line before.
     """
     from agent.release.labels import current
-    from agent.run.labelling import changes_of, meanings
+    from agent.run.promote import current_labels, label_history
 
     if not name:
-        root, rows = meanings(db)
+        root, rows = current_labels(db)
         if as_json:
             print_json({"labels": [change.as_dict() for change in rows]})
         else:
             _print_changes([f"{change.name}@{change.label}" for change in rows], rows, f"labels in {root}")
         return
-    history = changes_of(name, db)
+    history = label_history(name, db)
     if as_json:
         labels = {label: change.as_dict() for label, change in current(history).items()}
         print_json({"name": name, "labels": labels, "history": [change.as_dict() for change in history]})
@@ -232,5 +255,6 @@ def _evidence(evidence: Any) -> str:
     claim = f" {evidence['claim']}" if "claim" in evidence else ""
     over = ", overridden" if evidence.get("overridden") else ""
     lift = evidence.get("lift") or {}
-    points = f" {100 * lift['diff']:+.1f}" if "diff" in lift else ""
-    return f"{evidence.get('run_id', '')}{points}{claim}{over}"
+    method = f" {evidence['method']} {points(evidence['test'])}" if "method" in evidence else ""
+    diff = f" {gain(lift['diff'])}" if "diff" in lift else ""
+    return f"{evidence.get('run_id', '')}{method}{diff}{claim}{over}"

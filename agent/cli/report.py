@@ -12,18 +12,15 @@ from typing import Any
 
 import click
 
-from agent.cli.common import SETTINGS, db_option, json_option, plain, print_json
-from agent.cli.tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
+from agent.cli.common import PATH, SETTINGS, ledger_options, plain, print_json
+from agent.cli.terminal_tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
 from agent.run.locations import open_history
 
 
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The file. Default: runs/RUN/report.html beside the ledger."
-)
-@db_option
-@json_option
+@click.option("-o", "--output", type=PATH, help="The file. Default: runs/RUN/report.html beside the ledger.")
+@ledger_options
 def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> None:
     """Write RUN (default: the latest) as one HTML file: verdict, scores, prompt, rows that changed, cost, origin.
 
@@ -41,7 +38,6 @@ def report_command(run: str, output: Path | None, db: Path, as_json: bool) -> No
         click.echo(plain(f"wrote {path}"), err=True)
 
 
-KEPT = 12  # equal words and blanks shown beside a change
 COLUMNS = (Column("what"), Column("A", 0, 16, True, True), Column("B", 0, 16, True, True), Column("", 1))
 MARKS = {WON: "green", LOST: "red", TIED: "dim"}
 
@@ -49,8 +45,7 @@ MARKS = {WON: "green", LOST: "red", TIED: "dim"}
 @click.command(context_settings=SETTINGS)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@db_option
-@json_option
+@ledger_options
 def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
     """Compare A and B: two runs by their winners, or two trials as RUN:NUMBER.
 
@@ -58,12 +53,13 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
     same rows of the same data, by the same metrics and judges, B minus A is tested pair by pair. A gain on dev is no
     proof: prompts were chosen on it.
     """
-    from agent.report.compare import facts, side_of, tested
+    from agent.report.compare import compared_prompt, fact_lines, paired_tests
+    from agent.report.facts import paired_test
 
     history = open_history(db)
-    sides = (side_of(history, a), side_of(history, b))
-    lines = list(facts(*sides))
-    tests, why_not = tested(*sides)
+    sides = (compared_prompt(history, a), compared_prompt(history, b))
+    lines = list(fact_lines(*sides))
+    tests, why_not = paired_tests(*sides)
     first, second = sides[0].candidate, sides[1].candidate
     words = word_diff(first["instruction"], second["instruction"])
     demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
@@ -75,21 +71,16 @@ def compare_command(a: str, b: str, db: Path, as_json: bool) -> None:
         return
     rows = [(name, _words(one), _words(two), "" if one == two else "differs") for name, one, two in lines]
     print_table("compared", COLUMNS, rows, quiet=lambda row: not row[3])
-    for split, found in tests.items():
-        low, high = found["ci95"]
-        say(
-            f"B minus A on {found['n']} {split} rows: {100 * found['diff']:+.1f} points (95 % CI {100 * low:+.1f} to "
-            f"{100 * high:+.1f}, p = {found['p_value']:.2g}); {found['wins']} won, {found['losses']} lost, "
-            f"{found['ties']} tied"
-        )
+    for split, test in tests.items():
+        say(f"B minus A on {test['n']} {split} rows: {paired_test(test)}")
         one, two = (side.outcomes[split] for side in sides)
         say_marks(won_and_lost(two[row] - one[row] for row in one if row in two), MARKS)
     if why_not:
         say(why_not)
     say("\n== the instruction, [-A-]{+B+} ==", "bold")
     click.echo(plain(words) if first["instruction"] != second["instruction"] else "(the same)")
-    for name, mine, theirs in (("only in A", *demos), ("only in B", *reversed(demos))):
-        if extra := [row for row in mine if row not in theirs]:
+    for name, these, others in (("only in A", *demos), ("only in B", *reversed(demos))):
+        if extra := [row for row in these if row not in others]:
             say(f"demos {name}: {', '.join(extra)}")
 
 
@@ -102,11 +93,11 @@ def _words(value: Any) -> str:
 
 
 def word_diff(one: str, two: str) -> str:
-    """`two` with what it lost from `one` as [-lost-] and what is new as {+new+}; long equal parts are left out."""
-    from agent.report.facts import changes
+    """`two`, with words that only `one` has as [-gone-] and new ones as {+new+}; long equal parts are left out."""
+    from agent.report.compare import CONTEXT, changes
 
     marks = {"same": "{}", "gone": "[-{}-]", "new": "{{+{}+}}"}
-    return "".join(marks[change.kind].format(change.text) for change in changes(one, two, KEPT))
+    return "".join(marks[change.kind].format(change.text) for change in changes(one, two, CONTEXT))
 
 
 @click.command(context_settings=SETTINGS)
@@ -119,8 +110,7 @@ def word_diff(one: str, two: str) -> str:
     flag_value="",
     help="Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
 )
-@db_option
-@json_option
+@ledger_options
 def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: bool) -> None:
     """Show the ledger in the browser: runs, live progress, trials, comparisons, blinded rating, audit, SQL and JSON.
 
@@ -134,8 +124,8 @@ def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: 
 
     socket = bind(port)
     web = make(db, socket.getsockname()[1], open_history)
-    opened = web.site.opened
-    click.echo(f"checked {plain(str(db))}: {opened.seq} events in {opened.seconds:.1f} s", err=True)
+    check = web.site.check_at_start
+    click.echo(f"checked {plain(str(db))}: {check.seq} events in {check.seconds:.1f} s", err=True)
     warm(web.site)
     click.echo(json.dumps({"url": web.url}) if as_json else web.url)
     sys.stdout.flush()
@@ -149,7 +139,7 @@ def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: 
 
 @contextmanager
 def _opened(url: str, wanted: bool) -> Iterator[None]:
-    """Shows the link in the browser by a file that only this user can read: a process list would tell it to others."""
+    """Shows the link in the browser by a file that only this user can read: a process list would show it to others."""
     import webbrowser
     from tempfile import NamedTemporaryFile
 

@@ -1,27 +1,20 @@
-"""`optimize runs`, `show`, `history`: what the ledger knows, for people and for programs."""
+"""`optimize runs`, `show`, `history`: the runs of the ledger, one run, its trials, and a search in all texts."""
 
 from __future__ import annotations
 
 import difflib
 from importlib import import_module
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from agent.cli.common import (
-    SETTINGS,
-    db_option,
-    json_option,
-    plain,
-    print_json,
-    score,
-    short,
-)
-from agent.cli.tables import Column, print_table, say, say_diff, so_far, sparkline, whisker
+from agent.cli.common import SETTINGS, ledger_options, plain, print_json, short
+from agent.cli.terminal_tables import Column, print_table, say, say_diff, so_far, sparkline, whisker
 from agent.errors import InputError
 from agent.release.result import search_result
-from agent.report.facts import amount, decision, instead_of_result, prompt_text, without_result
+from agent.report.facts import amount, decision, gain, instead_of_result, points, prompt_text, without_result
 from agent.run.locations import open_history
 
 RUNS = (
@@ -76,134 +69,92 @@ HITS = (
     Column("text", floor=24),
 )
 REPORTS = {
+    "apply": ("agent.cli.apply", "apply_report"),
     "check": ("agent.cli.check", "check_report"),
     "bless": ("agent.cli.check", "bless_report"),
-    "transfer": ("agent.cli.transfer", "transfer_report"),
+    "transfer": ("agent.cli.run", "transfer_report"),
     "judge_calibration": ("agent.cli.judge", "calibration_report"),
 }
-"""What words the result of a run that is no search, by its kind."""
+"""The function that makes text of the result of a run that is no search, by kind."""
 AXIS = len(TRIALS[4].head)
 
 
 @click.command(context_settings=SETTINGS)
-@db_option
-@json_option
+@ledger_options
 def runs_command(db: Path, as_json: bool) -> None:
     """List the runs, newest first."""
     history = open_history(db)
-    found = history.runs()
+    runs = history.runs()
     if as_json:
-        print_json({"runs": found})
+        print_json({"runs": runs})
         return
     means = history.dev_means()
     rows = []
-    for run in found:
+    for run in runs:
         result = search_result(run["result"])
-        rows.append(
-            (
-                run["id"],
-                run["task"],
-                run["model"],
-                run["seed"],
-                run["status"],
-                score(result.baseline.test if result else None),
-                score(result.winner.test if result else None),
-                f"{100 * result.lift.diff:+.1f}" if result else "",
-                decision(run["result"] or {}),
-                sparkline(so_far(means.get(run["id"], [])), len(RUNS[-1].head)),
-            )
-        )
+        tests = (points(result.baseline.test), points(result.winner.test)) if result else ("-", "-")
+        lift, best = gain(result.lift.diff) if result else "", so_far(means.get(run["id"], []))
+        ended = (decision(run["result"] or {}), sparkline(best, len(RUNS[-1].head)))
+        rows.append((*itemgetter("id", "task", "model", "seed", "status")(run), *tests, lift, *ended))
     print_table("runs", RUNS, rows)
-    for run in found:
+    for run in runs:
         _say_error(run)
 
 
 def _say_error(run: dict[str, Any]) -> None:
-    """Why a run failed, where it did."""
+    """Prints why a run failed, if it did."""
     if run["error"]:
         say(f"{run['id']} {run['status']}: {run['error']}")
 
 
 @click.command(context_settings=SETTINGS)
 @click.argument("run", required=False, default="")
-@db_option
-@json_option
+@ledger_options
 def show_command(run: str, db: Path, as_json: bool) -> None:
     """Show RUN (default: the latest): the winner, its demos, the diff to your prompt, and what each part cost."""
     from agent.cli.result import report
     from agent.ledger.trail import promoted_since
 
     history = open_history(db)
-    found = history.run(run)
-    if found["result"] is None:
+    row = history.run(run)
+    if row["result"] is None:
         if as_json:
-            print_json({"run_id": found["id"], "status": found["status"], "error": found["error"], "result": None})
-        raise InputError(
-            f"{found['id']}: {without_result(found)}, so there is nothing to show; {instead_of_result(found)}"
-        )
-    result = search_result(found["result"], db)
+            print_json({"run_id": row["id"], "status": row["status"], "error": row["error"], "result": None})
+        raise InputError(f"{row['id']}: {without_result(row)}, so there is nothing to show; {instead_of_result(row)}")
+    result = search_result(row["result"], db)
     if result is None:
         if as_json:
-            print_json({"result": found["result"]})
+            print_json({"result": row["result"]})
         else:
-            module, name = REPORTS[found["result"]["kind"]]
-            click.echo(getattr(import_module(module), name)(found["result"]))
+            module, name = REPORTS[row["result"]["kind"]]
+            click.echo(getattr(import_module(module), name)(row["result"]))
         return
     winner = history.candidate(result.winner.candidate_id)
-    base = history.candidate(next(t["candidate_id"] for t in history.trials(found["id"]) if t["number"] == 0))
-    costs, promoted = history.costs(found["id"]), promoted_since(history, found["id"])
+    base = history.candidate(next(t["candidate_id"] for t in history.trials(row["id"]) if t["number"] == 0))
+    costs, promoted = history.costs(row["id"]), promoted_since(history, row["id"])
     if as_json:
         shown = {"result": result.to_json(), "promoted": promoted, "winner": winner, "baseline": base}
-        print_json({**shown, "costs": costs, "plan": found["plan"]})
+        print_json({**shown, "costs": costs, "plan": row["plan"]})
         return
-    click.echo(
-        f"run {found['id']}  {found['task']}  {found['model']}  seed {found['seed']}  {found['started_utc'][:19]} UTC"
-    )
+    click.echo(f"run {row['id']}  {row['task']}  {row['model']}  seed {row['seed']}  {row['started_utc'][:19]} UTC")
     click.echo(report(result, db, promoted))
     say("\n== the winner's prompt (demos shown below) ==", "bold")
     click.echo(plain(prompt_text(winner)))
     if winner["demos"]:
-        print_table(
-            f"{len(winner['demos'])} demos",
-            DEMOS,
-            [
-                (
-                    demo["position"] + 1,
-                    demo["example_id"],
-                    short(_join(demo["inputs"]), 80),
-                    short(_join(demo["outputs"]), 40),
-                )
-                for demo in winner["demos"]
-            ],
-        )
+        rows = []
+        for demo in winner["demos"]:
+            inputs, outputs = (" | ".join(demo[side].values()) for side in ("inputs", "outputs"))
+            rows.append((demo["position"] + 1, demo["example_id"], short(inputs, 80), short(outputs, 40)))
+        print_table(f"{len(rows)} demos", DEMOS, rows)
     say("\n== diff to your prompt ==", "bold")
     diff = difflib.unified_diff(
         prompt_text(base).splitlines(), prompt_text(winner).splitlines(), "your prompt", "winner", lineterm="", n=2
     )
     say_diff(list(diff) or ["(the same)"])
     click.echo("")
-    print_table(
-        "what it cost",
-        COSTS,
-        [
-            (
-                c["role"],
-                c["model"],
-                c["state"],
-                c["calls"],
-                c["prompt_tokens"],
-                c["cached_prompt_tokens"],
-                c["completion_tokens"],
-                amount(c["cost_usd"]),
-                f"{c['seconds'] or 0:.0f}",
-            )
-            for c in costs
-        ],
-    )
-
-
-def _join(fields: dict[str, str]) -> str:
-    return " | ".join(fields.values())
+    names = ("role", "model", "state", "calls", "prompt_tokens", "cached_prompt_tokens", "completion_tokens")
+    spent = [(*itemgetter(*names)(one), amount(one["cost_usd"]), f"{one['seconds'] or 0:.0f}") for one in costs]
+    print_table("what it cost", COSTS, spent)
 
 
 @click.command(context_settings=SETTINGS)
@@ -216,8 +167,7 @@ def _join(fields: dict[str, str]) -> str:
     "A OR B, A NOT B, BEGIN*.",
 )
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="With --search: how many.")
-@db_option
-@json_option
+@ledger_options
 def history_command(run: str, trial: int | None, search: str | None, limit: int, db: Path, as_json: bool) -> None:
     """Show each trial of RUN (default: the latest): which instruction, demos and technique, its score and its cost.
 
@@ -229,44 +179,27 @@ def history_command(run: str, trial: int | None, search: str | None, limit: int,
             raise InputError("--search looks through all trials; leave out --trial")
         _show_hits(history, search, history.run(run)["id"] if run else "", limit, as_json)
         return
-    found = history.run(run)
-    trials = history.trials(found["id"])
+    row = history.run(run)
+    trials = history.trials(row["id"])
     if trial is not None:
-        _show_trial(history, found["id"], trials, trial, as_json)
+        _show_trial(history, row["id"], trials, trial, as_json)
         return
-    rejected = history.rejected(found["id"])
+    rejected = history.rejected(row["id"])
     if as_json:
-        state = {"status": found["status"], "error": found["error"]}
-        print_json({"run_id": found["id"], **state, "trials": trials, "rejected": rejected})
+        state = {"status": row["status"], "error": row["error"]}
+        print_json({"run_id": row["id"], **state, "trials": trials, "rejected": rejected})
         return
-    print_table(
-        f"trials of {found['id']}",
-        TRIALS,
-        [
-            (
-                t["number"],
-                t["round"],
-                t["state"],
-                score(t["mean"]),
-                whisker(t["mean"], t["low"], t["high"], AXIS),
-                t["n"],
-                t["technique"],
-                t["format"],
-                t["n_demos"],
-                t["operator"],
-                t["calls"] + t["cached"],
-                t["tokens"],
-                amount(t["cost_usd"]),
-                short(t["instruction"], 50),
-                short(t["reason"], 60),
-            )
-            for t in trials
-        ],
-        quiet=lambda row: row[2] != "complete",
-    )
-    for row in rejected:
-        say(f"rejected {row['candidate_id']} ({row['operator']}): {row['rejected']}")
-    _say_error(found)
+    rows = []
+    for one in trials:
+        mean = (points(one["mean"]), whisker(one["mean"], one["low"], one["high"], AXIS))
+        design = itemgetter("n", "technique", "format", "n_demos", "operator")(one)
+        cost = (one["calls"] + one["cached"], one["tokens"], amount(one["cost_usd"]))
+        texts = (short(one["instruction"], 50), short(one["reason"], 60))
+        rows.append((one["number"], one["round"], one["state"], *mean, *design, *cost, *texts))
+    print_table(f"trials of {row['id']}", TRIALS, rows, quiet=lambda cells: cells[2] != "complete")
+    for gone in rejected:
+        say(f"rejected {gone['candidate_id']} ({gone['operator']}): {gone['rejected']}")
+    _say_error(row)
 
 
 def _show_hits(history: Any, words: str, run_id: str, limit: int, as_json: bool) -> None:
@@ -274,49 +207,35 @@ def _show_hits(history: Any, words: str, run_id: str, limit: int, as_json: bool)
 
     from agent.ledger.texts import search
 
-    found = search(history, words, run_id, limit)
+    result = search(history, words, run_id, limit)
     if as_json:
-        print_json({"search": words, "run_id": run_id or None, **asdict(found)})
+        print_json({"search": words, "run_id": run_id or None, **asdict(result)})
         return
-    if found.hits:
-        print_table(
-            "",
-            HITS,
-            [
-                (hit.what, hit.run, hit.trial, hit.row, hit.split, score(hit.score), short(hit.snippet, 300))
-                for hit in found.hits
-            ],
-        )
-    shown = f"the best {limit} of them above; --limit shows more" if found.matches > limit else ""
-    say("; ".join(filter(None, (f"{found.matches:,} of {found.texts:,} texts hold it", shown))))
+    if result.hits:
+        place = attrgetter("what", "run", "trial", "row", "split")
+        print_table("", HITS, [(*place(hit), points(hit.score), short(hit.snippet, 300)) for hit in result.hits])
+    shown = f"the best {limit} of them above; --limit shows more" if result.matches > limit else ""
+    say("; ".join(filter(None, (f"{result.matches:,} of {result.texts:,} texts hold it", shown))))
 
 
 def _show_trial(history: Any, run_id: str, trials: list[dict[str, Any]], number: int, as_json: bool) -> None:
-    found = next((t for t in trials if t["number"] == number), None)
-    if found is None:
+    trial = next((t for t in trials if t["number"] == number), None)
+    if trial is None:
         raise InputError(f"{run_id}: no trial {number}; there are {len(trials)}, from 0")
-    candidate = history.candidate(found["candidate_id"])
-    outcomes = {split: history.outcomes(run_id, found["candidate_id"], split) for split in ("dev", "test")}
+    candidate = history.candidate(trial["candidate_id"])
+    outcomes = {split: history.outcomes(run_id, trial["candidate_id"], split) for split in ("dev", "test")}
     if as_json:
-        print_json({"trial": found, "candidate": candidate, "outcomes": outcomes})
+        print_json({"trial": trial, "candidate": candidate, "outcomes": outcomes})
         return
     click.echo(
-        f"trial {number}: {found['state']}, {score(found['mean'])} on {found['n']} rows; {plain(found['reason'])}"
+        f"trial {number}: {trial['state']}, {points(trial['mean'])} on {trial['n']} rows; {plain(trial['reason'])}"
     )
     for message in candidate["template"]:
         click.echo(plain(f"[{message['role']}]\n{message['content']}"))
-    for split, rows in outcomes.items():
+    for split, outcomes_of_split in outcomes.items():
+        rows = []
+        for row in outcomes_of_split:
+            why = row["error"] or "; ".join(reason for _, _, reason in row["scores"])
+            rows.append((row["example_id"], points(row["value"]), short(row["reply"], 60), short(why, 80)))
         if rows:
-            print_table(
-                split,
-                OUTCOMES,
-                [
-                    (
-                        r["example_id"],
-                        score(r["value"]),
-                        short(r["reply"], 60),
-                        short(r["error"] or "; ".join(s[2] for s in r["scores"]), 80),
-                    )
-                    for r in rows
-                ],
-            )
+            print_table(split, OUTCOMES, rows)

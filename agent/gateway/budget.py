@@ -1,9 +1,9 @@
 """The hard caps, over all roles together. A call is reserved at its worst case before it is sent.
 
-Two accounts are kept. `paid` is what was sent in this run, retries and unknown outcomes included: a cap is passed only
-by what a provider bills above the reservations of the calls in flight (`bills.py`). `used` counts every call that the
-run made use of, cached ones as if they had been paid: the search ends by this account, so a run that finds its calls in
-the cache makes the same trials as the one that paid for them.
+There are two accounts. `paid` is what was sent in this run, retries and unknown outcomes included: a cap is passed only
+by what a provider bills above the reservations of the calls in flight (`bills.py`). `used` counts every call whose
+reply the run used, cached ones as if they had been paid: the search ends by it, so that a run with its calls in the
+cache makes the same trials as the one that paid for them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from agent.errors import BudgetExhausted
 from agent.gateway.bills import Bills, Excess, times
 from agent.types import Budget, CallRole, Spend, Usage
-
-__all__ = ["Account", "HeldBack", "Spend"]
-
 
 MOST_LOST = 0.25  # of the calls that came back; a provider that loses more is stopped by other means
 
@@ -34,11 +31,18 @@ class HeldBack:
 class Account:
     """Spending of one run against its budget. Not thread-safe: one event loop.
 
-    `no_price` are models whose price is not known: what they cost counts as $0. `paid`, `seconds`, `lost`, `lost_usd`,
-    `limited` and `excess` (by model) are what a resumed run had before; `lost` counts the attempts that brought
-    nothing, `failed` those that the provider failed on calls which the run has come to: a resumed run comes to them
-    again on its way. `limited` counts requests that were refused as too many (429): they are no calls, cost nothing and
-    take from no cap.
+    All but `budget` and `no_price` is what a resumed run had before. `failed` counts the attempts that the provider
+    failed on calls which the run has come to; a resumed run comes to them again.
+
+    Args:
+        budget: the caps.
+        paid: spending by role.
+        seconds: run time, at least 0.
+        lost: attempts that brought no reply, at least 0.
+        no_price: models whose price is not known: they count as $0.
+        lost_usd: dollars of the lost attempts.
+        limited: requests refused as too many (429): they are no calls, cost nothing and take from no cap.
+        excess: by model, what replies cost above their reservations.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Account:
 
     @property
     def total_paid(self) -> Spend:
+        """What was paid over all roles."""
         return self._total
 
     @property
@@ -78,24 +83,26 @@ class Account:
 
     @property
     def total_used(self) -> Spend:
+        """What was used over all roles."""
         return sum(self.used.values(), Spend())
 
     @property
     def seconds(self) -> float:
+        """Run time so far."""
         return time.monotonic() - self._started
 
     def hold_back(self, part: HeldBack) -> None:
-        """Sets part of the caps aside; `hold_back(HeldBack())` frees it."""
+        """Keeps a part of the caps for the end of the run; `hold_back(HeldBack())` frees it."""
         self.held_back = part
 
     def reserve(self, worst: Spend) -> None:
-        """Sets `worst` aside. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
+        """Reserves `worst`. Raises BudgetExhausted, naming the cap, when it does not fit any more."""
         if name := self._passed(self._total + self._reserved + worst):
             raise self.exhausted(name)
         self._reserved += worst
 
     def exhausted(self, name: str) -> BudgetExhausted:
-        """What is raised where a call would pass the cap of this name."""
+        """The error of a call that would pass the cap of this name."""
         if passed := self.overspent():
             return BudgetExhausted(f"{passed}; give more")
         whole = getattr(self.budget, name)
@@ -105,7 +112,7 @@ class Account:
         return BudgetExhausted(f"the next call would pass the cap ({name} = {whole:g}{kept}){dear}; give more")
 
     def overspent(self) -> str:
-        """What was paid, by how much it passes a cap on dollars or tokens, and why; "" where it passes none."""
+        """By how much the spending passes a cap on dollars or tokens, and why, in words; "" where it passes none."""
         paid, budget = self._total, self.budget
         if budget.max_cost is not None and paid.usd - 1e-12 > budget.max_cost:
             over = f"${paid.usd - budget.max_cost:.4f}"
@@ -130,9 +137,9 @@ class Account:
         return not self._passed(self._total + Spend(self._reserved.calls) + worst)
 
     def payable(self) -> float:
-        """Calls that `max_calls` brings home beside what is kept, if about as many are lost as so far; at least 0.
+        """Replies that `max_calls` still pays beside what is kept, if about as many attempts are lost as so far.
 
-        Counted by what was used and failed, so that a resumed run comes to the same.
+        At least 0; inf without the cap. Counted by what was used and failed, so that a resumed run gets the same.
         """
         if self.budget.max_calls is None:
             return math.inf
@@ -157,9 +164,11 @@ class Account:
         return _attempts(self.held_back.calls, _rate(self.lost, self._total.calls - self.lost))
 
     def release(self, worst: Spend) -> None:
+        """Gives a reservation back."""
         self._reserved -= worst
 
     def charge(self, role: CallRole, spend: Spend) -> None:
+        """Counts what was paid."""
         self.paid[role] = self.paid.get(role, Spend()) + spend
         self._total += spend
 
@@ -170,7 +179,7 @@ class Account:
         self.charge(role, spend)
 
     def use(self, role: CallRole, usage: Usage, usd: float, cached: bool, candidate_id: str = "") -> None:
-        """Counts one settled call that the run makes use of."""
+        """Counts one settled call whose reply the run uses."""
         spend = Spend(1, usage.prompt_tokens + usage.completion_tokens, usd)
         self.used[role] = self.used.get(role, Spend()) + spend
         self.used_for[candidate_id] = self.used_for.get(candidate_id, Spend()) + spend
@@ -178,12 +187,12 @@ class Account:
         self.usage += usage
 
 
-def _rate(lost: int, home: int) -> float:
-    """Attempts that are lost for each that comes home."""
-    return min(MOST_LOST, lost / max(1, home))
+def _rate(lost: int, answered: int) -> float:
+    """Attempts that are lost for each that brings a reply."""
+    return min(MOST_LOST, lost / max(1, answered))
 
 
 def _attempts(calls: int, rate: float) -> int:
-    """Attempts that it takes to bring home `calls`: they will lose some, too, and with bad luck a few more."""
+    """Attempts that it takes to get `calls` replies: some will be lost, and with bad luck a few more."""
     losses = calls * rate
     return calls + math.ceil(losses + 2 * math.sqrt(losses))

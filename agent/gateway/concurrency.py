@@ -1,4 +1,4 @@
-"""Calls side by side, until the budget ends. Knows no call: whatever can be awaited."""
+"""Calls side by side, until the budget ends."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from agent.errors import BudgetExhausted
 T = TypeVar("T")
 
 
-async def side_by_side(asked: Iterable[Awaitable[T]]) -> list[T | BudgetExhausted]:
-    """All of them, in order; BudgetExhausted in the place of one that no longer fitted.
+async def side_by_side(calls: Iterable[Awaitable[T]]) -> list[T | BudgetExhausted]:
+    """All results, in order; BudgetExhausted in the place of a call that no longer fitted.
 
-    Those that still fit are finished first: what is known at the end then depends on the calls that were settled and
-    not on the order in which they came. Any other error calls the rest off, and is raised.
+    Those that still fit are finished first, so that the result does not depend on the order in which calls are settled.
+    Any other error cancels the rest, and is raised.
     """
 
-    async def one(question: Awaitable[T]) -> T | BudgetExhausted:
+    async def one(call: Awaitable[T]) -> T | BudgetExhausted:
         try:
-            return await question
+            return await call
         except BudgetExhausted as stop:
             return stop
 
-    tasks = [asyncio.ensure_future(one(question)) for question in asked]
+    tasks = [asyncio.ensure_future(one(call)) for call in calls]
     try:
         return list(await asyncio.gather(*tasks))
     except BaseException:
@@ -34,10 +34,10 @@ async def side_by_side(asked: Iterable[Awaitable[T]]) -> list[T | BudgetExhauste
         raise
 
 
-async def all_of(asked: Iterable[Awaitable[T]]) -> list[T]:
-    """All of them, in order. Raises the first BudgetExhausted when those that still fit are finished."""
+async def all_of(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """All results, in order. Raises the first BudgetExhausted when those that still fit are finished."""
     results: list[T] = []
-    for each in await side_by_side(asked):
+    for each in await side_by_side(calls):
         if isinstance(each, BudgetExhausted):
             raise each
         results.append(each)

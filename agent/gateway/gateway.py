@@ -1,7 +1,7 @@
-"""The one door for every model call of every role: cache, budget, limits, retries, record. Knows no score.
+"""Every model call of every role goes through here: cache, budget, limits, retries, record.
 
-A call on its way is a flight of its own: the task that asked for it may be cancelled, the flight lands all the same and
-is written down, because it is paid for. Only a flight that was not sent yet can be called off.
+A call in flight is a task of its own: the task that waits for it may be cancelled, the call is settled and recorded all
+the same, because it is paid for. Only a call that was not sent yet can be cancelled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from agent.errors import (
     BudgetExhausted,
@@ -27,55 +27,63 @@ from agent.errors import (
     TransportUnknown,
 )
 from agent.gateway.bills import STEADY, times
-from agent.gateway.budget import Account, Spend
+from agent.gateway.budget import Account
 from agent.gateway.limiter import Limiter
 from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
 from agent.ledger.resume_state import OVERBILLED, ResumeState
 from agent.ledger.store import Ledger
 from agent.observer import NO_OBSERVER, Observer
-from agent.types import LM, CallRole, Completion, Request, Usage, content_id
+from agent.types import LM, CallRole, Completion, Request, Spend, Usage, content_id
 
 DEFAULT_CONCURRENCY = 32
 MAX_WAIT = 300.0  # seconds
 TEMPLATE_TOKENS = 8  # what a chat template may add to each message, for the reservation
 
 
+class ModelClient(Protocol):
+    """What sends calls to models (see `Gateway`): the gateway, or a client in front of it."""
+
+    @property
+    def stopped(self) -> Exception | None: ...
+
+    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion: ...
+
+
 def call_key(lm: LM, request: Request) -> str:
-    """What makes two calls the same call: the model's name (provider, endpoint and model) and all that is sent."""
+    """The hash of a call: of the model's name (provider, endpoint and model) and all that is sent."""
     return key_of(lm.name, request.identity(endpoint_of(lm)))
 
 
 def key_of(model: str, identity: Mapping[str, Any]) -> str:
-    """The same from a request's identity, as the ledger keeps it."""
+    """`call_key` from a request's identity, as the ledger keeps it."""
     return content_id("k", {"model": model, **identity})
 
 
 def endpoint_of(lm: LM) -> str:
-    """Where the model is asked, if that is not the place which its name stands for; else ""."""
-    endpoint: str = getattr(lm, "endpoint", "")
-    return endpoint
+    """The address of the model where it is not the one that its name stands for; else ""."""
+    return str(getattr(lm, "endpoint", ""))
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A call on its way: whether it was sent, whether it was called off, and how many wait for it."""
+    """A call in flight: whether it was sent or cancelled, and how many tasks wait for it."""
 
     task: asyncio.Task[Completion] | None = None
     sent: bool = False
-    off: bool = False
+    cancelled: bool = False
     waiting: int = 0
 
-    def call_off(self) -> None:
-        """Unless it was sent. Only once: the note that it was not sent must not be cut short."""
-        if self.task is not None and not self.sent and not self.off:
-            self.off = True
+    def cancel(self) -> None:
+        """Cancels the call unless it was sent; once only, as the record that it was not sent must not be cut short."""
+        if self.task is not None and not self.sent and not self.cancelled:
+            self.cancelled = True
             self.task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call to buy, with the most that it should cost. `turn` numbers what is asked of its model, in order."""
+class PendingCall:
+    """A call to send, with the most that it should cost; `turn` numbers the calls of its model."""
 
     role: CallRole
     lm: LM
@@ -96,11 +104,11 @@ class Gateway:
         prices: by model, what a reply costs; models without a price count as $0.
         max_concurrency: calls of a model in flight at once, at least 1; None: what the model can use.
         use_cache: whether calls that any run has settled answer.
-        observer: hears of each settled call, and has lines for the user.
+        observer: gets each settled call, and messages to the user.
         jitter: what delays are drawn from.
-        past: what a resumed run did before.
+        past: the calls of a resumed run before it was interrupted.
         max_wait: seconds for which a provider that answers nothing is tried.
-        thinking: tokens on top of the cap of what proposer and judges reply; the target's cap holds its own.
+        thinking: tokens added to the reply cap of proposer and judges; the target's cap holds its own.
     """
 
     def __init__(
@@ -129,22 +137,22 @@ class Gateway:
         self._past = past or ResumeState()
         self._max_wait = max_wait
         self._thinking = thinking
-        self._own: dict[str, int] = {}  # the attempt that this run bought before it was interrupted, by call key
+        self._own: dict[str, int] = {}  # by call key, the attempt that this run paid before it was interrupted
         self._answered: set[tuple[str, str]] = set()  # models and candidates of replies
         self._limiters: dict[str, Limiter] = {}
         self._flights: set[Flight] = set()
-        self._flying: dict[str, Flight] = {}  # those of them that may be joined, by call key
-        self._landings: list[asyncio.Future[None]] = []  # of calls that wait for room in the budget
+        self._joinable: dict[str, Flight] = {}  # by call key
+        self._waiting: list[asyncio.Future[None]] = []  # calls that wait for room in the budget
         self.stopped: Exception | None = None
 
     async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion:
-        """Asks a model. An identical call is bought once: settled ones come from the ledger.
+        """Calls a model. An identical call is paid once: settled ones come from the ledger.
 
         Args:
-            role: which part of the run asks.
+            role: which part of the run makes the call.
             lm: the model.
             request: what is sent; of a proposer or a judge, its `max_tokens` is without the tokens for thinking.
-            candidate_id: the candidate for which is asked, "" for none; its spending is counted by it.
+            candidate_id: the candidate that the spending counts for; "" for none.
 
         Returns:
             The reply, settled in the ledger.
@@ -163,13 +171,13 @@ class Gateway:
             request = replace(request, max_tokens=request.max_tokens + self._thinking)
         key = call_key(lm, request)
         self.account.failed += self._past.losses.pop(key, 0)
-        flight = self._flying.get(key)
-        is_twin = flight is not None and not flight.off
-        if flight is None or flight.off:
+        flight = self._joinable.get(key)
+        is_twin = flight is not None and not flight.cancelled
+        if flight is None or flight.cancelled:
             turn = next(self._limiter(lm).turns)
             if (settled := self._settled(role, lm, key, candidate_id)) is not None:
                 return settled
-            flight = self._take_off(role, lm, request, key, candidate_id, turn)
+            flight = self._start(role, lm, request, key, candidate_id, turn)
         assert flight.task is not None
         flight.waiting += 1
         try:
@@ -177,8 +185,10 @@ class Gateway:
         except asyncio.CancelledError:
             flight.waiting -= 1
             if not flight.waiting:
-                flight.call_off()
-            if self.stopped is not None and flight.task.cancelled() and not _is_cancelled():
+                flight.cancel()
+            task = asyncio.current_task()
+            is_cancelled = task is not None and task.cancelling() > 0  # itself, and not only what it waits for
+            if self.stopped is not None and flight.task.cancelled() and not is_cancelled:
                 raise self.stopped from None
             raise
         if is_twin:
@@ -186,39 +196,37 @@ class Gateway:
         return completion
 
     def stop(self, error: Exception) -> None:
-        """Lets nothing more out: calls that wait for a slot, or come later, raise `error`. What was sent goes on."""
+        """Sends nothing more: calls that wait for a slot, or come later, raise `error`. What was sent goes on."""
         self.stopped = self.stopped or error
         for limiter in self._limiters.values():
             limiter.close(self.stopped)
         for flight in self._flights:
-            flight.call_off()
+            flight.cancel()
 
     def waits_for(self) -> str:
-        """The model that nothing comes back from, why, and for how long it is tried; "" where all answer."""
+        """The model that does not answer, why, and for how long it is tried; "" where all answer."""
         silent = (each for each in self._limiters.values() if each.trouble)
         return next((f"{each.name}: {each.trouble}; given up in {each.patience():.0f} s" for each in silent), "")
 
     def in_flight(self) -> int:
-        """How many calls were sent and have not landed."""
+        """How many calls were sent and are not settled."""
         return sum(flight.sent for flight in self._flights)
 
     async def drain(self) -> None:
-        """Waits until everything that was sent has landed and is on the disk; calls off what was not sent.
+        """Waits until every call that was sent is settled and on the disk; cancels the others.
 
-        A call of a model in this process costs nothing and is called off as well.
+        A call of a model in this process costs nothing and is cancelled as well.
         """
         for flight in self._flights:
-            flight.call_off()
+            flight.cancel()
         tasks = [flight.task for flight in self._flights if flight.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # -- what is known already ----------------------------------------------------------------------------------------
-
     def _settled(self, role: CallRole, lm: LM, key: str, candidate_id: str) -> Completion | None:
-        """What this run bought before it was interrupted comes first, then what any run has settled."""
+        """The settled reply: first of this run before it was interrupted, then of any run."""
         past = self._past
-        while bought := past.bought.get(key):
-            self._own[key] = bought.pop(0)
+        while attempts := past.bought.get(key):
+            self._own[key] = attempts.pop(0)
             if (reply := self._ledger.reply(self._own[key])) is not None:
                 self._use(role, lm, candidate_id, reply.usage, self._cost(lm, reply.usage))
                 return reply
@@ -247,36 +255,41 @@ class Gateway:
         self.account.use(role, usage, usd, cached, candidate_id)
         self._observer.on_call_settled()
 
-    # -- buying -------------------------------------------------------------------------------------------------------
-
-    def _take_off(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str, turn: int) -> Flight:
-        counted = request.messages if self._counts(lm) else ()
+    def _start(self, role: CallRole, lm: LM, request: Request, key: str, candidate_id: str, turn: int) -> Flight:
+        budget = self.account.budget
+        is_counted = lm.concurrency is None or budget.max_tokens is not None or budget.max_cost is not None
+        counted = request.messages if is_counted else ()  # counting takes time, which a free model need not spend
         tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
         fresh = Usage(tokens_in, request.max_tokens)
         written = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
         worst = Spend(1, tokens_in + request.max_tokens, max(self._cost(lm, fresh), self._cost(lm, written)))
-        call = Call(role, lm, request, key, candidate_id, worst, turn)
+        call = PendingCall(role, lm, request, key, candidate_id, worst, turn)
         flight = Flight()
 
-        def landed(task: asyncio.Task[Completion]) -> None:
+        def ended(task: asyncio.Task[Completion]) -> None:
             self._flights.discard(flight)
-            if self._flying.get(key) is flight:
-                del self._flying[key]
+            if self._joinable.get(key) is flight:
+                del self._joinable[key]
             if not task.cancelled():
                 task.exception()  # retrieved, or asyncio warns: each task that waits gets it all the same
 
-        flight.task = asyncio.get_running_loop().create_task(self._buy(call, flight))
-        flight.task.add_done_callback(landed)
+        flight.task = asyncio.get_running_loop().create_task(self._send(call, flight))
+        flight.task.add_done_callback(ended)
         self._flights.add(flight)
-        self._flying[key] = flight
+        self._joinable[key] = flight
         return flight
 
-    async def _buy(self, call: Call, flight: Flight) -> Completion:
+    async def _send(self, call: PendingCall, flight: Flight) -> Completion:
         limiter = self._limiter(call.lm)
         attempt = failed = paid = limited = 0
         answers: int | None = None
         while True:
-            await self._slot(limiter)
+            left = self.account.time_left()
+            try:
+                async with asyncio.timeout(None if left == math.inf else left):
+                    await limiter.acquire()
+            except TimeoutError as late:
+                raise self.account.exhausted("time_limit") from late
             attempt += 1
             try:
                 outcome = await self._attempt(call, flight, limiter, attempt)
@@ -284,7 +297,7 @@ class Gateway:
                 limiter.release()
             if isinstance(outcome, Completion):
                 return outcome
-            if outcome is None:  # held back before it was sent
+            if outcome is None:  # not sent
                 continue
             flight.sent = False
             answers = limiter.answers if answers is None else answers
@@ -303,19 +316,10 @@ class Gateway:
                 raise outcome
             await asyncio.sleep(min(delay, limiter.patience(), self.account.time_left()))
 
-    async def _slot(self, limiter: Limiter) -> None:
-        """Waits for a slot, and no longer than the run may last. Raises BudgetExhausted, and what `acquire` raises."""
-        left = self.account.time_left()
-        try:
-            async with asyncio.timeout(None if left == math.inf else left):
-                await limiter.acquire()
-        except TimeoutError as late:
-            raise self.account.exhausted("time_limit") from late
-
     async def _attempt(
-        self, call: Call, flight: Flight, limiter: Limiter, attempt: int
+        self, call: PendingCall, flight: Flight, limiter: Limiter, attempt: int
     ) -> Completion | ModelError | None:
-        """One attempt, in a slot: the reply, or the error to retry or raise, or None when it had to be held back."""
+        """One attempt, in a slot: the reply, the error to retry or raise, or None when it could not be sent yet."""
         plain, call = call, replace(call, worst=await self._set_aside(call))
         try:
             call_id = await self._reserve(call, attempt)
@@ -335,26 +339,32 @@ class Gateway:
             await self._failed(call, call_id, error, limiter, time.monotonic() - started)
             return error
         except BaseException as error:
-            await self._lost(call, call_id, error, time.monotonic() - started)
+            # cancelled, or a fault of our own: unknown, and charged as if answered, unless the model runs here
+            free = call.lm.concurrency is not None
+            self._release(call.worst)
+            self.account.lose(call.role, Spend(1) if free else call.worst)
+            state, usd = ("error", 0.0) if free else ("unknown", call.worst.usd)
+            with contextlib.suppress(LedgerError):  # the first error is the one that counts
+                latency = time.monotonic() - started
+                await self._ledger.fail(self._run_id, call_id, state, type(error).__name__, latency, usd)
             raise
         usd = self._cost(call.lm, reply.usage)
-        tokens = reply.usage.prompt_tokens + reply.usage.completion_tokens
-        self.account.charge(call.role, Spend(1, tokens, usd))
-        self._read_bill(plain, Spend(1, tokens, usd), limiter)
+        spend = Spend(1, reply.usage.prompt_tokens + reply.usage.completion_tokens, usd)
+        self.account.charge(call.role, spend)
+        self._read_bill(plain, spend, limiter)
         self._release(call.worst)
         limiter.succeeded()
         await self._ledger.settle(self._run_id, call_id, reply, usd, time.monotonic() - started)
         self._use(call.role, call.lm, call.candidate_id, reply.usage, usd)
         return reply
 
-    def _reserved(self, call: Call) -> Spend:
-        """The most that the call can cost, by what was learnt of its model's bills."""
+    def _reserved(self, call: PendingCall) -> Spend:
+        """The most that the call can cost, by its model's bills so far."""
         return self.account.bills.reserved(call.lm.name, call.worst)
 
-    def _read_bill(self, call: Call, paid: Spend, limiter: Limiter) -> None:
-        """Learns from what a reply cost. A bill above what is reserved is an event, and the first of each model a
-        message; then one call of it flies at a time, reserved at what was learnt, until its bills are predictable
-        again. A resumed run reads the event, so it is part of the durable record."""
+    def _read_bill(self, call: PendingCall, paid: Spend, limiter: Limiter) -> None:
+        """Learns from what a reply cost. A bill above the reservation is an event, which a resumed run reads, and the
+        first of each model a message; then one call of it is sent at a time until its bills are predictable again."""
         bills, name = self.account.bills, call.lm.name
         is_first = bills.reserved(name, call.worst) == call.worst
         excess = bills.read(name, call.worst, paid)
@@ -370,12 +380,9 @@ class Gateway:
                 f" one call is sent at a time until {STEADY} replies in a row cost no more than that"
             )
 
-    async def _set_aside(self, call: Call) -> Spend:
-        """Reserves the most that the call can cost, and returns it. What does not fit beside the worst case of the
-        calls in flight waits until they cost less.
-
-        Raises BudgetExhausted.
-        """
+    async def _set_aside(self, call: PendingCall) -> Spend:
+        """Reserves the most that the call can cost, and returns it; what does not fit beside the worst case of the
+        calls in flight waits until they cost less. Raises BudgetExhausted."""
         while True:
             worst = self._reserved(call)
             try:
@@ -384,20 +391,20 @@ class Gateway:
             except BudgetExhausted:
                 if not self.account.may_fit(worst):
                     raise
-            landing = asyncio.get_running_loop().create_future()
-            self._landings.append(landing)
-            await landing
+            room = asyncio.get_running_loop().create_future()
+            self._waiting.append(room)
+            await room
 
     def _release(self, worst: Spend) -> None:
         """Gives a reservation back and wakes those that wait for room, in the order in which they came."""
         self.account.release(worst)
-        for landing in self._landings:
-            if not landing.done():
-                landing.set_result(None)
-        self._landings.clear()
+        for room in self._waiting:
+            if not room.done():
+                room.set_result(None)
+        self._waiting.clear()
 
-    async def _reserve(self, call: Call, attempt: int) -> int:
-        """Writes the attempt down. Called off while the disk works, it is recorded as not sent."""
+    async def _reserve(self, call: PendingCall, attempt: int) -> int:
+        """Records the attempt before it is sent. Cancelled while the disk works, it is recorded as not sent."""
         writing = asyncio.ensure_future(
             self._ledger.reserve(
                 self._run_id,
@@ -418,9 +425,10 @@ class Gateway:
             await self._ledger.fail(self._run_id, await writing, "error", "not_sent", 0.0, 0.0)
             raise
 
-    async def _failed(self, call: Call, call_id: int, error: ModelError, limiter: Limiter, latency: float) -> None:
-        """A failed attempt counts as a call, but for a 429; where the provider may have done the work, it is charged in
-        full."""
+    async def _failed(
+        self, call: PendingCall, call_id: int, error: ModelError, limiter: Limiter, latency: float
+    ) -> None:
+        """Charges a failed attempt: a 429 nothing, another one call, in full where the provider may have worked."""
         paid = maybe_paid(error)
         self._release(call.worst)
         if isinstance(error, RateLimited):
@@ -437,27 +445,15 @@ class Gateway:
                 raise error
             elif isinstance(error, Transient | TransportUnknown) and not isinstance(error, ParameterRefused):
                 limiter.failed(error)
-            elif isinstance(error, RequestRefused) and self._works(call):
+            elif isinstance(error, RequestRefused) and (
+                call.candidate_id != "" and (call.lm.name, call.candidate_id) in self._answered
+            ):  # of other candidates, the candidate itself may be what is refused
                 limiter.refused(error, call.turn)
             else:
                 limiter.answered()
         except RunRefused as refusal:
             limiter.close(refusal)
             raise
-
-    def _works(self, call: Call) -> bool:
-        """Whether the call is one of a candidate that its model has answered before. Else the candidate may be what is
-        refused, or, of a judge and a proposer, what they are shown of it."""
-        return call.candidate_id != "" and (call.lm.name, call.candidate_id) in self._answered
-
-    async def _lost(self, call: Call, call_id: int, error: BaseException, latency: float) -> None:
-        """Called off in the air, or a fault of our own: unknown, and charged as if answered, unless it runs here."""
-        free = call.lm.concurrency is not None
-        self._release(call.worst)
-        self.account.lose(call.role, Spend(1) if free else call.worst)
-        state, usd = ("error", 0.0) if free else ("unknown", call.worst.usd)
-        with contextlib.suppress(LedgerError):  # the first error is the one that counts
-            await self._ledger.fail(self._run_id, call_id, state, type(error).__name__, latency, usd)
 
     def _limiter(self, lm: LM) -> Limiter:
         limiter = self._limiters.get(lm.name)
@@ -471,20 +467,9 @@ class Gateway:
         return limiter
 
     def width(self, lm: LM) -> int:
-        """How many calls of the model may fly at once now."""
+        """How many calls of the model may be in flight at once now."""
         return self._limiter(lm).allowed()
-
-    def _counts(self, lm: LM) -> bool:
-        """Whether a call's tokens are counted before it is sent: not for a model in this process, unless a cap asks."""
-        budget = self.account.budget
-        return lm.concurrency is None or budget.max_tokens is not None or budget.max_cost is not None
 
     def _cost(self, lm: LM, usage: Usage) -> float:
         price = self._prices.get(lm.name)
         return price(usage) if price else 0.0
-
-
-def _is_cancelled() -> bool:
-    """Whether the task that runs now was asked to end, and not only what it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -1,14 +1,13 @@
-"""How many calls of one model may fly at once, and when. Knows no request, no budget and no ledger.
+"""How many calls of one model may be in flight at once, and when.
 
-Three things hold calls back, all outside the slot, and all for every worker of the model:
+Three things delay calls of the model, all before they get their slot:
 
 - the width: starts small, doubles with each clean round up to the ceiling, and shrinks in an episode of 429s to what
   the provider let through, at most by half;
 - a pause that the provider asked for (Retry-After), never shorter than our own jittered backoff, and after it a pace:
   the rate that was let through before;
-- the breaker: failures in a row open it, one probe at a time finds out whether the provider is back. It pauses, it
-  does not fail: only when nothing has come back for `max_wait` seconds does the run stop, resumable. No pause reaches
-  beyond that moment, so the last try comes then.
+- the circuit breaker: failures in a row open it, then one probe at a time tests whether the provider is back. Only when
+  nothing has come back for `max_wait` seconds does the run stop, resumable; the last probe comes then.
 
 Refusals in the same words, of one call after the other, are no fault of these calls: they stop the run, too. So do
 429s without end while others are answered: they cost nothing, and no cap on calls would ever end them.
@@ -27,16 +26,16 @@ from agent.errors import ModelError, RequestRefused, RunRefused, TransportUnknow
 
 START = 8
 SHRINK = 0.5  # of the width, at most, in one episode
-COOL_DOWN = 15.0  # seconds after a 429 in which nothing grows
+COOL_DOWN = 15.0  # seconds after a 429 in which the width does not grow
 QUICKEN = 0.9  # of the interval between two starts, at most once in `COOL_DOWN / 3` seconds
 TRIP = 5  # failures in a row that open the breaker
-SAME_REFUSALS = 8  # in the same words, of calls asked for one after the other, that are not the fault of these calls
+SAME_REFUSALS = 8  # in the same words, of one call after the other, that are not the fault of these calls
 MOST_LIMITED = 100  # 429s to one call while others are answered
 LIMITED_FREE = 100  # 429s to calls that got one before, while others are answered: so many, and
 LIMITED_SHARE = 20  # so many for each answer
 LONGEST_BACKOFF = 20.0  # seconds
 DAY = 86_400.0
-UNREACHED = 3  # failures after which an address where nothing ever answered is a wrong address
+UNREACHED = 3  # failures after which an address that never answered is a wrong one
 LONGEST_PROBE = 30.0  # seconds between two probes
 PACE = 0.95  # of the rate that was let through
 SHORTEST_LOOK = 0.25  # seconds of traffic from which a rate can be read
@@ -44,15 +43,10 @@ IDLE = 0.25  # seconds without a call in flight, after which the traffic before 
 
 
 class Limiter:
-    """The slots of one model. `ceiling` is the most that may fly; `fixed` starts there and never learns."""
+    """The slots of one model: at most `ceiling` calls in flight; `fixed` keeps the width there."""
 
     def __init__(
-        self,
-        name: str,
-        ceiling: int,
-        fixed: bool = False,
-        max_wait: float = 300.0,
-        jitter: random.Random | None = None,
+        self, name: str, ceiling: int, fixed: bool = False, max_wait: float = 300.0, jitter: random.Random | None = None
     ) -> None:
         self.name = name
         self.ceiling = ceiling
@@ -60,8 +54,8 @@ class Limiter:
         self.width = ceiling if fixed else min(START, ceiling)
         self._fixed = fixed
         self.one_by_one = False
-        """Whether only one may fly at once, whatever the width: what a call costs cannot be predicted."""
-        self._flying = 0
+        """Whether only one may be in flight, whatever the width: what a call costs cannot be predicted."""
+        self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed: Exception | None = None
         self._not_before = 0.0
@@ -76,26 +70,24 @@ class Limiter:
         self._since = time.monotonic()
         self._first_at = self._since  # when the first of them came back
         self._volley = 0  # calls that started at once then
-        self._landed_at = self._since  # when a call last ended
+        self._ended_at = self._since  # when a call last ended
         self._most = 0  # calls in flight when the last 429 episode began
         self._refused = 0  # of them, 429s so far
         self._limits = 0  # 429 episodes since the last success
         self._least = 0.0  # when the backoff of the last of them ends
         self._again = 0  # 429s to calls that got one before, while others were answered
         self._jitter = jitter or random.Random(0)
-        self.turns = itertools.count()  # of all that is asked of the model, what the ledger answers among it
+        self.turns = itertools.count()  # numbers the calls of the model, those that the ledger answers among them
         self._refusals: dict[int, str] = {}  # by turn
         self.answers = 0
-        self._reached = False  # whether anything has ever answered
+        self._reached = False  # whether the address has ever answered
         self._failures = 0  # failures since the last success
         self._trips = 0  # times that the breaker opened since the last success
         self._deadline: float | None = None  # when it is given up; None while something comes back
         self.trouble = ""  # why nothing comes back; "" while something does
 
-    # -- slots --------------------------------------------------------------------------------------------------------
-
     async def acquire(self) -> None:
-        """Returns with a slot. Raises what `close` was given."""
+        """Waits for a slot. Raises what `close` was given."""
         if self._closed is not None:
             raise self._closed
         if not self._waiting and self._may_start(time.monotonic()):
@@ -114,8 +106,9 @@ class Limiter:
             raise
 
     def release(self) -> None:
-        self._flying -= 1
-        self._landed_at = time.monotonic()
+        """Gives a slot back."""
+        self._in_flight -= 1
+        self._ended_at = time.monotonic()
         self._wake()
 
     def is_paused(self) -> bool:
@@ -123,15 +116,15 @@ class Limiter:
         return self._closed is not None or time.monotonic() < self._not_before
 
     def is_open(self) -> bool:
-        """Whether the breaker is open: the provider is down, and one probe at a time is let through."""
+        """Whether the breaker is open: the provider is down, and one probe at a time is sent."""
         return self._trips > 0
 
     def patience(self) -> float:
-        """Seconds until it is given up, if nothing comes back."""
+        """Seconds until the run stops, if nothing comes back."""
         return self.max_wait if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def close(self, error: Exception) -> None:
-        """From now on every `acquire` raises `error`; those that wait do at once."""
+        """Lets every `acquire` raise `error`, also those that wait."""
         self._closed = error
         while self._waiting:
             future = self._waiting.popleft()
@@ -139,21 +132,21 @@ class Limiter:
                 future.set_exception(error)
 
     def allowed(self) -> int:
-        """How many may fly at once now."""
+        """How many calls may be in flight at once now."""
         return 1 if self._trips or self.one_by_one else self.width
 
     def _may_start(self, now: float) -> bool:
-        return self._flying < self.allowed() and now >= self._not_before and now >= self._next_start
+        return self._in_flight < self.allowed() and now >= self._not_before and now >= self._next_start
 
     def _start(self, now: float) -> None:
-        if self._flying == 0 and now - self._landed_at > IDLE:
+        if self._in_flight == 0 and now - self._ended_at > IDLE:
             self._begin(now)
-        self._flying += 1
+        self._in_flight += 1
         if self._interval:
             self._next_start = max(now - self._interval, self._next_start) + self._interval
 
     def _wake(self) -> None:
-        """Gives free slots to waiting calls, first come first served, and sets a timer for what only time brings."""
+        """Gives free slots to waiting calls, first come first served, and sets a timer where only time frees one."""
         now = time.monotonic()
         while self._waiting and self._may_start(now):
             future = self._waiting.popleft()
@@ -166,16 +159,15 @@ class Limiter:
                 self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(until - now, self._wake)
 
-    # -- what came back -----------------------------------------------------------------------------------------------
-
     def answered(self) -> None:
-        """The provider is there, whatever it said."""
+        """Notes an answer of the provider, whatever it says."""
         self.answers += 1
         self._reached = True
         self._failures = self._trips = self._limits = 0
         self._deadline, self.trouble = None, ""
 
     def succeeded(self) -> None:
+        """Notes a reply, and lets the width and the pace grow."""
         self.answered()
         now = time.monotonic()
         if now >= self._since:  # what comes back during a pause says nothing of the pace after it
@@ -194,9 +186,8 @@ class Limiter:
             self._interval *= QUICKEN
 
     def refused(self, error: RequestRefused, turn: int) -> None:
-        """A refusal of the call of this turn. Raises RunRefused when it is one of `SAME_REFUSALS` in a row that say the
-        same but for words with digits: a quota, a closed account, a parameter that the server does not know.
-        """
+        """Notes a refusal of the call of this turn. Raises RunRefused when it is one of `SAME_REFUSALS` in a row that
+        say the same but for words with digits: a quota, a closed account, a parameter that the server does not know."""
         self.answered()
         says = self._refusals[turn] = re.sub(r"\w*\d\w*", "#", str(error))
         first, after = turn, turn + 1
@@ -211,19 +202,18 @@ class Limiter:
             )
 
     def rate_limited(self, retry_after: float | None, latency: float = 0.0) -> None:
-        """A 429 to a call sent `latency` seconds ago: holds all calls back. What was sent before the last episode began
-        belongs to it. Raises RunRefused when the provider asks for more than `max_wait`, or nothing has come back for
-        that long.
+        """Notes a 429 to a call sent `latency` seconds ago; one sent before the last episode began belongs to it.
 
-        Whatever it asks for, no call starts before a backoff from the beginning of the episode is over: full jitter
-        (Brooker 2015) below a ceiling that doubles with each episode in a row. Where it does not say, the ceiling.
+        No call starts before `retry_after` seconds (None: the ceiling of the backoff), nor before a backoff from the
+        beginning of the episode: full jitter (Brooker 2015) below a ceiling that doubles with each episode in a row.
+        Raises RunRefused when the provider asks for more than `max_wait`, or nothing has come back for that long.
         """
         now = time.monotonic()
         self._reached = True
         if now >= self._not_before and now - latency >= self._limited_at:  # the first of an episode
             self._limited_at, self._streak = now, 0
             self._limits += 1
-            self._most, self._refused, self._known_bad = self._flying, 0, self.width
+            self._most, self._refused, self._known_bad = self._in_flight, 0, self.width
             self._learn_pace(now)
             self._least = now + self._jitter.uniform(0.0, self._backoff())
         self._refused += 1
@@ -231,22 +221,21 @@ class Limiter:
             let_through = max(self._most - self._refused, int(SHRINK * (self._known_bad or 1)), 1)
             self.width = min(self.width, let_through)
         if retry_after is not None and retry_after > self.max_wait:
-            asked = f"{retry_after:.0f} seconds" if retry_after < 100 * DAY else f"{retry_after / DAY:.0f} days"
+            wait = f"{retry_after:.0f} seconds" if retry_after < 100 * DAY else f"{retry_after / DAY:.0f} days"
             raise RunRefused(
-                f"{self.name}: the provider asks to wait {asked}, more than --max-wait {self.max_wait:.0f}; go on later"
+                f"{self.name}: the provider asks to wait {wait}, more than --max-wait {self.max_wait:.0f}; go on later"
             )
         deadline = self._give_up(now, "too many requests")
-        wait = self._backoff() if retry_after is None else retry_after
-        self._pause(min(max(now + wait, self._least), deadline))
+        seconds = self._backoff() if retry_after is None else retry_after
+        self._pause(min(max(now + seconds, self._least), deadline))
 
     def _backoff(self) -> float:
-        """The most seconds of our own that a 429 episode is waited for."""
+        """The ceiling of our own backoff in a 429 episode, in seconds."""
         return float(min(LONGEST_BACKOFF, 0.5 * 2.0 ** min(self._limits - 1, 10)))
 
     def limited_again(self, times: int) -> None:
-        """A 429 to a call that got one before, number `times` of those that came while others were answered. Raises
-        RunRefused when they are too many. Where no call is answered, `max_wait` ends it.
-        """
+        """Notes a 429 to a call that got one before, its `times`-th while others were answered. Raises RunRefused when
+        there are too many; where no call is answered, `max_wait` ends it."""
         self._again += 1
         if times <= MOST_LIMITED and self._again <= LIMITED_FREE + LIMITED_SHARE * self.answers:
             return
@@ -263,18 +252,18 @@ class Limiter:
         raise refusal
 
     def _learn_pace(self, now: float) -> None:
-        """From the successes since the first came back, without the first volley, which was let through at once."""
+        """Sets the pace by the successes since the first, without the first volley, which was let through at once."""
         seconds, passed = now - self._first_at, self._passed - max(1, self._volley)
         if self._fixed or seconds < SHORTEST_LOOK or passed < TRIP:
             return
         self._interval = max(self._interval, seconds / (PACE * passed))
 
     def _begin(self, now: float) -> None:
-        """From here on the traffic is looked at anew."""
+        """Starts a new measurement of the traffic."""
         self._passed, self._since, self._volley = 0, now, self.width if not self._interval else 0
 
     def failed(self, error: ModelError) -> None:
-        """A 5xx or a broken connection. Raises RunRefused when nothing has come back for `max_wait` seconds."""
+        """Notes a 5xx or a broken connection. Raises RunRefused when nothing has come back for `max_wait` seconds."""
         now = time.monotonic()
         self._failures += 1
         self._reached = self._reached or error.status is not None or isinstance(error, TransportUnknown)
@@ -287,12 +276,12 @@ class Limiter:
             self._pause(min(now + wait, deadline))
 
     def _what(self, error: ModelError) -> str:
-        """The words of `error` without the model's name before them and the advice behind."""
+        """The message of `error` without the model's name before it and the advice behind it."""
         says = str(error).removeprefix(f"{self.name}: ")
         return says.rpartition("; ")[0] or says
 
     def _give_up(self, now: float, why: str) -> float:
-        """Raises RunRefused when it is time to; returns when that is."""
+        """The time when the run stops. Raises RunRefused once it has come."""
         if self._deadline is None:
             self._deadline = now + self.max_wait
         self.trouble = why

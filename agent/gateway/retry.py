@@ -1,8 +1,8 @@
-"""Whether a failed attempt is made again, and after how long. Knows no provider and no slot.
+"""Whether a failed attempt is made again, and after how long.
 
-What the provider answered as failed (5xx) costs nothing and is tried six times, not counting the time when the provider
-is down for everybody; a 429 is waited for. What may have been paid for (a broken connection, a body that is no reply)
-is tried three times, and only while such retries stay a small part of the traffic. Neither uses up the other.
+A 5xx costs nothing and is tried six times, not counting the time when the provider is down for all calls; a 429 is
+waited for. What may have been paid for (a broken connection, a body that is no reply) is tried three times, and only
+while such retries stay a small part of the traffic. Neither uses up the other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def maybe_paid(error: ModelError) -> bool:
 
 
 class Retries:
-    """The retry policy of one run."""
+    """The retry policy of one run; `count` is how many retries there were."""
 
     def __init__(self, jitter: random.Random) -> None:
         self.count = 0
@@ -34,7 +34,7 @@ class Retries:
     def delay(self, error: ModelError, attempt: int, calls: int) -> float | None:
         """Seconds until the next attempt after failure number `attempt` of this kind, or None to give up.
 
-        Full jitter (Brooker 2015) over an exponential ceiling. `calls` are those of the run so far.
+        `calls` are those of the run so far. Source: full jitter over an exponential ceiling (Brooker 2015).
         """
         if not error.retry:
             return None

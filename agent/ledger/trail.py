@@ -1,7 +1,8 @@
 """The audit trail of one run, trial, call or prompt: what was recorded about it, in order. Reads through History only.
 
-A prompt is named by its candidate's id (`c_...`), by the version of a release made from it (`p_...`), or by the hash of
-its template or its instruction. Its lineage: its parents with the operators, its trials in every run, its release.
+A prompt is named by its candidate's id (`c_...`), by the version of a release made from it (`p_...`, `f_...`), or by
+the hash of its template or its instruction. Its lineage: its parents with the operators, its trials in every run, its
+release.
 """
 
 from __future__ import annotations
@@ -165,9 +166,11 @@ def candidates_named(history: History, name: str, versions: Mapping[str, str]) -
     `versions`: ids of candidates by the version of their release. Raises InputError when there is none.
     """
     found: list[str] = []
-    if not re.fullmatch("[cp]?_?[0-9a-f]{6,64}", name):
-        raise InputError(f"{name}: give a candidate (c_...), a release's version (p_...) or a hash from the ledger")
-    if name.startswith("p_"):
+    if not re.fullmatch("[cpf]?_?[0-9a-f]{6,64}", name):
+        raise InputError(
+            f"{name}: give a candidate (c_...), a release's version (p_..., f_...) or a hash from the ledger"
+        )
+    if name.startswith(("p_", "f_")):
         found = [candidate for version, candidate in versions.items() if version.startswith(name)]
     else:
         rows = history.select(

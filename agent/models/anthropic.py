@@ -152,3 +152,14 @@ def _turns(messages: Iterable[Message]) -> list[dict[str, Any]]:
 @model("anthropic", form="anthropic/NAME", about="needs ANTHROPIC_API_KEY", leads_elsewhere=False)
 def claude(name: str, rest: str) -> AnthropicModel:
     return AnthropicModel(name, rest)
+
+
+def with_own_connections(client: AsyncAnthropic) -> AsyncAnthropic:
+    """The client of LangChain's chat model with an HTTP client of its own.
+
+    LangChain keeps one for each address as long as the process lives, whose connections belong to the event loop that
+    opened them: a second run would find them closed.
+    """
+    from anthropic import DefaultAsyncHttpxClient
+
+    return client.with_options(http_client=DefaultAsyncHttpxClient())

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from agent.errors import BadResponse, InputError
 from agent.extras import require
+from agent.models.anthropic import with_own_connections
 from agent.models.hosted import HostedModel, bare_address, finish_reason, key_from, mapping, token_count
 from agent.models.model_registry import model
 from agent.models.openai import OFFICIAL_URL, sdk_http_client
@@ -100,16 +101,23 @@ class LangChainModel(HostedModel):
             options["http_async_client"] = sdk_http_client()
         model = f"{self._provider}:{self._model}"
         try:
-            return init_chat_model(model, **options)
+            chat = init_chat_model(model, **options)
         except (TypeError, ValueError) as error:
             if "max_retries" not in str(error):
                 raise
-            return init_chat_model(model)
+            chat = init_chat_model(model)
+        if self._provider == "anthropic":
+            chat.__dict__["_async_client"] = with_own_connections(chat._async_client)
+        return chat
 
     async def _stop(self, client: Any) -> None:
         """Closes the HTTP client that we made; other connections are LangChain's, which shares them between models."""
-        if client is not self._given_chat and (own := getattr(client, "http_async_client", None)) is not None:
+        if client is self._given_chat:
+            return
+        if (own := getattr(client, "http_async_client", None)) is not None:
             await own.aclose()
+        elif self._provider == "anthropic":
+            await client._async_client.close()
 
     async def _send(self, request: Request) -> Any:
         limit = "max_tokens" if "max_tokens" in self._sends else "max_completion_tokens"

@@ -1,10 +1,8 @@
 """The kind `chain`: a LangChain Runnable of the user's own; the system texts and demos of its prompts are optimized.
 
-`build(model)` makes it. It is handed its model because that is how a chain is written to run on more than one: a run
-gives it the one whose calls go through the gateway (`chain_model.py`), production gives it its own. To look for models
-in a chain and replace them would miss those that functions hold, whose calls would then be in no budget; one that is
-found is refused. The chain is made once: its prompts give way to those of the candidate that runs (`chain_parts.py`).
-To prove a release the user's module is loaded anew, as production does.
+`build(model)` makes it: a run passes the model whose calls go through the gateway (`chain_model.py`), production its
+own. Another model in the chain is refused, as its calls would be in no budget. The chain is made once; its prompts are
+replaced by those of the candidate that runs. To prove a release the user's module is loaded anew, as in production.
 
 It takes a dict of the task's inputs and gives text, a message, a dict of the outputs or a pydantic object of them.
 """
@@ -19,22 +17,30 @@ from typing import Any
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.gateway import Gateway
 from agent.models.langchain import untraced
-from agent.programs.chain_model import ROW, Row, chat_model, give_way, is_ours
+from agent.programs.chain_model import ROW, ChainRow, chat_model, is_ours, use_candidate_messages
 from agent.programs.chain_parts import (
     ChainCandidate,
     ChainPrompt,
     Part,
     PromptTexts,
     as_chain,
-    find,
+    find_parts,
     is_chain,
     load_chain,
     save_chain,
 )
-from agent.programs.kind import Defaults, Making, Written
-from agent.programs.kinds import program
+from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, program
 from agent.programs.moves.chain_moves import ChainMoves
-from agent.programs.user_program import REPLY_TOKENS, Raised, RowDoor, UserProgram, named, plain, prove, read_fields
+from agent.programs.user_program import (
+    REPLY_TOKENS,
+    ProgramErrors,
+    RowClient,
+    UserProgram,
+    named,
+    plain,
+    prove,
+    read_fields,
+)
 from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.render import label_text
 from agent.prompt.reply_parser import parse_reply
@@ -64,57 +70,58 @@ CHAIN_FILE = "chain.json"
 
 @program("chain", about="A LangChain chain of your own.", takes="a LangChain Runnable", claims=is_chain)
 class ChainProgram(Defaults):
-    """What the prompts of the user's chain may say, on one model. No call is made twice in a run (`Meter`)."""
+    """The prompts of the user's chain on one model. No call is made twice in a run (`Meter`)."""
 
     kind = ChainCandidate.kind
     is_fixed = False
 
     def __init__(self, task: Task, lm: LM, source: UserProgram, made: Any) -> None:
-        """`made` is what `source` gave. Raises InputError where it cannot be optimized."""
+        """Raises InputError where `made`, which `source` gave, cannot be optimized."""
+        from langchain_core.output_parsers import JsonOutputParser
+
         self._source, self._chain, self._lm = source, made, lm
-        found = find(made)
-        if not found.prompts:
+        parts = find_parts(made)
+        if not parts.prompts:
             raise source.wrong(f"{source.factory}() has no ChatPromptTemplate, so there is nothing to optimize")
-        if strange := [type(model).__name__ for model in found.models if not is_ours(model)]:
+        if others := [type(model).__name__ for model in parts.models if not is_ours(model)]:
             raise source.wrong(
-                f"{source.factory}() has a model of its own ({strange[0]}), whose calls would be in no budget; write "
+                f"{source.factory}() has a model of its own ({others[0]}), whose calls would be in no budget; write "
                 f"def {source.factory}(model): and use that"
             )
         try:
-            self.laid = {name: ChainPrompt(name, prompt) for name, prompt in found.prompts.items()}
+            self.laid = {name: ChainPrompt(name, prompt) for name, prompt in parts.prompts.items()}
         except InputError as error:
             raise source.wrong(str(error)) from error
-        self.answers_json = _gives_json(found.parser)
+        self.answers_json = isinstance(parts.parser, JsonOutputParser)
         """Whether the chain reads its last reply as JSON, which demos must then be."""
-        for name, prompt in found.prompts.items():
-            give_way(name, prompt)
+        for name, prompt in parts.prompts.items():
+            use_candidate_messages(name, prompt)
         self.task = replace(task, instruction="\n\n".join(laid.system for laid in self.laid.values()))
         self.calls = len(self.laid)
-        self.seen: dict[str, dict[str, Any]] = {}
-        """What the last prompt of the baseline was given on a row, by the row's id and by variable."""
+        self.last_inputs: dict[str, dict[str, Any]] = {}
+        """The inputs of the baseline's last prompt, by the row's id and by variable."""
         self._chains: dict[str, Any] = {}
         self._messages: dict[str, dict[str, Sequence[Any]]] = {}
-        self._raised = Raised(task.program)
+        self._raised = ProgramErrors(task.program)
         self._meter: Meter
 
     @property
     def last(self) -> ChainPrompt:
-        """The prompt that answers."""
+        """The prompt whose reply is the answer."""
         return next(reversed(self.laid.values()))
-
-    # -- running ------------------------------------------------------------------------------------------------------
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         from langchain_core.exceptions import OutputParserException
 
         untraced()  # the user's module may have switched it on
-        bridge = Bridge(RowDoor(call))
-        asked = Request((), self.max_tokens(candidate), repeat=repeat)
-        row = Row(bridge, call, asked, self._messages_of(candidate))
+        bridge = Bridge(RowClient(call))
+        row = ChainRow(
+            bridge, call, Request((), self.max_tokens(candidate), repeat=repeat), self._messages_of(candidate)
+        )
         chain = self._chains.get(candidate.id, self._chain)
         token = ROW.set(row)
         try:
-            said = await bridge.through(chain.ainvoke(dict(example.inputs)))
+            output = await bridge.through(chain.ainvoke(dict(example.inputs)))
         except (RowRefused, BadResponse, Transient, TransportUnknown):
             raise
         except OutputParserException as problem:
@@ -128,8 +135,8 @@ class ChainProgram(Defaults):
         finally:
             ROW.reset(token)
         if candidate.id == self.baseline().id:
-            self.seen[example.id] = row.seen.get(self.last.name, {})
-        return read(said, self.task.signature)
+            self.last_inputs[example.id] = row.inputs.get(self.last.name, {})
+        return read(output, self.task.signature)
 
     def _messages_of(self, candidate: Candidate) -> Mapping[str, Sequence[Any]]:
         if candidate.id not in self._messages:
@@ -147,10 +154,11 @@ class ChainProgram(Defaults):
         return {texts.name: part(texts) for texts in as_chain(candidate).prompts}
 
     def answer(self, demo: Demo) -> str:
-        """What the model should have replied, in the form that the chain reads."""
+        """The right reply of the model, in the form that the chain reads."""
         fields = self.task.signature.outputs
         if self.answers_json:
-            typed = {f.name: _typed(demo.outputs[f.name], f.type) for f in fields}
+            texts = {f: demo.outputs[f.name] for f in fields}
+            typed = {f.name: json.loads(t) if f.type in ("number", "json") else t for f, t in texts.items()}
             return json.dumps(typed, ensure_ascii=False)
         if len(fields) == 1:
             return demo.outputs[fields[0].name]
@@ -158,8 +166,6 @@ class ChainProgram(Defaults):
 
     def max_tokens(self, candidate: Candidate) -> int:
         return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
-
-    # -- what a run asks ----------------------------------------------------------------------------------------------
 
     def baseline(self) -> ChainCandidate:
         return ChainCandidate(tuple(PromptTexts(laid.name, laid.system) for laid in self.laid.values()))
@@ -172,8 +178,8 @@ class ChainProgram(Defaults):
                 return problem
             if texts.demos and laid is not self.last:
                 return f"demos in {texts.name}, whose answers are not known"
-            if strangers := [demo.example_id for demo in texts.demos or () if demo.example_id not in train]:
-                return f"demo {strangers[0]} is not a train row"
+            if others := [demo.example_id for demo in texts.demos or () if demo.example_id not in train]:
+                return f"demo {others[0]} is not a train row"
         count = as_chain(candidate).n_demos
         return f"{count} demos, more than max_demos = {limit}" if limit is not None and count > limit else ""
 
@@ -185,37 +191,35 @@ class ChainProgram(Defaults):
         return Shown(candidate.id, "program", self.kind, text, n_demos=as_chain(candidate).n_demos)
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """One message per prompt, to read and to compare: its name, its system text and its demos. Never sent."""
+        """One message per prompt, to be read and never sent: its name, its system text and its demos."""
         names = [field.name for field in self.task.signature.inputs]
         return tuple(Message("system", escape(text, names)) for text in self._texts(candidate))
 
     def _texts(self, candidate: Candidate) -> list[str]:
-        found = []
+        texts = []
         for name, part in self.parts_of(candidate).items():
             demos = [json.dumps(demo, ensure_ascii=False) for demo in part["demos"] or ()]
-            found.append("\n".join([f"{name}: {part['system']}", *demos]))
-        return found
+            texts.append("\n".join([f"{name}: {part['system']}", *demos]))
+        return texts
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         """Tokens of all system texts and demos, as they are shown."""
         return self._lm.count_tokens("\n\n".join(self._texts(candidate)))
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        won, found = as_chain(winner), list[Ablation]()
+        won, ablations = as_chain(winner), list[Ablation]()
         for base in as_chain(baseline).prompts:
             texts = won.texts(base.name)
             if texts.system != base.system:
                 made = won.with_texts(base.name, system=base.system)
-                found.append(Ablation(f"instruction of {base.name}", made))
+                ablations.append(Ablation(f"instruction of {base.name}", made))
             if texts.demos != base.demos:
-                found.append(Ablation("demos", won.with_texts(base.name, demos=base.demos)))
-        return found
+                ablations.append(Ablation("demos", won.with_texts(base.name, demos=base.demos)))
+        return ablations
 
-    def door(self, gateway: Gateway) -> Meter:
+    def client(self, gateway: Gateway) -> Meter:
         self._meter = Meter(gateway)
         return self._meter
-
-    # -- searching ----------------------------------------------------------------------------------------------------
 
     def strategy(self, name: str | None) -> str:
         name = name or DEFAULT
@@ -227,41 +231,29 @@ class ChainProgram(Defaults):
     def moves(self, context: SearchContext) -> ChainMoves:
         return ChainMoves(context, self)
 
-    # -- releasing ----------------------------------------------------------------------------------------------------
-
-    async def write(self, candidate: Candidate, making: Making) -> Written:
-        """chain.json, loaded into a chain that is made anew, as its user does, and run on rows of the sealed test."""
-        path = making.folder / CHAIN_FILE
-        texts = {"model": self._lm.name, "parameters": dict(making.parameters)}
+    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
+        """Writes chain.json, loads it into a newly made chain, and runs that on rows of the sealed test."""
+        path = spec.folder / CHAIN_FILE
+        texts = {"model": self._lm.name, "parameters": dict(spec.parameters)}
         version = save_chain(path, self.parts_of(candidate), texts)
 
         def load() -> None:
             self._chains[candidate.id] = load_chain(path, self._source.made(chat_model))
 
-        await prove(candidate, making, self._meter, path, load)
-        return Written(path, version)
+        await prove(candidate, spec, self._meter, path, load)
+        return WrittenRelease(path, version)
 
 
-def read(said: Any, signature: Signature) -> Prediction:
-    """What the chain gave as typed fields: a text or a message is read like a reply, an object by its fields."""
+def read(output: Any, signature: Signature) -> Prediction:
+    """A chain's output as typed fields: a text or a message is read like a reply, an object by its fields."""
     from langchain_core.messages import BaseMessage
 
-    if isinstance(said, BaseMessage):
-        said = str(said.text)
-    if isinstance(said, str):
-        return parse_reply(said, signature.outputs)
-    fields = plain(said)
+    if isinstance(output, BaseMessage):
+        output = str(output.text)
+    if isinstance(output, str):
+        return parse_reply(output, signature.outputs)
+    fields = plain(output)
     if not isinstance(fields, dict):
-        words = f"the chain gave a {type(said).__name__}, not text, a dict or a pydantic object"
-        return Prediction({}, label_text(fields) if isinstance(fields, list | float | int) else str(said), words)
+        words = f"the chain gave a {type(output).__name__}, not text, a dict or a pydantic object"
+        return Prediction({}, label_text(fields) if isinstance(fields, list | float | int) else str(output), words)
     return read_fields(fields.get, signature, "dict")
-
-
-def _gives_json(parser: Any) -> bool:
-    from langchain_core.output_parsers import JsonOutputParser
-
-    return isinstance(parser, JsonOutputParser)
-
-
-def _typed(text: str, kind: str) -> Any:
-    return json.loads(text) if kind in ("number", "json") else text

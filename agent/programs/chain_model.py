@@ -1,9 +1,8 @@
 """The chat model that a LangChain chain of the user's own is built with: `build(model)`.
 
-It has no provider behind it. Each of its calls is a call of the row that the chain runs on, which `ROW` names: in the
-budget before it is sent, in the ledger, answered from the ledger when it is known. LangChain hands the context to the
-tasks and threads that it starts, so rows run side by side. LangChain's own cache is off. What a Request cannot carry
-(tools, images, ...) is refused by name, and never left out.
+Each of its calls is a call through the gateway, of the row in `ROW`. LangChain copies the context to the tasks and
+threads that it starts, so rows run side by side. LangChain's own cache is off. What a Request cannot carry (tools,
+images, ...) is refused by name, and never left out.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ CARRIED = ("max_tokens", "temperature", "seed")
 _ROLES: dict[str, ChatRole] = {"system": "system", "human": "user", "ai": "assistant"}
 
 
-class Row:
-    """A chain on one row: its door, and what holds where the chain sets nothing (`own`).
+class ChainRow:
+    """The calls of a chain on one row. The same request twice is two samples, as where no cache keeps replies.
 
-    The same request twice on one row is two samples, as it is where nobody keeps replies. `prompts` are the messages of
-    each prompt's candidate by its name; `seen` takes what the prompts were given, by name and variable.
+    `own` is the request where the chain sets nothing, `prompts` the candidate's messages by prompt. `inputs` collects
+    the inputs of the prompts, by name and variable.
     """
 
     def __init__(self, bridge: Bridge, call: Call, own: Request, prompts: Mapping[str, Sequence[Any]]) -> None:
         self.prompts = prompts
-        self.seen: dict[str, dict[str, Any]] = {}
+        self.inputs: dict[str, dict[str, Any]] = {}
         self._bridge, self._call, self._own = bridge, call, own
         self._times: dict[str, count[int]] = {}
 
@@ -48,10 +47,10 @@ class Row:
             error = refusal(lost)
             self._bridge.stop(error)
             raise error
-        said = tuple(Message(_ROLES[one.type], str(one.text)) for one in messages)
-        asked = replace(self._own, messages=said, stop=tuple(stop or ()), **texts)
-        times = next(self._times.setdefault(canonical(asked.identity()), count()))
-        return replace(asked, repeat=asked.repeat + ROLLOUTS * times)
+        ours = tuple(Message(_ROLES[one.type], str(one.text)) for one in messages)
+        request = replace(self._own, messages=ours, stop=tuple(stop or ()), **texts)
+        times = next(self._times.setdefault(canonical(request.identity()), count()))
+        return replace(request, repeat=request.repeat + ROLLOUTS * times)
 
     async def ask(self, request: Request) -> Completion:
         """The reply, awaited on any loop."""
@@ -62,10 +61,11 @@ class Row:
         return _answered(self._bridge.wait(self._call, request))
 
 
-ROW: ContextVar[Row | None] = ContextVar("row", default=None)
+ROW: ContextVar[ChainRow | None] = ContextVar("row", default=None)
 
 
 def refusal(lost: Sequence[str]) -> InputError:
+    """The error of a call with parts that a Request cannot carry."""
     what = ", ".join(dict.fromkeys(lost))
     return InputError(f"the gateway cannot carry {what} of a LangChain call; write the chain without")
 
@@ -80,7 +80,7 @@ def _answered(completion: Completion) -> Completion:
     return completion
 
 
-def _row() -> Row:
+def _row() -> ChainRow:
     if (row := ROW.get()) is None:
         raise InputError(
             "the chain's model was asked outside of a row: ask it only when the chain runs, and hand the context on to "
@@ -143,7 +143,7 @@ def _slot_class() -> Any:
             messages: Sequence[Any] = self.own
             if (row := ROW.get()) is not None:
                 messages = row.prompts[self.of]
-                row.seen[self.of] = {name: kwargs[name] for name in self.variables if name in kwargs}
+                row.inputs[self.of] = {name: kwargs[name] for name in self.variables if name in kwargs}
             made: list[Any] = []
             for message in messages:
                 made += message.format_messages(**kwargs) if hasattr(message, "format_messages") else [message]
@@ -152,8 +152,8 @@ def _slot_class() -> Any:
     return Slot
 
 
-def give_way(name: str, prompt: Any) -> None:
-    """Lets a prompt of the user's chain say what the candidate that runs has in its place."""
+def use_candidate_messages(name: str, prompt: Any) -> None:
+    """Replaces the messages of a prompt in the user's chain by those of the candidate that runs."""
     own, variables = list(prompt.messages), list(prompt.input_variables)
     prompt.messages = [_slot_class()(of=name, own=own, variables=variables)]
 
@@ -167,4 +167,5 @@ def chat_model() -> Any:
 
 
 def is_ours(model: Any) -> bool:
+    """Whether `chat_model` made it."""
     return isinstance(model, _class())

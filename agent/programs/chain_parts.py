@@ -1,4 +1,4 @@
-"""The prompts in a LangChain chain: found, read, laid out anew, kept in a file and put into the user's own chain.
+"""The prompts in a LangChain chain: read, replaced, kept in a file and put into the user's own chain.
 
     chain = load_chain("chain.json", build(ChatOpenAI(model="...")))
 
@@ -30,20 +30,21 @@ Fields = Counter[tuple[str, str, str]]
 
 @dataclass(frozen=True, slots=True)
 class PromptTexts:
-    """What a candidate says in one prompt: its system text and its demos; None leaves the user's own block, if any."""
+    """A candidate's system text and demos in one prompt; None leaves the user's own few-shot block, if any."""
 
     name: str
     system: str
     demos: tuple[Demo, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        """The fields, JSON-ready."""
         demos = None if self.demos is None else [demo.as_dict() for demo in self.demos]
         return {"name": self.name, "system": self.system, "demos": demos}
 
 
 @dataclass(frozen=True, slots=True)
 class ChainCandidate(Candidate):
-    """What is said in each prompt of the chain, in its order."""
+    """The texts of each prompt of the chain, in its order."""
 
     kind: ClassVar[str] = "chain"
 
@@ -54,9 +55,11 @@ class ChainCandidate(Candidate):
 
     @property
     def n_demos(self) -> int:
+        """Demos of all prompts."""
         return sum(len(texts.demos or ()) for texts in self.prompts)
 
     def texts(self, name: str) -> PromptTexts:
+        """Those of the prompt of this name."""
         return next(texts for texts in self.prompts if texts.name == name)
 
     def with_texts(self, name: str, **changes: Any) -> ChainCandidate:
@@ -66,29 +69,30 @@ class ChainCandidate(Candidate):
 
 
 def as_chain(candidate: Candidate) -> ChainCandidate:
-    """The candidate as what it is here."""
+    """The candidate, which must be a chain's."""
     assert isinstance(candidate, ChainCandidate)
     return candidate
 
 
 def is_chain(made: Any) -> bool:
-    """Whether the user's factory gave a Runnable; what it gave cannot be one where nobody has loaded LangChain."""
+    """Whether the user's factory gave a Runnable; it cannot where LangChain is not loaded."""
     core = sys.modules.get("langchain_core.runnables")
     return core is not None and isinstance(made, core.Runnable)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a chain is made of, in the order of its steps. `parser` is the last output parser, None without one."""
+class ChainParts:
+    """The parts of a chain, in the order of its steps. `parser` is the last output parser; None without one."""
 
     prompts: Mapping[str, Any]
     models: Sequence[Any]
     parser: Any
 
 
-def find(chain: Any) -> Found:
-    """Every prompt, model and parser that can be reached: through steps, branches, bindings and fallbacks, and what the
-    functions of the chain name themselves. A prompt's name is its own, or its number; of two alike the later gets one.
+def find_parts(chain: Any) -> ChainParts:
+    """Every prompt, model and parser in a chain: in steps, branches, bindings, fallbacks and functions.
+
+    A prompt's name is its own, or its number; of two alike the later gets a number.
     """
     from langchain_core.language_models import BaseLanguageModel
     from langchain_core.output_parsers import BaseOutputParser
@@ -104,11 +108,11 @@ def find(chain: Any) -> Found:
             models.append(one)
         elif isinstance(one, BaseOutputParser):
             parser = one
-    return Found(prompts, models, parser)
+    return ChainParts(prompts, models, parser)
 
 
-def _walk(one: Any, seen: set[int]) -> Iterator[Any]:
-    """Each Runnable once, those inside of it behind it."""
+def _walk(one: Any, visited: set[int]) -> Iterator[Any]:
+    """Each Runnable once, followed by those inside of it."""
     from langchain_core.language_models import BaseLanguageModel
     from langchain_core.prompts import BasePromptTemplate
     from langchain_core.runnables import Runnable, RunnableLambda
@@ -117,10 +121,10 @@ def _walk(one: Any, seen: set[int]) -> Iterator[Any]:
         inside = list(one.values())
     elif isinstance(one, list | tuple):
         inside = list(one)
-    elif not isinstance(one, Runnable) or id(one) in seen:
+    elif not isinstance(one, Runnable) or id(one) in visited:
         return
     else:
-        seen.add(id(one))
+        visited.add(id(one))
         yield one
         if isinstance(one, BaseLanguageModel | BasePromptTemplate):
             return
@@ -130,10 +134,7 @@ def _walk(one: Any, seen: set[int]) -> Iterator[Any]:
         else:
             inside = [getattr(one, name, None) for name in getattr(type(one), "model_fields", {})]
     for each in inside:
-        yield from _walk(each, seen)
-
-
-# -- one prompt -------------------------------------------------------------------------------------------------------
+        yield from _walk(each, visited)
 
 
 def _is_system(message: Any) -> bool:
@@ -150,7 +151,7 @@ def _is_block(message: Any) -> bool:
 
 
 class ChainPrompt:
-    """A prompt as its user wrote it, and the messages that a part makes of it."""
+    """A prompt as the user wrote it, which makes messages of a part."""
 
     def __init__(self, name: str, prompt: Any) -> None:
         """Raises InputError where its system text cannot be replaced."""
@@ -196,12 +197,10 @@ class ChainPrompt:
         except ValueError as error:
             return f"the instruction of {self.name} is no f-string: {error}"
         if lost := self._fields - fields:
-            return f"the instruction of {self.name} lost the placeholder {_told(lost)}"
-        return (
-            f"the instruction of {self.name} has a strange placeholder {_told(new)}"
-            if (new := fields - self._fields)
-            else ""
-        )
+            return f"the instruction of {self.name} lost the placeholder {_names(lost)}"
+        if new := fields - self._fields:
+            return f"the instruction of {self.name} has a strange placeholder {_names(new)}"
+        return ""
 
     def laid_out(self, part: Part) -> list[Any]:
         """The prompt's messages with this part in them."""
@@ -209,45 +208,36 @@ class ChainPrompt:
 
         messages = list(self.messages)
         if self._at is not None and part["system"] != self.system:
-            messages[self._at] = self._replaced(messages[self._at], part["system"])
+            old, text = messages[self._at], part["system"]
+            messages[self._at] = SystemMessage(text)
+            if self._fields:
+                messages[self._at] = old.model_copy(update={"prompt": old.prompt.model_copy(update={"template": text})})
         block = next((n for n, message in enumerate(messages) if _is_block(message)), None)
         if part["demos"] is not None:
             behind = next((n for n, message in enumerate(messages) if not _is_system(message)), len(messages))
             shots = []
             for demo in part["demos"]:
-                shots += [self.turn.format(**self._partial(), **demo["inputs"]), AIMessage(demo["answer"])]
+                partials = {name: value() if callable(value) else value for name, value in self._partials.items()}
+                shots += [self.turn.format(**partials, **demo["inputs"]), AIMessage(demo["answer"])]
             start = behind if block is None else block
             messages[start : start + (block is not None)] = shots
         if self._at is None and part["system"]:
             messages.insert(0, SystemMessage(part["system"]))
         return messages
 
-    def _replaced(self, message: Any, text: str) -> Any:
-        from langchain_core.messages import SystemMessage
-
-        if not self._fields:
-            return SystemMessage(text)
-        return message.model_copy(update={"prompt": message.prompt.model_copy(update={"template": text})})
-
-    def _partial(self) -> dict[str, Any]:
-        return {name: value() if callable(value) else value for name, value in self._partials.items()}
-
 
 def _fields(text: str) -> Fields:
-    """The values that an f-string places, as name, form and conversion. Raises ValueError for one that is none."""
+    """The placeholders of an f-string, as name, format and conversion. Raises ValueError where it is none."""
     return Counter((name, form or "", how or "") for _, name, form, how in Formatter().parse(text) if name is not None)
 
 
-def _told(fields: Fields) -> str:
+def _names(fields: Fields) -> str:
     return ", ".join(f"{{{name}}}" for name, _, _ in sorted(fields))
-
-
-# -- the file ---------------------------------------------------------------------------------------------------------
 
 
 def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
     """Puts the parts into the prompts of the chain. Raises ReleaseError where they are not of this chain."""
-    prompts = find(chain).prompts
+    prompts = find_parts(chain).prompts
     if set(prompts) != set(parts):
         raise ReleaseError(f"the chain has the prompts {', '.join(prompts)}, and the file {', '.join(parts)}")
     for name, prompt in prompts.items():
@@ -261,7 +251,7 @@ def apply_parts(chain: Any, parts: Mapping[str, Part]) -> None:
 
 
 def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) -> str:
-    """Writes chain.json, whole or not at all; `texts` is what else stands in it. Returns its version."""
+    """Writes chain.json, whole or not at all, with `texts` beside the parts. Returns its version."""
     version = content_id("v", parts)
     text = json.dumps({"version": version, **texts, "prompts": parts}, ensure_ascii=False, indent=2)
     with new_files(path.parent) as beside:
@@ -270,9 +260,17 @@ def save_chain(path: Path, parts: Mapping[str, Part], texts: Mapping[str, Any]) 
 
 
 def load_chain(path: str | Path, chain: Any) -> Any:
-    """The chain itself, with the prompts of a chain.json in it. `chain` is what your `build(model)` gives.
+    """Puts the prompts of a chain.json into a chain.
 
-    Raises ReleaseError, one line, when the file cannot be read, was edited, or is of another chain.
+    Args:
+        path: of the file.
+        chain: what your `build(model)` gives.
+
+    Returns:
+        The same chain.
+
+    Raises:
+        ReleaseError: the file cannot be read, was edited, or is of another chain.
     """
     with only_release_errors(path):
         data = parse_json(read_file(Path(path), MAX_FILE).decode("utf-8"))

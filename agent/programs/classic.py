@@ -1,14 +1,14 @@
-"""The kind `classic`: answers without a language model, learnt from the train rows. The yardstick of every prompt.
+"""The kind `classic`: answers without a language model, learnt from the train rows, as a yardstick for prompts.
 
-For one output that is a choice or a number. Of a choice: the largest class, a classifier, a vote of the nearest rows;
-of a number: the mean, a ridge regression, the mean of the nearest rows. It makes no call and costs nothing.
+For one output that is a choice (largest class, classifier, vote of the nearest rows) or a number (mean, ridge
+regression, mean of the nearest rows). It makes no call and costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -63,7 +63,7 @@ class ClassicProgram:
 
     @property
     def rows(self) -> int:
-        """How many it is trained on."""
+        """How many rows it is trained on."""
         return len(self._task.train)
 
     def candidates(self) -> list[ClassicCandidate]:
@@ -71,8 +71,15 @@ class ClassicProgram:
         return [ClassicCandidate(method) for method in METHODS[self._field.type]]
 
     async def fit(self, rows: Sequence[Example]) -> None:
-        """Trains every method and lets each answer all `rows` at once, in a thread of its own."""
-        self._answers = await asyncio.to_thread(self._answered, [self._text(row) for row in rows])
+        """Trains every method and has each answer all `rows` at once, in a thread of its own."""
+        train, texts = self._task.train, [self._text(row) for row in rows]
+
+        def answers() -> dict[str, dict[str, Any]]:
+            labels = [row.labels[self._field.name] for row in train]
+            fitted = fit(self._field.type, [self._text(row) for row in train], labels)
+            return {name: dict(zip(texts, method(texts), strict=True)) for name, method in fitted.items()}
+
+        self._answers = await asyncio.to_thread(answers)
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         """The answer of a method to one of the rows of `fit`."""
@@ -87,18 +94,11 @@ class ClassicProgram:
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         return ()
 
-    def _answered(self, texts: Iterable[str]) -> dict[str, dict[str, Any]]:
-        train, asked = self._task.train, list(texts)
-        fitted = fit(
-            self._field.type, [self._text(row) for row in train], [row.labels[self._field.name] for row in train]
-        )
-        return {name: dict(zip(asked, method(asked), strict=True)) for name, method in fitted.items()}
-
     def _text(self, row: Example) -> str:
         return text_of([row.inputs[field.name] for field in self._task.signature.inputs])
 
     def exported(self, method: str, origin: Mapping[str, Any]) -> dict[str, str]:
-        """The files of an export, by name: the code that learns, what it learns from, and what is known of it."""
+        """The files of an export, by name: the code that learns, its rows, and the model's description."""
         names = [field.name for field in self._task.signature.inputs]
         model = {"method": method, "field": self._field.name, "type": self._field.type, "inputs": names, **origin}
         rows = [

@@ -43,8 +43,12 @@ def text_of(inputs: Sequence[str]) -> str:
 
 def load(folder: str | Path) -> Callable[..., Any]:
     """The answering function of an export: inputs by name in, the answer out."""
-    model = json.loads((Path(folder) / "model.json").read_text("utf-8"))
-    rows = [json.loads(line) for line in (Path(folder) / "rows.jsonl").read_text("utf-8").splitlines()]
+    return trained(*((Path(folder) / name).read_text("utf-8") for name in ("model.json", "rows.jsonl")))
+
+
+def trained(told: str, learnt_from: str) -> Callable[..., Any]:
+    """The answering function of the texts of `model.json` and `rows.jsonl`."""
+    model, rows = json.loads(told), [json.loads(line) for line in learnt_from.splitlines()]
     texts = [text_of([row["inputs"][name] for name in model["inputs"]]) for row in rows]
     fitted = fit(model["type"], texts, [row["answer"] for row in rows])[model["method"]]
 

@@ -16,43 +16,30 @@ from typing import Any, ClassVar
 from agent.errors import BadResponse, InputError, ReleaseError, RowRefused, Transient, TransportUnknown
 from agent.files import new_files
 from agent.gateway.gateway import Gateway
-from agent.programs.kind import Defaults, Making, Written
-from agent.programs.kinds import program
-from agent.programs.user_program import REPLY_TOKENS, Raised, RowDoor, UserProgram, named, prove, read_fields
+from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, program, refuse_pairwise
+from agent.programs.user_program import REPLY_TOKENS, ProgramErrors, RowClient, UserProgram, named, prove, read_fields
 from agent.prompt.candidate_rules import forbidden_in
 from agent.prompt.template import escape
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.meter import Meter
-from agent.search.dspy.methods import Tried, state_of
+from agent.search.dspy.methods import TriedProgram, state_of
 from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Proposal
 from agent.search.registered import DSPY, STRATEGIES
-from agent.types import (
-    LM,
-    Call,
-    Candidate,
-    Example,
-    Message,
-    Outcome,
-    Prediction,
-    Shown,
-    Signature,
-    Task,
-    content_id,
-)
+from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Shown, Signature, Task, content_id
 
 STATE_FILE = "program.json"
 
 
 def is_dspy(made: Any) -> bool:
-    """Whether the user's factory gave a DSPy program; what it gave cannot be one where nobody has loaded DSPy."""
+    """Whether the user's factory gave a DSPy program; it cannot where DSPy is not loaded."""
     dspy = sys.modules.get("dspy")
     return dspy is not None and isinstance(made, dspy.Module)
 
 
-class Module:
-    """The user's module as it was made. Raises InputError, naming file and line, where it cannot be optimized."""
+class UserModule:
+    """The user's module. Raises InputError, naming file and line, where it cannot be optimized."""
 
     def __init__(self, own: UserProgram, made: Any) -> None:
         self._own = made
@@ -63,9 +50,9 @@ class Module:
             if predictor.lm is not None:
                 raise own.wrong(f"{part} has a model of its own; leave the model to the run")
         self.calls = len(predictors)
-        """Calls of one run of it, where each predictor is asked once."""
+        """Calls of one run of it, where each predictor makes one."""
         self.own = written(state_of(made))
-        """Its state as it is, as text."""
+        """Its own state, as text."""
 
     def fresh(self, state: str) -> Any:
         """A copy of the program in a state that `written` wrote."""
@@ -76,7 +63,7 @@ class Module:
         return program
 
     def save(self, state: str, path: Path) -> None:
-        """Writes the state for `dspy.Module.load`, beside its place first; loaded again it must be the same program."""
+        """Writes the state for `dspy.Module.load`, beside its place first; loaded again it must be the same state."""
         with new_files(path.parent) as beside:
             new = beside / path.name
             self.fresh(state).save(str(new))
@@ -86,23 +73,25 @@ class Module:
                 raise ReleaseError(f"{path}: the program reads back another state than was written")
 
     def load(self, path: Path) -> Any:
+        """A copy of the program in a saved state."""
         program = self._own.deepcopy()
         program.load(str(path))
         return program
 
 
 def written(state: Mapping[str, Any]) -> str:
-    """A state as text; equal states are equal texts. What is no JSON in a demo is written as text, and is text then."""
+    """A state as text; equal states are equal texts. Values of demos that are no JSON become text."""
     parts = {name: {"instruction": words, "demos": demos} for name, (words, demos) in state.items()}
     return json.dumps(parts, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def count_demos(state: str) -> int:
+    """Demos of all predictors."""
     return sum(len(part["demos"]) for part in json.loads(state).values())
 
 
 def read(prediction: Any, signature: Signature) -> Prediction:
-    """What the program gave as typed fields, each read like a reply that holds nothing else."""
+    """A program's output as typed fields, each read like a reply of its own."""
     import dspy
 
     if not isinstance(prediction, dspy.Prediction):
@@ -130,29 +119,27 @@ class DspyProgram(Defaults):
     is_fixed = False
 
     def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None:
-        """`made` is what `own` gave. Raises InputError where it cannot be optimized."""
-        self._module = Module(own, made)
+        """Raises InputError where `made`, which `own` gave, cannot be optimized."""
+        self._module = UserModule(own, made)
         self.task = replace(task, instruction=self._module.own)
         self.calls = self._module.calls
         self._lm = lm
         self._modules: dict[str, Any] = {}
-        self._raised = Raised(task.program)
+        self._raised = ProgramErrors(task.program)
         self._meter: Meter
-
-    # -- running ------------------------------------------------------------------------------------------------------
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         import dspy
         from dspy.utils.exceptions import AdapterParseError
 
-        bridge = Bridge(RowDoor(call))
+        bridge = Bridge(RowClient(call))
         lm = bridge.lm(self._lm, "target", max_tokens=self.max_tokens(candidate))
         if candidate.id not in self._modules:
             self._modules[candidate.id] = self._module.fresh(as_dspy(candidate).state)
         try:
             with dspy.context(lm=lm.copy(rollout_id=repeat) if repeat else lm, track_usage=False):
-                said = await bridge.run(self._modules[candidate.id], **example.inputs)
-                return read(said, self.task.signature)
+                output = await bridge.run(self._modules[candidate.id], **example.inputs)
+                return read(output, self.task.signature)
         except (RowRefused, BadResponse, Transient, TransportUnknown):
             raise
         except AdapterParseError as problem:
@@ -165,8 +152,6 @@ class DspyProgram(Defaults):
 
     def max_tokens(self, candidate: Candidate) -> int:
         return (self.task.max_tokens or REPLY_TOKENS) + self.task.thinking
-
-    # -- what a run asks ----------------------------------------------------------------------------------------------
 
     def baseline(self) -> Candidate:
         return DspyCandidate(self._module.own)
@@ -182,7 +167,7 @@ class DspyProgram(Defaults):
         return Shown(candidate.id, "program", self.kind, state, n_demos=count_demos(state))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """One message per predictor, to read and to compare: its name, its instruction and its demos. Never sent."""
+        """One message per predictor, to be read and never sent: its name, its instruction and its demos."""
         names = [field.name for field in self.task.signature.inputs]
         messages = []
         for name, part in json.loads(as_dspy(candidate).state).items():
@@ -195,22 +180,16 @@ class DspyProgram(Defaults):
         """Tokens of all instructions and demos, as they are written in the state."""
         return self._lm.count_tokens(as_dspy(candidate).state)
 
-    def door(self, gateway: Gateway) -> Meter:
+    def client(self, gateway: Gateway) -> Meter:
         self._meter = Meter(gateway)
         return self._meter
-
-    # -- searching ----------------------------------------------------------------------------------------------------
 
     def strategy(self, name: str | None) -> str:
         task, name = self.task, name or DSPY[0]
         if not STRATEGIES.get(name).suits(self.kind, moves=False):
             fit = [one.name for one in STRATEGIES.usable().values() if one.suits(self.kind, moves=False)]
             raise InputError(f"--strategy {name}: a DSPy program takes {', '.join(fit)}")
-        if task.is_compared:
-            raise InputError(
-                f"--strategy {name}: the pairwise judge of {task.name} compares with your own prompt's answers, which "
-                'DSPy does not have on the rows that it learns from; give the judge mode = "rubric"'
-            )
+        refuse_pairwise(task, name)
         return name
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
@@ -220,29 +199,28 @@ class DspyProgram(Defaults):
             {},
             self.max_tokens(context.baseline),
             lambda prediction: read(prediction, self.task.signature),
-            _entry,
+            _proposal,
         )
 
-    # -- releasing ----------------------------------------------------------------------------------------------------
-
-    async def write(self, candidate: Candidate, making: Making) -> Written:
-        """The state, loaded again and run on rows of the sealed test: it must do the same, at no new call."""
-        path, state = making.folder / STATE_FILE, as_dspy(candidate).state
+    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
+        """Writes the state, loads it and runs it on rows of the sealed test: it must do the same, at no new call."""
+        path, state = spec.folder / STATE_FILE, as_dspy(candidate).state
         self._module.save(state, path)
 
         def load() -> None:
             self._modules[candidate.id] = self._module.load(path)
 
-        await prove(candidate, making, self._meter, path, load)
-        return Written(path, content_id("v", state))
+        await prove(candidate, spec, self._meter, path, load)
+        return WrittenRelease(path, content_id("v", state))
 
 
 def as_dspy(candidate: Candidate) -> DspyCandidate:
+    """The candidate, which must be a DSPy program's."""
     assert isinstance(candidate, DspyCandidate)
     return candidate
 
 
-def _entry(method: str, tried: Tried) -> Proposal:
+def _proposal(method: str, tried: TriedProgram) -> Proposal:
     candidate = DspyCandidate(written(tried.state))
     reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
     place = {"layout": "program", "instruction": method, "demos": str(count_demos(candidate.state))}

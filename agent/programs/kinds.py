@@ -1,34 +1,123 @@
-"""Which kinds of programs of a user's own there are. What `program` in task.toml makes says which of them it is.
+"""A kind of candidate: what it must have, what most kinds answer, and which kinds of users' own programs there are.
 
-A kind is one class that registers itself:
+A kind of program is one class that registers itself; what `program` in task.toml makes says which kind runs it:
 
     @program("wording", about="...", takes="a Wordings", claims=lambda made: isinstance(made, Wordings))
-    class WordingProgram:
+    class WordingProgram(Defaults):
         def __init__(self, task: Task, lm: LM, own: UserProgram, made: Any) -> None: ...
 
-It is a `Kind` (`kind.py`), made once for a run; `made` is what the user's factory gave, and `own.wrong(...)` the
-error that names the factory's file and line.
+It is a `Kind`, made once for a run; `made` is what the user's factory gave, and `own.wrong(...)` the error that names
+the factory's file and line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from agent.programs.kind import Kind
-from agent.programs.user_program import UserProgram
+from agent.errors import InputError
+from agent.gateway.gateway import Gateway, ModelClient
 from agent.registry import Registry
-from agent.types import LM, Task
+from agent.release.result import RunResult
+from agent.scoring.evaluate import Evaluator
+from agent.search.analysis.effects import Feature
+from agent.search.context import SearchContext
+from agent.search.dspy.strategies import DspyForm
+from agent.search.program import Ablation, Moves, Program
+from agent.search.registered import DEFAULT
+from agent.types import LM, Candidate, Example, Outcome, Task
 
-Make = Callable[[Task, LM, UserProgram, Any], Kind]
+if TYPE_CHECKING:
+    from agent.programs.user_program import UserProgram
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSpec:
+    """A release to be written.
+
+    Args:
+        result: of the run.
+        trial: the number of the candidate's trial.
+        parameters: those that it was scored with.
+        origin: tool and created_utc.
+        folder: where it goes.
+        evaluator: with `rows` of the sealed test, to prove that what was written does the same.
+    """
+
+    result: RunResult
+    trial: int
+    parameters: Mapping[str, Any]
+    origin: Mapping[str, str]
+    folder: Path
+    evaluator: Evaluator
+    rows: Sequence[Example]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRelease:
+    """A release on the disk: its main file, and the hash of its content."""
+
+    path: Path
+    version: str
+
+
+class Kind(Program, Protocol):
+    """A kind of candidate that can be run, searched and released."""
+
+    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
+        """Writes the release and proves it. Raises ReleaseError when what was written is not what was scored."""
+        ...
+
+
+class Defaults:
+    """What most kinds answer to a search (see `Program`); a kind overrides what differs."""
+
+    def broken(self, outcomes: Sequence[Outcome]) -> str:
+        return ""
+
+    def place(self, candidate: Candidate) -> dict[str, str]:
+        return {}
+
+    def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
+        return []
+
+    def features(self, candidate: Candidate) -> Mapping[Feature, float]:
+        return {}
+
+    def client(self, gateway: Gateway) -> ModelClient:
+        return gateway
+
+    def strategy(self, name: str | None) -> str:
+        return name or DEFAULT
+
+    def moves(self, context: SearchContext) -> Moves:
+        raise NotImplementedError(f"{type(self).__name__}: only DSPy's optimizers change it")
+
+    def for_dspy(self, context: SearchContext) -> DspyForm:
+        raise NotImplementedError(f"{type(self).__name__}: DSPy's optimizers do not know it")
+
+
+def refuse_pairwise(task: Task, strategy: str, otherwise: str = "") -> None:
+    """Raises InputError where a pairwise judge compares, which DSPy's optimizers cannot serve."""
+    if task.is_compared:
+        raise InputError(
+            f"--strategy {strategy}: the pairwise judge of {task.name} compares with your own prompt's answers, which "
+            f'DSPy does not have on the rows that it learns from; give the judge mode = "rubric"{otherwise}'
+        )
+
+
+# -- the registry -----------------------------------------------------------------------------------------------------
+
+Make = Callable[[Task, LM, "UserProgram", Any], Kind]
 Made = TypeVar("Made", bound=Make)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramKind:
-    """A registered kind. `claims` says whether what a factory gave is its own, and imports nothing for that; `takes` is
-    what it takes, in words."""
+    """A registered kind of program: `takes` is what it takes, in words; `claims`, whether what a factory gave is of
+    this kind, and imports nothing for that."""
 
     name: str
     about: str
@@ -38,9 +127,7 @@ class ProgramKind:
 
 
 PROGRAMS: Registry[ProgramKind] = Registry(
-    "kind of program",
-    "promptassay.programs",
-    {"dspy": "agent.programs.dspy", "chain": "agent.programs.chain"},
+    "kind of program", "promptassay.programs", {"dspy": "agent.programs.dspy", "chain": "agent.programs.chain"}
 )
 
 
@@ -57,18 +144,17 @@ def program(name: str, *, about: str, takes: str, claims: Callable[[Any], bool])
 def program_for(task: Task, lm: LM) -> Kind:
     """The program that a run of this task with this target model optimizes.
 
-    Raises InputError, naming file and line, where the user's own program cannot be made.
+    A program of the user's own is of the first kind that claims it: ours, then those of other packages.
+
+    Raises:
+        InputError: the user's own program cannot be made; names file and line.
     """
-    if task.program:
-        return _own_program(task, lm)
-    from agent.programs.prompt import PromptProgram
+    if not task.program:
+        from agent.programs.prompt import PromptProgram
 
-    return PromptProgram(task, lm)
-
-
-def _own_program(task: Task, lm: LM) -> Kind:
-    """The first kind that claims what the user's factory gives: ours, then those of other packages."""
+        return PromptProgram(task, lm)
     from agent.programs.chain_model import chat_model
+    from agent.programs.user_program import UserProgram
 
     own = UserProgram(task)
     made = own.made(chat_model)

@@ -12,8 +12,8 @@ from functools import cached_property, partial
 
 from agent.errors import InputError, RowRefused
 from agent.extras import require
-from agent.programs.kind import Defaults, Making, Written
-from agent.programs.moves.pool import CandidateGenerator, prompt_of
+from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, refuse_pairwise
+from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt_dspy import predict_form
@@ -43,13 +43,14 @@ HOSTED_SLACK = 60  # a hosted model may say a sentence around the answer; it end
 
 @dataclass(frozen=True, slots=True)
 class ReplyCap:
-    """How long a reply may get: from the longest right answer in the model's own tokens. `thinking` comes on top."""
+    """The most tokens of a reply: of the longest right answer in the model's own tokens, with `thinking` on top."""
 
     answer: int
     thinking: int = 0
 
     @staticmethod
     def of(task: Task, lm: LM) -> ReplyCap:
+        """The cap of this task on this model."""
         if task.max_tokens is not None:
             return ReplyCap(task.max_tokens, task.thinking)
         outputs = task.signature.outputs
@@ -63,6 +64,7 @@ class ReplyCap:
         return ReplyCap(longest + slack + (0 if len(outputs) == 1 else 4 * len(outputs)), task.thinking)
 
     def tokens(self, candidate: PromptCandidate, n_outputs: int) -> int:
+        """The cap for a candidate's layout and technique."""
         extra = self.thinking + (REASONING_TOKENS if reasons_first(candidate) else 0)
         if candidate.format.startswith("dspy-"):
             extra += DSPY_TOKENS * (n_outputs + 1)
@@ -81,11 +83,9 @@ class PromptProgram(Defaults):
         self._lm = lm
         self._templates: dict[str, tuple[Message, ...]] = {}
 
-    # -- running ------------------------------------------------------------------------------------------------------
-
     def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
-        """Exactly what is sent for this candidate on this row."""
-        prompt = prompt_of(candidate)
+        """The request of this candidate on this row."""
+        prompt = as_prompt(candidate)
         return Request(
             messages=fill_messages(self.template(prompt), example.inputs),
             max_tokens=self.max_tokens(prompt),
@@ -97,7 +97,7 @@ class PromptProgram(Defaults):
         completion = await call(self.request(candidate, example, repeat, call.logprobs))
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        reads = partial(parse_reply, reasoning=answers_last(prompt_of(candidate)))
+        reads = partial(parse_reply, reasoning=answers_last(as_prompt(candidate)))
         return await run_aside(len(completion.text), partial(reads, completion.text, self.task.signature.outputs))
 
     @cached_property
@@ -106,50 +106,41 @@ class PromptProgram(Defaults):
         return ReplyCap.of(self.task, self._lm)
 
     def max_tokens(self, candidate: Candidate) -> int:
-        return self._cap.tokens(prompt_of(candidate), len(self.task.signature.outputs))
+        return self._cap.tokens(as_prompt(candidate), len(self.task.signature.outputs))
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
         """The candidate's messages with placeholders, made once."""
         if candidate.id not in self._templates:
-            self._templates[candidate.id] = template(prompt_of(candidate), self.task.signature)
+            self._templates[candidate.id] = template(as_prompt(candidate), self.task.signature)
         return self._templates[candidate.id]
-
-    # -- what a run asks ----------------------------------------------------------------------------------------------
 
     def baseline(self) -> Candidate:
         return baseline(self.task)
 
     def check(self, candidate: Candidate) -> str:
-        return why_rejected(prompt_of(candidate), self.task)
+        return why_rejected(as_prompt(candidate), self.task)
 
     def place(self, candidate: Candidate) -> dict[str, str]:
-        return CandidateGenerator(self.task, random.Random(0)).place(prompt_of(candidate))
+        return CandidateGenerator(self.task, random.Random(0)).place(as_prompt(candidate))
 
     def shown(self, candidate: Candidate) -> Shown:
-        return prompt_of(candidate).shown()
+        return as_prompt(candidate).shown()
 
     def prompt_tokens(self, candidate: Candidate) -> int:
         return sum(self._lm.count_tokens(message.content) for message in self.template(candidate))
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
-        return leave_one_out(prompt_of(winner), prompt_of(baseline))
+        return leave_one_out(as_prompt(winner), as_prompt(baseline))
 
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
         return features_of(candidate)
-
-    # -- searching ----------------------------------------------------------------------------------------------------
 
     def strategy(self, name: str | None) -> str:
         task, name = self.task, name or DEFAULT
         if name not in DSPY:
             return name
         require("dspy", f"--strategy {name}")
-        if task.is_compared:
-            raise InputError(
-                f"--strategy {name}: the pairwise judge of {task.name} compares with your own prompt's answers, which "
-                'DSPy does not have on the rows that it learns from; give the judge mode = "rubric", or use --strategy '
-                f"{DEFAULT}"
-            )
+        refuse_pairwise(task, name, f", or use --strategy {DEFAULT}")
         names = [field.name for field in task.signature.inputs]
         if taken := [one for one in names if one in OF_PREDICT]:
             raise InputError(
@@ -164,40 +155,35 @@ class PromptProgram(Defaults):
         return name
 
     def moves(self, context: SearchContext) -> PromptMoves:
-        return PromptMoves(context, CandidateGenerator(self.task, context.rng))
+        return PromptMoves(self.task, context)
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
         return predict_form(self, context)
 
-    # -- releasing ----------------------------------------------------------------------------------------------------
-
-    async def write(self, candidate: Candidate, making: Making) -> Written:
-        release = self._release(prompt_of(candidate), making)
-        return Written(write_release(release, making.folder), release.version)
-
-    def _release(self, candidate: PromptCandidate, making: Making) -> PromptRelease:
-        """What goes to production: the prompt, the parameters to call with, and its provenance."""
-        result, task = making.result, self.task
-        side = result.winner if candidate.id == result.winner.candidate_id else result.baseline
-        return PromptRelease(
+    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
+        """Writes the prompt, the parameters to call with, and its provenance."""
+        result, task, prompt = spec.result, self.task, as_prompt(candidate)
+        side = result.winner if prompt.id == result.winner.candidate_id else result.baseline
+        release = PromptRelease(
             name=task.name,
-            messages=template(candidate, task.signature),
+            messages=template(prompt, task.signature),
             inputs=tuple(field.name for field in task.signature.inputs),
             outputs=task.signature.outputs,
-            format=candidate.format,
-            reasoning=answers_last(candidate),
+            format=prompt.format,
+            reasoning=answers_last(prompt),
             model=result.model,
-            parameters=dict(making.parameters),
+            parameters=dict(spec.parameters),
             provenance={
                 "run_id": result.run_id,
-                "trial": making.trial,
-                "candidate_id": candidate.id,
+                "trial": spec.trial,
+                "candidate_id": prompt.id,
                 "decision": result.decision,
                 "test": side.test,
                 "baseline_test": result.baseline.test,
                 "lift": result.lift.to_json(),
                 "hashes": dict(task.hashes),
-                **making.origin,
+                **spec.origin,
                 "ledger_head": result.ledger_head,
             },
         )
+        return WrittenRelease(write_release(release, spec.folder), release.version)

@@ -1,6 +1,6 @@
-"""A prompt as DSPy's optimizers see it: `dspy.Predict` on the Signature that `prompt/render.py` makes of the task.
+"""A prompt for DSPy's optimizers: `dspy.Predict` on the Signature that `prompt/render.py` makes of the task.
 
-So both send the same messages: what the optimizer finds are candidates of the layout `dspy-chat`.
+Both send the same messages, so the optimizer's programs are candidates of the layout `dspy-chat`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from agent.programs.moves.pool import prompt_of
+from agent.programs.moves.pool import as_prompt
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import dspy_signature, label_text
 from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
 from agent.search.dspy.meter import Meter
-from agent.search.dspy.methods import Tried
+from agent.search.dspy.methods import TriedProgram
 from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Proposal
 from agent.types import Candidate, Completion, Demo, Example, Prediction, Signature, Task, canonical
@@ -30,29 +30,29 @@ def predict_form(program: PromptProgram, context: SearchContext) -> DspyForm:
     import dspy
 
     signature = program.task.signature
-    plain = replace(prompt_of(program.baseline()), format="dspy-chat")
+    plain = replace(as_prompt(program.baseline()), format="dspy-chat")
     meter = Meter(context.gateway)
 
-    def bought(candidate: Candidate, row: Example) -> Completion | None:
-        return meter.known(context.target, program.request(candidate, row))
+    def paid(candidate: Candidate, row: Example) -> Completion | None:
+        return meter.reply(context.target, program.request(candidate, row))
 
     return DspyForm(
         meter,
         dspy.Predict(dspy_signature(signature, plain.instruction.strip())),
         {"adapter": reader(signature)},
         program.max_tokens(plain),
-        partial(_said, signature=signature),
-        partial(_entry, program.task),
-        bought,
+        partial(_prediction, signature=signature),
+        partial(_proposal, program.task),
+        paid,
     )
 
 
-def _entry(task: Task, method: str, tried: Tried) -> Proposal:
+def _proposal(task: Task, method: str, tried: TriedProgram) -> Proposal:
     """The candidate that renders what this program sends."""
     ((instruction, demos),) = tried.state.values()
     train = {canonical(dict(row.inputs)): row for row in reversed(task.train)}
-    found = tuple(_demo(task.signature, train, demo) for demo in demos)
-    candidate = PromptCandidate("few-shot" if found else "zero-shot", "dspy-chat", instruction, demos=found)
+    ours = tuple(_demo(task.signature, train, demo) for demo in demos)
+    candidate = PromptCandidate("few-shot" if ours else "zero-shot", "dspy-chat", instruction, demos=ours)
     place = {"layout": f"{candidate.technique}/dspy-chat", "instruction": method, "trial": str(tried.number)}
     reason = f"program {tried.number} of {method}: {tried.score:.1f} on {tried.rows} rows"
     return Proposal(candidate, place, method, None, reason)
@@ -65,13 +65,10 @@ def _demo(signature: Signature, train: dict[str, Example], demo: dict[str, Any])
     return Demo(row.id, inputs, outputs, source="target" if demo.get("augmented") else "label")
 
 
-def _said(prediction: Any, signature: Signature) -> Prediction:
-    fields = {field.name: _typed(prediction[field.name], field.type) for field in signature.outputs}
+def _prediction(prediction: Any, signature: Signature) -> Prediction:
+    texts = {field: prediction[field.name] for field in signature.outputs}
+    fields = {f.name: json.loads(text) if f.type in ("number", "json") else text for f, text in texts.items()}
     return Prediction(fields, canonical(fields))
-
-
-def _typed(text: str, kind: str) -> Any:
-    return json.loads(text) if kind in ("number", "json") else text
 
 
 @cache
@@ -87,11 +84,12 @@ def _reader_class() -> Any:
             self._own = signature
 
         def parse(self, signature: Any, completion: str) -> dict[str, Any]:
-            if self._is_own(signature):
-                found = parse_reply(completion, self._own.outputs)
-                if found.error:
-                    raise AdapterParseError("dspy-chat", signature, completion, found.error)
-                return {name: label_text(value) for name, value in found.fields.items()}
+            names = [field.name for field in self._own.inputs], [field.name for field in self._own.outputs]
+            if (list(signature.input_fields), list(signature.output_fields)) == names:
+                reply = parse_reply(completion, self._own.outputs)
+                if reply.error:
+                    raise AdapterParseError("dspy-chat", signature, completion, reply.error)
+                return {name: label_text(value) for name, value in reply.fields.items()}
             try:
                 return dict(super().parse(signature, completion))
             except AdapterParseError:
@@ -99,13 +97,9 @@ def _reader_class() -> Any:
                     raise
                 return {next(iter(signature.output_fields)): completion.split("[[ ##")[0].strip() or completion}
 
-        def _is_own(self, signature: Any) -> bool:
-            names = [field.name for field in self._own.inputs], [field.name for field in self._own.outputs]
-            return (list(signature.input_fields), list(signature.output_fields)) == names
-
     return Reader
 
 
 def reader(signature: Signature) -> Any:
-    """DSPy's ChatAdapter for this task and for whatever else an optimizer asks."""
+    """DSPy's ChatAdapter for this task and for the other calls of an optimizer."""
     return _reader_class()(signature)

@@ -1,6 +1,6 @@
 """The kind `released`: a released prompt on rows, as production uses it: its own messages, parameters and reading.
 
-What is sent is what `load_prompt(...).render(...)` gives; nothing is laid out anew.
+It sends what `load_prompt(...).render(...)` gives.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class ReleasedProgram:
         self._more = 0 if lm.name == prompt.release.model else task.thinking  # the released cap holds its own model's
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        asked = self._parameters
+        parameters = self._parameters
         completion = await call(
             Request(
                 messages=fill_messages(self._release.messages, example.inputs),
-                max_tokens=int(asked["max_tokens"]) + self._more,
+                max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
-                **{name: asked[name] for name in ("temperature", "stop", "seed")},
+                **{name: parameters[name] for name in ("temperature", "stop", "seed")},
             )
         )
         if completion.finish == "refusal":

@@ -1,8 +1,4 @@
-"""A program of the user's own: its module is loaded, what its factory makes is handed to the kind that runs it.
-
-What the kinds of such programs share: where a fault of it lies, a row's calls for its threads, and the proof that what
-was written does the same.
-"""
+"""Loads a program of the user's own, and has what its kinds share: errors, calls of a row, and the release proof."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from typing import Any
 
 from agent.errors import AgentError, BudgetExhausted, InputError, ReleaseError
 from agent.extras import brings
-from agent.programs.kind import Making
+from agent.programs.kinds import ReleaseSpec
 from agent.prompt.render import label_text
 from agent.prompt.reply_parser import parse_reply
 from agent.search.dspy.meter import Meter
@@ -36,10 +32,11 @@ from agent.types import (
 )
 
 REPLY_TOKENS = 500  # of one call, where task.toml does not say
+BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class UserProgram:
-    """What `module:factory` of task.toml names."""
+    """The `module:factory` that task.toml names."""
 
     def __init__(self, task: Task) -> None:
         name, self.factory = task.program.split(":")
@@ -49,8 +46,10 @@ class UserProgram:
         self._line = 1
 
     def made(self, model: Callable[[], Any]) -> Any:
-        """What the factory gives, of the module as it is when it is newly loaded. One with a parameter that must be
-        given gets `model()`. Raises InputError, naming file and line."""
+        """What the factory of the newly loaded module gives; a required parameter of it gets `model()`.
+
+        Raises InputError, naming file and line.
+        """
         spec = importlib.util.spec_from_file_location(self._name, self._file)
         assert spec is not None
         assert spec.loader is not None
@@ -59,21 +58,17 @@ class UserProgram:
             spec.loader.exec_module(module)
             factory = getattr(module, self.factory)
             self._line = getattr(getattr(factory, "__code__", None), "co_firstlineno", 1)
-            needed = [one for one in inspect.signature(factory).parameters.values() if _is_needed(one)]
-            return factory(*[model() for _ in needed[:1]])
+            parameters = inspect.signature(factory).parameters.values()
+            required = [p for p in parameters if p.kind in BY_PLACE and p.default is inspect.Parameter.empty]
+            return factory(*[model() for _ in required[:1]])
         except Exception as problem:
             words = str(problem) if isinstance(problem, AgentError) else named(problem)
             words += brings(problem.name) if isinstance(problem, ModuleNotFoundError) else ""
             raise InputError(f"{self._where}:{_line(problem, self._file)}: {words}") from problem
 
     def wrong(self, what: str) -> InputError:
-        """The error that says what is wrong with what was made."""
+        """The error for an unusable program, with the factory's file and line."""
         return InputError(f"{self._where}:{self._line}: {what}")
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    by_place = parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return by_place and parameter.default is inspect.Parameter.empty
 
 
 def named(problem: Exception) -> str:
@@ -93,25 +88,26 @@ def _line(problem: Exception, path: Path) -> int:
     return line
 
 
-class Raised:
-    """On which rows the user's program raised, by candidate."""
+class ProgramErrors:
+    """The rows on which the user's program raised, by candidate."""
 
     def __init__(self, program: str) -> None:
         self._program = program
         self._rows: set[tuple[str, str]] = set()
 
     def note(self, candidate_id: str, example_id: str) -> None:
+        """Adds a row."""
         self._rows.add((candidate_id, example_id))
 
     def on_all(self, outcomes: Sequence[Outcome]) -> str:
-        """What is said where it raised on every row; "" where it did not."""
+        """The message where it raised on every row; else ""."""
         if all((outcome.candidate_id, outcome.example_id) in self._rows for outcome in outcomes):
             return f"{self._program} fails on every row of dev: {outcomes[0].prediction.error}"
         return ""
 
 
-class RowDoor:
-    """A row's `Call` as the gateway of a bridge."""
+class RowClient:
+    """A row's `Call` as the `ModelClient` of a bridge."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -124,29 +120,29 @@ class RowDoor:
         return await self._call(request)
 
 
-async def prove(candidate: Candidate, making: Making, meter: Meter, path: Path, load: Callable[[], None]) -> None:
-    """Runs what was written at `path` on rows of the sealed test: it must do the same, at no new call.
+async def prove(candidate: Candidate, spec: ReleaseSpec, meter: Meter, path: Path, load: Callable[[], None]) -> None:
+    """Runs what was written at `path` on rows of the sealed test, once `load` has put it in the candidate's place.
 
-    `load` puts it in the place of the candidate. Raises ReleaseError.
+    Raises ReleaseError where it makes a new call or gives another answer.
     """
-    scored = await making.evaluator.outcomes(candidate, making.rows, "test")
+    scored = await spec.evaluator.outcomes(candidate, spec.rows, "test")
     before, meter.room = meter.room, lambda: 0
     load()
-    for row, then in zip(making.rows, scored, strict=True):
+    for row, then in zip(spec.rows, scored, strict=True):
         if then.value is None:
             continue
         try:
-            now = await making.evaluator.outcome(candidate, row)
-        except BudgetExhausted as asked:
-            raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from asked
+            now = await spec.evaluator.outcome(candidate, row)
+        except BudgetExhausted as call:
+            raise ReleaseError(f"{path}: on row {row.id} the saved program asks what was not scored") from call
         if now.prediction != then.prediction:
             raise ReleaseError(f"{path}: on row {row.id} the saved program gives {now.prediction.raw!r:.80}")
     meter.room = before
 
 
 def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str) -> Prediction:
-    """The outputs that `value_of` knows by name, each read like a reply that holds nothing else; None is none. `what`
-    is the word for what holds them."""
+    """The outputs that `value_of` gives by name (None: missing), each read like a reply of its own; `what` is the word
+    for the program's output in messages."""
     texts: dict[str, str] = {}
     fields: dict[str, Any] = {}
     errors = []
@@ -157,14 +153,18 @@ def read_fields(value_of: Callable[[str], Any], signature: Signature, what: str)
             continue
         value = plain(value)
         texts[field.name] = label_text(value) if isinstance(value, str | int | float | dict | list) else str(value)
-        found = parse_reply(texts[field.name], (field,))
-        fields.update(found.fields)
-        errors += [f"{field.name}: {found.error}"] if found.error else []
+        reply = parse_reply(texts[field.name], (field,))
+        fields.update(reply.fields)
+        errors += [f"{field.name}: {reply.error}"] if reply.error else []
     return Prediction(fields, json.dumps(texts, ensure_ascii=False), " ".join(errors))
 
 
 def plain(value: Any) -> Any:
-    """A value of a typed output as JSON has it: pydantic models as objects, members of an Enum as their values."""
+    """A value of a typed output as JSON: pydantic models as objects, members of an Enum as their values.
+
+    >>> plain({"b", "a"})
+    ['a', 'b']
+    """
     from pydantic import BaseModel
 
     if isinstance(value, BaseModel):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History, Row
 from agent.observer import Observer
 from agent.programs.classic import ClassicProgram
-from agent.programs.classifiers import load
-from agent.release.result import search_result
+from agent.programs.classic_release import LOADER
+from agent.programs.classifiers import trained
+from agent.release.file_release import FileRelease
+from agent.release.result import RunResult, search_result
 from agent.release.result_parts import Yardstick
 from agent.scoring.breakdown import difference, summary
 from agent.scoring.evaluate import Evaluator
@@ -27,17 +28,26 @@ async def measured(
     won: tuple[Sequence[Example], Sequence[Outcome]],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Each method of the task with its scores in [0, 1], JSON-ready, the constant answer first.
+    """Scores each method of the task, the constant answer first.
 
-    `won` are the rows of the sealed test and what the winner said to them: `diff`, `diff_ci95` and `p_value` tell how
-    much better than the method it is, paired; None where no row has a score on both sides.
+    Args:
+        program: the methods.
+        evaluator: scores them.
+        observer: gets each as a candidate.
+        dev: rows of dev.
+        won: the rows of the sealed test, and the winner's outcomes on them.
+        seed: of the bootstrap.
+
+    Returns:
+        JSON-ready, by method: its scores in [0, 1], and `diff`, `diff_ci95` and `p_value`, the winner's gain over it,
+        paired; None where no row has a score on both sides.
     """
     await program.fit([*dev, *won[0]])
     results = []
     for candidate in program.candidates():
         proposal = Proposal(candidate, {}, "yardstick", None, "answers without a language model")
         observer.on_candidate_accepted(0, proposal)
-        seen = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
+        on_dev = [outcome.value for outcome in await evaluator.outcomes(candidate, dev, "dev")]
         tested = [outcome.value for outcome in await evaluator.outcomes(candidate, won[0], "test")]
         scored = summary(tested)
         results.append(
@@ -45,7 +55,7 @@ async def measured(
                 "name": candidate.method,
                 "candidate_id": candidate.id,
                 "trained_on": program.rows,
-                "dev": summary(seen)["mean"],
+                "dev": summary(on_dev)["mean"],
                 "test": scored["mean"],
                 "ci95": scored["ci95"],
                 **difference([outcome.value for outcome in won[1]], tested, seed),
@@ -54,28 +64,70 @@ async def measured(
     return results
 
 
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """The best yardstick of a run, `release` as which it can get a label, and how far the run's prompts are ahead of it
+    on the sealed test (`gate.blocked_arm`)."""
+
+    best: Yardstick
+    release: FileRelease
+    ahead: Mapping[str, Mapping[str, Any]]
+
+
 def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, dict[str, str]]:
     """The best yardstick of a run by its score on dev, the constant answer left out, and the files of its export.
 
-    What the files say to the dev rows is compared with what was scored. Raises InputError for a run without yardsticks,
-    ReleaseError where an answer differs.
+    Raises:
+        InputError: the run has no yardsticks.
+        ReleaseError: the files answer a dev row otherwise than was scored.
     """
+    _, best = _best(found)
+    return best, _proved(found, task, history, best, _origin(found, best))
+
+
+def released(found: Row, task: Task, history: History) -> Arm:
+    """The same as a release, which is of the same version in every run that has the same rows and method."""
+    result, best = _best(found)
+    files = {name: text.encode() for name, text in _proved(found, task, history, best, {}).items()}
+    what = f"a method without a language model ({best.name})"
+    release = FileRelease(name=task.name, what=what, loader=LOADER, files=files, provenance=_origin(found, best))
+    return Arm(best, release, _ahead(result, best, history))
+
+
+def _best(found: Row) -> tuple[RunResult, Yardstick]:
     result = search_result(found["result"])
     if result is None or len(result.yardsticks) < 2:
         raise InputError(f"{found['id']}: this run has no classifier; its answer is no single choice or number")
-    best = max(result.yardsticks[1:], key=lambda each: each.dev or 0.0)
+    return result, max(result.yardsticks[1:], key=lambda each: each.dev or 0.0)
+
+
+def _origin(found: Row, best: Yardstick) -> dict[str, Any]:
     interval = list(best.ci95) if best.ci95 else None
-    origin = {"run_id": found["id"], "candidate_id": best.candidate_id, "test": best.test, "ci95": interval}
+    return {"run_id": found["id"], "candidate_id": best.candidate_id, "test": best.test, "ci95": interval}
+
+
+def _ahead(result: RunResult, best: Yardstick, history: History) -> dict[str, dict[str, Any]]:
+    """How far the best prompt and the user's own are ahead on the sealed test, paired by row."""
+    own_id = history.trials(result.run_id, [0])[0]["candidate_id"]
+    values = [
+        {row["example_id"]: row["value"] for row in history.outcomes(result.run_id, candidate_id, "test")}
+        for candidate_id in (own_id, best.candidate_id)
+    ]
+    rows = sorted(values[0].keys() & values[1].keys())
+    own, arm = ([each[row] for row in rows] for each in values)
+    ahead = {"your own prompt": difference(own, arm, result.seed)}
+    if result.winner.candidate_id != own_id:
+        ahead["the best prompt"] = {"diff": best.diff, "diff_ci95": best.diff_ci95, "p_value": best.p_value}
+    return ahead
+
+
+def _proved(found: Row, task: Task, history: History, best: Yardstick, origin: Mapping[str, Any]) -> dict[str, str]:
+    """The files, whose answers to the dev rows are those that were scored."""
     files = ClassicProgram(task).exported(best.name, origin)
     scored = {row["example_id"]: row["fields"] for row in history.outcomes(found["id"], best.candidate_id, "dev")}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, text in files.items():
-            (Path(folder) / name).write_text(text, "utf-8")
-        answer = load(folder)
-        for row in task.dev:
-            said = answer(**row.inputs)
-            if row.id in scored and list((scored[row.id] or {}).values()) != [said]:
-                raise ReleaseError(
-                    f"{found['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored"
-                )
-    return best, files
+    answer = trained(files["model.json"], files["rows.jsonl"])
+    for row in task.dev:
+        said = answer(**row.inputs)
+        if row.id in scored and list((scored[row.id] or {}).values()) != [said]:
+            raise ReleaseError(f"{found['id']}: on dev row {row.id} the export says {said!r:.60}, not what was scored")
+    return files

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.release.result import RunResult
@@ -41,6 +41,24 @@ def shown(ci95: Interval, p_value: float) -> int:
     if not p_value < SIGNIFICANT:
         return 0
     return int(low > 0) - int(high < 0)
+
+
+def blocked_arm(ahead: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why an arm that is no prompt may not be promoted: a prompt is shown to be better on the sealed test.
+
+    Args:
+        ahead: how far each prompt is ahead of the arm, by what it is called: `diff` and `diff_ci95` in [-1, 1] and
+            `p_value`, paired; None where no row has a score on both sides.
+    """
+    blocked = []
+    for prompt, by in ahead.items():
+        if by["diff"] is None:
+            blocked.append(f"it cannot be compared with {prompt}: no row has a score on both sides")
+        elif shown(by["diff_ci95"], by["p_value"]) > 0:
+            low, high = (100 * end for end in by["diff_ci95"])
+            gained = f"{100 * by['diff']:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {by['p_value']:.2g}"
+            blocked.append(f"{prompt} is better on the sealed test: {gained}")
+    return blocked
 
 
 def _gain(result: RunResult) -> Iterator[Block]:

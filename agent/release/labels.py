@@ -1,6 +1,7 @@
 """Labels of released prompts, read from their files: which version a label means now, and which arm a unit gets.
 
     ROOT/NAME/VERSION/prompt.md, messages.json    a version: VERSION is the hash of what it holds, so it never changes
+    ROOT/NAME/VERSION/release.json, ...           a version that is no prompt (`file_release.py`)
     ROOT/NAME/labels.jsonl                        the history: one change of a label a line, only ever added to
 
 Each line holds the hash of the line before. A last line without its line end was cut off by a kill and does not count.
@@ -32,8 +33,9 @@ GENESIS = "0" * 64
 CANDIDATE_ARM = "candidate"
 PRODUCTION_ARM = "production"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-LABEL = re.compile(r"(?!p_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
-VERSION = re.compile(r"p_[0-9a-f]{16}")
+LABEL = re.compile(r"(?![pf]_[0-9a-f]{16}\Z)[a-z][a-z0-9_-]{0,39}")
+VERSION = re.compile(r"[pf]_[0-9a-f]{16}")
+"""p: a prompt; f: files as they stand."""
 KEYS = ("name", "seq", "utc", "actor", "action", "label", "version", "from", "share", "reason", "evidence", "prev")
 _TEXTS = ("name", "utc", "actor", "action", "label", "version", "from", "reason", "prev", "hash")
 

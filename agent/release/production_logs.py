@@ -3,7 +3,8 @@
     answers:  {"reply": "...", "inputs": {...}, "time": "2026-11-25T08:00:00Z", "score": 0.8}
     outcomes: {"unit": "user-17", "arm": "A", "outcome": 1}        in the order in which they came
 
-Of an answer only the reply must be there. Both windows are read by the prompt itself. Of a suite the first answer to
+Of an answer only the reply must be there. Other keys are ignored, and each of these may have another name
+(`log_lines.py` reads them). Both windows are read by the prompt itself. Of a suite the first answer to
 each row counts, so that rows asked several times do not weigh more. A suite's rows are those of dev, whose labels may
 be mixed otherwise than what people send; a log of a good week as the reference has no such bias. Answers count as
 independent: a log in which few inputs come very often says less than its number of rows.
@@ -19,22 +20,20 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from agent.errors import InputError, Problem, ProblemsError
+from agent.errors import InputError, ProblemsError
+from agent.release.log_lines import listed_once, optional, read_lines, required, time_of
 from agent.release.runtime import Prompt
 from agent.release.suite import Suite, is_answer
 from agent.stats import anytime
 from agent.stats.distribution_shift import DriftTest, alarms, categories_moved, more_often, scores_fell, sizes_moved
-from agent.task.input_files import read_rows
-from agent.task.words import listed, near, problem, quoted, shown
+from agent.task.words import listed, problem, quoted, shown
 from agent.types import Drift, Prediction, canonical
 
-ANSWER_KEYS = ("reply", "inputs", "time", "score")
-OUTCOME_KEYS = ("unit", "arm", "outcome", "time")
-MOST_PROBLEMS = 20
+AS_THEY_ARE: Mapping[str, str] = {}
+"""No key has another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +49,11 @@ class LoggedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Answers of one period. `repeats`: pairs of answers to the same input."""
+    """Answers of one period. `repeats`: pairs of answers to the same input; `notes`: which lines were left out."""
 
     answers: Sequence[LoggedAnswer]
     repeats: Sequence[tuple[Prediction, Prediction]] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def window_of_suite(suite: Suite, prompt: Prompt) -> Window:
@@ -67,43 +67,32 @@ def window_of_suite(suite: Suite, prompt: Prompt) -> Window:
     return Window(answers, repeats)
 
 
-def window_of_log(path: Path, prompt: Prompt) -> Window:
-    """The answers of a log, read by the prompt. Raises ProblemsError with every problem at its `file:line`."""
-    rows, problems = read_rows(path)
-    where = shown(path)
-    answers = []
-    for line, row in rows:
-        try:
-            answers.append(_logged_answer(row, prompt))
-        except ValueError as error:
-            problems.append(problem(where, line, str(error)))
-    if not rows and not problems:
-        problems = [Problem(f"{where}:1", 'no rows; write one object per answer, {"reply": ...}')]
-    if problems:
-        raise ProblemsError(tuple(problems))
-    return Window(answers, list(_repeats(answers)))
+def window_of_log(path: Path, prompt: Prompt, columns: Mapping[str, str] = AS_THEY_ARE) -> Window:
+    """The answers of a log, read by the prompt.
+
+    Args:
+        path: A .jsonl or .csv file.
+        prompt: The released prompt that was asked.
+        columns: The names of keys that have others, by ours (reply, inputs, time, score).
+
+    Raises:
+        ProblemsError: No row, or half of them or more, can be read; each kind of problem once, at its `file:line`.
+    """
+    found, notes = read_lines(path, lambda row: _logged_answer(row, prompt, columns), '{"reply": ...}')
+    answers = [answer for _, answer in found]
+    return Window(answers, list(_repeats(answers)), notes)
 
 
-def _logged_answer(row: Mapping[str, Any], prompt: Prompt) -> LoggedAnswer:
-    _require_known(row, ANSWER_KEYS)
-    reply = row.get("reply")
+def _logged_answer(row: Mapping[str, Any], prompt: Prompt, columns: Mapping[str, str]) -> LoggedAnswer:
+    reply = required(row, "reply", columns)
     if not isinstance(reply, str):
         raise ValueError(f"reply: {quoted(reply)} is not a text; write what the model answered")
-    score, time, inputs = row.get("score"), row.get("time"), row.get("inputs")
+    score, inputs = optional(row, "score", columns), optional(row, "inputs", columns)
     if isinstance(score, bool):
         raise ValueError(f"score: {score} is not a number from 0 to 1")
-    score = None if score is None or score == "" else _fraction("score", score)  # an empty cell of CSV is none
-    if time is not None:
-        if not isinstance(time, str):
-            raise ValueError(f"time: {quoted(time)} is not a text; write 2026-11-25T08:00:00Z")
-        try:
-            datetime.fromisoformat(time)
-        except ValueError:
-            raise ValueError(f"time: {quoted(time)} is no time; write 2026-11-25T08:00:00Z") from None
-    if inputs is not None and not isinstance(inputs, dict):
-        raise ValueError(f'inputs: {quoted(inputs)} is no object; write {{"field": "text"}}')
+    score = None if score is None else _fraction("score", score)
     inputs_key = canonical(inputs) if inputs else ""
-    return LoggedAnswer(reply, prompt.parse(reply), inputs_key, score, time or "")
+    return LoggedAnswer(reply, prompt.parse(reply), inputs_key, score, time_of(optional(row, "time", columns)))
 
 
 def _fraction(name: str, value: Any) -> float:
@@ -114,11 +103,6 @@ def _fraction(name: str, value: Any) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"{name}: {quoted(value)} is not a number from 0 to 1")
     return number
-
-
-def _require_known(row: Mapping[str, Any], keys: Sequence[str]) -> None:
-    if unknown := next((key for key in row if key not in keys), None):
-        raise ValueError(f"unknown key {quoted(unknown)}{near(unknown, keys)}")
 
 
 def _repeats(answers: Iterable[LoggedAnswer]) -> Iterable[tuple[Prediction, Prediction]]:
@@ -169,6 +153,7 @@ def compare_windows(was: Window, now: Window, prompt: Prompt, limits: Drift, see
         "from": times[0] if times else None,
         "to": times[-1] if times else None,
         "tests": [{**asdict(each), "alarm": each in raised} for each in tests],
+        "notes": [*was.notes, *now.notes],
     }
 
 
@@ -217,56 +202,52 @@ UNEVEN_FROM = 0.001
 class Experiment:
     """An A/B test. `arms`: the control first. `outcomes`: (arm 0 or 1, outcome in [0, 1]) in their order.
 
-    `left_out` counts later outcomes of a unit.
+    `left_out` counts later outcomes of a unit; `notes` say which lines could not be read.
     """
 
     arms: tuple[str, str]
     outcomes: tuple[tuple[int, float], ...]
     left_out: int = 0
+    notes: tuple[str, ...] = ()
 
 
-def read_outcomes(path: Path, control: str | None, *, first: bool = False) -> Experiment:
+def read_outcomes(
+    path: Path, control: str | None, *, first: bool = False, columns: Mapping[str, str] = AS_THEY_ARE
+) -> Experiment:
     """The outcomes of an A/B test in a .jsonl or .csv file.
 
     Args:
         path: The file, a row for each outcome, in the order in which they came.
         control: The arm that the other is compared with; None: the first by name.
         first: Leave out later outcomes of a unit; otherwise they are refused.
+        columns: The names of keys that have others, by ours (unit, arm, outcome).
 
     Raises:
-        ProblemsError: Rows are wrong, each at its `file:line`.
+        ProblemsError: Half of the rows or more cannot be read, or units have several arms or outcomes; each kind of
+            problem once, at its `file:line`.
         InputError: There are not two arms, or `control` is none of them.
     """
-    rows, problems = read_rows(path)
+    found, notes = read_lines(path, lambda row: _outcome(row, columns), '{"unit": ..., "arm": ..., "outcome": ...}')
     where = shown(path)
+    problems = []
     kept: list[tuple[str, float]] = []
     bucket: dict[str, tuple[str, int]] = {}
     left_out = 0
-    for line, row in rows:
-        try:
-            unit, arm, outcome = _outcome(row)
-            known = bucket.setdefault(unit, (arm, line))
-            if known[0] != arm:
-                raise ValueError(
-                    f"the unit {quoted(unit)} is in arm {quoted(arm)}, on line {known[1]} in {quoted(known[0])}"
-                )
-            if known[1] != line and not first:
-                what = (
-                    "a unit counts once; take these rows out, or count each unit's first outcome with --several first"
-                )
-                raise ValueError(f"the unit {quoted(unit)} has an outcome on line {known[1]}; {what}")
-        except ValueError as error:
-            problems.append(problem(where, line, str(error)))
-            continue
-        if known[1] == line:
+    for line, (unit, arm, outcome) in found:
+        known = bucket.setdefault(unit, (arm, line))
+        if known[0] != arm:
+            what = f"the unit {quoted(unit)} is in arm {quoted(arm)}, on line {known[1]} in {quoted(known[0])}"
+            problems.append(problem(where, line, what))
+        elif known[1] == line:
             kept.append((arm, outcome))
-        else:
+        elif first:
             left_out += 1
+        else:
+            fix = "a unit counts once; take these rows out, or count each unit's first outcome with --several first"
+            what = f"the unit {quoted(unit)} has an outcome on line {known[1]}; {fix}"
+            problems.append(problem(where, line, what))
     if problems:
-        more = len(problems) - MOST_PROBLEMS
-        if more > 0:
-            problems = [*problems[:MOST_PROBLEMS], problem(where, 1, f"and {more} problems more")]
-        raise ProblemsError(tuple(problems))
+        raise ProblemsError(tuple(listed_once(problems)))
     arms = sorted({arm for arm, _ in kept})
     if len(arms) != 2:
         raise InputError(f"{where}:1: {len(arms)} arms ({listed(arms) or 'none'}); an A/B test compares two")
@@ -274,18 +255,18 @@ def read_outcomes(path: Path, control: str | None, *, first: bool = False) -> Ex
         raise InputError(f"--control {control}: the arms are {', '.join(arms)}")
     if control == arms[1]:
         arms.reverse()
-    return Experiment((arms[0], arms[1]), tuple((arms.index(arm), outcome) for arm, outcome in kept), left_out)
+    counted = tuple((arms.index(arm), outcome) for arm, outcome in kept)
+    return Experiment((arms[0], arms[1]), counted, left_out, notes)
 
 
-def _outcome(row: Mapping[str, Any]) -> tuple[str, str, float]:
-    _require_known(row, OUTCOME_KEYS)
+def _outcome(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, str, float]:
     names = []
     for key in ("unit", "arm"):
-        value = row.get(key)
+        value = required(row, key, columns)
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             raise ValueError(f"{key}: {quoted(value)} is no name; write a text")
         names.append(str(value))
-    return names[0], names[1], _fraction("outcome", row.get("outcome"))
+    return names[0], names[1], _fraction("outcome", required(row, "outcome", columns))
 
 
 def ab_report(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0) -> dict[str, Any]:
@@ -320,6 +301,7 @@ def ab_report(experiment: Experiment, alpha: float = 0.05, smallest: float = 0.0
         "verdict": verdict,
         "may_stop": decided or alike,
         "uneven": _uneven(len(sides[0]), len(sides[1])),
+        "notes": list(experiment.notes),
     }
 
 

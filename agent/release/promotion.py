@@ -23,7 +23,6 @@ from agent.ledger.provenance import utc_now
 from agent.ledger.query import LABEL_MOVED, History
 from agent.ledger.store import Ledger
 from agent.redact import mask, rare_secrets_in
-from agent.release.export import write_release
 from agent.release.labels import (
     GENESIS,
     KEYS,
@@ -40,7 +39,7 @@ from agent.release.labels import (
     read_history,
     released_names,
 )
-from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, read_release
+from agent.release.release_kinds import Releasable, kind_of
 
 PATIENCE = 20.0  # seconds to wait for another process that moves a label of the same name
 Chain = Ledger | History | None
@@ -55,7 +54,7 @@ class ReleaseRegistry:
 
     def promote(
         self,
-        release: PromptRelease,
+        release: Releasable,
         label: str,
         chain: Chain,
         *,
@@ -76,10 +75,10 @@ class ReleaseRegistry:
             evidence: What the promotion rests on, JSON-ready.
 
         Raises:
-            InputError: The label or share is not valid, or an A/B label has no production version beside it.
+            InputError: The label or share is not valid, or an A/B label has no version of its kind in production.
             ReleaseError: The files are damaged, contradict the chain, or cannot be written.
         """
-        self.require(release.name, label, share, chain)
+        self.require(release, label, share, chain)
         with self._locked(release.name) as folder:
             history = self._reconcile(folder, chain)
             now = current(history)
@@ -90,12 +89,22 @@ class ReleaseRegistry:
             change = {"label": label, "version": release.version, "share": share, "actor": actor, "reason": reason}
             return self._move(folder, history, chain, {**change, "action": "promote", "evidence": dict(evidence)})
 
-    def require(self, name: str, label: str, share: float | None, chain: Chain) -> None:
+    def require(self, release: Releasable, label: str, share: float | None, chain: Chain) -> None:
         """Raises what `promote` raises for a name, label or share that is not valid. Writes nothing."""
         check_label(label, share)
-        _check_name(name)
-        if share is not None and not self.version_of(name, PRODUCTION, chain):
-            raise InputError(f"{name}: --share needs a version in {PRODUCTION} for the other arm; promote one first")
+        _check_name(release.name)
+        if share is None:
+            return
+        other = self.version_of(release.name, PRODUCTION, chain)
+        if not other:
+            raise InputError(
+                f"{release.name}: --share needs a version in {PRODUCTION} for the other arm; promote one first"
+            )
+        if kind_of(other) is not kind_of(release.version):
+            raise InputError(
+                f"{release.name}: --share needs two versions that the same function loads; {PRODUCTION} is {other}, "
+                f"and this is {release.version}"
+            )
 
     def version_of(self, name: str, label: str, chain: Chain) -> str:
         """The version that a label means now, or ""; makes no folder for a name without a history."""
@@ -121,7 +130,7 @@ class ReleaseRegistry:
                 only = f"{kept[0].version} is its first version" if kept else f"{name} has no such label"
                 raise InputError(f"{name}@{label}: cannot be rolled back: {only}; `optimize labels {name}` lists all")
             undone, back = kept[-1], kept[-2]
-            if not _holds(folder / back.version, back.version):
+            if not kind_of(back.version).is_whole(folder / back.version, back.version):
                 raise ReleaseError(
                     f"{folder / back.version}: the version to go back to is not whole; restore the folder from a copy"
                 )
@@ -163,18 +172,18 @@ class ReleaseRegistry:
         finally:
             lock.release()
 
-    def _store(self, folder: Path, release: PromptRelease) -> None:
+    def _store(self, folder: Path, release: Releasable) -> None:
         """Puts a version into its folder, whole or not at all; one that is there stays as it is."""
         target = folder / release.version
-        if _holds(target, release.version):
+        if kind_of(release.version).is_whole(target, release.version):
             return
         if target.exists():  # damaged: what it must hold is known by its name
-            write_release(release, target)
+            release.write(target)
             return
         for left in folder.glob(".new-*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
         new = folder / f".new-{os.getpid()}"
-        write_release(release, new)
+        release.write(new)
         try:
             _sync(new)
             new.rename(target)
@@ -225,17 +234,14 @@ class ReleaseRegistry:
 
     def _restore(self, folder: Path, event: Mapping[str, Any], chain: Ledger | History) -> None:
         """A version whose folder is gone, from the text that the ledger kept (unless that was erased)."""
-        if _holds(folder / event["version"], event["version"]):
+        kind = kind_of(event["version"])
+        if kind.is_whole(folder / event["version"], event["version"]):
             return
         text = chain.text(event.get("release_hash", ""))
         if text is None:
             return
-        new = folder / f".new-{os.getpid()}"
-        new.mkdir(exist_ok=True)
-        (new / MESSAGES_FILE).write_text(text, "utf-8", newline="")
         with contextlib.suppress(ReleaseError):  # a text in which a key was masked is not that version any more
-            self._store(folder, read_release(new / MESSAGES_FILE))
-        shutil.rmtree(new, ignore_errors=True)
+            self._store(folder, kind.restored(text))
 
 
 def check_label(label: str, share: float | None) -> None:
@@ -255,14 +261,6 @@ def _check_name(name: str) -> None:
         raise ReleaseError(f"{name!r:.90}: not a name for releases; use letters, digits, dot, dash, underscore")
 
 
-def _holds(folder: Path, version: str) -> bool:
-    """Whether the folder has the version whole, in both forms."""
-    try:
-        return all(read_release(folder / name).version == version for name in (PROMPT_FILE, MESSAGES_FILE))
-    except ReleaseError:
-        return False
-
-
 def _change_of(folder: Path, event: Mapping[str, Any]) -> LabelChange:
     try:
         return change_from({key: event[key] for key in (*KEYS, "hash")})
@@ -276,10 +274,8 @@ def _change_of(folder: Path, event: Mapping[str, Any]) -> LabelChange:
 def _record(folder: Path, changes: list[LabelChange], ledger: Ledger) -> None:
     """Records changes in the chain, with the text of the version that each one shipped."""
     for change in changes:
-        texts = {}
-        if change.action == "promote":
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                texts["release"] = (folder / change.version / MESSAGES_FILE).read_text("utf-8")
+        kept = kind_of(change.version).kept(folder / change.version) if change.action == "promote" else None
+        texts = {} if kept is None else {"release": kept}
         ledger.event(str(change.evidence.get("run_id", "")), LABEL_MOVED, change.as_dict(), texts)
     ledger.flush()
 

@@ -80,6 +80,12 @@ class PromptRelease:
         }
         object.__setattr__(self, "version", content_id("p", content))
 
+    def write(self, folder: Path) -> Path:
+        """Writes prompt.md and messages.json, proved (`export.write_release`); gives the path of prompt.md."""
+        from agent.release.export import write_release  # a program that only loads a prompt does without
+
+        return write_release(self, folder)
+
 
 def holds_prompt(path: str | os.PathLike[str]) -> bool:
     """Whether the file is a released prompt, and not the state of a user's own program."""
@@ -109,9 +115,13 @@ def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> Prompt
         if file.is_dir():
             file = file / PROMPT_FILE
     with only_release_errors(file):
-        text = _text(file)
-        data = _markdown(text, file) if text.startswith(FENCE) else _json(text, file)
-        release = _release(data, text, file)
+        return release_in(_text(file), file, verify=verify)
+
+
+def release_in(text: str, file: Path, *, verify: bool = True) -> PromptRelease:
+    """The release in the text of a prompt.md or messages.json, which `file` names; raises what `read_release` does."""
+    data = _markdown(text, file) if text.startswith(FENCE) else _json(text, file)
+    release = _release(data, text, file)
     if verify and data["version"] != release.version:
         raise ReleaseError(
             f"{_where(file, text, 'version')}: was edited after release or cut off: the content is {release.version}, "

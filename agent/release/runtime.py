@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
 from agent.prompt.template import fill_messages
-from agent.release.labels import NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
+from agent.release.labels import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def load_prompt(
 
     Raises:
         ReleaseError: One line with the file (and line where known): it cannot be read, is not a release, or was edited.
+            For a label of a version that is no prompt it says what loads it.
     """
     if unit is not None and not isinstance(unit, str):
         raise ReleaseError(f"unit={unit!r:.60} is {type(unit).__name__}; give the id of the unit as text")
@@ -150,6 +152,11 @@ def load_prompt(
 
 def _load(root: os.PathLike[str], reference: Reference, resolved: ResolvedVersion, verify: bool) -> Prompt:
     folder = os.path.join(root, reference.name, resolved.version)
+    if not resolved.version.startswith("p_"):
+        from agent.release.file_release import how_to_load
+
+        named = Reference(reference.name, PRODUCTION) if resolved.arm else reference  # the candidate's arm is a prompt
+        raise ReleaseError(how_to_load(Path(folder), str(named)))
     release = read_release(os.path.join(folder, PROMPT_FILE), verify=verify)
     if release.name != reference.name or (verify and release.version != resolved.version):
         raise ReleaseError(

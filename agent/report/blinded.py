@@ -1,4 +1,4 @@
-"""Answers of a run, blinded, for people to rate: who rates sees inputs and answer, never which prompt wrote it.
+"""Answers of a run, blinded, for people to rate: a rater sees inputs and answer, never which prompt wrote it.
 
 Every rater gets the same answers, in another order.
 """
@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import random
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import History, Row, searched
+from agent.ledger.query import History, Row, run_folder, searched
 from agent.report.view import task_of
 from agent.scoring.llm_judge import judge_setup
+from agent.task.ratings import RatedFile
 from agent.task.rubric import generic_rubric
-from agent.types import Rubric, Task
+from agent.types import Criterion, Rubric, Task
 
 OURS = ("item", "rater", "rating")
 """Columns of a file of ratings that are not the task's."""
 REFERENCE = "reference"
 """One more, where a judge compares with the label."""
+WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One answer to rate. `reference`: the row's label, where a judge compares with it; nobody sees it."""
+class BlindedAnswer:
+    """One answer to rate. `reference`: the row's label, where a judge compares with it; it is not shown."""
 
     item: str
     inputs: Mapping[str, str]
@@ -40,6 +42,82 @@ class Shown:
         return {"item": self.item, "rater": rater, **self.inputs, field: self.answer, **known, **marks}
 
 
+@dataclass(frozen=True, slots=True)
+class RatingSession:
+    """What one rater rates: the answers, the same for every rater, and the file of ratings."""
+
+    run: Row
+    task: Task
+    field: str
+    rubric: Rubric
+    items: Sequence[BlindedAnswer]
+    file: RatedFile
+    rater: str
+
+    @property
+    def todo(self) -> list[BlindedAnswer]:
+        """The answers that are left, in this rater's order."""
+        done, shuffled = self.file.done(self.rater), list(self.items)
+        random.Random(f"{self.run['id']} {self.rater}").shuffle(shuffled)
+        return [answer for answer in shuffled if answer.item not in done]
+
+    @property
+    def marks(self) -> list[tuple[str, Criterion]]:
+        """Key and meaning of each mark to give: every criterion, where there are several, and the whole."""
+        parts = self.rubric.criteria if len(self.rubric.criteria) > 1 else ()
+        return [*((f"rating_{part.name}", part) for part in parts), ("rating", WHOLE)]
+
+    @property
+    def command(self) -> str:
+        """The command that measures a judge with the ratings: the task's judge of the field, else by columns."""
+        task, rubric, options = self.task, self.rubric, self.run["options"] or {}
+        words = ["optimize", "judge", "calibrate"]
+        judged = [spec.field for spec in task.metrics if spec.name == "judge"]
+        if self.field in judged:
+            words += [options.get("task") or self.run["folder"], "--labels", str(self.file.path)]
+            words += ["--output", self.field] * (self.field != judged[0])
+            models = options.get("judge") or task.judges or [self.run["model"]]
+            words += [word for model in models for word in ("--judge", model)]
+        else:
+            inputs = (word for own in task.signature.inputs for word in ("--input", own.name))
+            words += ["--labels", str(self.file.path), *inputs, "--output", self.field]
+        words += ["--scale", f"{rubric.low}-{rubric.high}"] * ((rubric.low, rubric.high) != (1, 5))
+        return shlex.join(words)
+
+
+def rating_session(
+    history: History,
+    run_id: str,
+    rater: str,
+    *,
+    output: str | None = None,
+    count: int = 40,
+    path: Path | None = None,
+    cached: Callable[[str, Callable[[], list[BlindedAnswer]]], list[BlindedAnswer]] = lambda run_id, make: make(),
+) -> RatingSession:
+    """The answers of a run for one rater.
+
+    Args:
+        output: the output to rate; see `field_of`.
+        count: how many answers, at least 1.
+        path: the file of ratings; by default ratings.jsonl in the run's folder.
+        cached: gives the answers of a run, made or from a cache.
+
+    Raises:
+        InputError: the run is no search, its dev rows have changed, or no answer can be rated.
+        ProblemsError: the file holds something else.
+    """
+    run = history.run(run_id)
+    path = path or run_folder(history.path.parent, run["id"]) / "ratings.jsonl"
+    task = rated_task(run)
+    field = field_of(task, output)
+    file = RatedFile(path)
+    items = cached(run["id"], lambda: items_of(history, run["id"], task, field, count))
+    if not items:
+        raise InputError(f"{run['id']}: no answer of a prompt that saw the whole of dev has the field {field}")
+    return RatingSession(run, task, field, rubric_of(task, field), items, file, rater)
+
+
 def rated_task(run: Row) -> Task:
     """The run's task. Raises InputError for a run that is no search, or whose dev rows are not those that it read."""
     task = task_of(searched(run))
@@ -50,7 +128,11 @@ def rated_task(run: Row) -> Task:
 
 
 def field_of(task: Task, output: str | None) -> str:
-    """The output that is rated. Raises InputError where a file of ratings has no room for the task's fields."""
+    """The output to rate: `output`, else the one that the task's judge rates, else the first.
+
+    Raises:
+        InputError: the task has no such output, or a field with the name of a column of ratings.
+    """
     names = [field.name for field in task.signature.outputs]
     fields = [*names, *(field.name for field in task.signature.inputs)]
     judged = [spec.field for spec in task.metrics if spec.name == "judge"]
@@ -71,38 +153,38 @@ def _is_compared(task: Task, field: str) -> bool:
     return any(judge_setup(spec, task, "").mode == "reference" for spec in judges)
 
 
-def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[Shown]:
-    """Different answers, taken from each prompt in turn; the same for every rater."""
+def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[BlindedAnswer]:
+    """At most `count` different answers on dev, taken from each complete trial in turn; the same for every rater."""
     from agent.prompt.render import label_text
     from agent.types import content_id
 
     rows, is_compared = {row.id: row for row in task.dev}, _is_compared(task, field)
 
-    def pile_of(number: int, candidate_id: str) -> list[Shown]:
+    def pile_of(number: int, candidate_id: str) -> list[BlindedAnswer]:
         pile = []
         for outcome in history.outcomes(run_id, candidate_id, "dev"):
             row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
             if row is not None and value not in (None, ""):
                 answer, label = label_text(value), row.labels.get(field) if is_compared else None
                 item = content_id("item", [dict(row.inputs), [answer]])
-                pile.append(Shown(item, row.inputs, answer, "" if label is None else label_text(label)))
+                pile.append(BlindedAnswer(item, row.inputs, answer, "" if label is None else label_text(label)))
         random.Random(f"{run_id} {number}").shuffle(pile)
         return pile
 
     trials = history.select(
         "SELECT number, candidate_id FROM trials WHERE run_id = ? AND state = 'complete' ORDER BY number", run_id
     )
-    piles: list[list[Shown]] = []  # read one by one: with many prompts the first of each are enough
-    found: dict[str, Shown] = {}
+    piles: list[list[BlindedAnswer]] = []  # read one by one: with many prompts the first of each are enough
+    answers: dict[str, BlindedAnswer] = {}
     for turn in range(len(task.dev)):
         for place, trial in enumerate(trials):
             if turn == 0:
                 piles.append(pile_of(trial["number"], trial["candidate_id"]))
             if turn < len(piles[place]):
-                found.setdefault(piles[place][turn].item, piles[place][turn])
-            if len(found) == count:
-                return list(found.values())
-    return list(found.values())
+                answers.setdefault(piles[place][turn].item, piles[place][turn])
+            if len(answers) == count:
+                return list(answers.values())
+    return list(answers.values())
 
 
 def rubric_of(task: Task, field: str) -> Rubric:
@@ -112,31 +194,8 @@ def rubric_of(task: Task, field: str) -> Rubric:
     return next((rubric for rubric in [*named, *task.rubrics.values()] if rubric), generic_rubric())
 
 
-def order_of(items: Sequence[Shown], run_id: str, rater: str) -> list[Shown]:
-    """The answers in this rater's order."""
-    found = list(items)
-    random.Random(f"{run_id} {rater}").shuffle(found)
-    return found
-
-
-def calibrating(run: Row, task: Task, field: str, rubric: Rubric, file: Path) -> str:
-    """The command that measures a judge with the ratings: the task's own for this field, or else one by columns."""
-    words = ["optimize", "judge", "calibrate"]
-    judged = [spec.field for spec in task.metrics if spec.name == "judge"]
-    if field in judged:
-        words += [(run["options"] or {}).get("task") or run["folder"], "--labels", str(file)]
-        words += ["--output", field] * (field != judged[0])
-        models = (run["options"] or {}).get("judge") or task.judges or [run["model"]]
-        words += [word for model in models for word in ("--judge", model)]
-    else:
-        inputs = (word for own in task.signature.inputs for word in ("--input", own.name))
-        words += ["--labels", str(file), *inputs, "--output", field]
-    words += ["--scale", f"{rubric.low}-{rubric.high}"] * ((rubric.low, rubric.high) != (1, 5))
-    return shlex.join(words)
-
-
 def agreement(rows: Sequence[Mapping[str, Any]], rubric: Rubric) -> str:
-    """How far the raters of a file of ratings agree, in a sentence; "" for one rater."""
+    """Krippendorff's alpha among the raters of a file of ratings, as a line; "" for one rater."""
     from agent.stats.agreement import alpha
 
     raters = sorted({str(row["rater"]) for row in rows})

@@ -1,6 +1,6 @@
 """Charts of a run as matplotlib figures, and a figure as SVG that takes the colours of the page it stands in.
 
-The only importer of matplotlib. Each chart has its numbers beside it in a table, which whoever places it prints.
+The only importer of matplotlib. The numbers of each chart are a table of the same name in `run_tables`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from agent.report import facts
 from agent.report.facts import carried, gain
-from agent.report.page import visible
+from agent.report.html import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from agent.report.view import RunView
 
 INK, SOFT, LINE, GOOD, BAD, BASE = "#24292f", "#57606b", "#8c959f", "#1a7f38", "#cf222f", "#0969db"
-"""Text, quiet text, axes; a gain, a loss, and the user's own prompt. `page.css` gives each a dark twin."""
+"""Text, quiet text, axes; a gain, a loss, the user's own prompt. `page.css` has one of each for a dark page."""
 COLOURS = {INK: "--ink", SOFT: "--soft", LINE: "--line", GOOD: "--good", BAD: "--bad", BASE: "--base"}
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 WIDTH = 4.8
-"""In inches: small, so that letters can be read on a telephone."""
+"""In inches: small, so that text can be read on a telephone."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "promptassay",
@@ -101,15 +101,15 @@ def sealed(view: RunView) -> Figure:
 def pareto(view: RunView) -> Figure:
     """The front: dev score against prompt tokens and, where calls cost something, dollars per 1,000 of them."""
     assert view.result is not None
-    found = view.result.pareto
-    costs = [("prompt tokens", [float(row.prompt_tokens) for row in found])]
-    if any(row.usd_per_1000 for row in found):
-        costs.append(("$ per 1,000 calls", [row.usd_per_1000 or 0.0 for row in found]))
+    rows = view.result.pareto
+    costs = [("prompt tokens", [float(row.prompt_tokens) for row in rows])]
+    if any(row.usd_per_1000 for row in rows):
+        costs.append(("$ per 1,000 calls", [row.usd_per_1000 or 0.0 for row in rows]))
     with _styled():
         figure = _canvas(WIDTH, 2.4)
         panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
         for axes, (name, paid) in zip(panels, costs, strict=True):
-            front = sorted(zip(paid, found, strict=True), key=lambda pair: (pair[0], pair[1].dev))
+            front = sorted(zip(paid, rows, strict=True), key=lambda pair: (pair[0], pair[1].dev))
             axes.plot([cost for cost, _ in front], [100 * row.dev for _, row in front], color=LINE, linewidth=1)
             for cost, row in front:
                 own = view.baseline is not None and row.candidate_id == view.baseline["id"]
@@ -124,19 +124,19 @@ def pareto(view: RunView) -> Figure:
 
 
 def attribution(view: RunView) -> Figure:
-    """What each part of the winner carries, in points with 95 % intervals; quiet where the sign cannot be told."""
+    """The gain of each part of the winner in points with 95 % intervals; quiet where its sign is not known."""
     assert view.result is not None
-    found = view.result.attribution
+    rows = view.result.attribution
     with _styled():
-        figure = _canvas(WIDTH, 0.8 + 0.32 * len(found))
+        figure = _canvas(WIDTH, 0.8 + 0.32 * len(rows))
         axes = figure.add_subplot()
-        for height, row in enumerate(found):
+        for height, row in enumerate(rows):
             low, high = row.ci95
             colour = SOFT if row.how == "unknown" else GOOD if row.points > 0 else BAD
             _whisker(axes, row.points, low, high, -height, colour, carried(row)[0])
         axes.axvline(0, color=LINE, linewidth=1)
-        axes.set_yticks([-height for height in range(len(found))], [visible(row.part) for row in found])
-        axes.set(xlabel="points that the part carries", ylim=(-len(found) + 0.4, 0.8))
+        axes.set_yticks([-height for height in range(len(rows))], [visible(row.part) for row in rows])
+        axes.set(xlabel="points that the part carries", ylim=(-len(rows) + 0.4, 0.8))
         return figure
 
 

@@ -1,10 +1,14 @@
-"""Two runs by their winners, or two trials, side by side, with a paired test of their prompts on the rows of both."""
+"""Two prompts side by side, of two runs or two trials: facts, a paired test on their rows, the words that changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
 
 from agent.errors import InputError
 from agent.ledger.query import History
@@ -16,8 +20,8 @@ ABOUT_RUN = ("id", "task", "status", "model", "proposer", "seed", "tool", "price
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two: a run with the candidate that stands for it. `trial` is None for a run's winner."""
+class ComparedPrompt:
+    """One of the two: a candidate with its run. `trial` is None for a run's winner; a score is 0 to 1."""
 
     run: dict[str, Any]
     candidate: dict[str, Any]
@@ -25,21 +29,20 @@ class Side:
     outcomes: dict[str, dict[str, float]]
     """Scores by split and row."""
     scoring: dict[str, Any]
-    """What the scores were made by, as far as the ledger says: options of metrics stand in task.toml alone."""
+    """What made the scores, as far as the ledger knows; options of metrics stand in task.toml alone."""
     result: RunResult | None = None
 
 
-def side_of(history: History, name: str) -> Side:
+def compared_prompt(history: History, name: str) -> ComparedPrompt:
     """`name` is a run, or a trial as RUN:NUMBER. Raises InputError."""
     run_id, colon, number = name.rpartition(":")
     is_trial = bool(colon) and number.isdecimal()
     run = history.run(run_id if is_trial else name)
     result, trial = search_result(run["result"]), None
     if is_trial:
-        found = history.trials(run["id"], [int(number)])
-        if not found:
+        trial = next(iter(history.trials(run["id"], [int(number)])), None)
+        if trial is None:
             raise InputError(f"{name}: no trial {number}; there are {len(history.trials(run['id']))}, from 0")
-        trial = found[0]
         candidate_id = trial["candidate_id"]
     elif result is not None:
         candidate_id = result.winner.candidate_id
@@ -47,69 +50,65 @@ def side_of(history: History, name: str) -> Side:
         raise InputError(f"{run['id']}: {without_result(run)}, so there is no winner; compare trials as RUN:NUMBER")
     else:
         kind = run["result"]["kind"].replace("_", " ")
-        raise InputError(f"{run['id']}: this run is a {kind}, no search: it cannot be compared")
+        raise InputError(f"{run['id']}: this run is no search ({kind}): it cannot be compared")
     rows = {split: history.outcomes(run["id"], candidate_id, split) for split in ("test", "dev")}
     outcomes = {
         split: {r["example_id"]: r["value"] for r in seen if r["value"] is not None} for split, seen in rows.items()
     }
     scoring = _scoring(history, run, result, [*rows["test"], *rows["dev"]])
-    return Side(run, history.candidate(candidate_id), trial, outcomes, scoring, result)
+    return ComparedPrompt(run, history.candidate(candidate_id), trial, outcomes, scoring, result)
 
 
 def _scoring(
     history: History, run: dict[str, Any], result: RunResult | None, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {name: digest for name, digest in (run["hashes"] or {}).items() if _scores_by(name)}
-    found["the metrics"] = next(([name for name, *_ in row["scores"]] for row in rows if row["scores"]), None)
+    scoring: dict[str, Any] = {name: digest for name, digest in (run["hashes"] or {}).items() if _scores_by(name)}
+    scoring["the metrics"] = next(([name for name, *_ in row["scores"]] for row in rows if row["scores"]), None)
     if result and result.metrics:  # an older version wrote neither these nor the judges
-        found["the weights of the metrics"] = [(part.metric, part.field, part.weight) for part in result.metrics]
+        scoring["the weights of the metrics"] = [(part.metric, part.field, part.weight) for part in result.metrics]
     models = {row["model"] for row in history.costs(run["id"]) if row["role"] == "judge"}
-    found["the judges"] = sorted(models) or None
+    scoring["the judges"] = sorted(models) or None
     if result and result.metrics:
-        found["what the judges are told"] = [judge.judge_id for judge in result.judges]
+        scoring["what the judges are told"] = [judge.judge_id for judge in result.judges]
     if result and any(judge.mode == "pairwise" for judge in result.judges):  # each run has its own middle
         own = history.trials(run["id"], [0])[0]["candidate_id"]
-        found["the answers that a judge compared with"] = (run["model"], own)
-    return found
+        scoring["the answers that a judge compared with"] = (run["model"], own)
+    return scoring
 
 
 def _scores_by(name: str) -> bool:
-    """Whether this file of a task has to do with scores: a rubric, or the metric of its own, and not its program."""
+    """Whether a task's file decides scores: a rubric, or the task's own metric, and not its program."""
     return name not in (*SPLITS, "task.toml") and (name == "metric.py" or not name.endswith(".py"))
 
 
 # -- side by side -----------------------------------------------------------------------------------------------------
 
 
-def facts(a: Side, b: Side) -> Iterator[tuple[str, Any, Any]]:
-    """What is worth a line: always the run and its scores, of options and versions only what differs."""
+def fact_lines(a: ComparedPrompt, b: ComparedPrompt) -> Iterator[tuple[str, Any, Any]]:
+    """The lines of a comparison, as name and both values: run and scores, and of options and versions what differs."""
     for name in ABOUT_RUN:
         yield name, a.run[name], b.run[name]
-    for group in ("options", "hashes", "budget"):
-        first, second = a.run[group] or {}, b.run[group] or {}
-        for key in {**first, **second}:
-            if group == "hashes" or first.get(key) != second.get(key):
-                yield f"{group}.{key}", first.get(key), second.get(key)
-    first, second = a.run["origin"].get("versions", {}), b.run["origin"].get("versions", {})
-    for key in {**first, **second}:
-        if first.get(key) != second.get(key):
-            yield f"version.{key}", first.get(key), second.get(key)
+    groups = [(name, *(side.run[name] or {} for side in (a, b))) for name in ("options", "hashes", "budget")]
+    for name, one, two in (*groups, ("version", *(side.run["origin"].get("versions", {}) for side in (a, b)))):
+        for key in {**one, **two}:
+            if name == "hashes" or one.get(key) != two.get(key):
+                yield f"{name}.{key}", one.get(key), two.get(key)
     one, two = _scores(a), _scores(b)
     for key in {**one, **two}:
         yield key, one.get(key), two.get(key)
 
 
-def _scores(side: Side) -> dict[str, Any]:
+def _scores(side: ComparedPrompt) -> dict[str, Any]:
     candidate, trial, result = side.candidate, side.trial, side.result
-    found: dict[str, Any] = {"candidate": candidate["id"]}
-    found |= {name: candidate[name] for name in ("technique", "format", "role", "n_demos")}
+    scores: dict[str, Any] = {"candidate": candidate["id"]}
+    scores |= {name: candidate[name] for name in ("technique", "format", "role", "n_demos")}
     if trial is not None:
-        kept = ("number", "state", "n", "mean", "low", "high", "operator", "calls", "cached", "tokens", "cost_usd")
-        return found | {name: trial[name] for name in kept}
+        names = ("number", "state", "n", "mean", "low", "high", "operator", "calls", "cached", "tokens", "cost_usd")
+        return scores | {name: trial[name] for name in names}
     assert result is not None
     lift, cost = result.lift, result.cost
     return {
-        **found,
+        **scores,
         "baseline dev": result.baseline.dev,
         "baseline test": result.baseline.test,
         "winner dev": result.winner.dev,
@@ -128,10 +127,10 @@ def _scores(side: Side) -> dict[str, Any]:
 # -- the paired test --------------------------------------------------------------------------------------------------
 
 
-def unlike(a: Side, b: Side) -> str:
-    """Why scores of the two say nothing of their prompts, side by side; "" where they were made alike.
+def scoring_difference(a: ComparedPrompt, b: ComparedPrompt) -> str:
+    """Why the scores of the two cannot be compared; "" where they were made alike.
 
-    What the ledger holds of only one of them, such as the result of a run that did not end, is not held against it.
+    What the ledger knows of only one of them, as where a run has no result, does not count.
     """
     files = {name for side in (a, b) for name in side.run["hashes"] or ()}
     differ = [
@@ -143,22 +142,99 @@ def unlike(a: Side, b: Side) -> str:
     return f"scored in different ways ({', '.join(differ)}): no paired test" if differ else ""
 
 
-def tested(a: Side, b: Side) -> tuple[dict[str, dict[str, Any]], str]:
+def paired_tests(a: ComparedPrompt, b: ComparedPrompt) -> tuple[dict[str, dict[str, Any]], str]:
     """The paired tests by split, and why there is none ("" where there is one)."""
-    tests = {split: found for split in ("test", "dev") if (found := paired(split, a, b)) is not None}
-    return tests, "" if tests else unlike(a, b) or "no rows of the same data were scored by both: no paired test"
+    tests = {split: test for split in ("test", "dev") if (test := paired(split, a, b)) is not None}
+    return tests, "" if tests else scoring_difference(
+        a, b
+    ) or "no rows of the same data were scored by both: no paired test"
 
 
-def paired(split: str, a: Side, b: Side) -> dict[str, Any] | None:
-    """B minus A over the rows that both have a score for; None where the data or the scoring is not the same, or where
-    there is no such row."""
+def paired(split: str, a: ComparedPrompt, b: ComparedPrompt) -> dict[str, Any] | None:
+    """The paired test of B minus A over the rows of `split` that both have a score on, as `PairedResult`.
+
+    None where there is no such row, or where the data or the scoring is not the same.
+    """
     from agent.stats.intervals import paired_difference
 
-    if a.run["hashes"].get(split) != b.run["hashes"].get(split) or unlike(a, b):
+    if a.run["hashes"].get(split) != b.run["hashes"].get(split) or scoring_difference(a, b):
         return None
     first, second = a.outcomes[split], b.outcomes[split]
     both = [row for row in first if row in second]
     if not both:
         return None
-    found = asdict(paired_difference([second[row] for row in both], [first[row] for row in both], 0))
-    return {**found, "ci95": list(found["ci95"])}
+    test = asdict(paired_difference([second[row] for row in both], [first[row] for row in both], 0))
+    return {**test, "ci95": list(test["ci95"])}
+
+
+# -- words that changed -----------------------------------------------------------------------------------------------
+
+
+Kind = Literal["same", "gone", "new"]
+CONTEXT = 12
+"""Equal words and blanks that a page or a terminal shows beside a change."""
+COMPARED = 2500
+"""Words between the first and the last change that are compared; what follows them counts as replaced."""
+_PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")
+_WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # a blank of its own would be like every other blank
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A stretch of text that two versions share, that only the first has (`gone`), or only the second (`new`)."""
+
+    kind: Kind
+    text: str
+
+
+def changes(one: str, two: str, keep: int | None = None) -> list[Change]:
+    """The changes from text `one` to `two`, by words.
+
+    Args:
+        keep: equal words and blanks to leave beside a change; the rest of a long equal stretch becomes an ellipsis.
+            None keeps all.
+    """
+    pieces = (piece for gone, new in _stretches(one, two) for piece in _pieces(gone, new))
+    runs = [(kind, [text for _, text in group]) for kind, group in groupby(pieces, key=itemgetter(0))]
+    return [
+        Change(kind, _shortened(texts, at == 0, at == len(runs) - 1, keep if kind == "same" else None))
+        for at, (kind, texts) in enumerate(runs)
+    ]
+
+
+def _stretches(one: str, two: str) -> Iterator[tuple[str, str]]:
+    """Both texts in stretches, those at one place beside each other, alike or not."""
+    first, second = (_WORDS.findall(text) for text in (one, two))
+    start, end = _alike(first, second)
+    yield "".join(first[:start]), "".join(second[:start])
+    old, new = (words[start : len(words) - end] for words in (first, second))
+    matcher = difflib.SequenceMatcher(None, old[:COMPARED], new[:COMPARED], autojunk=False)
+    for _, a0, a1, b0, b1 in matcher.get_opcodes():
+        yield "".join(old[a0:a1]), "".join(new[b0:b1])
+    yield "".join(old[COMPARED:]), "".join(new[COMPARED:])
+    yield "".join(first[len(first) - end :]), "".join(second[len(second) - end :])
+
+
+def _pieces(gone: str, new: str) -> Iterator[tuple[Kind, str]]:
+    """Words and blanks of a stretch; those that both begin or end with are the same."""
+    first, second = (_PIECES.findall(text) for text in (gone, new))
+    start, end = _alike(first, second)
+    yield from (("same", piece) for piece in first[:start])
+    yield from (("gone", piece) for piece in first[start : len(first) - end])
+    yield from (("new", piece) for piece in second[start : len(second) - end])
+    yield from (("same", piece) for piece in first[len(first) - end :])
+
+
+def _alike(one: Sequence[str], two: Sequence[str]) -> tuple[int, int]:
+    """With how many words both begin, and with how many of those after them both end."""
+    start = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    ends = zip(reversed(one[start:]), reversed(two[start:]), strict=False)
+    return start, next((at for at, (a, b) in enumerate(ends) if a != b), min(len(one), len(two)) - start)
+
+
+def _shortened(words: Sequence[str], is_first: bool, is_last: bool, keep: int | None) -> str:
+    if keep is None or len(words) <= 2 * keep + 4:
+        return "".join(words)
+    before = "" if is_first else "".join(words[:keep])
+    after = "" if is_last else "".join(words[-keep:])
+    return f"{before} … {after}"

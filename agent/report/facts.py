@@ -1,19 +1,17 @@
-"""What is said of a run in words, the same on every surface: terminal, report, web page, notebook. Pure."""
+"""A run in words, the same on every surface: terminal, report, web page, notebook. Pure.
+
+Scores and their differences come in as 0 to 1 and -1 to 1, and stand in the text as points: 0 to 100.
+"""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.release.result_breakdown import Carried, JudgeTrust, MetricPart, Preflight, Slice
+from agent.release.result_breakdown import Carried, JudgeTrust, MetricPart, Slice
 from agent.release.result_parts import SideName
 
 ERASED = "(erased)"
@@ -22,7 +20,13 @@ SIDES: Sequence[tuple[SideName, str]] = (("baseline", "your prompt"), ("winner",
 
 
 def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) -> str:
-    """What was paid, as far as prices are known; None where they are not."""
+    """What was paid, for a sentence.
+
+    Args:
+        usd: US dollars at the prices that are known; None: no price is.
+        unpriced: models without a known price.
+        digits: decimals.
+    """
     if usd is None:
         return "unknown price"
     known = f"${usd:.{digits}f}"
@@ -30,58 +34,57 @@ def dollars(usd: float | None, unpriced: Sequence[str] = (), digits: int = 4) ->
 
 
 def amount(usd: float | None, digits: int = 4) -> str:
-    """Dollars without their sign, for a table; "unknown" where nobody knows the price."""
+    """US dollars without their sign, for a table; "unknown" where the price is not known."""
     return "unknown" if usd is None else f"{usd:.{digits}f}"
 
 
 def spent(usd: float, unpriced: Sequence[str], lost: float | None) -> str:
-    """The dollars of a run, and how many of them brought nothing at most."""
+    """What a run paid: US dollars, and at most how many of them (`lost`) went to calls that brought nothing."""
     paid = dollars(usd, unpriced)
     return f"{paid} ({dollars(lost)} of it for calls that brought nothing, at most)" if lost else paid
 
 
 def sides(result: RunResult) -> Sequence[tuple[SideName, str]]:
-    """Those of SIDES that there are to tell of."""
+    """The prompts of this result: one of SIDES where the best found is the user's own, else both."""
     return SIDES[:1] if result.is_own else SIDES
 
 
 def stopped_before_search(result: RunResult) -> bool:
-    """Whether the preflight found that no gain can be shown, and was listened to: only the user's prompt was tried."""
+    """Whether the preflight saw that no gain can be shown and ended the run: only the user's prompt was tried."""
     return result.preflight is not None and not result.preflight.worth and sum(result.trials.values()) == 1
 
 
 def only_scored(result: RunResult) -> bool:
-    """Whether nothing but the user's prompt was tried, as asked for (`-n 1`)."""
+    """Whether only the user's prompt was tried, by the user's own choice (`-n 1`)."""
     return sum(result.trials.values()) == 1 and not result.search_ended and not stopped_before_search(result)
 
 
 def without_result(run: Mapping[str, Any]) -> str:
-    """Why there is no result, to be said after the run's id."""
+    """Why a run, a row of the ledger, has no result; to stand behind its id."""
     if run["result_hash"] is not None:
         return "its result was erased"
     return f"this run is {run['status']}" + (f" ({run['error']})" if run["error"] else "")
 
 
 def instead_of_result(run: Mapping[str, Any]) -> str:
-    """What to type for a run that has no result to show."""
+    """Which command to type for a run that has no result."""
     command = (run["options"] or {}).get("command")
     if not command or run["result_hash"] is not None:
         return f"`optimize history {run['id']}` shows it"
-    is_asked_anew = command in ("check", "bless")  # what the model says now, whatever was bought
-    kept = "" if is_asked_anew else ", what was paid is not asked twice"
-    return f"it was `optimize {command}`: type its command again{kept}"
+    asks_anew = command in ("check", "bless")  # what the model says now, whatever was bought
+    hint = "" if asks_anew else ", what was paid is not asked twice"
+    return f"it was `optimize {command}`: type its command again{hint}"
 
 
 def ships_prompt(result: RunResult) -> bool:
-    """Whether the run released a prompt, and not the state of a program of the user's own. Only a prompt that is held
-    back can be promoted all the same: a label stands for prompts."""
+    """Whether the run released a prompt, which can be promoted, and not the state of the user's own program."""
     return holds_prompt(result.release.path)
 
 
 def verdict(result: RunResult) -> str:
-    """Did it get better? One sentence without its full stop, for the result of a search."""
+    """Whether a search made the prompt better: one sentence without its full stop."""
     lift = result.lift
-    gained = f"{100 * lift.diff:+.1f} points on {lift.n} sealed test rows"
+    gained = f"{gain(lift.diff)} points on {lift.n} sealed test rows"
     if stopped_before_search(result):
         return "Keep your prompt: no gain could be shown, so nothing was searched"
     if only_scored(result):
@@ -100,14 +103,12 @@ def verdict(result: RunResult) -> str:
     return f"Keep your prompt: {gained} is not significant"
 
 
-def tested(result: RunResult, side: SideName) -> float | None:
-    """What a side scores on the sealed rows that both got a score on. A result of an older version does not say, and
-    gives the mean over all that this side got one on."""
-    both, all_rows = {
-        "baseline": (result.lift.baseline, result.baseline.test),
-        "winner": (result.lift.winner, result.winner.test),
-    }[side]
-    return all_rows if both is None else both
+def sealed_score(result: RunResult, side: SideName) -> float | None:
+    """A prompt's score (0 to 1) on the sealed rows that both prompts have one on; in a result of an older version, on
+    all that this prompt has one on."""
+    if side == "baseline":
+        return result.baseline.test if result.lift.baseline is None else result.lift.baseline
+    return result.winner.test if result.lift.winner is None else result.lift.winner
 
 
 def uncorrected(result: RunResult) -> str:
@@ -117,17 +118,13 @@ def uncorrected(result: RunResult) -> str:
 
 
 def yardsticks(result: RunResult) -> list[tuple[str, str, str]]:
-    """What is reached without a language model: what it is, its score on dev and on the sealed test with interval."""
-    found = []
-    for one in result.yardsticks:
-        interval = f" ({points(one.ci95[0])} to {points(one.ci95[1])})" if one.ci95 else ""
-        found.append((one.name, points(one.dev), f"{points(one.test)}{interval}"))
-    return found
+    """The methods without a language model: name, score on dev, score on the sealed test with its interval."""
+    return [(one.name, points(one.dev), f"{points(one.test)}{bracketed(one.ci95)}") for one in result.yardsticks]
 
 
 def against_yardsticks(result: RunResult) -> str:
-    """Said where the best of them does better than the best found, or as well as far as this test can tell; "" where
-    the best found is better than all of them, or nothing was compared."""
+    """That the best of them scores more than the best found, or as much as far as this test can tell; "" where the best
+    found is better than all of them, or nothing was compared."""
     known = [one for one in result.yardsticks if one.diff is not None]
     if not known:
         return ""
@@ -146,41 +143,41 @@ def against_yardsticks(result: RunResult) -> str:
 
 
 def uneven(result: RunResult) -> str:
-    """Said where the two prompts did not get a score on the same sealed rows; "" where they did."""
+    """That the two prompts did not get a score on the same sealed rows; "" where they did."""
     own, best = result.baseline.test or 0, result.winner.test or 0
-    moved = max(abs((tested(result, "baseline") or 0) - own), abs((tested(result, "winner") or 0) - best))
+    moved = max(abs((sealed_score(result, "baseline") or 0) - own), abs((sealed_score(result, "winner") or 0) - best))
     if result.is_own or moved < 1e-9:
         return ""
     return f"the scores on the sealed test are over the {result.lift.n} rows that both prompts got a score on"
 
 
 def meaning(result: RunResult) -> str:
-    """The same in plain words: the scores, and how far the gain may be off."""
+    """The scores on the sealed test and the interval of the gain, in full sentences."""
     lift = result.lift
-    yours = points(tested(result, "baseline"))
+    yours = points(sealed_score(result, "baseline"))
     if result.is_own:
         return f"Of 100 points your prompt gets {yours}, on {lift.n} rows that the search never saw."
-    low, high = (gain(end) for end in lift.ci95)
+    best, (low, high) = points(sealed_score(result, "winner")), map(gain, lift.ci95)
     return (
-        f"Of 100 points your prompt gets {yours} and the best found {points(tested(result, 'winner'))}, on {lift.n} "
-        f"rows that the search never saw. "
+        f"Of 100 points your prompt gets {yours} and the best found {best}, "
+        f"on {lift.n} rows that the search never saw. "
         f"With 95 % confidence the true difference lies between {low} and {high} points ({chance(lift.p_value)})."
     )
 
 
 def chance(p_value: float) -> str:
-    """A p-value for people who do not read powers of ten."""
+    """A p-value without powers of ten."""
     return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.2g}"
 
 
 def promotion(promoted: Mapping[str, Any]) -> str:
-    """Who promoted a winner that its run had held back, why, and what was against it."""
+    """By which actor a winner that its run had held back was promoted, why, and what was against it."""
     more = [f"{name}: {promoted[name]}" for name in ("reason", "against") if promoted[name]]
     return "; ".join([f"promoted by {promoted['actor']}", *more])
 
 
 def ending(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
-    """What follows from it: which prompt is released. `promoted`: who decided otherwise since."""
+    """Which prompt is released. `promoted`: the promotion of a held back winner since the run, if there was one."""
     if promoted is not None:
         return f"The run kept your own prompt; since then the best found was {promotion(promoted)}."
     if result.decision == "promote":
@@ -189,15 +186,12 @@ def ending(result: RunResult, promoted: Mapping[str, Any] | None = None) -> str:
 
 
 def certainty(result: RunResult) -> str:
-    """How sure that is: interval and p-value of the paired difference; "" where nothing was compared."""
-    if result.is_own:
-        return ""
-    low, high = (100 * value for value in result.lift.ci95)
-    return f"95 % CI {low:+.1f} to {high:+.1f}, p = {result.lift.p_value:.2g}"
+    """Interval and p-value of the paired difference on the sealed test; "" where nothing was compared."""
+    return "" if result.is_own else evidence(result.lift.ci95, result.lift.p_value)
 
 
 def decision(result: Mapping[str, Any]) -> str:
-    """One or two words for a list of runs, of what the ledger has of a run of any kind."""
+    """How a run of any kind ended, in one or two words; `result` as the ledger has it."""
     if result.get("kind") == "judge_calibration":
         return f"calibration: {'trusted' if result['trusted'] else 'not trusted'}"
     if result.get("kind") == "check":
@@ -205,20 +199,49 @@ def decision(result: Mapping[str, Any]) -> str:
     return str(result.get("decision") or result.get("kind") or "")
 
 
+# -- numbers ----------------------------------------------------------------------------------------------------------
+
+
 def points(value: float | None) -> str:
-    """A score of 0 to 1 as 0 to 100 with one decimal; "-" where there is none."""
+    """A score in points with one decimal; "-" where there is none."""
     return "-" if value is None else f"{100 * value:.1f}"
 
 
+def bracketed(ci95: Sequence[float] | None) -> str:
+    """The 95 % interval of a score, to stand behind it: " (61.0 to 72.5)"; "" where there is none."""
+    return f" ({points(ci95[0])} to {points(ci95[1])})" if ci95 else ""
+
+
 def gain(value: float | None, ci95: Sequence[float] | None = None) -> str:
-    """A difference of scores in points, with its sign, and its interval in brackets where there is one."""
+    """A difference of scores in points with its sign, and its 95 % interval in brackets; "-" where there is none."""
     if value is None:
         return "-"
-    return f"{100 * value:+.1f}" + (f" ({100 * ci95[0]:+.1f} to {100 * ci95[1]:+.1f})" if ci95 else "")
+    return f"{100 * value:+.1f}" + (f" ({gain_interval(ci95)})" if ci95 else "")
+
+
+def gain_interval(ci95: Sequence[float]) -> str:
+    """The ends of a difference's interval in points with their signs."""
+    return f"{gain(ci95[0])} to {gain(ci95[1])}"
+
+
+def evidence(ci95: Sequence[float], p_value: float) -> str:
+    """The 95 % interval and the p-value of a paired difference."""
+    return f"95 % CI {gain_interval(ci95)}, p = {p_value:.2g}"
+
+
+def tally(wins: int, losses: int, ties: int) -> str:
+    """How many pairs of scores were won, lost and tied."""
+    return f"{wins} won, {losses} lost, {ties} tied"
+
+
+def paired_test(test: Mapping[str, Any], rows: str = "") -> str:
+    """A paired test in one line. `test`: a `PairedResult` as a mapping; `rows`: its rows in words, as " on 9 rows"."""
+    counts = tally(test["wins"], test["losses"], test["ties"])
+    return f"{gain(test['diff'])} points{rows} ({evidence(test['ci95'], test['p_value'])}); {counts}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: 4 min 34 s."""
+    """Seconds as hours, minutes and seconds: 4 min 34 s."""
     minutes, rest = divmod(round(seconds or 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
@@ -229,13 +252,18 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
 
 
+def latency(seconds: float | None) -> str:
+    """Seconds with two decimals; "-" where they are not known."""
+    return "-" if seconds is None else f"{seconds:.2f} s"
+
+
 def design(technique: str, layout: str, demos: int) -> str:
-    """How a candidate, a trial or a winner is made."""
+    """A candidate's design: technique, layout and number of demos."""
     return f"{technique}, {layout}, {demos} demos"
 
 
 def prompt_text(candidate: Mapping[str, Any]) -> str:
-    """A candidate's messages without its demo turns, each under its role; "(erased)" when its text was."""
+    """A candidate's messages without its demo turns, each under its role; ERASED when its text was erased."""
     template = candidate["template"]
     if not template:
         return ERASED
@@ -250,43 +278,42 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
 
 
 def held_back(result: RunResult) -> list[str]:
-    """What keeps the winner back although its gain was shown; empty otherwise."""
+    """The reasons against releasing a winner whose gain was shown; empty otherwise."""
     is_shown = shown(result.lift.ci95, result.lift.p_value) > 0
     return list(result.blocked) if is_shown else []
 
 
 def before_search(result: RunResult) -> str:
-    """Was there something to win, as it looked after the baseline; "" when nobody asked."""
-    found = result.preflight
-    return f"{found.why}{_noise(found)}" if found is not None and found.why else ""
-
-
-def _noise(found: Preflight) -> str:
-    """How many rows changed when they were asked again; a run of an older version does not say of how many."""
-    noise, rows = found.noise, found.noise_rows
-    if noise is None:
+    """What the preflight says of what could be won, and how noisy the answers are; "" without a preflight."""
+    preflight = result.preflight
+    if preflight is None or not preflight.why:
         return ""
-    if rows is None:
-        return f"; asked twice, {100 * noise:.0f} % of the rows changed"
-    return f"; asked twice, {round(noise * rows)} of {rows} rows changed"
+    noise, rows = preflight.noise, preflight.noise_rows
+    if noise is None:
+        return preflight.why
+    changed = (
+        f"{100 * noise:.0f} % of the" if rows is None else f"{round(noise * rows)} of {rows}"
+    )  # None: an older run
+    return f"{preflight.why}; asked twice, {changed} rows changed"
 
 
 def metric_name(row: MetricPart) -> str:
+    """A metric with the field that it scores."""
     return f"{row.metric} ({row.field})" if row.field else row.metric
 
 
-def worth_parts(result: RunResult) -> Sequence[MetricPart]:
-    """The lines of each metric, where there is more than the score itself to tell."""
-    found = result.metrics
-    plainly = len(found) == 2 and all(found[0].side(side).mean == 1.0 for side, _ in SIDES)
-    scored = all(row.side(side).unscored == 0 for row in found for side, _ in SIDES)
-    return () if plainly and scored else found
+def metric_parts(result: RunResult) -> Sequence[MetricPart]:
+    """The result by metric; empty where that says no more than the score itself."""
+    rows = result.metrics
+    is_single = len(rows) == 2 and all(rows[0].side(side).mean == 1.0 for side, _ in SIDES)
+    is_scored = all(row.side(side).unscored == 0 for row in rows for side, _ in SIDES)
+    return () if is_single and is_scored else rows
 
 
 def gaps(result: RunResult, slice_: Slice) -> str:
-    """How far the groups of a slice lie apart, by prompt, where that is more than chance; "" for a single group."""
-    found = [f"{name} {_gap(*slice_.gap(side))}" for side, name in sides(result)]
-    return f"largest gap between groups: {'; '.join(found)}" if slice_.winner_gap is not None else ""
+    """By prompt, how far a slice's groups lie apart and whether that is more than chance; "" for a single group."""
+    by_prompt = [f"{name} {_gap(*slice_.gap(side))}" for side, name in sides(result)]
+    return f"largest gap between groups: {'; '.join(by_prompt)}" if slice_.winner_gap is not None else ""
 
 
 def _gap(gap: float | None, p_value: float | None) -> str:
@@ -300,24 +327,23 @@ def _gap(gap: float | None, p_value: float | None) -> str:
 
 
 def steadiness(result: RunResult) -> list[str]:
-    """How alike the answers to one row are when it is asked again; a title and a line per prompt, or nothing."""
+    """How alike repeated answers to one row are: a title and a line for each prompt; empty where none was repeated."""
+    if not result.consistency:
+        return []
     lines = []
     for side, name in sides(result):
-        if result.consistency and (asked := result.consistency.side(side)):
-            every, some = points(asked.pass_hat_k), points(asked.pass_at_k)
+        if repeated := result.consistency.side(side):
+            every, some = points(repeated.pass_hat_k), points(repeated.pass_at_k)
             lines.append(
-                f"{name}: same answer {points(asked.agreement)} % of the time, entropy {asked.entropy:.2f} bits; "
+                f"{name}: same answer {points(repeated.agreement)} % of the time, entropy {repeated.entropy:.2f} bits; "
                 f"right every time {every} %, at least once {some} %"
             )
-    if not lines or not result.consistency:
-        return []
     first = result.consistency.winner or result.consistency.baseline
-    assert first is not None
-    return [f"asked {first.k} times each, {first.rows} test rows:", *lines]
+    return [f"asked {first.k} times each, {first.rows} test rows:", *lines] if lines and first else []
 
 
 def variety(result: RunResult) -> list[str]:
-    """How varied the texts of a field are, by prompt."""
+    """How varied the texts of each field are, a line for each prompt."""
     lines = []
     for row in result.variety:
         for side, name in sides(result):
@@ -330,7 +356,7 @@ def variety(result: RunResult) -> list[str]:
 
 
 def judge_trust(judge: JudgeTrust) -> str:
-    """Whether a judge has earned trust, against people's ratings."""
+    """Whether a judge agrees with people's ratings well enough to be trusted."""
     trust = "trusted" if judge.trusted else "NOT TO BE TRUSTED"
     if judge.kappa is not None and judge.ci95 is not None:
         low, high = judge.ci95
@@ -339,79 +365,12 @@ def judge_trust(judge: JudgeTrust) -> str:
 
 
 def judge_order(judge: JudgeTrust) -> str:
-    """How often a pairwise judge changed its mind with the order of the two; "" for other judges."""
+    """How many verdicts of a pairwise judge changed with the order of the two answers; "" for other judges."""
     return f"{judge.turned} of {judge.compared} verdicts changed with the order" if judge.compared else ""
 
 
-def carried(row: Carried) -> tuple[str, str]:
-    """A part's gain in points ("?" where its sign cannot be told), and where the number comes from."""
-    sources = {"measured": "measured", "unknown": "cannot be told"}
-    source = sources.get(row.how, "estimated from all trials")
-    return ("?" if row.how == "unknown" else f"{row.points:+.1f}"), source
-
-
-# -- words that changed -----------------------------------------------------------------------------------------------
-
-
-Kind = Literal["same", "gone", "new"]
-COMPARED = 2500
-"""So many words between the first and the last change are compared; what follows them is told as replaced."""
-_PIECES = re.compile(r"\s+|\[\w+\]|\w+|[^\w\s]")
-_WORDS = re.compile(r"\s+|\[\w+\]\s*|\w+\s*|[^\w\s]\s*")  # a blank of its own would be like every other blank
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A stretch of text that two versions share, that only the first has (`gone`), or only the second (`new`)."""
-
-    kind: Kind
-    text: str
-
-
-def changes(one: str, two: str, keep: int | None = None) -> list[Change]:
-    """From `one` to `two` by words. `keep`: so many equal words and blanks are left beside a change, the rest of a long
-    equal stretch becomes an ellipsis; None keeps all."""
-    pieces = (piece for gone, new in _stretches(one, two) for piece in _pieces(gone, new))
-    found = [(kind, [text for _, text in group]) for kind, group in groupby(pieces, key=itemgetter(0))]
-    return [
-        Change(kind, _shortened(texts, at == 0, at == len(found) - 1, keep if kind == "same" else None))
-        for at, (kind, texts) in enumerate(found)
-    ]
-
-
-def _stretches(one: str, two: str) -> Iterator[tuple[str, str]]:
-    """Both texts in stretches, those at one place beside each other, alike or not."""
-    first, second = (_WORDS.findall(text) for text in (one, two))
-    start, end = _alike(first, second)
-    yield "".join(first[:start]), "".join(second[:start])
-    mine, others = (words[start : len(words) - end] for words in (first, second))
-    matcher = difflib.SequenceMatcher(None, mine[:COMPARED], others[:COMPARED], autojunk=False)
-    for _, a0, a1, b0, b1 in matcher.get_opcodes():
-        yield "".join(mine[a0:a1]), "".join(others[b0:b1])
-    yield "".join(mine[COMPARED:]), "".join(others[COMPARED:])
-    yield "".join(first[len(first) - end :]), "".join(second[len(second) - end :])
-
-
-def _pieces(gone: str, new: str) -> Iterator[tuple[Kind, str]]:
-    """Words and blanks of a stretch; those that both begin or end with are the same."""
-    first, second = (_PIECES.findall(text) for text in (gone, new))
-    start, end = _alike(first, second)
-    yield from (("same", piece) for piece in first[:start])
-    yield from (("gone", piece) for piece in first[start : len(first) - end])
-    yield from (("new", piece) for piece in second[start : len(second) - end])
-    yield from (("same", piece) for piece in first[len(first) - end :])
-
-
-def _alike(one: Sequence[str], two: Sequence[str]) -> tuple[int, int]:
-    """With how many words both begin, and with how many of those after them both end."""
-    start = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
-    ends = zip(reversed(one[start:]), reversed(two[start:]), strict=False)
-    return start, next((at for at, (a, b) in enumerate(ends) if a != b), min(len(one), len(two)) - start)
-
-
-def _shortened(words: Sequence[str], is_first: bool, is_last: bool, keep: int | None) -> str:
-    if keep is None or len(words) <= 2 * keep + 4:
-        return "".join(words)
-    before = "" if is_first else "".join(words[:keep])
-    after = "" if is_last else "".join(words[-keep:])
-    return f"{before} … {after}"
+def carried(row: Carried) -> tuple[str, str, str]:
+    """A part's gain in points ("?" where its sign is not known), its 95 % interval, and where the numbers come from."""
+    low, high = row.ci95
+    source = {"measured": "measured", "unknown": "cannot be told"}.get(row.how, "estimated from all trials")
+    return ("?" if row.how == "unknown" else f"{row.points:+.1f}"), f"{low:+.1f} to {high:+.1f}", source

@@ -1,41 +1,109 @@
-"""One run as one HTML file that opens anywhere: no script, no request to any host. Words come from `facts`, numbers
-from `tables`, pictures from `charts`, markup from templates/; here they are put together and kept within limits."""
+"""One run as one HTML file that opens anywhere: no script, no request to any host; and the templates of all pages.
+
+The only importer of jinja2: templates lie in templates/ and are never a prompt or a task; all that is printed is
+escaped, and control characters become visible marks. Words come from `facts`, numbers from `run_tables`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.files import new_file
 from agent.ledger.query import run_folder
-from agent.report import facts, tables
-from agent.report.page import render, style
+from agent.prompt.render import label_text
+from agent.report import compare, facts, run_tables
+from agent.report.run_tables import RunTable
 from agent.report.view import RowPair, RunView
 
 if TYPE_CHECKING:
-    from agent.report.tables import Table
+    from jinja2 import Environment
+    from markupsafe import Markup
 
+FOLDER = files("agent.report")
 REPORT_FILE = "report.html"
 FLIPS, DEMOS = 50, 40
-"""Rows that are shown of those that got better and of those that got worse; demos."""
+"""Rows shown of those that got better and of those that got worse; demos shown."""
 PROMPT_LETTERS = 12_000
-"""Letters of a prompt that are compared and shown."""
+"""Characters of a prompt that are compared and shown."""
+
+
+# -- templates --------------------------------------------------------------------------------------------------------
+
+
+def visible(value: Any) -> Any:
+    """`marked` text; anything but text, and markup, as it is."""
+    from markupsafe import Markup
+
+    return value if not isinstance(value, str) or isinstance(value, Markup) else marked(value)
+
+
+class _Marks(dict[int, int | str]):
+    """For `str.translate`: each control or invisible character as a mark."""
+
+    def __missing__(self, code: int) -> int | str:
+        is_shown = chr(code) in "\n\t" or chr(code).isprintable()
+        self[code] = mark = code if is_shown else f"\\x{code:02x}"
+        return mark
+
+
+_MARKS = _Marks()
+
+
+def marked(text: str) -> str:
+    """A text, or a whole page, with its control and invisible characters as marks such as \\x1b."""
+    return text.translate(_MARKS)
+
+
+@cache
+def environment() -> Environment:
+    """The templates, with escaping on for all of them; an unknown name in one is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("agent.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shared = (facts.dollars, facts.points, facts.gain, facts.duration, facts.cut)
+    made.filters |= {filter_.__name__: filter_ for filter_ in shared} | {"text": label_text}
+    return made
+
+
+def style() -> Markup:
+    """The style sheet of all pages, ready to stand in a <style>."""
+    from markupsafe import Markup
+
+    return Markup((FOLDER / "static" / "page.css").read_text("utf-8"))
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a template of templates/ with these values."""
+    return environment().get_template(template).render(**values)
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Chart:
     """A chart as SVG, and the table with its numbers."""
 
-    svg: Any
-    table: Table
+    svg: Markup
+    table: RunTable
 
 
 @dataclass(frozen=True, slots=True)
 class Flips:
-    """Rows whose score differs between the two prompts, the largest change first; `total` counts those left out."""
+    """Rows whose score differs between the two prompts, the largest change first; `total` counts all of them."""
 
     title: str
     rows: Sequence[RowPair]
@@ -44,10 +112,9 @@ class Flips:
 
 def report_html(view: RunView) -> str:
     """The report of a search, finished or not. Raises InputError for a run of another kind."""
-    kind = (view.run["result"] or {}).get("kind")
-    if kind:
+    if kind := (view.run["result"] or {}).get("kind"):
         what = str(kind).replace("_", " ")
-        raise InputError(f"{view.id}: this run is a {what}, no search; `optimize show {view.id}` shows what it found")
+        raise InputError(f"{view.id}: this run is no search ({what}); `optimize show {view.id}` shows what it found")
     result = view.result
     return render(
         "report.html",
@@ -58,11 +125,11 @@ def report_html(view: RunView) -> str:
         own_letters=PROMPT_LETTERS,
         facts=facts,
         style=style(),
-        progress=_picture("progress", view, "Dev score against calls", tables.best),
-        trials=tables.trials(view),
+        progress=_chart("progress", view, "Dev score against calls", run_tables.best),
+        trials=run_tables.trials(view),
         rejected=view.history.rejected(view.id),
-        spend=tables.spend(view),
-        provenance=tables.provenance(view),
+        spend=run_tables.spend(view),
+        provenance=run_tables.provenance(view),
         **({} if result is None else _of_result(view)),
     )
 
@@ -97,21 +164,22 @@ def _of_result(view: RunView) -> dict[str, Any]:
     assert result is not None
     assert winner is not None
     assert baseline is not None
-    own, found = (facts.cut(facts.prompt_text(candidate), PROMPT_LETTERS) for candidate in (baseline, winner))
-    both = "Both prompts on the sealed test, and their difference"
-    sealed = "Your prompt on the sealed test" if result.is_own else both
+    own, best = (facts.cut(facts.prompt_text(candidate), PROMPT_LETTERS) for candidate in (baseline, winner))
+    sealed = (
+        "Your prompt on the sealed test" if result.is_own else "Both prompts on the sealed test, and their difference"
+    )
     return {
-        "sealed": _picture("sealed", view, sealed, tables.scores),
-        "attribution": _picture("attribution", view, "What each part carries", tables.attribution),
-        "pareto": _picture("pareto", view, "Dev score against cost", tables.pareto),
-        "yardsticks": tables.yardsticks(view),
-        "metrics": tables.metrics(view),
-        "slices": tables.slices(view),
-        "judges": tables.judges(view),
+        "sealed": _chart("sealed", view, sealed, run_tables.scores),
+        "attribution": _chart("attribution", view, "What each part carries", run_tables.attribution),
+        "pareto": _chart("pareto", view, "Dev score against cost", run_tables.pareto),
+        "yardsticks": run_tables.yardsticks(result),
+        "metrics": run_tables.metrics(result),
+        "slices": run_tables.slices(result),
+        "judges": run_tables.judges(result),
         "is_own": winner["id"] == baseline["id"],
-        "changes": facts.changes(own, found),
+        "changes": compare.changes(own, best),
         "baseline_text": own,
-        "winner_text": found,
+        "winner_text": best,
         "demos": winner["demos"][:DEMOS],
         "demos_total": len(winner["demos"]),
         "flips": flips(view.pairs("test", baseline["id"], winner["id"])),
@@ -120,17 +188,16 @@ def _of_result(view: RunView) -> dict[str, Any]:
 
 
 def flips(pairs: Sequence[RowPair]) -> list[Flips]:
-    """Those that got better, and those that got worse."""
-    changed = [(pair, change) for pair in pairs if (change := pair.change)]
-    changed.sort(key=lambda found: -abs(found[1]))
+    """The rows that got better, and those that got worse."""
+    changed = sorted(((pair, change) for pair in pairs if (change := pair.change)), key=lambda one: -abs(one[1]))
     better, worse = ([p for p, change in changed if change * sign > 1e-12] for sign in (1, -1))
     return [Flips("got better", better[:FLIPS], len(better)), Flips("got worse", worse[:FLIPS], len(worse))]
 
 
-def _picture(name: str, view: RunView, title: str, table: Callable[[RunView], Table]) -> Picture:
+def _chart(name: str, view: RunView, title: str, table: Callable[[RunView], RunTable]) -> Chart:
     from markupsafe import Markup
 
     from agent.report import charts
 
     draw = getattr(charts, name)
-    return Picture(Markup(charts.svg(draw(view), name, title)), table(view))
+    return Chart(Markup(charts.svg(draw(view), name, title)), table(view))

@@ -15,8 +15,8 @@ from agent.errors import InputError
 from agent.extras import require
 from agent.ledger.connect import is_there
 from agent.ledger.query import history_of
-from agent.report import charts, page
-from agent.report.facts import certainty, decision, prompt_text, tested, verdict
+from agent.report import charts, html
+from agent.report.facts import certainty, decision, prompt_text, sealed_score, verdict
 from agent.report.view import RowPair, RunView
 from agent.types import SplitName
 
@@ -47,17 +47,25 @@ TRIALS: Mapping[str, str] = {
     "candidate_id": "string",
     "parent_id": "string",
 }
-"""The columns of `Run.trials_df` and their types."""
+"""The columns of `LoadedRun.trials_df` and their types."""
 SIDES = ("baseline", "winner")
 
 
-def load_run(run_id: str = "", db: str | Path = "runs/ledger.db") -> Run:
-    """A run of the ledger by id, by the unique start of its id, or the latest. Raises InputError."""
-    return Run(Path(db), run_id)
+def load_run(run_id: str = "", db: str | Path = "runs/ledger.db") -> LoadedRun:
+    """A run of a ledger, for a notebook.
+
+    Args:
+        run_id: its id or the unique start of it; "" is the latest.
+        db: the ledger file.
+
+    Raises:
+        InputError: there is no ledger, or no such run.
+    """
+    return LoadedRun(Path(db), run_id)
 
 
-class Run:
-    """One run as the ledger had it when this was loaded; load it again to see a run go on."""
+class LoadedRun:
+    """One run as it was in the ledger when it was loaded; load it again to see how it went on."""
 
     def __init__(self, db: Path, run_id: str = "") -> None:
         if not is_there(db):
@@ -65,7 +73,7 @@ class Run:
         self._db = db
         with closing(history_of(db)) as history:
             self._view = RunView(history, run_id)
-            self._known = (self._view.trials, self._view.baseline, self._view.winner)  # gathered while it is open
+            self._gathered = (self._view.trials, self._view.baseline, self._view.winner)  # while it is open
 
     @property
     def id(self) -> str:
@@ -82,7 +90,7 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """Did it get better? One sentence."""
+        """Whether the prompt got better, in one sentence."""
         if self._view.result is not None:
             return verdict(self._view.result)
         return decision(self._view.run["result"] or {}) or f"No result: the run is {self._view.run['status']}"
@@ -125,19 +133,19 @@ class Run:
 
     def _repr_html_(self) -> str:
         result, title = self._view.result, f"run {self.id}: dev score against paid calls"
-        return page.render(
+        return html.render(
             "run_cell.html",
             run=self._view.run,
             result=result,
             trials=self._view.trials,
             verdict=self.verdict,
-            tested=tested,
+            sealed_score=sealed_score,
             certainty=certainty(result) if result else "",
             chart=charts.svg(charts.progress(self._view), f"run-{self.id}", title) if self._view.trials else "",
         )
 
     def __repr__(self) -> str:
-        return str(page.visible(f"<Run {self.id} of {self.task}: {self.verdict}>"))
+        return str(html.visible(f"<Run {self.id} of {self.task}: {self.verdict}>"))
 
 
 def _picture(figure: Any) -> str:

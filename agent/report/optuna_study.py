@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATES = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "incomplete": "RUNNING"}
 SHOWN = 500
-"""So much of an instruction is kept: the file is for charts."""
+"""Characters of an instruction in the file, which is for charts."""
 ATTRIBUTES = (
     "candidate_id",
     "round",
@@ -93,30 +93,30 @@ def _about(view: RunView) -> dict[str, Any]:
 def _trials(view: RunView) -> list[optuna.trial.FrozenTrial]:
     from optuna.trial import FrozenTrial, TrialState
 
-    moments = _moments(view)
+    by_trial = _events_by_trial(view)
     places = [_place(trial) for trial in view.trials]
     distributions = _distributions(places)
-    found = []
+    trials = []
     for number, (trial, place) in enumerate(zip(view.trials, places, strict=True)):
         state = TrialState[STATES[trial["state"]]]
-        seen = moments.get(trial["number"], [])
-        begun = _time(seen[0]["utc"] if seen else view.run["started_utc"])
-        found.append(
+        events = by_trial.get(trial["number"], [])
+        begun = _time(events[0]["utc"] if events else view.run["started_utc"])
+        trials.append(
             FrozenTrial(
                 number=number,
                 trial_id=number,
                 state=state,
                 value=trial["mean"] if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
                 datetime_start=begun,
-                datetime_complete=(_time(seen[-1]["utc"]) if seen else begun) if state.is_finished() else None,
+                datetime_complete=(_time(events[-1]["utc"]) if events else begun) if state.is_finished() else None,
                 params=place,
                 distributions=distributions,
                 user_attrs=_attributes(trial),
                 system_attrs={},
-                intermediate_values={look["n"]: look["mean"] for look in seen if look["mean"] is not None},
+                intermediate_values={event["n"]: event["mean"] for event in events if event["mean"] is not None},
             )
         )
-    return found
+    return trials
 
 
 def _place(trial: Row) -> dict[str, Any]:
@@ -135,34 +135,34 @@ def _distributions(places: Sequence[Mapping[str, Any]]) -> dict[str, optuna.dist
     """What each parameter could be: all that the run tried."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
-    found: dict[str, optuna.distributions.BaseDistribution] = {}
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
     for name in places[0] if places else ():
         values = [place[name] for place in places]
         is_count = isinstance(values[0], int)
-        found[name] = (
+        distributions[name] = (
             IntDistribution(0, max(values)) if is_count else CategoricalDistribution(list(dict.fromkeys(values)))
         )
-    return found
+    return distributions
 
 
 def _attributes(trial: Row) -> dict[str, Any]:
     text = trial["instruction"]
-    kept = {name: trial[name] for name in ATTRIBUTES}
-    return kept | {"trial": trial["number"], "instruction": text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"}
+    text = text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+    return {name: trial[name] for name in ATTRIBUTES} | {"trial": trial["number"], "instruction": text}
 
 
-def _moments(view: RunView) -> dict[int, list[Row]]:
-    """By trial, what the chain wrote down of it, in order: when, after how many rows, and the mean by then."""
+def _events_by_trial(view: RunView) -> dict[int, list[Row]]:
+    """By trial, its events in order: when, after how many rows, and the mean by then."""
     rows = view.history.select(
         "SELECT json_extract(body, '$.row.number') AS number, utc, json_extract(body, '$.row.n') AS n, "
         "json_extract(body, '$.row.mean') AS mean FROM events WHERE run_id = ? AND kind IN "
         "('trial_incomplete', 'trial_complete', 'trial_pruned', 'trial_failed') ORDER BY seq",
         view.id,
     )
-    found: dict[int, list[Row]] = {}
+    by_trial: dict[int, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["number"], []).append(row)
-    return found
+        by_trial.setdefault(row["number"], []).append(row)
+    return by_trial
 
 
 def _time(utc: str) -> datetime:

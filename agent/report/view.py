@@ -1,4 +1,4 @@
-"""One run gathered from the ledger for whoever shows it: report, web pages, terminal, notebook. Reads, never writes.
+"""One run gathered from the ledger, for report, web pages and notebook. Reads, never writes.
 
 Rows of the task are not in the ledger; they are read from its folder, and left out when its files have changed since.
 """
@@ -41,7 +41,7 @@ class RowPair:
 
 
 class RunView:
-    """A run of the ledger, gathered when it is asked for. `run` is its row with the decoded columns."""
+    """A run of the ledger; each part is read when it is first used. `run` is its row with the decoded columns."""
 
     def __init__(self, history: History, run_id: str = "") -> None:
         """The run by id, by the unique start of it, or the latest. Raises InputError."""
@@ -64,10 +64,12 @@ class RunView:
         return [{**trial, "used": ends.get(trial["candidate_id"], 0)} for trial in self.history.trials(self.id)]
 
     def trial(self, number: int) -> Row | None:
+        """The trial of this number, as in `trials`."""
         return next((trial for trial in self.trials if trial["number"] == number), None)
 
     @cached_property
     def costs(self) -> list[Row]:
+        """Calls, tokens and dollars by role, model and state, as `History.costs` gives them."""
         return self.history.costs(self.id)
 
     @cached_property
@@ -83,18 +85,18 @@ class RunView:
 
     @cached_property
     def promoted(self) -> Row | None:
-        """Who promoted a winner that the run had held back (`trail.promoted_since`)."""
+        """The promotion, since the run, of a winner that it had held back (`trail.promoted_since`)."""
         return promoted_since(self.history, self.id)
 
     @cached_property
     def best(self) -> list[Row]:
         """The trials that were the best so far when they ended, in the order of their ends: complete ones only."""
-        found: list[Row] = []
+        best: list[Row] = []
         for trial in sorted(self.trials, key=lambda trial: (trial["used"], trial["number"])):
             is_done = trial["state"] == "complete" and trial["mean"] is not None
-            if is_done and (not found or trial["mean"] > found[-1]["mean"]):
-                found.append(trial)
-        return found
+            if is_done and (not best or trial["mean"] > best[-1]["mean"]):
+                best.append(trial)
+        return best
 
     @cached_property
     def examples(self) -> Mapping[SplitName, Mapping[str, Example]]:
@@ -111,15 +113,15 @@ class RunView:
         }
 
     def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
-        """What the candidates `one` and `two` made of each row of the split that either was asked."""
+        """The outcomes of the candidates `one` and `two` on each row of the split that either has one on."""
         sides = [{row["example_id"]: row for row in self.history.outcomes(self.id, c, split)} for c in (one, two)]
-        known = self.examples.get(split, {})
-        found = []
+        examples = self.examples.get(split, {})
+        pairs = []
         for example_id in {**sides[0], **sides[1]}:
-            row = known.get(example_id)
+            row = examples.get(example_id)
             inputs, labels = (row.inputs, row.labels) if row else ({}, {})
-            found.append(RowPair(example_id, inputs, labels, sides[0].get(example_id), sides[1].get(example_id)))
-        return found
+            pairs.append(RowPair(example_id, inputs, labels, sides[0].get(example_id), sides[1].get(example_id)))
+        return pairs
 
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
@@ -130,12 +132,12 @@ class RunView:
         """
         from agent.stats.intervals import mean_ci
 
-        found: dict[str, dict[str, float]] = {}
+        scored: dict[str, dict[str, float]] = {}
         for side, candidate in (("baseline", self.baseline), ("winner", self.winner)):
             if rows := self.history.outcomes(self.id, candidate["id"], "test") if candidate else []:
-                found[side] = {row["example_id"]: row["value"] for row in rows if row["value"] is not None}
-        both = [row for row in next(iter(found.values()), ()) if all(row in scores for scores in found.values())]
-        return {side: mean_ci([scores[row] for row in both]) for side, scores in found.items() if both}
+                scored[side] = {row["example_id"]: row["value"] for row in rows if row["value"] is not None}
+        both = [row for row in next(iter(scored.values()), ()) if all(row in scores for scores in scored.values())]
+        return {side: mean_ci([scores[row] for row in both]) for side, scores in scored.items() if both}
 
     @property
     def head(self) -> Row:

@@ -1,6 +1,7 @@
-"""Rows and prompts that were given in Python: kept as files beside the ledger, so that all that reads a run finds them.
+"""The arguments of the functions of `api.py`: checked all at once, and made the options of a run.
 
-A run of them is then a run of a data file: it resumes, is audited, exported and made again as any other.
+Rows and prompts that were given in Python are kept as files beside the ledger. A run of them is then a run of a data
+file: it resumes, is audited, exported and reproduced as any other.
 """
 
 from __future__ import annotations
@@ -8,15 +9,198 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent.errors import Problem
+from agent.errors import AgentError, InputError, Problem, ProblemsError
 from agent.files import new_file
+from agent.ledger.query import started_with
+from agent.metrics.metric_registry import METRICS
+from agent.run.launch import OPTIONS, Launch, prepare, silence
+from agent.run.locations import open_history
+from agent.run.observers import Watcher
+from agent.run.resume import unfinished
+from agent.scoring.function_metric import MetricFunction, register, registered
+from agent.task.load import load_task
+from agent.task.words import seconds
+from agent.types import Task
 
-MOST_TOLD = 20  # problems of rows
+MOST_LISTED = 20  # problems of rows
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "thinking": 0, "max_concurrency": 1}
+ONE_OF = {
+    "effort": ("quick", "standard", "thorough"),
+    "strategy": (None, "evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"),
+    "prefer": ("best", "cheap", "short"),
+    "type": (None, "text", "choice", "number", "json"),
+}
+
+
+def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launch:
+    """Makes the arguments of `optimize` a run that is ready to start, and keeps rows and prompt as files.
+
+    Args:
+        arguments: by name, with the defaults of those that were not given.
+        db: the ledger; the files are kept beside it.
+        watcher: shows messages and warnings.
+
+    Raises:
+        InputError: something is wrong; ProblemsError names all of it that can be seen at once.
+    """
+    silence(watcher.warn)
+    words: dict[str, Any] = {
+        **OPTIONS,
+        **{name: arguments[name] for name in OPTIONS if name in arguments},
+        **{name: _several(arguments[name]) for name in ("judge", "input", "ignore")},
+        "metric": None,
+        "target_field": arguments["target"],
+        "time_limit": as_text(arguments["time_limit"]),
+        "max_wait": as_text(arguments["max_wait"]),
+        "price": as_text(arguments["price"]),
+        "limit": as_text(arguments["limit"], "-"),
+        "tag": [f"{key}={value}" for key, value in (arguments["tags"] or {}).items()],
+        "no_cache": not arguments["use_cache"],
+    }
+    problems = out_of_range(words)
+    texts: dict[str, str] = {}
+    words["task"], rows = _source(arguments["task"], problems)
+    if rows is not None:
+        lines, wrong = lines_of(rows)
+        problems += wrong
+        if not NAME.fullmatch(arguments["name"]):
+            problems.append(Problem("name", f"{arguments['name']!r}: write letters, digits, _ and -"))
+        words["task"] = f"{arguments['name']}.jsonl"
+        texts[words["task"]] = "".join(f"{line}\n" for line in lines)
+        for part in ("target", "prompt"):
+            if arguments[part] is None:
+                problems.append(Problem(part, "is missing; rows need the column to predict and your prompt"))
+    if (prompt := arguments["prompt"]) is not None:
+        if is_file(prompt):
+            words["prompt"] = str(prompt)
+        elif not prompt.strip():
+            problems.append(Problem("prompt", "is empty; write what the model is told today"))
+        else:
+            texts["prompt.txt"] = prompt
+    if arguments["metric"] is not None:
+        words |= _metric_words(arguments["metric"], problems)
+    require_none(problems)
+    if not texts:
+        return prepare(words, db, watcher)
+    folder, is_new = keep(db.parent, texts)
+    places = {"prompt" if name == "prompt.txt" else "task": str(folder / name) for name in texts}
+    try:
+        return prepare({**words, **places}, db, watcher)
+    except AgentError:
+        if is_new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def out_of_range(words: Mapping[str, Any]) -> list[Problem]:
+    """What of the options of a run or a check is out of its range, one problem each."""
+    problems = []
+    for name, least in AT_LEAST.items():
+        value = words.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            problems.append(Problem(name, f"{value!r}: write a whole number of at least {least}"))
+    for name, known in ONE_OF.items():
+        if name in words and words[name] not in known:
+            choices = ", ".join(repr(each) for each in known)
+            problems.append(Problem(name, f"{words[name]!r}: write one of {choices}"))
+    cost, seed = words.get("max_cost"), words.get("seed", 0)
+    if cost is not None and (
+        isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf")
+    ):
+        problems.append(Problem("max_cost", f"{cost!r}: write a number of US dollars"))
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        problems.append(Problem("seed", f"{seed!r}: write a whole number from 0 to 2**31 - 1"))
+    for name in ("time_limit", "max_wait"):
+        try:
+            if words.get(name) is not None:
+                seconds(words[name])
+        except ValueError as error:
+            problems.append(Problem(name, f"{words[name]!r}: {error}"))
+    return problems
+
+
+def require_none(problems: Sequence[Problem]) -> None:
+    """Raises ProblemsError where there is any problem."""
+    if problems:
+        raise ProblemsError(tuple(problems))
+
+
+def as_text(value: Any, mark: str = ",") -> str | None:
+    """An option as the command line has it: several numbers are joined by `mark`. None stays None."""
+    if value is None:
+        return None
+    return mark.join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
+    """Registers the function under the name by which the run knows its metric.
+
+    Args:
+        run: its id, or the unique start of it. "": the latest that did not finish.
+        function: what scores.
+        db: the ledger.
+
+    Raises:
+        InputError: there is no such run, or its metrics are no function.
+    """
+    with closing(open_history(db)) as history:
+        row = history.run(run) if run else unfinished(history.runs(), db)
+    begun = started_with(row)
+    name = begun.get("metric")
+    if not name or not begun.get("metric_source"):
+        raise InputError(f"{row['id']}: its task has metrics of its own; leave out metric=")
+    register(function, name)
+
+
+def _several(value: str | Sequence[str]) -> list[str]:
+    """The words of an option that may be repeated."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | None]:
+    """The word that names the task, or its rows."""
+    if isinstance(task, str | Path):
+        return str(task), None
+    if isinstance(task, Task):
+        if task.folder and load_task(task.folder) == task:
+            return task.folder, None
+        what = "was changed after it was loaded, and a run must be resumed from files; change its folder"
+        problems.append(Problem(f"task {task.name}", what if task.folder else "has no folder; give its rows"))
+        return task.folder, None
+    try:
+        rows = rows_of(task)
+    except ValueError as error:
+        problems.append(Problem("task", f"{error}; give each column a name of its own"))
+        return "", []
+    if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
+        what = f"is {type(task).__name__}; give a path, a name, a Task, a list of dicts or a DataFrame"
+        problems.append(Problem("task", what))
+        return "", None
+    return "", list(rows)
+
+
+def _metric_words(metric: MetricFunction | str, problems: list[Problem]) -> dict[str, str]:
+    """The function that scores, by name and source, or the metric of ours as it was written."""
+    try:
+        function = registered(metric) if isinstance(metric, str) else register(metric)
+    except InputError as error:
+        problems.append(Problem("metric", str(error)))
+        return {}
+    if function is None and isinstance(metric, str) and re.split("[:,]", metric)[0] in METRICS:
+        return {"metric": metric}
+    if function is None:
+        problems.append(
+            Problem("metric", f"no function is registered as {metric!r}; write @promptassay.metric({metric!r})")
+        )
+        return {}
+    return {"metric": function.name, "metric_source": function.digest}
 
 
 def rows_of(table: Any) -> Any:
@@ -43,9 +227,9 @@ def lines_of(rows: Sequence[Any]) -> tuple[list[str], list[Problem]]:
             lines.append(json.dumps(dict(row), ensure_ascii=False, allow_nan=False))
         except (TypeError, ValueError) as error:
             problems.append(Problem(where, f"{error}; write texts, finite numbers, lists or dicts"))
-    if len(problems) > MOST_TOLD:
-        more = len(problems) - MOST_TOLD
-        problems[MOST_TOLD:] = [Problem("rows", f"and {more} more with a problem of the kind")]
+    if len(problems) > MOST_LISTED:
+        more = len(problems) - MOST_LISTED
+        problems[MOST_LISTED:] = [Problem("rows", f"and {more} more with a problem of the kind")]
     return lines, problems
 
 

@@ -18,8 +18,8 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import PromptRelease, load_prompt
 from agent.report.facts import points, without_result
-from agent.run.launch import source_of, task_of
 from agent.run.locations import open_history
+from agent.run.tasks import source_of, task_of
 from agent.types import Task
 
 
@@ -59,54 +59,56 @@ def export(
         ReleaseError: what would be written is not what was scored; nothing was written.
     """
     with closing(open_history(db)) as history:
-        found = history.run(run)
-        released = released_file(found, db)
+        row = history.run(run)
+        released = released_file(row, db)
         if released is None:
-            raise InputError(f"{found['id']}: {without_result(found)}, so it names no release")
+            raise InputError(f"{row['id']}: {without_result(row)}, so it names no release")
         if yardstick:
-            return _yardstick(history, found, output)
+            return _yardstick(history, row, output)
         if not holds_prompt(released):
             if details:
                 raise InputError("--json tells how prompts were proved; the state of a program of your own is not")
             return _state(released, output)
         if details and output is None:
             raise InputError("--json needs -o: without it the export itself is what is printed")
-        return _prompt(history, found, released, formats, output, strict)
+        return _prompt(history, row, released, formats, output, strict)
 
 
 def _prompt(
-    history: History, found: Row, released: Path, formats: Sequence[str], output: Path | None, strict: bool
+    history: History, row: Row, released: Path, formats: Sequence[str], output: Path | None, strict: bool
 ) -> Export:
     chosen = [FORMATS.get(name) for name in dict.fromkeys(formats)]
-    task = _task_of(found) if any(one.needs_task for one in chosen) else None
+    task = task_of_run(row) if any(one.needs_task for one in chosen) else None
     materials: dict[str, Material] = {}
     for one in chosen:  # md from prompt.md, the others from messages.json: so that the bytes are the same
         source = released.with_name(PROMPT_FILE if one.name == "md" else MESSAGES_FILE)
         materials[one.name] = Material(load_prompt(source).release, task)
     release = materials[chosen[0].name].release
-    dev, why = _dev_run(history, found, release)
-    made = verify_exports(chosen, materials, dev=dev, strict=strict)
-    alone = len(made) == 1 and len(made[0].texts) == 1
+    dev, why = _dev_run(history, row, release)
+    exports = verify_exports(chosen, materials, dev=dev, strict=strict)
+    alone = len(exports) == 1 and len(exports[0].texts) == 1
     if not alone and (output is None or os.path.isfile(output)):
-        many = "several formats" if len(made) > 1 else f"{made[0].format.name} has several files"
+        many = "several formats" if len(exports) > 1 else f"{exports[0].format.name} has several files"
         raise InputError(f"{many}: name a folder with -o DIR")
-    text = next(iter(made[0].texts.values()))
+    text = next(iter(exports[0].texts.values()))
     paths: list[Path] = []
     if output is not None and alone and not os.path.isdir(output):
         write_file(text, output)
         paths = [output]
     elif output is not None:
-        paths = write_exports(made, output)
+        paths = write_exports(exports, output)
     lines = [f"wrote {path}" for path in paths]
-    lines += [line for one in made for line in one.notes()] if paths or made[0].missing or made[0].unfit else []
+    lines += (
+        [line for one in exports for line in one.notes()] if paths or exports[0].missing or exports[0].unfit else []
+    )
     lines += [f"dev: not scored again: {why}"] if why else []
     return Export(
-        tuple(lines), text if output is None else None, _details(found["id"], release.version, paths, made, why)
+        tuple(lines), text if output is None else None, _details(row["id"], release.version, paths, exports, why)
     )
 
 
 def _details(
-    run_id: str, version: str, paths: Sequence[Path], made: Sequence[VerifiedExport], why: str
+    run_id: str, version: str, paths: Sequence[Path], exports: Sequence[VerifiedExport], why: str
 ) -> dict[str, Any]:
     formats = [
         {
@@ -118,42 +120,42 @@ def _details(
             "not_set": one.unset,
             "dev": one.dev and {"rows": one.dev.rows, "score": one.dev.score, "unfit": one.dev.unfit},
         }
-        for one in made
+        for one in exports
     ]
     files = [str(path) for path in paths]
     return {"run_id": run_id, "version": version, "files": files, "formats": formats, "not_scored_again": why}
 
 
-def _dev_run(history: History, found: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
+def _dev_run(history: History, row: Row, release: PromptRelease) -> tuple[DevRun | None, str]:
     """What the run has of the prompt on dev, or why that cannot be had."""
     try:
-        task = task_of(started_with(found))
-        return dev_run(history, found, task, str(release.provenance.get("candidate_id", ""))), ""
+        task = task_of(started_with(row))
+        return dev_run(history, row, task, str(release.provenance.get("candidate_id", ""))), ""
     except AgentError as error:
         return None, str(error)
 
 
-def _task_of(found: Row) -> Task:
+def task_of_run(row: Row) -> Task:
     """The task as the run had it. Refuses one that changed since: its rows would not be those of the run."""
-    options = started_with(found)
+    options = started_with(row)
     task = task_of(options)
-    changed = {source_of(name, options) for name, digest in found["hashes"].items() if task.hashes.get(name) != digest}
+    changed = {source_of(name, options) for name, digest in row["hashes"].items() if task.hashes.get(name) != digest}
     if changed:
         raise InputError(
-            f"{found['id']}: the task changed since the run ({', '.join(sorted(changed))}); put it back to export rows"
+            f"{row['id']}: the task changed since the run ({', '.join(sorted(changed))}); put it back to export rows"
         )
     return task
 
 
-def _yardstick(history: History, found: Row, output: Path | None) -> Export:
+def _yardstick(history: History, row: Row, output: Path | None) -> Export:
     """The best of the run's yardsticks on dev, learnt anew and held against the answers that were scored."""
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
-    best, files = exported(found, _task_of(found), history)
+    best, files = exported(row, task_of_run(row), history)
     paths = write_files(files, output)
     lines = [f"wrote {path}" for path in paths]
     lines.append(f"{best.name}, {points(best.test)} on the sealed test; the same answers on dev")
-    details = {"run_id": found["id"], "yardstick": best.to_json(), "files": [str(path) for path in paths]}
+    details = {"run_id": row["id"], "yardstick": best.to_json(), "files": [str(path) for path in paths]}
     return Export(tuple(lines), details=details)
 
 

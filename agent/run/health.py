@@ -31,11 +31,11 @@ OLDEST_SQLITE = (3, 38)
 WAL_BUG = ((3, 7, 0), (3, 51, 2))  # the first and the last version of SQLite that have it
 SYNCS = 5
 
-Found = tuple[str, bool, str]
-"""What was looked at, whether it is fit, and what was found."""
+Examined = tuple[str, bool, str]
+"""What was looked at, whether it is fit, and what is to be said of it."""
 
 
-def examined(models: Sequence[str], db: Path) -> list[Found]:
+def examine(models: Sequence[str], db: Path) -> list[Examined]:
     """Looks at Python, SQLite, packages, the embedded model, keys (never shown), tracing, disk and ledger.
 
     Args:
@@ -45,8 +45,8 @@ def examined(models: Sequence[str], db: Path) -> list[Found]:
     return [*_machine(), *_tracing(), *map(_model, models), *_disk(db), *_ledger(db)]
 
 
-def _machine() -> list[Found]:
-    checks: list[Found] = [
+def _machine() -> list[Examined]:
+    checks: list[Examined] = [
         ("python", True, platform.python_version()),
         ("sqlite", sqlite3.sqlite_version_info >= OLDEST_SQLITE, _sqlite()),
         ("processors", True, str(os.cpu_count())),
@@ -70,7 +70,7 @@ def _sqlite() -> str:
     return sqlite3.sqlite_version + note
 
 
-def _weights() -> Found:
+def _weights() -> Examined:
     try:
         path = weights.weights_path(model_registry.DEFAULT_MODEL.removeprefix("local/"))
     except InputError as error:
@@ -82,7 +82,7 @@ def _weights() -> Found:
     )
 
 
-def _model(name: str) -> Found:
+def _model(name: str) -> Examined:
     """Whether calls of the model can work, as far as its provider tells for nothing."""
     try:
         model_registry.require_files([name])
@@ -90,8 +90,8 @@ def _model(name: str) -> Found:
         unclear = asyncio.run(_probed(lm)) if isinstance(lm, HostedModel) else ""
     except (InputError, RunRefused) as error:
         return (name, False, str(error).removeprefix(f"{name}: "))
-    found = f"cannot be told without a call: {unclear.removeprefix(f'{name}: ')}" if unclear else "answers"
-    return (name, True, found if isinstance(lm, HostedModel) else "runs in this process")
+    state = f"cannot be told without a call: {unclear.removeprefix(f'{name}: ')}" if unclear else "answers"
+    return (name, True, state if isinstance(lm, HostedModel) else "runs in this process")
 
 
 async def _probed(lm: HostedModel) -> str:
@@ -101,14 +101,14 @@ async def _probed(lm: HostedModel) -> str:
         await lm.close()
 
 
-def _prices() -> Found:
+def _prices() -> Examined:
     try:
         return ("prices", True, prices_version())
     except PackageNotFoundError:
         return ("prices", False, "no price table; run `make setup`")
 
 
-def _tracing() -> list[Found]:
+def _tracing() -> list[Examined]:
     """What would send prompts to third parties, if it were not switched off when their packages are loaded."""
     if os.environ.get(ALLOW_TRACING) == "1":
         return [("tracing", True, f"allowed by {ALLOW_TRACING}: prompts may leave this machine")]
@@ -116,7 +116,7 @@ def _tracing() -> list[Found]:
     return [("tracing", True, f"set, and switched off by us: {', '.join(names)}" if names else "none is set")]
 
 
-def _disk(db: Path) -> list[Found]:
+def _disk(db: Path) -> list[Examined]:
     """How long the ledger's disk takes to make a write safe: each call waits for one, shared with others."""
     folder = next((place for place in (db.parent, *db.absolute().parents) if place.is_dir()), Path())
     seconds = []
@@ -133,10 +133,10 @@ def _disk(db: Path) -> list[Found]:
     return [("disk", True, f"{folder}: fsync takes {1000 * statistics.median(seconds):.1f} ms")]
 
 
-def _ledger(db: Path) -> list[Found]:
+def _ledger(db: Path) -> list[Examined]:
     if not is_there(db):
         return [(str(db), True, "no ledger yet")]
-    checks: list[Found] = [("schema", True, f"{_schema(db)}, of {len(STEPS)} known")]
+    checks: list[Examined] = [("schema", True, f"{_schema(db)}, of {len(STEPS)} known")]
     checks.append(("lock", True, f"held by {owner_of(db)}" if is_held(db) else "free"))
     sealed = "fits" if seal_holds(db) else "none that fits: the ledger is checked whole when it is opened"
     checks.append(("seal", True, sealed))

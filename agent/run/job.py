@@ -1,7 +1,7 @@
-"""A run that is no search: it opens in the ledger, asks models through its own gateway, and closes whatever ends it.
+"""What every run that asks models shares: it opens in the ledger, spends through its own gateway, and ends in order.
 
-A calibration, a check of a released prompt, a look at other models are jobs; each says what it asks (`work`). What
-was paid for is in the ledger however it ends. Knows no prompt, no metric and no command.
+A search (`optimize.py`) is such a run. A calibration, a check of a released prompt and a transfer to other models are
+jobs: each says what it asks (`work`). What was paid for is in the ledger however a run ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from agent.errors import BudgetExhausted, Interrupted, LedgerError, message_of
 from agent.gateway.budget import Account
@@ -20,19 +20,32 @@ from agent.gateway.concurrency import side_by_side
 from agent.gateway.gateway import MAX_WAIT, Gateway
 from agent.gateway.prices import Price, prices_version
 from agent.ledger.provenance import command_line, provenance
+from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.observer import Observers
-from agent.run.record import LedgerObserver
-from agent.run.watcher import Changes, Watcher
+from agent.run.observers import Changes, LedgerObserver, Watcher
+from agent.search.program import Describes
 from agent.types import Budget, Task
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What a job is given to spend, where it is written down, and what shows it. `use_cache` lets settled calls answer;
-    `thinking` stands for the task's own where there is one."""
+class Resources:
+    """What a run may spend, where it is written down, and what shows it.
+
+    Args:
+        run_id: the run's id in the ledger.
+        ledger: open for writing.
+        prices: of its models, by name.
+        budget: hard caps over all its calls.
+        seed: at least 0.
+        observer: shows the run while it goes on.
+        max_concurrency: calls in flight at once, at least 1. None: the gateway decides.
+        use_cache: lets settled calls of the ledger answer.
+        max_wait: longest wait for a provider that is down, in seconds.
+        thinking: tokens that models may think in each call, at least 0. None: the task's.
+    """
 
     run_id: str
     ledger: Ledger
@@ -46,70 +59,53 @@ class Means:
     thinking: int | None = None
 
 
-class Job(ABC):
-    """`execute` returns the object of the command line's --json."""
+class LedgerRun(ABC, Generic[T]):
+    """A run from its entry in the ledger to its end there.
 
-    command = ""
-    """The words of the command, as the ledger shows them."""
-    kind = ""
-    """What the run is; a tag of it."""
-    done = ""
-    """The event that says what came of it."""
-    after_interrupt = "interrupted; the same command goes on, as every reply is in the ledger"
+    Args:
+        task: what it is a run of.
+        models: the names of its models, each once.
+        resources: what it may spend, and where it is written down.
+        programs: describe the candidates that it writes down.
+    """
 
-    def __init__(self, task: Task, models: Sequence[str], means: Means) -> None:
-        task = task if means.thinking is None else replace(task, thinking=means.thinking)
-        self.id, self.task, self._models, self._means = means.run_id, task, models, means
-        self._ledger = means.ledger
-        self._account = Account(means.budget, no_price=[name for name in models if name not in means.prices])
-        self._observer = Observers(LedgerObserver(means.ledger, self.id), means.observer, Changes(self._report))
-        self._gateway = Gateway(
-            means.ledger,
-            means.run_id,
-            self._account,
-            means.prices,
-            means.max_concurrency,
-            means.use_cache,
-            self._observer,
-            jitter=random.Random(f"{means.seed}/{means.run_id}"),
-            max_wait=means.max_wait,
-            thinking=task.thinking,
-        )
-        self._stopped = ""
+    after_interrupt = str(Interrupted())
+    """The message of the Interrupted that it then raises."""
+
+    def __init__(
+        self, task: Task, models: Sequence[str], resources: Resources, programs: Sequence[Describes] = ()
+    ) -> None:
+        self.id, self.task, self.ledger, self._resources = resources.run_id, task, resources.ledger, resources
+        self._unpriced = [name for name in models if name not in resources.prices]
+        self.account = Account(resources.budget, no_price=self._unpriced)
+        records = LedgerObserver(self.ledger, self.id, programs)
+        self._observer = Observers(records, resources.observer, Changes(self._report))
+        self._open_gateway: Gateway | None = None
 
     @property
-    @abstractmethod
-    def planned(self) -> int:
-        """Calls, at most."""
+    def _gateway(self) -> Gateway:
+        assert self._open_gateway is not None
+        return self._open_gateway
 
-    @abstractmethod
-    async def work(self) -> dict[str, Any]:
-        """Asks, and says what came of it."""
-
-    def noted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What of the result goes into the chain for good; the whole of it is kept with the run."""
-        return result
-
-    async def execute(self) -> dict[str, Any]:
-        """Raises Interrupted after `interrupt`, and what ends any run; replies that were bought are kept."""
-        means = self._means
-        self._ledger.begin_run(
+    async def execute(self) -> T:
+        """Runs to the end. Raises Interrupted after `interrupt`, and whatever else ends it; paid replies are kept."""
+        past, resources = self._begin(), self._resources
+        self._open_gateway = Gateway(
+            self.ledger,
             self.id,
-            self.task,
-            ", ".join(self._models),
-            "",
-            means.seed,
-            asdict(means.budget),
-            {"kind": self.kind},
-            origin=provenance(Path(self.task.folder), command_line()),
-            options={"command": self.command},
-            prices=prices_version(self._account.no_price),
+            self.account,
+            resources.prices,
+            resources.max_concurrency,
+            resources.use_cache,
+            self._observer,
+            jitter=random.Random(f"{resources.seed}/{self.id}"),
+            past=past,
+            max_wait=resources.max_wait,
+            thinking=self.task.thinking,
         )
         try:
-            result = await self.work()
-            self._observer.on_event(self.done, self.noted(result))
-            self._ledger.end_run(self.id, "complete", self._account.seconds, result)
-            await self._ledger.commit()
+            result = await self._perform()
+            await self.ledger.commit()
             return result
         except (Interrupted, asyncio.CancelledError, KeyboardInterrupt) as stop:
             await self._leave("interrupted", stop)
@@ -120,16 +116,103 @@ class Job(ABC):
 
     def interrupt(self) -> int:
         """Lets no more calls out; `execute` ends when those in flight have landed. Returns how many these are."""
-        self._gateway.stop(Interrupted())
-        return self._gateway.in_flight()
+        if self._open_gateway is None:
+            return 0
+        self._open_gateway.stop(Interrupted())
+        return self._open_gateway.in_flight()
 
     def waits_for(self) -> str:
         """The model that it waits for, and why; "" where it waits for none."""
-        return self._gateway.waits_for()
+        return self._open_gateway.waits_for() if self._open_gateway else ""
 
-    async def gathered(self, asked: Sequence[Awaitable[T]]) -> list[T | None]:
+    @abstractmethod
+    def _begin(self) -> ResumeState | None:
+        """Opens the run in the ledger; what is known of it already, where it is resumed."""
+
+    @abstractmethod
+    async def _perform(self) -> T:
+        """All between begin and end. Ends the run in the ledger when it is complete."""
+
+    @abstractmethod
+    def _report(self) -> None:
+        """Shows the watcher how far it is."""
+
+    def _begin_new(
+        self, model: str, proposer: str, tags: Mapping[str, str], options: Mapping[str, Any], parent: str | None = None
+    ) -> None:
+        """Opens a new run in the ledger."""
+        self.ledger.begin_run(
+            self.id,
+            self.task,
+            model,
+            proposer,
+            self._resources.seed,
+            asdict(self._resources.budget),
+            tags,
+            parent=parent,
+            origin=provenance(Path(self.task.folder), command_line()),
+            options=options,
+            prices=prices_version(self._unpriced),
+        )
+
+    def _spent(self) -> Mapping[str, Any]:
+        """What the event of an early end says beside why."""
+        return {}
+
+    async def _leave(self, status: str, why: BaseException) -> None:
+        """Ends a run that did not finish: what is in flight lands first, so that it need not be bought again."""
+        self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
+        await self._gateway.drain()
+        try:
+            message = message_of(why)
+            self._observer.on_event("stopped", {"why": message, **self._spent()})
+            self.ledger.end_run(self.id, status, self.account.seconds, error=message if status == "failed" else "")
+            await self.ledger.commit()
+        except LedgerError:
+            pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off
+
+
+class Job(LedgerRun[dict[str, Any]]):
+    """A run that is no search; `execute` returns the object of the command line's --json."""
+
+    command = ""
+    """The words of the command, as the ledger shows them."""
+    kind = ""
+    """What the run is; a tag of it."""
+    done = ""
+    """The event that says what came of it."""
+    after_interrupt = "interrupted; the same command goes on, as every reply is in the ledger"
+
+    def __init__(self, task: Task, models: Sequence[str], resources: Resources) -> None:
+        task = task if resources.thinking is None else replace(task, thinking=resources.thinking)
+        super().__init__(task, models, resources)
+        self._models, self._stopped = models, ""
+
+    @property
+    @abstractmethod
+    def planned(self) -> int:
+        """Calls, at most."""
+
+    @abstractmethod
+    async def work(self) -> dict[str, Any]:
+        """Asks, and returns the result."""
+
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What of the result goes into the chain for good; the whole of it is kept with the run."""
+        return result
+
+    def _begin(self) -> None:
+        self._begin_new(", ".join(self._models), "", {"kind": self.kind}, {"command": self.command})
+
+    async def _perform(self) -> dict[str, Any]:
+        result = await self.work()
+        self._observer.on_event(self.done, self.for_chain(result))
+        self.ledger.end_run(self.id, "complete", self.account.seconds, result)
+        return result
+
+    async def gathered(self, calls: Sequence[Awaitable[T]]) -> list[T | None]:
         """The answers in order; None where the budget had ended."""
-        answers = await side_by_side(asked)
+        answers = await side_by_side(calls)
         self._stopped = next((str(each) for each in answers if isinstance(each, BudgetExhausted)), self._stopped)
         return [None if isinstance(each, BudgetExhausted) else each for each in answers]
 
@@ -137,29 +220,18 @@ class Job(ABC):
         """What it took: calls by role, tokens, dollars, seconds; `lost_usd` are those of failed calls, at most,
         `limited` the requests that were refused as too many (429), which are no calls, `overspent` whether and why it
         passes a cap."""
-        paid, usage = self._account.total_paid, self._account.usage
-        calls = {role: spend.calls for role, spend in sorted(self._account.paid.items())}
+        account, usage = self.account, self.account.usage
+        calls = {role: spend.calls for role, spend in sorted(account.paid.items())}
         return {
-            "calls": {**calls, "cached": self._account.cached},
+            "calls": {**calls, "cached": account.cached},
             "tokens": {"prompt": usage.prompt_tokens, "completion": usage.completion_tokens},
-            "limited": self._account.limited,
-            "overspent": self._account.overspent(),
-            "cost_usd": paid.usd,
-            "lost_usd": self._account.lost_usd,
-            "unpriced": list(self._account.unpriced),
-            "seconds": round(self._account.seconds, 1),
+            "limited": account.limited,
+            "overspent": account.overspent(),
+            "cost_usd": account.total_paid.usd,
+            "lost_usd": account.lost_usd,
+            "unpriced": list(account.unpriced),
+            "seconds": round(account.seconds, 1),
         }
 
-    async def _leave(self, status: str, why: BaseException) -> None:
-        self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
-        await self._gateway.drain()
-        try:
-            message = message_of(why)
-            self._observer.on_event("stopped", {"why": message})
-            self._ledger.end_run(self.id, status, self._account.seconds, error=message if status == "failed" else "")
-            await self._ledger.commit()
-        except LedgerError:
-            pass  # the disk is why it ends
-
     def _report(self) -> None:
-        self._means.observer.on_job_progress(self._account.total_used.calls, self.planned, self._account)
+        self._resources.observer.on_job_progress(self.account.total_used.calls, self.planned, self.account)

@@ -6,11 +6,9 @@ options: they go into the ledger, and a resumed run is made from them again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,20 +16,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
-from agent.extras import command
+from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
-from agent.run.locations import find_task
-from agent.task.asked import READING, Asked, metric_asked
-from agent.task.input_files import prompt_text as prompt_text
+from agent.run.tasks import METRIC, read_task, require_judging
+from agent.task.asked import READING
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
-    from agent.programs.kind import Kind
+    from agent.programs.kinds import Kind
     from agent.run.settings import Settings
     from agent.search.call_costs import Models
     from agent.search.plan import Plan
-    from agent.task.from_file import Reading
     from agent.types import LM, Budget, Task
 
 OPTIONS: Mapping[str, Any] = MappingProxyType(
@@ -73,29 +69,29 @@ SLACK = 2
 """Without any cap a job may make so many times the calls that it plans: some fail and are tried again."""
 
 
-METRIC = "metric"
-"""The part of a task, by the names of its hashes, that is a Python function or the metric of `--metric`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A run that is ready to start. `models` names those whose weights may have to be fetched."""
+    """A run that is ready to start. `digest` is the SHA-256 of the target's own file, or ""."""
 
     task: Task
     target: LM
-    author: LM | None
+    proposer: LM | None
     judges: tuple[LM, ...]
     settings: Settings
     program: Kind
-    models: tuple[str, ...]
     digest: str
     scoring: str = ""
     """What scores the answers and why, in a line."""
 
     def lms(self) -> list[LM]:
         """Every model once."""
-        every = [self.target, *([self.author] if self.author else []), *self.judges]
+        every = [self.target, *([self.proposer] if self.proposer else []), *self.judges]
         return list({id(lm): lm for lm in every}.values())
+
+    @property
+    def models(self) -> list[str]:
+        """Their names, each once."""
+        return list(dict.fromkeys(lm.name for lm in self.lms()))
 
     def plan(self) -> Plan:
         """The plan of a run that is to begin."""
@@ -107,7 +103,7 @@ class Launch:
         """The names of the models."""
         from agent.run.settings import models_by_role
 
-        return models_by_role(self.target, self.author, self.judges)
+        return models_by_role(self.target, self.proposer, self.judges)
 
     def prices(self) -> dict[str, Price]:
         """Their prices, as far as they are known. Raises InputError where one is needed and is not."""
@@ -117,7 +113,7 @@ class Launch:
 
     def opening(self, plan: Plan) -> str:
         """What is about to run, in a few lines: task, models and plan."""
-        task, settings, author = self.task, self.settings, self.author
+        task, settings, proposer = self.task, self.settings, self.proposer.name if self.proposer else "none"
         longest = f"; prompts of at most {plan.longest_prompt} tokens" if plan.longest_prompt else ""
         judges = f"judge {', '.join(task.judges)}, " if task.judges else ""
         makes = f"{self.calls_each} call{'s' * (self.calls_each > 1)} or more"
@@ -125,7 +121,7 @@ class Launch:
         program = f"{task.program} runs in this process and makes {makes}, which the plan counts as one\n"
         return (
             f"{task.name}: {task.signature}\n"
-            f"model {self.target.name}, proposer {author.name if author else 'none'}, {judges}seed {settings.seed}\n"
+            f"model {self.target.name}, proposer {proposer}, {judges}seed {settings.seed}\n"
             f"{'' if self.program.is_fixed else program}"
             f"plan: {plan.calls} calls = baseline {plan.baseline_calls} + {search}sealed test {plan.test_calls} "
             f"+ spare {plan.slack}; "
@@ -140,37 +136,45 @@ class Launch:
 
 
 def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERVER) -> Launch:
-    """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in."""
+    """Loads and checks everything; calls nothing. Tracing of third parties is off from here on, unless opted in.
+
+    Args:
+        options: as `OPTIONS`; those that a run of an older version has not may be missing.
+        db: the ledger; releases and kept rows lie beside it.
+        observer: gets messages about the task.
+
+    Raises:
+        InputError: an option, the task or a model's name is wrong.
+    """
     silence(observer.on_message)
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
 
-    task, reading = _read(options, observer)
+    task, reading = read_task(options, observer)
     if task.space.left_out:
-        observer.on_message(f"layout {', '.join(task.space.left_out)} is not tried without dspy: {command('dspy')}")
+        observer.on_message(not_tried(task.space.left_out))
     if options.get("metric_source"):
         _require_function(task)
         options = {**options, "metric_source": task.hashes[METRIC]}
     name = options["model"] or task.model or DEFAULT_MODEL
     target = create_model(name)
-    proposer = options["proposer"] or task.proposer or name
-    author = None if proposer == "none" else target if proposer == name else create_model(proposer)
+    writer = options["proposer"] or task.proposer or name
+    proposer = None if writer == "none" else target if writer == name else create_model(writer)
     if options.get("judge"):
         require_judging(task)
     task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if task.is_judged else ())
     if options.get("thinking") is not None:
         task = replace(task, thinking=options["thinking"])
-    known = {name: target, **({proposer: author} if author else {})}
+    known = {name: target, **({writer: proposer} if proposer else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
-    models = tuple(dict.fromkeys([name, *([proposer] if author else []), *task.judges]))
     digest = file_digest(name)
     program = program_for(task, target)
     settings = _settings(program, {**options, "model_digest": digest}, db)
-    lms = list({id(lm): lm for lm in (target, *([author] if author else []), *judges)}.values())
-    for line in remarks(lms, settings.price):
-        observer.on_message(line)
     scoring = reading.metric_line if reading and not options.get("metric_source") else ""
-    return Launch(program.task, target, author, judges, settings, program, models, digest, scoring)
+    launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring)
+    for line in remarks(launch.lms(), settings.price):
+        observer.on_message(line)
+    return launch
 
 
 def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
@@ -191,79 +195,14 @@ def _require_function(task: Task) -> None:
         raise InputError(f"{error}; go on there: promptassay.resume(RUN, metric=FUNCTION)") from None
 
 
-def require_judging(task: Task) -> None:
-    """Raises InputError where --judge was given and would change nothing."""
-    if not task.is_judged:
-        raise InputError(
-            f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
-        )
-
-
-def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Task:
-    """The task that the words of a run name, with as many rows as they allow.
-
-    A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
-    can be read and not scored.
-    """
-    return _read(options, observer)[0]
-
-
-def _read(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading | None]:
-    """The task, and how its data file was read where it has one."""
-    task, reading = _load(options, observer)
-    if source := options.get("metric_source"):
-        task = _scored_by(task, options["metric"], source)
-    elif reading is None and (words := options.get("metric")):
-        task = _scored_as_asked(task, words)
-    return _limited(task, options["limit"]), reading
-
-
-def _scored_as_asked(task: Task, words: str) -> Task:
-    """A task folder with the metric of `--metric` in the place of its own."""
-    from agent.metrics.metric_registry import METRICS
-
-    spec = metric_asked(words, [field.name for field in task.signature.outputs])
-    field = next(each for each in task.signature.outputs if each.name == spec.field)
-    rule = METRICS.get(spec.name)
-    if field.type not in rule.types:
-        types = ", ".join(rule.types)
-        raise InputError(f"--metric {words}: scores {types}, and {field.name} is {field.type}; take another")
-    for _, what in rule.faults(rule.options.model_validate(spec.options), field):
-        raise InputError(f"--metric {words}: {what}")
-    if spec.name in ("python", "judge") and spec.name not in [metric.name for metric in task.metrics]:
-        raise InputError(f"--metric {words}: it goes by a file of the task; write it under [[metrics]] in task.toml")
-    return replace(task, metrics=(spec,), hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
-
-
-def _scored_by(task: Task, name: str, source: str) -> Task:
-    from agent.scoring.function_metric import registered
-    from agent.types import MetricSpec
-
-    found, outputs = registered(name), task.signature.outputs
-    spec = MetricSpec(name, outputs[0].name if len(outputs) == 1 else "")
-    hashes = {part: digest for part, digest in task.hashes.items() if part != "metric.py"}
-    return replace(task, metrics=(spec,), hashes={**hashes, METRIC: found.digest if found else source})
-
-
-def source_of(part: str, options: Mapping[str, Any]) -> str:
-    """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
-    if part == METRIC:
-        return f"the metric {options.get('metric') or ''}".rstrip()
-    if not options.get("prompt"):
-        return part
-    file, prompt = options["task"], options["prompt"]
-    named = prompt if len(prompt) <= 80 else "the prompt"
-    return f"{named} (or how {file} is read)" if part == "task.toml" else str(file)
-
-
 def silence(report: Callable[[str], None] = NO_OBSERVER.on_message) -> None:
     """Takes the tracing variables of third parties out of the environment, unless opted in; `report` gets a line."""
     if removed := silence_tracing(os.environ):
         report(f"tracing is off: {', '.join(removed)} ignored ({ALLOW_TRACING}=1 allows it)")
 
 
-def fixed(price: str | None) -> Price | None:
-    """The price that `--price IN,OUT` gives."""
+def price_of(price: str | None) -> Price | None:
+    """The price that `--price IN,OUT` gives, in US dollars per million tokens."""
     from agent.gateway.prices import fixed_price
 
     if not price:
@@ -279,52 +218,8 @@ def fixed(price: str | None) -> Price | None:
 
 def earlier_prices(words: Mapping[str, Any], *models: str) -> dict[str, Price]:
     """The price that the run with these words was given, for its models."""
-    price = fixed(words.get("price"))
+    price = price_of(words.get("price"))
     return {} if price is None else {model: price for model in models if model}
-
-
-def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading | None]:
-    from agent.task.input_files import SPREADSHEETS, TABLES
-
-    name, target, prompt = options["task"], options["target_field"], options["prompt"]
-    path, asked = Path(name), Asked.of(options)
-    if path.suffix.lower() in TABLES:
-        if not path.is_file():
-            raise InputError(f"{name}: no such file")
-        if target is None or prompt is None:
-            raise InputError(
-                f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE, or its text"
-            )
-        from agent.task.from_file import task_from_file
-
-        instruction = prompt_text(prompt)
-        if not instruction.strip():
-            raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
-        task, reading = task_from_file(path, target, instruction, options["seed"], asked=asked)
-        for line in reading.lines():
-            if line != reading.metric_line or not options.get("metric_source"):  # else a function of the user scores
-                observer.on_message(line)
-        return task, reading
-    if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
-        raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    if target or prompt or asked.type or asked.inputs or asked.ignored:
-        raise InputError(
-            f"{name}: --target, --prompt, --type, --input and --ignore go with a data file (.csv, .jsonl); "
-            "a task folder has them in task.toml"
-        )
-    from agent.task.load import load_task
-
-    return load_task(find_task(name)), None
-
-
-def _limited(task: Task, limit: str | None) -> Task:
-    if limit is None:
-        return task
-    parts = limit.split("-")
-    if len(parts) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
-        raise InputError(f"--limit {limit}: write one number, or TRAIN-DEV-TEST such as 100-50-100")
-    train, dev, test = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
-    return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])
 
 
 def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
@@ -340,7 +235,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         max_calls=options["max_calls"] or own.max_calls,
         max_tokens=options["max_tokens"] or own.max_tokens,
         max_cost=options["max_cost"] if options["max_cost"] is not None else own.max_cost,
-        time_limit=seconds("--time-limit", options["time_limit"]) or own.time_limit,
+        time_limit=seconds_of("--time-limit", options["time_limit"]) or own.time_limit,
     )
     tags = {}
     for tag in options["tag"]:
@@ -360,10 +255,10 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],
-        price=fixed(options["price"]),
+        price=price_of(options["price"]),
         tags=tags,
         runs_folder=db.parent,
-        max_wait=seconds("--max-wait", options["max_wait"]) or MAX_WAIT,
+        max_wait=seconds_of("--max-wait", options["max_wait"]) or MAX_WAIT,
         options=json.loads(json.dumps(options)),
     )
 
@@ -386,7 +281,7 @@ def whole_budget(options: Mapping[str, Any], planned: int, what: str) -> Budget:
     return budget_of(options, planned)
 
 
-def seconds(option: str, text: str | None) -> float | None:
+def seconds_of(option: str, text: str | None) -> float | None:
     """What an option that is a time says, in seconds."""
     from agent.task.words import seconds as read
 

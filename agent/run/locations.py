@@ -1,26 +1,45 @@
-"""Finding what a word or a path means: the ledger, the registry beside it, tasks by name."""
+"""Finding what a word or a path means: the ledger, the registry beside it, a released prompt and its records."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, LedgerBusy
+from agent.run.tasks import find_task, task_named, task_of
 
 if TYPE_CHECKING:
-    from agent.ledger.query import History
+    from agent.ledger.query import History, Row
     from agent.ledger.store import Ledger
+    from agent.release.runtime import Prompt
+    from agent.release.suite import Sample, Suite
+    from agent.types import LM, Rubric, Task
 
 LEDGER = Path("runs/ledger.db")
 """Where it is looked for when none is named."""
 
 
+def ledger_option(db: Path) -> str:
+    """The words that a command needs to find the ledger, when it is not the usual one."""
+    return "" if db == LEDGER else f" --db {shlex.quote(str(db))}"
+
+
 def open_history(db: Path, by_chain: bool = False) -> History:
     """The ledger to read. One of an older version is brought up to date first, and a copy of it kept.
 
-    `by_chain`: its seal is not enough, all of it is checked.
+    Args:
+        db: the ledger.
+        by_chain: its seal is not enough, all of it is checked.
+
+    Raises:
+        InputError: there is none.
+        LedgerError: it is damaged.
     """
     from agent.ledger.connect import is_there
     from agent.ledger.query import history_of
@@ -39,7 +58,7 @@ def releases_folder(db: Path) -> Path:
 
 
 def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
-    """The ledger to write to, after a wait for a process that has it. Raises LedgerBusy when that takes longer."""
+    """The ledger to write to, after a wait of at most `patience` seconds for a process that has it, else LedgerBusy."""
     from agent.ledger.store import Ledger
 
     end = time.monotonic() + patience
@@ -52,32 +71,179 @@ def open_ledger(db: Path, patience: float = 10.0) -> Ledger:
             time.sleep(0.05)
 
 
-def task_named(name: str) -> Path:
-    """The folder under tasks/ of a name that stands in a file, which may come from elsewhere: never taken as a path."""
-    from agent.release.labels import NAME
+def prompt_path(word: str, db: Path) -> Path:
+    """The file that PROMPT names: a path (or its folder), NAME@LABEL, NAME@VERSION, or the id of a run.
+
+    Raises InputError where it names none, or the run of a program of the user's own.
+    """
+    from agent.ledger.query import released_file
+    from agent.release.labels import NeedsUnit, Reference
+    from agent.release.prompt_file import PROMPT_FILE, holds_prompt
+    from agent.release.runtime import load_prompt
+    from agent.report.facts import without_result
+
+    path = Path(word)
+    if os.path.isdir(path):
+        path = path / PROMPT_FILE
+    if os.path.exists(path):
+        return path
+    if (reference := Reference.of(word)) is not None:
+        root = releases_folder(db)
+        try:
+            version = load_prompt(word, root=root).version
+        except NeedsUnit:
+            raise InputError(
+                f"{word}: an A/B label stands for two versions; name one of them, NAME@VERSION, as "
+                f"`optimize labels {reference.name}` lists them"
+            ) from None
+        return root / reference.name / version / PROMPT_FILE
+    if path.suffix or len(path.parts) > 1 or not db.is_file():
+        raise InputError(f"{word}: no such file; give the path of a prompt.md, NAME@LABEL, or the id of a run (--db)")
+    run = _run(word, db)
+    released = released_file(run, db)
+    if released is None:
+        raise InputError(f"{run['id']}: {without_result(run)}, so it names no release")
+    if not holds_prompt(released):
+        raise InputError(f"{run['id']}: a program of your own; only prompts can be checked")
+    return released
+
+
+def _run(run_id: str, db: Path) -> Row:
+    with closing(open_history(db)) as history:
+        return history.run(run_id)
+
+
+def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
+    """The task of a prompt: the one that is named, that of its run in the ledger, or the one of its name.
+
+    Raises InputError where there is none, or its inputs are not those of the prompt.
+    """
+    from agent.task.load import load_task
+
+    if name:
+        task = load_task(find_task(name))
+    elif options := run_options(prompt, db):
+        task = task_of(options)
+        judges = options.get("judge") or task.judges
+        task = replace(task, judges=tuple(judges))
+    else:
+        task = load_task(task_named(prompt.name))
+    wanted, has = set(prompt.release.inputs), {field.name for field in task.signature.inputs}
+    if wanted != has:
+        needs = ", ".join(sorted(wanted)) or "none"
+        raise InputError(
+            f"{task.name}: its inputs are {', '.join(sorted(has))}, the prompt needs {needs}; name the task"
+        )
+    if not task.is_judged:
+        return replace(task, judges=())
+    return task if task.judges else replace(task, judges=(task.model or prompt.model,))
+
+
+def task_folder(name: str, prompt: Prompt, db: Path) -> Path:
+    """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
+    with suppress(InputError):
+        if name == prompt.name and (own := run_options(prompt, db).get("task")):
+            return find_task(own)
+    return task_named(name)
+
+
+def run_options(prompt: Prompt, db: Path) -> Mapping[str, Any]:
+    """How the prompt's own run was started; nothing where the ledger does not know it."""
+    run_id = str(prompt.provenance.get("run_id", ""))
+    if not run_id or not db.is_file():
+        return {}
+    try:
+        options: Mapping[str, Any] = _run(run_id, db)["options"] or {}
+    except InputError:
+        return {}
+    return {} if "command" in options else options
+
+
+def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
+    """What the prompt's own run has recorded of it on the dev rows. Raises InputError where there is nothing."""
+    from agent.release.suite import suite_of
+
+    provenance = prompt.provenance
+    run_id, candidate_id = str(provenance.get("run_id", "")), str(provenance.get("candidate_id", ""))
+    hint = "record its answers first: optimize bless PROMPT --reason WHY"
+    if not run_id or not db.is_file():
+        raise InputError(f"{prompt.name}: no suite.json beside the prompt, and no ledger at {db} that knows it; {hint}")
+    if task.is_compared:
+        raise InputError(f"{prompt.name}: its judge compares with another prompt's answers; {hint}")
+    if task.hashes.get("dev") != provenance.get("hashes", {}).get("dev"):
+        raise InputError(f"{task.folder}: the dev rows are not those that the prompt was scored on; {hint}")
+    with closing(open_history(db)) as history:
+        seen = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "dev")}
+    rows = tuple(row for row in task.dev if row.id in seen and not _erased(seen[row.id]))
+    if not rows:
+        raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
+    samples = [[_sample(seen[row.id])] for row in rows]
+    note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
+    return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
+
+
+def _erased(item: Mapping[str, Any]) -> bool:
+    """Whether the reply or what was read out of it is not in the ledger any more."""
+    return item["error"] == "(erased)" or (not item["reply"] and bool(item["fields"]))
+
+
+def _sample(item: Mapping[str, Any]) -> Sample:
+    from agent.release.suite import Sample
+
+    if item["reply"] or item["value"] is not None:
+        return Sample(item["reply"], item["value"])
+    return Sample("", None, item["error"] or "no answer")
+
+
+def rubrics_of(suite: Suite) -> dict[str, Rubric]:
+    """The rubrics that the suite brings along."""
+    from agent.task.rubric import read_rubric
+
+    rubrics = {}
+    for name, text in suite.rubrics.items():
+        rubric, problems = read_rubric(text, name)
+        if rubric is None:
+            raise InputError("\n".join(map(str, problems)))
+        rubrics[name] = rubric
+    return rubrics
+
+
+def metric_folder(suite: Suite, prompt: Prompt, task: str | None, path: Path, db: Path) -> str:
+    """Where metric.py lies, if a metric needs it. Only a task that the user has is asked: a suite names no code."""
+    if any(spec.name == "python" for spec in suite.metrics):
+        return str(find_task(task) if task else task_folder(suite.name, prompt, db))
+    return str(path.parent)
+
+
+def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequence[str]], db: Path) -> None:
+    """Raises InputError for a model that only `file` names and that leads elsewhere: by an address, which would get
+    rows and key, or by the path of a file. The file may be somebody else's.
+
+    `brought` are the models that it names; `asked` are those that are to be asked and were not typed, by the option
+    that names them. What this ledger has asked before, its user has named before.
+    """
+    from agent.models.model_registry import leads_elsewhere
     from agent.task.words import printable
 
-    folder = Path("tasks") / name
-    if NAME.fullmatch(name) and (folder / "task.toml").is_file():
-        return folder
-    raise InputError(f"{printable(name)}: no task of this name under tasks/; name the task that you mean with --task")
+    for option, names in asked.items():
+        for name in names:
+            if name in brought and leads_elsewhere(name) and not _asked_before(name, db):
+                raise InputError(
+                    f"{file}: names the model {printable(name)}, and neither you nor {db} has named it before; if you "
+                    f"trust it, give it yourself: {option} {printable(name)}"
+                )
 
 
-def find_task(name: str) -> Path:
-    """A folder by path, or by name under tasks/."""
-    for place in (Path(name), Path("tasks") / name):
-        if (place / "task.toml").is_file():
-            return place
-    from agent.task.words import closest
-
-    known = tasks_here()
-    near = closest(name, known)
-    hint = f"did you mean {near}" if near else f"tasks here: {', '.join(known) or 'none'}"
-    raise InputError(
-        f"{name}: no task of this name and no folder with a task.toml; {hint}; `optimize init` makes a new one"
-    )
+def _asked_before(model: str, db: Path) -> bool:
+    if not db.is_file():
+        return False
+    with closing(open_history(db)) as history:
+        return bool(history.select("SELECT 1 FROM calls WHERE model = ? LIMIT 1", model))
 
 
-def tasks_here() -> list[str]:
-    """The names of the tasks under tasks/."""
-    return sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))
+def models_of(name: str, judges: tuple[str, ...]) -> tuple[LM, tuple[LM, ...]]:
+    """The model and the judges, each made once."""
+    from agent.models.model_registry import create_model
+
+    known = {each: create_model(each) for each in dict.fromkeys((name, *judges))}
+    return known[name], tuple(known[judge] for judge in judges)

@@ -8,48 +8,42 @@ That is what makes a run resumable: it walks the same way again, and each call t
 
 from __future__ import annotations
 
-import asyncio
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.errors import BudgetExhausted, InputError, Interrupted, LedgerError, RunRefused, message_of
+from agent.errors import BudgetExhausted, InputError, RunRefused
 from agent.gateway.bills import Excess
 from agent.gateway.budget import Account, HeldBack
-from agent.gateway.gateway import Gateway
-from agent.gateway.prices import prices_version
-from agent.ledger.provenance import command_line, new_run_id, provenance, tool_version, utc_now
+from agent.ledger.provenance import new_run_id, tool_version, utc_now
 from agent.ledger.query import run_folder
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
-from agent.observer import Observers
 from agent.programs.classic import ClassicProgram
-from agent.programs.kind import Kind, Making, Written
-from agent.programs.kinds import program_for
+from agent.programs.kinds import Kind, ReleaseSpec, WrittenRelease, program_for
 from agent.programs.yardsticks import measured
 from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
 from agent.release.result_parts import Release
-from agent.run.record import LedgerObserver
-from agent.run.result import Opening, result_of
+from agent.run.build_result import SealedTest, build_result
+from agent.run.job import LedgerRun, Resources
+from agent.run.observers import Snapshot, Watcher
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
-from agent.run.watcher import Changes, Snapshot, Watcher
 from agent.scoring.breakdown import Pair
-from agent.scoring.evaluate import Door, Evaluator, why_unscored
-from agent.scoring.llm_judge import JudgeMetric, judge_builder, trust_record
+from agent.scoring.evaluate import Evaluator, why_unscored
+from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
-from agent.search.analysis.pareto import Offer
+from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
-from agent.stats.preflight import Preflight, assess
+from agent.stats.preflight import Assessment, assess
 from agent.stats.selection import selection_corrected
-from agent.types import LM, Candidate, Metric, Outcome, Proposal, Task
+from agent.types import LM, Candidate, Outcome, Proposal, Task
 
 CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
@@ -72,7 +66,7 @@ def _require_scored(won: Sequence[Outcome], base: Sequence[Outcome]) -> None:
         raise RunRefused(f"no row of the sealed test got a score with both prompts: {why}")
 
 
-class Run:
+class Run(LedgerRun[RunResult]):
     """One optimization. `execute` returns its result.
 
     Args:
@@ -103,92 +97,73 @@ class Run:
         judges: Sequence[LM] = (),
         program: Kind | None = None,
     ) -> None:
-        self.id = resumed.run_id if resumed else new_run_id()
-        self.folder = run_folder(settings.runs_folder, self.id)
         self.program = program or program_for(task, target)
-        self.task, self.target, self.proposer = self.program.task, target, proposer
-        self.judges = tuple(judges) or (target,)
-        self.ledger, self.settings = ledger, settings
+        self.target, self.proposer, self.judges = target, proposer, tuple(judges) or (target,)
+        self.settings, self._watcher = settings, observer or Watcher()
         models = models_by_role(target, proposer, self.judges)
-        self._prices = known_prices(models, settings)
-        every = dict.fromkeys(name for names in models.values() for name in names)
-        self._unpriced = [name for name in every if name not in self._prices]
-        self.plan = resumed.plan if resumed else plan_for(self.program, settings, models, self._prices)
+        prices = known_prices(models, settings)
+        self.plan = resumed.plan if resumed else plan_for(self.program, settings, models, prices)
         self._planned_runs = self.plan
         """The plan as it was made: where a row takes no fixed number of calls, it counts runs of the program."""
-        self.account = Account(settings.budget, no_price=self._unpriced)
+        task = self.program.task
+        self._classic = ClassicProgram(task) if ClassicProgram.suits(task) else None
+        self._kinds = [self.program, *([self._classic] if self._classic else [])]
+        resources = Resources(
+            resumed.run_id if resumed else new_run_id(),
+            ledger,
+            prices,
+            settings.budget,
+            settings.seed,
+            self._watcher,
+            settings.max_concurrency,
+            settings.use_cache,
+            settings.max_wait,
+        )
+        every = dict.fromkeys(name for names in models.values() for name in names)
+        super().__init__(task, list(every), resources, self._kinds)
+        self.folder = run_folder(settings.runs_folder, self.id)
         self._resumes = resumed is not None
         self._test = task.test[: self.plan.test_rows]
-        self._classic = ClassicProgram(self.task) if ClassicProgram.suits(self.task) else None
-        self._kinds = [self.program, *([self._classic] if self._classic else [])]
-        self._watcher = observer or Watcher()
-        self._observer = Observers(LedgerObserver(ledger, self.id, self._kinds), self._watcher, Changes(self._report))
         self._board = Board(self._observer)
-        self._gateway: Gateway | None = None
         self._evaluator: Evaluator
         self.context: SearchContext
         self._ended = ""
         """Why the search ended before its plan did."""
-        self.preflight: Preflight | None = None
+        self.preflight: Assessment | None = None
 
     # -- the order of things ------------------------------------------------------------------------------------------
 
-    async def execute(self) -> RunResult:
-        """Raises Interrupted after `interrupt`, and whatever ended the run; it can then be resumed."""
-        past = self._begin()
-        self._gateway = gateway = Gateway(
-            self.ledger,
-            self.id,
-            self.account,
-            self._prices,
-            self.settings.max_concurrency,
-            self.settings.use_cache,
+    async def _perform(self) -> RunResult:
+        self._evaluator = Evaluator(
+            self.task,
+            self.program.client(self._gateway),
+            self.target,
+            build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)}),
+            self._kinds,
             self._observer,
-            jitter=random.Random(f"{self.settings.seed}/{self.id}"),
-            past=past,
-            max_wait=self.settings.max_wait,
-            thinking=self.task.thinking,
+            graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
+            baseline_id=self.program.baseline().id,
         )
+        self.context = self._make_context(self.program.calls)
+        status: Literal["complete", "budget"] = "complete"
         try:
-            self._evaluator = self._make_evaluator(self.program.door(gateway))
-            self.context = self._make_context(self.program.calls)
-            status: Literal["complete", "budget"] = "complete"
-            try:
-                await self._search()
-            except BudgetExhausted as stop:
-                await gateway.drain()
-                if not self._board.in_state("complete"):  # not even the user's own prompt: there is nothing to test
-                    raise
-                status, self._ended = "budget", str(stop)
-                self._observer.on_event("budget_exhausted", {"why": str(stop)})
-            result = await self._conclude(status)
-            self.ledger.end_run(self.id, status, self.account.seconds, result.to_json())
-            await self.ledger.commit()
-            return result
-        except (Interrupted, asyncio.CancelledError, KeyboardInterrupt) as stop:
-            await self._leave("interrupted", stop)
-            raise Interrupted from stop
-        except Exception as error:
-            await self._leave("failed", error)
-            raise
-
-    def interrupt(self) -> int:
-        """Lets no more calls out; `execute` ends when those in flight have landed. Returns how many these are."""
-        if self._gateway is None:
-            return 0
-        self._gateway.stop(Interrupted())
-        return self._gateway.in_flight()
-
-    def waits_for(self) -> str:
-        """The model that the run waits for, and why; "" where it waits for none."""
-        return self._gateway.waits_for() if self._gateway else ""
+            await self._search()
+        except BudgetExhausted as stop:
+            await self._gateway.drain()
+            if not self._board.in_state("complete"):  # not even the user's own prompt: there is nothing to test
+                raise
+            status, self._ended = "budget", str(stop)
+            self._observer.on_event("budget_exhausted", {"why": str(stop)})
+        result = await self._conclude(status)
+        self.ledger.end_run(self.id, status, self.account.seconds, result.to_json())
+        return result
 
     def _begin(self) -> ResumeState | None:
-        budget = asdict(self.settings.budget)
+        budget, settings = self.settings.budget, self.settings
         if self._resumes:
-            past = self.ledger.resume_run(self.id, budget)
+            past = self.ledger.resume_run(self.id, asdict(budget))
             self.account = Account(
-                self.settings.budget,
+                budget,
                 past.paid,
                 past.seconds,
                 max(0, past.lost),
@@ -198,34 +173,13 @@ class Run:
                 {model: Excess(**times) for model, times in past.excess.items()},
             )
             return past
-        self.ledger.begin_run(
-            self.id,
-            self.task,
-            self.target.name,
-            self.proposer.name if self.proposer else "",
-            self.settings.seed,
-            budget,
-            self.settings.tags,
-            parent=self.settings.parent,
-            origin=provenance(Path(self.task.folder), command_line()),
-            options=self.settings.options,
-            prices=prices_version(self._unpriced),
-        )
+        proposer = self.proposer.name if self.proposer else ""
+        self._begin_new(self.target.name, proposer, settings.tags, settings.options, settings.parent)
         self.ledger.set_plan(self.id, asdict(self.plan))
         return None
 
-    async def _leave(self, status: str, why: BaseException) -> None:
-        """Ends a run that did not finish: what is in flight lands first, so that it need not be bought again."""
-        assert self._gateway is not None
-        self._gateway.stop(why if isinstance(why, Exception) else Interrupted())
-        await self._gateway.drain()
-        try:
-            message = message_of(why)
-            self._observer.on_event("stopped", {"why": message, "calls": self.account.total_paid.calls})
-            self.ledger.end_run(self.id, status, self.account.seconds, error=message if status == "failed" else "")
-            await self.ledger.commit()
-        except LedgerError:
-            pass  # the disk is why it ends; the next opening of the ledger notes that the run was cut off
+    def _spent(self) -> dict[str, Any]:
+        return {"calls": self.account.total_paid.calls}
 
     async def _search(self) -> None:
         """Trial 0, and then the strategy, where there is something to win, with what the sealed test leaves."""
@@ -233,32 +187,12 @@ class Run:
         if not self.program.is_fixed:  # how many calls a row takes is known now
             a_row = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)
             self.context = self._make_context(max(self.program.calls, a_row))
-        if self._is_worth_it():
+        worth = self.settings.anyway or self.preflight is None or self.preflight.worth
+        if self.context.more() and worth:
             await STRATEGIES.get(self.settings.strategy).search(self.context)
-
-    def _is_worth_it(self) -> bool:
-        """Whether more than trial 0 is wanted, and anything can be won or the user searches all the same."""
-        return self.context.more() and (self.settings.anyway or self.preflight is None or self.preflight.worth)
-
-    def _make_evaluator(self, door: Door) -> Evaluator:
-        return Evaluator(
-            self.task,
-            door,
-            self.target,
-            self._metrics(),
-            self._kinds,
-            self._observer,
-            graded=STRATEGIES.get(self.settings.strategy).uses_logprobs,
-            baseline_id=self.program.baseline().id,
-        )
-
-    def _metrics(self) -> tuple[Metric, ...]:
-        assert self._gateway is not None
-        return build_metrics(self.task, {"judge": judge_builder(self.task, self.judges, self._gateway)})
 
     def _make_context(self, calls_each: int) -> SearchContext:
         """What the strategy is handed, with the plan in calls; the sealed test's share is kept from then on."""
-        assert self._gateway is not None
         if not self.program.is_fixed:
             most = planned_calls(self.settings.budget, self.settings.effort)
             self.plan = self._planned_runs.in_calls(most, self.program.calls, calls_each)
@@ -313,10 +247,10 @@ class Run:
         result = replace(result, parameters=self._parameters(released))
         await self.ledger.commit()  # no file may name a head that a kill takes back
         written = await self._write(result, released, self.folder)
-        noted = {"version": written.version, "candidate_id": released.id}
+        versions = {"version": written.version, "candidate_id": released.id}
         if released.id != winner.id:
-            noted["held"] = (await self._write(result, winner, self.folder / HELD)).version
-        self._observer.on_event("released", noted)
+            versions["held"] = (await self._write(result, winner, self.folder / HELD)).version
+        self._observer.on_event("released", versions)
         return replace(result, release=Release(written.path))
 
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
@@ -324,9 +258,9 @@ class Run:
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
-    async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> Written:
+    async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
         """Writes a candidate as a release, with its provenance."""
-        making = Making(
+        spec = ReleaseSpec(
             result,
             self._board.trials[candidate.id].number,
             self._parameters(candidate),
@@ -335,11 +269,12 @@ class Run:
             self._evaluator,
             self._test[:PROVED_ROWS],
         )
-        return await self.program.write(candidate, making)
+        return await self.program.write(candidate, spec)
 
-    def _offers(self) -> list[Offer]:
+    def _offers(self) -> list[Finalist]:
         """All that saw the whole of dev."""
-        return closing.offers(self.context, self._prices.get(self.target.name), self.ledger.latencies(self.id))
+        price = self._resources.prices.get(self.target.name)
+        return closing.finalists(self.context, price, self.ledger.latencies(self.id))
 
     async def _tested(
         self, winner: Candidate, status: Literal["complete", "budget"], corrected: float | None
@@ -363,8 +298,8 @@ class Run:
             seed = self.settings.seed
             yardsticks = await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
         shown, length = self.program.shown(winner), self.program.prompt_tokens(winner)
-        return result_of(
-            Opening(winner, baseline, won, base, shown, length),
+        return build_result(
+            SealedTest(winner, baseline, won, base, shown, length),
             run_id=self.id,
             task=self.task.name,
             status=status,
@@ -384,7 +319,7 @@ class Run:
                     Pair(self._test, won, base),
                     {"winner": steady[winner.id], "baseline": steady[baseline.id]},
                     [
-                        trust_record(judge, self._calibration(judge), self.task.name)
+                        trust_record(judge, self.ledger.calibration(judge.judge.setup.id, self.id), self.task.name)
                         for judge in self._evaluator.judges()
                     ],
                     self.settings.seed,
@@ -399,9 +334,6 @@ class Run:
         """Some test rows, asked as often as the task wants; the first time was the test itself."""
         rows = self._test[: self.plan.steady_rows]
         return [await self._evaluator.outcomes(candidate, rows, "test", repeat=k) for k in range(self.plan.repeats)]
-
-    def _calibration(self, judge: JudgeMetric) -> dict[str, Any] | None:
-        return self.ledger.calibration(judge.judge.setup.id, self.id)
 
     def _corrected(self, winner: Candidate) -> float | None:
         """The winner's dev score without what choosing the best of all that were tried adds to it. None for the user's
@@ -439,7 +371,7 @@ class Run:
                 len(self._board.trials),
                 len(self._board.in_state("pruned")),
                 best,
-                gateway.retries.count if gateway else 0,
-                gateway.width(self.target) if gateway else 0,
+                gateway.retries.count,
+                gateway.width(self.target),
             )
         )

@@ -1,4 +1,7 @@
-"""Promoting what a run released: the registry, the gate, and an override with its reason. Calls no model."""
+"""Promoting what a run released, and what labels mean: the registry, the gate, and an override with its reason.
+
+Calls no model.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,40 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from agent.errors import GateFailed, InputError, ReleaseError
+from agent.errors import GateFailed, InputError, LedgerBusy, ReleaseError
 from agent.ledger.provenance import user
+from agent.ledger.query import History, released_file
+from agent.ledger.store import Ledger
+from agent.release.export import write_release
+from agent.release.gate import blocked_by
+from agent.release.labels import (
+    NAME,
+    PRODUCTION,
+    LabelChange,
+    NeedsUnit,
+    Reference,
+    current,
+    read_history,
+    released_names,
+)
+from agent.release.promotion import ReleaseRegistry, check_label
+from agent.release.prompt_file import HELD, PROMPT_FILE, PromptRelease, holds_prompt
+from agent.release.result import RunResult, search_result
+from agent.release.result_breakdown import JudgeTrust
+from agent.release.runtime import Prompt, load_prompt
 from agent.report.facts import without_result
 from agent.run.locations import LEDGER, open_history, open_ledger, releases_folder
-
-if TYPE_CHECKING:
-    from agent.ledger.query import History
-    from agent.ledger.store import Ledger
-    from agent.release.prompt_file import PromptRelease
-    from agent.release.result import RunResult
-    from agent.release.result_breakdown import JudgeTrust
-
+from agent.run.promote_arm import promote_arm
 
 NO_CLAIM = "baseline, no gain claimed"
+BUSY_AFTER = 1.0
+"""Seconds; a rollback does not wait for a run to end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Promotable:
     """What a run has to promote: its `winner`, one that was `held` back, or the user's `own` prompt that it kept.
 
     It lies in `path`; what the run released lies in `released`, and only where it was held back is that another file.
@@ -39,8 +56,6 @@ class Offer:
 
     @property
     def candidate_id(self) -> str:
-        from agent.release.runtime import load_prompt
-
         if self.kind != "own":
             return self.result.winner.candidate_id
         return str(load_prompt(self.path).provenance.get("candidate_id", ""))
@@ -48,16 +63,16 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What was promoted. `promoted`: the winner, one that was held back, or the user's own prompt; `against`: what the
-    gate had against it and was overridden; `before`: the version that the label meant, or ""; `moved`: whether it means
-    another one now."""
+    """What was promoted. `promoted`: the winner, one that was held back, the user's own prompt, or an arm by its name;
+    `against`: what the gate had against it and was overridden; `before`: the version that the label meant, or "";
+    `moved`: whether it means another one now."""
 
     run_id: str
     name: str
     label: str
     version: str
     candidate_id: str
-    promoted: Literal["winner", "held", "own"]
+    promoted: str
     path: Path
     share: float | None
     moved: bool
@@ -92,12 +107,13 @@ def promote(
     label: str = "production",
     share: float | None = None,
     own: bool = False,
+    arm: str = "",
     override: bool = False,
     reason: str = "",
     actor: str = "",
     ledger: str | Path = LEDGER,
 ) -> Promotion:
-    """Keeps what a run found as a version of its task's name, and moves a label to it, if the gate lets it.
+    """Keeps what a run released as a version of its task's name, and moves a label to it, if the gate lets it.
 
     The whole ledger is checked first. Calls no model.
 
@@ -106,6 +122,8 @@ def promote(
         label: the label to move, such as production or staging.
         share: makes the label an A/B label: the candidate's part of the units, in (0, 1).
         own: your own prompt, which the run kept, and not the winner that it held back.
+        arm: "classic": instead of a prompt the best that needs no language model, if no prompt of the run is shown to
+            be better. Its version holds the train rows; `load_classifier` loads it, and `load_prompt` refuses it.
         override: promote although the gate says no; needs `reason`.
         reason: why; kept in the history and in the ledger's chain.
         actor: who decides. "": the user of this machine.
@@ -123,43 +141,45 @@ def promote(
         >>> pa.promote(result.run_id, label="staging").version  # doctest: +SKIP
     """
     db = Path(ledger)
-    from agent.release.labels import PRODUCTION
-    from agent.release.promotion import ReleaseRegistry, check_label
-    from agent.release.runtime import load_prompt
-
     check_label(label, share)
     if label == "ab" and share is None:
         raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
+    if arm:
+        if share is not None or own:
+            raise InputError("--arm: is no prompt; leave out --own and --share, whose arms are prompts")
+        return promote_arm(run, arm, label, override, reason, actor, db)
     with closing(open_history(db, by_chain=True)) as history:
-        found = history.run(run)
-        offer = _offer(found, own, db)
-        _require_its_own(offer, found["id"], history)
-    result = offer.result
+        row = history.run(run)
+        source = _promotable(row, own, db)
+        _require_its_own(source, row["id"], history)
+    result = source.result
     if override and not reason.strip():
         raise InputError("--override needs --reason WHY: it is kept with the release")
     with closing(open_ledger(db)) as book:
         registry = ReleaseRegistry(releases_folder(db))
-        release = load_prompt(offer.path).release
-        registry.require(release.name, label, share, book)
-        if offer.kind == "own":
+        release = load_prompt(source.path).release
+        registry.require(release, label, share, book)
+        if source.kind == "own":
+            labels = (label, PRODUCTION) if share else (label,)
+            versions = {each: registry.version_of(release.name, each, book) for each in labels}
             blocked = [
-                against
-                for place in ((label, PRODUCTION) if share else (label,))
-                for against in _in_the_place_of(registry.version_of(release.name, place, book), release.version, place)
+                f"{each} is {version}, and your own prompt claims no gain over it"
+                for each, version in versions.items()
+                if version not in ("", release.version)
             ]
         else:
             blocked = _blocked(result, book)
         if blocked and not override:
-            lines = [f"{found['id']}: {why}" for why in blocked]
-            other = "--own promotes your own prompt; " if offer.kind == "held" else ""
+            lines = [f"{row['id']}: {why}" for why in blocked]
+            other = "--own promotes your own prompt; " if source.kind == "held" else ""
             raise GateFailed("\n".join([*lines, f"not promoted; {other}--override --reason WHY promotes all the same"]))
         note = {"reason": reason.strip(), "actor": actor or user(), "against": "; ".join(blocked)}
-        if offer.kind == "held":
-            release = _release_held(release, offer, note, book)
+        if source.kind == "held":
+            release = _release_held(release, source, note, book)
         evidence = {
-            "run_id": found["id"],
+            "run_id": row["id"],
             "decision": result.decision,
-            **({"claim": NO_CLAIM} if offer.kind == "own" else {"lift": result.to_json()["lift"]}),
+            **({"claim": NO_CLAIM} if source.kind == "own" else {"lift": result.to_json()["lift"]}),
             "overridden": blocked,
             "ledger": book.id(),
             "ledger_head": book.head(),
@@ -168,13 +188,13 @@ def promote(
             release, label, book, share=share, actor=note["actor"], reason=note["reason"], evidence=evidence
         )
     return Promotion(
-        found["id"],
+        row["id"],
         release.name,
         label,
         release.version,
-        offer.candidate_id,
-        offer.kind,
-        offer.released,
+        source.candidate_id,
+        source.kind,
+        source.released,
         share,
         change is not None,
         change.before if change else release.version,
@@ -184,35 +204,28 @@ def promote(
     )
 
 
-def _offer(found: dict[str, Any], own: bool, db: Path) -> Offer:
+def _promotable(row: dict[str, Any], own: bool, db: Path) -> Promotable:
     """What there is to promote; `own` asks for the user's own prompt. Raises an InputError where there is no such."""
-    from agent.ledger.query import released_file
-    from agent.release.prompt_file import HELD, PROMPT_FILE, holds_prompt
-    from agent.release.result import search_result
-    from agent.release.runtime import load_prompt
-
-    result, released = search_result(found["result"], db), released_file(found, db)
+    result, released = search_result(row["result"], db), released_file(row, db)
     if result is None or released is None:
-        raise InputError(f"{found['id']}: {without_result(found)}, so there is no winner to promote")
+        raise InputError(f"{row['id']}: {without_result(row)}, so there is no winner to promote")
     if not holds_prompt(released):
-        raise InputError(f"{found['id']}: a run of a program of your own; its state is shipped with `optimize export`")
+        raise InputError(f"{row['id']}: a run of a program of your own; its state is shipped with `optimize export`")
     if result.decision == "promote":
         if own:
-            raise InputError(f"{found['id']}: this run released its winner, not your own prompt; leave out --own")
-        return Offer(result, released, released, "winner")
+            raise InputError(f"{row['id']}: this run released its winner, not your own prompt; leave out --own")
+        return Promotable(result, released, released, "winner")
     held = released.parent / HELD / PROMPT_FILE
     if held.is_file() and not own:
-        return Offer(result, held, released, "held")
+        return Promotable(result, held, released, "held")
     if "promoted" in load_prompt(released).provenance:
-        raise InputError(f"{found['id']}: its winner was promoted by --override and lies where your own prompt lay")
-    return Offer(result, released, released, "own")
+        raise InputError(f"{row['id']}: its winner was promoted by --override and lies where your own prompt lay")
+    return Promotable(result, released, released, "own")
 
 
-def _require_its_own(offer: Offer, run_id: str, history: History) -> None:
+def _require_its_own(offer: Promotable, run_id: str, history: History) -> None:
     """Raises a ReleaseError unless the file holds what this run released or held back, by the ledger's own record: on
     its evidence nothing else may be promoted."""
-    from agent.release.runtime import load_prompt
-
     release = load_prompt(offer.path).release
     events = history.select("SELECT body FROM events WHERE run_id = ? AND kind IN ('released', 'promoted')", run_id)
     noted = "held" if offer.kind == "held" else "version"
@@ -225,20 +238,11 @@ def _require_its_own(offer: Offer, run_id: str, history: History) -> None:
         )
 
 
-def _in_the_place_of(before: str, version: str, label: str) -> list[str]:
-    """What is against a prompt without a claim: it would take the place of another version."""
-    if before in ("", version):
-        return []
-    return [f"{label} is {before}, and your own prompt claims no gain over it"]
-
-
-def _release_held(release: PromptRelease, offer: Offer, note: Mapping[str, Any], ledger: Ledger) -> PromptRelease:
+def _release_held(release: PromptRelease, source: Promotable, note: Mapping[str, Any], ledger: Ledger) -> PromptRelease:
     """Puts a winner that was held back in the place of the run's released prompt; recorded once."""
-    from agent.release.export import write_release
-
     release = replace(release, provenance={**release.provenance, "decision": "promote", "promoted": dict(note)})
-    write_release(release, offer.released.parent)
-    body, run_id = {"candidate_id": offer.candidate_id, "version": release.version, **note}, offer.result.run_id
+    write_release(release, source.released.parent)
+    body, run_id = {"candidate_id": source.candidate_id, "version": release.version, **note}, source.result.run_id
     if not ledger.has_event(run_id, "promoted", body):  # the same command again after a kill
         ledger.event(run_id, "promoted", body)
         ledger.flush()
@@ -246,13 +250,70 @@ def _release_held(release: PromptRelease, offer: Offer, note: Mapping[str, Any],
 
 
 def _blocked(result: RunResult, ledger: Ledger) -> list[str]:
-    """What the gate says now: a judge counts as its latest calibration found it."""
-    from agent.release.gate import blocked_by
-
+    """What the gate says now: a judge counts as its latest calibration measured it."""
     judges = tuple(_judge_now(judge, ledger.calibration(judge.judge_id, "")) for judge in result.judges)
     return [block.message for block in blocked_by(replace(result, judges=judges))]
 
 
-def _judge_now(judge: JudgeTrust, found: dict[str, Any] | None) -> JudgeTrust:
-    """What the latest calibration says now; a judge without one stays as it was."""
-    return judge if found is None else replace(judge, trusted=bool(found["trusted"]), why="; ".join(found["why"]))
+def _judge_now(judge: JudgeTrust, calibration: dict[str, Any] | None) -> JudgeTrust:
+    if calibration is None:
+        return judge
+    return replace(judge, trusted=bool(calibration["trusted"]), why="; ".join(calibration["why"]))
+
+
+def roll_back(name: str, label: str, actor: str, reason: str, db: Path) -> tuple[LabelChange, str]:
+    """Puts a label back to the version before, also without a ledger and while a run holds it.
+
+    Args:
+        name: of the releases.
+        label: the label to put back.
+        actor: who decides. "": the user of this machine.
+        reason: why; kept in the history.
+        db: the ledger.
+
+    Returns:
+        The change, and why it is not in the chain yet; "" when it is.
+
+    Raises:
+        ReleaseError: the label has no version before, or its history is damaged.
+    """
+    registry, actor, reason = ReleaseRegistry(releases_folder(db)), actor or user(), reason.strip()
+    if not db.is_file():
+        return registry.rollback(name, label, None, actor=actor, reason=reason), f"{db}: no ledger here"
+    try:
+        ledger = open_ledger(db, BUSY_AFTER)
+    except LedgerBusy:
+        with closing(open_history(db)) as history:
+            change = registry.rollback(name, label, history, actor=actor, reason=reason)
+        return change, f"{db}: another process writes to the ledger"
+    with closing(ledger):
+        return registry.rollback(name, label, ledger, actor=actor, reason=reason), ""
+
+
+def prompt_named(reference: str, unit: str | None, db: Path) -> Prompt:
+    """The prompt that NAME@LABEL or NAME@VERSION means now (NAME: its production), read from the files alone.
+
+    `unit` is what an A/B label buckets. Raises InputError where it is missing, or the reference is none.
+    """
+    wanted = reference if "@" in reference else f"{reference}@production"
+    if Reference.of(wanted) is None:
+        raise InputError(f"{reference}: write NAME@LABEL or NAME@VERSION; `optimize labels` lists them")
+    try:
+        return load_prompt(wanted, root=releases_folder(db), unit=unit)
+    except NeedsUnit:
+        raise InputError(f"{wanted} is an A/B label: say whom it is for with --unit ID") from None
+
+
+def current_labels(db: Path) -> tuple[Path, list[LabelChange]]:
+    """The registry, and what every label in it means now."""
+    root = releases_folder(db)
+    return root, [change for name in released_names(root) for change in current(read_history(root / name)).values()]
+
+
+def label_history(name: str, db: Path) -> list[LabelChange]:
+    """Each change that was ever made to a label of this name, oldest first and checked as a whole."""
+    root = releases_folder(db)
+    names = released_names(root)
+    if not NAME.fullmatch(name) or name not in names:
+        raise InputError(f"{name}: no releases of this name in {root}; here are: {', '.join(names) or 'none'}")
+    return read_history(root / name)

@@ -1,4 +1,7 @@
-"""Makes a run again from the replies in the ledger, in a copy of it, and compares. Sends nothing."""
+"""Makes a run again from the replies in the ledger, in a copy of it, and compares. Sends nothing.
+
+A call that failed fails again in the same words; what the budget held back is held back again.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,41 @@ import asyncio
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError, InputError
+from agent.errors import AgentError, InputError, RowRefused, RunRefused
+from agent.gateway.gateway import endpoint_of
 from agent.ledger.connect import reader
 from agent.ledger.query import History, Row, released_file, started_with
+from agent.ledger.resume_state import ResumeState
+from agent.ledger.store import Ledger
 from agent.ledger.trail import facts_of
 from agent.release.runtime import load_prompt
 from agent.report.facts import without_result
 from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
 from agent.run.optimize import Resumed, Run
-from agent.run.replay import Offline, Records, ReplayLedger, drift
 from agent.run.resume import changes_since
 from agent.search.plan import Plan
+from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial
+
+ALL = Spend(10**9, 10**15, 1e12)  # more than any cap
+NOT_COMPARED = (
+    "seconds",
+    "ledger_head",
+    "release",
+    "calls",
+    "cost_usd",
+    "lost_usd",
+    "limited",
+    "overspent",
+    "unpriced",
+    "latency_s",
+    "blocked_codes",  # a run of an older version has none; `blocked` says the same
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,42 +79,33 @@ def reproduce(run: str, db: Path) -> Reproduction:
         InputError: the run has no result, or the task, its rows or the program changed since.
     """
     history = open_history(db)
-    found = history.run(run)
-    begun = started_with(found)
-    if found["result"] is None:
-        raise InputError(f"{found['id']}: {without_result(found)}, so there is nothing to compare with")
+    row = history.run(run)
+    if row["result"] is None:
+        raise InputError(f"{row['id']}: {without_result(row)}, so there is nothing to compare with")
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         copy = Path(folder) / "ledger.db"
-        launch = prepare(begun, copy)
-        if changed := changes_since(found, launch):
-            lines = [f"{found['id']}: {what}" for what in changed]
+        launch = prepare(started_with(row), copy)
+        if changed := changes_since(row, launch):
+            lines = [f"{row['id']}: {what}" for what in changed]
             raise InputError("\n".join([*lines, "put it back to reproduce it"]))
-        _copy(db, copy)
-        ledger = ReplayLedger(copy, Records.of(history, found["id"]))
-        try:
-            result, stop = _run_again(found, launch, ledger)
-        finally:
-            ledger.close()
-        lines = [*([f"it stopped: {stop}"] if stop else []), *drift(history, found, ledger, result)]
-        lines += _release_drift(history, found, result)
-    return Reproduction(found["id"], len(ledger.trials), len(ledger.outcomes), tuple(lines))
+        with contextlib.closing(reader(db)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
+            old.backup(new)
+        with contextlib.closing(ReplayLedger(copy, Records.of(history, row["id"]))) as ledger:
+            result, stop = _run_again(row, launch, ledger)
+        lines = [*([f"it stopped: {stop}"] if stop else []), *drift(history, row, ledger, result)]
+        lines += _release_drift(history, row, result)
+    return Reproduction(row["id"], len(ledger.trials), len(ledger.outcomes), tuple(lines))
 
 
-def _copy(db: Path, copy: Path) -> None:
-    with contextlib.closing(reader(db)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
-        old.backup(new)
-
-
-def _run_again(found: Row, launch: Launch, ledger: ReplayLedger) -> tuple[Row | None, str]:
+def _run_again(row: Row, launch: Launch, ledger: ReplayLedger) -> tuple[Row | None, str]:
     """The result, or None and what stopped it."""
     models = {id(lm): Offline(lm) for lm in launch.lms()}
-    author = None if launch.author is None else models[id(launch.author)]
-    plan = Plan.restored(found["plan"])
-    resumed = Resumed(found["id"], plan)
+    proposer = None if launch.proposer is None else models[id(launch.proposer)]
+    resumed = Resumed(row["id"], Plan.restored(row["plan"]))
     settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
     judges = [models[id(lm)] for lm in launch.judges]
     target = models[id(launch.target)]
-    again = Run(launch.task, target, author, ledger, settings, resumed=resumed, judges=judges)
+    again = Run(launch.task, target, proposer, ledger, settings, resumed=resumed, judges=judges)
 
     async def execute() -> Row:
         try:
@@ -125,3 +137,143 @@ def _release_drift(history: History, run: Row, now: Row | None) -> Iterator[str]
     after = load_prompt(now["release"]).version
     if after != before:
         yield f"the released prompt is {after}, it was {before}"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the ledger knows of a run: `used`, the keys of the calls whose replies it took; `failures`, the last error
+    of a call by its key; `stopped`, whether its budget ended it.
+    """
+
+    used: frozenset[str]
+    failures: Mapping[str, str]
+    stopped: bool
+
+    @staticmethod
+    def of(history: History, run_id: str) -> Records:
+        stopped = bool(facts_of(history, run_id, "budget_exhausted"))
+        calls = history.select("SELECT call_key, state, error FROM calls WHERE run_id = ? ORDER BY id", run_id)
+        used = {row["call_key"] for row in calls if row["state"] in ("ok", "cached")}
+        if stopped:
+            used -= _landed_late(history, run_id)
+        failures = {row["call_key"]: row["error"] for row in calls if row["error"]}  # what was called off has no words
+        return Records(frozenset(used), failures, stopped)
+
+
+def _landed_late(history: History, run_id: str) -> set[str]:
+    """Calls that were in flight when the budget ended the search: paid for, and of no use to any trial."""
+    rows = history.select(
+        "SELECT call_key FROM calls k JOIN trials t ON t.run_id = k.run_id AND t.candidate_id = k.candidate_id "
+        "WHERE k.run_id = ? AND t.number > 0 AND k.state = 'ok' AND NOT EXISTS (SELECT 1 FROM outcomes o "
+        "WHERE o.run_id = k.run_id AND o.candidate_id = k.candidate_id AND o.call_key = k.call_key)",
+        run_id,
+    )
+    return {row["call_key"] for row in rows}
+
+
+class Offline:
+    """The model's name and tokenizer without the model: it has no answer to anything."""
+
+    def __init__(self, lm: LM) -> None:
+        self._lm = lm
+
+    @property
+    def name(self) -> str:
+        return self._lm.name
+
+    @property
+    def concurrency(self) -> int | None:
+        return self._lm.concurrency
+
+    @property
+    def endpoint(self) -> str:
+        return endpoint_of(self._lm)
+
+    async def complete(self, request: Request) -> Completion:
+        raise RunRefused("offline: this reply is not in the ledger")
+
+    def count_tokens(self, text: str) -> int:
+        return self._lm.count_tokens(text)
+
+    async def close(self) -> None:
+        await self._lm.close()
+
+
+class ReplayLedger(Ledger):
+    """A copy of the ledger to run in: it knows the replies that the run took, and no others. `trials` and `outcomes`
+    are what the run writes this time.
+    """
+
+    def __init__(self, path: Path, records: Records) -> None:
+        super().__init__(path)
+        self.trials: dict[int, Trial] = {}
+        self.outcomes: dict[tuple[str, str, str], float | None] = {}
+        self._records = records
+
+    def resume_run(self, run_id: str, budget: Mapping[str, Any]) -> ResumeState:
+        """With nothing spent, as replies from here cost nothing; or with all of it, where the budget ended the run: the
+        first call that it did not make is then held back again.
+        """
+        past = super().resume_run(run_id, budget)
+        past.bought = {key: calls for key, calls in past.bought.items() if key in self._records.used}
+        past.paid, past.seconds = ({"target": ALL}, ALL.usd) if self._records.stopped else ({}, 0.0)
+        return past
+
+    def settled(self, call_key: str) -> Completion | None:
+        """A reply that the run took. A call that failed for good fails again in the same words."""
+        if call_key in self._records.used:
+            return super().settled(call_key)
+        if call_key in self._records.failures:
+            raise RowRefused(self._records.failures[call_key])
+        return None
+
+    def put_trial(self, run_id: str, trial: Trial) -> None:
+        self.trials[trial.number] = trial
+        super().put_trial(run_id, trial)
+
+    def put_outcome(self, run_id: str, split: SplitName, outcome: Outcome) -> None:
+        self.outcomes[split, outcome.candidate_id, outcome.example_id] = outcome.value
+        super().put_outcome(run_id, split, outcome)
+
+
+def drift(history: History, run: Row, ledger: ReplayLedger, result: Mapping[str, Any] | None) -> Iterator[str]:
+    """What came out differently, a line each."""
+    trials = history.trials(run["id"])
+    yield from _differences(
+        {f"trial {t['number']}": (t["candidate_id"], t["state"], t["n"], t["mean"]) for t in trials},
+        {f"trial {t.number}": (t.candidate_id, t.state, t.n, t.mean) for t in ledger.trials.values()},
+    )
+    rows = history.select("SELECT split, candidate_id, example_id, value FROM outcomes WHERE run_id = ?", run["id"])
+    yield from _differences(
+        {_name(r["split"], r["candidate_id"], r["example_id"]): r["value"] for r in rows},
+        {_name(*place): value for place, value in ledger.outcomes.items()},
+    )
+    if result is not None:
+        left_out = {*NOT_COMPARED, *(("tokens", "search_ended") if run["status"] == "budget" else ())}
+        yield from _differences(dict(_flat("result", run["result"], left_out)), dict(_flat("result", result, left_out)))
+
+
+def _name(split: str, candidate_id: str, example_id: str) -> str:
+    return f"{split} row {example_id} of {candidate_id}"
+
+
+def _flat(name: str, value: Any, left_out: set[str]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key not in left_out:
+                yield from _flat(f"{name}.{key}", inner, left_out)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _flat(f"{name}.{number}", inner, left_out)
+    else:
+        yield name, value
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in {**was, **now}:
+        if name not in now:
+            yield f"{name} did not come again"
+        elif name not in was:
+            yield f"{name} is new: {now[name]}"
+        elif was[name] != now[name]:
+            yield f"{name} is {now[name]}, it was {was[name]}"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.observer import NO_OBSERVER, Observer
-from agent.run.launch import Launch, prepare, source_of
+from agent.run.launch import Launch, prepare
 from agent.run.locations import open_history
+from agent.run.tasks import source_of
 
 if TYPE_CHECKING:
     from agent.run.optimize import Resumed
@@ -21,7 +22,7 @@ UNFINISHED = ("running", "interrupted", "killed", "failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
+class PreparedRun:
     """A run that is ready to go on, or, without `resumed`, a new one that is made from it; `lines` say so."""
 
     launch: Launch
@@ -29,45 +30,53 @@ class Going:
     lines: tuple[str, ...]
 
 
-def going_on(
+def prepare_resume(
     run: str, changes: Mapping[str, Any], model: str | None, fork: bool, db: Path, observer: Observer = NO_OBSERVER
-) -> Going:
-    """Loads the run of this id ("": the latest that did not finish) as it was begun, with the caps in `changes`.
+) -> PreparedRun:
+    """Loads a run as it was begun, and checks that it can go on.
 
-    Raises InputError where it is finished, where something changed since, or a cap is below what was paid; `fork`
-    makes a new run with what is there now.
+    Args:
+        run: its id, or the unique start of it. "": the latest that did not finish.
+        changes: new caps and waits by the names of options; None: as before.
+        model: another model; only with `fork`.
+        fork: makes a new run with what is there now.
+        db: the ledger.
+        observer: shows messages.
+
+    Raises:
+        InputError: it is finished, something changed since, or a cap is below what was paid.
     """
     from agent.ledger.query import started_with
     from agent.run.optimize import Resumed
     from agent.search.plan import Plan
 
     with closing(open_history(db)) as history:
-        found = history.run(run) if run else unfinished(history.runs(), db)
-        costs = history.costs(found["id"])
-    paid = [row for row in costs if row["state"] != "cached"]
-    begun = started_with(found)
-    if found["status"] not in UNFINISHED and not fork:
+        row = history.run(run) if run else unfinished(history.runs(), db)
+        costs = history.costs(row["id"])
+    paid = [cost for cost in costs if cost["state"] != "cached"]
+    begun = started_with(row)
+    if row["status"] not in UNFINISHED and not fork:
         raise InputError(
-            f"{found['id']}: this run is {found['status']} and has its result; --fork starts a new one, "
+            f"{row['id']}: this run is {row['status']} and has its result; --fork starts a new one, "
             "with larger caps if you give them, and takes what this one bought from the ledger"
         )
-    if model and model != found["model"] and not fork:
-        raise InputError(f"{found['id']}: another model makes another run; add --fork")
+    if model and model != row["model"] and not fork:
+        raise InputError(f"{row['id']}: another model makes another run; add --fork")
     given = {name: value for name, value in changes.items() if value is not None}
     if not fork:
-        require_above(given, paid, found["id"])
+        require_above(given, paid, row["id"])
     launch = prepare({**begun, **given, **({"model": model} if model else {})}, db, observer)
     if fork:
-        launch = replace(launch, settings=replace(launch.settings, parent=found["id"]))
-        return Going(launch, None, (f"forking {found['id']} ({found['status']})",))
-    if changed := changes_since(found, launch):
+        launch = replace(launch, settings=replace(launch.settings, parent=row["id"]))
+        return PreparedRun(launch, None, (f"forking {row['id']} ({row['status']})",))
+    if changed := changes_since(row, launch):
         raise InputError(
-            "\n".join([f"{found['id']}: {what}" for what in changed] + ["put it back, or start a new run with --fork"])
+            "\n".join([f"{row['id']}: {what}" for what in changed] + ["put it back, or start a new run with --fork"])
         )
-    plan = Plan.restored(found["plan"]) if found["plan"] else launch.plan()
+    plan = Plan.restored(row["plan"]) if row["plan"] else launch.plan()
     short = short_of_plan(plan, launch.calls_each, costs, launch.settings.budget.max_calls)
-    lines = (f"resuming {found['id']} ({found['status']})", *([short] if short else []))
-    return Going(launch, Resumed(found["id"], plan), lines)
+    lines = (f"resuming {row['id']} ({row['status']})", *([short] if short else []))
+    return PreparedRun(launch, Resumed(row["id"], plan), lines)
 
 
 def require_above(given: Mapping[str, Any], paid: Sequence[Mapping[str, Any]], run_id: str) -> None:
@@ -124,7 +133,7 @@ def changes_since(run: dict[str, Any], launch: Launch) -> list[str]:
         changed.append(f"the model is {launch.target.name}, it was {run['model']}")
     if run["options"].get("model_digest", "") != launch.digest:
         changed.append(f"the file behind {launch.target.name} changed")
-    proposer = launch.author.name if launch.author else ""
+    proposer = launch.proposer.name if launch.proposer else ""
     if run["proposer"] != proposer:
         changed.append(f"the proposer is {proposer or 'none'}, it was {run['proposer'] or 'none'}")
     if run["tool"] != tool_version():

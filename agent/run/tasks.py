@@ -1,36 +1,121 @@
-"""The tasks that are here, and a new one out of a file of the user."""
+"""Tasks by path, by name and by the options of a run; and a new one out of a file of the user."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ProblemsError
-from agent.run.locations import find_task
-from agent.task.asked import NOTHING, Asked
-from agent.task.load import load_task
+from agent.observer import NO_OBSERVER, Observer
+from agent.task.asked import NOTHING, Asked, metric_asked
+from agent.task.input_files import prompt_text
 
 if TYPE_CHECKING:
     from agent.task.from_file import Reading
+    from agent.types import Task
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+"""The tasks that ship with the package."""
+METRIC = "metric"
+"""The part of a task, by the names of its hashes, that is a Python function or the metric of `--metric`."""
 
 
-def listed(task: str | None) -> list[dict[str, Any]]:
-    """What there is to know of each task under tasks/, or of the one that is named.
+def task_named(name: str) -> Path:
+    """The folder under tasks/ of a name that stands in a file, which may come from elsewhere: never taken as a path."""
+    from agent.release.labels import NAME
+    from agent.task.words import printable
+
+    folder = Path("tasks") / name
+    if NAME.fullmatch(name) and (folder / "task.toml").is_file():
+        return folder
+    raise InputError(f"{printable(name)}: no task of this name under tasks/; name the task that you mean with --task")
+
+
+def find_task(name: str) -> Path:
+    """A task's folder by path, or by name under tasks/. Raises InputError where there is none."""
+    for place in (Path(name), Path("tasks") / name):
+        if (place / "task.toml").is_file():
+            return place
+    from agent.task.words import closest
+
+    known = tasks_here()
+    near = closest(name, known)
+    hint = f"did you mean {near}" if near else f"tasks here: {', '.join(known) or 'none'}"
+    more = f"`optimize init --sample {name}` copies it here" if name in samples() else "`optimize init` makes a new one"
+    raise InputError(f"{name}: no task of this name and no folder with a task.toml; {hint}; {more}")
+
+
+def tasks_here() -> list[str]:
+    """The names of the tasks under tasks/."""
+    return sorted(path.parent.name for path in Path("tasks").glob("*/task.toml"))
+
+
+def samples() -> list[str]:
+    """The names of the tasks that ship with the package."""
+    return sorted(path.parent.name for path in SAMPLES.glob("*/task.toml"))
+
+
+def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Task:
+    """The task that the words of a run name, with as many rows as they allow.
+
+    A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
+    can be read and not scored. Raises InputError for a file, a folder or an option that is wrong.
+    """
+    return read_task(options, observer)[0]
+
+
+def read_task(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> tuple[Task, Reading | None]:
+    """The same, and how its data file was read where it has one."""
+    task, reading = _load(options, observer)
+    if source := options.get("metric_source"):
+        task = _scored_by(task, options["metric"], source)
+    elif reading is None and (words := options.get("metric")):
+        task = _scored_as_asked(task, words)
+    return _limited(task, options["limit"]), reading
+
+
+def source_of(part: str, options: Mapping[str, Any]) -> str:
+    """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
+    if part == METRIC:
+        return f"the metric {options.get('metric') or ''}".rstrip()
+    if not options.get("prompt"):
+        return part
+    file, prompt = options["task"], options["prompt"]
+    named = prompt if len(prompt) <= 80 else "the prompt"
+    return f"{named} (or how {file} is read)" if part == "task.toml" else str(file)
+
+
+def require_judging(task: Task) -> None:
+    """Raises InputError where --judge was given and would change nothing."""
+    if not task.is_judged:
+        raise InputError(
+            f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
+        )
+
+
+def list_tasks(task: str | None) -> list[dict[str, Any]]:
+    """What the listing says of each task under tasks/, or of the one that is named.
 
     Raises ProblemsError with all that is wrong with the one that is named.
     """
-    folders = [find_task(task)] if task else sorted(path.parent for path in Path("tasks").glob("*/task.toml"))
-    found: list[dict[str, Any]] = []
-    for folder in folders:
+    from agent.task.load import load_task
+
+    tasks: list[dict[str, Any]] = []
+    for folder in [find_task(task)] if task else [Path("tasks") / name for name in tasks_here()]:
         try:
             loaded = load_task(folder)
         except ProblemsError:
             if task:
                 raise
-            found.append({"name": folder.name, "problem": "broken: `optimize tasks " + folder.name + "` says where"})
+            tasks.append({"name": folder.name, "problem": "broken: `optimize tasks " + folder.name + "` says where"})
             continue
-        found.append(
+        tasks.append(
             {
                 "name": loaded.name,
                 "signature": str(loaded.signature),
@@ -41,7 +126,7 @@ def listed(task: str | None) -> list[dict[str, Any]]:
                 "formats": list(loaded.space.formats),
             }
         )
-    return found
+    return tasks
 
 
 def make_task(
@@ -63,7 +148,6 @@ def make_task(
     Raises:
         InputError: the name is none, the target is missing, or the file cannot be made a task.
     """
-    from agent.run.launch import prompt_text
     from agent.task.from_file import write_task
     from agent.task.promptfoo_tests import EXPECTED, is_promptfoo, promptfoo_tests
 
@@ -80,3 +164,97 @@ def make_task(
     column = EXPECTED if tests else target
     _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric, asked)
     return folder, reading
+
+
+def copy_sample(name: str) -> Path:
+    """Copies a task that ships with the package to tasks/NAME, whole or not at all, and returns that folder.
+
+    Raises InputError where there is no such sample, the folder is there already, or it cannot be written.
+    """
+    from agent.task.from_file import has_schema
+    from agent.task.words import near, shown
+
+    if name not in (known := samples()):
+        raise InputError(f"--sample {name}: no sample of this name{near(name, known)}")
+    folder = Path("tasks") / name
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{shown(folder)} exists; `optimize run {name}` runs it, or remove it first")
+    try:
+        folder.parent.mkdir(exist_ok=True)
+        has_schema(folder.parent)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
+            shutil.copytree(SAMPLES / name, Path(temporary) / name, copy_function=shutil.copyfile).rename(folder)
+    except OSError as error:
+        raise InputError(f"{shown(folder)} cannot be written ({error.strerror}); choose another place") from error
+    return folder
+
+
+def _scored_as_asked(task: Task, words: str) -> Task:
+    """A task folder with the metric of `--metric` in the place of its own."""
+    from agent.metrics.metric_registry import METRICS
+
+    spec = metric_asked(words, [field.name for field in task.signature.outputs])
+    field = next(each for each in task.signature.outputs if each.name == spec.field)
+    rule = METRICS.get(spec.name)
+    if field.type not in rule.types:
+        types = ", ".join(rule.types)
+        raise InputError(f"--metric {words}: scores {types}, and {field.name} is {field.type}; take another")
+    for _, what in rule.faults(rule.options.model_validate(spec.options), field):
+        raise InputError(f"--metric {words}: {what}")
+    if spec.name in ("python", "judge") and spec.name not in [metric.name for metric in task.metrics]:
+        raise InputError(f"--metric {words}: it goes by a file of the task; write it under [[metrics]] in task.toml")
+    return replace(task, metrics=(spec,), hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
+
+
+def _scored_by(task: Task, name: str, source: str) -> Task:
+    from agent.scoring.function_metric import registered
+    from agent.types import MetricSpec
+
+    function, outputs = registered(name), task.signature.outputs
+    spec = MetricSpec(name, outputs[0].name if len(outputs) == 1 else "")
+    hashes = {part: digest for part, digest in task.hashes.items() if part != "metric.py"}
+    return replace(task, metrics=(spec,), hashes={**hashes, METRIC: function.digest if function else source})
+
+
+def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading | None]:
+    from agent.task.input_files import SPREADSHEETS, TABLES
+
+    name, target, prompt = options["task"], options["target_field"], options["prompt"]
+    path, asked = Path(name), Asked.of(options)
+    if path.suffix.lower() in TABLES:
+        if not path.is_file():
+            raise InputError(f"{name}: no such file")
+        if target is None or prompt is None:
+            raise InputError(
+                f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE, or its text"
+            )
+        from agent.task.from_file import task_from_file
+
+        instruction = prompt_text(prompt)
+        if not instruction.strip():
+            raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
+        task, reading = task_from_file(path, target, instruction, options["seed"], asked=asked)
+        for line in reading.lines():
+            if line != reading.metric_line or not options.get("metric_source"):  # else a function of the user scores
+                observer.on_message(line)
+        return task, reading
+    if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
+        raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
+    if target or prompt or asked.type or asked.inputs or asked.ignored:
+        raise InputError(
+            f"{name}: --target, --prompt, --type, --input and --ignore go with a data file (.csv, .jsonl); "
+            "a task folder has them in task.toml"
+        )
+    from agent.task.load import load_task
+
+    return load_task(find_task(name)), None
+
+
+def _limited(task: Task, limit: str | None) -> Task:
+    if limit is None:
+        return task
+    parts = limit.split("-")
+    if len(parts) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in parts):
+        raise InputError(f"--limit {limit}: write one number, or TRAIN-DEV-TEST such as 100-50-100")
+    train, dev, test = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+    return replace(task, train=task.train[:train], dev=task.dev[:dev], test=task.test[:test])

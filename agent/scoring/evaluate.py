@@ -7,11 +7,10 @@ answers, or that a metric cannot score, gives None; a provider that fails for al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.concurrency import all_of
-from agent.gateway.gateway import call_key
+from agent.gateway.gateway import ModelClient, call_key
 from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.label_signal import label_signal
 from agent.scoring.llm_judge import JudgeMetric
@@ -39,21 +38,12 @@ MOST_LOGPROBS = 20
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
 
-class Door(Protocol):
-    """A gateway, or what stands before it."""
-
-    @property
-    def stopped(self) -> Exception | None: ...
-
-    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion: ...
-
-
 class Evaluator:
     """Outcomes of candidates on rows, each bought once and kept.
 
     Args:
         task: what says how metrics are weighted, and which labels there are.
-        door: what calls go through.
+        client: what calls go through.
         lm: the target model.
         metrics: those of the task, in its order.
         runners: what runs the candidates, one for each kind.
@@ -65,7 +55,7 @@ class Evaluator:
     def __init__(
         self,
         task: Task,
-        door: Door,
+        client: ModelClient,
         lm: LM,
         metrics: Sequence[Metric],
         runners: Sequence[Runner],
@@ -74,21 +64,19 @@ class Evaluator:
         baseline_id: str = "",
     ) -> None:
         self._task = task
-        self._door = door
+        self._client = client
         self._lm = lm
         self._metrics = metrics
         self._observer = observer
         self._runners = {runner.kind: runner for runner in runners}
         self._baseline_id = baseline_id
         outputs = task.signature.outputs
-        graded = graded and len(outputs) == 1 and bool(outputs[0].choices) and self._scores_labels()
+        graded = graded and len(outputs) == 1 and bool(outputs[0].choices)
+        graded = graded and all(spec.name in LABEL_METRICS for spec in task.metrics)
         self._logprobs = min(MOST_LOGPROBS, max(5, 2 * len(outputs[0].choices))) if graded else 0
         self._known: dict[tuple[str, str, int], Outcome] = {}
         self._usage: dict[str, tuple[int, Usage]] = {}
         self._silent = 0  # replies before the first word
-
-    def _scores_labels(self) -> bool:
-        return all(spec.name in LABEL_METRICS for spec in self._task.metrics)
 
     def usage_of(self, candidate_id: str) -> Usage:
         """Mean tokens of this candidate's calls, rounded up; nothing when it had none."""
@@ -115,26 +103,25 @@ class Evaluator:
             ModelError: the provider fails for all rows.
             InputError: the model has no room to think.
         """
-        return await all_of(self._one(candidate, example, split, repeat) for example in examples)
 
-    async def _one(self, candidate: Candidate, example: Example, split: SplitName, repeat: int) -> Outcome:
-        known = self._known.get((candidate.id, example.id, repeat))
-        if known is not None:
-            return known
-        return self._keep(await self.outcome(candidate, example, repeat), split, repeat)
+        async def one(example: Example) -> Outcome:
+            known = self._known.get((candidate.id, example.id, repeat))
+            return known or self._keep(await self.outcome(candidate, example, repeat), split, repeat)
+
+        return await all_of(map(one, examples))
 
     async def outcome(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
         """The outcome of one row, as of `outcomes`, but nothing is kept and nothing that is known is used."""
-        call = Asked(self._door, self._lm, candidate.id, self._logprobs, self._answered)
+        call = RowCall(self._client, self._lm, candidate.id, self._logprobs, self._answered)
         return await self._scored(candidate, example, call, repeat)
 
     async def adopt(self, candidate: Candidate, example: Example, split: SplitName, completion: Completion) -> None:
         """Scores a row whose one reply was bought already; `outcomes` then has it."""
         if (candidate.id, example.id, 0) not in self._known:
-            call = Asked(_Known(completion), self._lm, candidate.id, 0, self._answered)
+            call = RowCall(_StoredReply(completion), self._lm, candidate.id, 0, self._answered)
             self._keep(await self._scored(candidate, example, call, 0), split, 0)
 
-    async def _scored(self, candidate: Candidate, example: Example, call: Asked, repeat: int) -> Outcome:
+    async def _scored(self, candidate: Candidate, example: Example, call: RowCall, repeat: int) -> Outcome:
         try:
             prediction = await self._runners[candidate.kind].run(candidate, example, call, repeat)
         except (RowRefused, BadResponse, Transient, TransportUnknown) as failure:
@@ -178,12 +165,12 @@ class Evaluator:
         return outcome
 
 
-class Asked:
+class RowCall:
     """A `Call` that remembers what went through it last: `key`, and `reply` with the request that it answers."""
 
     def __init__(
         self,
-        door: Door,
+        client: ModelClient,
         lm: LM,
         candidate_id: str,
         logprobs: int,
@@ -192,21 +179,21 @@ class Asked:
         self.logprobs = logprobs
         self.key = ""
         self.reply: tuple[Request, Completion] | None = None
-        self._door, self._lm, self._candidate_id, self._answered = door, lm, candidate_id, answered
+        self._client, self._lm, self._candidate_id, self._answered = client, lm, candidate_id, answered
 
     @property
     def stopped(self) -> Exception | None:
-        return self._door.stopped
+        return self._client.stopped
 
     async def __call__(self, request: Request) -> Completion:
-        completion = await self._door.complete("target", self._lm, request, self._candidate_id)
+        completion = await self._client.complete("target", self._lm, request, self._candidate_id)
         self._answered(self._candidate_id, request, completion)
         self.key, self.reply = call_key(self._lm, request), (request, completion)
         return completion
 
 
-class _Known:
-    """A door behind which one reply lies."""
+class _StoredReply:
+    """Gives one reply that was bought before."""
 
     stopped = None
 

@@ -1,7 +1,4 @@
-"""What a run knows so far: which candidates there are, what each did on which rows, and where its trial stands.
-
-Pure bookkeeping: knows no model, no SQL and no order of things.
-"""
+"""The candidates of a run so far: the outcomes of each on rows of dev, and the state of its trial."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from agent.observer import NO_OBSERVER, Observer
 from agent.scoring.evaluate import values
 from agent.scoring.label_signal import evidence
 from agent.search.program import Parent
-from agent.search.study import Seen, shrunk
+from agent.search.study import MeanScore, shrunk
 from agent.stats.intervals import mean_ci
 from agent.types import Candidate, Outcome, Proposal, Trial, TrialState
 
@@ -29,16 +26,15 @@ class Board:
         self._outcomes: dict[str, list[Outcome]] = {}
         self.outcomes: Mapping[str, Sequence[Outcome]] = self._outcomes
         self.looks = 0
-        """How often outcomes came in."""
+        """How often outcomes were recorded."""
         self.trials: dict[str, Trial] = {}
         self._observer = observer
         self._signals: tuple[float, float] | None = None
-        """The mean signal of the wrong and of the right rows; goes with `_evidence`."""
         self._evidence: dict[str, list[float]] = {}
         self._order: list[str] = []
 
     def candidate(self, candidate_id: str) -> Candidate:
-        """The candidate of the pool with this id. Raises KeyError for one that is not in it."""
+        """The candidate of the pool with this id."""
         return self.proposals[candidate_id].candidate
 
     def open(self, candidate_id: str, round_: int) -> None:
@@ -46,20 +42,14 @@ class Board:
         self._put(Trial(len(self.trials), round_, candidate_id, "incomplete", 0, None))
 
     def record(self, candidate_id: str, outcomes: Sequence[Outcome]) -> None:
-        """Keeps all outcomes of a candidate so far, those of the first rows, in the order of the rows."""
+        """Keeps all outcomes of a candidate so far: those of the first rows of dev, in their order."""
         self._outcomes[candidate_id] = list(outcomes)
         self.looks += 1
         self._evidence.clear()
         self._order.clear()
 
     def settle(self, candidate_id: str, state: TrialState, reason: str) -> None:
-        """Sets the state of a candidate's trial, with the mean over the rows that have a score.
-
-        Args:
-            candidate_id: a candidate whose trial was opened.
-            state: where the trial stands now.
-            reason: why, in words for the user.
-        """
+        """Sets the state of an open trial, with the mean over its scored rows and the reason for the user."""
         old = self.trials[candidate_id]
         scored = values(self.outcomes.get(candidate_id, []))
         mean, low, high = mean_ci(scored) if scored else (None, None, None)
@@ -77,8 +67,6 @@ class Board:
             if trial.state == "incomplete":
                 self.settle(candidate_id, "incomplete", reason)
 
-    # -- questions ----------------------------------------------------------------------------------------------------
-
     def in_state(self, state: TrialState) -> list[str]:
         """The ids of candidates whose trials are in this state, in the order of their trials."""
         return [i for i, trial in self.trials.items() if trial.state == state]
@@ -89,13 +77,9 @@ class Board:
         return trial.mean if trial else None
 
     def prefixes(self, candidates: Sequence[str]) -> dict[str, list[float]]:
-        """Score vectors over the first rows that each saw; a row without a score counts as the mean of the others.
+        """Score vectors by candidate id: one score in [0, 1] for each of its rows; none for one without any score.
 
-        Args:
-            candidates: ids.
-
-        Returns:
-            By candidate id: one score in [0, 1] for each row seen; none for a candidate that has no score at all.
+        A row without a score counts as the mean of the others.
         """
         vectors = {}
         for candidate_id in candidates:
@@ -107,10 +91,9 @@ class Board:
         return vectors
 
     def evidence(self, candidate_id: str) -> Sequence[float]:
-        """Per scored row what it says in a comparison: the score, with the model's own weight beside it.
+        """By scored row its weight in comparisons: the score, with the model's own weight of the label beside it.
 
-        A candidate whose calls bring no log-probabilities (a chain of thought) gets the mean of the others at such a
-        score.
+        A candidate without log-probabilities (a chain of thought) gets the mean signal of the others at its scores.
         """
         if not self._evidence:
             self._signals = self._mean_signals()
@@ -122,37 +105,37 @@ class Board:
         return self._evidence[candidate_id]
 
     def _mean_signals(self) -> tuple[float, float] | None:
-        """Over all outcomes; None where no outcome has one."""
-        known = [o for outcomes in self.outcomes.values() for o in outcomes if o.signal is not None]
-        right = [o.signal or 0.0 for o in known if (o.value or 0.0) >= 0.5]
-        wrong = [o.signal or 0.0 for o in known if (o.value or 0.0) < 0.5]
+        """The mean signal of the wrong and of the right rows; None where no outcome has one."""
+        given = [o for outcomes in self.outcomes.values() for o in outcomes if o.signal is not None]
+        right = [o.signal or 0.0 for o in given if (o.value or 0.0) >= 0.5]
+        wrong = [o.signal or 0.0 for o in given if (o.value or 0.0) < 0.5]
         low = math.fsum(wrong) / len(wrong) if wrong else 0.0
         high = math.fsum(right) / len(right) if right else 1.0
-        return (low, high) if known else None
+        return (low, high) if given else None
 
     def _usual(self, value: float) -> float | None:
         """The mean signal beside this score; None where no outcome has one."""
         means = self._signals
         return None if means is None else (1 - value) * means[0] + value * means[1]
 
-    def seen(self) -> dict[str, Seen]:
-        """What is known of each candidate that was tried, from its evidence; nothing scored counts as nothing seen."""
-        return {candidate_id: self.known(candidate_id) for candidate_id in self.trials}
+    def estimates(self) -> dict[str, MeanScore]:
+        """The `estimate` of each candidate that has a trial."""
+        return {candidate_id: self.estimate(candidate_id) for candidate_id in self.trials}
 
-    def known(self, candidate_id: str) -> Seen:
-        """The mean of a candidate's evidence, and over how many rows."""
+    def estimate(self, candidate_id: str) -> MeanScore:
+        """The mean of a candidate's evidence, and over how many scored rows."""
         rows = self.evidence(candidate_id)
-        return Seen(sum(rows) / len(rows) if rows else 0.0, len(rows))
+        return MeanScore(sum(rows) / len(rows) if rows else 0.0, len(rows))
 
     def parents(self, count: int) -> list[Parent]:
-        """The best candidates so far, at most `count`, by a mean drawn towards the middle when few rows were seen."""
+        """The best candidates so far, at most `count`, by their shrunk means."""
         if not self._order:
-            known = {i: seen for i, seen in self.seen().items() if seen.n and self.trials[i].state != "failed"}
-            prior = sum(seen.mean for seen in known.values()) / len(known) if known else 0.0
-            self._order = sorted(known, key=lambda i: -shrunk(known[i], prior))
+            scored = {i: score for i, score in self.estimates().items() if score.n and self.trials[i].state != "failed"}
+            prior = sum(score.mean for score in scored.values()) / len(scored) if scored else 0.0
+            self._order = sorted(scored, key=lambda i: -shrunk(scored[i], prior))
         return [Parent(self.proposals[i], tuple(self.outcomes[i])) for i in self._order[:count]]
 
     def leader(self, rows: int) -> Trial | None:
-        """The best trial of those that saw at least `rows` rows; None where there is none."""
+        """The best trial of those with at least `rows` scored rows; None where there is none."""
         trials = [t for t in self.trials.values() if t.mean is not None and t.ci95 is not None and t.n >= rows]
         return max(trials, key=lambda trial: trial.mean or 0.0, default=None)

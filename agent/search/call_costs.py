@@ -1,7 +1,7 @@
-"""What a call costs in tokens and dollars: the one model of it, from the lengths of texts.
+"""What a call costs in tokens and dollars, estimated from the lengths of texts.
 
-The plan uses its averages (`call_costs`), the dry run its upper estimates (`largest_calls`), and the search corrects it
-by what was paid so far (`costs.py`). These are estimates; no cap rests on them (`gateway/budget.py` keeps those).
+The plan uses the averages (`call_costs`), the dry run the upper estimates (`largest_calls`), and the search corrects
+them by what was paid so far (`costs.py`). No cap rests on them (`gateway/budget.py` keeps those).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from statistics import mean
 
 from agent.gateway.prices import Price
 from agent.scoring.llm_judge import VERDICT_TOKENS, judge_calls
-from agent.types import Budget, CallRole, Example, Spend, Task, Usage
+from agent.types import Budget, CallRole, Spend, Task, Usage
 
 BYTES_A_TOKEN = 4
 LETTERS_A_TOKEN = 3  # of upper estimates
 MESSAGE_TOKENS = 4  # that a chat template adds to a message
 RUBRIC_TOKENS = 400  # of a judge's prompt beside the rubric and the row
-PROPOSER_TOKENS = 1000  # of a request to the proposer, on average; `author.most_told` says how much it may be
+PROPOSER_TOKENS = 1000  # of a request to the proposer, on average
 PROPOSAL_TOKENS = 200  # of its reply, at most, unless the user's own prompt is longer than half of that
 ANSWER_TOKENS = 50  # of a reply of the target, at most
-ROWS_A_PROPOSAL = 25  # that are seen for each that is asked for
+ROWS_A_PROPOSAL = 25  # rows of the target for each proposal
 ADAPTER_TOKENS = 250  # that DSPy adds to a call beside instruction, demos and row
 SAMPLE = 50  # rows that stand for all
 
@@ -33,7 +33,7 @@ Models = Mapping[CallRole, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """A cap on tokens or dollars that is set: its `name` in the budget, its size, and `of`, its part of a spending."""
+    """A cap on tokens or dollars: its `name` in the budget, its size, and `of`, which takes its unit of a spending."""
 
     name: str
     size: float
@@ -41,18 +41,21 @@ class Cap:
 
     @staticmethod
     def all(budget: Budget) -> list[Cap]:
-        """Those that the budget sets."""
+        """The caps that the budget sets."""
         both = (("max_tokens", budget.max_tokens, "tokens"), ("max_cost", budget.max_cost, "usd"))
         return [Cap(name, size, attrgetter(unit)) for name, size, unit in both if size is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class CallCosts:
-    """What a call costs on average over all roles, by an estimate. What the plan counts as one call may be a run of a
-    program, of `calls_each` calls.
+    """What a call costs on average over all roles, by an estimate.
 
-    `least` is for prompts as short as the user's own, `usual` for every other one with the fewest demos that the task
-    allows. `usd_a_token` are dollars for a token in a prompt of the target, `own_prompt` the tokens of the user's own.
+    Args:
+        least: with prompts as short as the user's own.
+        usual: with the fewest demos that the task allows on every other prompt.
+        usd_a_token: dollars for a token in a prompt of the target.
+        own_prompt: tokens of the user's own prompt.
+        calls_each: calls of a run of the program, where the plan counts runs as calls.
     """
 
     least: Spend
@@ -62,8 +65,8 @@ class CallCosts:
     calls_each: int = 1
 
     def of_a_run(self, calls: int) -> CallCosts:
-        """The same for runs of a program of `calls` calls each, every one of which may hold all that one of these
-        holds. How long its demos may be is not known."""
+        """The costs of a run of a program with `calls` calls, each as long as one of these; the length of its demos is
+        not known."""
 
         def run(call: Spend) -> Spend:
             return Spend(
@@ -73,7 +76,7 @@ class CallCosts:
         return CallCosts(run(self.least), run(self.usual), self.usd_a_token, self.own_prompt, calls)
 
     @staticmethod
-    def bought(budget: Budget, each: Spend) -> int | None:
+    def affordable(budget: Budget, each: Spend) -> int | None:
         """How many calls of this cost the caps on tokens and dollars buy; None when neither is set."""
         calls = [cap.size / cap.of(each) for cap in Cap.all(budget) if cap.of(each) > 0]
         return int(min(calls)) if calls else None
@@ -88,7 +91,7 @@ class CallCosts:
         ]
 
     def longest_prompt(self, budget: Budget, rows: int) -> int | None:
-        """The most tokens of a prompt that the caps pay for `rows` rows beside all else; None when neither is set.
+        """The most tokens of a prompt that the caps on tokens and dollars pay for `rows` rows; None without such caps.
 
         Never too few for another wording of the user's own prompt. A prompt may take the whole of a cap: the tokens of
         hosted models are counted by an upper estimate, about twice as many as there are.
@@ -99,7 +102,7 @@ class CallCosts:
 
 
 def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallCosts:
-    """What a call of a run on this task costs on average. A model that is not in `prices` (by name) is free."""
+    """What a call of a run on this task costs on average; a model without a price is free."""
     own = _tokens([task.instruction]) + MESSAGE_TOKENS
     row, reply = _row_and_reply(task)
     demos = min(task.space.demo_counts, default=0) * (row + reply + 2 * MESSAGE_TOKENS)
@@ -130,8 +133,12 @@ def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
 
 
 def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
-    """The most tokens of a call of each role, with the most demos that the task allows; `longest_request` are the
-    letters of the longest request to the proposer."""
+    """The most tokens of a call of each role, by an upper estimate.
+
+    Args:
+        task: the most demos that it allows are counted.
+        longest_request: letters of the longest request to the proposer.
+    """
     row = max(sum(len(text) for text in row.inputs.values()) for row in task.train) // LETTERS_A_TOKEN
     prompt = len(task.instruction) // LETTERS_A_TOKEN + (row + 10) * (1 + max(task.space.demo_counts, default=0))
     rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // LETTERS_A_TOKEN
@@ -143,8 +150,7 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
 
 
 def proposal_tokens(task: Task) -> int:
-    """The most tokens of a proposer's reply: twice the user's own prompt, by an estimate, as a reply that is cut off is
-    no instruction."""
+    """The most tokens of a proposer's reply: about twice the user's own prompt, as one that is cut off is of no use."""
     return max(PROPOSAL_TOKENS, 2 * _tokens([task.instruction]))
 
 
@@ -156,11 +162,8 @@ def dearest(models: Iterable[str], usage: Usage, prices: Mapping[str, Price]) ->
 def _row_and_reply(task: Task) -> tuple[int, int]:
     """Mean tokens of a row's inputs and of its labels."""
     rows = task.train[:SAMPLE]
-    return math.ceil(mean(map(_row_tokens, rows))), math.ceil(mean(_tokens(map(str, r.labels.values())) for r in rows))
-
-
-def _row_tokens(row: Example) -> int:
-    return _tokens(row.inputs.values())
+    inputs, labels = [_tokens(r.inputs.values()) for r in rows], [_tokens(map(str, r.labels.values())) for r in rows]
+    return math.ceil(mean(inputs)), math.ceil(mean(labels))
 
 
 def _tokens(texts: Iterable[str]) -> int:

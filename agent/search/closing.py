@@ -1,4 +1,4 @@
-"""What is said at the end of a search, besides the score: what carries the gain, and what it costs. Knows no SQL."""
+"""The end of a search: the choice of the winner, which parts carry its gain, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -10,68 +10,68 @@ from agent.errors import BudgetExhausted
 from agent.scoring import breakdown
 from agent.scoring.breakdown import Pair
 from agent.search.analysis.attribution import attribution
-from agent.search.analysis.effects import Observed
-from agent.search.analysis.pareto import Offer, Prefer, counted, front_table, prefer
+from agent.search.analysis.effects import ScoredCandidate
+from agent.search.analysis.pareto import Finalist, Prefer, counted, front_table, prefer
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.program import Program, Proposal
 from agent.types import Candidate, Outcome, Task, Usage
 
 
-def observed(program: Program, board: Board) -> list[Observed]:
+def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
     """Every candidate that was tried, with its scores."""
     return [
-        Observed(i, program.features(board.candidate(i)), [o.value for o in seen]) for i, seen in board.outcomes.items()
+        ScoredCandidate(i, program.features(board.candidate(i)), [o.value for o in outcomes])
+        for i, outcomes in board.outcomes.items()
     ]
 
 
-def offers(context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]) -> list[Offer]:
-    """The candidates that saw the whole of dev, the user's own prompt first, with what a call of each costs."""
-    board, found = context.board, []
-    for candidate_id in [context.baseline.id, *(i for i in board.in_state("complete") if i != context.baseline.id)]:
-        usage = context.evaluator.usage_of(candidate_id)
-        found.append(
-            Offer(
-                candidate_id,
-                [outcome.value for outcome in board.outcomes.get(candidate_id, ())],
-                context.program.prompt_tokens(board.candidate(candidate_id)),
-                price(usage) if price else None,
-                seconds.get(candidate_id),
-            )
+def finalists(
+    context: SearchContext, price: Callable[[Usage], float] | None, seconds: Mapping[str, float]
+) -> list[Finalist]:
+    """The candidates that were scored on the whole of dev, the user's own prompt first.
+
+    Args:
+        context: the search.
+        price: of the target model; None: not known.
+        seconds: mean latency of a call by candidate id.
+    """
+    board, baseline = context.board, context.baseline.id
+    return [
+        Finalist(
+            candidate_id,
+            [outcome.value for outcome in board.outcomes.get(candidate_id, ())],
+            context.program.prompt_tokens(board.candidate(candidate_id)),
+            price(context.evaluator.usage_of(candidate_id)) if price else None,
+            seconds.get(candidate_id),
         )
-    return found
+        for candidate_id in [baseline, *(i for i in board.in_state("complete") if i != baseline)]
+    ]
 
 
-def chosen(context: SearchContext, offered: list[Offer], how: Prefer) -> Candidate:
-    """The candidate that meets the sealed test. Equal scores go to the baseline, then to the shortest prompt. A dev row
-    that only others got a score on counts as 0."""
-    offered = counted(offered)
-    found = prefer(offered, how)
-    best = max((offer.mean for offer in offered), default=0.0)
-    if how == "best" and offered and offered[0].mean >= best:
+def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> Candidate:
+    """The candidate that goes to the sealed test. Equal scores go to the baseline, then to the shortest prompt; a dev
+    row that only others have a score for counts as 0."""
+    compared = counted(candidates)
+    best = max((each.mean for each in compared), default=0.0)
+    if how == "best" and compared and compared[0].mean >= best:
         return context.baseline
-    return context.board.candidate(found.candidate_id) if found else context.baseline
+    preferred = prefer(compared, how)
+    return context.board.candidate(preferred.candidate_id) if preferred else context.baseline
 
 
-def pareto(offered: list[Offer], winner: Candidate) -> list[dict[str, Any]]:
-    """The front; who stands on it does not depend on the clock, as a resumed or reproduced run must tell the same."""
-    seconds = {offer.candidate_id: offer.latency_s for offer in offered}
-    rows = front_table([replace(offer, latency_s=None) for offer in offered], winner.id)
+def pareto(candidates: list[Finalist], winner: Candidate) -> list[dict[str, Any]]:
+    """The Pareto front, JSON-ready; latency is shown and does not decide, as a reproduced run must give the same."""
+    seconds = {each.candidate_id: each.latency_s for each in candidates}
+    rows = front_table([replace(each, latency_s=None) for each in candidates], winner.id)
     return [{**row, "latency_s": seconds[row["candidate_id"]]} for row in rows]
 
 
 async def ablate(context: SearchContext, winner: Candidate) -> None:
-    """Sees the winner with one part as in the user's own prompt, each part in turn, as far as the budget goes.
+    """Scores the winner with one part as in the user's own prompt, each part in turn, as far as the budget goes.
 
-    A cap that `left` does not know of (time) ends this and not the run: the sealed test has its own share.
+    A cap that `spare` does not cover (time) ends this and not the run: the sealed test has its own share.
     """
-    try:
-        await _ablate(context, winner)
-    except BudgetExhausted:
-        await context.gateway.drain()
-
-
-async def _ablate(context: SearchContext, winner: Candidate) -> None:
     for ablation in context.program.ablations(winner, context.baseline):
         made = ablation.candidate
         rows = context.plan.dev_rows - len(context.board.outcomes.get(made.id, ()))
@@ -83,18 +83,28 @@ async def _ablate(context: SearchContext, winner: Candidate) -> None:
             reason = f"the winner with the {ablation.part} of the user's own prompt: what does that part carry?"
             context.admit([Proposal(made, where, f"without:{ablation.part}", winner.id, reason)])
         if made.id in context.board.proposals:
-            await context.see([made.id], context.plan.dev_rows)
+            try:
+                await context.see([made.id], context.plan.dev_rows)
+            except BudgetExhausted:
+                await context.gateway.drain()
+                return
 
 
 def carried(context: SearchContext, winner: Candidate, corrected: float | None) -> list[dict[str, Any]]:
-    """The attribution of the winner's gain, JSON-ready; empty when the user's own prompt won."""
+    """What each part of the winner contributes to its gain, JSON-ready; empty when the user's own prompt won.
+
+    Args:
+        context: the search.
+        winner: the candidate that goes to the sealed test.
+        corrected: its dev score without the optimism of the choice, in [0, 1]; None: not known.
+    """
     if winner.id == context.baseline.id:
         return []
     mean = context.board.mean(winner.id) or 0.0
     optimism = max(0.0, mean - corrected) if corrected is not None else 0.0
     ablations = context.program.ablations(winner, context.baseline)
-    program, table = context.program, observed(context.program, context.board)
-    parts = attribution(winner, ablations, table, program.features, optimism, context.seed)
+    table = scored_candidates(context.program, context.board)
+    parts = attribution(winner, ablations, table, context.program.features, optimism, context.seed)
     return [part.as_dict() for part in parts]
 
 
@@ -105,17 +115,24 @@ def explained(
     judges: Sequence[Mapping[str, Any]],
     seed: int,
 ) -> dict[str, Any]:
-    """The score on the sealed test taken apart, JSON-ready. `samples`: by side the answers to some rows, asked again
-    and again; `judges`: what is known of each."""
+    """The score on the sealed test by metric, slice and repeat, JSON-ready.
+
+    Args:
+        task: the task.
+        pair: the outcomes of winner and baseline on the sealed test.
+        samples: by side, repeated answers to some rows.
+        judges: the trust record of each judge.
+        seed: of the bootstrap.
+    """
     texts = [field.name for field in task.signature.outputs if field.type == "text"]
     sides = {"winner": pair.won, "baseline": pair.based}
-    steady = {side: breakdown.consistency(asked) for side, asked in samples.items()}
+    steady = {side: breakdown.consistency(answers) for side, answers in samples.items()}
     return {
         "metrics": breakdown.by_metric(pair, task.metrics, seed),
         "slices": breakdown.by_slice(pair, task.slices, seed),
         "consistency": steady if task.repeats > 1 else None,
         "variety": [
-            {"field": name, **{side: breakdown.variety(seen, name) for side, seen in sides.items()}} for name in texts
+            {"field": name, **{side: breakdown.variety(rows, name) for side, rows in sides.items()}} for name in texts
         ],
         "judges": list(judges),
     }

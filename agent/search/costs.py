@@ -1,6 +1,6 @@
-"""What candidates cost of a run's caps on tokens and dollars, as its calls so far measure it.
+"""What candidates cost of a run's caps on tokens and dollars, measured by its calls so far.
 
-The unit is a row at the mean cost so far. Without such caps everything is affordable, and nothing is priced.
+The unit is a row at the mean cost so far. Without such caps everything is affordable.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from agent.search.call_costs import Cap
 from agent.search.plan import Plan
 from agent.types import Spend
 
-MARGIN = 1.08  # for rows that are longer than those that were seen
+MARGIN = 1.08  # for rows that are longer than those so far
 FEWEST_MEASURED = 4  # calls
 RESERVED = 3  # rows: the last call is reserved at its most tokens, by an upper estimate
 LONGEST_SHARE = 0.75  # of a cap on tokens or dollars: what the longest prompt may take on all of dev and test
 
 
 class CandidateCosts:
-    """The costs of one run's candidates, in rows."""
+    """The costs of one run's candidates, in rows; `size` gives the tokens of a candidate's prompt with a usual row."""
 
     def __init__(
         self, plan: Plan, account: Account, board: Board, baseline_id: str, size: Callable[[str], int]
     ) -> None:
-        """`size` gives the tokens of a candidate's prompt with a row of usual length; it is asked once for each."""
         self._plan, self._account, self._board = plan, account, board
         self._baseline_id, self._size_of = baseline_id, size
         self._caps = Cap.all(account.budget)
@@ -34,17 +33,16 @@ class CandidateCosts:
         self._mean, self._mean_at = 0.0, 0
 
     def affordable(self) -> float:
-        """Rows that the search's part of the caps pays; inf without caps."""
+        """Rows that the search's part of the caps still pays; inf without caps."""
         return max(0.0, self._rows_for(lambda cap, spent: cap * (1 - self._plan.test_share) - spent))
 
     def of_rows(self, candidate_id: str, rows: int) -> float:
-        """What `rows` rows of a candidate take of what is `affordable`: as many, or more where its prompt is longer
-        than those that were seen so far."""
+        """What `rows` rows of a candidate cost: as many, or more where its prompt is longer than those so far."""
         return rows * max(1.0, self._relative(candidate_id))
 
     def through_test(self, *candidate_ids: str) -> float:
-        """What it takes of what is `affordable` to see a candidate on all of dev, and then the baseline and the dearest
-        that may have won on the sealed test, where that takes more than is kept for it; of several the most."""
+        """The cost of a candidate on the rest of dev, and of the sealed test of the baseline and the dearest possible
+        winner where that exceeds what is kept for it; of several candidates the highest."""
         tested = self._plan.test_calls // 2 // self._plan.calls_a_row
         dearest_won = max(map(self._relative, self._board.in_state("complete")), default=0.0)
         own = self._relative(self._baseline_id)
@@ -60,8 +58,8 @@ class CandidateCosts:
     def longest_prompt(self) -> float:
         """The most counted tokens of a prompt that the caps pay on all of dev and test; inf without caps.
 
-        What the plan allows is in tokens that are paid. Those of hosted models are counted by an upper estimate, which
-        the calls so far correct, with room for what else a run pays.
+        The plan's limit is in paid tokens. Those of hosted models are counted by an upper estimate, which the calls so
+        far correct, with room for what else a run pays.
         """
         longest, used, counted = self._plan.longest_prompt, self._account.total_used, self._mean_size()
         if longest is None:
@@ -77,9 +75,9 @@ class CandidateCosts:
         return min(calls) / self._plan.calls_a_row if calls else math.inf
 
     def _relative(self, candidate_id: str) -> float:
-        """The cost of a candidate's row, as measured or else by the length of its prompt; 1: the mean so far.
+        """The cost of a candidate's row, measured or else by the length of its prompt; 1: the mean so far.
 
-        Judges take the same for a row of any candidate.
+        A row of any candidate costs the same for the judges.
         """
         target, mean_size = self._account.used.get("target", Spend()), self._mean_size()
         if self.affordable() == math.inf or not mean_size or not target.calls:
@@ -96,9 +94,9 @@ class CandidateCosts:
         )
 
     def _mean_size(self) -> float:
-        """Mean of `_size` over what was seen; 0 before."""
+        """The mean of `_size` over the rows so far; 0 before."""
         if self._mean_at != self._board.looks:
-            rows = {i: len(found) for i, found in self._board.outcomes.items()}
+            rows = {i: len(outcomes) for i, outcomes in self._board.outcomes.items()}
             self._mean = sum(self._size(i) * n for i, n in rows.items()) / max(1, sum(rows.values()))
             self._mean_at = self._board.looks
         return self._mean

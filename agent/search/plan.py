@@ -1,4 +1,4 @@
-"""The planner: how many rows, trials and calls a budget buys, before anything is called. Pure arithmetic."""
+"""The planner: how many rows, trials and calls a budget buys, before the first call. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agent.errors import BudgetRefused, InputError
 from agent.scoring.llm_judge import judge_calls
 from agent.search.call_costs import ROWS_A_PROPOSAL, CallCosts
-from agent.search.evolve.ladder import rungs_for
+from agent.search.evolve.decisions import rungs_for
 from agent.types import Budget, CallRole, Task
 
 if TYPE_CHECKING:
@@ -26,25 +26,31 @@ FEWEST_ROWS = 10
 NOISE_ROWS = 10
 FIRST_RUNG = 8
 SLACK = 0.1  # of all calls
-STEADY_ROWS = 20  # of test, that are asked again and again
-MOST_TRIED = 20_000  # calls, before a strategy is said to lack something else
+STEADY_ROWS = 20  # of test, that are run repeatedly
+MOST_TRIED = 20_000  # calls, above which a strategy must lack something else
 COMPARED, SCORED = "compare two prompts", "score a prompt"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All in model calls but what is called rows. `rungs` are the rows of dev at which candidates are compared, the
-    last one all of dev.
+    """How a run spends its calls.
 
-    `batch` candidates are taken on together; `finalists` are seen on all of dev at the end; at most `proposals` calls
-    go to the proposer. A row takes `per_row` calls: one of the target and those of the judges. At the end `steady_rows`
-    of the test rows are asked `repeats` times. Without finalists there is no search, and the user's own prompt is all
-    that meets the test. Prompts of more than `longest_prompt` tokens are not tried: a cap on tokens or dollars would
-    not pay them on all of dev and test.
+    A program of the user's own may make several calls a row, and how many is known only when it has run. So its plan is
+    made in runs of the program, each counted as one call (`plan_run`), and put into calls when the run begins and once
+    more after trial 0 (`in_calls`): a row then takes `calls_each` times `per_row`.
 
-    A program of the user's own may make several calls where a prompt makes one, and how many is known only when it has
-    run. So its plan is made in runs of the program, each counted as one call (`plan_run`), and put into calls when the
-    run begins and once more after trial 0 (`in_calls`): a row then takes `calls_each` times `per_row`.
+    Args:
+        calls: of the whole run.
+        dev_rows, test_rows: how many rows of each are used.
+        noise_rows: dev rows that are run twice with the baseline.
+        batch: candidates that a step of the search takes.
+        rungs: rows of dev at which candidates are compared, the last one all of dev.
+        finalists: candidates scored on all of dev at the end; 0: no search, only the baseline is tested.
+        proposals: the most calls of the proposer.
+        per_row: calls of a row: one of the target and those of the judges.
+        repeats: how often `steady_rows` of the test rows are run at the end.
+        longest_prompt: tokens above which a cap would not pay a prompt on all of dev and test; None: no such cap.
+        calls_each: calls of the target in a row.
     """
 
     calls: int
@@ -62,34 +68,35 @@ class Plan:
 
     @property
     def calls_a_row(self) -> int:
-        """Calls of the target and the judges that a row takes; 1 for each where the plan counts runs."""
+        """Calls of the target and the judges that a row takes."""
         return self.per_row * self.calls_each
 
     @property
     def baseline_calls(self) -> int:
+        """Calls of trial 0."""
         return (self.dev_rows + self.noise_rows) * self.per_row
 
     @property
     def steady_rows(self) -> int:
+        """Test rows that are run `repeats` times."""
         return min(self.test_rows, STEADY_ROWS) if self.repeats > 1 else 0
 
     @property
     def test_calls(self) -> int:
+        """Calls of the sealed test."""
         prompts = 2 if self.finalists else 1
         return prompts * (self.test_rows + (self.repeats - 1) * self.steady_rows) * self.calls_a_row
 
     @property
     def slack(self) -> int:
-        """Calls kept for attempts that bring nothing, so that losing a tenth changes nothing about the search.
-
-        What is not lost shows at the end what carries the gain.
-        """
+        """Calls kept for lost attempts, so that losing a tenth does not change the search; what is left of them goes to
+        the attribution of the gain."""
         return math.ceil(SLACK * self.calls)
 
     @property
     def test_share(self) -> float:
-        """The part of tokens, dollars and time that the sealed test may need: its share of the calls, and half more,
-        since what a search finds may be longer than the user's own prompt."""
+        """The share of tokens, dollars and time kept for the sealed test, in [0, 0.9]: that of its calls, and half more
+        after a search, whose winner may be longer than the user's own prompt."""
         return min(0.9, (1.5 if self.finalists else 1.0) * self.test_calls / self.calls)
 
     @property
@@ -100,6 +107,7 @@ class Plan:
 
     @property
     def final_calls(self) -> int:
+        """Calls of `final_rows`."""
         return self.final_rows * self.per_row
 
     @property
@@ -116,29 +124,29 @@ class Plan:
         """This plan, which was made in runs of a program, in calls.
 
         Args:
-            most: calls that the plan was made for (`planned_calls`); of these a part of a run may be left over.
-            fewest_each: calls of a run, at least, by which it was made.
-            calls_each: calls of a run, as far as is known now.
+            most: calls that the plan was made for (`planned_calls`).
+            fewest_each: the least calls of a run, by which the plan was made.
+            calls_each: calls of a run, as measured so far.
         """
         return replace(self, calls=min(most, (self.calls + 1) * fewest_each - 1), calls_each=calls_each)
 
     def by_role(self, calls_each: int = 1) -> dict[CallRole, int]:
         """The most calls of each role, where one call of the plan stands for `calls_each`."""
-        seen = self.calls * calls_each - self.proposals
-        judged = seen * (self.per_row - 1) // self.per_row
-        return {"target": seen - judged, "proposer": self.proposals, "judge": judged}
+        scored = self.calls * calls_each - self.proposals
+        judged = scored * (self.per_row - 1) // self.per_row
+        return {"target": scored - judged, "proposer": self.proposals, "judge": judged}
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields, and what follows from them."""
+        """The fields and the calls of each part, JSON-ready."""
         derived = ("baseline_calls", "search_calls", "final_calls", "test_calls", "slack")
         return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
     @staticmethod
-    def restored(kept: Mapping[str, Any]) -> Plan:
-        """The plan that a run was made with. Raises InputError for one of another version."""
-        names = {field.name for field in fields(Plan) if field.name in kept or field.default is MISSING}
+    def restored(stored: Mapping[str, Any]) -> Plan:
+        """The plan of a run, from `as_dict`. Raises InputError for one of another version."""
+        names = {field.name for field in fields(Plan) if field.name in stored or field.default is MISSING}
         try:
-            return Plan(**{name: kept[name] for name in names - {"rungs"}}, rungs=tuple(kept["rungs"]))
+            return Plan(**{name: stored[name] for name in names - {"rungs"}}, rungs=tuple(stored["rungs"]))
         except KeyError as missing:
             raise InputError(
                 f"the run's plan has no {missing}: it was made by another version of this program; start a new run"
@@ -146,17 +154,25 @@ class Plan:
 
 
 def planned_calls(budget: Budget, effort: Effort) -> int:
-    """Calls to plan with: those that are capped, or else what the effort stands for."""
+    """Calls to plan with: those of the cap, or else of the effort."""
     return budget.max_calls if budget.max_calls is not None else EFFORT_CALLS[effort]
 
 
 def plan_run(
     program: Program, strategy: Strategy | None, budget: Budget, effort: Effort, has_proposer: bool, costs: CallCosts
 ) -> Plan:
-    """The plan of a run that is to begin; in runs of the program, of `program.calls` calls or more, where a row takes
-    no fixed number of calls. Without a strategy only the user's own prompt is scored.
+    """The plan of a run; in runs of the program where a row takes no fixed number of calls.
 
-    Raises BudgetRefused when a cap is too small.
+    Args:
+        program: what the run optimizes.
+        strategy: the search; None: only the user's own prompt is scored.
+        budget: the caps.
+        effort: stands for a number of calls where none is capped.
+        has_proposer: whether calls are kept for a proposer.
+        costs: of a call, by an estimate.
+
+    Raises:
+        BudgetRefused: a cap is too small.
     """
     task, calls_each = program.task, program.calls
     costs = costs if program.is_fixed else costs.of_a_run(calls_each)
@@ -172,7 +188,7 @@ def plan_run(
 def _too_few(
     strategy: Strategy, task: Task, plan: Plan, budget: Budget, costs: CallCosts, calls_each: int, has_proposer: bool
 ) -> str:
-    """That the plan leaves the strategy too few calls, how many would do, and the caps that do not buy these."""
+    """A message: the plan leaves the strategy too few calls, how many are enough, and the caps that do not buy them."""
     calls = plan.calls * calls_each
     what = f"no number of calls is enough{f': {strategy.lacks}' if strategy.lacks else ''}"
     for enough in range(calls + 10, MOST_TRIED * calls_each, 10):
@@ -184,7 +200,7 @@ def _too_few(
 
 
 def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, costs: CallCosts | None = None) -> Plan:
-    """Splits the calls: those that are capped, or as many as caps on tokens and dollars buy by `costs`.
+    """The plan of a search: of the capped calls, or as many as caps on tokens and dollars buy by `costs`.
 
     Raises BudgetRefused when baseline and winner cannot even be compared on a few rows.
     """
@@ -211,7 +227,7 @@ def make_plan(task: Task, budget: Budget, effort: Effort, has_proposer: bool, co
 
 def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | None = None) -> Plan:
     """The plan of a run without a search: the user's own prompt on as many rows of dev and test as the calls pay, half
-    of them each where they do not pay all. Raises BudgetRefused where they pay only a few."""
+    of each where they do not pay all. Raises BudgetRefused where they pay only a few."""
     per_row = 1 + judge_calls(task)
     needed = math.ceil(per_row * 2 * FEWEST_ROWS * task.repeats / (1 - SLACK))
     calls = _affordable_calls(budget, effort, costs, needed, SCORED)
@@ -227,12 +243,12 @@ def scoring_plan(task: Task, budget: Budget, effort: Effort, costs: CallCosts | 
 
 
 def _affordable_calls(budget: Budget, effort: Effort, costs: CallCosts | None, needed: int, what: str) -> int:
-    """How many calls there are to plan with. Raises BudgetRefused where tokens or dollars do not buy those `needed`."""
+    """Calls to plan with. Raises BudgetRefused where the caps on tokens or dollars do not buy those `needed`."""
     calls = planned_calls(budget, effort)
-    usual = costs.bought(budget, costs.usual) if costs else None
+    usual = costs.affordable(budget, costs.usual) if costs else None
     if costs is None or usual is None or usual >= calls:
         return calls
-    if (costs.bought(budget, costs.least) or 0) < min(calls, needed):
+    if (costs.affordable(budget, costs.least) or 0) < min(calls, needed):
         caps = ", ".join(costs.too_low(budget, needed, costs.least))
         takes = f"which takes about {needed * costs.calls_each} calls"
         raise BudgetRefused(f"too little to {what} on this task, {takes}: {caps}")
@@ -250,6 +266,6 @@ def _require_rows(
 
 
 def _tested_rows(samples: float, repeats: int) -> int:
-    """Test rows for which `samples` of each prompt pay, when STEADY_ROWS of them are asked `repeats` times."""
+    """Test rows that `samples` runs of each prompt pay, when STEADY_ROWS of them are run `repeats` times."""
     rows = int(samples - (repeats - 1) * STEADY_ROWS)
     return rows if rows >= STEADY_ROWS else int(samples / repeats)

@@ -1,4 +1,4 @@
-"""What a search asks of a kind of candidate. The kinds themselves are in `programs/`; a search knows none of them."""
+"""What a search needs of a kind of candidate; the kinds themselves are in `programs/`, and a search knows none."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from agent.gateway.gateway import Gateway
-from agent.scoring.evaluate import Door
+from agent.gateway.gateway import Gateway, ModelClient
 from agent.search.analysis.effects import Feature
 from agent.search.study import Place
 from agent.types import FRESH as FRESH
@@ -20,12 +19,12 @@ if TYPE_CHECKING:
 
 
 PROPOSED = "proposed"
-"""The operator that asks the proposer."""
+"""The operator whose candidates the proposer writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A candidate that did well, with what it did on the rows it saw."""
+    """A good candidate, with its outcomes so far."""
 
     proposal: Proposal
     outcomes: tuple[Outcome, ...]
@@ -33,54 +32,53 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """The winner with one part as in the baseline."""
+    """The winner with one `part` as in the baseline."""
 
     part: str
     candidate: Candidate
 
 
 class Moves(Protocol):
-    """How a kind makes new candidates: at a place in its space of designs, or out of one that did well."""
+    """How a kind makes new candidates: at a place in its space of designs, or from good ones."""
 
     def designs(self) -> list[Proposal]:
-        """Good starting points."""
+        """The first candidates of a search."""
         ...
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        """The choices of each coordinate of the space of designs, as things stand."""
+        """The choices of each coordinate of the space of designs, as of now."""
         ...
 
     def fresh(self, place: Place) -> Proposal | None:
-        """A candidate of this place; None where there can be none."""
+        """A candidate at this place; None where there can be none."""
         ...
 
     def operators(self, parent: Parent | None) -> list[str]:
-        """What can be done now, with `parent` if there is one."""
+        """The operators that can be used now, with `parent` if there is one."""
         ...
 
     def due(self, parent: Parent | None) -> str:
-        """The operator that comes next whatever has paid so far; "" for none."""
+        """The operator that must come next, whatever the bandit says; "" for none."""
         ...
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
-        """New candidates by one of `operators`; none where it finds nothing to change."""
+        """New candidates by one of `operators`; none where there is nothing to change."""
         ...
 
     async def warmed(self, rows: int) -> None:
-        """Called once, when the first candidates were seen: may spend up to `rows` rows on what later moves need."""
+        """Called once, after the first step: may spend up to `rows` rows on what later moves need."""
         ...
 
 
 class Describes(Runner, Protocol):
-    """A kind whose candidates can be written down."""
+    """A kind whose candidates can be shown."""
 
     def shown(self, candidate: Candidate) -> Shown:
         """The candidate as people read it."""
         ...
 
     def template(self, candidate: Candidate) -> tuple[Message, ...]:
-        """Its messages with `{{field}}` where the row goes; of a kind that makes them while it runs, what people read
-        in their place."""
+        """Its messages with `{{field}}` where the row goes; of a kind that makes them while it runs, a text to read."""
         ...
 
 
@@ -89,7 +87,7 @@ class Program(Describes, Protocol):
 
     @property
     def task(self) -> Task:
-        """The task as the kind sees it; its instruction is what stands for the user's own prompt."""
+        """The task; its instruction stands for the user's own prompt."""
         ...
 
     @property
@@ -103,19 +101,19 @@ class Program(Describes, Protocol):
         ...
 
     def baseline(self) -> Candidate:
-        """The user's own."""
+        """The user's own candidate."""
         ...
 
     def check(self, candidate: Candidate) -> str:
-        """Why this candidate must not be tried, or "" when it may: the hard rules."""
+        """Why this candidate must not be tried (the hard rules), or ""."""
         ...
 
     def broken(self, outcomes: Sequence[Outcome]) -> str:
-        """Why what the baseline said on dev is no baseline at all; "" where it is one."""
+        """Why these outcomes of the baseline on dev are not usable, or ""."""
         ...
 
     def place(self, candidate: Candidate) -> Place:
-        """Where the user's own stands in the space of designs."""
+        """The baseline's place in the space of designs."""
         ...
 
     def prompt_tokens(self, candidate: Candidate) -> int:
@@ -131,22 +129,22 @@ class Program(Describes, Protocol):
         ...
 
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
-        """The candidate as columns of the model of the parts (`analysis/effects.py`); none where the kind has no such
-        columns, so that of a part that was not tried nothing is said."""
+        """The candidate as columns of the model of the parts (`analysis/effects.py`); none where the kind has none, and
+        parts that were not scored are not estimated."""
         ...
 
     def strategy(self, name: str | None) -> str:
         """The strategy of that name, or the kind's own choice for None. Raises InputError for one that cannot work."""
         ...
 
-    def door(self, gateway: Gateway) -> Door:
-        """What the run's calls go through."""
+    def client(self, gateway: Gateway) -> ModelClient:
+        """What sends the run's calls."""
         ...
 
     def moves(self, context: SearchContext) -> Moves:
-        """How our own search makes candidates of this kind."""
+        """The moves of our own search."""
         ...
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
-        """What DSPy's optimizers work on."""
+        """The kind as DSPy's optimizers need it."""
         ...

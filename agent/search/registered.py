@@ -1,11 +1,9 @@
-"""Which strategies there are, by the name that the command line takes. Each is loaded only when it is used.
+"""The registry of strategies, by the name that the command line takes; each is loaded only when it is used.
 
-A strategy is one function that registers itself:
+A strategy is one function that registers itself (see `context.py`):
 
     @strategy("random", about="Designs at random.")
     async def search(context: SearchContext) -> None: ...
-
-What it may do, and how it ends, says `context.py`.
 """
 
 from __future__ import annotations
@@ -24,13 +22,12 @@ if TYPE_CHECKING:
 
 Search = Callable[["SearchContext"], Coroutine[Any, Any, None]]
 Enough = Callable[["Task", "Plan", int], bool]
-"""Whether the calls that a plan leaves to the search are enough for it, where a row takes so many calls of the target
-for each that the plan counts."""
+"""Whether a plan leaves the search enough calls; the number is `Plan.calls_each`."""
 Function = TypeVar("Function", bound=Search)
 
 DEFAULT = "evolve"
 FORMER = "bayes"
-"""What `evolve` was called; the name still works wherever a strategy is named."""
+"""The former name of `evolve`, which still works."""
 DSPY = ("dspy-mipro", "dspy-gepa", "dspy-bootstrap")
 
 
@@ -39,7 +36,7 @@ def always(task: Task, plan: Plan, calls_each: int) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Strategy:
     """A registered search.
 
@@ -47,9 +44,9 @@ class Strategy:
         name: in --strategy.
         about: a line of help.
         search: the search itself.
-        kinds: of candidates that it works on; without any, all that have moves (`Program.moves`).
-        counts_trials: whether it asks `SearchContext.more` before each trial, and so heeds --trials.
-        uses_logprobs: whether the log-probabilities of labels are asked for, to tell equal scores apart.
+        kinds: of candidates that it works on; none: all that have moves (`Program.moves`).
+        counts_trials: whether it heeds --trials, by `SearchContext.more` before each trial.
+        uses_logprobs: whether log-probabilities of labels are requested, to rank equal scores.
         enough: whether a plan leaves it enough calls; a run with fewer is refused before its first call.
         lacks: what is missing where no number of calls is enough.
     """
@@ -64,11 +61,11 @@ class Strategy:
     lacks: str = ""
 
     def suits(self, kind: str, moves: bool = True) -> bool:
-        """Whether it works on this kind, which has moves or not."""
+        """Whether it works on this kind, which has moves (`Program.moves`) or not."""
         return kind in self.kinds or (moves and not self.kinds)
 
     def require(self, kind: str, trials: int | None) -> None:
-        """Raises InputError where it does not work on this kind, or would not heed a number of trials."""
+        """Raises InputError where it does not work on this kind, or does not heed the number of trials."""
         if not self.suits(kind):
             raise InputError(
                 f"--strategy {self.name}: works on {', '.join(self.kinds)}, and this task's kind is {kind}"
@@ -100,16 +97,7 @@ def strategy(
     """Registers the search below as the strategy `name`; see `Strategy`."""
 
     def register(search: Function) -> Function:
-        made = Strategy(
-            name=name,
-            about=about,
-            search=search,
-            kinds=kinds,
-            counts_trials=counts_trials,
-            uses_logprobs=uses_logprobs,
-            enough=enough,
-            lacks=lacks,
-        )
+        made = Strategy(name, about, search, kinds, counts_trials, uses_logprobs, enough, lacks)
         STRATEGIES.add(name, made, search.__module__)
         return search
 

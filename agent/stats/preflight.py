@@ -22,7 +22,7 @@ SHARPEST = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Preflight:
+class Assessment:
     """All in score, 0 to 1. `noise`: part of the `noise_rows` asked again whose score changed, None when none was.
     `headroom`: what is left above the baseline. `detectable`: the smallest gain over it that the test rows show (inf:
     none). `why` is a sentence or two, with what to do when `worth` is False.
@@ -56,7 +56,7 @@ def detectable_gains(test_rows: int) -> dict[float, float]:
 
 def assess(
     scores: Sequence[float | None], again: Sequence[float | None], test_rows: int, pairwise: bool = False
-) -> Preflight:
+) -> Assessment:
     """The verdict on a baseline, from its dev scores.
 
     Args:
@@ -78,10 +78,10 @@ def assess(
             f"not worth a search: no gain can be told from chance with {test_rows} test rows. Give more: about "
             f"{rows_for(0.3, 0.5)} show a gain of 30 points, {rows_for(0.1, 0.5)} one of 10"
         )
-        return Preflight(*noise, None, None, math.inf, False, why)
+        return Assessment(*noise, None, None, math.inf, False, why)
     if not known:
         gain = minimum_detectable_gain(test_rows, 0.5)
-        return Preflight(*noise, None, None, gain, True, "the baseline has no score")
+        return Assessment(*noise, None, None, gain, True, "the baseline has no score")
     mean, low, high = mean_ci(known)
     room = 1 - mean
     worth_rows = max(1, min(MOST_ROWS, int(test_rows * (1.0 if pairwise else _sharper(known, mean)))))
@@ -105,7 +105,7 @@ def assess(
             f"not worth a search: {between}, and {test_rows} test rows could not tell even a perfect prompt from it. "
             f"Keep the prompt, add harder rows, or give {_rows(room, mean, worth_rows, test_rows)}"
         )
-    return Preflight(*noise, room, (1 - high, 1 - low), gain, worth, why)
+    return Assessment(*noise, room, (1 - high, 1 - low), gain, worth, why)
 
 
 def rows_for(gain: float, rate: float) -> int | None:

@@ -138,7 +138,7 @@ def write_task(
     files, reading = _draft(Path(path), target, instruction, seed, name or folder.resolve().name, asked, table, metric)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if not _has_schema(folder.parent):
+        if not has_schema(folder.parent):
             files["task.toml"] = files["task.toml"].removeprefix(SCHEMA_LINE)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder.parent) as temporary:
             beside = Path(temporary) / folder.name  # one that is cut or would not load is never left behind
@@ -151,7 +151,7 @@ def write_task(
     return load_task(folder), reading
 
 
-def _has_schema(folder: Path) -> bool:
+def has_schema(folder: Path) -> bool:
     """Whether `folder` has the schema of task.toml for editors, which is written where it is missing."""
     from agent.task.task_file import json_schema
 

@@ -28,7 +28,7 @@ def table(count: int = 120) -> list[dict[str, Any]]:
 
 
 def test_rows_and_a_function_make_a_release_in_a_few_lines() -> None:
-    """What README shows."""
+    """What docs/python.md shows."""
     rows = table()
     with WireServer(learner) as server:
 

@@ -178,7 +178,7 @@ def assemble(job: Job, task: Any, candidate: Any, lm: Any) -> tuple[Any, Any]:
     from agent.ledger.store import Ledger
     from agent.programs.prompt import PromptProgram
     from agent.prompt.render import template
-    from agent.run.record import LedgerObserver
+    from agent.run.observers import LedgerObserver
     from agent.scoring.evaluate import Evaluator
     from agent.scoring.task_metrics import build_metrics
     from agent.types import Budget

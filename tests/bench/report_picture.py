@@ -1,8 +1,8 @@
-"""The picture of a report in the README, from the latest run in runs/ledger.db or in a ledger that is named.
+"""The picture of a report in README.md and the manual, from the latest run in runs/ledger.db or in another ledger.
 
     python -m tests.bench.report_picture [LEDGER]
 
-Needs Chromium. Writes report.png beside this file.
+Needs Chromium. Writes docs/report.png.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.report.view import RunView
 from tests.report.chromium import CHROMIUM
 
 WIDTH, HEIGHT = 1040, 705
-TARGET = Path(__file__).with_name("report.png")
+TARGET = Path(__file__).resolve().parents[2] / "docs" / "report.png"
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from agent.cli.report import word_diff
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report import facts
-from agent.report.compare import Side, unlike
+from agent.report import compare
+from agent.report.compare import COMPARED, ComparedPrompt, changes, scoring_difference
 from agent.stats.intervals import paired_difference
 from agent.types import Trial
 from tests.cli.test_untrusted import CONTROL, EVIL
@@ -117,8 +117,8 @@ def test_scores_of_other_metrics_have_no_paired_test_and_it_says_why() -> None:
     ],
 )
 def test_what_scores_were_made_by_must_be_alike(one: dict[str, Any], two: dict[str, Any], says: str) -> None:
-    sides = [Side({"hashes": {n: "" for n in each if "." in n}}, {}, None, {}, each) for each in (one, two)]
-    assert unlike(*sides) == (f"scored in different ways ({says}): no paired test" if says else "")
+    sides = [ComparedPrompt({"hashes": {n: "" for n in each if "." in n}}, {}, None, {}, each) for each in (one, two)]
+    assert scoring_difference(*sides) == (f"scored in different ways ({says}): no paired test" if says else "")
 
 
 def test_a_prompt_is_no_different_from_itself(two_runs: Made) -> None:
@@ -157,10 +157,10 @@ def both_texts(diff: str) -> tuple[str, str]:
     return one, re.sub(r"\[-.*?-\]", "", re.sub(r"\{\+(.*?)\+\}", r"\1", diff, flags=re.S), flags=re.S)
 
 
-@given(WORDS, WORDS, st.sampled_from([0, 1, 3, facts.COMPARED]))
+@given(WORDS, WORDS, st.sampled_from([0, 1, 3, COMPARED]))
 def test_the_word_diff_holds_both_texts(one: str, two: str, compared: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(facts, "COMPARED", compared)
+        patch.setattr(compare, "COMPARED", compared)
         diff = word_diff(one, two)
     assert both_texts(diff) == (one, two)
     assert ("[-" in diff or "{+" in diff) == (one != two)
@@ -169,7 +169,7 @@ def test_the_word_diff_holds_both_texts(one: str, two: str, compared: int) -> No
 def test_the_word_diff_of_prompts_of_a_book_s_length_ends() -> None:
     words = [f"word{number % 50}" for number in range(20_000)]
     one, two = (" ".join(f"{end}{word}" if n % 100 == 7 else word for n, word in enumerate(words)) for end in "ab")
-    found = facts.changes(one, two)
+    found = changes(one, two)
     assert "".join(change.text for change in found if change.kind != "new") == one
     assert "".join(change.text for change in found if change.kind != "gone") == two
     assert [change.text for change in found if change.kind != "same"][:4] == ["aword7", "bword7"] * 2

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from tests.cli.world import compatible, files, good, good_json, learner, optimiz
 from tests.conftest import Made
 from tests.wire import WireServer
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+MANUAL = Path(__file__).resolve().parents[2] / "docs" / "production.md"
 
 
 def test_several_formats_go_into_one_folder(two_runs: Made) -> None:
@@ -49,24 +47,18 @@ def test_one_format_is_printed_or_written_under_the_name_that_is_given(two_runs:
     assert load_prompt("mine.json").version == load_prompt(two_runs[1]["release"]).version
 
 
-@pytest.fixture
-def on_disk() -> Iterator[Path]:
-    """Files are moved into their places in the order in which the file system lists them; in memory it is another."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder, "here")
-
-
 def test_where_nothing_can_be_written_a_line_says_so_and_a_folder_that_is_there_keeps_the_rest(
-    two_runs: Made, on_disk: Path
+    two_runs: Made, tmp_path: Path
 ) -> None:
-    (on_disk / "prompt.md").mkdir(parents=True)
-    (on_disk / "mine.txt").write_text("mine", "utf-8")
-    for words in (["-o", "rows.csv/x.md"], ["-o", "x" * 300], ["-o", on_disk], ["--format", "python", "-o", on_disk]):
+    folder = tmp_path / "here"
+    (folder / "prompt.md").mkdir(parents=True)
+    (folder / "mine.txt").write_text("mine", "utf-8")
+    for words in (["-o", "rows.csv/x.md"], ["-o", "x" * 300], ["-o", folder], ["--format", "python", "-o", folder]):
         assert "cannot write the export" in refused(1, "export", "--format", "md", *words)[0]
-    assert sorted(os.listdir(on_disk)) == ["mine.txt", "prompt.md"]
-    good("export", "--format", "python", "-o", on_disk)
-    good("export", "--format", "python", "-o", on_disk)  # again, over the old one
-    assert sorted(os.listdir(on_disk)) == ["mine.txt", "prompt.md", "prompt.py"]
+    assert sorted(os.listdir(folder)) == ["mine.txt", "prompt.md"]
+    good("export", "--format", "python", "-o", folder)
+    good("export", "--format", "python", "-o", folder)  # again, over the old one
+    assert sorted(os.listdir(folder)) == ["mine.txt", "prompt.md", "prompt.py"]
     good("export", "--format", "md", "-o", "new/deep/x.md")
     assert load_prompt("new/deep/x.md").version == load_prompt(two_runs[1]["release"]).version
 
@@ -118,12 +110,12 @@ def test_rows_of_a_task_that_changed_are_not_exported(two_runs: Made) -> None:
     assert not Path("x").exists()
 
 
-def test_help_and_readme_name_every_format() -> None:
+def test_help_and_manual_name_every_format() -> None:
     said = optimize("export", "-h").output
-    readme = README.read_text("utf-8")
+    manual = MANUAL.read_text("utf-8")
     for name in FORMATS.names():
         assert name in said
-        assert f"| `{name}` |" in readme
+        assert f"| `{name}` |" in manual
 
 
 def test_init_makes_a_task_of_promptfoo_tests() -> None:

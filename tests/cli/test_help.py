@@ -1,4 +1,4 @@
-"""Every command and option explains itself, and the README names every command."""
+"""Every command and option explains itself, and the manual names every command."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from agent.cli import COMMANDS, HELP, main
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+WRITTEN = "\n".join(page.read_text("utf-8") for page in DOCS.glob("*.md") if page.name != "commands.md")
+"""The manual but for the page that is made out of the commands themselves."""
 
 
 def walk(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -46,16 +48,17 @@ def test_every_command_and_every_option_has_a_help_text(words: tuple[str, ...], 
 
 
 @pytest.mark.parametrize("words", [words for words, _ in TREE if words], ids=IDS[1:])
-def test_the_readme_names_every_command(words: tuple[str, ...]) -> None:
-    text = README.read_text("utf-8")
-    assert re.search(rf"\boptimize {' '.join(words)}\b", text), f"README.md does not name `optimize {' '.join(words)}`"
+def test_the_manual_names_every_command(words: tuple[str, ...]) -> None:
+    assert re.search(rf"\boptimize {' '.join(words)}\b", WRITTEN), f"docs/ does not name `optimize {' '.join(words)}`"
 
 
-def test_the_readme_names_the_audit_commands_without_json() -> None:
+def test_the_manual_names_the_audit_commands_without_json() -> None:
     without = [
         words[1] for words, command in TREE if words[:1] == ("audit",) and len(words) == 2 and not has_json(command)
     ]
-    assert f"`audit` (but not {' and '.join(f'`{name}`' for name in sorted(without))})" in README.read_text("utf-8")
+    assert f"`audit` (but not {' and '.join(f'`{name}`' for name in sorted(without))})" in (
+        DOCS / "command-line.md"
+    ).read_text("utf-8")
 
 
 def has_json(command: click.Command) -> bool:

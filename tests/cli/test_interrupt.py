@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.ledger.verify import verify
-from agent.run.session import stopping
+from agent.run.interrupts import stopping
 from tests.cli.world import compatible, files, good, good_json, learner, optimize, refused
 from tests.wire import Fault, WireServer
 

@@ -18,7 +18,7 @@ from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
-from agent.run.released_files import prompt_path
+from agent.run.locations import prompt_path
 from tests.cli.world import compatible, files, good, good_json, knowing, learner, optimize, refused
 from tests.conftest import Made
 from tests.ledger.ledgers import reseal
@@ -233,7 +233,7 @@ def test_a_rollback_works_while_a_run_holds_the_ledger_and_without_one(
     from dataclasses import replace
 
     two = replace(one.release, model="openai/other")
-    monkeypatch.setattr("agent.run.labelling.BUSY_AFTER", 0.1)
+    monkeypatch.setattr("agent.run.promote.BUSY_AFTER", 0.1)
     registry.promote(two, "production", None, evidence={})
     busy = Ledger(Path("runs/ledger.db"))
     result = optimize("rollback", "rows")

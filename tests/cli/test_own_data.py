@@ -12,7 +12,7 @@ import promptassay as pa
 from agent.ledger.query import History
 from agent.report.view import task_of
 from agent.run.launch import OPTIONS
-from agent.run.launch import task_of as task_of_words
+from agent.run.tasks import task_of as task_of_words
 from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
 from tests.wire import WireServer
 

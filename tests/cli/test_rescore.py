@@ -16,7 +16,7 @@ from agent.release.formats.export_format import FORMATS, Format, Material, Parse
 from agent.release.formats.proof import verify_exports
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import MESSAGES_FILE, PromptRelease, load_prompt
-from agent.run.launch import task_of
+from agent.run.tasks import task_of
 from agent.types import Example, Prediction, Score, Task
 from tests.cli.world import good
 from tests.conftest import Made

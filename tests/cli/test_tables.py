@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from agent.cli.tables import LEVELS, Column, fit, so_far, sparkline, whisker, won_and_lost
+from agent.cli.terminal_tables import LEVELS, Column, fit, so_far, sparkline, whisker, won_and_lost
 from tests.cli.test_untrusted import EVIL
 from tests.cli.world import good, good_json
 from tests.conftest import Made
@@ -149,7 +149,8 @@ def test_a_pipe_gets_tabs_and_no_decoration(two_runs: Made) -> None:
 
 
 def test_untrusted_text_and_markup_are_shown_as_they_are() -> None:
-    code = f"from agent.cli.tables import print_table, say, say_diff\nevil = {EVIL + '[red]x[/red] :smile:'!r}\n"
+    code = "from agent.cli.terminal_tables import print_table, say, say_diff\n"
+    code += f"evil = {EVIL + '[red]x[/red] :smile:'!r}\n"
     code += "print_table(evil, (evil,), [(evil,), ('[/]',)]); say(evil, 'bold'); say_diff(['+' + evil])"
     text = bare(on_terminal(150, code=code))
     assert text.count("[red]x[/red] :smile:") == 5

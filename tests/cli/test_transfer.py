@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent.cli.transfer import _cell
+from agent.cli.run import _cell
 from agent.ledger.store import Ledger
-from agent.run import transfer
+from agent.run import model_transfer
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn
 from tests.conftest import Made
 from tests.toys import make_task
@@ -74,9 +74,9 @@ def test_a_prompt_with_a_row_without_a_score_is_tried_on_other_models_too(monkey
     ]
     outcomes = [{"example_id": f"dev-{row}", "value": 1.0} for row in range(12)]
     history = SimpleNamespace(trials=lambda run: trials, outcomes=lambda *of: outcomes, candidate=lambda name: name)
-    monkeypatch.setattr(transfer, "_candidate", lambda row: row)
+    monkeypatch.setattr(model_transfer, "_candidate", lambda row: row)
     found = {"id": "r", "status": "complete"}
-    _, entrants = transfer._seen(history, found, make_task(12), 1, None)  # type: ignore[arg-type]
+    _, entrants = model_transfer._seen(history, found, make_task(12), 1, None)  # type: ignore[arg-type]
     assert [entrant.trial for entrant in entrants] == [0, 1]
 
 
@@ -96,7 +96,7 @@ def test_holm_takes_the_smallest_of_all_cells_times_their_number() -> None:
         return {"scores": [{"lift": None}, *({"lift": {"p_value": p, "p_holm": None}} for p in p_values)]}
 
     own, others = column(0.001), [column(0.02, 0.01), column(0.03, 0.9)]
-    transfer._test(own, others)
+    model_transfer._test(own, others)
     assert own["scores"][1]["lift"] == {"p_value": None, "p_holm": None}
     found = [cell["lift"]["p_holm"] for told in others for cell in told["scores"][1:]]
     assert found == pytest.approx([0.06, 0.04, 0.06, 0.9])

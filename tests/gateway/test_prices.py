@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import InputError
-from agent.gateway.pricelist import read_price_list
-from agent.gateway.prices import fixed_price, price_of, prices_for, prices_version
+from agent.gateway.prices import fixed_price, price_of, prices_for, prices_version, read_price_list
 from agent.types import Budget, Usage
 
 

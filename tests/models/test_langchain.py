@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import replace
 from typing import Any
@@ -48,6 +49,21 @@ def model_of(message: Any, provider: str = "openai") -> LangChainModel:
 
 
 # -- starting ----------------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_in_one_process_share_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run has an event loop of its own, and a connection does not outlive its loop."""
+    with WireServer(ok) as server:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.root)
+
+        async def one() -> str:
+            model = LangChainModel("langchain/anthropic:m", "anthropic", "m")
+            text = (await model.complete(REQUEST)).text
+            await model.close()
+            return text
+
+        assert [asyncio.run(one()) for _ in range(3)] == ["ok"] * 3
 
 
 async def test_a_provider_is_started_by_name_with_its_retries_off(monkeypatch: pytest.MonkeyPatch) -> None:

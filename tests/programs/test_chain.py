@@ -14,7 +14,7 @@ import pytest
 from agent.errors import BudgetExhausted, InputError, ReleaseError, RowRefused
 from agent.programs.chain import ChainProgram
 from agent.programs.chain_model import chat_model
-from agent.programs.chain_parts import ChainCandidate, PromptTexts, find, load_chain, save_chain
+from agent.programs.chain_parts import ChainCandidate, PromptTexts, find_parts, load_chain, save_chain
 from agent.programs.kinds import program_for
 from agent.programs.user_program import UserProgram
 from agent.types import Completion, Constraints, Demo, Example, Field, Prediction, Request, Signature, Task, Usage
@@ -296,10 +296,10 @@ def test_a_chain_file_is_put_into_the_users_own_chain_and_nothing_else(tmp_path:
         return UserProgram(program.task).made(chat_model)
 
     chain = load_chain(tmp_path / "chain.json", fresh())
-    said_by = find(chain).prompts["team"].format_messages(message="q")
+    said_by = find_parts(chain).prompts["team"].format_messages(message="q")
     assert [message.content for message in said_by] == ["New.", "a {row}", "refunds", "q"]
     with pytest.raises(ReleaseError, match=r"chain\.json: the chain has the prompts prompt 1, and the file gist, team"):
-        load_chain(tmp_path / "chain.json", find(fresh()).prompts["team"].model_copy(update={"name": None}))
+        load_chain(tmp_path / "chain.json", find_parts(fresh()).prompts["team"].model_copy(update={"name": None}))
     for text, why in (("{", "cannot be read"), ("[]", "no chain.json"), ('{"prompts": {"a": 1}}', "no chain.json")):
         (tmp_path / "bad.json").write_text(text, "utf-8")
         with pytest.raises(ReleaseError, match=why):

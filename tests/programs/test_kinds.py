@@ -89,8 +89,7 @@ KNOWN = {
     "extras.py": {"dspy"},  # packages that a plain install leaves out, here and in those that follow
     "prompt/render.py": {"dspy"},
     "task/checks.py": {"dspy"},
-    "run/launch.py": {"dspy"},
-    "cli/audit_views.py": {"chain"},  # of the ledger's hashes
+    "cli/audit.py": {"chain"},  # of the ledger's hashes
     "ledger/trail.py": {"chain"},  # of candidates and their parents
 }
 """What knows a kind outside of programs/, or uses a word that one has for its name. It can only get shorter."""

@@ -206,6 +206,6 @@ def test_all_of_it_from_python(plugin: Path, monkeypatch: pytest.MonkeyPatch) ->
         create_model("house/m")
 
 
-def test_the_readme_shows_the_metric_as_it_is() -> None:
+def test_the_manual_shows_the_metric_as_it_is() -> None:
     source = (PLUGIN / "acme_assay" / "same_start.py").read_text("utf-8")
-    assert source[source.index("class StartOptions") :] in (ROOT / "agent" / "README.md").read_text("utf-8")
+    assert source[source.index("class StartOptions") :] in (ROOT / "docs" / "extend.md").read_text("utf-8")

@@ -80,10 +80,11 @@ def test_an_uneven_split_is_told(tmp_path: Path) -> None:
     ("row", "says"),
     [
         ({"unit": "x", "arm": "A", "outcome": 2}, "outcome: 2 is not a number from 0 to 1"),
-        ({"unit": "x", "arm": "A"}, "outcome: None"),
+        ({"unit": "x", "arm": "A", "outcome": None}, "outcome: None"),
+        ({"unit": "x", "arm": "A"}, "outcome: no key 'outcome'"),
         ({"unit": "", "arm": "A", "outcome": 1}, "unit: '' is no name"),
         ({"unit": "x", "arm": None, "outcome": 1}, "arm: None is no name"),
-        ({"unit": "x", "arm": "A", "outcme": 1}, "did you mean 'outcome'?"),
+        ({"unit": "x", "arm": "A", "outcme": 1}, "did you mean 'outcme'?"),
     ],
 )
 def test_a_wrong_row_is_named_with_its_line(tmp_path: Path, row: dict[str, Any], says: str) -> None:
@@ -100,3 +101,34 @@ def test_other_than_two_arms_are_refused(tmp_path: Path) -> None:
             read_outcomes(write(tmp_path / "o.jsonl", rows), None)
     with pytest.raises(InputError, match="the arms are A, B"):
         read_outcomes(write(tmp_path / "o.jsonl", outcomes(1, 20, (0.5, 0.5))), "C")
+
+
+def test_other_keys_are_ignored_and_ours_may_have_other_names(tmp_path: Path) -> None:
+    rows = outcomes(5, 60, (0.5, 0.5))
+    named = [
+        {"user": {"id": row["unit"]}, "variant": row["arm"], "bought": bool(row["outcome"]), "unit": "EUR", "price": 3}
+        for row in rows
+    ]
+    columns = {"unit": "user.id", "arm": "variant", "outcome": "bought"}
+    found = read_outcomes(write(tmp_path / "o.jsonl", named), None, columns=columns)
+    assert found == read_outcomes(write(tmp_path / "o.jsonl", rows), None)
+    assert ab_report(found)["notes"] == []
+
+
+def test_outcomes_that_cannot_be_read_are_left_out_with_a_note(tmp_path: Path) -> None:
+    rows = outcomes(6, 40, (0.5, 0.5))
+    rows[4] |= {"outcome": None}
+    rows[9] |= {"outcome": 2}
+    found = read_outcomes(write(tmp_path / "o.jsonl", rows), None)
+    assert len(found.outcomes) == 38
+    (note,) = ab_report(found)["notes"]
+    assert "o.jsonl:5: outcome: None is not a number from 0 to 1 (and so in 1 more line); left out" in note
+
+
+def test_units_that_count_twice_are_listed_once(tmp_path: Path) -> None:
+    rows = outcomes(7, 30, (0.5, 0.5))
+    with pytest.raises(ProblemsError) as raised:
+        read_outcomes(write(tmp_path / "o.jsonl", [*rows, *rows]), None)
+    (told,) = raised.value.problems
+    assert told.where.endswith("o.jsonl:31")
+    assert told.what.endswith("(and so in 29 more lines)")

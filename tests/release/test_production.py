@@ -18,6 +18,7 @@ from agent.release.export import write_release
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
 from agent.types import Field, Message
+from tests import installs
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = json.dumps({"type": "object", "properties": {"due": {"type": "number"}}})
@@ -145,3 +146,16 @@ except AgentError as error:
 """
     (line,) = run(bare, "-c", code, cwd=tmp_path).splitlines()
     assert line == "openai/gpt-x: cannot start (ModuleNotFoundError: No module named 'openai'); install that package"
+
+
+def test_a_sample_is_planned_from_the_wheel_in_an_empty_folder(bare: Path, tmp_path: Path) -> None:
+    """With links to what an install would bring beside the wheel, and without a network or this project."""
+    needed, folder = installs.site_of(tmp_path / "needed"), tmp_path / "empty"
+    folder.mkdir()
+    command = ("env", f"PYTHONPATH={needed}", bare.parent / "optimize")
+    said = run(*command, "init", "--sample", "support_triage", cwd=folder)
+    assert "then: optimize run support_triage" in said
+    assert [path.name for path in folder.iterdir()] == ["tasks"]
+    planned = run(*command, "run", "support_triage", "--dry-run", cwd=folder)
+    assert "support_triage" in planned
+    assert "test" in planned

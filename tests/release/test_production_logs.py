@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InputError, ProblemsError
+from agent.release.log_lines import time_of, value_of
 from agent.release.production_logs import Window, compare_windows, window_of_log
 from agent.release.runtime import Prompt, PromptRelease
 from agent.types import Drift, Field, Message
@@ -138,11 +139,12 @@ def test_what_is_not_in_a_log_cannot_be_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"replay": "x"}, "unknown key 'replay'; did you mean 'reply'?"),
+        ({"replay": "x"}, "reply: no key 'reply'; did you mean 'replay'?"),
         ({"reply": 3}, "reply: 3 is not a text"),
         ({"reply": "x", "score": 2}, "score: 2 is not a number from 0 to 1"),
         ({"reply": "x", "time": "soon"}, "time: 'soon' is no time"),
-        ({"reply": "x", "inputs": "m"}, "inputs: 'm' is no object"),
+        ({"reply": "x", "time": [1]}, "time: [1] is no time"),
+        ({"reply": "x", "score": True}, "score: True is not a number from 0 to 1"),
     ],
 )
 def test_a_wrong_row_is_named_with_its_line(tmp_path: Path, row: Row, says: str) -> None:
@@ -157,3 +159,80 @@ def test_an_empty_log_or_reference_is_refused(tmp_path: Path) -> None:
         window([], tmp_path / "log.jsonl")
     with pytest.raises(InputError, match="no answers"):
         compare_windows(Window(()), Window(()), PROMPT, Drift())
+
+
+def test_keys_that_nobody_asks_for_are_ignored_and_ours_may_have_other_names(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    plain = rows(rng, 40)
+    as_it_is = [
+        {
+            "trace": {"id": at, "score": "high"},
+            "response": {"text": row["reply"]},
+            "message": row["inputs"]["message"],
+            "rating": row["score"],
+            "reply": 5,
+        }
+        for at, row in enumerate(plain)
+    ]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in as_it_is), "utf-8")
+    columns = {"reply": "response.text", "inputs": "message", "score": "rating"}
+    found = window_of_log(path, PROMPT, columns)
+    wanted = window(plain, tmp_path / "plain.jsonl")
+    assert found.notes == ()
+    assert [(a.reply, a.prediction, a.score) for a in found.answers] == [
+        (a.reply, a.prediction, a.score) for a in wanted.answers
+    ]
+    assert list(found.repeats) == list(wanted.repeats)
+    with pytest.raises(ProblemsError, match=r"log.jsonl:1: reply: 5 is not a text.*and so in 39 more lines"):
+        window_of_log(path, PROMPT)
+
+
+def test_lines_that_cannot_be_read_are_left_out_and_listed_once_by_their_kind(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    lines = [json.dumps({"reply": f"team: billing\nsummary: {at}"}) for at in range(40)]
+    for at in (3, 7, 8):
+        lines[at] = json.dumps({"reply": "x", "score": at})
+    for at in (5, 11):
+        lines[at] = '{"reply": "cut of'
+    lines[20] = json.dumps({"text": "x"})
+    path.write_text("\n".join(lines), "utf-8")
+    found = window_of_log(path, PROMPT)
+    assert len(found.answers) == 34
+    score, invalid, missing = found.notes
+    assert "log.jsonl:6: not valid JSON: " in invalid
+    assert invalid.endswith("(and so in 1 more line); left out")
+    assert "log.jsonl:4: score: 3 is not a number from 0 to 1 (and so in 2 more lines); left out" in score
+    assert "log.jsonl:21: reply: no key 'reply'" in missing
+    assert missing.endswith("; left out")
+    now = window([{"reply": "team: billing\nsummary: x"}] * 9, tmp_path / "now.jsonl")
+    assert compare_windows(found, now, PROMPT, Drift())["notes"] == list(found.notes)
+
+
+def test_a_log_of_which_half_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    good, bad = {"reply": "team: billing\nsummary: x"}, {"reply": "x", "score": 7}
+    assert len(window([good, good, bad], tmp_path / "log.jsonl").answers) == 2
+    with pytest.raises(ProblemsError, match="and so in 1 more line"):
+        window([good, bad, good, bad], tmp_path / "log.jsonl")
+
+
+def test_a_csv_names_its_columns_too(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("at,question,answer\n1764057600,a,I say\n1764057601,a,I do\n,b,I am\n", "utf-8")
+    found = window_of_log(path, PROMPT, {"reply": "answer", "inputs": "question", "time": "at"})
+    assert [answer.time for answer in found.answers] == ["2025-11-25T08:00:00+00:00", "2025-11-25T08:00:01+00:00", ""]
+    assert len(found.repeats) == 1
+
+
+def test_a_time_is_iso_or_counts_from_1970() -> None:
+    assert time_of("2026-11-25T08:00:00Z") == "2026-11-25T08:00:00Z"
+    assert time_of(1764057600) == time_of("1764057600000") == time_of(1764057600.0) == "2025-11-25T08:00:00+00:00"
+    assert time_of(None) == ""
+    for wrong in ("soon", {}, 1e300):
+        with pytest.raises(ValueError, match="is no time"):
+            time_of(wrong)
+
+
+def test_a_dotted_name_that_is_a_key_itself_comes_first() -> None:
+    assert value_of({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
+    assert value_of({"a": {"b": {"c": 3}}}, "a.b.c") == 3

@@ -12,9 +12,8 @@ import pytest
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report import page as page_module
-from agent.report.html import report_html
-from agent.report.page import visible
+from agent.report import html as page_module
+from agent.report.html import report_html, visible
 from agent.report.view import RunView
 from agent.types import Message, Outcome, Prediction, Score, Trial
 from tests.cli.judges import PlantedJudge
@@ -95,7 +94,7 @@ def _plain(value: Any) -> Any:
 @pytest.fixture
 def shows_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.report.html.FLIPS", 1000)
-    monkeypatch.setattr("agent.report.tables.BEST", 1000)
+    monkeypatch.setattr("agent.report.run_tables.BEST", 1000)
 
 
 @pytest.mark.usefixtures("shows_all")

@@ -10,7 +10,7 @@ import pytest
 
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report.page import marked
+from agent.report.html import marked
 from agent.types import Message, Trial
 from tests.cli.world import compatible, good_json
 from tests.report.hostile import PAYLOADS

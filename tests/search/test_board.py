@@ -14,7 +14,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.scoring.label_signal import evidence
 from agent.search.board import Board
 from agent.search.program import Proposal
-from agent.search.study import Seen
+from agent.search.study import MeanScore
 from agent.stats.intervals import mean_ci
 from agent.types import Demo, Outcome, Prediction, Trial
 
@@ -151,7 +151,7 @@ def test_what_was_seen_of_a_candidate_without_a_score_is_nothing() -> None:
     found = bench(2)
     found.see(0, [None, None])
     found.see(1, [1.0, 0.0, None])
-    assert found.board.seen() == {found.ids[0]: Seen(0.0, 0), found.ids[1]: Seen(0.5, 2)}
+    assert found.board.estimates() == {found.ids[0]: MeanScore(0.0, 0), found.ids[1]: MeanScore(0.5, 2)}
 
 
 def test_who_was_asked_for_no_log_probabilities_is_not_ranked_above_those_who_were() -> None:
@@ -161,7 +161,7 @@ def test_who_was_asked_for_no_log_probabilities_is_not_ranked_above_those_who_we
     found.see(0, scores)
     assert found.board.evidence(found.ids[0]) == scores, "as long as nobody has any"
     found.see(1, scores, signals=[0.9, 0.6, 0.6, 0.2])
-    assert found.board.known(found.ids[0]).mean == pytest.approx(found.board.known(found.ids[1]).mean)
+    assert found.board.estimate(found.ids[0]).mean == pytest.approx(found.board.estimate(found.ids[1]).mean)
     assert found.board.evidence(found.ids[0]) == pytest.approx([0.85, 0.85, 0.85, 0.1])
     found.see(2, [0.5])  # a graded score between the two
     assert found.board.evidence(found.ids[2]) == pytest.approx([(0.5 + (0.7 + 0.2) / 2) / 2])
@@ -181,7 +181,7 @@ def test_what_is_known_is_what_a_board_says_that_was_never_asked_before(looks: l
             for one, told, where in whole:
                 board.see(one, [value for value, _ in told], where, [signal for _, signal in told])
         assert asked.board.parents(4) == unasked.board.parents(4)
-        assert asked.board.seen() == unasked.board.seen()
+        assert asked.board.estimates() == unasked.board.estimates()
 
 
 def test_evidence_is_worked_out_once_for_all_who_ask_until_outcomes_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_evidence_is_worked_out_once_for_all_who_ask_until_outcomes_come_in(monk
     for number in range(4):
         found.see(number, [1.0, 0.0, 0.5], signals=[0.5, None, None])
     for _ in range(5):
-        found.board.seen()
+        found.board.estimates()
         found.board.parents(2)
     assert len(rows) == 4 * 3
     found.see(0, [1.0] * 4)

@@ -42,7 +42,7 @@ def test_demos_make_a_call_dearer_and_a_model_without_a_price_costs_nothing() ->
     assert found.usual.usd > found.least.usd > 0
     free = call_costs(TASK, ALONE, {})
     assert free.usual.usd == free.usd_a_token == 0
-    assert free.bought(Budget(max_cost=0.01), free.usual) is None
+    assert free.affordable(Budget(max_cost=0.01), free.usual) is None
 
 
 @given(st.integers(1, 10**7))

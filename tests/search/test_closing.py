@@ -50,18 +50,20 @@ async def test_every_candidate_that_saw_all_of_dev_is_on_offer_and_the_users_own
     made = PromptCandidate("zero-shot", "turns", "Seen on a few rows only.")
     context.admit([Proposal(made, {}, "op", None, "why")])
     await context.see([made.id], 4)
-    offers = closing.offers(context, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
-    assert [offer.candidate_id for offer in offers] == [context.baseline.id, BEST.id, PLAIN.id]
-    assert [offer.mean for offer in offers] == [context.board.mean(offer.candidate_id) for offer in offers]
-    assert [offer.latency_s for offer in offers] == [None, 0.5, None]
-    assert offers[1].usd > offers[0].usd > 0, "demonstrations cost tokens"
-    assert all(offer.usd is None for offer in closing.offers(context, None, {}))
+    finalists = closing.finalists(context, lambda usage: float(usage.prompt_tokens), {BEST.id: 0.5})
+    assert [finalist.candidate_id for finalist in finalists] == [context.baseline.id, BEST.id, PLAIN.id]
+    assert [finalist.mean for finalist in finalists] == [
+        context.board.mean(finalist.candidate_id) for finalist in finalists
+    ]
+    assert [finalist.latency_s for finalist in finalists] == [None, 0.5, None]
+    assert finalists[1].usd > finalists[0].usd > 0, "demonstrations cost tokens"
+    assert all(finalist.usd is None for finalist in closing.finalists(context, None, {}))
 
 
 async def test_the_price_of_a_candidate_is_that_of_its_mean_call(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST)
     asked: list[Usage] = []
-    closing.offers(found.context, lambda usage: float(bool(asked.append(usage))), {})
+    closing.finalists(found.context, lambda usage: float(bool(asked.append(usage))), {})
     usage = asked[1]
     rendered = [found.context.program.request(BEST, row) for row in found.context.dev]
     words = [sum(len(message.content.split()) for message in request.messages) for request in rendered]
@@ -70,9 +72,9 @@ async def test_the_price_of_a_candidate_is_that_of_its_mean_call(ledger: Ledger)
 
 async def test_the_best_is_chosen_and_equal_scores_go_to_the_users_own_prompt(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    offers = closing.offers(found.context, None, {})
-    assert closing.chosen(found.context, offers, "best") == BEST
-    tied = [replace(offer, scores=[1.0] * 10) for offer in offers]
+    finalists = closing.finalists(found.context, None, {})
+    assert closing.chosen(found.context, finalists, "best") == BEST
+    tied = [replace(finalist, scores=[1.0] * 10) for finalist in finalists]
     assert closing.chosen(found.context, tied, "best") == found.context.baseline
     assert closing.chosen(found.context, [], "best") == found.context.baseline
     assert closing.chosen(found.context, tied, "short") == found.context.baseline, "the shortest of equals"
@@ -80,14 +82,14 @@ async def test_the_best_is_chosen_and_equal_scores_go_to_the_users_own_prompt(le
 
 async def test_who_loses_its_hard_rows_is_not_the_better_for_it(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    own, best, plain = closing.offers(found.context, None, {})
-    offers = [
+    own, best, plain = closing.finalists(found.context, None, {})
+    finalists = [
         replace(own, scores=[0.0] * 10),
         replace(best, scores=[1.0] * 7 + [0.0] * 2 + [None]),
         replace(plain, scores=[1.0] * 6 + [0.0, None, None, None]),
     ]
-    assert max(offers, key=lambda offer: offer.mean).candidate_id == PLAIN.id
-    assert closing.chosen(found.context, offers, "best") == BEST
+    assert max(finalists, key=lambda finalist: finalist.mean).candidate_id == PLAIN.id
+    assert closing.chosen(found.context, finalists, "best") == BEST
 
 
 async def test_the_winner_is_seen_without_each_of_its_parts_and_that_is_explained(ledger: Ledger) -> None:
@@ -137,7 +139,7 @@ async def test_where_the_users_own_prompt_wins_there_is_nothing_to_explain(ledge
 
 async def test_everything_that_was_tried_is_evidence(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    seen = closing.observed(found.context.program, found.board)
+    seen = closing.scored_candidates(found.context.program, found.board)
     assert {each.candidate_id for each in seen} == {found.context.baseline.id, BEST.id, PLAIN.id}
     assert all(len(each.values) == len(found.context.dev) for each in seen)
 
@@ -148,7 +150,7 @@ async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledg
     tables = []
     for slow in (BEST.id, PLAIN.id, found.context.baseline.id):
         seconds = {i: 9.0 if i == slow else 0.1 for i in (BEST.id, PLAIN.id, found.context.baseline.id)}
-        rows = closing.pareto(closing.offers(found.context, None, seconds), BEST)
+        rows = closing.pareto(closing.finalists(found.context, None, seconds), BEST)
         assert [row["latency_s"] for row in rows] == [seconds[row["candidate_id"]] for row in rows]
         tables.append([row["candidate_id"] for row in rows])
     assert tables[0] == tables[1] == tables[2]
@@ -156,5 +158,5 @@ async def test_who_stands_on_the_front_does_not_depend_on_the_clock(ledger: Ledg
 
 async def test_the_front_marks_the_one_that_was_chosen(ledger: Ledger) -> None:
     found, _ = await ended(ledger, BEST, PLAIN)
-    rows = closing.pareto(closing.offers(found.context, None, {}), BEST)
+    rows = closing.pareto(closing.finalists(found.context, None, {}), BEST)
     assert [row["candidate_id"] for row in rows if row["chosen"]] == [BEST.id]

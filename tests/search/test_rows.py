@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.search.rows import dev_rows, stratified
+from agent.search.context import dev_rows, stratified
 from tests.programs.moves.test_pool import free_task
 from tests.toys import make_task
 

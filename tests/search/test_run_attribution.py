@@ -16,7 +16,7 @@ from agent.programs.moves.prompt_parts import leave_one_out
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.release.result import RunResult
-from agent.report import facts, tables
+from agent.report import facts, run_tables
 from agent.report.view import RunView
 from agent.run.optimize import Run
 from agent.run.settings import Settings
@@ -56,7 +56,7 @@ async def test_the_ledger_keeps_what_the_result_writes_and_a_result_that_is_read
     run, result = await ended(tmp_path / "kept", 500, 0)
     (kept,) = History(tmp_path / "kept/ledger.db").runs()
     assert json.dumps(kept["result"], sort_keys=True) == json.dumps(result.to_json(), sort_keys=True)
-    assert list(result.to_json()) == list(WHOLE), "the keys that README lists"
+    assert list(result.to_json()) == list(WHOLE), "the keys that docs/command-line.md lists"
     assert RunResult.from_json(result.to_json(), result.ledger) == result
     assert json.dumps(replace(RunResult.from_json(result.to_json())).to_json()) == json.dumps(result.to_json())
     assert len(result.blocked) == len(result.blocked_codes)
@@ -106,11 +106,11 @@ async def test_test_rows_that_only_the_winner_has_no_score_on_are_counted_as_wro
     assert means["baseline"] != result.baseline.test, "the winner lost other rows than the average one"
     view = RunView(history, run.id)
     for side, mean in means.items():
-        assert facts.tested(result, side) == pytest.approx(mean)
+        assert facts.sealed_score(result, side) == pytest.approx(mean)
         assert view.sealed[side][0] == pytest.approx(mean)
         assert f"{100 * mean:.1f}" in facts.meaning(result)
     assert f"the {len(both)} rows that both prompts got a score on" in facts.uneven(result)
-    shown = {row[0]: row[1] for row in tables.scores(view).rows}
+    shown = {row[0]: row[1] for row in run_tables.scores(view).rows}
     assert shown["your prompt"] == f"{100 * means['baseline']:.1f}"
     assert shown["best found"] == f"{100 * means['winner']:.1f}"
 

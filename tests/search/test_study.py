@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.search.study import PRIOR_ROWS, Seen, Study, shrunk
+from agent.search.study import PRIOR_ROWS, MeanScore, Study, shrunk
 
 SPACE = {"format": ("turns", "inline", "dspy-chat"), "kind": ("balanced", "natural"), "size": ("4", "8", "16")}
 GOOD = {"format": "inline", "kind": "natural", "size": "8"}
@@ -22,12 +22,12 @@ def every_place() -> list[dict[str, str]]:
     ]
 
 
-def warm(rows: int = 30) -> list[tuple[dict[str, str], Seen]]:
+def warm(rows: int = 30) -> list[tuple[dict[str, str], MeanScore]]:
     """Every place was tried twice; one of them is good."""
-    return [(place, Seen(0.9 if place == GOOD else 0.2, rows)) for place in every_place() * 2]
+    return [(place, MeanScore(0.9 if place == GOOD else 0.2, rows)) for place in every_place() * 2]
 
 
-def places(seen: list[tuple[dict[str, str], Seen]], seed: int, count: int = 6) -> list[dict[str, str]]:
+def places(seen: list[tuple[dict[str, str], MeanScore]], seed: int, count: int = 6) -> list[dict[str, str]]:
     study = Study(SPACE, seen, seed)
     return [study.ask() for _ in range(count)]
 
@@ -53,8 +53,11 @@ def test_a_place_that_did_well_is_proposed_more_often_than_by_chance() -> None:
 
 
 def test_places_that_the_space_does_not_have_any_more_do_no_harm() -> None:
-    strange = [({"format": "gone", "kind": "natural", "size": "4"}, Seen(1.0, 50)), ({"format": "turns"}, Seen(1.0, 5))]
-    unseen = [(GOOD, Seen(0.0, 0))]
+    strange = [
+        ({"format": "gone", "kind": "natural", "size": "4"}, MeanScore(1.0, 50)),
+        ({"format": "turns"}, MeanScore(1.0, 5)),
+    ]
+    unseen = [(GOOD, MeanScore(0.0, 0))]
     assert places([*strange, *unseen, *warm()], 3)
 
 
@@ -69,10 +72,10 @@ def test_a_place_that_is_refused_costs_nothing_and_the_study_goes_on() -> None:
 @given(st.floats(0, 1), st.integers(0, 500), st.floats(0, 1))
 def test_a_shrunk_mean_lies_between_the_mean_and_the_prior(mean: float, n: int, prior: float) -> None:
     low, high = min(mean, prior), max(mean, prior)
-    assert low - 1e-9 <= shrunk(Seen(mean, n), prior) <= high + 1e-9
+    assert low - 1e-9 <= shrunk(MeanScore(mean, n), prior) <= high + 1e-9
 
 
 def test_no_rows_count_as_the_prior_and_many_as_the_mean() -> None:
-    assert shrunk(Seen(1.0, 0), 0.3) == 0.3
-    assert shrunk(Seen(1.0, int(PRIOR_ROWS)), 0.0) == 0.5
-    assert shrunk(Seen(1.0, 10**6), 0.0) > 0.999
+    assert shrunk(MeanScore(1.0, 0), 0.3) == 0.3
+    assert shrunk(MeanScore(1.0, int(PRIOR_ROWS)), 0.0) == 0.5
+    assert shrunk(MeanScore(1.0, 10**6), 0.0) > 0.999

@@ -20,7 +20,7 @@ from agent.programs.prompt import PromptProgram
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
-from agent.search.closing import chosen, offers
+from agent.search.closing import chosen, finalists
 from agent.search.context import SearchContext
 from agent.search.plan import Plan, make_plan
 from agent.types import LM, Budget, Candidate, Completion, Outcome, Proposal, Request, SplitName, Task
@@ -169,7 +169,7 @@ def made_search(
 
 def winner_of(context: SearchContext) -> Candidate:
     """The candidate that would meet the sealed test."""
-    return chosen(context, offers(context, None, {}), "best")
+    return chosen(context, finalists(context, None, {}), "best")
 
 
 async def with_baseline(found: Searched) -> None:

@@ -1,21 +1,25 @@
-"""Asks models for parts of prompts: the proposer for instructions, the target for worked solutions. Knows no SQL.
+"""Parts of prompts that models write: the proposer instructions, the target worked solutions.
 
-What comes back is checked before it is worth a call of the target; one that fails to answer costs the run nothing but
-that call.
+Each is checked before it is worth a call of the target; a proposer that fails costs the run only that call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from agent.errors import ModelError, RunRefused
-from agent.programs.moves.pool import prompt_of
+from agent.programs.moves.pool import as_prompt
 from agent.programs.moves.propose import (
+    MOST_OF_A_FAILURE,
+    SHOWN_ROWS,
     STYLES,
     Failure,
-    Scored,
+    ScoredInstruction,
     failures_of,
-    longest_request,
+    inputs_of,
+    labels_of,
     read_proposal,
     request_messages,
     why_not_whole,
@@ -27,77 +31,77 @@ from agent.search.board import Board
 from agent.search.call_costs import BYTES_A_TOKEN, proposal_tokens
 from agent.search.context import SearchContext
 from agent.search.program import Parent
-from agent.types import LM, Completion, Request, Task
+from agent.types import Candidate, Request, Task
 
 HISTORY = 5
 FAILURES = 5
 
 
 async def proposed(context: SearchContext, parents: Sequence[Parent], number: int) -> Rewrite | None:
-    """A new instruction, grounded on the scored history and on where the best candidate fails; None where there is no
-    proposer, or nothing that can be used came of it.
+    """A new instruction, grounded on the scored history and on where the best candidate fails.
 
-    `number` tells the askings of a run apart: it steers style and seed.
+    Args:
+        context: the search.
+        parents: the best candidates, the best first.
+        number: of the request in its run, at least 1; it decides style and seed.
+
+    Returns:
+        The instruction; None where there is no proposer, or its reply cannot be used.
     """
     return await rewritten(context, context.task, best_instructions(context.board), parents, number)
 
 
 async def rewritten(
-    context: SearchContext, task: Task, tried: Sequence[Scored], parents: Sequence[Parent], number: int
+    context: SearchContext, task: Task, tried: Sequence[ScoredInstruction], parents: Sequence[Parent], number: int
 ) -> Rewrite | None:
-    """The same for the instruction of `task`, which may be a part of the run's own; `tried` are known, worst first."""
+    """`proposed` for the instruction of `task`, which may be a part of the run's; `tried` are scored, worst first."""
     if context.proposer is None:
         return None
     failures = failures_of(task, context.dev, parents[0].outcomes, FAILURES) if parents else []
-    reply = await _ask(context, context.proposer, _request(context, task, number, tried[-HISTORY:], failures))
-    if reply is None:
-        return None
-    instruction = read_proposal(reply.text)
-    refused = why_not_whole(reply) or why_refused(instruction, task)
-    kind = "proposal_refused" if refused else "proposal"
-    context.note(kind, {"round": context.round, "why": refused}, {"instruction": instruction})
-    return (
-        None
-        if refused
-        else Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {_style(number)}", is_proposed=True)
-    )
-
-
-def best_instructions(board: Board) -> list[Scored]:
-    """Each instruction with the best mean of its candidates, worst first."""
-    best: dict[str, float] = {}
-    for candidate_id, trial in board.trials.items():
-        if trial.mean is not None:
-            text = prompt_of(board.candidate(candidate_id)).instruction
-            best[text] = max(best.get(text, 0.0), trial.mean)
-    return [Scored(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
-
-
-def most_told(task: Task) -> int:
-    """Letters of the longest request to the proposer that a search of this task may make, by an upper estimate."""
-    return longest_request(task, HISTORY, proposal_tokens(task) * BYTES_A_TOKEN, FAILURES)
-
-
-def _style(number: int) -> str:
-    return STYLES[number % len(STYLES)]
-
-
-def _request(
-    context: SearchContext, task: Task, number: int, history: Sequence[Scored], failures: Sequence[Failure]
-) -> Request:
-    messages = request_messages(task, history, failures, _style(number), context.rng)
-    seed = context.seed * 1000 + number
-    return Request(messages, proposal_tokens(task), temperature=0.7, seed=seed)
-
-
-async def _ask(context: SearchContext, proposer: LM, request: Request) -> Completion | None:
+    style = STYLES[number % len(STYLES)]
+    messages = request_messages(task, tried[-HISTORY:], failures, style, context.rng)
+    request = Request(messages, proposal_tokens(task), temperature=0.7, seed=context.seed * 1000 + number)
     try:
-        return await context.gateway.complete("proposer", proposer, request)
+        reply = await context.gateway.complete("proposer", context.proposer, request)
     except RunRefused:
         raise
     except ModelError as error:
         context.note("proposal_failed", {"round": context.round, "error": str(error)})
         return None
+    instruction = read_proposal(reply.text)
+    refused = why_not_whole(reply) or why_refused(instruction, task)
+    kind = "proposal_refused" if refused else "proposal"
+    context.note(kind, {"round": context.round, "why": refused}, {"instruction": instruction})
+    if refused:
+        return None
+    return Rewrite(f"proposed-{number}", instruction, f"the proposer was asked: {style}", is_proposed=True)
+
+
+def best_instructions(
+    board: Board, text_of: Callable[[Candidate], str] = lambda candidate: as_prompt(candidate).instruction
+) -> list[ScoredInstruction]:
+    """Each instruction with the best mean of its candidates, worst first; `text_of` takes it out of a candidate."""
+    best: dict[str, float] = {}
+    for candidate_id, trial in board.trials.items():
+        if trial.mean is not None:
+            text = text_of(board.candidate(candidate_id))
+            best[text] = max(best.get(text, 0.0), trial.mean)
+    return [ScoredInstruction(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
+
+
+def longest_request(task: Task) -> int:
+    """Letters of the longest request to the proposer that a search of this task may make, by an upper estimate."""
+    rows = sorted(task.train, key=lambda row: len(inputs_of(row)) + len(labels_of(row)))[-SHOWN_ROWS:]
+    instruction = max(task.instruction, "x" * proposal_tokens(task) * BYTES_A_TOKEN, key=len)
+    failure = Failure(*["x" * MOST_OF_A_FAILURE] * 4)
+    messages = request_messages(
+        replace(task, train=tuple(rows)),
+        [ScoredInstruction(instruction, 1.0)] * HISTORY,
+        [failure] * FAILURES,
+        max(STYLES, key=len),
+        random.Random(0),
+    )
+    return sum(len(message.content) for message in messages)
 
 
 async def rationales(context: SearchContext, rows: int) -> dict[str, str]:
@@ -106,12 +110,10 @@ async def rationales(context: SearchContext, rows: int) -> dict[str, str]:
     tried = [
         i
         for i, proposal in board.proposals.items()
-        if prompt_of(proposal.candidate).technique == "chain-of-thought" and i in board.trials and board.trials[i].mean
+        if as_prompt(proposal.candidate).technique == "chain-of-thought" and i in board.trials and board.trials[i].mean
     ]
-    compared = any(judge.judge.setup.mode == "pairwise" for judge in context.evaluator.judges())
-    if (
-        "few-shot-cot" not in context.task.space.techniques or not tried or compared
-    ):  # train rows have no answer of theirs
+    compared = any(judge.judge.setup.mode == "pairwise" for judge in context.evaluator.judges())  # not on train rows
+    if "few-shot-cot" not in context.task.space.techniques or not tried or compared:
         return {}
     best = max(tried, key=lambda i: board.mean(i) or 0.0)
     outcomes = await context.evaluator.outcomes(board.candidate(best), context.task.train[: max(0, rows)], "train")

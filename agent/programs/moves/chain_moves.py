@@ -1,7 +1,7 @@
 """How the search makes chains: texts of each prompt, demos in the last one, changes of good ones.
 
-Demos are train rows as the last prompt sees them. Where it takes more than the task's inputs, the user's own chain is
-run on some train rows first (`warmed`), and what it gave that prompt is the demo's input.
+Demos are train rows with the inputs of the last prompt. Where it takes more than the task's inputs, the user's own
+chain is run on some train rows first (`warmed`), and what it passed to that prompt is the demo's input.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.programs.chain_parts import ChainCandidate, as_chain
-from agent.programs.moves.author import rewritten
-from agent.programs.moves.compress import SHARES, least_useful, tidied, without_a_sentence
+from agent.programs.moves.author import best_instructions, rewritten
+from agent.programs.moves.compress import SHARES, dropped, least_useful, tidied, without_a_sentence
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
-from agent.programs.moves.propose import Scored
-from agent.programs.moves.reasons import dropped
 from agent.prompt.techniques import Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
 from agent.search.program import FRESH, PROPOSED, Parent, Proposal
@@ -33,7 +31,7 @@ class ChainMoves:
     """The `Moves` of one run."""
 
     def __init__(self, context: SearchContext, program: ChainProgram) -> None:
-        self._context, self._program, self._asked = context, program, 0
+        self._context, self._program, self._proposals = context, program, 0
         self._dev = {row.id: row for row in context.task.dev}
         self._texts = {
             name: [Rewrite(OWN, laid.system, "the user's words"), *self._builtin(name)]
@@ -46,7 +44,7 @@ class ChainMoves:
             f"; no demos yet: {program.last.name} takes {missing[0]}, no input of the task" if missing else ""
         )
         if not missing:
-            self._stock(context.task.train)
+            self._set_demo_rows(context.task.train)
 
     def _builtin(self, name: str) -> list[Rewrite]:
         """Rewrites that cost no call: of the prompt that answers, where its reply is text."""
@@ -57,7 +55,7 @@ class ChainMoves:
         return [r for r in made if r.instruction.strip() and not program.last.wrong(r.instruction)]
 
     def _task_of(self, name: str) -> Task:
-        """The task as the proposer sees it for this prompt."""
+        """The task as the proposer gets it for this prompt."""
         laid, task = self._program.laid[name], self._context.task
         if len(self._program.laid) == 1:
             return replace(task, instruction=laid.system)
@@ -66,25 +64,20 @@ class ChainMoves:
         about += f"The instruction asked for is the one of {name}{f', which must hold {places}' if places else ''}."
         return replace(task, description=about.strip(), instruction=laid.system)
 
-    def _stock(self, rows: Sequence[Example]) -> None:
-        """Takes these train rows for demos, with what the last prompt is given of them."""
+    def _set_demo_rows(self, rows: Sequence[Example]) -> None:
+        """Makes demos of these rows from now on, with the inputs of the last prompt."""
         last = self._program.last
         if last.turn is None or not last.variables or not rows:
             return
-        seen = [replace(row, inputs={name: row.inputs[name] for name in sorted(last.variables)}) for row in rows]
-        task = replace(self._context.task, train=tuple(seen))
+        train = [replace(row, inputs={name: row.inputs[name] for name in sorted(last.variables)}) for row in rows]
+        task = replace(self._context.task, train=tuple(train))
         self._sizes, self._maker = demo_sizes(task), DemoMaker(task, self._context.rng)
 
-    # -- designs ------------------------------------------------------------------------------------------------------
-
     def designs(self) -> list[Proposal]:
-        last = self._program.last.name
+        last, kinds = self._program.last.name, demo_kinds(self._context.task)[:2]
         places = [self._place({last: text.operator}) for text in self._texts[last][1:]]
-        return [proposal for place in [*places, *self._sets()] if (proposal := self.fresh(place)) is not None]
-
-    def _sets(self) -> list[Place]:
-        kinds = demo_kinds(self._context.task)[:2]
-        return [self._place({}, kind, str(size)) for size in self._sizes[-3:] for kind in kinds]
+        places += [self._place({}, kind, str(size)) for size in self._sizes[-3:] for kind in kinds]
+        return [proposal for place in places if (proposal := self.fresh(place)) is not None]
 
     def _place(self, texts: Place, kind: str = "", size: str = OWN) -> Place:
         words = {_text(name): texts.get(name, OWN) for name in self._texts}
@@ -113,8 +106,6 @@ class ChainMoves:
             return None
         return Proposal(made, dict(place), "+".join(operators), None, "; ".join(reasons), credit)
 
-    # -- children -----------------------------------------------------------------------------------------------------
-
     def operators(self, parent: Parent | None) -> list[str]:
         operators = list[str]()
         if parent is not None:
@@ -123,13 +114,13 @@ class ChainMoves:
             operators.append("compress")
             if any(len(texts) > 1 for texts in self._texts.values()):
                 operators.append("instruction")
-        if self._context.proposer is not None and self._asked < self._context.plan.proposals:
+        if self._context.proposer is not None and self._proposals < self._context.plan.proposals:
             operators.append(PROPOSED)
         return operators
 
     def due(self, parent: Parent | None) -> str:
-        """The proposer is asked for each prompt as soon as there is a candidate to build on."""
-        is_due = self._asked < len(self._texts) and parent is not None and PROPOSED in self.operators(parent)
+        """One proposal for each prompt as soon as there is a candidate to build on."""
+        is_due = self._proposals < len(self._texts) and parent is not None and PROPOSED in self.operators(parent)
         return PROPOSED if is_due else ""
 
     async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
@@ -145,27 +136,26 @@ class ChainMoves:
         return [proposal] if proposal is not None else []
 
     async def warmed(self, rows: int) -> None:
-        """What the user's own chain gives its last prompt on train rows, where demos need it."""
+        """Collects what the user's own chain passes to its last prompt on train rows, where demos need it."""
         if not self._no_demos or self._program.last.turn is None:
             return
         context, most = self._context, 3 * max(demo_sizes(self._context.task), default=0)
         train = context.task.train[: max(0, min(rows, most))]
         await context.evaluator.outcomes(context.baseline, train, "train")
-        seen = [replace(row, inputs=inputs) for row in train if (inputs := self._seen(row))]
-        self._stock(seen)
+        complete, variables = list[Example](), self._program.last.variables
+        for row in train:
+            inputs = self._program.last_inputs.get(row.id, {})
+            if inputs and set(inputs) == variables and all(isinstance(value, str) for value in inputs.values()):
+                complete.append(replace(row, inputs=dict(inputs)))
+        self._set_demo_rows(complete)
         self._no_demos = ""
 
-    def _seen(self, row: Example) -> dict[str, str]:
-        """What the last prompt was given on this row; empty where that is no text."""
-        seen = self._program.seen.get(row.id, {})
-        whole = set(seen) == self._program.last.variables
-        return dict(seen) if whole and all(isinstance(value, str) for value in seen.values()) else {}
-
     async def _proposed(self, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
-        self._asked += 1
+        self._proposals += 1
         names = list(self._texts)
-        name = names[-1 - (self._asked - 1) % len(names)]
-        text = await rewritten(self._context, self._task_of(name), self._tried(name), parents, self._asked)
+        name = names[-1 - (self._proposals - 1) % len(names)]
+        tried = best_instructions(self._context.board, lambda candidate: as_chain(candidate).texts(name).system)
+        text = await rewritten(self._context, self._task_of(name), tried, parents, self._proposals)
         if text is None:
             return []
         if self._program.laid[name].wrong(text.instruction):  # logged with the reason when it is admitted
@@ -174,15 +164,6 @@ class ChainMoves:
         self._texts[name].append(text)
         alone_entry = self.fresh(self._place({name: text.operator}))
         return [proposal for proposal in (self._with(parent, name, text), alone_entry) if proposal is not None]
-
-    def _tried(self, name: str) -> list[Scored]:
-        """Each text of this prompt with the best mean of its candidates, worst first."""
-        best: dict[str, float] = {}
-        for candidate_id, trial in self._context.board.trials.items():
-            if trial.mean is not None:
-                text = as_chain(self._context.board.candidate(candidate_id)).texts(name).system
-                best[text] = max(best.get(text, 0.0), trial.mean)
-        return [Scored(text, mean) for text, mean in sorted(best.items(), key=lambda item: item[1])]
 
     def _with(self, parent: Parent | None, name: str, text: Rewrite) -> Proposal | None:
         if parent is None:
@@ -193,7 +174,7 @@ class ChainMoves:
         return self._child(parent, made, operator, credit, reason, place)
 
     def _reworded(self, parent: Parent) -> Proposal | None:
-        """Another of the known texts in one of the prompts."""
+        """The parent with another text in one of the prompts."""
         old = as_chain(parent.proposal.candidate)
         others = [
             (name, text)

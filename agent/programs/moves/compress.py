@@ -1,7 +1,7 @@
-"""Shorter versions of a candidate, each with its reason: fewer demos, fewer words. Pure: knows no model, no score.
+"""Shorter versions of a candidate, each with its reason: fewer demos, fewer words.
 
-None is better by itself; each has to hold its score on dev. What must stay stays: every `{{field}}` mark, every mention
-of a label, lists as a whole, and with few-shot techniques at least one demo.
+Each has to hold its score on dev. Every `{{field}}` mark, every mention of a label and every list stays, and with
+few-shot techniques at least one demo.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from agent.programs.moves.pool import prompt_of
+from agent.programs.moves.pool import as_prompt
 from agent.programs.moves.prompt_parts import label_of
-from agent.programs.moves.reasons import dropped
 from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import builtin_rewrites
@@ -29,21 +28,21 @@ NOTHING: Mapping[str, Effect] = {}
 SENTENCE = re.compile(r"(?<=[.!?])[ \t]+(?=\S)")
 LISTED = re.compile(r"\s*([-*•]|\d+[.)])\s")
 ACROSS = re.compile(r"\A\s|[.!?][ \t]|\s\Z")
-"""In a label: it may reach over the end of a sentence."""
+"""In a label that may reach over the end of a sentence."""
 
 
 def compressions(parent: Proposal, task: Task, effects: Mapping[str, Effect] = NOTHING) -> list[Proposal]:
-    """The shorter candidates that can be made of `parent` in one step and break no hard rule; the surest first.
+    """The shorter candidates that can be made of `parent` in one step and break no hard rule; the safest first.
 
-    `effects` says by train row what it adds as a demo: the least go first, and without effects the longest do.
+    `effects`, by train row, is what each adds as a demo: the least useful go first, and without effects the longest.
     """
-    old = prompt_of(parent.candidate)
-    found: dict[str, Proposal] = {}
+    old = as_prompt(parent.candidate)
+    shorter: dict[str, Proposal] = {}
     for operator, candidate, reason, place in _all(old, task, effects):
-        if candidate.id not in (old.id, *found) and not why_rejected(candidate, task):
+        if candidate.id not in (old.id, *shorter) and not why_rejected(candidate, task):
             where = {**parent.place, **place}
-            found[candidate.id] = Proposal(candidate, where, f"compress:{operator}", old.id, reason, "compress")
-    return list(found.values())
+            shorter[candidate.id] = Proposal(candidate, where, f"compress:{operator}", old.id, reason, "compress")
+    return list(shorter.values())
 
 
 def _all(
@@ -87,9 +86,20 @@ def least_useful(demos: Sequence[Demo], count: int, effects: Mapping[str, Effect
     return gone
 
 
+def dropped(ids: Sequence[str], effects: Mapping[str, Effect]) -> str:
+    """The reason of a set without these demos; effects are given where there are some.
+
+    >>> dropped(["train-4", "train-7"], {"train-4": Effect("demo", "train-4", -1.2, 0.5)})
+    'without train-4 (-1.2) and train-7: they add least'
+    """
+    named = [f"{i} ({effects[i].points:+.1f})" if i in effects else i for i in ids]
+    listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    return f"without {listed}: {'it adds' if len(named) == 1 else 'they add'} least"
+
+
 def without_a_sentence(text: str, task: Task) -> Iterator[tuple[str, str]]:
-    """Each sentence that can go, with the text that is left: the one that holds nothing of what is `held`, and whose
-    neighbours hold the same without it. Lines of a list are no sentences."""
+    """Each sentence that can be left out, with the rest of the text: one without marks and labels, as `held` counts
+    them, also where it meets its neighbours. Lines of a list are no sentences."""
     labels = _labels(task)
     across = [label for label in labels if ACROSS.search(label)]
     within = [label for label in labels if not ACROSS.search(label)]
@@ -111,7 +121,7 @@ def without_a_sentence(text: str, task: Task) -> Iterator[tuple[str, str]]:
 
 
 def held(text: str, task: Task) -> Counter[str]:
-    """What a shorter instruction may not lose: its marks of input fields and its mentions of labels, counted."""
+    """What a shorter instruction may not lose: marks of input fields and mentions of labels, counted."""
     return _marks(text, task) + _mentions(text, _labels(task))
 
 
@@ -126,12 +136,12 @@ def _labels(task: Task) -> list[str]:
 
 def _mentions(text: str, labels: Sequence[str]) -> Counter[str]:
     """How often each label that is mentioned stands there as whole words."""
-    folded, found = text.casefold(), Counter[str]()
+    folded, mentions = text.casefold(), Counter[str]()
     for label in labels:
         word = label.casefold()
         if word in folded and (count := len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", folded))):
-            found[label] = count
-    return found
+            mentions[label] = count
+    return mentions
 
 
 def tidied(text: str) -> str:

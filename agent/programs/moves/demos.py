@@ -1,14 +1,14 @@
-"""Demo sets: which rows of train stand in the prompt, and in which order. Knows no model, no SQL.
+"""Demo sets: which train rows are in the prompt, and in which order.
 
-Each builder names its operator. Balanced and diverse sets need no scores; `rebalanced`, `recombined`, `swapped` and
-`reordered` start from a set that did well. Rows near the failures come by word overlap.
+Each builder names its operator. Some need no scores, others change a good set; rows near the failures are those with
+the largest word overlap.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,24 +21,24 @@ OPERATORS = ("retailed", "swapped", "rebalanced", "grown", "recombined", "reorde
 
 
 def most_demos(task: Task) -> int:
-    """The most demos that a candidate of this task may hold."""
+    """The most demos that a candidate of this task may have."""
     largest, capped = max(task.space.demo_counts, default=0), task.constraints.max_demos
     return min(largest if capped is None else capped, len(task.train))
 
 
 def demo_sizes(task: Task) -> list[int]:
-    """The numbers of demos that its designs have, in order."""
+    """The numbers of demos in the designs of this task, rising."""
     return sorted({min(k, most_demos(task)) for k in task.space.demo_counts} - {0})
 
 
 def demo_kinds(task: Task) -> tuple[str, ...]:
-    """How its sets are drawn, by the names of the builders; the usual first."""
+    """The builders of the demo sets of this task, by name; the usual one first."""
     return KINDS if task.signature.outputs[0].choices else KINDS[1:]
 
 
 @dataclass(frozen=True, slots=True)
 class DemoSet:
-    """Demos in order, how they came about, and why."""
+    """Demos in order, with the operator and the reason of the set."""
 
     demos: tuple[Demo, ...]
     operator: str
@@ -46,20 +46,16 @@ class DemoSet:
 
 
 class DemoMaker:
-    """Builds demo sets out of a task's train rows. `rng` decides everything: same seed, same sets."""
+    """Builds demo sets from a task's train rows; the same seed of `rng` gives the same sets."""
 
     def __init__(self, task: Task, rng: random.Random) -> None:
         self._task = task
         self._rng = rng
         self._rows = {example.id: example for example in task.train}
         self._words = {example.id: words(example) for example in task.train}
-        self.groups = self._grouped(task.train)
-
-    def _grouped(self, rows: Sequence[Example]) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = defaultdict(list)
-        for row in rows:
-            groups[self.label(row)].append(row.id)
-        return dict(groups)
+        self.groups: dict[str, list[str]] = {}
+        for row in task.train:
+            self.groups.setdefault(self.label(row), []).append(row.id)
 
     def label(self, row: Example) -> str:
         """The class of a row: its choice, or "" where the task has no single choice."""
@@ -67,17 +63,12 @@ class DemoMaker:
         return str(row.labels[outputs[0].name]) if len(outputs) == 1 and outputs[0].choices else ""
 
     def demo(self, example_id: str) -> Demo:
+        """A train row as a demo."""
         row = self._rows[example_id]
-        return Demo(
-            example_id=row.id,
-            inputs=row.inputs,
-            outputs={name: label_text(value) for name, value in row.labels.items()},
-        )
+        return Demo(row.id, row.inputs, {name: label_text(value) for name, value in row.labels.items()})
 
     def _set(self, ids: Sequence[str], operator: str, reason: str = "") -> DemoSet:
         return DemoSet(tuple(self.demo(i) for i in ids), operator, reason)
-
-    # -- without scores -----------------------------------------------------------------------------------------------
 
     def balanced(self, k: int) -> DemoSet:
         """About k / classes rows of each class, shuffled; a plain random set where there are no classes."""
@@ -104,7 +95,8 @@ class DemoMaker:
             if not rest:
                 continue
             drawn = self._rng.sample(rest, min(5, len(rest)))
-            chosen.append(min(drawn, key=lambda i: max((self._overlap(i, j) for j in chosen), default=0.0)))
+            known = [self._words[i] for i in chosen]
+            chosen.append(min(drawn, key=lambda i: max((jaccard(self._words[i], w) for w in known), default=0.0)))
         self._rng.shuffle(chosen)
         return self._set(chosen, "diverse", reason=f"{len(chosen)} rows that differ most from each other")
 
@@ -119,8 +111,6 @@ class DemoMaker:
         labels = self._rng.sample(sorted(self.groups), len(self.groups))
         return [labels[i % len(labels)] for i in range(min(k, len(self._rows)))]
 
-    # -- from a set that did well -------------------------------------------------------------------------------------
-
     def rebalanced(
         self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], limit: int
     ) -> DemoSet:
@@ -132,11 +122,11 @@ class DemoMaker:
         if len(loud) > 1:
             ids.remove(self._rng.choice(loud))
         starved = sorted(self.groups, key=lambda label: (surplus[label], label))[: max(2, len(self.groups) // 3)]
-        failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
+        failures = _failures(outcomes, dev)
         added = []
         for label in self._rng.sample(starved, min(2, len(starved))):
-            if len(ids) < limit and (found := self._near(failures, label, ids)):
-                ids.insert(self._rng.randint(len(ids) // 2, len(ids)), found)
+            if len(ids) < limit and (row_id := self._near(failures, label, ids)):
+                ids.insert(self._rng.randint(len(ids) // 2, len(ids)), row_id)
                 added.append(label)
         while len(ids) > limit:
             ids.remove(self._rng.choice(ids))
@@ -161,8 +151,7 @@ class DemoMaker:
 
     def swapped(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> DemoSet:
         """A quarter of the rows replaced by rows of the same class near the failures."""
-        ids = [demo.example_id for demo in parent.demos]
-        failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
+        ids, failures = [demo.example_id for demo in parent.demos], _failures(outcomes, dev)
         for position in self._rng.sample(range(len(ids)), max(1, len(ids) // 4)):
             label = self.label(self._rows[ids[position]])
             ids[position] = self._near(failures, label, ids) or ids[position]
@@ -170,30 +159,26 @@ class DemoMaker:
 
     def retailed(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> DemoSet:
         """The last quarter replaced: what stands near the row weighs most, and the front stays in the model's cache."""
-        surplus = self._surplus(outcomes, dev)
+        surplus, failures = self._surplus(outcomes, dev), _failures(outcomes, dev)
         ids = [demo.example_id for demo in parent.demos]
         cut = max(1, len(ids) // 4)
-        front = ids[:-cut]
-        failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
-        tail: list[str] = []
+        front, tail = ids[:-cut], list[str]()
         order = sorted(self.groups, key=lambda label: (surplus[label], label))
         for position in range(cut):
             label = order[min(position, len(order) - 1)] if self._rng.random() < 0.6 else self._rng.choice(order)
-            found = self._near(failures, label, [*front, *tail])
-            if found:
-                tail.append(found)
+            if row_id := self._near(failures, label, [*front, *tail]):
+                tail.append(row_id)
         self._rng.shuffle(tail)
         return self._set([*front, *tail], "retailed", reason=f"the last {cut} rows replaced, labels it misses first")
 
     def grown(self, parent: DemoSet, outcomes: Sequence[Outcome], dev: Mapping[str, Example], k: int) -> DemoSet:
         """k rows more, of labels that are missed, put at random places."""
-        surplus = self._surplus(outcomes, dev)
+        surplus, failures = self._surplus(outcomes, dev), _failures(outcomes, dev)
         ids = [demo.example_id for demo in parent.demos]
-        failures = [dev[o.example_id] for o in outcomes if (o.value or 0.0) < 0.5]
         order = sorted(self.groups, key=lambda label: (surplus[label], label))
         for position in range(k):
-            if found := self._near(failures, order[position % max(1, len(order) // 2)], ids):
-                ids.insert(self._rng.randint(0, len(ids)), found)
+            if row_id := self._near(failures, order[position % max(1, len(order) // 2)], ids):
+                ids.insert(self._rng.randint(0, len(ids)), row_id)
         return self._set(ids, "grown", reason=f"{k} rows more, of labels that it misses")
 
     def child(
@@ -204,7 +189,7 @@ class DemoMaker:
         dev: Mapping[str, Example],
         others: Sequence[DemoSet],
     ) -> DemoSet | None:
-        """One of OPERATORS on a set that saw `outcomes`; None where it cannot be. `others` are good sets beside it."""
+        """A set changed by one of OPERATORS; None where it cannot be. `others` are other good sets."""
         limit = most_demos(self._task)
         if operator == "retailed":
             return self.retailed(parent, outcomes, dev)
@@ -229,18 +214,25 @@ class DemoMaker:
         return {label: predicted[label] - wanted[label] for label in self.groups}
 
     def reordered(self, parent: DemoSet) -> DemoSet:
+        """The same rows in another order."""
         demos = list(parent.demos)
         self._rng.shuffle(demos)
         return DemoSet(tuple(demos), "reordered", reason="the same rows in another order")
 
-    def _overlap(self, one: str, two: str) -> float:
-        return jaccard(self._words[one], self._words[two])
+
+def _failures(outcomes: Sequence[Outcome], dev: Mapping[str, Example]) -> list[Example]:
+    return [dev[outcome.example_id] for outcome in outcomes if (outcome.value or 0.0) < 0.5]
 
 
 def words(example: Example) -> frozenset[str]:
+    """The words of a row's inputs, without case."""
     return frozenset(re.findall(r"\w+", " ".join(example.inputs.values()).casefold()))
 
 
 def jaccard(one: frozenset[str], two: frozenset[str]) -> float:
-    """Shared words over all words, in [0, 1]."""
+    """Shared words over all words, in [0, 1].
+
+    >>> jaccard(frozenset("ab"), frozenset("bc"))
+    0.3333333333333333
+    """
     return len(one & two) / len(one | two) if one or two else 0.0

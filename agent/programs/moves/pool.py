@@ -1,4 +1,4 @@
-"""Makes candidates: out of a place in the space of designs, or out of one that did well. Knows no model, no SQL."""
+"""Makes prompts: at a place in the space of designs, or from a good one."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from agent.types import Candidate, Demo, Example, Task
 NO_DEMOS = DemoSet((), "none")
 
 
-def prompt_of(candidate: Candidate) -> PromptCandidate:
-    """The candidate as what it is here: only prompts are bred."""
+def as_prompt(candidate: Candidate) -> PromptCandidate:
+    """The candidate, which must be a prompt."""
     assert isinstance(candidate, PromptCandidate)
     return candidate
 
 
 def redraws(candidate: Candidate) -> bool:
-    """Whether any row may stand in its demos: worked solutions are known of a few only."""
-    prompt = prompt_of(candidate)
+    """Whether any row may be among its demos: only a few rows have worked solutions."""
+    prompt = as_prompt(candidate)
     return bool(prompt.demos) and not TECHNIQUES[prompt.technique].reasoning
 
 
 def demos_of(parent: Parent) -> DemoSet:
-    return DemoSet(prompt_of(parent.proposal.candidate).demos, parent.proposal.operator)
+    """The demos of a candidate."""
+    return DemoSet(as_prompt(parent.proposal.candidate).demos, parent.proposal.operator)
 
 
 class CandidateGenerator:
-    """Makes the candidates of one run; `rng` decides, so the same seed makes the same ones.
+    """Makes the candidates of one run; the same seed of `rng` makes the same ones.
 
-    `rewrites` are the instructions known so far, the user's own first; `rationales` are worked solutions by row id,
-    verified by their answers, for chain-of-thought demos.
+    `rewrites` are the instructions so far, the user's own first; `rationales` are worked solutions by row id, verified
+    by their answers, for chain-of-thought demos.
     """
 
     def __init__(self, task: Task, rng: random.Random) -> None:
@@ -50,13 +51,11 @@ class CandidateGenerator:
 
     @cached_property
     def _maker(self) -> DemoMaker:
-        """Made when the first demos are: it reads every row of train."""
+        """Made when needed: it reads every row of train."""
         return DemoMaker(self._task, self._rng)
 
-    # -- designs ------------------------------------------------------------------------------------------------------
-
     def designs(self) -> list[Proposal]:
-        """Good starting points: each technique and wording without demos, then sets of each size, in each format."""
+        """The first candidates: each technique and wording without demos, then sets of each size, in each format."""
         space, own = self._task.space, self.rewrites[0].operator
         places = [
             self._place(technique, space.formats[0], rewrite.operator, role=role)
@@ -76,7 +75,7 @@ class CandidateGenerator:
         return [proposal for place in places if (proposal := self.fresh(place)) is not None]
 
     def space(self) -> dict[str, tuple[str, ...]]:
-        """The choices of each coordinate, as things stand."""
+        """The choices of each coordinate, as of now."""
         space = self._task.space
         usable = [name for name in space.techniques if self._usable(name)]
         return {
@@ -94,7 +93,7 @@ class CandidateGenerator:
         return bool(self.counts) and (technique == "few-shot" or len(self.rationales) >= 2)
 
     def fresh(self, place: Place) -> Proposal | None:
-        """A candidate of this place with newly drawn demos; None where there can be none."""
+        """A candidate at this place with newly drawn demos; None where there can be none."""
         technique = place["technique"]
         if not self._usable(technique):
             return None
@@ -125,7 +124,7 @@ class CandidateGenerator:
         )
 
     def place(self, candidate: PromptCandidate) -> dict[str, str]:
-        """Where the user's own prompt stands."""
+        """The place of the user's own prompt."""
         return self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
 
     def _place(
@@ -141,31 +140,28 @@ class CandidateGenerator:
             "size": size,
         }
 
-    # -- children -----------------------------------------------------------------------------------------------------
-
     def operators(self, parent: Parent) -> list[str]:
-        """What can be done to this candidate."""
-        space, found = self._task.space, list[str]()
-        if redraws(parent.proposal.candidate):
-            found += OPERATORS
-        found.append("compress")
-        if len(space.formats) > 1:
-            found.append("format")
+        """The operators that can change this candidate."""
+        operators = [*OPERATORS] if redraws(parent.proposal.candidate) else []
+        operators.append("compress")
+        if len(self._task.space.formats) > 1:
+            operators.append("format")
         if len(self.rewrites) > 1:
-            found.append("instruction")
-        return found
+            operators.append("instruction")
+        return operators
 
     def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
-        """A new candidate out of `parent`; None where the operator finds nothing to change."""
-        old = prompt_of(parent.proposal.candidate)
+        """A new candidate from `parent` by one of its operators; None where there is nothing to change."""
+        old = as_prompt(parent.proposal.candidate)
         if operator == "format":
             name = self._rng.choice([name for name in self._task.space.formats if name != old.format])
             made = replace(old, format=name)
             return self._child(parent, made, operator, f"the same prompt laid out as {name}", format=name)
         if operator == "instruction":
-            others = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
-            return self.instructed(parent, self._rng.choice(others)) if others else None
-        demos = self._demos(operator, parent, parents)
+            rewrites = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
+            return self.instructed(parent, self._rng.choice(rewrites)) if rewrites else None
+        others = [good for other in parents if other is not parent and (good := demos_of(other)).demos]
+        demos = self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
         if demos is None or not demos.demos or demos.demos == old.demos:
             return None
         return self._child(parent, replace(old, demos=demos.demos), demos.operator, demos.reason)
@@ -178,11 +174,11 @@ class CandidateGenerator:
     def listed(self, parent: Parent, ids: Sequence[str], operator: str, reason: str) -> Proposal:
         """The parent with these rows as its demos."""
         demos = tuple(self._maker.demo(example_id) for example_id in ids)
-        return self._child(parent, replace(prompt_of(parent.proposal.candidate), demos=demos), operator, reason)
+        return self._child(parent, replace(as_prompt(parent.proposal.candidate), demos=demos), operator, reason)
 
     def instructed(self, parent: Parent, rewrite: Rewrite) -> Proposal:
         """The parent with another instruction."""
-        made = replace(prompt_of(parent.proposal.candidate), instruction=rewrite.instruction)
+        made = replace(as_prompt(parent.proposal.candidate), instruction=rewrite.instruction)
         credit = PROPOSED if rewrite.is_proposed else "instruction"
         name = f"instruction:{rewrite.operator}"
         return self._child(parent, made, name, rewrite.reason, credit=credit, instruction=rewrite.operator)
@@ -192,10 +188,6 @@ class CandidateGenerator:
         if "zero-shot" not in self._task.space.techniques:
             return None
         return self.fresh(self._place("zero-shot", self._task.space.formats[0], rewrite.operator))
-
-    def _demos(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> DemoSet | None:
-        others = [demos for other in parents if other is not parent and (demos := demos_of(other)).demos]
-        return self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
 
     def _child(
         self, parent: Parent, made: PromptCandidate, operator: str, reason: str, credit: str = "", **place: str

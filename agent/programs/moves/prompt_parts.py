@@ -1,4 +1,4 @@
-"""A prompt taken apart: what the model of the parts knows of it, and prompts without one part in turn."""
+"""The parts of a prompt: as columns of the model of the parts, and left out one at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
     demo. Numbers: the log of how many demos there are, and the share of each label among them.
     """
     assert isinstance(candidate, PromptCandidate)
-    found: dict[Feature, float] = {
+    columns: dict[Feature, float] = {
         ("instruction", candidate.instruction): 1.0,
         ("technique", candidate.technique): 1.0,
         ("format", candidate.format): 1.0,
@@ -29,14 +29,14 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         ("own", candidate.id): 1.0,
     }
     if candidate.demos:
-        found["instruction beside demos", candidate.instruction] = 1.0
-        found["format beside demos", candidate.format] = 1.0
-        found["log2 demos", ""] = math.log2(1 + len(candidate.demos)) / 2
+        columns["instruction beside demos", candidate.instruction] = 1.0
+        columns["format beside demos", candidate.format] = 1.0
+        columns["log2 demos", ""] = math.log2(1 + len(candidate.demos)) / 2
         labels = Counter(label_of(demo) for demo in candidate.demos)
         if max(labels.values()) > 1:  # else the answers are no labels
-            found |= {("label share", label): count / len(candidate.demos) for label, count in labels.items()}
-        found |= {("demo", demo.example_id): 1.0 for demo in candidate.demos}
-    return found
+            columns |= {("label share", label): count / len(candidate.demos) for label, count in labels.items()}
+        columns |= {("demo", demo.example_id): 1.0 for demo in candidate.demos}
+    return columns
 
 
 def label_of(demo: Demo) -> str:
@@ -46,19 +46,19 @@ def label_of(demo: Demo) -> str:
 
 def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ablation]:
     """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
-    found = []
+    ablations = []
     if winner.instruction != baseline.instruction:
-        found.append(Ablation("instruction", replace(winner, instruction=baseline.instruction)))
+        ablations.append(Ablation("instruction", replace(winner, instruction=baseline.instruction)))
     if winner.demos != baseline.demos:
-        found.append(Ablation("demos", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning)))
+        ablations.append(Ablation("demos", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning)))
     reasoning = TECHNIQUES[baseline.technique].reasoning
     if TECHNIQUES[winner.technique].reasoning != reasoning:
-        found.append(Ablation("technique", _laid_out(winner, winner.demos, reasoning)))
+        ablations.append(Ablation("technique", _laid_out(winner, winner.demos, reasoning)))
     if winner.format != baseline.format:
-        found.append(Ablation("format", replace(winner, format=baseline.format)))
+        ablations.append(Ablation("format", replace(winner, format=baseline.format)))
     if winner.role != baseline.role:
-        found.append(Ablation("role", replace(winner, role=baseline.role)))
-    return found
+        ablations.append(Ablation("role", replace(winner, role=baseline.role)))
+    return ablations
 
 
 def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -> PromptCandidate:

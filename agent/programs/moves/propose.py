@@ -1,7 +1,7 @@
-"""New instructions from a language model, grounded on the data, the scored history and the failures. Knows no SQL.
+"""The request for a new instruction, grounded on the data, the scored history and the failures, and its reply.
 
 Rows, replies and a judge's reasons are untrusted: they stand between marks that they cannot know (`prompt/fence.py`).
-What comes back is checked, never repaired: an empty, overlong or copied instruction is refused with the reason.
+A reply is checked, never repaired: an empty, overlong or copied instruction is refused with the reason.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.prompt.fence import Fence
 from agent.prompt.render import label_text
@@ -32,7 +32,7 @@ STYLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredInstruction:
     """An instruction that was tried, with its best mean so far."""
 
     instruction: str
@@ -41,7 +41,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row that went wrong: what was asked, what came back, what was right and why it counts as wrong."""
+    """A row with a wrong answer: its inputs, the reply, the right answer and why the reply is wrong."""
 
     inputs: str
     reply: str
@@ -55,22 +55,21 @@ def failures_of(task: Task, rows: Sequence[Example], outcomes: Sequence[Outcome]
     known = [(o.value, o) for o in outcomes if o.value is not None and o.value < PERFECT and o.example_id in by_id]
     wrong = [outcome for value, outcome in known if value < 0.5]
     worst = [outcome for _, outcome in sorted(known, key=lambda pair: pair[0])]
-    found = []
+    failures = []
     for outcome in (wrong or worst)[:limit]:
         row = by_id[outcome.example_id]
         lost = [s for s in outcome.scores if s.reason and s.value is not None and s.value < PERFECT]
         why = "; ".join(dict.fromkeys(score.reason for score in lost)) or outcome.prediction.error
-        wanted = "; ".join(label_text(value) for value in row.labels.values())
-        found.append(Failure(_inputs(row), outcome.prediction.raw, wanted, why))
-    return found
+        failures.append(Failure(inputs_of(row), outcome.prediction.raw, labels_of(row), why))
+    return failures
 
 
 def request_messages(
-    task: Task, history: Sequence[Scored], failures: Sequence[Failure], style: str, rng: random.Random
+    task: Task, history: Sequence[ScoredInstruction], failures: Sequence[Failure], style: str, rng: random.Random
 ) -> tuple[Message, ...]:
-    """What the proposer is asked."""
+    """The messages to the proposer; `style` is a sentence on how to write the instruction, `rng` draws the rows."""
     shown = rng.sample(task.train, min(SHOWN_ROWS, len(task.train)))
-    rows = [" => ".join(_cut(text, MOST_OF_A_ROW) for text in (_inputs(row), _labels(row))) for row in shown]
+    rows = [" => ".join(_cut(text, MOST_OF_A_ROW) for text in (inputs_of(row), labels_of(row))) for row in shown]
     tried = [_cut(scored.instruction, MAX_CHARACTERS) for scored in history]
     wrong = [f"{_line(f.inputs)} => {_line(f.reply)} (right: {_line(f.wanted)}; {_line(f.reason)})" for f in failures]
     fence = Fence.around([*rows, *tried, *wrong])
@@ -92,30 +91,18 @@ def request_messages(
     return Message("system", system), Message("user", "\n".join(lines))
 
 
-def longest_request(task: Task, history: int, proposal: int, failures: int) -> int:
-    """Letters of a request with the longest rows, and with so many instructions and failures of the longest kind:
-    instructions are as long as the user's own, or as a proposal of `proposal` letters."""
-    rows = sorted(task.train, key=lambda row: len(_inputs(row)) + len(_labels(row)))[-SHOWN_ROWS:]
-    instruction = max(task.instruction, "x" * proposal, key=len)
-    failure = Failure(*["x" * MOST_OF_A_FAILURE] * 4)
-    messages = request_messages(
-        replace(task, train=tuple(rows)),
-        [Scored(instruction, 1.0)] * history,
-        [failure] * failures,
-        max(STYLES, key=len),
-        random.Random(0),
-    )
-    return sum(len(message.content) for message in messages)
-
-
 def read_proposal(reply: str) -> str:
-    """The instruction in a proposer's reply: between the tags, or the whole reply without them."""
+    """The instruction in a proposer's reply: between the tags, or the whole reply without them.
+
+    >>> read_proposal("Here: <instruction>Name the team.</instruction>")
+    'Name the team.'
+    """
     match = re.search(r"<instruction>(.*?)(?:</instruction>|\Z)", reply, re.DOTALL | re.IGNORECASE)
     return (match[1] if match else reply).strip()
 
 
 def why_not_whole(reply: Completion) -> str:
-    """Why a reply holds no instruction that was written to its end, or "". What comes after it may be cut."""
+    """Why a reply holds no complete instruction, or "". What comes after the instruction may be cut."""
     if reply.finish == "refusal":
         return "the proposer refused to write it"
     if reply.finish == "length" and "</instruction>" not in reply.text.lower():
@@ -139,8 +126,8 @@ def why_refused(instruction: str, task: Task) -> str:
 
 
 def _copies(instruction: str, task: Task) -> str:
-    """Which row the instruction copies, or "": so many words in a row, or the whole text of a shorter one. A short text
-    that several rows share is a value, not a row; and what stands in the user's own prompt is free to stay."""
+    """Which row the instruction copies, or "": COPIED_WORDS words in a row, or the whole text of a shorter row. A short
+    text that several rows share is a value, not a row; and what the user's own prompt says may stay."""
     own, new = _tokens(task.instruction), _tokens(instruction)
     grams = {n: _grams(new, n) - _grams(own, n) for n in range(SHORTEST_COPY, COPIED_WORDS + 1)}
     texts = [(row.id, _tokens(text)) for row in (*task.train, *task.dev) for text in row.inputs.values()]
@@ -174,11 +161,13 @@ def _output(name: str, kind: str, choices: Sequence[str]) -> str:
     return f"{name} (one of: {', '.join(choices)})" if choices else f"{name} ({kind})"
 
 
-def _inputs(row: Example) -> str:
+def inputs_of(row: Example) -> str:
+    """A row's inputs as one text."""
     return " | ".join(row.inputs.values())
 
 
-def _labels(row: Example) -> str:
+def labels_of(row: Example) -> str:
+    """A row's labels as one text."""
     return "; ".join(label_text(value) for value in row.labels.values())
 
 

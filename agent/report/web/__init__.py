@@ -1,10 +1,9 @@
-"""The ledger in the browser: Datasette over the file, read-only, with our pages in front and a gate before all of it.
+"""The ledger in the browser: Datasette over the file, read-only, behind access control, with our pages in front.
 
-gate.py       who may ask at all: address, token, method; the headers of every reply
-app.py        Datasette with our routes, and the server on loopback
-routes.py     a path to what is gathered and the template that shows it, or the same data as JSON
-ask.py        one request: an open ledger, the words of the address, what was gathered before
-runs.py, trials.py, audit.py, rating.py    the pages
-database.py   the ledger for Datasette's own pages: SQL and JSON
-sql_child.py  what a child process does with a question in SQL
+access.py        what may pass: address, token, method; the headers of every reply
+app.py           a path to what is gathered and its template, or the same as JSON; Datasette; the server on loopback
+page_request.py  one request: an open ledger, the parameters of the address, the cache
+run_pages.py, audit_page.py, rating_page.py    the pages
+sql_database.py  the ledger for Datasette's own pages: SQL and JSON
+sql_child.py     answers SQL in a child process
 """

@@ -1,5 +1,5 @@
-"""Answers questions in SQL, in a process of its own: inside one of SQLite's functions no limit of time holds, only a
-process can be stopped there. Stands alone: the child has nothing but the standard library.
+"""Answers questions in SQL, in a process of its own: no time limit holds inside one of SQLite's functions, but a
+process can be stopped there. Imports only the standard library, as the child has nothing else.
 """
 
 from __future__ import annotations
@@ -14,25 +14,16 @@ from contextlib import closing
 from typing import Any
 
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-PRAGMAS = {
-    "database_list",
-    "foreign_key_list",
-    "index_info",
-    "index_list",
-    "index_xinfo",
-    "schema_version",
-    "table_info",
-    "table_xinfo",
-    "compile_options",
-}
+PRAGMAS = {"database_list", "schema_version", "compile_options", "table_info", "table_xinfo", "foreign_key_list"}
+PRAGMAS |= {"index_list", "index_info", "index_xinfo"}
 NO_FUNCTIONS = {"load_extension", "fts3_tokenizer"}
 LONGEST = 16 << 20  # bytes of a value that a question may make
-LARGEST = 32 << 20  # letters of an answer
+LARGEST = 32 << 20  # characters of an answer
 MEMORY = 512 << 20  # bytes of address space of the whole process
 
 
-def may(action: int, first: str | None, second: str | None, *_: Any) -> int:
-    """SQLite's question whether a statement may do this."""
+def authorize(action: int, first: str | None, second: str | None, *_: Any) -> int:
+    """SQLite's authorizer: whether a statement may do this."""
     if action == sqlite3.SQLITE_PRAGMA:
         return sqlite3.SQLITE_OK if first in PRAGMAS else sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_FUNCTION and second in NO_FUNCTIONS:
@@ -41,6 +32,7 @@ def may(action: int, first: str | None, second: str | None, *_: Any) -> int:
 
 
 def limit_memory() -> None:
+    """Bounds the address space of this process to MEMORY."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
@@ -65,7 +57,7 @@ def _answer(db: sqlite3.Connection, question: Mapping[str, Any]) -> str:
     db.text_factory = lambda text: str(text, "utf-8", "replace")
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
     db.execute("PRAGMA temp_store = MEMORY")  # what is sorted must not fill the disk
-    db.set_authorizer(may)
+    db.set_authorizer(authorize)
     cursor = db.execute(question["sql"], question["params"])
     rows = cursor.fetchall() if question["most"] is None else cursor.fetchmany(question["most"])
     columns = cursor.description and [column[0] for column in cursor.description]

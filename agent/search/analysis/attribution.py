@@ -1,10 +1,8 @@
-"""Which parts of the winner carry its gain over the baseline. Pure: knows no model, no SQL, no kind.
+"""What each part of the winner contributes to its gain over the baseline.
 
-A part carries what is lost when the baseline's stands in its place and all else stays. Which parts there are says the
-kind (`Program.ablations`): of a prompt the instruction, the demos with the technique that needs them, reasoning before
-the answer, the format, the role. Candidates without a part that were tried on the winner's rows are measured, paired;
-the rest is estimated from all that the run has seen (`effects.py`). Where the interval holds both signs, no sign is
-claimed.
+It is what is lost when the baseline's part stands in its place and all else stays; the kind names the parts
+(`Program.ablations`). Candidates without a part that were scored on the winner's rows are measured, paired; the others
+are estimated from all scores of the run (`effects.py`). Where the interval holds both signs, no sign is claimed.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from agent.search.analysis.effects import Feature, Observed, PartsModel
+from agent.search.analysis.effects import Feature, PartsModel, ScoredCandidate
 from agent.search.program import Ablation
 from agent.stats.intervals import paired_difference
 from agent.types import Candidate
@@ -25,10 +23,10 @@ WIDTH = 1.96
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """What one part carries, in points (hundredths of score), with its 95 % interval. `rows`: 0 unless it was tried.
+class PartContribution:
+    """What one part contributes, in points (hundredths of score), with its 95 % interval.
 
-    "unknown": the interval holds 0, so that the sign cannot be told.
+    `rows` is 0 where it was estimated; `how` is "unknown" where the interval holds 0.
     """
 
     part: str
@@ -38,18 +36,19 @@ class Carried:
     rows: int
 
     def as_dict(self) -> dict[str, Any]:
+        """The fields, JSON-ready, rounded to hundredths of a point."""
         return {**asdict(self), "points": round(self.points, 2), "ci95": [round(value, 2) for value in self.ci95]}
 
 
 def attribution(
     winner: Candidate,
     ablations: Sequence[Ablation],
-    table: Sequence[Observed],
+    table: Sequence[ScoredCandidate],
     features: Callable[[Candidate], Mapping[Feature, float]],
     optimism: float = 0.0,
     seed: int = 0,
-) -> list[Carried]:
-    """What each part of the winner carries.
+) -> list[PartContribution]:
+    """What each part of the winner contributes.
 
     Args:
         winner: the candidate that won.
@@ -61,11 +60,11 @@ def attribution(
         seed: of the bootstrap.
 
     Returns:
-        The parts, the one that carries most first; not those that were neither tried nor can be estimated.
+        The parts that were measured or can be estimated, the largest contribution first.
     """
-    rows = {seen.candidate_id: seen for seen in table}
+    rows = {scored.candidate_id: scored for scored in table}
     model: PartsModel | None = None
-    found = []
+    parts = []
     for ablation in ablations:
         pairs = _pairs(rows.get(winner.id), rows.get(ablation.candidate.id))
         if pairs:
@@ -78,12 +77,12 @@ def attribution(
             points, error = model.difference(features(winner), features(ablation.candidate))
             low, high = points - WIDTH * error, points + WIDTH * error
         how: How = "unknown" if low <= 0 <= high else "measured" if pairs else "estimated"
-        found.append(Carried(ablation.part, 100 * points, (100 * low, 100 * high), how, len(pairs)))
-    return sorted(found, key=lambda carried: -carried.points)
+        parts.append(PartContribution(ablation.part, 100 * points, (100 * low, 100 * high), how, len(pairs)))
+    return sorted(parts, key=lambda part: -part.points)
 
 
-def _pairs(winner: Observed | None, other: Observed | None) -> list[tuple[float, float]]:
-    """Both scores on each row of the winner's; empty unless the other saw them all and they are enough."""
+def _pairs(winner: ScoredCandidate | None, other: ScoredCandidate | None) -> list[tuple[float, float]]:
+    """Both scores on each row of the winner's; empty unless the other has them all and they are enough."""
     if winner is None or other is None or len(other.values) < len(winner.values):
         return []
     both = zip(winner.values, other.values, strict=False)

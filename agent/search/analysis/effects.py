@@ -1,12 +1,12 @@
-"""What each part of a candidate adds to the score: a ridge model over all that a run has seen. Knows no kind, no SQL.
+"""What each part of a candidate adds to the score: a ridge model over all scores of a run.
 
     score[candidate, row] = row + parts + demos + own[candidate] + noise
 
 The columns of a candidate are its `features`, which its kind names: `demo` is one column per train row, `own` is what
-no part explains, all others are parts. Rows are taken out first, exactly, also where candidates saw different numbers
-of them. Each of the three has a penalty of its own (ridge as a Gaussian prior; Hoerl & Kennard 1970). The penalties are
-not chosen: all of a small grid are averaged by how likely they make the scores, so that few candidates give wide errors
-and not a lucky penalty. The noise is taken as equal on all rows; the order of the demos is not in the model.
+no part explains, all others are parts. Row effects are removed first, exactly, also where candidates have different
+numbers of rows. Each of the three groups has its own penalty (ridge as a Gaussian prior; Hoerl & Kennard 1970): those
+of a small grid are averaged by their likelihood, so that few candidates give wide errors and not a lucky penalty. The
+noise is taken as equal on all rows; the order of the demos is not in the model.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Feature = tuple[str, str]
 SPREADS = {"parts": (0.03, 0.1, 0.3), "demo": (0.007, 0.015, 0.04, 0.1), "own": (0.01, 0.03, 0.1)}
 """The grid: standard deviations of coefficients, in score."""
 
-NOISE_PRIOR, NOISE_ROWS = 0.1, 2.0  # a variance as if two rows had shown it: equal replies on few rows prove little
-LOOSE = 1e-3  # of a row: what is known beforehand of the level that all candidates share
+NOISE_PRIOR, NOISE_ROWS = 0.1, 2.0  # a variance that counts for two rows: equal replies on few rows prove little
+LOOSE = 1e-3  # of a row: the weight of the prior on the level that all candidates share
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """A candidate as columns of the model, and its scores on the first rows of the common order; None where a row could
-    not be scored. A kind that the model does not know has no `features`."""
+class ScoredCandidate:
+    """A candidate as columns of the model (none for a kind that it does not cover), and its scores on the first rows of
+    the common order; None where a row could not be scored."""
 
     candidate_id: str
     features: Mapping[Feature, float]
@@ -46,7 +46,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What having this in the prompt adds, in points (hundredths of score), and its standard error."""
+    """What this choice of a part adds, in points (hundredths of score), and its standard error."""
 
     part: str
     name: str
@@ -55,14 +55,14 @@ class Effect:
 
 
 class PartsModel:
-    """The model, fitted."""
+    """The model, fitted to scored candidates."""
 
-    def __init__(self, table: Sequence[Observed]) -> None:
+    def __init__(self, table: Sequence[ScoredCandidate]) -> None:
         import numpy as np
         from scipy.linalg import cho_factor, cho_solve
 
-        scored = [seen for seen in table if any(value is not None for value in seen.values)]
-        features = [seen.features for seen in scored]
+        scored = [each for each in table if any(value is not None for value in each.values)]
+        features = [each.features for each in scored]
         self._columns = {group: sorted({f for row in features for f in row if _group(f) == group}) for group in SPREADS}
         self._design = {group: self._matrix(group, features) for group in SPREADS}
         level, spread = _levels(scored)
@@ -85,15 +85,15 @@ class PartsModel:
         import numpy as np
 
         place = {feature: column for column, feature in enumerate(self._columns[group])}
-        found = np.zeros((len(rows), len(place)))
+        matrix = np.zeros((len(rows), len(place)))
         for number, row in enumerate(rows):
             for feature, value in row.items():
                 if feature in place:
-                    found[number, place[feature]] = value
-        return found
+                    matrix[number, place[feature]] = value
+        return matrix
 
     def sums(self, wanted: Sequence[Mapping[Feature, float]]) -> list[tuple[float, float]]:
-        """For each weighted sum of coefficients its mean and standard error, in score. What was never seen counts 0."""
+        """Mean and standard error, in score, of weighted sums of coefficients; features never scored count as 0."""
         import numpy as np
         from scipy.linalg import solve_triangular
 
@@ -114,29 +114,29 @@ class PartsModel:
         return [(float(m), float(e)) for m, e in zip(mean, errors, strict=True)]
 
     def difference(self, one: Mapping[Feature, float], two: Mapping[Feature, float]) -> tuple[float, float]:
-        """How much better `one` is than `two`, in score, with its standard error; either may be one never tried."""
+        """How much better `one` is than `two`, in score, with its standard error; neither need have been scored."""
         return self.sums([{f: one.get(f, 0.0) - two.get(f, 0.0) for f in (*one, *two)}])[0]
 
     def effects(self, part: str) -> list[Effect]:
-        """The coefficients of one part ("instruction", "format", "demo", ...), each against nothing of its kind."""
+        """The coefficients of one part ("instruction", "format", "demo", ...)."""
         names = [feature for columns in self._columns.values() for feature in columns if feature[0] == part]
-        found = self.sums([{feature: 1.0} for feature in names])
-        return [Effect(part, name, 100 * m, 100 * e) for (_, name), (m, e) in zip(names, found, strict=True)]
+        sums = self.sums([{feature: 1.0} for feature in names])
+        return [Effect(part, name, 100 * m, 100 * e) for (_, name), (m, e) in zip(names, sums, strict=True)]
 
 
-def demo_effects(table: Sequence[Observed]) -> dict[str, Effect]:
-    """By train row, what having it among the demos adds; only rows that stood in two candidates or more."""
-    counts = Counter(name for seen in table for part, name in seen.features if part == "demo")
+def demo_effects(table: Sequence[ScoredCandidate]) -> dict[str, Effect]:
+    """What each train row adds as a demo, by its id; only rows that are demos of two candidates or more."""
+    counts = Counter(name for each in table for part, name in each.features if part == "demo")
     return {e.name: e for e in PartsModel(table).effects("demo") if counts[e.name] > 1} if counts else {}
 
 
 def recombine(
     effects: Mapping[str, Effect], groups: Mapping[str, Sequence[str]], k: int, rng: random.Random
 ) -> list[str]:
-    """Up to `k` train rows, labels in turn, those first that a draw from what is known of them ranks high.
+    """Draws train rows for a demo set, labels in turn, by what each is believed to add.
 
-    `groups` holds the ids of each label. Per place of a label one row that was never seen joins the draw, as unsure as
-    the least sure of the known. A draw, not a ranking (Thompson 1933): what is unsure gets its chance.
+    For each place of a label one row without an effect joins the draw, as uncertain as the least certain of the others.
+    `groups` holds the row ids of each label. Source: Thompson sampling (Thompson 1933).
     """
     unsure = max((effect.se for effect in effects.values()), default=1.0)
     labels = rng.sample(sorted(groups), len(groups))
@@ -144,13 +144,13 @@ def recombine(
     chosen: list[str] = []
     spare: list[tuple[float, str]] = []
     for label in labels:
-        unseen = sorted(i for i in groups[label] if i not in effects)
-        rng.shuffle(unseen)
+        untried = sorted(i for i in groups[label] if i not in effects)
+        rng.shuffle(untried)
         drawn = [(rng.gauss(effects[i].points, effects[i].se), i) for i in groups[label] if i in effects]
-        drawn += [(rng.gauss(0.0, unsure), i) for i in unseen[: places[label]]]
+        drawn += [(rng.gauss(0.0, unsure), i) for i in untried[: places[label]]]
         drawn.sort(reverse=True)
         chosen += [i for _, i in drawn[: places[label]]]
-        spare += [*drawn[places[label] :], *((-math.inf, i) for i in unseen[places[label] :])]
+        spare += [*drawn[places[label] :], *((-math.inf, i) for i in untried[places[label] :])]
     spare.sort(reverse=True)
     chosen += [i for _, i in spare[: max(0, k - len(chosen))]]  # where a label has too few rows
     rng.shuffle(chosen)
@@ -161,25 +161,25 @@ def _group(feature: Feature) -> str:
     return feature[0] if feature[0] in SPREADS else "parts"
 
 
-def _levels(table: Sequence[Observed]) -> tuple[Matrix, Matrix]:
-    """Each candidate's level with the rows taken out, and the covariance of these levels that comes from the noise.
+def _levels(table: Sequence[ScoredCandidate]) -> tuple[Matrix, Matrix]:
+    """Each candidate's level without the row effects, and the covariance of these levels that comes from the noise.
 
-    Least squares over candidates and rows at once. Averages over the rows that each saw would not do: late rows are
-    seen by good candidates only, and against these everybody looks average.
+    Least squares over candidates and rows at once. Averages over each candidate's rows would not do: only good
+    candidates have late rows, and compared with these each looks average.
     """
     import numpy as np
 
-    width = max((len(seen.values) for seen in table), default=0)
-    scores = np.array([[*seen.values, *[None] * (width - len(seen.values))] for seen in table], dtype=float)
+    width = max((len(each.values) for each in table), default=0)
+    scores = np.array([[*each.values, *[None] * (width - len(each.values))] for each in table], dtype=float)
     scores = scores.reshape(len(table), width)
-    seen = (~np.isnan(scores)).astype(float)
+    mask = (~np.isnan(scores)).astype(float)
     scores = np.nan_to_num(scores)
-    per_row = np.maximum(1.0, seen.sum(axis=0))
-    links = np.diag(seen.sum(axis=1)) - (seen / per_row) @ seen.T + LOOSE * np.eye(len(table))
+    per_row = np.maximum(1.0, mask.sum(axis=0))
+    links = np.diag(mask.sum(axis=1)) - (mask / per_row) @ mask.T + LOOSE * np.eye(len(table))
     inverse = np.linalg.inv(links)
-    level = inverse @ ((scores - scores.sum(axis=0) / per_row) * seen).sum(axis=1)
-    rest = (scores - level[:, None]) * seen
-    rest = (rest - rest.sum(axis=0) / per_row) * seen
-    free = max(0.0, float(seen.sum()) - len(table) - width + 1)
+    level = inverse @ ((scores - scores.sum(axis=0) / per_row) * mask).sum(axis=1)
+    rest = (scores - level[:, None]) * mask
+    rest = (rest - rest.sum(axis=0) / per_row) * mask
+    free = max(0.0, float(mask.sum()) - len(table) - width + 1)
     noise = (float((rest**2).sum()) + NOISE_ROWS * NOISE_PRIOR) / (free + NOISE_ROWS)
     return level, noise * inverse

@@ -1,7 +1,4 @@
-"""Which candidate to ship when the score is not all: score, prompt tokens, dollars, latency. Pure choices over numbers.
-
-Only candidates that saw the whole of dev take part.
-"""
+"""Which candidate to ship by score, prompt tokens, dollars and latency; only those scored on the whole of dev."""
 
 from __future__ import annotations
 
@@ -18,9 +15,15 @@ MARGIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """A candidate with what it scores and costs. `scores` by dev row in the common order, None where unscored; `usd`
-    and `latency_s` (seconds; None: not known) are means per call.
+class Finalist:
+    """A candidate with its scores and costs.
+
+    Args:
+        candidate_id: its id.
+        scores: by dev row in the common order, in [0, 1]; None where a row has none.
+        prompt_tokens: without the row.
+        usd: mean dollars of a call; None: not known.
+        latency_s: mean seconds of a call; None: not known.
     """
 
     candidate_id: str
@@ -31,70 +34,68 @@ class Offer:
 
     @property
     def mean(self) -> float:
-        known = [value for value in self.scores if value is not None]
-        return sum(known) / len(known) if known else 0.0
+        """The mean of the scores; 0 for none."""
+        scored = [value for value in self.scores if value is not None]
+        return sum(scored) / len(scored) if scored else 0.0
 
 
-def counted(offers: Sequence[Offer]) -> list[Offer]:
-    """The same, to be compared: a row that only others got a score on counts as 0, as where a gain is tested
-    (`release/gate.py`). Who loses its hard rows is not the better for it."""
-    scored = [any(value is not None for value in row) for row in zip_longest(*(offer.scores for offer in offers))]
-    return [
-        replace(
-            offer,
-            scores=[
-                0.0 if known and value is None else value for known, value in zip(scored, offer.scores, strict=False)
-            ],
-        )
-        for offer in offers
-    ]
+def counted(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """The same with 0 for a row that only others have a score for, as where a gain is tested (`release/gate.py`)."""
+    scored = [any(value is not None for value in row) for row in zip_longest(*(each.scores for each in finalists))]
+
+    def filled(scores: Sequence[float | None]) -> list[float | None]:
+        return [0.0 if has and value is None else value for has, value in zip(scored, scores, strict=False)]
+
+    return [replace(each, scores=filled(each.scores)) for each in finalists]
 
 
-def front(offers: Sequence[Offer]) -> list[Offer]:
-    """Those that no other beats: none is as good in everything and better in something. The best score first.
+def front(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """The Pareto front, the best score first: no other is as good in everything and better in something.
 
     Latency counts only when all have one.
     """
-    timed = all(offer.latency_s is not None for offer in offers)
-    costs = {id(offer): _costs(offer, timed) for offer in offers}
-    kept = [o for o in offers if not any(_beats(costs[id(other)], costs[id(o)]) for other in offers)]
-    return sorted(kept, key=lambda offer: (-offer.mean, offer.prompt_tokens))
+    timed = all(finalist.latency_s is not None for finalist in finalists)
+    costs = {id(finalist): _costs(finalist, timed) for finalist in finalists}
+    kept = [o for o in finalists if not any(_beats(costs[id(other)], costs[id(o)]) for other in finalists)]
+    return sorted(kept, key=lambda finalist: (-finalist.mean, finalist.prompt_tokens))
 
 
-def _costs(offer: Offer, timed: bool) -> tuple[float, ...]:
-    """Everything so that less is better."""
-    return (-offer.mean, offer.prompt_tokens, offer.usd or 0.0, (offer.latency_s or 0.0) if timed else 0.0)
+def _costs(finalist: Finalist, timed: bool) -> tuple[float, ...]:
+    """Everything such that less is better."""
+    return (-finalist.mean, finalist.prompt_tokens, finalist.usd or 0.0, (finalist.latency_s or 0.0) if timed else 0.0)
 
 
 def _beats(one: tuple[float, ...], two: tuple[float, ...]) -> bool:
     return one != two and all(a <= b for a, b in zip(one, two, strict=True))
 
 
-def prefer(offers: Sequence[Offer], how: Prefer = "best") -> Offer | None:
-    """The one to ship; None of none. Of equals the first stays.
+def prefer(finalists: Sequence[Finalist], how: Prefer = "best") -> Finalist | None:
+    """The one to ship, the first of equals; None of none.
 
-    `best`: the highest score, then the fewest tokens. `cheap` and `short` take the fewest dollars (then tokens), or the
-    fewest tokens (then dollars), among those that are `within_noise` of the best.
+    Args:
+        finalists: at least one, or None is returned.
+        how: `best`: the highest score, then the fewest tokens. Among those `within_noise` of the best, `cheap` takes
+            the fewest dollars, then tokens, and `short` the fewest tokens, then dollars.
     """
-    if not offers:
+    if not finalists:
         return None
-    best = min(offers, key=lambda offer: (-offer.mean, offer.prompt_tokens))
-    good = [offer for offer in offers if within_noise(offer, best)]
+    best = min(finalists, key=lambda finalist: (-finalist.mean, finalist.prompt_tokens))
+    good = [finalist for finalist in finalists if within_noise(finalist, best)]
     if how == "cheap":
-        return min(good, key=lambda offer: (offer.usd or 0.0, offer.prompt_tokens, -offer.mean))
+        return min(good, key=lambda finalist: (finalist.usd or 0.0, finalist.prompt_tokens, -finalist.mean))
     if how == "short":
-        return min(good, key=lambda offer: (offer.prompt_tokens, offer.usd or 0.0, -offer.mean))
+        return min(good, key=lambda finalist: (finalist.prompt_tokens, finalist.usd or 0.0, -finalist.mean))
     return best
 
 
-def within_noise(offer: Offer, best: Offer) -> bool:
-    """Not worse than the best by more than max(MARGIN, one standard error of the paired mean difference).
+def within_noise(finalist: Finalist, best: Finalist) -> bool:
+    """Whether it is worse than the best by at most max(MARGIN, one standard error of the paired mean difference).
 
-    Over the dev rows that both have a score for. A loose rule by intent: with 10 of 100 rows differing, about 3 points.
+    Over the dev rows that both have a score for. Loose by intent: with 10 of 100 rows differing, about 3 points.
     """
-    if offer is best:
+    if finalist is best:
         return True
-    pairs = zip(offer.scores, best.scores, strict=False)
+    pairs = zip(finalist.scores, best.scores, strict=False)
     steps = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
     if not steps:
         return False
@@ -102,18 +103,18 @@ def within_noise(offer: Offer, best: Offer) -> bool:
     return sum(steps) / len(steps) >= -max(MARGIN, error) - 1e-12
 
 
-def front_table(offers: Sequence[Offer], chosen: str) -> list[dict[str, Any]]:
+def front_table(finalists: Sequence[Finalist], chosen: str) -> list[dict[str, Any]]:
     """The front as JSON-ready rows, the chosen one among them even where another equals or beats it."""
-    kept = front(offers)
-    shown = kept + [offer for offer in offers if offer.candidate_id == chosen and offer not in kept]
+    kept = front(finalists)
+    shown = kept + [finalist for finalist in finalists if finalist.candidate_id == chosen and finalist not in kept]
     return [
         {
-            "candidate_id": offer.candidate_id,
-            "dev": offer.mean,
-            "prompt_tokens": offer.prompt_tokens,
-            "usd_per_1000": None if offer.usd is None else 1000 * offer.usd,
-            "latency_s": offer.latency_s,
-            "chosen": offer.candidate_id == chosen,
+            "candidate_id": finalist.candidate_id,
+            "dev": finalist.mean,
+            "prompt_tokens": finalist.prompt_tokens,
+            "usd_per_1000": None if finalist.usd is None else 1000 * finalist.usd,
+            "latency_s": finalist.latency_s,
+            "chosen": finalist.candidate_id == chosen,
         }
-        for offer in shown
+        for finalist in shown
     ]

@@ -1,24 +1,17 @@
-"""DSPy programs through our gateway: an engine behind `dspy.LM`. Knows DSPy's calls; knows no task, metric or score.
+"""DSPy programs through our gateway: an engine behind `dspy.LM`.
 
     bridge = Bridge(gateway)
     with dspy.context(lm=bridge.lm(model, "target", max_tokens=400)):
         result = await bridge.run(dspy.Evaluate(devset=rows, metric=metric, num_threads=8), program)
 
-Every call of the program is then a call of the gateway: in the budget before it is sent, in the ledger, answered from
-the ledger when it is known, retried by our rules. DSPy's own cache and retries are off.
+Every call of the program is then a call of the gateway: budgeted, in the ledger, answered from the ledger when it is
+settled, retried by our rules. DSPy's own cache and retries are off.
 
-What DSPy 3.4 does with an exception, and why `run` is the way to call it:
-
-- A program that is called by itself raises it. A reply that does not parse is asked for once more, in JSON.
-- `dspy.Evaluate` scores the row as `failure_score` (0.0) and goes on until `max_errors` rows (10) have failed; then it
-  raises a bare `Exception` that names no cause. `dspy.Parallel` does the same, with None in place of the result.
-- Optimizers catch it too: MIPROv2 takes a failed evaluation for a 0, BestOfN, Refine and SIMBA go on with the rest.
-
-So a stop would end as a low score. Here the first one stays in `bridge.stopped`: nothing more is sent, every later call
-raises it at once, and `run` raises it whatever the function made of it. Rows that failed by themselves stand in
-`bridge.failures`; while there are any, DSPy's score counts them as 0 and is not to be compared.
-
-DSPy's usage tracker counts what was answered, from the ledger or not; what was paid stands in the ledger.
+DSPy 3.4 catches exceptions: `dspy.Evaluate` scores the row as 0.0 and raises a bare `Exception` after `max_errors`
+rows, MIPROv2 takes a failed evaluation for a 0, BestOfN, Refine and SIMBA go on with the rest. So a stop would end as a
+low score. Here the first one stays in `bridge.stopped`: nothing more is sent, every later call raises it at once, and
+`run` raises it whatever the function made of it. Rows that failed by themselves are in `bridge.failures`; while there
+are any, DSPy's score counts them as 0 and is not to be compared.
 """
 
 from __future__ import annotations
@@ -34,14 +27,15 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from itertools import count
-from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from agent.errors import AgentError, InputError, Interrupted, ModelError, RunRefused
+from agent.gateway.gateway import ModelClient
 from agent.types import LM, CallRole, ChatRole, Completion, Message, Request
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Buy = Callable[[Request], Coroutine[Any, Any, Completion]]
+Send = Callable[[Request], Coroutine[Any, Any, Completion]]
 
 ROLLOUTS = 2**32
 _ROLES: dict[str, ChatRole] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -50,24 +44,14 @@ _FINISH = {"stop": "stop", "length": "length", "refusal": "content_filter", "oth
 _repeats: ContextVar[Iterator[int] | None] = ContextVar("repeats", default=None)
 
 
-class Door(Protocol):
-    """A gateway, or what stands before it."""
-
-    @property
-    def stopped(self) -> Exception | None: ...
-
-    async def complete(self, role: CallRole, lm: LM, request: Request, candidate_id: str = "") -> Completion: ...
-
-
 class Bridge:
     """From DSPy's threads and loops to the gateway's event loop, on which it must be made.
 
-    `stopped` is the first error after which nothing more may be sent, for the life of the bridge: BudgetExhausted,
-    RunRefused, Interrupted, LedgerError, or InputError for a call that the gateway cannot carry. `failures` are the
-    calls that ended in any other ModelError.
+    `stopped` is the first error after which nothing more may be sent: BudgetExhausted, RunRefused, Interrupted,
+    LedgerError, or InputError for a call that the gateway cannot carry. `failures` are all other ModelErrors of calls.
     """
 
-    def __init__(self, gateway: Door) -> None:
+    def __init__(self, gateway: ModelClient) -> None:
         self.stopped: Exception | None = None
         self.failures: list[ModelError] = []
         self._gateway = gateway
@@ -75,13 +59,13 @@ class Bridge:
         self._thread = threading.get_ident()
 
     def lm(self, lm: LM, role: CallRole, *, max_tokens: int, temperature: float = 0.0, candidate_id: str = "") -> Any:
-        """A `dspy.LM` whose calls are calls of `lm` in `role`. What DSPy sets for a call goes before what stands here.
+        """A `dspy.LM` whose calls are calls of `lm` in `role`; what DSPy sets for a call overrides the arguments.
 
         `rollout_id` r (0 to 2**32 - 1) is repeat r, and without one 0. Each of n samples is a call of its own. What a
         Request cannot carry (tools, images, logprobs, streaming, ...) raises InputError.
         """
         own = Request((), max_tokens, temperature)
-        engine = Engine(self, lm.name, own, lambda asked: self._gateway.complete(role, lm, asked, candidate_id))
+        engine = Engine(self, lm.name, own, lambda request: self._gateway.complete(role, lm, request, candidate_id))
         return _lm_class()(lm.name, cache=False, num_retries=0, engine=engine, async_engine=AsyncEngine(engine))
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -100,7 +84,7 @@ class Bridge:
             pool.shutdown(wait=False)
 
     async def through(self, work: Awaitable[T]) -> T:
-        """What `work` gives, which is awaited on the gateway's loop. Raises `stopped` if there is one at the end."""
+        """The result of `work`, awaited on the gateway's loop. Raises `stopped` if there is one at the end."""
         try:
             result = await work
         except Exception:
@@ -110,25 +94,25 @@ class Bridge:
         return result
 
     def stop(self, error: Exception) -> None:
-        """Lets nothing more through: every later call raises the first `error`."""
+        """Sends nothing more: every later call raises the first `error`."""
         self.stopped = self.stopped or error
 
-    async def ask(self, buy: Buy, request: Request) -> Completion:
-        """The reply that `buy` gets on the gateway's loop, awaited on any loop."""
+    async def ask(self, send: Send, request: Request) -> Completion:
+        """The reply of `send` on the gateway's loop, awaited on any loop."""
         if asyncio.get_running_loop() is self._loop:
-            return await self._guarded(lambda: buy(request))
-        return await asyncio.wrap_future(self._hand_over(lambda: self._guarded(lambda: buy(request))))
+            return await self._guarded(lambda: send(request))
+        return await asyncio.wrap_future(self._hand_over(lambda: self._guarded(lambda: send(request))))
 
-    def wait(self, buy: Buy, request: Request) -> Completion:
-        """The same for a thread, which it blocks."""
+    def wait(self, send: Send, request: Request) -> Completion:
+        """`ask` for a thread, which it blocks."""
         if threading.get_ident() == self._thread:
             raise InputError("the program blocks the loop that would answer it; await the model, or ask it in a thread")
-        return self.fetch(lambda: buy(request))
+        return self.fetch(lambda: send(request))
 
     def fetch(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the coroutine gives on the gateway's loop, for a thread that blocks on it. Raises `stopped`.
+        """The coroutine's result on the gateway's loop, for a thread that blocks on it. Raises `stopped`.
 
-        What is more than the failure of a row stops the bridge: DSPy takes any error for a score of 0.
+        Errors other than the failure of a row stop the bridge: DSPy takes any error for a score of 0.
         """
         future = self._hand_over(lambda: self._guarded(make))
         while not (future.done() or self._loop.is_closed()):
@@ -167,17 +151,17 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine:
-    """What DSPy calls in a thread: its Request in, its Response out. `own` has what holds where DSPy sets nothing."""
+    """What DSPy calls in a thread: its Request in, its Response out. `own` is used where DSPy sets nothing."""
 
     bridge: Bridge
     name: str
     own: Request
-    buy: Buy
+    send: Send
     supports_response_schema: ClassVar[bool] = True
     supported_params: ClassVar[frozenset[str]] = frozenset(_CARRIED)
 
     def complete(self, request: Any) -> Any:
-        return _response(self.bridge.wait(self.buy, self.translated(request)), request.model)
+        return _response(self.bridge.wait(self.send, self.translated(request)), request.model)
 
     def stream(self, request: Any) -> Any:
         raise self._refusal(["streaming"])
@@ -185,19 +169,19 @@ class Engine:
     def translated(self, request: Any) -> Request:
         """DSPy's request as ours. Raises InputError, which stops the bridge, rather than lose a part of it."""
         config = request.config
-        said = [("system", request.system)] if request.system else []
-        said += [(message.role, message.parts) for message in request.messages]
+        turns = [("system", request.system)] if request.system else []
+        turns += [(message.role, message.parts) for message in request.messages]
         lost = [f.name for f in fields(config) if f.name not in _CARRIED and getattr(config, f.name) is not None]
         lost += ["tools"] * bool(request.tools)
-        lost += [f"{role} messages" for role, _ in said if role not in _ROLES]
-        lost += [part.type for _, parts in said if not isinstance(parts, str) for part in parts if part.type != "text"]
+        lost += [f"{role} messages" for role, _ in turns if role not in _ROLES]
+        lost += [part.type for _, parts in turns if not isinstance(parts, str) for part in parts if part.type != "text"]
         if lost:
             raise self._refusal(lost)
         schema = config.response_format and config.response_format.get("schema", {"type": "object"})
         schema_text = json.dumps(schema, ensure_ascii=False) if schema else None  # unsorted: the fields have an order
         return replace(
             self.own,
-            messages=tuple(Message(_ROLES[role], _text(parts)) for role, parts in said),
+            messages=tuple(Message(_ROLES[role], _text(parts)) for role, parts in turns),
             max_tokens=config.max_tokens or self.own.max_tokens,
             temperature=self.own.temperature if config.temperature is None else config.temperature,
             seed=config.seed,
@@ -225,25 +209,24 @@ class AsyncEngine:
 
     async def complete(self, request: Any) -> Any:
         engine = self._engine
-        return _response(await engine.bridge.ask(engine.buy, engine.translated(request)), request.model)
+        return _response(await engine.bridge.ask(engine.send, engine.translated(request)), request.model)
 
 
 def _text(parts: Any) -> str:
     return parts if isinstance(parts, str) else "".join(part.text for part in parts)
 
 
-def _response(reply: Completion, asked: str) -> Any:
+def _response(reply: Completion, model: str) -> Any:
     from dspy import lm15
 
     used = reply.usage
     usage = lm15.Usage(used.prompt_tokens, used.completion_tokens, cache_read_tokens=used.cached_prompt_tokens)
-    said = lm15.Message.assistant(reply.text)
-    return lm15.Response(None, reply.model or asked, said, _FINISH[reply.finish], usage)
+    return lm15.Response(None, reply.model or model, lm15.Message.assistant(reply.text), _FINISH[reply.finish], usage)
 
 
 @contextmanager
 def _call(settings: dict[str, Any]) -> Iterator[None]:
-    """One call of a `dspy.LM`: numbers its samples, and takes our errors out of the one that DSPy wraps them in."""
+    """One call of a `dspy.LM`: numbers its samples, and raises our errors without DSPy's around them."""
     rollout = settings.get("rollout_id") or 0
     if not isinstance(rollout, int) or not 0 <= rollout < ROLLOUTS:
         raise InputError(f"rollout_id = {rollout!r}: give a whole number from 0 to {ROLLOUTS - 1}")
@@ -261,7 +244,7 @@ def _call(settings: dict[str, Any]) -> Iterator[None]:
 
 @cache
 def _lm_class() -> Any:
-    """`dspy.LM` with what it keeps from its engine: it drops rollout_id, and sends the same request for each of n."""
+    """`dspy.LM` that passes on rollout_id, and makes each of n samples a request of its own."""
     import dspy
 
     class GatewayLM(dspy.LM):  # type: ignore[misc]

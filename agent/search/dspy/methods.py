@@ -1,8 +1,8 @@
-"""DSPy's own optimizers, given a program, rows and a number of calls. Knows no task, no candidate and no ledger.
+"""DSPy's own optimizers on a program, rows and a number of calls.
 
 Settings are DSPy's defaults as far as the calls allow; the bridge ends what costs more than was planned. The result
-does not depend on threads: rows come back in order, every random choice has a seed, and GEPA's merge, which walks over
-a set of names, is off.
+does not depend on threads: rows come back in order, every random choice has a seed, and GEPA's merge, which iterates
+over a set of names, is off.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ Judge = Callable[[Any, Any], tuple[float, str]]  # (row, prediction) -> score in
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What to optimize. `calls` are those that the optimizer may use, `per_row` those of one row."""
+class OptimizerJob:
+    """What to optimize: a DSPy program on rows, with its metric (`judge`), the model that writes instructions
+    (`author`), the calls that may be used and those of a row."""
 
     program: Any
     train: Sequence[Any]
@@ -46,16 +47,14 @@ class Job:
 
     @property
     def size(self) -> Size:
+        """The settings that the calls allow."""
         predictors = len(self.program.predictors())
         return Size(self.calls, len(self.val), self.max_demos, self.per_row, predictors)
 
 
 @dataclass(slots=True)
-class Tried:
-    """A program that was evaluated, the `number`-th: `score` is its best mean in percent, on `rows` rows of val.
-
-    `whole`: these were all of them.
-    """
+class TriedProgram:
+    """The `number`-th program: its best mean `score` in percent, on `rows` rows of val; `whole`: on all of them."""
 
     state: State
     number: int
@@ -65,15 +64,15 @@ class Tried:
 
 
 @dataclass(slots=True)
-class Findings:
-    """Programs in the order in which they were first tried, the one that the optimizer chose, and what ended it."""
+class OptimizerResult:
+    """Programs in the order in which they were first tried, the chosen one, and what ended the optimizer early."""
 
-    tried: list[Tried] = field(default_factory=list)
-    chosen: Tried | None = None
+    tried: list[TriedProgram] = field(default_factory=list)
+    chosen: TriedProgram | None = None
     ended: str = ""
 
-    def ranked(self) -> list[Tried]:
-        """The chosen one, then those that saw all rows, then the others: the best first, among equals the earliest."""
+    def ranked(self) -> list[TriedProgram]:
+        """The chosen one, then those scored on all rows, then the others: the best first, of equals the earliest."""
         return sorted(self.tried, key=lambda t: (t is not self.chosen, not t.whole, -t.score, t.number))
 
 
@@ -85,38 +84,40 @@ def state_of(program: Any) -> State:
     }
 
 
-async def optimize(bridge: Bridge, method: str, job: Job, settings: Mapping[str, Any]) -> Findings:
-    """Runs the optimizer in a thread under `dspy.context(**settings)`. What stops the bridge, other than a spent
-    budget, is raised; a failure of DSPy itself is told in `ended`, and what was tried until then stands.
+async def optimize(bridge: Bridge, method: str, job: OptimizerJob, settings: Mapping[str, Any]) -> OptimizerResult:
+    """Runs the optimizer in a thread under `dspy.context(**settings)`.
+
+    What stops the bridge, other than a spent budget, is raised; a failure of DSPy itself goes into `ended`, beside the
+    programs tried before.
     """
     import dspy
 
-    findings = Findings()
+    result = OptimizerResult()
     if not job.size.enough(method):
-        findings.ended = f"{job.calls} calls are too few for {method}"
-        return findings
+        result.ended = f"{job.calls} calls are too few for {method}"
+        return result
     make = {"dspy-mipro": _mipro, "dspy-gepa": _gepa, "dspy-bootstrap": _bootstrap}[method]
-    watcher = _watcher(bridge, job, findings)
+    log = _evaluation_log(bridge, job, result)
     try:
-        with dspy.context(**settings, callbacks=[watcher], max_errors=ENDLESS), _silence():
+        with dspy.context(**settings, callbacks=[log], max_errors=ENDLESS), _silence():
             program = await bridge.run(make(job))
     except BudgetExhausted as stop:
-        findings.ended = str(stop)
+        result.ended = str(stop)
     except Exception as error:
         if bridge.stopped is not None:
             raise
-        findings.ended = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+        result.ended = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     else:
         state = state_of(program)
-        findings.chosen = next((tried for tried in findings.tried if tried.state == state), None)
-    return findings
+        result.chosen = next((tried for tried in result.tried if tried.state == state), None)
+    return result
 
 
-def _watcher(bridge: Bridge, job: Job, findings: Findings) -> Any:
+def _evaluation_log(bridge: Bridge, job: OptimizerJob, result: OptimizerResult) -> Any:
     from dspy.utils.callback import BaseCallback
 
-    class Watcher(BaseCallback):  # type: ignore[misc]
-        """Notes each evaluation that was not cut short."""
+    class EvaluationLog(BaseCallback):  # type: ignore[misc]
+        """Records each evaluation that was not cut short."""
 
         def __init__(self) -> None:
             self.open: dict[str, tuple[Any, int, bool]] = {}
@@ -131,18 +132,18 @@ def _watcher(bridge: Bridge, job: Job, findings: Findings) -> Any:
             if outputs is None or bridge.stopped is not None:
                 return
             state = state_of(program)
-            known = next((tried for tried in findings.tried if tried.state == state), None)
-            if known is None:
-                findings.tried.append(Tried(state, len(findings.tried) + 1, outputs.score, rows, whole))
-            elif (whole, outputs.score) > (known.whole, known.score):
-                known.score, known.rows, known.whole = outputs.score, rows, whole
+            old = next((tried for tried in result.tried if tried.state == state), None)
+            if old is None:
+                result.tried.append(TriedProgram(state, len(result.tried) + 1, outputs.score, rows, whole))
+            elif (whole, outputs.score) > (old.whole, old.score):
+                old.score, old.rows, old.whole = outputs.score, rows, whole
 
-    return Watcher()
+    return EvaluationLog()
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """DSPy prints, logs and draws bars; our own output goes to stderr and by other ways."""
+    """Turns off what DSPy prints, logs and draws."""
     import dspy
 
     bar = import_module("tqdm").tqdm
@@ -154,7 +155,7 @@ def _silence() -> Iterator[None]:
         dspy.enable_logging()
 
 
-def _score(job: Job) -> Callable[..., float]:
+def _score(job: OptimizerJob) -> Callable[..., float]:
     def metric(row: Any, prediction: Any, trace: Any = None) -> float:
         return job.judge(row, prediction)[0]
 
@@ -162,14 +163,11 @@ def _score(job: Job) -> Callable[..., float]:
 
 
 def train_rows(rows: Sequence[Any], calls: int, seed: int) -> list[Any]:
-    """As many rows of train as a bootstrapping that never succeeds may ask, in an order that follows the seed."""
+    """As many rows of train as `calls` pay when no bootstrapping succeeds, in the order of the seed."""
     return random.Random(f"{seed}/dspy").sample(list(rows), min(len(rows), max(20, calls // 15)))
 
 
-# -- the methods: each gives the function that does it ----------------------------------------------------------------
-
-
-def _bootstrap(job: Job) -> Callable[[], Any]:
+def _bootstrap(job: OptimizerJob) -> Callable[[], Any]:
     """BootstrapFewShotWithRandomSearch: as many random demo sets as fit, up to 16, after three other programs."""
     from dspy import BootstrapFewShotWithRandomSearch
 
@@ -185,7 +183,7 @@ def _bootstrap(job: Job) -> Callable[[], Any]:
     return lambda: optimizer.compile(job.program, trainset=list(job.train), valset=list(job.val))
 
 
-def _mipro(job: Job) -> Callable[[], Any]:
+def _mipro(job: OptimizerJob) -> Callable[[], Any]:
     """MIPROv2 with the counts of its `light` or `medium`, and as many trials as fit."""
     from dspy import MIPROv2
 
@@ -213,7 +211,7 @@ def _mipro(job: Job) -> Callable[[], Any]:
     )
 
 
-def _gepa(job: Job) -> Callable[[], Any]:
+def _gepa(job: OptimizerJob) -> Callable[[], Any]:
     """GEPA without merge: reflection on the feedback of three rows at a time, proposals by DSPy's own instruction."""
     import dspy
     from dspy.teleprompt.gepa.instruction_proposal import InstructionProposer

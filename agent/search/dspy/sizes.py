@@ -1,4 +1,4 @@
-"""How much of DSPy's optimizers a number of calls pays. Arithmetic that needs no DSPy, for plans and methods."""
+"""The settings of DSPy's optimizers that a number of calls pays for. Arithmetic without DSPy, for plans and methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_SETS, MOST_TRIALS = 16, 30
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """`calls` that the optimizer may use, `val` rows on which it compares programs, calls of a row, predictors."""
+    """What an optimizer may use: `calls`, `val` rows on which it compares programs, `per_row` calls of a row."""
 
     calls: int
     val: int
@@ -45,7 +45,7 @@ class Size:
 
     @property
     def trials(self) -> int:
-        """Of MIPROv2."""
+        """Trials of MIPROv2."""
         bootstrapping = (self.candidates - 2) * 3 * min(4, self.max_demos) * self.per_row
         proposing = SUMMARY_CALLS + 3 * self.candidates * self.predictors
         whole = self.val * self.per_row
@@ -54,8 +54,8 @@ class Size:
 
     @property
     def scored(self) -> int:
-        """Rows that GEPA may score: an iteration scores twice three and asks for one proposal; the last may end with
-        all of val."""
+        """Rows that GEPA may score: an iteration scores twice three and makes one proposal; the last may end with all
+        of val."""
         return (self.calls - self.val * self.per_row) * 6 // (6 * self.per_row + 1)
 
     def sifts(self, method: str) -> bool:
@@ -72,12 +72,12 @@ class Size:
 
 
 def free(left: int, rows: int, per_row: int) -> int:
-    """What remains of `left` calls when `rows` rows of the choice, and what a kill may cost, are kept."""
+    """What remains of `left` calls when those of `rows` rows, and what a kill may cost, are kept."""
     return left - (rows + SPARE) * per_row
 
 
 def val_rows(method: str, calls: int, rows: int) -> int:
-    """How many rows of dev the optimizer scores programs on: few enough for several programs."""
+    """Rows of dev on which the optimizer scores programs: few enough for several programs."""
     share = {"dspy-mipro": 6, "dspy-gepa": 8, "dspy-bootstrap": 10}[method]
     return min(rows, max(FEWEST_VAL, calls // share))
 
@@ -89,7 +89,7 @@ def enough(method: str, task: Task, plan: Plan, calls_each: int) -> bool:
 
 
 def size_of(method: str, left: int, dev: int, max_demos: int, per_row: int) -> Size:
-    """What is the optimizer's of `left` calls, when its choice must still see the rest of `dev` rows. A row takes a
-    call of each of `per_row` predictors."""
+    """What the optimizer may use of `left` calls, when its choice must still be scored on the rest of `dev` rows; a row
+    takes one call of each of `per_row` predictors."""
     val = val_rows(method, free(left, dev, per_row) // per_row, dev)
     return Size(max(0, free(left, dev - val, per_row)), val, max_demos, per_row, per_row)

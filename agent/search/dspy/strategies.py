@@ -1,7 +1,7 @@
-"""DSPy's own optimizers as strategies: what they make of a program are candidates. Knows no SQL and no kind.
+"""DSPy's own optimizers as strategies: the programs that they try are candidates.
 
-Every reply has one score: the task's own metrics score what the kind reads in it. A row that the provider never
-answers counts as 0 for DSPy, which has no word for "unscored"; on the board it stays unscored.
+Replies are scored by the task's own metrics. A row that the provider never answers counts as 0 for DSPy, which has no
+"unscored"; on the board it stays unscored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from agent.scoring.task_metrics import combine
 from agent.search.context import SearchContext
 from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.meter import Meter, unlimited
-from agent.search.dspy.methods import Findings, Job, Tried, optimize, train_rows
+from agent.search.dspy.methods import OptimizerJob, OptimizerResult, TriedProgram, optimize, train_rows
 from agent.search.dspy.sizes import enough, free, val_rows
 from agent.search.program import Proposal
 from agent.search.registered import Search, strategy
@@ -28,10 +28,10 @@ THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class DspyForm:
-    """A kind as DSPy's optimizers see it: a `module` that runs under `settings`, with replies of `max_tokens`.
+    """A kind for DSPy's optimizers: a `module` that runs under `settings`, with replies of `max_tokens`.
 
-    `read` turns what it gives into a prediction, `proposal` what the optimizer tried into a candidate. `bought` is the
-    reply that a candidate's one call on a row got while the optimizer worked, where there is just one.
+    `read` makes a prediction of its output, `proposal` a candidate of a tried program; `paid` is the reply to a
+    candidate's call on a row during the optimization, where a row takes one call.
     """
 
     meter: Meter
@@ -39,8 +39,8 @@ class DspyForm:
     settings: Mapping[str, Any]
     max_tokens: int
     read: Callable[[Any], Prediction]
-    proposal: Callable[[str, Tried], Proposal]
-    bought: Callable[[Candidate, Example], Completion | None] = lambda candidate, row: None
+    proposal: Callable[[str, TriedProgram], Proposal]
+    paid: Callable[[Candidate, Example], Completion | None] = lambda candidate, row: None
 
 
 def _dspy(name: str, about: str) -> Callable[[Search], Search]:
@@ -70,16 +70,16 @@ async def bootstrap(context: SearchContext) -> None:
 
 
 async def search(context: SearchContext, method: str) -> None:
-    """Lets DSPy's optimizer work on train and on the first rows of dev, then takes its choice to the whole of dev."""
+    """Runs DSPy's optimizer on train and on the first rows of dev, then scores its choice on the whole of dev."""
     form = context.program.for_dspy(context)
     bridge = Bridge(form.meter)
     lm = bridge.lm(context.target, "target", max_tokens=form.max_tokens)
     rows = Rows(context, bridge, form.read)
-    findings = await explore(context, form.meter, bridge, rows, method, form.module, {"lm": lm, **form.settings})
-    chosen = admitted(context, {tried.number: form.proposal(method, tried) for tried in findings.tried}, findings)
-    for _, candidate in chosen:  # what DSPy bought is not bought again: the replies are scored as they are
+    result = await explore(context, form.meter, bridge, rows, method, form.module, {"lm": lm, **form.settings})
+    chosen = admitted(context, {tried.number: form.proposal(method, tried) for tried in result.tried}, result)
+    for _, candidate in chosen:  # calls of DSPy are not paid again: their replies are scored
         for row in context.dev:
-            if (reply := form.bought(candidate, row)) is not None:
+            if (reply := form.paid(candidate, row)) is not None:
                 await context.evaluator.adopt(candidate, row, "dev", reply)
     await show(context, method, chosen)
 
@@ -92,8 +92,8 @@ async def explore(
     method: str,
     program: Any,
     settings: Mapping[str, Any],
-) -> Findings:
-    """The optimizer's work, within what the context has left when its choice must still see the rest of dev."""
+) -> OptimizerResult:
+    """The optimizer's result, within what the context has left when its choice must still be scored on all of dev."""
     context.stage(method, 1)
     per_row = context.plan.calls_each
     calls = free(context.left(), len(context.dev), per_row)
@@ -101,7 +101,7 @@ async def explore(
     train = train_rows([row for row in context.task.train if _is_plain(row)], calls // per_row, context.seed)
     unseen = len(context.dev) - len(val)
     limit = context.task.constraints.max_demos
-    job = Job(
+    job = OptimizerJob(
         program=program,
         train=[rows.example(row) for row in train],
         val=[rows.example(row) for row in val],
@@ -115,47 +115,46 @@ async def explore(
     )
     context.sifted = job.size.sifts(method)
     meter.room = lambda: free(context.left(), unseen, per_row)
-    findings = await optimize(bridge, method, job, settings)
+    result = await optimize(bridge, method, job, settings)
     await meter.settle()
     meter.room = unlimited
-    if findings.ended:
-        context.note("strategy_ended" if findings.tried else "strategy_failed", {"why": findings.ended})
-        context.failed = "" if findings.tried else findings.ended
+    if result.ended:
+        context.note("strategy_ended" if result.tried else "strategy_failed", {"why": result.ended})
+        context.failed = "" if result.tried else result.ended
     if bridge.failures:
         context.note("strategy_unscored", {"rows": len(bridge.failures), "why": str(bridge.failures[0])})
-    return findings
+    return result
 
 
-Chosen = list[tuple[Tried, Candidate]]
+Chosen = list[tuple[TriedProgram, Candidate]]
 
 
-def admitted(context: SearchContext, proposals: Mapping[int, Proposal], findings: Findings) -> Chosen:
-    """Takes the programs into the pool, by their numbers; returns those that DSPy saw on all of its rows, the best
-    first, or the best of the others when there is none.
-    """
+def admitted(context: SearchContext, proposals: Mapping[int, Proposal], result: OptimizerResult) -> Chosen:
+    """Takes the programs into the pool; returns those that DSPy scored on all of its rows, the best first, or the best
+    of the others."""
     context.admit(list(proposals.values()))
-    ranked = [(tried, proposals[tried.number].candidate) for tried in findings.ranked()]
+    ranked = [(tried, proposals[tried.number].candidate) for tried in result.ranked()]
     ranked = [(tried, candidate) for tried, candidate in ranked if candidate.id in context.board.proposals]
     return [(tried, candidate) for tried, candidate in ranked if tried.whole] or ranked[:1]
 
 
 async def show(context: SearchContext, method: str, chosen: Chosen) -> None:
-    """Gives each a trial on the rows on which DSPy compared them, and takes the first of them to the whole of dev."""
+    """Gives each a trial on the rows on which DSPy compared them, and scores the first of them on the whole of dev."""
     board = context.board
     done = board.in_state("complete")  # a program of the user's own is tried by DSPy too
-    seen = min((tried.rows for tried, _ in chosen if tried.whole), default=0)
+    rows = min((tried.rows for tried, _ in chosen if tried.whole), default=0)
     in_order = sorted(chosen, key=lambda pair: pair[0].number)
     new = list(dict.fromkeys(candidate.id for _, candidate in in_order if candidate.id not in done))
-    living = await context.see(new, seen) if seen else new
-    first = next((candidate.id for _, candidate in chosen if candidate.id in {*living, *done}), None)
-    whole = (
-        living if seen == len(context.dev) else await context.see([i for i in living if i == first], len(context.dev))
-    )
-    for candidate_id in living:
+    alive = await context.see(new, rows) if rows else new
+    first = next((candidate.id for _, candidate in chosen if candidate.id in {*alive, *done}), None)
+    whole = alive
+    if rows != len(context.dev):
+        whole = await context.see([i for i in alive if i == first], len(context.dev))
+    for candidate_id in alive:
         if candidate_id in whole:
             board.settle(candidate_id, "complete", "saw the whole of dev")
         elif candidate_id in board.trials and board.trials[candidate_id].state == "incomplete":
-            board.settle(candidate_id, "pruned", f"{method} preferred another on the same {seen} rows")
+            board.settle(candidate_id, "pruned", f"{method} preferred another on the same {rows} rows")
 
 
 class Rows:
@@ -165,22 +164,23 @@ class Rows:
         self._task, self._evaluator, self._bridge, self._read = context.task, context.evaluator, bridge, read
         self._rows: dict[str, Example] = {}
         for row in reversed((*context.task.train, *context.dev)):
-            self._rows[_key(self._texts(row))] = row
+            self._rows[canonical(self._texts(row))] = row
 
     def _texts(self, row: Example) -> dict[str, str]:
         outputs = {field.name: row.labels.get(field.name) for field in self._task.signature.outputs}
         return {**row.inputs, **{name: label_text(value) for name, value in outputs.items() if value is not None}}
 
     def example(self, row: Example) -> Any:
+        """A row as DSPy's example."""
         import dspy
 
         return dspy.Example(**self._texts(row)).with_inputs(*row.inputs)
 
     def judge(self, example: Any, prediction: Any) -> tuple[float, str]:
         """The evaluator's score of this reply, with the reasons of what is not perfect."""
-        row = self._rows[_key(dict(example.items()))]
-        said = self._read(prediction)
-        scores = self._bridge.fetch(lambda: self._evaluator.scores(row, said))
+        row = self._rows[canonical(dict(example.items()))]
+        answer = self._read(prediction)
+        scores = self._bridge.fetch(lambda: self._evaluator.scores(row, answer))
         value = combine(scores, self._task.metrics)
         return value or 0.0, " ".join(score.reason for score in scores if score.reason) or f"score {value}"
 
@@ -188,7 +188,3 @@ class Rows:
 def _is_plain(row: Example) -> bool:
     """Whether DSPy takes the row's texts for text."""
     return not any(mark in canonical([dict(row.inputs), dict(row.labels)]) for mark in NOT_FOR_DSPY)
-
-
-def _key(texts: Any) -> str:
-    return canonical(dict(texts))

@@ -2,11 +2,10 @@
 
     designs -> steps of (climb the ladder, make new candidates) -> finalists on the whole of dev
 
-Each step takes `batch` pulls: first the candidates that have earned the next rung (`ladder.py`), then new ones. A
-bandit (`bandit.py`) says which operator makes the next one: a new design at a place that TPE proposes (`study.py`), or
-one of the moves that the kind of candidate has. The race (`race.py`) takes out what is significantly worse. No part
-knows which regime it is in: where wording counts, wordings climb; where demos count, demo sets do; and where nothing
-more is to be expected, it stops.
+Each step takes `batch` pulls: first the candidates that have earned the next rung, then new ones. A bandit says which
+operator makes the next one: a new design at a place that TPE proposes (`study.py`), or one of the moves of the kind of
+candidate. What is significantly worse is pruned, and the search stops where nothing more is to be expected. The
+decisions are in `decisions.py`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.search.context import SearchContext
-from agent.search.evolve.bandit import Bandit
-from agent.search.evolve.ladder import Ladder, Pull
-from agent.search.evolve.race import clearly_behind
-from agent.search.evolve.reach import in_reach
+from agent.search.evolve.decisions import Bandit, Ladder, Pull, clearly_behind, stop_reason
 from agent.search.program import FRESH, Moves, Parent, Proposal
 from agent.search.registered import DEFAULT, strategy
-from agent.search.study import Seen, Study, shrunk
+from agent.search.study import MeanScore, Study, shrunk
 from agent.types import content_id
 
 PARENTS = 6
@@ -36,7 +32,7 @@ ROUNDS = 500
     uses_logprobs=True,
 )
 async def search(context: SearchContext) -> None:
-    """Raises BudgetExhausted when a cap ends it early."""
+    """The default strategy. Raises BudgetExhausted when a cap ends it early."""
     await Search(context, context.program.moves(context)).run()
 
 
@@ -52,6 +48,7 @@ class Search:
         self._out: set[str] = set()
 
     async def run(self) -> None:
+        """The whole search."""
         context = self._context
         context.stage("designs", 1)
         self._waiting += context.admit(self._moves.designs())
@@ -66,18 +63,16 @@ class Search:
             self._learn(pulls)
             if step == 1:
                 await self._moves.warmed(self._room() // 8)
-            if why := self._enough():
+            if why := self._stop_reason():
                 context.note("search_stopped", {"step": step, "why": why})
                 break
         context.failed = self._cut()
         await self._finish()
 
-    # -- what to do next ----------------------------------------------------------------------------------------------
-
     async def _next(self) -> list[Pull]:
         """The pulls of a step that can still be paid: climbers first, then new candidates."""
         plan, first = self._context.plan, self._context.plan.rungs[0]
-        wanted: dict[str, int] = {}  # rows of each that are to be bought
+        wanted: dict[str, int] = {}  # rows of each that are to be paid
         pulls: list[Pull] = []
 
         def take(pull: Pull) -> bool:
@@ -99,8 +94,7 @@ class Search:
         return pulls
 
     async def _newest(self, count: int) -> str | None:
-        """The candidate that has waited longest of those that can still be paid; the caps on tokens and dollars drop
-        the others."""
+        """The first waiting candidate that can be paid; the caps on tokens and dollars drop those before it."""
         first = self._context.plan.rungs[0]
         for _ in range(TRIES * count):
             if not self._waiting:
@@ -150,7 +144,7 @@ class Search:
         context, made = self._context, list[str]()
         parents = self._board.parents(PARENTS)
         seed = int(content_id("s", [context.seed, context.round])[2:], 16)
-        study = Study(self._moves.space(), self._seen(), seed)
+        study = Study(self._moves.space(), self._scored_designs(), seed)
         for _ in range(TRIES * count):
             if len(made) >= count:
                 break
@@ -169,65 +163,57 @@ class Search:
         return [proposal] if proposal is not None else []
 
     def _drawn(self, parents: Sequence[Parent]) -> Parent | None:
-        """One of the parents, the better ones more often (by Thompson draws from what is believed of each)."""
+        """One of the parents, the better ones more often (Thompson draws from a Beta belief about each)."""
         if not parents:
             return None
         rng = self._context.rng
 
         def draw(parent: Parent) -> float:
-            known = self._board.known(parent.proposal.candidate.id)
-            return rng.betavariate(1.0 + known.mean * known.n, 1.0 + (1.0 - known.mean) * known.n)
+            score = self._board.estimate(parent.proposal.candidate.id)
+            return rng.betavariate(1.0 + score.mean * score.n, 1.0 + (1.0 - score.mean) * score.n)
 
         return max(parents, key=draw)
 
-    def _seen(self) -> list[tuple[dict[str, str], Seen]]:
+    def _scored_designs(self) -> list[tuple[dict[str, str], MeanScore]]:
         """The designs that were scored, by place: children are left out, as they owe their score to their parents."""
         designs, coordinates = [], set(self._moves.space())
-        for candidate_id, seen in self._board.seen().items():
+        for candidate_id, score in self._board.estimates().items():
             proposal = self._board.proposals[candidate_id]
             if proposal.parent_id is None and coordinates <= set(proposal.place):
-                designs.append((dict(proposal.place), seen))
+                designs.append((dict(proposal.place), score))
         return designs
 
-    # -- what was learnt ----------------------------------------------------------------------------------------------
-
     def _learn(self, pulls: Sequence[Pull]) -> None:
-        """Tells the bandit which new candidates climb, and takes out what is behind beyond doubt."""
+        """Updates the bandit by which new candidates climb, and prunes those that are clearly behind."""
         climbing = {pull.candidate_id for pull in self._climbers()}
         for pull in pulls:
             if pull.rows == self._context.plan.rungs[0]:
-                self._bandit.tell(self._board.proposals[pull.candidate_id].credit, pull.candidate_id in climbing)
-        field = {i: [o.value for o in seen] for i, seen in self._board.outcomes.items()}
-        for candidate_id, why in clearly_behind(field, self._context.plan.rungs).items():
+                self._bandit.update(self._board.proposals[pull.candidate_id].credit, pull.candidate_id in climbing)
+        scores = {i: [o.value for o in outcomes] for i, outcomes in self._board.outcomes.items()}
+        for candidate_id, why in clearly_behind(scores, self._context.plan.rungs).items():
             if self._board.trials[candidate_id].state == "incomplete":
                 self._out.add(candidate_id)
                 self._board.settle(candidate_id, "pruned", why)
 
-    def _enough(self) -> str:
+    def _stop_reason(self) -> str:
         """Why going on is not worth a call, or ""."""
         plan, board = self._context.plan, self._board
-        known = {i: seen for i, seen in board.seen().items() if seen.n}
-        full = [i for i in board.in_state("complete") if i in known]
-        leader = max(full, key=lambda i: known[i].mean, default="")
-        others = [seen for i, seen in known.items() if i != leader]
-        best, score = known[leader].mean if leader else 0.0, max((board.mean(i) or 0.0 for i in full), default=0.0)
-        return in_reach(others, best, self._room() // (2 * plan.rungs[0]), plan.dev_rows, score)
-
-    # -- the end ------------------------------------------------------------------------------------------------------
+        scores = {i: score for i, score in board.estimates().items() if score.n}
+        full = [i for i in board.in_state("complete") if i in scores]
+        leader = max(full, key=lambda i: scores[i].mean, default="")
+        others = [score for i, score in scores.items() if i != leader]
+        best, plain = scores[leader].mean if leader else 0.0, max((board.mean(i) or 0.0 for i in full), default=0.0)
+        return stop_reason(others, best, self._room() // (2 * plan.rungs[0]), plan.dev_rows, plain)
 
     async def _finish(self) -> None:
-        """The best few see the whole of dev, one after the other for as long as they can be paid."""
+        """Scores the best few on the whole of dev, one after the other for as long as they can be paid."""
         context, board = self._context, self._board
         context.stage("finalists", context.round)
-        prior = self._prior()
-        believed = {
-            i: shrunk(seen, prior)
-            for i, seen in board.seen().items()
-            if seen.n and board.trials[i].state != "failed" and i not in self._out
-        }
-        order = sorted(believed, key=lambda i: -believed[i])
+        scores = {i: score for i, score in board.estimates().items() if score.n}
+        prior = sum(score.mean for score in scores.values()) / max(1, len(scores))
+        alive = [i for i in scores if board.trials[i].state != "failed" and i not in self._out]
         unpaid, finalists = set(), 0
-        for candidate_id in order:
+        for candidate_id in sorted(alive, key=lambda i: -shrunk(scores[i], prior)):
             rows = context.plan.dev_rows - len(board.outcomes[candidate_id])
             if not rows:
                 continue
@@ -247,7 +233,3 @@ class Search:
                 board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
         if unpaid and len(board.in_state("complete")) == 1:  # the baseline
             context.failed = "what was left did not pay any of the best on all of dev"
-
-    def _prior(self) -> float:
-        means = [seen.mean for seen in self._board.seen().values() if seen.n]
-        return sum(means) / len(means) if means else 0.0

@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway.budget import Account
-from agent.programs.moves.prompt_moves import PromptMoves
+from agent.programs.moves.pool import redraws
+from agent.programs.moves.prompt_moves import FEWEST_FITTED
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.board import Board
+from agent.search.context import stratified
 from agent.search.costs import CandidateCosts
+from agent.search.evolve.decisions import rungs_for
 from agent.search.evolve.evolve import Search
-from agent.search.evolve.ladder import rungs_for
 from agent.search.plan import Plan
 from agent.search.program import Parent, Proposal
-from agent.search.rows import stratified
 from agent.types import Budget, Demo, Outcome, Prediction
 
 FOLDER = Path(__file__).parent / "matrix"
@@ -71,22 +72,19 @@ class World:
         return stratified(rows, [self.labels[row] for row in rows], rng)
 
 
-class RecordedGenerator:
-    """Makes what was recorded, each once; stands where a `CandidateGenerator` stands."""
+class RecordedMoves:
+    """The `Moves` that were recorded, each once. Of an operator that draws demos by their effects nothing was recorded:
+    it is offered as in a run, and makes nothing."""
 
-    def __init__(self, world: World, rng: random.Random) -> None:
-        self._world, self._rng, self._used = world, rng, set[str]()
+    def __init__(self, world: World, rng: random.Random, board: Board) -> None:
+        self._world, self._rng, self._board, self._used = world, rng, board, set[str]()
         self.recorded: dict[str, str] = {}
-        self.rewrites: list[Any] = []
-        self.rationales: dict[str, str] = {}
-        self.counts: list[int] = []
         roots = [c for c in world.candidates.values() if c["parent"] is None and c["operator"] != "random"]
         self._roots = roots
         self._kids: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for made in world.candidates.values():
             if made["parent"] is not None:
                 self._kids.setdefault((made["parent"], made["operator"].partition(":")[0]), []).append(made)
-        self.groups: dict[str, list[str]] = {}
 
     def space(self) -> dict[str, tuple[str, ...]]:
         names = ("technique", "format", "instruction", "role", "kind", "size")
@@ -104,13 +102,25 @@ class RecordedGenerator:
     def fresh(self, place: Any) -> Proposal | None:
         return self._take(root for root in self._roots if root["place"] == place)
 
-    def operators(self, parent: Parent) -> list[str]:
+    def operators(self, parent: Parent | None) -> list[str]:
+        if parent is None:
+            return []
         mine = self.recorded[parent.proposal.candidate.id]
-        return [op for (owner, op), kids in self._kids.items() if owner == mine and any(self._new(kid) for kid in kids)]
+        names = [op for (owner, op), kids in self._kids.items() if owner == mine and any(map(self._new, kids))]
+        is_fitted = redraws(parent.proposal.candidate) and len(self._board.outcomes) >= FEWEST_FITTED
+        return [*names, "attributed"] if is_fitted else names
 
-    def child(self, operator: str, parent: Parent, parents: Sequence[Parent]) -> Proposal | None:
+    def due(self, parent: Parent | None) -> str:
+        return ""
+
+    async def made(self, operator: str, parent: Parent | None, parents: Sequence[Parent]) -> list[Proposal]:
+        assert parent is not None
         mine = self.recorded[parent.proposal.candidate.id]
-        return self._take(self._kids.get((mine, operator), ()), parent.proposal.candidate.id)
+        made = self._take(self._kids.get((mine, operator), ()), parent.proposal.candidate.id)
+        return [made] if made is not None else []
+
+    async def warmed(self, rows: int) -> None:
+        pass
 
     def _new(self, made: dict[str, Any]) -> bool:
         return made["id"] not in self._used
@@ -138,7 +148,7 @@ class RecordedContext:
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
         self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
-        self.generator = RecordedGenerator(world, self.rng)
+        self.moves = RecordedMoves(world, self.rng, self.board)
         self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
 
     def stage(self, name: str, round_: int) -> None:
@@ -167,7 +177,7 @@ class RecordedContext:
         for candidate, rows in wanted.items():
             if candidate not in self.board.trials:
                 self.board.open(candidate, self.round)
-            recorded = self.generator.recorded[candidate]
+            recorded = self.moves.recorded[candidate]
             hits, signal = self._world.hits[recorded], self._world.signal[recorded]
             self.spent += rows - len(self.board.outcomes.get(candidate, ()))
             seen = [
@@ -179,20 +189,12 @@ class RecordedContext:
         return list(wanted)
 
 
-class RecordedMoves(PromptMoves):
-    """The moves of prompts, as far as they were recorded."""
-
-    async def warmed(self, rows: int) -> None:
-        pass
-
-
 def ours(world: World, calls: int, seed: int) -> str:
     context = RecordedContext(world, calls, seed)
-    moves = RecordedMoves(context, context.generator)  # type: ignore[arg-type]
-    asyncio.run(Search(context, moves).run())  # type: ignore[arg-type]
+    asyncio.run(Search(context, context.moves).run())  # type: ignore[arg-type]
     complete = context.board.in_state("complete")
     best = max(complete, key=lambda i: context.board.mean(i) or 0.0)
-    return context.generator.recorded[best]
+    return context.moves.recorded[best]
 
 
 def random_search(world: World, calls: int, seed: int) -> str:

@@ -10,8 +10,8 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
-from agent.programs.moves.author import best_instructions, most_told, proposed, rationales
-from agent.programs.moves.propose import Scored
+from agent.programs.moves.author import best_instructions, longest_request, proposed, rationales
+from agent.programs.moves.propose import ScoredInstruction
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.call_costs import PROPOSAL_TOKENS
 from agent.search.program import Proposal
@@ -69,7 +69,7 @@ async def test_what_the_plan_counts_for_a_request_is_enough_however_long_rows_an
         )
         await found.context.see([made], 10)
     asked = [sum(len(message.content) for message in request.messages) for request in author.seen]
-    assert max(asked) <= most_told(task) < 40_000
+    assert max(asked) <= longest_request(task) < 40_000
 
 
 @pytest.mark.parametrize("junk", ["", "junk", "no " * 100, "x" * 5000])
@@ -216,4 +216,4 @@ async def test_each_instruction_stands_with_its_best_mean_and_the_best_comes_las
         candidate = PromptCandidate("zero-shot", "turns", text, role=str(number))
         (made,) = found.context.admit([Proposal(candidate, {}, "x", None, "")])
         found.board.trials[made] = Trial(number, 0, made, "complete", 4, mean)
-    assert best_instructions(found.board) == [Scored("two", 0.5), Scored("one", 0.75)]
+    assert best_instructions(found.board) == [ScoredInstruction("two", 0.5), ScoredInstruction("one", 0.75)]

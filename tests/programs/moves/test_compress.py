@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.programs.moves.compress import _mentions, compressions, held, least_useful, tidied, without_a_sentence
-from agent.programs.moves.reasons import recombined
+from agent.programs.moves.prompt_moves import recombined
 from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import marks

@@ -15,7 +15,7 @@ from agent.programs.moves.propose import (
     MAX_CHARACTERS,
     MOST_OF_A_ROW,
     Failure,
-    Scored,
+    ScoredInstruction,
     failures_of,
     read_proposal,
     request_messages,
@@ -54,7 +54,7 @@ def test_no_text_can_close_its_fence_with_a_mark_that_it_guessed(seed, data):
     hostile = data.draw(st.lists(bits, min_size=1, max_size=6).map("".join))
     task = with_rows(hostile)
     failure = Failure(hostile, hostile, hostile, hostile)
-    messages = request_messages(task, [Scored(hostile, 0.5)], [failure], "Style.", random.Random(seed))
+    messages = request_messages(task, [ScoredInstruction(hostile, 0.5)], [failure], "Style.", random.Random(seed))
     tag, text = mark_in(messages), messages[-1].content
     assert text.count(f"<{tag}>") == 1 + 3, (
         "the sentence on the marks, and one opening for each of row, history, failure"
@@ -69,7 +69,7 @@ def test_no_text_can_close_its_fence_with_a_mark_that_it_guessed(seed, data):
 def test_the_mark_follows_what_it_holds():
     ask = lambda history: request_messages(TASK, history, [], "Style.", random.Random(1))  # noqa: E731
     assert ask([]) == ask([])
-    assert mark_in(ask([])) != mark_in(ask([Scored("Say the team.", 0.25)]))
+    assert mark_in(ask([])) != mark_in(ask([ScoredInstruction("Say the team.", 0.25)]))
 
 
 def test_without_a_row_below_half_a_point_the_worst_ones_are_shown_with_every_reason():
@@ -85,7 +85,9 @@ def test_without_a_row_below_half_a_point_the_worst_ones_are_shown_with_every_re
 
 def test_the_request_shows_data_history_and_failures_but_no_row_of_test():
     failures = [Failure("a question", "delivery", "billing", "wrong team")]
-    text = request_messages(TASK, [Scored("Say the team.", 0.25)], failures, "Be short.", random.Random(0))[-1].content
+    text = request_messages(TASK, [ScoredInstruction("Say the team.", 0.25)], failures, "Be short.", random.Random(0))[
+        -1
+    ].content
     for part in ("Say the team.", "0.25", "a question", "wrong team", "Be short.", "billing, delivery, refunds"):
         assert part in text
     assert "test note" not in text
@@ -95,7 +97,9 @@ def test_the_request_shows_data_history_and_failures_but_no_row_of_test():
 def test_long_rows_and_instructions_are_cut_as_the_failures_are():
     long, failure = "word " * 20_000, Failure(*["much " * 1000] * 4)
     task = with_rows(*["row " + long] * 5)
-    text = request_messages(task, [Scored("Say " + long, 0.5)] * 5, [failure] * 5, "", random.Random(0))[-1].content
+    text = request_messages(task, [ScoredInstruction("Say " + long, 0.5)] * 5, [failure] * 5, "", random.Random(0))[
+        -1
+    ].content
     assert len(text) < 3 * 700 + 5 * MAX_CHARACTERS + 5 * 900 + 1000
     assert ("row " + long)[: MOST_OF_A_ROW - 3] + "... => billing" in text
     assert ("Say " + long)[: MAX_CHARACTERS - 3] + "...\n</" in text
@@ -103,7 +107,7 @@ def test_long_rows_and_instructions_are_cut_as_the_failures_are():
 
 def test_what_is_no_longer_than_is_shown_stands_there_letter_for_letter():
     row, tried = ("a\n\n  b " * 100)[:MOST_OF_A_ROW], ("c\n\t d " * 1000)[:MAX_CHARACTERS]
-    text = request_messages(with_rows(row), [Scored(tried, 0.5)], [], "", random.Random(0))[-1].content
+    text = request_messages(with_rows(row), [ScoredInstruction(tried, 0.5)], [], "", random.Random(0))[-1].content
     assert f">\n{row} => billing\n</" in text
     assert f">\n{tried}\n</" in text
 

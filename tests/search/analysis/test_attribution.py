@@ -100,11 +100,11 @@ def test_a_sign_that_is_given_is_the_sign_of_the_re_run():
 def test_a_re_run_of_every_part_on_the_winners_rows_agrees_with_what_was_measured():
     for seed in range(10):
         world = World(seed)
-        seen = {observed.candidate_id: observed for observed in world.table}
+        seen = {scored.candidate_id: scored for scored in world.table}
         reruns = {}
         for ablation in leave_one_out(world.winner, world.baseline):
-            observed = world.see(ablation.candidate, ROWS)
-            seen[ablation.candidate.id] = reruns[ablation.part] = observed
+            scored = world.see(ablation.candidate, ROWS)
+            seen[ablation.candidate.id] = reruns[ablation.part] = scored
         won = sum(seen[world.winner.id].values) / ROWS
         for carried in attribution(
             world.winner, leave_one_out(world.winner, world.baseline), list(seen.values()), optimism=0.02

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.programs.moves.prompt_parts import features_of
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.analysis.effects import Effect, Observed, PartsModel, demo_effects, recombine
+from agent.search.analysis.effects import Effect, PartsModel, ScoredCandidate, demo_effects, recombine
 from agent.types import Demo
 
 ROWS = 100
@@ -24,7 +24,7 @@ def demo(number):
 
 
 def observe(candidate, values):
-    return Observed(candidate.id, features_of(candidate), values)
+    return ScoredCandidate(candidate.id, features_of(candidate), values)
 
 
 @dataclass
@@ -48,9 +48,9 @@ class World:
         seen = {candidate.id: self.see(candidate, 16) for candidate in made}
         for rows, keep in ((40, 20), (ROWS, 5)):  # the better half of the rest goes on, as in a race
             best = sorted(seen.values(), key=lambda o: -mean(o.values))[:keep]
-            for observed in best:
-                more = self.see(by_id[observed.candidate_id], rows).values[len(observed.values) :]
-                seen[observed.candidate_id] = replace(observed, values=[*observed.values, *more])
+            for scored in best:
+                more = self.see(by_id[scored.candidate_id], rows).values[len(scored.values) :]
+                seen[scored.candidate_id] = replace(scored, values=[*scored.values, *more])
         self.table = list(seen.values())
         self.winner = by_id[max(self.table, key=lambda o: (len(o.values), mean(o.values))).candidate_id]
 

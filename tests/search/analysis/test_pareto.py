@@ -8,17 +8,17 @@ from statistics import stdev
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.search.analysis.pareto import MARGIN, Offer, counted, front, front_table, prefer, within_noise
+from agent.search.analysis.pareto import MARGIN, Finalist, counted, front, front_table, prefer, within_noise
 
 ROW = st.sampled_from([0.0, 0.0, 1.0, 1.0, 0.5, None])
 
 
 @st.composite
-def offers(draw, rows=12):
+def finalists(draw, rows=12):
     count = draw(st.integers(0, 8))
     timed = draw(st.sampled_from([st.none(), st.integers(1, 4).map(float), st.none() | st.just(1.0)]))
     return [
-        Offer(
+        Finalist(
             f"c{n}",
             draw(st.lists(ROW, min_size=rows, max_size=rows)),
             draw(st.integers(1, 6)),
@@ -38,17 +38,17 @@ def beats(one, two, timed):
 
 
 @settings(max_examples=150, deadline=None)
-@given(offers())
+@given(finalists())
 def test_the_front_holds_all_that_nothing_beats_and_nothing_else(found):
     timed = all(o.latency_s is not None for o in found)
     kept = front(found)
-    for offer in found:
-        assert (offer in kept) == (not any(beats(other, offer, timed) for other in found))
+    for finalist in found:
+        assert (finalist in kept) == (not any(beats(other, finalist, timed) for other in found))
     assert [o.mean for o in kept] == sorted((o.mean for o in kept), reverse=True)
 
 
 @settings(max_examples=150, deadline=None)
-@given(offers(), st.sampled_from(["best", "cheap", "short"]))
+@given(finalists(), st.sampled_from(["best", "cheap", "short"]))
 def test_the_preferred_one_is_within_the_margin_of_the_best(found, how):
     chosen, best = prefer(found, how), prefer(found)
     if not found:
@@ -68,30 +68,30 @@ def test_the_preferred_one_is_within_the_margin_of_the_best(found, how):
 
 
 def test_a_steady_loss_is_no_noise_and_a_loss_on_few_rows_is():
-    best = Offer("best", [1.0] * 100, 900, 0.01)
-    unlucky = Offer("unlucky", [0.0] + [1.0] * 99, 100, 0.001)
-    worse = Offer("worse", [0.95] * 100, 10, 0.0001)
+    best = Finalist("best", [1.0] * 100, 900, 0.01)
+    unlucky = Finalist("unlucky", [0.0] + [1.0] * 99, 100, 0.001)
+    worse = Finalist("worse", [0.95] * 100, 10, 0.0001)
     assert prefer([best, unlucky, worse], "cheap") is unlucky
     assert prefer([best, unlucky, worse], "short") is unlucky
     assert prefer([best, unlucky, worse]) is best
 
 
 def test_a_row_that_others_got_a_score_on_counts_as_0_and_one_that_nobody_got_stays_out():
-    one, two = Offer("a", [1.0, None, None, 0.5], 9, 0.0), Offer("b", [None, 1.0, None, 1.0], 5, 0.0)
-    assert [offer.scores for offer in counted([one, two])] == [[1.0, 0.0, None, 0.5], [0.0, 1.0, None, 1.0]]
-    whole = [Offer("a", [1.0, 0.2], 9, 0.0), Offer("b", [0.3, 1.0], 5, 0.0)]
+    one, two = Finalist("a", [1.0, None, None, 0.5], 9, 0.0), Finalist("b", [None, 1.0, None, 1.0], 5, 0.0)
+    assert [finalist.scores for finalist in counted([one, two])] == [[1.0, 0.0, None, 0.5], [0.0, 1.0, None, 1.0]]
+    whole = [Finalist("a", [1.0, 0.2], 9, 0.0), Finalist("b", [0.3, 1.0], 5, 0.0)]
     assert counted(whole) == whole
     assert counted([]) == []
 
 
 def test_of_equal_scores_the_fewest_tokens_and_then_the_first_win():
-    one, two, three = (Offer(name, [1.0, 0.0], tokens, 0.0) for name, tokens in [("a", 9), ("b", 5), ("c", 5)])
+    one, two, three = (Finalist(name, [1.0, 0.0], tokens, 0.0) for name, tokens in [("a", 9), ("b", 5), ("c", 5)])
     assert prefer([one, two, three]) is two
     assert prefer([three, two, one]) is three
 
 
 def test_the_table_shows_the_chosen_one_even_where_it_is_beaten():
-    best, same = Offer("best", [1.0, 1.0], 5, 0.001), Offer("same", [1.0, 1.0], 9, 0.001)
+    best, same = Finalist("best", [1.0, 1.0], 5, 0.001), Finalist("same", [1.0, 1.0], 9, 0.001)
     rows = front_table([best, same], "same")
     assert [(row["candidate_id"], row["chosen"]) for row in rows] == [("best", False), ("same", True)]
     assert rows[0] == {

@@ -22,7 +22,7 @@ from agent.scoring.task_metrics import build_metrics
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.dspy import strategies as dspy_strategies
-from agent.search.dspy.methods import Findings
+from agent.search.dspy.methods import OptimizerResult
 from agent.search.plan import make_plan
 from agent.search.program import Proposal
 from agent.search.registered import DSPY, STRATEGIES
@@ -164,8 +164,8 @@ async def test_an_optimizer_that_would_spend_more_is_stopped_and_the_best_so_far
 async def test_a_lab_knows_that_mipro_drops_programs_by_parts_of_dev(
     method: str, dev: int, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def nothing(*parts: Any) -> Findings:
-        return Findings()
+    async def nothing(*parts: Any) -> OptimizerResult:
+        return OptimizerResult()
 
     monkeypatch.setattr(dspy_strategies, "optimize", nothing)
     with WireServer(pupil) as server:

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.search.evolve.bandit import Bandit
+from agent.search.evolve.decisions import Bandit
 
 NAMES = ("fresh", "swapped", "proposed")
 
@@ -22,7 +22,7 @@ def told(**results: tuple[int, int]) -> Bandit:
     bandit = Bandit()
     for name, (wins, losses) in results.items():
         for won in [True] * wins + [False] * losses:
-            bandit.tell(name, won)
+            bandit.update(name, won)
     return bandit
 
 

@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RowRefused
-from agent.programs.moves.pool import CandidateGenerator
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.prompt.candidate_rules import why_rejected
 from agent.scoring.evaluate import values
-from agent.search.evolve.bandit import Bandit
+from agent.search.evolve.decisions import Bandit, mean
 from agent.search.evolve.evolve import Search, search
-from agent.search.evolve.ladder import mean
 from agent.types import Budget, Request
 from tests.search.worlds import (
     TASK,
@@ -131,8 +129,8 @@ async def test_what_the_caps_do_not_pay_any_more_keeps_nobody_waiting(
     """Of a queue in which the first `dear` candidates cost too much."""
     ledger = open_ledger(tmp_path / "ledger.db")
     found = made_search(ledger, FakeModel(pupil()))
-    generator = CandidateGenerator(TASK, found.context.rng)
-    loop, ids = Search(found.context, PromptMoves(found.context, generator)), found.context.admit(generator.designs())
+    moves = PromptMoves(TASK, found.context)
+    loop, ids = Search(found.context, moves), found.context.admit(moves.designs())
     loop._waiting.extend(ids)
     monkeypatch.setattr(loop, "_room", lambda: 1000)
     monkeypatch.setattr(loop, "_fits", lambda wanted: not set(wanted) & set(ids[:dear]) and dear < 999)
@@ -149,11 +147,11 @@ async def test_a_prompt_that_is_right_on_all_of_dev_ends_it_however_sure_the_mod
     board, own = found.board, found.context.baseline.id
     board.record(own, [replace(outcome, signal=0.6) for outcome in board.outcomes[own]])
     loop = Search(found.context, found.context.program.moves(found.context))
-    assert loop._enough() == f"the leader is right on all {found.context.plan.dev_rows} dev rows"
+    assert loop._stop_reason() == f"the leader is right on all {found.context.plan.dev_rows} dev rows"
     first, *rest = board.outcomes[own]
     board.record(own, [replace(first, value=None), *rest])  # a row without a score
     board.settle(own, "complete", "")
-    assert "right on all" in loop._enough()
+    assert "right on all" in loop._stop_reason()
     ledger.close()
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.search.evolve.ladder import Ladder, Pull, mean, rungs_for
+from agent.search.evolve.decisions import Ladder, Pull, mean, rungs_for
 
 RUNGS = (2, 4, 8)
 LADDER = Ladder(RUNGS)

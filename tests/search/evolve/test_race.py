@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.search.evolve.race import clearly_behind, mean
+from agent.search.evolve.decisions import clearly_behind, mean
 
 RUNGS = (8, 22, 60)
 SCORES = st.dictionaries(

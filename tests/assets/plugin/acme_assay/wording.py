@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.errors import ReleaseError
-from agent.programs.kind import Defaults, Making, Written
-from agent.programs.kinds import program
+from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, program
 from agent.programs.user_program import UserProgram
 from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
@@ -87,13 +86,13 @@ class WordingProgram(Defaults):
     def moves(self, context: SearchContext) -> WordingMoves:
         return WordingMoves(self._texts)
 
-    async def write(self, candidate: Candidate, making: Making) -> Written:
-        text, path = words_of(candidate), making.folder / FILE
-        making.folder.mkdir(parents=True, exist_ok=True)
+    async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
+        text, path = words_of(candidate), spec.folder / FILE
+        spec.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"text": text}), "utf-8")
         if json.loads(path.read_text("utf-8"))["text"] != text:
             raise ReleaseError(f"{path}: reads back another text than was written")
-        return Written(path, content_id("v", text))
+        return WrittenRelease(path, content_id("v", text))
 
 
 class WordingMoves:

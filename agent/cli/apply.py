@@ -1,0 +1,70 @@
+"""`optimize apply`: a released prompt on a file of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli.common import SETTINGS, cost_line, db_option, json_option, plain, print_json, spending_options
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("prompt")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The .csv or .jsonl file to write."
+)
+@click.option("-m", "--model", help="The model to ask. Default: the one of the prompt.")
+@click.option("--limit", type=click.IntRange(1), help="Take the first so many rows.")
+@click.option("--prefix", default="", help="Before the names of the new columns: answer_. Default: nothing.")
+@spending_options
+@db_option
+@json_option
+def apply_command(
+    prompt: str,
+    file: Path,
+    output: Path,
+    model: str | None,
+    limit: int | None,
+    prefix: str,
+    db: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Ask a released PROMPT each row of FILE, and write the rows with the answers.
+
+    PROMPT is the path of a prompt.md, NAME@LABEL, or the id of a run. FILE is a data file (.csv, .tsv, .jsonl, .json,
+    .xlsx, .parquet) with a column for each input of the prompt; other columns are carried through. The new columns are
+    the prompt's outputs, and error, which says why a row has no answer. The file is written at the end, whole or not at
+    all; every reply is in the ledger, so the same command goes on after a stop and asks only what is missing. In a .csv
+    a model's text that a spreadsheet would run as a formula (it begins with = + - @) gets an apostrophe before it;
+    .jsonl is exact.
+    """
+    from agent.cli.progress import run_shown
+    from agent.run.apply import prepare_apply
+    from agent.run.launch import silence
+
+    silence()
+    ready = prepare_apply(prompt, file, output, model, limit, prefix, options, db)
+    result = run_shown(ready, options, db, bool(options["quiet"] or as_json))
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(apply_report(result))
+
+
+def apply_report(result: Mapping[str, Any]) -> str:
+    """What was written, for people."""
+    parts = ", ".join(f"{result[key]} {key}" for key in ("answered", "unreadable", "failed"))
+    lines = [
+        plain(f"wrote {result['path']}: {result['rows']} rows ({parts})"),
+        plain(f"{result['name']} {result['version']} on {result['model']}"),
+        cost_line(result),
+    ]
+    if result["unreadable"] or result["failed"]:
+        again = "; the same command asks rows that failed once more" if result["failed"] else ""
+        lines.append(f"the column error says why{again}")
+    return "\n".join(lines)

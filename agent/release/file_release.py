@@ -1,0 +1,156 @@
+"""A release that is files as they stand: any kind but a prompt. Knows no label, no ledger and no kind of its own.
+
+    ROOT/NAME/VERSION/release.json    what it is, the function of `promptassay` that loads it, each file's size and hash
+    ROOT/NAME/VERSION/...             the files; others beside them do not count
+
+The version is the hash of all in release.json but name and provenance, so it covers every byte of the files. It is a
+hash and no signature. A file is data: nothing in it is run. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ReleaseError
+from agent.files import new_files
+from agent.release.labels import NAME, releases_root
+from agent.release.prompt_file import MAX_FILE, only_release_errors
+from agent.shipped import content_id
+from agent.strict import parse_json, read_file
+
+MANIFEST = "release.json"
+MOST_BYTES = 256_000_000  # of one file
+_KEYS = {"name": str, "version": str, "what": str, "loader": str, "files": dict, "provenance": dict}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRelease:
+    """Files that are shipped as they stand.
+
+    Args:
+        name: of the task.
+        what: what it is, in a few words that follow "is".
+        loader: the function of `promptassay` that takes NAME@LABEL or the folder.
+        files: their bytes by name, without folders.
+        provenance: where it comes from, JSON-ready; not part of the version.
+    """
+
+    name: str
+    what: str
+    loader: str
+    files: Mapping[str, bytes]
+    provenance: Mapping[str, Any]
+    version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.files or not all(NAME.fullmatch(name) and name != MANIFEST for name in self.files):
+            raise ReleaseError(f"{list(self.files)!r:.90}: no names for the files of a release")
+        content = {"what": self.what, "loader": self.loader, "files": self._listed()}
+        object.__setattr__(self, "version", content_id("f", content))
+
+    def manifest(self) -> dict[str, Any]:
+        """The object of release.json."""
+        texts = {"name": self.name, "version": self.version, "what": self.what, "loader": self.loader}
+        return {**texts, "files": self._listed(), "provenance": dict(self.provenance)}
+
+    def write(self, folder: Path) -> None:
+        """Writes the folder and reads it back before anything is moved into place. Raises ReleaseError."""
+        text = json.dumps(self.manifest(), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+        try:
+            with new_files(folder) as beside:
+                for name, data in {**self.files, MANIFEST: text.encode()}.items():
+                    (beside / name).write_bytes(data)
+                if read_files(beside).version != self.version:
+                    raise ReleaseError(f"{folder}: what was written is not what was to be released")
+        except OSError as error:
+            raise ReleaseError(f"{folder}: cannot write the release ({error.strerror or error})") from error
+
+    def _listed(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in sorted(self.files.items())
+        }
+
+
+def read_files(folder: str | os.PathLike[str]) -> FileRelease:
+    """The release in a folder, every byte of it checked. Raises a ReleaseError, one line, that names the file."""
+    path = Path(folder) / MANIFEST
+    with only_release_errors(path):
+        data = parse_json(read_file(path, MAX_FILE))
+    _require_manifest(path, data)
+    files = {}
+    for name in data["files"]:
+        with only_release_errors(path.with_name(name)):
+            files[name] = read_file(path.with_name(name), MOST_BYTES)
+    release = _release(path, data, files)
+    for name, listed in release.manifest()["files"].items():
+        if listed != data["files"][name]:
+            raise ReleaseError(
+                f"{path.with_name(name)}: was edited after release or cut off; restore the released file"
+            )
+    if release.version != data["version"]:
+        raise ReleaseError(
+            f"{path}: was edited after release: the content is {release.version}, the version says "
+            f"{data['version']!r:.60}; restore the released file"
+        )
+    return release
+
+
+def kept_files(folder: Path) -> str | None:
+    """The release as the ledger keeps it: JSON, the files as lists of lines, so that words in a line of JSON are found.
+
+    None for one that is damaged, no text, or too large: only its folder has that.
+    """
+    try:
+        release = read_files(folder)
+        files = {name: data.decode("utf-8").split("\n") for name, data in release.files.items()}
+    except (ReleaseError, UnicodeDecodeError):
+        return None
+    text = json.dumps({"release": release.manifest(), "files": files}, ensure_ascii=False)
+    return text if len(text) <= MAX_FILE else None
+
+
+def restored_files(text: str) -> FileRelease:
+    """The release in what `kept_files` gave. Raises ReleaseError where it is not that any more."""
+    path = Path(MANIFEST)
+    with only_release_errors(path):
+        kept = parse_json(text)
+    _require_manifest(path, kept["release"])
+    release = _release(path, kept["release"], {name: "\n".join(each).encode() for name, each in kept["files"].items()})
+    if release.version != kept["release"]["version"]:
+        raise ReleaseError(f"{path}: is {release.version}, not {kept['release']['version']}")
+    return release
+
+
+def how_to_load(folder: Path, reference: str) -> str:
+    """What a version of files is, where it lies, and the Python that loads it. Raises ReleaseError."""
+    release, root = read_files(folder), folder.parents[1]
+    more = "" if root == releases_root() else f", root={os.fspath(root)!r}"
+    return (
+        f"{reference}: {release.version} is {release.what}, not a prompt; it lies in {folder}; use it with: "
+        f"from promptassay import {release.loader}; answer = {release.loader}({reference!r}{more})"
+    )
+
+
+def _release(path: Path, data: Mapping[str, Any], files: Mapping[str, bytes]) -> FileRelease:
+    try:
+        return FileRelease(
+            name=data["name"], what=data["what"], loader=data["loader"], files=files, provenance=data["provenance"]
+        )
+    except ReleaseError as error:
+        raise ReleaseError(f"{path}: {error}") from None
+
+
+def _require_manifest(path: Path, data: Any) -> None:
+    """Raises a ReleaseError for what is no object of a release.json, or names a file outside of the folder."""
+    fits = isinstance(data, dict) and set(data) == set(_KEYS)
+    fits = fits and all(isinstance(data[key], kind) for key, kind in _KEYS.items())
+    fits = fits and data["what"].isprintable() and data["loader"].isidentifier()
+    if not fits or not all(NAME.fullmatch(name) for name in data["files"]):
+        raise ReleaseError(f"{path}: is no {MANIFEST} of a release; restore the released file")

@@ -1,0 +1,116 @@
+"""One request to our pages: an open ledger, the parameters of the address, and the cache of the server."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from agent.errors import InputError
+from agent.ledger.query import History
+
+T = TypeVar("T")
+PAGE_ROWS = 50
+CACHE_ENTRIES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerCheck:
+    """A check of the ledger: when, for how many seconds, up to which event, and what does not hold.
+
+    `moving`: a run was writing, so that the bytes could not be compared with the seal.
+    """
+
+    utc: str
+    seconds: float
+    seq: int
+    hash: str
+    findings: tuple[str, ...] = ()
+    moving: bool = False
+
+
+class PageCache:
+    """The values used last, up to CACHE_ENTRIES. For several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def get(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """The value of `key`, made where it is not there."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                value: T = self._values[key]
+                return value
+        made = make()
+        with self._lock:
+            self._values[key] = made
+            while len(self._values) > CACHE_ENTRIES:
+                self._values.popitem(last=False)
+        return made
+
+
+@dataclass(slots=True)
+class Site:
+    """What lives as long as the server: the ledger's file, its checks, the cache. One thread at a time makes the whole
+    check (`checking`), or writes a rating (`writing`)."""
+
+    db: Path
+    check_at_start: LedgerCheck
+    whole_check: LedgerCheck | None = None
+    cache: PageCache = field(default_factory=PageCache)
+    checking: threading.Lock = field(default_factory=threading.Lock)
+    writing: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """`names` are the parts of the path, `args` the parameters behind it; `history` is closed after the answer."""
+
+    site: Site
+    history: History
+    names: Mapping[str, str] = field(default_factory=dict)
+    args: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def arg(self, name: str, default: str = "") -> str:
+        """A parameter's last value, stripped."""
+        return self.args.get(name, [default])[-1].strip()
+
+    def number(self, name: str, default: int = 1, low: int = 1) -> int:
+        """A parameter as a whole number, at least `low`; anything else is the default."""
+        text = self.arg(name)
+        return max(low, int(text)) if text.isdecimal() and len(text) < 12 else default
+
+    def path_number(self, name: str) -> int:
+        """A part of the path as a whole number. Raises InputError."""
+        text = self.names[name]
+        if not text.isdecimal() or len(text) > 18:
+            raise InputError(f"{text}: not a number")
+        return int(text)
+
+    def cached(self, what: str, key: object, make: Callable[[], T]) -> T:
+        """`make()`, cached until something is written to the ledger, so that an erased text is never shown."""
+        seq = self.history.select("SELECT seq FROM head")[0]["seq"]
+        return self.site.cache.get((seq, what, key), make)
+
+    def query(self, *without: str) -> str:
+        """The parameters of the address, but for the page and those named."""
+        pairs = [(name, value) for name, values in self.args.items() for value in values]
+        return urlencode([(name, value) for name, value in pairs if value and name not in ("page", *without)])
+
+    def paged(self, rows: Sequence[T]) -> tuple[list[T], dict[str, Any]]:
+        """The rows of the page that the address names, and which page that is."""
+        pages = max(1, -(-len(rows) // PAGE_ROWS))
+        number = min(self.number("page"), pages)
+        place = {"page": number, "pages": pages, "count": len(rows), "query": self.query()}
+        return list(rows[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]), place
+
+
+def sql_link(sql: str, **values: object) -> str:
+    """The address of the same question on the page for SQL, where it can be changed."""
+    return "/ledger?" + urlencode({"sql": " ".join(sql.split()), **values})

@@ -1,0 +1,308 @@
+"""The pages of runs: the list, one run with its trials and its progress, one trial, and a comparison."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from agent.errors import InputError
+from agent.ledger.query import Row, cost_of
+from agent.ledger.resume_state import IS_CALL
+from agent.release.result import search_result
+from agent.report import charts, compare, facts
+from agent.report.view import RowPair, RunView
+from agent.report.web.page_request import PageRequest, sql_link
+
+CHART = threading.Lock()
+"""Held while a chart is drawn: matplotlib's settings are the whole process's."""
+SORTS: Mapping[str, str] = {"score": "mean", "cost": "cost_usd", "tokens": "tokens", "trial": "number"}
+FILTERS = ("state", "technique", "format", "operator")
+ABOUT = ("id", "task", "folder", "status", "model", "proposer", "seed", "started_utc", "ended_utc", "seconds", "parent")
+ROW_FILTERS: Mapping[str, tuple[str, Callable[[RowPair], bool]]] = {
+    "all": ("all rows", lambda pair: True),
+    "right": ("flipped to right", lambda pair: (pair.change or 0) > 0),
+    "wrong": ("flipped to wrong", lambda pair: (pair.change or 0) < 0),
+    "unreadable": ("failed to parse", lambda pair: bool(pair.two and pair.two["error"])),
+}
+"""Filters of the rows of a trial: words, and which rows pass."""
+
+
+class CachedRunView(RunView):
+    """A run whose trials and costs are cached until something is written to the ledger."""
+
+    def __init__(self, request: PageRequest) -> None:
+        super().__init__(request.history, request.names["run"])
+        self._request = request
+
+    @cached_property
+    def trials(self) -> list[Row]:
+        return self._request.cached("trials", self.id, lambda: super(CachedRunView, self).trials)
+
+    @cached_property
+    def costs(self) -> list[Row]:
+        return self._request.cached("costs", self.id, lambda: super(CachedRunView, self).costs)
+
+
+# -- the list ---------------------------------------------------------------------------------------------------------
+
+
+def runs(request: PageRequest) -> dict[str, Any]:
+    """The list of runs, newest first."""
+    rows, place = request.paged(request.history.runs())
+    return {
+        "runs": [_line(row) for row in rows],
+        "place": place,
+        "ledger": str(request.site.db),
+        "sql": sql_link("SELECT * FROM runs ORDER BY started_utc DESC"),
+    }
+
+
+def _line(run: Row) -> dict[str, Any]:
+    result, search = run["result"] or {}, search_result(run["result"])
+    return {
+        **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc", "status", "error")},
+        "baseline": search.baseline.test if search else None,
+        "winner": search.winner.test if search else None,
+        "lift": result.get("lift"),
+        "decision": facts.decision(result),
+        "cost": facts.dollars(result["cost_usd"], result.get("unpriced", ())) if "cost_usd" in result else "-",
+    }
+
+
+# -- one run ----------------------------------------------------------------------------------------------------------
+
+
+def run(request: PageRequest) -> dict[str, Any]:
+    """One run: its result, its trials, what it cost."""
+    view = CachedRunView(request)
+    result = view.result
+    best = result.winner if result else None
+    return {
+        "run": {name: view.run[name] for name in (*ABOUT, "error")},
+        "command": (view.run["options"] or {}).get("command", ""),
+        "result": view.run["result"],
+        "is_erased": view.run["result"] is None and view.run["result_hash"] is not None,
+        "live": live(request) if view.run["status"] == "running" else None,
+        "verdict": facts.verdict(result) if result else None,
+        "certainty": facts.certainty(result) if result else None,
+        "scores": _scores(view),
+        "uncorrected": facts.uncorrected(result) if result else "",
+        "design": facts.design(best.technique, best.format, best.n_demos) if best else "",
+        "held_back": facts.held_back(result) if result else [],
+        "promoted": facts.promotion(view.promoted) if view.promoted else "",
+        "prompt_changes": request.cached("changes", view.id, lambda: _changes(view)) if result else [],
+        "costs": view.costs,
+        "board": board(request, view),
+        "rated": any(trial["state"] == "complete" for trial in view.trials),
+        "sql": sql_link("SELECT * FROM trials WHERE run_id = :run ORDER BY mean DESC", run=view.id),
+    }
+
+
+def _scores(view: RunView) -> list[dict[str, Any]]:
+    """Your prompt, and the best found if it is another: dev, corrected for having been chosen on it, sealed test."""
+    if view.result is None:
+        return []
+    rows = []
+    for side, name in facts.sides(view.result):
+        dev, corrected = view.result.dev(side)
+        rows.append(
+            {"who": name, "dev": dev, "dev_corrected": corrected, "test": facts.sealed_score(view.result, side)}
+        )
+    return rows
+
+
+def _changes(view: RunView) -> list[dict[str, str]]:
+    if view.baseline is None or view.winner is None or view.baseline["id"] == view.winner["id"]:
+        return []
+    return words_changed(facts.prompt_text(view.baseline), facts.prompt_text(view.winner))
+
+
+def words_changed(one: str, two: str, keep: int | None = None) -> list[dict[str, str]]:
+    """`compare.changes` as JSON."""
+    return [{"kind": change.kind, "text": change.text} for change in compare.changes(one, two, keep)]
+
+
+def chart(request: PageRequest) -> str:
+    """Score against calls as <svg>, without the style element that the page's policy refuses."""
+    view = CachedRunView(request)
+
+    def draw() -> str:
+        with CHART:
+            drawn = charts.svg(charts.progress(view), "progress", f"Dev score against calls, run {view.id}")
+        return re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)
+
+    return request.cached("chart", view.id, draw) if view.trials else ""
+
+
+def board(request: PageRequest, view: RunView) -> dict[str, Any]:
+    """The trials that pass the filters of the address, in its order, one page of them."""
+    wanted = {name: request.arg(name) for name in FILTERS}
+    least, text = _least(request), request.arg("text").casefold()
+    sort = request.arg("sort") if request.arg("sort") in SORTS else "score"
+    down = request.arg("order", "up" if sort == "trial" else "down") != "up"
+    trials = [
+        trial
+        for trial in view.trials
+        if all(not value or str(trial[name]) == value for name, value in wanted.items())
+        and (least is None or (trial["mean"] is not None and 100 * trial["mean"] >= least))
+        and text in trial["instruction"].casefold()
+    ]
+    key = SORTS[sort]
+    trials.sort(key=lambda trial: trial["number"])
+    trials.sort(key=lambda trial: trial[key] or 0, reverse=down)
+    trials.sort(key=lambda trial: trial[key] is None)
+    rows, place = request.paged(trials)
+    choices = {name: sorted({str(trial[name]) for trial in view.trials if trial[name]}) for name in FILTERS}
+    return {
+        "trials": rows,
+        "place": place,
+        "of": len(view.trials),
+        "choices": choices,
+        "wanted": {**wanted, "least": "" if least is None else f"{least:g}", "text": request.arg("text")},
+        "sort": sort,
+        "order": "down" if down else "up",
+        "sorts": {name: request.query("sort", "order") for name in SORTS},
+    }
+
+
+def _least(request: PageRequest) -> float | None:
+    """The lowest score to show, in points; None for all."""
+    try:
+        points = float(request.arg("least"))
+    except ValueError:
+        return None
+    return points if abs(points) < 1e9 else None
+
+
+# -- a run that goes on -----------------------------------------------------------------------------------------------
+
+
+def live(request: PageRequest) -> dict[str, Any]:
+    """How far a run is. A page asks every few seconds, so nothing here reads all calls one by one."""
+    history = request.history
+    row = history.run(request.names["run"])
+    (calls,) = history.select(
+        "SELECT COUNT(*) AS all_calls, COALESCE(SUM(state = 'cached'), 0) AS cached, "
+        "COALESCE(SUM(CASE WHEN state <> 'cached' THEN prompt_tokens + completion_tokens END), 0) AS tokens, "
+        f"{cost_of('calls', 'runs')} AS cost_usd FROM calls JOIN runs ON runs.id = run_id "
+        f"WHERE run_id = ? AND {IS_CALL}",
+        row["id"],
+    )
+    trials = history.select("SELECT number, state, mean FROM trials WHERE run_id = ?", row["id"])
+    states: dict[str, int] = {}
+    for trial in trials:
+        states[trial["state"]] = states.get(trial["state"], 0) + 1
+    complete = [trial["mean"] for trial in trials if trial["state"] == "complete" and trial["mean"] is not None]
+    made = calls["all_calls"]
+    return {
+        "run_id": row["id"],
+        "status": row["status"],
+        "calls": made,
+        "cached": calls["cached"],
+        "planned": max(int((row["plan"] or {}).get("calls") or 0), made),
+        "tokens": calls["tokens"],
+        "cost_usd": calls["cost_usd"],
+        "trials": states,
+        "baseline": next((trial["mean"] for trial in trials if trial["number"] == 0), None),
+        "best": max(complete, default=None),
+        "changes": len(trials) + sum(states.get(state, 0) for state in ("complete", "pruned", "failed")),
+    }
+
+
+# -- one trial --------------------------------------------------------------------------------------------------------
+
+
+def trial(request: PageRequest) -> dict[str, Any]:
+    """One trial: its prompt, and its answer to each dev row beside that of the user's own prompt."""
+    view = RunView(request.history, request.names["run"])
+    number = request.path_number("number")
+    numbered = {row["number"]: row for row in request.history.trials(view.id, [0, number])}
+    if number not in numbered or 0 not in numbered:
+        raise InputError(f"{view.id}: no trial {number}")
+    base, own = (request.history.candidate(numbered[n]["candidate_id"]) for n in (0, number))
+    pairs = [pair for pair in view.pairs("dev", base["id"], own["id"]) if pair.two is not None]
+    which = request.arg("rows") if request.arg("rows") in ROW_FILTERS else "all"
+    rows, place = request.paged([pair for pair in pairs if ROW_FILTERS[which][1](pair)])
+    parent = numbered[number]["parent_id"]
+    return {
+        "run": {name: view.run[name] for name in ("id", "task", "model")},
+        "trial": numbered[number],
+        "baseline": {name: numbered[0][name] for name in ("number", "mean", "low", "high", "n", "candidate_id")},
+        "parent": _number_of(request, view.id, parent) if parent else None,
+        "prompt": own["template"] if not own["demos"] else None,
+        "prompt_text": facts.prompt_text(own),
+        "demos": own["demos"],
+        "changes": words_changed(facts.prompt_text(base), facts.prompt_text(own)) if number else [],
+        "shown": which,
+        "counts": {
+            name: {"words": words, "rows": sum(map(holds, pairs))} for name, (words, holds) in ROW_FILTERS.items()
+        },
+        "rows": [{**asdict(pair), "change": pair.change} for pair in rows],
+        "rows_known": bool(view.examples.get("dev")),
+        "place": place,
+        "sql": sql_link(
+            "SELECT example_id, value, call_key, body FROM outcomes LEFT JOIN blobs ON hash = body_hash "
+            "WHERE run_id = :run AND candidate_id = :candidate AND split = 'dev'",
+            run=view.id,
+            candidate=own["id"],
+        ),
+    }
+
+
+def _number_of(request: PageRequest, run_id: str, candidate_id: str) -> int | None:
+    rows = request.history.select(
+        "SELECT number FROM trials WHERE run_id = ? AND candidate_id = ? LIMIT 1", run_id, candidate_id
+    )
+    return rows[0]["number"] if rows else None
+
+
+# -- side by side -----------------------------------------------------------------------------------------------------
+
+
+def compared(request: PageRequest) -> dict[str, Any]:
+    """Two runs or trials named `a` and `b`, or the first two of `pick`; without them, what can be named."""
+    picked = [name for name in request.args.get("pick", ()) if name]
+    names = [request.arg("a") or next(iter(picked), ""), request.arg("b") or next(iter(picked[1:2]), "")]
+    page: dict[str, Any] = {
+        "a": names[0],
+        "b": names[1],
+        "known": [row["id"] for row in request.history.runs()][:200],
+        "problem": "",
+        "facts": [],
+        "sql": "",
+    }
+    if not all(names):
+        return page
+    try:
+        sides = [compare.compared_prompt(request.history, name) for name in names]
+    except InputError as error:
+        return {**page, "problem": str(error)}
+    first, second = (side.candidate for side in sides)
+    demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
+    lines = compare.fact_lines(*sides)
+    return {
+        **page,
+        "facts": [{"what": what, "a": one, "b": two, "same": one == two} for what, one, two in lines],
+        "paired": {split: compare.paired(split, *sides) for split in ("test", "dev")},
+        "unlike": compare.scoring_difference(*sides),
+        "changes": words_changed(facts.prompt_text(first), facts.prompt_text(second), compare.CONTEXT),
+        "same_words": facts.prompt_text(first) == facts.prompt_text(second),
+        "only": {
+            "A": [row for row in demos[0] if row not in demos[1]],
+            "B": [row for row in demos[1] if row not in demos[0]],
+        },
+        "sql": sql_link(
+            "SELECT a.split, a.example_id, a.value AS a, b.value AS b FROM outcomes a "
+            "JOIN outcomes b ON b.split = a.split AND b.example_id = a.example_id "
+            "WHERE a.split IN ('dev', 'test') AND a.run_id = :run_a AND a.candidate_id = :candidate_a "
+            "AND b.run_id = :run_b AND b.candidate_id = :candidate_b",
+            run_a=sides[0].run["id"],
+            candidate_a=first["id"],
+            run_b=sides[1].run["id"],
+            candidate_b=second["id"],
+        ),
+    }

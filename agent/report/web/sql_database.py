@@ -1,0 +1,126 @@
+"""The ledger for Datasette's own pages: a connection for each question, closed at once, that can only read.
+
+SQLite itself refuses to write (`mode=ro`), and its authorizer all but reading. All SQL goes to child
+processes (`sql_child.py`), which can be stopped in time; only what Datasette asks about columns and keys stays here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from agent.ledger.connect import address_to_read, reader
+from agent.report.web import sql_child
+from agent.worker import Worker
+
+CHILD = r"""
+import sys
+sys.path.insert(0, opening)
+import sql_child
+sql_child.limit_memory()
+answer(True, "")
+for line in pipe_in:
+    pipe_out.write(f"[{sql_child.answer(json.loads(line))}, null]\n")
+    pipe_out.flush()
+"""
+HARD_LIMIT = 10.0  # seconds after which a child is ended that has not ended itself
+LATE = -signal.SIGALRM
+"""The exit code of a child whose time for a question was up."""
+ERRORS = {kind.__name__: kind for kind in (*sqlite3.Error.__subclasses__(), *sqlite3.DatabaseError.__subclasses__())}
+"""The errors of a question that keep their kind; any other is a ValueError."""
+
+
+def read_only(datasette: Any, path: Path) -> Any:
+    """A Datasette Database over the ledger's file.
+
+    It holds no connection between two questions, so that a writer's log can be emptied at any time. Its `close` ends
+    the questions that are being answered.
+    """
+    from datasette.database import Database, QueryInterrupted, Results
+
+    count = datasette.setting("num_sql_threads")
+    folder = str(Path(sql_child.__file__).parent)
+
+    class LedgerDatabase(Database):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(datasette, path=str(path), is_mutable=True)
+            self._workers = [Worker("the question", CHILD, folder, HARD_LIMIT) for _ in range(count)]
+            self._idle, self._at_once = [*self._workers], asyncio.Semaphore(count)
+
+        def connect(self, write: bool = False) -> sqlite3.Connection:
+            if write:
+                raise sqlite3.OperationalError("the ledger is only read here")
+            return reader(path)
+
+        def close(self) -> None:
+            for worker in self._workers:
+                worker.close()
+
+        async def execute(
+            self,
+            sql: str,
+            params: Sequence[Any] | Mapping[str, Any] | None = None,
+            truncate: bool = False,
+            custom_time_limit: int | None = None,
+            page_size: int | None = None,
+            log_sql_errors: bool = True,
+        ) -> Any:
+            """As Datasette's own, but that errors are only raised: it would print them, escapes and all."""
+            limit_ms = min(custom_time_limit or self.ds.sql_time_limit_ms, self.ds.sql_time_limit_ms)
+            most = self.ds.max_returned_rows + (self.ds.max_returned_rows == (page_size or self.ds.page_size))
+            question = {
+                "address": address_to_read(path),
+                "sql": sql,
+                "params": params or {},
+                "most": most + 1 if truncate else None,
+                "seconds": limit_ms / 1000,
+            }
+            async with self._at_once:
+                worker = self._idle.pop()
+                try:
+                    reply, reason = await worker.ask(question)
+                finally:
+                    self._idle.append(worker)
+            if reply is None and worker.ended == LATE:
+                raise QueryInterrupted(sqlite3.OperationalError("interrupted"), sql, params)
+            if reply is None:
+                raise sqlite3.OperationalError(reason)
+            rows, description = _rows(reply)
+            truncated = truncate and len(rows) > most
+            return Results(rows[:most] if truncated else rows, truncated, description)
+
+        async def execute_fn(self, fn: Callable[[sqlite3.Connection], Any]) -> Any:
+            def ask() -> Any:
+                with closing(self.connect()) as connection:
+                    self.ds._prepare_connection(connection, self.name)
+                    connection.set_authorizer(sql_child.authorize)
+                    return fn(connection)
+
+            return await asyncio.get_running_loop().run_in_executor(self.ds.executor, ask)
+
+        async def execute_write_fn(self, fn: Any, block: bool = True) -> Any:
+            return self.connect(write=True)
+
+    return LedgerDatabase()
+
+
+def _rows(reply: Any) -> tuple[list[sqlite3.Row], Any]:
+    """As SQLite has them, and the cursor's description. Raises what went wrong in the child."""
+    if "error" in reply:
+        raise ERRORS.get(reply["error"], ValueError)(reply["what"])
+    if reply["columns"] is None:
+        return [], None
+    names = ", ".join('NULL AS "' + name.replace('"', '""') + '"' for name in reply["columns"])
+    with closing(sqlite3.connect(":memory:")) as db:
+        cursor = db.execute(f"SELECT {names}")  # a row takes its names from a cursor
+        return [sqlite3.Row(cursor, tuple(map(_value, row))) for row in reply["rows"]], cursor.description
+
+
+def _value(cell: Any) -> Any:
+    return b64decode(cell["base64"]) if isinstance(cell, dict) else cell

@@ -1,0 +1,258 @@
+"""A released prompt applied to a file of rows: one call a row, and the answers as new columns of a new file.
+
+The calls go through a budget and the ledger like all others, and replies that the ledger holds are not bought again:
+the same command goes on where an earlier one stopped. The file is written at the end, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
+from agent.programs.released import ReleasedProgram
+from agent.redact import mask, rare_secrets_in
+from agent.release.regression import require_place
+from agent.release.runtime import Prompt, load_prompt
+from agent.run.answer_file import require_kind, write_answers
+from agent.run.job import Job, Resources
+from agent.run.launch import budget_of
+from agent.run.locations import models_of, prompt_path, require_named
+from agent.run.session import PreparedJob
+from agent.scoring.evaluate import Evaluator
+from agent.task.input_files import read_bytes, rows_of
+from agent.task.words import listed, quoted, shown
+from agent.types import (
+    LM,
+    Budget,
+    Constraints,
+    Example,
+    Field,
+    MetricSpec,
+    Outcome,
+    Prediction,
+    Score,
+    SearchSpace,
+    Signature,
+    Task,
+)
+
+ERROR = "error"
+"""The column that says why a row has no answer, or which part of a reply could not be read."""
+AT_ONCE = 1000
+"""Rows that are begun together, however long the file is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What to apply to what: the rows of `source` as they were read, and where they go."""
+
+    prompt: Prompt
+    lm: LM
+    source: Path
+    rows: Sequence[Mapping[str, Any]]
+    columns: Sequence[str]
+    task: Task
+    out: Path
+    prefix: str
+
+    @property
+    def added(self) -> list[str]:
+        """The new columns."""
+        return _added(self.prompt, self.prefix)
+
+
+class _Readable:
+    """The metric of a prompt that is applied: 1 for a reply that could be read."""
+
+    name = "readable"
+
+    async def score(self, example: Example, prediction: Prediction) -> Score:
+        return Score(self.name, 0.0 if prediction.error else 1.0, prediction.error)
+
+
+class Apply(Job):
+    """One application. Rows whose inputs are empty are not asked."""
+
+    command = kind = "apply"
+    done = "applied"
+
+    def __init__(self, applied: Application, resources: Resources) -> None:
+        super().__init__(applied.task, (applied.lm.name,), resources)
+        self._applied = applied
+        self._secrets = rare_secrets_in(os.environ)
+
+    @property
+    def planned(self) -> int:
+        return len(self.task.dev)
+
+    async def work(self) -> dict[str, Any]:
+        applied = self._applied
+        outcomes = await self._outcomes()
+        answers = [self._answers(row, outcomes.get(str(number))) for number, row in enumerate(applied.rows)]
+        failed = sum(outcome.value is None for outcome in outcomes.values()) + len(answers) - len(outcomes)
+        if failed == len(answers):
+            raise RunRefused(
+                f"none of the {failed} rows got an answer, so nothing was written: {answers[0][applied.added[-1]]}"
+            )
+        rows = zip(applied.rows, answers, strict=True)
+        is_text = applied.source.suffix.lower() in (".csv", ".tsv")
+        write_answers(applied.out, applied.columns, applied.added, rows, trusted=is_text)
+        return {
+            "kind": self.kind,
+            "run_id": self.id,
+            "name": applied.prompt.name,
+            "version": applied.prompt.version,
+            "model": applied.lm.name,
+            "source": str(applied.source),
+            "path": str(applied.out),
+            "rows": len(answers),
+            "answered": sum(outcome.value == 1 for outcome in outcomes.values()),
+            "unreadable": sum(outcome.value == 0 for outcome in outcomes.values()),
+            "failed": failed,
+            **self.cost(),
+            "ledger_head": self.ledger.head(),
+        }
+
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {key: result[key] for key in ("name", "version", "model", "rows", "answered", "unreadable", "failed")}
+
+    async def _outcomes(self) -> dict[str, Outcome]:
+        """What came of each row that is asked, by its number. Raises BudgetExhausted where the budget ends before."""
+        applied, rows = self._applied, self.task.dev
+        program = ReleasedProgram(applied.prompt, self.task, applied.lm)
+        evaluator = Evaluator(self.task, self._gateway, applied.lm, [_Readable()], [program])
+        found: dict[str, Outcome] = {}
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            outcomes = await self.gathered([evaluator.outcome(program.candidate, row) for row in some])
+            found |= {row.id: each for row, each in zip(some, outcomes, strict=True) if each is not None}
+            if self._stopped:
+                raise BudgetExhausted(
+                    f"{len(found)} of {len(rows)} rows are answered, and nothing was written: {self._stopped}; "
+                    "the same command with a larger cap asks only the others"
+                )
+        return found
+
+    def _answers(self, row: Mapping[str, Any], outcome: Outcome | None) -> dict[str, Any]:
+        applied = self._applied
+        if outcome is None:
+            empty = [name for name in applied.prompt.release.inputs if _is_empty(row.get(name))]
+            return {applied.added[-1]: f"not asked: {listed(empty)} is empty"}
+        prediction = outcome.prediction
+        if (reply := mask(prediction.raw, self._secrets)) != prediction.raw:
+            prediction = applied.prompt.parse(reply)  # as from the ledger, which holds no key
+        found = {f"{applied.prefix}{name}": value for name, value in prediction.fields.items()}
+        return {**found, applied.added[-1]: prediction.error} if prediction.error else found
+
+
+def _added(prompt: Prompt, prefix: str) -> list[str]:
+    return [f"{prefix}{name}" for name in (*(output.name for output in prompt.release.outputs), ERROR)]
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+# -- from the words of a command to an application --------------------------------------------------------------------
+
+
+def prepare_apply(
+    prompt: str,
+    source: Path,
+    out: Path,
+    model: str | None,
+    limit: int | None,
+    prefix: str,
+    options: Mapping[str, Any],
+    db: Path,
+) -> PreparedJob:
+    """Finds the prompt, reads the rows and checks that the answers can be written; calls nothing.
+
+    Args:
+        prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
+        source: the rows, a data file of one of the kinds `TABLES`, with a column for each input of the prompt.
+        out: where they go with the answers, .csv or .jsonl.
+        model: the model to ask. None: the released one.
+        limit: only the first so many rows, at least 1. None: all.
+        prefix: stands before the names of the new columns.
+        options: has the caps (`budget_of`).
+        db: the ledger.
+
+    Raises:
+        InputError: a file, a column or a model is wrong, or a ReleaseError for a prompt that is damaged.
+    """
+    path = prompt_path(prompt, db)
+    loaded = load_prompt(path)
+    require_kind(out)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise InputError(f"-o {out}: is the file of rows itself; name another file")
+    rows, columns, digest = _read(source, loaded, prefix)
+    rows = rows[:limit]
+    name = model or loaded.model
+    require_named(path, {loaded.model}, {"--model": [] if model else [name]}, db)
+    require_place(out, "-o")
+    lm, _ = models_of(name, ())
+    task = _task(loaded, path, source, rows, digest)
+    applied = Application(loaded, lm, source, rows, columns, task, out, prefix)
+    budget = budget_of(options, max(1, len(task.dev)))
+    return PreparedJob(lambda resources: Apply(applied, resources), (lm,), budget)
+
+
+def _read(source: Path, prompt: Prompt, prefix: str) -> tuple[list[dict[str, Any]], list[str], str]:
+    """The rows, the names of their columns, and the hash of the file. Raises InputError where they do not fit."""
+    data, where = read_bytes(source), shown(source)
+    found, problems = rows_of(data, source)
+    if problems or not found:
+        raise ProblemsError(tuple(problems) or (Problem(f"{where}:1", "no rows; write one for each call"),))
+    rows = [row for _, row in found]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    inputs = prompt.release.inputs
+    if missing := [name for name in inputs if name not in columns]:
+        raise InputError(
+            f"{where}: no column {listed(map(quoted, missing))}; the inputs of {prompt.name} are {listed(inputs)}, the "
+            f"columns here {listed(columns)}"
+        )
+    if twice := [name for name in _added(prompt, prefix) if name in columns]:
+        raise InputError(
+            f"{where}: has a column {listed(map(quoted, twice))} already, which the answers would take; rename it, or "
+            "give the new columns other names, such as --prefix answer_"
+        )
+    return rows, columns, hashlib.sha256(data).hexdigest()
+
+
+def _task(prompt: Prompt, path: Path, source: Path, rows: Sequence[Mapping[str, Any]], digest: str) -> Task:
+    """The rows that can be asked as the dev rows of a task; the id of each is its number."""
+    inputs = prompt.release.inputs
+    examples = [
+        Example(str(number), {name: _text(row[name]) for name in inputs}, {})
+        for number, row in enumerate(rows)
+        if not any(_is_empty(row.get(name)) for name in inputs)
+    ]
+    return Task(
+        name=prompt.name,
+        description=f"{prompt.name} applied to {shown(source)}",
+        signature=Signature(tuple(Field(name) for name in inputs), prompt.release.outputs),
+        instruction="",
+        metrics=(MetricSpec(_Readable.name, ""),),
+        space=SearchSpace((), (), ()),
+        constraints=Constraints(),
+        budget=Budget(),
+        train=(),
+        dev=tuple(examples),
+        test=(),
+        folder=str(path.parent),
+        model=prompt.model,
+        max_tokens=1,
+        hashes={"rows": digest},
+    )
+
+
+def _text(value: Any) -> str:
+    """A value as the text that a prompt was scored with."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,128 @@
+"""How a run is interrupted: by a signal, or from another thread where an event loop runs already, as in a notebook."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+class Stop:
+    """Ends what runs: the first `press` lets what is in flight land, the second leaves at once.
+
+    `land` does as the first and is no press. Any thread may call them, also before anything runs.
+    """
+
+    def __init__(self) -> None:
+        self._presses = 0
+        self._landing = False
+        self._left = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._to_land: Callable[[], None]
+        self._to_leave: Callable[[], None]
+
+    def attach(self, land: Callable[[], None], leave: Callable[[], None]) -> None:
+        """What is to be called, in the running loop; at once where it was asked for before."""
+        self._to_land, self._to_leave, self._loop = land, leave, asyncio.get_running_loop()
+        if self._landing:
+            land()
+        if self._left:
+            leave()
+
+    def press(self) -> None:
+        self._presses += 1
+        if self._presses == 1:
+            self.land()
+        else:
+            self._left = True
+            self._call(lambda: self._to_leave())
+
+    def land(self) -> None:
+        self._landing = True
+        self._call(lambda: self._to_land())
+
+    def _call(self, what: Callable[[], None]) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                self._loop.call_soon_threadsafe(what)
+
+
+def stopping(waiting: int) -> str:
+    """What is said when a run is interrupted with so many calls in flight."""
+    calls = "1 call in flight is" if waiting == 1 else f"{waiting} calls in flight are"
+    return f"stopping{f': {calls} being finished' if waiting else ''}; press Ctrl-C again to leave at once"
+
+
+@contextlib.contextmanager
+def catch_signals(signals: Iterable[signal.Signals], stop: Stop) -> Iterator[None]:
+    """While it lasts, `signals` press `stop`; then they mean what they did before. Outside the main thread: nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, before = asyncio.get_running_loop(), {number: signal.getsignal(number) for number in signals}
+    caught = [number for number, handler in before.items() if number != signal.SIGHUP or handler != signal.SIG_IGN]
+    for number in caught:
+        loop.add_signal_handler(number, stop.land if number == signal.SIGHUP else stop.press)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+            if before[number] is not None:  # one that was not set in Python cannot be set again
+                signal.signal(number, before[number])
+
+
+def run_blocking(work: Callable[[Stop | None], _T]) -> _T:
+    """The result of `work`, which runs an event loop: here, or in a thread where one runs already.
+
+    A Ctrl-C comes to the main thread, which then presses the `Stop` of the thread.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work(None)
+    stop, result = _in_thread(work)
+    if threading.current_thread() is not threading.main_thread():
+        return result.result()
+    before = signal.signal(signal.SIGINT, lambda number, frame: stop.press())
+    try:
+        return result.result()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+
+
+async def run_async(work: Callable[[Stop | None], _T]) -> _T:
+    """The same for a caller that waits in an event loop: cancelled once, the calls in flight land; twice, not."""
+    stop, future = _in_thread(work)
+    result = asyncio.wrap_future(future)
+    cancelled: asyncio.CancelledError | None = None
+    while not result.done():
+        try:
+            await asyncio.wait({result})
+        except asyncio.CancelledError as error:
+            cancelled = error
+            stop.press()
+    if cancelled is not None:
+        result.exception()  # the cancellation is raised in its place
+        raise cancelled
+    return result.result()
+
+
+def _in_thread(work: Callable[[Stop | None], _T]) -> tuple[Stop, Future[_T]]:
+    """Calls `work` in a thread of its own: what interrupts it, and its result."""
+    stop, result = Stop(), Future[_T]()
+
+    def call() -> None:
+        try:
+            result.set_result(work(stop))
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=call, name="promptassay", daemon=True).start()
+    return stop, result

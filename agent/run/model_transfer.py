@@ -1,0 +1,248 @@
+"""A run's best prompts on other models: the same candidates, the same dev rows, a score for each pair.
+
+It says which prompt travels and which was made for one model. Dev rows chose these prompts, so their scores on the
+run's own model flatter them, and are not tested; on the others they are what they are. The sealed test is never
+touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetExhausted, InputError
+from agent.ledger.query import History, Row, started_with
+from agent.programs.kinds import program_for
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.release.rescore import SCORED_BY
+from agent.run.job import Job, Resources
+from agent.run.launch import budget_of, earlier_prices
+from agent.run.locations import open_history
+from agent.run.session import PreparedJob
+from agent.run.tasks import source_of, task_of
+from agent.scoring.evaluate import Evaluator
+from agent.scoring.function_metric import require_all
+from agent.scoring.llm_judge import judge_builder, judge_calls
+from agent.scoring.task_metrics import build_metrics
+from agent.stats.intervals import mean_ci, paired_difference
+from agent.types import LM, Candidate, Demo, Task
+
+Scores = Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A candidate of the run: its trial, and what it scored there on each dev row, in their order."""
+
+    trial: int
+    candidate: Candidate
+    scores: tuple[float | None, ...]
+
+
+class Transfer(Job):
+    """`entrants` begin with the baseline; `own` is the run's model, whose scores are taken from the ledger."""
+
+    command = kind = "transfer"
+    done = "transferred"
+
+    def __init__(
+        self,
+        task: Task,
+        entrants: Sequence[Entrant],
+        own: str,
+        run: str,
+        lms: Sequence[LM],
+        judges: Sequence[LM],
+        resources: Resources,
+    ) -> None:
+        super().__init__(task, [lm.name for lm in lms], resources)
+        self._entrants, self._own, self._run, self._lms, self._judges = entrants, own, run, lms, judges
+
+    @staticmethod
+    def calls(task: Task, entrants: int, models: int) -> int:
+        """What it may take at most."""
+        return models * entrants * len(task.dev) * (1 + judge_calls(task))
+
+    @property
+    def planned(self) -> int:
+        return self.calls(self.task, len(self._entrants), len(self._lms))
+
+    async def work(self) -> dict[str, Any]:
+        columns: dict[str, Sequence[Scores]] = {self._own: [entrant.scores for entrant in self._entrants]}
+        for lm in self._lms:
+            columns[lm.name] = await self._column(lm)
+        own, *others = (self._scored(name, column) for name, column in columns.items())
+        _test(own, others)
+        return {
+            "kind": self.kind,
+            "run_id": self.id,
+            "of_run": self._run,
+            "task": self.task.name,
+            "rows": len(self.task.dev),
+            "candidates": [self._shown(each) for each in self._entrants],
+            "models": [{"own": name == self._own, **each} for name, each in zip(columns, (own, *others), strict=True)],
+            **self.cost(),
+            "status": "budget" if self._stopped else "complete",
+            "ledger_head": self.ledger.head(),
+        }
+
+    def _shown(self, entrant: Entrant) -> dict[str, Any]:
+        shown = program_for(self.task, self._lms[0]).shown(entrant.candidate)
+        return {
+            "candidate_id": entrant.candidate.id,
+            "trial": entrant.trial,
+            "technique": shown.technique,
+            "format": shown.format,
+            "n_demos": shown.n_demos,
+            "instruction": shown.text,
+        }
+
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        ids = [each["candidate_id"] for each in result["candidates"]]
+        return {"of_run": self._run, "candidates": ids, "models": result["models"], "status": result["status"]}
+
+    async def _column(self, lm: LM) -> list[Scores]:
+        """Each candidate's scores on one model; where the budget ends, none for what was not finished."""
+        judges = judge_builder(self.task, self._judges or (lm,), self._gateway)
+        metrics = build_metrics(self.task, {"judge": judges})
+        base = self._entrants[0].candidate.id
+        program = program_for(self.task, lm)
+        evaluator = Evaluator(self.task, self._gateway, lm, metrics, [program], baseline_id=base)
+        column: list[Scores] = []
+        for entrant in self._entrants:
+            try:
+                outcomes = await evaluator.outcomes(entrant.candidate, self.task.dev, "dev")
+            except BudgetExhausted as stop:
+                self._stopped = str(stop)
+                await self._gateway.drain()
+                column.append(())
+            else:
+                column.append([outcome.value for outcome in outcomes])
+        return column
+
+    def _scored(self, model: str, column: Sequence[Scores]) -> dict[str, Any]:
+        """One model: each candidate's score with interval and rank, and the paired difference to the baseline."""
+        cells = [self._cell(scores, column[0]) for scores in column]
+        resources = [cell["mean"] for cell in cells]
+        for cell in cells:
+            known = [mean for mean in resources if mean is not None]
+            cell["rank"] = None if cell["mean"] is None else 1 + sum(mean > cell["mean"] + 1e-12 for mean in known)
+        return {"model": model, "scores": cells}
+
+    def _cell(self, scores: Scores, base: Scores) -> dict[str, Any]:
+        known = [value for value in scores if value is not None]
+        if not known:
+            return {"mean": None, "ci95": None, "n": 0, "unscored": len(scores), "lift": None}
+        mean, low, high = mean_ci(known)
+        cell = {"mean": mean, "ci95": [low, high], "n": len(known), "unscored": len(scores) - len(known), "lift": None}
+        both = [(a, b) for a, b in zip(scores, base, strict=False) if a is not None and b is not None]
+        if scores is base or not both:
+            return cell
+        test = paired_difference([a for a, _ in both], [b for _, b in both], self._resources.seed)
+        lift = {"diff": test.diff, "ci95": list(test.ci95), "p_value": test.p_value, "p_holm": None, "n": test.n}
+        return {**cell, "lift": lift}
+
+
+def _test(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> None:
+    """Holm's step-down (1979) over all cells, as of many some look different by chance; the run's own column, whose
+    scores chose the prompts, has no p-value."""
+    for lift in _lifts(own):
+        lift["p_value"] = None
+    lifts = [lift for column in others for lift in _lifts(column)]
+    least = 0.0
+    for place, lift in enumerate(sorted(lifts, key=lambda lift: float(lift["p_value"]))):
+        lift["p_holm"] = least = min(1.0, max(least, (len(lifts) - place) * lift["p_value"]))
+
+
+def _lifts(column: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [cell["lift"] for cell in column["scores"] if cell["lift"] is not None]
+
+
+# -- from a run to a transfer -----------------------------------------------------------------------------------------
+
+
+def prepare_transfer(
+    run: str, models: Sequence[str], top: int, limit: int | None, options: Mapping[str, Any], db: Path
+) -> PreparedJob:
+    """Finds the candidates of a run, their rows and their models, and checks that they can be asked; calls nothing.
+
+    Args:
+        run: its id, or the unique start of it.
+        models: the models to try, each once.
+        top: how many of the best candidates take part beside the baseline, at least 1.
+        limit: at most so many dev rows, the first. None: all that the run scored.
+        options: has the caps (`budget_of`).
+        db: the ledger.
+
+    Raises:
+        InputError: the run has no such candidates, its task changed since, or the models are wrong.
+    """
+    from agent.models.model_registry import create_model
+
+    with closing(open_history(db)) as history:
+        run_row = history.search(run)
+        task, entrants = _seen(history, run_row, _task(run_row), top, limit)
+    words = started_with(run_row)
+    names = [name.strip() for name in models]
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(f"--models {','.join(models)}: write each model once, a,b,c")
+    if run_row["model"] in names:
+        raise InputError(f"--models: {run_row['model']} is the run's own model, whose scores are in the ledger")
+    known = {name: create_model(name) for name in dict.fromkeys([*names, *task.judges])}
+    lms, judges = [known[name] for name in names], [known[name] for name in task.judges]
+    if not judges and task.is_judged:
+        judges = [create_model(run_row["model"])]
+    budget = budget_of(options, Transfer.calls(task, len(entrants), len(lms)))
+    return PreparedJob(
+        lambda resources: Transfer(task, entrants, run_row["model"], run_row["id"], lms, judges, resources),
+        [*lms, *(judge for judge in judges if judge not in lms)],
+        budget,
+        prices=earlier_prices(words, run_row["model"], words.get("proposer") or "", *task.judges),
+    )
+
+
+def _task(run_row: Row) -> Task:
+    options = started_with(run_row)
+    task = task_of(options)
+    if task.program:
+        raise InputError(f"{run_row['id']}: a program of your own; only prompts can be tried on other models")
+    for name in SCORED_BY:
+        if run_row["hashes"].get(name) != task.hashes.get(name):
+            what = source_of(name, options) + (f" of {task.folder}" if task.folder else "")
+            raise InputError(f"{run_row['id']}: {what} changed since; put it back, or run the task again")
+    require_all(task)
+    return replace(task, judges=tuple(options.get("judge") or task.judges) if task.is_judged else ())
+
+
+def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | None) -> tuple[Task, list[Entrant]]:
+    """The task with the first `limit` dev rows that the run scored; the baseline, and the best that saw all of them."""
+    trials = [trial for trial in history.trials(run_row["id"]) if trial["state"] == "complete"]
+    base = [trial for trial in trials if trial["number"] == 0]
+    if not base:
+        raise InputError(f"{run_row['id']}: this run is {run_row['status']} and has not scored its baseline")
+    scored = {outcome["example_id"] for outcome in history.outcomes(run_row["id"], base[0]["candidate_id"], "dev")}
+    task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
+    whole = [trial for trial in trials if trial["number"] and trial["mean"] is not None]
+    best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
+    entrants = []
+    for trial in [*base, *best]:
+        outcomes = history.outcomes(run_row["id"], trial["candidate_id"], "dev")
+        seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
+        scores = tuple(seen.get(row.id) for row in task.dev)
+        entrants.append(Entrant(trial["number"], _candidate(history.candidate(trial["candidate_id"])), scores))
+    return task, entrants
+
+
+def _candidate(row: Mapping[str, Any]) -> PromptCandidate:
+    """A candidate out of the ledger; it must have the id that it was written under."""
+    demos = tuple(
+        Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
+        for demo in row["demos"]
+    )
+    candidate = PromptCandidate(row["technique"], row["format"], row["instruction"], row["role"], demos)
+    if candidate.id != row["id"]:
+        raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
+    return candidate

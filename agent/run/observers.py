@@ -1,0 +1,127 @@
+"""What observes a run: its entries in the ledger, and what shows it while it goes on. Knows no terminal."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from agent.observer import Observer
+
+if TYPE_CHECKING:
+    from agent.gateway.budget import Account
+    from agent.ledger.store import Ledger
+    from agent.search.plan import Plan
+    from agent.search.program import Describes
+    from agent.types import Outcome, Proposal, SplitName, Trial
+
+_log = logging.getLogger("promptassay")
+
+
+class LedgerObserver(Observer):
+    """Writes candidates, outcomes, trials and events of one run into the ledger; `programs` describe the candidates.
+
+    A method raises LedgerError when the disk refuses.
+    """
+
+    def __init__(self, ledger: Ledger, run_id: str, programs: Sequence[Describes] = ()) -> None:
+        self._ledger, self._run_id = ledger, run_id
+        self._programs = {program.kind: program for program in programs}
+
+    def on_event(self, kind: str, body: Mapping[str, Any], texts: Mapping[str, str] | None = None) -> None:
+        self._ledger.event(self._run_id, kind, body, texts)
+
+    def on_outcome_recorded(self, split: SplitName, outcome: Outcome) -> None:
+        self._ledger.put_outcome(self._run_id, split, outcome)
+
+    def on_trial_updated(self, trial: Trial) -> None:
+        self._ledger.put_trial(self._run_id, trial)
+
+    def on_candidate_accepted(self, round_: int, proposal: Proposal) -> None:
+        self._add(round_, proposal, "")
+
+    def on_candidate_rejected(self, round_: int, proposal: Proposal, reason: str) -> None:
+        self._add(round_, proposal, reason)
+
+    def _add(self, round_: int, proposal: Proposal, rejected: str) -> None:
+        program = self._programs[proposal.candidate.kind]
+        laid_out = () if rejected else program.template(proposal.candidate)
+        shown = program.shown(proposal.candidate)
+        self._ledger.add_candidate(
+            self._run_id, round_, shown, laid_out, proposal.operator, proposal.parent_id, proposal.reason, rejected
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a search stands. `best` is the mean of the best trial with its 95 % interval, in [0, 1]; `width` how many
+    calls of the target may be in flight at once."""
+
+    stage: str
+    plan: Plan
+    account: Account
+    trials: int
+    pruned: int
+    best: tuple[float, float, float] | None
+    retries: int = 0
+    width: int = 0
+
+
+class Watcher(Observer):
+    """Shows nothing; a subclass shows what happens in a run, and where it stands.
+
+    `signals` are those that interrupt the run, where they can be caught: in the main thread.
+    """
+
+    signals: ClassVar[tuple[signal.Signals, ...]] = (signal.SIGINT,)
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """Where a search stands; called often."""
+
+    def on_job_progress(self, done: int, planned: int, account: Account) -> None:
+        """How many of its planned calls a job has made; called often."""
+
+    def warn(self, line: str) -> None:
+        """A line that is to be seen, also where messages are not shown."""
+
+    def download(self, done: int, total: int) -> None:
+        """Bytes of weights that have come; `total` is 0 where it is not known."""
+
+    def leave(self, line: str) -> None:
+        """The user does not wait for what is in flight. If this returns, the run is cancelled."""
+        self.warn(line)
+
+
+class LogWatcher(Watcher):
+    """Lines to the log, snapshots to the user's own function."""
+
+    def __init__(self, progress: Callable[[Snapshot], None] | None) -> None:
+        self._progress = progress
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        if self._progress is not None:
+            self._progress(snapshot)
+
+    def on_message(self, line: str) -> None:
+        _log.info("%s", line)
+
+    def warn(self, line: str) -> None:
+        _log.warning("%s", line)
+
+
+class Changes(Observer):
+    """Calls `report` whenever a run has come further."""
+
+    def __init__(self, report: Callable[[], None]) -> None:
+        self._report = report
+
+    def on_call_settled(self) -> None:
+        self._report()
+
+    def on_stage_started(self, name: str, round_: int) -> None:
+        self._report()
+
+    def on_evaluation_ended(self, candidates: Sequence[str]) -> None:
+        self._report()

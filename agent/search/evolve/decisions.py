@@ -1,0 +1,154 @@
+"""The decisions of the default strategy: which candidates climb, which operator is next, which are out, when to stop.
+
+Pure functions of scores and row counts: no model, no SQL.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+from agent.search.study import MeanScore
+from agent.stats.racing import behind
+
+Scores = Sequence[float | None]
+PRIOR_WINS, PRIOR_LOSSES = 1.0, 2.0
+LATEST = 24  # candidates that the next ones are expected to be like; with fewer nothing is said
+
+
+def mean(scores: Scores) -> float:
+    """The mean of the scores that are not None; 0 for none."""
+    scored = [score for score in scores if score is not None]
+    return sum(scored) / len(scored) if scored else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Take this candidate to its first `rows` rows."""
+
+    candidate_id: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """How far each candidate is taken. `rungs` are rising row counts, the last all of dev; one of `eta` climbs on.
+
+    All candidates of a rung have the same rows, so their means are paired. One that is not promoted now may be when
+    more have come in below it, so that none is thrown away for one unlucky look.
+
+    Source: asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning",
+    algorithm 2).
+    """
+
+    rungs: tuple[int, ...]
+    eta: float = 3.0
+
+    def level(self, rows: int) -> int:
+        """The index of the highest rung that `rows` rows reach; -1 for none."""
+        return sum(rows >= rung for rung in self.rungs) - 1
+
+    def promotions(
+        self, scores: Mapping[str, Sequence[float]], out: Collection[str] = (), rows: Mapping[str, int] | None = None
+    ) -> list[Pull]:
+        """Which candidates climb now, the highest rungs first; of equal means the candidate that stands first.
+
+        Pruned candidates (`out`) count in their rung but do not climb; `rows` is how many rows each has, where some
+        have no score.
+        """
+        levels = {i: self.level(rows[i] if rows else len(vector)) for i, vector in scores.items()}
+        pulls = []
+        for step in range(len(self.rungs) - 2, -1, -1):
+            here = [i for i in scores if levels[i] >= step]
+            allowed = int(len(here) / self.eta)
+            best = sorted(here, key=lambda i: -mean(scores[i][: self.rungs[step]]))[:allowed]
+            pulls += [Pull(i, self.rungs[step + 1]) for i in best if levels[i] == step and i not in out]
+        return pulls
+
+
+def rungs_for(rows: int, first: int = 8, factor: float = 2.8) -> tuple[int, ...]:
+    """Rungs up to `rows`; one that almost reaches the next is left out.
+
+    >>> rungs_for(100)
+    (8, 22, 62, 100)
+    """
+    rungs: list[int] = []
+    step = float(min(first, rows))
+    while step * 1.4 < rows:
+        rungs.append(int(step))
+        step *= factor
+    return (*rungs, rows)
+
+
+@dataclass(slots=True)
+class Bandit:
+    """Which operator makes the next candidate, by how often the candidates of each climbed past their first rung.
+
+    An operator that never yields anything, such as a weak proposer, soon costs nearly nothing.
+
+    Source: Thompson sampling with Beta beliefs (Thompson 1933; Chapelle & Li 2011).
+    """
+
+    wins: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
+
+    def update(self, operator: str, won: bool) -> None:
+        """Counts one candidate of this operator."""
+        counts = self.wins if won else self.losses
+        counts[operator] = counts.get(operator, 0.0) + 1.0
+
+    def draw(self, operators: Sequence[str], rng: random.Random) -> str:
+        """The operator to use next, out of those that can be used now."""
+
+        def sample(name: str) -> float:
+            return rng.betavariate(self.wins.get(name, 0.0) + PRIOR_WINS, self.losses.get(name, 0.0) + PRIOR_LOSSES)
+
+        return max(operators, key=sample)
+
+
+def clearly_behind(scores: Mapping[str, Scores], rungs: Sequence[int]) -> dict[str, str]:
+    """The candidates that are worse than the best beyond doubt, with the reason: paired, valid at every look.
+
+    `scores` holds every candidate that was tried, pruned ones too; each is compared on the rows up to its rungs.
+    """
+    names, reasons = list(scores), dict[str, str]()
+    for rung in rungs:
+        rows = [scores[name][:rung] for name in names]
+        if not any(len(row) == rung for row in rows):
+            continue
+        best = max((row for row in rows if len(row) == rung), key=mean)
+        for place in behind(rows):
+            means = f"{mean(rows[place]):.2f}, the best of them has {mean(best):.2f}"
+            reasons.setdefault(names[place], f"clearly behind after {rung} paired rows: {means}")
+    return reasons
+
+
+def stop_reason(others: Sequence[MeanScore], leader: float, more: int, rows: int, score: float = 0.0) -> str:
+    """Why no further candidate is expected to beat the leader, or "".
+
+    The candidates to come are taken to be like the latest ones: normal around their mean, with the spread of their
+    means. What few rows add to that spread is left in, which errs on the side of going on. When even the best of `more`
+    is expected at less than half a row of dev (`rows`) above the leader, the calls are better kept. `leader` is a mean
+    over all of dev of scores like those of `others`, `score` the best mean of plain scores.
+    """
+    if rows and score >= 1.0 - 0.5 / rows:
+        return f"the leader is right on all {rows} dev rows"
+    if more < 1:
+        return "no further candidate can be paid"
+    latest = [each for each in others if each.n][-LATEST:]
+    if len(latest) < LATEST or any(each.mean >= leader for each in latest):
+        return ""  # one of them came as far, if only on a few rows: so may the next
+    middle = sum(each.mean for each in latest) / len(latest)
+    spread = sum((each.mean - middle) ** 2 for each in latest) / (len(latest) - 1)
+    best = middle + math.sqrt(spread) * expected_maximum(more)
+    if best < leader + 0.5 / rows:
+        return f"the best of {more} more candidates is expected at {best:.2f}, the leader stands at {leader:.2f}"
+    return ""
+
+
+def expected_maximum(count: int) -> float:
+    """About the mean of the largest of `count` standard normal draws (Blom 1958)."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))

@@ -1,0 +1,145 @@
+"""The snippets of README and manual do what they say: page by page, in order, against a model behind a local socket.
+
+Each page begins in the same world: data.csv, prompt.txt, a log of production, outcomes of an A/B test, and runs of the
+task support_triage, whose winner is in production. Words such as RUN and FILE get a value; hosted models are the
+local one. What is not run stands in NOT_RUN, with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.world import INSTRUCTION, TOPICS, compatible, good, good_json, learner, optimize, write_csv
+from tests.docs.pages import NAMES, PAGES, blocks, commands
+from tests.wire import WireServer
+
+NOT_RUN = {
+    "optimize models fetch": "downloads; tests/models has it",
+    "optimize resume": "needs an interrupted run: tests/cli/test_interrupt.py",
+    "optimize ui$": "serves until Ctrl-C: tests/report/web",
+    "optimize init --sample": "the task is there already: tests/cli/test_samples.py",
+    "optimize judge calibrate": "needs ratings of people: tests/cli/test_judge_calibrate.py",
+    "optimize check prompts/": "a line of a workflow; `check` runs on other lines",
+    r"rows = \[": "`...` stands for the reader's rows: tests/api/test_optimize.py",
+    "call_your_model": "a client of the reader's own: tests/release/test_runtime.py",
+    'root="/srv/releases"': "a folder of the reader's own: tests/release/test_fallback.py",
+    "unit=user_id": "a user of the reader's own: tests/release/test_ab.py",
+    r"def metric\(example": "a file of a task: tests/scoring",
+    "import dspy": "a file of a task: tests/search",
+    "from langchain_core": "a file of a task: tests/cli/test_program.py",
+    "class StartOptions": "part of tests/assets/plugin: tests/registry/test_plugin.py",
+    "docs/python-reference.md": "made of docstrings: tests/test_doctests.py",
+}
+"""What is not run, by a pattern that stands in it: why not, and what tests it."""
+ENDS = {"optimize rollback data": 2, "optimize rollback support_triage": 0}
+"""Exit codes other than 0: `data` has one version only."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A folder with finished runs; `result` is the JSON object of the last."""
+
+    folder: Path
+    model: str
+    result: dict[str, Any]
+
+    def words(self, words: list[str]) -> list[str]:
+        """A command of a page with values in the place of its names."""
+        values = {
+            r"local/smollm2-135m": self.model,
+            r"\bopenai/(NAME|NEW)\b": self.model.replace("/x@", "/y@"),
+            r"\banthropic/NAME\b": self.model.replace("/x@", "/z@"),
+            r"\bRUN\b": self.result["run_id"],
+            r"^NAME(?=@|$)": "support_triage",
+            r"^ID$": self.result["winner"]["candidate_id"],
+            r"^(FILE|DIR)$": "-".join(["out", *words[:2]]),
+            r"^TEXT$": "nobody wrote this",
+        }
+        for pattern, value in values.items():
+            words = [re.sub(pattern, value, word) for word in words]
+        return words
+
+
+def skipped(text: str) -> bool:
+    return any(re.search(part, text) for part in NOT_RUN)
+
+
+RUN_PAGES = [(page, name) for page, name in zip(PAGES, NAMES, strict=True) if any(blocks(page)) and not skipped(name)]
+
+
+def _data() -> None:
+    """data.csv with the columns that the pages name: `team` is to be predicted, `label` is another name of it."""
+    with write_csv(Path("rows.csv"), 240).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with Path("data.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["message", "team", "label"])
+        table.writerows((row["text"], row["label"], row["label"]) for row in rows)
+    with Path("mail.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["message"])
+        table.writerows([row["text"]] for row in rows[:5])
+    Path("prompt.txt").write_text(INSTRUCTION, "utf-8")
+    replies = (list(TOPICS) * 50)[:200]
+    Path("log.jsonl").write_text("".join(json.dumps({"reply": reply}) + "\n" for reply in replies), "utf-8")
+    outcomes = ({"unit": f"u{n}", "arm": "AB"[n % 2], "outcome": n % 3 % 2} for n in range(60))
+    Path("outcomes.jsonl").write_text("".join(json.dumps(each) + "\n" for each in outcomes), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with WireServer(learner) as server:
+            _data()
+            good("init", "support_triage", "--from", "data.csv", "--target", "team", "--prompt", "prompt.txt")
+            for seed in (1, 0):  # two versions: a rollback has where to go
+                words = ["-m", compatible(server), "--max-calls", "400", "-q", "--seed", str(seed)]
+                result = good_json("run", "support_triage", *words)
+                assert result["decision"] == "promote"
+                good("promote")
+            good("bless", "support_triage@production", "--reason", "first", "-q", "-m", compatible(server))
+            good("bless", result["release"], "--reason", "first", "-q", "-m", compatible(server))
+            os.chdir(before)
+            yield World(folder, compatible(server), result)
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(("page", "name"), RUN_PAGES, ids=[name for _, name in RUN_PAGES])
+def test_what_a_page_says_can_be_typed(page: Path, name: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(world.folder, ".", dirs_exist_ok=True)
+    given = {"OPTIMIZE_MODEL": world.model, "OPTIMIZE_MAX_CALLS": "400", "OPTIMIZE_PRICE": "0.01,0.01"}
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    for block in blocks(page):
+        for words in commands(block):
+            line = f"optimize {' '.join(words)}"
+            if skipped(line):
+                continue
+            done = optimize(*world.words(words))
+            expected = next((code for start, code in ENDS.items() if line.startswith(start)), 0)
+            assert done.exit_code == expected, f"{line}\n{done.output}"
+        if block.language == "python" and not skipped(block.text):
+            exec(compile(block.text, str(page), "exec"), {"__name__": "snippet"})
+
+
+def test_each_reason_is_of_a_snippet_that_is_there() -> None:
+    texts = [
+        *NAMES,
+        *(f"optimize {' '.join(words)}" for page in PAGES for block in blocks(page) for words in commands(block)),
+    ]
+    texts += [block.text for page in PAGES for block in blocks(page) if block.language == "python"]
+    assert [part for part in NOT_RUN if not any(re.search(part, text) for text in texts)] == []
