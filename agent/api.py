@@ -44,6 +44,7 @@ Seconds = float | str
 Effort = Literal["quick", "standard", "thorough"]
 Strategy = Literal["evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]
 Prefer = Literal["best", "cheap", "short"]
+AnswerType = Literal["text", "choice", "number", "json"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -59,6 +60,9 @@ def optimize(
     target: str | None = None,
     prompt: str | Path | None = None,
     metric: MetricFunction | str | None = None,
+    type: AnswerType | None = None,
+    input: str | Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     max_calls: int | None = None,
     max_tokens: int | None = None,
     max_cost: float | None = None,
@@ -86,17 +90,23 @@ def optimize(
     not wait for them. Lines about the run go to the logger `promptassay`.
 
     Args:
-        task: a task folder, the name of one under tasks/, a .csv or .jsonl file, a Task of `load_task`, or rows: dicts
-            or a pandas DataFrame. Rows are kept, readable for you only, in tasks/ beside the ledger.
+        task: a task folder, the name of one under tasks/, a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), a
+            Task of `load_task`, or rows: dicts or a pandas DataFrame. Rows are kept, readable for you only, in tasks/
+            beside the ledger.
         model: the model to prompt, such as openai/NAME. None: the task's, else the embedded one.
         proposer: the model that writes instructions, or "none". None: the task's, else `model`.
         judge: the model or models that judge, for a task with a judge. (): the task's, else `model`.
         target: for rows and data files: the column to predict.
         prompt: for rows and data files: your prompt, as a text or as a file (a Path, or a name that ends with .txt or
             .md, or that is there).
-        metric: what scores an answer instead of the task's metrics: a function `(row, answer) -> float` in [0, 1], or
-            the name of one that `metric` registered. `row` is a dict of the fields and `id`; `answer` is what was read
-            from the reply, a dict where there are several outputs. It runs in this process, for at most 5 s a row.
+        metric: what scores an answer instead of the task's metrics: a function `(row, answer) -> float` in [0, 1], the
+            name of one that `metric` registered, or a metric of `optimize metrics list` as
+            "NAME[:FIELD][,option=value]". None: for rows and data files what fits the answers, which is said. `row` is
+            a dict of the fields and `id`; `answer` is what was read from the reply, a dict where there are several
+            outputs. A function runs in this process, for at most 5 s a row.
+        type: for rows and data files: what the target holds. None: as its values say.
+        input: for rows and data files: the columns to use. (): all that hold text.
+        ignore: for rows and data files: columns not to use.
         max_calls: cap on model calls, at least 1, all roles together.
         max_tokens: cap on tokens in and out, at least 1, all roles together.
         max_cost: cap in US dollars, at least 0, all roles together.

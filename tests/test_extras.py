@@ -49,12 +49,12 @@ def refused(done: installs.Ended) -> str:
 
 
 def test_every_extra_is_known_by_a_module_that_a_plain_install_lacks(plain: Path) -> None:
-    assert {*MODULES, "exports", "embedding", "all", "dev"} == set(EXTRAS)
+    assert {*MODULES, "exports", "embedding", "tables", "all", "dev"} == set(EXTRAS)
     tops = {path.name for path in plain.iterdir()}
     assert not tops & {*MODULES.values(), "litellm", "langchain_core", "mlflow", "prompty", "llm", "wordllama"}
     assert {"xllamacpp", "optuna", "sklearn", "matplotlib", "openai", "anthropic", "sqlite_utils"} <= tops
     (every,) = EXTRAS["all"]
-    assert set(every.partition("[")[2].rstrip("]").split(",")) == set(EXTRAS) - {"all", "dev", "embedding"}
+    assert set(every.partition("[")[2].rstrip("]").split(",")) == set(EXTRAS) - {"all", "dev", "embedding", "tables"}
 
 
 def test_the_default_run_and_its_report_need_no_extra(

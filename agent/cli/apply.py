@@ -36,11 +36,12 @@ def apply_command(
 ) -> None:
     """Ask a released PROMPT each row of FILE, and write the rows with the answers.
 
-    PROMPT is the path of a prompt.md, NAME@LABEL, or the id of a run. FILE is a .csv or .jsonl file with a column for
-    each input of the prompt; other columns are carried through. The new columns are the prompt's outputs, and error,
-    which says why a row has no answer. The file is written at the end, whole or not at all; every reply is in the
-    ledger, so the same command goes on after a stop and asks only what is missing. In a .csv a model's text that a
-    spreadsheet would run as a formula (it begins with = + - @) gets an apostrophe before it; .jsonl is exact.
+    PROMPT is the path of a prompt.md, NAME@LABEL, or the id of a run. FILE is a data file (.csv, .tsv, .jsonl, .json,
+    .xlsx, .parquet) with a column for each input of the prompt; other columns are carried through. The new columns are
+    the prompt's outputs, and error, which says why a row has no answer. The file is written at the end, whole or not at
+    all; every reply is in the ledger, so the same command goes on after a stop and asks only what is missing. In a .csv
+    a model's text that a spreadsheet would run as a formula (it begins with = + - @) gets an apostrophe before it;
+    .jsonl is exact.
     """
     from agent.cli.progress import run_shown
     from agent.run.apply import prepare_apply

@@ -36,6 +36,30 @@ actor_option = click.option("--actor", default="", help="Who decides. Default: t
 reason_option = click.option("--reason", default="", help="Why; kept in the history and in the ledger's chain.")
 
 
+def data_options(function: F) -> F:
+    """How a data file is read and scored."""
+    options = (
+        click.option(
+            "--metric",
+            help="NAME[:FIELD][,option=value]: what scores an answer, such as rougeL or numeric,tolerance=1; "
+            "`optimize metrics list` has them. Default: what fits the answers of a data file, which is said; a task "
+            "folder's own.",
+        ),
+        click.option(
+            "--type",
+            type=click.Choice(["text", "choice", "number", "json"]),
+            help="What the target of a data file holds. Default: as its values say.",
+        ),
+        click.option(
+            "--input", multiple=True, metavar="COL", help="A column to use; repeatable. Default: all with text."
+        ),
+        click.option("--ignore", multiple=True, metavar="COL", help="A column not to use; repeatable."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def ledger_options(function: F) -> F:
     """--db and --json."""
     return db_option(json_option(function))

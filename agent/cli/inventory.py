@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from agent.cli.common import PATH, SEED, SETTINGS, about, json_option, ledger_options, plain, print_json, short
+from agent.cli.common import (
+    PATH,
+    SEED,
+    SETTINGS,
+    about,
+    data_options,
+    json_option,
+    ledger_options,
+    plain,
+    print_json,
+    short,
+)
 from agent.cli.terminal_tables import Column, print_table
 
 
@@ -38,21 +50,29 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     "--from",
     "source",
     type=PATH,
-    help="Your .csv or .jsonl file, or promptfoo's tests: a promptfooconfig.yaml, or a .csv with __expected.",
+    help="Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), or promptfoo's tests: a promptfooconfig.yaml, "
+    "or a .csv with __expected.",
 )
 @click.option("--target", default="", help="The column to predict. Not needed for promptfoo's tests.")
-@click.option("--prompt", type=PATH, help="The prompt you use today. Default: a plain one is written.")
+@click.option(
+    "--prompt", help="The prompt you use today: a text file, or the text itself in quotes. Default: a plain one."
+)
+@data_options
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
-def init_command(name: str, sample: str, source: Path | None, target: str, prompt: Path | None, seed: int) -> None:
+def init_command(
+    name: str, sample: str, source: Path | None, target: str, prompt: str | None, seed: int, **options: Any
+) -> None:
     """Make the task folder NAME (under tasks/, or a path) out of your own file; shows how the columns were read.
 
     With --sample SAMPLE instead: tasks/SAMPLE, a copy of a task that ships with Promptassay.
     """
     from agent.run.tasks import copy_sample, make_task
+    from agent.task.asked import READING, Asked
 
+    asked = Asked.of({**options, "reading": READING})
     if sample:
-        if name or source or target or prompt:
-            raise click.UsageError("--sample copies a task as it is: give no NAME, --from, --target or --prompt")
+        if name or source or target or prompt or asked.is_any:
+            raise click.UsageError("--sample copies a task as it is: give no NAME, and no option for a file of yours")
         folder = copy_sample(sample)
         click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize run {sample}")
         return
@@ -60,7 +80,7 @@ def init_command(name: str, sample: str, source: Path | None, target: str, promp
         raise click.UsageError("Missing argument 'NAME'.")
     if not source:
         raise click.UsageError("Missing option '--from'.")
-    folder, reading = make_task(name, source, target, prompt, seed)
+    folder, reading = make_task(name, source, target, prompt, seed, asked)
     for line in reading.lines():
         click.echo(plain(line))
     click.echo(f"wrote {folder}; look at {folder / 'task.toml'}, then: optimize {name}")

@@ -11,13 +11,13 @@ import click
 
 from agent.cli.common import (
     MAX_WAIT_HELP,
-    PATH,
     PRICE_HELP,
     SEED,
     SETTINGS,
     THINKING_HELP,
     Registered,
     cost_line,
+    data_options,
     ledger_options,
     plain,
     print_json,
@@ -30,7 +30,7 @@ from agent.cli.result import detectable_line, report
 from agent.observer import NO_OBSERVER
 from agent.release.result import RunResult
 from agent.report.facts import points
-from agent.run.launch import Launch, prepare
+from agent.run.launch import OPTIONS, Launch, prepare
 from agent.run.resume import prepare_resume
 from agent.run.session import start
 from agent.search.registered import STRATEGIES
@@ -63,8 +63,13 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option(
     "--judge", multiple=True, help="The model that judges; repeat it for a panel. Default: the task's, else the target."
 )
-@click.option("--target", "target_field", help="The column to predict, when TASK is a .csv or .jsonl file.")
-@click.option("--prompt", type=PATH, help="Your prompt as a text file, when TASK is a data file.")
+@click.option(
+    "--target",
+    "target_field",
+    help="The column to predict, when TASK is a data file; label.queue is a key in the JSON objects of label.",
+)
+@click.option("--prompt", help="Your prompt, when TASK is a data file: a text file, or the text itself in quotes.")
+@data_options
 @click.option(
     "-n",
     "--trials",
@@ -112,12 +117,12 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 def run_command(db: Path, dry_run: bool, quiet: bool, as_json: bool, **options: Any) -> None:
     """Search for the best prompt of TASK, test it once on sealed rows, and write the prompt to ship to runs/.
 
-    TASK is a name under tasks/, a folder with a task.toml, or a .csv/.jsonl file together with --target and --prompt.
+    TASK is a name under tasks/, a folder with a task.toml, or a data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet)
+    together with --target and --prompt.
     Exit codes: 0 done (also when your prompt is kept), 1 error, 2 usage (also a key, address or name that the provider
     refuses), 3 budget too small, 130 interrupted; after 1 and 130 the last line is the command that goes on from there.
     """
-    words = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    words["judge"] = list(options["judge"])
+    words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     progress = Progress(quiet)
     launch = prepare(words, db, NO_OBSERVER if as_json else progress)
     if dry_run:

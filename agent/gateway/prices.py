@@ -16,11 +16,14 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent.errors import InputError, ProblemsError
 from agent.ledger.query import NO_PRICE
@@ -31,16 +34,21 @@ from agent.types import Budget, Usage
 Price = Callable[[Usage], float]
 """Tokens of one call -> dollars."""
 
+NONE: Mapping[str, Price] = MappingProxyType({})
 
-def prices_for(models: Iterable[str], budget: Budget, given: Price | None) -> dict[str, Price]:
-    """A price for each model: its own where that is known, else the `given` one.
+
+def prices_for(
+    models: Iterable[str], budget: Budget, given: Price | None, earlier: Mapping[str, Price] = NONE
+) -> dict[str, Price]:
+    """A price for each model: its own where that is known, else the `given` one, else that of an `earlier` run, else
+    none at a local address.
 
     Raises:
         InputError: the price of a model is not known, and not calls but dollars are capped.
     """
     prices = {}
     for model in models:
-        price = price_of(model) or given
+        price = price_of(model) or given or earlier.get(model) or (_free if is_local(model) else None)
         if price is not None:
             prices[model] = price
         elif budget.max_cost is not None or budget.max_calls is None:
@@ -49,6 +57,30 @@ def prices_for(models: Iterable[str], budget: Budget, given: Price | None) -> di
                 "prices.toml, or cap --max-calls instead of dollars"
             )
     return prices
+
+
+def assumed_free(models: Iterable[str], given: Price | None, earlier: Mapping[str, Price] = NONE) -> list[str]:
+    """A line for each model that costs nothing only because its address is on this machine."""
+    if given is not None:
+        return []
+    free = [model for model in models if model not in earlier and is_local(model) and price_of(model) is None]
+    return [f"{model}: a local address, so $0 is assumed; --price IN,OUT says otherwise" for model in free]
+
+
+def is_local(model: str) -> bool:
+    """Whether the model's address is this machine's own: localhost, or a loopback address such as 127.0.0.1."""
+    kind, _, rest = model.partition("/")
+    if kind != "openai-compatible":
+        return False
+    try:
+        host = urlsplit(rest.partition("@")[2]).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _free(usage: Usage) -> float:
+    return 0.0
 
 
 def price_of(model: str) -> Price | None:
@@ -66,7 +98,7 @@ def price_of(model: str) -> Price | None:
     if listed is not None and (price := listed.of(model) or listed.of(f"{kind}/{rest}")) is not None:
         return price
     if kind in ("local", "scripted"):
-        return lambda usage: 0.0
+        return _free
     if kind == "openai-compatible":
         return None
     from genai_prices import Usage as Tokens

@@ -16,6 +16,8 @@ METRICS: Registry[MetricRule] = Registry(
         "exact_match": "agent.metrics.text_match",
         "choice": "agent.metrics.text_match",
         "numeric": "agent.metrics.numeric",
+        "ordinal": "agent.metrics.ordinal",
+        "set_f1": "agent.metrics.set_f1",
         "contains": "agent.metrics.text_match",
         "regex": "agent.metrics.text_match",
         "token_f1": "agent.metrics.text_similarity",

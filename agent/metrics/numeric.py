@@ -23,7 +23,7 @@ def numeric(options: NumericOptions, field: Field) -> Check:
     tolerance = float(options.tolerance)
 
     def check(got: Any, label: Any) -> Verdict:
-        wanted, given = _as_number(label), _as_number(got)
+        wanted, given = as_number(label), as_number(got)
         if wanted is None:
             return None, f"the label {short(label)} is not a number"
         if given is None:
@@ -36,7 +36,8 @@ def numeric(options: NumericOptions, field: Field) -> Check:
     return check
 
 
-def _as_number(value: Any) -> int | float | None:
+def as_number(value: Any) -> int | float | None:
+    """`value` as a finite number, also from its text; None where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

@@ -219,6 +219,11 @@ class HostedModel(ABC):
         key_from(self._variable)
 
     @property
+    def hint(self) -> str:
+        """What is odd about the model's address though it may be right, in a line; "" for nothing."""
+        return ""
+
+    @property
     def concurrency(self) -> int | None:
         return None
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +87,20 @@ def create_model(name: str) -> LM:
     """The model named `name`; starts and connects to nothing. Raises InputError for a name of no registered form."""
     kind, _, rest = name.partition("/")
     if not rest:
-        raise InputError(f"{name!r} is not a model name; use one of: {_forms()}")
+        owner = next((prefix for prefix, start in _FAMILIES.items() if re.match(start, name)), "")
+        meant = f"did you mean {owner}/{name}? Or" if owner else ""
+        raise InputError(f"{name!r} is not a model name; {meant + ' ' if meant else ''}use one of: {_forms()}")
     if kind not in MODELS:
         raise InputError(f"{name!r}: unknown kind {kind!r}; use one of: {_forms()}")
     return MODELS.get(kind).make(name, rest)
+
+
+_FAMILIES = {
+    "openai": r"(gpt|chatgpt)-\w|o[1-9](-|$)",
+    "anthropic": r"claude-\w",
+    "local": r"smollm2-|.*\.gguf$",
+}
+"""By kind, how the names of its models begin: for one that was typed without its kind."""
 
 
 def _forms() -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from agent.errors import BadResponse, InputError
 from agent.models.hosted import (
@@ -52,6 +52,12 @@ class OpenAIModel(HostedModel):
 
     def check_key(self) -> None:
         self._key()
+
+    @property
+    def hint(self) -> str:
+        if urlsplit(self._url).path.strip("/"):
+            return ""
+        return f"{self.name}: the address has no path; most servers answer below /v1: {self._url.rstrip('/')}/v1"
 
     def _start(self) -> AsyncOpenAI:
         key = self._key()

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError
+from agent.errors import AgentError, InputError
 from agent.ledger.query import History, Row
 from agent.ledger.trail import promoted_since
 from agent.release.result import RunResult, search_result
@@ -150,20 +150,24 @@ class RunView:
 
 def task_of(run: Row) -> Task:
     """The task as its files are now: a folder, or rows of a data file. Raises AgentError."""
+    from agent.task.asked import Asked
     from agent.task.from_file import task_from_file
     from agent.task.load import load_task
 
     options = run["options"] or {}
     if target := options.get("target_field"):
-        return task_from_file(options["task"], target, _prompt(options["prompt"]), options["seed"])[0]
+        text = _prompt(options["prompt"])
+        return task_from_file(options["task"], target, text, options["seed"], asked=Asked.of(options))[0]
     return load_task(Path(run["folder"]))
 
 
 def _prompt(name: str) -> str:
     """The user's prompt as it is now, whose marks say which columns are inputs; "" where it is gone."""
+    from agent.task.input_files import prompt_text
+
     try:
-        return Path(name).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+        return prompt_text(name)
+    except InputError:
         return ""
 
 

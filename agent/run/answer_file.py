@@ -41,7 +41,7 @@ def write_answers(
         columns: those of the rows.
         added: those of the answers; a .csv has all of them.
         rows: each row and its answers by column.
-        trusted: the rows' own cells come out of a .csv and are written as they are.
+        trusted: the rows' own cells come out of a .csv or .tsv and are written as they are.
 
     Raises:
         OSError: the disk refuses.

@@ -101,8 +101,8 @@ class Apply(Job):
                 f"none of the {failed} rows got an answer, so nothing was written: {answers[0][applied.added[-1]]}"
             )
         rows = zip(applied.rows, answers, strict=True)
-        is_csv = applied.source.suffix.lower() == ".csv"
-        write_answers(applied.out, applied.columns, applied.added, rows, trusted=is_csv)
+        is_text = applied.source.suffix.lower() in (".csv", ".tsv")
+        write_answers(applied.out, applied.columns, applied.added, rows, trusted=is_text)
         return {
             "kind": self.kind,
             "run_id": self.id,
@@ -176,7 +176,7 @@ def prepare_apply(
 
     Args:
         prompt: the path of a prompt.md, NAME@LABEL, NAME@VERSION, or the id of a run.
-        source: the rows, .csv or .jsonl, with a column for each input of the prompt.
+        source: the rows, a data file of one of the kinds `TABLES`, with a column for each input of the prompt.
         out: where they go with the answers, .csv or .jsonl.
         model: the model to ask. None: the released one.
         limit: only the first so many rows, at least 1. None: all.

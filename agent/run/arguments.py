@@ -18,6 +18,7 @@ from typing import Any
 from agent.errors import AgentError, InputError, Problem, ProblemsError
 from agent.files import new_file
 from agent.ledger.query import started_with
+from agent.metrics.metric_registry import METRICS
 from agent.run.launch import OPTIONS, Launch, prepare, silence
 from agent.run.locations import open_history
 from agent.run.observers import Watcher
@@ -34,6 +35,7 @@ ONE_OF = {
     "effort": ("quick", "standard", "thorough"),
     "strategy": (None, "evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"),
     "prefer": ("best", "cheap", "short"),
+    "type": (None, "text", "choice", "number", "json"),
 }
 
 
@@ -52,7 +54,8 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
     words: dict[str, Any] = {
         **OPTIONS,
         **{name: arguments[name] for name in OPTIONS if name in arguments},
-        "judge": [arguments["judge"]] if isinstance(arguments["judge"], str) else list(arguments["judge"]),
+        **{name: _several(arguments[name]) for name in ("judge", "input", "ignore")},
+        "metric": None,
         "target_field": arguments["target"],
         "time_limit": as_text(arguments["time_limit"]),
         "max_wait": as_text(arguments["max_wait"]),
@@ -149,10 +152,16 @@ def register_as_begun(run: str, function: MetricFunction, db: Path) -> None:
     """
     with closing(open_history(db)) as history:
         row = history.run(run) if run else unfinished(history.runs(), db)
-    name = started_with(row).get("metric")
-    if not name:
+    begun = started_with(row)
+    name = begun.get("metric")
+    if not name or not begun.get("metric_source"):
         raise InputError(f"{row['id']}: its task has metrics of its own; leave out metric=")
     register(function, name)
+
+
+def _several(value: str | Sequence[str]) -> list[str]:
+    """The words of an option that may be repeated."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | None]:
@@ -178,12 +187,14 @@ def _source(task: Any, problems: list[Problem]) -> tuple[str, Sequence[Any] | No
 
 
 def _metric_words(metric: MetricFunction | str, problems: list[Problem]) -> dict[str, str]:
-    """The function that scores, by name and source."""
+    """The function that scores, by name and source, or the metric of ours as it was written."""
     try:
         function = registered(metric) if isinstance(metric, str) else register(metric)
     except InputError as error:
         problems.append(Problem("metric", str(error)))
         return {}
+    if function is None and isinstance(metric, str) and re.split("[:,]", metric)[0] in METRICS:
+        return {"metric": metric}
     if function is None:
         problems.append(
             Problem("metric", f"no function is registered as {metric!r}; write @promptassay.metric({metric!r})")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,8 @@ from agent.errors import InputError
 from agent.extras import not_tried
 from agent.observer import NO_OBSERVER, Observer
 from agent.privacy import ALLOW_TRACING, silence_tracing
-from agent.run.tasks import METRIC, require_judging, task_of
+from agent.run.tasks import METRIC, read_task, require_judging
+from agent.task.asked import READING
 
 if TYPE_CHECKING:
     from agent.gateway.prices import Price
@@ -37,6 +38,10 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "judge": [],
         "target_field": None,
         "prompt": None,
+        "metric": None,
+        "type": None,
+        "input": [],
+        "ignore": [],
         "trials": None,
         "max_calls": None,
         "max_tokens": None,
@@ -54,9 +59,10 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "seed": 0,
         "tag": [],
         "no_cache": False,
+        "reading": READING,
     }
 )
-"""Every word of a run, as it is where it is not given."""
+"""Every word of a run, as it is where it is not given. A run of an older version lacks the newer ones."""
 
 
 SLACK = 2
@@ -74,6 +80,8 @@ class Launch:
     settings: Settings
     program: Kind
     digest: str
+    scoring: str = ""
+    """What scores the answers and why, in a line."""
 
     def lms(self) -> list[LM]:
         """Every model once."""
@@ -142,10 +150,10 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
 
-    task = task_of(options, observer)
+    task, reading = read_task(options, observer)
     if task.space.left_out:
         observer.on_message(not_tried(task.space.left_out))
-    if options.get("metric"):
+    if options.get("metric_source"):
         _require_function(task)
         options = {**options, "metric_source": task.hashes[METRIC]}
     name = options["model"] or task.model or DEFAULT_MODEL
@@ -162,7 +170,20 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     digest = file_digest(name)
     program = program_for(task, target)
     settings = _settings(program, {**options, "model_digest": digest}, db)
-    return Launch(program.task, target, proposer, judges, settings, program, digest)
+    scoring = reading.metric_line if reading and not options.get("metric_source") else ""
+    launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring)
+    for line in remarks(launch.lms(), settings.price):
+        observer.on_message(line)
+    return launch
+
+
+def remarks(lms: Sequence[LM], price: Price | None, earlier: Mapping[str, Price] | None = None) -> list[str]:
+    """What is to be said of the models before a job: addresses that look odd, and those that are taken as free."""
+    from agent.gateway.prices import assumed_free
+    from agent.models.hosted import HostedModel
+
+    hints = [lm.hint for lm in lms if isinstance(lm, HostedModel) and lm.hint]
+    return [*hints, *assumed_free([lm.name for lm in lms], price, earlier or {})]
 
 
 def _require_function(task: Task) -> None:
@@ -193,6 +214,12 @@ def price_of(price: str | None) -> Price | None:
     except ValueError:
         raise InputError(f"--price {price}: write IN,OUT in dollars per million tokens, such as 0.15,0.6") from None
     return fixed_price(dollars_in, dollars_out)
+
+
+def earlier_prices(words: Mapping[str, Any], *models: str) -> dict[str, Price]:
+    """The price that the run with these words was given, for its models."""
+    price = price_of(words.get("price"))
+    return {} if price is None else {model: price for model in models if model}
 
 
 def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:

@@ -122,7 +122,7 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
 
     if name:
         task = load_task(find_task(name))
-    elif options := _run_options(prompt, db):
+    elif options := run_options(prompt, db):
         task = task_of(options)
         judges = options.get("judge") or task.judges
         task = replace(task, judges=tuple(judges))
@@ -142,12 +142,12 @@ def task_for(prompt: Prompt, name: str | None, db: Path) -> Task:
 def task_folder(name: str, prompt: Prompt, db: Path) -> Path:
     """The user's own task of that name: the one of the prompt's run in the ledger, or a folder under tasks/."""
     with suppress(InputError):
-        if name == prompt.name and (own := _run_options(prompt, db).get("task")):
+        if name == prompt.name and (own := run_options(prompt, db).get("task")):
             return find_task(own)
     return task_named(name)
 
 
-def _run_options(prompt: Prompt, db: Path) -> Mapping[str, Any]:
+def run_options(prompt: Prompt, db: Path) -> Mapping[str, Any]:
     """How the prompt's own run was started; nothing where the ledger does not know it."""
     run_id = str(prompt.provenance.get("run_id", ""))
     if not run_id or not db.is_file():

@@ -19,7 +19,7 @@ from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
 from agent.run.job import Job, Resources
-from agent.run.launch import budget_of
+from agent.run.launch import budget_of, earlier_prices
 from agent.run.locations import open_history
 from agent.run.session import PreparedJob
 from agent.run.tasks import source_of, task_of
@@ -185,6 +185,7 @@ def prepare_transfer(
     with closing(open_history(db)) as history:
         run_row = history.search(run)
         task, entrants = _seen(history, run_row, _task(run_row), top, limit)
+    words = started_with(run_row)
     names = [name.strip() for name in models]
     if not all(names) or len(set(names)) < len(names):
         raise InputError(f"--models {','.join(models)}: write each model once, a,b,c")
@@ -199,6 +200,7 @@ def prepare_transfer(
         lambda resources: Transfer(task, entrants, run_row["model"], run_row["id"], lms, judges, resources),
         [*lms, *(judge for judge in judges if judge not in lms)],
         budget,
+        prices=earlier_prices(words, run_row["model"], words.get("proposer") or "", *task.judges),
     )
 
 

@@ -22,13 +22,14 @@ from agent.release.regression import verdict
 from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, Sample, Suite, is_answer, read_suite, require_fit, suite_of, write_suite
 from agent.run.job import Job, Resources
-from agent.run.launch import whole_budget
+from agent.run.launch import earlier_prices, whole_budget
 from agent.run.locations import (
     metric_folder,
     models_of,
     prompt_path,
     require_named,
     rubrics_of,
+    run_options,
     suite_in_run,
     task_folder,
     task_for,
@@ -233,7 +234,13 @@ def prepare_check(
     asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
     plan = CheckPlan(loaded, asked, *models_of(name, recorded.judges), repeats)
     budget = whole_budget(options, plan.calls, "this check")
-    job = PreparedJob(lambda resources: PromptCheck(plan, recorded, resources), plan.lms, budget, use_cache=False)
+    job = PreparedJob(
+        lambda resources: PromptCheck(plan, recorded, resources),
+        plan.lms,
+        budget,
+        use_cache=False,
+        prices=earlier_prices(run_options(loaded, db), recorded.model, *recorded.judges),
+    )
     return job, recorded
 
 

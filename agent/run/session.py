@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.errors import AgentError, InputError, Interrupted, ReleaseError, RunRefused
 from agent.observer import Observer
 from agent.run.interrupts import Stop, catch_signals, stopping
-from agent.run.launch import Launch, price_of, seconds_of
+from agent.run.launch import Launch, price_of, remarks, seconds_of
 from agent.run.locations import ledger_option, releases_folder
 from agent.run.observers import Watcher
 
 if TYPE_CHECKING:
+    from agent.gateway.prices import Price
     from agent.ledger.store import Ledger
     from agent.release.result import RunResult
     from agent.run.job import Job, LedgerRun, Resources
@@ -98,12 +99,13 @@ def start(
 @dataclass(frozen=True, slots=True)
 class PreparedJob:
     """A run that is no search, ready to start: what makes it, and all models that it asks. `use_cache`: whether replies
-    of the ledger count."""
+    of the ledger count; `prices`: by model, those that the run behind it was given."""
 
     make: Callable[[Resources], Job]
     lms: Sequence[LM]
     budget: Budget
     use_cache: bool = True
+    prices: Mapping[str, Price] = field(default_factory=dict)
 
 
 def run_job(
@@ -136,7 +138,10 @@ def run_job(
     names = list(dict.fromkeys(lm.name for lm in lms))
     fetch_weights(names, lambda done, total: None)
     check_keys(lms)
-    prices = prices_for(names, prepared.budget, price_of(options["price"]))
+    given = price_of(options["price"])
+    prices = prices_for(names, prepared.budget, given, prepared.prices)
+    for line in remarks(lms, given, prepared.prices):
+        watcher.on_message(line)
     with closing(Ledger(db)) as ledger:
         resources = Resources(
             new_run_id(),

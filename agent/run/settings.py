@@ -72,7 +72,8 @@ def plan_for(program: Program, settings: Settings, models: Models, prices: Mappi
 class Estimate:
     """What a run takes at most. `roles`: model, calls, tokens and US dollars (None: unknown) of target, proposer and
     judge; `cap`: the option whose cap bounds them, or ""; `gains`: by the rate of changed rows, the smallest gain in
-    score that the test can show."""
+    score that the test can show; `metrics`: names of those that score, and `scoring` why one of a data file does, or
+    ""."""
 
     task: str
     model: str
@@ -83,12 +84,16 @@ class Estimate:
     cap: str
     gain: float
     gains: Mapping[float, float]
+    metrics: Sequence[str] = ()
+    scoring: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The object of --dry-run --json."""
         return {
             "task": self.task,
             "model": self.model,
+            "metrics": list(self.metrics),
+            "scoring": self.scoring,
             "plan": self.plan.as_dict(),
             "roles": {role: dict(row) for role, row in self.roles.items()},
             "tokens_at_most": self.tokens,
@@ -125,7 +130,8 @@ def estimate(launch: Launch) -> Estimate:
     tokens = sum(row["tokens"] for row in rows.values())
     total = None if None in known else round(sum(known), 4)
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
-    return Estimate(task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains)
+    names = [metric.name for metric in task.metrics]
+    return Estimate(task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring)
 
 
 def _scale_to_caps(rows: dict[str, dict[str, Any]], budget: Budget) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, ProblemsError
 from agent.observer import NO_OBSERVER, Observer
+from agent.task.asked import NOTHING, Asked, metric_asked
+from agent.task.input_files import prompt_text
 
 if TYPE_CHECKING:
     from agent.task.from_file import Reading
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 SAMPLES = Path(__file__).parents[1] / "samples"
 """The tasks that ship with the package."""
 METRIC = "metric"
-"""The part of a task, by the names of its hashes, that is a Python function."""
+"""The part of a task, by the names of its hashes, that is a Python function or the metric of `--metric`."""
 
 
 def task_named(name: str) -> Path:
@@ -64,10 +67,17 @@ def task_of(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> Tas
     A metric that is a Python function takes the place of the task's own; where this process does not have it, the task
     can be read and not scored. Raises InputError for a file, a folder or an option that is wrong.
     """
-    task = _load(options["task"], options["target_field"], options["prompt"], options["seed"], observer)
-    if name := options.get("metric"):
-        task = _scored_by(task, name, options["metric_source"])
-    return _limited(task, options["limit"])
+    return read_task(options, observer)[0]
+
+
+def read_task(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> tuple[Task, Reading | None]:
+    """The same, and how its data file was read where it has one."""
+    task, reading = _load(options, observer)
+    if source := options.get("metric_source"):
+        task = _scored_by(task, options["metric"], source)
+    elif reading is None and (words := options.get("metric")):
+        task = _scored_as_asked(task, words)
+    return _limited(task, options["limit"]), reading
 
 
 def source_of(part: str, options: Mapping[str, Any]) -> str:
@@ -76,8 +86,9 @@ def source_of(part: str, options: Mapping[str, Any]) -> str:
         return f"the metric {options.get('metric') or ''}".rstrip()
     if not options.get("prompt"):
         return part
-    file = options["task"]
-    return f"{options['prompt']} (or how {file} is read)" if part == "task.toml" else str(file)
+    file, prompt = options["task"], options["prompt"]
+    named = prompt if len(prompt) <= 80 else "the prompt"
+    return f"{named} (or how {file} is read)" if part == "task.toml" else str(file)
 
 
 def require_judging(task: Task) -> None:
@@ -86,14 +97,6 @@ def require_judging(task: Task) -> None:
         raise InputError(
             f'{task.name}: --judge, but no metric of the task is a judge; write name = "judge" in [[metrics]]'
         )
-
-
-def prompt_text(path: str | Path) -> str:
-    """The prompt in a file of the user. Raises InputError where it cannot be read."""
-    try:
-        return Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
 
 
 def list_tasks(task: str | None) -> list[dict[str, Any]]:
@@ -126,15 +129,18 @@ def list_tasks(task: str | None) -> list[dict[str, Any]]:
     return tasks
 
 
-def make_task(name: str, source: Path, target: str, prompt: Path | None, seed: int) -> tuple[Path, Reading]:
+def make_task(
+    name: str, source: Path, target: str, prompt: str | None, seed: int, asked: Asked = NOTHING
+) -> tuple[Path, Reading]:
     """Makes a task folder out of a file.
 
     Args:
         name: the folder, under tasks/ where it is no path.
-        source: a .csv or .jsonl file, or promptfoo's tests.
+        source: a data file, or promptfoo's tests.
         target: the column to predict; "" for promptfoo's tests.
-        prompt: the prompt of today. None: a plain one is written.
+        prompt: the prompt of today, as a file or a text. None: a plain one is written.
         seed: decides which rows go to which split.
+        asked: what else the user says of the file; not with promptfoo's tests, which say it themselves.
 
     Returns:
         The folder, and how the file was read.
@@ -152,9 +158,11 @@ def make_task(name: str, source: Path, target: str, prompt: Path | None, seed: i
     tests = not target and is_promptfoo(source)
     if not target and not tests:
         raise InputError(f"{source}: name the column to predict with --target COLUMN")
+    if tests and asked.is_any:
+        raise InputError(f"{source}: --metric, --type, --input and --ignore do not go with promptfoo's tests")
     table, metric = promptfoo_tests(source) if tests else (None, None)
     column = EXPECTED if tests else target
-    _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric)
+    _, reading = write_task(folder, source, column, instruction, seed, folder.name, table, metric, asked)
     return folder, reading
 
 
@@ -181,6 +189,23 @@ def copy_sample(name: str) -> Path:
     return folder
 
 
+def _scored_as_asked(task: Task, words: str) -> Task:
+    """A task folder with the metric of `--metric` in the place of its own."""
+    from agent.metrics.metric_registry import METRICS
+
+    spec = metric_asked(words, [field.name for field in task.signature.outputs])
+    field = next(each for each in task.signature.outputs if each.name == spec.field)
+    rule = METRICS.get(spec.name)
+    if field.type not in rule.types:
+        types = ", ".join(rule.types)
+        raise InputError(f"--metric {words}: scores {types}, and {field.name} is {field.type}; take another")
+    for _, what in rule.faults(rule.options.model_validate(spec.options), field):
+        raise InputError(f"--metric {words}: {what}")
+    if spec.name in ("python", "judge") and spec.name not in [metric.name for metric in task.metrics]:
+        raise InputError(f"--metric {words}: it goes by a file of the task; write it under [[metrics]] in task.toml")
+    return replace(task, metrics=(spec,), hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
+
+
 def _scored_by(task: Task, name: str, source: str) -> Task:
     from agent.scoring.function_metric import registered
     from agent.types import MetricSpec
@@ -191,33 +216,38 @@ def _scored_by(task: Task, name: str, source: str) -> Task:
     return replace(task, metrics=(spec,), hashes={**hashes, METRIC: function.digest if function else source})
 
 
-def _load(name: str, target: str | None, prompt: str | None, seed: int, observer: Observer) -> Task:
-    from agent.task.input_files import SPREADSHEETS
+def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading | None]:
+    from agent.task.input_files import SPREADSHEETS, TABLES
 
-    path = Path(name)
-    if path.suffix.lower() in (".csv", ".jsonl"):
+    name, target, prompt = options["task"], options["target_field"], options["prompt"]
+    path, asked = Path(name), Asked.of(options)
+    if path.suffix.lower() in TABLES:
         if not path.is_file():
             raise InputError(f"{name}: no such file")
         if target is None or prompt is None:
-            raise InputError(f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE")
+            raise InputError(
+                f"{name}: a data file needs --target FIELD (the column to predict) and --prompt FILE, or its text"
+            )
         from agent.task.from_file import task_from_file
 
         instruction = prompt_text(prompt)
         if not instruction.strip():
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
-        task, reading = task_from_file(path, target, instruction, seed)
+        task, reading = task_from_file(path, target, instruction, options["seed"], asked=asked)
         for line in reading.lines():
-            observer.on_message(line)
-        return task
+            if line != reading.metric_line or not options.get("metric_source"):  # else a function of the user scores
+                observer.on_message(line)
+        return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    if target or prompt:
+    if target or prompt or asked.type or asked.inputs or asked.ignored:
         raise InputError(
-            f"{name}: --target and --prompt go with a .csv or .jsonl file; a task folder has them in task.toml"
+            f"{name}: --target, --prompt, --type, --input and --ignore go with a data file (.csv, .jsonl); "
+            "a task folder has them in task.toml"
         )
     from agent.task.load import load_task
 
-    return load_task(find_task(name))
+    return load_task(find_task(name)), None
 
 
 def _limited(task: Task, limit: str | None) -> Task:

@@ -1,11 +1,10 @@
-"""What each column of an unknown table is for, and what kind of answer its target column holds.
+"""What each column of an unknown table is for.
 
 Knows columns and values, nothing of files, splits or task folders. Every decision carries its reason.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -15,27 +14,22 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from agent.errors import InputError
-from agent.shipped import MAX_NUMBER, fold
-from agent.task.examples import parse_number
-from agent.task.input_files import parse_json
+from agent.shipped import fold
+from agent.task.answers import most_choices, text_of
+from agent.task.asked import NOTHING, Asked
 from agent.task.words import listed, near, quoted
-from agent.types import FieldType
 
 Use = Literal["input", "target", "id", "ignored"]
 Table = Sequence[Mapping[str, Any]]
 
-MAX_CHOICES = 200
-MAX_NUMBERS = 50  # of labels that are written as numbers; more of them are amounts
-MAX_CHOICE_LENGTH = 60
 COPIED = 0.9  # share of rows equal to their label from which a column is a copy of it
 CODED = 0.98  # share of rows in which each label has its own text, from which a column is a code of it
+DATED = 0.95  # share of dates among the filled cells from which a column is one of dates
 INSIDE = 0.95  # share of rows of a column that contain the answer, from which the user is warned
-_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
-_MARKED = re.compile(
-    r"[+-]?(?:[1-9][0-9]{0,2}(?:[.,'’ \u00a0\u202f\u2009][0-9]{3})+(?:[.,][0-9]+)?|[0-9]+,[0-9]+)"
-)  # a number as it is written elsewhere: 1.234,50 or 1'234.50 or 0,5
-_LEADING_ZERO = re.compile(r"-?0[0-9]")
 _WORD = re.compile(r"[^\W_]+")
+_DATE = re.compile(
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ]\d{1,2}:\d{2}.*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( \d{1,2}:\d{2}.*)?"
+)  # 2026-11-01, 2026-11-01T12:00:00Z, 1.11.2026, 11/01/26 10:30
 _ID_NAME = re.compile(r"(.*_)?(id|ids|uuid|guid|index|idx|key|row|row_?number|unnamed_\d+)|")
 
 
@@ -47,13 +41,6 @@ class DataColumn:
     field: str
     use: Use
     reason: str
-
-
-def text_of(value: Any) -> str:
-    """A cell as the text a prompt would show: texts as they are, everything else as JSON; a missing value is ""."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def field_name(name: str, position: int, taken: Iterable[str]) -> str:
@@ -70,26 +57,42 @@ def field_name(name: str, position: int, taken: Iterable[str]) -> str:
 
 def find_target(names: Sequence[str], target: str) -> str:
     """The column called `target`, by its name in the file or as a field name. Raises InputError."""
-    if target in names:
-        return target
-    for position, name in enumerate(names, start=1):
-        if field_name(name, position, ()) == target:
-            return name
-    raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
+    if (name := column_named(names, target)) is None:
+        raise InputError(f"--target {quoted(target)} is not a column{near(target, names)}")
+    return name
 
 
-def decide_columns(table: Table, target: str, prompt_fields: frozenset[str] = frozenset()) -> tuple[DataColumn, ...]:
+def column_named(names: Sequence[str], word: str) -> str | None:
+    """The column called `word`, by its name in the file or as a field name; None where there is none."""
+    if word in names:
+        return word
+    numbered = enumerate(names, start=1)
+    return next((name for position, name in numbered if field_name(name, position, ()) == word), None)
+
+
+def decide_columns(
+    table: Table,
+    target: str,
+    prompt_fields: frozenset[str] = frozenset(),
+    asked: Asked = NOTHING,
+    beside: frozenset[str] = frozenset(),
+    dates: bool = False,
+) -> tuple[DataColumn, ...]:
     """The use of every column, by the rows that are not all blank.
 
     Args:
         table: The rows.
         target: Name of the column to predict.
         prompt_fields: Columns in the prompt's `{{ }}`; if there are any, they are the only inputs.
+        asked: `--input`, which does the same, and `--ignore`.
+        beside: Columns out of the object that the target stands in: no inputs unless named.
+        dates: Whether a column of dates is an input without being named.
 
     Raises:
-        InputError: One of `prompt_fields` is no column or is the target, or no input is left.
+        InputError: A column that was named is none or is the target, or no input is left.
     """
     names = list(dict.fromkeys(name for row in table for name in row))
+    named, ignored = _named(names, target, prompt_fields, asked)
     table = [row for row in table if any(text_of(value).strip() for value in row.values())]
     columns: list[DataColumn] = []
     taken = ["id", field_name(target, names.index(target) + 1, ())]
@@ -101,10 +104,20 @@ def decide_columns(table: Table, target: str, prompt_fields: frozenset[str] = fr
         made = field_name(name, position, taken)
         if name == target:
             use, reason, made = "target", "the column to predict", taken[1]
+        elif name in ignored:
+            use, reason = "ignored", "as --ignore says"
         elif {name, made} & prompt_fields:
             use, reason = "input", "named in the prompt"
-        elif prompt_fields and use == "input":
+        elif name in named:
+            use, reason = "input", "as --input says"
+        elif use == "input" and prompt_fields:
             use, reason = "ignored", "not named in the prompt"
+        elif use == "input" and named:
+            use, reason = "ignored", "not named by --input"
+        elif use == "input" and name in beside:
+            use, reason = "ignored", "stands beside the target in its object; name it to keep it"
+        elif use == "input" and not dates and _are_dates(texts):
+            use, reason = "ignored", "dates; name it in the prompt or with --input to keep it"
         known.add(made)
         if use == "input":
             taken.append(made)
@@ -123,6 +136,36 @@ def decide_columns(table: Table, target: str, prompt_fields: frozenset[str] = fr
             f"no column is left as an input; ignored: {why or 'none'}; add a column with the text to answer"
         )
     return tuple(columns)
+
+
+def _named(
+    names: Sequence[str], target: str, prompt_fields: frozenset[str], asked: Asked
+) -> tuple[frozenset[str], frozenset[str]]:
+    """The columns of `--input` and of `--ignore`, by their names in the file."""
+    found: dict[str, list[str]] = {"--input": [], "--ignore": []}
+    for option, given in (("--input", asked.inputs), ("--ignore", asked.ignored)):
+        for word in given:
+            name = column_named(names, word)
+            if name is None:
+                raise InputError(f"{option} {quoted(word)} is not a column{near(word, names)}")
+            if name == target:
+                raise InputError(f"{option} {quoted(word)} is the column to predict; name another one")
+            found[option].append(name)
+    inputs, ignored = frozenset(found["--input"]), frozenset(found["--ignore"])
+    marked = {column_named(names, mark) for mark in prompt_fields}
+    if both := sorted(inputs & ignored):
+        raise InputError(f"--input and --ignore both name {quoted(both[0])}; take it out of one")
+    if both := sorted(ignored & marked):
+        raise InputError(f"--ignore {quoted(both[0])} is named in the prompt; take it out of one")
+    if prompt_fields and (unseen := sorted(inputs - marked)):
+        fix = f"write {{{{{unseen[0]}}}}} where it belongs"
+        raise InputError(f"--input {quoted(unseen[0])}: the prompt has marks, and none for it; {fix}")
+    return inputs, ignored
+
+
+def _are_dates(texts: Sequence[str]) -> bool:
+    filled = [text.strip() for text in texts if text.strip()]
+    return sum(_DATE.fullmatch(text) is not None for text in filled) >= DATED * len(filled)
 
 
 def _use(name: str, texts: list[str], labels: list[str]) -> tuple[Use, str]:
@@ -166,7 +209,7 @@ def _codes(pairs: Counter[tuple[str, str]]) -> str:
     for (text, label), _ in pairs.most_common():
         best.setdefault(label, text)
     rows, coded = pairs.total(), sum(pairs[text, label] for label, text in best.items())
-    few = 1 < len(best) < rows / 2 and len(best) <= _most_choices(list(best))
+    few = 1 < len(best) < rows / 2 and len(best) <= most_choices(list(best))
     if not few or len({*best.values()}) < len(best) or coded < CODED * rows:
         return ""
     return "tells the target one to one" + (f" in {coded} of {rows} rows" if coded < rows else "")
@@ -201,112 +244,3 @@ def _counts_up(texts: list[str]) -> bool:
     except ValueError:
         return False
     return all(after - before == 1 for before, after in pairwise(numbers))
-
-
-def target_type(values: Sequence[Any]) -> FieldType:
-    """The kind of a target column with these (non-empty) values.
-
-    json when all parse as objects; choice when there are 2 to 200 short values (2 to 50 numbers) of two rows or more on
-    average; number when all are finite numbers that lose nothing as such; else text.
-    """
-    texts = [text_of(value).strip() for value in values]
-    if all(_is(parse_object, value) for value in values):
-        return "json"
-    distinct = {fold(text) for text in texts}
-    if _could_be_labels(texts) and 2 <= len(distinct) <= min(_most_choices(texts), len(texts) / 2):
-        return "choice"
-    return "number" if all(_is(parse_number, text) and not _lost(text) for text in texts) else "text"
-
-
-def _could_be_labels(texts: Sequence[str]) -> bool:
-    return all(len(text) <= MAX_CHOICE_LENGTH and text.isprintable() for text in texts)
-
-
-def _most_choices(texts: Sequence[str]) -> int:
-    """The most different values that may be labels."""
-    return MAX_NUMBERS if all(map(_like_a_number, texts)) else MAX_CHOICES
-
-
-def _like_a_number(text: str) -> bool:
-    return _MARKED.fullmatch(text) is not None or _is(parse_number, text)
-
-
-def _lost(text: str) -> str:
-    """What the text of a number would lose as a number, "" for nothing."""
-    if text.startswith("+"):
-        return "has a plus sign, which a number would lose"
-    if _LEADING_ZERO.match(text):
-        return "begins with a zero, which a number would lose"
-    return "is beyond 1e15, and no reply is read as such a number" if abs(parse_number(text)) > MAX_NUMBER else ""
-
-
-def why_text(values: Sequence[Any]) -> str:
-    """Why a target is text although its values are all numbers, or repeat; else ""."""
-    texts = [text_of(value).strip() for value in values]
-    odd = next((text for text in texts if not _is(parse_number, text)), "")
-    if odd and all(map(_like_a_number, texts)):
-        return f"{quoted(odd, 40)} is not read as a number; write it with digits and a decimal point only: 1234.5"
-    if not odd and (code := next(filter(_lost, texts), "")):
-        return f"{quoted(code, 40)} {_lost(code)}"
-    distinct = len({fold(text) for text in texts})
-    if not 2 <= distinct <= len(texts) / 2:
-        return ""
-    if distinct > MAX_CHOICES:
-        many = f"{distinct} different values, more than {MAX_CHOICES}"
-        fix = "if they are labels, list them in the task.toml that `optimize init` writes"
-        return f"{many}; {fix}" if _could_be_labels(texts) else ""
-    odd = next((text for text in texts if not text.isprintable()), "")
-    why = "holds a line break or another control character" if odd else f"is longer than {MAX_CHOICE_LENGTH} characters"
-    return f"a label {why}: {quoted(odd or max(texts, key=len), 40)}"
-
-
-def thousands_warning(values: Sequence[Any]) -> str:
-    """A warning where each dot in the texts of a number target may separate thousands; else ""."""
-    dotted = [text for value in values if isinstance(value, str) and "." in (text := value.strip())]
-    if not dotted or not all(map(_THOUSANDS.fullmatch, dotted)):
-        return ""
-    first = dotted[0]
-    return f"{quoted(first)} is read as {parse_number(first)}; write {first.replace('.', '')} if thousands are meant"
-
-
-def _is(parse: Any, value: Any) -> bool:
-    try:
-        parse(value)
-    except ValueError:
-        return False
-    return True
-
-
-def parse_object(value: Any) -> dict[str, Any]:
-    """A JSON object, given as one or as its text. Raises ValueError."""
-    made = parse_json(value) if isinstance(value, str) else value
-    if not isinstance(made, dict):
-        raise ValueError(f"{quoted(value)} is not a JSON object")
-    return made
-
-
-def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
-    """A function from a cell to its label; choices that differ in case or spaces only become the most frequent one."""
-    if kind == "json":
-        return parse_object
-    if kind == "number":
-        return lambda value: parse_number(text_of(value))
-    if kind == "text":
-        return text_of
-    spelled: dict[str, Counter[str]] = {}
-    for value in values:
-        text = text_of(value).strip()
-        spelled.setdefault(fold(text), Counter())[text] += 1
-    best = {folded: min(counts, key=lambda text: (-counts[text], text)) for folded, counts in spelled.items()}
-    return lambda value: best[fold(text_of(value))]
-
-
-def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, list[str]]:
-    """By choice, how else it is spelled among the cells, sorted; choices with one spelling are left out."""
-    chosen = {fold(choice): choice for choice in choices}
-    found: dict[str, list[str]] = {}
-    for text in sorted({text_of(value).strip() for value in values}):
-        choice = chosen.get(fold(text), text)
-        if choice != text:
-            found.setdefault(choice, []).append(text)
-    return found

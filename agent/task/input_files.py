@@ -1,4 +1,4 @@
-"""Files read strictly, with line numbers: rows (`.jsonl`, `.csv`) and TOML, in UTF-8.
+"""Files read strictly, with line numbers: rows (`.jsonl`, `.json`, `.csv`, `.tsv`) and TOML, in UTF-8.
 
 Knows file formats and their traps (encoding, NUL, NaN, depth, ragged rows), nothing of fields, labels or tasks.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from agent.errors import Problem, ProblemsError
+from agent.errors import InputError, Problem, ProblemsError
 from agent.strict import MAX_DEPTH, BadToml
 from agent.strict import parse_json as parse_json_strictly
 from agent.strict import parse_toml as parse_toml_strictly
@@ -22,7 +23,10 @@ from agent.task.words import problem, quoted, shown
 MAX_BYTES = 200 * 1024 * 1024
 MAX_CELL = 1_000_000
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
-SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+TABLES = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".parquet")
+"""The kinds of files that rows are read from."""
+SPREADSHEETS = (".xls", ".ods", ".numbers")
+"""Kinds that are not read, and can be saved as CSV."""
 
 Rows = list[tuple[int, dict[str, Any]]]
 """Each row with the line where it starts."""
@@ -138,11 +142,25 @@ def _int(text: str) -> int:
     return int(text)
 
 
-def read_rows(path: Path) -> tuple[Rows, list[Problem]]:
-    """All rows of a .jsonl or .csv file, and all its problems; raises nothing.
+def prompt_text(prompt: str | Path) -> str:
+    """The user's prompt: the text in the file of that name, or, where there is none, `prompt` itself if it has a blank.
 
-    CSV values are texts; their delimiter is a comma, semicolon or tab, as the header or `sep=;` before it says. JSONL
-    values are any JSON. A row with a problem is left out.
+    Raises InputError where it cannot be read.
+    """
+    text = str(prompt)
+    if re.search(r"\s", text) and not os.path.exists(text) and not re.fullmatch(r"[^\n]*\.(txt|md)", text):
+        return text
+    try:
+        return Path(prompt).read_text("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{text}: the prompt cannot be read ({error}); give a UTF-8 text file") from error
+
+
+def read_rows(path: Path) -> tuple[Rows, list[Problem]]:
+    """All rows of a file of one of the kinds `TABLES`, and all its problems; raises nothing.
+
+    CSV values are texts; their delimiter is a comma, semicolon or tab, as the header or `sep=;` before it says. Values
+    of JSON (an array of objects) and JSONL are any JSON. A row with a problem is left out.
     """
     try:
         return rows_of(read_bytes(path), path)
@@ -154,16 +172,22 @@ def rows_of(data: bytes, path: Path) -> tuple[Rows, list[Problem]]:
     """`read_rows` over bytes already read from `path`."""
     where = shown(path)
     suffix = path.suffix.lower()
-    if suffix not in (".jsonl", ".csv"):
+    if suffix not in TABLES:
         fix = "save it as CSV UTF-8" if suffix in SPREADSHEETS else "give a .jsonl or a .csv file"
         return [], [problem(where, 1, f"unknown kind of file {quoted(suffix)}; {fix}")]
+    if suffix in (".xlsx", ".parquet"):
+        from agent.task.binary_tables import rows_of_binary
+
+        return rows_of_binary(data, suffix, where)
     lines, problems = decode(data, where)
     if suffix == ".jsonl":
         rows, more = _jsonl(lines, where)
     elif problems:  # a CSV row may span lines, so with one line unreadable no row is sure
         return [], problems
+    elif suffix == ".json":
+        rows, more = _json_array("\n".join(line or "" for line in lines), where)
     else:
-        rows, more = _csv([line or "" for line in lines], where)
+        rows, more = _csv([line or "" for line in lines], where, "\t" if suffix == ".tsv" else "")
     return rows, problems + more
 
 
@@ -189,12 +213,40 @@ def _jsonl(lines: list[str | None], where: str) -> tuple[Rows, list[Problem]]:
     return rows, problems
 
 
-def _csv(lines: list[str], where: str) -> tuple[Rows, list[Problem]]:
+def _json_array(text: str, where: str) -> tuple[Rows, list[Problem]]:
+    """The objects of a JSON array, each with the line where it starts."""
+    try:
+        items = parse_json(text)
+    except json.JSONDecodeError as error:
+        return [], [problem(where, error.lineno, f"not valid JSON: {error.msg} at column {error.colno}; correct it")]
+    except ValueError as error:
+        return [], [problem(where, 1, str(error))]
+    if not isinstance(items, list):
+        return [], [problem(where, 1, 'is not an array; write [{"field": value, ...}, ...], or a .jsonl file')]
+    rows: Rows = []
+    problems = []
+    at, decoder = text.index("[") + 1, json.JSONDecoder()
+    line, seen = 1, 0
+    for item in items:
+        at = _NEXT.match(text, at).end()  # type: ignore[union-attr]
+        line, seen = line + text.count("\n", seen, at), at
+        if isinstance(item, dict):
+            rows.append((line, item))
+        else:
+            problems.append(problem(where, line, f'the row {quoted(item)} is not an object; write {{"field": value}}'))
+        at = decoder.raw_decode(text, at)[1]
+    return rows, problems
+
+
+_NEXT = re.compile(r"[\s,]*")
+
+
+def _csv(lines: list[str], where: str, delimiter: str) -> tuple[Rows, list[Problem]]:
     before = csv.field_size_limit(MAX_CELL)
     try:
         stated = _SEP.fullmatch(lines[0])
         lines = ["", *lines[1:]] if stated else lines
-        return _table(lines, stated[1] if stated else _delimiter(lines), where)
+        return _table(lines, stated[1] if stated else delimiter or _delimiter(lines), where)
     finally:
         csv.field_size_limit(before)
 

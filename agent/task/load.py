@@ -213,7 +213,7 @@ class _Loading:
             if not rows and not problems:
                 problems = [problem(shown(path), 1, f"no rows; the {split} split needs at least one")]
             if reader is not None:
-                placed, wrong = reader.examples(rows, shown(path), path.suffix.lower() == ".csv")
+                placed, wrong = reader.examples(rows, shown(path), path.suffix.lower() in (".csv", ".tsv"))
                 problems += wrong
                 splits.append(placed)
             self.problems += sorted(problems, key=lambda each: int(each.where.rsplit(":", 1)[1]))

@@ -177,6 +177,16 @@ def test_jsonl_comes_in_with_values_of_any_kind(two_runs: Made) -> None:
     assert (one["meta"], one["n"], two["n"], two["label"]) == ('{"a": 1}', "", "3", "delivery")
 
 
+def test_a_tsv_and_a_json_array_come_in(two_runs: Made) -> None:
+    Path("in.tsv").write_text("text\tnote\ninvoice\t=1+1\n")
+    Path("rows.json").write_text(json.dumps([{"text": "parcel", "more": {"a": 1}}]))
+    with WireServer(learner) as server:
+        good("apply", two_runs[0]["release"], "in.tsv", "-o", "one.csv", *words(server))
+        good("apply", two_runs[0]["release"], "rows.json", "-o", "two.jsonl", *words(server))
+    assert written("one.csv") == [{"text": "invoice", "note": "=1+1", "label": "billing", "error": ""}]
+    assert json.loads(Path("two.jsonl").read_text()) == {"text": "parcel", "more": {"a": 1}, "label": "delivery"}
+
+
 def test_what_does_not_fit_is_refused_before_the_first_call(two_runs: Made) -> None:
     release = two_runs[0]["release"]
     Path("other.csv").write_text("message\nhello\n")

@@ -307,10 +307,28 @@ def test_a_cap_in_tokens_is_planned_with_and_one_that_is_too_small_is_refused_be
     assert (result["decision"], result["status"]) == ("promote", "complete")
 
 
+def unknown(server: WireServer) -> str:
+    """A model whose address is not known to be this machine's."""
+    return compatible(server).replace("127.0.0.1", "0.0.0.0")
+
+
+def test_a_local_address_needs_no_price_and_it_is_said_that_it_is_free() -> None:
+    with WireServer(learner) as server:
+        command = [*files(120), "-m", compatible(server)]
+        planned = optimize(*command, "--max-cost", "1", "--dry-run")
+        assert planned.exit_code == 0
+        free = f"{compatible(server)}: a local address, so $0 is assumed; --price IN,OUT says otherwise"
+        assert free in planned.stderr.splitlines()
+        assert "$0.00" in planned.stdout
+        assert "a local address" not in optimize(*command, "--price", "1,2", "--dry-run").stderr
+        bare = compatible(server).removesuffix("/v1")
+        assert f"answer below /v1: {server.url}" in optimize(*command[:-1], bare, "--dry-run").stderr
+
+
 def test_a_dry_run_refuses_a_model_without_a_price_as_the_run_does() -> None:
     command = files(120)
     with WireServer(learner) as server:
-        command += ["-m", compatible(server)]
+        command += ["-m", unknown(server)]
         assert refused(2, *command) == refused(2, *command, "--dry-run")
 
 
@@ -366,12 +384,12 @@ def test_a_cap_on_dollars_or_tokens_still_pays_a_finalist_that_is_far_dearer_tha
 
 def test_what_nobody_knows_the_price_of_is_not_said_to_cost_nothing() -> None:
     with WireServer(learner) as server:
-        command = [*files(120), "-m", compatible(server), "--max-calls", "200"]
+        command = [*files(120), "-m", unknown(server), "--max-calls", "200"]
         result = good_json(*command)
         again = good(*command)
         words = good(*command, "--no-cache")
         priced = good(*command, "--price", "1,1", "--no-cache")
-        assert result["unpriced"] == [compatible(server)]
+        assert result["unpriced"] == [unknown(server)]
     assert "tokens, unknown price, " in words
     assert " tokens, $0.0000, " in again  # all of it was in the ledger
     assert "tokens, unknown price, " in good("show", result["run_id"])

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from agent.errors import InputError, ProblemsError
 from agent.prompt.reply_parser import parse_reply
-from agent.task.columns import decide_columns, field_name, target_type
-from agent.task.from_file import Reading, _string, task_from_file, write_task
+from agent.task.answers import target_type
+from agent.task.columns import decide_columns, field_name
+from agent.task.from_file import Reading, task_from_file, write_task
 from agent.task.input_files import parse_toml
 from agent.task.load import load_task
 from agent.task.splits import near_duplicates
 from agent.task.task_file import json_schema
+from agent.task.task_text import string
 from agent.types import Example, Task
 
 TEAMS = ("billing", "delivery", "refunds")
@@ -321,7 +323,7 @@ def test_any_column_names_become_distinct_field_names(names: list[str]) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\\n\r\t\x7f ')))
 def test_any_text_is_written_as_toml_that_reads_back(text: str) -> None:
-    assert parse_toml(f"a = {_string(text)}\nb = 1\n", "x") == {"a": text, "b": 1}
+    assert parse_toml(f"a = {string(text)}\nb = 1\n", "x") == {"a": text, "b": 1}
 
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8) | st.sampled_from(TEAMS)

@@ -1,15 +1,21 @@
 """Rows are read strictly, and each problem of the data stands at the line where its row starts."""
 
 import csv
+import datetime
+import io
 import json
+import sys
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.task.input_files import parse_json, read_rows, rows_of
+from agent.errors import InputError
+from agent.task.input_files import parse_json, prompt_text, read_rows, rows_of
 from agent.task.load import load_task
 from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows
 
@@ -220,8 +226,8 @@ def test_what_is_wrong_with_the_bytes_of_many_lines_is_told_once(here: Path, nam
 
 def test_other_encodings_and_kinds_of_file_are_refused(here: Path) -> None:
     (here / "a.jsonl").write_bytes('{"a": 1}'.encode("utf-16"))
-    (here / "a.xlsx").write_bytes(b"PK")
-    for name, words in (("a.jsonl", "UTF-16"), ("a.xlsx", "save it as CSV UTF-8"), ("b.csv", "no such file")):
+    (here / "a.ods").write_bytes(b"PK")
+    for name, words in (("a.jsonl", "UTF-16"), ("a.ods", "save it as CSV UTF-8"), ("b.csv", "no such file")):
         found, wrong = read_rows(here / name)
         assert found == []
         assert words in str(wrong[0])
@@ -259,3 +265,100 @@ def test_a_csv_written_by_python_is_read_back(here: Path) -> None:
         writer.writeheader()
         writer.writerows(table)
     assert read_rows(here / "x.csv") == ([(2, table[0]), (3, table[1])], [])
+
+
+def test_a_tab_separated_file_has_commas_and_semicolons_in_its_cells(here: Path) -> None:
+    (here / "t.tsv").write_text("a\tb\n1, 2; 3\tx\n", "utf-8")
+    assert read_rows(here / "t.tsv") == ([(2, {"a": "1, 2; 3", "b": "x"})], [])
+
+
+def test_an_array_of_objects_is_read_with_the_lines_where_they_start(here: Path) -> None:
+    (here / "t.json").write_text('[{"a": 1},\n\n {"a":\n [2]}, {"a": "x, {"},\n 7]', "utf-8")
+    rows, problems = read_rows(here / "t.json")
+    assert rows == [(1, {"a": 1}), (3, {"a": [2]}), (4, {"a": "x, {"})]
+    assert [str(each) for each in problems] == ['t.json:5: the row 7 is not an object; write {"field": value}']
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"a": 1}', "t.json:1: is not an array; write [{"),
+        ('[{"a": 1},\n{oops}]', "t.json:2: not valid JSON: Expecting property name"),
+        ('[{"a": NaN}]', "NaN is not JSON"),
+        ('[{"a": 1, "a": 2}]', "stands twice"),
+        ("", "t.json:1: not valid JSON"),
+    ],
+)
+def test_a_json_file_that_is_no_array_of_objects_is_refused(here: Path, text: str, says: str) -> None:
+    (here / "t.json").write_text(text, "utf-8")
+    rows, problems = read_rows(here / "t.json")
+    assert rows == []
+    assert says in str(problems[0])
+
+
+@pytest.mark.parametrize(("suffix", "library"), [(".xlsx", "openpyxl"), (".parquet", "pyarrow")])
+def test_a_table_whose_library_is_not_here_names_the_extra(
+    here: Path, suffix: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    path = here / f"t{suffix}"
+    path.write_bytes(packed())
+    what = f'needs {library}, which is not installed; pip install "promptassay[tables]"'
+    assert [str(each) for each in read_rows(path)[1]] == [f"t{suffix}:1: {suffix} {what}"]
+
+
+def packed() -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr("x", "")
+    return made.getvalue()
+
+
+class Book:
+    """As much of openpyxl's workbook as is used."""
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self.worksheets = [SimpleNamespace(iter_rows=lambda values_only: iter(rows))]
+
+
+def test_a_workbook_gives_the_rows_of_its_first_sheet(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    day = datetime.datetime(2026, 11, 1)
+    rows = [("text", "n", "day", None), ("a", 3.0, day, None), (None, None, None, None), ("b", 0.5, None, None)]
+    fake = SimpleNamespace(load_workbook=lambda data, read_only, data_only: Book(rows))
+    monkeypatch.setitem(sys.modules, "openpyxl", fake)
+    (here / "t.xlsx").write_bytes(packed())
+    assert read_rows(here / "t.xlsx") == (
+        [(2, {"text": "a", "n": 3, "day": "2026-11-01"}), (4, {"text": "b", "n": 0.5, "day": ""})],
+        [],
+    )
+    rows[1] = ("a\0", 3.0, day, None)
+    assert "t.xlsx:2: holds a NUL character" in str(read_rows(here / "t.xlsx")[1][0])
+    rows[0] = ("text", "text", None, None)
+    assert "two columns are called 'text'" in str(read_rows(here / "t.xlsx")[1][0])
+    (here / "t.xlsx").write_bytes(b"oops")
+    assert "t.xlsx:1: cannot be read as .xlsx (BadZipFile" in str(read_rows(here / "t.xlsx")[1][0])
+
+
+def test_a_workbook_and_a_parquet_file_are_read_by_their_libraries(here: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl", reason="an extra: pip install 'promptassay[tables]'")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="an extra: pip install 'promptassay[tables]'")
+    import pyarrow
+
+    book = openpyxl.Workbook()
+    for row in (["text", "n"], ["a", 1], ["b", 2.5]):
+        book.active.append(row)
+    book.save(here / "t.xlsx")
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "n": [1, 2.5]}), here / "t.parquet")
+    wanted = [(2, {"text": "a", "n": 1}), (3, {"text": "b", "n": 2.5})]
+    assert read_rows(here / "t.xlsx") == (wanted, [])
+    assert read_rows(here / "t.parquet") == (wanted, [])
+
+
+def test_a_prompt_is_a_file_or_where_there_is_none_a_text_with_a_blank(here: Path) -> None:
+    (here / "my prompt").write_text("from the file", "utf-8")
+    assert prompt_text("my prompt") == "from the file"
+    assert prompt_text("Which team, {{text}}?\nAnswer.") == "Which team, {{text}}?\nAnswer."
+    assert prompt_text(f"Which team? {'x' * 5000}").startswith("Which")
+    for name in ("prompt", "our prompt.txt", "none.md"):
+        with pytest.raises(InputError, match="the prompt cannot be read"):
+            prompt_text(name)

@@ -1,0 +1,178 @@
+"""What kind of answer a target column holds, and how its cells are read as labels.
+
+Knows values, nothing of columns, files or metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from agent.shipped import MAX_NUMBER, fold
+from agent.task.examples import parse_number
+from agent.task.input_files import parse_json
+from agent.task.words import quoted
+from agent.types import FieldType
+
+MAX_CHOICES = 200
+MAX_NUMBERS = 50  # of labels that are written as numbers; more of them are amounts
+MAX_CHOICE_LENGTH = 60
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
+_MARKED = re.compile(
+    r"[+-]?(?:[1-9][0-9]{0,2}(?:[.,'’ \u00a0\u202f\u2009][0-9]{3})+(?:[.,][0-9]+)?|[0-9]+,[0-9]+)"
+)  # a number as it is written elsewhere: 1.234,50 or 1'234.50 or 0,5
+_LEADING_ZERO = re.compile(r"-?0[0-9]")
+
+
+def text_of(value: Any) -> str:
+    """A cell as the text a prompt would show: texts as they are, everything else as JSON; a missing value is ""."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def target_type(values: Sequence[Any]) -> FieldType:
+    """The kind of a target column with these (non-empty) values.
+
+    json when all parse as objects; choice when there are 2 to 200 short values (2 to 50 numbers) of two rows or more on
+    average; number when all are finite numbers that lose nothing as such; else text.
+    """
+    texts = [text_of(value).strip() for value in values]
+    if all(_is(parse_object, value) for value in values):
+        return "json"
+    distinct = {fold(text) for text in texts}
+    if _could_be_labels(texts) and 2 <= len(distinct) <= min(most_choices(texts), len(texts) / 2):
+        return "choice"
+    return "number" if all(_is(parse_number, text) and not _lost(text) for text in texts) else "text"
+
+
+def _could_be_labels(texts: Sequence[str]) -> bool:
+    return all(len(text) <= MAX_CHOICE_LENGTH and text.isprintable() for text in texts)
+
+
+def most_choices(texts: Sequence[str]) -> int:
+    """The most different values that may be labels."""
+    return MAX_NUMBERS if all(map(_like_a_number, texts)) else MAX_CHOICES
+
+
+def _like_a_number(text: str) -> bool:
+    return _MARKED.fullmatch(text) is not None or _is(parse_number, text)
+
+
+def lost_as_number(text: str) -> str:
+    """Why a text is no number: it is none, or would lose something as one; "" where it may be one."""
+    return _lost(text) if _is(parse_number, text) else "is no number"
+
+
+def _lost(text: str) -> str:
+    """What the text of a number would lose as a number, "" for nothing."""
+    if text.startswith("+"):
+        return "has a plus sign, which a number would lose"
+    if _LEADING_ZERO.match(text):
+        return "begins with a zero, which a number would lose"
+    return "is beyond 1e15, and no reply is read as such a number" if abs(parse_number(text)) > MAX_NUMBER else ""
+
+
+def why_text(values: Sequence[Any]) -> str:
+    """Why a target is text although its values are all numbers, or repeat; else ""."""
+    texts = [text_of(value).strip() for value in values]
+    odd = next((text for text in texts if not _is(parse_number, text)), "")
+    if odd and all(map(_like_a_number, texts)):
+        return f"{quoted(odd, 40)} is not read as a number; write it with digits and a decimal point only: 1234.5"
+    if not odd and (code := next(filter(_lost, texts), "")):
+        return f"{quoted(code, 40)} {_lost(code)}"
+    distinct = len({fold(text) for text in texts})
+    if not 2 <= distinct <= len(texts) / 2:
+        return ""
+    if distinct > MAX_CHOICES:
+        many = f"{distinct} different values, more than {MAX_CHOICES}"
+        fix = "if they are labels, list them in the task.toml that `optimize init` writes"
+        return f"{many}; {fix}" if _could_be_labels(texts) else ""
+    odd = next((text for text in texts if not text.isprintable()), "")
+    why = "holds a line break or another control character" if odd else f"is longer than {MAX_CHOICE_LENGTH} characters"
+    return f"a label {why}: {quoted(odd or max(texts, key=len), 40)}"
+
+
+def thousands_warning(values: Sequence[Any]) -> str:
+    """A warning where each dot in the texts of a number target may separate thousands; else ""."""
+    dotted = [text for value in values if isinstance(value, str) and "." in (text := value.strip())]
+    if not dotted or not all(map(_THOUSANDS.fullmatch, dotted)):
+        return ""
+    first = dotted[0]
+    return f"{quoted(first)} is read as {parse_number(first)}; write {first.replace('.', '')} if thousands are meant"
+
+
+def _is(parse: Any, value: Any) -> bool:
+    try:
+        parse(value)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_object(value: Any) -> dict[str, Any]:
+    """A JSON object, given as one or as its text. Raises ValueError."""
+    made = parse_json(value) if isinstance(value, str) else value
+    if not isinstance(made, dict):
+        raise ValueError(f"{quoted(value)} is not a JSON object")
+    return made
+
+
+def label_reader(kind: FieldType, values: Sequence[Any]) -> Any:
+    """A function from a cell to its label, which raises ValueError where it is none; choices that differ in case or
+    spaces only become the most frequent one."""
+    if kind == "json":
+        return parse_object
+    if kind == "number":
+        return lambda value: parse_number(text_of(value))
+    if kind == "text":
+        return text_of
+    spelled: dict[str, Counter[str]] = {}
+    for value in values:
+        text = text_of(value).strip()
+        spelled.setdefault(fold(text), Counter())[text] += 1
+    best = {folded: min(counts, key=lambda text: (-counts[text], text)) for folded, counts in spelled.items()}
+
+    def chosen(value: Any) -> str:
+        if (folded := fold(text_of(value))) not in best:
+            raise ValueError(f"{quoted(value)} is no label")
+        return best[folded]
+
+    return chosen
+
+
+def other_spellings(values: Sequence[Any], choices: Sequence[str]) -> dict[str, list[str]]:
+    """By choice, how else it is spelled among the cells, sorted; choices with one spelling are left out."""
+    chosen = {fold(choice): choice for choice in choices}
+    found: dict[str, list[str]] = {}
+    for text in sorted({text_of(value).strip() for value in values}):
+        choice = chosen.get(fold(text), text)
+        if choice != text:
+            found.setdefault(choice, []).append(text)
+    return found
+
+
+def misspelled(labels: Sequence[str]) -> list[tuple[str, int, str, int]]:
+    """Rare labels that look like a frequent one misspelled: (rare, its rows, frequent, its rows), sorted.
+
+    Rare: a twentieth of the frequent one's rows or fewer. Alike: one letter typed otherwise, left out, added or swapped
+    with its neighbour; two in labels of eight letters or more (Damerau-Levenshtein distance). Digits tell labels apart.
+    """
+    from rapidfuzz.distance import OSA
+
+    counts = Counter(labels)
+    found = []
+    for rare, rows in sorted(counts.items()):
+        if len(rare) < 4:
+            continue
+        for other, many in counts.most_common():
+            if rows > many / 20 or re.findall(r"\d", rare) != re.findall(r"\d", other):
+                continue
+            most = 2 if min(len(rare), len(other)) >= 8 else 1
+            if OSA.distance(fold(rare), fold(other), score_cutoff=most) <= most:
+                found.append((rare, rows, other, many))
+                break
+    return found

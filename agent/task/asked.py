@@ -1,0 +1,108 @@
+"""What the user says of a data file beside its target: `--metric`, `--type`, `--input` and `--ignore`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import InputError
+from agent.metrics.metric_registry import METRICS
+from agent.task.words import listed, near, quoted
+from agent.types import FieldType, MetricSpec
+
+READING = 2
+"""The version of how a data file is read, a word of each run. 1: a run of an older version, whose metric is that of the
+answers' type, and whose splits follow the inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of a data file, as they were typed; `reading`: by which version it is read."""
+
+    metric: str = ""
+    type: FieldType | None = None
+    inputs: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    reading: int = READING
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Asked:
+        """Those of a run, by its words. A metric that is a Python function is no option of the file."""
+        return cls(
+            "" if options.get("metric_source") else options.get("metric") or "",
+            options.get("type"),
+            tuple(options.get("input") or ()),
+            tuple(options.get("ignore") or ()),
+            options.get("reading", 1),
+        )
+
+    @property
+    def is_any(self) -> bool:
+        """Whether an option was given."""
+        return bool(self.metric or self.type or self.inputs or self.ignored)
+
+
+NOTHING = Asked()
+
+
+def metric_asked(text: str, outputs: Sequence[str]) -> MetricSpec:
+    """The metric that `NAME[:FIELD][,k=v]` names, with options of the right types.
+
+    Raises:
+        InputError: No such metric, output or option, or a value that the metric refuses.
+    """
+    head, *pairs = text.split(",")
+    name, _, field = head.strip().partition(":")
+    try:
+        rule = METRICS.get(name)
+    except InputError as error:
+        raise InputError(f"--metric {text}: {error}") from None
+    if field and field not in outputs:
+        raise InputError(f"--metric {text}: {quoted(field)} is not an output{near(field, outputs)}")
+    if not field and len(outputs) > 1:
+        raise InputError(f"--metric {text}: which output? write {name}:FIELD with one of {listed(outputs)}")
+    given: dict[str, str] = {}
+    key = ""
+    for pair in pairs:
+        new, equals, value = pair.partition("=")
+        if equals:
+            key = new.strip()
+            given[key] = value
+        elif key:  # a comma within a value
+            given[key] += f",{pair}"
+        else:
+            raise InputError(f"--metric {text}: {quoted(pair)} is no option; write NAME,option=value")
+    options: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in rule.options.model_fields:
+            known = listed(rule.options.model_fields) or "none"
+            raise InputError(f"--metric {text}: the metric {name} has no option {quoted(key)}; its options: {known}")
+        options[key] = _value(rule.options, key, value, text)
+    checked = rule.options.model_validate(options)
+    if rule.needs and not any(need in options for need in rule.needs):
+        raise InputError(
+            f"--metric {text}: the metric {name} needs {' or '.join(rule.needs)}; write {name},OPTION=VALUE"
+        )
+    if fault := next(iter(rule.faults(checked, None)), None):
+        raise InputError(f"--metric {text}: {fault[1]}")
+    return MetricSpec(name, field or outputs[0], options=options)
+
+
+def _value(options: Any, key: str, text: str, whole: str) -> Any:
+    """An option's value: as a number, true or false where the metric takes it, else as the text."""
+    from pydantic import ValidationError
+
+    said = ""
+    for read in (json.loads, str):
+        try:
+            value = read(text)
+            options.model_validate({key: value})
+        except ValidationError as error:
+            said = said or error.errors()[0]["msg"].removeprefix("Input ")
+        except ValueError:
+            continue
+        else:
+            return value
+    raise InputError(f"--metric {whole}: {key} = {quoted(text)}: {said[:1].lower()}{said[1:]}")

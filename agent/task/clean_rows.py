@@ -1,0 +1,170 @@
+"""Usable rows of a table, and which split each goes to: by the columns that hold text, whichever of them are inputs.
+
+So another prompt, or `--input`, moves no row from one split to another: rows can drop out, as when they are the same in
+the inputs that are left.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import InputError
+from agent.shipped import fold
+from agent.task.answers import label_reader, text_of
+from agent.task.asked import Asked
+from agent.task.columns import DataColumn, decide_columns
+from agent.task.scoring_rule import ScoringRule
+from agent.task.splits import CAPS, near_duplicates, split_rows
+from agent.types import MetricSpec, canonical
+
+MIN_ROWS = 30
+Table = Sequence[Mapping[str, Any]]
+Parts = tuple[list[int], list[int], list[int]]
+"""Positions of the rows of train, dev and test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """Rows by position. `full`: with all that is needed; `groups`: of those the ones that agree, by equal inputs."""
+
+    full: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+    dropped: Mapping[str, int]
+
+    @property
+    def kept(self) -> list[int]:
+        """One row of each group."""
+        return [group[0] for group in self.groups]
+
+
+def full_rows(table: Table, inputs: Sequence[str], target: str) -> list[int]:
+    """The rows whose inputs and target are not blank."""
+    needed = [*inputs, target]
+    return [at for at, row in enumerate(table) if all(text_of(row.get(name)).strip() for name in needed)]
+
+
+def usable_rows(table: Table, inputs: Sequence[str], full: Sequence[int], labels: Mapping[int, Any]) -> Usable:
+    """The `full` rows without repeated and contradictory ones, and how many of the table went for what."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for at in full:
+        groups.setdefault(tuple(fold(text_of(table[at][name])) for name in inputs), []).append(at)
+    agreed = [group for group in groups.values() if len({canonical(labels[at]) for at in group}) == 1]
+    in_agreed = sum(map(len, agreed))
+    dropped = {
+        "empty": len(table) - len(full),
+        "duplicate": in_agreed - len(agreed),
+        "conflicting": len(full) - in_agreed,
+    }
+    return Usable(tuple(full), tuple(map(tuple, agreed)), dropped)
+
+
+def parts_of(
+    table: Table,
+    inputs: Sequence[str],
+    positions: Sequence[int],
+    labels: Mapping[int, Any],
+    rng: random.Random,
+    even: bool,
+) -> Parts:
+    """`split_rows` over the texts of `inputs`; `even`: each label in the same share."""
+    rows = [
+        {"id": at, **{f"{n} input": text_of(table[at].get(name)) for n, name in enumerate(inputs)}, "label": labels[at]}
+        for at in positions
+    ]
+    train, dev, test = split_rows(rows, "label", rng, stratify=even)
+    return [row["id"] for row in train], [row["id"] for row in dev], [row["id"] for row in test]
+
+
+def settled(table: Table, inputs: Sequence[str], parts: Sequence[Parts], usable: Usable) -> Parts:
+    """Parts that were split by other columns, without what the `inputs` make the same: of rows that are near-duplicates
+    the one in test stands for all, else the one in dev; those in train stay together."""
+    group_of = {at: number for number, group in enumerate(usable.groups) for at in group}
+    merged: list[list[int]] = [[], [], []]
+    taken: set[int] = set()
+    for split in (2, 1, 0):
+        for part in parts:
+            for at in part[split]:
+                if at in group_of and group_of[at] not in taken and len(merged[split]) < CAPS[split]:
+                    taken.add(group_of[at])
+                    merged[split].append(at)
+    order = [(split, at) for split in (2, 1, 0) for at in merged[split]]
+    left_out: set[int] = set()
+    for twins in near_duplicates(["\n".join(text_of(table[at][name]) for name in inputs) for _, at in order]):
+        if order[twins[0]][0]:  # not all in train
+            left_out |= {order[twin][1] for twin in twins[1:]}
+    train, dev, test = ([at for at in part if at not in left_out] for part in merged)
+    return train, dev, test
+
+
+def each_once(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table without rows that are the same in every cell."""
+    return list({tuple((key, text_of(value)) for key, value in row.items()): row for row in table}.values())
+
+
+class Splitting:
+    """A table on its way into splits. `plain` is the table as it is, `table` the same rows with the columns in use.
+
+    Which split a row goes to is decided by the columns that the file has as inputs when nothing is asked for (`basis`),
+    unless too few rows have them.
+    """
+
+    def __init__(
+        self,
+        plain: list[dict[str, Any]],
+        table: list[dict[str, Any]],
+        target: str,
+        columns: tuple[DataColumn, ...],
+        beside: frozenset[str],
+        asked: Asked,
+    ) -> None:
+        self._plain, self._table, self._target = plain, table, target
+        self._columns = [column for column in columns if column.use == "input"]
+        self._inputs = [column.name for column in self._columns]
+        self._has_id = any(column.use == "id" for column in columns)
+        self.field = next(column.field for column in columns if column.use == "target")
+        self._full = full_rows(table, self._inputs, target)
+        self._basis, self._basis_full = self._inputs, self._full
+        if asked.reading > 1:
+            try:
+                usual = decide_columns(each_once(plain), target, beside=beside, dates=True)
+            except InputError:  # nothing is an input unless it is named
+                return
+            basis = [column.name for column in usual if column.use == "input"]
+            full = full_rows(plain, basis, target)
+            if len(full) >= MIN_ROWS:
+                self._basis, self._basis_full = basis, full
+
+    def read(self, rule_of: Callable[[Sequence[Any]], ScoringRule]) -> ScoringRule:
+        """Labels and usable rows by the rule that the answers have."""
+        values = [self._plain[at][self._target] for at in self._basis_full]
+        rule = rule_of(values) if values else ScoringRule("text", MetricSpec("exact_match", self.field))
+        read = label_reader(rule.type, values)
+        self.labels: dict[int, Any] = {}
+        for at in full_rows(self._plain, (), self._target):
+            try:
+                self.labels[at] = read(self._plain[at][self._target])
+            except ValueError:  # only where a column that the splits rest on is blank
+                continue
+        full = [at for at in self._full if at in self.labels]
+        self.usable: Usable = usable_rows(self._table, self._inputs, full, self.labels)
+        return rule
+
+    def parts(self, rng: random.Random, rule: ScoringRule) -> Parts:
+        """The rows of train, dev and test."""
+        even = rule.type == "choice" or rule.is_scale
+        usable = usable_rows(self._plain, self._basis, self._basis_full, self.labels)
+        first = parts_of(self._plain, self._basis, usable.kept, self.labels, rng, even)
+        if self._basis == self._inputs:
+            return first
+        rest = [at for at in self.labels if at not in {*self._basis_full}]
+        second = parts_of(self._plain, self._basis, rest, self.labels, rng, even) if rest else ([], [], [])
+        return settled(self._table, self._inputs, (first, second), self.usable)
+
+    def made(self, at: int) -> dict[str, Any]:
+        """A row of fields."""
+        row = self._table[at]
+        made: dict[str, Any] = {"id": text_of(row["id"]).strip()} if self._has_id else {}
+        return made | {c.field: text_of(row[c.name]) for c in self._columns} | {self.field: self.labels[at]}

@@ -1,0 +1,217 @@
+"""Which type the answers of a data file have, and which metric fits them: proposed by their form, or as the user asks.
+
+Free text is never scored by exact match without a reason that is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from agent.errors import InputError
+from agent.metrics.metric_registry import METRICS
+from agent.shipped import fold
+from agent.task.answers import label_reader, lost_as_number, target_type, text_of
+from agent.task.asked import Asked, metric_asked
+from agent.task.checks import DEFAULTS
+from agent.task.examples import parse_number
+from agent.task.words import listed, quoted
+from agent.types import Field, FieldType, MetricSpec
+
+SEPARATORS = (";", "|", ",")
+MOST_STEPS = 10  # between the ends of a scale
+SPAN_WORDS = 5  # a median of more words makes sentences
+_UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRule:
+    """How answers are scored. `because`: why, "" where the metric is the usual one of their type; `labels`: of answers
+    that hold several."""
+
+    type: FieldType
+    metric: MetricSpec
+    because: str = ""
+    labels: tuple[str, ...] = ()
+
+    @property
+    def is_scale(self) -> bool:
+        """Whether the answers are steps of a scale."""
+        return self.metric.name == "ordinal"
+
+
+def usual_rule(values: Sequence[Any], field: str, metric: MetricSpec | None = None) -> ScoringRule:
+    """The rule by the type of the answers alone; with a `metric` that does not score this type they are texts."""
+    kind = target_type(values)
+    kind = "text" if metric and kind not in METRICS.get(metric.name).types else kind
+    return ScoringRule(kind, metric or MetricSpec(DEFAULTS[kind][-1][0], field))
+
+
+def scoring_rule(values: Sequence[Any], field: str, asked: Asked) -> ScoringRule:
+    """The rule that was asked for; where nothing was, the one that fits the form of the answers.
+
+    Args:
+        values: The answers, none of them blank.
+        field: Name of the output.
+        asked: `--metric` and `--type`.
+
+    Raises:
+        InputError: The answers are not of the type, or the metric does not score it.
+    """
+    proposed = found = _proposed(values, field)
+    if asked.type:
+        _require_type(values, asked.type)
+        found = found if found.type == asked.type else _of_type(values, field, asked.type)
+    if not asked.metric:
+        return found
+    spec = metric_asked(asked.metric, [field])
+    if spec.name == proposed.metric.name and not spec.options:
+        spec = replace(spec, options=proposed.metric.options)
+    _require_no_folder(spec)
+    labels = proposed.labels if spec == proposed.metric else ()
+    kind = _fitting(values, spec, found.type, asked)
+    rule = METRICS.get(spec.name)
+    for _, what in rule.faults(rule.options.model_validate(spec.options), Field(field, kind)):
+        raise InputError(f"--metric {asked.metric}: {what}")
+    return ScoringRule(kind, spec, "--metric names it", labels)
+
+
+def _require_no_folder(spec: MetricSpec) -> None:
+    if spec.name == "python":
+        raise InputError("--metric python: it needs metric.py in a task folder; `optimize init` makes one")
+    if spec.name == "judge" and spec.options.get("mode", "rubric") == "rubric":
+        raise InputError(
+            "--metric judge: it goes by rubric.md in a task folder, which `optimize init` makes; "
+            "--metric judge,mode=reference compares with the column's answers"
+        )
+
+
+def _fitting(values: Sequence[Any], spec: MetricSpec, kind: FieldType, asked: Asked) -> FieldType:
+    """The type of the answers under this metric: the one they have where it fits, else one that the metric scores."""
+    types = METRICS.get(spec.name).types
+    if kind in types:
+        return kind
+    if not asked.type:
+        for other in ("number", "json", "text"):
+            if other in types and not _unlike(values, other):
+                return other
+    what = f"--type says {kind}" if asked.type else f"the answers, such as {quoted(text_of(values[0]), 40)}, are {kind}"
+    raise InputError(f"--metric {spec.name}: scores {listed(types)}, and {what}; `optimize metrics list` has others")
+
+
+def _require_type(values: Sequence[Any], kind: FieldType) -> None:
+    if kind == "choice":
+        if 2 <= len(different := {fold(text_of(value)) for value in values}) <= 1000:
+            return
+        raise InputError(f"--type choice: the target has {len(different)} different values; take text")
+    if odd := _unlike(values, kind):
+        raise InputError(
+            f"--type {kind}: {odd[0]} of {len(values)} answers are none, such as {odd[1]}; correct or drop them"
+        )
+
+
+def _unlike(values: Sequence[Any], kind: FieldType | str) -> tuple[int, str] | None:
+    """How many answers are not of the type, and one of them."""
+    if kind in ("text", "choice"):
+        return None
+    read = label_reader(kind, values)  # type: ignore[arg-type]
+    odd = []
+    for value in values:
+        try:
+            read(value)
+        except ValueError:
+            odd.append(value)
+    return (len(odd), quoted(text_of(odd[0]), 40)) if odd else None
+
+
+def _proposed(values: Sequence[Any], field: str) -> ScoringRule:
+    texts = [text_of(value).strip() for value in values]
+    kind = target_type(values)
+    if kind in ("choice", "text") and (several := _several(texts, field)):
+        return several
+    if kind in ("choice", "number") and (scale := _scale(texts, field)):
+        return scale
+    return _of_type(values, field, kind)
+
+
+def _of_type(values: Sequence[Any], field: str, kind: FieldType) -> ScoringRule:
+    spec = MetricSpec(DEFAULTS[kind][-1][0], field)
+    if kind == "choice":
+        count = len({fold(text_of(value)) for value in values})
+        return ScoringRule(kind, spec, f"the answers are {count} labels")
+    if kind == "number":
+        why = "the answers are numbers; --metric numeric,tolerance=N lets near ones count"
+        return ScoringRule(kind, spec, why)
+    if kind == "json":
+        return ScoringRule(kind, spec, "the answers are JSON objects")
+    name, why = _of_text([text_of(value).strip() for value in values])
+    return ScoringRule(kind, MetricSpec(name, field), why)
+
+
+def _of_text(texts: Sequence[str]) -> tuple[str, str]:
+    """The metric of answers in text, and why."""
+    different = len({fold(text) for text in texts})
+    if different <= len(texts) / 2:
+        return "exact_match", f"the answers repeat: {different} different ones in {len(texts)} rows"
+    words = median(map(_words, texts))
+    if sum(" " not in text and _words(text) == 1 for text in texts) >= 0.9 * len(texts):
+        return "exact_match", "the answers are one word or code each; --metric token_f1 overlooks case and punctuation"
+    if words <= SPAN_WORDS and not any(map(_UNSPACED.search, texts)):
+        return "token_f1", f"the answers are a few words (median {words:g}), and words in common count"
+    about = f"the answers are sentences (median {words:g} words)"
+    return "rougeL", f"{about}; a judge reads what is meant: --metric judge,mode=reference"
+
+
+def _words(text: str) -> int:
+    """Words of a text; of scripts without spaces each two characters."""
+    return max(len(text.split()), len(_UNSPACED.findall(text)) // 2)
+
+
+def _scale(texts: Sequence[str], field: str) -> ScoringRule | None:
+    """A small range of ordered numbers, such as ratings from 1 to 5."""
+    if any(lost_as_number(text) for text in texts):
+        return None
+    read = {parse_number(text) for text in texts}
+    numbers = {int(number) if number == int(number) else number for number in read}
+    low, high = min(numbers), max(numbers)
+    if len(numbers) < 3 or high - low > MOST_STEPS or len(numbers) > 2 * MOST_STEPS + 1:
+        return None
+    if any(number * 2 != int(number * 2) for number in numbers):
+        return None
+    spec = MetricSpec("ordinal", field, options={"low": low, "high": high})
+    why = f"the answers are a scale from {low:g} to {high:g}, and near ones count; where they are codes: --type choice"
+    return ScoringRule("number", spec, why)
+
+
+def _several(texts: Sequence[str], field: str) -> ScoringRule | None:
+    """Several labels in a cell: a separator in a fifth of the cells or more, with short parts that come again, and in
+    other company (a label such as "Sales, Marketing" is one)."""
+    from agent.metrics.set_f1 import labels_in
+
+    for separator in SEPARATORS:
+        cells = [labels_in(text, separator) for text in texts]
+        multiple = {frozenset(map(fold, cell)) for cell in cells if len(cell) > 1}
+        if sum(len(cell) > 1 for cell in cells) < 0.2 * len(cells) or len(multiple) < 2:
+            continue
+        spelled = Counter(part for cell in cells for part in cell)
+        parts = {fold(part) for part in spelled}
+        sets = {frozenset(map(fold, cell)) for cell in cells}
+        joined = {part for cell in multiple for part in cell}
+        apart = sum(sum(part in cell for cell in sets) > 1 for part in joined)
+        is_list = all(text.startswith("[") and text.endswith("]") for text in texts)
+        is_short = all(len(part) <= 40 and _words(part) <= 4 for part in spelled)
+        if not is_short or len(parts) > min(200, spelled.total() / 3):
+            continue
+        if apart < 0.7 * len(joined) and not is_list:
+            continue
+        labels: dict[str, str] = {}
+        for part, _ in spelled.most_common():
+            labels.setdefault(fold(part), part)
+        spec = MetricSpec("set_f1", field, options={"separator": separator})
+        why = f"cells hold several of {len(labels)} labels, apart by {quoted(separator)}"
+        return ScoringRule("text", spec, why, tuple(sorted(labels.values())))
+    return None

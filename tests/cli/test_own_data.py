@@ -1,0 +1,136 @@
+"""A data file of the user from the first word to the result: how it is scored, its options, its formats, its prompt."""
+
+import csv
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import promptassay as pa
+from agent.ledger.query import History
+from agent.report.view import task_of
+from agent.run.launch import OPTIONS
+from agent.run.tasks import task_of as task_of_words
+from tests.cli.world import INSTRUCTION, compatible, files, good, good_json, learner, optimize, refused
+from tests.wire import WireServer
+
+MODEL = "openai-compatible/x@http://127.0.0.1:9/v1"
+
+
+def rows() -> list[dict[str, str]]:
+    files(120)
+    with Path("rows.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def dry(*arguments: str) -> dict[str, Any]:
+    return good_json("run", *arguments, "-m", MODEL, "--max-calls", "300", "--dry-run")
+
+
+def test_a_dry_run_says_which_metric_fits_and_why() -> None:
+    prose = [row | {"label": f"Dear {row['id']}, we are sorry to hear about your {row['label']}"} for row in rows()]
+    Path("replies.json").write_text(json.dumps(prose), "utf-8")
+    words = [
+        "run",
+        "replies.json",
+        "--target",
+        "label",
+        "--prompt",
+        "Write a reply.",
+        "-m",
+        MODEL,
+        "--max-calls",
+        "300",
+    ]
+    line = "metric: rougeL, because the answers are sentences (median 10 words); a judge reads what is meant: "
+    result = optimize(*words, "--dry-run")
+    assert result.exit_code == 0
+    assert f"{line}--metric judge,mode=reference" in result.stderr.splitlines()
+    found = dry(*words[1:6])
+    assert found["metrics"] == ["rougeL"]
+    assert found["scoring"].startswith(line)
+    asked = dry(*words[1:6], "--metric", "token_f1")
+    assert (asked["metrics"], asked["scoring"]) == (["token_f1"], "metric: token_f1, because --metric names it")
+
+
+def test_a_run_keeps_what_was_asked_and_all_that_shows_it_reads_the_same_task() -> None:
+    table = [row | {"stars": str(number % 5 + 1), "more": f"seen {number}"} for number, row in enumerate(rows())]
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table), "utf-8")
+    words = ["rows.jsonl", "--target", "label", "--prompt", INSTRUCTION, "--ignore", "stars", "--input", "text"]
+    with WireServer(learner) as server:
+        command = ["run", *words, "-m", compatible(server), "-n", "1", "--max-calls", "120"]
+        result = good_json(*command, "--metric", "exact_match,ignore_case=true")
+    assert [each["metric"] for each in result["metrics"]] == ["readable", "exact_match"]
+    with closing(History(Path("runs/ledger.db"))) as history:
+        run = history.run(result["run_id"])
+    assert (run["options"]["input"], run["options"]["ignore"], run["options"]["reading"]) == (["text"], ["stars"], 2)
+    assert set(run["options"]) >= set(OPTIONS)
+    assert task_of(run) == task_of_words(run["options"])
+    assert [field.name for field in task_of(run).signature.inputs] == ["text"]
+    assert "exact_match" in good("show", result["run_id"])
+
+
+def test_a_task_folder_can_be_scored_by_another_metric() -> None:
+    files(120)
+    init = good("init", "mine", "--from", "rows.csv", "--target", "label", "--prompt", "Name the team.")
+    assert "metric: choice, because the answers are 4 labels" in init.splitlines()
+    assert dry("mine")["metrics"] == ["choice"]
+    assert dry("mine", "--metric", "exact_match")["metrics"] == ["exact_match"]
+    says = refused(2, "run", "mine", "-m", MODEL, "--metric", "numeric", "--dry-run")
+    assert "--metric numeric: scores number, and label is choice" in says[-1]
+    says = refused(2, "run", "mine", "-m", MODEL, "--input", "text", "--dry-run")
+    assert "go with a data file" in says[-1]
+    other = good("init", "yours", "--from", "rows.csv", "--target", "label", "--metric", "token_f1", "--ignore", "id")
+    assert "metric: token_f1, because --metric names it" in other.splitlines()
+    assert 'name = "token_f1"' in Path("tasks/yours/task.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "json"])
+def test_a_file_of_another_kind_makes_the_same_task(suffix: str) -> None:
+    table = rows()
+    if suffix == "json":
+        Path("rows.json").write_text(json.dumps(table, indent=1), "utf-8")
+    else:
+        lines = ["\t".join(row) for row in [list(table[0]), *(list(row.values()) for row in table)]]
+        Path("rows.tsv").write_text("\n".join(lines), "utf-8")
+    start = {**OPTIONS, "target_field": "label", "prompt": "p.txt"}
+    found, plain = (task_of_words(start | {"task": f"rows.{kind}"}) for kind in (suffix, "csv"))
+    assert (found.train, found.dev, found.test) == (plain.train, plain.dev, plain.test)
+
+
+def test_the_metric_of_a_python_program_may_be_one_of_ours_by_name() -> None:
+    table = rows()
+    with WireServer(learner) as server:
+        given = {"model": compatible(server), "target": "label", "prompt": INSTRUCTION, "max_calls": 120}
+        result = pa.evaluate(table, metric="exact_match,ignore_case=true", input="text", **given)
+        assert [each["metric"] for each in result.to_json()["metrics"]] == ["readable", "exact_match"]
+        with pytest.raises(pa.InputError, match="no function is registered as 'exct'"):
+            pa.evaluate(table, metric="exct", **given)
+        with pytest.raises(pa.InputError, match="type: 'words': write one of"):
+            pa.evaluate(table, type="words", **given)  # type: ignore[arg-type]
+
+
+def test_ratings_run_to_the_end_and_a_fork_scores_as_the_run_did() -> None:
+    for number, row in enumerate(table := rows()):
+        row["label"] = str(number % 5 + 1)
+    Path("ratings.json").write_text(json.dumps(table), "utf-8")
+    words = ["ratings.json", "--target", "label", "--prompt", "Rate the message from 1 to 5.", "--ignore", "id"]
+    with WireServer(lambda messages, body: "3") as server:
+        result = good_json("run", *words, "-m", compatible(server), "-n", "1", "--max-calls", "200")
+        assert result["baseline"]["test"] == pytest.approx(0.7, abs=0.03)  # never more than two steps off
+        assert result["yardsticks"]
+        fork = good_json("resume", result["run_id"], "--fork")
+    assert (fork["calls"]["target"], fork["baseline"]) == (0, result["baseline"])
+
+
+def test_check_and_transfer_know_the_price_that_the_run_was_given() -> None:
+    with WireServer(learner) as server:
+        model = compatible(server).replace("127.0.0.1", "0.0.0.0")
+        result = good_json(*files(240), "-m", model, "--max-calls", "500", "--price", "1,2", "--proposer", "none")
+        found = good_json("check", result["run_id"], "--max-cost", "5", "--repeats", "1")
+        assert found["cost_usd"] > 0
+        other = model.replace("/x@", "/y@")
+        says = refused(2, "transfer", result["run_id"], "--models", other, "--max-cost", "5")
+        assert "nobody knows its price" in says[-1]
