@@ -12,6 +12,7 @@ import pytest
 from agent.errors import BadResponse, ParameterRefused, RateLimited, RowRefused, RunRefused, Transient, TransportUnknown
 from agent.models.langchain import LangChainModel
 from agent.types import Message, Request, Usage
+from tests.models.test_hosted import TIMEOUTS
 from tests.wire import RESPONSES_PATH, Fault, Responses, WireServer
 
 KEY = "secret-0123456789"
@@ -184,7 +185,7 @@ async def test_cached_tokens_of_a_real_provider_are_read() -> None:
     }
     body = {"type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "ok"}]}
     with WireServer(lambda messages, sent: Fault(body=body | {"stop_reason": "end_turn", "usage": usage})) as server:
-        chat = init_chat_model("anthropic:m", base_url=server.root, api_key=KEY, max_retries=0)
+        chat = init_chat_model("anthropic:m", base_url=server.root, api_key=KEY, max_retries=0, timeout=next(TIMEOUTS))
         got = (await LangChainModel("m", "anthropic", "m", chat=chat).complete(REQUEST)).usage
     assert (got.prompt_tokens, got.cached_prompt_tokens, got.completion_tokens) == (3210, 3000, 4)
 
@@ -198,7 +199,7 @@ async def test_tokens_that_are_noted_for_a_time_of_their_own_are_counted_once(wr
     usage = {"input_tokens": 10, "cache_creation_input_tokens": 200, "cache_creation": written, "output_tokens": 4}
     body = {"type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "ok"}]}
     with WireServer(lambda messages, sent: Fault(body=body | {"stop_reason": "end_turn", "usage": usage})) as server:
-        chat = init_chat_model("anthropic:m", base_url=server.root, api_key=KEY, max_retries=0)
+        chat = init_chat_model("anthropic:m", base_url=server.root, api_key=KEY, max_retries=0, timeout=next(TIMEOUTS))
         got = (await LangChainModel("m", "anthropic", "m", chat=chat).complete(REQUEST)).usage
     assert got == Usage(210, 4, 0, 200)
 
@@ -278,7 +279,9 @@ async def test_a_model_whose_langchain_class_refuses_temperature_never_gets_it_a
     from langchain.chat_models import init_chat_model
 
     with WireServer(ok) as server:
-        chat = init_chat_model("anthropic:claude-sonnet-5-5", base_url=server.root, api_key=KEY, max_retries=0)
+        chat = init_chat_model(
+            "anthropic:claude-sonnet-5-5", base_url=server.root, api_key=KEY, max_retries=0, timeout=next(TIMEOUTS)
+        )
         model = LangChainModel("m", "anthropic", "claude-sonnet-5-5", chat=chat)
         with pytest.raises(Transient, match="temperature"):
             await model.complete(REQUEST)
@@ -293,7 +296,9 @@ def responding(server: WireServer) -> LangChainModel:
     """A model that LangChain asks by OpenAI's responses."""
     from langchain.chat_models import init_chat_model
 
-    chat = init_chat_model("openai:m", base_url=server.url, api_key=KEY, max_retries=0, use_responses_api=True)
+    chat = init_chat_model(
+        "openai:m", base_url=server.url, api_key=KEY, max_retries=0, timeout=next(TIMEOUTS), use_responses_api=True
+    )
     return LangChainModel("langchain/openai:m", "openai", "m", chat=chat)
 
 
