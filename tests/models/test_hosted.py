@@ -38,8 +38,8 @@ from tests.wire import Fault, Reply, WireServer
 
 KEY = "secret-0123456789-abcdef"
 TIMEOUTS = itertools.count(60.0, 0.001)
-"""LangChain keeps an HTTP client for each address and timeout as long as the process lives. Now and then a test's server
-gets the port of an earlier one, whose connections belong to an event loop that is closed."""
+"""LangChain keeps an HTTP client for each address and timeout as long as the process lives. Now and then a server
+of a test gets the port of an earlier one, whose connections belong to an event loop that is closed."""
 REQUEST = Request(
     messages=(Message("system", "Be brief."), Message("user", "Which team?")), max_tokens=16, timeout=10.0
 )
