@@ -157,7 +157,7 @@ def _first(findings: tuple[str, ...]) -> str:
 def erase_command(
     hashes: tuple[str, ...], containing: str | None, actor: str, reason: str, yes: bool, db: Path, as_json: bool
 ) -> None:
-    """Erase prompts, requests and replies for good; the chain keeps their hashes, and who asked and why.
+    """Erase prompts, requests and replies for good; the chain keeps their hashes, the actor and the reason.
 
     A reply that is gone is bought again when it is needed. What rows and events say in their own words, such as an
     error message, cannot be erased, and is named.

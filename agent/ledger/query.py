@@ -80,7 +80,7 @@ def released_file(run: Row, db: Path) -> Path | None:
 
 
 class Queries:
-    """What both who reads and who writes the ledger asks, on the connection `db` that only reads."""
+    """Queries that readers and the writer of the ledger share, on the connection `db` that only reads."""
 
     db: sqlite3.Connection
 

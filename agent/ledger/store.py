@@ -354,7 +354,7 @@ class Ledger(LedgerFile, Queries):
     # -- erasure ------------------------------------------------------------------------------------------------------
 
     def erase(self, hashes: Sequence[str], actor: str, reason: str) -> None:
-        """Takes payload texts out for good; the chain keeps their hashes and says who asked and why. Without `hashes`
+        """Takes payload texts out for good; the chain keeps their hashes, the actor and the reason. Without `hashes`
         an erasure that a full disk cut short is brought to its end: what was erased may stand in the main file still.
 
         Raises LedgerError when the disk refuses; the same again then completes it.

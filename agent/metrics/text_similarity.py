@@ -36,7 +36,7 @@ def edit_similarity(options: Options, field: Field) -> Check:
 
 @metric("embedding_similarity", about="Cosine of static word embeddings with the label (an extra).", types=("text",))
 def embedding_similarity(options: Options, field: Field) -> Check:
-    """The package wordllama brings its weights along, and is told to fetch nothing."""
+    """The model of the package wordllama, from the weights that it brings along; nothing is fetched."""
     try:
         import wordllama
 

@@ -25,9 +25,21 @@ from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.meter import Meter
 from agent.search.dspy.methods import TriedProgram, state_of
 from agent.search.dspy.strategies import DspyForm
-from agent.search.program import Proposal
 from agent.search.registered import DSPY, STRATEGIES
-from agent.types import LM, Call, Candidate, Example, Message, Outcome, Prediction, Shown, Signature, Task, content_id
+from agent.types import (
+    LM,
+    Call,
+    Candidate,
+    Example,
+    Message,
+    Outcome,
+    Prediction,
+    Proposal,
+    Shown,
+    Signature,
+    Task,
+    content_id,
+)
 
 STATE_FILE = "program.json"
 

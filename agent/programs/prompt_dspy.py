@@ -18,8 +18,7 @@ from agent.search.context import SearchContext
 from agent.search.dspy.meter import Meter
 from agent.search.dspy.methods import TriedProgram
 from agent.search.dspy.strategies import DspyForm
-from agent.search.program import Proposal
-from agent.types import Candidate, Completion, Demo, Example, Prediction, Signature, Task, canonical
+from agent.types import Candidate, Completion, Demo, Example, Prediction, Proposal, Signature, Task, canonical
 
 if TYPE_CHECKING:
     from agent.programs.prompt import PromptProgram

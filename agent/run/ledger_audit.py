@@ -206,7 +206,7 @@ def prepare_erasure(hashes: Sequence[str], containing: str | None, actor: str, r
 
 
 def erase(plan: Erasure, actor: str, reason: str) -> Erased:
-    """Takes the texts out; the chain keeps their hashes, and who asked and why.
+    """Takes the texts out; the chain keeps their hashes, the actor and the reason.
 
     Raises LedgerError where the ledger is not whole then.
     """

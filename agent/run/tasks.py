@@ -81,7 +81,7 @@ def read_task(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> t
 
 
 def source_of(part: str, options: Mapping[str, Any]) -> str:
-    """What holds a `part` of the task (`dev`, `task.toml`) for its user, who may have a data file and a prompt only."""
+    """The file that a `part` of the task (`dev`, `task.toml`) comes from, by the words of a run."""
     if part == METRIC:
         return f"the metric {options.get('metric') or ''}".rstrip()
     if not options.get("prompt"):

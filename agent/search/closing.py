@@ -14,8 +14,8 @@ from agent.search.analysis.effects import ScoredCandidate
 from agent.search.analysis.pareto import Finalist, Prefer, counted, front_table, prefer
 from agent.search.board import Board
 from agent.search.context import SearchContext
-from agent.search.program import Program, Proposal
-from agent.types import Candidate, Outcome, Task, Usage
+from agent.search.program import Program
+from agent.types import Candidate, Outcome, Proposal, Task, Usage
 
 
 def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:

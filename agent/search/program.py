@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from agent.gateway.gateway import Gateway, ModelClient
 from agent.search.analysis.effects import Feature
 from agent.search.study import Place
-from agent.types import FRESH as FRESH
-from agent.types import Candidate, Message, Outcome, Runner, Shown, Task
-from agent.types import Proposal as Proposal
+from agent.types import Candidate, Message, Outcome, Proposal, Runner, Shown, Task
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext

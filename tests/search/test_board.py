@@ -13,10 +13,9 @@ from agent.observer import Observer
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.scoring.label_signal import evidence
 from agent.search.board import Board
-from agent.search.program import Proposal
 from agent.search.study import MeanScore
 from agent.stats.intervals import mean_ci
-from agent.types import Demo, Outcome, Prediction, Trial
+from agent.types import Demo, Outcome, Prediction, Proposal, Trial
 
 VALUES = st.lists(st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=12)
 

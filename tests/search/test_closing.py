@@ -10,8 +10,7 @@ from agent.gateway.budget import HeldBack
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import closing
-from agent.search.program import Proposal
-from agent.types import Budget, Demo, Usage
+from agent.types import Budget, Demo, Proposal, Usage
 from tests.search.worlds import TASK, Searched, made_search, pupil, with_baseline
 from tests.toys import FakeModel
 

@@ -10,8 +10,7 @@ import pytest
 from agent.errors import BudgetExhausted, RowRefused, RunRefused
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.search.program import Proposal
-from agent.types import Budget, Constraints, Request
+from agent.types import Budget, Constraints, Proposal, Request
 from tests.search.worlds import TASK, Searched, front_and_row, made_search, pupil, with_baseline
 from tests.toys import FakeModel, make_task, open_ledger
 

@@ -16,9 +16,9 @@ from agent.programs.moves.compress import SHARES, dropped, least_useful, tidied,
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
 from agent.prompt.techniques import Rewrite, builtin_rewrites
 from agent.search.context import SearchContext
-from agent.search.program import FRESH, PROPOSED, Parent, Proposal
+from agent.search.program import PROPOSED, Parent
 from agent.search.study import Place
-from agent.types import Demo, Example, Task
+from agent.types import FRESH, Demo, Example, Proposal, Task
 
 if TYPE_CHECKING:
     from agent.programs.chain import ChainProgram
@@ -162,8 +162,8 @@ class ChainMoves:
             alone = self._program.baseline().with_texts(name, system=text.instruction)
             return [Proposal(alone, self._place({}), f"{name}:{text.operator}", None, text.reason, PROPOSED)]
         self._texts[name].append(text)
-        alone_entry = self.fresh(self._place({name: text.operator}))
-        return [proposal for proposal in (self._with(parent, name, text), alone_entry) if proposal is not None]
+        fresh = self.fresh(self._place({name: text.operator}))
+        return [proposal for proposal in (self._with(parent, name, text), fresh) if proposal is not None]
 
     def _with(self, parent: Parent | None, name: str, text: Rewrite) -> Proposal | None:
         if parent is None:

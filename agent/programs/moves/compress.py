@@ -18,8 +18,7 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import builtin_rewrites
 from agent.prompt.template import split
 from agent.search.analysis.effects import Effect
-from agent.search.program import Proposal
-from agent.types import Demo, Task
+from agent.types import Demo, Proposal, Task
 
 SHARES = (0.25, 0.5)
 """Parts of the demos that are left out."""

@@ -10,9 +10,9 @@ from functools import cached_property
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
-from agent.search.program import FRESH, PROPOSED, Parent, Proposal
+from agent.search.program import PROPOSED, Parent
 from agent.search.study import Place
-from agent.types import Candidate, Demo, Example, Task
+from agent.types import FRESH, Candidate, Demo, Example, Proposal, Task
 
 NO_DEMOS = DemoSet((), "none")
 

@@ -10,8 +10,8 @@ from agent.programs.moves.pool import CandidateGenerator, as_prompt, redraws
 from agent.search.analysis.effects import Effect, demo_effects, recombine
 from agent.search.closing import scored_candidates
 from agent.search.context import SearchContext
-from agent.search.program import PROPOSED, Parent, Proposal
-from agent.types import Task
+from agent.search.program import PROPOSED, Parent
+from agent.types import Proposal, Task
 
 FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
 

@@ -18,9 +18,8 @@ from agent.search.dspy.bridge import Bridge
 from agent.search.dspy.meter import Meter, unlimited
 from agent.search.dspy.methods import OptimizerJob, OptimizerResult, TriedProgram, optimize, train_rows
 from agent.search.dspy.sizes import enough, free, val_rows
-from agent.search.program import Proposal
 from agent.search.registered import Search, strategy
-from agent.types import Candidate, Completion, Example, Prediction, canonical
+from agent.types import Candidate, Completion, Example, Prediction, Proposal, canonical
 
 AUTHOR_TOKENS = 400  # of a proposed instruction or a summary, as many as a reply may have
 THREADS = 16

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent.search.context import SearchContext
 from agent.search.evolve.decisions import Bandit, Ladder, Pull, clearly_behind, stop_reason
-from agent.search.program import FRESH, Moves, Parent, Proposal
+from agent.search.program import Moves, Parent
 from agent.search.registered import DEFAULT, strategy
 from agent.search.study import MeanScore, Study, shrunk
-from agent.types import content_id
+from agent.types import FRESH, Proposal, content_id
 
 PARENTS = 6
 TRIES = 4  # to make one new candidate, before a step goes on with fewer

@@ -28,8 +28,8 @@ from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
 from agent.scoring.evaluate import MOST_LOGPROBS
 from agent.scoring.label_signal import label_signal
-from agent.search.program import Parent, Proposal
-from agent.types import LM, Completion, Example, Message, Outcome, Prediction, Request, Task
+from agent.search.program import Parent
+from agent.types import LM, Completion, Example, Message, Outcome, Prediction, Proposal, Request, Task
 from tests.bench.arena.data import data_folder, load
 
 FOLDER = Path(__file__).parent / "matrix"

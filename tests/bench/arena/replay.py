@@ -32,8 +32,8 @@ from agent.search.costs import CandidateCosts
 from agent.search.evolve.decisions import rungs_for
 from agent.search.evolve.evolve import Search
 from agent.search.plan import Plan
-from agent.search.program import Parent, Proposal
-from agent.types import Budget, Demo, Outcome, Prediction
+from agent.search.program import Parent
+from agent.types import Budget, Demo, Outcome, Prediction, Proposal
 
 FOLDER = Path(__file__).parent / "matrix"
 DEV = 100

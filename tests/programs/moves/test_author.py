@@ -14,8 +14,7 @@ from agent.programs.moves.author import best_instructions, longest_request, prop
 from agent.programs.moves.propose import ScoredInstruction
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search.call_costs import PROPOSAL_TOKENS
-from agent.search.program import Proposal
-from agent.types import Completion, Example, FinishReason, Request, SearchSpace, Trial
+from agent.types import Completion, Example, FinishReason, Proposal, Request, SearchSpace, Trial
 from tests.search.worlds import TASK, Searched, any_skill, good_words, made_search, proposer, pupil, with_baseline
 from tests.toys import FakeModel
 

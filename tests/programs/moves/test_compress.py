@@ -15,8 +15,7 @@ from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import marks
 from agent.search.analysis.effects import Effect
-from agent.search.program import Proposal
-from agent.types import Demo, Field, SearchSpace, Signature
+from agent.types import Demo, Field, Proposal, SearchSpace, Signature
 from tests.toys import TEAMS, make_task
 
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (3, 6), ("You are R.",))

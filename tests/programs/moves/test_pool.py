@@ -14,8 +14,8 @@ from agent.programs.moves.compress import compressions
 from agent.programs.moves.pool import CandidateGenerator
 from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.techniques import TECHNIQUES, Rewrite
-from agent.search.program import FRESH, PROPOSED, Parent, Proposal
-from agent.types import Constraints, Example, Field, Outcome, Prediction, SearchSpace, Signature, Task
+from agent.search.program import PROPOSED, Parent
+from agent.types import FRESH, Constraints, Example, Field, Outcome, Prediction, Proposal, SearchSpace, Signature, Task
 from tests.toys import make_task
 
 SPACE = SearchSpace(

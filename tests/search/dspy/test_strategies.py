@@ -24,9 +24,8 @@ from agent.search.context import SearchContext
 from agent.search.dspy import strategies as dspy_strategies
 from agent.search.dspy.methods import OptimizerResult
 from agent.search.plan import make_plan
-from agent.search.program import Proposal
 from agent.search.registered import DSPY, STRATEGIES
-from agent.types import Budget
+from agent.types import Budget, Proposal
 from tests.search.worlds import winner_of
 from tests.toys import TEAMS, FakeModel, make_task, open_ledger
 from tests.wire import WireServer

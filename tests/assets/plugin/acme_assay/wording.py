@@ -12,8 +12,8 @@ from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, program
 from agent.programs.user_program import UserProgram
 from agent.prompt.reply_parser import parse_reply
 from agent.search.context import SearchContext
-from agent.search.program import Parent, Proposal
-from agent.types import LM, Call, Candidate, Example, Message, Prediction, Request, Shown, Task, content_id
+from agent.search.program import Parent
+from agent.types import LM, Call, Candidate, Example, Message, Prediction, Proposal, Request, Shown, Task, content_id
 
 FILE = "wording.json"
 
