@@ -42,7 +42,6 @@ class Table(Protocol):
 Seconds = float | str
 """Seconds, or a text such as 90s, 5m or 1h30m."""
 Effort = Literal["quick", "standard", "thorough"]
-Strategy = Literal["evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"]
 Prefer = Literal["best", "cheap", "short"]
 AnswerType = Literal["text", "choice", "number", "json"]
 
@@ -69,7 +68,7 @@ def optimize(
     time_limit: Seconds | None = None,
     price: tuple[float, float] | None = None,
     effort: Effort = "standard",
-    strategy: Strategy | None = None,
+    strategy: str | None = None,
     prefer: Prefer = "best",
     anyway: bool = False,
     trials: int | None = None,
@@ -113,7 +112,8 @@ def optimize(
         time_limit: cap on wall time, in seconds or as a text such as "1h30m".
         price: dollars per million tokens in and out, for models whose price is not known.
         effort: how many calls to plan with when nothing is capped.
-        strategy: our search (`evolve`, also called `bayes`), or one of DSPy's optimizers. None: what suits the task.
+        strategy: our search (`evolve`, also called `bayes`), one of DSPy's optimizers, or another package's by its name.
+            None: what suits the task.
         prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
         anyway: search even when the preflight finds that nothing can be won.
         trials: stop the search after about so many trials, at least 1; 1 only scores your prompt.

@@ -24,6 +24,7 @@ from agent.run.locations import open_history
 from agent.run.observers import Watcher
 from agent.run.resume import unfinished
 from agent.scoring.function_metric import MetricFunction, register, registered
+from agent.search.registered import STRATEGIES
 from agent.task.load import load_task
 from agent.task.words import seconds
 from agent.types import Task
@@ -33,7 +34,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 AT_LEAST = {"trials": 1, "max_calls": 1, "max_tokens": 1, "thinking": 0, "max_concurrency": 1}
 ONE_OF = {
     "effort": ("quick", "standard", "thorough"),
-    "strategy": (None, "evolve", "bayes", "dspy-mipro", "dspy-gepa", "dspy-bootstrap"),
     "prefer": ("best", "cheap", "short"),
     "type": (None, "text", "choice", "number", "json"),
 }
@@ -110,6 +110,11 @@ def out_of_range(words: Mapping[str, Any]) -> list[Problem]:
         if name in words and words[name] not in known:
             choices = ", ".join(repr(each) for each in known)
             problems.append(Problem(name, f"{words[name]!r}: write one of {choices}"))
+    if (strategy := words.get("strategy")) is not None:
+        try:
+            STRATEGIES.get(str(strategy))
+        except InputError as error:
+            problems.append(Problem("strategy", str(error)))
     cost, seed = words.get("max_cost"), words.get("seed", 0)
     if cost is not None and (
         isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf")

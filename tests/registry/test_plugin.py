@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import promptassay as pa
 from agent.errors import InputError, ProblemsError
 from agent.models.model_registry import create_model
 from agent.programs.kinds import program_for
@@ -110,6 +111,19 @@ def test_a_kind_of_theirs_is_searched_tested_and_shipped(plugin: Path, strategy:
     assert result["decision"] == "promote"
     assert json.loads(Path(result["release"]).read_text("utf-8"))["text"].startswith("Name it")
     good_json("audit", "verify")
+
+
+def test_a_run_from_python_takes_their_strategy_and_tells_one_that_nobody_has(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = folder()
+    with pytest.raises(ProblemsError, match="strategy"):
+        pa.optimize(place, model="house/m", strategy="in-turns")
+    with WireServer(learner) as server:
+        monkeypatch.setenv("HOUSE_URL", server.url)
+        result = pa.optimize(place, model="house/m", strategy="in-turn", max_calls=400)
+    assert result.status == "complete"
+    assert sum(result.trials.values()) > 1
 
 
 def test_their_things_stand_in_the_listings_with_name_and_version(plugin: Path) -> None:
