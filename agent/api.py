@@ -112,8 +112,8 @@ def optimize(
         time_limit: cap on wall time, in seconds or as a text such as "1h30m".
         price: dollars per million tokens in and out, for models whose price is not known.
         effort: how many calls to plan with when nothing is capped.
-        strategy: our search (`evolve`, also called `bayes`), one of DSPy's optimizers, or another package's by its name.
-            None: what suits the task.
+        strategy: our search (`evolve`, also called `bayes`), one of DSPy's optimizers, or one of another package. None:
+            what suits the task.
         prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
         anyway: search even when the preflight finds that nothing can be won.
         trials: stop the search after about so many trials, at least 1; 1 only scores your prompt.
