@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.common import PATH, SETTINGS, ledger_options, plain, print_json
+from agent.cli.common import PATH, PRICE_HELP, SETTINGS, cost_line, ledger_options, plain, print_json
 from agent.cli.terminal_tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
-from agent.run.locations import open_history
+from agent.errors import InputError
+from agent.run.locations import open_history, releases_folder
+
+if TYPE_CHECKING:
+    from agent.run.playground import Playground
 
 
 @click.command(context_settings=SETTINGS)
@@ -110,20 +114,37 @@ def word_diff(one: str, two: str) -> str:
     flag_value="",
     help="Serve nothing: write RUN (default: the latest) as an Optuna study, for optuna-dashboard to open.",
 )
+@click.option("--allow-calls", is_flag=True, help="Lets the playground ask models; needs a cap.")
+@click.option("--max-calls", type=click.IntRange(1), help="Cap on all calls of the playground, retries included.")
+@click.option("--max-cost", type=click.FloatRange(0), help="Cap on all dollars of the playground.")
+@click.option("--price", help=PRICE_HELP)
 @ledger_options
-def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: bool) -> None:
-    """Show the ledger in the browser: runs, live progress, trials, comparisons, blinded rating, audit, SQL and JSON.
+def ui_command(
+    port: int,
+    no_open: bool,
+    optuna: str | None,
+    allow_calls: bool,
+    max_calls: int | None,
+    max_cost: float | None,
+    price: str | None,
+    db: Path,
+    as_json: bool,
+) -> None:
+    """Show the ledger in the browser: runs, live progress, trials, sealed rows, comparisons, blinded rating, releases,
+    labels, a playground, audit, SQL and JSON.
 
-    Served on 127.0.0.1 only, for whoever has the printed link; the ledger is never written. --json prints the link as
-    one object on one line. Ctrl-C ends it.
+    Served on 127.0.0.1 only, for whoever has the printed link. Nothing is asked and the ledger is never written, unless
+    --allow-calls lets the playground ask models: each of its calls is then in the ledger, and --max-calls or --max-cost
+    caps all of them together. --json prints the link as one object on one line. Ctrl-C ends it.
     """
     if optuna is not None:
         _write_study(optuna, db, as_json)
         return
     from agent.report.web.app import bind, make, serve, warm
 
+    asker = _playground(db, allow_calls, max_calls, max_cost, price)
     socket = bind(port)
-    web = make(db, socket.getsockname()[1], open_history)
+    web = make(db, socket.getsockname()[1], open_history, releases_folder(db), asker)
     check = web.site.check_at_start
     click.echo(f"checked {plain(str(db))}: {check.seq} events in {check.seconds:.1f} s", err=True)
     warm(web.site)
@@ -134,7 +155,25 @@ def ui_command(port: int, no_open: bool, optuna: str | None, db: Path, as_json: 
         try:
             serve(web, socket)
         except KeyboardInterrupt:
-            click.echo("\nended; nothing was changed but ratings", err=True)
+            changed = "ratings" if asker is None else "ratings, and the calls of the playground were added"
+            click.echo(f"\nended; nothing was changed but {changed}", err=True)
+
+
+def _playground(
+    db: Path, allow_calls: bool, max_calls: int | None, max_cost: float | None, price: str | None
+) -> Playground | None:
+    """What asks models for the playground; None without --allow-calls. Raises InputError where an option is missing."""
+    if not allow_calls:
+        if given := [name for name, value in (("calls", max_calls), ("cost", max_cost)) if value is not None]:
+            raise InputError(
+                f"--max-{given[0]}: caps the playground, which asks nobody without --allow-calls"
+            )
+        return None
+    from agent.run.launch import silence
+    from agent.run.playground import Playground
+
+    silence()
+    return Playground(db, max_calls, max_cost, price)
 
 
 @contextmanager
@@ -164,3 +203,12 @@ def _write_study(run: str, db: Path, as_json: bool) -> None:
     click.echo(plain(str(path)))
     click.echo("to open it: pip install optuna-dashboard", err=True)
     click.echo(f"optuna-dashboard {shlex.quote(f'sqlite:///{path}')}", err=True)
+
+
+def playground_report(result: Mapping[str, Any]) -> str:
+    """What was asked in the playground, for people; the answers are those of the calls."""
+    lines = [plain(f"playground of {result['of']} on {result['model']}")]
+    lines += [
+        plain(f"{each['side']} {each['version']}: {each['error'] or each['call_key']}") for each in result["asked"]
+    ]
+    return "\n".join([*lines, cost_line(result)])

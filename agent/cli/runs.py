@@ -71,6 +71,7 @@ HITS = (
 REPORTS = {
     "apply": ("agent.cli.apply", "apply_report"),
     "check": ("agent.cli.check", "check_report"),
+    "playground": ("agent.cli.report", "playground_report"),
     "bless": ("agent.cli.check", "bless_report"),
     "transfer": ("agent.cli.run", "transfer_report"),
     "judge_calibration": ("agent.cli.judge", "calibration_report"),

@@ -23,22 +23,15 @@ from agent.run.answer_file import require_kind, write_answers
 from agent.run.job import Job, Resources
 from agent.run.launch import budget_of
 from agent.run.locations import models_of, prompt_path, require_named
+from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
 from agent.scoring.evaluate import Evaluator
 from agent.task.input_files import read_bytes, rows_of
 from agent.task.words import listed, quoted, shown
 from agent.types import (
     LM,
-    Budget,
-    Constraints,
     Example,
-    Field,
-    MetricSpec,
     Outcome,
-    Prediction,
-    Score,
-    SearchSpace,
-    Signature,
     Task,
 )
 
@@ -65,15 +58,6 @@ class Application:
     def added(self) -> list[str]:
         """The new columns."""
         return _added(self.prompt, self.prefix)
-
-
-class _Readable:
-    """The metric of a prompt that is applied: 1 for a reply that could be read."""
-
-    name = "readable"
-
-    async def score(self, example: Example, prediction: Prediction) -> Score:
-        return Score(self.name, 0.0 if prediction.error else 1.0, prediction.error)
 
 
 class Apply(Job):
@@ -126,7 +110,7 @@ class Apply(Job):
         """What came of each row that is asked, by its number. Raises BudgetExhausted where the budget ends before."""
         applied, rows = self._applied, self.task.dev
         program = ReleasedProgram(applied.prompt, self.task, applied.lm)
-        evaluator = Evaluator(self.task, self._gateway, applied.lm, [_Readable()], [program])
+        evaluator = Evaluator(self.task, self._gateway, applied.lm, [Readable()], [program])
         found: dict[str, Outcome] = {}
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
@@ -234,23 +218,8 @@ def _task(prompt: Prompt, path: Path, source: Path, rows: Sequence[Mapping[str, 
         for number, row in enumerate(rows)
         if not any(_is_empty(row.get(name)) for name in inputs)
     ]
-    return Task(
-        name=prompt.name,
-        description=f"{prompt.name} applied to {shown(source)}",
-        signature=Signature(tuple(Field(name) for name in inputs), prompt.release.outputs),
-        instruction="",
-        metrics=(MetricSpec(_Readable.name, ""),),
-        space=SearchSpace((), (), ()),
-        constraints=Constraints(),
-        budget=Budget(),
-        train=(),
-        dev=tuple(examples),
-        test=(),
-        folder=str(path.parent),
-        model=prompt.model,
-        max_tokens=1,
-        hashes={"rows": digest},
-    )
+    about = f"{prompt.name} applied to {shown(source)}"
+    return rows_task(prompt, path.parent, about, examples, digest)
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Access to every page: from this machine only, with the token only, and reading only, but for ratings.
+"""Access to every page: from this machine only, with the token only, and reading only, but for the forms of two pages.
 
 An ASGI application around another; it knows no page and no SQL. What it refuses gets a page that says what to do, and
 every reply its security headers. What could steer a terminal or hide in a text leaves as a visible mark.
@@ -21,9 +21,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-WRITES = re.compile(r"/run/[^/]+/rate")
-"""The only address that takes a POST."""
-FIRST_PARTS = ("", "runs", "run", "compare", "audit", "call", "assets", "ledger")
+WRITES = re.compile(r"/run/[^/]+/(?:rate|play)|/release/[^/]+/[^/]+/play")
+"""The only addresses that take a POST: ratings and the playground."""
+FIRST_PARTS = ("", "runs", "run", "compare", "audit", "call", "releases", "release", "labels", "assets", "ledger")
 """First parts of a path: our pages, and Datasette's for the ledger. Whatever else Datasette has is refused."""
 FORM = "application/x-www-form-urlencoded"
 OPEN = ("/assets/style.css", "/assets/live.js")
@@ -113,14 +113,18 @@ def _refusal(scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str] |
         return 403, "Another page sent this request.", "Open this address yourself."
     if method == "POST":
         if not WRITES.fullmatch(routed):
-            return 405, "Nothing can be written here.", "The ledger is only shown. Ratings have a page at each run."
+            return (
+                405,
+                "Nothing can be written here.",
+                "The ledger is only shown. Ratings and the playground have a page at each run.",
+            )
         known = {f"http://{headers['host']}"} | ({"null"} if site == "same-origin" else set())  # we send no referrer
         if headers.get("origin", f"http://{headers['host']}") not in known:
-            return 403, "Another page sent this form.", "Rate on the page of the run."
+            return 403, "Another page sent this form.", "Send it from its page in this web view."
         if headers.get("content-type", "").partition(";")[0].strip() != FORM:
-            return 415, "This is not the form of that page.", "Rate on the page of the run."
+            return 415, "This is not the form of that page.", "Send it from its page in this web view."
         if not headers.get("content-length", "").isdecimal() or int(headers["content-length"]) > LARGEST_POST:
-            return 413, "This form is too large.", "Rate on the page of the run."
+            return 413, "This form is too large.", "Send it from its page in this web view."
     elif method not in ("GET", "HEAD"):
         return 405, "Nothing can be written here.", "The ledger is only shown."
     first = path.lstrip("/").partition("/")[0]

@@ -25,9 +25,9 @@ from agent.errors import AgentError, InputError
 from agent.extras import require
 from agent.ledger.query import History
 from agent.report import html
-from agent.report.web import audit_page, rating_page, run_pages
+from agent.report.web import audit_page, playground_page, rating_page, registry_pages, rows_page, run_pages
 from agent.report.web.access import AccessControl, App
-from agent.report.web.page_request import PageRequest, Site
+from agent.report.web.page_request import Asker, PageRequest, Posted, Site
 from agent.report.web.sql_database import read_only
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,6 +47,7 @@ LONGEST_CELL = 2048
 OTHER_HANDLERS = ("datasette.handle_exception", "datasette.forbidden")
 """Datasette's own, which print every error with the values of all variables, and show pages with scripts."""
 RUN = r"/run/(?P<run>[^/]+?)"
+RELEASE = r"/release/(?P<name>[^/]+)/(?P<version>[pf]_[0-9a-f]{16})"
 MOST_FIELDS = 200
 STATIC: Mapping[str, tuple[tuple[str, ...], str]] = {
     "style.css": (("page.css", "web.css"), "text/css; charset=utf-8"),
@@ -59,11 +60,13 @@ STATIC: Mapping[str, tuple[tuple[str, ...], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`gather` is called in a thread with an open ledger; `template` is "" for a path that only programs use."""
+    """`gather` is called in a thread with an open ledger; `template` is "" for a path that only programs use; `post`
+    takes the page's form, None where it has none that writes or asks."""
 
     path: str
     template: str
     gather: Callable[[PageRequest], dict[str, Any]]
+    post: Callable[[Site, Mapping[str, str], Mapping[str, str]], Posted] | None = None
 
 
 ROUTES = (
@@ -71,10 +74,16 @@ ROUTES = (
     Route(RUN, "run.html", run_pages.run),
     Route(f"{RUN}/live", "", run_pages.live),
     Route(f"{RUN}/trial/(?P<number>[0-9]+)", "trial.html", run_pages.trial),
-    Route(f"{RUN}/rate", "rate.html", rating_page.rate),
+    Route(f"{RUN}/rate", "rate.html", rating_page.rate, rating_page.post),
+    Route(f"{RUN}/rows", "rows.html", rows_page.rows),
+    Route(f"{RUN}/play", "play.html", playground_page.play, playground_page.post),
     Route(f"{RUN}/events", "events.html", audit_page.events),
     Route("/compare", "compare.html", run_pages.compared),
     Route("/audit", "audit.html", audit_page.audit),
+    Route("/releases", "releases.html", registry_pages.releases),
+    Route(RELEASE, "release.html", registry_pages.release),
+    Route(f"{RELEASE}/play", "play.html", playground_page.play, playground_page.post),
+    Route("/labels", "labels.html", registry_pages.labels),
     Route("/call/(?P<call>[^/.]+)", "call.html", audit_page.call),
 )
 
@@ -91,13 +100,17 @@ def _view(route: Route, site: Site) -> Callable[..., Any]:
 
         names = {name: unquote(value) for name, value in request.url_vars.items() if value is not None}
         as_json = names.pop("json", "") == ".json"
-        if request.method == "POST":
+        csrf = request.scope["csrftoken"]() if route.post is not None and not as_json else ""
+        if request.method == "POST" and route.post is not None:
             form = dict(_fields((await request.post_body()).decode("utf-8", "replace")))
-            return Response.redirect(await asyncio.to_thread(_save_rating, site, names, form), status=303)
+            posted = await asyncio.to_thread(route.post, site, names, form)
+            if posted.page is None:
+                return Response.redirect(posted.address, status=303)
+            page = html.render(f"web/{route.template}", **posted.page, chart="", csrf=csrf)
+            return Response.html(page, status=posted.status)
         args: dict[str, list[str]] = {}
         for name, value in _fields(request.query_string):
             args.setdefault(name, []).append(value)
-        csrf = request.scope["csrftoken"]() if route.gather is rating_page.rate and not as_json else ""
         text = await asyncio.to_thread(_text, route, site, names, args, as_json or not route.template, csrf)
         if as_json or not route.template:
             return Response(text, content_type="application/json; charset=utf-8")
@@ -126,11 +139,6 @@ def _fields(text: str) -> list[tuple[str, str]]:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="replace")
     except ValueError as error:
         raise BadRequest(f"More than {MOST_FIELDS} fields: no page has so many") from error
-
-
-def _save_rating(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> str:
-    with site.writing, closing(History(site.db, verified=True)) as history:
-        return rating_page.save(PageRequest(site, history, names), form)
 
 
 def _static(request: Any) -> Any:
@@ -187,19 +195,27 @@ class Web:
         return f"http://127.0.0.1:{self.port}/?token={self.token}"
 
 
-def make(db: Path, port: int, opener: Callable[[Path], History] = History) -> Web:
+def make(
+    db: Path,
+    port: int,
+    opener: Callable[[Path], History] = History,
+    releases: Path | None = None,
+    asker: Asker | None = None,
+) -> Web:
     """The application over a ledger, which is checked once, here.
 
     Args:
         db: the ledger file.
         port: the port that it will be served on.
         opener: opens the ledger and checks it.
+        releases: the registry. None: the folder `releases` beside the ledger.
+        asker: asks the models of the playground. None: it asks nobody.
 
     Raises:
         LedgerError: the ledger is not what was written.
     """
     require("ui", "optimize ui")
-    site = Site(db, audit_page.check_at_start(db, opener))
+    site = Site(db, audit_page.check_at_start(db, opener), releases or db.parent / "releases", asker)
     token = secrets.token_urlsafe(24)
     datasette, plugins = _datasette()
     plugin = _plugin(site)
@@ -302,6 +318,8 @@ def serve(web: Web, on: socket.socket) -> None:
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             """Cancels the answers in progress, without uvicorn's messages about them."""
             super().handle_exit(sig, frame)
+            if web.site.asker is not None:
+                web.site.asker.stop()
             self.force_exit = True
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 

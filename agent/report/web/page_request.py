@@ -7,11 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from agent.errors import InputError
 from agent.ledger.query import History
+from agent.release.runtime import Prompt
 
 T = TypeVar("T")
 PAGE_ROWS = 50
@@ -55,13 +56,65 @@ class PageCache:
         return made
 
 
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What asking costs at most: calls, and US dollars, None where nobody knows the price. `problem` says why it
+    cannot be asked; "" where it can."""
+
+    calls: int
+    usd: float | None
+    problem: str = ""
+
+
+PLAYGROUND = "playground"
+"""The kind of a run of the ledger that the playground made."""
+
+
+class Asker(Protocol):
+    """Asks models for the playground, under hard caps over all that one server asks."""
+
+    @property
+    def caps(self) -> Mapping[str, float | None]:
+        """The caps, by `calls` and `usd`; None for one that was not given."""
+        ...
+
+    @property
+    def left(self) -> Mapping[str, float | None]:
+        """What is left of the caps, by the same names."""
+        ...
+
+    def quote(self, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> Quote:
+        """What `ask` costs at most; calls nothing and needs no key."""
+        ...
+
+    def ask(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
+        """Asks each prompt once and returns the id of the run in the ledger that holds the answers.
+
+        Args:
+            of: what is tried: the id of a run, or NAME@VERSION.
+            prompts: by side: `baseline`, `winner` or `release`.
+            fields: the value of each input.
+
+        Raises:
+            AgentError: it cannot be asked, or the model failed.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Ends what is being asked at once; asks nothing any more."""
+        ...
+
+
 @dataclass(slots=True)
 class Site:
     """What lives as long as the server: the ledger's file, its checks, the cache. One thread at a time makes the whole
-    check (`checking`), or writes a rating (`writing`)."""
+    check (`checking`), or writes a rating (`writing`). `releases` is the registry; `asker` asks the models of the
+    playground, None where no call is allowed."""
 
     db: Path
     check_at_start: LedgerCheck
+    releases: Path
+    asker: Asker | None = None
     whole_check: LedgerCheck | None = None
     cache: PageCache = field(default_factory=PageCache)
     checking: threading.Lock = field(default_factory=threading.Lock)
@@ -109,6 +162,15 @@ class PageRequest:
         number = min(self.number("page"), pages)
         place = {"page": number, "pages": pages, "count": len(rows), "query": self.query()}
         return list(rows[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]), place
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The answer to a form: the next address, or else a page with its status."""
+
+    address: str = ""
+    page: Mapping[str, Any] | None = None
+    status: int = 200
 
 
 def sql_link(sql: str, **values: object) -> str:

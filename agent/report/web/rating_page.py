@@ -6,13 +6,15 @@ The one place that writes, through `RatedFile`; the ledger itself is never writt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent.errors import InputError
+from agent.ledger.query import History
 from agent.report.blinded import RatingSession, agreement, rating_session
-from agent.report.web.page_request import PageRequest
+from agent.report.web.page_request import PageRequest, Posted, Site
 from agent.types import Rubric
 
 LONGEST_NAME = 100
@@ -53,6 +55,12 @@ def rate(request: PageRequest) -> dict[str, Any]:
         "agreement": agreement(session.file.rows, rubric),
         "command": session.command,
     }
+
+
+def post(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> Posted:
+    """Saves the form's marks; one form at a time."""
+    with site.writing, closing(History(site.db, verified=True)) as history:
+        return Posted(save(PageRequest(site, history, names), form))
 
 
 def save(request: PageRequest, form: Mapping[str, str]) -> str:

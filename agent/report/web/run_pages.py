@@ -97,6 +97,7 @@ def run(request: PageRequest) -> dict[str, Any]:
         "prompt_changes": request.cached("changes", view.id, lambda: _changes(view)) if result else [],
         "costs": view.costs,
         "board": board(request, view),
+        "playable": result is not None and facts.ships_prompt(result),
         "rated": any(trial["state"] == "complete" for trial in view.trials),
         "sql": sql_link("SELECT * FROM trials WHERE run_id = :run ORDER BY mean DESC", run=view.id),
     }

@@ -1,0 +1,207 @@
+"""The playground: the prompts of a run, or a released one, on an input of your own, rendered and (if allowed) asked.
+
+Rendering needs no call and no key. Asking goes through the site's `Asker`, which has the caps; each answer is a call of
+the ledger, and the page reads it from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from itertools import chain
+from typing import Any
+from urllib.parse import urlencode
+
+from agent.errors import AgentError, InputError
+from agent.ledger import trail
+from agent.ledger.query import History
+from agent.prompt.render import label_text
+from agent.release.runtime import Prompt
+from agent.report import facts
+from agent.report.html import marked
+from agent.report.web.page_request import PLAYGROUND, PageRequest, Posted, Site
+from agent.report.web.tried_prompts import Tried, tried_prompts
+from agent.types import Example
+
+FIELD = "in."
+"""Begins the name of the form's field of an input."""
+WORDS = {"baseline": "your prompt", "winner": "best found", "release": "released prompt"}
+
+
+def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
+    """The prompts with the input of the address or form filled in, the rows to pick, and what was answered.
+
+    Raises:
+        InputError: the run or version is not there, or has no prompt.
+        ReleaseError: its files are damaged.
+    """
+    tried = tried_prompts(request)
+    asked = _asked(request, tried)
+    fields = asked["inputs"] if asked and asked["inputs"] else _fields(request, tried)
+    is_filled = any(value.strip() for value in fields.values())
+    row = _picked(request, tried)
+    asker = request.site.asker
+    cost = asker.quote(tried.prompts, fields) if asker and is_filled else None
+    return {
+        "of": tried.of,
+        "back": tried.back,
+        "model": next(iter(tried.prompts.values())).model,
+        "inputs": [{"name": name, "value": fields.get(name, "")} for name in tried.inputs],
+        "is_filled": is_filled,
+        "row": "" if row is None else f"{row[0]}:{row[1].id}",
+        "labels": {} if row is None else dict(row[1].labels),
+        "prompts": [_shown(side, prompt, fields, is_filled, asked) for side, prompt in tried.prompts.items()],
+        "asked": asked,
+        "problem": problem,
+        "asking": None
+        if asker is None
+        else {"caps": dict(asker.caps), "left": dict(asker.left), "quote": asdict(cost) if cost else None},
+        "enable": "optimize ui --allow-calls --max-calls 50 --max-cost 0.50",
+        "pick": _pick(request, tried),
+    }
+
+
+def post(site: Site, names: Mapping[str, str], form: Mapping[str, str]) -> Posted:
+    """Shows the prompts with the form's input, or asks them. The ledger is not held open while a model answers."""
+    args, problem = {name: [value] for name, value in form.items()}, ""
+    if form.get("action") == "ask":
+        with closing(History(site.db, verified=True)) as history:
+            request = PageRequest(site, history, names, args)
+            tried = tried_prompts(request)
+            fields = _fields(request, tried)
+        try:
+            run_id = _ask(site, tried, fields)
+        except AgentError as error:
+            problem = str(error)
+        else:
+            return Posted(f"{tried.back}/play?{urlencode({'asked': run_id, 'row': form.get('row', '')})}#prompts")
+    with closing(History(site.db, verified=True)) as history:
+        page = play(PageRequest(site, history, names, args), problem)
+    return Posted(page=page, status=503 if problem else 200)
+
+
+def _ask(site: Site, tried: Tried, fields: Mapping[str, str]) -> str:
+    if site.asker is None:
+        raise InputError("no call is allowed here; start the web view with --allow-calls and a cap")
+    if empty := [name for name in tried.inputs if not fields.get(name, "").strip()]:
+        raise InputError(f"{', '.join(empty)}: empty; give each input a text")
+    return site.asker.ask(tried.of, tried.prompts, fields)
+
+
+# -- the input --------------------------------------------------------------------------------------------------------
+
+
+def _fields(request: PageRequest, tried: Tried) -> dict[str, str]:
+    """The value of each input: as typed, else that of the row.
+
+    A browser sends a line's end as CR LF, and a page shows control characters as marks, so that a text that is the
+    row's own as the page shows it is taken from the row.
+    """
+    row = _picked(request, tried)
+    own = row[1].inputs if row else {}
+    found = {}
+    for name in tried.inputs:
+        typed = request.args.get(FIELD + name)
+        text = own.get(name, "") if typed is None else _lines(typed[-1])
+        is_own = name in own and _lines(marked(own[name])) == text
+        found[name] = own[name] if is_own else text
+    return found
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _picked(request: PageRequest, tried: Tried) -> tuple[str, Example] | None:
+    """The split and row that the address names. Raises InputError for one that is not to be picked."""
+    split, _, row_id = request.arg("row").partition(":")
+    if not row_id:
+        return None
+    if split == "test":
+        raise InputError("rows of the sealed test are not for playing: a prompt that is tuned by them is not measured")
+    row = tried.rows.get(split, {}).get(row_id)
+    if row is None:
+        raise InputError(f"{request.arg('row')}: no such row; pick one of train or dev on the page of the playground")
+    return split, row
+
+
+def _pick(request: PageRequest, tried: Tried) -> dict[str, Any]:
+    """The rows that can be picked and pass the search, one page of them."""
+    text = request.arg("text")
+    every = chain.from_iterable(((split, row) for row in rows.values()) for split, rows in tried.rows.items())
+    found = [(split, row) for split, row in every if _holds(split, row, text.casefold())]
+    shown, place = request.paged(found)
+    place["query"] = urlencode({"text": text}) if text else ""
+    return {
+        "known": bool(tried.rows),
+        "text": text,
+        "place": place,
+        "rows": [
+            {
+                "row": f"{split}:{row.id}",
+                "words": facts.cut(" · ".join(row.inputs.values()), 160),
+                "labels": facts.cut(" · ".join(map(label_text, row.labels.values())), 80),
+            }
+            for split, row in shown
+        ],
+    }
+
+
+def _holds(split: str, row: Example, text: str) -> bool:
+    texts = (f"{split}:{row.id}", *row.inputs.values(), *map(label_text, row.labels.values()))
+    return not text or any(text in one.casefold() for one in texts)
+
+
+# -- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def _shown(
+    side: str, prompt: Prompt, fields: Mapping[str, str], is_filled: bool, asked: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    rendered = prompt.render(**fields) if is_filled else [message.as_dict() for message in prompt.release.messages]
+    answers: Sequence[Mapping[str, Any]] = asked["answers"] if asked else ()
+    return {
+        "side": side,
+        "words": WORDS[side],
+        "version": prompt.version,
+        "messages": rendered,
+        "answer": next((answer for answer in answers if answer["side"] == side), None),
+    }
+
+
+def _asked(request: PageRequest, tried: Tried) -> dict[str, Any] | None:
+    """What the run of `asked` answered, from the ledger; None without one. Raises InputError for another run's."""
+    run_id = request.arg("asked")
+    if not run_id:
+        return None
+    run = request.history.run(run_id)
+    result = run["result"] or {}
+    if run["id"] != run_id or result.get("kind") != PLAYGROUND or result.get("of") != tried.of:
+        raise InputError(f"{run_id}: was not asked in the playground of {tried.of}, or its result was erased")
+    answers = [_answer(request, tried.prompts.get(answer["side"]), answer) for answer in result["asked"]]
+    return {
+        "run_id": run_id,
+        "inputs": {name: result["inputs"].get(name, "") for name in tried.inputs},
+        "answers": answers,
+        "cost_usd": result["cost_usd"],
+        "unpriced": result["unpriced"],
+        "calls": sum(count for role, count in result["calls"].items() if role != "cached"),
+        "cached": result["calls"]["cached"],
+    }
+
+
+def _answer(request: PageRequest, prompt: Prompt | None, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """One answer with its reply as the ledger has it, and what is read out of it."""
+    key, error = answer["call_key"], answer["error"]
+    number = trail.call_id(request.history, key) if key else None
+    reply = trail.call(request.history, number, with_events=False)["reply"] if number is not None else None
+    text = reply["text"] if reply else ""
+    read = prompt.parse(text) if prompt and text else None
+    return {
+        "side": answer["side"],
+        "call": number,
+        "reply": text,
+        "fields": dict(read.fields) if read else {},
+        "error": error or (read.error if read else ""),
+    }

@@ -1,0 +1,227 @@
+"""The pages of the registry: every released version, one version whole, and every label with its moves.
+
+They read the files of the registry and write nothing: a label is moved by a command, which each page names.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, ReleaseError
+from agent.ledger.query import Row
+from agent.release.file_release import how_to_load, read_files
+from agent.release.labels import (
+    NAME,
+    PRODUCTION,
+    ROOT_VARIABLE,
+    VERSION,
+    LabelChange,
+    current,
+    in_force,
+    read_history,
+    released_names,
+)
+from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
+from agent.report.web.page_request import PageRequest
+
+USUAL_LEDGER = Path("runs/ledger.db")
+"""The ledger that a command takes without --db."""
+
+
+def releases(request: PageRequest) -> dict[str, Any]:
+    """Every version of every name, newest first within a name. A name or version that is damaged says why."""
+    root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
+    for name in released_names(root):
+        try:
+            labels = current(read_history(root / name))
+        except ReleaseError as error:
+            problems.append(str(error))
+            labels = {}
+        lines = [_line(root / name / version, labels, runs) for version in _versions(root / name)]
+        found += sorted(lines, key=lambda line: str(line["created_utc"]), reverse=True)
+    text = request.arg("text").casefold()
+    rows, place = request.paged([line for line in found if text in f"{line['name']} {line['version']}".casefold()])
+    return {
+        "releases": rows,
+        "of": len(found),
+        "place": place,
+        "text": request.arg("text"),
+        **_registry(root, problems),
+    }
+
+
+def release(request: PageRequest) -> dict[str, Any]:
+    """One version: the prompt in full (or the files of one that is no prompt), where it comes from, its labels.
+
+    Raises:
+        InputError: there is no such version.
+        ReleaseError: its files are damaged.
+    """
+    folder = version_folder(request)
+    name, version = request.names["name"], request.names["version"]
+    history, runs = read_history(folder.parent), _runs(request)
+    is_prompt = version.startswith("p_")
+    found = _prompt(read_release(folder / PROMPT_FILE)) if is_prompt else _files(folder, f"{name}@{version}")
+    if (found["name"], found["version"]) != (name, version):
+        raise ReleaseError(f"{folder}: holds {found['name']} {found['version']}; restore the folder from a copy")
+    return {
+        **found,
+        **_origin(found["provenance"], runs),
+        "is_prompt": is_prompt,
+        "labels": _pointing(current(history), version),
+        "moves": [_move(change, runs) for change in reversed(history) if version in (change.version, change.before)],
+        "folder": str(folder),
+        "load": f"load_prompt({f'{name}@{version}'!r}{_root_argument(request.site.releases)})" if is_prompt else "",
+    }
+
+
+def labels(request: PageRequest) -> dict[str, Any]:
+    """Each label of each name: what it means now, every move of it, and the commands that move it."""
+    root, found, problems, runs = request.site.releases, list[Row](), list[str](), _runs(request)
+    for name in released_names(root):
+        try:
+            history = read_history(root / name)
+        except ReleaseError as error:
+            problems.append(str(error))
+            continue
+        marks = [_label(request, name, change, history, runs) for change in current(history).values()]
+        marks.sort(key=lambda mark: (mark["label"] != PRODUCTION, mark["label"]))
+        found.append({"name": name, "labels": marks})
+    command = _command(request, "promote", "RUN", "--label", PRODUCTION)
+    return {"names": found, "promote": command, **_registry(root, problems)}
+
+
+def version_folder(request: PageRequest) -> Path:
+    """The folder of the version that the address names. Raises InputError where the registry has none."""
+    root, name, version = request.site.releases, request.names["name"], request.names["version"]
+    is_named = NAME.fullmatch(name) and VERSION.fullmatch(version)
+    if not is_named or name not in released_names(root) or version not in _versions(root / name):
+        raise InputError(f"{name}@{version}: no such version in {root}; the page of releases lists them")
+    return root / name / version
+
+
+def _versions(folder: Path) -> list[str]:
+    return sorted(path.name for path in _folders(folder) if VERSION.fullmatch(path.name))
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    try:
+        yield from (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    except OSError as error:
+        raise ReleaseError(f"{folder}: cannot be read ({error.strerror}); make it readable") from error
+
+
+def _line(folder: Path, labels: Mapping[str, LabelChange], runs: Collection[str]) -> Row:
+    """A version as a line of the list; `problem` says why its files cannot be read."""
+    name, version = folder.parent.name, folder.name
+    pointing = _pointing(labels, version)
+    line: Row = {"name": name, "version": version, "labels": pointing, "problem": "", **_origin({}, runs)}
+    try:
+        found = read_release(folder / PROMPT_FILE) if version.startswith("p_") else read_files(folder)
+    except ReleaseError as error:
+        return {**line, "problem": str(error)}
+    if found.version != version:
+        return {**line, "problem": f"{folder}: holds {found.version}; restore the folder from a copy"}
+    return {**line, **_origin(found.provenance, runs)}
+
+
+def _origin(provenance: Mapping[str, Any], runs: Collection[str]) -> Row:
+    """Where a version comes from. Files may hold anything here, so that only texts and numbers are taken.
+
+    `held_back`: by whom and why a winner that the gate held back was promoted all the same; "" for the others.
+    `known_run`: whether its run is in this ledger, among `runs`.
+    """
+    texts = {key: str(provenance.get(key) or "") for key in ("run_id", "created_utc", "decision")}
+    scores = {key: _number(provenance.get(key)) for key in ("test", "baseline_test")}
+    promoted = provenance.get("promoted")
+    held = ""
+    if isinstance(promoted, Mapping):
+        said = ": ".join(str(promoted[key]) for key in ("actor", "reason") if promoted.get(key))
+        held = said or "promoted all the same"
+    return {**texts, **scores, "held_back": held, "known_run": texts["run_id"] in runs}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _prompt(found: PromptRelease) -> Row:
+    return {
+        "name": found.name,
+        "version": found.version,
+        "messages": [message.as_dict() for message in found.messages],
+        "inputs": list(found.inputs),
+        "outputs": [{key: value for key, value in asdict(field).items() if value} for field in found.outputs],
+        "model": found.model,
+        "format": found.format,
+        "parameters": dict(found.parameters),
+        "provenance": dict(found.provenance),
+        "about": "",
+        "files": {},
+    }
+
+
+def _files(folder: Path, reference: str) -> Row:
+    found = read_files(folder)
+    return {
+        "name": found.name,
+        "version": found.version,
+        "messages": [],
+        "inputs": [],
+        "outputs": [],
+        "model": "",
+        "format": "",
+        "parameters": {},
+        "provenance": dict(found.provenance),
+        "about": how_to_load(folder, reference),
+        "files": {name: len(data) for name, data in found.files.items()},
+    }
+
+
+def _pointing(labels: Mapping[str, LabelChange], version: str) -> list[str]:
+    """The labels that mean the version, an A/B label with its share."""
+    meant = [change for change in labels.values() if change.version == version]
+    return [change.label + ("" if change.share is None else f" ({change.share:.0%})") for change in meant]
+
+
+def _label(request: PageRequest, name: str, now: LabelChange, history: list[LabelChange], runs: Collection[str]) -> Row:
+    is_reversible = len(in_force(history, now.label)) > 1
+    return {
+        "label": now.label,
+        "version": now.version,
+        "share": now.share,
+        "utc": now.utc,
+        "rollback": _command(request, "rollback", name, "--label", now.label) if is_reversible else "",
+        "moves": [_move(change, runs) for change in reversed(history) if change.label == now.label],
+    }
+
+
+def _move(change: LabelChange, runs: Collection[str]) -> Row:
+    names = ("seq", "utc", "actor", "action", "label", "version", "before", "share", "reason")
+    run_id = str(change.evidence.get("run_id") or "")
+    return {**{name: getattr(change, name) for name in names}, "run_id": run_id, "known_run": run_id in runs}
+
+
+def _command(request: PageRequest, *words: str) -> str:
+    where = [] if request.site.db == USUAL_LEDGER else ["--db", str(request.site.db)]
+    return shlex.join(["optimize", *words, "--reason", "WHY", *where])
+
+
+def _root_argument(root: Path) -> str:
+    """What `load_prompt` needs to find the registry, where it is not the usual one."""
+    usual = Path(os.environ.get(ROOT_VARIABLE) or USUAL_LEDGER.parent / "releases")
+    return "" if root == usual else f", root={os.fspath(root)!r}"
+
+
+def _runs(request: PageRequest) -> set[str]:
+    """The ids of the runs of the ledger."""
+    return {row["id"] for row in request.history.select("SELECT id FROM runs")}
+
+
+def _registry(root: Path, problems: list[str]) -> Row:
+    return {"registry": str(root), "problems": problems}

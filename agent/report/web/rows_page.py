@@ -1,0 +1,94 @@
+"""The sealed test rows of a run, each with the answers of your prompt and of the best found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from agent.errors import InputError
+from agent.ledger.query import Row
+from agent.prompt.render import label_text
+from agent.report import facts
+from agent.report.view import RowPair
+from agent.report.web.page_request import PageRequest, sql_link
+from agent.report.web.run_pages import CachedRunView
+
+ERASED_ERROR = "(erased)"
+"""The error of an outcome whose body was erased (`History.outcomes`)."""
+EQUAL = 1e-12
+"""The largest difference of two scores that counts as none."""
+FILTERS: Mapping[str, tuple[str, Callable[[RowPair], bool]]] = {
+    "all": ("all rows", lambda pair: True),
+    "won": ("won", lambda pair: _verdict(pair) == "won"),
+    "lost": ("lost", lambda pair: _verdict(pair) == "lost"),
+    "tied": ("tied", lambda pair: _verdict(pair) == "tied"),
+    "unscored": ("without a score", lambda pair: _verdict(pair) == "unscored"),
+    "unreadable": ("failed to parse", lambda pair: bool(pair.two and pair.two["error"])),
+}
+"""Filters of the sealed rows: words, and which rows pass. Won and lost are seen from the best found."""
+
+
+def rows(request: PageRequest) -> dict[str, Any]:
+    """The sealed rows that pass the filter and the search of the address, one page of them.
+
+    Raises:
+        InputError: the run is not there, is no search, or has no result.
+    """
+    view = CachedRunView(request)
+    result = view.result
+    if result is None or view.baseline is None or view.winner is None:
+        kind = (view.run["result"] or {}).get("kind")
+        why = f"this run is no search ({kind})" if kind else facts.without_result(view.run)
+        raise InputError(f"{view.id}: {why}, so it has no sealed rows to show")
+    one, two = view.baseline["id"], view.winner["id"]
+    pairs = request.cached("sealed rows", view.id, lambda: view.pairs("test", one, two))
+    which = request.arg("rows") if request.arg("rows") in FILTERS else "all"
+    text = request.arg("text")
+    filtered = [pair for pair in pairs if FILTERS[which][1](pair) and _holds(pair, text.casefold())]
+    shown, place = request.paged(filtered)
+    return {
+        "run": {name: view.run[name] for name in ("id", "task", "model")},
+        "is_own": one == two,
+        "score": {side: facts.sealed_score(result, side) for side, _ in facts.sides(result)},
+        "lift": facts.tally(result.lift.wins, result.lift.losses, result.lift.ties) if one != two else "",
+        "shown": which,
+        "text": text,
+        "query": request.query("rows"),
+        "counts": {
+            name: {"words": words, "rows": sum(map(passes, pairs))} for name, (words, passes) in FILTERS.items()
+        },
+        "of": len(pairs),
+        "rows": [{**asdict(pair), "change": pair.change, "verdict": _verdict(pair)} for pair in shown],
+        "rows_known": "test" in view.examples,
+        "erased": sum(_is_erased(pair.one) or _is_erased(pair.two) for pair in pairs),
+        "place": place,
+        "sql": sql_link(
+            "SELECT candidate_id, example_id, value, call_key, body FROM outcomes LEFT JOIN blobs ON hash = body_hash "
+            "WHERE run_id = :run AND split = 'test' ORDER BY example_id",
+            run=view.id,
+        ),
+    }
+
+
+def _verdict(pair: RowPair) -> str:
+    """`won`, `lost`, `tied` or `unscored`, for the best found."""
+    if pair.change is None:
+        return "unscored"
+    return "tied" if abs(pair.change) <= EQUAL else "won" if pair.change > 0 else "lost"
+
+
+def _is_erased(outcome: Row | None) -> bool:
+    """Whether a text of the outcome is not in the ledger any more."""
+    if outcome is None:
+        return False
+    return outcome["error"] == ERASED_ERROR or (not outcome["reply"] and bool(outcome["fields"]))
+
+
+def _holds(pair: RowPair, text: str) -> bool:
+    """Whether the row's id, its values or one of its replies has `text`, which is in lower case."""
+    if not text:
+        return True
+    texts = [pair.example_id, *pair.inputs.values(), *map(label_text, pair.labels.values())]
+    texts += [side["reply"] for side in (pair.one, pair.two) if side is not None]
+    return any(text in one.casefold() for one in texts)

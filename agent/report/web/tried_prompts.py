@@ -1,0 +1,123 @@
+"""What is tried in the playground: the prompts of a run, or a released one, and the rows that can be picked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from agent.errors import InputError
+from agent.ledger import trail
+from agent.ledger.query import Row, released_file
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.techniques import answers_last
+from agent.release.completion import DEFAULT_PARAMETERS
+from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
+from agent.release.runtime import Prompt
+from agent.report import facts
+from agent.report.view import RunView
+from agent.report.web.page_request import PageRequest
+from agent.report.web.registry_pages import version_folder
+from agent.types import Demo, Example, Message, SplitName
+
+SPLITS: Final[tuple[SplitName, ...]] = ("dev", "train")
+"""The splits whose rows can be picked, never the sealed test."""
+DEMO = ("example_id", "inputs", "outputs", "rationale", "source")
+"""The parts of a demo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What is tried: the id of a run or NAME@VERSION, its address, its prompts by side, and the rows that can be
+    picked."""
+
+    of: str
+    back: str
+    prompts: Mapping[str, Prompt]
+    rows: Mapping[str, Mapping[str, Example]]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return next(iter(self.prompts.values())).release.inputs
+
+
+def tried_prompts(request: PageRequest) -> Tried:
+    """The prompts of the run or the version that the address names.
+
+    Raises:
+        InputError: it is not there, or has no prompt.
+        ReleaseError: its files are damaged.
+    """
+    return _of_release(request) if "version" in request.names else _of_run(request)
+
+
+def _of_run(request: PageRequest) -> Tried:
+    """The baseline and the winner of a run: the released one from its file, the other from the ledger."""
+    view = RunView(request.history, request.names["run"])
+    file = released_file(view.run, request.site.db)
+    if view.result is None or file is None:
+        kind = (view.run["result"] or {}).get("kind")
+        why = f"this run is no search ({kind})" if kind else facts.without_result(view.run)
+        raise InputError(f"{view.id}: {why}, so it has no prompt to try")
+    if not holds_prompt(file):
+        raise InputError(f"{view.id}: a program of your own; only prompts can be tried here")
+    released = read_release(file)
+    candidates = {"baseline": view.baseline, "winner": view.winner}
+    prompts: dict[str, Prompt] = {
+        side: Prompt(_released(view, candidate, released))
+        for side, _ in facts.sides(view.result)
+        if (candidate := candidates[side]) is not None
+    }
+    return Tried(view.id, f"/run/{quote(view.id, safe='')}", prompts, _rows(view, released))
+
+
+def _of_release(request: PageRequest) -> Tried:
+    folder = version_folder(request)
+    name, version = folder.parent.name, folder.name
+    if not version.startswith("p_"):
+        raise InputError(f"{name}@{version}: no prompt, so there is nothing to render")
+    released = read_release(folder / PROMPT_FILE)
+    run_id = str(released.provenance.get("run_id") or "")
+    is_known = bool(run_id and request.history.select("SELECT 1 FROM runs WHERE id = ?", run_id))
+    rows = _rows(RunView(request.history, run_id), released) if is_known else {}
+    return Tried(f"{name}@{version}", f"/release/{quote(name)}/{version}", {"release": Prompt(released)}, rows)
+
+
+def _rows(view: RunView, released: PromptRelease) -> Mapping[str, Mapping[str, Example]]:
+    """The rows of SPLITS whose inputs are those of the prompt."""
+    rows: dict[str, Mapping[str, Example]] = {split: view.examples.get(split, {}) for split in SPLITS}
+    wanted = set(released.inputs)
+    return {split: of for split, of in rows.items() if of and all(set(row.inputs) == wanted for row in of.values())}
+
+
+def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptRelease:
+    """A candidate of the run as a release: the run's own, or one made of what the ledger has of it."""
+    if candidate["id"] == released.provenance.get("candidate_id"):
+        return released
+    if not candidate["template"]:
+        raise InputError(f"{view.id}: the text of {candidate['id']} was erased from the ledger")
+    demos = tuple(Demo(**{name: demo[name] for name in DEMO}) for demo in candidate["demos"])
+    shape = {name: candidate[name] for name in ("technique", "format", "instruction", "role")}
+    return PromptRelease(
+        name=released.name,
+        messages=tuple(Message(**message) for message in candidate["template"]),
+        inputs=released.inputs,
+        outputs=released.outputs,
+        format=candidate["format"],
+        reasoning=answers_last(PromptCandidate(**shape, demos=demos)),
+        model=released.model,
+        parameters=_parameters(view, candidate["id"]) or released.parameters,
+        provenance={"run_id": view.id, "candidate_id": candidate["id"]},
+    )
+
+
+def _parameters(view: RunView, candidate_id: str) -> dict[str, Any]:
+    """What the candidate was scored with, as its calls have it; nothing where none is there."""
+    keys = view.history.select(
+        "SELECT call_key FROM outcomes WHERE run_id = ? AND candidate_id = ? AND call_key <> '' LIMIT 1",
+        view.id,
+        candidate_id,
+    )
+    request = trail.request_of(view.history, keys[0]["call_key"]) if keys else None
+    return {} if request is None else {name: request[name] for name in DEFAULT_PARAMETERS if name in request}

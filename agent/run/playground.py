@@ -1,0 +1,205 @@
+"""The calls of the playground of `optimize ui`: each prompt on one input, under caps over all that the server asks.
+
+Each question is a run of the ledger of its own kind, with a budget of what is left of the caps; its calls go through
+the gateway, so that an answer that the ledger holds is not bought again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.errors import BudgetExhausted, InputError, Interrupted
+from agent.gateway.gateway import TEMPLATE_TOKENS
+from agent.gateway.prices import prices_for
+from agent.models.hosted import estimate_tokens
+from agent.programs.released import ReleasedProgram
+from agent.release.completion import request_of
+from agent.release.runtime import Prompt
+from agent.report.web.page_request import PLAYGROUND, Quote
+from agent.run.interrupts import Stop
+from agent.run.job import Job, Resources
+from agent.run.launch import earlier_prices, price_of
+from agent.run.locations import models_of, require_named, run_options
+from agent.run.observers import Watcher
+from agent.run.prompt_rows import Readable, rows_task
+from agent.run.session import PreparedJob, run_job
+from agent.scoring.evaluate import Evaluator
+from agent.types import LM, Budget, Example, Outcome, Spend, Task, Usage
+
+MAX_WAIT = "30s"
+"""The longest wait for a provider that is down: somebody looks at a page meanwhile."""
+PATIENCE = 20.0
+"""Seconds that a question waits for the one before it."""
+
+
+class Played(Job):
+    """One question: each of the prompts, by side, on one input."""
+
+    command, kind, done = "ui", PLAYGROUND, "asked"
+    after_interrupt = "interrupted; ask again, as every reply is in the ledger"
+
+    def __init__(self, of: str, prompts: Mapping[str, Prompt], task: Task, lm: LM, resources: Resources) -> None:
+        super().__init__(task, (lm.name,), resources)
+        self._of, self._prompts, self._lm = of, prompts, lm
+
+    @property
+    def planned(self) -> int:
+        return len(self._prompts)
+
+    async def work(self) -> dict[str, Any]:
+        outcomes = await self.gathered([self._outcome(prompt) for prompt in self._prompts.values()])
+        if all(outcome is None for outcome in outcomes):
+            raise BudgetExhausted(self._stopped)
+        return {
+            "kind": self.kind,
+            "run_id": self.id,
+            "of": self._of,
+            "model": self._lm.name,
+            "inputs": dict(self.task.dev[0].inputs),
+            "asked": [
+                {
+                    "side": side,
+                    "version": prompt.version,
+                    "call_key": outcome.call_key if outcome else "",
+                    "error": outcome.prediction.error if outcome else self._stopped,
+                }
+                for (side, prompt), outcome in zip(self._prompts.items(), outcomes, strict=True)
+            ],
+            **self.cost(),
+            "ledger_head": self.ledger.head(),
+        }
+
+    def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked = [{name: each[name] for name in ("side", "version", "call_key")} for each in result["asked"]]
+        return {"of": result["of"], "model": result["model"], "asked": asked}
+
+    async def _outcome(self, prompt: Prompt) -> Outcome:
+        program = ReleasedProgram(prompt, self.task, self._lm)
+        evaluator = Evaluator(self.task, self._gateway, self._lm, [Readable()], [program])
+        return await evaluator.outcome(program.candidate, self.task.dev[0])
+
+
+class Playground:
+    """Asks for the web view, one question at a time (`Asker`).
+
+    Args:
+        db: the ledger.
+        max_calls: cap on all calls, at least 1. None: no cap.
+        max_cost: cap on all dollars, at least 0. None: no cap.
+        price: IN,OUT in dollars per million tokens, of models whose price is not known.
+
+    Raises:
+        InputError: no cap was given, or the price cannot be read.
+    """
+
+    def __init__(self, db: Path, max_calls: int | None, max_cost: float | None, price: str | None = None) -> None:
+        if max_calls is None and max_cost is None:
+            raise InputError("--allow-calls: give a cap with it, --max-calls N, --max-cost DOLLARS or both")
+        self._db, self._budget, self._price, self._given = (
+            db,
+            Budget(max_calls, max_cost=max_cost),
+            price,
+            price_of(price),
+        )
+        self._spent = Spend()
+        self._asking = threading.Lock()
+        self._stop: Stop | None = None
+        self._is_stopped = False
+
+    @property
+    def caps(self) -> Mapping[str, float | None]:
+        return {"calls": self._budget.max_calls, "usd": self._budget.max_cost}
+
+    @property
+    def left(self) -> Mapping[str, float | None]:
+        left = self._left()
+        return {"calls": left.max_calls, "usd": left.max_cost}
+
+    def _left(self) -> Budget:
+        calls, usd = self._budget.max_calls, self._budget.max_cost
+        return Budget(
+            None if calls is None else max(0, calls - self._spent.calls),
+            max_cost=None if usd is None else max(0.0, usd - self._spent.usd),
+        )
+
+    def quote(self, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> Quote:
+        """What a question costs at most, with the gateway's own reservation, and why it cannot be asked now."""
+        usd: float | None = 0.0
+        try:
+            for prompt in prompts.values():
+                cost = self._most(prompt, fields)
+                usd = None if usd is None or cost is None else usd + cost
+        except InputError as error:
+            return Quote(len(prompts), None, str(error))
+        left = self._left()
+        if left.max_calls is not None and left.max_calls < len(prompts):
+            problem = f"the cap is used up: {left.max_calls} of {self._budget.max_calls} calls are left"
+        elif left.max_cost is not None and usd is not None and usd > left.max_cost + 1e-12:
+            problem = f"the cap is used up: ${left.max_cost:.4f} of ${self._budget.max_cost:g} is left"
+        else:
+            return Quote(len(prompts), usd)
+        return Quote(len(prompts), usd, f"{problem}; start the web view with a larger one")
+
+    def _most(self, prompt: Prompt, fields: Mapping[str, str]) -> float | None:
+        """The most dollars that one call can cost; None where nobody knows the price."""
+        request = request_of(prompt.release, fields)
+        price = self._prices(prompt).get(prompt.model)
+        tokens = sum(estimate_tokens(message.content) + TEMPLATE_TOKENS for message in request.messages)
+        fresh, written = Usage(tokens, request.max_tokens), Usage(tokens, request.max_tokens, 0, tokens)
+        return None if price is None else max(price(fresh), price(written))
+
+    def _prices(self, prompt: Prompt) -> Mapping[str, Any]:
+        earlier = earlier_prices(run_options(prompt, self._db), prompt.model)
+        return prices_for([prompt.model], self._budget, self._given, earlier)
+
+    def ask(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
+        if not self._asking.acquire(timeout=PATIENCE):
+            raise InputError("another question is being asked; wait for its answer, then ask again")
+        try:
+            if self._is_stopped:
+                raise Interrupted
+            if problem := self.quote(prompts, fields).problem:
+                raise BudgetExhausted(problem)
+            return self._asked(of, prompts, fields)
+        finally:
+            self._stop = None
+            self._asking.release()
+
+    def _asked(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
+        prompt = next(iter(prompts.values()))
+        require_named(Path(of), {prompt.model}, {"optimize apply PROMPT FILE -o OUT -m": [prompt.model]}, self._db)
+        lm, _ = models_of(prompt.model, ())
+        digest = hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()
+        task = rows_task(prompt, self._db.parent, f"{of} in the playground", [Example("1", dict(fields), {})], digest)
+        jobs: list[Played] = []
+
+        def make(resources: Resources) -> Job:
+            jobs.append(Played(of, prompts, task, lm, resources))
+            return jobs[0]
+
+        earlier = earlier_prices(run_options(prompt, self._db), prompt.model)
+        prepared = PreparedJob(make, (lm,), self._left(), prices=earlier)
+        options = {"max_wait": MAX_WAIT, "price": self._price, "max_concurrency": None, "thinking": None}
+        self._stop = Stop()
+        try:
+            return str(run_job(prepared, options, self._db, _Unseen(), self._stop)["run_id"])
+        finally:
+            if jobs:
+                self._spent += jobs[0].account.total_paid
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        if (stop := self._stop) is not None:
+            stop.press()
+            stop.press()
+
+
+class _Unseen(Watcher):
+    """Shows nothing and catches no signal: the server has its own handler."""
+
+    signals = ()
