@@ -165,9 +165,7 @@ def _playground(
     """What asks models for the playground; None without --allow-calls. Raises InputError where an option is missing."""
     if not allow_calls:
         if given := [name for name, value in (("calls", max_calls), ("cost", max_cost)) if value is not None]:
-            raise InputError(
-                f"--max-{given[0]}: caps the playground, which asks nobody without --allow-calls"
-            )
+            raise InputError(f"--max-{given[0]}: caps the playground, which asks nobody without --allow-calls")
         return None
     from agent.run.launch import silence
     from agent.run.playground import Playground

@@ -28,6 +28,7 @@ ATTRIBUTES = {
 WEB_ATTRIBUTES = ATTRIBUTES - {"http-equiv"} | {
     *("rel", "src", "defer", "action", "method", "value", "placeholder", "required", "checked", "selected", "list"),
     *("for", "max", "min", "size", "maxlength", "autocomplete", "inputmode", "rows", "spellcheck", "formnovalidate"),
+    *("disabled", "colspan"),
     *("aria-current", "aria-sort", "data-name", "data-live", "data-url", "data-show", "data-as"),
 }
 LINKS = ("href", "src", "action", "xlink:href")
