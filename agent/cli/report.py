@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from agent.cli.common import PATH, PRICE_HELP, SETTINGS, cost_line, ledger_options, plain, print_json
 from agent.cli.terminal_tables import LOST, TIED, WON, Column, print_table, say, say_marks, won_and_lost
@@ -164,8 +165,10 @@ def _playground(
 ) -> Playground | None:
     """What asks models for the playground; None without --allow-calls. Raises InputError where an option is missing."""
     if not allow_calls:
-        if given := [name for name, value in (("calls", max_calls), ("cost", max_cost)) if value is not None]:
-            raise InputError(f"--max-{given[0]}: caps the playground, which asks nobody without --allow-calls")
+        source = click.get_current_context().get_parameter_source  # a cap of the environment is meant for runs, too
+        if typed := [name for name in ("max_calls", "max_cost") if source(name) is ParameterSource.COMMANDLINE]:
+            option = f"--{typed[0].replace('_', '-')}"
+            raise InputError(f"{option}: caps the playground, which asks nobody without --allow-calls; give both")
         return None
     from agent.run.launch import silence
     from agent.run.playground import Playground

@@ -229,8 +229,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
     from agent.types import Budget
 
     own = program.task.budget
-    if options["max_cost"] is not None and not math.isfinite(options["max_cost"]):
-        raise InputError(f"--max-cost {options['max_cost']}: write a number of US dollars")
+    require_dollars(options["max_cost"])
     budget = Budget(
         max_calls=options["max_calls"] or own.max_calls,
         max_tokens=options["max_tokens"] or own.max_tokens,
@@ -263,10 +262,17 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
     )
 
 
+def require_dollars(max_cost: float | None) -> None:
+    """Raises InputError for a cap that is no number, such as nan, which no spending would pass."""
+    if max_cost is not None and not math.isfinite(max_cost):
+        raise InputError(f"--max-cost {max_cost}: write a number of US dollars")
+
+
 def budget_of(options: Mapping[str, Any], planned: int | None = None) -> Budget:
     """The caps that were given; without any, twice the `planned` calls."""
     from agent.types import Budget
 
+    require_dollars(options["max_cost"])
     caps = (options["max_calls"], options["max_tokens"], options["max_cost"])
     if planned is not None and caps == (None, None, None):
         return Budget(max_calls=SLACK * planned + 1)

@@ -94,7 +94,7 @@ class Playground:
         price: IN,OUT in dollars per million tokens, of models whose price is not known.
 
     Raises:
-        InputError: no cap was given, or the price cannot be read.
+        InputError: no cap was given, or a cap or the price cannot be read.
     """
 
     def __init__(self, db: Path, max_calls: int | None, max_cost: float | None, price: str | None = None) -> None:

@@ -20,10 +20,11 @@ import pytest
 from agent.errors import InputError, Interrupted
 from agent.ledger import trail
 from agent.ledger.query import History
+from agent.ledger.store import Ledger
 from agent.release.promotion import ReleaseRegistry
 from agent.release.runtime import load_prompt
 from agent.report.view import RunView
-from agent.report.web.app import make
+from agent.report.web.app import bind, make
 from agent.run.playground import Playground
 from tests.cli.world import good, refused
 from tests.report.conftest import Playable
@@ -235,6 +236,17 @@ async def test_a_release_from_elsewhere_sends_you_to_no_address_of_its_own(playa
         assert (reply.status_code, "has named it before" in reply.text) == (503, True)
 
 
+async def test_a_ledger_that_another_process_writes_refuses_the_question(playable: Playable) -> None:
+    sent = len(playable.server.requests)
+    async with asking() as client:
+        with closing(Ledger(DB)):
+            reply = await ask(client, f"/run/{playable.run_id}/play")
+        assert (reply.status_code, TEXT.split("\n")[0] in reply.text) == (503, True)
+        assert "Not asked: " in Page(reply.text).words
+        assert (await ask(client, f"/run/{playable.run_id}/play")).status_code == 200
+    assert len(playable.server.requests) == sent + 2
+
+
 async def test_an_empty_input_is_not_asked(playable: Playable) -> None:
     async with asking() as client:
         reply = await ask(client, f"/run/{playable.run_id}/play", **{"in.text": "  "})
@@ -312,8 +324,20 @@ def test_a_ctrl_c_of_the_command_ends_a_question_that_nobody_answers(playable: P
     assert status == "interrupted"
 
 
+def test_a_cap_of_the_environment_is_no_reason_to_refuse_the_web_view(
+    playable: Playable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMIZE_MAX_COST", "1")
+    with bind(0) as taken:
+        port = str(taken.getsockname()[1])
+        assert "cannot be used" in refused(2, "ui", "--no-open", "--port", port)[0]
+
+
 def test_calls_need_a_cap_and_a_cap_needs_calls(playable: Playable) -> None:
     with pytest.raises(InputError, match="give a cap"):
         Playground(DB, None, None)
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match="write a number of US dollars"):
+            Playground(DB, 1, number)
     assert "give a cap with it" in refused(2, "ui", "--no-open", "--allow-calls")[0]
     assert "asks nobody without --allow-calls" in refused(2, "ui", "--no-open", "--max-cost", "1")[0]
