@@ -23,7 +23,7 @@ from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
 from agent.run.interrupts import Stop
 from agent.run.job import Job, Resources
-from agent.run.launch import earlier_prices, price_of
+from agent.run.launch import earlier_prices, price_of, require_dollars
 from agent.run.locations import models_of, require_named, run_options
 from agent.run.observers import Watcher
 from agent.run.prompt_rows import Readable, rows_task
@@ -100,12 +100,9 @@ class Playground:
     def __init__(self, db: Path, max_calls: int | None, max_cost: float | None, price: str | None = None) -> None:
         if max_calls is None and max_cost is None:
             raise InputError("--allow-calls: give a cap with it, --max-calls N, --max-cost DOLLARS or both")
-        self._db, self._budget, self._price, self._given = (
-            db,
-            Budget(max_calls, max_cost=max_cost),
-            price,
-            price_of(price),
-        )
+        require_dollars(max_cost)
+        self._db, self._budget = db, Budget(max_calls, max_cost=max_cost)
+        self._price, self._given = price, price_of(price)
         self._spent = Spend()
         self._asking = threading.Lock()
         self._stop: Stop | None = None
