@@ -30,6 +30,8 @@ ADDRESSES = (
     "/runs.json",
     "/compare",
     "/audit",
+    "/releases",
+    "/labels",
     "/ledger",
     "/ledger/runs",
     "/ledger.json?sql=select+1",

@@ -90,6 +90,34 @@ async def test_a_row_is_rendered_as_the_run_sent_it(playable: Playable) -> None:
     assert len(playable.server.requests) == sent
 
 
+async def test_a_prompt_made_of_the_ledger_is_the_one_that_was_released(playable: Playable) -> None:
+    """Where the file of the run holds another prompt; the version of what the ledger has is the same."""
+    released = load_prompt(f"rows@{playable.version}").release
+    address = f"/run/{playable.run_id}/play.json"
+    async with signed_in(DB) as (client, _):
+        before = (await client.get(address)).json()["prompts"]
+    replace(released, provenance={**released.provenance, "candidate_id": "c_other"}).write(DB.parent / playable.run_id)
+    async with signed_in(DB) as (client, _):
+        after = (await client.get(address)).json()["prompts"]
+    assert after == before
+    assert after[1]["version"] == playable.version
+
+
+async def test_a_row_that_was_changed_is_that_row_no_more(playable: Playable) -> None:
+    """And one that is as it was needs not be sent along, however long it is."""
+    address = f"/run/{playable.run_id}/play"
+    async with asking() as client:
+        row = (await client.get(f"{address}.json")).json()["pick"]["rows"][0]["row"]
+        page = Page((await client.get(f"{address}?row={row}")).text)
+        assert f"row {row} · right label" in page.words
+        assert not any(a.get("type") == "hidden" and a.get("name") == "in.text" for _, a in page.nodes)
+        form = {"csrftoken": page.field("csrftoken"), "row": row, "action": "ask"}
+        reply = await client.post(address, data=form, follow_redirects=True, headers={"origin": BASE})
+        assert f"row {row} · right label" in Page(reply.text).words
+        changed = await client.get(address, params={"row": row, "in.text": "changed"})
+        assert "right label" not in Page(changed.text).words
+
+
 async def test_a_typed_text_is_filled_in_exactly(playable: Playable) -> None:
     """A browser sends CR LF; marks and markup stay text."""
     for address in (f"/run/{playable.run_id}/play", f"/release/rows/{playable.version}/play"):

@@ -50,6 +50,7 @@ def play(request: PageRequest, problem: str = "") -> dict[str, Any]:
         "inputs": [{"name": name, "value": fields.get(name, "")} for name in tried.inputs],
         "is_filled": is_filled,
         "row": "" if row is None else f"{row[0]}:{row[1].id}",
+        "is_row": row is not None and fields == row[1].inputs,
         "labels": {} if row is None else dict(row[1].labels),
         "prompts": [_shown(side, prompt, fields, is_filled, asked) for side, prompt in tried.prompts.items()],
         "asked": asked,

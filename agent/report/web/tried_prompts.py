@@ -120,4 +120,5 @@ def _parameters(view: RunView, candidate_id: str) -> dict[str, Any]:
         candidate_id,
     )
     request = trail.request_of(view.history, keys[0]["call_key"]) if keys else None
-    return {} if request is None else {name: request[name] for name in DEFAULT_PARAMETERS if name in request}
+    sent = {} if request is None else {name: request.get(name) for name in DEFAULT_PARAMETERS}
+    return {name: value for name, value in sent.items() if value not in (None, [])}  # as a release names them
