@@ -9,7 +9,26 @@ from html.parser import HTMLParser
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "nav", "figure"),
-    *("h1", "h2", "h3", "p", "ul", "li", "a", "code", "pre", "span", "small", "div", "dl", "dt", "dd", "ins", "del", "abbr"),
+    *(
+        "h1",
+        "h2",
+        "h3",
+        "p",
+        "ul",
+        "li",
+        "a",
+        "code",
+        "pre",
+        "span",
+        "small",
+        "div",
+        "dl",
+        "dt",
+        "dd",
+        "ins",
+        "del",
+        "abbr",
+    ),
     *("details", "summary", "table", "caption", "thead", "tbody", "tr", "th", "td"),
     *("svg", "defs", "g", "path", "use", "text", "clippath", "rect"),
 }
@@ -21,7 +40,7 @@ WEB_TAGS = TAGS - {"style"} | {
 """What the pages of `optimize ui` are made of."""
 ATTRIBUTES = {
     *("lang", "charset", "http-equiv", "content", "name", "id", "class", "href", "open", "scope", "tabindex", "role"),
-    *("aria-label", "aria-labelledby", "data-name", "title"),
+    *("aria-label", "aria-labelledby", "data-name", "title", "colspan"),
     *("style", "d", "x", "y", "transform", "clip-path", "xlink:href", "viewbox", "version", "type"),
     *("xmlns", "xmlns:xlink", "width", "height"),
 }

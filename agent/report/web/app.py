@@ -25,7 +25,7 @@ from agent.errors import AgentError, InputError
 from agent.extras import require
 from agent.ledger.query import History
 from agent.report import html
-from agent.report.web import audit_page, rating_page, run_pages
+from agent.report.web import audit_page, compare_page, rating_page, report_page, run_pages
 from agent.report.web.access import AccessControl, App
 from agent.report.web.page_request import PageRequest, Site
 from agent.report.web.sql_database import read_only
@@ -59,21 +59,24 @@ STATIC: Mapping[str, tuple[tuple[str, ...], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`gather` is called in a thread with an open ledger; `template` is "" for a path that only programs use."""
+    """`gather` is called in a thread with an open ledger; `template` is "" for a path that only programs use.
+    `draw` adds what the page has and the JSON has not, such as charts."""
 
     path: str
     template: str
     gather: Callable[[PageRequest], dict[str, Any]]
+    draw: Callable[[PageRequest], dict[str, Any]] | None = None
 
 
 ROUTES = (
     Route("/(?:runs)?", "runs.html", run_pages.runs),
-    Route(RUN, "run.html", run_pages.run),
+    Route(RUN, "run.html", run_pages.run, run_pages.drawn),
+    Route(f"{RUN}/report", "report.html", report_page.report, report_page.drawn),
     Route(f"{RUN}/live", "", run_pages.live),
     Route(f"{RUN}/trial/(?P<number>[0-9]+)", "trial.html", run_pages.trial),
     Route(f"{RUN}/rate", "rate.html", rating_page.rate),
     Route(f"{RUN}/events", "events.html", audit_page.events),
-    Route("/compare", "compare.html", run_pages.compared),
+    Route("/compare", "compare.html", compare_page.compared),
     Route("/audit", "audit.html", audit_page.audit),
     Route("/call/(?P<call>[^/.]+)", "call.html", audit_page.call),
 )
@@ -114,8 +117,8 @@ def _text(
         data = route.gather(request)
         if as_json:
             return json.dumps(data, indent=1)
-        drawn = run_pages.chart(request) if route.gather is run_pages.run else ""
-    return html.render(f"web/{route.template}", **data, chart=drawn, csrf=csrf)
+        drawn = route.draw(request) if route.draw else {}
+        return html.render(f"web/{route.template}", **{**data, **drawn}, csrf=csrf)
 
 
 def _fields(text: str) -> list[tuple[str, str]]:
