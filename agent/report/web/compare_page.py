@@ -12,7 +12,9 @@ from agent.report.compare import ComparedPrompt
 from agent.report.view import RowPair, RunView
 from agent.report.web.page_request import PageRequest, sql_link
 from agent.report.web.run_pages import words_changed
+from agent.types import SplitName
 
+SPLITS: Sequence[SplitName] = ("test", "dev")
 MOST_RUNS = 200
 MOST_ROWS = 50
 """Rows shown that A and B scored differently, the largest difference first."""
@@ -40,7 +42,7 @@ def compared(request: PageRequest) -> dict[str, Any]:
     first, second = (side.candidate for side in sides)
     demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
     lines = compare.fact_lines(*sides)
-    paired = {split: compare.paired(split, *sides) for split in ("test", "dev")}
+    paired = {split: compare.paired(split, *sides) for split in SPLITS}
     return {
         **page,
         "sides": [_side(name, side) for name, side in zip(names, sides, strict=True)],
@@ -53,7 +55,7 @@ def compared(request: PageRequest) -> dict[str, Any]:
             "A": [row for row in demos[0] if row not in demos[1]],
             "B": [row for row in demos[1] if row not in demos[0]],
         },
-        "rows": {split: _rows(request, split, sides) for split, test in paired.items() if test},
+        "rows": {split: _rows(request, split, sides) for split in SPLITS if paired[split]},
         "sql": sql_link(
             "SELECT a.split, a.example_id, a.value AS a, b.value AS b FROM outcomes a "
             "JOIN outcomes b ON b.split = a.split AND b.example_id = a.example_id "
@@ -76,32 +78,32 @@ def _side(name: str, side: ComparedPrompt) -> dict[str, Any]:
         if scores:
             mean, low, high = mean_ci(list(scores.values()))
             means[split] = {"mean": mean, "low": low, "high": high, "n": len(scores)}
-    what = f"trial {side.trial['number']}" if side.trial else "best found" if not _is_own(side) else "your prompt"
-    run, number = side.run["id"], side.trial["number"] if side.trial else None
-    return {"name": name, "run": run, "trial": number, "what": what, "task": side.run["task"], "scores": means}
+    number = side.trial["number"] if side.trial else None
+    own, best = (words for _, words in facts.SIDES)
+    what = own if side.result is not None and side.result.is_own else best
+    return {
+        "name": name,
+        "run": side.run["id"],
+        "task": side.run["task"],
+        "trial": number,
+        "what": what if number is None else f"trial {number}",
+        "scores": means,
+    }
 
 
-def _is_own(side: ComparedPrompt) -> bool:
-    return side.result is not None and side.result.is_own
-
-
-def _rows(request: PageRequest, split: Any, sides: Sequence[ComparedPrompt]) -> dict[str, Any]:
+def _rows(request: PageRequest, split: SplitName, sides: Sequence[ComparedPrompt]) -> dict[str, Any]:
     """The rows of a split that A and B scored differently, as RowPairs with their change, and how many there are."""
     known = RunView(request.history, sides[0].run["id"]).examples.get(split, {})
-    changes = {
-        row: sides[1].outcomes[split][row] - score
-        for row, score in sides[0].outcomes[split].items()
-        if row in sides[1].outcomes[split] and abs(sides[1].outcomes[split][row] - score) > 1e-12
-    }
+    first, second = (side.outcomes[split] for side in sides)
+    changes = {row: change for row in first if row in second and abs(change := second[row] - first[row]) > 1e-12}
     shown = sorted(changes, key=lambda row: -abs(changes[row]))[:MOST_ROWS]
     answers = [
         {row["example_id"]: row for row in request.history.outcomes(side.run["id"], side.candidate["id"], split)}
         for side in sides
     ]
-    pairs = [
-        RowPair(row, known[row].inputs if row in known else {}, known[row].labels if row in known else {}, *sides_)
-        for row in shown
-        for sides_ in [[side.get(row) for side in answers]]
-    ]
+    pairs = []
+    for name in shown:
+        inputs, labels = (known[name].inputs, known[name].labels) if name in known else ({}, {})
+        pairs.append(RowPair(name, inputs, labels, answers[0].get(name), answers[1].get(name)))
     rows = [{**asdict(pair), "change": pair.change} for pair in pairs]
     return {"rows": rows, "total": len(changes), "known": bool(known)}
