@@ -111,8 +111,8 @@ async def test_both_prompts_stand_on_the_page_of_a_run_in_full(two_runs: Made) -
 
 async def test_the_report_of_a_run_is_a_page_without_a_style_of_its_own(two_runs: Made) -> None:
     run_id = two_runs[0]["run_id"]
-    add = ("checked", {"command": "check"}, "complete", {"kind": "check", "gate": "passed"}, "")
-    await asyncio.to_thread(add_runs, add)
+    check = ("checked", {"command": "check"}, "complete", {"kind": "check", "gate": "passed"}, "")
+    await asyncio.to_thread(add_runs, check, ("broken", {}, "failed", None, "m: HTTP 401; set a key"))
     async with signed_in(DB) as (client, _):
         shown = await page(client, f"/run/{run_id}/report")
         assert "style" not in shown.structure
@@ -120,6 +120,7 @@ async def test_the_report_of_a_run_is_a_page_without_a_style_of_its_own(two_runs
         assert len(shown.tables["Sealed rows that got better"]) > 1
         assert (await data(client, f"/run/{run_id}/report.json"))["result"]["decision"] == "promote"
         assert (await client.get("/run/checked/report")).status_code == 404
+        assert "No result: this run is failed. m: HTTP 401" in (await page(client, "/run/broken/report")).words
 
 
 async def test_a_comparison_shows_scores_and_the_rows_that_differ(two_runs: Made) -> None:
