@@ -103,6 +103,13 @@ def verdict(result: RunResult) -> str:
     return f"Keep your prompt: {gained} is not significant"
 
 
+def outcome(result: RunResult) -> str:
+    """How a search ended, in a few words for a list."""
+    if result.decision == "promote":
+        return "better, released"
+    return "better, held back" if held_back(result) else "your prompt kept"
+
+
 def sealed_score(result: RunResult, side: SideName) -> float | None:
     """A prompt's score (0 to 1) on the sealed rows that both prompts have one on; in a result of an older version, on
     all that this prompt has one on."""
@@ -257,6 +264,13 @@ def latency(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.2f} s"
 
 
+def which(trial: Mapping[str, Any], result: RunResult | None) -> str:
+    """Whether a trial is the user's own prompt or the best found, which can be the same; "" for all others."""
+    is_winner = result is not None and trial["candidate_id"] == result.winner.candidate_id
+    own, best = (name for _, name in SIDES)
+    return " and ".join([own] * (trial["number"] == 0) + [best] * is_winner)
+
+
 def design(technique: str, layout: str, demos: int) -> str:
     """A candidate's design: technique, layout and number of demos."""
     return f"{technique}, {layout}, {demos} demos"
@@ -272,6 +286,12 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
         template = [*template[:first], {"role": "", "content": f"({len(candidate['demos'])} demos)"}, template[-1]]
     parts = (f"[{part['role']}]\n{part['content']}" if part["role"] else part["content"] for part in template)
     return "\n".join(parts)
+
+
+def whole_prompt(candidate: Mapping[str, Any]) -> str:
+    """All messages of a candidate, demos among them, each under its role; ERASED when its text was erased."""
+    parts = (f"[{part['role']}]\n{part['content']}" for part in candidate["template"] or ())
+    return "\n\n".join(parts) or ERASED
 
 
 # -- what not every run has -------------------------------------------------------------------------------------------

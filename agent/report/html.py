@@ -17,7 +17,7 @@ from agent.errors import InputError
 from agent.files import new_file
 from agent.ledger.query import run_folder
 from agent.prompt.render import label_text
-from agent.report import compare, facts, run_tables
+from agent.report import compare, facts, run_tables, terms
 from agent.report.run_tables import RunTable
 from agent.report.view import RowPair, RunView
 
@@ -73,9 +73,19 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = (facts.dollars, facts.points, facts.gain, facts.duration, facts.cut)
-    made.filters |= {filter_.__name__: filter_ for filter_ in shared} | {"text": label_text}
+    shared = (facts.dollars, facts.points, facts.gain, facts.duration, facts.chance, facts.cut)
+    made.filters |= {filter_.__name__: filter_ for filter_ in shared} | {"text": label_text, "term": explained}
+    made.filters["meaning"] = terms.meaning_of
+    made.globals["legend"] = terms.legend
     return made
+
+
+def explained(text: str) -> Markup | str:
+    """A word of `terms` with its meaning as its title; any other text as it is, to be escaped where it is printed."""
+    from markupsafe import Markup
+
+    meaning = terms.meaning_of(text)
+    return Markup('<abbr title="{}">{}</abbr>').format(meaning, text) if meaning else text
 
 
 def style() -> Markup:
@@ -112,26 +122,30 @@ class Flips:
 
 def report_html(view: RunView) -> str:
     """The report of a search, finished or not. Raises InputError for a run of another kind."""
+    return render("report.html", **report_values(view), style=style())
+
+
+def report_values(view: RunView) -> dict[str, Any]:
+    """What report_body.html needs of a search. Raises InputError for a run of another kind."""
     if kind := (view.run["result"] or {}).get("kind"):
         what = str(kind).replace("_", " ")
         raise InputError(f"{view.id}: this run is no search ({what}); `optimize show {view.id}` shows what it found")
     result = view.result
-    return render(
-        "report.html",
-        view=view,
-        run=view.run,
-        result=result,
-        is_erased=result is None and view.run["result_hash"] is not None,
-        own_letters=PROMPT_LETTERS,
-        facts=facts,
-        style=style(),
-        progress=_chart("progress", view, "Dev score against calls", run_tables.best),
-        trials=run_tables.trials(view),
-        rejected=view.history.rejected(view.id),
-        spend=run_tables.spend(view),
-        provenance=run_tables.provenance(view),
+    return {
+        "view": view,
+        "run": view.run,
+        "result": result,
+        "is_erased": result is None and view.run["result_hash"] is not None,
+        "is_own": True,
+        "own_letters": PROMPT_LETTERS,
+        "facts": facts,
+        "progress": _chart("progress", view, "Dev score against calls", run_tables.best),
+        "trials": run_tables.trials(view),
+        "rejected": view.history.rejected(view.id),
+        "spend": run_tables.spend(view),
+        "provenance": run_tables.provenance(view),
         **({} if result is None else _of_result(view)),
-    )
+    }
 
 
 def write_report(view: RunView, output: Path | None) -> tuple[Path, int]:
@@ -178,8 +192,8 @@ def _of_result(view: RunView) -> dict[str, Any]:
         "judges": run_tables.judges(result),
         "is_own": winner["id"] == baseline["id"],
         "changes": compare.changes(own, best),
-        "baseline_text": own,
-        "winner_text": best,
+        "baseline_text": facts.cut(facts.whole_prompt(baseline), PROMPT_LETTERS),
+        "winner_text": facts.cut(facts.whole_prompt(winner), PROMPT_LETTERS),
         "demos": winner["demos"][:DEMOS],
         "demos_total": len(winner["demos"]),
         "flips": flips(view.pairs("test", baseline["id"], winner["id"])),

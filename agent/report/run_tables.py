@@ -170,7 +170,7 @@ def trials(view: RunView) -> RunTable:
         shown = [trial for trial in shown if trial["number"] in numbers]
     left = len(view.trials) - len(shown)
     note = f"The {BEST} best and the {LAST} last; {left:,} are left out, `optimize history {view.id}` lists all."
-    columns = ["trial", "state", "dev score #", "95 % CI #", "rows #", "design ~", "made by"]
+    columns = ["trial", "state", "dev score #", "95 % CI #", "rows #", "which", "design ~", "made by"]
     columns += ["calls #", "tokens #", "$ #", "instruction ~", "why it ended ~"]
     rows = [
         (
@@ -179,6 +179,7 @@ def trials(view: RunView) -> RunTable:
             points(trial["mean"]),
             _interval(trial["low"], trial["high"]),
             trial["n"],
+            facts.which(trial, view.result),
             facts.design(trial["technique"], trial["format"], trial["n_demos"]),
             trial["operator"],
             f"{trial['calls'] + trial['cached']:,}",
@@ -213,7 +214,16 @@ def spend(view: RunView) -> RunTable:
     paid = [row["cost_usd"] for row in view.costs]
     usd = None if None in paid else sum(paid)
     rows.append(("all", "", "", *sums, amount(usd), duration(sum(row["seconds"] or 0 for row in view.costs))))
-    columns = ("role", "model", "state", "calls #", "prompt tokens #", "of them cached #", "completion tokens #", "$ #")
+    columns = (
+        "role",
+        "model ~",
+        "state",
+        "calls #",
+        "prompt tokens #",
+        "of them cached #",
+        "completion tokens #",
+        "$ #",
+    )
     note = "cached: answered from the ledger and not paid for. Model time adds up calls that ran side by side."
     return _table("Calls, tokens and dollars", (*columns, "model time #"), rows, note)
 

@@ -14,7 +14,7 @@ import pytest
 from agent.ledger.query import History
 from agent.ledger.store import Ledger
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.report.facts import duration, points
+from agent.report.facts import duration, points, whole_prompt
 from agent.report.html import FLIPS, report_html
 from agent.report.view import RunView
 from agent.types import Message, Trial
@@ -78,6 +78,8 @@ def test_the_numbers_of_a_report_are_those_of_the_result(two_runs: Made) -> None
         row = trials[str(trial["number"])]
         assert row[:2] == [trial["state"], points(trial["mean"])]
         assert row[3] == str(trial["n"])
+        is_best = trial["candidate_id"] == winner["candidate_id"]
+        assert row[4] == ("your prompt" if trial["number"] == 0 else "best found" if is_best else "")
     assert len(trials) == 1 + sum(result["trials"].values())
 
     spend = cells(page, "Calls, tokens and dollars")["all"]
@@ -113,6 +115,10 @@ def test_the_prompt_is_compared_word_by_word_and_its_demos_are_there(two_runs: M
     html = report_html(RunView(History(LEDGER), result["run_id"]))
     page = Page(html)
     assert INSTRUCTION in page.text
+    view = RunView(History(LEDGER), result["run_id"])
+    for candidate in (view.baseline, view.winner):
+        assert candidate is not None
+        assert whole_prompt(candidate) in page.text
     assert page.structure.count("ins") > 1
     demos = cells(page, "Worked examples in the prompt, in their order")
     assert len(demos) - 1 == result["winner"]["n_demos"] > 0

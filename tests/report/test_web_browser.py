@@ -68,6 +68,7 @@ def addresses(playable: Playable) -> dict[str, str]:
     return {
         "runs.html": "/",
         "run.html": run,
+        "report.html": f"{run}/report",
         "trial.html": f"{run}/trial/1",
         "rows.html": f"{run}/rows",
         "play.html": f"{run}/play",

@@ -25,7 +25,16 @@ from agent.errors import AgentError, InputError
 from agent.extras import require
 from agent.ledger.query import History
 from agent.report import html
-from agent.report.web import audit_page, playground_page, rating_page, registry_pages, rows_page, run_pages
+from agent.report.web import (
+    audit_page,
+    compare_page,
+    playground_page,
+    rating_page,
+    registry_pages,
+    report_page,
+    rows_page,
+    run_pages,
+)
 from agent.report.web.access import AccessControl, App
 from agent.report.web.page_request import Asker, PageRequest, Posted, Site
 from agent.report.web.sql_database import read_only
@@ -60,29 +69,32 @@ STATIC: Mapping[str, tuple[tuple[str, ...], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`gather` is called in a thread with an open ledger; `template` is "" for a path that only programs use; `post`
-    takes the page's form, None where it has none that writes or asks."""
+    """`gather` is called in a thread with an open ledger; `template` is "" for a path that only programs use; `draw`
+    adds what the page has and the JSON has not, such as charts; `post` takes the page's form, None where it has none
+    that writes or asks."""
 
     path: str
     template: str
     gather: Callable[[PageRequest], dict[str, Any]]
+    draw: Callable[[PageRequest], dict[str, Any]] | None = None
     post: Callable[[Site, Mapping[str, str], Mapping[str, str]], Posted] | None = None
 
 
 ROUTES = (
     Route("/(?:runs)?", "runs.html", run_pages.runs),
-    Route(RUN, "run.html", run_pages.run),
+    Route(RUN, "run.html", run_pages.run, run_pages.drawn),
+    Route(f"{RUN}/report", "report.html", report_page.report, report_page.drawn),
     Route(f"{RUN}/live", "", run_pages.live),
     Route(f"{RUN}/trial/(?P<number>[0-9]+)", "trial.html", run_pages.trial),
-    Route(f"{RUN}/rate", "rate.html", rating_page.rate, rating_page.post),
+    Route(f"{RUN}/rate", "rate.html", rating_page.rate, post=rating_page.post),
     Route(f"{RUN}/rows", "rows.html", rows_page.rows),
-    Route(f"{RUN}/play", "play.html", playground_page.play, playground_page.post),
+    Route(f"{RUN}/play", "play.html", playground_page.play, post=playground_page.post),
     Route(f"{RUN}/events", "events.html", audit_page.events),
-    Route("/compare", "compare.html", run_pages.compared),
+    Route("/compare", "compare.html", compare_page.compared),
     Route("/audit", "audit.html", audit_page.audit),
     Route("/releases", "releases.html", registry_pages.releases),
     Route(RELEASE, "release.html", registry_pages.release),
-    Route(f"{RELEASE}/play", "play.html", playground_page.play, playground_page.post),
+    Route(f"{RELEASE}/play", "play.html", playground_page.play, post=playground_page.post),
     Route("/labels", "labels.html", registry_pages.labels),
     Route("/call/(?P<call>[^/.]+)", "call.html", audit_page.call),
 )
@@ -127,8 +139,8 @@ def _text(
         data = route.gather(request)
         if as_json:
             return json.dumps(data, indent=1)
-        drawn = run_pages.chart(request) if route.gather is run_pages.run else ""
-    return html.render(f"web/{route.template}", **data, chart=drawn, csrf=csrf)
+        drawn = route.draw(request) if route.draw else {}
+        return html.render(f"web/{route.template}", **{**data, **drawn}, csrf=csrf)
 
 
 def _fields(text: str) -> list[tuple[str, str]]:

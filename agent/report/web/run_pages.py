@@ -1,4 +1,4 @@
-"""The pages of runs: the list, one run with its trials and its progress, one trial, and a comparison."""
+"""The pages of runs: the list, one run with its trials and its progress, and one trial."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from agent.ledger.query import Row, cost_of
 from agent.ledger.resume_state import IS_CALL
 from agent.release.result import search_result
 from agent.report import charts, compare, facts
+from agent.report.html import PROMPT_LETTERS
 from agent.report.view import RowPair, RunView
 from agent.report.web.page_request import PageRequest, sql_link
 
@@ -51,8 +52,8 @@ class CachedRunView(RunView):
 
 
 def runs(request: PageRequest) -> dict[str, Any]:
-    """The list of runs, newest first."""
-    rows, place = request.paged(request.history.runs())
+    """The list of runs: searches first, then what else was run, each newest first."""
+    rows, place = request.paged(sorted(request.history.runs(), key=lambda row: not _is_search(row)))
     return {
         "runs": [_line(row) for row in rows],
         "place": place,
@@ -61,9 +62,18 @@ def runs(request: PageRequest) -> dict[str, Any]:
     }
 
 
+def _is_search(run: Row) -> bool:
+    """Whether a run is a search, and not a check, a calibration or the like."""
+    return not (run["options"] or {}).get("command") and not (run["result"] or {}).get("kind")
+
+
 def _line(run: Row) -> dict[str, Any]:
     result, search = run["result"] or {}, search_result(run["result"])
+    command = (run["options"] or {}).get("command")
     return {
+        "is_search": _is_search(run),
+        "job": str(result.get("kind") or command or "search").replace("_", " "),
+        "outcome": facts.outcome(search) if search else "",
         **{name: run[name] for name in ("id", "task", "model", "seed", "started_utc", "status", "error")},
         "baseline": search.baseline.test if search else None,
         "winner": search.winner.test if search else None,
@@ -83,6 +93,7 @@ def run(request: PageRequest) -> dict[str, Any]:
     best = result.winner if result else None
     return {
         "run": {name: view.run[name] for name in (*ABOUT, "error")},
+        "is_search": _is_search(view.run),
         "command": (view.run["options"] or {}).get("command", ""),
         "result": view.run["result"],
         "is_erased": view.run["result"] is None and view.run["result_hash"] is not None,
@@ -95,6 +106,8 @@ def run(request: PageRequest) -> dict[str, Any]:
         "held_back": facts.held_back(result) if result else [],
         "promoted": facts.promotion(view.promoted) if view.promoted else "",
         "prompt_changes": request.cached("changes", view.id, lambda: _changes(view)) if result else [],
+        "prompts": _prompts(view),
+        "marked": _marked(view),
         "costs": view.costs,
         "board": board(request, view),
         "playable": result is not None and facts.ships_prompt(result),
@@ -116,6 +129,23 @@ def _scores(view: RunView) -> list[dict[str, Any]]:
     return rows
 
 
+def _prompts(view: RunView) -> list[dict[str, str]]:
+    """The prompts in full, the best found first; the user's own alone where nothing better is known."""
+    is_other = view.winner is not None and view.baseline is not None and view.winner["id"] != view.baseline["id"]
+    shown = [("Best found", view.winner)] * is_other + [("Your prompt", view.baseline)]
+    return [
+        {"title": f"{title} in full", "text": facts.cut(facts.whole_prompt(candidate), PROMPT_LETTERS)}
+        for title, candidate in shown
+        if candidate is not None
+    ]
+
+
+def _marked(view: RunView) -> list[dict[str, Any]]:
+    """The trials of the two prompts that a run compares: number, which of them it is, and its score."""
+    named = [(facts.which(trial, view.result), trial) for trial in view.trials]
+    return [{"number": trial["number"], "which": name, "mean": trial["mean"]} for name, trial in named if name]
+
+
 def _changes(view: RunView) -> list[dict[str, str]]:
     if view.baseline is None or view.winner is None or view.baseline["id"] == view.winner["id"]:
         return []
@@ -133,10 +163,21 @@ def chart(request: PageRequest) -> str:
 
     def draw() -> str:
         with CHART:
-            drawn = charts.svg(charts.progress(view), "progress", f"Dev score against calls, run {view.id}")
-        return re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)
+            return without_style(
+                charts.svg(charts.progress(view), "progress", f"Dev score against calls, run {view.id}")
+            )
 
     return request.cached("chart", view.id, draw) if view.trials else ""
+
+
+def without_style(svg: str) -> str:
+    """An <svg> without its style element, which the policy of our pages refuses; web.css has the same rules."""
+    return re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+
+
+def drawn(request: PageRequest) -> dict[str, Any]:
+    """The chart of a run, for its page alone."""
+    return {"chart": chart(request)}
 
 
 def board(request: PageRequest, view: RunView) -> dict[str, Any]:
@@ -156,7 +197,7 @@ def board(request: PageRequest, view: RunView) -> dict[str, Any]:
     trials.sort(key=lambda trial: trial["number"])
     trials.sort(key=lambda trial: trial[key] or 0, reverse=down)
     trials.sort(key=lambda trial: trial[key] is None)
-    rows, place = request.paged(trials)
+    rows, place = request.paged([{**trial, "which": facts.which(trial, view.result)} for trial in trials])
     choices = {name: sorted({str(trial[name]) for trial in view.trials if trial[name]}) for name in FILTERS}
     return {
         "trials": rows,
@@ -236,6 +277,8 @@ def trial(request: PageRequest) -> dict[str, Any]:
         "parent": _number_of(request, view.id, parent) if parent else None,
         "prompt": own["template"] if not own["demos"] else None,
         "prompt_text": facts.prompt_text(own),
+        "whole_prompt": facts.cut(facts.whole_prompt(own), PROMPT_LETTERS),
+        "which": facts.which(numbered[number], view.result),
         "demos": own["demos"],
         "changes": words_changed(facts.prompt_text(base), facts.prompt_text(own)) if number else [],
         "shown": which,
@@ -259,51 +302,3 @@ def _number_of(request: PageRequest, run_id: str, candidate_id: str) -> int | No
         "SELECT number FROM trials WHERE run_id = ? AND candidate_id = ? LIMIT 1", run_id, candidate_id
     )
     return rows[0]["number"] if rows else None
-
-
-# -- side by side -----------------------------------------------------------------------------------------------------
-
-
-def compared(request: PageRequest) -> dict[str, Any]:
-    """Two runs or trials named `a` and `b`, or the first two of `pick`; without them, what can be named."""
-    picked = [name for name in request.args.get("pick", ()) if name]
-    names = [request.arg("a") or next(iter(picked), ""), request.arg("b") or next(iter(picked[1:2]), "")]
-    page: dict[str, Any] = {
-        "a": names[0],
-        "b": names[1],
-        "known": [row["id"] for row in request.history.runs()][:200],
-        "problem": "",
-        "facts": [],
-        "sql": "",
-    }
-    if not all(names):
-        return page
-    try:
-        sides = [compare.compared_prompt(request.history, name) for name in names]
-    except InputError as error:
-        return {**page, "problem": str(error)}
-    first, second = (side.candidate for side in sides)
-    demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
-    lines = compare.fact_lines(*sides)
-    return {
-        **page,
-        "facts": [{"what": what, "a": one, "b": two, "same": one == two} for what, one, two in lines],
-        "paired": {split: compare.paired(split, *sides) for split in ("test", "dev")},
-        "unlike": compare.scoring_difference(*sides),
-        "changes": words_changed(facts.prompt_text(first), facts.prompt_text(second), compare.CONTEXT),
-        "same_words": facts.prompt_text(first) == facts.prompt_text(second),
-        "only": {
-            "A": [row for row in demos[0] if row not in demos[1]],
-            "B": [row for row in demos[1] if row not in demos[0]],
-        },
-        "sql": sql_link(
-            "SELECT a.split, a.example_id, a.value AS a, b.value AS b FROM outcomes a "
-            "JOIN outcomes b ON b.split = a.split AND b.example_id = a.example_id "
-            "WHERE a.split IN ('dev', 'test') AND a.run_id = :run_a AND a.candidate_id = :candidate_a "
-            "AND b.run_id = :run_b AND b.candidate_id = :candidate_b",
-            run_a=sides[0].run["id"],
-            candidate_a=first["id"],
-            run_b=sides[1].run["id"],
-            candidate_b=second["id"],
-        ),
-    }

@@ -1,0 +1,38 @@
+"""Words are explained with one text each: on pages, in the legend, in the manual's glossary."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agent.report.html import environment
+from agent.report.terms import TERMS, legend, meaning_of
+from tests.report.pages import Page
+
+GLOSSARY = Path(__file__).resolve().parents[2] / "docs" / "glossary.md"
+
+
+@pytest.mark.parametrize("word", TERMS)
+def test_the_glossary_has_the_same_text(word: str) -> None:
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", GLOSSARY.read_text("utf-8"), re.MULTILINE))
+    assert rows[word].replace("`", "") == TERMS[word]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("Dev", "dev"), ("best found", "winner"), ("95 % CI", "95 % CI"), ("dev, corrected", "corrected dev score")],
+)
+def test_heads_of_columns_are_known_by_the_word_that_they_stand_for(text: str, word: str) -> None:
+    assert meaning_of(text) == TERMS[word]
+
+
+def test_a_text_that_is_no_term_stays_what_it_is() -> None:
+    template = environment().from_string("<p>{{ one|term }}</p><p>{{ two|term }}</p>")
+    page = Page(template.render(one="<b>dev</b>", two="dev"))
+    assert page.structure == ["p", "p", "abbr"]
+    assert page.text == "<b>dev</b>dev"
+    assert page.nodes[-1][1] == {"title": TERMS["dev"]}
+
+
+def test_a_run_without_a_comparison_explains_no_words_of_one() -> None:
+    assert set(legend(is_compared=True)) - set(legend(is_compared=False)) == {"lift", "p-value", "held back"}
