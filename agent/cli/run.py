@@ -239,7 +239,8 @@ def transfer_command(
 
     silence()
     job = prepare_transfer(run, models.split(","), top, limit, options, db)
-    print_result(run_shown(job, options, db, as_json), as_json, transfer_report)
+    result = run_shown(job, options, db, as_json, "scoring prompts on other models")
+    print_result(result, as_json, transfer_report)
 
 
 def transfer_report(result: dict[str, Any]) -> str:
