@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.cli.common import plain
-from agent.cli.progress_view import clock, time_left, waiting
+from agent.cli.progress_view import clock, counted, time_left, waiting
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from agent.gateway.in_flight import InFlight
 
 DRAW_SECONDS = 0.1
+WIDE = 66
+"""Columns that the longest words take."""
 MARKS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 ASCII_MARKS = "|/-\\"
 
@@ -40,7 +42,7 @@ class Screen:
     def draw(self, view: View, in_flight: InFlight, beats: int) -> None:
         """Draws what is shown of a run; `beats` counts its heartbeats."""
         marks = ASCII_MARKS if self._console.options.ascii_only else MARKS
-        self._draw(block(view, in_flight, marks[beats % len(marks)]))
+        self._draw(block(view, in_flight, marks[beats % len(marks)], self._console.width))
 
     def draw_download(self, done: int, total: int) -> None:
         """Draws how many bytes of a model's weights have come; `total` is 0 where it is not known."""
@@ -66,12 +68,21 @@ def megabytes(done: int, total: int) -> str:
     return f"{done / 1e6:.0f}{f' of {total / 1e6:.0f}' if total else ''} MB"
 
 
-def block(view: View, in_flight: InFlight, mark: str) -> RenderableType:
-    """The lines of a view, none longer than the terminal is wide; `mark` shows that the run is alive."""
+def block(view: View, in_flight: InFlight, mark: str, width: int) -> RenderableType:
+    """The lines of a view.
+
+    Args:
+        view: what to show.
+        in_flight: what the run waits for.
+        mark: one character; it changes as long as the run is alive.
+        width: columns of the terminal, at least 1; no line is longer, and below WIDE some words are left out.
+    """
     from rich.console import Group
 
-    times = f"{clock(view.seconds)} elapsed, {time_left(view.left)}"
-    calls = f"{view.done:,} of {view.planned:,} calls, {view.cached:,} cached, {view.retries:,} retries"
+    times, calls = clock(view.seconds), f"{view.done:,} of {view.planned:,}"
+    if width >= WIDE:
+        times += f" elapsed, {time_left(view.left)}"
+        calls += f" calls, {view.cached:,} cached, {counted(view.retries, 'retry', 'retries')}"
     lines: list[RenderableType] = [_title_line(view, times), _bar_line(view.done, view.planned, calls)]
     if view.score:
         lines.append(_text(("  best ", "dim"), (view.score, "bold"), (f": {view.best}" if view.best else "", "")))
@@ -85,7 +96,8 @@ def _text(*parts: tuple[str, str]) -> RenderableType:
     """One line of untrusted text, cut off where the terminal ends."""
     from rich.text import Text
 
-    return Text.assemble(*((plain(text), style) for text, style in parts), no_wrap=True, overflow="ellipsis")
+    flat = [(plain(text).replace("\n", " ").replace("\t", " "), style) for text, style in parts]
+    return Text.assemble(*flat, no_wrap=True, overflow="ellipsis")
 
 
 def _title_line(view: View, times: str) -> RenderableType:

@@ -22,7 +22,7 @@ SLOW = 10.0
 """Seconds for which a reply has been waited for when a line says so."""
 ROLES: tuple[CallRole, ...] = ("target", "proposer", "judge")
 STAGES = {
-    "baseline": "baseline, your own prompt on dev",
+    "baseline": "baseline (your own prompt)",
     "search": "searching",
     "finalists": "finalists on all of dev",
     "attribution": "what each part of the best adds",
@@ -139,11 +139,15 @@ def waiting(in_flight: InFlight) -> str:
     if in_flight.outage:
         return f"no answer from {short(in_flight.outage, 200)}"
     if not in_flight.calls:
-        return "no call in flight; choosing what to call next"
-    replies = "1 reply" if in_flight.calls == 1 else f"{in_flight.calls} replies"
-    models = short(", ".join(in_flight.models), 32 if len(in_flight.models) == 1 else 44)
-    oldest = f", the oldest {in_flight.oldest:.0f} s" if in_flight.calls > 1 else f" for {in_flight.oldest:.0f} s"
-    return f"waiting for {replies} of {models}{oldest}"
+        return "at work; no call in flight"
+    names = dict.fromkeys(name.partition("@")[0] for name in in_flight.models)
+    since = f"{'the oldest ' if in_flight.calls > 1 else ''}{in_flight.oldest:.0f} s"
+    return f"waiting for {counted(in_flight.calls, 'reply', 'replies')} of {short(', '.join(names), 36)}, {since}"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun: "1 retry", "2 retries"."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def as_line(view: View, in_flight: InFlight) -> str:
@@ -178,7 +182,7 @@ def _best(snapshot: Snapshot) -> str:
         return ""
     if leader.id == snapshot.baseline_id:
         return "your own prompt (the baseline)"
-    demos = f", {leader.n_demos} demo{'s' * (leader.n_demos != 1)}" if leader.n_demos else ""
+    demos = f", {counted(leader.n_demos, 'demo', 'demos')}" if leader.n_demos else ""
     return short(f"{leader.technique}{demos}, {leader.id[:6]}", 60)
 
 
