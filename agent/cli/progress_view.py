@@ -55,7 +55,8 @@ class View:
         cached: of those done, answers from the ledger.
         retries: calls that were sent again.
         usd: what was paid, in dollars, as text.
-        score: the best score with its interval, and the baseline's; "" for a job.
+        points: the best score, of 100; "" where there is none.
+        score: the same with its interval, and the baseline's; "" for a job.
         best: which candidate has it.
         spent: by role, the last one over all roles where there are several.
     """
@@ -69,6 +70,7 @@ class View:
     cached: int
     retries: int
     usd: str
+    points: str
     score: str
     best: str
     spent: tuple[Spent, ...]
@@ -99,6 +101,7 @@ def search_view(snapshot: Snapshot) -> View:
         account.cached,
         snapshot.retries,
         _dollars(account, account.total_paid.usd),
+        points(snapshot.best[0]) if snapshot.best else "",
         _score(snapshot),
         _best(snapshot),
         _spent(account, planned),
@@ -109,7 +112,9 @@ def job_view(title: str, done: int, planned: int, account: Account, retries: int
     """What is shown of a job: `title` says what it does, `done` and `planned` are calls."""
     left, usd = seconds_left(account, done, planned), _dollars(account, account.total_paid.usd)
     spent = _spent(account, ())
-    return View(title, "", account.seconds, left, done, max(done, planned), account.cached, retries, usd, "", "", spent)
+    return View(
+        title, "", account.seconds, left, done, max(done, planned), account.cached, retries, usd, "", "", "", spent
+    )
 
 
 def seconds_left(account: Account, done: int, planned: int) -> float | None:
@@ -151,14 +156,13 @@ def counted(number: int, one: str, many: str) -> str:
 
 
 def as_line(view: View, in_flight: InFlight) -> str:
-    """The view in one line of at most LINE_WIDTH characters: what does not fit is left out, the last first."""
-    slow = in_flight.oldest >= SLOW
+    """The view in one line of at most LINE_WIDTH characters; parts that do not fit are left out."""
     parts = [
         f"[{clock(view.seconds)}] {view.title}: {view.done:,} of {view.planned:,} calls",
-        *([view.score.partition(" ")[0] + " best"] if view.score[:1].isdigit() else []),
+        *([f"best {view.points}"] if view.points else []),
         *([f"{clock(view.left)} left"] if view.left is not None else []),
         view.usd,
-        *([f"waiting {in_flight.oldest:.0f} s"] if slow else []),
+        *([f"waiting {in_flight.oldest:.0f} s"] if in_flight.oldest >= SLOW else []),
     ]
     line = short(parts[0], LINE_WIDTH)
     for part in parts[1:]:
@@ -194,9 +198,9 @@ def _spent(account: Account, planned: Iterable[CallRole]) -> tuple[Spent, ...]:
     total = _row(account, shown[0] if len(shown) == 1 else "all", account.total_paid)
     caps = Spent(
         total.name,
-        (total.calls[0], _of(budget.max_calls and count(budget.max_calls), "calls")),
-        (total.tokens[0], _of(budget.max_tokens and count(budget.max_tokens), "tokens")),
-        (total.usd[0], _of(budget.max_cost is not None and f"${budget.max_cost:,.2f}", "")),
+        (total.calls[0], f"of {count(budget.max_calls)} calls" if budget.max_calls else total.calls[1]),
+        (total.tokens[0], f"of {count(budget.max_tokens)} tokens" if budget.max_tokens else total.tokens[1]),
+        (total.usd[0], f"of ${budget.max_cost:,.2f}" if budget.max_cost is not None else ""),
     )
     return (*(rows if len(rows) > 1 else ()), caps)
 
@@ -204,11 +208,7 @@ def _spent(account: Account, planned: Iterable[CallRole]) -> tuple[Spent, ...]:
 def _row(account: Account, name: str, spend: Spend | None) -> Spent:
     calls, tokens = (spend.calls, spend.tokens) if spend else (0, 0)
     usd = _dollars(account, spend.usd if spend else 0.0)
-    return Spent(name, (count(calls), "calls"), (count(tokens), "tokens"), (usd, ""))
-
-
-def _of(cap: str | int | bool | None, unit: str) -> str:
-    return " ".join(part for part in (f"of {cap}" if cap else "", unit) if part)
+    return Spent(name, (count(calls), "call" if calls == 1 else "calls"), (count(tokens), "tokens"), (usd, ""))
 
 
 def count(number: int) -> str:

@@ -137,7 +137,7 @@ def test_names_from_elsewhere_are_shown_and_not_obeyed() -> None:
 
 def test_a_line_is_short_and_leaves_out_what_does_not_fit() -> None:
     view = search_view(snapshot())
-    assert as_line(view, InFlight()) == ("[1:40] searching, round 3: 200 of 1,100 calls, 62.5 best, 7:30 left, $0.2000")
+    assert as_line(view, InFlight()) == ("[1:40] searching, round 3: 200 of 1,100 calls, best 62.5, 7:30 left, $0.2000")
     first = replace(snapshot("baseline", account()), best=None)
     assert as_line(search_view(first), BUSY).endswith("0 of 1,100 calls, $0.0000, waiting 12 s")
 

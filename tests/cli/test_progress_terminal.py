@@ -10,6 +10,7 @@ from tests.cli.world import compatible, files, good_json, learner
 from tests.terminal import Session, Terminal, on_terminal
 from tests.wire import Fault, WireServer
 
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-8]|9[0-7]|4[0-8])[;m]")
 HEAD = re.compile(r"stage (\d) of \d: ([a-z]+)")
 
 
@@ -54,15 +55,15 @@ def test_a_run_is_shown_while_it_goes_on_and_its_report_follows(model: str) -> N
     assert any(re.search(r"at most \d+:\d\d left", block[0]) for block in whole)
     assert re.search(r"best [\d.]+ \(95 % CI [\d.]+ to [\d.]+\), baseline [\d.]+: .*, c_", whole[-1][2])
     assert re.search(r"all +\d+ of 200 calls +[\d,]+ tokens +\$0\.\d{4}", whole[-1][5])
+    assert COLOUR.search(session.written)
     ended_clean(session)
     last = session.terminal.shown()
     assert any(line.startswith("plan: 200 calls") for line in last)  # messages stand above
     assert any(line.startswith("Better: +") for line in last)
 
 
-@pytest.mark.parametrize("columns", [24, 50])
-def test_a_narrow_terminal_does_not_break_the_block(model: str, columns: int) -> None:
-    session = on_terminal([*files(120), "-m", model, "--max-calls", "100", "-n", "1"], columns)
+def test_a_narrow_terminal_does_not_break_the_block(model: str) -> None:
+    session = on_terminal([*files(120), "-m", model, "--max-calls", "100", "-n", "1"], columns=30)
     assert session.code == 0
     shown = blocks(session)
     assert shown
@@ -72,11 +73,9 @@ def test_a_narrow_terminal_does_not_break_the_block(model: str, columns: int) ->
 
 def test_no_color_is_kept(model: str) -> None:
     arguments = [*files(120), "-m", model, "--max-calls", "100", "-n", "1"]
-    colour = r"\x1b\[(?:\d+;)*(?:3[0-8]|9[0-7]|4[0-8])[;m]"
-    assert re.search(colour, on_terminal(arguments).written)
-    session = on_terminal([*arguments, "--no-cache"], environment={"NO_COLOR": "1"})
+    session = on_terminal(arguments, environment={"NO_COLOR": "1"})
     assert blocks(session)
-    assert not re.search(colour, session.written)
+    assert not COLOUR.search(session.written)
 
 
 def test_a_terminal_that_moves_no_cursor_gets_lines(model: str) -> None:
@@ -100,9 +99,7 @@ def test_ctrl_c_takes_the_block_away_and_says_how_to_go_on(model: str) -> None:
     assert session.code == 130
     ended_clean(session)
     assert session.terminal.shown()[-1].startswith("optimize resume ")
-    assert any("in flight" in line and "being finished" in line for line in session.terminal.shown()), (
-        session.terminal.shown()[-6:]
-    )
+    assert any(line.startswith("stopping") for line in session.terminal.shown())
 
 
 def test_a_second_ctrl_c_leaves_the_terminal_as_it_was() -> None:
