@@ -86,7 +86,7 @@ def block(view: View, in_flight: InFlight, mark: str, width: int) -> RenderableT
     lines: list[RenderableType] = [_title_line(view, times), _bar_line(view.done, view.planned, calls)]
     if view.score:
         lines.append(_text(("  best ", "dim"), (view.score, "bold"), (f": {view.best}" if view.best else "", "")))
-    lines.append(_spent_table(view))
+    lines += _spent_lines(view, width)
     style = "bold red" if in_flight.outage else "dim"
     lines.append(_text((f"{mark} ", "green"), (waiting(in_flight), style)))
     return Group(*lines)
@@ -126,14 +126,26 @@ def _bar_line(done: int, total: int, words: str) -> RenderableType:
     return line
 
 
-def _spent_table(view: View) -> RenderableType:
-    """Calls, tokens and dollars by role, the numbers of a column below each other."""
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
-    for number in range(7):
-        table.add_column(justify="right" if number % 2 else "left", no_wrap=True, overflow="ellipsis")
-    for row in view.spent:
-        cells = (f"  {row.name} ", row.calls[0], f"{row.calls[1]} ", row.tokens[0], f"{row.tokens[1]} ", *row.usd)
-        table.add_row(*(_text((cell, "")) for cell in cells))
-    return table
+def _spent_lines(view: View, width: int) -> list[RenderableType]:
+    """Calls, tokens and dollars by role, the numbers of a column below each other; without the tokens and the caps
+    where these do not fit."""
+    rows = [(spent.name, *spent.calls, *spent.tokens, *spent.usd) for spent in view.spent]
+    longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if 2 + sum(longest) + len(longest) + 2 > width:
+        return [
+            _text(
+                (
+                    f"  {row[0]:<{longest[0]}}  {row[1]:>{longest[1]}} {'call' if row[1] == '1' else 'calls'}  {row[5]}",
+                    "",
+                )
+            )
+            for row in rows
+        ]
+    lines = []
+    for row in rows:
+        name, *cells = (
+            f"{cell:>{size}}" if number % 2 else f"{cell:<{size}}"
+            for number, (cell, size) in enumerate(zip(row, longest, strict=True))
+        )
+        lines.append(_text((f"  {name}  {' '.join(cells[:2])}  {' '.join(cells[2:4])}  {' '.join(cells[4:])}", "")))
+    return lines

@@ -88,7 +88,8 @@ def search_view(snapshot: Snapshot) -> View:
     title = STAGES[key]
     if key == "search":
         is_ours = snapshot.stage == "designs" or snapshot.stage.startswith("step ")
-        title += f", round {snapshot.round}" if is_ours else f" with {short(snapshot.stage, 24)}"
+        title += f", round {snapshot.round}" if is_ours else f" ({short(snapshot.stage, 24)})"
+        title += f", {snapshot.trials:,} tried"
     used = account.total_used.calls
     planned = [role for role, calls in plan.by_role().items() if calls]
     return View(

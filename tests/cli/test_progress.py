@@ -60,7 +60,7 @@ def test_a_search_says_where_it_is_in_eight_lines_of_80() -> None:
     lines = drawn(search_view(snapshot(spent=spent)), 80)
     assert len(lines) == 8
     text = "\n".join(lines)
-    assert lines[0].startswith("  stage 2 of 5: searching, round 3 ")
+    assert lines[0].startswith("  stage 2 of 5: searching, round 3, 9 tried ")
     assert lines[0].rstrip().endswith("1:40 elapsed, at most 7:30 left")
     assert "200 of 1,100 calls, 0 cached, 1 retry" in lines[1]
     assert lines[2].strip() == "best 62.5 (95 % CI 54.1 to 70.3), baseline 41.2: few-shot, 16 demos, c_12ab"
@@ -74,8 +74,8 @@ def test_a_search_says_where_it_is_in_eight_lines_of_80() -> None:
     ("stage", "place", "title"),
     [
         ("baseline", "stage 1 of 5", "baseline (your own prompt)"),
-        ("designs", "stage 2 of 5", "searching, round 3"),
-        ("dspy-mipro", "stage 2 of 5", "searching with dspy-mipro"),
+        ("designs", "stage 2 of 5", "searching, round 3, 9 tried"),
+        ("dspy-mipro", "stage 2 of 5", "searching (dspy-mipro), 9 tried"),
         ("finalists", "stage 3 of 5", "finalists on all of dev"),
         ("attribution", "stage 4 of 5", "what each part of the best adds"),
         ("sealed test", "stage 5 of 5", "sealed test"),
@@ -126,6 +126,16 @@ def test_no_line_is_wider_than_the_terminal(width: int, encoding: str) -> None:
         assert all(len(as_line(view, each)) <= LINE_WIDTH for each in (flying, InFlight()))
 
 
+def test_where_the_table_does_not_fit_calls_and_dollars_stay() -> None:
+    spent = account(200, Budget(max_calls=1200, max_cost=2.0))
+    lines = drawn(search_view(snapshot(spent=spent)), 40)
+    assert [" ".join(line.split()) for line in lines[3:6]] == [
+        "target 200 calls $0.2000",
+        "proposer 0 calls $0.0000",
+        "all 200 calls $0.2000",
+    ]
+
+
 def test_names_from_elsewhere_are_shown_and_not_obeyed() -> None:
     leader = Shown("c_1234567890", HOSTILE, "turns", "x", n_demos=1)
     view = search_view(replace(snapshot(), leader=leader, baseline=None))
@@ -137,7 +147,7 @@ def test_names_from_elsewhere_are_shown_and_not_obeyed() -> None:
 
 def test_a_line_is_short_and_leaves_out_what_does_not_fit() -> None:
     view = search_view(snapshot())
-    assert as_line(view, InFlight()) == ("[1:40] searching, round 3: 200 of 1,100 calls, best 62.5, 7:30 left, $0.2000")
+    assert as_line(view, InFlight()) == ("[1:40] searching, round 3, 9 tried: 200 of 1,100 calls, best 62.5, 7:30 left")
     first = replace(snapshot("baseline", account()), best=None)
     assert as_line(search_view(first), BUSY).endswith("0 of 1,100 calls, $0.0000, waiting 12 s")
 
@@ -177,8 +187,8 @@ def test_a_line_is_printed_at_each_stage_and_else_every_30_seconds(
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("] ")[1].split(":")[0] for line in lines] == [
         "baseline (your own prompt)",
-        "searching, round 3",
-        "searching, round 3",
+        "searching, round 3, 9 tried",
+        "searching, round 3, 9 tried",
     ]
 
 
