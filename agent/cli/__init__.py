@@ -55,7 +55,8 @@ GROUPS = {
 """By heading of the help each command, with what it does."""
 HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
 _MODULES = {
-    "run": ("run", "resume", "reproduce", "transfer"),
+    "run": ("run", "resume"),
+    "rerun": ("reproduce", "transfer"),
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),
     "release": ("export", "promote", "rollback", "load", "labels"),

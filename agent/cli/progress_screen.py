@@ -132,15 +132,8 @@ def _spent_lines(view: View, width: int) -> list[RenderableType]:
     rows = [(spent.name, *spent.calls, *spent.tokens, *spent.usd) for spent in view.spent]
     longest = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if 2 + sum(longest) + len(longest) + 2 > width:
-        return [
-            _text(
-                (
-                    f"  {row[0]:<{longest[0]}}  {row[1]:>{longest[1]}} {'call' if row[1] == '1' else 'calls'}  {row[5]}",
-                    "",
-                )
-            )
-            for row in rows
-        ]
+        calls = [f"{row[1]:>{longest[1]}} {'call' if row[1] == '1' else 'calls'}" for row in rows]
+        return [_text((f"  {row[0]:<{longest[0]}}  {c}  {row[5]}", "")) for row, c in zip(rows, calls, strict=True)]
     lines = []
     for row in rows:
         name, *cells = (
