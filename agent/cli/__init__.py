@@ -11,37 +11,52 @@ from typing import Any
 
 import click
 
-HELP = {
-    "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
-    "resume": "Go on with a run that did not finish; nothing is bought twice.",
-    "runs": "List the runs in the ledger.",
-    "show": "Show a run: its winner, demos, diff to your prompt and what each part cost.",
-    "history": "Show each trial of a run: instruction, demos, technique, score, cost; or find words in all texts.",
-    "report": "Write a run as one HTML file: verdict, scores, prompt, changed rows, cost.",
-    "compare": "Compare two runs or two trials: options, scores, cost, words, and a paired test.",
-    "reproduce": "Replay a run from the stored replies and report what comes out differently.",
-    "export": "Write a run's prompt as prompt.md, messages JSON, or in the format of another tool.",
-    "promote": "Ship a run's winner under a label: asks the gate, or overrides it with a reason that is kept.",
-    "rollback": "Put a label back to the version before.",
-    "load": "Print the prompt that a label means now, as a program would load it.",
-    "labels": "List the labels, or the whole history of a name.",
-    "apply": "Ask a released prompt each row of a file, and write the rows with the answers.",
-    "check": "Ask a released prompt its suite again, here or on a new model; fails when it got worse.",
-    "bless": "Record what a released prompt answers now as the reference of later checks.",
-    "monitor": "Compare a log of production answers with the reference; fails on drift.",
-    "ab": "Read the outcomes of an A/B test, at any time.",
-    "transfer": "Score a run's best prompts on other models.",
-    "judge": "Measure a judge against people, and collect blinded ratings.",
-    "audit": "Check, read, export and erase from the ledger.",
-    "ui": "Show runs, trials, comparisons, ratings and the audit in the browser, on this machine only.",
-    "init": "Make a task folder out of your own CSV or JSONL file, or copy a sample.",
-    "tasks": "List the tasks here, or check one.",
-    "metrics": "List the metrics that a task may name.",
-    "models": "List models, or fetch the embedded one.",
-    "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
+GROUPS = {
+    "Search": {
+        "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
+        "resume": "Go on with a run that did not finish; nothing is bought twice.",
+        "transfer": "Score a run's best prompts on other models.",
+    },
+    "Look": {
+        "runs": "List the runs in the ledger.",
+        "show": "Show a run: its winner, demos, diff to your prompt and what each part cost.",
+        "history": "Show each trial of a run: instruction, demos, technique, score, cost; or find words in all texts.",
+        "report": "Write a run as one HTML file: verdict, scores, prompt, changed rows, cost.",
+        "compare": "Compare two runs or two trials: options, scores, cost, words, and a paired test.",
+        "ui": "Show runs, trials, comparisons, ratings and the audit in the browser, on this machine only.",
+    },
+    "Ship": {
+        "export": "Write a run's prompt as prompt.md, messages JSON, or in the format of another tool.",
+        "promote": "Ship a run's winner under a label: asks the gate, or overrides it with a reason that is kept.",
+        "rollback": "Put a label back to the version before.",
+        "load": "Print the prompt that a label means now, as a program would load it.",
+        "labels": "List the labels, or the whole history of a name.",
+        "apply": "Ask a released prompt each row of a file, and write the rows with the answers.",
+    },
+    "Watch": {
+        "check": "Ask a released prompt its suite again, here or on a new model; fails when it got worse.",
+        "bless": "Record what a released prompt answers now as the reference of later checks.",
+        "monitor": "Compare a log of production answers with the reference; fails on drift.",
+        "ab": "Read the outcomes of an A/B test, at any time.",
+    },
+    "Audit": {
+        "audit": "Check, read, export and erase from the ledger.",
+        "reproduce": "Replay a run from the stored replies and report what comes out differently.",
+    },
+    "Set-up": {
+        "init": "Make a task folder out of your own CSV or JSONL file, or copy a sample.",
+        "tasks": "List the tasks here, or check one.",
+        "metrics": "List the metrics that a task may name.",
+        "models": "List models, or fetch the embedded one.",
+        "judge": "Measure a judge against people, and collect blinded ratings.",
+        "doctor": "Check this machine: Python, SQLite, model, keys, ledger.",
+    },
 }
+"""By heading of the help each command, with what it does."""
+HELP = {name: about for commands in GROUPS.values() for name, about in commands.items()}
 _MODULES = {
-    "run": ("run", "resume", "reproduce", "transfer"),
+    "run": ("run", "resume"),
+    "rerun": ("reproduce", "transfer"),
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),
     "release": ("export", "promote", "rollback", "load", "labels"),
@@ -52,6 +67,7 @@ _MODULES = {
     "inventory": ("init", "tasks", "metrics", "models", "doctor"),
 }
 COMMANDS = {name: f"agent.cli.{module}" for name in HELP for module, names in _MODULES.items() if name in names}
+_WIDEST = max(map(len, HELP))
 
 
 class _Commands(click.Group):
@@ -65,8 +81,9 @@ class _Commands(click.Group):
         return getattr(import_module(module), f"{cmd_name}_command") if module else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(HELP.items()))
+        for heading, commands in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in commands.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = next((number for number, word in enumerate(args) if word != "--debug"), len(args))

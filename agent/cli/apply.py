@@ -49,7 +49,7 @@ def apply_command(
 
     silence()
     ready = prepare_apply(prompt, file, output, model, limit, prefix, options, db)
-    result = run_shown(ready, options, db, bool(options["quiet"] or as_json))
+    result = run_shown(ready, options, db, as_json, "asking each row of the file")
     if as_json:
         print_json(result)
     else:

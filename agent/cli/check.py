@@ -89,7 +89,7 @@ def check_command(
         if place is not None:
             require_place(place, option)
     job, suite_then = prepare_check(prompt, model, judge, task, suite, repeats, options, db)
-    result = run_shown(job, options, db, as_json)
+    result = run_shown(job, options, db, as_json, "checking the prompt")
     print_result(result, as_json, check_report)
     if junit:
         write_text(junit, as_junit(result, [row.id for row in suite_then.rows]))
@@ -177,7 +177,8 @@ def bless_command(
 
     silence()
     job = prepare_bless(prompt, reason, actor, model, judge, task, suite, limit, repeats, options, db)
-    print_result(run_shown(job, options, db, as_json), as_json, bless_report)
+    result = run_shown(job, options, db, as_json, "recording the reference")
+    print_result(result, as_json, bless_report)
 
 
 def bless_report(result: dict[str, Any]) -> str:

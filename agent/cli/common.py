@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 SEED = click.IntRange(0, 2**31 - 1)
-PRICE_HELP = "IN,OUT: dollars per million tokens, for models whose price is not known; a known one stands."
+PRICE_HELP = "Dollars per million tokens in and out, for models whose price is not known; a known one stands."
 THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
-MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default 5m."
+MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m."
+CONCURRENCY_HELP = "Calls in flight at once, at most. Default: 32 for hosted models, as many as the embedded one takes."
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 PATH = click.Path(path_type=Path)
 
@@ -41,6 +42,7 @@ def data_options(function: F) -> F:
     options = (
         click.option(
             "--metric",
+            metavar="NAME",
             help="NAME[:FIELD][,option=value]: what scores an answer, such as rougeL or numeric,tolerance=1; "
             "`optimize metrics list` has them. Default: what fits the answers of a data file, which is said; a task "
             "folder's own.",
@@ -68,13 +70,15 @@ def ledger_options(function: F) -> F:
 def spending_options(function: F) -> F:
     """Caps, price, thinking tokens, concurrency and the longest wait."""
     options = (
-        click.option("--max-calls", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."),
-        click.option("--max-tokens", type=click.IntRange(1), help="Cap on tokens in and out."),
-        click.option("--max-cost", type=click.FloatRange(0), help="Cap in US dollars."),
-        click.option("--price", help=PRICE_HELP),
-        click.option("--thinking", type=click.IntRange(0), help=THINKING_HELP),
-        click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once."),
-        click.option("--max-wait", help=MAX_WAIT_HELP),
+        click.option(
+            "--max-calls", metavar="N", type=click.IntRange(1), help="Cap on model calls, retries (not 429s) included."
+        ),
+        click.option("--max-tokens", metavar="N", type=click.IntRange(1), help="Cap on tokens in and out."),
+        click.option("--max-cost", metavar="USD", type=click.FloatRange(0), help="Cap in US dollars."),
+        click.option("--price", metavar="IN,OUT", help=PRICE_HELP),
+        click.option("--thinking", metavar="N", type=click.IntRange(0), help=THINKING_HELP),
+        click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP),
+        click.option("--max-wait", metavar="TIME", help=MAX_WAIT_HELP),
         click.option("-q", "--quiet", is_flag=True, help="No progress."),
     )
     for option in reversed(options):

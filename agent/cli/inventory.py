@@ -19,7 +19,13 @@ from agent.cli.common import (
     print_json,
     short,
 )
+from agent.cli.option_groups import GroupedCommand
 from agent.cli.terminal_tables import Column, print_table
+
+INIT_GROUPS = {
+    "Task": ("sample", "source", "target", "prompt", "metric", "type", "input", "ignore", "seed"),
+    "Output": (),
+}
 
 
 @click.command(context_settings=SETTINGS)
@@ -43,22 +49,32 @@ def tasks_command(task: str | None, as_json: bool) -> None:
     print_table("tasks", ("task", "signature", "train/dev/test", "metrics", "about"), rows)
 
 
-@click.command(context_settings=SETTINGS)
+@click.command(cls=GroupedCommand, groups=INIT_GROUPS, context_settings=SETTINGS)
 @click.argument("name", required=False, default="")
-@click.option("--sample", default="", help="Copy the task of this name that ships with Promptassay; needs no file.")
+@click.option(
+    "--sample",
+    metavar="NAME",
+    default="",
+    help="Copy the task of this name that ships with Promptassay; needs no file.",
+)
 @click.option(
     "--from",
     "source",
+    metavar="FILE",
     type=PATH,
     help="Your data file (.csv, .tsv, .jsonl, .json, .xlsx, .parquet), or promptfoo's tests: a promptfooconfig.yaml, "
     "or a .csv with __expected.",
 )
-@click.option("--target", default="", help="The column to predict. Not needed for promptfoo's tests.")
+@click.option("--target", metavar="COL", default="", help="The column to predict. Not needed for promptfoo's tests.")
 @click.option(
-    "--prompt", help="The prompt you use today: a text file, or the text itself in quotes. Default: a plain one."
+    "--prompt",
+    metavar="FILE",
+    help="The prompt you use today: a text file, or the text itself in quotes. Default: a plain one.",
 )
 @data_options
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides which rows go to which split.")
+@click.option(
+    "--seed", metavar="N", type=SEED, default=0, show_default=True, help="Decides which rows go to which split."
+)
 def init_command(
     name: str, sample: str, source: Path | None, target: str, prompt: str | None, seed: int, **options: Any
 ) -> None:

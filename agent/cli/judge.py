@@ -85,7 +85,7 @@ def calibrate(db: Path, gate: bool, dry_run: bool, as_json: bool, **options: Any
         return
     if not (options["quiet"] or as_json):
         click.echo(opening, err=True)
-    result = run_shown(job, options, db, as_json)
+    result = run_shown(job, options, db, as_json, "measuring the judge")
     print_result(result, as_json, calibration_report)
     if gate and not result["trusted"]:
         raise SystemExit(100)

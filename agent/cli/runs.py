@@ -73,7 +73,7 @@ REPORTS = {
     "check": ("agent.cli.check", "check_report"),
     "playground": ("agent.cli.report", "playground_report"),
     "bless": ("agent.cli.check", "bless_report"),
-    "transfer": ("agent.cli.run", "transfer_report"),
+    "transfer": ("agent.cli.rerun", "transfer_report"),
     "judge_calibration": ("agent.cli.judge", "calibration_report"),
 }
 """The function that makes text of the result of a run that is no search, by kind."""

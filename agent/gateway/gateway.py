@@ -28,6 +28,7 @@ from agent.errors import (
 )
 from agent.gateway.bills import STEADY, times
 from agent.gateway.budget import Account
+from agent.gateway.in_flight import InFlight, in_flight
 from agent.gateway.limiter import Limiter
 from agent.gateway.prices import Price
 from agent.gateway.retry import Retries, maybe_paid
@@ -67,10 +68,16 @@ def endpoint_of(lm: LM) -> str:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A call in flight: whether it was sent or cancelled, and how many tasks wait for it."""
+    """A call in flight: its model, whether it was sent or cancelled, and how many tasks wait for it.
 
+    `since` is when its attempt went out (monotonic, in seconds), also that of a model in this process, which may be
+    cancelled all the same; None between attempts.
+    """
+
+    model: str
     task: asyncio.Task[Completion] | None = None
     sent: bool = False
+    since: float | None = None
     cancelled: bool = False
     waiting: int = 0
 
@@ -212,6 +219,11 @@ class Gateway:
         """How many calls were sent and are not settled."""
         return sum(flight.sent for flight in self._flights)
 
+    def waiting(self) -> InFlight:
+        """What is waited for now; beside `in_flight` it counts the calls of models in this process."""
+        sent = [(flight.model, flight.since) for flight in self._flights if flight.since is not None]
+        return in_flight(sent, time.monotonic(), self.waits_for())
+
     async def drain(self) -> None:
         """Waits until every call that was sent is settled and on the disk; cancels the others.
 
@@ -264,7 +276,7 @@ class Gateway:
         written = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
         worst = Spend(1, tokens_in + request.max_tokens, max(self._cost(lm, fresh), self._cost(lm, written)))
         call = PendingCall(role, lm, request, key, candidate_id, worst, turn)
-        flight = Flight()
+        flight = Flight(call.lm.name)
 
         def ended(task: asyncio.Task[Completion]) -> None:
             self._flights.discard(flight)
@@ -294,6 +306,7 @@ class Gateway:
             try:
                 outcome = await self._attempt(call, flight, limiter, attempt)
             finally:
+                flight.since = None
                 limiter.release()
             if isinstance(outcome, Completion):
                 return outcome
@@ -332,7 +345,7 @@ class Gateway:
             return None
         flight.sent = call.lm.concurrency is None  # what runs in this process costs nothing and may be called off
         self._ledger.sent(call_id)
-        started = time.monotonic()
+        started = flight.since = time.monotonic()
         try:
             reply = await call.lm.complete(call.request)
         except ModelError as error:

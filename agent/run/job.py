@@ -18,6 +18,7 @@ from agent.errors import BudgetExhausted, Interrupted, LedgerError, message_of
 from agent.gateway.budget import Account
 from agent.gateway.concurrency import side_by_side
 from agent.gateway.gateway import MAX_WAIT, Gateway
+from agent.gateway.in_flight import InFlight
 from agent.gateway.prices import Price, prices_version
 from agent.ledger.provenance import command_line, provenance
 from agent.ledger.resume_state import ResumeState
@@ -125,6 +126,10 @@ class LedgerRun(ABC, Generic[T]):
         """The model that it waits for, and why; "" where it waits for none."""
         return self._open_gateway.waits_for() if self._open_gateway else ""
 
+    def in_flight(self) -> InFlight:
+        """The calls that it waits for."""
+        return self._open_gateway.waiting() if self._open_gateway else InFlight()
+
     @abstractmethod
     def _begin(self) -> ResumeState | None:
         """Opens the run in the ledger; what is known of it already, where it is resumed."""
@@ -205,6 +210,7 @@ class Job(LedgerRun[dict[str, Any]]):
         self._begin_new(", ".join(self._models), "", {"kind": self.kind}, {"command": self.command})
 
     async def _perform(self) -> dict[str, Any]:
+        self._report()
         result = await self.work()
         self._observer.on_event(self.done, self.for_chain(result))
         self.ledger.end_run(self.id, "complete", self.account.seconds, result)
@@ -234,4 +240,5 @@ class Job(LedgerRun[dict[str, Any]]):
         }
 
     def _report(self) -> None:
-        self._resources.observer.on_job_progress(self.account.total_used.calls, self.planned, self.account)
+        used, retries = self.account.total_used.calls, self._gateway.retries.count
+        self._resources.observer.on_job_progress(used, self.planned, self.account, retries)

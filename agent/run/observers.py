@@ -12,10 +12,11 @@ from agent.observer import Observer
 
 if TYPE_CHECKING:
     from agent.gateway.budget import Account
+    from agent.gateway.in_flight import InFlight
     from agent.ledger.store import Ledger
     from agent.search.plan import Plan
     from agent.search.program import Describes
-    from agent.types import Outcome, Proposal, SplitName, Trial
+    from agent.types import Outcome, Proposal, Shown, SplitName, Trial
 
 _log = logging.getLogger("promptassay")
 
@@ -56,8 +57,21 @@ class LedgerObserver(Observer):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a search stands. `best` is the mean of the best trial with its 95 % interval, in [0, 1]; `width` how many
-    calls of the target may be in flight at once."""
+    """Where a search stands.
+
+    Args:
+        stage: its name.
+        plan: the calls and rows that the budget pays.
+        account: the spending so far; it goes on changing.
+        trials, pruned: candidates that were tried, and those of them that were taken out.
+        best: the mean of the best trial with its 95 % interval, in [0, 1]; None before the baseline was scored.
+        retries: calls that were sent again.
+        width: how many calls of the target may be in flight at once.
+        round: of the search, at least 0.
+        leader: the candidate of `best`.
+        baseline_id: the candidate that holds the user's own prompt.
+        baseline: its mean score on dev, in [0, 1].
+    """
 
     stage: str
     plan: Plan
@@ -67,6 +81,10 @@ class Snapshot:
     best: tuple[float, float, float] | None
     retries: int = 0
     width: int = 0
+    round: int = 0
+    leader: Shown | None = None
+    baseline_id: str = ""
+    baseline: float | None = None
 
 
 class Watcher(Observer):
@@ -80,8 +98,11 @@ class Watcher(Observer):
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Where a search stands; called often."""
 
-    def on_job_progress(self, done: int, planned: int, account: Account) -> None:
-        """How many of its planned calls a job has made; called often."""
+    def on_job_progress(self, done: int, planned: int, account: Account, retries: int = 0) -> None:
+        """How many of its planned calls a job has made, and how many were sent again; called often."""
+
+    def on_heartbeat(self, in_flight: InFlight) -> None:
+        """The run is alive, and waits for these calls; called about every half second."""
 
     def warn(self, line: str) -> None:
         """A line that is to be seen, also where messages are not shown."""

@@ -43,7 +43,7 @@ from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
 from agent.stats.preflight import Assessment, assess
 from agent.stats.selection import selection_corrected
-from agent.types import LM, Candidate, Outcome, Proposal, Task
+from agent.types import LM, Candidate, Outcome, Proposal, Shown, Task
 
 CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
@@ -129,6 +129,7 @@ class Run(LedgerRun[RunResult]):
         self.context: SearchContext
         self._ended = ""
         """Why the search ended before its plan did."""
+        self._leader: Shown | None = None
         self.preflight: Assessment | None = None
 
     # -- the order of things ------------------------------------------------------------------------------------------
@@ -145,6 +146,7 @@ class Run(LedgerRun[RunResult]):
             baseline_id=self.program.baseline().id,
         )
         self.context = self._make_context(self.program.calls)
+        self._report()
         status: Literal["complete", "budget"] = "complete"
         try:
             await self._search()
@@ -239,7 +241,8 @@ class Run(LedgerRun[RunResult]):
         """Opens the sealed test once, for baseline and winner, and writes the release."""
         winner = closing.chosen(self.context, self._offers(), self.settings.prefer)
         corrected = self._corrected(winner)
-        if status == "complete":
+        if status == "complete" and winner.id != self.context.baseline.id:
+            self.context.stage("attribution", self.context.round)
             await closing.ablate(self.context, winner)
         self._board.close_open("the budget ended first")
         result = await self._tested(winner, status, corrected)
@@ -358,6 +361,12 @@ class Run(LedgerRun[RunResult]):
 
     # -- bookkeeping --------------------------------------------------------------------------------------------------
 
+    def _shown(self, candidate_id: str) -> Shown:
+        """The best candidate so far, made for people once as long as it stays the same."""
+        if self._leader is None or self._leader.id != candidate_id:
+            self._leader = self.program.shown(self._board.candidate(candidate_id))
+        return self._leader
+
     def _report(self) -> None:
         """Hands the watcher a snapshot."""
         top = self._board.leader(self.plan.rungs[-2:][0])
@@ -373,5 +382,9 @@ class Run(LedgerRun[RunResult]):
                 best,
                 gateway.retries.count,
                 gateway.width(self.target),
+                self.context.round,
+                self._shown(top.candidate_id) if top else None,
+                self.context.baseline.id,
+                self._board.mean(self.context.baseline.id),
             )
         )

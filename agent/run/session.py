@@ -20,6 +20,7 @@ from agent.run.locations import ledger_option, releases_folder
 from agent.run.observers import Watcher
 
 if TYPE_CHECKING:
+    from agent.gateway.in_flight import InFlight
     from agent.gateway.prices import Price
     from agent.ledger.store import Ledger
     from agent.release.result import RunResult
@@ -32,6 +33,8 @@ _T = TypeVar("_T")
 NOTHING_ANSWERED = "nothing was answered: mend this, then type the same command again"
 WAITS_SECONDS = 5.0
 """How often it is looked whether a run waits for a provider."""
+BEAT_SECONDS = 0.5
+"""How often a watcher is given what a run waits for."""
 
 
 def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -> None:
@@ -136,7 +139,7 @@ def run_job(
 
     lms, max_wait = prepared.lms, seconds_of("--max-wait", options["max_wait"]) or MAX_WAIT
     names = list(dict.fromkeys(lm.name for lm in lms))
-    fetch_weights(names, lambda done, total: None)
+    fetch_weights(names, watcher.download)
     check_keys(lms)
     given = price_of(options["price"])
     prices = prices_for(names, prepared.budget, given, prepared.prices)
@@ -207,6 +210,7 @@ async def watched(
         with catch_signals(watcher.signals, stop):
             execution = loop.create_task(run.execute())
             waits = loop.create_task(_report_waits(run.waits_for, watcher))
+            beats = loop.create_task(_beat(run.in_flight, watcher))
             leaves = loop.create_task(left.wait())
             await asyncio.sleep(0)  # now there is something to interrupt
             stop.attach(lambda: watcher.warn(stopping(run.interrupt())), leave)
@@ -221,10 +225,18 @@ async def watched(
                 raise Interrupted
             finally:
                 waits.cancel()
+                beats.cancel()
                 leaves.cancel()
     finally:
         for lm in {id(lm): lm for lm in lms}.values():
             await lm.close()
+
+
+async def _beat(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
+    """Gives the watcher what the run waits for, again and again; ends when it is cancelled."""
+    while True:
+        watcher.on_heartbeat(in_flight())
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 async def _report_waits(waits_for: Callable[[], str], observer: Observer) -> None:

@@ -1,6 +1,9 @@
 """Every command and option explains itself, and the manual names every command."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +11,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from agent.cli import COMMANDS, HELP, main
+from agent.cli import COMMANDS, GROUPS, HELP, main
+from agent.cli.option_groups import GroupedCommand
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+PROGRAM = Path(sys.executable).with_name("optimize")
 WRITTEN = "\n".join(page.read_text("utf-8") for page in DOCS.glob("*.md") if page.name != "commands.md")
 """The manual but for the page that is made out of the commands themselves."""
 
@@ -69,6 +74,90 @@ def test_help_names_every_command_in_its_words() -> None:
     words = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
     for name, about in HELP.items():
         assert f"{name} {about}" in words
+
+
+def sections(arguments: list[str]) -> dict[str, str]:
+    """The help of a command by heading, in its order."""
+    found, heading = {"": ""}, ""
+    for line in CliRunner().invoke(main, [*arguments, "--help"]).output.splitlines():
+        if re.fullmatch(r"[A-Z][A-Za-z -]*:", line):
+            heading = line.removesuffix(":")
+            assert heading not in found, f"{heading} stands there twice"
+        found[heading] = found.get(heading, "") + line + "\n"
+    return found
+
+
+def test_every_command_stands_in_one_group() -> None:
+    assert list(GROUPS) == ["Search", "Look", "Ship", "Watch", "Audit", "Set-up"]
+    assert sum(len(commands) for commands in GROUPS.values()) == len(COMMANDS)
+    shown = sections([])
+    assert list(shown) == ["", "Options", *GROUPS]
+    for heading, commands in GROUPS.items():
+        assert re.findall(r"^  ([a-z]+)\b", shown[heading], re.M) == list(commands)
+
+
+GROUPED = [(words, command) for words, command in TREE if isinstance(command, GroupedCommand)]
+
+
+@pytest.mark.parametrize(("words", "command"), GROUPED, ids=[" ".join(words) for words, _ in GROUPED])
+def test_every_option_stands_in_one_group(words: tuple[str, ...], command: GroupedCommand) -> None:
+    options = [option for option in command.get_params(click.Context(command)) if isinstance(option, click.Option)]
+    named = [name for names in command.groups.values() for name in names]
+    assert sorted(named) == sorted(str(option.name) for option in options if "--help" not in option.opts)
+    order = ["Task", "Models", "Budget", "Search", "Output"]
+    assert list(command.groups) == [heading for heading in order if heading in command.groups]
+    shown = sections(list(words))
+    assert list(shown) == ["", *command.groups]
+    for option in options:
+        places = [heading for heading, names in command.groups.items() if option.name in names] or ["Output"]
+        flag = max(option.opts, key=len)
+        pattern = rf"^  (?:-\w, )?{flag}(?= |$)"
+        assert [place for place, text in shown.items() if re.search(pattern, text, re.M)] == places, flag
+
+
+def test_run_and_init_have_groups() -> None:
+    assert {("run",), ("init",)} <= {words for words, _ in GROUPED}
+
+
+@pytest.mark.parametrize(("words", "command"), TREE, ids=IDS)
+def test_every_default_is_shown(words: tuple[str, ...], command: click.Command) -> None:
+    context = click.Context(command, **command.context_settings)
+    for option in command.params:
+        if isinstance(option, click.Option) and option.to_info_dict()["default"] not in (None, False, "", ()):
+            _, about = option.get_help_record(context) or ("", "")
+            assert "default: " in about.lower(), (words, option.name)
+
+
+@pytest.mark.parametrize(
+    ("shell", "words"),
+    [
+        ("bash", {"COMP_WORDS": "optimize ru", "COMP_CWORD": "1"}),
+        ("zsh", {"COMP_WORDS": "optimize ru", "COMP_CWORD": "1"}),
+        ("fish", {"COMP_WORDS": "optimize ru", "COMP_CWORD": "ru"}),
+    ],
+)
+def test_a_shell_completes_words(shell: str, words: dict[str, str]) -> None:
+    """The script for the shell, and what it gets when it asks for the words that begin with `ru`."""
+
+    def said(mode: str, more: dict[str, str]) -> str:
+        env = {**os.environ, **more, "_OPTIMIZE_COMPLETE": f"{shell}_{mode}"}
+        return subprocess.run([PROGRAM], env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    script = said("source", {})
+    assert "_OPTIMIZE_COMPLETE" in script
+    assert f"{shell}_complete" in script
+    found = re.findall(r"\b(run|runs|resume|report)\b", said("complete", words))
+    assert list(dict.fromkeys(found)) == ["run", "runs"]
+    assert f"_OPTIMIZE_COMPLETE={shell}_source optimize" in WRITTEN
+
+
+def test_bash_completes_ru_to_run_and_runs() -> None:
+    script = (
+        f'PATH={PROGRAM.parent}:$PATH; eval "$(_OPTIMIZE_COMPLETE=bash_source optimize)" || exit 1; '
+        'COMP_WORDS=(optimize ru) COMP_CWORD=1; _optimize_completion optimize ru optimize; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["run", "runs"]
 
 
 def test_every_option_of_run_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.run import _cell
+from agent.cli.rerun import _cell
 from agent.ledger.store import Ledger
 from agent.run import model_transfer
 from tests.cli.world import compatible, good, good_json, knowing, learner, optimize, refused, stubborn

@@ -17,7 +17,9 @@ from typing import Any
 import click
 
 import promptassay
+from agent.cli import GROUPS
 from agent.cli import main as command_line
+from agent.cli.option_groups import GroupedCommand
 from agent.task.task_file import json_schema
 from tests.test_layers import DOORS, LAYERS
 
@@ -61,15 +63,23 @@ def _command(words: str, command: click.Command) -> str:
     )
     text = f"## {words}\n\n{_sentences(command.help or '')}\n\n"
     text += f"```text\n{words} {' '.join(command.collect_usage_pieces(context))}\n```\n"
-    lines = []
-    for option in command.get_params(context):
-        if not isinstance(option, click.Option) or "--help" in option.opts:
-            continue
-        names, about = option.get_help_record(context) or ("", "")
-        names, about = " ".join(names.split()), " ".join(about.split())
-        variable = "" if option.is_eager else f" Environment: `OPTIMIZE_{str(option.name).upper()}`."
-        lines.append(f"- `{names}`: {_plain(about)}{variable}\n")
-    return text + ("\n" + "".join(lines) if lines else "")
+    options = {
+        str(option.name): _option(option, context)
+        for option in command.get_params(context)
+        if isinstance(option, click.Option) and "--help" not in option.opts
+    }
+    if not isinstance(command, GroupedCommand):
+        return text + ("\n" + "".join(options.values()) if options else "")
+    for heading, names in command.groups.items():
+        lines = [line for name, line in options.items() if name in names]
+        text += f"\n**{heading}**\n\n{''.join(lines)}" if lines else ""
+    return text
+
+
+def _option(option: click.Option, context: click.Context) -> str:
+    names, about = (" ".join(part.split()) for part in option.get_help_record(context) or ("", ""))
+    variable = "" if option.is_eager else f" Environment: `OPTIMIZE_{str(option.name).upper()}`."
+    return f"- `{names}`: {_plain(about)}{variable}\n"
 
 
 def command_page() -> str:
@@ -81,11 +91,12 @@ def command_page() -> str:
         "one. What holds for all commands (exit codes, environment, `--json`): [Command line](command-line.md).\n\n"
         "| command | what it does |\n|---|---|\n"
     )
-    top = command_line.list_commands(click.Context(command_line))
     found = dict(commands())
-    for name in top:
-        about = " ".join((found[f"optimize {name}"].help or "").split("\n\n")[0].split())
-        head += f"| [`optimize {name}`](#optimize-{name}) | {_plain(about)} |\n"
+    for heading, names in GROUPS.items():
+        head += f"| **{heading}** | |\n"
+        for name in names:
+            about = " ".join((found[f"optimize {name}"].help or "").split("\n\n")[0].split())
+            head += f"| [`optimize {name}`](#optimize-{name}) | {_plain(about)} |\n"
     return head + "\n" + "\n".join(_command(words, command) for words, command in found.items())
 
 

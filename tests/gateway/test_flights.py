@@ -9,6 +9,7 @@ import pytest
 
 from agent.errors import BudgetExhausted, Interrupted, RateLimited, RowRefused, RunRefused
 from agent.gateway.budget import Spend
+from agent.gateway.in_flight import InFlight
 from agent.gateway.prices import fixed_price
 from agent.ledger.store import Ledger
 from agent.types import Budget, Completion, Request
@@ -365,3 +366,27 @@ async def test_whatever_is_cancelled_when_the_account_and_the_ledger_agree(ledge
     assert len(lm.seen) == paid[0]
     assert sum(isinstance(result, Completion) for result in results) >= 20
     door.account.reserve(Spend(1, 0, 320.0 - paid[1]))  # nothing is left set aside
+
+
+# -- what is waited for ------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_waited_for_is_what_was_sent_and_not_answered(ledger: Ledger) -> None:
+    lm, door = GatedModel(billing), gateway(ledger)
+    assert door.waiting() == InFlight()
+    jobs = start(door, lm, "a", "a", "b")
+    await until(lambda: lm.arrived == 2)
+    found = door.waiting()
+    assert (found.calls, found.models, found.outage) == (2, (lm.name,), "")
+    assert 0.0 < found.oldest < 10.0
+    lm.open.set()
+    await ends(*jobs)
+    assert door.waiting() == InFlight()
+
+
+async def test_a_call_between_two_attempts_is_not_waited_for(ledger: Ledger) -> None:
+    lm, door = scripted(RateLimited("slow down", retry_after=0.5), "billing"), gateway(ledger)
+    (job,) = start(door, lm, "a")
+    await until(lambda: door.retries.count)
+    assert door.waiting().calls == 0
+    assert (await job).text == "billing"
