@@ -7,7 +7,7 @@ import sys
 import traceback
 from importlib import import_module
 from io import BufferedWriter, FileIO, TextIOWrapper
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -85,6 +85,14 @@ class _Commands(click.Group):
             with formatter.section(heading):
                 formatter.write_dl([(f"{name:<{_WIDEST}}", about) for name, about in commands.items()])
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except OSError as error:  # `-h` and `--version` are printed here
+            _end_unwritten(error)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = next((number for number, word in enumerate(args) if word != "--debug"), len(args))
         if own < len(args) and args[own].startswith("-") and args[own] not in {"-h", "--help", "--version"}:
@@ -126,15 +134,22 @@ class _Commands(click.Group):
         except OSError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            where = f"{error.filename}: " if error.filename else ""
-            what = f"{where}{error.strerror or str(error) or type(error).__name__}"
-            hint = "make room or choose another place (TMPDIR names that of temporary files)"
-            click.echo(f"error: {plain(what)}; {hint}", err=True)
-            try:
-                sys.stdout.flush()
-            except OSError:  # Python would try it again at its end, and complain
-                os._exit(1)
-            ctx.exit(1)
+            _end_unwritten(error)
+
+
+def _end_unwritten(error: OSError) -> NoReturn:
+    """Ends the process with one line for what could not be read or written."""
+    from agent.cli.common import plain
+
+    where = f"{error.filename}: " if error.filename else ""
+    what = f"{where}{error.strerror or str(error) or type(error).__name__}"
+    hint = "make room or choose another place (TMPDIR names that of temporary files)"
+    click.echo(f"error: {plain(what)}; {hint}", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try it again at its end, and complain
+        os._exit(1)
+    raise SystemExit(1)
 
 
 class _DroppingIO(FileIO):

@@ -17,6 +17,7 @@ METRICS: Registry[MetricRule] = Registry(
         "choice": "agent.metrics.text_match",
         "numeric": "agent.metrics.numeric",
         "ordinal": "agent.metrics.ordinal",
+        "quantity": "agent.metrics.quantity",
         "set_f1": "agent.metrics.set_f1",
         "contains": "agent.metrics.text_match",
         "regex": "agent.metrics.text_match",

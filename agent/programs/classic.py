@@ -97,10 +97,10 @@ class ClassicProgram:
     def _text(self, row: Example) -> str:
         return text_of([row.inputs[field.name] for field in self._task.signature.inputs])
 
-    def exported(self, method: str, origin: Mapping[str, Any]) -> dict[str, str]:
+    def exported(self, method: str) -> dict[str, str]:
         """The files of an export, by name: the code that learns, its rows, and the model's description."""
         names = [field.name for field in self._task.signature.inputs]
-        model = {"method": method, "field": self._field.name, "type": self._field.type, "inputs": names, **origin}
+        model = {"method": method, "field": self._field.name, "type": self._field.type, "inputs": names}
         rows = [
             {"inputs": {name: row.inputs[name] for name in names}, "answer": row.labels[self._field.name]}
             for row in self._task.train

@@ -18,13 +18,13 @@ LOADER = "load_classifier"
 
 
 def load_classifier(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Callable[..., Any]:
-    """Loads a classifier that `optimize promote RUN --arm classic` released, and trains it on the rows beside it.
+    """Loads a classifier that `optimize promote --arm classic` or `export --arm classic` made; trains it on its rows.
 
     Every byte of the folder is checked against the version; no code in it is run. Training takes a second or two, so
     load it once.
 
     Args:
-        path: "NAME@LABEL", "NAME@VERSION", or the folder of a version.
+        path: "NAME@LABEL", "NAME@VERSION", or a folder.
         root: The folder of the releases; default: PROMPTASSAY_RELEASES, else runs/releases.
 
     Returns:

@@ -74,23 +74,25 @@ class Arm:
     ahead: Mapping[str, Mapping[str, Any]]
 
 
-def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, dict[str, str]]:
-    """The best yardstick of a run by its score on dev, the constant answer left out, and the files of its export.
+def exported(found: Row, task: Task, history: History) -> tuple[Yardstick, FileRelease]:
+    """The best yardstick of a run by its score on dev, the constant answer left out, as files that are a release.
+
+    It is of the same version in every run that has the same rows and method.
 
     Raises:
         InputError: the run has no yardsticks.
         ReleaseError: the files answer a dev row otherwise than was scored.
     """
     _, best = _best(found)
-    return best, _proved(found, task, history, best, _origin(found, best))
+    files = {name: text.encode() for name, text in _proved(found, task, history, best).items()}
+    what = f"a method without a language model ({best.name})"
+    return best, FileRelease(name=task.name, what=what, loader=LOADER, files=files, provenance=_origin(found, best))
 
 
 def released(found: Row, task: Task, history: History) -> Arm:
-    """The same as a release, which is of the same version in every run that has the same rows and method."""
-    result, best = _best(found)
-    files = {name: text.encode() for name, text in _proved(found, task, history, best, {}).items()}
-    what = f"a method without a language model ({best.name})"
-    release = FileRelease(name=task.name, what=what, loader=LOADER, files=files, provenance=_origin(found, best))
+    """The same, with what decides whether it may get a label."""
+    result, _ = _best(found)
+    best, release = exported(found, task, history)
     return Arm(best, release, _ahead(result, best, history))
 
 
@@ -121,9 +123,9 @@ def _ahead(result: RunResult, best: Yardstick, history: History) -> dict[str, di
     return ahead
 
 
-def _proved(found: Row, task: Task, history: History, best: Yardstick, origin: Mapping[str, Any]) -> dict[str, str]:
+def _proved(found: Row, task: Task, history: History, best: Yardstick) -> dict[str, str]:
     """The files, whose answers to the dev rows are those that were scored."""
-    files = ClassicProgram(task).exported(best.name, origin)
+    files = ClassicProgram(task).exported(best.name)
     scored = {row["example_id"]: row["fields"] for row in history.outcomes(found["id"], best.candidate_id, "dev")}
     answer = trained(files["model.json"], files["rows.jsonl"])
     for row in task.dev:

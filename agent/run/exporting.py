@@ -12,8 +12,9 @@ from typing import Any
 from agent.errors import AgentError, InputError
 from agent.ledger.query import History, Row, released_file, started_with
 from agent.programs.yardsticks import exported
+from agent.release.file_release import MANIFEST
 from agent.release.formats.export_format import FORMATS, Material
-from agent.release.formats.proof import VerifiedExport, verify_exports, write_exports, write_file, write_files
+from agent.release.formats.proof import VerifiedExport, verify_exports, write_exports, write_file
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, holds_prompt
 from agent.release.rescore import DevRun, dev_run
 from agent.release.runtime import PromptRelease, load_prompt
@@ -151,11 +152,14 @@ def _yardstick(history: History, row: Row, output: Path | None) -> Export:
     """The best of the run's yardsticks on dev, learnt anew and held against the answers that were scored."""
     if output is None or os.path.isfile(output):
         raise InputError("--arm has several files: name a folder with -o DIR")
-    best, files = exported(row, task_of_run(row), history)
-    paths = write_files(files, output)
+    best, release = exported(row, task_of_run(row), history)
+    release.write(output)
+    paths = [output / name for name in (*release.files, MANIFEST)]
     lines = [f"wrote {path}" for path in paths]
     lines.append(f"{best.name}, {points(best.test)} on the sealed test; the same answers on dev")
-    details = {"run_id": row["id"], "yardstick": best.to_json(), "files": [str(path) for path in paths]}
+    lines.append(f"{release.loader}({os.fspath(output)!r}) loads version {release.version}")
+    files = [str(path) for path in paths]
+    details = {"run_id": row["id"], "version": release.version, "yardstick": best.to_json(), "files": files}
     return Export(tuple(lines), details=details)
 
 

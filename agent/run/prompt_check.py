@@ -290,6 +290,7 @@ def prepare_bless(
     else:
         asked = task_for(loaded, task, db)
     asked = replace(asked, dev=asked.dev[:limit])
+    prices = earlier_prices(run_options(loaded, db), loaded.model, *asked.judges)
     if judge:
         require_judging(asked)
         asked = replace(asked, judges=tuple(judge))
@@ -305,7 +306,7 @@ def prepare_bless(
     def make(resources: Resources) -> SuiteRecording:
         return SuiteRecording(plan, file, reason.strip(), actor, replaced, resources)
 
-    return PreparedJob(make, plan.lms, budget, use_cache=False)
+    return PreparedJob(make, plan.lms, budget, use_cache=False, prices=prices)
 
 
 def compare_log(

@@ -18,7 +18,7 @@ from agent.task.words import quoted
 from agent.types import FieldType
 
 MAX_CHOICES = 200
-MAX_NUMBERS = 50  # of labels that are written as numbers; more of them are amounts
+MAX_NUMBERS = 50  # of labels that are written as numbers, with a unit or without; more of them are amounts
 MAX_CHOICE_LENGTH = 60
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 _MARKED = re.compile(
@@ -55,7 +55,9 @@ def _could_be_labels(texts: Sequence[str]) -> bool:
 
 def most_choices(texts: Sequence[str]) -> int:
     """The most different values that may be labels."""
-    return MAX_NUMBERS if all(map(_like_a_number, texts)) else MAX_CHOICES
+    from agent.metrics.quantity import quantity_of
+
+    return MAX_NUMBERS if all(_like_a_number(text) or quantity_of(text) for text in texts) else MAX_CHOICES
 
 
 def _like_a_number(text: str) -> bool:

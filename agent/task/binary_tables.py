@@ -14,7 +14,7 @@ from agent.task.words import problem, quoted
 
 Rows = list[tuple[int, dict[str, Any]]]
 MOST_UNPACKED = 1024 * 1024 * 1024
-"""Bytes of the unpacked parts of a workbook."""
+"""Bytes of the unpacked parts of a workbook, or of the rows of a Parquet file."""
 
 
 def rows_of_binary(data: bytes, suffix: str, where: str) -> tuple[Rows, list[Problem]]:
@@ -51,6 +51,8 @@ def plain_cell(value: Any) -> Any:
         return value.date().isoformat()
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
         return {str(key): plain_cell(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -59,6 +61,7 @@ def plain_cell(value: Any) -> Any:
 
 
 def _workbook(data: bytes) -> tuple[list[str], Iterable[Sequence[Any]]]:
+    import warnings
     import zipfile
 
     import openpyxl
@@ -66,15 +69,22 @@ def _workbook(data: bytes) -> tuple[list[str], Iterable[Sequence[Any]]]:
     with zipfile.ZipFile(io.BytesIO(data)) as parts:
         if sum(part.file_size for part in parts.infolist()) > MOST_UNPACKED:
             raise ValueError("its parts are larger than 1 GB")
-    book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-    first, *rows = book.worksheets[0].iter_rows(values_only=True)
+    with warnings.catch_warnings(action="ignore"):  # about styles and extensions, which hold no cells
+        sheet = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets[0]
+        sheet.reset_dimensions()  # some programs write a wrong size, and cells beyond it would be lost
+        first, *rows = list(sheet.iter_rows(values_only=True)) or [()]
     width = max((at for at, cell in enumerate(first, start=1) if cell is not None), default=0)
-    return [str(plain_cell(cell)) for cell in first[:width]], [row[:width] for row in rows]
+    blank = (None,) * width
+    return [str(plain_cell(cell)) for cell in first[:width]], [(*row, *blank)[:width] for row in rows]
 
 
 def _parquet(data: bytes) -> tuple[list[str], Iterable[Sequence[Any]]]:
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
+    groups = range(file.metadata.num_row_groups)
+    if sum(file.metadata.row_group(number).total_byte_size for number in groups) > MOST_UNPACKED:
+        raise ValueError("its rows are larger than 1 GB")
+    table = file.read()
     header = [str(name) for name in table.column_names]
     return header, zip(*(column.to_pylist() for column in table.columns), strict=True)

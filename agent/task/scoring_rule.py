@@ -23,6 +23,7 @@ from agent.task.words import listed, quoted
 from agent.types import Field, FieldType, MetricSpec
 
 SEPARATORS = (";", "|", ",")
+MOST_UNITS = 30
 MOST_STEPS = 10  # between the ends of a scale
 SPAN_WORDS = 5  # a median of more words makes sentences
 _UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
@@ -154,6 +155,8 @@ def _of_type(values: Sequence[Any], field: str, kind: FieldType) -> ScoringRule:
 
 def _of_text(texts: Sequence[str]) -> tuple[str, str]:
     """The metric of answers in text, and why."""
+    if units := _units(texts):
+        return "quantity", f"the answers are numbers with a unit ({listed(units, 8)}), which is compared, not converted"
     different = len({fold(text) for text in texts})
     if different <= len(texts) / 2:
         return "exact_match", f"the answers repeat: {different} different ones in {len(texts)} rows"
@@ -164,6 +167,16 @@ def _of_text(texts: Sequence[str]) -> tuple[str, str]:
         return "token_f1", f"the answers are a few words (median {words:g}), and words in common count"
     about = f"the answers are sentences (median {words:g} words)"
     return "rougeL", f"{about}; a judge reads what is meant: --metric judge,mode=reference"
+
+
+def _units(texts: Sequence[str]) -> list[str]:
+    """The units of answers that are all numbers with a unit, the most frequent first; none where units hardly come
+    again, as in house numbers with a street."""
+    from agent.metrics.quantity import units_in
+
+    units = units_in(texts)
+    is_rule = sum(units.values()) == len(texts) and len(units) <= max(1, min(MOST_UNITS, len(texts) / 5))
+    return list(units) if is_rule else []
 
 
 def _words(text: str) -> int:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.errors import InputError
+from agent.task.answers import text_of
 from agent.task.checks import PLACEHOLDER
 from agent.task.columns import DataColumn, field_name
 from agent.task.scoring_rule import ScoringRule
-from agent.task.words import printable, quoted
+from agent.task.words import listed, printable, quoted
 from agent.types import FieldType, MetricSpec
 
 SCHEMA_FILE = "task.schema.json"
@@ -22,6 +23,7 @@ OTHERS: Mapping[FieldType, Sequence[tuple[str, str]]] = {
         ('name = "token_f1"', "a few words: those in common"),
         ('name = "rougeL"', "sentences: the longest run of words in common"),
         ('name = "set_f1"\n# separator = ";"', "several labels, in any order"),
+        ('name = "quantity"\n# tolerance = 0.5', "a number with its unit, within a tolerance"),
         ('name = "judge"\n# mode = "reference"', "a model compares with the label"),
     ),
     "choice": (
@@ -67,6 +69,11 @@ def plain_prompt(
         keys = ", ".join(sorted({json.dumps(key, ensure_ascii=False) for label in labels for key in label})[:50])
         about = f" It may hold the keys {keys}." if keys else ""
         return f"{start}\nThe {answer} is one JSON object.{about}\nAnswer with the JSON object only."
+    if rule.metric.name == "quantity":
+        from agent.metrics.quantity import units_in
+
+        units = listed(units_in(map(text_of, labels)))
+        return f"{start}\nAnswer with one number in digits and its unit only. The units are: {units}"
     return f"{start}\nAnswer with the {answer} only, without an explanation."
 
 

@@ -182,8 +182,9 @@ def in_a_shell(redirected: str, *arguments: str, **variables: str) -> subprocess
     return subprocess.run(["sh", "-c", f"{words} {redirected}"], capture_output=True, env=environment, check=False)
 
 
-def test_a_disk_that_is_full_is_one_line() -> None:
-    done = in_a_shell(">/dev/full", "models", "list", "--json")
+@pytest.mark.parametrize("words", ["models list --json", "-h", "--version", "run -h"])
+def test_a_disk_that_is_full_is_one_line(words: str) -> None:
+    done = in_a_shell(">/dev/full", *words.split())
     (line,) = done.stderr.decode().splitlines()
     assert (done.returncode, line.partition(";")[0]) == (1, "error: No space left on device")
 

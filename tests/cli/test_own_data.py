@@ -6,7 +6,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import openpyxl
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 import promptassay as pa
 from agent.ledger.query import History
@@ -87,11 +90,18 @@ def test_a_task_folder_can_be_scored_by_another_metric() -> None:
     assert 'name = "token_f1"' in Path("tasks/yours/task.toml").read_text("utf-8")
 
 
-@pytest.mark.parametrize("suffix", ["tsv", "json"])
+@pytest.mark.parametrize("suffix", ["tsv", "json", "xlsx", "parquet"])
 def test_a_file_of_another_kind_makes_the_same_task(suffix: str) -> None:
     table = rows()
     if suffix == "json":
         Path("rows.json").write_text(json.dumps(table, indent=1), "utf-8")
+    elif suffix == "xlsx":
+        book = openpyxl.Workbook()
+        for cells in [list(table[0]), *(list(row.values()) for row in table)]:
+            book.active.append(cells)
+        book.save("rows.xlsx")
+    elif suffix == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(table), "rows.parquet")
     else:
         lines = ["\t".join(row) for row in [list(table[0]), *(list(row.values()) for row in table)]]
         Path("rows.tsv").write_text("\n".join(lines), "utf-8")
@@ -125,12 +135,16 @@ def test_ratings_run_to_the_end_and_a_fork_scores_as_the_run_did() -> None:
     assert (fork["calls"]["target"], fork["baseline"]) == (0, result["baseline"])
 
 
-def test_check_and_transfer_know_the_price_that_the_run_was_given() -> None:
+def test_check_bless_and_transfer_know_the_price_that_the_run_was_given() -> None:
     with WireServer(learner) as server:
         model = compatible(server).replace("127.0.0.1", "0.0.0.0")
         result = good_json(*files(240), "-m", model, "--max-calls", "500", "--price", "1,2", "--proposer", "none")
         found = good_json("check", result["run_id"], "--max-cost", "5", "--repeats", "1")
         assert found["cost_usd"] > 0
+        bless = ["bless", result["run_id"], "--reason", "first", "--max-cost", "5", "--repeats", "1"]
+        assert good_json(*bless)["cost_usd"] == pytest.approx(found["cost_usd"], rel=0.05)
         other = model.replace("/x@", "/y@")
         says = refused(2, "transfer", result["run_id"], "--models", other, "--max-cost", "5")
+        assert "nobody knows its price" in says[-1]
+        says = refused(2, *bless, "--model", other)
         assert "nobody knows its price" in says[-1]

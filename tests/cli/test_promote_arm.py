@@ -293,6 +293,8 @@ def test_what_cannot_be_done_says_so_and_does_nothing(two_runs: Made) -> None:
     with pytest.raises(ReleaseError, match="no releases of this name"):
         pa.load_classifier("rows@production")
     good("export", run, *ARM, "-o", "arm")
+    assert pa.load_classifier("arm")
+    Path("arm/release.json").unlink()
     with pytest.raises(ReleaseError, match=r"release\.json"):
         pa.load_classifier("arm")
     Path("rows.csv").write_text(Path("rows.csv").read_text("utf-8").replace("billing", "bills"), "utf-8")

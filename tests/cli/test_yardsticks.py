@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+import promptassay as pa
+from agent.errors import ReleaseError
+from agent.release.file_release import read_files
 from tests.cli.world import compatible, files, good, good_json, learner, refused
 from tests.wire import WireServer
 
@@ -63,7 +66,8 @@ def test_the_best_of_them_is_exported_as_python_that_answers_as_it_was_scored() 
     told = good_json("export", result["run_id"], "--arm", "classic", "-o", "arm")
     best = max(result["yardsticks"][1:], key=lambda each: each["dev"])
     assert told["yardstick"] == best
-    assert sorted(Path(file).name for file in told["files"]) == ["classifier.py", "model.json", "rows.jsonl"]
+    written = ["classifier.py", "model.json", "release.json", "rows.jsonl"]
+    assert sorted(Path(file).name for file in told["files"]) == written
     with closing(sqlite3.connect("runs/ledger.db")) as db:
         outcomes = "SELECT json_extract(b.body, '$.fields.label'), o.example_id FROM outcomes o JOIN blobs b "
         outcomes += "ON b.hash = o.body_hash WHERE o.candidate_id = ? AND o.split = 'test' ORDER BY o.example_id"
@@ -80,6 +84,17 @@ def test_the_best_of_them_is_exported_as_python_that_answers_as_it_was_scored() 
     )
     assert json.loads(said.stdout) == [answer for answer, _ in scored], "on the sealed rows, which it was not proved on"
     assert "name a folder" in refused(2, "export", "--arm", "classic")[0]
+
+    release = read_files("arm")
+    assert (release.name, release.version, release.loader) == ("rows", told["version"], "load_classifier")
+    assert release.provenance["run_id"] == result["run_id"]
+    loaded = pa.load_classifier("arm")
+    assert [loaded(text=texts[example_id]) for _, example_id in scored] == [answer for answer, _ in scored]
+    promoted = good_json("promote", result["run_id"], "--arm", "classic", "--override", "--reason", "as a test")
+    assert promoted["version"] == told["version"], "what is promoted is what was exported"
+    Path("arm/rows.jsonl").write_text("", "utf-8")
+    with pytest.raises(ReleaseError, match=r"rows\.jsonl: was edited after release"):
+        pa.load_classifier("arm")
 
 
 def test_a_winner_that_one_answer_for_all_rows_matches_is_held_back() -> None:

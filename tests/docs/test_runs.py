@@ -28,6 +28,7 @@ NOT_RUN = {
     "optimize resume": "needs an interrupted run: tests/cli/test_interrupt.py",
     "optimize ui$": "serves until Ctrl-C: tests/report/web",
     "optimize ui --allow-calls": "serves until Ctrl-C: tests/report/test_web_playground.py",
+    "docs/examples/": "each table with a model of its own: tests/docs/test_examples.py",
     "optimize init --sample": "the task is there already: tests/cli/test_samples.py",
     "optimize judge calibrate": "needs ratings of people: tests/cli/test_judge_calibrate.py",
     "optimize check prompts/": "a line of a workflow; `check` runs on other lines",

@@ -2,19 +2,23 @@
 
 import csv
 import datetime
+import decimal
 import io
 import json
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import openpyxl
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from agent.errors import InputError
+from agent.task import binary_tables
 from agent.task.input_files import parse_json, prompt_text, read_rows, rows_of
 from agent.task.load import load_task
 from tests.task.folders import TOML, WHERE, changed, jsonl, make, problems, rows
@@ -314,44 +318,81 @@ def packed() -> bytes:
     return made.getvalue()
 
 
-class Book:
-    """As much of openpyxl's workbook as is used."""
+def workbook(path: Path, *rows: list[Any]) -> None:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.create_sheet("notes").append(["not", "read"])
+    book.save(path)
 
-    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
-        self.worksheets = [SimpleNamespace(iter_rows=lambda values_only: iter(rows))]
 
-
-def test_a_workbook_gives_the_rows_of_its_first_sheet(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workbook_gives_the_rows_of_its_first_sheet(here: Path) -> None:
     day = datetime.datetime(2026, 11, 1)
-    rows = [("text", "n", "day", None), ("a", 3.0, day, None), (None, None, None, None), ("b", 0.5, None, None)]
-    fake = SimpleNamespace(load_workbook=lambda data, read_only, data_only: Book(rows))
-    monkeypatch.setitem(sys.modules, "openpyxl", fake)
-    (here / "t.xlsx").write_bytes(packed())
-    assert read_rows(here / "t.xlsx") == (
-        [(2, {"text": "a", "n": 3, "day": "2026-11-01"}), (4, {"text": "b", "n": 0.5, "day": ""})],
-        [],
-    )
-    rows[1] = ("a\0", 3.0, day, None)
-    assert "t.xlsx:2: holds a NUL character" in str(read_rows(here / "t.xlsx")[1][0])
-    rows[0] = ("text", "text", None, None)
+    header = ["text", "n", "day", None]
+    workbook(here / "t.xlsx", header, ["a", 3.0, day, None], [None] * 4, ["b", 0.5, None, "beyond the header"])
+    wanted = [(2, {"text": "a", "n": 3, "day": "2026-11-01"}), (4, {"text": "b", "n": 0.5, "day": ""})]
+    assert read_rows(here / "t.xlsx") == (wanted, [])
+    workbook(here / "t.xlsx", ["text", "text"], ["a", "b"])
     assert "two columns are called 'text'" in str(read_rows(here / "t.xlsx")[1][0])
+    workbook(here / "t.xlsx")
+    assert read_rows(here / "t.xlsx") == ([], [])
     (here / "t.xlsx").write_bytes(b"oops")
     assert "t.xlsx:1: cannot be read as .xlsx (BadZipFile" in str(read_rows(here / "t.xlsx")[1][0])
 
 
-def test_a_workbook_and_a_parquet_file_are_read_by_their_libraries(here: Path) -> None:
-    openpyxl = pytest.importorskip("openpyxl", reason="an extra: pip install 'promptassay[tables]'")
-    parquet = pytest.importorskip("pyarrow.parquet", reason="an extra: pip install 'promptassay[tables]'")
-    import pyarrow
+def test_a_workbook_that_gives_its_size_wrongly_loses_no_cell(here: Path) -> None:
+    workbook(here / "t.xlsx", ["text", "n"], ["a", 1], ["b"])
+    with zipfile.ZipFile(here / "t.xlsx") as good, zipfile.ZipFile(here / "wrong.xlsx", "w") as wrong:
+        for part in good.infolist():
+            data = good.read(part)
+            if part.filename.endswith("/sheet1.xml"):
+                assert b'<dimension ref="A1:B3"' in data
+                data = data.replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1"')
+            wrong.writestr(part, data)
+    assert read_rows(here / "wrong.xlsx") == ([(2, {"text": "a", "n": 1}), (3, {"text": "b", "n": ""})], [])
 
-    book = openpyxl.Workbook()
-    for row in (["text", "n"], ["a", 1], ["b", 2.5]):
-        book.active.append(row)
-    book.save(here / "t.xlsx")
-    parquet.write_table(pyarrow.table({"text": ["a", "b"], "n": [1, 2.5]}), here / "t.parquet")
-    wanted = [(2, {"text": "a", "n": 1}), (3, {"text": "b", "n": 2.5})]
-    assert read_rows(here / "t.xlsx") == (wanted, [])
-    assert read_rows(here / "t.parquet") == (wanted, [])
+
+def test_a_parquet_file_gives_its_cells_as_json_has_them(here: Path) -> None:
+    moment = datetime.datetime(2026, 11, 1, 8, 30, tzinfo=datetime.UTC)
+    cells: dict[str, list[Any]] = {
+        "text": ["a", None],
+        "n": [1.0, float("nan")],
+        "exact": [decimal.Decimal("1.50")] * 2,
+        "at": [moment] * 2,
+        "tags": [["x", "y"], []],
+        "object": [{"k": 1}] * 2,
+        "bytes": ["café".encode(), b"\xff"],
+        "flag": [True, False],
+    }
+    parquet.write_table(pyarrow.table(cells), here / "t.parquet")
+    same = {"exact": "1.50", "at": "2026-11-01T08:30:00+00:00", "object": {"k": 1}}
+    first = {"text": "a", "n": 1, "tags": ["x", "y"], "bytes": "café", "flag": True} | same
+    second = {"text": "", "n": "", "tags": [], "bytes": "\\xff", "flag": False} | same
+    assert read_rows(here / "t.parquet") == ([(2, first), (3, second)], [])
+
+
+@pytest.mark.parametrize(
+    ("names", "cells", "says"),
+    [
+        (["text", "n"], [["a", "b\0"], [1, 2]], "t.parquet:3: holds a NUL character"),
+        (["x", "x"], [["a"], ["b"]], "t.parquet:1: two columns are called 'x'"),
+    ],
+)
+def test_a_parquet_file_with_odd_cells_or_names_is_refused(
+    here: Path, names: list[str], cells: list[list[Any]], says: str
+) -> None:
+    parquet.write_table(pyarrow.table([pyarrow.array(each) for each in cells], names=names), here / "t.parquet")
+    assert says in str(read_rows(here / "t.parquet")[1][0])
+    (here / "t.parquet").write_bytes(b"PAR1oops")
+    assert "t.parquet:1: cannot be read as .parquet (Arrow" in str(read_rows(here / "t.parquet")[1][0])
+
+
+def test_a_binary_table_that_unpacks_to_more_than_fits_is_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workbook(here / "t.xlsx", ["text"], ["a"])
+    parquet.write_table(pyarrow.table({"text": ["a"]}), here / "t.parquet")
+    monkeypatch.setattr(binary_tables, "MOST_UNPACKED", 10)
+    for suffix in ("xlsx", "parquet"):
+        assert "are larger than 1 GB" in str(read_rows(here / f"t.{suffix}")[1][0])
 
 
 def test_a_prompt_is_a_file_or_where_there_is_none_a_text_with_a_blank(here: Path) -> None:

@@ -53,7 +53,16 @@ def rated(count: int = 60) -> list[int]:
             "metric: numeric, because the answers are numbers; --metric numeric,t",
         ),
         ([{"a": n} for n in range(60)], "json", "metric: json_fields, because the answers are JSON objects"),
-        ([f"{n} kg" for n in range(60)], "text", "metric: token_f1, because the answers are a few words (median 2)"),
+        (
+            [f"{n / 2:g} {'kg' if n % 3 else 'h'}" for n in range(60)],
+            "text",
+            "metric: quantity, because the answers are numbers with a unit (kg, h), which is compared, not converted",
+        ),
+        ([f"${n}.50" for n in range(60)], "text", "metric: quantity, because the answers are numbers with a unit ($)"),
+        ([f"{n} min" for n in range(60)] * 2, "text", "metric: quantity"),
+        (["5 min", "10 min"] * 30, "choice", "metric: choice"),
+        ([f"{n} {WORDS[n]}" for n in range(60)], "text", "metric: token_f1, because the answers are a few words"),
+        ([f"{n} kg" for n in range(59)] + ["a lot"], "text", "metric: token_f1, because the answers are a few words"),
         ([f"AB{n}" for n in range(60)], "text", "metric: exact_match, because the answers are one word or code each"),
         (
             [f"Dear customer {n}, we are sorry that the parcel is late" for n in range(60)],
@@ -79,6 +88,11 @@ def test_the_metric_follows_the_form_of_the_answers_and_says_why(
     assert reading.metric_line in list(reading.lines())
     assert task.metrics[0].name == reading.metric.name
     assert dict(task.metrics[0].options) == dict(reading.metric.options)
+
+
+def test_the_plain_prompt_names_the_units(here: Path) -> None:
+    task, _ = read(answered([f"{n} {'°C' if n % 3 else 'h'}" for n in range(60)]))
+    assert task.instruction.endswith("Answer with one number in digits and its unit only. The units are: °C, h")
 
 
 def test_what_is_asked_for_comes_before_what_is_proposed(here: Path) -> None:
