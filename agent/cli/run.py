@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from agent.cli.progress import Progress, run_shown
 from agent.cli.result import detectable_line, report
 from agent.observer import NO_OBSERVER
 from agent.release.result import RunResult
+from agent.report.excerpts import excerpts
 from agent.report.facts import points
 from agent.run.launch import OPTIONS, Launch, prepare
+from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
 from agent.run.session import start
 from agent.search.registered import STRATEGIES
@@ -166,7 +169,9 @@ def _print_result(result: RunResult, db: Path, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        click.echo(report(result, db))
+        with closing(open_history(db)) as history:
+            texts = excerpts(history, result)
+        click.echo(report(result, db, excerpts=texts, whole=False))
 
 
 def _print_plan(launch: Launch, as_json: bool) -> None:

@@ -97,14 +97,17 @@ class LabelReport(TwoSided[LabelSide]):
 
 @dataclass(frozen=True, slots=True)
 class PromptSize(Part):
-    """A prompt's design and length. `prompt_tokens`: without the row; `tokens_a_call`: the mean of its calls, prompt
-    and reply; 0 where the provider does not say."""
+    """A prompt's design and length; `role` is the sentence that gives it one, if any.
+
+    `prompt_tokens`: without the row; `tokens_a_call`: the mean of its calls, prompt and reply, 0 where the provider
+    does not say."""
 
     technique: str
     format: str
     n_demos: int
     prompt_tokens: int
     tokens_a_call: int = 0
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)

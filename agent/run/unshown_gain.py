@@ -37,7 +37,7 @@ def to_show(result: RunResult, based: Sequence[Outcome], rows: TestRows) -> ToSh
     if result.is_own or lift.diff <= 0 or shown(lift.ci95, lift.p_value) > 0 or not scores:
         return None
     needed, tested = rows_to_show(lift.diff, scores), len(based)
-    wanted = rows.there if needed is None else min(needed, rows.there)
+    wanted = needed if needed is not None and tested < needed < rows.there else rows.there
     caps = tuple(f"--{name.replace('_', '-')}" for name in OTHER_CAPS if getattr(rows.budget, name) is not None)
     is_paid = wanted <= tested
     calls = None if is_paid else calls_for(wanted, rows.plan)

@@ -122,6 +122,7 @@ def changed(context: SearchContext, winner: Candidate) -> dict[str, Any] | None:
             "n_demos": shown.n_demos,
             "prompt_tokens": program.prompt_tokens(candidate),
             "tokens_a_call": usage.prompt_tokens + usage.completion_tokens,
+            "role": shown.role,
         }
 
     is_other = program.shown(winner).text != program.shown(baseline).text
@@ -150,7 +151,9 @@ def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[
     if context.asked == 0:
         early = f"the search had ended before: {context.stopped}" if context.stopped else "the search asked for none"
         is_search = len(board.trials) > 1 or bool(context.stopped)
-        why_not = f"the search was ended: {ended}" if ended else early if is_search else "nothing was searched"
+        why_not = (
+            "the search ended before its plan was done" if ended else early if is_search else "nothing was searched"
+        )
     return {
         "model": context.proposer.name,
         "planned": context.plan.proposals,
