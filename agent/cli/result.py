@@ -21,7 +21,16 @@ from agent.run.locations import LEDGER, ledger_option
 
 MOST_LINES = 60
 """Of the end of a run; a screen."""
-LONG = ("Pareto front", "slices", "variety", "repeated answers", "what carried the gain")
+LONG = (
+    "Pareto front",
+    "slices",
+    "variety",
+    "repeated answers",
+    "what carried the gain",
+    "before the search",
+    "metrics",
+    "yardsticks",
+)
 """Parts that are left to `optimize show` where a screen is too short for all, the first to go first."""
 
 

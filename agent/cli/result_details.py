@@ -17,9 +17,9 @@ from agent.report.facts import points
 from agent.report.next_steps import held_folder, next_steps
 
 WIDTH = 80
-PROMPT_LINES, MOST_LABELS, MOST_CONFUSIONS = 12, 12, 5
+PROMPT_LINES, MOST_LABELS, MOST_CONFUSIONS = 12, 8, 5
 """Shown at the end of a run; `optimize show` shows all."""
-LABEL_WIDTH = 28
+LABEL_WIDTH, MOST_MATRIX = 28, 12
 _COMPARED = ("precision yours", "found", "recall yours", "found")
 
 
@@ -96,7 +96,7 @@ def _confused(result: RunResult, report: LabelReport, whole: bool) -> list[str]:
 
 def _matrix(result: RunResult, report: LabelReport) -> list[str]:
     """The matrix; empty where it does not fit, or every row is right."""
-    made = answer_facts.matrix(report, most=MOST_LABELS)
+    made = answer_facts.matrix(report, most=MOST_MATRIX)
     if made.left_out or not any(cell.rows and not cell.is_right for _, cells, _ in made.lines for cell in cells):
         return []
     columns = [plain(column) for column in made.columns]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from agent.release.result import RunResult
 from agent.release.result_details import LabelReport, LabelScore, LabelSide, RowCount
@@ -13,6 +12,7 @@ from agent.report.facts import points, sealed_score, sides
 
 UNREADABLE = "unreadable"
 IN_A_SENTENCE = {"baseline": "your prompt", "winner": "the best found"}
+PLAIN = (2, 3, 4, 5, 10)
 NEAR = 0.02
 """How far a plain ratio, such as 3 of 4, may lie from what it stands for."""
 
@@ -46,11 +46,10 @@ def _right_rows(counts: RowCount) -> str:
 
 def _plainly(part: int, whole: int) -> str:
     """The same as a ratio of small numbers: " (about 3 of 4)"; "" where there is none near, or it says no more."""
-    ratio = Fraction(part, whole)
-    for most in range(2, 11):
-        plain = ratio.limit_denominator(most)
-        if 0 < plain < 1 and abs(plain - ratio) <= NEAR and plain.denominator < whole:
-            return f" (about {plain.numerator} of {plain.denominator})"
+    for of in PLAIN:
+        some = round(of * part / whole)
+        if 0 < some < of < whole and abs(some / of - part / whole) <= NEAR:
+            return f" (about {some} of {of})"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What report and web page say of a run beside its scores: the answers by label, what changed, replies that could not be
+"""What report and web page say of a run beside its scores: answers by label, what changed, replies that could not be
 read, the proposer, what to type next. JSON-ready."""
 
 from __future__ import annotations
