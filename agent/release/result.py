@@ -52,6 +52,7 @@ class RunResult(Part):
         labels: precision, recall and confusions by label, for each field that is a choice.
         change: what differs from the user's own prompt; None when that one won.
         proposer: what came of the model that writes instructions.
+        human_score: what people reach on such rows, in (0, 1], where the task says so.
         to_show: what would show the gain; None where it was shown, or nothing was gained.
     """
 
@@ -87,6 +88,7 @@ class RunResult(Part):
     change: Change | None = None
     proposer: ProposerUse | None = None
     to_show: ToShow | None = None
+    human_score: float | None = None
     is_own: bool = field(metadata=NOT_IN_JSON)
     ledger: Path = field(metadata=NOT_IN_JSON)
     _stored: Mapping[str, Any] | None = field(init=False, default=None, compare=False)

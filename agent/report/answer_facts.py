@@ -27,6 +27,8 @@ def in_absolute_terms(result: RunResult) -> str:
         parts.append(_right_rows(counts))
     if yardsticks := [f"{one.name} {points(one.test)}" for one in _yardsticks(result)]:
         parts.append(f"without a language model: {', '.join(yardsticks)}")
+    if result.human_score is not None:
+        parts.append(f"people: {points(result.human_score)}, as the task says")
     return "; ".join(parts) if len(parts) > 1 else ""
 
 

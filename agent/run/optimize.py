@@ -326,6 +326,7 @@ class Run(LedgerRun[RunResult]):
                     ],
                     self.settings.seed,
                 ),
+                "human_score": self.task.human_score,
                 "change": closing.changed(self.context, winner),
                 "proposer": closing.proposer_use(self.context, winner, ended),
                 "preflight": self.preflight.as_dict() if self.preflight else None,

@@ -97,6 +97,7 @@ WHOLE: dict[str, Any] = {
                  "won": False, "why_not": ""},
     "to_show": {"gain": 0.12, "rows_needed": 310, "rows_tested": 40, "rows_there": 160, "max_calls": 920,
                 "other_caps": ["--max-cost"]},
+    "human_score": 0.9,
 }  # fmt: skip
 """All that this version writes, in its order."""
 FIRST = {

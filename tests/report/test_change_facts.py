@@ -117,6 +117,7 @@ def test_rows_that_are_not_right_are_counted_and_said_as_a_plain_ratio() -> None
     assert words(counts(40, 0)).endswith("right on all 40 rows")
     assert words(counts(4, 1, partly=35)).endswith("short of full marks on 36 of 40 rows (about 9 of 10)")
     assert words(of()) == "", "of an older version"
+    assert words(of(human_score=0.93)) == "the best found gets 78.0 of 100; people: 93.0, as the task says"
 
 
 def test_a_large_matrix_shows_the_labels_that_lost_most() -> None:
