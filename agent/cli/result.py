@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.cli import result_details as details
+from agent.cli import ending_blocks, score_blocks
 from agent.cli.common import plain
 from agent.release.result import RunResult
-from agent.release.result_breakdown import Group, MetricPart
 from agent.report import facts
 from agent.report.excerpts import Excerpts
-from agent.report.facts import amount, carried, gain, points, promotion, sealed_score, ships_prompt, sides
+from agent.report.facts import points, promotion, sealed_score, ships_prompt
 from agent.run.locations import LEDGER, ledger_option
 
 MOST_LINES = 60
@@ -51,7 +50,7 @@ def report(
         whole: all of it; else long blocks are left to `optimize show` where they do not fit a screen.
     """
     parts = _details(result, promoted, excerpts, whole)
-    last = [*_ending(result, promoted), "", *details.steps(result, db, promoted, excerpts, whole)]
+    last = [*_ending(result, promoted), "", *ending_blocks.steps(result, db, promoted, excerpts, whole)]
     first = [*_verdict(result), *_prompt(result, None if whole else excerpts, db), *_counts(result)]
     left_out: list[str] = []
     for name in LONG if not whole else ():
@@ -82,7 +81,7 @@ def _verdict(result: RunResult) -> list[str]:
         return [
             "",
             facts.verdict(result),
-            *details.absolute(result),
+            *ending_blocks.absolute(result),
             "",
             f"{'':12}{'dev':>8}{'sealed test':>14}",
             f"{'your prompt':12}{points(base.dev):>8}{points(sealed_score(result, 'baseline')):>14}",
@@ -93,7 +92,7 @@ def _verdict(result: RunResult) -> list[str]:
     return [
         "",
         f"{facts.verdict(result)}  ({facts.certainty(result)})",
-        *details.absolute(result),
+        *ending_blocks.absolute(result),
         "",
         f"{'':12}{'dev':>8}{'corrected':>12}{'sealed test':>14}",
         f"{'your prompt':12}{points(base.dev):>8}{'':>12}{points(sealed_score(result, 'baseline')):>14}",
@@ -106,7 +105,7 @@ def _verdict(result: RunResult) -> list[str]:
 
 def _prompt(result: RunResult, excerpts: Excerpts | None, db: Path) -> list[str]:
     """What changed, and the winner's prompt in short; an empty line before and after both."""
-    parts = (details.changes(result), details.new_prompt(result, excerpts, ledger_option(db)))
+    parts = (ending_blocks.changes(result), ending_blocks.new_prompt(result, excerpts, ledger_option(db)))
     lines = [line for part in parts if part for line in ("", *part)]
     return [*lines, ""] if lines else []
 
@@ -119,7 +118,7 @@ def _counts(result: RunResult) -> list[str]:
         f"calls: {', '.join(f'{role} {count}' for role, count in cost.calls.items())}, from the ledger {cost.cached}",
         f"cost: {cost.prompt_tokens + cost.completion_tokens:,} tokens, "
         f"{facts.spent(cost.usd, cost.unpriced, cost.lost_usd)}, {cost.seconds:.0f} s",
-        *details.proposer(result),
+        *ending_blocks.proposer(result),
     ]
     if facts.stopped_before_search(result):
         lines.append("--anyway searches all the same")
@@ -156,28 +155,18 @@ def _details(
     return {
         "why it is held back": _held_back(result, promoted),
         "remarks": [plain(line) for line in (facts.uncorrected(result), facts.uneven(result)) if line],
-        "yardsticks": _yardsticks(result),
+        "yardsticks": score_blocks.yardsticks(result),
         "before the search": [plain(f"before the search: {before}")] * bool(before),
-        "metrics": _metrics(result),
-        "labels": details.labels(result, whole),
-        "unreadable replies": details.unreadable(result, excerpts),
-        "slices": _slices(result),
+        "metrics": score_blocks.metrics(result),
+        "labels": ending_blocks.labels(result, whole),
+        "unreadable replies": ending_blocks.unreadable(result, excerpts),
+        "slices": score_blocks.slices(result),
         "repeated answers": [title, *(f"  {line}" for line in steady)] if steady else [],
         "variety": [plain(line) for line in facts.variety(result)],
-        "judges": _judges(result),
-        "what carried the gain": _attribution(result),
-        "Pareto front": _pareto(result),
+        "judges": score_blocks.judges(result),
+        "what carried the gain": score_blocks.attribution(result),
+        "Pareto front": score_blocks.pareto(result),
     }
-
-
-def _yardsticks(result: RunResult) -> list[str]:
-    if not result.yardsticks:
-        return []
-    rows = facts.yardsticks(result)
-    width = max(12, *(len(name) + 2 for name, _, _ in rows))
-    lines = [f"without a language model, trained on {result.yardsticks[0].trained_on} rows:"]
-    lines += [f"{'  ' + plain(name):<{width}}{dev:>8}{'':>{24 - width}}{test:>14}" for name, dev, test in rows]
-    return [*lines, *([plain(better)] if (better := facts.against_yardsticks(result)) else [])]
 
 
 def _held_back(result: RunResult, promoted: Mapping[str, Any] | None) -> list[str]:
@@ -187,74 +176,6 @@ def _held_back(result: RunResult, promoted: Mapping[str, Any] | None) -> list[st
     if promoted is not None:
         return ["the best found was held back:", *reasons]
     return ["the best found is held back, and your own prompt is released:", *reasons]
-
-
-def _metrics(result: RunResult) -> list[str]:
-    rows = facts.metric_parts(result)
-    if not rows:
-        return []
-    names = [facts.metric_name(row) for row in rows]
-    width = max(map(len, map(plain, names)))
-    compared = "" if result.is_own else f"{'found':>8}   difference (95 % CI)"
-    lines = [f"{'on the sealed test':<{width + 2}}{'weight':>8}{'yours':>8}{compared}"]
-    for name, row in zip(names, rows, strict=True):
-        weight = f"{row.weight:.2f}" if row.weight else ""
-        lines.append(f"  {plain(name):<{width}}{weight:>8}{_scores(result, row)}{_unscored(result, row)}")
-    return lines
-
-
-def _scores(result: RunResult, row: MetricPart | Group) -> str:
-    """One line of a comparison: each side's mean, and their difference where there are two."""
-    means = "".join(f"{points(row.side(side).mean):>8}" for side, _ in sides(result))
-    return means if result.is_own else f"{means}   {gain(row.diff, row.diff_ci95)}"
-
-
-def _unscored(result: RunResult, row: MetricPart) -> str:
-    lost = [row.side(side).unscored for side, _ in sides(result)]
-    return f", unscored {' and '.join(map(str, lost))}" if any(lost) else ""
-
-
-def _slices(result: RunResult) -> list[str]:
-    lines = []
-    for cut in result.slices:
-        width = max(len(plain(group.value)) for group in cut.groups)
-        compared = "" if result.is_own else "   found   difference (95 % CI)"
-        lines.append(f"by {plain(cut.slice)}:  rows   yours{compared}")
-        for group in cut.groups:
-            lines.append(f"  {plain(group.value):<{width}}{group.winner.n:>6}{_scores(result, group)}")
-        if apart := facts.gaps(result, cut):
-            lines.append(f"  {apart}")
-    return lines
-
-
-def _judges(result: RunResult) -> list[str]:
-    lines = []
-    for judge in result.judges:
-        trust = "; ".join(filter(None, (facts.judge_trust(judge), facts.judge_order(judge))))
-        lines.append(plain(f"judge {', '.join(judge.models)} ({judge.mode}): {trust}"))
-    return lines
-
-
-def _attribution(result: RunResult) -> list[str]:
-    if not result.attribution:
-        return []
-    width = max(len(plain(row.part)) for row in result.attribution)
-    lines = ["what carried the gain: points lost with your prompt's part in its place (95 % CI)"]
-    for row in result.attribution:
-        share, interval, source = carried(row)
-        lines.append(f"  {plain(row.part):<{width}} {share:>6}   {interval}, {source}")
-    return lines
-
-
-def _pareto(result: RunResult) -> list[str]:
-    if not result.pareto:
-        return []
-    lines = ["Pareto front: nothing that saw the whole of dev is better in all of these (* chosen)"]
-    lines.append(f"  {'dev':>7}{'prompt tokens':>15}{'$ per 1000':>12}{'latency':>10}  candidate")
-    for row in result.pareto:
-        costs = f"{row.prompt_tokens:>15,}{amount(row.usd_per_1000):>12}{facts.latency(row.latency_s):>10}"
-        lines.append(f"{'*' if row.chosen else ' '} {points(row.dev):>7}{costs}  {plain(row.candidate_id)}")
-    return lines
 
 
 def detectable_line(gains: Mapping[float, float]) -> str:

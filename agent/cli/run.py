@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from agent.cli.common import (
 )
 from agent.cli.progress import Progress, run_shown
 from agent.cli.result import detectable_line, report
+from agent.errors import AgentError
 from agent.observer import NO_OBSERVER
 from agent.release.result import RunResult
 from agent.report.excerpts import excerpts
@@ -169,7 +170,8 @@ def _print_result(result: RunResult, db: Path, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        with closing(open_history(db)) as history:
+        texts = None
+        with suppress(AgentError), closing(open_history(db)) as history:  # a result that is there is printed
             texts = excerpts(history, result)
         click.echo(report(result, db, excerpts=texts, whole=False))
 

@@ -23,7 +23,7 @@ def in_absolute_terms(result: RunResult) -> str:
     name = winner_name(result)
     counts = result.answers.winner if result.answers else None
     parts = [f"{name} gets {points(sealed_score(result, 'winner'))} of 100"]
-    if counts is not None and counts.scored:
+    if counts is not None and counts.scored and (counts.right or not counts.partly):  # graded metrics rarely give 1
         parts.append(_right_rows(counts))
     if yardsticks := [f"{one.name} {points(one.test)}" for one in _yardsticks(result)]:
         parts.append(f"without a language model: {', '.join(yardsticks)}")

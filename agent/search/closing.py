@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import BudgetExhausted
-from agent.scoring import answers, breakdown
+from agent.scoring import answer_counts, breakdown
 from agent.scoring.breakdown import Pair
 from agent.search.analysis.attribution import attribution
 from agent.search.analysis.effects import ScoredCandidate
@@ -187,8 +187,8 @@ def explained(
     sides = {"winner": pair.won, "baseline": pair.based}
     steady = {side: breakdown.consistency(answers) for side, answers in samples.items()}
     return {
-        "answers": answers.row_counts(pair),
-        "labels": answers.by_label(pair, task.signature.outputs),
+        "answers": answer_counts.row_counts(pair),
+        "labels": answer_counts.by_label(pair, task.signature.outputs),
         "metrics": breakdown.by_metric(pair, task.metrics, seed),
         "slices": breakdown.by_slice(pair, task.slices, seed),
         "consistency": steady if task.repeats > 1 else None,

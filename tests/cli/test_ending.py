@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from agent.cli.ending_blocks import WIDTH, labels
 from agent.cli.result import MOST_LINES, report
-from agent.cli.result_details import WIDTH, labels
 from agent.ledger.query import History
 from agent.release.result import RunResult
 from agent.report.html import report_html

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.scoring.answers import by_label, row_counts
+from agent.scoring.answer_counts import by_label, row_counts
 from agent.scoring.breakdown import Pair
 from agent.types import Example, Field, Outcome, Prediction, Score
 
