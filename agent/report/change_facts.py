@@ -21,7 +21,7 @@ def changes(result: RunResult) -> list[str]:
 
 def _texts(result: RunResult, change: Change) -> list[str]:
     if change.winner.technique == "program" or not ships_prompt(result):
-        return ["the texts of your program are changed"] if change.instruction else []
+        return ["the prompts of your program are changed"] if change.instruction else []
     is_proposed = change.instruction and result.proposer is not None and result.proposer.won
     new = (
         "your instruction is replaced by one that the proposer wrote" if is_proposed else "your instruction is changed"
@@ -68,14 +68,14 @@ def proposer(result: RunResult) -> str:
         return ""
     if use.why_not:
         return f"proposer: not asked, as {use.why_not}"
+    if use.tried is None:
+        return f"proposer: {use.asked} calls; the strategy does not say which prompts came of them"
     return f"proposer: {use.asked} of at most {use.planned} planned calls; {'; '.join(_of_proposals(use))}"
 
 
 def _of_proposals(use: ProposerUse) -> list[str]:
     said = [f"{use.failed} brought no reply"] * bool(use.failed)
     said += [f"{use.refused} of its replies held no instruction that can be used"] * bool(use.refused)
-    if use.tried is None:
-        return [*said, "the strategy does not say which prompts came of them"]
     if not use.tried:
         return [*said, "no prompt with an instruction of its was tried"]
     tried = f"{use.tried} prompt{'s' * (use.tried > 1)} with an instruction of its"

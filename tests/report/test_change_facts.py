@@ -55,7 +55,7 @@ def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
     size = {**OWN, "technique": "program", "format": "dspy"}
     change = {"winner": {**size, "n_demos": 4}, "baseline": size, "instruction": True}
     said = change_facts.changes(of(change=change, release="runs/x/program.json"))
-    assert said[:2] == ["the texts of your program are changed", "4 examples were added"]
+    assert said[:2] == ["the prompts of your program are changed", "4 examples were added"]
     steps = next_steps(of(release="runs/x/program.json"), LEDGER)
     assert [step.command.split()[1] for step in steps] == ["export", "show", "report"]
 
@@ -69,7 +69,7 @@ def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
              "as far as the whole of dev, and the best found has one"),
         ({"refused": 2, "failed": 1, "tried": 0}, "3 of at most 40 planned calls; 1 brought no reply; 2 of its replies "
              "held no instruction that can be used; no prompt with an instruction of its was tried"),
-        ({"tried": None}, "3 of at most 40 planned calls; the strategy does not say which prompts came of them"),
+        ({"tried": None}, "3 calls; the strategy does not say which prompts came of them"),
         ({"asked": 0, "why_not": "nothing was searched"}, "not asked, as nothing was searched"),
     ],
 )  # fmt: skip
