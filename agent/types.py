@@ -396,8 +396,8 @@ class Task:
 
     `program` is `module:factory` for a program of the user's own in that folder, else "". `judges` are the models
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
-    scores are told apart; each of `repeats` samples of a row is a call of its own. `monitor` says what
-    is drift in production.
+    scores are told apart; each of `repeats` samples of a row is a call of its own. `human_score` is
+    what people reach, in (0, 1], or None. `monitor` says what is drift in production.
     """
 
     name: str
@@ -421,6 +421,7 @@ class Task:
     rubrics: Mapping[str, Rubric] = dataclasses.field(default_factory=dict)
     slices: tuple[str, ...] = ()
     repeats: int = 1
+    human_score: float | None = None
     monitor: Drift = Drift()
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from agent.cli.common import (
 from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress
 from agent.cli.result import detectable_line, report
+from agent.errors import AgentError
 from agent.observer import NO_OBSERVER
 from agent.release.result import RunResult
+from agent.report.excerpts import excerpts
 from agent.run.launch import OPTIONS, Launch, prepare
+from agent.run.locations import open_history
 from agent.run.resume import prepare_resume
 from agent.run.session import start
 from agent.search.registered import STRATEGIES
@@ -200,7 +204,10 @@ def _print_result(result: RunResult, db: Path, as_json: bool) -> None:
     if as_json:
         print_json(result.to_json())
     else:
-        click.echo(report(result, db))
+        texts = None
+        with suppress(AgentError), closing(open_history(db)) as history:  # a result that is there is printed
+            texts = excerpts(history, result)
+        click.echo(report(result, db, excerpts=texts, whole=False))
 
 
 def _print_plan(launch: Launch, as_json: bool) -> None:

@@ -115,6 +115,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
     """Show RUN (default: the latest): the winner, its demos, the diff to your prompt, and what each part cost."""
     from agent.cli.result import report
     from agent.ledger.trail import promoted_since
+    from agent.report.excerpts import excerpts
 
     history = open_history(db)
     row = history.run(run)
@@ -138,7 +139,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         print_json({**shown, "costs": costs, "plan": row["plan"]})
         return
     click.echo(f"run {row['id']}  {row['task']}  {row['model']}  seed {row['seed']}  {row['started_utc'][:19]} UTC")
-    click.echo(report(result, db, promoted))
+    click.echo(report(result, db, promoted, excerpts(history, result)))
     say("\n== the winner's prompt (demos shown below) ==", "bold")
     click.echo(plain(prompt_text(winner)))
     if winner["demos"]:

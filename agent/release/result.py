@@ -20,6 +20,7 @@ from agent.release.result_breakdown import (
     Slice,
     Variety,
 )
+from agent.release.result_details import Answers, Change, LabelReport, ProposerUse, ToShow
 from agent.release.result_parts import Baseline, BlockCode, Cost, Lift, Release, SideName, Winner, Yardstick
 
 
@@ -47,6 +48,12 @@ class RunResult(Part):
         attribution: what carried the gain; empty when the user's own prompt won.
         pareto: the candidates that nothing beats; the best dev score first.
         parameters: what the released prompt was scored with.
+        answers: how many rows of the sealed test are right, wrong and unreadable; None of an older version, as below.
+        labels: precision, recall and confusions by label, for each field that is a choice.
+        change: what differs from the user's own prompt; None when that one won.
+        proposer: what came of the model that writes instructions.
+        human_score: what people reach on such rows, in (0, 1], where the task says so.
+        to_show: what would show the gain; None where it was shown, or nothing was gained.
     """
 
     run_id: str
@@ -76,6 +83,12 @@ class RunResult(Part):
     attribution: tuple[Carried, ...] = ()
     pareto: tuple[ParetoRow, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    answers: Answers | None = None
+    labels: tuple[LabelReport, ...] = ()
+    change: Change | None = None
+    proposer: ProposerUse | None = None
+    to_show: ToShow | None = None
+    human_score: float | None = None
     is_own: bool = field(metadata=NOT_IN_JSON)
     ledger: Path = field(metadata=NOT_IN_JSON)
     _stored: Mapping[str, Any] | None = field(init=False, default=None, compare=False)

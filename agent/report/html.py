@@ -18,6 +18,7 @@ from agent.files import new_file
 from agent.ledger.query import run_folder
 from agent.prompt.render import label_text
 from agent.report import compare, facts, run_tables, terms
+from agent.report.run_details import run_details
 from agent.report.run_tables import RunTable
 from agent.report.view import RowPair, RunView
 
@@ -190,6 +191,7 @@ def _of_result(view: RunView) -> dict[str, Any]:
         "metrics": run_tables.metrics(result),
         "slices": run_tables.slices(result),
         "judges": run_tables.judges(result),
+        "details": run_details(view),
         "is_own": winner["id"] == baseline["id"],
         "changes": compare.changes(own, best),
         "baseline_text": facts.cut(facts.whole_prompt(baseline), PROMPT_LETTERS),

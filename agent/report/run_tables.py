@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent.release.result import RunResult
+from agent.release.result_details import LabelReport
 from agent.report import facts
+from agent.report.answer_facts import label_rows
 from agent.report.facts import amount, bracketed, carried, cut, duration, gain, points
 from agent.report.view import RunView
 
@@ -115,6 +117,18 @@ def slices(result: RunResult) -> list[RunTable]:
         note = _sentence(facts.gaps(result, one))
         tables.append(_table(f"By {one.slice}", (*columns, *["difference (95 % CI) #"] * is_compared), rows, note))
     return tables
+
+
+def labels(result: RunResult, report: LabelReport) -> RunTable:
+    """Precision, recall and support of each label of a field, for both prompts."""
+    rows, sides = [], facts.sides(result)
+    for own, best in label_rows(report):
+        each = (own,) if result.is_own else (own, best)
+        rows.append((best.label, best.support, *(points(o.precision) for o in each), *(points(o.recall) for o in each)))
+    heads = [f"{what}, {name} #" for what in ("precision", "recall") for _, name in sides]
+    note = "Precision: of the rows that were answered with the label, those where it is right. Recall: of the rows "
+    note += "whose right answer it is, those that were answered with it."
+    return _table(f"By label of {report.field}, on the sealed test", ("label", "rows #", *heads), rows, note)
 
 
 def attribution(view: RunView) -> RunTable:

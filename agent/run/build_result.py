@@ -12,6 +12,7 @@ from agent.release.gate import blocked_by
 from agent.release.json_part import typed
 from agent.release.result import RunResult
 from agent.release.result_parts import Baseline, Cost, Lift, Release, Winner
+from agent.run.unshown_gain import TestRows, to_show
 from agent.scoring.evaluate import values
 from agent.stats.intervals import paired_difference
 from agent.types import Candidate, Outcome, Shown
@@ -44,6 +45,7 @@ def build_result(
     ledger: Path,
     ledger_head: str,
     parts: Mapping[str, Any],
+    test_rows: TestRows,
 ) -> RunResult:
     """The result before its release is written: no `parameters`, and the release without a place.
 
@@ -52,6 +54,7 @@ def build_result(
         dev: mean of baseline, of winner, and the winner's corrected for having been chosen; each in [0, 1] or None.
         states: of the trials.
         parts: what else is known, by the names of `RunResult` and JSON-ready: with it the gate decides.
+        test_rows: what the rows of the sealed test come from.
     """
     paid, usage = account.paid, account.usage
     is_own = sealed.winner.id == sealed.baseline.id
@@ -104,6 +107,7 @@ def build_result(
         decision="keep_baseline" if blocks else "promote",
         blocked=tuple(block.message for block in blocks),
         blocked_codes=tuple(block.code for block in blocks),
+        to_show=to_show(result, sealed.based, test_rows),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError, LedgerBusy
+from agent.ledger.place import LEDGER as LEDGER
+from agent.ledger.place import ledger_option as ledger_option
 from agent.run.tasks import find_task, task_named, task_of
 
 if TYPE_CHECKING:
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from agent.release.runtime import Prompt
     from agent.release.suite import Sample, Suite
     from agent.types import LM, Rubric, Task
-
-LEDGER = Path("runs/ledger.db")
-"""Where it is looked for when none is named."""
-
-
-def ledger_option(db: Path) -> str:
-    """The words that a command needs to find the ledger, when it is not the usual one."""
-    return "" if db == LEDGER else f" --db {shlex.quote(str(db))}"
 
 
 def open_history(db: Path, by_chain: bool = False) -> History:

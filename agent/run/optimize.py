@@ -31,6 +31,7 @@ from agent.run.build_result import SealedTest, build_result
 from agent.run.job import LedgerRun, Resources
 from agent.run.observers import Snapshot, Watcher
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
+from agent.run.unshown_gain import TestRows
 from agent.scoring.breakdown import Pair
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
@@ -301,6 +302,7 @@ class Run(LedgerRun[RunResult]):
             seed = self.settings.seed
             yardsticks = await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
         shown, length = self.program.shown(winner), self.program.prompt_tokens(winner)
+        ended = self._ended or self.context.failed
         return build_result(
             SealedTest(winner, baseline, won, base, shown, length),
             run_id=self.id,
@@ -314,7 +316,7 @@ class Run(LedgerRun[RunResult]):
             ledger=self.ledger.path,
             ledger_head=self.ledger.head(),
             parts={
-                "search_ended": self._ended or self.context.failed,
+                "search_ended": ended,
                 "yardsticks": yardsticks,
                 "uncorrected": self._uncorrected(winner),
                 **closing.explained(
@@ -327,10 +329,14 @@ class Run(LedgerRun[RunResult]):
                     ],
                     self.settings.seed,
                 ),
+                "human_score": self.task.human_score,
+                "change": closing.changed(self.context, winner),
+                "proposer": closing.proposer_use(self.context, winner, ended),
                 "preflight": self.preflight.as_dict() if self.preflight else None,
                 "attribution": closing.carried(self.context, winner, corrected),
                 "pareto": closing.pareto(self._offers(), winner),
             },
+            test_rows=TestRows(len(self.task.test), self.plan, self.settings.budget),
         )
 
     async def _samples(self, candidate: Candidate) -> list[list[Outcome]]:

@@ -46,6 +46,10 @@ NOT_COMPARED = (
 )
 
 
+NEWER = ("answers", "labels", "change", "proposer", "to_show", "human_score")
+"""What a run of an older version has not in its result: compared where it has."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reproduction:
     """What came of it: `trials` and `scores` that were made again, and `drift`, what came out differently, a line
@@ -249,7 +253,9 @@ def drift(history: History, run: Row, ledger: ReplayLedger, result: Mapping[str,
         {_name(*place): value for place, value in ledger.outcomes.items()},
     )
     if result is not None:
-        left_out = {*NOT_COMPARED, *(("tokens", "search_ended") if run["status"] == "budget" else ())}
+        left_out = {*NOT_COMPARED, *(name for name in NEWER if name not in run["result"])}
+        if run["status"] == "budget":
+            left_out |= {"tokens", "tokens_a_call", "search_ended"}
         yield from _differences(dict(_flat("result", run["result"], left_out)), dict(_flat("result", result, left_out)))
 
 

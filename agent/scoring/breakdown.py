@@ -33,7 +33,7 @@ class Pair:
 
 def by_metric(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[dict[str, Any]]:
     """Both sides by each metric; the first line is the share of replies that parsed and kept the limits of fields."""
-    lines = [_line("readable", "", 0.0, [_readable(o) for o in pair.won], [_readable(o) for o in pair.based], seed)]
+    lines = [_line("readable", "", 0.0, [readable(o) for o in pair.won], [readable(o) for o in pair.based], seed)]
     for at, spec in enumerate(specs):
         won, based = ([outcome.scores[at].value for outcome in side] for side in (pair.won, pair.based))
         name = pair.won[0].scores[at].metric if pair.won else spec.name
@@ -42,7 +42,7 @@ def by_metric(pair: Pair, specs: Sequence[MetricSpec], seed: int) -> list[dict[s
     return lines
 
 
-def _readable(outcome: Outcome) -> float | None:
+def readable(outcome: Outcome) -> float | None:
     """1 or 0; None for a row that the provider or every metric left without a score."""
     lost = outcome.call_key == "" or (outcome.scores and all(score.value is None for score in outcome.scores))
     return None if lost else float(not outcome.prediction.error)

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from agent.errors import BudgetExhausted
-from agent.scoring import breakdown
+from agent.scoring import answer_counts, breakdown
 from agent.scoring.breakdown import Pair
 from agent.search.analysis.attribution import attribution
 from agent.search.analysis.effects import ScoredCandidate
 from agent.search.analysis.pareto import Finalist, Prefer, counted, front_table, prefer
 from agent.search.board import Board
 from agent.search.context import SearchContext
-from agent.search.program import Program
+from agent.search.program import PROPOSED, Program
 from agent.types import Candidate, Outcome, Proposal, Task, Usage
 
 
@@ -108,6 +108,65 @@ def carried(context: SearchContext, winner: Candidate, corrected: float | None) 
     return [part.as_dict() for part in parts]
 
 
+def changed(context: SearchContext, winner: Candidate) -> dict[str, Any] | None:
+    """What the winner has that the user's own prompt has not, JSON-ready; None when that one won."""
+    program, baseline = context.program, context.baseline
+    if winner.id == baseline.id:
+        return None
+
+    def side(candidate: Candidate) -> dict[str, Any]:
+        shown, usage = program.shown(candidate), context.evaluator.usage_of(candidate.id)
+        return {
+            "technique": shown.technique,
+            "format": shown.format,
+            "n_demos": shown.n_demos,
+            "prompt_tokens": program.prompt_tokens(candidate),
+            "tokens_a_call": usage.prompt_tokens + usage.completion_tokens,
+            "role": shown.role,
+        }
+
+    is_other = program.shown(winner).text != program.shown(baseline).text
+    return {"instruction": is_other, "winner": side(winner), "baseline": side(baseline)}
+
+
+def proposer_use(context: SearchContext, winner: Candidate, ended: str) -> dict[str, Any]:
+    """What came of the proposer, JSON-ready.
+
+    Args:
+        context: the search.
+        winner: the candidate that goes to the sealed test.
+        ended: why the search ended before its plan did, or "".
+    """
+    board, noted = context.board, context.noted
+    if context.proposer is None:
+        return {"why_not": "there is no proposer"}
+
+    def is_proposed(candidate_id: str) -> bool:
+        place = board.proposals[candidate_id].place
+        return any(choice.startswith(f"{PROPOSED}-") for choice in place.values())
+
+    tried = [candidate_id for candidate_id in board.trials if is_proposed(candidate_id)]
+    is_counted = context.asked == noted["proposal"] + noted["proposal_refused"] + noted["proposal_failed"]
+    why_not = ""
+    if context.asked == 0:
+        early = f"the search had ended before: {context.stopped}" if context.stopped else "the search asked for none"
+        is_search = len(board.trials) > 1 or bool(context.stopped)
+        why_not = (
+            "the search ended before its plan was done" if ended else early if is_search else "nothing was searched"
+        )
+    return {
+        "model": context.proposer.name,
+        "planned": context.plan.proposals,
+        "asked": context.asked,
+        "refused": noted["proposal_refused"],
+        "failed": noted["proposal_failed"],
+        "tried": len(tried) if is_counted else None,
+        "finalists": sum(board.trials[candidate_id].state == "complete" for candidate_id in tried),
+        "won": winner.id in tried,
+        "why_not": why_not,
+    }
+
+
 def explained(
     task: Task,
     pair: Pair,
@@ -128,6 +187,8 @@ def explained(
     sides = {"winner": pair.won, "baseline": pair.based}
     steady = {side: breakdown.consistency(answers) for side, answers in samples.items()}
     return {
+        "answers": answer_counts.row_counts(pair),
+        "labels": answer_counts.by_label(pair, task.signature.outputs),
         "metrics": breakdown.by_metric(pair, task.metrics, seed),
         "slices": breakdown.by_slice(pair, task.slices, seed),
         "consistency": steady if task.repeats > 1 else None,

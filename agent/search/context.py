@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from agent.search.board import Board
 from agent.search.costs import CandidateCosts
 from agent.search.plan import Plan
 from agent.search.program import Program
-from agent.types import LM, Candidate, Example, Proposal, Task
+from agent.types import LM, Candidate, Example, Proposal, Spend, Task
 
 T = TypeVar("T")
 UNSCORED_AT_MOST = 0.2  # of a trial's rows; more and the trial fails
@@ -69,8 +70,12 @@ class SearchContext:
         self._account, self._observer, self._trials = account, observer, trials
         self.failed = ""
         """Why the strategy came to nothing."""
+        self.stopped = ""
+        """Why the strategy made no further candidates, where it says so."""
         self.sifted = False
         """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
+        self.noted: Counter[str] = Counter()
+        """How many events of each kind the strategy has noted."""
         self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size)
         self._refused: set[str] = set()
 
@@ -204,7 +209,13 @@ class SearchContext:
             body: JSON-ready; never erased.
             texts: by name, kept apart, so that they can be erased.
         """
+        self.noted[kind] += 1
         self._observer.on_event(kind, body, texts)
+
+    @property
+    def asked(self) -> int:
+        """Calls of the proposer so far, those that failed or were answered from the ledger among them."""
+        return self._account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
 
     def _size(self, candidate_id: str) -> int:
         """Tokens of a candidate's prompt with a row of usual length."""

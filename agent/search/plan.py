@@ -265,6 +265,14 @@ def _require_rows(
         )
 
 
+def calls_for(test_rows: int, plan: Plan) -> int:
+    """The calls of a plan like this one that pays `test_rows` rows of the sealed test, rounded up to tens."""
+    runs = math.ceil(test_rows * 2 * plan.per_row / TEST_SHARE)
+    while _tested_rows(runs * TEST_SHARE / 2 / plan.per_row, plan.repeats) < test_rows:
+        runs += 1
+    return math.ceil(runs * plan.calls_each / 10) * 10
+
+
 def _tested_rows(samples: float, repeats: int) -> int:
     """Test rows that `samples` runs of each prompt pay, when STEADY_ROWS of them are run `repeats` times."""
     rows = int(samples - (repeats - 1) * STEADY_ROWS)

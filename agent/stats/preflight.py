@@ -119,6 +119,23 @@ def rows_for(gain: float, rate: float) -> int | None:
     return low
 
 
+def rows_to_show(gain: float, scores: Sequence[float]) -> int | None:
+    """About how many test rows show this gain over a baseline with these scores on some of them, rounded up to two
+    digits; None beyond ten million.
+
+    >>> rows_to_show(0.06, [1.0] * 60 + [0.0] * 40)
+    1100
+    """
+    mean = sum(scores) / len(scores)
+    needed = rows_for(gain, mean)
+    return _two_digits(needed / _sharper(scores, mean)) if needed else None
+
+
+def _two_digits(rows: float) -> int:
+    step: int = 10 ** max(0, len(str(math.ceil(rows))) - 2)
+    return math.ceil(rows / step) * step
+
+
 def _sharper(scores: Sequence[float], mean: float) -> float:
     """How many 0/1 rows one row is worth: graded scores of this mean vary less, and show a smaller gain."""
     widest = mean * (1 - mean)
@@ -132,6 +149,4 @@ def _rows(room: float, mean: float, worth_rows: int, test_rows: int) -> str:
     needed = rows_for(room / 2, mean)
     if not needed:
         return "far more test rows"
-    rows = math.ceil(needed * test_rows / worth_rows)
-    step = 10 ** max(0, len(str(rows)) - 2)
-    return f"about {math.ceil(rows / step) * step:,} test rows, which show half of what is left"
+    return f"about {_two_digits(needed * test_rows / worth_rows):,} test rows, which show half of what is left"

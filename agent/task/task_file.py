@@ -191,6 +191,9 @@ class TaskFile(TomlTable):
     repeats: Annotated[int, Field(ge=1, le=20)] = Field(
         1, description="How often each of some test rows is asked at the end, to see how steady the answers are."
     )
+    human_score: Annotated[float, Field(gt=0, le=1)] | Optional = Field(
+        None, description="What people reach on such rows by the same metrics, shown beside the result."
+    )
     fields: dict[str, FieldTable] = Field({}, description="More about each field of the signature, by its name.")
     metrics: list[MetricTable] = Field([], description="How answers are scored; default: by the type of the output.")
     models: ModelsTable = Field(default_factory=ModelsTable.defaults, description="Which models take part.")
@@ -322,7 +325,8 @@ def _options(file: TaskFile) -> tuple[list[_Error], list[Options]]:
 
 def _path(loc: KeyPath) -> KeyPath:
     """Where an error stands in the file: the key, and the index inside a list; without names of union arms."""
-    deep = {"fields": 3, "metrics": 3}.get(str(loc[0]), 2)
+    head = str(loc[0])
+    deep = {"fields": 3, "metrics": 3}.get(head, 2 if head in _SECTIONS else 1)
     return loc[:deep] + tuple(part for part in loc[deep : deep + 1] if isinstance(part, int))
 
 

@@ -17,6 +17,17 @@ DIFFERENCE = {"diff": 0.1, "diff_ci95": [0.0, 0.2], "p_value": 0.05}
 STEADY = {
     "k": 2, "rows": 9, "agreement": 0.9, "entropy": 0.1, "pass_at_k": 1.0, "pass_hat_k": 0.8, "spread": 0.05,
 }  # fmt: skip
+COUNT = {"right": 20, "partly": 3, "wrong": 16, "unscored": 1, "unreadable": 2, "unreadable_rows": ["r1", "r9"]}
+BY_LABEL = {
+    "scores": [
+        {"label": "billing", "support": 30, "said": 20, "right": 19, "precision": 0.95, "recall": 0.6},
+        {"label": "account", "support": 9, "said": 0, "right": 0, "precision": None, "recall": 0.0},
+    ],
+    "cells": [{"label": "billing", "said": "billing", "rows": 19}, {"label": "account", "said": None, "rows": 9}],
+}
+SIZE = {
+    "technique": "few-shot", "format": "inline", "n_demos": 4, "prompt_tokens": 90, "tokens_a_call": 140, "role": "R",
+}  # fmt: skip
 WHOLE: dict[str, Any] = {
     "run_id": "20260101T000000-abc",
     "task": "toy",
@@ -79,6 +90,14 @@ WHOLE: dict[str, Any] = {
          "chosen": True},
     ],
     "parameters": {"max_tokens": 20, "temperature": 0.0},
+    "answers": {"winner": COUNT, "baseline": {**COUNT, "unreadable": 0, "unreadable_rows": []}},
+    "labels": [{"field": "team", "labels": ["billing", "account"], "winner": BY_LABEL, "baseline": BY_LABEL}],
+    "change": {"winner": SIZE, "baseline": {**SIZE, "role": ""}, "instruction": True},
+    "proposer": {"model": "e/f", "planned": 9, "asked": 3, "refused": 1, "failed": 0, "tried": 4, "finalists": 1,
+                 "won": False, "why_not": ""},
+    "to_show": {"gain": 0.12, "rows_needed": 310, "rows_tested": 40, "rows_there": 160, "max_calls": 920,
+                "other_caps": ["--max-cost"]},
+    "human_score": 0.9,
 }  # fmt: skip
 """All that this version writes, in its order."""
 FIRST = {

@@ -91,6 +91,24 @@ async def test_the_list_and_a_run_say_what_the_command_printed(two_runs: Made) -
             assert not any(tag == "script" for tag, _ in one.nodes)  # a run that has ended needs none
 
 
+async def test_a_run_shows_its_answers_by_label_and_what_to_type_next(two_runs: Made) -> None:
+    result = two_runs[0]
+    async with signed_in(DB) as (client, _):
+        shown = await page(client, f"/run/{result['run_id']}")
+        details = (await data(client, f"/run/{result['run_id']}.json"))["details"]
+    (by_label,) = result["labels"]
+    table = {row[0]: row[1:] for row in shown.tables["By label of label, on the sealed test"]}
+    for score in by_label["winner"]["scores"]:
+        assert table[score["label"]][0] == str(score["support"])
+        assert table[score["label"]][-1] == facts.points(score["recall"])
+    assert details["absolute"] in shown.text
+    for line in details["changes"]:
+        assert line[1:] in shown.text
+    for step in details["steps"]:
+        assert step["command"] in shown.text
+        assert result["run_id"] in step["command"]
+
+
 @pytest.mark.parametrize(
     ("query", "where", "order"),
     [

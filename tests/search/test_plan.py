@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.errors import BudgetRefused, InputError
 from agent.run.settings import Settings, models_by_role, plan_for
 from agent.search.call_costs import call_costs
-from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, make_plan, plan_run, scoring_plan
+from agent.search.plan import EFFORT_CALLS, FEWEST_ROWS, Plan, calls_for, make_plan, plan_run, scoring_plan
 from agent.search.registered import Strategy
 from agent.types import Budget
 from tests.toys import FakeModel, make_task
@@ -185,3 +185,12 @@ def test_a_plan_that_was_kept_comes_back_and_one_of_another_version_is_named():
     del kept["finalists"]
     with pytest.raises(InputError, match=r"no 'finalists'.*another version.*start a new run"):
         Plan.restored(kept)
+
+
+@given(st.integers(20, 900), st.integers(1, 4))
+def test_the_calls_that_are_named_for_test_rows_pay_them_and_little_less_does_not(rows, repeats):
+    task = make_task(1000, repeats=repeats)
+    plan = make_plan(task, Budget(3000), "standard", True)
+    calls = calls_for(rows, plan)
+    assert make_plan(task, Budget(calls), "standard", True).test_rows >= rows
+    assert make_plan(task, Budget(calls - 20), "standard", True).test_rows < rows

@@ -293,3 +293,17 @@ def test_repeats_are_loaded_and_one_by_default(here: Path, top: str, repeats: in
 def test_repeats_that_are_no_number_from_1_to_20_are_refused_at_their_line(here: Path, value: str) -> None:
     text = toml(top=f"\nrepeats = {value}")
     assert only_problem(make(here / "t", text, **splits()), text, "repeats").startswith("repeats = ")
+
+
+# ---- what people reach
+
+
+@pytest.mark.parametrize(("top", "score"), [("", None), ("human_score = 0.93", 0.93), ("human_score = 1.0", 1.0)])
+def test_what_people_reach_is_loaded_and_nothing_is_made_up(here: Path, top: str, score: float | None) -> None:
+    assert load_task(make(here / "t", toml(top=top), **splits())).human_score == score
+
+
+@pytest.mark.parametrize("value", ["0.0", "93.0", "-0.1", '"high"', "nan"])
+def test_a_score_of_people_that_is_none_is_refused_at_its_line(here: Path, value: str) -> None:
+    text = toml(top=f"\nhuman_score = {value}")
+    assert "human_score" in only_problem(make(here / "t", text, **splits()), text, "human_score")

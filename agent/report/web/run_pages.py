@@ -15,6 +15,7 @@ from agent.ledger.resume_state import IS_CALL
 from agent.release.result import search_result
 from agent.report import charts, compare, facts
 from agent.report.html import PROMPT_LETTERS
+from agent.report.run_details import run_details
 from agent.report.view import RowPair, RunView
 from agent.report.web.page_request import PageRequest, sql_link
 
@@ -104,6 +105,7 @@ def run(request: PageRequest) -> dict[str, Any]:
         "uncorrected": facts.uncorrected(result) if result else "",
         "design": facts.design(best.technique, best.format, best.n_demos) if best else "",
         "held_back": facts.held_back(result) if result else [],
+        "details": request.cached("details", view.id, lambda: run_details(view)) if result else None,
         "promoted": facts.promotion(view.promoted) if view.promoted else "",
         "prompt_changes": request.cached("changes", view.id, lambda: _changes(view)) if result else [],
         "prompts": _prompts(view),

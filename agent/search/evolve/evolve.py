@@ -54,16 +54,19 @@ class Search:
         self._waiting += context.admit(self._moves.designs())
         for step in range(1, ROUNDS):
             if not context.more():
+                context.stopped = "the cap on trials was reached"
                 break
             context.stage(f"step {step}", step)
             pulls = await self._next()
             if not pulls:
+                context.stopped = "what was left paid for no further prompt beside the finalists"
                 break
             await context.see_all({pull.candidate_id: pull.rows for pull in pulls})
             self._learn(pulls)
             if step == 1:
                 await self._moves.warmed(self._room() // 8)
             if why := self._stop_reason():
+                context.stopped = why
                 context.note("search_stopped", {"step": step, "why": why})
                 break
         context.failed = self._cut()

@@ -1,0 +1,167 @@
+"""What stands behind a run's scores: answers by label, what changed in the prompt, the proposer's part, and what would
+show a gain that was not shown. Pure.
+
+Rows are those of the sealed test. What an older version of the tool did not write has its default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.release.json_part import Part
+from agent.release.result_breakdown import TwoSided
+
+
+@dataclass(frozen=True, slots=True)
+class RowCount(Part):
+    """How one prompt's rows were scored: full marks, some, none, or no score. `unreadable` of those with a score had a
+    reply that did not parse or broke the limits of its fields; `unreadable_rows` are the ids of the first of them."""
+
+    right: int = 0
+    partly: int = 0
+    wrong: int = 0
+    unscored: int = 0
+    unreadable: int = 0
+    unreadable_rows: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> int:
+        """Rows with a score."""
+        return self.right + self.partly + self.wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(TwoSided[RowCount]):
+    """The rows of both prompts, counted."""
+
+    winner: RowCount = RowCount()
+    baseline: RowCount = RowCount()
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore(Part):
+    """One label: `support`, the rows whose right answer it is; `said`, the rows that were answered with it; `right`,
+    those that are both. `precision` and `recall` in [0, 1]; None where no row was answered with it, or it has none."""
+
+    label: str
+    support: int
+    said: int
+    right: int
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionCell(Part):
+    """How many rows of `label`, 1 or more, were answered with `said`; None: the reply named no label that there is."""
+
+    label: str
+    said: str | None
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSide(Part):
+    """One prompt's answers by label. `cells` are the cells of the confusion matrix that are not 0."""
+
+    scores: tuple[LabelScore, ...] = ()
+    cells: tuple[ConfusionCell, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows that were answered, readably or not."""
+        return sum(cell.rows for cell in self.cells)
+
+    def count(self, label: str, said: str | None) -> int:
+        """One cell of the matrix, 0 or more."""
+        return sum(cell.rows for cell in self.cells if cell.label == label and cell.said == said)
+
+    def confused(self) -> list[ConfusionCell]:
+        """The cells off the diagonal, unreadable replies left out, the largest first."""
+        wrong = [cell for cell in self.cells if cell.said is not None and cell.said != cell.label]
+        return sorted(wrong, key=lambda cell: (-cell.rows, cell.label, cell.said))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport(TwoSided[LabelSide]):
+    """The answers of a field that is a choice; `labels` are its choices in the task's order."""
+
+    field: str
+    labels: tuple[str, ...]
+    winner: LabelSide = LabelSide()
+    baseline: LabelSide = LabelSide()
+
+
+# -- the prompt -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSize(Part):
+    """A prompt's design and length; `role` is the sentence that gives it one, if any.
+
+    `prompt_tokens`: without the row; `tokens_a_call`: the mean of its calls, prompt and reply, 0 where the provider
+    does not say."""
+
+    technique: str
+    format: str
+    n_demos: int
+    prompt_tokens: int
+    tokens_a_call: int = 0
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change(TwoSided[PromptSize]):
+    """What the winner has that the user's own prompt has not. `instruction`: whether the text differs."""
+
+    winner: PromptSize
+    baseline: PromptSize
+    instruction: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProposerUse(Part):
+    """What came of the model that writes instructions.
+
+    Args:
+        model: its name; "" without one.
+        planned: calls that the plan had for it, at most.
+        asked: calls that were made, those answered from the ledger among them.
+        refused: replies of these that held no instruction that can be used.
+        failed: calls that brought no reply.
+        tried: prompts with an instruction of its that were scored; None where the strategy does not say.
+        finalists: those of them that saw the whole of dev.
+        won: whether the winner has one.
+        why_not: why it was not asked; "" where it was.
+    """
+
+    model: str = ""
+    planned: int = 0
+    asked: int = 0
+    refused: int = 0
+    failed: int = 0
+    tried: int | None = None
+    finalists: int = 0
+    won: bool = False
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToShow(Part):
+    """What would show a gain that was measured and not shown.
+
+    Args:
+        gain: the gain that was measured, in (0, 1].
+        rows_needed: test rows that show it with 80 % power, rounded up to two digits; None: more than ten million.
+        rows_tested: rows that the plan paid.
+        rows_there: rows of the task's test split.
+        max_calls: the cap on calls whose plan pays as many of them as are needed; None: it paid them all.
+        other_caps: caps on tokens, dollars or time, by their options, that must then grow as well.
+    """
+
+    gain: float
+    rows_needed: int | None
+    rows_tested: int
+    rows_there: int
+    max_calls: int | None = None
+    other_caps: tuple[str, ...] = ()

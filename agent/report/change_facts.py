@@ -1,0 +1,112 @@
+"""What a run changed in a prompt, what came of its proposer and what would show its gain, in words. Pure."""
+
+from __future__ import annotations
+
+from agent.release.result import RunResult
+from agent.release.result_details import Change, PromptSize, ProposerUse, ToShow
+from agent.report.facts import ships_prompt
+
+REASONED = ("chain-of-thought", "few-shot-cot")
+ABOUT_THE_SAME = 0.05
+
+
+def changes(result: RunResult) -> list[str]:
+    """What the best found has that the user's own prompt has not, a sentence part each; empty when that one won, and of
+    an older version."""
+    change = result.change
+    if change is None:
+        return []
+    return [*_texts(result, change), *_design(change), _tokens(change.baseline, change.winner)]
+
+
+def _texts(result: RunResult, change: Change) -> list[str]:
+    if change.winner.technique == "program" or not ships_prompt(result):
+        return ["the prompts of your program are changed"] if change.instruction else []
+    is_proposed = change.instruction and result.proposer is not None and result.proposer.won
+    new = (
+        "your instruction is replaced by one that the proposer wrote" if is_proposed else "your instruction is changed"
+    )
+    return [new if change.instruction else "your instruction is unchanged"]
+
+
+def _design(change: Change) -> list[str]:
+    was, now = change.baseline, change.winner
+    said = []
+    if was.n_demos != now.n_demos:
+        said.append(_demos(was.n_demos, now.n_demos))
+    if now.technique in REASONED and was.technique not in REASONED:
+        said.append("it is asked to reason before it answers")
+    if now.role and now.role != was.role:
+        said.append("it is given a role")
+    if was.format != now.format:
+        said.append(f"the answers' layout is {now.format} instead of {was.format}")
+    return said
+
+
+def _demos(was: int, now: int) -> str:
+    if not was:
+        return f"{now} example{'s were' if now > 1 else ' was'} added"
+    return f"{now} examples instead of {was}" if now else f"its {was} examples were taken out"
+
+
+def _tokens(was: PromptSize, now: PromptSize) -> str:
+    """By how much a call got longer, or, where the provider does not count, the prompt."""
+    is_measured = bool(was.tokens_a_call and now.tokens_a_call)
+    before, after = (side.tokens_a_call if is_measured else side.prompt_tokens for side in (was, now))
+    what = "a call costs" if is_measured else "the prompt has"
+    if not before:
+        return f"{what} {after:,} tokens"
+    times = after / before
+    how = "about as many" if abs(times - 1) <= ABOUT_THE_SAME else f"{times:.1f}x the"
+    return f"{what} {how} tokens ({after:,} instead of {before:,})"
+
+
+def proposer(result: RunResult) -> str:
+    """What came of the model that writes instructions; "" of an older version."""
+    use = result.proposer
+    if use is None:
+        return ""
+    if use.why_not:
+        return f"proposer: not asked, as {use.why_not}"
+    if use.tried is None:
+        return f"proposer: {use.asked} calls; the strategy does not say which prompts came of them"
+    return f"proposer: {use.asked} of at most {use.planned} planned calls; {'; '.join(_of_proposals(use))}"
+
+
+def _of_proposals(use: ProposerUse) -> list[str]:
+    said = [f"{use.failed} brought no reply"] * bool(use.failed)
+    said += [f"{use.refused} of its replies held no instruction that can be used"] * bool(use.refused)
+    if not use.tried:
+        return [*said, "no prompt with an instruction of its was tried"]
+    tried = f"{use.tried} prompt{'s' * (use.tried > 1)} with an instruction of its"
+    full = "none" if not use.finalists else str(use.finalists)
+    won = "the best found has one" if use.won else "the best found has none"
+    return [*said, f"of {tried} {full} came as far as the whole of dev, and {won}"]
+
+
+def to_show(result: RunResult) -> str:
+    """What would show a gain that was not shown; "" where that is no question."""
+    need = result.to_show
+    if need is None:
+        return ""
+    gain = f"a gain of {100 * need.gain:.1f} points"
+    if need.rows_needed is None:
+        wants = f"{gain} is too small for any number of test rows"
+    elif need.rows_needed <= need.rows_tested:
+        wants = (
+            f"{gain} needs about {need.rows_needed:,} test rows to be shown 4 times of 5, and was not shown this time"
+        )
+    else:
+        wants = f"{gain} needs about {need.rows_needed:,} test rows to be shown 4 times of 5"
+    return f"{wants}; {_there(need)}"
+
+
+def _there(need: ToShow) -> str:
+    if need.max_calls is None:
+        return f"there are {need.rows_there:,}: add rows to the test split"
+    caps = f", and more of {' and '.join(need.other_caps)}" if need.other_caps else ""
+    short = need.rows_needed is None or need.rows_needed > need.rows_there
+    more = "; then add rows" if short else ""
+    return (
+        f"{need.rows_there:,} are there, {need.rows_tested:,} were paid for: --max-calls {need.max_calls}{caps}{more}"
+    )

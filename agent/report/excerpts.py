@@ -1,0 +1,70 @@
+"""Texts of a run that its result does not hold, so that erasing them from the ledger erases them everywhere: the new
+prompt, and some replies that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.ledger.query import History
+from agent.prompt.fence import Fence
+from agent.release.result import RunResult
+from agent.release.result_parts import SideName
+from agent.report.answer_facts import IN_A_SENTENCE
+from agent.report.facts import cut, prompt_text
+
+REPLY_LETTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply that could not be read, cut; untrusted."""
+
+    row: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpts:
+    """`prompt`: the winner's, whole; `replies`: of the prompt that `of` names; `own_function`: whether a function in
+    Python scores the run."""
+
+    prompt: str = ""
+    replies: tuple[Reply, ...] = ()
+    of: str = ""
+    own_function: bool = False
+
+    def fenced(self) -> str:
+        """The replies between marks that they cannot know, one a line."""
+        lines = [f"{reply.row}: {' '.join(reply.text.split())}" for reply in self.replies]
+        return Fence.around(lines)("\n".join(lines)) if lines else ""
+
+
+def excerpts(history: History, result: RunResult) -> Excerpts:
+    """The texts of a run, as the ledger has them now."""
+    options = history.run(result.run_id)["options"] or {}
+    prompt = prompt_text(history.candidate(result.winner.candidate_id))
+    side = _quoted_side(result)
+    if side is None or result.answers is None:
+        return Excerpts(prompt, own_function=bool(options.get("metric_source")))
+    of, rows = IN_A_SENTENCE[side], result.answers.side(side).unreadable_rows
+    replies = _replies(history, result, side, rows)
+    return Excerpts(prompt, replies, of, bool(options.get("metric_source")))
+
+
+def _quoted_side(result: RunResult) -> SideName | None:
+    """The winner, or the baseline where the winner's replies could all be read; None where both's could."""
+    if result.answers is None:
+        return None
+    order: Sequence[SideName] = ("baseline",) if result.is_own else ("winner", "baseline")
+    return next((side for side in order if result.answers.side(side).unreadable), None)
+
+
+def _replies(history: History, result: RunResult, side: SideName, rows: Sequence[str]) -> tuple[Reply, ...]:
+    if side == "winner":
+        candidate_id = result.winner.candidate_id
+    else:
+        candidate_id = history.trials(result.run_id, [0])[0]["candidate_id"]
+    said = {row["example_id"]: row for row in history.outcomes(result.run_id, candidate_id, "test")}
+    texts = {row: said[row]["reply"].strip() or f"(no text: {said[row]['error']})" for row in rows if row in said}
+    return tuple(Reply(row, cut(text, REPLY_LETTERS)) for row, text in texts.items())

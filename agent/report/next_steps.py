@@ -1,0 +1,69 @@
+"""What to type after a run: commands that are right for it, and the line of Python that loads its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.ledger.place import ledger_option
+from agent.release.prompt_file import HELD
+from agent.release.result import RunResult
+from agent.report import facts
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """What for, and what to type; `is_python`: in Python, not in a shell."""
+
+    what: str
+    command: str
+    is_python: bool = False
+
+
+def next_steps(
+    result: RunResult, db: Path, promoted: Mapping[str, Any] | None = None, own_function: bool = False
+) -> list[NextStep]:
+    """The next steps, the most likely first.
+
+    Args:
+        result: of the run.
+        db: the ledger, as the commands are to name it.
+        promoted: the promotion, since the run, of a winner that it had held back.
+        own_function: whether a function in Python scores, without which no command can start such a run.
+    """
+    of_run = f"{result.run_id}{ledger_option(db)}"
+    steps, need = [], result.to_show
+    if need is not None and need.max_calls is not None and not own_function:
+        caps = "".join(f" {option} MORE" for option in need.other_caps)
+        more = f"optimize resume {of_run} --fork --max-calls {need.max_calls}{caps}"
+        steps.append(NextStep("pay for more test rows", more))
+    if facts.ships_prompt(result):
+        steps += _promote(result, of_run, promoted)
+        path = str(result.release.path)
+        load = f"from promptassay import load_prompt; prompt = load_prompt({path!r})"
+        steps.append(NextStep("use it in Python", load, is_python=True))
+    steps.append(NextStep("write it for other tools", f"optimize export {of_run}"))
+    if facts.against_yardsticks(result) and len(result.yardsticks) > 1:
+        classic = f"optimize export {of_run} --arm classic -o DIR"
+        steps.append(NextStep("take what needs no language model", classic))
+    return [
+        *steps,
+        NextStep("see it whole", f"optimize show {of_run}"),
+        NextStep("send it", f"optimize report {of_run}"),
+    ]
+
+
+def _promote(result: RunResult, of_run: str, promoted: Mapping[str, Any] | None) -> list[NextStep]:
+    if promoted is not None:
+        return []
+    if facts.held_back(result):
+        return [NextStep("promote it all the same", f"optimize promote {of_run} --override --reason WHY")]
+    return [NextStep("promote it", f"optimize promote {of_run}")] if result.decision == "promote" else []
+
+
+def held_folder(result: RunResult) -> Path | None:
+    """Where the best found lies when the user's own prompt was released; None where it is not there."""
+    folder = result.release.path.parent / HELD
+    return folder if result.decision != "promote" and not result.is_own and folder.is_dir() else None

@@ -1,0 +1,136 @@
+"""What changed, the proposer and the missing rows in words; nothing is said that the result does not hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agent.release.result import RunResult
+from agent.report import answer_facts, change_facts
+from agent.report.answer_facts import matrix
+from agent.report.next_steps import next_steps
+from agent.run.locations import LEDGER
+from tests.cli.test_result import RESULT
+
+OWN = {"technique": "zero-shot", "format": "turns", "n_demos": 0, "prompt_tokens": 30, "tokens_a_call": 75, "role": ""}
+USE = {
+    "model": "a/b", "planned": 40, "asked": 3, "refused": 0, "failed": 0, "tried": 3, "finalists": 0, "won": False,
+    "why_not": "",
+}  # fmt: skip
+NEED = {
+    "gain": 0.06, "rows_needed": 310, "rows_tested": 35, "rows_there": 94, "max_calls": 540, "other_caps": [],
+}  # fmt: skip
+
+
+def of(**parts: Any) -> RunResult:
+    return RunResult.from_json({**RESULT, **parts})
+
+
+def changes(*, instruction: bool = False, won: bool = False, **winner: Any) -> list[str]:
+    change = {"winner": {**OWN, **winner}, "baseline": OWN, "instruction": instruction}
+    return change_facts.changes(of(change=change, proposer={**USE, "won": won}))
+
+
+def test_what_changed_is_said_in_plain_words() -> None:
+    assert changes(n_demos=18, format="dspy-json", tokens_a_call=310) == [
+        "your instruction is unchanged",
+        "18 examples were added",
+        "the answers' layout is dspy-json instead of turns",
+        "a call costs 4.1x the tokens (310 instead of 75)",
+    ]
+    assert changes(instruction=True, won=True, tokens_a_call=76) == [
+        "your instruction is replaced by one that the proposer wrote",
+        "a call costs about as many tokens (76 instead of 75)",
+    ]
+    assert changes(instruction=True, technique="chain-of-thought", role="You are a clerk.")[:3] == [
+        "your instruction is changed",
+        "it is asked to reason before it answers",
+        "it is given a role",
+    ]
+    assert changes(tokens_a_call=0, prompt_tokens=90)[-1] == "the prompt has 3.0x the tokens (90 instead of 30)"
+
+
+def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
+    size = {**OWN, "technique": "program", "format": "dspy"}
+    change = {"winner": {**size, "n_demos": 4}, "baseline": size, "instruction": True}
+    said = change_facts.changes(of(change=change, release="runs/x/program.json"))
+    assert said[:2] == ["the prompts of your program are changed", "4 examples were added"]
+    steps = next_steps(of(release="runs/x/program.json"), LEDGER)
+    assert [step.command.split()[1] for step in steps] == ["export", "show", "report"]
+
+
+@pytest.mark.parametrize(
+    ("use", "says"),
+    [
+        ({}, "3 of at most 40 planned calls; of 3 prompts with an instruction of its none came as far as the whole of "
+             "dev, and the best found has none"),
+        ({"finalists": 1, "won": True}, "3 of at most 40 planned calls; of 3 prompts with an instruction of its 1 came "
+             "as far as the whole of dev, and the best found has one"),
+        ({"refused": 2, "failed": 1, "tried": 0}, "3 of at most 40 planned calls; 1 brought no reply; 2 of its replies "
+             "held no instruction that can be used; no prompt with an instruction of its was tried"),
+        ({"tried": None}, "3 calls; the strategy does not say which prompts came of them"),
+        ({"asked": 0, "why_not": "nothing was searched"}, "not asked, as nothing was searched"),
+    ],
+)  # fmt: skip
+def test_what_came_of_the_proposer(use: dict[str, Any], says: str) -> None:
+    assert change_facts.proposer(of(proposer={**USE, **use})) == f"proposer: {says}"
+
+
+@pytest.mark.parametrize(
+    ("need", "says"),
+    [
+        ({}, "a gain of 6.0 points needs about 310 test rows to be shown 4 times of 5; 94 are there, 35 were paid for: "
+             "--max-calls 540; then add rows"),
+        ({"rows_there": 400, "max_calls": 1780, "other_caps": ["--max-cost"]}, "a gain of 6.0 points needs about 310 "
+             "test rows to be shown 4 times of 5; 400 are there, 35 were paid for: --max-calls 1780, and more of "
+             "--max-cost"),
+        ({"rows_tested": 94, "max_calls": None}, "a gain of 6.0 points needs about 310 test rows to be shown 4 times "
+             "of 5; there are 94: add rows to the test split"),
+        ({"rows_needed": None, "rows_tested": 94, "max_calls": None}, "a gain of 6.0 points is too small for any "
+             "number of test rows; there are 94: add rows to the test split"),
+    ],
+)  # fmt: skip
+def test_what_would_show_the_gain(need: dict[str, Any], says: str) -> None:
+    assert change_facts.to_show(of(to_show={**NEED, **need})) == says
+
+
+def test_more_calls_are_offered_only_where_a_command_can_start_the_run_again() -> None:
+    result = of(to_show={**NEED, "other_caps": ["--max-tokens"]}, decision="keep_baseline", blocked=["not shown"])
+    first = next_steps(result, LEDGER)[0]
+    assert first.command == f"optimize resume {result.run_id} --fork --max-calls 540 --max-tokens MORE"
+    assert not any("resume" in step.command for step in next_steps(result, LEDGER, own_function=True))
+
+
+def counts(right: int, wrong: int, partly: int = 0) -> RunResult:
+    count = {"right": right, "partly": partly, "wrong": wrong, "unscored": 0, "unreadable": 0, "unreadable_rows": []}
+    return of(answers={"winner": count, "baseline": count})
+
+
+def test_rows_that_are_not_right_are_counted_and_said_as_a_plain_ratio() -> None:
+    def words(result: RunResult) -> str:
+        return answer_facts.in_absolute_terms(result)
+
+    assert words(counts(39, 121)) == "the best found gets 78.0 of 100; still wrong on 121 of 160 rows (about 3 of 4)"
+    assert words(counts(20, 20)).endswith("still wrong on 20 of 40 rows (about 1 of 2)")
+    assert words(counts(159, 1)).endswith("still wrong on 1 of 160 rows")
+    assert words(counts(40, 0)).endswith("right on all 40 rows")
+    assert words(counts(4, 1, partly=35)).endswith("short of full marks on 36 of 40 rows (about 9 of 10)")
+    assert words(of()) == "", "of an older version"
+    assert words(of(human_score=0.93)) == "the best found gets 78.0 of 100; people: 93.0, as the task says"
+
+
+def test_a_large_matrix_shows_the_labels_that_lost_most() -> None:
+    names = [f"l{at}" for at in range(77)]
+    scores = [{"label": n, "support": 3, "said": 3, "right": 3, "precision": 1.0, "recall": 1.0} for n in names]
+    cells = [{"label": name, "said": name, "rows": 3} for name in names[2:]]
+    cells += [{"label": "l0", "said": "l5", "rows": 3}, {"label": "l1", "said": "l1", "rows": 2}]
+    cells += [{"label": "l1", "said": None, "rows": 1}]
+    side = {"scores": scores, "cells": cells}
+    (report,) = of(labels=[{"field": "x", "labels": names, "winner": side, "baseline": side}]).labels
+    made = matrix(report)
+    assert [label for label, _, _ in made.lines] == ["l0", "l1"]
+    assert made.columns == ("l1", "l5", "unreadable")
+    assert [[cell.rows for cell in cells] for _, cells, _ in made.lines] == [[0, 3, 0], [2, 0, 1]]
+    assert made.lines[0][1][1].shade == 4
+    assert made.left_out == 75

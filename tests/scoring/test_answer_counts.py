@@ -1,0 +1,127 @@
+"""Right, wrong and unreadable rows, and the confusion matrix: by hand, by their sums, and as scikit-learn has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.scoring.answer_counts import by_label, row_counts
+from agent.scoring.breakdown import Pair
+from agent.types import Example, Field, Outcome, Prediction, Score
+
+LABELS = ("billing", "account", "refunds")
+TEAM = Field("team", "choice", choices=LABELS)
+LOST = "the provider failed"
+
+
+def answered(label: str, said: str | None) -> Outcome:
+    """One row's answer; None: unreadable, LOST: there was none."""
+    if said == LOST:
+        return Outcome("c", "e", Prediction({}, "", LOST), (Score("choice", None, LOST),), None, "")
+    fields, error = ({}, "names none of the choices") if said is None else ({"team": said}, "")
+    value = float(said == label)
+    return Outcome("c", "e", Prediction(fields, said or "?", error), (Score("choice", value),), value, "key")
+
+
+def pair(labels: Sequence[str], won: Sequence[str | None], based: Sequence[str | None] | None = None) -> Pair:
+    rows = [Example(f"r{at}", {}, {"team": label}) for at, label in enumerate(labels)]
+    sides = [
+        [
+            Outcome("c", row.id, out.prediction, out.scores, out.value, out.call_key)
+            for row, out in zip(rows, map(answered, labels, said), strict=True)
+        ]
+        for said in (won, won if based is None else based)
+    ]
+    return Pair(rows, *sides)
+
+
+def side(labels: Sequence[str], said: Sequence[str | None]) -> dict[str, Any]:
+    (report,) = by_label(pair(labels, said), [Field("note"), TEAM])
+    assert (report["field"], report["labels"]) == ("team", list(LABELS))
+    found: dict[str, Any] = report["winner"]
+    return found
+
+
+def test_counts_by_hand() -> None:
+    labels = ["billing"] * 4 + ["account"] * 3 + ["refunds"]
+    said = ["billing", "account", "account", None, "account", "billing", LOST, None]
+    found = side(labels, said)
+    assert found["cells"] == [
+        {"label": "billing", "said": "billing", "rows": 1},
+        {"label": "billing", "said": "account", "rows": 2},
+        {"label": "billing", "said": None, "rows": 1},
+        {"label": "account", "said": "billing", "rows": 1},
+        {"label": "account", "said": "account", "rows": 1},
+        {"label": "refunds", "said": None, "rows": 1},
+    ]
+    assert found["scores"] == [
+        {"label": "billing", "support": 4, "said": 2, "right": 1, "precision": 0.5, "recall": 0.25},
+        {"label": "account", "support": 2, "said": 3, "right": 1, "precision": pytest.approx(1 / 3), "recall": 0.5},
+        {"label": "refunds", "support": 1, "said": 0, "right": 0, "precision": None, "recall": 0.0},
+    ]
+
+
+def test_both_sides_are_counted_and_the_first_unreadable_rows_named() -> None:
+    counts = row_counts(pair(["billing"] * 6, [None] * 4 + ["billing", LOST], ["billing"] * 6))
+    assert counts["winner"] == {
+        "right": 1, "partly": 0, "wrong": 4, "unscored": 1, "unreadable": 4, "unreadable_rows": ["r0", "r1", "r2"],
+    }  # fmt: skip
+    assert counts["baseline"]["right"] == 6
+    assert counts["baseline"]["unreadable_rows"] == []
+
+
+def test_a_graded_score_is_partly_right() -> None:
+    rows = [Example(f"r{at}", {}, {}) for at in range(3)]
+    outcomes = [
+        Outcome("c", row.id, Prediction({"text": "a"}, "a", ""), (Score("rougeL", value),), value, "key")
+        for row, value in zip(rows, (0.0, 0.4, 1.0), strict=True)
+    ]
+    counts = row_counts(Pair(rows, outcomes, outcomes))["winner"]
+    assert (counts["right"], counts["partly"], counts["wrong"]) == (1, 1, 1)
+
+
+def test_a_program_that_writes_a_label_in_other_letters_said_it() -> None:
+    assert side(["billing"], ["Billing "])["cells"] == [{"label": "billing", "said": "billing", "rows": 1}]
+    assert side(["billing"], ["complaints"])["cells"] == [{"label": "billing", "said": None, "rows": 1}]
+
+
+ANSWERS = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, None, LOST])), min_size=1, max_size=60)
+
+
+@given(ANSWERS)
+def test_the_cells_of_the_matrix_add_up_to_the_rows_that_were_answered(answers: list[tuple[str, str | None]]) -> None:
+    labels, said = [label for label, _ in answers], [answer for _, answer in answers]
+    found = side(labels, said)
+    answered_rows = [(label, answer) for label, answer in answers if answer != LOST]
+    assert sum(cell["rows"] for cell in found["cells"]) == len(answered_rows)
+    for score in found["scores"]:
+        own = [cell for cell in found["cells"] if cell["label"] == score["label"]]
+        assert score["support"] == sum(cell["rows"] for cell in own) == labels_of(answered_rows, score["label"])
+        assert score["said"] == sum(answer == score["label"] for _, answer in answered_rows)
+    counts = row_counts(pair(labels, said))["winner"]
+    assert sum(score["right"] for score in found["scores"]) == counts["right"]
+    assert counts["unreadable"] == sum(cell["rows"] for cell in found["cells"] if cell["said"] is None)
+
+
+def labels_of(answers: Sequence[tuple[str, str | None]], label: str) -> int:
+    return sum(right == label for right, _ in answers)
+
+
+@given(ANSWERS)
+def test_precision_recall_and_support_are_those_of_scikit_learn(answers: list[tuple[str, str | None]]) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    known = [(label, answer or "unreadable") for label, answer in answers if answer != LOST]
+    if not known:
+        return
+    found = side([label for label, _ in answers], [answer for _, answer in answers])
+    precision, recall, _, support = metrics.precision_recall_fscore_support(
+        *zip(*known, strict=True), labels=list(LABELS), zero_division=0.0
+    )
+    for at, score in enumerate(found["scores"]):
+        assert (score["precision"] or 0.0) == pytest.approx(precision[at])
+        assert (score["recall"] or 0.0) == pytest.approx(recall[at])
+        assert score["support"] == support[at]
