@@ -39,6 +39,7 @@ from agent.search import closing
 from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
 from agent.search.context import SearchContext
+from agent.search.label_weighting import add_label_weights
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
 from agent.stats.preflight import Assessment, assess
@@ -130,6 +131,7 @@ class Run(LedgerRun[RunResult]):
         self._ended = ""
         """Why the search ended before its plan did."""
         self.preflight: Assessment | None = None
+        self._searched = False
 
     # -- the order of things ------------------------------------------------------------------------------------------
 
@@ -189,6 +191,7 @@ class Run(LedgerRun[RunResult]):
             self.context = self._make_context(max(self.program.calls, a_row))
         worth = self.settings.anyway or self.preflight is None or self.preflight.worth
         if self.context.more() and worth:
+            self._searched = True
             await STRATEGIES.get(self.settings.strategy).search(self.context)
 
     def _make_context(self, calls_each: int) -> SearchContext:
@@ -237,6 +240,8 @@ class Run(LedgerRun[RunResult]):
 
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
         """Opens the sealed test once, for baseline and winner, and writes the release."""
+        if self._searched and self.settings.calibrate:
+            await add_label_weights(self.context)
         winner = closing.chosen(self.context, self._offers(), self.settings.prefer)
         corrected = self._corrected(winner)
         if status == "complete":
@@ -256,6 +261,8 @@ class Run(LedgerRun[RunResult]):
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
         """What a candidate was scored with."""
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
+        if self.program.shown(candidate).weights:
+            cap["logprobs"] = self._evaluator.logprobs
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
     async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:

@@ -267,6 +267,7 @@ class _Loading:
             rubrics=rubrics,
             slices=tuple(file.slices),
             repeats=file.repeats,
+            calibrate=search.calibrate,
             monitor=Drift(**file.monitor.model_dump()),
             hashes=self.hashes,
         )

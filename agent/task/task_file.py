@@ -129,6 +129,9 @@ class SearchTable(TomlTable):
         [4, 8, 16, 32], min_length=1, description="How many worked examples a few-shot prompt may hold."
     )
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
+    calibrate: bool = Field(
+        True, description="Whether the finalists also compete with label weights, where a reply begins with a label."
+    )
 
 
 class ConstraintsTable(TomlTable):

@@ -1,0 +1,45 @@
+"""Label weights from end to end: they win where the model prefers a label, cost no call, and are released."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.release.runtime import load_prompt
+from tests.cli.calibrated import biased, likelihoods
+from tests.cli.world import compatible, files, good_json
+from tests.wire import WireServer
+
+
+def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() -> None:
+    command = [*files(240), "--max-calls", "300", "--price", "1,2"]
+    with WireServer(biased) as server:
+        found = good_json(*command, "-m", compatible(server))
+        plain = good_json(*command, "-m", compatible(server), "--no-calibrate", "--db", "plain/ledger.db")
+        bought = len(server.requests)
+        assert bought == found["calls"]["target"] + found["calls"]["proposer"] + sum(plain["calls"].values())
+        prompt = load_prompt(Path(found["release"]))
+        assert prompt.release.weights is not None
+        assert prompt.release.parameters["logprobs"] == 8
+        answer = prompt.complete(text="my parcel is with the courier, the tracking says so")
+    assert found["decision"] == "promote"
+    assert found["winner"]["test"] > plain["winner"]["test"] + 0.2
+    assert answer.fields == {"label": "delivery"}
+    assert answer.confidence is not None
+    assert 0.5 < answer.confidence <= 1
+    trials = good_json("history", found["run_id"])["trials"]
+    twins = [trial for trial in trials if trial["operator"].startswith("label-weights")]
+    assert {
+        trial["calls"] + trial["cached"] for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]
+    } == {0}
+    assert not [
+        t
+        for t in good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
+        if "label-weights" in t["operator"]
+    ]
+    assert good_json("reproduce", found["run_id"])["same"]
+
+
+def test_likelihoods_know_more_than_the_reply() -> None:
+    shares = likelihoods([{"content": "parcel courier van"}])
+    assert max(shares, key=lambda topic: shares[topic]) == "billing"
+    assert shares["delivery"] > shares["repair"]
