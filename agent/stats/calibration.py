@@ -105,3 +105,78 @@ def cross_fitted(scores: Sequence[Sequence[float]], answers: Sequence[int]) -> l
         kept = [at for at in range(len(scores)) if at % folds != fold]
         made.append(fitted([scores[at] for at in kept], [answers[at] for at in kept]))
     return [made[at % folds] for at in range(len(scores))]
+
+
+# -- how far a confidence can be trusted ------------------------------------------------------------------------------
+
+BINS = 10
+FEWEST_ANSWERED = 20
+"""Dev rows that must remain answered, for a threshold to be chosen by their precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The rows whose confidence is in (`low`, `high`]: how many, their mean confidence, and the part that is right."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    right: float
+
+
+def reliability(confidences: Sequence[float], right: Sequence[bool]) -> list[Bin]:
+    """The reliability curve in BINS bins of equal width; bins without rows are left out.
+
+    Args:
+        confidences: In [0, 1], one for each row.
+        right: Whether its answer was.
+
+    Source: Guo et al. 2017, section 2.
+    """
+    bins = []
+    for at in range(BINS):
+        low, high = at / BINS, (at + 1) / BINS
+        inside = [(c, ok) for c, ok in zip(confidences, right, strict=True) if min(BINS - 1, _bin_of(c)) == at]
+        if inside:
+            mean = math.fsum(c for c, _ in inside) / len(inside)
+            bins.append(Bin(low, high, len(inside), mean, sum(ok for _, ok in inside) / len(inside)))
+    return bins
+
+
+def _bin_of(confidence: float) -> int:
+    return max(0, math.ceil(confidence * BINS) - 1)
+
+
+def expected_calibration_error(bins: Sequence[Bin]) -> float:
+    """The mean distance, over rows, of confidence and accuracy in their bin; in [0, 1], 0 is perfect.
+
+    Source: Naeini et al. 2015; Guo et al. 2017, equation 3.
+    """
+    rows = sum(one.n for one in bins)
+    return math.fsum(one.n * abs(one.confidence - one.right) for one in bins) / rows if rows else 0.0
+
+
+def abstain_below(confidences: Sequence[float], right: Sequence[bool], precision: float) -> float | None:
+    """The lowest confidence from which on the answers are right often enough.
+
+    It is chosen by these rows, so that other rows may fall somewhat short of the precision.
+
+    Args:
+        confidences: In [0, 1], one for each row.
+        right: Whether its answer was.
+        precision: The part of the answers that must be right, in (0, 1).
+
+    Returns:
+        A threshold with at least FEWEST_ANSWERED of the rows at it or above; None where there is none.
+
+    Source: El-Yaniv & Wiener 2010 (selective classification).
+    """
+    ranked = sorted(zip(confidences, right, strict=True), key=lambda pair: -pair[0])
+    found, hits = None, 0
+    for answered, (confidence, ok) in enumerate(ranked, 1):
+        hits += ok
+        is_last = answered == len(ranked) or ranked[answered][0] < confidence  # equal confidences stand together
+        if is_last and answered >= FEWEST_ANSWERED and hits >= precision * answered:
+            found = confidence
+    return found
