@@ -400,7 +400,8 @@ class Task:
     `program` is `module:factory` for a program of the user's own in that folder, else "". `judges` are the models
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
     scores are told apart; each of `repeats` samples of a row is a call of its own. `monitor` says what
-    is drift in production. `calibrate`: the finalists also compete with label weights.
+    is drift in production. `calibrate`: the finalists also compete with label weights. `precision`: the
+    part of the answers, in (0, 1), that must be right where the prompt may abstain.
     """
 
     name: str
@@ -426,6 +427,7 @@ class Task:
     repeats: int = 1
     monitor: Drift = Drift()
     calibrate: bool = True
+    precision: float | None = None
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

@@ -90,6 +90,7 @@ def blocks(result: RunResult, promoted: Mapping[str, Any] | None = None) -> list
         [title, *(f"  {line}" for line in steady)] if steady else [],
         [plain(line) for line in facts.variety(result)],
         _judges(result),
+        [plain(line) for line in facts.confidence(result)],
         _attribution(result),
         _pareto(result),
     )

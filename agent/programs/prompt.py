@@ -171,6 +171,8 @@ class PromptProgram(Defaults):
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
         """Writes the prompt, the parameters to call with, and its provenance."""
         result, task, prompt = spec.result, self.task, as_prompt(candidate)
+        abstain = result.calibration.abstain if result.calibration and prompt.id == result.winner.candidate_id else None
+        abstaining = {"abstain_below": abstain.below} if abstain and abstain.below is not None else {}
         side = result.winner if prompt.id == result.winner.candidate_id else result.baseline
         release = PromptRelease(
             name=task.name,
@@ -190,6 +192,7 @@ class PromptProgram(Defaults):
                 "baseline_test": result.baseline.test,
                 "lift": result.lift.to_json(),
                 "hashes": dict(task.hashes),
+                **abstaining,
                 **spec.origin,
                 "ledger_head": result.ledger_head,
             },

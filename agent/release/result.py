@@ -9,8 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.release.json_part import NOT_IN_JSON, Part, read, require, write
+from agent.release.json_part import IF_SET, NOT_IN_JSON, Part, read, require, write
 from agent.release.result_breakdown import (
+    Calibration,
     Carried,
     Consistency,
     JudgeTrust,
@@ -47,6 +48,8 @@ class RunResult(Part):
         attribution: what carried the gain; empty when the user's own prompt won.
         pareto: the candidates that nothing beats; the best dev score first.
         parameters: what the released prompt was scored with.
+        calibration: the winner's label weights and how far its confidences can be trusted; None without
+            log-probabilities, and then not in JSON.
     """
 
     run_id: str
@@ -76,6 +79,7 @@ class RunResult(Part):
     attribution: tuple[Carried, ...] = ()
     pareto: tuple[ParetoRow, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = field(default=None, metadata=IF_SET)
     is_own: bool = field(metadata=NOT_IN_JSON)
     ledger: Path = field(metadata=NOT_IN_JSON)
     _stored: Mapping[str, Any] | None = field(init=False, default=None, compare=False)

@@ -48,6 +48,12 @@ class Prompt:
         return self.release.version
 
     @property
+    def abstain_below(self) -> float | None:
+        """The confidence below which an answer should not be used, where the task asked for a precision."""
+        below = self.release.provenance.get("abstain_below")
+        return float(below) if isinstance(below, int | float) else None
+
+    @property
     def model(self) -> str:
         return self.release.model
 

@@ -32,6 +32,7 @@ from agent.run.job import LedgerRun, Resources
 from agent.run.observers import Snapshot, Watcher
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.scoring.breakdown import Pair
+from agent.scoring.confidence import confidence_report
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
@@ -334,8 +335,16 @@ class Run(LedgerRun[RunResult]):
                 "preflight": self.preflight.as_dict() if self.preflight else None,
                 "attribution": closing.carried(self.context, winner, corrected),
                 "pareto": closing.pareto(self._offers(), winner),
+                "calibration": self._confidence(winner, won),
             },
         )
+
+    def _confidence(self, winner: Candidate, won: Sequence[Outcome]) -> dict[str, Any] | None:
+        """How far the winner's confidences can be trusted; None where label weights are switched off."""
+        if not self.settings.calibrate:
+            return None
+        dev = self._board.outcomes.get(winner.id, ())
+        return confidence_report(won, dev, self.program.shown(winner).weights, self.task.precision)
 
     async def _samples(self, candidate: Candidate) -> list[list[Outcome]]:
         """Some test rows, asked as often as the task wants; the first time was the test itself."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent.ledger.query import WEIGHTED
 from agent.prompt.label_weights import LabelWeights, Method, weighed
 from agent.search.context import SearchContext
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free
@@ -18,7 +19,6 @@ from agent.types import Candidate, Field, Outcome, Prediction, Proposal
 FEWEST_ROWS = 20
 """Rows with log-probabilities of the labels below which no weights are estimated."""
 LEAST_SHARE = 0.5  # of the dev rows
-OPERATOR = "label-weights"
 REASONS: dict[Method, str] = {
     "label-free": "takes out how much the model prefers each label over all dev rows; no right answer was used",
     "fitted": "a bias for each label and one temperature, fitted to the dev rows; its score here is cross-fitted",
@@ -43,7 +43,7 @@ async def add_label_weights(context: SearchContext) -> None:
             twin = context.program.weighted(base.candidate, _named(method, outputs[0], all_weights))
             if twin is None:
                 continue
-            twin_proposal = Proposal(twin, base.place, f"{OPERATOR}:{method}", candidate_id, REASONS[method])
+            twin_proposal = Proposal(twin, base.place, f"{WEIGHTED}{method}", candidate_id, REASONS[method])
             if context.admit([twin_proposal]):
                 read = [
                     _read(outcome, outputs[0], method, weights) for outcome, weights in zip(outcomes, each, strict=True)

@@ -268,6 +268,7 @@ class _Loading:
             slices=tuple(file.slices),
             repeats=file.repeats,
             calibrate=search.calibrate,
+            precision=file.calibration.precision,
             monitor=Drift(**file.monitor.model_dump()),
             hashes=self.hashes,
         )

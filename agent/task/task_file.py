@@ -166,6 +166,15 @@ class MonitorTable(TomlTable):
     score: Share = Field(0.05, description="How far the mean score fell.")
 
 
+class CalibrationTable(TomlTable):
+    """How sure an answer must be to be given."""
+
+    precision: Share | Optional = Field(
+        None,
+        description="The part of the answers that must be right; a run then says below which confidence to abstain.",
+    )
+
+
 class SplitsTable(TomlTable):
     """File names of the three splits, inside the task folder; default: NAME.jsonl or NAME.csv."""
 
@@ -204,6 +213,9 @@ class TaskFile(TomlTable):
     budget: BudgetTable = Field(default_factory=BudgetTable.defaults, description="Hard caps on a run.")
     monitor: MonitorTable = Field(
         default_factory=MonitorTable.defaults, description="What counts as drift of answers in production."
+    )
+    calibration: CalibrationTable = Field(
+        default_factory=CalibrationTable.defaults, description="How sure an answer must be to be given."
     )
     splits: SplitsTable = Field(default_factory=SplitsTable.defaults, description="File names of the three splits.")
 

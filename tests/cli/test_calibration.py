@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.release.runtime import load_prompt
 from tests.cli.calibrated import biased, likelihoods
-from tests.cli.world import compatible, files, good_json
+from tests.cli.world import compatible, files, good, good_json
 from tests.wire import WireServer
 
 
@@ -27,16 +27,30 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     assert answer.confidence is not None
     assert 0.5 < answer.confidence <= 1
     trials = good_json("history", found["run_id"])["trials"]
-    twins = [trial for trial in trials if trial["operator"].startswith("label-weights")]
-    assert {
-        trial["calls"] + trial["cached"] for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]
-    } == {0}
-    assert not [
-        t
-        for t in good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
-        if "label-weights" in t["operator"]
-    ]
+    twins = [trial for trial in trials if trial["operator"].startswith("label-weights:")]
+    assert {trial["operator"] for trial in twins} == {"label-weights:label-free", "label-weights:fitted"}
+    others = [trial for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]]
+    assert others
+    assert {trial["calls"] + trial["cached"] for trial in others} == {0}
+    plain_trials = good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
+    assert not [trial for trial in plain_trials if "label-weights" in trial["operator"]]
+    assert "calibration" not in plain
+    assert plain["trials"]["complete"] + len(twins) == found["trials"]["complete"]
+    weights = prompt.release.weights
+    assert found["calibration"]["method"] == weights.method
+    assert found["calibration"]["bias"] == weights.bias
+    assert sum(one["n"] for one in found["calibration"]["bins"]) == found["calibration"]["rows"]
+    (carried,) = [part for part in found["attribution"] if part["part"] == "label weights"]
+    assert (carried["how"], carried["points"] > 20) == ("measured", True)
     assert good_json("reproduce", found["run_id"])["same"]
+    text = good("show", found["run_id"])
+    assert f"{weights.method} label weights; expected calibration error" in text
+    (shown,) = good_json("audit", "lineage", found["winner"]["candidate_id"])["prompts"]
+    assert shown["candidate"]["weights"] == weights.as_dict()
+    assert f"label weights: {weights.method}" in good("audit", "lineage", found["winner"]["candidate_id"])
+    page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
+    assert "Right answers by confidence" in page
+    assert "label weights; expected calibration error" in page
 
 
 def test_likelihoods_know_more_than_the_reply() -> None:

@@ -35,7 +35,7 @@ def log_softmax(logits: list[float]) -> list[float]:
 def planted(
     count: int, bias: tuple[float, ...], temperature: float, seed: int = 1, signal: float = 2.0
 ) -> tuple[list[list[float]], list[int]]:
-    """Rows whose answer is drawn with the probabilities of `scores / temperature + bias`: those are the true weights."""
+    """Rows whose answer has the probabilities of `scores / temperature + bias`: those are the true weights."""
     rng = random.Random(seed)
     scores, answers = [], []
     for _ in range(count):
