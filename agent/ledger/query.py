@@ -110,7 +110,7 @@ WEIGHTED = "label-weights:"
 
 def is_weighted(trial: Row) -> bool:
     """Whether a trial's candidate is another one with label weights."""
-    return str(trial["operator"]).startswith(WEIGHTED)
+    return str(trial.get("operator")).startswith(WEIGHTED)
 
 
 class History(Queries):

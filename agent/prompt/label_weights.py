@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from agent.shipped import Field, Prediction
 
@@ -92,8 +92,7 @@ def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | N
     return tuple(min(0.0, max(math.log(FLOOR), log)) for log in logs) if begun else None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """One token of a reply.
 
     Args:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
 from tests.cli.calibrated import biased, likelihoods
-from tests.cli.world import compatible, files, good, good_json
+from tests.cli.world import compatible, files, good, good_json, refused
 from tests.wire import WireServer
 
 
@@ -48,6 +50,14 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     (shown,) = good_json("audit", "lineage", found["winner"]["candidate_id"])["prompts"]
     assert shown["candidate"]["weights"] == weights.as_dict()
     assert f"label weights: {weights.method}" in good("audit", "lineage", found["winner"]["candidate_id"])
+    good("export", found["run_id"], "--format", "python", "-o", "exported.py")
+    module = load_module(Path("exported.py"), "exported_with_weights")
+    shares = likelihoods([{"content": "my parcel is with the courier, the tracking says so"}])
+    label, confidence = module.answer([[(topic, math.log(share)) for topic, share in shares.items()]])
+    assert label == "delivery"
+    assert abs(confidence - answer.confidence) < 1e-6
+    (line,) = refused(1, "export", found["run_id"], "--format", "promptfoo", "-o", "out")
+    assert "log-probabilities (label weights), which this target does not give" in line
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
     assert "Right answers by confidence" in page
     assert "label weights; expected calibration error" in page

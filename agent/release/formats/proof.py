@@ -125,7 +125,7 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
     if material.release.weights and not form.carries_weights:
         raise ReleaseError(
             f"{form.name}: {material.release.name!r} decides among its labels by log-probabilities (label weights), "
-            "which this target does not give; export it as md or messages, or run again with --no-calibrate"
+            "which this target does not give; export it as md, messages or python, or run again with --no-calibrate"
         )
     texts = form.files(material)
     _write(texts, folder)
