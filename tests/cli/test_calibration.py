@@ -23,6 +23,15 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
         assert prompt.release.weights is not None
         assert prompt.release.parameters["logprobs"] == 8
         answer = prompt.complete(text="my parcel is with the courier, the tracking says so")
+        checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
+        assert checked["score"]["now"]["mean"] > plain["winner"]["test"] + 0.2, "it is read by its weights there, too"
+        assert len(checked["flips"]) <= 6, "a recorded dev row was read with the weights of other rows"
+        Path("new.csv").write_text("text\nthe courier lost my parcel\nmy password and username\n", "utf-8")
+        good("apply", found["release"], "new.csv", "-o", "answers.csv", "--price", "1,2")
+        assert [row.split(",")[1] for row in Path("answers.csv").read_text().split("\n")[1:3]] == [
+            "delivery",
+            "account",
+        ]
     assert found["decision"] == "promote"
     assert found["winner"]["test"] > plain["winner"]["test"] + 0.2
     assert answer.fields == {"label": "delivery"}
