@@ -21,8 +21,14 @@ Tokens = Sequence[Sequence[tuple[str, float]]]
 Method = Literal["label-free", "fitted"]
 FLOOR = 1e-6  # the least probability of a label: a list of the most likely tokens says no more about it
 MIN_LABEL_MASS = 0.05  # of a token's probability; below it the reply is about something other than the labels
+MOST_LOGPROBS = 20
 LABELS_FIRST = ("turns", "labelled-turns", "inline")
 """The layouts whose replies begin with the answer."""
+
+
+def logprobs_for(labels: Sequence[str]) -> int:
+    """How many log-probabilities are asked for with each token of a reply that is one of the labels."""
+    return min(MOST_LOGPROBS, max(5, 2 * len(labels)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.model_registry import create_model
+from agent.prompt.label_weights import logprobs_for
 from agent.prompt.template import fill_messages
 from agent.prompt.weighted_reply import read_reply
 from agent.release.prompt_file import PromptRelease
@@ -36,8 +37,12 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
 
 
 def request_of(release: PromptRelease, fields: Mapping[str, str]) -> Request:
-    """The request with the messages and parameters of the release. Raises a ReleaseError."""
-    return Request(messages=fill_messages(release.messages, fields), **parameters_of(release))
+    """The request with the messages and parameters of the release, and with log-probabilities where an answer that is
+    not sure enough is to be left out. Raises a ReleaseError."""
+    parameters = parameters_of(release)
+    if "abstain_below" in release.provenance and not parameters["logprobs"]:
+        parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
+    return Request(messages=fill_messages(release.messages, fields), **parameters)
 
 
 async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:

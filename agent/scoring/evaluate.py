@@ -13,7 +13,7 @@ from agent.errors import BadResponse, InputError, RowRefused, Transient, Transpo
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import ModelClient, call_key
 from agent.observer import NO_OBSERVER, Observer
-from agent.prompt.label_weights import label_scores
+from agent.prompt.label_weights import label_scores, logprobs_for
 from agent.scoring.label_signal import label_signal
 from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine
@@ -36,7 +36,6 @@ from agent.types import (
 
 SILENT = 5
 """First replies that are empty and cut, before it is said that the model has no room to think."""
-MOST_LOGPROBS = 20
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
 
@@ -75,7 +74,7 @@ class Evaluator:
         outputs = task.signature.outputs
         graded = graded and len(outputs) == 1 and bool(outputs[0].choices)
         graded = graded and all(spec.name in LABEL_METRICS for spec in task.metrics)
-        self.logprobs = min(MOST_LOGPROBS, max(5, 2 * len(outputs[0].choices))) if graded else 0
+        self.logprobs = logprobs_for(outputs[0].choices) if graded else 0
         """Log-probabilities that are asked for with each token of a reply that is a label; 0: none."""
         self._known: dict[tuple[str, str, int], Outcome] = {}
         self._usage: dict[str, tuple[int, Usage]] = {}
