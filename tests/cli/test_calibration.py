@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+from agent.ledger.trail import events_of
 from agent.release.formats.python_module import load_module
 from agent.release.runtime import load_prompt
+from agent.run.launch import OPTIONS, prepare
+from agent.run.locations import open_history
+from agent.task.load import load_task
 from tests.cli.calibrated import biased, likelihoods
-from tests.cli.world import compatible, files, good, good_json, refused
-from tests.wire import WireServer
+from tests.cli.test_interrupt import trials
+from tests.cli.world import compatible, files, good, good_json, optimize, refused
+from tests.wire import Fault, WireServer
 
 
 def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() -> None:
@@ -76,3 +83,52 @@ def test_likelihoods_know_more_than_the_reply() -> None:
     shares = likelihoods([{"content": "parcel courier van"}])
     assert max(shares, key=lambda topic: shares[topic]) == "billing"
     assert shares["delivery"] > shares["repair"]
+
+
+def test_a_run_that_stops_in_the_sealed_test_resumes_to_the_same_weights() -> None:
+    command = [*files(240), "--max-calls", "300", "--price", "1,2"]
+    most = 10**9
+
+    def until(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        return Fault(401) if len(server.requests) > most else biased(messages, body)
+
+    with WireServer(until) as server:
+        model = ("-m", compatible(server))
+        whole = good_json(*command, *model, "--db", "whole/ledger.db")
+        most = 2 * len(server.requests) - 20
+        assert optimize(*command, *model).exit_code == 1
+        most = 10**9
+        again = good_json("resume")
+    same = ("winner", "lift", "calibration", "attribution", "trials", "decision")
+    assert {key: again[key] for key in same} == {key: whole[key] for key in same}
+    assert [trial[:5] for trial in trials()] == [trial[:5] for trial in trials("whole/ledger.db")]
+    for db in ("runs/ledger.db", "whole/ledger.db"):
+        with closing(open_history(Path(db))) as history:
+            made = [event["kind"] for event in events_of(history, history.run("")["id"])].count("label_weights")
+            assert made == sum(
+                trial["operator"].startswith("label-weights:") for trial in history.trials(history.run("")["id"])
+            )
+    assert good_json("audit", "verify")["whole"]
+
+
+def test_words_of_an_older_version_and_a_task_that_says_no_get_no_label_weights() -> None:
+    files(60)
+    words = {
+        **OPTIONS,
+        "task": "rows.csv",
+        "target_field": "label",
+        "prompt": "p.txt",
+        "model": "scripted/replies.jsonl",
+    }
+    Path("replies.jsonl").write_text('{"reply": "billing"}\n', "utf-8")
+    words |= {"max_calls": 200}
+    assert prepare(words, Path("runs/ledger.db")).settings.calibrate
+    assert not prepare({**words, "no_calibrate": True}, Path("runs/ledger.db")).settings.calibrate
+    older = {name: value for name, value in words.items() if name != "no_calibrate"}
+    assert not prepare(older, Path("runs/ledger.db")).settings.calibrate
+    good("init", "--sample", "support_triage")
+    file = Path("tasks/support_triage/task.toml")
+    text = file.read_text("utf-8").replace("[search]\n", "[search]\ncalibrate = false\n")
+    file.write_text(f"{text}\n[calibration]\nprecision = 0.9\n", "utf-8")
+    task = load_task(file.parent)
+    assert (task.calibrate, task.precision) == (False, 0.9)
