@@ -129,6 +129,16 @@ def confidence(result: RunResult) -> list[str]:
     return lines
 
 
+def label_weights(result: RunResult) -> str:
+    """How the best found decides among its labels, in a sentence; "" where it has no label weights."""
+    found = result.calibration
+    if found is None or found.method == "none":
+        return ""
+    each = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
+    temperature = f", temperature {found.temperature:.2f}" if found.method == "fitted" else ""
+    return f"Answers are decided by label weights ({found.method}{temperature}): {cut(each, 600)}."
+
+
 def _abstaining(found: Abstain) -> str:
     wanted = f"{100 * found.precision:g} % precision"
     if found.below is None:

@@ -340,11 +340,16 @@ class Run(LedgerRun[RunResult]):
         )
 
     def _confidence(self, winner: Candidate, won: Sequence[Outcome]) -> dict[str, Any] | None:
-        """How far the winner's confidences can be trusted; None where label weights are switched off."""
-        if not self.settings.calibrate:
+        """How far the winner's confidences can be trusted; None without any, and where label weights are switched off
+        and no precision is wanted."""
+        precision = self.task.precision
+        if not self.settings.calibrate and precision is None:
             return None
         dev = self._board.outcomes.get(winner.id, ())
-        return confidence_report(won, dev, self.program.shown(winner).weights, self.task.precision)
+        found = confidence_report(won, dev, self.program.shown(winner).weights, precision)
+        if found is None and precision is not None:
+            self._observer.on_message("precision: answers without log-probabilities, so nothing says where to abstain")
+        return found
 
     async def _samples(self, candidate: Candidate) -> list[list[Outcome]]:
         """Some test rows, asked as often as the task wants; the first time was the test itself."""

@@ -135,7 +135,7 @@ def _table(found: Iterator[Way]) -> dict[str, Any]:
                 "ci95": [low, high],
                 "diff": difference.diff,
                 "diff_ci95": list(difference.ci95),
-                "ece": expected_calibration_error(bins),
+                "ece": expected_calibration_error(bins) if bins else None,
                 "sure": len(surely),
                 "sure_right": sum(surely) / len(surely) if surely else None,
             }
@@ -156,10 +156,11 @@ def main() -> None:
             print(f"{path} {found['run']} {found['candidate']}, {found['rows']} test rows")
             for way in found["ways"]:
                 low, high = (100 * end for end in way["diff_ci95"])
+                ece = "    -" if way["ece"] is None else f"{100 * way['ece']:5.1f}"
                 right = "-" if way["sure_right"] is None else f"{100 * way['sure_right']:.0f} %"
                 print(
                     f"  {way['way']:<13} dev {100 * way['dev']:5.1f}  test {100 * way['test']:5.1f}  "
-                    f"difference {100 * way['diff']:+5.1f} [{low:+.1f}, {high:+.1f}]  ECE {100 * way['ece']:5.1f}  "
+                    f"difference {100 * way['diff']:+5.1f} [{low:+.1f}, {high:+.1f}]  ECE {ece}  "
                     f"sure ({SURE:g}): {way['sure']} rows, right {right}"
                 )
 

@@ -77,6 +77,7 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
     assert "Right answers by confidence" in page
     assert "label weights; expected calibration error" in page
+    assert f"Answers are decided by label weights ({weights.method}" in page
 
 
 def test_likelihoods_know_more_than_the_reply() -> None:
