@@ -30,17 +30,17 @@ def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequenc
     """
     if not tokens or right not in choices:
         return None
-    labels, goal, signal, begun = [choice.casefold() for choice in choices], right.casefold(), 0.0, False
+    labels, goal, spelled, signal = [choice.casefold() for choice in choices], right.casefold(), "", 0.0
     for place in places(tokens, labels):
         mine = every = 0.0
         for text, weight in place.listed:
             if any(agree(text, label) for label in labels):
                 every += weight
                 mine += weight * agree(text, goal)
-        signal = (signal if begun else 1.0) * mine / max(every, MIN_LABEL_MASS)
-        begun = True
+        signal = (signal if spelled else 1.0) * mine / max(every, MIN_LABEL_MASS)
         if not goal.startswith(place.likeliest):
             break
+        spelled = place.likeliest
     return min(1.0, signal)
 
 
