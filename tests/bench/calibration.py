@@ -20,6 +20,7 @@ from typing import Any
 
 from agent.ledger.query import History, started_with
 from agent.prompt.label_weights import LABELS_FIRST, LabelWeights, label_scores, weighed
+from agent.prompt.reply_parser import parse_reply
 from agent.run.locations import open_history
 from agent.run.tasks import task_of
 from agent.search.context import dev_rows
@@ -42,21 +43,21 @@ class Way:
 
 
 def replies(history: History, run: str, candidate: str, split: str, task: Task) -> dict[str, Reply]:
-    """By row the reply as it was read, and the log-probability of each label."""
+    """By row the reply as it stands, and the log-probability of each label."""
     rows = history.select(
-        "SELECT o.example_id, o.call_key, b.body, (SELECT r.body FROM calls k JOIN blobs r ON r.hash = k.response_hash "
+        "SELECT o.example_id, (SELECT r.body FROM calls k JOIN blobs r ON r.hash = k.response_hash "
         "WHERE k.call_key = o.call_key AND k.state = 'ok' LIMIT 1) AS reply FROM outcomes o "
-        "LEFT JOIN blobs b ON b.hash = o.body_hash WHERE o.run_id = ? AND o.candidate_id = ? AND o.split = ?",
+        "WHERE o.run_id = ? AND o.candidate_id = ? AND o.split = ?",
         run,
         candidate,
         split,
     )
     found: dict[str, Reply] = {}
     for row in rows:
-        if row["reply"] and row["body"]:
-            reply, body = json.loads(row["reply"]), json.loads(row["body"])
+        if row["reply"]:  # what the run read may have been decided by weights already
+            reply = json.loads(row["reply"])
             logs = label_scores(reply["logprobs"], task.signature.outputs[0].choices)
-            found[row["example_id"]] = Prediction(body["fields"], reply["text"], body["error"]), logs
+            found[row["example_id"]] = parse_reply(reply["text"], task.signature.outputs), logs
     return found
 
 
