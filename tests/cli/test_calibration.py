@@ -30,6 +30,8 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
         assert prompt.release.weights is not None
         assert prompt.release.parameters["logprobs"] == 8
         answer = prompt.complete(text="my parcel is with the courier, the tracking says so")
+        other = ("--models", f"openai-compatible/y@{server.url}", "--limit", "8", "--price", "1,2")
+        moved = {one["candidate_id"] for one in good_json("transfer", found["run_id"], *other)["candidates"]}
         checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
         assert checked["score"]["now"]["mean"] > plain["winner"]["test"] + 0.2, "it is read by its weights there, too"
         assert len(checked["flips"]) <= 6, "a recorded dev row was read with the weights of other rows"
@@ -47,6 +49,7 @@ def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() ->
     trials = good_json("history", found["run_id"])["trials"]
     twins = [trial for trial in trials if trial["operator"].startswith("label-weights:")]
     assert {trial["operator"] for trial in twins} == {"label-weights:label-free", "label-weights:fitted"}
+    assert not moved & {trial["candidate_id"] for trial in twins}, "weights belong to one model"
     others = [trial for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]]
     assert others
     assert {trial["calls"] + trial["cached"] for trial in others} == {0}
