@@ -86,8 +86,13 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A parsed reply. `error` says what did not parse ("" = all did); `raw` is the reply as it came."""
+    """A parsed reply. `error` says what did not parse ("" = all did); `raw` is the reply as it came.
+
+    `confidence` in [0, 1] is the probability of the answer among the labels; None where it is no label, and without
+    log-probabilities.
+    """
 
     fields: Mapping[str, Any]
     raw: str
     error: str = ""
+    confidence: float | None = None

@@ -210,7 +210,7 @@ class Proposal:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_demos`: its number
-    of worked examples."""
+    of worked examples; `weights`: its label weights, JSON-ready, None without any."""
 
     id: str
     technique: str
@@ -219,6 +219,7 @@ class Shown:
     role: str = ""
     demos: tuple[Demo, ...] = ()
     n_demos: int = 0
+    weights: Mapping[str, Any] | None = None
 
 
 class Call(Protocol):
@@ -274,6 +275,7 @@ class Outcome:
     """One candidate on one example. `value` is the weighted sum of the scores, None when any of them is unscored.
 
     `signal` in [0, 1] is graded evidence from log-probabilities, for choosing among candidates; None without them.
+    `label_scores` has the log-probability of each label, in the order of the choices; None where the reply has none.
     """
 
     candidate_id: str
@@ -283,6 +285,7 @@ class Outcome:
     value: float | None
     call_key: str = ""
     signal: float | None = None
+    label_scores: tuple[float, ...] | None = None
 
 
 TrialState = Literal["complete", "pruned", "failed", "incomplete"]
@@ -397,7 +400,9 @@ class Task:
     `program` is `module:factory` for a program of the user's own in that folder, else "". `judges` are the models
     that judge (several: a panel), `rubrics` what they go by, by file name. `slices` are columns or fields by which
     scores are told apart; each of `repeats` samples of a row is a call of its own. `human_score` is
-    what people reach, in (0, 1], or None. `monitor` says what is drift in production.
+    what people reach, in (0, 1], or None. `monitor` says what is drift in production. `calibrate`: the finalists also
+    compete with label weights. `precision`: the part of the answers, in (0, 1), that must be right where the prompt may
+    abstain.
     """
 
     name: str
@@ -423,6 +428,8 @@ class Task:
     repeats: int = 1
     human_score: float | None = None
     monitor: Drift = Drift()
+    calibrate: bool = True
+    precision: float | None = None
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

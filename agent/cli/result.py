@@ -164,6 +164,7 @@ def _details(
         "repeated answers": [title, *(f"  {line}" for line in steady)] if steady else [],
         "variety": [plain(line) for line in facts.variety(result)],
         "judges": score_blocks.judges(result),
+        "confidence": [plain(line) for line in facts.confidence(result)],
         "what carried the gain": score_blocks.attribution(result),
         "Pareto front": score_blocks.pareto(result),
     }

@@ -104,6 +104,15 @@ class Queries:
         return str(found[0]) if found else None
 
 
+WEIGHTED = "label-weights:"
+"""Begins the operator of a candidate with label weights."""
+
+
+def is_weighted(trial: Row) -> bool:
+    """Whether a trial's candidate is another one with label weights."""
+    return str(trial.get("operator")).startswith(WEIGHTED)
+
+
 class History(Queries):
     """Questions to a ledger file. Raises LedgerError when it is not one, or not what was written."""
 
@@ -229,6 +238,23 @@ class History(Queries):
             "instruction": rows[0]["instruction"] or "(erased)",
             "template": _load(rows[0]["template"]) or [],
             "demos": decoded,
+            **self._weights(candidate_id),
+        }
+
+    def _weights(self, candidate_id: str) -> Row:
+        """`weights`, the label weights of a candidate that has some (a bias of None: erased); else nothing."""
+        made = "SELECT 1 FROM proposals WHERE candidate_id = ? AND operator LIKE ? LIMIT 1"
+        if not self.select(made, candidate_id, f"{WEIGHTED}%"):
+            return {}
+        found = self.select(
+            "SELECT e.body, b.body AS bias FROM events e LEFT JOIN blobs b "
+            "ON b.hash = json_extract(e.body, '$.bias_hash') "
+            "WHERE e.kind = 'label_weights' AND json_extract(e.body, '$.candidate_id') = ? LIMIT 1",
+            candidate_id,
+        )
+        body = json.loads(found[0]["body"])
+        return {
+            "weights": {"method": body["method"], "bias": _load(found[0]["bias"]), "temperature": body["temperature"]}
         }
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.errors import InputError
 from agent.gateway.gateway import Gateway, ModelClient
+from agent.prompt.label_weights import LabelWeights
 from agent.registry import Registry
 from agent.release.result import RunResult
 from agent.scoring.evaluate import Evaluator
@@ -82,6 +83,9 @@ class Defaults:
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         return []
+
+    def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
+        return None
 
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
         return {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from agent.errors import InputError, RowRefused
@@ -18,11 +18,12 @@ from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt_dspy import predict_form
 from agent.prompt.candidate_rules import why_rejected
+from agent.prompt.label_weights import LabelWeights
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import label_text, template
-from agent.prompt.reply_parser import parse_reply
-from agent.prompt.techniques import answers_last, reasons_first
+from agent.prompt.techniques import answers_last, labels_first, reasons_first
 from agent.prompt.template import fill_messages, marks
+from agent.prompt.weighted_reply import read_reply
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.search.analysis.effects import Feature
@@ -97,8 +98,15 @@ class PromptProgram(Defaults):
         completion = await call(self.request(candidate, example, repeat, call.logprobs))
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        reads = partial(parse_reply, reasoning=answers_last(as_prompt(candidate)))
-        return await run_aside(len(completion.text), partial(reads, completion.text, self.task.signature.outputs))
+        prompt, outputs = as_prompt(candidate), self.task.signature.outputs
+        tokens = completion.logprobs if labels_first(prompt, outputs) else ()
+        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights)
+        return await run_aside(len(completion.text), partial(read_reply, *reply))
+
+    def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
+        prompt = as_prompt(candidate)
+        fits = prompt.weights is None and labels_first(prompt, self.task.signature.outputs)
+        return replace(prompt, weights=weights) if fits else None
 
     @cached_property
     def _cap(self) -> ReplyCap:
@@ -163,6 +171,8 @@ class PromptProgram(Defaults):
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
         """Writes the prompt, the parameters to call with, and its provenance."""
         result, task, prompt = spec.result, self.task, as_prompt(candidate)
+        abstain = result.calibration.abstain if result.calibration and prompt.id == result.winner.candidate_id else None
+        abstaining = {"abstain_below": abstain.below} if abstain and abstain.below is not None else {}
         side = result.winner if prompt.id == result.winner.candidate_id else result.baseline
         release = PromptRelease(
             name=task.name,
@@ -182,8 +192,10 @@ class PromptProgram(Defaults):
                 "baseline_test": result.baseline.test,
                 "lift": result.lift.to_json(),
                 "hashes": dict(task.hashes),
+                **abstaining,
                 **spec.origin,
                 "ledger_head": result.ledger_head,
             },
+            weights=prompt.weights,
         )
         return WrittenRelease(write_release(release, spec.folder), release.version)

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 from agent.errors import RowRefused
-from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
+from agent.prompt.weighted_reply import read_reply
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Task
@@ -48,10 +48,11 @@ class ReleasedProgram:
                 messages=fill_messages(self._release.messages, example.inputs),
                 max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
-                **{name: parameters[name] for name in ("temperature", "stop", "seed")},
+                **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs")},
             )
         )
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        reads = partial(parse_reply, reasoning=self._release.reasoning)
-        return await run_aside(len(completion.text), partial(reads, completion.text, self._release.outputs))
+        release = self._release
+        reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights)
+        return await run_aside(len(completion.text), partial(read_reply, *reply))

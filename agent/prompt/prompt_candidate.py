@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from agent.prompt.label_weights import LabelWeights
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCandidate(Candidate):
-    """One prompt variant. `role` is an opening sentence of the role technique ("" = none)."""
+    """One prompt variant. `role` is an opening sentence of the role technique ("" = none); `weights` decide among the
+    labels when the reply is read (None: the reply is read as it stands)."""
 
     kind: ClassVar[str] = "prompt"
 
@@ -19,6 +21,7 @@ class PromptCandidate(Candidate):
     instruction: str
     role: str = ""
     demos: tuple[Demo, ...] = ()
+    weights: LabelWeights | None = None
 
     def parts(self) -> dict[str, Any]:
         return {
@@ -27,11 +30,14 @@ class PromptCandidate(Candidate):
             "instruction": self.instruction,
             "role": self.role,
             "demos": [demo.as_dict() for demo in self.demos],
+            **({"weights": self.weights.as_dict()} if self.weights else {}),
         }
 
     def shown(self) -> Shown:
         """The candidate as people read it."""
-        return Shown(self.id, self.technique, self.format, self.instruction, self.role, self.demos, len(self.demos))
+        weights = self.weights.as_dict() if self.weights else None
+        n = len(self.demos)
+        return Shown(self.id, self.technique, self.format, self.instruction, self.role, self.demos, n, weights)
 
 
 def baseline(task: Task) -> PromptCandidate:

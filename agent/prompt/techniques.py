@@ -7,9 +7,11 @@ al. 2023.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from agent.prompt.label_weights import LABELS_FIRST
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.template import escape, marks
 from agent.types import Field, Signature, Task, TechniqueName
@@ -72,6 +74,12 @@ def answers_last(candidate: PromptCandidate) -> bool:
 def reasons_first(candidate: PromptCandidate) -> bool:
     """Whether a reply begins with reasons: as `answers_last`, or by "step by step" and the like in the instruction."""
     return answers_last(candidate) or _asks(candidate, _REASONS)
+
+
+def labels_first(candidate: PromptCandidate, outputs: Sequence[Field]) -> bool:
+    """Whether a reply begins with a label: one output with choices, a layout without a heading, no reasons."""
+    alone = len(outputs) == 1 and bool(outputs[0].choices)
+    return alone and candidate.format in LABELS_FIRST and not reasons_first(candidate)
 
 
 def _asks(candidate: PromptCandidate, words: re.Pattern[str]) -> bool:

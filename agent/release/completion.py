@@ -14,13 +14,14 @@ from typing import Any
 
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.model_registry import create_model
-from agent.prompt.reply_parser import parse_reply
+from agent.prompt.label_weights import logprobs_for
 from agent.prompt.template import fill_messages
+from agent.prompt.weighted_reply import read_reply
 from agent.release.prompt_file import PromptRelease
 from agent.types import LM, Completion, Prediction, Request
 from agent.worker import run_aside
 
-DEFAULT_PARAMETERS: dict[str, Any] = {"max_tokens": 1024, "temperature": 0.0, "stop": (), "seed": None}
+DEFAULT_PARAMETERS: dict[str, Any] = {"max_tokens": 1024, "temperature": 0.0, "stop": (), "seed": None, "logprobs": 0}
 """The parameters that can be sent, with their values where a release does not name them."""
 
 
@@ -36,8 +37,12 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
 
 
 def request_of(release: PromptRelease, fields: Mapping[str, str]) -> Request:
-    """The request with the messages and parameters of the release. Raises a ReleaseError."""
-    return Request(messages=fill_messages(release.messages, fields), **parameters_of(release))
+    """The request with the messages and parameters of the release, and with log-probabilities where an answer that is
+    not sure enough is to be left out. Raises a ReleaseError."""
+    parameters = parameters_of(release)
+    if "abstain_below" in release.provenance and not parameters["logprobs"]:
+        parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
+    return Request(messages=fill_messages(release.messages, fields), **parameters)
 
 
 async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:
@@ -55,8 +60,8 @@ async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | 
             await model.close()
     if completion.finish == "refusal":
         raise RowRefused(f"{release.model} refused to answer: {completion.text[:200]}")
-    text = completion.text
-    return await run_aside(len(text), partial(parse_reply, text, release.outputs, reasoning=release.reasoning))
+    reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights)
+    return await run_aside(len(completion.text), partial(read_reply, *reply))
 
 
 async def _complete(model: LM, request: Request) -> Completion:

@@ -176,6 +176,7 @@ def _data(release: PromptRelease) -> dict[str, Any]:
         "model": release.model,
         "parameters": release.parameters,
         "provenance": release.provenance,
+        **({"weights": release.weights.as_dict()} if release.weights else {}),
     }
 
 

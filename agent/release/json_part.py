@@ -11,11 +11,13 @@ from typing import Any, Self, cast, get_args, get_origin, get_type_hints
 from agent.errors import InputError
 
 NOT_IN_JSON: Mapping[str, Any] = {"json": False}
+IF_SET: Mapping[str, Any] = {"if_set": True}
+"""A field that JSON has only where there is something in it."""
 
 
 def if_set() -> Any:
     """A field of a text that JSON has only where there is one."""
-    return field(default="", metadata={"if_set": True})
+    return field(default="", metadata=IF_SET)
 
 
 class Part:

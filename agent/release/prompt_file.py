@@ -9,15 +9,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from agent.errors import ReleaseError
 from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, content_id
 from agent.strict import BadToml, parse_json, parse_toml, read_file
+
+if TYPE_CHECKING:
+    from agent.prompt.label_weights import LabelWeights
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
@@ -41,7 +44,9 @@ _KINDS: dict[str, type] = {
     "model": str,
     "parameters": dict,
     "provenance": dict,
+    "weights": dict,
 }
+_OPTIONAL = ("weights",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,8 @@ class PromptRelease:
     `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
     value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
     that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
-    `reasoning` says how `parse` finds the answer.
+    `reasoning` says how `parse` finds the answer; `weights` decide among the labels of the one output when a reply has
+    log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands).
     """
 
     name: str
@@ -64,6 +70,7 @@ class PromptRelease:
     model: str
     parameters: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    weights: LabelWeights | None = None
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +84,7 @@ class PromptRelease:
             "format": self.format,
             "reasoning": self.reasoning,
             "model": self.model,
+            **({"weights": self.weights.as_dict()} if self.weights else {}),
         }
         object.__setattr__(self, "version", content_id("p", content))
 
@@ -208,7 +216,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     def refuse(key: str, what: str) -> NoReturn:
         raise ReleaseError(f"{_where(file, text, key)}: {what}; restore the released file")
 
-    if missing := [key for key in _KINDS if key not in data]:
+    if missing := [key for key in _KINDS if key not in data and key not in _OPTIONAL]:
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
     for key, value in data.items():
         if key not in _KINDS:
@@ -225,6 +233,9 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     for item in data["outputs"]:
         if not _is_field(item):
             refuse("outputs", f"{item!r:.60} is not an output field")
+    weights = _weights(data.get("weights"), data["outputs"])
+    if isinstance(weights, str):
+        refuse("weights", weights)
     if data["format"] not in get_args(FormatName):
         refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
     try:
@@ -240,6 +251,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             model=data["model"],
             parameters=data["parameters"],
             provenance=data["provenance"],
+            weights=weights,
         )
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None
@@ -264,6 +276,28 @@ def _is_field(item: Any) -> bool:
         and item["type"] in get_args(FieldType)
         and all(isinstance(text, str) for key in _LISTS for text in item.get(key, ()))
     )
+
+
+def _weights(data: Mapping[str, Any] | None, outputs: Sequence[Mapping[str, Any]]) -> LabelWeights | str | None:
+    """The label weights with the labels in the order of the one output's choices, or what is wrong with them."""
+    if data is None:
+        return None
+    from agent.prompt.label_weights import LabelWeights, Method
+
+    choices = outputs[0].get("choices", []) if len(outputs) == 1 else []
+    bias: Any = data.get("bias")
+    temperature: Any = data.get("temperature")
+    if set(data) != {"method", "bias", "temperature"} or data["method"] not in get_args(Method):
+        return f"weights need a method ({', '.join(get_args(Method))}), a bias for each label and a temperature"
+    if not isinstance(bias, dict) or not choices or set(bias) != set(choices):
+        return "weights need a bias for each choice of the one output, and no other"
+    if not all(map(_is_real, [*bias.values(), temperature])) or temperature <= 0:
+        return "each bias must be a number, and the temperature one above 0"
+    return LabelWeights(data["method"], {label: float(bias[label]) for label in choices}, float(temperature))
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _where(file: Path, text: str, key: str) -> str:

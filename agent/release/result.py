@@ -9,8 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.release.json_part import NOT_IN_JSON, Part, read, require, write
+from agent.release.json_part import IF_SET, NOT_IN_JSON, Part, read, require, write
 from agent.release.result_breakdown import (
+    Calibration,
     Carried,
     Consistency,
     JudgeTrust,
@@ -54,6 +55,8 @@ class RunResult(Part):
         proposer: what came of the model that writes instructions.
         human_score: what people reach on such rows, in (0, 1], where the task says so.
         to_show: what would show the gain; None where it was shown, or nothing was gained.
+        calibration: the winner's label weights and how far its confidences can be trusted; None without
+            log-probabilities, and then not in JSON.
     """
 
     run_id: str
@@ -89,6 +92,7 @@ class RunResult(Part):
     proposer: ProposerUse | None = None
     to_show: ToShow | None = None
     human_score: float | None = None
+    calibration: Calibration | None = field(default=None, metadata=IF_SET)
     is_own: bool = field(metadata=NOT_IN_JSON)
     ledger: Path = field(metadata=NOT_IN_JSON)
     _stored: Mapping[str, Any] | None = field(init=False, default=None, compare=False)

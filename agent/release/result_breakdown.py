@@ -5,7 +5,8 @@ Units as in `result_parts.py`: scores in [0, 1], differences in [-1, 1], interva
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from agent.release.json_part import Part, if_set
@@ -140,6 +141,44 @@ class JudgeTrust(Part):
     ci95: Interval | None = None
     compared: int = 0
     turned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin(Part):
+    """The `n` sealed rows whose confidence is in (`low`, `high`]: its mean, and the part of them that is right."""
+
+    low: float
+    high: float
+    n: int
+    confidence: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True)
+class Abstain(Part):
+    """What is left where answers with a confidence lower than `below` are not given. `below` was chosen on dev for the
+    wanted `precision` (None: no threshold reaches it there); on the sealed test the part `answered` of the rows is, and
+    `reached` of these answers are right (None without any). All in [0, 1]."""
+
+    precision: float
+    below: float | None = None
+    answered: float = 0.0
+    reached: float | None = None
+    reached_ci95: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration(Part):
+    """The winner's label weights (`method` none: it has no weights), and how far the confidences of its answers can be
+    trusted on the sealed `rows` that have one. `ece`: the expected calibration error, in [0, 1], 0 is perfect."""
+
+    method: Literal["none", "label-free", "fitted"]
+    rows: int
+    ece: float
+    bias: Mapping[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
+    bins: tuple[ReliabilityBin, ...] = ()
+    abstain: Abstain | None = None
 
 
 # -- the search -------------------------------------------------------------------------------------------------------

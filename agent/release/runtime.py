@@ -8,6 +8,7 @@ messages that were scored; `load_prompt("support_triage@production")` the versio
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,12 @@ class Prompt:
         return self.release.version
 
     @property
+    def abstain_below(self) -> float | None:
+        """The confidence below which an answer should not be used, where the task asked for a precision."""
+        below = self.release.provenance.get("abstain_below")
+        return float(below) if isinstance(below, int | float) else None
+
+    @property
     def model(self) -> str:
         return self.release.model
 
@@ -76,13 +83,19 @@ class Prompt:
             raise ReleaseError(f"cannot render {self.name!r}: {'; '.join(wrong)}; give exactly these as text: {needs}")
         return [message.as_dict() for message in fill_messages(self.release.messages, fields)]
 
-    def parse(self, reply: str) -> Prediction:
-        """Reads a reply as it was read when it was scored; never raises."""
-        from agent.prompt.reply_parser import (
-            parse_reply,  # its patterns take time, and not everybody who renders parses
-        )
+    def parse(self, reply: str, logprobs: Sequence[Any] = ()) -> Prediction:
+        """Reads a reply as it was read when it was scored; never raises.
 
-        return parse_reply(reply, self.release.outputs, reasoning=self.release.reasoning)
+        Args:
+            reply: The model's text.
+            logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
+                gives them (`choice.logprobs.content`). A release with label weights decides by them; without them its
+                reply is read as it stands. They also give the prediction its `confidence`.
+        """
+        from agent.prompt.weighted_reply import read_reply, tokens_of  # takes time, and not all who render parse
+
+        release = self.release
+        return read_reply(reply, tokens_of(logprobs), release.outputs, release.reasoning, release.weights)
 
     def complete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
         """Renders, calls the model once, parses. Not inside a running event loop: there, await `acomplete`."""

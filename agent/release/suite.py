@@ -42,7 +42,8 @@ RECORDED = "recorded"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One recorded answer to a row: the reply and its score. `error`: why there is none, which is no score of 0."""
+    """One recorded answer to a row: the reply (or the label that weights decided on) and its score. `error`: why there
+    is none, which is no score of 0."""
 
     reply: str
     value: float | None
@@ -52,6 +53,8 @@ class Sample:
     def of(outcome: Outcome) -> Sample:
         if not is_answer(outcome):
             return Sample("", None, outcome.prediction.error or "no answer")
+        if outcome.prediction.confidence is not None:  # label weights decided; the answer reads as itself
+            return Sample(str(next(iter(outcome.prediction.fields.values()))), outcome.value)
         return Sample(outcome.prediction.raw, outcome.value)
 
 

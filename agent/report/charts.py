@@ -140,6 +140,21 @@ def attribution(view: RunView) -> Figure:
         return figure
 
 
+def reliability(view: RunView) -> Figure:
+    """Right answers against confidence on the sealed test (0 to 100), larger dots for more rows; the line is where they
+    are equal. Empty without log-probabilities."""
+    assert view.result is not None
+    found = view.result.calibration
+    with _styled():
+        figure = _canvas(WIDTH, 2.6)
+        axes = figure.add_subplot()
+        axes.plot([0, 100], [0, 100], color=LINE, linewidth=1)
+        for one in found.bins if found else ():
+            axes.scatter([100 * one.confidence], [100 * one.right], s=24 + 160 * one.n / found.rows, c=BASE, zorder=3)  # type: ignore[union-attr]
+        axes.set(xlabel="confidence", ylabel="right", xlim=(-2, 102), ylim=(-2, 102))
+        return figure
+
+
 def _whisker(axes: Axes, middle: float, low: float, high: float, height: float, colour: str, word: str) -> None:
     """A dot with its interval, and its value above it."""
     axes.plot([low, high], [height, height], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")

@@ -11,7 +11,7 @@ from typing import Any
 from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.release.result_breakdown import Carried, JudgeTrust, MetricPart, Slice
+from agent.release.result_breakdown import Abstain, Carried, JudgeTrust, MetricPart, Slice
 from agent.release.result_parts import SideName
 
 ERASED = "(erased)"
@@ -122,6 +122,41 @@ def uncorrected(result: RunResult) -> str:
     """Why the dev score of the best found was not corrected; "" where it was, or an older version does not say."""
     why = "" if result.is_own else result.uncorrected
     return f"the dev score is not corrected: {why}" if why else ""
+
+
+def confidence(result: RunResult) -> list[str]:
+    """How far the confidences of the best found can be trusted, and what abstaining leaves, a line each."""
+    found = result.calibration
+    if found is None:
+        return []
+    weights = "" if found.method == "none" else f"{found.method} label weights; "
+    lines = [f"{weights}expected calibration error of its confidences {points(found.ece)} on {found.rows} test rows"]
+    if found.abstain is not None:
+        lines.append(_abstaining(found.abstain))
+    return lines
+
+
+def label_weights(result: RunResult) -> str:
+    """How the best found decides among its labels, in a sentence; "" where it has no label weights."""
+    found = result.calibration
+    if found is None or found.method == "none":
+        return ""
+    each = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
+    temperature = f", temperature {found.temperature:.2f}" if found.method == "fitted" else ""
+    return f"Answers are decided by label weights ({found.method}{temperature}): {cut(each, 600)}."
+
+
+def _abstaining(found: Abstain) -> str:
+    wanted = f"{100 * found.precision:g} % precision"
+    if found.below is None:
+        return f"no confidence reaches {wanted} on enough dev rows, so nothing says where to abstain"
+    reached = (
+        f"{points(found.reached)} % of them right{bracketed(found.reached_ci95)}" if found.reached else "none right"
+    )
+    return (
+        f"abstaining below a confidence of {found.below:.3f}, chosen on dev for {wanted}: answers "
+        f"{points(found.answered)} % of the test rows, {reached}"
+    )
 
 
 def yardsticks(result: RunResult) -> list[tuple[str, str, str]]:

@@ -186,6 +186,9 @@ def _of_result(view: RunView) -> dict[str, Any]:
     return {
         "sealed": _chart("sealed", view, sealed, run_tables.scores),
         "attribution": _chart("attribution", view, "What each part carries", run_tables.attribution),
+        "reliability": _chart("reliability", view, "Right answers by confidence", run_tables.reliability)
+        if result.calibration
+        else None,
         "pareto": _chart("pareto", view, "Dev score against cost", run_tables.pareto),
         "yardsticks": run_tables.yardsticks(result),
         "metrics": run_tables.metrics(result),

@@ -155,6 +155,17 @@ def pareto(view: RunView) -> RunTable:
     return _table("The Pareto front: nothing is better than these in all columns", columns, rows)
 
 
+def reliability(view: RunView) -> RunTable:
+    """How often the best found is right, by its confidence; no rows without log-probabilities."""
+    assert view.result is not None
+    found = view.result.calibration
+    bins = found.bins if found else ()
+    rows = [(_interval(one.low, one.high), one.n, points(one.confidence), points(one.right)) for one in bins]
+    columns = ("confidence", "rows #", "mean confidence #", "right #")
+    note = " ".join(_sentence(line) for line in facts.confidence(view.result))
+    return _table("Right answers by confidence, on the sealed test, 0 to 100", columns, rows, note)
+
+
 def judges(result: RunResult) -> RunTable:
     """The judges behind the score, and whether each is to be trusted."""
     rows = [

@@ -129,7 +129,7 @@ class Apply(Job):
             empty = [name for name in applied.prompt.release.inputs if _is_empty(row.get(name))]
             return {applied.added[-1]: f"not asked: {listed(empty)} is empty"}
         prediction = outcome.prediction
-        if (reply := mask(prediction.raw, self._secrets)) != prediction.raw:
+        if prediction.confidence is None and (reply := mask(prediction.raw, self._secrets)) != prediction.raw:
             prediction = applied.prompt.parse(reply)  # as from the ledger, which holds no key
         found = {f"{applied.prefix}{name}": value for name, value in prediction.fields.items()}
         return {**found, applied.added[-1]: prediction.error} if prediction.error else found

@@ -52,6 +52,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "strategy": None,
         "prefer": "best",
         "anyway": False,
+        "no_calibrate": False,
         "thinking": None,
         "max_concurrency": None,
         "max_wait": None,
@@ -251,6 +252,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         strategy=strategy.name,
         prefer=options.get("prefer") or "best",  # a run of an older version has none
         anyway=bool(options.get("anyway")),
+        calibrate=program.task.calibrate and not options.get("no_calibrate", True),  # an older run had no label weights
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],

@@ -170,7 +170,8 @@ def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     rows = tuple(row for row in task.dev if row.id in seen and not _erased(seen[row.id]))
     if not rows:
         raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
-    samples = [[_sample(seen[row.id])] for row in rows]
+    is_weighted = prompt.release.weights is not None
+    samples = [[_sample(seen[row.id], is_weighted)] for row in rows]
     note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
     return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
 
@@ -180,9 +181,11 @@ def _erased(item: Mapping[str, Any]) -> bool:
     return item["error"] == "(erased)" or (not item["reply"] and bool(item["fields"]))
 
 
-def _sample(item: Mapping[str, Any]) -> Sample:
+def _sample(item: Mapping[str, Any], is_weighted: bool) -> Sample:
     from agent.release.suite import Sample
 
+    if is_weighted and item["fields"]:  # the label that the weights decided on reads as itself
+        return Sample(str(next(iter(item["fields"].values()))), item["value"])
     if item["reply"] or item["value"] is not None:
         return Sample(item["reply"], item["value"])
     return Sample("", None, item["error"] or "no answer")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError
-from agent.ledger.query import History, Row, started_with
+from agent.ledger.query import History, Row, is_weighted, started_with
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
@@ -225,7 +225,8 @@ def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | Non
         raise InputError(f"{run_row['id']}: this run is {run_row['status']} and has not scored its baseline")
     scored = {outcome["example_id"] for outcome in history.outcomes(run_row["id"], base[0]["candidate_id"], "dev")}
     task = replace(task, dev=tuple(row for row in task.dev if row.id in scored)[:limit])
-    whole = [trial for trial in trials if trial["number"] and trial["mean"] is not None]
+    own = [trial for trial in trials if trial["number"] and not is_weighted(trial)]  # weights are of one model alone
+    whole = [trial for trial in own if trial["mean"] is not None]
     best = sorted(whole, key=lambda trial: (-trial["mean"], trial["number"]))[:top]
     entrants = []
     for trial in [*base, *best]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from agent.search.program import Describes
     from agent.types import Outcome, Proposal, Shown, SplitName, Trial
 
+LABEL_WEIGHTS = "label_weights"
+"""The event with the label weights of a candidate."""
 _log = logging.getLogger("promptassay")
 
 
@@ -53,6 +56,10 @@ class LedgerObserver(Observer):
         self._ledger.add_candidate(
             self._run_id, round_, shown, laid_out, proposal.operator, proposal.parent_id, proposal.reason, rejected
         )
+        if shown.weights and not rejected:
+            body = {key: value for key, value in shown.weights.items() if key != "bias"}
+            texts = {"bias": json.dumps(shown.weights["bias"], ensure_ascii=False)}  # the labels are the user's words
+            self._ledger.event(self._run_id, LABEL_WEIGHTS, {"candidate_id": shown.id, **body}, texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from agent.run.observers import Snapshot, Watcher
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
 from agent.run.unshown_gain import TestRows
 from agent.scoring.breakdown import Pair
+from agent.scoring.confidence import confidence_report
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
 from agent.scoring.task_metrics import build_metrics
@@ -40,6 +41,7 @@ from agent.search import closing
 from agent.search.analysis.pareto import Finalist
 from agent.search.board import Board
 from agent.search.context import SearchContext
+from agent.search.label_weighting import add_label_weights
 from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
 from agent.stats.preflight import Assessment, assess
@@ -132,6 +134,7 @@ class Run(LedgerRun[RunResult]):
         """Why the search ended before its plan did."""
         self._leader: Shown | None = None
         self.preflight: Assessment | None = None
+        self._searched = False
 
     # -- the order of things ------------------------------------------------------------------------------------------
 
@@ -192,6 +195,7 @@ class Run(LedgerRun[RunResult]):
             self.context = self._make_context(max(self.program.calls, a_row))
         worth = self.settings.anyway or self.preflight is None or self.preflight.worth
         if self.context.more() and worth:
+            self._searched = True
             await STRATEGIES.get(self.settings.strategy).search(self.context)
 
     def _make_context(self, calls_each: int) -> SearchContext:
@@ -240,6 +244,8 @@ class Run(LedgerRun[RunResult]):
 
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
         """Opens the sealed test once, for baseline and winner, and writes the release."""
+        if self._searched and self.settings.calibrate:
+            await add_label_weights(self.context)
         winner = closing.chosen(self.context, self._offers(), self.settings.prefer)
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:
@@ -260,6 +266,8 @@ class Run(LedgerRun[RunResult]):
     def _parameters(self, candidate: Candidate) -> dict[str, Any]:
         """What a candidate was scored with."""
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
+        if self.program.shown(candidate).weights:
+            cap["logprobs"] = self._evaluator.logprobs
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
     async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:
@@ -335,9 +343,22 @@ class Run(LedgerRun[RunResult]):
                 "preflight": self.preflight.as_dict() if self.preflight else None,
                 "attribution": closing.carried(self.context, winner, corrected),
                 "pareto": closing.pareto(self._offers(), winner),
+                "calibration": self._confidence(winner, won),
             },
             test_rows=TestRows(len(self.task.test), self.plan, self.settings.budget),
         )
+
+    def _confidence(self, winner: Candidate, won: Sequence[Outcome]) -> dict[str, Any] | None:
+        """How far the winner's confidences can be trusted; None without any, and where label weights are switched off
+        and no precision is wanted."""
+        precision = self.task.precision
+        if not self.settings.calibrate and precision is None:
+            return None
+        dev = self._board.outcomes.get(winner.id, ())
+        found = confidence_report(won, dev, self.program.shown(winner).weights, precision)
+        if found is None and precision is not None:
+            self._observer.on_message("precision: answers without log-probabilities, so nothing says where to abstain")
+        return found
 
     async def _samples(self, candidate: Candidate) -> list[list[Outcome]]:
         """Some test rows, asked as often as the task wants; the first time was the test itself."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Settings:
     """What the user chose for a run. `price` is for models without a known one; `max_wait` is in seconds; `options` are
     the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
-    scores the user's own prompt and searches nothing.
+    scores the user's own prompt and searches nothing. `calibrate` lets the finalists compete with label weights, too.
     """
 
     seed: int = 0
@@ -43,6 +43,7 @@ class Settings:
     strategy: str = DEFAULT
     prefer: Prefer = "best"
     anyway: bool = False
+    calibrate: bool = False
 
 
 def models_by_role(target: LM, proposer: LM | None, judges: Sequence[LM]) -> Models:

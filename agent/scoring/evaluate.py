@@ -7,11 +7,13 @@ answers, or that a metric cannot score, gives None; a provider that fails for al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient, TransportUnknown
 from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import ModelClient, call_key
 from agent.observer import NO_OBSERVER, Observer
+from agent.prompt.label_weights import label_scores, logprobs_for
 from agent.scoring.label_signal import label_signal
 from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine
@@ -34,7 +36,6 @@ from agent.types import (
 
 SILENT = 5
 """First replies that are empty and cut, before it is said that the model has no room to think."""
-MOST_LOGPROBS = 20
 LABEL_METRICS = ("choice", "exact_match")  # what is right is the label, so its weight says how near
 
 
@@ -73,7 +74,8 @@ class Evaluator:
         outputs = task.signature.outputs
         graded = graded and len(outputs) == 1 and bool(outputs[0].choices)
         graded = graded and all(spec.name in LABEL_METRICS for spec in task.metrics)
-        self._logprobs = min(MOST_LOGPROBS, max(5, 2 * len(outputs[0].choices))) if graded else 0
+        self.logprobs = logprobs_for(outputs[0].choices) if graded else 0
+        """Log-probabilities that are asked for with each token of a reply that is a label; 0: none."""
         self._known: dict[tuple[str, str, int], Outcome] = {}
         self._usage: dict[str, tuple[int, Usage]] = {}
         self._silent = 0  # replies before the first word
@@ -112,7 +114,7 @@ class Evaluator:
 
     async def outcome(self, candidate: Candidate, example: Example, repeat: int = 0) -> Outcome:
         """The outcome of one row, as of `outcomes`, but nothing is kept and nothing that is known is used."""
-        call = RowCall(self._client, self._lm, candidate.id, self._logprobs, self._answered)
+        call = RowCall(self._client, self._lm, candidate.id, self.logprobs, self._answered)
         return await self._scored(candidate, example, call, repeat)
 
     async def adopt(self, candidate: Candidate, example: Example, split: SplitName, completion: Completion) -> None:
@@ -131,11 +133,33 @@ class Evaluator:
                 judge.anchor(example, prediction)
         scores = await self.scores(example, prediction)
         value = combine(scores, self._task.metrics)
-        signal = None
+        signal = logs = None
         if call.logprobs and call.reply is not None and call.reply[0].logprobs:
-            field = self._task.signature.outputs[0]
-            signal = label_signal(call.reply[1].logprobs, field.choices, str(example.labels[field.name]))
-        return Outcome(candidate.id, example.id, prediction, scores, value, call.key, signal)
+            field, tokens = self._task.signature.outputs[0], call.reply[1].logprobs
+            signal = label_signal(tokens, field.choices, str(example.labels[field.name]))
+            logs = label_scores(tokens, field.choices)
+        return Outcome(candidate.id, example.id, prediction, scores, value, call.key, signal, logs)
+
+    async def read_again(
+        self, candidate: Candidate, example: Example, like: Outcome, prediction: Prediction
+    ) -> Outcome:
+        """The outcome on a dev row of a candidate that makes the same call as another and reads its reply otherwise.
+
+        Args:
+            candidate: what reads it.
+            example: the row.
+            like: the outcome of the other candidate; a row without an answer stays without one.
+            prediction: the reply as `candidate` reads it.
+        """
+        usage = self._usage.get(like.candidate_id)
+        if usage is not None:
+            self._usage[candidate.id] = usage
+        outcome = replace(like, candidate_id=candidate.id)
+        if like.value is not None:
+            scores = await self.scores(example, prediction)
+            value = combine(scores, self._task.metrics)
+            outcome = replace(outcome, prediction=prediction, scores=scores, value=value)
+        return self._keep(outcome, "dev", 0)
 
     def _answered(self, candidate_id: str, request: Request, completion: Completion) -> None:
         """Raises InputError where a hosted model's first replies are all empty and cut at their cap."""

@@ -7,10 +7,10 @@ mean of this signal over 8 rows correlated 0.53 with the score on the other rows
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-MIN_LABEL_MASS = 0.05  # of a token's probability; below it the reply is about something other than the labels
+from agent.prompt.label_weights import MIN_LABEL_MASS, agree, places
+
 WEIGHT = 1.0  # of the signal beside the score, when candidates are compared
 
 
@@ -31,29 +31,17 @@ def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequenc
     if not tokens or right not in choices:
         return None
     labels, goal, spelled, signal = [choice.casefold() for choice in choices], right.casefold(), "", 0.0
-    for place in tokens:
+    for place in places(tokens, labels):
         mine = every = 0.0
-        likeliest, best = "", -math.inf
-        for token, logprob in place:
-            text = spelled + (token.casefold() if spelled else token.casefold().lstrip())
-            if logprob > best:
-                likeliest, best = text, logprob
-            if text == spelled or not any(_agree(text, label) for label in labels):
-                continue
-            weight = math.exp(min(0.0, logprob))
-            every += weight
-            mine += weight * _agree(text, goal)
-        if likeliest == spelled:  # white space before the label, or nothing
-            continue
+        for text, weight in place.listed:
+            if any(agree(text, label) for label in labels):
+                every += weight
+                mine += weight * agree(text, goal)
         signal = (signal if spelled else 1.0) * mine / max(every, MIN_LABEL_MASS)
-        if not goal.startswith(likeliest) or sum(label.startswith(likeliest) for label in labels) < 2:
+        if not goal.startswith(place.likeliest):
             break
-        spelled = likeliest
+        spelled = place.likeliest
     return min(1.0, signal)
-
-
-def _agree(text: str, label: str) -> bool:
-    return bool(text) and (label.startswith(text) or text.startswith(label))
 
 
 def evidence(value: float, signal: float | None) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from agent.gateway.gateway import Gateway, ModelClient
+from agent.prompt.label_weights import LabelWeights
 from agent.search.analysis.effects import Feature
 from agent.search.study import Place
 from agent.types import Candidate, Message, Outcome, Proposal, Runner, Shown, Task
@@ -124,6 +125,10 @@ class Program(Describes, Protocol):
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         """One candidate for each part that the winner does not share with the baseline; they may break hard rules."""
+        ...
+
+    def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
+        """The candidate with label weights; None where its replies do not begin with a label, or it has some."""
         ...
 
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:

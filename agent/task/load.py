@@ -268,6 +268,8 @@ class _Loading:
             slices=tuple(file.slices),
             repeats=file.repeats,
             human_score=file.human_score,
+            calibrate=search.calibrate,
+            precision=file.calibration.precision,
             monitor=Drift(**file.monitor.model_dump()),
             hashes=self.hashes,
         )

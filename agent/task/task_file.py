@@ -129,6 +129,9 @@ class SearchTable(TomlTable):
         [4, 8, 16, 32], min_length=1, description="How many worked examples a few-shot prompt may hold."
     )
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
+    calibrate: bool = Field(
+        True, description="Whether the finalists also compete with label weights, where a reply begins with a label."
+    )
 
 
 class ConstraintsTable(TomlTable):
@@ -161,6 +164,15 @@ class MonitorTable(TomlTable):
     length: Share = Field(0.15, description="The largest distance between the distributions of lengths (0 to 1).")
     repeats: Share = Field(0.05, description="How much more often an input that comes again gets another answer.")
     score: Share = Field(0.05, description="How far the mean score fell.")
+
+
+class CalibrationTable(TomlTable):
+    """How sure an answer must be to be given."""
+
+    precision: Share | Optional = Field(
+        None,
+        description="The part of the answers that must be right; a run then says below which confidence to abstain.",
+    )
 
 
 class SplitsTable(TomlTable):
@@ -204,6 +216,9 @@ class TaskFile(TomlTable):
     budget: BudgetTable = Field(default_factory=BudgetTable.defaults, description="Hard caps on a run.")
     monitor: MonitorTable = Field(
         default_factory=MonitorTable.defaults, description="What counts as drift of answers in production."
+    )
+    calibration: CalibrationTable = Field(
+        default_factory=CalibrationTable.defaults, description="How sure an answer must be to be given."
     )
     splits: SplitsTable = Field(default_factory=SplitsTable.defaults, description="File names of the three splits.")
 

@@ -144,15 +144,16 @@ def made_search(
     budget: Budget | None = None,
     seed: int = 0,
     run_id: str = "run-1",
+    graded: bool = False,
 ) -> Searched:
-    """A context over an open ledger; nothing was called yet."""
+    """A context over an open ledger; nothing was called yet. `graded`: log-probabilities are asked for."""
     budget = budget or Budget(max_calls=400)
     plan: Plan = make_plan(task, budget, "standard", author is not None)
     account, found = Account(budget), Searched(Written())
     observer = Observers(found.written, found)
     gateway = Gateway(ledger, run_id, account, {})
     program = PromptProgram(task, target)
-    evaluator = Evaluator(task, gateway, target, build_metrics(task), [program], observer)
+    evaluator = Evaluator(task, gateway, target, build_metrics(task), [program], observer, graded)
     models = (target, author)
     context = SearchContext(task, plan, seed, models, gateway, program, evaluator, Board(), account, observer)
     found.context = context

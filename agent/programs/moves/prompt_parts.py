@@ -28,6 +28,8 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         ("role", candidate.role): 1.0,
         ("own", candidate.id): 1.0,
     }
+    if candidate.weights:
+        columns["label weights", candidate.weights.method] = 1.0
     if candidate.demos:
         columns["instruction beside demos", candidate.instruction] = 1.0
         columns["format beside demos", candidate.format] = 1.0
@@ -58,6 +60,8 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
         ablations.append(Ablation("format", replace(winner, format=baseline.format)))
     if winner.role != baseline.role:
         ablations.append(Ablation("role", replace(winner, role=baseline.role)))
+    if winner.weights != baseline.weights:
+        ablations.append(Ablation("label weights", replace(winner, weights=baseline.weights)))
     return ablations
 
 

@@ -94,6 +94,8 @@ class Format:
     """Name and version of the installed library, "" where it is missing."""
     settings_note: str = ""
     """Where the target sends messages only: how its user gives the parameters to the model."""
+    carries_weights: bool = False
+    """Whether the target can decide by label weights: it keeps them, and gives log-probabilities."""
     proof: str = ""
     """Of a format that is no template, whose `load` gives None: what `files` proved by itself."""
 

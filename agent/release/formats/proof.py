@@ -122,6 +122,11 @@ def write_file(text: str, path: Path) -> None:
 
 
 def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) -> VerifiedExport:
+    if material.release.weights and not form.carries_weights:
+        raise ReleaseError(
+            f"{form.name}: {material.release.name!r} decides among its labels by log-probabilities (label weights), "
+            "which this target does not give; export it as md, messages or python, or run again with --no-calibrate"
+        )
     texts = form.files(material)
     _write(texts, folder)
     library = ""

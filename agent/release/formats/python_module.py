@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
+from agent.release.formats.weights_source import require_same_answers, weights_source
 from agent.release.runtime import PromptRelease
 
 FILE = "prompt.py"
@@ -39,6 +40,8 @@ def load_module(path: Path, name: str) -> Any:
 
 def _load(folder: Path, release: PromptRelease) -> Render:
     module = load_module(folder / FILE, "exported_prompt")
+    if release.weights:
+        require_same_answers(module.answer, release)
 
     def render(values: Values) -> list[dict[str, str]]:
         return list(module.render(**values))
@@ -56,6 +59,7 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     about="prompt.py: `render(input=...)` gives the messages; needs nothing but Python",
     load=_load,
     settings=_settings,
+    carries_weights=True,
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
@@ -84,4 +88,4 @@ def files(material: Material) -> dict[str, str]:
         pieces = [part[0] if isinstance(part, tuple) else _text(part) for part in parts] or ['""']
         lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
         lines += ["        ))},"]
-    return {FILE: "\n".join([*lines, "    ]"]) + "\n"}
+    return {FILE: "\n".join([*lines, "    ]"]) + "\n" + weights_source(release)}

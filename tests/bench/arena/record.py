@@ -22,11 +22,11 @@ from agent.models.model_registry import create_model
 from agent.programs.moves.demos import KINDS
 from agent.programs.moves.pool import CandidateGenerator
 from agent.programs.prompt import ReplyCap
+from agent.prompt.label_weights import MOST_LOGPROBS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import template
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_messages
-from agent.scoring.evaluate import MOST_LOGPROBS
 from agent.scoring.label_signal import label_signal
 from agent.search.program import Parent
 from agent.types import LM, Completion, Example, Message, Outcome, Prediction, Proposal, Request, Task

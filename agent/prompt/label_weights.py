@@ -1,0 +1,162 @@
+"""Label weights: an answer decided among the labels by their log-probabilities instead of by what the reply spells.
+
+A small model prefers some labels whatever the input says. A bias for each label and one temperature, estimated on dev,
+take that preference out when a reply is read; the request stays as it is. `stats/calibration.py` estimates them. Pure,
+and only the standard library, as a shipped prompt reads its replies here.
+
+Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "Batch Calibration", section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from agent.shipped import Field, Prediction
+
+Tokens = Sequence[Sequence[tuple[str, float]]]
+"""For each token of a reply its most likely (token, log-probability) pairs."""
+Method = Literal["label-free", "fitted"]
+FLOOR = 1e-6  # the least probability of a label: a list of the most likely tokens says no more about it
+MIN_LABEL_MASS = 0.05  # of a token's probability; below it the reply is about something other than the labels
+MOST_LOGPROBS = 20
+LABELS_FIRST = ("turns", "labelled-turns", "inline")
+"""The layouts whose replies begin with the answer."""
+
+
+def logprobs_for(labels: Sequence[str]) -> int:
+    """How many log-probabilities are asked for with each token of a reply that is one of the labels."""
+    return min(MOST_LOGPROBS, max(5, 2 * len(labels)))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelWeights:
+    """The answer is the label with the highest `log p(label) / temperature + bias[label]`.
+
+    Args:
+        method: How they were estimated: without the right answers, or fitted to them.
+        bias: For each label, in nats.
+        temperature: Above 0; 1 leaves the log-probabilities as they are.
+    """
+
+    method: Method
+    bias: Mapping[str, float]
+    temperature: float = 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, JSON-ready."""
+        return {"method": self.method, "bias": dict(self.bias), "temperature": self.temperature}
+
+    def scores(self, logs: Sequence[float]) -> list[float]:
+        """The weighted scores of log-probabilities, which are in the order of `bias`."""
+        return [log / self.temperature + bias for log, bias in zip(logs, self.bias.values(), strict=True)]
+
+
+def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | None:
+    """The log-probability of each label, as far as the reply's most likely tokens tell.
+
+    The labels are followed along the reply: at each token a label has the probability of the listed tokens that spell
+    it on; as long as the reply spells a label, its tokens' probabilities are multiplied, and where it leaves the reply,
+    those that go on alike share what they have. A label that no listed token spells gets the most that it can have,
+    the least listed probability or what the list leaves of 1, and no label less than FLOOR.
+
+    Args:
+        tokens: Of a reply that begins with its label.
+        labels: At least one.
+
+    Returns:
+        Values from log(FLOOR) to 0, in the order of `labels`; None where the reply does not begin with a label.
+
+    >>> [round(score, 2) for score in label_scores([[("yes", -0.1), ("no", -2.4)]], ["yes", "no"])]
+    [-0.1, -2.4]
+    """
+    names = [label.casefold() for label in labels]
+    logs, open_ = [0.0] * len(names), set(range(len(names)))
+    begun, ended = False, list[int]()
+    for place in places(tokens, names):
+        ended = []
+        weights, shared = [0.0] * len(names), 0.0
+        for text, weight in place.listed:
+            alike = [at for at in open_ if agree(text, names[at])]
+            shared += weight if alike else 0.0
+            on = text == place.likeliest and place.goes_on
+            for at in alike:
+                weights[at] += weight if on else weight / len(alike)
+        if not begun and shared < MIN_LABEL_MASS:
+            return None
+        begun = True
+        rest = max(FLOOR, min(place.least, 1.0 - place.mass))
+        for at in open_:
+            logs[at] += math.log(weights[at] or rest)
+        if place.goes_on:
+            open_ = {at for at in open_ if names[at].startswith(place.likeliest)}
+            ended = [at for at in open_ if names[at] == place.likeliest]
+    for at in open_ - set(ended) if ended else ():  # the reply ends with a label that begins others
+        logs[at] += math.log(FLOOR)
+    return tuple(min(0.0, max(math.log(FLOOR), log)) for log in logs) if begun else None
+
+
+class Place(NamedTuple):
+    """One token of a reply.
+
+    Args:
+        listed: What the reply would spell with each listed token, and its probability; white space is left out.
+        likeliest: What it spells with the most likely one.
+        goes_on: Whether that is still the beginning of several labels.
+        least: The least listed probability.
+        mass: The sum of the listed probabilities.
+    """
+
+    listed: tuple[tuple[str, float], ...]
+    likeliest: str
+    goes_on: bool
+    least: float
+    mass: float
+
+
+def places(tokens: Tokens, names: Sequence[str]) -> Iterator[Place]:
+    """The tokens of a reply as long as it spells one of the case-folded labels `names`, up to the one that decides."""
+    spelled = ""
+    for place in tokens:
+        listed, likeliest, best = [], "", -math.inf
+        for token, logprob in place:
+            text = spelled + (token.casefold() if spelled else token.casefold().lstrip())
+            if logprob > best:
+                likeliest, best = text, logprob
+            if text != spelled:
+                listed.append((text, math.exp(min(0.0, logprob))))
+        if likeliest == spelled:  # white space before the label, or nothing
+            continue
+        every = [math.exp(min(0.0, logprob)) for _, logprob in place]
+        goes_on = sum(name.startswith(likeliest) for name in names) > 1
+        yield Place(tuple(listed), likeliest, goes_on, min(every, default=0.0), math.fsum(every))
+        if not goes_on:
+            return
+        spelled = likeliest
+
+
+def agree(text: str, label: str) -> bool:
+    """Whether `text` begins the label or goes on after it."""
+    return bool(text) and (label.startswith(text) or text.startswith(label))
+
+
+def weighed(prediction: Prediction, logs: Sequence[float], field: Field, weights: LabelWeights | None) -> Prediction:
+    """The prediction with the answer that the weights decide on, and with its confidence.
+
+    Args:
+        prediction: The reply as it reads.
+        logs: The log-probability of each choice of `field`, from `label_scores`.
+        field: The one output.
+        weights: None: the answer stays, and its confidence is its share in the probability of all labels.
+    """
+    scores = weights.scores(logs) if weights else list(logs)
+    if weights:
+        prediction = Prediction({field.name: field.choices[scores.index(max(scores))]}, prediction.raw)
+    answer = prediction.fields.get(field.name)
+    if answer not in field.choices:
+        return prediction
+    top = max(scores)
+    shares = [math.exp(score - top) for score in scores]
+    return replace(prediction, confidence=shares[field.choices.index(answer)] / math.fsum(shares))

@@ -1,0 +1,81 @@
+"""Label weights as Python source that needs nothing but Python: our own functions as they stand, and the numbers."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from agent.errors import ReleaseError
+from agent.prompt import label_weights
+from agent.prompt.label_weights import FLOOR, MIN_LABEL_MASS, LabelWeights, Tokens, label_scores, weighed
+from agent.release.prompt_file import PromptRelease
+from agent.types import Prediction
+
+ANSWER = '''
+def answer(logprobs: Tokens) -> tuple[str, float] | None:
+    """The label of a reply and its confidence.
+
+    Args:
+        logprobs: For each token of the reply its most likely (token, log-probability) pairs.
+
+    Returns:
+        None where the reply does not begin with a label.
+    """
+    logs = label_scores(logprobs, list(BIAS))
+    if logs is None:
+        return None
+    scores = [log / TEMPERATURE + bias for log, bias in zip(logs, BIAS.values())]
+    top = max(scores)
+    return list(BIAS)[scores.index(top)], 1 / math.fsum(math.exp(score - top) for score in scores)
+'''
+
+
+def weights_source(release: PromptRelease) -> str:
+    """What goes after `render` in an exported module; "" for a release without label weights."""
+    weights = release.weights
+    if weights is None:
+        return ""
+    parts = (label_weights.agree, label_weights.Place, label_weights.places, label_weights.label_scores)
+    return (
+        "\n\n".join(
+            [
+                "\n\n# Label weights: ask the model for log-probabilities and pass them to `answer`.\n"
+                "import math\n"
+                "from collections.abc import Iterator, Sequence\n"
+                "from typing import NamedTuple\n\n"
+                "Tokens = Sequence[Sequence[tuple[str, float]]]\n"
+                f"FLOOR, MIN_LABEL_MASS = {FLOOR!r}, {MIN_LABEL_MASS!r}\n"
+                f"BIAS: dict[str, float] = {dict(weights.bias)!a}\n"
+                f"TEMPERATURE = {weights.temperature!r}\n",
+                *(inspect.getsource(part) for part in parts),
+            ]
+        )
+        + f"\n{ANSWER}"
+    )
+
+
+def require_same_answers(answer: Callable[[Tokens], Any], release: PromptRelease) -> None:
+    """Raises a ReleaseError unless an exported `answer` decides as the release does, on replies in every label."""
+    weights, field = release.weights, release.outputs[0]
+    assert weights is not None
+    for tokens in _replies(field.choices, weights):
+        logs = label_scores(tokens, field.choices)
+        want = None
+        if logs is not None:
+            found = weighed(Prediction({}, ""), logs, field, weights)
+            want = found.fields[field.name], found.confidence
+        got = answer(tokens)
+        if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
+            raise ReleaseError(f"python: the label weights drift: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
+
+
+def _replies(labels: Sequence[str], weights: LabelWeights) -> Iterator[Tokens]:
+    """One that begins with no label; for each label one where it is spelled whole, one that comes in two tokens."""
+    yield [[("\u2603", 0.0)]]
+    for at, label in enumerate(labels):
+        others = [(other, -1.0 - 0.1 * place) for place, other in enumerate(labels) if other != label]
+        yield [[(label, -0.2 - 0.1 * at), *others]]
+        half = max(1, len(label) // 2)
+        yield [[(label[:half], math.log(0.6)), *others], [(label[half:], -0.1), ("x", -3.0)]]

@@ -1,0 +1,138 @@
+"""Label weights from end to end: they win where the model prefers a label, cost no call, and are released."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from agent.ledger.trail import events_of
+from agent.release.formats.python_module import load_module
+from agent.release.runtime import load_prompt
+from agent.run.launch import OPTIONS, prepare
+from agent.run.locations import open_history
+from agent.task.load import load_task
+from tests.cli.calibrated import biased, likelihoods
+from tests.cli.test_interrupt import trials
+from tests.cli.world import compatible, files, good, good_json, optimize, refused
+from tests.wire import Fault, WireServer
+
+
+def test_label_weights_win_where_the_model_prefers_a_label_and_cost_no_call() -> None:
+    command = [*files(240), "--max-calls", "300", "--price", "1,2"]
+    with WireServer(biased) as server:
+        found = good_json(*command, "-m", compatible(server))
+        plain = good_json(*command, "-m", compatible(server), "--no-calibrate", "--db", "plain/ledger.db")
+        bought = len(server.requests)
+        assert bought == found["calls"]["target"] + found["calls"]["proposer"] + sum(plain["calls"].values())
+        prompt = load_prompt(Path(found["release"]))
+        assert prompt.release.weights is not None
+        assert prompt.release.parameters["logprobs"] == 8
+        answer = prompt.complete(text="my parcel is with the courier, the tracking says so")
+        other = ("--models", f"openai-compatible/y@{server.url}", "--limit", "8", "--price", "1,2")
+        moved = {one["candidate_id"] for one in good_json("transfer", found["run_id"], *other)["candidates"]}
+        checked = good_json("check", found["release"], "--price", "1,2", "--repeats", "1")
+        assert checked["score"]["now"]["mean"] > plain["winner"]["test"] + 0.2, "it is read by its weights there, too"
+        assert len(checked["flips"]) <= 6, "a recorded dev row was read with the weights of other rows"
+        Path("new.csv").write_text("text\nthe courier lost my parcel\nmy password and username\n", "utf-8")
+        good("apply", found["release"], "new.csv", "-o", "answers.csv", "--price", "1,2")
+        assert [row.split(",")[1] for row in Path("answers.csv").read_text().split("\n")[1:3]] == [
+            "delivery",
+            "account",
+        ]
+    assert found["decision"] == "promote"
+    assert found["winner"]["test"] > plain["winner"]["test"] + 0.2
+    assert answer.fields == {"label": "delivery"}
+    assert answer.confidence is not None
+    assert 0.5 < answer.confidence <= 1
+    trials = good_json("history", found["run_id"])["trials"]
+    twins = [trial for trial in trials if trial["operator"].startswith("label-weights:")]
+    assert {trial["operator"] for trial in twins} == {"label-weights:label-free", "label-weights:fitted"}
+    assert not moved & {trial["candidate_id"] for trial in twins}, "weights belong to one model"
+    others = [trial for trial in twins if trial["candidate_id"] != found["winner"]["candidate_id"]]
+    assert others
+    assert {trial["calls"] + trial["cached"] for trial in others} == {0}
+    plain_trials = good_json("history", plain["run_id"], "--db", "plain/ledger.db")["trials"]
+    assert not [trial for trial in plain_trials if "label-weights" in trial["operator"]]
+    assert "calibration" not in plain
+    assert plain["trials"]["complete"] + len(twins) == found["trials"]["complete"]
+    weights = prompt.release.weights
+    assert found["calibration"]["method"] == weights.method
+    assert found["calibration"]["bias"] == weights.bias
+    assert sum(one["n"] for one in found["calibration"]["bins"]) == found["calibration"]["rows"]
+    (carried,) = [part for part in found["attribution"] if part["part"] == "label weights"]
+    assert (carried["how"], carried["points"] > 20) == ("measured", True)
+    assert good_json("reproduce", found["run_id"])["same"]
+    text = good("show", found["run_id"])
+    assert f"{weights.method} label weights; expected calibration error" in text
+    (shown,) = good_json("audit", "lineage", found["winner"]["candidate_id"])["prompts"]
+    assert shown["candidate"]["weights"] == weights.as_dict()
+    assert f"label weights: {weights.method}" in good("audit", "lineage", found["winner"]["candidate_id"])
+    good("export", found["run_id"], "--format", "python", "-o", "exported.py")
+    module = load_module(Path("exported.py"), "exported_with_weights")
+    shares = likelihoods([{"content": "my parcel is with the courier, the tracking says so"}])
+    label, confidence = module.answer([[(topic, math.log(share)) for topic, share in shares.items()]])
+    assert label == "delivery"
+    assert abs(confidence - answer.confidence) < 1e-6
+    (line,) = refused(1, "export", found["run_id"], "--format", "promptfoo", "-o", "out")
+    assert "log-probabilities (label weights), which this target does not give" in line
+    page = Path(good_json("report", found["run_id"])["file"]).read_text("utf-8")
+    assert "Right answers by confidence" in page
+    assert "label weights; expected calibration error" in page
+    assert f"Answers are decided by label weights ({weights.method}" in page
+
+
+def test_likelihoods_know_more_than_the_reply() -> None:
+    shares = likelihoods([{"content": "parcel courier van"}])
+    assert max(shares, key=lambda topic: shares[topic]) == "billing"
+    assert shares["delivery"] > shares["repair"]
+
+
+def test_a_run_that_stops_in_the_sealed_test_resumes_to_the_same_weights() -> None:
+    command = [*files(240), "--max-calls", "300", "--price", "1,2"]
+    most = 10**9
+
+    def until(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        return Fault(401) if len(server.requests) > most else biased(messages, body)
+
+    with WireServer(until) as server:
+        model = ("-m", compatible(server))
+        whole = good_json(*command, *model, "--db", "whole/ledger.db")
+        most = 2 * len(server.requests) - 20
+        assert optimize(*command, *model).exit_code == 1
+        most = 10**9
+        again = good_json("resume")
+    same = ("winner", "lift", "calibration", "attribution", "trials", "decision")
+    assert {key: again[key] for key in same} == {key: whole[key] for key in same}
+    assert [trial[:5] for trial in trials()] == [trial[:5] for trial in trials("whole/ledger.db")]
+    for db in ("runs/ledger.db", "whole/ledger.db"):
+        with closing(open_history(Path(db))) as history:
+            made = [event["kind"] for event in events_of(history, history.run("")["id"])].count("label_weights")
+            assert made == sum(
+                trial["operator"].startswith("label-weights:") for trial in history.trials(history.run("")["id"])
+            )
+    assert good_json("audit", "verify")["whole"]
+
+
+def test_words_of_an_older_version_and_a_task_that_says_no_get_no_label_weights() -> None:
+    files(60)
+    words = {
+        **OPTIONS,
+        "task": "rows.csv",
+        "target_field": "label",
+        "prompt": "p.txt",
+        "model": "scripted/replies.jsonl",
+    }
+    Path("replies.jsonl").write_text('{"reply": "billing"}\n', "utf-8")
+    words |= {"max_calls": 200}
+    assert prepare(words, Path("runs/ledger.db")).settings.calibrate
+    assert not prepare({**words, "no_calibrate": True}, Path("runs/ledger.db")).settings.calibrate
+    older = {name: value for name, value in words.items() if name != "no_calibrate"}
+    assert not prepare(older, Path("runs/ledger.db")).settings.calibrate
+    good("init", "--sample", "support_triage")
+    file = Path("tasks/support_triage/task.toml")
+    text = file.read_text("utf-8").replace("[search]\n", "[search]\ncalibrate = false\n")
+    file.write_text(f"{text}\n[calibration]\nprecision = 0.9\n", "utf-8")
+    task = load_task(file.parent)
+    assert (task.calibrate, task.precision) == (False, 0.9)

@@ -1,0 +1,99 @@
+"""Labels are scored by the tokens that spell them, and weights decide among them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.prompt.label_weights import FLOOR, LabelWeights, label_scores, weighed
+from agent.prompt.weighted_reply import read_reply, tokens_of
+from agent.shipped import Field, Prediction
+
+approx = pytest.approx
+LABELS = ("billing", "card_arrival", "card_linking", "sales")
+TEAM = Field("team", "choice", choices=LABELS)
+
+
+def place(**weights: float) -> list[tuple[str, float]]:
+    return [(token.replace("__", " "), math.log(weight)) for token, weight in weights.items()]
+
+
+def shares(tokens: list[list[tuple[str, float]]], labels: tuple[str, ...] = LABELS) -> list[float]:
+    found = label_scores(tokens, labels)
+    assert found is not None
+    return [math.exp(log) for log in found]
+
+
+def test_a_label_has_the_probability_of_the_tokens_that_spell_it():
+    assert shares([place(billing=0.5, Bill=0.1, sales=0.3, card=0.1)]) == approx([0.6, 0.05, 0.05, 0.3])
+
+
+def test_labels_that_begin_alike_are_told_apart_where_the_reply_spells_them_on():
+    reply = [place(card=0.8, sales=0.15), place(_arr=0.7, _link=0.3)]
+    assert shares(reply) == approx([0.05, 0.56, 0.24, 0.15])
+
+
+def test_labels_that_go_on_alike_away_from_the_reply_share_what_they_have():
+    assert shares([place(sales=0.9, card=0.1), place(card=1.0)]) == approx([FLOOR, 0.05, 0.05, 0.9])
+
+
+def test_a_label_that_is_not_listed_has_at_most_what_the_list_leaves_and_never_nothing():
+    assert shares([place(billing=0.9, sales=0.06)])[1] == approx(0.04), "what the list leaves of 1"
+    assert shares([place(billing=0.5, sales=0.1)])[1] == approx(0.1), "no more than the least that is listed"
+    assert shares([[("billing", 0.0)]])[3] == approx(FLOOR)
+
+
+def test_a_label_that_begins_another_is_told_from_it_by_the_end_of_the_reply():
+    found = shares([place(sad=0.9, cheerful=0.1), [("", -0.01)]], ("sad", "saddle", "cheerful"))
+    assert found[0] == approx(0.9)
+    assert found[1] == approx(FLOOR)
+
+
+def test_a_reply_about_something_else_has_no_scores():
+    assert label_scores([place(Hello=0.99, billing=0.001)], LABELS) is None
+    assert label_scores([], LABELS) is None
+    assert label_scores([[(" ", 0.0)], []], LABELS) is None
+
+
+def test_weights_decide_and_say_how_sure_they_are():
+    logs = [math.log(0.6), math.log(0.1), math.log(0.1), math.log(0.2)]
+    weights = LabelWeights("fitted", dict(zip(LABELS, (-2.0, 0.0, 0.0, 0.0), strict=True)), 2.0)
+    found = weighed(Prediction({"team": "billing"}, "billing"), logs, TEAM, weights)
+    assert found.fields == {"team": "sales"}
+    terms = [math.exp(log / 2 + bias) for log, bias in zip(logs, weights.bias.values(), strict=True)]
+    assert found.confidence == approx(terms[3] / sum(terms))
+    assert weighed(Prediction({"team": "billing"}, "billing"), logs, TEAM, None).confidence == approx(0.6)
+
+
+def test_weights_answer_where_the_reply_as_it_stands_names_no_label():
+    reply = read_reply("bill", [place(bill=0.6, sales=0.4)], (TEAM,), False, None)
+    assert (reply.error != "", reply.confidence) == (True, None)
+    weights = LabelWeights("label-free", dict.fromkeys(LABELS, 0.0))
+    reply = read_reply("bill", [place(bill=0.6, sales=0.4)], (TEAM,), False, weights)
+    assert (reply.fields, reply.error) == ({"team": "billing"}, "")
+
+
+def test_without_log_probabilities_a_reply_is_read_as_it_stands():
+    weights = LabelWeights("fitted", dict(zip(LABELS, (-9.0, 0.0, 0.0, 0.0), strict=True)))
+    assert read_reply("billing", (), (TEAM,), False, weights) == Prediction({"team": "billing"}, "billing")
+    assert read_reply("Hello", [place(Hello=1.0)], (TEAM,), False, weights).error
+
+
+def test_the_log_probabilities_of_openai_are_read_as_pairs_are():
+    pairs = ((("billing", -0.1), ("sales", -2.4)),)
+    as_json = [{"token": "billing", "top_logprobs": [{"token": t, "logprob": v} for t, v in pairs[0]]}]
+    assert tokens_of(as_json) == tokens_of(pairs) == pairs
+    assert tokens_of([{"token": "x"}]) == tokens_of([None]) == tokens_of(["ab", 3]) == ()
+
+
+TOKENS = st.sampled_from(["billing", "card", "_arr", "ival", "_link", "sales", "s", " ", "", "Hello"])
+REPLIES = st.lists(st.lists(st.tuples(TOKENS, st.floats(-20, 0.5)), max_size=6), max_size=5)
+
+
+@given(REPLIES)
+def test_any_reply_has_a_score_for_each_label_within_bounds_or_none(reply: list[list[tuple[str, float]]]):
+    found = label_scores(reply, LABELS)
+    assert found is None or (len(found) == 4 and all(math.log(FLOOR) <= log <= 0 for log in found))

@@ -1,0 +1,124 @@
+"""Twins with label weights: scored from the replies of their parents, cross-fitted, and chosen like any candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from agent.ledger.store import Ledger
+from agent.programs.moves.prompt_parts import features_of, leave_one_out
+from agent.prompt.label_weights import LabelWeights
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.search import closing
+from agent.search.label_weighting import add_label_weights
+from agent.types import Budget, Completion, Proposal, Request, Usage
+from tests.search.worlds import Searched, front_and_row, made_search, share, with_baseline
+from tests.toys import TEAMS, FakeModel
+
+PLAIN = PromptCandidate("zero-shot", "inline", "Pick the team of this note.")
+REASONS = PromptCandidate("chain-of-thought", "turns", "Pick the team of this note.")
+
+
+class Biased(FakeModel):
+    """Knows the team rather well, and says the first one because it likes it; with log-probabilities."""
+
+    def __init__(self, likes: float = 4.0, listed: bool = True) -> None:
+        super().__init__(lambda request: TEAMS[0])
+        self._likes, self._listed = likes, listed
+
+    async def complete(self, request: Request) -> Completion:
+        self.seen.append(request)
+        _, row = front_and_row(request)
+        right = row.split()[4]
+        logits = [3.0 * (team == right) + self._likes * (team == TEAMS[0]) + share(row, team) for team in TEAMS]
+        total = math.log(sum(map(math.exp, logits)))
+        top = tuple((team, logit - total) for team, logit in zip(TEAMS, logits, strict=True))
+        said = max(top, key=lambda pair: pair[1])[0]
+        text = f"Because.\nAnswer: {said}" if "step by step" in request.messages[0].content else said
+        return Completion(text, "stop", Usage(9, 1), self.name, (top,) if self._listed and request.logprobs else ())
+
+
+async def searched(ledger: Ledger, model: Biased, *candidates: PromptCandidate) -> Searched:
+    found = made_search(ledger, model, budget=Budget(max_calls=400), graded=True)
+    await with_baseline(found)
+    for made in candidates:
+        found.context.admit([Proposal(made, {}, "op", None, "why")])
+        await found.context.see([made.id], len(found.context.dev))
+    model.seen.clear()
+    return found
+
+
+def twins(found: Searched) -> dict[str, PromptCandidate]:
+    board = found.context.board
+    return {
+        f"{proposal.operator} of {proposal.parent_id}": proposal.candidate
+        for proposal in board.proposals.values()
+        if isinstance(proposal.candidate, PromptCandidate) and proposal.candidate.weights
+    }
+
+
+async def test_each_finalist_gets_both_twins_and_no_call_is_made(ledger: Ledger) -> None:
+    model = Biased()
+    found = await searched(ledger, model, PLAIN, REASONS)
+    context = found.context
+    used = context.left()
+    await add_label_weights(context)
+    assert model.seen == []
+    assert context.left() == used
+    parents = (context.baseline.id, PLAIN.id)
+    assert set(twins(found)) == {f"label-weights:{m} of {i}" for m in ("label-free", "fitted") for i in parents}
+    for twin in twins(found).values():
+        assert context.board.trials[twin.id].state == "complete"
+        assert (context.board.mean(twin.id) or 0) > 0.9 > 0.4 > (context.board.mean(PLAIN.id) or 0)
+        assert len(context.board.outcomes[twin.id]) == len(context.dev)
+        keys = [outcome.call_key for outcome in context.board.outcomes[twin.id]]
+        parent = context.board.proposals[twin.id].parent_id or ""
+        assert keys == [outcome.call_key for outcome in context.board.outcomes[parent]]
+    winner = closing.chosen(context, closing.finalists(context, lambda usage: float(usage.prompt_tokens), {}), "best")
+    assert isinstance(winner, PromptCandidate)
+    assert winner.weights is not None
+    usages = {each.candidate_id: each.usd for each in closing.finalists(context, lambda u: float(u.prompt_tokens), {})}
+    assert usages[winner.id] == usages[context.board.proposals[winner.id].parent_id or ""] > 0
+
+
+async def test_the_twin_reads_new_rows_as_it_read_dev(ledger: Ledger) -> None:
+    model = Biased()
+    found = await searched(ledger, model, PLAIN)
+    await add_label_weights(found.context)
+    twin = twins(found)[f"label-weights:label-free of {PLAIN.id}"]
+    fresh = [await found.context.evaluator.outcome(twin, row) for row in found.context.dev]
+    assert [o.prediction for o in fresh] == [o.prediction for o in found.context.board.outcomes[twin.id]]
+    assert model.seen == [], "the same requests, which the ledger answers"
+
+
+async def test_without_log_probabilities_nothing_is_added(ledger: Ledger) -> None:
+    found = await searched(ledger, Biased(listed=False), PLAIN)
+    before = dict(found.context.board.trials)
+    await add_label_weights(found.context)
+    assert found.context.board.trials == before
+
+
+async def test_where_no_label_is_preferred_the_prompt_without_weights_stays(ledger: Ledger) -> None:
+    found = await searched(ledger, Biased(likes=0.0), PLAIN)
+    await add_label_weights(found.context)
+    assert len(twins(found)) == 4
+    assert closing.chosen(found.context, closing.finalists(found.context, None, {}), "best") == found.context.baseline
+
+
+def test_a_candidate_without_weights_has_the_id_that_it_had() -> None:
+    assert "weights" not in PLAIN.parts()
+    assert PLAIN.id == "c_3301e820238830af"
+
+
+def weighted(change: Callable[[dict[str, float]], dict[str, float]] = dict) -> PromptCandidate:
+    bias = dict.fromkeys(TEAMS, 0.5)
+    return PromptCandidate("zero-shot", "inline", PLAIN.instruction, weights=LabelWeights("fitted", change(bias), 1.2))
+
+
+def test_weights_are_a_part_of_the_candidate() -> None:
+    assert weighted().id != PLAIN.id
+    assert weighted().id == weighted().id != weighted(lambda bias: {**bias, TEAMS[0]: 0.6}).id
+    assert weighted().shown().weights == {"method": "fitted", "bias": dict.fromkeys(TEAMS, 0.5), "temperature": 1.2}
+    assert ("label weights", "fitted") in features_of(weighted())
+    (ablation,) = leave_one_out(weighted(), PLAIN)
+    assert (ablation.part, ablation.candidate) == ("label weights", PLAIN)

@@ -1,0 +1,183 @@
+"""Weights on planted data where the truth is known, and confidences that say how often they are right."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.stats.calibration import (
+    BINS,
+    FEWEST_ANSWERED,
+    Weights,
+    abstain_below,
+    cross_fitted,
+    expected_calibration_error,
+    fitted,
+    label_free,
+    reliability,
+)
+
+approx = pytest.approx
+LABELS = 4
+
+
+def log_softmax(logits: list[float]) -> list[float]:
+    top = max(logits)
+    total = math.log(math.fsum(math.exp(value - top) for value in logits)) + top
+    return [value - total for value in logits]
+
+
+def planted(
+    count: int, bias: tuple[float, ...], temperature: float, seed: int = 1, signal: float = 2.0
+) -> tuple[list[list[float]], list[int]]:
+    """Rows whose answer has the probabilities of `scores / temperature + bias`: those are the true weights."""
+    rng = random.Random(seed)
+    scores, answers = [], []
+    for _ in range(count):
+        clean = [rng.gauss(0, signal) for _ in bias]
+        shares = [math.exp(value) for value in log_softmax(clean)]
+        answers.append(rng.choices(range(len(bias)), shares)[0])
+        scores.append(log_softmax([temperature * (value - add) for value, add in zip(clean, bias, strict=True)]))
+    return scores, answers
+
+
+def answers_of(scores: list[list[float]], weights: Weights) -> list[int]:
+    weighted = [[s / weights.temperature + b for s, b in zip(row, weights.bias, strict=True)] for row in scores]
+    return [row.index(max(row)) for row in weighted]
+
+
+def accuracy(scores: list[list[float]], answers: list[int], weights: Weights) -> float:
+    said = answers_of(scores, weights)
+    return sum(one == two for one, two in zip(said, answers, strict=True)) / len(answers)
+
+
+AS_READ = Weights((0.0,) * LABELS)
+BIASED = (-3.0, 0.0, 1.0, 2.0)
+
+
+def test_fitted_weights_are_the_planted_ones_where_there_are_many_rows():
+    found = fitted(*planted(4000, BIASED, temperature=2.5))
+    assert found.temperature == approx(2.5, rel=0.15)
+    for one, two in zip(found.bias, BIASED, strict=True):
+        assert one - found.bias[1] == approx(two - BIASED[1], abs=0.35)
+
+
+@pytest.mark.parametrize("method", ["label-free", "fitted"])
+def test_weights_of_some_rows_mend_the_answers_to_others(method: str):
+    scores, answers = planted(160, BIASED, temperature=1.5)
+    new, right = planted(2000, BIASED, temperature=1.5, seed=2)
+    weights = label_free(scores) if method == "label-free" else fitted(scores, answers)
+    best = accuracy(new, right, Weights(BIASED, 1.5))
+    assert accuracy(new, right, AS_READ) < best - 0.15
+    assert accuracy(new, right, weights) > best - 0.04
+
+
+def test_label_free_weights_know_no_right_answer_and_leave_no_label_preferred():
+    assert list(inspect.signature(label_free).parameters) == ["scores"]
+    scores, _ = planted(200, BIASED, temperature=1.0)
+    weights = label_free(scores)
+    for at, bias in enumerate(weights.bias):
+        assert math.fsum(row[at] for row in scores) / len(scores) + bias == approx(0, abs=1e-4)
+    assert weights.temperature == 1
+
+
+def test_fitted_weights_of_few_rows_are_close_to_the_label_free_ones():
+    scores, answers = planted(6, (0.0, 0.0, 0.0, 5.0), temperature=1.0)
+    free, found = label_free(scores), fitted(scores, answers)
+    assert all(abs(one * found.temperature - two) < 4 for one, two in zip(found.bias, free.bias, strict=True))
+
+
+def test_a_row_is_read_with_weights_that_its_own_answer_did_not_touch():
+    scores, answers = planted(60, BIASED, temperature=1.0)
+    before = cross_fitted(scores, answers)
+    for at in (0, 7, 59):
+        changed = [(answer + 1) % LABELS if place == at else answer for place, answer in enumerate(answers)]
+        after = cross_fitted(scores, changed)
+        assert after[at] == before[at]
+        assert after[(at + 1) % 60] != before[(at + 1) % 60]
+
+
+def test_the_cross_fitted_score_of_noise_is_not_flattered():
+    rng = random.Random(3)
+    gains, apart = [], []
+    for seed in range(40):
+        scores, _ = planted(40, (0.0,) * LABELS, temperature=1.0, seed=seed)
+        answers = [rng.randrange(LABELS) for _ in scores]  # nothing can be known
+        gains.append(accuracy(scores, answers, fitted(scores, answers)))
+        read = cross_fitted(scores, answers)
+        said = [answers_of([row], weights)[0] for row, weights in zip(scores, read, strict=True)]
+        apart.append(sum(one == two for one, two in zip(said, answers, strict=True)) / len(answers))
+    assert sum(gains) / 40 > 0.33, "read with weights that saw it"
+    assert sum(apart) / 40 == approx(0.25, abs=0.035)
+
+
+def test_the_same_rows_give_the_same_weights_in_any_order_of_the_labels():
+    scores, answers = planted(80, BIASED, temperature=1.0)
+    order = [2, 0, 3, 1]
+    turned = fitted([[row[at] for at in order] for row in scores], [order.index(answer) for answer in answers])
+    found = fitted(scores, answers)
+    assert turned.bias == approx([found.bias[at] for at in order], abs=2e-3)
+    assert fitted(scores, answers) == found
+
+
+ROWS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=80)
+
+
+@given(ROWS)
+def test_every_row_is_in_one_bin_and_the_error_is_a_share(rows: list[tuple[float, bool]]):
+    confidences, right = [c for c, _ in rows], [ok for _, ok in rows]
+    bins = reliability(confidences, right)
+    assert sum(one.n for one in bins) == len(rows)
+    assert all(one.low - 1e-9 <= one.confidence <= one.high + 1e-9 for one in bins)
+    assert len({one.low for one in bins}) == len(bins) <= BINS
+    assert 0 <= expected_calibration_error(bins) <= 1
+
+
+@given(ROWS, st.floats(0.05, 0.99))
+def test_a_threshold_keeps_the_precision_on_the_rows_that_chose_it(rows: list[tuple[float, bool]], wanted: float):
+    confidences, right = [c for c, _ in rows], [ok for _, ok in rows]
+    threshold = abstain_below(confidences, right, wanted)
+    if threshold is not None:
+        answered = [ok for c, ok in rows if c >= threshold]
+        assert len(answered) >= FEWEST_ANSWERED
+        assert sum(answered) >= wanted * len(answered)
+
+
+def test_the_threshold_answers_as_many_rows_as_the_precision_allows():
+    confidences = [at / 100 for at in range(100)]
+    assert abstain_below(confidences, [at >= 40 for at in range(100)], 0.95) == approx(0.37)
+    assert abstain_below(confidences, [False] * 100, 0.5) is None
+    assert abstain_below([0.9] * 30, [True] * 15 + [False] * 15, 0.8) is None, "equal confidences stand together"
+    assert abstain_below([0.9] * 19, [True] * 19, 0.5) is None, "too few rows"
+
+
+def test_confidences_of_the_true_weights_are_calibrated_and_raw_ones_are_not():
+    scores, answers = planted(4000, BIASED, temperature=3.0)
+    errors = []
+    for weights in (Weights(BIASED, 3.0), AS_READ):
+        shares = [
+            [
+                math.exp(v)
+                for v in log_softmax([s / weights.temperature + b for s, b in zip(r, weights.bias, strict=True)])
+            ]
+            for r in scores
+        ]
+        right = [share.index(max(share)) == answer for share, answer in zip(shares, answers, strict=True)]
+        errors.append(expected_calibration_error(reliability([max(share) for share in shares], right)))
+    assert errors[0] < 0.03
+    assert errors[1] > 0.2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 7), st.integers(1, 30))
+def test_any_table_has_finite_weights(seed: int, labels: int, count: int):
+    rng = random.Random(seed)
+    scores = [[rng.uniform(-13.8, 0) for _ in range(labels)] for _ in range(count)]
+    found = fitted(scores, [rng.randrange(labels) for _ in range(count)])
+    assert all(map(math.isfinite, [*found.bias, found.temperature]))
+    assert 0 < found.temperature <= 100
