@@ -59,9 +59,16 @@ class RunView:
 
     @cached_property
     def trials(self) -> list[Row]:
-        """Each trial as `History.trials` gives it, with `used`: calls of the run up to its last one."""
+        """Each trial as `History.trials` gives it, with `used`: calls of the run up to its last one. One that took none,
+        as its answers were those of an earlier trial, stands at the end of the trials before it."""
         ends = used_at(self.history, self.id)
-        return [{**trial, "used": ends.get(trial["candidate_id"], 0)} for trial in self.history.trials(self.id)]
+        trials: list[Row] = []
+        latest = 0
+        for trial in self.history.trials(self.id):
+            used = ends.get(trial["candidate_id"], latest)
+            latest = max(latest, used)
+            trials.append({**trial, "used": used})
+        return trials
 
     def trial(self, number: int) -> Row | None:
         """The trial of this number, as in `trials`."""
@@ -176,13 +183,9 @@ def used_at(history: History, run_id: str) -> dict[str, int]:
     (made,) = history.select("SELECT json_group_array(id) AS ids FROM calls WHERE run_id = ?", run_id)
     numbers = sorted(json.loads(made["ids"]))
     ends = history.select(
-        "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ? GROUP BY candidate_id", run_id
-    )
-    tested = history.select(
         "WITH sealed AS (SELECT candidate_id, call_key FROM outcomes WHERE run_id = ?1 AND split = 'test') "
         "SELECT candidate_id, MAX(id) AS id FROM calls WHERE run_id = ?1 "
-        "AND candidate_id IN (SELECT DISTINCT candidate_id FROM sealed) "
-        "AND call_key NOT IN (SELECT call_key FROM sealed) GROUP BY candidate_id",
+        "AND (candidate_id, call_key) NOT IN (SELECT candidate_id, call_key FROM sealed) GROUP BY candidate_id",
         run_id,
     )
-    return {row["candidate_id"]: bisect_right(numbers, row["id"]) for row in (*ends, *tested)}
+    return {row["candidate_id"]: bisect_right(numbers, row["id"]) for row in ends}
