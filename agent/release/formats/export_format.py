@@ -90,6 +90,8 @@ class Format:
     settings: Callable[[Path, PromptRelease], Settings] | None = None
     """Of a target whose files hold the model or parameters: read back from them, as `load` reads the messages."""
     needs_task: bool = False
+    carries_picks: bool = False
+    """Whether the target picks examples for each input as the release does; a prompt that needs it is refused else."""
     find_library: Callable[[str], str] = installed_version
     """Name and version of the installed library, "" where it is missing."""
     settings_note: str = ""
