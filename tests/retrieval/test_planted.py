@@ -15,26 +15,7 @@ from tests.wire import WireServer
 
 LABELS = ("north", "south", "east", "west")
 TOPICS = [f"{a}{b}{c}ers" for a in "bcdfglmnpr" for b in "aeiou" for c in ("lt",)]
-FILLER = [
-    "please",
-    "send",
-    "the",
-    "goods",
-    "of",
-    "our",
-    "order",
-    "on",
-    "time",
-    "because",
-    "the",
-    "customer",
-    "has",
-    "been",
-    "waiting",
-    "for",
-    "weeks",
-    "already",
-]
+FILLER = re.findall(r"\w+", "please send our order on time as the customer has been waiting for weeks already")
 PROMPT = "Answer with the region: north, south, east or west."
 
 
