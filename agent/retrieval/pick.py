@@ -1,14 +1,13 @@
 """Which rows of a pool are shown as worked examples for an input: one function for search, release and exports.
 
-Imports the standard library alone and stands in one file, as an export to Python holds it whole. BM25 is computed here
+Imports the standard library alone and stands in one file, as an export to Python holds it whole (so no annotation is a
+text here: a dataclass would look for its module, which not every loader registers). BM25 is computed here
 and not by SQLite's FTS5: the picks then do not depend on how SQLite was built or which version it is, a text has no
 query syntax to break, no file is opened, threads may share an index, and a pick takes half the time.
 
 Source: Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"; reciprocal rank fusion:
 Cormack, Clarke & Buettcher 2009.
 """
-
-from __future__ import annotations
 
 import heapq
 import math

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import ReleaseError
-from agent.prompt.template import split
+from agent.prompt.template import PICKED, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
 from agent.types import Prediction, Task
@@ -127,8 +127,9 @@ FORMATS: Registry[Format] = Registry(
 
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
-    """Role and parts of each message."""
-    return [(message.role, split(message.content, release.inputs)) for message in release.messages]
+    """Role and parts of each message; with picked demos, `PICKED` is one more input."""
+    names = (*release.inputs, *([PICKED] if release.picks else []))
+    return [(message.role, split(message.content, names)) for message in release.messages]
 
 
 def no_lone_surrogates(release: PromptRelease, values: Values) -> str:
