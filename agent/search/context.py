@@ -71,7 +71,7 @@ class SearchContext:
         """Why the strategy came to nothing."""
         self.sifted = False
         """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
-        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size)
+        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size, self._picks)
         self._refused: set[str] = set()
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
@@ -205,6 +205,9 @@ class SearchContext:
             texts: by name, kept apart, so that they can be erased.
         """
         self._observer.on_event(kind, body, texts)
+
+    def _picks(self, candidate_id: str) -> bool:
+        return self.program.picks(self.board.candidate(candidate_id))
 
     def _size(self, candidate_id: str) -> int:
         """Tokens of a candidate's prompt with a row of usual length."""
