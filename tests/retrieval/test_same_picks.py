@@ -181,6 +181,23 @@ def test_a_file_that_was_edited_is_refused(key: str, value: Any, words: str, tmp
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [("{{picked demos}}", "x", "hold no {{picked demos}}"), ("{{picked", "x {{picked", "another form")],
+)
+def test_a_place_for_the_demos_that_does_not_fit_is_refused_when_the_file_is_read(
+    old: str, new: str, words: str, tmp_path: Path
+) -> None:
+    prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks("bm25", 4, pool=PROGRAM.pool.id))
+    file = write_release(released(prompt), tmp_path).with_name(MESSAGES_FILE)
+    data = json.loads(file.read_text("utf-8"))
+    assert data["messages"][1]["content"] == "{{picked demos}}"
+    data["messages"][1]["content"] = data["messages"][1]["content"].replace(old, new)
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
+    with pytest.raises(ReleaseError, match=words):
+        load_prompt(file, verify=False)
+
+
 def test_an_edited_row_changes_the_version_and_a_broken_line_is_named(tmp_path: Path) -> None:
     file = write_release(released(next(prompts("turns"))), tmp_path)
     text = file.read_text("utf-8")
