@@ -11,7 +11,7 @@ import pytest
 import promptassay as pa
 from agent.release.runtime import MESSAGES_FILE, load_prompt
 from tests.cli.world import compatible, good, good_json, refused
-from tests.wire import WireServer
+from tests.wire import Fault, WireServer
 
 LABELS = ("north", "south", "east", "west")
 TOPICS = [f"{a}{b}{c}ers" for a in "bcdfglmnpr" for b in "aeiou" for c in ("lt",)]
@@ -77,6 +77,12 @@ def test_what_a_run_released_is_exported_scored_again_and_tried_on_another_model
         assert form["dev"]["rows"] >= 50
         assert form["dev"]["score"] == pytest.approx(result.winner.dev)
     assert "cannot pick examples for each input" in refused(1, "export", result.run_id, "--format", "langchain")[0]
+    good("promote", result.run_id)
+    message = "please send bimlters to us"
+    loaded = load_prompt(f"{result.task}@production")
+    assert loaded.version == result.release.load().version
+    assert loaded.render(text=message) == result.release.load().render(text=message)
+    assert len(loaded.render(text=message)) >= 2 + 2 * result.winner.picks["k"]
     good("reproduce", result.run_id)
     good("audit", "verify")
     with WireServer(copier) as server:
@@ -84,6 +90,28 @@ def test_what_a_run_released_is_exported_scored_again_and_tried_on_another_model
     own, other = moved["models"]
     assert [cell["mean"] for cell in other["scores"]] == [cell["mean"] for cell in own["scores"]]
     assert other["scores"][1]["mean"] == pytest.approx(result.winner.dev)
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here: Path) -> None:
+    table = rows(200, planted=True)
+    whole = run(table, name="whole", use_cache=False)
+    asked = 0
+
+    def stopping(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        nonlocal asked
+        asked += 1
+        return Fault(401, body={"error": {"message": "no such key"}}) if 260 < asked < 400 else copier(messages, body)
+
+    with WireServer(stopping) as server:
+        words = {"target": "label", "prompt": PROMPT, "model": compatible(server), "proposer": "none", "max_calls": 700}
+        with pytest.raises(pa.AgentError) as caught:
+            pa.optimize(table, name="whole", use_cache=False, **words)
+        asked = 1000
+        resumed = pa.resume(caught.value.run_id)
+    assert whole.winner.picks is not None
+    assert resumed.winner == whole.winner
+    assert resumed.trials == whole.trials
+    assert [part.part for part in resumed.attribution] == [part.part for part in whole.attribution]
 
 
 def test_where_labels_follow_from_nothing_no_picks_are_chosen(here: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
+import agent
 from agent.errors import ReleaseError
 from agent.programs.picked_rows import PickedRows, as_demo
 from agent.programs.prompt import PromptProgram
@@ -148,6 +151,26 @@ def test_another_pool_and_a_technique_with_reasons_are_refused() -> None:
     other = PromptProgram(replace(TASK, train=TASK.train[:-1]), FakeModel(lambda request: ""))
     assert "picked out of pool_" in other.check(prompt)
     assert "no reasons to show" in PROGRAM.check(replace(prompt, technique="few-shot-cot"))
+
+
+def test_production_picks_with_the_standard_library_alone(tmp_path: Path) -> None:
+    prompt = next(prompts("turns"))
+    write_release(released(prompt), tmp_path)
+    code = (
+        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from agent.release.runtime import load_prompt\n"
+        "sent = load_prompt(sys.argv[2]).render(message='a late parcel', context='door')\n"
+        "foreign = {name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
+        "print(json.dumps([sent, sorted(foreign)]))"
+    )
+    root = Path(agent.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, root, tmp_path], capture_output=True, text=True, check=True
+    )
+    sent, foreign = json.loads(done.stdout)
+    example = Example("x", {"message": "a late parcel", "context": "door"}, {"team": "billing"})
+    assert sent == [message.as_dict() for message in PROGRAM.request(prompt, example).messages]
+    assert foreign == ["__main__", "agent"]
 
 
 def test_what_cannot_pick_refuses_the_prompt_with_the_reason() -> None:
