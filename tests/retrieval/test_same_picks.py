@@ -19,7 +19,7 @@ from agent.programs.picked_rows import PickedRows, as_demo
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import render, template
-from agent.release.export import hostile_rows, write_release
+from agent.release.export import HOSTILE, hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
@@ -101,6 +101,28 @@ def test_search_release_and_export_send_what_fixed_demos_would(name: FormatName,
             wanted = [message.as_dict() for message in sent]
             assert [one.render(**example.inputs) for one in loaded] == [wanted, wanted]
             assert exported.render(**example.inputs) == wanted
+
+
+def test_a_thousand_generated_inputs_are_sent_the_same_by_search_release_and_export(tmp_path: Path) -> None:
+    rng, pieces = (
+        random.Random(5),
+        [*HOSTILE, *WILD, *["card", "fee", "parcel", "late", "door", "code", "refund", "box"], " ", "\ud83d"],
+    )
+    chosen = [prompt for name in ("labelled-turns", "inline") for prompt in prompts(name)]
+    made = []
+    for number, prompt in enumerate(chosen):
+        release = released(prompt)
+        loaded = load_prompt(write_release(release, tmp_path / str(number)))
+        file = tmp_path / str(number) / "prompt.py"
+        file.write_text(FORMATS.get("python").files(Material(release))["prompt.py"], "utf-8")
+        made.append((prompt, loaded, load_module(file, "exported")))
+    for number in range(1000):
+        prompt, loaded, exported = made[number % len(made)]
+        inputs = {name: "".join(rng.choices(pieces, k=rng.randint(0, 12))) for name in NAMES}
+        sent = PROGRAM.request(prompt, Example(f"x{number}", inputs, {"team": "billing"})).messages
+        wanted = [message.as_dict() for message in sent]
+        assert loaded.render(**inputs) == wanted
+        assert exported.render(**inputs) == wanted
 
 
 def test_a_train_row_never_sees_itself_or_its_near_duplicates() -> None:
