@@ -14,7 +14,7 @@ from agent.types import Task
 
 FEWEST_ROWS = 24
 """Train rows, below which nearest rows are seldom near."""
-MOST_POOL_LETTERS = 2_000_000
+MOST_POOL_LETTERS = 1_000_000
 """Of the train rows together: a release holds them all, twice."""
 SIZES = (4, 6, 8, 12)
 HEADS = (2, 4, 8)
