@@ -111,9 +111,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here: Path) -> Non
         return Fault(401, body={"error": {"message": "no such key"}}) if 260 < asked < 400 else copier(messages, body)
 
     with WireServer(stopping) as server:
-        words = {"target": "label", "prompt": PROMPT, "model": compatible(server), "proposer": "none", "max_calls": 700}
+        words: dict[str, Any] = {"target": "label", "prompt": PROMPT, "proposer": "none", "max_calls": 700}
         with pytest.raises(pa.AgentError) as caught:
-            pa.optimize(table, name="whole", use_cache=False, **words)
+            pa.optimize(table, name="whole", model=compatible(server), use_cache=False, **words)
         asked = 1000
         resumed = pa.resume(caught.value.run_id)
     assert whole.winner.picks is not None
