@@ -72,6 +72,7 @@ def optimize(
     prefer: Prefer = "best",
     anyway: bool = False,
     calibrate: bool = True,
+    retrieval: bool = True,
     trials: int | None = None,
     thinking: int | None = None,
     max_concurrency: int | None = None,
@@ -118,6 +119,7 @@ def optimize(
         prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
         anyway: search even when the preflight finds that nothing can be won.
         calibrate: the finalists also compete with label weights, which cost no call; False: they do not.
+        retrieval: False picks no examples for each input. True: as the task says.
         trials: stop the search after about so many trials, at least 1; 1 only scores your prompt.
         thinking: tokens that models may think in each call, at least 0. None: the task's.
         max_concurrency: calls in flight at once, at least 1.

@@ -210,7 +210,8 @@ class Proposal:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_demos`: its number
-    of worked examples; `weights`: its label weights, JSON-ready, None without any."""
+    of worked examples, fixed and picked; `weights`: its label weights, JSON-ready, None without any; `picks`: how those
+    examples are picked that differ from input to input, JSON-ready, None without any."""
 
     id: str
     technique: str
@@ -220,6 +221,7 @@ class Shown:
     demos: tuple[Demo, ...] = ()
     n_demos: int = 0
     weights: Mapping[str, Any] | None = None
+    picks: Mapping[str, Any] | None = None
 
 
 class Call(Protocol):
@@ -391,6 +393,8 @@ class SearchSpace:
     roles: tuple[str, ...] = ()
     left_out: tuple[FormatName, ...] = ()
     """Formats that are tried by default, and cannot be where DSPy is not installed."""
+    retrieval: bool = False
+    """Whether demos may be picked for each input."""
 
 
 @dataclass(frozen=True, slots=True)

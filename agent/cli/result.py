@@ -74,7 +74,7 @@ def _spaced(parts: Mapping[str, list[str]]) -> list[str]:
 def _verdict(result: RunResult) -> list[str]:
     lift, winner, base = result.lift, result.winner, result.baseline
     design = (
-        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos, "
+        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{facts.picked(winner.picks)}, "
         f"{winner.prompt_tokens} prompt tokens ({winner.candidate_id})"
     )
     if result.is_own:

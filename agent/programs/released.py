@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from agent.errors import RowRefused
-from agent.prompt.template import fill_messages
 from agent.prompt.weighted_reply import read_reply
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
@@ -45,7 +44,7 @@ class ReleasedProgram:
         parameters = self._parameters
         completion = await call(
             Request(
-                messages=fill_messages(self._release.messages, example.inputs),
+                messages=self._release.fill(example.inputs),
                 max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
                 **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs")},

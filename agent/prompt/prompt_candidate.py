@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.prompt.label_weights import LabelWeights
+from agent.retrieval.pick import Picks
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCandidate(Candidate):
-    """One prompt variant. `role` is an opening sentence of the role technique ("" = none); `weights` decide among the
-    labels when the reply is read (None: the reply is read as it stands)."""
+    """One prompt variant. `role` is an opening sentence of the role technique ("" = none).
+
+    `demos` are the same for each input; with `picks`, more are picked for each input, and stand after them. `weights`
+    decide among the labels when the reply is read (None: the reply is read as it stands).
+    """
 
     kind: ClassVar[str] = "prompt"
 
@@ -22,9 +26,10 @@ class PromptCandidate(Candidate):
     role: str = ""
     demos: tuple[Demo, ...] = ()
     weights: LabelWeights | None = None
+    picks: Picks | None = None
 
     def parts(self) -> dict[str, Any]:
-        return {
+        parts = {
             "technique": self.technique,
             "format": self.format,
             "instruction": self.instruction,
@@ -32,12 +37,26 @@ class PromptCandidate(Candidate):
             "demos": [demo.as_dict() for demo in self.demos],
             **({"weights": self.weights.as_dict()} if self.weights else {}),
         }
+        return parts if self.picks is None else {**parts, "picks": self.picks.as_dict()}
+
+    @property
+    def n_demos(self) -> int:
+        """The most demos that it shows, fixed and picked."""
+        return len(self.demos) + (self.picks.k if self.picks else 0)
 
     def shown(self) -> Shown:
         """The candidate as people read it."""
-        weights = self.weights.as_dict() if self.weights else None
-        n = len(self.demos)
-        return Shown(self.id, self.technique, self.format, self.instruction, self.role, self.demos, n, weights)
+        return Shown(
+            self.id,
+            self.technique,
+            self.format,
+            self.instruction,
+            self.role,
+            self.demos,
+            self.n_demos,
+            weights=self.weights.as_dict() if self.weights else None,
+            picks=self.picks.as_dict() if self.picks else None,
+        )
 
 
 def baseline(task: Task) -> PromptCandidate:

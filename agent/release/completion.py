@@ -15,7 +15,6 @@ from typing import Any
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.model_registry import create_model
 from agent.prompt.label_weights import logprobs_for
-from agent.prompt.template import fill_messages
 from agent.prompt.weighted_reply import read_reply
 from agent.release.prompt_file import PromptRelease
 from agent.types import LM, Completion, Prediction, Request
@@ -42,7 +41,7 @@ def request_of(release: PromptRelease, fields: Mapping[str, str]) -> Request:
     parameters = parameters_of(release)
     if "abstain_below" in release.provenance and not parameters["logprobs"]:
         parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
-    return Request(messages=fill_messages(release.messages, fields), **parameters)
+    return Request(messages=release.fill(fields), **parameters)
 
 
 async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:

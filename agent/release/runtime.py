@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
-from agent.prompt.template import fill_messages
 from agent.release.labels import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 
@@ -81,7 +80,7 @@ class Prompt:
         if wrong:
             needs = ", ".join(inputs) or "none"
             raise ReleaseError(f"cannot render {self.name!r}: {'; '.join(wrong)}; give exactly these as text: {needs}")
-        return [message.as_dict() for message in fill_messages(self.release.messages, fields)]
+        return [message.as_dict() for message in self.release.fill(fields)]
 
     def parse(self, reply: str, logprobs: Sequence[Any] = ()) -> Prediction:
         """Reads a reply as it was read when it was scored; never raises.

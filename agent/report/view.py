@@ -59,8 +59,8 @@ class RunView:
 
     @cached_property
     def trials(self) -> list[Row]:
-        """Each trial as `History.trials` gives it, with `used`: calls of the run up to its last one. One that took none,
-        as its answers were those of an earlier trial, stands at the end of the trials before it."""
+        """Each trial as `History.trials` gives it, with `used`: calls of the run up to its last one. One that took
+        none, as its answers were those of an earlier trial, stands at the end of the trials before it."""
         ends = used_at(self.history, self.id)
         trials: list[Row] = []
         latest = 0

@@ -76,7 +76,7 @@ class SearchContext:
         """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
         self.noted: Counter[str] = Counter()
         """How many events of each kind the strategy has noted."""
-        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size)
+        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size, self._picks)
         self._refused: set[str] = set()
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
@@ -106,9 +106,9 @@ class SearchContext:
         limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest_prompt()
         if limit is None and paid == math.inf:
             return ""
+        if limit is not None and (most := self.program.most_prompt_tokens(candidate)) > limit:
+            return f"{most} prompt tokens, more than max_prompt_tokens = {limit}"
         size = self.program.prompt_tokens(candidate)
-        if limit is not None and size > limit:
-            return f"{size} prompt tokens, more than max_prompt_tokens = {limit}"
         if size > paid:
             return f"{size} prompt tokens, the caps on tokens and dollars pay {paid:.0f} on all of dev and test"
         return ""
@@ -216,6 +216,9 @@ class SearchContext:
     def asked(self) -> int:
         """Calls of the proposer so far, those that failed or were answered from the ledger among them."""
         return self._account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
+
+    def _picks(self, candidate_id: str) -> bool:
+        return self.program.picks(self.board.candidate(candidate_id))
 
     def _size(self, candidate_id: str) -> int:
         """Tokens of a candidate's prompt with a row of usual length."""

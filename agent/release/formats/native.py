@@ -29,6 +29,7 @@ def _settings(name: str) -> Callable[[Path, PromptRelease], Settings]:
     load=_load(PROMPT_FILE),
     settings=_settings(PROMPT_FILE),
     carries_weights=True,
+    carries_picks=True,
 )
 def markdown(material: Material) -> dict[str, str]:
     return {PROMPT_FILE: export_markdown(material.release)}
@@ -40,6 +41,7 @@ def markdown(material: Material) -> dict[str, str]:
     load=_load(MESSAGES_FILE),
     settings=_settings(MESSAGES_FILE),
     carries_weights=True,
+    carries_picks=True,
 )
 def messages(material: Material) -> dict[str, str]:
     return {MESSAGES_FILE: export_messages(material.release)}

@@ -14,7 +14,6 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.files import new_file, new_files
-from agent.prompt.template import fill_messages
 from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.export import probe_rows, require_same
 from agent.release.formats.export_format import Format, Material, Settings, Values, settings_of
@@ -127,6 +126,11 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
             f"{form.name}: {material.release.name!r} decides among its labels by log-probabilities (label weights), "
             "which this target does not give; export it as md, messages or python, or run again with --no-calibrate"
         )
+    if material.release.picks is not None and not form.carries_picks:
+        raise ReleaseError(
+            f"{form.name}: a template cannot pick examples for each input, as this prompt does; export it as "
+            "--format python, or load it with load_prompt"
+        )
     texts = form.files(material)
     _write(texts, folder)
     library = ""
@@ -148,7 +152,7 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
                 if reason := form.unfit(release, values):
                     unfit[reason] += 1
                     continue
-                want = [message.as_dict() for message in fill_messages(release.messages, values)]
+                want = [message.as_dict() for message in release.fill(values)]
                 require_same(form.name, want, render(values), values)
                 rows += 1
             if dev:
