@@ -101,7 +101,8 @@ class LM(Protocol):
 
     `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can usefully run at once
     (None: unknown, the gateway decides). `complete` raises a `ModelError`, nothing else, and never retries by itself.
-    One whose address comes from the environment and not from its name also has an `endpoint`, without secrets.
+    One whose address comes from the environment and not from its name also has an `endpoint`, without secrets; for
+    weights that this program keeps it is their hash.
     """
 
     @property

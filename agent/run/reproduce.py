@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from agent.ledger.query import History, Row, released_file, started_with
 from agent.ledger.resume_state import ResumeState
 from agent.ledger.store import Ledger
 from agent.ledger.trail import facts_of
+from agent.models.local import WEIGHTS
 from agent.release.runtime import load_prompt
 from agent.report.facts import without_result
 from agent.run.launch import Launch, prepare
@@ -95,15 +97,29 @@ def reproduce(run: str, db: Path) -> Reproduction:
         with contextlib.closing(reader(db)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
             old.backup(new)
         with contextlib.closing(ReplayLedger(copy, Records.of(history, row["id"]))) as ledger:
-            result, stop = _run_again(row, launch, ledger)
+            result, stop = _run_again(row, launch, ledger, history)
         lines = [*([f"it stopped: {stop}"] if stop else []), *drift(history, row, ledger, result)]
         lines += _release_drift(history, row, result)
     return Reproduction(row["id"], len(ledger.trials), len(ledger.outcomes), tuple(lines))
 
 
-def _run_again(row: Row, launch: Launch, ledger: ReplayLedger) -> tuple[Row | None, str]:
+def _endpoint(lm: LM, history: History, run_id: str) -> str:
+    """Where the calls of the run went: a model that comes with this program may have had other weights by then, and an
+    address is the user's to set."""
+    now = endpoint_of(lm)
+    if not now.startswith(WEIGHTS):
+        return now
+    sent = history.select(
+        "SELECT b.body FROM calls k JOIN blobs b ON b.hash = k.request_hash WHERE k.run_id = ? AND k.model = ? LIMIT 1",
+        run_id,
+        lm.name,
+    )
+    return str(json.loads(sent[0]["body"]).get("endpoint", "")) if sent and sent[0]["body"] else now
+
+
+def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History) -> tuple[Row | None, str]:
     """The result, or None and what stopped it."""
-    models = {id(lm): Offline(lm) for lm in launch.lms()}
+    models = {id(lm): Offline(lm, _endpoint(lm, history, row["id"])) for lm in launch.lms()}
     proposer = None if launch.proposer is None else models[id(launch.proposer)]
     resumed = Resumed(row["id"], Plan.restored(row["plan"]))
     settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
@@ -176,10 +192,16 @@ def _landed_late(history: History, run_id: str) -> set[str]:
 
 
 class Offline:
-    """The model's name and tokenizer without the model: it has no answer to anything."""
+    """The model's name and tokenizer without the model: it has no answer to anything.
 
-    def __init__(self, lm: LM) -> None:
+    Args:
+        lm: the model.
+        endpoint: that of the calls which the ledger has.
+    """
+
+    def __init__(self, lm: LM, endpoint: str) -> None:
         self._lm = lm
+        self.endpoint = endpoint
 
     @property
     def name(self) -> str:
@@ -188,10 +210,6 @@ class Offline:
     @property
     def concurrency(self) -> int | None:
         return self._lm.concurrency
-
-    @property
-    def endpoint(self) -> str:
-        return endpoint_of(self._lm)
 
     async def complete(self, request: Request) -> Completion:
         raise RunRefused("offline: this reply is not in the ledger")

@@ -236,6 +236,6 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
 
 
 def test_weights_of_another_checksum_are_another_file() -> None:
-    assert CATALOG[0].sha256[:12] in weights_path("smollm2-135m").name
+    assert CATALOG[0].running[:12] in weights_path("smollm2-135m").name
     assert weights_path("mine/own.gguf") == Path("mine/own.gguf")
     assert known_weights("local/smollm2-135m") == known_weights("smollm2-135m") == CATALOG[0]

@@ -53,7 +53,7 @@ def prompts(name: FormatName) -> Iterator[PromptCandidate]:
     for own in ("Route {{picked demos}}.", "Team?\n{{message}} / {{context}}")[: 1 if name.startswith("dspy") else 2]:
         for head in ((), tuple(map(as_demo, TASK.train[:3]))):
             picks = Picks(rng.choice(RETRIEVERS), 4, rng.choice(ORDERS), pool=PROGRAM.pool.id)
-            yield PromptCandidate("few-shot", name, own, "You are R.", head, picks)
+            yield PromptCandidate("few-shot", name, own, "You are R.", head, picks=picks)
 
 
 def by_hand(prompt: PromptCandidate, example: Example) -> tuple[Message, ...]:
