@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from agent.errors import InputError
+from agent.errors import InputError, ReleaseError
 from agent.ledger import trail
 from agent.ledger.query import Row, released_file
+from agent.prompt.label_weights import LabelWeights
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import answers_last
 from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, holds_prompt, read_release
 from agent.release.runtime import Prompt
 from agent.report import facts
+from agent.report.next_steps import held_folder
 from agent.report.view import RunView
 from agent.report.web.page_request import PageRequest
 from agent.report.web.registry_pages import version_folder
@@ -92,11 +95,20 @@ def _rows(view: RunView, released: PromptRelease) -> Mapping[str, Mapping[str, E
 
 
 def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptRelease:
-    """A candidate of the run as a release: the run's own, or one made of what the ledger has of it."""
+    """A candidate of the run as a release: the run's own, the winner that it held back, or one made of what the ledger
+    has of it."""
     if candidate["id"] == released.provenance.get("candidate_id"):
         return released
+    if (held := _held_back(view)) is not None and candidate["id"] == held.provenance.get("candidate_id"):
+        return held
     if not candidate["template"]:
         raise InputError(f"{view.id}: the text of {candidate['id']} was erased from the ledger")
+    if candidate["picks"]:
+        raise InputError(
+            f"{view.id}: {candidate['id']} picks its examples from rows that only its release holds, and that file is "
+            "gone; restore it from a backup, or run again"
+        )
+    weights = candidate.get("weights")
     demos = tuple(Demo(**{name: demo[name] for name in DEMO}) for demo in candidate["demos"])
     shape = {name: candidate[name] for name in ("technique", "format", "instruction", "role")}
     return PromptRelease(
@@ -109,7 +121,18 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         model=released.model,
         parameters=_parameters(view, candidate["id"]) or released.parameters,
         provenance={"run_id": view.id, "candidate_id": candidate["id"]},
+        weights=LabelWeights(**weights) if weights else None,
     )
+
+
+def _held_back(view: RunView) -> PromptRelease | None:
+    """The release of a winner that the run held back; None where there is none, or no whole file of it."""
+    folder = held_folder(view.result) if view.result else None
+    if folder is None or not (folder / PROMPT_FILE).is_file():
+        return None
+    with suppress(ReleaseError):
+        return read_release(folder / PROMPT_FILE)
+    return None
 
 
 def _parameters(view: RunView, candidate_id: str) -> dict[str, Any]:
