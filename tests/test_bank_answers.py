@@ -126,12 +126,12 @@ def test_the_list_of_versions_agrees_with_the_heads_of_the_pages() -> None:
             r"\| (TQ-\d{3}) \|[^|]+\| ([\d.]+) \| (\d+ \w+ \d{4}) \|", PAGES["page-versions.md"]
         )
     }
-    found = {}
+    in_heads = {}
     for name in IN_FORCE - {"page-versions.md"}:
         at = re.search(r"(TQ-\d{3})\W.*?[Vv]ersion ([\d.]+).*?[Ii]n force from (\d+ \w+ \d{4})", PAGES[name])
         assert at is not None, name
-        found[at[1]] = (at[2], at[3])
-    assert found == listed
+        in_heads[at[1]] = (at[2], at[3])
+    assert in_heads == listed
 
 
 def test_price_lists_have_the_same_columns_in_every_line_and_no_code_twice() -> None:
