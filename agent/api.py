@@ -71,6 +71,7 @@ def optimize(
     strategy: str | None = None,
     prefer: Prefer = "best",
     anyway: bool = False,
+    retrieval: bool = True,
     trials: int | None = None,
     thinking: int | None = None,
     max_concurrency: int | None = None,
@@ -116,6 +117,7 @@ def optimize(
             what suits the task.
         prefer: which to test and ship: the best on dev, or the cheapest or shortest within noise of it.
         anyway: search even when the preflight finds that nothing can be won.
+        retrieval: False picks no examples for each input. True: as the task says.
         trials: stop the search after about so many trials, at least 1; 1 only scores your prompt.
         thinking: tokens that models may think in each call, at least 0. None: the task's.
         max_concurrency: calls in flight at once, at least 1.

@@ -210,7 +210,7 @@ class Proposal:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_demos`: its number
-    of worked examples."""
+    of worked examples, fixed and picked; `picks`: how those are picked that differ from input to input."""
 
     id: str
     technique: str
@@ -219,6 +219,7 @@ class Shown:
     role: str = ""
     demos: tuple[Demo, ...] = ()
     n_demos: int = 0
+    picks: Mapping[str, Any] | None = None
 
 
 class Call(Protocol):
@@ -388,6 +389,8 @@ class SearchSpace:
     roles: tuple[str, ...] = ()
     left_out: tuple[FormatName, ...] = ()
     """Formats that are tried by default, and cannot be where DSPy is not installed."""
+    retrieval: bool = False
+    """Whether demos may be picked for each input."""
 
 
 @dataclass(frozen=True, slots=True)

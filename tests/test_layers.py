@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "agent"
 LAYERS = (
     ("errors", "shipped", "files", "strict", "worker"),
-    ("types", "redact", "privacy", "registry", "extras"),
+    ("types", "redact", "privacy", "registry", "extras", "retrieval"),
     ("metrics", "stats", "observer"),
     ("task", "models", "ledger"),
     ("prompt", "gateway"),

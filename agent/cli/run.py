@@ -104,6 +104,7 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     help="Which to test and ship: the best on dev, or the cheapest or shortest within noise of it.",
 )
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")
+@click.option("--no-retrieval", is_flag=True, help="Pick no examples for each input; the same ones for all.")
 @click.option("--thinking", type=click.IntRange(0), help=THINKING_HELP)
 @click.option("-j", "--max-concurrency", type=click.IntRange(1), help="Calls in flight at once.")
 @click.option("--max-wait", help=MAX_WAIT_HELP)

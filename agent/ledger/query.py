@@ -214,7 +214,7 @@ class History(Queries):
         return found
 
     def candidate(self, candidate_id: str) -> Row:
-        """A candidate with its template and its demos in order."""
+        """A candidate with its template, its demos in order, and how others are picked (None: none are)."""
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)
         if not rows:
             raise InputError(f"{candidate_id}: no such candidate in {self.path}")
@@ -223,12 +223,18 @@ class History(Queries):
             "WHERE d.candidate_id = ? ORDER BY d.position",
             candidate_id,
         )
+        picks = self.select(
+            "SELECT body FROM events WHERE kind = 'candidate_picks' AND json_extract(body, '$.candidate_id') = ? "
+            "LIMIT 1",
+            candidate_id,
+        )
         decoded = [{**demo, **(_load(demo.pop("body")) or ERASED_DEMO)} for demo in demos]
         return {
             **rows[0],
             "instruction": rows[0]["instruction"] or "(erased)",
             "template": _load(rows[0]["template"]) or [],
             "demos": decoded,
+            "picks": {k: v for k, v in json.loads(picks[0]["body"]).items() if k != "candidate_id"} if picks else None,
         }
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:

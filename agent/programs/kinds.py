@@ -80,6 +80,15 @@ class Defaults:
     def place(self, candidate: Candidate) -> dict[str, str]:
         return {}
 
+    def prompt_tokens(self, candidate: Candidate) -> int:
+        raise NotImplementedError(f"{type(self).__name__}: the length of its prompts is not known")
+
+    def most_prompt_tokens(self, candidate: Candidate) -> int:
+        return self.prompt_tokens(candidate)
+
+    def picks(self, candidate: Candidate) -> bool:
+        return False
+
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         return []
 

@@ -16,13 +16,14 @@ from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, refuse_p
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
+from agent.programs.picked_rows import PickedRows
 from agent.programs.prompt_dspy import predict_form
 from agent.prompt.candidate_rules import why_rejected
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import label_text, template
 from agent.prompt.reply_parser import parse_reply
 from agent.prompt.techniques import answers_last, reasons_first
-from agent.prompt.template import fill_messages, marks
+from agent.prompt.template import fill_messages, fill_picked, marks
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.search.analysis.effects import Feature
@@ -82,16 +83,23 @@ class PromptProgram(Defaults):
         self.task = task
         self._lm = lm
         self._templates: dict[str, tuple[Message, ...]] = {}
+        self._sizes: dict[tuple[str, bool], int] = {}
+        self.pool = PickedRows(task)
 
     def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
         """The request of this candidate on this row."""
         prompt = as_prompt(candidate)
         return Request(
-            messages=fill_messages(self.template(prompt), example.inputs),
+            messages=self._messages(prompt, example),
             max_tokens=self.max_tokens(prompt),
             logprobs=0 if reasons_first(prompt) else logprobs,
             repeat=repeat,
         )
+
+    def _messages(self, prompt: PromptCandidate, example: Example) -> tuple[Message, ...]:
+        if prompt.picks is None:
+            return fill_messages(self.template(prompt), example.inputs)
+        return self.pool.messages(prompt, self.template(prompt), example)
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         completion = await call(self.request(candidate, example, repeat, call.logprobs))
@@ -118,16 +126,36 @@ class PromptProgram(Defaults):
         return baseline(self.task)
 
     def check(self, candidate: Candidate) -> str:
-        return why_rejected(as_prompt(candidate), self.task)
+        prompt = as_prompt(candidate)
+        if prompt.picks is not None and prompt.picks.pool != self.pool.id:
+            return f"its demos are picked out of {prompt.picks.pool}, and the train rows of the task are {self.pool.id}"
+        return why_rejected(prompt, self.task)
 
     def place(self, candidate: Candidate) -> dict[str, str]:
-        return CandidateGenerator(self.task, random.Random(0)).place(as_prompt(candidate))
+        return CandidateGenerator(self.task, random.Random(0), self.pool).place(as_prompt(candidate))
 
     def shown(self, candidate: Candidate) -> Shown:
         return as_prompt(candidate).shown()
 
     def prompt_tokens(self, candidate: Candidate) -> int:
-        return sum(self._lm.count_tokens(message.content) for message in self.template(candidate))
+        return self._size(as_prompt(candidate), most=False)
+
+    def most_prompt_tokens(self, candidate: Candidate) -> int:
+        return self._size(as_prompt(candidate), most=True)
+
+    def _size(self, prompt: PromptCandidate, most: bool) -> int:
+        """Tokens of the template, with picked demos of usual length or the longest."""
+        count = self._lm.count_tokens
+        if prompt.picks is None:
+            return sum(count(message.content) for message in self.template(prompt))
+        if (prompt.id, most) not in self._sizes:
+            fixed = sum(count(message.content) for message in fill_picked(self.template(prompt), {}, ()))
+            tail = (self.pool.most_tokens if most else self.pool.mean_tokens)(prompt, count)
+            self._sizes[prompt.id, most] = fixed + tail
+        return self._sizes[prompt.id, most]
+
+    def picks(self, candidate: Candidate) -> bool:
+        return as_prompt(candidate).picks is not None
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         return leave_one_out(as_prompt(winner), as_prompt(baseline))
@@ -155,7 +183,7 @@ class PromptProgram(Defaults):
         return name
 
     def moves(self, context: SearchContext) -> PromptMoves:
-        return PromptMoves(self.task, context)
+        return PromptMoves(self.task, context, self.pool)
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
         return predict_form(self, context)
@@ -185,5 +213,6 @@ class PromptProgram(Defaults):
                 **spec.origin,
                 "ledger_head": result.ledger_head,
             },
+            picks=self.pool.released(prompt) if prompt.picks is not None else None,
         )
         return WrittenRelease(write_release(release, spec.folder), release.version)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from agent.errors import RowRefused
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.template import fill_messages
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Task
@@ -45,7 +44,7 @@ class ReleasedProgram:
         parameters = self._parameters
         completion = await call(
             Request(
-                messages=fill_messages(self._release.messages, example.inputs),
+                messages=self._release.fill(example.inputs),
                 max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
                 **{name: parameters[name] for name in ("temperature", "stop", "seed")},

@@ -35,11 +35,13 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
         return f"holds a text that the format {candidate.format} reads as a mark of its own"
     if problem := forbidden_in(f"{candidate.role} {candidate.instruction}", task):
         return problem
-    if TECHNIQUES[candidate.technique].demos != bool(candidate.demos):
-        return f"technique {candidate.technique} with {len(candidate.demos)} demos"
+    if TECHNIQUES[candidate.technique].demos != bool(candidate.n_demos):
+        return f"technique {candidate.technique} with {candidate.n_demos} demos"
+    if candidate.picks and TECHNIQUES[candidate.technique].reasoning:
+        return f"technique {candidate.technique}: a picked demo has no reasons to show"
     limit = task.constraints.max_demos
-    if limit is not None and len(candidate.demos) > limit:
-        return f"{len(candidate.demos)} demos, more than max_demos = {limit}"
+    if limit is not None and candidate.n_demos > limit:
+        return f"{candidate.n_demos} demos, more than max_demos = {limit}"
     train = {example.id for example in task.train}
     if others := [demo.example_id for demo in candidate.demos if demo.example_id not in train]:
         return f"demo {others[0]} is not a train row"

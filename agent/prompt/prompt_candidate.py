@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from agent.retrieval.pick import Picks
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCandidate(Candidate):
-    """One prompt variant. `role` is an opening sentence of the role technique ("" = none)."""
+    """One prompt variant. `role` is an opening sentence of the role technique ("" = none).
+
+    `demos` are the same for each input. With `picks`, more are picked for each input, and stand after them.
+    """
 
     kind: ClassVar[str] = "prompt"
 
@@ -19,19 +23,27 @@ class PromptCandidate(Candidate):
     instruction: str
     role: str = ""
     demos: tuple[Demo, ...] = ()
+    picks: Picks | None = None
 
     def parts(self) -> dict[str, Any]:
-        return {
+        parts = {
             "technique": self.technique,
             "format": self.format,
             "instruction": self.instruction,
             "role": self.role,
             "demos": [demo.as_dict() for demo in self.demos],
         }
+        return parts if self.picks is None else {**parts, "picks": self.picks.as_dict()}
+
+    @property
+    def n_demos(self) -> int:
+        """The most demos that it shows, fixed and picked."""
+        return len(self.demos) + (self.picks.k if self.picks else 0)
 
     def shown(self) -> Shown:
         """The candidate as people read it."""
-        return Shown(self.id, self.technique, self.format, self.instruction, self.role, self.demos, len(self.demos))
+        picks = self.picks.as_dict() if self.picks else None
+        return Shown(self.id, self.technique, self.format, self.instruction, self.role, self.demos, self.n_demos, picks)
 
 
 def baseline(task: Task) -> PromptCandidate:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agent.extras import require
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
-from agent.prompt.template import escape, fill_messages, join, marks, split
+from agent.prompt.template import PICKED, escape, fill_messages, join, marks, placeholder, split
 from agent.types import Demo, Field, Message, Signature
 
 Parts = list[str | tuple[str]]
@@ -31,30 +32,62 @@ def render(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str
 
 
 def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    """The candidate's messages with `{{field}}` where the row's inputs go."""
+    """The candidate's messages with `{{field}}` where the row's inputs go, and one mark for demos that are picked."""
     if candidate.format.startswith("dspy-"):
         return _dspy_template(candidate, signature)
-    names = [field.name for field in signature.inputs]
+    inputs = [field.name for field in signature.inputs]
+    names = _names(candidate, signature)
     reasoning = TECHNIQUES[candidate.technique].reasoning
     suffix = f"\n\n{reasoning_suffix(signature)}" if reasoning else ""
     opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
 
-    if marks(candidate.instruction, names):  # the instruction lays out its own input
-        turn: Parts = [*split(candidate.instruction, names), suffix]
+    turn = _turn(candidate, signature)
+    if marks(candidate.instruction, inputs):
         system = candidate.role.strip()
     else:
-        turn = _layout(candidate.format, signature, reasoning)
         system = f"{opening}{candidate.instruction.strip()}{suffix}"
 
     messages = [Message("system", escape(system, names))] if system else []
-    if candidate.format == "inline" and candidate.demos:
-        worked = "\n\n".join(_worked(demo, signature, reasoning) for demo in candidate.demos)
-        return (*messages, Message("user", join([f"Examples:\n\n{worked}\n\n", *turn], names)))
+    if candidate.format == "inline" and candidate.n_demos:
+        worked = "".join(f"{_worked(demo, signature, reasoning)}\n\n" for demo in candidate.demos)
+        picked: Parts = [(PICKED,)] if candidate.picks else []
+        return (*messages, Message("user", join([f"Examples:\n\n{worked}", *picked, *turn], names)))
     for demo in candidate.demos:
-        filled = "".join(part if isinstance(part, str) else demo.inputs[part[0]] for part in turn)
-        messages.append(Message("user", escape(filled, names)))
+        messages.append(Message("user", escape(_filled(turn, demo), names)))
         messages.append(Message("assistant", escape(answer_of(demo, signature, reasoning), names)))
+    if candidate.picks:
+        messages.append(Message("user", placeholder(PICKED)))
     return (*messages, Message("user", join(turn, names)))
+
+
+def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> tuple[str, ...]:
+    """The texts of a picked demo in the candidate's layout, as `fill_picked` takes them."""
+    reasoning = TECHNIQUES[candidate.technique].reasoning
+    if candidate.format.startswith("dspy-"):
+        alone = replace(candidate, demos=(demo,), picks=None)
+        *_, user, assistant, _ = dspy_messages(alone, signature, {field.name: "" for field in signature.inputs})
+        return user.content, assistant.content
+    if candidate.format == "inline":
+        return (f"{_worked(demo, signature, reasoning)}\n\n",)
+    return _filled(_turn(candidate, signature), demo), answer_of(demo, signature, reasoning)
+
+
+def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
+    """The fields of the candidate's template."""
+    return [*(field.name for field in signature.inputs), *([PICKED] if candidate.picks else [])]
+
+
+def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
+    """The user's turn: as the instruction lays out its own input, else as the format does."""
+    names = [field.name for field in signature.inputs]
+    reasoning = TECHNIQUES[candidate.technique].reasoning
+    if marks(candidate.instruction, names):
+        return [*split(candidate.instruction, names), f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
+    return _layout(candidate.format, signature, reasoning)
+
+
+def _filled(turn: Parts, demo: Demo) -> str:
+    return "".join(part if isinstance(part, str) else demo.inputs[part[0]] for part in turn)
 
 
 def label_text(value: Any) -> str:
@@ -105,13 +138,15 @@ def _sentinel(name: str) -> str:
 
 
 def _dspy_template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    names = [field.name for field in signature.inputs]
+    inputs, names = [field.name for field in signature.inputs], _names(candidate, signature)
     messages = []
-    for message in dspy_messages(candidate, signature, {name: _sentinel(name) for name in names}):
+    for message in dspy_messages(candidate, signature, {name: _sentinel(name) for name in inputs}):
         parts: Parts = [message.content]
-        for name in names:
+        for name in inputs:
             parts = [piece for part in parts for piece in _cut(part, _sentinel(name), name)]
         messages.append(Message(message.role, join(parts, names)))
+    if candidate.picks:
+        messages.insert(-1, Message("user", placeholder(PICKED)))
     return tuple(messages)
 
 

@@ -75,7 +75,7 @@ def reasons_first(candidate: PromptCandidate) -> bool:
 
 
 def _asks(candidate: PromptCandidate, words: re.Pattern[str]) -> bool:
-    return not candidate.demos and _holds(candidate.instruction, words)
+    return not candidate.n_demos and _holds(candidate.instruction, words)
 
 
 @lru_cache(1024)

@@ -7,10 +7,13 @@ mark, so that `fill(escape(text), values) == text` for every text. Values are ne
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from agent.shipped import Message
+
+PICKED = "picked demos"
+"""The field of a template that stands for the demos that are picked for each input: no input can be called so."""
 
 
 @lru_cache(maxsize=64)
@@ -80,6 +83,27 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 def fill_messages(template: Iterable[Message], values: Mapping[str, str]) -> tuple[Message, ...]:
     """`fill` over the contents of messages."""
     return tuple(Message(message.role, fill(message.content, values)) for message in template)
+
+
+def fill_picked(
+    messages: Iterable[Message], values: Mapping[str, str], shown: Sequence[Sequence[str]]
+) -> tuple[Message, ...]:
+    """`fill_messages` of a template with the mark of the picked demos.
+
+    Args:
+        messages: the template; a message that is nothing but the mark stands for the turns of the demos.
+        values: the inputs.
+        shown: of each demo the texts of the user's and the assistant's turn, or the one text that goes into a message.
+    """
+    filled: list[Message] = []
+    inner = {**values, PICKED: "".join(texts[0] for texts in shown if len(texts) == 1)}
+    for message in messages:
+        if message.content == placeholder(PICKED):
+            for user, assistant in shown:
+                filled += [Message("user", user), Message("assistant", assistant)]
+        else:
+            filled.append(Message(message.role, fill(message.content, inner)))
+    return tuple(filled)
 
 
 def marks(text: str, names: Iterable[str]) -> set[str]:

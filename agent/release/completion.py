@@ -15,7 +15,6 @@ from typing import Any
 from agent.errors import ParameterRefused, ReleaseError, RowRefused
 from agent.models.model_registry import create_model
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.template import fill_messages
 from agent.release.prompt_file import PromptRelease
 from agent.types import LM, Completion, Prediction, Request
 from agent.worker import run_aside
@@ -37,7 +36,7 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
 
 def request_of(release: PromptRelease, fields: Mapping[str, str]) -> Request:
     """The request with the messages and parameters of the release. Raises a ReleaseError."""
-    return Request(messages=fill_messages(release.messages, fields), **parameters_of(release))
+    return Request(messages=release.fill(fields), **parameters_of(release))
 
 
 async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:

@@ -18,8 +18,8 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.files import new_files
-from agent.prompt.template import fill_messages, placeholder
-from agent.release.prompt_file import FENCE, HEADING_LIKE, MESSAGES_FILE, PROMPT_FILE, PromptRelease
+from agent.prompt.template import placeholder
+from agent.release.prompt_file import FENCE, HEADING_LIKE, MESSAGES_FILE, POOL_HEADING, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.types import Field
 
@@ -49,7 +49,11 @@ def export_markdown(release: PromptRelease) -> str:
     """The text of prompt.md. Raises a ReleaseError when a text holds a lone surrogate, which UTF-8 cannot write."""
     data = _data(release)
     del data["messages"]
+    rows = data["picks"].pop("rows") if release.picks else []
     sections = [f"## {m.role}\n\n{HEADING_LIKE.sub(_backslash, m.content)}\n" for m in release.messages]
+    if rows:
+        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        sections.append(f"{POOL_HEADING}\n\n{lines}\n")
     text = "\n".join([f"{FENCE}\n{toml(data)}{FENCE}\n", *sections])
     if found := re.search("[\ud800-\udfff]", text):
         raise ReleaseError(
@@ -94,10 +98,10 @@ def verify_file(path: Path, release: PromptRelease) -> None:
     """Raises a ReleaseError unless the file loads as `release` and renders hostile values as it does."""
     prompt = load_prompt(path)
     for name, value in _data(release).items():
-        if (loaded := _data(prompt.release)[name]) != value:
+        if (loaded := _data(prompt.release).get(name)) != value:
             raise ReleaseError(f"{path.name}: {name} drifted: wrote {value!r:.60}, read {loaded!r:.60}")
     for values in hostile_rows(release.inputs):
-        sent = [message.as_dict() for message in fill_messages(release.messages, values)]
+        sent = [message.as_dict() for message in release.fill(values)]
         require_same(path.name, sent, prompt.render(**values), values)
 
 
@@ -176,6 +180,7 @@ def _data(release: PromptRelease) -> dict[str, Any]:
         "model": release.model,
         "parameters": release.parameters,
         "provenance": release.provenance,
+        **({"picks": {**release.picks.settings(), "rows": release.picks.row_data()}} if release.picks else {}),
     }
 
 

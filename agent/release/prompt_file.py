@@ -13,14 +13,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from agent.errors import ReleaseError
+from agent.prompt.template import PICKED, fill_messages, fill_picked, placeholder
 from agent.shipped import ChatRole, Field, FieldType, FormatName, Message, content_id
 from agent.strict import BadToml, parse_json, parse_toml, read_file
 
+if TYPE_CHECKING:
+    from agent.retrieval.pool import PickedDemos
+
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
+POOL_HEADING = "## pool"
+"""Of the last section of a prompt.md with picked demos: a row a line, as JSON."""
 HELD = "held"  # inside a run's folder, the folder of a winner that was not promoted
 FENCE = "+++"
 MAX_FILE = 16_000_000
@@ -52,7 +58,8 @@ class PromptRelease:
     `parameters` (max_tokens, temperature, stop) and `provenance` become plain JSON data: tuples are lists, keys whose
     value is None are left out, other types and non-finite numbers raise a ReleaseError. `version` is the hash of all
     that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
-    `reasoning` says how `parse` finds the answer.
+    `reasoning` says how `parse` finds the answer. With `picks`, the messages hold one mark for the demos that are
+    picked for each input.
     """
 
     name: str
@@ -64,6 +71,7 @@ class PromptRelease:
     model: str
     parameters: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    picks: PickedDemos | None = None
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +86,15 @@ class PromptRelease:
             "reasoning": self.reasoning,
             "model": self.model,
         }
+        if self.picks is not None:
+            content["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
         object.__setattr__(self, "version", content_id("p", content))
+
+    def fill(self, values: Mapping[str, str]) -> tuple[Message, ...]:
+        """The messages for an input, exactly as they were scored; `values` has a text for each of `inputs`."""
+        if self.picks is None:
+            return fill_messages(self.messages, values)
+        return fill_picked(self.messages, values, self.picks.for_inputs(values, self.inputs))
 
     def write(self, folder: Path) -> Path:
         """Writes prompt.md and messages.json, proved (`export.write_release`); gives the path of prompt.md."""
@@ -169,12 +185,32 @@ def _markdown(text: str, file: Path) -> dict[str, Any]:
     if stray := text[fences.end() : start].strip():
         line = text.count("\n", 0, text.index(stray, fences.end())) + 1
         raise ReleaseError(f"{file}:{line}: {stray[:40]!r} stands before the first heading such as `## user`")
-    ends = [*(heading.start() for heading in headings[1:]), len(text)]
+    end, rows = _pool(text, file) if "picks" in data else (len(text), None)
+    headings = [heading for heading in headings if heading.start() < end]
+    ends = [*(heading.start() for heading in headings[1:]), end]
     data["messages"] = [
-        {"role": heading[1], "content": _section(text[heading.end() : end], last=end == len(text))}
-        for heading, end in zip(headings, ends, strict=False)  # no heading, no message: _release refuses that
+        {"role": heading[1], "content": _section(text[heading.end() : stop], last=stop == len(text))}
+        for heading, stop in zip(headings, ends, strict=False)  # no heading, no message: _release refuses that
     ]
+    if isinstance(data.get("picks"), dict):
+        data["picks"]["rows"] = rows
     return data
+
+
+def _pool(text: str, file: Path) -> tuple[int, list[Any]]:
+    """Where the section of the pool begins, and its rows. No line of JSON looks like its heading: it is the last that
+    does."""
+    start = text.rfind(f"\n{POOL_HEADING}\n\n") + 1
+    if not start:
+        raise ReleaseError(f"{file}: has picks and no section {POOL_HEADING!r}; restore the released file")
+    rows = []
+    first = start + len(POOL_HEADING) + 2
+    for number, line in enumerate(text[first:].removesuffix("\n").split("\n"), text.count("\n", 0, first) + 1):
+        try:
+            rows.append(parse_json(line))
+        except ValueError as error:
+            raise ReleaseError(f"{file}:{number}: wrong JSON: {error}; restore the released file") from None
+    return start, rows
 
 
 def _section(chunk: str, *, last: bool) -> str:
@@ -211,8 +247,10 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     if missing := [key for key in _KINDS if key not in data]:
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
     for key, value in data.items():
+        if key == "picks":
+            continue
         if key not in _KINDS:
-            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(_KINDS)}")
+            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(_KINDS)}, picks")
         if not isinstance(value, _KINDS[key]):
             refuse(key, f"{key} must be {_KINDS[key].__name__}, not {value!r:.60}")
     if not data["messages"]:
@@ -227,6 +265,17 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             refuse("outputs", f"{item!r:.60} is not an output field")
     if data["format"] not in get_args(FormatName):
         refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
+    picks = None
+    if "picks" in data:
+        from agent.retrieval.pool import picked_demos  # most prompts have none, and start faster without
+
+        try:
+            settings = dict(data["picks"]) if isinstance(data["picks"], dict) else {}
+            picks = picked_demos(settings, settings.pop("rows", None))
+        except ValueError as error:
+            refuse("picks", str(error))
+        if not any(placeholder(PICKED) in item["content"] for item in data["messages"]):
+            refuse("messages", f"hold no {placeholder(PICKED)}, where the picked demos go")
     try:
         return PromptRelease(
             name=data["name"],
@@ -240,6 +289,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             model=data["model"],
             parameters=data["parameters"],
             provenance=data["provenance"],
+            picks=picks,
         )
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import ReleaseError
-from agent.prompt.template import fill_messages
 from agent.release.labels import PRODUCTION, NeedsUnit, Reference, ResolvedVersion, releases_root, resolve
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 
@@ -74,7 +73,7 @@ class Prompt:
         if wrong:
             needs = ", ".join(inputs) or "none"
             raise ReleaseError(f"cannot render {self.name!r}: {'; '.join(wrong)}; give exactly these as text: {needs}")
-        return [message.as_dict() for message in fill_messages(self.release.messages, fields)]
+        return [message.as_dict() for message in self.release.fill(fields)]
 
     def parse(self, reply: str) -> Prediction:
         """Reads a reply as it was read when it was scored; never raises."""

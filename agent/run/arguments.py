@@ -63,6 +63,7 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
         "limit": as_text(arguments["limit"], "-"),
         "tag": [f"{key}={value}" for key, value in (arguments["tags"] or {}).items()],
         "no_cache": not arguments["use_cache"],
+        "no_retrieval": not arguments["retrieval"],
     }
     problems = out_of_range(words)
     texts: dict[str, str] = {}

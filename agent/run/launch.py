@@ -52,6 +52,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "strategy": None,
         "prefer": "best",
         "anyway": False,
+        "no_retrieval": False,
         "thinking": None,
         "max_concurrency": None,
         "max_wait": None,
@@ -165,6 +166,8 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     task = replace(task, judges=tuple(options.get("judge") or task.judges or (name,)) if task.is_judged else ())
     if options.get("thinking") is not None:
         task = replace(task, thinking=options["thinking"])
+    if options.get("no_retrieval", True):  # a run of an older version has none, and resumes as it began
+        task = replace(task, space=replace(task.space, retrieval=False))
     known = {name: target, **({writer: proposer} if proposer else {})}
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     digest = file_digest(name)

@@ -18,6 +18,7 @@ from agent.ledger.query import History, Row, started_with
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
+from agent.retrieval.pick import Picks
 from agent.run.job import Job, Resources
 from agent.run.launch import budget_of, earlier_prices
 from agent.run.locations import open_history
@@ -242,7 +243,8 @@ def _candidate(row: Mapping[str, Any]) -> PromptCandidate:
         Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
         for demo in row["demos"]
     )
-    candidate = PromptCandidate(row["technique"], row["format"], row["instruction"], row["role"], demos)
+    picks = Picks(**row["picks"]) if row["picks"] else None
+    candidate = PromptCandidate(row["technique"], row["format"], row["instruction"], row["role"], demos, picks)
     if candidate.id != row["id"]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
     return candidate

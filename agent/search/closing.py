@@ -15,7 +15,11 @@ from agent.search.analysis.pareto import Finalist, Prefer, counted, front_table,
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.program import Program
+from agent.stats.intervals import paired_difference
 from agent.types import Candidate, Outcome, Proposal, Task, Usage
+
+PROVED = 0.1
+"""The two-sided p-value on dev up to which picked examples are better than fixed ones: 0.05 for the one direction."""
 
 
 def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
@@ -51,8 +55,34 @@ def finalists(
 
 def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> Candidate:
     """The candidate that goes to the sealed test. Equal scores go to the baseline, then to the shortest prompt; a dev
-    row that only others have a score for counts as 0."""
-    compared = counted(candidates)
+    row that only others have a score for counts as 0.
+
+    One whose examples are picked for each row costs more, in production too, and hangs on its pool: it goes there only
+    where it beats the best of the others on dev, row by row (`PROVED`).
+    """
+    compared, picks = counted(candidates), context.program.picks
+    winner = _preferred(context, compared, how)
+    if not picks(winner):
+        return winner
+    scores = {each.candidate_id: each.scores for each in compared}
+    others = [each for each in compared if not picks(context.board.candidate(each.candidate_id))]
+    rival = _preferred(context, others, "best")
+    if _beats(scores[winner.id], scores.get(rival.id, ()), context.seed):
+        return winner
+    context.note("picks_not_proved", {"candidate_id": winner.id, "against": rival.id})
+    return _preferred(context, others, how)
+
+
+def _beats(one: Sequence[float | None], other: Sequence[float | None], seed: int) -> bool:
+    """Whether one is better on the rows that both have a score for."""
+    pairs = [(a, b) for a, b in zip(one, other, strict=False) if a is not None and b is not None]
+    if not pairs:
+        return False
+    test = paired_difference([a for a, _ in pairs], [b for _, b in pairs], seed)
+    return test.diff > 0 and test.p_value <= PROVED
+
+
+def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer) -> Candidate:
     best = max((each.mean for each in compared), default=0.0)
     if how == "best" and compared and compared[0].mean >= best:
         return context.baseline

@@ -101,9 +101,9 @@ class SearchContext:
         limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest_prompt()
         if limit is None and paid == math.inf:
             return ""
-        size = self.program.prompt_tokens(candidate)
-        if limit is not None and size > limit:
-            return f"{size} prompt tokens, more than max_prompt_tokens = {limit}"
+        size, most = self.program.prompt_tokens(candidate), self.program.most_prompt_tokens(candidate)
+        if limit is not None and most > limit:
+            return f"{most} prompt tokens, more than max_prompt_tokens = {limit}"
         if size > paid:
             return f"{size} prompt tokens, the caps on tokens and dollars pay {paid:.0f} on all of dev and test"
         return ""

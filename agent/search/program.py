@@ -118,6 +118,14 @@ class Program(Describes, Protocol):
         """Tokens of the prompt without the row's own text and the chat template."""
         ...
 
+    def most_prompt_tokens(self, candidate: Candidate) -> int:
+        """The same for the longest prompt of the candidate, where it differs from row to row."""
+        ...
+
+    def picks(self, candidate: Candidate) -> bool:
+        """Whether its examples are picked for each row: such a candidate must prove itself against the others."""
+        ...
+
     def max_tokens(self, candidate: Candidate) -> int:
         """The most tokens of a reply."""
         ...

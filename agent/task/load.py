@@ -251,6 +251,7 @@ class _Loading:
                 tuple(sorted(search.demo_counts)),
                 tuple(search.roles),
                 left_out,
+                search.retrieval,
             ),
             constraints=Constraints(limits.max_prompt_tokens, limits.max_demos, tuple(limits.forbidden)),
             budget=Budget(**file.budget.model_dump()),

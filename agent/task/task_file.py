@@ -128,6 +128,9 @@ class SearchTable(TomlTable):
     demo_counts: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(
         [4, 8, 16, 32], min_length=1, description="How many worked examples a few-shot prompt may hold."
     )
+    retrieval: bool = Field(
+        True, description="Whether examples may be picked for each input, out of the train rows (24 or more)."
+    )
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
 
 

@@ -315,7 +315,10 @@ def test_a_drifting_writer_is_caught_and_the_old_release_stays(tmp_path, monkeyp
 
 
 def test_rendering_is_compared_with_what_was_scored(tmp_path, monkeypatch):
-    monkeypatch.setattr("agent.release.runtime.fill_messages", lambda messages, values: messages)
+    monkeypatch.setattr(
+        "agent.release.runtime.Prompt.render",
+        lambda self, **_: [message.as_dict() for message in self.release.messages],
+    )
     with pytest.raises(ReleaseError, match=r"prompt\.md: message 3 drifts"):
         write_release(release(), tmp_path)
     assert os.listdir(tmp_path) == []

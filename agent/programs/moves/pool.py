@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes
+from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_demos
+from agent.programs.moves.picking import PickMaker
+from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, Rewrite, builtin_rewrites
 from agent.search.program import PROPOSED, Parent
@@ -38,16 +40,17 @@ class CandidateGenerator:
     """Makes the candidates of one run; the same seed of `rng` makes the same ones.
 
     `rewrites` are the instructions so far, the user's own first; `rationales` are worked solutions by row id, verified
-    by their answers, for chain-of-thought demos.
+    by their answers, for chain-of-thought demos. `pool` has the rows that may be picked for each input.
     """
 
-    def __init__(self, task: Task, rng: random.Random) -> None:
+    def __init__(self, task: Task, rng: random.Random, pool: PickedRows | None = None) -> None:
         self._task = task
         self._rng = rng
         self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
         self.counts, self.kinds = demo_sizes(task), demo_kinds(task)
         self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
         self.rationales: dict[str, str] = {}
+        self._picks = PickMaker(task, rng, pool or PickedRows(task))
 
     @cached_property
     def _maker(self) -> DemoMaker:
@@ -65,6 +68,7 @@ class CandidateGenerator:
             for role in ("", *space.roles[:1])[: 2 if rewrite.operator == own else 1]
         ]
         if "few-shot" in space.techniques and self.counts:
+            places += [{**self._place("few-shot", space.formats[0], own), **picked} for picked in self._picks.first()]
             places += [
                 self._place("few-shot", space.formats[0], own, kind, str(k))
                 for k in self.counts[-3:]
@@ -85,6 +89,7 @@ class CandidateGenerator:
             "role": ("", *space.roles),
             "kind": self.kinds,
             "size": tuple(str(k) for k in self.counts) or ("0",),
+            **self._picks.space(),
         }
 
     def _usable(self, technique: str) -> bool:
@@ -98,19 +103,30 @@ class CandidateGenerator:
         if not self._usable(technique):
             return None
         kind = TECHNIQUES[technique]  # type: ignore[index]
-        demos = NO_DEMOS
-        if kind.demos and kind.reasoning:
+        demos, picks = NO_DEMOS, self._picks.at(place) if technique == "few-shot" else None
+        if picks is not None:
+            demos = DemoSet(
+                (), f"picked:{picks.retriever}", f"{picks.k} rows picked for each input by {picks.retriever}"
+            )
+        elif kind.demos and kind.reasoning:
             demos = self._worked(int(place["size"]))
         elif kind.demos:
             demos = getattr(self._maker, place["kind"])(int(place["size"]))
-        if kind.demos and not demos.demos:
+        if kind.demos and not demos.demos and picks is None:
             return None
         rewrite = next(r for r in self.rewrites if r.operator == place["instruction"])
-        candidate = PromptCandidate(technique, place["format"], rewrite.instruction, place["role"], demos.demos)  # type: ignore[arg-type]
-        operator = (
-            demos.operator if demos.demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
+        candidate = PromptCandidate(
+            technique,  # type: ignore[arg-type]
+            place["format"],  # type: ignore[arg-type]
+            rewrite.instruction,
+            place["role"],
+            demos.demos,
+            picks,
         )
-        credit = PROPOSED if rewrite.is_proposed and not demos.demos else FRESH
+        operator = (
+            demos.operator if candidate.n_demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
+        )
+        credit = PROPOSED if rewrite.is_proposed and not candidate.n_demos else FRESH
         return Proposal(candidate, dict(place), operator, None, demos.reason or rewrite.reason, credit)
 
     def _worked(self, k: int) -> DemoSet:
@@ -138,11 +154,13 @@ class CandidateGenerator:
             "role": role,
             "kind": kind or self.kinds[0],
             "size": size,
+            **self._picks.place(),
         }
 
     def operators(self, parent: Parent) -> list[str]:
         """The operators that can change this candidate."""
         operators = [*OPERATORS] if redraws(parent.proposal.candidate) else []
+        operators += self._picks.operators(as_prompt(parent.proposal.candidate))
         operators.append("compress")
         if len(self._task.space.formats) > 1:
             operators.append("format")
@@ -160,9 +178,16 @@ class CandidateGenerator:
         if operator == "instruction":
             rewrites = [rewrite for rewrite in self.rewrites if rewrite.instruction != old.instruction]
             return self.instructed(parent, self._rng.choice(rewrites)) if rewrites else None
+        if operator in self._picks.operators(old):
+            changed = self._picks.child(operator, old, self._maker)
+            if changed is None or changed[0] == old:
+                return None
+            return self._child(parent, changed[0], operator, changed[1])
         others = [good for other in parents if other is not parent and (good := demos_of(other)).demos]
         demos = self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
         if demos is None or not demos.demos or demos.demos == old.demos:
+            return None
+        if old.picks is not None and len(demos.demos) + old.picks.k > most_demos(self._task):
             return None
         return self._child(parent, replace(old, demos=demos.demos), demos.operator, demos.reason)
 

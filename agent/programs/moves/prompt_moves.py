@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from agent.programs.moves.author import proposed, rationales
 from agent.programs.moves.compress import compressions
 from agent.programs.moves.pool import CandidateGenerator, as_prompt, redraws
+from agent.programs.picked_rows import PickedRows
 from agent.search.analysis.effects import Effect, demo_effects, recombine
 from agent.search.closing import scored_candidates
 from agent.search.context import SearchContext
@@ -19,8 +20,8 @@ FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
 class PromptMoves(CandidateGenerator):
     """The `Moves` of one run."""
 
-    def __init__(self, task: Task, context: SearchContext) -> None:
-        super().__init__(task, context.rng)
+    def __init__(self, task: Task, context: SearchContext, pool: PickedRows | None = None) -> None:
+        super().__init__(task, context.rng, pool)
         self._context, self._proposals = context, 0
         self._fitted, self._known_effects = -1, dict[str, Effect]()
 

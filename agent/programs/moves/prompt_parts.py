@@ -17,8 +17,9 @@ from agent.types import Candidate, Demo, TechniqueName
 def features_of(candidate: Candidate) -> dict[Feature, float]:
     """A prompt as columns of the model of the parts.
 
-    One-hot: instruction, technique, format and role, instruction and format once more where there are demos, and each
-    demo. Numbers: the log of how many demos there are, and the share of each label among them.
+    One-hot: instruction, technique, format and role, instruction and format once more where there are demos, each fixed
+    demo, and how others are picked. Numbers: the logs of how many fixed and picked demos there are, and the share of
+    each label among the fixed ones.
     """
     assert isinstance(candidate, PromptCandidate)
     columns: dict[Feature, float] = {
@@ -28,9 +29,14 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         ("role", candidate.role): 1.0,
         ("own", candidate.id): 1.0,
     }
-    if candidate.demos:
+    if candidate.n_demos:
         columns["instruction beside demos", candidate.instruction] = 1.0
         columns["format beside demos", candidate.format] = 1.0
+    if candidate.picks is not None:
+        columns["picked demos", candidate.picks.retriever] = 1.0
+        columns["picked order", candidate.picks.order] = 1.0
+        columns["log2 picked demos", ""] = math.log2(1 + candidate.picks.k) / 2
+    if candidate.demos:
         columns["log2 demos", ""] = math.log2(1 + len(candidate.demos)) / 2
         labels = Counter(label_of(demo) for demo in candidate.demos)
         if max(labels.values()) > 1:  # else the answers are no labels
@@ -51,6 +57,11 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
         ablations.append(Ablation("instruction", replace(winner, instruction=baseline.instruction)))
     if winner.demos != baseline.demos:
         ablations.append(Ablation("demos", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning)))
+    if winner.picks is not None:
+        static = replace(winner, picks=None)
+        ablations.append(
+            Ablation("picked demos", _laid_out(static, winner.demos, TECHNIQUES[winner.technique].reasoning))
+        )
     reasoning = TECHNIQUES[baseline.technique].reasoning
     if TECHNIQUES[winner.technique].reasoning != reasoning:
         ablations.append(Ablation("technique", _laid_out(winner, winner.demos, reasoning)))
@@ -67,4 +78,4 @@ def _laid_out(winner: PromptCandidate, demos: Sequence[Demo], reasoning: bool) -
     names: dict[tuple[bool, bool], TechniqueName] = {
         (technique.demos, technique.reasoning): name for name, technique in TECHNIQUES.items()
     }
-    return replace(winner, technique=names[bool(demos), reasoning], demos=tuple(kept))
+    return replace(winner, technique=names[bool(demos or winner.picks), reasoning], demos=tuple(kept))

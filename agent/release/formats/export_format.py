@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.errors import ReleaseError
-from agent.prompt.template import split
+from agent.prompt.template import PICKED, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
 from agent.types import Prediction, Task
@@ -90,6 +90,8 @@ class Format:
     settings: Callable[[Path, PromptRelease], Settings] | None = None
     """Of a target whose files hold the model or parameters: read back from them, as `load` reads the messages."""
     needs_task: bool = False
+    carries_picks: bool = False
+    """Whether the target picks examples for each input as the release does; a prompt that needs it is refused else."""
     find_library: Callable[[str], str] = installed_version
     """Name and version of the installed library, "" where it is missing."""
     settings_note: str = ""
@@ -125,8 +127,9 @@ FORMATS: Registry[Format] = Registry(
 
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
-    """Role and parts of each message."""
-    return [(message.role, split(message.content, release.inputs)) for message in release.messages]
+    """Role and parts of each message; with picked demos, `PICKED` is one more input."""
+    names = (*release.inputs, *([PICKED] if release.picks else []))
+    return [(message.role, split(message.content, names)) for message in release.messages]
 
 
 def no_lone_surrogates(release: PromptRelease, values: Values) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from agent.errors import ReleaseError
 from agent.prompt.render import answer_of, label_text
 from agent.prompt.reply_parser import parse_reply
-from agent.prompt.template import fill_messages
+from agent.prompt.template import fill_picked
 from agent.release.formats.export_format import Material, Render, export_format
 from agent.release.runtime import PromptRelease
 from agent.types import Demo, Example, Message, Signature, canonical
@@ -26,7 +26,7 @@ def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, signa
     read = parse_reply(answer, release.outputs, reasoning=release.reasoning)
     if read.error or canonical(dict(read.fields)) != canonical(dict(row.labels)):
         raise ReleaseError(f"{FILE}: the answer of the train row {row.id} reads back as {dict(read.fields)!a:.60}")
-    messages = [message.as_dict() for message in fill_messages(kept, row.inputs)]
+    messages = [message.as_dict() for message in fill_picked(kept, row.inputs, ())]
     return json.dumps({"messages": [*messages, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
 
 
@@ -41,6 +41,7 @@ def _load(folder: Path, release: PromptRelease) -> Render | None:
     about="finetune.jsonl: train rows as chats with the released instruction (OpenAI, Hugging Face)",
     load=_load,
     needs_task=True,
+    carries_picks=True,
     proof="train rows only; each answer was read back by the prompt's own parser",
 )
 def files(material: Material) -> dict[str, str]:
@@ -49,6 +50,11 @@ def files(material: Material) -> dict[str, str]:
         raise ReleaseError(
             f"{release.name!r}: the layout {release.format} wraps answers in DSPy's own words; fine-tune a prompt of "
             "another layout (formats in task.toml)"
+        )
+    if release.picks is not None and release.format == "inline":
+        raise ReleaseError(
+            f"{release.name!r}: its picked examples stand in the turn of the row itself; fine-tune a prompt of another "
+            "layout (formats in task.toml)"
         )
     last = release.messages[-1]
     if last.role != "user":

@@ -28,6 +28,7 @@ def _settings(name: str) -> Callable[[Path, PromptRelease], Settings]:
     about="prompt.md: for people and diffs; load_prompt reads it",
     load=_load(PROMPT_FILE),
     settings=_settings(PROMPT_FILE),
+    carries_picks=True,
 )
 def markdown(material: Material) -> dict[str, str]:
     return {PROMPT_FILE: export_markdown(material.release)}
@@ -38,6 +39,7 @@ def markdown(material: Material) -> dict[str, str]:
     about="messages.json: roles and contents for any program; load_prompt reads it",
     load=_load(MESSAGES_FILE),
     settings=_settings(MESSAGES_FILE),
+    carries_picks=True,
 )
 def messages(material: Material) -> dict[str, str]:
     return {MESSAGES_FILE: export_messages(material.release)}

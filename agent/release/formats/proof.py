@@ -14,7 +14,6 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.files import new_file, new_files
-from agent.prompt.template import fill_messages
 from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.export import probe_rows, require_same
 from agent.release.formats.export_format import Format, Material, Settings, Values, settings_of
@@ -122,6 +121,11 @@ def write_file(text: str, path: Path) -> None:
 
 
 def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) -> VerifiedExport:
+    if material.release.picks is not None and not form.carries_picks:
+        raise ReleaseError(
+            f"{form.name}: a template cannot pick examples for each input, as this prompt does; export it as "
+            "--format python, or load it with load_prompt"
+        )
     texts = form.files(material)
     _write(texts, folder)
     library = ""
@@ -143,7 +147,7 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
                 if reason := form.unfit(release, values):
                     unfit[reason] += 1
                     continue
-                want = [message.as_dict() for message in fill_messages(release.messages, values)]
+                want = [message.as_dict() for message in release.fill(values)]
                 require_same(form.name, want, render(values), values)
                 rows += 1
             if dev:

@@ -1,4 +1,7 @@
-"""A Python module with one typed function and no dependency. Knows how to write it; values enter as list items only."""
+"""A Python module with one typed function and no dependency. Knows how to write it; values enter as list items only.
+
+A prompt whose demos are picked for each input comes with its rows, and with the very code that picked them in the run.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.prompt.template import PICKED
 from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
 from agent.release.runtime import PromptRelease
+from agent.retrieval import pick
 
 FILE = "prompt.py"
+_PICKING = """
+_INDEX = PoolIndex([PoolRow(*row[:4]) for row in ROWS])
+
+
+def _texts(*values: str) -> list[tuple[str, ...]]:
+    return [ROWS[at][4] for at in _INDEX.pick("\\n".join(values), PICKS, HEAD)]
+
+
+def _turns(*values: str) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for texts in _texts(*values) for role, text in zip(roles, texts)]
+"""
 
 
 def _text(text: str) -> str:
@@ -56,32 +73,74 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     about="prompt.py: `render(input=...)` gives the messages; needs nothing but Python",
     load=_load,
     settings=_settings,
+    carries_picks=True,
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
-    bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier()]
+    taken = ("_texts", "_turns")
+    bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier() or name in taken]
     if bad:
         raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
     arguments = f"*, {', '.join(f'{name}: str' for name in release.inputs)}" if release.inputs else ""
     lines = [
         f"# {ascii(release.name)[1:-1]}, {release.version}",
-        '"""The messages of a released prompt. Needs only Python."""',
-        "",
-        "from __future__ import annotations",
-        "",
-        "from typing import Any",
-        "",
+        *_head(release),
         f"MODEL = {release.model!a}",
         f"PARAMETERS: dict[str, Any] = {dict(release.parameters)!a}",
         f"VERSION = {release.version!a}",
+        *_picking(release),
         "",
         "",
         f"def render({arguments}) -> list[dict[str, str]]:",
         '    """The messages to send, exactly as they were scored."""',
         "    return [",
     ]
+    texts = f"({', '.join(release.inputs)})"
     for role, parts in parts_of(release):
-        pieces = [part[0] if isinstance(part, tuple) else _text(part) for part in parts] or ['""']
+        if parts == [(PICKED,)] and release.format != "inline":
+            lines.append(f"        *_turns{texts},")
+            continue
+        pieces = [_piece(part, texts) for part in parts] or ['""']
         lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
         lines += ["        ))},"]
     return {FILE: "\n".join([*lines, "    ]"]) + "\n"}
+
+
+def _piece(part: str | tuple[str], inputs: str) -> str:
+    """A part of a message as an expression; `inputs` are the arguments of what picks."""
+    if isinstance(part, str):
+        return _text(part)
+    return f"*(texts[0] for texts in _texts{inputs})" if part[0] == PICKED else part[0]
+
+
+def _head(release: PromptRelease) -> list[str]:
+    """The start of the module: of a prompt that picks, the code that does."""
+    if release.picks is not None:
+        return [Path(pick.__file__).read_text("utf-8"), ""]
+    return [
+        '"""The messages of a released prompt. Needs only Python."""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "from typing import Any",
+        "",
+    ]
+
+
+def _picking(release: PromptRelease) -> list[str]:
+    """What is picked from and how, as constants."""
+    if release.picks is None:
+        return []
+    picks = release.picks
+    rows = [
+        f"    {(row.id, row.text, row.label, row.group, shown)!a},"
+        for row, shown in zip(picks.rows, picks.shown, strict=True)
+    ]
+    return [
+        f"PICKS = Picks(**{picks.picks.as_dict()!a})",
+        f"HEAD = {picks.head!a}",
+        "ROWS: list[Any] = [",
+        *rows,
+        "]",
+        _PICKING.rstrip("\n"),
+    ]

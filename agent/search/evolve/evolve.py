@@ -213,7 +213,7 @@ class Search:
         prior = sum(score.mean for score in scores.values()) / max(1, len(scores))
         alive = [i for i in scores if board.trials[i].state != "failed" and i not in self._out]
         unpaid, finalists = set(), 0
-        for candidate_id in sorted(alive, key=lambda i: -shrunk(scores[i], prior)):
+        for candidate_id in self._with_rival(sorted(alive, key=lambda i: -shrunk(scores[i], prior))):
             rows = context.plan.dev_rows - len(board.outcomes[candidate_id])
             if not rows:
                 continue
@@ -233,3 +233,13 @@ class Search:
                 board.settle(candidate_id, "pruned", f"{why} after {len(board.outcomes.get(candidate_id, ()))} rows")
         if unpaid and len(board.in_state("complete")) == 1:  # the baseline
             context.failed = "what was left did not pay any of the best on all of dev"
+
+    def _with_rival(self, best: list[str]) -> list[str]:
+        """The order of the finalists: where all would have picked examples, the last makes room for the best without,
+        which they must beat (`closing.chosen`)."""
+        most, picks = self._context.plan.finalists, self._context.program.picks
+        fixed = [i for i in best if not picks(self._board.candidate(i))]
+        if most < 2 or not fixed or best.index(fixed[0]) < most:
+            return best
+        others = [i for i in best if i != fixed[0]]
+        return [*others[: most - 1], fixed[0], *others[most - 1 :]]

@@ -1,0 +1,128 @@
+"""Prompts whose demos are picked for each input: where they stand in the space of designs, and changes of good ones."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+from agent.programs.moves.demos import DemoMaker, demo_kinds, demo_sizes, most_demos
+from agent.programs.picked_rows import PickedRows
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
+from agent.types import Task
+
+FEWEST_ROWS = 24
+"""Train rows, below which nearest rows are seldom near."""
+MOST_LETTERS = 2_000_000
+"""Of the train rows together: a release holds them all, twice."""
+SIZES = (4, 6, 8, 12)
+HEADS = (2, 4, 8)
+NONE = "none"
+"""The retriever of a design without picks."""
+FIRST = (("hybrid", 6), ("bm25", 8))
+"""The first designs with picks: retriever and k."""
+
+
+def pick_sizes(task: Task) -> list[int]:
+    """The numbers of picked demos in the designs of this task, rising; none where nothing is picked."""
+    letters = sum(len(text) for row in task.train for text in row.inputs.values())
+    usable = task.space.retrieval and "few-shot" in task.space.techniques
+    if not usable or len(task.train) < FEWEST_ROWS or letters > MOST_LETTERS:
+        return []
+    return [k for k in SIZES if k <= most_demos(task)]
+
+
+class PickMaker:
+    """Makes the picks of one run's candidates; the same seed of `rng` makes the same ones."""
+
+    def __init__(self, task: Task, rng: random.Random, pool: PickedRows) -> None:
+        self._task, self._rng, self._pool = task, rng, pool
+        self.sizes = pick_sizes(task)
+
+    def space(self) -> dict[str, tuple[str, ...]]:
+        """The coordinates of picked demos in the space of designs; none where nothing is picked."""
+        if not self.sizes:
+            return {}
+        return {
+            "retriever": (NONE, *RETRIEVERS),
+            "picked": tuple(str(k) for k in self.sizes),
+            "pick_order": ORDERS,
+        }
+
+    def place(self, retriever: str = NONE, k: int | None = None) -> dict[str, str]:
+        """A place in that space."""
+        if not self.sizes:
+            return {}
+        return {"retriever": retriever, "picked": str(k or self.sizes[0]), "pick_order": ORDERS[0]}
+
+    def first(self) -> list[dict[str, str]]:
+        """Where the first designs with picks are."""
+        return [self.place(retriever, self._size(k)) for retriever, k in FIRST] if self.sizes else []
+
+    def at(self, place: Mapping[str, str]) -> Picks | None:
+        """The picks of a design at a place; None for one without."""
+        if not self.sizes or place["retriever"] == NONE:
+            return None
+        return Picks(place["retriever"], int(place["picked"]), place["pick_order"], pool=self._pool.id)
+
+    def _size(self, k: int) -> int:
+        """The size nearest to k."""
+        return min(self.sizes, key=lambda size: (abs(size - k), size))
+
+    def operators(self, prompt: PromptCandidate) -> list[str]:
+        """The operators that can change this candidate."""
+        if not self.sizes or prompt.technique != "few-shot":
+            return []
+        return ["pick"] if prompt.picks is None else ["repick", "head", "fix"]
+
+    def child(self, operator: str, old: PromptCandidate, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
+        """A changed candidate and the reason; None where there is nothing to change."""
+        if operator == "pick":
+            return self._picked(old)
+        if old.picks is None:
+            return None
+        if operator == "repick":
+            return self._repicked(old, old.picks)
+        if operator == "head":
+            return self._headed(old, old.picks, maker)
+        k = self._rng.choice(demo_sizes(self._task) or [old.picks.k])
+        demos = getattr(maker, demo_kinds(self._task)[0])(k).demos
+        return replace(old, demos=demos, picks=None), f"{len(demos)} fixed rows in place of picked ones"
+
+    def _picked(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:
+        k = self._rng.choice(self.sizes)
+        kept = self._rng.choice([0, *(size for size in HEADS if size + k <= most_demos(self._task))])
+        picks = Picks(self._rng.choice(RETRIEVERS), k, pool=self._pool.id)
+        head = old.demos[:kept]
+        after = f" after the first {len(head)} of its rows" if head else ""
+        return replace(old, demos=head, picks=picks), f"{k} rows picked for each input{after}"
+
+    def _repicked(self, old: PromptCandidate, picks: Picks) -> tuple[PromptCandidate, str] | None:
+        room = most_demos(self._task) - len(old.demos)
+        changes: list[tuple[Picks, str]] = [
+            *((replace(picks, retriever=name), f"picked by {name}") for name in RETRIEVERS),
+            *((replace(picks, k=k), f"{k} picked rows") for k in self.sizes if k <= room),
+            *((replace(picks, order=order), f"the picked rows {order}") for order in ORDERS),
+            (
+                replace(picks, diverse=not picks.diverse),
+                "near-duplicates " + ("may" if picks.diverse else "not") + " picked together",
+            ),
+        ]
+        if demo_kinds(self._task)[0] == "balanced":
+            words = "any of the labels" if picks.balanced else "at most half of one label"
+            changes.append((replace(picks, balanced=not picks.balanced), f"of the picked rows {words}"))
+        changed = [(made, reason) for made, reason in changes if made != picks]
+        if not changed:
+            return None
+        made, reason = self._rng.choice(changed)
+        return replace(old, picks=made), reason
+
+    def _headed(self, old: PromptCandidate, picks: Picks, maker: DemoMaker) -> tuple[PromptCandidate, str] | None:
+        if old.demos:
+            return replace(old, demos=()), "without the fixed rows before the picked ones"
+        sizes = [size for size in HEADS if size + picks.k <= most_demos(self._task)]
+        if not sizes:
+            return None
+        demos = getattr(maker, demo_kinds(self._task)[0])(self._rng.choice(sizes)).demos
+        return replace(old, demos=demos), f"{len(demos)} fixed rows before the picked ones"

@@ -1,0 +1,119 @@
+"""The train rows of a task as a pool: which of them a prompt with picks shows on a row, and how long that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from statistics import mean
+
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.render import label_text, shown_demo
+from agent.prompt.template import fill_picked, marks
+from agent.retrieval.pick import PoolIndex, PoolRow
+from agent.retrieval.pool import PickedDemos, pool_id, text_of
+from agent.task.splits import near_duplicates
+from agent.types import Demo, Example, Message, Task
+
+SAMPLE = 50
+"""Train rows over which the mean length of a prompt with picks is taken."""
+
+
+def as_demo(row: Example) -> Demo:
+    """A row as a worked example with its label."""
+    return Demo(row.id, row.inputs, {name: label_text(value) for name, value in row.labels.items()})
+
+
+class PickedRows:
+    """The pool of one task; all is worked out when it is first needed."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._names = [field.name for field in task.signature.inputs]
+        self._shown: dict[tuple[str, ...], dict[int, tuple[str, ...]]] = {}
+
+    @cached_property
+    def rows(self) -> tuple[PoolRow, ...]:
+        """The train rows; near-duplicates have the same group, the id of the first of them."""
+        train, outputs = self._task.train, self._task.signature.outputs
+        texts = [text_of(row.inputs, self._names) for row in train]
+        groups = [row.id for row in train]
+        for twins in near_duplicates(texts):
+            for position in twins:
+                groups[position] = train[twins[0]].id
+        field = outputs[0].name if len(outputs) == 1 and outputs[0].choices else ""
+        labels = [str(row.labels[field]) if field else "" for row in train]
+        return tuple(
+            PoolRow(row.id, text, label, group)
+            for row, text, label, group in zip(train, texts, labels, groups, strict=True)
+        )
+
+    @cached_property
+    def id(self) -> str:
+        """The hash of the pool, which a candidate's `picks` names."""
+        return pool_id(self.rows)
+
+    @cached_property
+    def _index(self) -> PoolIndex:
+        return PoolIndex(self.rows)
+
+    @cached_property
+    def _twins(self) -> dict[str, frozenset[str]]:
+        """By train row that row and its near-duplicates."""
+        members: dict[str, set[str]] = {}
+        for row in self.rows:
+            members.setdefault(row.group, set()).add(row.id)
+        return {row.id: frozenset(members[row.group]) for row in self.rows}
+
+    def positions(self, prompt: PromptCandidate, row: Example) -> list[int]:
+        """Where in the pool the row's demos are: never the row itself, its near-duplicates, or a row of the head.
+
+        An input that is no train row is given what it is given in production, where nothing else is known of it.
+        """
+        assert prompt.picks is not None
+        own = self._twins.get(row.id, frozenset())
+        if own and self._by_id[row.id].text != text_of(row.inputs, self._names):
+            own = frozenset()  # a row of another split with the same id
+        head = {demo.example_id for demo in prompt.demos}
+        return self._index.pick(text_of(row.inputs, self._names), prompt.picks, own | head)
+
+    @cached_property
+    def _by_id(self) -> dict[str, PoolRow]:
+        return {row.id: row for row in self.rows}
+
+    def messages(self, prompt: PromptCandidate, template: tuple[Message, ...], row: Example) -> tuple[Message, ...]:
+        """The candidate's messages for a row."""
+        shown = [self._text(prompt, position) for position in self.positions(prompt, row)]
+        return fill_picked(template, row.inputs, shown)
+
+    def _text(self, prompt: PromptCandidate, position: int) -> tuple[str, ...]:
+        """A row in the candidate's layout, rendered once."""
+        own = prompt.instruction if marks(prompt.instruction, self._names) else ""
+        known = self._shown.setdefault((prompt.technique, prompt.format, own), {})
+        if position not in known:
+            known[position] = shown_demo(prompt, as_demo(self._task.train[position]), self._task.signature)
+        return known[position]
+
+    def mean_tokens(self, prompt: PromptCandidate, count: Callable[[str], int]) -> int:
+        """Tokens of the picked demos, on average over train rows, each without itself."""
+        sizes = [
+            sum(count(text) for at in self.positions(prompt, row) for text in self._text(prompt, at))
+            for row in self._task.train[:SAMPLE]
+        ]
+        return round(mean(sizes))
+
+    def most_tokens(self, prompt: PromptCandidate, count: Callable[[str], int]) -> int:
+        """The most tokens that the picked demos can take with any input: those of the k longest rows."""
+        assert prompt.picks is not None
+        head = {demo.example_id for demo in prompt.demos}
+        sizes = [sum(map(count, self._text(prompt, at))) for at, row in enumerate(self.rows) if row.id not in head]
+        return sum(sorted(sizes)[-prompt.picks.k :])
+
+    def released(self, prompt: PromptCandidate) -> PickedDemos:
+        """The pool as a release of this candidate holds it."""
+        assert prompt.picks is not None
+        return PickedDemos(
+            prompt.picks,
+            tuple(demo.example_id for demo in prompt.demos),
+            self.rows,
+            tuple(self._text(prompt, position) for position in range(len(self.rows))),
+        )

@@ -1,0 +1,198 @@
+"""Which rows of a pool are shown as worked examples for an input: one function for search, release and exports.
+
+Imports the standard library alone and stands in one file, as an export to Python holds it whole (so no annotation is a
+text here: a dataclass would look for its module, which not every loader registers). BM25 is computed here
+and not by SQLite's FTS5: the picks then do not depend on how SQLite was built or which version it is, a text has no
+query syntax to break, no file is opened, threads may share an index, and a pick takes half the time.
+
+Source: Robertson & Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"; reciprocal rank fusion:
+Cormack, Clarke & Buettcher 2009.
+"""
+
+import heapq
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import chain, zip_longest
+from typing import Any
+
+RETRIEVERS = ("bm25", "chars", "hybrid")
+ORDERS = ("nearest-last", "nearest-first")
+MOST_PICKED = 16
+MOST_LETTERS = 20_000
+"""Of a text, its first letters: what follows does not count."""
+MOST_TERMS = 256
+MOST_POSTINGS = 10_000
+"""Rows that the terms of one input may stand in, summed: its rarest terms count, up to so many."""
+_DEPTH = 64  # ranked rows, beside those that are left out
+_FUSED = 50  # rows of each ranking that count in their fusion
+_FUSION = 60
+_K1, _B = 1.2, 0.75
+_UNSPACED = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """How examples are picked.
+
+    Args:
+        retriever: "bm25" (words), "chars" (three neighbouring letters of a word: short texts, misspellings) or "hybrid"
+            (both rankings, fused by reciprocal rank).
+        k: how many, 1 to 16.
+        order: whether the nearest is shown last, right before the input, or first.
+        diverse: of rows that are near-duplicates of each other, at most one.
+        balanced: of one label, at most half of k, rounded up.
+        pool: the hash of the rows that may be picked.
+    """
+
+    retriever: str
+    k: int
+    order: str = ORDERS[0]
+    diverse: bool = False
+    balanced: bool = False
+    pool: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRow:
+    """A row that may be picked.
+
+    Args:
+        id: its own.
+        text: what an input is compared with.
+        label: its class; "" where rows have none.
+        group: the same for rows that are near-duplicates of each other.
+    """
+
+    id: str
+    text: str
+    label: str
+    group: str
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text without case; of scripts without spaces every two neighbouring letters.
+
+    >>> words_of("It's LATE, late!"), words_of("東京都")
+    (['it', 's', 'late', 'late'], ['東京', '京都'])
+    """
+    folded = unicodedata.normalize("NFKC", text[:MOST_LETTERS]).casefold()
+    pairs = [run[at : at + 2] for run in _UNSPACED.findall(folded) for at in range(max(1, len(run) - 1))]
+    return [*re.findall(r"\w+", _UNSPACED.sub(" ", folded)), *pairs]
+
+
+def grams_of(text: str) -> list[str]:
+    """Every three neighbouring letters of each word, its two ends marked by blanks.
+
+    >>> grams_of("Ab c")
+    [' ab', 'ab ', ' c ']
+    """
+    folded = unicodedata.normalize("NFKC", text[:MOST_LETTERS]).casefold()
+    words = [f" {word} " for word in re.findall(r"\w+", folded)]
+    return [word[at : at + 3] for word in words for at in range(len(word) - 2)]
+
+
+class _Ranking:
+    """BM25 over documents of terms. Logarithms are rounded, so that each platform gives the same order."""
+
+    def __init__(self, documents: Sequence[Sequence[str]]) -> None:
+        total, self._postings = len(documents), dict[str, list[tuple[int, float]]]()
+        mean = max(1.0, sum(map(len, documents)) / max(1, total))
+        for position, terms in enumerate(documents):
+            length = _K1 * (1 - _B + _B * len(terms) / mean)
+            for term, count in Counter(terms).items():
+                self._postings.setdefault(term, []).append((position, count * (_K1 + 1) / (count + length)))
+        self._rarity = {
+            term: round(math.log(1 + (total - len(rows) + 0.5) / (len(rows) + 0.5)), 6)
+            for term, rows in self._postings.items()
+        }
+
+    def nearest(self, terms: Collection[str], most: int) -> list[int]:
+        """At most `most` positions with a term of the input, the nearest first; of equal ones the first of the pool."""
+        scores: dict[int, float] = {}
+        left = MOST_POSTINGS
+        known = sorted((len(self._postings[term]), term) for term in set(terms) if term in self._postings)
+        for count, term in known[:MOST_TERMS]:
+            if count > left and scores:
+                break
+            left -= count
+            rarity = self._rarity[term]
+            for position, weight in self._postings[term]:
+                scores[position] = scores.get(position, 0.0) + rarity * weight
+        ranked = heapq.nsmallest(most, ((-round(score, 9), position) for position, score in scores.items()))
+        return [position for _, position in ranked]
+
+
+class PoolIndex:
+    """The rows of a pool, ready to be picked from; it never changes, and threads may share it."""
+
+    def __init__(self, rows: Sequence[PoolRow]) -> None:
+        self.rows = tuple(rows)
+
+    @cached_property
+    def _words(self) -> _Ranking:
+        return _Ranking([words_of(row.text) for row in self.rows])
+
+    @cached_property
+    def _grams(self) -> _Ranking:
+        return _Ranking([grams_of(row.text) for row in self.rows])
+
+    @cached_property
+    def _in_turn(self) -> tuple[int, ...]:
+        """All positions, labels in turn: the order of rows that have nothing in common with an input."""
+        groups: dict[str, list[int]] = {}
+        for position, row in enumerate(self.rows):
+            groups.setdefault(row.label, []).append(position)
+        turns = zip_longest(*groups.values())
+        return tuple(position for turn in turns for position in turn if position is not None)
+
+    def pick(self, text: str, picks: Picks, leave_out: Collection[str] = ()) -> list[int]:
+        """The positions of the examples for an input, in the order in which they are shown.
+
+        Rows without a common term come last, labels in turn. There are fewer than k only where the pool has no more
+        that may be picked.
+
+        Args:
+            text: the input.
+            picks: how.
+            leave_out: ids of rows that are not picked: those that the prompt shows anyway, and while a row of the pool
+                is asked itself, that row and its near-duplicates.
+        """
+        most = math.ceil(picks.k / 2) if picks.balanced else picks.k
+        chosen, groups, labels = list[int](), set[str](), Counter[str]()
+        seen = set[int]()
+        for position in chain(self._ranked(text, picks.retriever, _DEPTH + len(leave_out)), self._in_turn):
+            row = self.rows[position]
+            if len(chosen) == picks.k:
+                break
+            if position in seen or row.id in leave_out:
+                continue
+            if (picks.diverse and row.group in groups) or (row.label and labels[row.label] >= most):
+                continue
+            seen.add(position)
+            groups.add(row.group)
+            labels[row.label] += 1
+            chosen.append(position)
+        return chosen[::-1] if picks.order == ORDERS[0] else chosen
+
+    def _ranked(self, text: str, retriever: str, most: int) -> Iterator[int]:
+        if retriever == "bm25":
+            return iter(self._words.nearest(words_of(text), most))
+        if retriever == "chars":
+            return iter(self._grams.nearest(grams_of(text), most))
+        places = Counter[int]()
+        fused = _FUSED + most - _DEPTH
+        for ranked in (self._words.nearest(words_of(text), fused), self._grams.nearest(grams_of(text), fused)):
+            for place, position in enumerate(ranked):
+                places[position] += round(1e9 / (_FUSION + place + 1))
+        return iter(sorted(places, key=lambda position: (-places[position], position)))

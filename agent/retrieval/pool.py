@@ -1,0 +1,98 @@
+"""The rows of a pool as data: their hash, and what a release holds of them. Imports the standard library alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow
+from agent.shipped import content_id
+
+SEPARATOR = "\n"
+
+
+def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
+    """What of an input is compared: its values, a line each, in the order of the signature."""
+    return SEPARATOR.join(inputs[name] for name in names)
+
+
+def pool_id(rows: Sequence[PoolRow]) -> str:
+    """The hash of the rows that may be picked."""
+    return content_id("pool", [[row.id, row.text, row.label, row.group] for row in rows])
+
+
+@dataclass(frozen=True)
+class PickedDemos:
+    """The picked part of a released prompt.
+
+    Args:
+        picks: how rows are picked.
+        head: ids of the rows that the prompt always shows, which are not picked again.
+        rows: the pool.
+        shown: of each row its texts in the prompt: those of the user's and the assistant's turn, or one for a layout
+            with all examples in one turn.
+    """
+
+    picks: Picks
+    head: tuple[str, ...]
+    rows: tuple[PoolRow, ...]
+    shown: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def _index(self) -> PoolIndex:
+        return PoolIndex(self.rows)
+
+    def for_inputs(self, values: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, ...]]:
+        """The texts of the picked rows for an input, in the order in which they are shown."""
+        return [self.shown[position] for position in self._index.pick(text_of(values, names), self.picks, self.head)]
+
+    def settings(self) -> dict[str, Any]:
+        """All but the rows, JSON-ready."""
+        return {**self.picks.as_dict(), "head": list(self.head)}
+
+    def row_data(self) -> list[dict[str, Any]]:
+        """The rows, JSON-ready."""
+        return [
+            {"id": row.id, "text": row.text, "label": row.label, "group": row.group, "shown": list(shown)}
+            for row, shown in zip(self.rows, self.shown, strict=True)
+        ]
+
+
+def picked_demos(settings: Any, rows: Any) -> PickedDemos:
+    """What `settings` and `row_data` gave. Raises ValueError, which says what is wrong with data from elsewhere."""
+    if not isinstance(settings, dict) or set(settings) != {"head", *(field.name for field in fields(Picks))}:
+        raise ValueError(f"picks must have retriever, k, order, diverse, balanced, pool and head, not {settings!r:.60}")
+    if settings["retriever"] not in RETRIEVERS or settings["order"] not in ORDERS:
+        raise ValueError(f"picks: the retriever is one of {', '.join(RETRIEVERS)}, the order {' or '.join(ORDERS)}")
+    k = settings["k"]
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_PICKED:
+        raise ValueError(f"picks: k is a whole number from 1 to {MOST_PICKED}, not {k!r:.20}")
+    if not all(isinstance(settings[name], bool) for name in ("diverse", "balanced")):
+        raise ValueError("picks: diverse and balanced are true or false")
+    head = settings["head"]
+    if not isinstance(head, list) or not all(isinstance(name, str) for name in head):
+        raise ValueError(f"picks: head is a list of row ids, not {head!r:.60}")
+    if not isinstance(rows, list) or not rows:
+        raise ValueError("there are picks and no rows that may be picked")
+    for number, row in enumerate(rows, start=1):
+        if not _is_row(row) or len(row["shown"]) != len(rows[0]["shown"]):
+            raise ValueError(f"row {number} of the pool is no row with id, text, label, group and shown: {row!r:.60}")
+    made = tuple(PoolRow(row["id"], row["text"], row["label"], row["group"]) for row in rows)
+    if settings["pool"] != pool_id(made):
+        raise ValueError(f"the rows of the pool are {pool_id(made)}, and picks says {settings['pool']!r:.40}")
+    picks = Picks(**{name: value for name, value in settings.items() if name != "head"})
+    return PickedDemos(picks, tuple(head), made, tuple(tuple(row["shown"]) for row in rows))
+
+
+def _is_row(row: Any) -> bool:
+    texts = ("id", "text", "label", "group")
+    return (
+        isinstance(row, dict)
+        and set(row) == {*texts, "shown"}
+        and all(isinstance(row[name], str) for name in texts)
+        and isinstance(row["shown"], list)
+        and len(row["shown"]) in (1, 2)
+        and all(isinstance(text, str) for text in row["shown"])
+    )

@@ -1,0 +1,198 @@
+"""Search, release and export send the same messages: those of a prompt whose demos were chosen by hand."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from agent.errors import ReleaseError
+from agent.programs.picked_rows import PickedRows, as_demo
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.render import render, template
+from agent.release.export import hostile_rows, write_release
+from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.proof import verify_exports
+from agent.release.formats.python_module import load_module
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
+from agent.release.runtime import load_prompt
+from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
+from agent.types import Constraints, Example, Field, FormatName, Message, Signature
+from tests.toys import FakeModel, make_task
+
+NAMES = ("message", "context")
+SIGNATURE = Signature((Field("message"), Field("context")), (Field("team", "choice", choices=("billing", "delivery")),))
+WILD = ('{{message}} "q" \\', "{{picked demos}}", "## pool\n\n{}", "a\r\nb", "\n## user\n\nx", "é e\u0301 漢字")
+
+
+def row(number: int) -> Example:
+    rng = random.Random(number)
+    text = " ".join(rng.choices(["card", "fee", "parcel", "late", "door", "code", "refund", "box"], k=5))
+    label = ("billing", "delivery")[number % 2]
+    return Example(
+        f"t{number}", {"message": f"{text} {WILD[number % len(WILD)]}", "context": text[:9]}, {"team": label}
+    )
+
+
+TASK = make_task(3, signature=SIGNATURE, train=tuple(row(n) for n in range(30)))
+PROGRAM = PromptProgram(TASK, FakeModel(lambda request: "billing"))
+
+
+def prompts(name: FormatName) -> Iterator[PromptCandidate]:
+    """A candidate with and one without a head; one that lays out its own input, where the format allows it."""
+    rng = random.Random(name)
+    for own in ("Route {{picked demos}}.", "Team?\n{{message}} / {{context}}")[: 1 if name.startswith("dspy") else 2]:
+        for head in ((), tuple(map(as_demo, TASK.train[:3]))):
+            picks = Picks(rng.choice(RETRIEVERS), 4, rng.choice(ORDERS), pool=PROGRAM.pool.id)
+            yield PromptCandidate("few-shot", name, own, "You are R.", head, picks)
+
+
+def by_hand(prompt: PromptCandidate, example: Example) -> tuple[Message, ...]:
+    """The messages of the same prompt with the picked rows as fixed demos."""
+    picked = [as_demo(TASK.train[at]) for at in PROGRAM.pool.positions(prompt, example)]
+    return render(replace(prompt, demos=(*prompt.demos, *picked), picks=None), SIGNATURE, example.inputs)
+
+
+def released(prompt: PromptCandidate) -> PromptRelease:
+    return PromptRelease(
+        name="toy",
+        messages=template(prompt, SIGNATURE),
+        inputs=NAMES,
+        outputs=SIGNATURE.outputs,
+        format=prompt.format,
+        reasoning=False,
+        model="openai/gpt-x",
+        parameters={"max_tokens": 8},
+        provenance={},
+        picks=PROGRAM.pool.released(prompt),
+    )
+
+
+def asked() -> list[Example]:
+    rows = [Example(f"x{n}", values, {"team": "billing"}) for n, values in enumerate(hostile_rows(NAMES))]
+    return [*rows, *(replace(row(n), id=f"dev{n}") for n in range(100, 110))]
+
+
+@pytest.mark.parametrize("name", get_args(FormatName))
+def test_search_release_and_export_send_what_fixed_demos_would(name: FormatName, tmp_path: Path) -> None:
+    if name.startswith("dspy"):
+        pytest.importorskip("dspy")
+    for number, prompt in enumerate(prompts(name)):
+        assert PROGRAM.check(prompt) == ""
+        release = released(prompt)
+        folder = write_release(release, tmp_path / str(number)).parent
+        (export,) = verify_exports([FORMATS.get("python")], {"python": Material(release)})
+        (folder / "prompt.py").write_bytes(export.texts["prompt.py"].encode())
+        exported = load_module(folder / "prompt.py", "exported")
+        loaded = [load_prompt(folder / file) for file in (PROMPT_FILE, MESSAGES_FILE)]
+        assert {one.version for one in loaded} == {release.version}
+        for example in asked():
+            sent = PROGRAM.request(prompt, example).messages
+            assert sent == by_hand(prompt, example)
+            wanted = [message.as_dict() for message in sent]
+            assert [one.render(**example.inputs) for one in loaded] == [wanted, wanted]
+            assert exported.render(**example.inputs) == wanted
+
+
+def test_a_train_row_never_sees_itself_or_its_near_duplicates() -> None:
+    twins = [replace(row(7), id="twin"), replace(row(7), id="other", inputs={**row(7).inputs, "context": "x"})]
+    task = replace(TASK, train=(*TASK.train, *twins))
+    pool = PickedRows(task)
+    prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks("hybrid", 16, pool=pool.id))
+    for example in task.train:
+        seen = {task.train[at].id for at in pool.positions(prompt, example)}
+        assert example.id not in seen
+    assert not {task.train[at].id for at in pool.positions(prompt, row(7))} & {"t7", "twin"}
+    asked_anew = replace(row(7), id="dev-1")  # in production nothing is known of it, so its nearest row is shown
+    assert task.train[pool.positions(prompt, asked_anew)[-1]].id == "t7"
+    assert pool.positions(prompt, replace(asked_anew, id="t7", inputs=row(8).inputs)) == pool.positions(
+        prompt, replace(asked_anew, inputs=row(8).inputs)
+    )
+
+
+def test_a_row_of_the_head_is_not_picked_again() -> None:
+    head = tuple(map(as_demo, TASK.train[:8]))
+    prompt = PromptCandidate("few-shot", "turns", "Route.", demos=head, picks=Picks("bm25", 12, pool=PROGRAM.pool.id))
+    for example in asked():
+        assert min(PROGRAM.pool.positions(prompt, example)) >= 8
+
+
+def test_the_hash_of_a_prompt_without_picks_is_as_before() -> None:
+    plain = PromptCandidate("few-shot", "turns", "Route.", demos=(as_demo(TASK.train[0]),))
+    assert set(plain.parts()) == {"technique", "format", "instruction", "role", "demos"}
+    picked = replace(plain, picks=Picks("bm25", 4, pool=PROGRAM.pool.id))
+    assert len({plain.id, picked.id, replace(picked, picks=replace(picked.picks, k=5)).id}) == 3  # type: ignore[type-var]
+
+
+def test_limits_hold_for_the_longest_prompt_that_can_be() -> None:
+    for prompt in prompts("turns"):
+        sizes = [
+            sum(len(message.content.split()) for message in PROGRAM.request(prompt, example).messages)
+            - sum(len(text.split()) for text in example.inputs.values())
+            for example in (*TASK.train, *asked())
+        ]
+        assert max(sizes) <= PROGRAM.most_prompt_tokens(prompt)
+        assert min(sizes) - 5 <= PROGRAM.prompt_tokens(prompt) <= PROGRAM.most_prompt_tokens(prompt)
+    narrow = PromptProgram(replace(TASK, constraints=Constraints(max_demos=5)), FakeModel(lambda request: ""))
+    assert [narrow.check(prompt) for prompt in prompts("turns")][:2] == ["", "7 demos, more than max_demos = 5"]
+
+
+def test_another_pool_and_a_technique_with_reasons_are_refused() -> None:
+    prompt = next(prompts("turns"))
+    other = PromptProgram(replace(TASK, train=TASK.train[:-1]), FakeModel(lambda request: ""))
+    assert "picked out of pool_" in other.check(prompt)
+    assert "no reasons to show" in PROGRAM.check(replace(prompt, technique="few-shot-cot"))
+
+
+def test_what_cannot_pick_refuses_the_prompt_with_the_reason() -> None:
+    release = released(next(prompts("turns")))
+    for name in sorted(set(FORMATS.names()) - {"md", "messages", "python", "finetune-jsonl"}):
+        with pytest.raises(ReleaseError, match=f"{name}: a template cannot pick examples"):
+            verify_exports([FORMATS.get(name)], {name: Material(release, TASK)})
+
+
+def edits() -> Iterator[tuple[str, Any, str]]:
+    yield "k", 0, "from 1 to 16"
+    yield "k", True, "from 1 to 16"
+    yield "retriever", "magic", "the retriever is one of"
+    yield "diverse", "no", "true or false"
+    yield "head", "t1", "list of row ids"
+    yield "pool", "pool_0", "the rows of the pool are"
+    yield "more", 1, "picks must have"
+    yield "rows", [], "no rows"
+    yield "rows", [{"id": "a"}], "row 1 of the pool"
+
+
+@pytest.mark.parametrize(("key", "value", "words"), list(edits()))
+def test_a_file_that_was_edited_is_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
+    file = write_release(released(next(prompts("turns"))), tmp_path).with_name(MESSAGES_FILE)
+    data = json.loads(file.read_text("utf-8"))
+    data["picks"][key] = value
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
+    with pytest.raises(ReleaseError, match=words) as caught:
+        load_prompt(file, verify=False)
+    assert f"{MESSAGES_FILE}:" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_edited_row_changes_the_version_and_a_broken_line_is_named(tmp_path: Path) -> None:
+    file = write_release(released(next(prompts("turns"))), tmp_path)
+    text = file.read_text("utf-8")
+    shown = text.replace('"shown": ["Message:', '"shown": ["Massage:', 1)
+    assert shown != text
+    file.write_text(shown, "utf-8")
+    with pytest.raises(ReleaseError, match="was edited after release"):
+        load_prompt(file)
+    file.write_text(text.rstrip("\n}") + "\n", "utf-8")
+    last = text.rstrip("\n").count("\n") + 1
+    with pytest.raises(ReleaseError, match=rf"prompt\.md:{last}: wrong JSON"):
+        load_prompt(file)
+    file.write_text(text[: text.rindex("\n## pool\n")] + "\n", "utf-8")
+    with pytest.raises(ReleaseError, match="no section '## pool'"):
+        load_prompt(file)
