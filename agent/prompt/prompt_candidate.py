@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
 
@@ -14,6 +15,8 @@ class PromptCandidate(Candidate):
     """One prompt variant. `role` is an opening sentence of the role technique ("" = none).
 
     `demos` are the same for each input. With `picks`, more are picked for each input, and stand after them.
+    With `passages`, passages of the task's documents are looked up for each input: they stand where the instruction has
+    `{{context}}`, else before the input.
     """
 
     kind: ClassVar[str] = "prompt"
@@ -24,6 +27,7 @@ class PromptCandidate(Candidate):
     role: str = ""
     demos: tuple[Demo, ...] = ()
     picks: Picks | None = None
+    passages: Passages | None = None
 
     def parts(self) -> dict[str, Any]:
         parts = {
@@ -33,7 +37,8 @@ class PromptCandidate(Candidate):
             "role": self.role,
             "demos": [demo.as_dict() for demo in self.demos],
         }
-        return parts if self.picks is None else {**parts, "picks": self.picks.as_dict()}
+        given = {"picks": self.picks, "passages": self.passages}
+        return parts | {name: how.as_dict() for name, how in given.items() if how is not None}
 
     @property
     def n_demos(self) -> int:
@@ -42,10 +47,19 @@ class PromptCandidate(Candidate):
 
     def shown(self) -> Shown:
         """The candidate as people read it."""
-        picks = self.picks.as_dict() if self.picks else None
-        return Shown(self.id, self.technique, self.format, self.instruction, self.role, self.demos, self.n_demos, picks)
+        return Shown(
+            self.id,
+            self.technique,
+            self.format,
+            self.instruction,
+            self.role,
+            self.demos,
+            self.n_demos,
+            self.picks.as_dict() if self.picks else None,
+            self.passages.as_dict() if self.passages else None,
+        )
 
 
-def baseline(task: Task) -> PromptCandidate:
+def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:
     """The user's own prompt as it is: zero-shot, the input as the user's turn."""
-    return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction)
+    return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction, passages=passages)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from agent.gateway.gateway import Gateway, ModelClient
 from agent.search.analysis.effects import Feature
 from agent.search.study import Place
-from agent.types import Candidate, Message, Outcome, Proposal, Runner, Shown, Task
+from agent.types import Candidate, Example, Message, Outcome, Proposal, Runner, Shown, Task
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
@@ -124,6 +124,10 @@ class Program(Describes, Protocol):
 
     def picks(self, candidate: Candidate) -> bool:
         """Whether its examples are picked for each row: such a candidate must prove itself against the others."""
+        ...
+
+    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
+        """The document of each passage that it shows on a row, the nearest first; None where it looks none up."""
         ...
 
     def max_tokens(self, candidate: Candidate) -> int:
