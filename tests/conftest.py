@@ -105,7 +105,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clean(monkeypatch, folder)
         command = files(200)
         with WireServer(learner) as server:
-            command += ["-m", compatible(server), "--price", "1,2", "-q"]
+            command += ["-m", compatible(server), "--price", "1,2", "-q", "--no-retrieval"]
             runs = [
                 good_json(*command, "--max-calls", "800", "--max-cost", "9"),
                 good_json(*command, "--max-calls", "200", "--seed", "1", "--proposer", "none"),

@@ -25,8 +25,9 @@ def report(result: RunResult, db: Path = LEDGER, promoted: dict[str, Any] | None
     """
     lift, winner, base, cost = result.lift, result.winner, result.baseline, result.cost
     released = "the best found" if promoted or result.decision == "promote" else "your own prompt"
+    picked = f" ({winner.picks['k']} picked for each input by {winner.picks['retriever']})" if winner.picks else ""
     design = (
-        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos, "
+        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{picked}, "
         f"{winner.prompt_tokens} prompt tokens ({winner.candidate_id})"
     )
     if result.is_own:

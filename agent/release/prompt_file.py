@@ -294,8 +294,11 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             picks = picked_demos(settings, settings.pop("rows", None))
         except ValueError as error:
             refuse("picks", str(error))
-        if not any(placeholder(PICKED) in item["content"] for item in data["messages"]):
-            refuse("messages", f"hold no {placeholder(PICKED)}, where the picked demos go")
+        mark, contents = placeholder(PICKED), [item["content"] for item in data["messages"]]
+        if not any(mark in content for content in contents):
+            refuse("messages", f"hold no {mark}, where the picked demos go")
+        if len(picks.shown[0]) != (2 if mark in contents else 1):
+            refuse("messages", "show picked demos in another form than the rows of the pool have")
     passages = None
     if "passages" in data:
         from agent.retrieval.passages import CONTEXT, released_passages

@@ -27,7 +27,8 @@ BlockCode = Literal[
 @dataclass(frozen=True, slots=True)
 class Winner(Part):
     """The best found. None where nothing was scored; `dev_corrected` is `dev` without what choosing the best of many
-    adds to it. `prompt_tokens`: at least 0, without the row and the chat template."""
+    adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_demos`: fixed and picked;
+    `picks`: how those are picked that differ from input to input, in JSON only where there are some."""
 
     candidate_id: str
     technique: str
@@ -38,6 +39,7 @@ class Winner(Part):
     dev_corrected: float | None
     test: float | None
     prompt_tokens: int
+    picks: Mapping[str, Any] | None = field(default=None, metadata={"if_set": True})
 
 
 @dataclass(frozen=True, slots=True)

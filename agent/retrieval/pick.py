@@ -13,6 +13,7 @@ import heapq
 import math
 import re
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +27,13 @@ MOST_PICKED = 16
 MOST_LETTERS = 20_000
 """Of a text, its first letters: what follows does not count."""
 MOST_TERMS = 256
-MOST_POSTINGS = 10_000
+MOST_POSTINGS = 5_000
 """Rows that the terms of one input may stand in, summed: its rarest terms count, up to so many."""
 _DEPTH = 64  # ranked rows, beside those that are left out
 _FUSED = 50  # rows of each ranking that count in their fusion
 _FUSION = 60
 _K1, _B = 1.2, 0.75
+_UNIT = 1_000_000
 _UNSPACED = re.compile(  # Thai, Lao, Myanmar, Khmer, Kana and Han: no spaces between their words
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
@@ -103,34 +105,40 @@ def grams_of(text: str) -> list[str]:
 
 
 class _Ranking:
-    """BM25 over documents of terms. Logarithms are rounded, so that each platform gives the same order."""
+    """BM25 over documents of terms. What a term adds to a document is a whole number, so sums are exact and each
+    platform gives the same order."""
 
     def __init__(self, documents: Sequence[Sequence[str]]) -> None:
-        total, self._postings = len(documents), dict[str, list[tuple[int, float]]]()
-        mean = max(1.0, sum(map(len, documents)) / max(1, total))
+        self._size, self._positions = len(documents), dict[str, Any]()
+        adds: dict[str, list[float]] = {}
+        mean = max(1.0, sum(map(len, documents)) / max(1, self._size))
         for position, terms in enumerate(documents):
             length = _K1 * (1 - _B + _B * len(terms) / mean)
             for term, count in Counter(terms).items():
-                self._postings.setdefault(term, []).append((position, count * (_K1 + 1) / (count + length)))
-        self._rarity = {
-            term: round(math.log(1 + (total - len(rows) + 0.5) / (len(rows) + 0.5)), 6)
-            for term, rows in self._postings.items()
-        }
+                if term not in adds:
+                    adds[term], self._positions[term] = [], array("L")
+                adds[term].append(count / (count + length))
+                self._positions[term].append(position)
+        self._adds = {term: self._whole(shares) for term, shares in adds.items()}
+
+    def _whole(self, shares: Sequence[float]) -> Sequence[int]:
+        """What a term adds to each document that has it."""
+        rarity = _UNIT * (_K1 + 1) * math.log(1 + (self._size - len(shares) + 0.5) / (len(shares) + 0.5))
+        return array("L", [round(rarity * share) for share in shares])
 
     def nearest(self, terms: Collection[str], most: int) -> list[int]:
         """At most `most` positions with a term of the input, the nearest first; of equal ones the first of the pool."""
-        scores: dict[int, float] = {}
+        scores: dict[int, int] = {}
         left = MOST_POSTINGS
-        known = sorted((len(self._postings[term]), term) for term in set(terms) if term in self._postings)
+        known = sorted((len(self._adds[term]), term) for term in set(terms) if term in self._adds)
         for count, term in known[:MOST_TERMS]:
             if count > left and scores:
                 break
             left -= count
-            rarity = self._rarity[term]
-            for position, weight in self._postings[term]:
-                scores[position] = scores.get(position, 0.0) + rarity * weight
-        ranked = heapq.nsmallest(most, ((-round(score, 9), position) for position, score in scores.items()))
-        return [position for _, position in ranked]
+            for position, add in zip(self._positions[term], self._adds[term], strict=True):
+                scores[position] = scores.get(position, 0) + add
+        ranked = heapq.nlargest(most, (score * self._size - position for position, score in scores.items()))
+        return [-key % self._size for key in ranked]
 
 
 class PoolIndex:

@@ -73,6 +73,7 @@ def build_result(
             dev[2],
             _mean(values(sealed.won)),
             sealed.prompt_tokens,
+            shown.picks,
         ),
         lift=_lift(sealed, seed),
         decision="keep_baseline",

@@ -71,7 +71,7 @@ class SearchContext:
         """Why the strategy came to nothing."""
         self.sifted = False
         """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
-        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size)
+        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size, self._picks)
         self._refused: set[str] = set()
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
@@ -101,9 +101,9 @@ class SearchContext:
         limit, paid = self.task.constraints.max_prompt_tokens, self.costs.longest_prompt()
         if limit is None and paid == math.inf:
             return ""
-        size, most = self.program.prompt_tokens(candidate), self.program.most_prompt_tokens(candidate)
-        if limit is not None and most > limit:
+        if limit is not None and (most := self.program.most_prompt_tokens(candidate)) > limit:
             return f"{most} prompt tokens, more than max_prompt_tokens = {limit}"
+        size = self.program.prompt_tokens(candidate)
         if size > paid:
             return f"{size} prompt tokens, the caps on tokens and dollars pay {paid:.0f} on all of dev and test"
         return ""
@@ -205,6 +205,9 @@ class SearchContext:
             texts: by name, kept apart, so that they can be erased.
         """
         self._observer.on_event(kind, body, texts)
+
+    def _picks(self, candidate_id: str) -> bool:
+        return self.program.picks(self.board.candidate(candidate_id))
 
     def _size(self, candidate_id: str) -> int:
         """Tokens of a candidate's prompt with a row of usual length."""

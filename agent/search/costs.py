@@ -21,13 +21,29 @@ LONGEST_SHARE = 0.75  # of a cap on tokens or dollars: what the longest prompt m
 
 
 class CandidateCosts:
-    """The costs of one run's candidates, in rows; `size` gives the tokens of a candidate's prompt with a usual row."""
+    """The costs of one run's candidates, in rows.
+
+    Args:
+        plan: of the run.
+        account: its spending.
+        board: its candidates.
+        baseline_id: the user's own prompt.
+        size: the tokens of a candidate's prompt with a usual row.
+        picks: whether a candidate's examples are picked for each row: its calls share no long beginning, so providers
+            have less of it in their caches.
+    """
 
     def __init__(
-        self, plan: Plan, account: Account, board: Board, baseline_id: str, size: Callable[[str], int]
+        self,
+        plan: Plan,
+        account: Account,
+        board: Board,
+        baseline_id: str,
+        size: Callable[[str], int],
+        picks: Callable[[str], bool] = lambda candidate_id: False,
     ) -> None:
         self._plan, self._account, self._board = plan, account, board
-        self._baseline_id, self._size_of = baseline_id, size
+        self._baseline_id, self._size_of, self._picks = baseline_id, size, picks
         self._caps = Cap.all(account.budget)
         self._sizes: dict[str, int] = {}
         self._mean, self._mean_at = 0.0, 0
@@ -85,13 +101,26 @@ class CandidateCosts:
         used, judge = self._account.total_used, self._account.used.get("judge", Spend())
         own, longer = self._account.used_for.get(candidate_id, Spend()), 1.0
         if own.calls < FEWEST_MEASURED:
-            own, longer = target, self._size(candidate_id) / mean_size
+            own, usual = self._usual(candidate_id) or (target, mean_size)
+            longer = self._size(candidate_id) / usual
         return max(
             (longer * cap.of(own) / own.calls + cap.of(judge) / target.calls)
             / (cap.of(used) / used.calls * self._plan.per_row)
             for cap in self._caps
             if cap.of(used)
         )
+
+    def _usual(self, candidate_id: str) -> tuple[Spend, float] | None:
+        """What was spent on candidates that pick, and their mean size over the rows so far, for one that picks, too;
+        None where that is not known."""
+        if not self._picks(candidate_id):
+            return None
+        alike = [i for i in self._board.outcomes if self._picks(i)]
+        spent = sum((self._account.used_for.get(i, Spend()) for i in alike), Spend())
+        rows = {i: len(self._board.outcomes[i]) for i in alike}
+        if spent.calls < FEWEST_MEASURED or not any(rows.values()):
+            return None
+        return spent, sum(self._size(i) * n for i, n in rows.items()) / sum(rows.values())
 
     def _mean_size(self) -> float:
         """The mean of `_size` over the rows so far; 0 before."""

@@ -68,7 +68,7 @@ def test_braces_and_template_marks_of_a_prompt_come_out_of_every_format() -> Non
     Path("p.txt").write_text(MARKS, "utf-8")
     with WireServer(learner) as server:
         words = ["rows.csv", "--target", "label", "--prompt", "p.txt", "-m", compatible(server), "--price", "1,2", "-q"]
-        run = good_json("run", *words, "--proposer", "none", "--max-calls", "400")
+        run = good_json("run", *words, "--proposer", "none", "--max-calls", "400", "--no-retrieval")
     for name in ("md", "messages", "anthropic", "langchain", "dspy", "promptfoo", "prompty", "dotprompt", "python"):
         Path(f"out-{name}").mkdir()
         result = optimize("export", run["run_id"], "--format", name, "-o", f"out-{name}")

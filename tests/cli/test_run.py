@@ -264,7 +264,7 @@ def thinker(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault
 
 def test_a_model_that_thinks_is_given_room_to_by_all_that_ask_it_and_without_it_nothing_is_scored() -> None:
     with WireServer(thinker) as server:
-        command = [*files(120), "-m", compatible(server), "--max-calls", str(CAP), "-j", "4"]
+        command = [*files(120), "-m", compatible(server), "--max-calls", str(CAP), "-j", "4", "--no-retrieval"]
         told = refused(2, *command)
         assert "empty" in told[-1]
         assert "--thinking 2000" in told[-1]

@@ -10,8 +10,8 @@ import pytest
 
 import promptassay as pa
 from agent.release.runtime import MESSAGES_FILE, load_prompt
-from tests.cli.world import compatible
-from tests.wire import WireServer
+from tests.cli.world import compatible, good, good_json, refused
+from tests.wire import Fault, WireServer
 
 LABELS = ("north", "south", "east", "west")
 TOPICS = [f"{a}{b}{c}ers" for a in "bcdfglmnpr" for b in "aeiou" for c in ("lt",)]
@@ -62,4 +62,67 @@ def test_picked_examples_are_found_released_and_pick_the_same(here: Path) -> Non
     assert result.winner.test > 0.9
     prompt = result.release.load()
     assert prompt.release.picks is not None
+    assert result.winner.picks == result.to_json()["winner"]["picks"] == prompt.release.picks.picks.as_dict()
+    assert f"{result.winner.picks['k']} picked for each input by" in good("show", result.run_id)
     assert prompt.version == load_prompt(result.release.path.with_name(MESSAGES_FILE)).version
+    (part,) = [each for each in result.attribution if each.part == "picked demos"]
+    assert part.how == "measured"
+    assert part.ci95[0] > 10
+
+
+def test_what_a_run_released_is_exported_scored_again_and_tried_on_another_model(here: Path) -> None:
+    result = run(rows(400, planted=True), name="planted")
+    found = good_json("export", result.run_id, "--format", "python", "--format", "md", "-o", "out")
+    for form in found["formats"]:  # the export sends for each dev row the very call of the run
+        assert form["dev"]["rows"] >= 50
+        assert form["dev"]["score"] == pytest.approx(result.winner.dev)
+    assert "cannot pick examples for each input" in refused(1, "export", result.run_id, "--format", "langchain")[0]
+    good("promote", result.run_id)
+    message = "please send bimlters to us"
+    loaded = load_prompt(f"{result.task}@production")
+    assert loaded.version == result.release.load().version
+    assert loaded.render(text=message) == result.release.load().render(text=message)
+    assert len(loaded.render(text=message)) >= 2 + 2 * result.winner.picks["k"]
+    good("reproduce", result.run_id)
+    good("audit", "verify")
+    with WireServer(copier) as server:
+        moved = good_json("transfer", result.run_id, "--models", compatible(server), "--top", "1", "-q")
+    own, other = moved["models"]
+    assert [cell["mean"] for cell in other["scores"]] == [cell["mean"] for cell in own["scores"]]
+    assert other["scores"][1]["mean"] == pytest.approx(result.winner.dev)
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here: Path) -> None:
+    table = rows(200, planted=True)
+    whole = run(table, name="whole", use_cache=False)
+    asked = 0
+
+    def stopping(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        nonlocal asked
+        asked += 1
+        return Fault(401, body={"error": {"message": "no such key"}}) if 260 < asked < 400 else copier(messages, body)
+
+    with WireServer(stopping) as server:
+        words = {"target": "label", "prompt": PROMPT, "model": compatible(server), "proposer": "none", "max_calls": 700}
+        with pytest.raises(pa.AgentError) as caught:
+            pa.optimize(table, name="whole", use_cache=False, **words)
+        asked = 1000
+        resumed = pa.resume(caught.value.run_id)
+    assert whole.winner.picks is not None
+    assert resumed.winner == whole.winner
+    assert resumed.trials == whole.trials
+    assert [part.part for part in resumed.attribution] == [part.part for part in whole.attribution]
+
+
+def test_where_labels_follow_from_nothing_no_picks_are_chosen(here: Path) -> None:
+    for seed in range(3):
+        result = run(rows(200, planted=False, seed=seed), name=f"noise{seed}", seed=seed)
+        assert result.winner.picks is None
+
+
+def test_picks_can_be_switched_off_and_need_24_train_rows(here: Path) -> None:
+    off = run(rows(200, planted=True), name="off", retrieval=False)
+    few = run(rows(200, planted=True), name="few", limit=(23, 60, 60))
+    assert (off.winner.picks, few.winner.picks) == (None, None)
+    assert "picked for each input" not in good("history", off.run_id, "--json") + good("history", few.run_id, "--json")
+    assert "picked for each input" in good("history", run(rows(200, planted=True), name="on").run_id, "--json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, get_args
 
 import pytest
 
+import agent
 from agent.errors import ReleaseError
 from agent.programs.picked_rows import PickedRows, as_demo
 from agent.programs.prompt import PromptProgram
@@ -150,6 +153,26 @@ def test_another_pool_and_a_technique_with_reasons_are_refused() -> None:
     assert "no reasons to show" in PROGRAM.check(replace(prompt, technique="few-shot-cot"))
 
 
+def test_production_picks_with_the_standard_library_alone(tmp_path: Path) -> None:
+    prompt = next(prompts("turns"))
+    write_release(released(prompt), tmp_path)
+    code = (
+        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from agent.release.runtime import load_prompt\n"
+        "sent = load_prompt(sys.argv[2]).render(message='a late parcel', context='door')\n"
+        "foreign = {name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
+        "print(json.dumps([sent, sorted(foreign)]))"
+    )
+    root = Path(agent.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, root, tmp_path], capture_output=True, text=True, check=True
+    )
+    sent, foreign = json.loads(done.stdout)
+    example = Example("x", {"message": "a late parcel", "context": "door"}, {"team": "billing"})
+    assert sent == [message.as_dict() for message in PROGRAM.request(prompt, example).messages]
+    assert foreign == ["__main__", "agent"]
+
+
 def test_what_cannot_pick_refuses_the_prompt_with_the_reason() -> None:
     release = released(next(prompts("turns")))
     for name in sorted(set(FORMATS.names()) - {"md", "messages", "python", "finetune-jsonl"}):
@@ -179,6 +202,23 @@ def test_a_file_that_was_edited_is_refused(key: str, value: Any, words: str, tmp
         load_prompt(file, verify=False)
     assert f"{MESSAGES_FILE}:" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [("{{picked demos}}", "x", "hold no {{picked demos}}"), ("{{picked", "x {{picked", "another form")],
+)
+def test_a_place_for_the_demos_that_does_not_fit_is_refused_when_the_file_is_read(
+    old: str, new: str, words: str, tmp_path: Path
+) -> None:
+    prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks("bm25", 4, pool=PROGRAM.pool.id))
+    file = write_release(released(prompt), tmp_path).with_name(MESSAGES_FILE)
+    data = json.loads(file.read_text("utf-8"))
+    assert data["messages"][1]["content"] == "{{picked demos}}"
+    data["messages"][1]["content"] = data["messages"][1]["content"].replace(old, new)
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
+    with pytest.raises(ReleaseError, match=words):
+        load_prompt(file, verify=False)
 
 
 def test_an_edited_row_changes_the_version_and_a_broken_line_is_named(tmp_path: Path) -> None:

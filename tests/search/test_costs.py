@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -61,3 +62,18 @@ def test_the_mean_length_of_prompts_is_worked_out_once_until_outcomes_come_in(mo
     for _ in range(5):
         found.through_test(*["long"] * 10)
     assert asked.count("own") <= 1
+
+
+def test_a_prompt_that_picks_is_expected_to_cost_what_others_that_pick_cost() -> None:
+    account, board = Account(Budget(max_cost=1.0)), Board()
+    sizes = {"own": 100, "first": 200, "second": 400}
+    for name, dollars in (("own", 1e-4), ("first", 6e-4)):  # three times as dear a token: nothing in the cache
+        for _row in range(30):
+            account.use("target", Usage(sizes[name]), dollars, False, name)
+        board.record(name, [Outcome(name, f"dev-{row}", Prediction({}, ""), (), 1.0) for row in range(30)])
+    plan = replace(PLAN, per_row=1)
+    found = CandidateCosts(plan, account, board, "own", sizes.__getitem__, lambda name: name != "own")
+    assert found.of_rows("first", 10) == pytest.approx(10 * 6e-4 / 3.5e-4)
+    assert found.of_rows("second", 10) == pytest.approx(10 * 12e-4 / 3.5e-4)
+    by_length = CandidateCosts(plan, account, board, "own", sizes.__getitem__)
+    assert by_length.of_rows("second", 10) == pytest.approx(10 * 400 / 150)

@@ -1,0 +1,99 @@
+"""A candidate whose examples are picked for each row is chosen only where it beats the best of the others on dev."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from agent.ledger.store import Ledger
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.retrieval.pick import Picks
+from agent.search import closing
+from agent.search.analysis.pareto import Finalist, Prefer
+from agent.search.context import SearchContext
+from agent.search.evolve.evolve import Search
+from agent.types import Demo, Proposal
+from tests.search.worlds import TASK, made_search
+from tests.toys import FakeModel
+
+ROWS = 40
+DEMOS = tuple(Demo(row.id, row.inputs, {"team": str(row.labels["team"])}) for row in TASK.train[:3])
+FIXED = PromptCandidate("few-shot", "inline", "Pick the team.", demos=DEMOS)
+SHORT = PromptCandidate("few-shot", "inline", "Team?", demos=DEMOS[:1])
+
+
+def scores(right: int, first: int = 0) -> list[float | None]:
+    """So many rows right, from row `first` on."""
+    return [1.0 if (row - first) % ROWS < right else 0.0 for row in range(ROWS)]
+
+
+def begun(ledger: Ledger) -> tuple[SearchContext, PromptCandidate, list[tuple[str, object]]]:
+    """A context with two candidates that do not pick and one that does; and its events."""
+    found = made_search(ledger, FakeModel(lambda request: "billing"))
+    context = found.context
+    context.adopt(Proposal(context.baseline, {}, "baseline", None, ""))
+    pool = context.program.pool.id  # type: ignore[attr-defined]
+    picked = replace(FIXED, demos=(), picks=Picks("bm25", 4, pool=pool))
+    context.admit([Proposal(made, {}, "op", None, "why") for made in (FIXED, SHORT, picked)])
+    return context, picked, found.written.events
+
+
+def choice(context: SearchContext, how: Prefer, **given: tuple[str, Sequence[float | None]]) -> str:
+    offers = [Finalist(candidate_id, values, 100, None) for candidate_id, values in given.values()]
+    return closing.chosen(context, offers, how).id
+
+
+@pytest.mark.parametrize(("right", "proved"), [(20, False), (21, False), (23, False), (26, True), (40, True)])
+async def test_picks_must_beat_the_best_of_the_others_row_by_row(ledger: Ledger, right: int, proved: bool) -> None:
+    """Of 40 rows the fixed prompt has 20 right, and the other all of these and more: 5 more are one in 20 by chance."""
+    context, picked, events = begun(ledger)
+    own = (context.baseline.id, scores(8))
+    found = choice(context, "best", own=own, fixed=(FIXED.id, scores(20)), picked=(picked.id, scores(right)))
+    assert found == (picked.id if proved else FIXED.id)
+    refused = [body for kind, body in events if kind == "picks_not_proved"]
+    assert refused == ([] if proved or right == 20 else [{"candidate_id": picked.id, "against": FIXED.id}])
+
+
+async def test_a_gain_that_comes_with_losses_is_not_enough(ledger: Ledger) -> None:
+    context, picked, _ = begun(ledger)
+    found = choice(
+        context, "best",
+        own=(context.baseline.id, scores(8)), fixed=(FIXED.id, scores(20)), picked=(picked.id, scores(26, first=17)),
+    )  # fmt: skip
+    assert found == FIXED.id
+
+
+async def test_without_another_it_must_beat_the_users_own(ledger: Ledger) -> None:
+    context, picked, _ = begun(ledger)
+    own = (context.baseline.id, scores(20))
+    assert choice(context, "best", own=own, picked=(picked.id, scores(22))) == context.baseline.id
+    assert choice(context, "best", own=own, picked=(picked.id, scores(30))) == picked.id
+
+
+async def test_what_is_chosen_in_its_place_follows_the_users_wish(ledger: Ledger) -> None:
+    context, picked, _ = begun(ledger)
+    offers = [
+        Finalist(context.baseline.id, scores(8), 20, None),
+        Finalist(FIXED.id, scores(24), 100, None),
+        Finalist(SHORT.id, scores(23), 50, None),
+        Finalist(picked.id, scores(25), 40, None),
+    ]
+    assert closing.chosen(context, offers, "best").id == FIXED.id
+    assert closing.chosen(context, offers, "short").id == SHORT.id
+
+
+async def test_where_all_finalists_would_pick_one_that_does_not_is_among_them(ledger: Ledger) -> None:
+    context, picked, _ = begun(ledger)
+    most = context.plan.finalists
+    assert most >= 2
+    others = [replace(picked, instruction=f"Wording {number}.") for number in range(most)]
+    context.admit([Proposal(made, {}, "op", None, "why") for made in others])
+    search = Search(context, context.program.moves(context))
+    best = [*(made.id for made in others), picked.id, SHORT.id, FIXED.id]
+    order = search._with_rival(best)
+    assert sorted(order) == sorted(best)
+    assert order[most - 1] == SHORT.id
+    assert [i for i in order if i != SHORT.id] == [i for i in best if i != SHORT.id]
+    assert search._with_rival(order) == order
