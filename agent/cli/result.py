@@ -26,8 +26,9 @@ def report(result: RunResult, db: Path = LEDGER, promoted: dict[str, Any] | None
     lift, winner, base, cost = result.lift, result.winner, result.baseline, result.cost
     released = "the best found" if promoted or result.decision == "promote" else "your own prompt"
     picked = f" ({winner.picks['k']} picked for each input by {winner.picks['retriever']})" if winner.picks else ""
+    looks_up = f"{facts.looks_up(winner.passages)}, " if winner.passages else ""
     design = (
-        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{picked}, "
+        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{picked}, {looks_up}"
         f"{winner.prompt_tokens} prompt tokens ({winner.candidate_id})"
     )
     if result.is_own:
@@ -88,6 +89,7 @@ def blocks(result: RunResult, promoted: Mapping[str, Any] | None = None) -> list
         [plain(f"before the search: {before}")] * bool(before),
         _metrics(result),
         _slices(result),
+        [plain(line) for line in facts.retrieval(result)],
         [title, *(f"  {line}" for line in steady)] if steady else [],
         [plain(line) for line in facts.variety(result)],
         _judges(result),

@@ -308,6 +308,8 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             passages = released_passages(settings, settings.pop("rows", None))
         except ValueError as error:
             refuse("passages", str(error))
+        if CONTEXT in data["inputs"]:
+            refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
         if not any(placeholder(CONTEXT) in item["content"] for item in data["messages"]):
             refuse("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
     try:

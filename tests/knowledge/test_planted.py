@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import promptassay as pa
+from agent.cli import main
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
+from agent.release.result import RunResult
 from agent.release.runtime import MESSAGES_FILE, load_prompt
 from agent.task.load import load_task
 from tests.cli.world import compatible
@@ -59,3 +62,32 @@ def test_the_users_own_place_for_passages_gets_them_in_the_baseline(here: Path) 
     assert [message["role"] for message in sent] == ["user"]
     assert sent[0]["content"].startswith(f"{INSTRUCTION}\n\nPassages of documents")
     assert result.release.load().release.passages.settings.k == 4
+
+
+def test_figures_of_a_run_are_those_counted_by_hand(here: Path) -> None:
+    result, _ = run(write_task(here / "task"))
+    rows = load_task(here / "task").test
+    prompt = result.release.load()
+    index, settings = prompt.release.passages.index, prompt.release.passages.settings
+    sourced = [row for row in rows if row.sources]
+    hits = [
+        row.sources[0] in {each.file for each in index.found(row.inputs["question"], settings.retriever, settings.k)}
+        for row in sourced
+    ]
+    found = result.to_json()["retrieval"]
+    assert found["rows"] == found["answerable_rows"] == len(sourced)
+    assert found["unanswerable_rows"] == len(rows) - len(sourced) == 6
+    assert found["winner"]["recall"] == found["winner"]["recall_all"] == sum(hits) / len(hits)
+    assert found["baseline"]["recall"] is None
+    assert found["baseline"]["unanswerable_right"] == found["baseline"]["answerable_wrong"] == 1.0
+    assert found["winner"]["unanswerable_right"] == 1.0
+    assert found["winner"]["answerable_wrong"] < 0.1
+    assert {row.part for row in result.attribution} >= {"passages"}
+    assert result.to_json()["winner"]["passages"]["pool"] == settings.pool
+    assert RunResult.from_json(pa.load_run(result.run_id).result).retrieval == result.retrieval
+    for command in (["show"], ["report"]):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+        text = done.output if command == ["show"] else next(here.rglob("report.html")).read_text("utf-8")
+        assert "a right document shown 100.0 %" in text
+        assert f"{settings.k} passages by {settings.retriever}" in text
