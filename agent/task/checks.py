@@ -137,7 +137,7 @@ def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[st
         if found[1] in outputs:
             what = f"the instruction holds {quoted(found[0])}, which is an output; only inputs can be filled in: "
             what += listed(inputs)
-        elif found[1] == CONTEXT and found[1] not in inputs and file.knowledge is None:
+        elif found[1] == CONTEXT and found[1] not in inputs and file.knowledge.path is None:
             what = f"the instruction holds {quoted(found[0])}, which is no field, and the place of passages only where "
             what += "[knowledge] names their documents; write it, or take the mark out"
         elif found[1] not in (*inputs, CONTEXT):
@@ -150,8 +150,10 @@ def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[st
 def check_knowledge(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
     """Faults of [knowledge] against the signature."""
     table, names = file.knowledge, inputs + outputs
-    if table is None:
+    if "knowledge" not in file.model_fields_set:
         return
+    if table.path is None:
+        yield Fault(("knowledge",), "the key 'path' is missing; write the folder of the documents")
     if CONTEXT in names:
         what = f"the field {quoted(CONTEXT)} has the name of the place of passages; rename it, or take [knowledge] out"
         yield Fault(("signature",), what)

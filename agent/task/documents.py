@@ -206,10 +206,13 @@ class _Page(HTMLParser):
 
 
 def read_html(text: str) -> tuple[Section, ...]:
-    """The text of a page under its headings."""
+    """The text of a page under its headings. Raises ValueError where its declarations are broken."""
     page = _Page()
-    page.feed(text)
-    return page.sections()
+    try:
+        page.feed(text)
+        return page.sections()
+    except AssertionError as error:  # what the standard library raises on `<![` and the like
+        raise ValueError(f"is no HTML that can be read ({str(error)[:60]!a}); correct it") from error
 
 
 def read_pdf(data: bytes) -> tuple[Section, ...]:

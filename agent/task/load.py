@@ -187,7 +187,8 @@ class _Loading:
 
     def _knowledge(self, file: TaskFile) -> Knowledge | None:
         """The documents of the task, with one hash over them."""
-        if (table := file.knowledge) is None:
+        table = file.knowledge
+        if table.path is None:
             return None
         documents, self.hashes["knowledge"], problems = read_documents(table.path, self.folder)
         self.problems += problems

@@ -177,8 +177,9 @@ class SplitsTable(TomlTable):
 class KnowledgeTable(TomlTable):
     """The documents that prompts look passages up in."""
 
-    path: Line = Field(
-        description="A folder of documents inside the task folder, or one file: text, Markdown, HTML, CSV or PDF."
+    path: Line | Optional = Field(
+        None,
+        description="A folder of documents inside the task folder, or one file: text, Markdown, HTML, CSV or PDF.",
     )
     source: Line | Optional = Field(
         None, description='The column that names the documents of a row\'s answer, with "; " between two; may be empty.'
@@ -218,8 +219,9 @@ class TaskFile(TomlTable):
         default_factory=MonitorTable.defaults, description="What counts as drift of answers in production."
     )
     splits: SplitsTable = Field(default_factory=SplitsTable.defaults, description="File names of the three splits.")
-    knowledge: KnowledgeTable | Optional = Field(
-        None, description="Documents that prompts look passages up in; {{context}} in the instruction is their place."
+    knowledge: KnowledgeTable = Field(
+        default_factory=KnowledgeTable.defaults,
+        description="Documents that prompts look passages up in; {{context}} in the instruction is their place.",
     )
 
 
@@ -271,7 +273,7 @@ def _tidy(part: Any) -> Any:
 
 # -- a parsed task.toml against the model -----------------------------------------------------------------------------
 
-_SECTIONS: dict[str, type[TomlTable]] = {"fields": FieldTable, "metrics": MetricTable, "knowledge": KnowledgeTable}
+_SECTIONS: dict[str, type[TomlTable]] = {"fields": FieldTable, "metrics": MetricTable}
 _SECTIONS |= {
     name: info.annotation
     for name, info in TaskFile.model_fields.items()
@@ -349,12 +351,7 @@ def _repair(data: dict[str, Any], path: KeyPath) -> None:
     head = str(path[0])
     if head in _REQUIRED:
         data[head] = _REQUIRED[head]
-    elif (
-        len(path) == 1
-        or head == "slices"
-        or path == ("knowledge", "path")
-        or not isinstance(data.get(head), dict | list)
-    ):
+    elif len(path) == 1 or head == "slices" or not isinstance(data.get(head), dict | list):
         data.pop(head, None)
     elif head == "metrics":
         index = int(path[1])
