@@ -224,7 +224,7 @@ def _lines_of(text: str, title: str, key: str, file: Path) -> tuple[int, list[An
         raise ReleaseError(f"{file}: has {key} and no section {title!r}; restore the released file")
     rows = []
     first = start + len(title) + 2
-    for number, line in enumerate(text[first:].removesuffix("\n").split("\n"), text.count("\n", 0, first) + 1):
+    for number, line in enumerate(text[first:].rstrip("\n").split("\n"), text.count("\n", 0, first) + 1):
         try:
             rows.append(parse_json(line))
         except ValueError as error:
