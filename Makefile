@@ -47,6 +47,7 @@ bench: setup ## measurements, and the arena (hours; goes on where it was); nothi
 	$(BIN)/python -m tests.bench.bench_help
 	$(BIN)/python -m tests.bench.import_runtime
 	$(BIN)/python -m tests.bench.throughput
+	$(BIN)/python -m tests.bench.retrieval
 	$(BIN)/python -m tests.bench.big_ledger
 	$(BIN)/python -m tests.bench.web_pages
 	$(BIN)/python -m tests.bench.arena $(ARGS)

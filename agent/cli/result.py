@@ -25,10 +25,9 @@ def report(result: RunResult, db: Path = LEDGER, promoted: dict[str, Any] | None
     """
     lift, winner, base, cost = result.lift, result.winner, result.baseline, result.cost
     released = "the best found" if promoted or result.decision == "promote" else "your own prompt"
-    picked = f" ({winner.picks['k']} picked for each input by {winner.picks['retriever']})" if winner.picks else ""
     looks_up = f"{facts.looks_up(winner.passages)}, " if winner.passages else ""
     design = (
-        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{picked}, {looks_up}"
+        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{facts.picked(winner.picks)}, {looks_up}"
         f"{winner.prompt_tokens} prompt tokens ({winner.candidate_id})"
     )
     if result.is_own:

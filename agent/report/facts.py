@@ -262,6 +262,15 @@ def design(technique: str, layout: str, demos: int) -> str:
     return f"{technique}, {layout}, {demos} demos"
 
 
+def picked(picks: Mapping[str, Any] | None) -> str:
+    """Beside a number of demos: how many of them are picked for each input, and by what; "" for none.
+
+    >>> picked({"k": 6, "retriever": "bm25"}), picked(None)
+    (' (6 picked for each input by bm25)', '')
+    """
+    return f" ({picks['k']} picked for each input by {picks['retriever']})" if picks else ""
+
+
 def prompt_text(candidate: Mapping[str, Any]) -> str:
     """A candidate's messages without its demo turns, each under its role; ERASED when its text was erased."""
     template = candidate["template"]

@@ -106,7 +106,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             _data()
             good("init", "support_triage", "--from", "data.csv", "--target", "team", "--prompt", "prompt.txt")
             for seed in (1, 0):  # two versions: a rollback has where to go
-                words = ["-m", compatible(server), "--max-calls", "400", "-q", "--seed", str(seed)]
+                words = ["-m", compatible(server), "--max-calls", "400", "-q", "--seed", str(seed), "--no-retrieval"]
                 result = good_json("run", "support_triage", *words)
                 assert result["decision"] == "promote"
                 good("promote")

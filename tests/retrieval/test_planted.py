@@ -78,13 +78,21 @@ def test_what_a_run_released_is_exported_scored_again_and_tried_on_another_model
         assert form["dev"]["score"] == pytest.approx(result.winner.dev)
     assert "cannot pick examples for each input" in refused(1, "export", result.run_id, "--format", "langchain")[0]
     good("promote", result.run_id)
-    message = "please send bimlters to us"
+    message = f"please send {TOPICS[5]} to us"
     loaded = load_prompt(f"{result.task}@production")
     assert loaded.version == result.release.load().version
     assert loaded.render(text=message) == result.release.load().render(text=message)
     assert len(loaded.render(text=message)) >= 2 + 2 * result.winner.picks["k"]
     good("reproduce", result.run_id)
     good("audit", "verify")
+    good("report", result.run_id, "-o", "report.html")
+    page = Path("report.html").read_text("utf-8")
+    assert "{{picked demos}}" in page
+    Path("new.csv").write_text(f"text\n{message}\n", "utf-8")
+    with WireServer(copier) as server:
+        words = ["-m", compatible(server), "-o", "answers.csv", "-q"]
+        good("apply", f"{result.task}@production", "new.csv", *words)
+    assert Path("answers.csv").read_text("utf-8").splitlines()[1].startswith(f"{message},{LABELS[5 * 7 % 4]}")
     with WireServer(copier) as server:
         moved = good_json("transfer", result.run_id, "--models", compatible(server), "--top", "1", "-q")
     own, other = moved["models"]
@@ -103,9 +111,9 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here: Path) -> Non
         return Fault(401, body={"error": {"message": "no such key"}}) if 260 < asked < 400 else copier(messages, body)
 
     with WireServer(stopping) as server:
-        words = {"target": "label", "prompt": PROMPT, "model": compatible(server), "proposer": "none", "max_calls": 700}
+        words: dict[str, Any] = {"target": "label", "prompt": PROMPT, "proposer": "none", "max_calls": 700}
         with pytest.raises(pa.AgentError) as caught:
-            pa.optimize(table, name="whole", use_cache=False, **words)
+            pa.optimize(table, name="whole", model=compatible(server), use_cache=False, **words)
         asked = 1000
         resumed = pa.resume(caught.value.run_id)
     assert whole.winner.picks is not None

@@ -133,6 +133,12 @@ def _toml_cases() -> list[tuple[str, str, str, str]]:
     ]
 
 
+def test_examples_may_be_picked_for_each_input_unless_the_task_says_no(here: Path) -> None:
+    assert load_task(make(here / "usual", TOML)).space.retrieval
+    off = changed("demo_counts = [8, 4]", "demo_counts = [8, 4]\nretrieval = false")
+    assert not load_task(make(here / "off", off)).space.retrieval
+
+
 def test_marks_with_blanks_are_marks(here: Path) -> None:
     loaded = load_task(make(here / "spaced", changed("\n{{message}}\n", "\n{{ message }} {{  message}}\n")))
     assert loaded.instruction.endswith("\n{{message}} {{message}}")

@@ -14,7 +14,7 @@ from agent.types import Task
 
 FEWEST_ROWS = 24
 """Train rows, below which nearest rows are seldom near."""
-MOST_LETTERS = 2_000_000
+MOST_POOL_LETTERS = 1_000_000
 """Of the train rows together: a release holds them all, twice."""
 SIZES = (4, 6, 8, 12)
 HEADS = (2, 4, 8)
@@ -28,7 +28,7 @@ def pick_sizes(task: Task) -> list[int]:
     """The numbers of picked demos in the designs of this task, rising; none where nothing is picked."""
     letters = sum(len(text) for row in task.train for text in row.inputs.values())
     usable = task.space.retrieval and "few-shot" in task.space.techniques
-    if not usable or len(task.train) < FEWEST_ROWS or letters > MOST_LETTERS:
+    if not usable or len(task.train) < FEWEST_ROWS or letters > MOST_POOL_LETTERS:
         return []
     return [k for k in SIZES if k <= most_demos(task)]
 

@@ -33,7 +33,7 @@ from agent.search.evolve.decisions import rungs_for
 from agent.search.evolve.evolve import Search
 from agent.search.plan import Plan
 from agent.search.program import Parent
-from agent.types import Budget, Demo, Outcome, Prediction, Proposal
+from agent.types import Budget, Candidate, Demo, Outcome, Prediction, Proposal
 
 FOLDER = Path(__file__).parent / "matrix"
 DEV = 100
@@ -139,6 +139,13 @@ class RecordedMoves:
         return Proposal(candidate, made["place"], made["operator"], parent, "", credit)
 
 
+class RecordedProgram:
+    """No recorded prompt picks its examples."""
+
+    def picks(self, candidate: Candidate) -> bool:
+        return False
+
+
 class RecordedContext:
     """Buys recorded outcomes; stands where a `SearchContext` stands."""
 
@@ -148,6 +155,7 @@ class RecordedContext:
         self.task, self.proposer, self.round, self.spent = None, None, 0, 0
         self.plan = Plan(calls, DEV, 0, 0, 8, rungs_for(DEV), 3, 0)
         self.costs = CandidateCosts(self.plan, Account(Budget()), self.board, "", lambda candidate: 1)
+        self.program = RecordedProgram()
         self.moves = RecordedMoves(world, self.rng, self.board)
         self._world, self._rows = world, world.dev(random.Random(f"rows {seed}"))
 

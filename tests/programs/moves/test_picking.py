@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from agent.programs.moves.demos import most_demos
-from agent.programs.moves.picking import FEWEST_ROWS, MOST_LETTERS, pick_sizes
+from agent.programs.moves.picking import FEWEST_ROWS, MOST_POOL_LETTERS, pick_sizes
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.prompt import PromptProgram
@@ -97,7 +97,7 @@ def test_every_part_of_the_picks_is_tried_and_the_way_leads_there_and_back() -> 
 
 
 def off() -> list[Task]:
-    long = Example("train-0", {"message": "x" * (MOST_LETTERS + 1)}, {"team": "billing"})
+    long = Example("train-0", {"message": "x" * (MOST_POOL_LETTERS + 1)}, {"team": "billing"})
     return [
         replace(TASK, space=replace(SPACE, retrieval=False)),
         replace(TASK, space=replace(SPACE, techniques=("zero-shot",))),
