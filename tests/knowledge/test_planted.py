@@ -16,9 +16,9 @@ from agent.release.formats.python_module import load_module
 from agent.release.result import RunResult
 from agent.release.runtime import MESSAGES_FILE, load_prompt
 from agent.task.load import load_task
-from tests.cli.world import compatible
-from tests.knowledge.planted import INSTRUCTION, reader, write_task
-from tests.wire import WireServer
+from tests.cli.world import compatible, good, good_json, refused
+from tests.knowledge.planted import INSTRUCTION, price, reader, write_task
+from tests.wire import Fault, WireServer
 
 
 @pytest.fixture
@@ -91,3 +91,65 @@ def test_figures_of_a_run_are_those_counted_by_hand(here: Path) -> None:
         text = done.output if command == ["show"] else next(here.rglob("report.html")).read_text("utf-8")
         assert "a right document shown 100.0 %" in text
         assert f"{settings.k} passages by {settings.retriever}" in text
+
+
+def test_what_a_run_released_is_exported_reproduced_promoted_applied_and_tried_on_another_model(here: Path) -> None:
+    result, _ = run(write_task(here / "task"))
+    found = good_json("export", result.run_id, "--format", "python", "--format", "md", "-o", "out")
+    for form in found["formats"]:  # the export sends for each dev row the very call of the run
+        assert form["dev"]["score"] == pytest.approx(result.winner.dev)
+    assert "cannot look passages up" in refused(1, "export", result.run_id, "--format", "langchain")[0]
+    good("promote", result.run_id)
+    loaded = load_prompt("planted@production")
+    assert loaded.version == result.release.load().version
+    good("reproduce", result.run_id)
+    good("audit", "verify")
+    lineage = good("audit", "lineage", result.winner.candidate_id)
+    assert f"{result.winner.passages['k']} passages by {result.winner.passages['retriever']}" in lineage
+    Path("new.csv").write_text("question\nWhat is asked for a belata by customer 7?\n", "utf-8")
+    with WireServer(reader) as server:
+        words = ["-m", compatible(server), "-q"]
+        good("apply", "planted@production", "new.csv", *words, "-o", "answers.csv")
+        moved = good_json("transfer", result.run_id, "--models", compatible(server), "--top", "1", "-q")
+    assert price("belata") in Path("answers.csv").read_text("utf-8")
+    own, other = moved["models"]
+    assert [cell["mean"] for cell in other["scores"]] == [cell["mean"] for cell in own["scores"]]
+
+
+def test_a_stopped_run_goes_on_with_the_documents_that_it_began_with(here: Path) -> None:
+    folder = write_task(here / "task")
+    whole, _ = run(folder, use_cache=False)
+    asked = 0
+
+    def stopping(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        nonlocal asked
+        asked += 1
+        return Fault(401, body={"error": {"message": "no such key"}}) if 150 < asked < 400 else reader(messages, body)
+
+    page = folder / "pages" / "goods-b.md"
+    text = page.read_text("utf-8")
+    with WireServer(stopping) as server:
+        with pytest.raises(pa.AgentError) as caught:
+            pa.optimize(folder, model=compatible(server), proposer="none", max_calls=500, use_cache=False)
+        asked = 1000
+        page.write_text(f"{text}\nMore.\n", "utf-8")
+        with pytest.raises(pa.AgentError, match="knowledge"):
+            pa.resume(caught.value.run_id)
+        page.write_text(text, "utf-8")
+        resumed = pa.resume(caught.value.run_id)
+    assert resumed.winner == whole.winner
+    assert resumed.retrieval == whole.retrieval
+
+
+def test_an_optimizer_that_cannot_look_up_is_refused_before_anything_is_paid(here: Path) -> None:
+    pytest.importorskip("dspy")
+    with WireServer(reader) as server:
+        with pytest.raises(pa.InputError, match="DSPy's optimizers do not look passages up"):
+            pa.optimize(
+                write_task(here / "task"),
+                model=compatible(server),
+                strategy="dspy-gepa",
+                proposer="none",
+                max_calls=500,
+            )
+        assert server.requests == []
