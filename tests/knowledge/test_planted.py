@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,33 @@ def test_an_optimizer_that_cannot_look_up_is_refused_before_anything_is_paid(her
                 max_calls=500,
             )
         assert server.requests == []
+
+
+def citing(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    """Answers, and cites the file of the passage that has the answer."""
+    answer = reader(messages, body)
+    text = "\n".join(message["content"] for message in messages)
+    cited = [part for part in re.split(r"^\[\d+\] ", text, flags=re.MULTILINE)[1:] if f"costs {answer} in" in part]
+    return f"answer: {answer}\npage: {cited[0].partition(',')[0] if cited else 'none'}"
+
+
+def test_citations_are_an_output_that_is_scored_against_the_rows_documents(here: Path) -> None:
+    own = f"{INSTRUCTION} Cite the file.\n\n{{{{context}}}}"
+    folder = write_task(here / "task", own)
+    toml = folder / "task.toml"
+    metrics = '[[metrics]]\nname = "exact_match"\nfield = "answer"\n\n[[metrics]]\nname = "set_f1"\nfield = "page"\n'
+    text = toml.read_text("utf-8").replace("-> answer", "-> answer, page")
+    toml.write_text(f'{text}\n{metrics}separator = ";"\n', "utf-8")
+    for split in ("train", "dev", "test"):
+        rows = folder / f"{split}.jsonl"
+        rows.write_text(rows.read_text("utf-8").replace('"page": ""', '"page": "none"'), "utf-8")
+    with pytest.raises(pa.InputError, match="'none' is none of the documents"):
+        load_task(folder)
+    for split in ("train", "dev", "test"):
+        rows = folder / f"{split}.jsonl"
+        kept = [line for line in rows.read_text("utf-8").splitlines() if '"none"' not in line]
+        rows.write_text("\n".join(kept) + "\n", "utf-8")
+    with WireServer(citing) as server:
+        result = pa.optimize(folder, model=compatible(server), proposer="none", max_calls=300, trials=1)
+    assert [row.baseline.mean for row in result.metrics] == [1.0, 1.0, 1.0]
+    assert result.retrieval.baseline.recall == 1.0
