@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from statistics import mean
 
 from agent.prompt.passage_making import passages_of
-from agent.retrieval.passages import PassageIndex, Passages, ReleasedPassages, passage_block
+from agent.retrieval.passages import MOST_PASSAGES, PassageIndex, Passages, ReleasedPassages, passage_block
 from agent.retrieval.pool import text_of
 from agent.types import Example, Task
 
@@ -15,12 +16,15 @@ SAMPLE = 50
 
 
 class PassageLibrary:
-    """The passages of one task, for each size that they are cut into; all is worked out when it is first needed."""
+    """The passages of one task, for each size that they are cut into; all is worked out when it is first needed, with
+    one model's tokens."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._names = [field.name for field in task.signature.inputs]
         self._indexes: dict[tuple[int, int], PassageIndex] = {}
+        self._longest: dict[tuple[int, int], list[str]] = {}
+        self._means: dict[Passages, int] = {}
 
     def index(self, chunk: int, overlap: int) -> PassageIndex:
         """The documents in passages of this size."""
@@ -52,12 +56,18 @@ class PassageLibrary:
 
     def mean_tokens(self, passages: Passages, count: Callable[[str], int]) -> int:
         """Tokens of the block, on average over train rows."""
-        return round(mean(count(self.block(passages, row)) for row in self._task.train[:SAMPLE]))
+        if passages not in self._means:
+            sizes = [count(self.block(passages, row)) for row in self._task.train[:SAMPLE]]
+            self._means[passages] = round(mean(sizes))
+        return self._means[passages]
 
     def most_tokens(self, passages: Passages, count: Callable[[str], int]) -> int:
         """The most tokens that the block can have with any input: that of the k longest passages."""
-        index = self._index(passages)
-        longest = sorted((each.text for each in index.passages), key=count)[-passages.k :]
+        index, size = self._index(passages), (passages.chunk, passages.overlap)
+        if size not in self._longest:
+            texts = (each.text for each in index.passages)
+            self._longest[size] = heapq.nlargest(MOST_PASSAGES, texts, key=count)
+        longest = self._longest[size][: passages.k]
         return count(passage_block(index.tag, longest)) + len(longest)  # tokens may join otherwise in another order
 
     def released(self, passages: Passages) -> ReleasedPassages:

@@ -7,6 +7,7 @@ version of a library must not change them, and a row of a table keeps the names 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,10 @@ class _Piece:
     joint: str
     header: str
     block: int
+
+    @property
+    def size(self) -> int:
+        return len(self.joint) + len(self.text)
 
 
 def passages_of(documents: Iterable[Document], chunk: int, overlap: int) -> list[Passage]:
@@ -53,25 +58,19 @@ def _shown(name: str, section: Section, text: str) -> str:
 
 
 def _cut(section: Section, chunk: int, overlap: int) -> Iterator[str]:
-    held: list[_Piece] = []
-    is_new = False
+    held, size = deque[_Piece](), 0
     for piece in _pieces(section.blocks, chunk):
-        if held and _size(held) + len(piece.joint) + len(piece.text) > chunk:
+        if held and size + piece.size > chunk:
             yield _joined(held)
-            while held and (_size(held) > overlap or _size(held) + len(piece.joint) + len(piece.text) > chunk):
-                del held[0]
-            is_new = False
+            while held and (size > overlap or size + piece.size > chunk):
+                size -= held.popleft().size
         held.append(piece)
-        is_new = True
-    if is_new:
+        size += piece.size
+    if held:
         yield _joined(held)
 
 
-def _size(pieces: Sequence[_Piece]) -> int:
-    return sum(len(piece.joint) + len(piece.text) for piece in pieces)
-
-
-def _joined(pieces: Sequence[_Piece]) -> str:
+def _joined(pieces: Iterable[_Piece]) -> str:
     """The text of pieces; rows of a table stand under its header."""
     text, last = "", -1
     for piece in pieces:

@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
+from html import escape
 from html.parser import HTMLParser
 
 from agent.extras import command, is_here
@@ -17,6 +18,9 @@ from agent.types import Section, TextBlock
 MOST_PAGES = 2_000
 _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
 _RULE_OF_TABLE = re.compile(r"\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?\s*")
+_NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
+    r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
+)
 _CODE = re.compile(r"\s*(```+|~~~+)")
 
 
@@ -208,8 +212,10 @@ class _Page(HTMLParser):
 def read_html(text: str) -> tuple[Section, ...]:
     """The text of a page under its headings. Raises ValueError where its declarations are broken."""
     page = _Page()
+    shown = _NOT_SHOWN.sub(" ", text)
+    end = shown.rfind(">") + 1
     try:
-        page.feed(text)
+        page.feed(shown[:end] + escape(shown[end:]))
         return page.sections()
     except AssertionError as error:  # what the standard library raises on `<![` and the like
         raise ValueError(f"is no HTML that can be read ({str(error)[:60]!a}); correct it") from error

@@ -123,6 +123,11 @@ def test_hostile_texts_end_as_sections_or_as_a_reason(suffix: str) -> None:
     assert all(reason.endswith("; correct it") for reason in reasons)
 
 
+@pytest.mark.parametrize("text", ["<!--" * 100_000, "<a " * 100_000, "<![CDATA[" * 50_000, "<script>" + "</" * 100_000])
+def test_html_that_is_never_closed_is_read_in_one_pass(text: str) -> None:
+    read_html(text)
+
+
 def refused(folder: Path, name: str, data: bytes) -> str:
     """What the loader says of one document more; the folder is as before after that."""
     path = folder / "pages" / name
