@@ -7,7 +7,13 @@ from importlib.util import find_spec
 
 from agent.errors import InputError
 
-MODULES: Mapping[str, str] = {"dspy": "dspy", "langchain": "langchain", "notebook": "pandas", "ui": "datasette"}
+MODULES: Mapping[str, str] = {
+    "dspy": "dspy",
+    "knowledge": "pypdf",
+    "langchain": "langchain",
+    "notebook": "pandas",
+    "ui": "datasette",
+}
 """By extra, the module that it installs. (`exports` has one for each format, see `release/formats/`.)"""
 
 

@@ -135,13 +135,15 @@ class Signature:
 class Example:
     """One row: `inputs` are strings by field name, `labels` the right outputs (str, number or JSON value).
 
-    `slices` names the group that the row belongs to, for each slice of the task.
+    `slices` names the group that the row belongs to, for each slice of the task; `sources` the documents that its
+    answer comes from.
     """
 
     id: str
     inputs: Mapping[str, str]
     labels: Mapping[str, Any]
     slices: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +213,8 @@ class Proposal:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """A candidate as people read it and the ledger keeps it. `text`: its instruction or state; `n_demos`: its number
-    of worked examples, fixed and picked; `weights`: its label weights, JSON-ready, None without any; `picks`: how those
-    examples are picked that differ from input to input, JSON-ready, None without any."""
+    of worked examples, fixed and picked; `weights`: its label weights; `picks`: how those examples are picked that
+    differ from input to input; `passages`: how passages are looked up. Each is JSON-ready, and None where it has none."""
 
     id: str
     technique: str
@@ -223,6 +225,7 @@ class Shown:
     n_demos: int = 0
     weights: Mapping[str, Any] | None = None
     picks: Mapping[str, Any] | None = None
+    passages: Mapping[str, Any] | None = None
 
 
 class Call(Protocol):
@@ -399,6 +402,41 @@ class SearchSpace:
 
 
 @dataclass(frozen=True, slots=True)
+class TextBlock:
+    """A paragraph of a document, or a table. `header`: of a table the lines with the names of its columns; `text` has
+    its rows then, a line each."""
+
+    text: str
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What stands under one heading. `heading`: it and those above it, the outermost first."""
+
+    heading: tuple[str, ...]
+    blocks: tuple[TextBlock, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file of the task's documents. `name`: its path in their folder, with `/`."""
+
+    name: str
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """The documents that prompts of a task look passages up in. `source`: the column that names a row's documents, ""
+    for none; `unanswerable`: the answer where no document has one, "" where there is always one."""
+
+    documents: tuple[Document, ...]
+    source: str = ""
+    unanswerable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A loaded and checked task. `hashes` names the SHA-256 of each split and of task.toml and what lies beside it.
 
@@ -435,6 +473,7 @@ class Task:
     monitor: Drift = Drift()
     calibrate: bool = True
     precision: float | None = None
+    knowledge: Knowledge | None = None
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property

@@ -19,6 +19,7 @@ SIZES = {
     "clinic_intake": (80, 80, 120),
     "podcast_blurb": (72, 60, 100),
     "clause_plain_english": (72, 60, 100),
+    "bank_answers": (100, 80, 120),
 }
 URGENCIES = {"routine", "soon", "emergency"}
 SYMPTOMS = {

@@ -53,6 +53,7 @@ DOORS = {
     "pandas": ("report/notebook.py",),
     "sqlite_utils": ("ledger/connect.py", "ledger/texts.py"),
     "genai_prices": ("gateway/prices.py",),
+    "pypdf": ("task/documents.py",),
     "sklearn": ("programs/classifiers.py",),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}

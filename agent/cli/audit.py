@@ -13,7 +13,7 @@ import click
 from agent.cli.common import PATH, SETTINGS, db_option, ledger_options, plain, print_json, short
 from agent.cli.terminal_tables import print_table
 from agent.errors import InputError
-from agent.report.facts import amount, picked, points, promotion
+from agent.report.facts import amount, looks_up, picked, points, promotion
 from agent.run.locations import open_history
 
 if TYPE_CHECKING:
@@ -340,6 +340,7 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
         click.echo(
             f"{candidate['id']}: {candidate['technique']}, format {candidate['format']}, {candidate['n_demos']} demos"
             + picked(candidate["picks"])
+            + (f", {looks_up(candidate['passages'])}" if candidate["passages"] else "")
             + "".join(f", released as {version}" for version in prompt["versions"])
         )
         click.echo(plain(f"template {candidate['template_hash']}\ninstruction {candidate['instruction_hash']}"))

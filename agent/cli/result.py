@@ -73,8 +73,9 @@ def _spaced(parts: Mapping[str, list[str]]) -> list[str]:
 
 def _verdict(result: RunResult) -> list[str]:
     lift, winner, base = result.lift, result.winner, result.baseline
+    looks_up = f"{facts.looks_up(winner.passages)}, " if winner.passages else ""
     design = (
-        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{facts.picked(winner.picks)}, "
+        f"{winner.technique}, format {winner.format}, {winner.n_demos} demos{facts.picked(winner.picks)}, {looks_up}"
         f"{winner.prompt_tokens} prompt tokens ({winner.candidate_id})"
     )
     if result.is_own:
@@ -161,6 +162,7 @@ def _details(
         "labels": ending_blocks.labels(result, whole),
         "unreadable replies": ending_blocks.unreadable(result, excerpts),
         "slices": score_blocks.slices(result),
+        "retrieval": [plain(line) for line in facts.retrieval(result)],
         "repeated answers": [title, *(f"  {line}" for line in steady)] if steady else [],
         "variety": [plain(line) for line in facts.variety(result)],
         "judges": score_blocks.judges(result),

@@ -223,7 +223,8 @@ class History(Queries):
         return found
 
     def candidate(self, candidate_id: str) -> Row:
-        """A candidate with its template, its demos in order, and how others are picked (None: none are)."""
+        """A candidate with its template, its demos in order, and how others are picked and passages looked up
+        (None: none are)."""
         rows = self.select("SELECT * FROM prompts WHERE id = ?", candidate_id)
         if not rows:
             raise InputError(f"{candidate_id}: no such candidate in {self.path}")
@@ -232,18 +233,14 @@ class History(Queries):
             "WHERE d.candidate_id = ? ORDER BY d.position",
             candidate_id,
         )
-        picks = self.select(
-            "SELECT body FROM events WHERE kind = 'candidate_picks' AND json_extract(body, '$.candidate_id') = ? "
-            "LIMIT 1",
-            candidate_id,
-        )
+        looked_up = {name: self._looked_up(candidate_id, name) for name in ("picks", "passages")}
         decoded = [{**demo, **(_load(demo.pop("body")) or ERASED_DEMO)} for demo in demos]
         return {
             **rows[0],
             "instruction": rows[0]["instruction"] or "(erased)",
             "template": _load(rows[0]["template"]) or [],
             "demos": decoded,
-            "picks": {k: v for k, v in json.loads(picks[0]["body"]).items() if k != "candidate_id"} if picks else None,
+            **looked_up,
             **self._weights(candidate_id),
         }
 
@@ -262,6 +259,19 @@ class History(Queries):
         return {
             "weights": {"method": body["method"], "bias": _load(found[0]["bias"]), "temperature": body["temperature"]}
         }
+
+    def _looked_up(self, candidate_id: str, name: str) -> Row | None:
+        """How a candidate picks demos or looks passages up; None where it does not."""
+        rows = self.select(
+            "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.candidate_id') = ? LIMIT 1",
+            f"candidate_{name}",
+            candidate_id,
+        )
+        return (
+            {key: value for key, value in json.loads(rows[0]["body"]).items() if key != "candidate_id"}
+            if rows
+            else None
+        )
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:
         """What a candidate did on each row, with the reply that it got."""

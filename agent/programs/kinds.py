@@ -90,6 +90,9 @@ class Defaults:
     def picks(self, candidate: Candidate) -> bool:
         return False
 
+    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
+        return None
+
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         return []
 

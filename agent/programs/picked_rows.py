@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from statistics import mean
 
@@ -80,10 +80,12 @@ class PickedRows:
     def _by_id(self) -> dict[str, PoolRow]:
         return {row.id: row for row in self.rows}
 
-    def messages(self, prompt: PromptCandidate, template: tuple[Message, ...], row: Example) -> tuple[Message, ...]:
-        """The candidate's messages for a row."""
+    def messages(
+        self, prompt: PromptCandidate, template: tuple[Message, ...], row: Example, values: Mapping[str, str]
+    ) -> tuple[Message, ...]:
+        """The candidate's messages for a row. `values`: what goes into the template beside the demos."""
         shown = [self._text(prompt, position) for position in self.positions(prompt, row)]
-        return fill_picked(template, row.inputs, shown)
+        return fill_picked(template, values, shown)
 
     def _text(self, prompt: PromptCandidate, position: int) -> tuple[str, ...]:
         """A row in the candidate's layout, rendered once."""

@@ -13,6 +13,8 @@ from functools import cached_property, partial
 from agent.errors import InputError, RowRefused
 from agent.extras import require
 from agent.programs.kinds import Defaults, ReleaseSpec, WrittenRelease, refuse_pairwise
+from agent.programs.looked_up import PassageLibrary
+from agent.programs.moves.passage_moves import own_passages
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
@@ -27,6 +29,7 @@ from agent.prompt.template import fill_messages, fill_picked, marks
 from agent.prompt.weighted_reply import read_reply
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
+from agent.retrieval.passages import CONTEXT
 from agent.search.analysis.effects import Feature
 from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
@@ -86,6 +89,7 @@ class PromptProgram(Defaults):
         self._templates: dict[str, tuple[Message, ...]] = {}
         self._sizes: dict[tuple[str, bool], int] = {}
         self.pool = PickedRows(task)
+        self.library = PassageLibrary(task)
 
     def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
         """The request of this candidate on this row."""
@@ -98,9 +102,12 @@ class PromptProgram(Defaults):
         )
 
     def _messages(self, prompt: PromptCandidate, example: Example) -> tuple[Message, ...]:
+        values = example.inputs
+        if prompt.passages is not None:
+            values = {**values, CONTEXT: self.library.block(prompt.passages, example)}
         if prompt.picks is None:
-            return fill_messages(self.template(prompt), example.inputs)
-        return self.pool.messages(prompt, self.template(prompt), example)
+            return fill_messages(self.template(prompt), values)
+        return self.pool.messages(prompt, self.template(prompt), example, values)
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         completion = await call(self.request(candidate, example, repeat, call.logprobs))
@@ -131,16 +138,18 @@ class PromptProgram(Defaults):
         return self._templates[candidate.id]
 
     def baseline(self) -> Candidate:
-        return baseline(self.task)
+        return baseline(self.task, own_passages(self.task, self.library))
 
     def check(self, candidate: Candidate) -> str:
         prompt = as_prompt(candidate)
         if prompt.picks is not None and prompt.picks.pool != self.pool.id:
             return f"its demos are picked out of {prompt.picks.pool}, and the train rows of the task are {self.pool.id}"
+        if prompt.passages is not None and (why := self.library.why_other(prompt.passages)):
+            return why
         return why_rejected(prompt, self.task)
 
     def place(self, candidate: Candidate) -> dict[str, str]:
-        return CandidateGenerator(self.task, random.Random(0), self.pool).place(as_prompt(candidate))
+        return CandidateGenerator(self.task, random.Random(0), self.pool, self.library).place(as_prompt(candidate))
 
     def shown(self, candidate: Candidate) -> Shown:
         return as_prompt(candidate).shown()
@@ -152,18 +161,26 @@ class PromptProgram(Defaults):
         return self._size(as_prompt(candidate), most=True)
 
     def _size(self, prompt: PromptCandidate, most: bool) -> int:
-        """Tokens of the template, with picked demos of usual length or the longest."""
-        count = self._lm.count_tokens
-        if prompt.picks is None:
+        """Tokens of the template, with picked demos and passages of usual length or the longest."""
+        count, pool, library = self._lm.count_tokens, self.pool, self.library
+        if prompt.picks is None and prompt.passages is None:
             return sum(count(message.content) for message in self.template(prompt))
         if (prompt.id, most) not in self._sizes:
-            fixed = sum(count(message.content) for message in fill_picked(self.template(prompt), {}, ()))
-            tail = (self.pool.most_tokens if most else self.pool.mean_tokens)(prompt, count)
-            self._sizes[prompt.id, most] = fixed + tail
+            empty = {CONTEXT: ""} if prompt.passages else {}
+            size = sum(count(message.content) for message in fill_picked(self.template(prompt), empty, ()))
+            if prompt.picks is not None:
+                size += (pool.most_tokens if most else pool.mean_tokens)(prompt, count)
+            if prompt.passages is not None:
+                size += (library.most_tokens if most else library.mean_tokens)(prompt.passages, count)
+            self._sizes[prompt.id, most] = size
         return self._sizes[prompt.id, most]
 
     def picks(self, candidate: Candidate) -> bool:
         return as_prompt(candidate).picks is not None
+
+    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
+        passages = as_prompt(candidate).passages
+        return None if passages is None else self.library.files(passages, example)
 
     def ablations(self, winner: Candidate, baseline: Candidate) -> list[Ablation]:
         return leave_one_out(as_prompt(winner), as_prompt(baseline))
@@ -183,6 +200,11 @@ class PromptProgram(Defaults):
                 f"--strategy {name}: DSPy takes an input called {taken[0]} for its own; rename it, or use --strategy "
                 f"{DEFAULT}"
             )
+        if task.knowledge is not None:
+            raise InputError(
+                f"--strategy {name}: DSPy's optimizers do not look passages up, and {task.name} has [knowledge]; use "
+                f"--strategy {DEFAULT}"
+            )
         if marks(task.instruction, names):
             raise InputError(
                 f"--strategy {name}: DSPy lays out the inputs by itself, and the instruction of {task.name} has places "
@@ -191,7 +213,7 @@ class PromptProgram(Defaults):
         return name
 
     def moves(self, context: SearchContext) -> PromptMoves:
-        return PromptMoves(self.task, context, self.pool)
+        return PromptMoves(self.task, context, self.pool, self.library)
 
     def for_dspy(self, context: SearchContext) -> DspyForm:
         return predict_form(self, context)
@@ -226,5 +248,6 @@ class PromptProgram(Defaults):
             },
             weights=prompt.weights,
             picks=self.pool.released(prompt) if prompt.picks is not None else None,
+            passages=self.library.released(prompt.passages) if prompt.passages is not None else None,
         )
         return WrittenRelease(write_release(release, spec.folder), release.version)

@@ -7,7 +7,8 @@ import re
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import NOT_FOR_DSPY
 from agent.prompt.techniques import TECHNIQUES
-from agent.prompt.template import marks
+from agent.prompt.template import marks, placeholder
+from agent.retrieval.passages import CONTEXT
 from agent.types import Task, canonical
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -29,6 +30,11 @@ def why_rejected(candidate: PromptCandidate, task: Task) -> str:
         return f"lost the placeholder {', '.join('{{' + name + '}}' for name in sorted(lost))}"
     if present and (missing := set(names) - present):
         return f"has no place for {', '.join(sorted(missing))}"
+    if marks(candidate.instruction, [CONTEXT]) and CONTEXT not in names and task.knowledge:
+        if not candidate.passages:
+            return f"has the place {placeholder(CONTEXT)} for passages and looks none up"
+        if candidate.format.startswith("dspy-"):
+            return f"the instruction has its own place for passages, which the format {candidate.format} cannot keep"
     if present and candidate.format.startswith("dspy-"):
         return f"the instruction lays out its own input, and so does the format {candidate.format}"
     if candidate.format.startswith("dspy-") and any(mark in canonical(candidate.parts()) for mark in NOT_FOR_DSPY):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from agent.prompt.label_weights import LabelWeights
+from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
 
@@ -14,8 +15,10 @@ from agent.types import Candidate, Demo, FormatName, Shown, Task, TechniqueName
 class PromptCandidate(Candidate):
     """One prompt variant. `role` is an opening sentence of the role technique ("" = none).
 
-    `demos` are the same for each input; with `picks`, more are picked for each input, and stand after them. `weights`
-    decide among the labels when the reply is read (None: the reply is read as it stands).
+    `demos` are the same for each input; with `picks`, more are picked for each input, and stand after them. With
+    `passages`, passages of the task's documents are looked up for each input: they stand where the instruction has
+    `{{context}}`, else before the input. `weights` decide among the labels when the reply is read (None: the reply is
+    read as it stands).
     """
 
     kind: ClassVar[str] = "prompt"
@@ -27,6 +30,7 @@ class PromptCandidate(Candidate):
     demos: tuple[Demo, ...] = ()
     weights: LabelWeights | None = None
     picks: Picks | None = None
+    passages: Passages | None = None
 
     def parts(self) -> dict[str, Any]:
         parts = {
@@ -37,7 +41,8 @@ class PromptCandidate(Candidate):
             "demos": [demo.as_dict() for demo in self.demos],
             **({"weights": self.weights.as_dict()} if self.weights else {}),
         }
-        return parts if self.picks is None else {**parts, "picks": self.picks.as_dict()}
+        given = {"picks": self.picks, "passages": self.passages}
+        return parts | {name: how.as_dict() for name, how in given.items() if how is not None}
 
     @property
     def n_demos(self) -> int:
@@ -56,9 +61,10 @@ class PromptCandidate(Candidate):
             self.n_demos,
             weights=self.weights.as_dict() if self.weights else None,
             picks=self.picks.as_dict() if self.picks else None,
+            passages=self.passages.as_dict() if self.passages else None,
         )
 
 
-def baseline(task: Task) -> PromptCandidate:
+def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:
     """The user's own prompt as it is: zero-shot, the input as the user's turn."""
-    return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction)
+    return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction, passages=passages)

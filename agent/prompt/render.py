@@ -18,10 +18,13 @@ from agent.extras import require
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import PICKED, escape, fill_messages, join, marks, placeholder, split
+from agent.retrieval.passages import CONTEXT
 from agent.types import Demo, Field, Message, Signature
 
 Parts = list[str | tuple[str]]
 
+OMITTED = "(the passages of this example are left out)"
+"""What a demo has in the place of passages."""
 NOT_FOR_DSPY = ("\ue0f7", "<<CUSTOM-TYPE-START-IDENTIFIER>>")
 """Texts that a candidate of a DSPy layout must not hold: our own sentinel, and what DSPy reads as an attachment."""
 
@@ -32,7 +35,8 @@ def render(candidate: PromptCandidate, signature: Signature, inputs: Mapping[str
 
 
 def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message, ...]:
-    """The candidate's messages with `{{field}}` where the row's inputs go, and one mark for demos that are picked."""
+    """The candidate's messages with `{{field}}` where the row's inputs go, and one mark for demos that are picked,
+    and one for passages."""
     if candidate.format.startswith("dspy-"):
         return _dspy_template(candidate, signature)
     inputs = [field.name for field in signature.inputs]
@@ -42,22 +46,27 @@ def template(candidate: PromptCandidate, signature: Signature) -> tuple[Message,
     opening = f"{candidate.role.strip()}\n\n" if candidate.role.strip() else ""
 
     turn = _turn(candidate, signature)
+    own: Parts = [candidate.instruction.strip()]
+    if candidate.passages:
+        own = split(candidate.instruction.strip(), [CONTEXT])
+    system = join([opening, *own, suffix], names)
     if marks(candidate.instruction, inputs):
-        system = candidate.role.strip()
-    else:
-        system = f"{opening}{candidate.instruction.strip()}{suffix}"
+        system = escape(candidate.role.strip(), names)
 
-    messages = [Message("system", escape(system, names))] if system else []
+    messages = [Message("system", system)] if system else []
+    last = turn
+    if candidate.passages and not marks(candidate.instruction, [CONTEXT]):
+        last = [(CONTEXT,), "\n\n", *turn]
     if candidate.format == "inline" and candidate.n_demos:
         worked = "".join(f"{_worked(demo, signature, reasoning)}\n\n" for demo in candidate.demos)
         picked: Parts = [(PICKED,)] if candidate.picks else []
-        return (*messages, Message("user", join([f"Examples:\n\n{worked}", *picked, *turn], names)))
+        return (*messages, Message("user", join([f"Examples:\n\n{worked}", *picked, *last], names)))
     for demo in candidate.demos:
         messages.append(Message("user", escape(_filled(turn, demo), names)))
         messages.append(Message("assistant", escape(answer_of(demo, signature, reasoning), names)))
     if candidate.picks:
         messages.append(Message("user", placeholder(PICKED)))
-    return (*messages, Message("user", join(turn, names)))
+    return (*messages, Message("user", join(last, names)))
 
 
 def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> tuple[str, ...]:
@@ -74,7 +83,8 @@ def shown_demo(candidate: PromptCandidate, demo: Demo, signature: Signature) -> 
 
 def _names(candidate: PromptCandidate, signature: Signature) -> list[str]:
     """The fields of the candidate's template."""
-    return [*(field.name for field in signature.inputs), *([PICKED] if candidate.picks else [])]
+    given = {PICKED: candidate.picks, CONTEXT: candidate.passages}
+    return [*(field.name for field in signature.inputs), *(name for name, how in given.items() if how)]
 
 
 def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
@@ -82,12 +92,14 @@ def _turn(candidate: PromptCandidate, signature: Signature) -> Parts:
     names = [field.name for field in signature.inputs]
     reasoning = TECHNIQUES[candidate.technique].reasoning
     if marks(candidate.instruction, names):
-        return [*split(candidate.instruction, names), f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
+        places = [*names, *([CONTEXT] if candidate.passages else [])]
+        return [*split(candidate.instruction, places), f"\n\n{reasoning_suffix(signature)}" if reasoning else ""]
     return _layout(candidate.format, signature, reasoning)
 
 
 def _filled(turn: Parts, demo: Demo) -> str:
-    return "".join(part if isinstance(part, str) else demo.inputs[part[0]] for part in turn)
+    values = {CONTEXT: OMITTED, **demo.inputs}
+    return "".join(part if isinstance(part, str) else values[part[0]] for part in turn)
 
 
 def label_text(value: Any) -> str:
@@ -147,6 +159,8 @@ def _dspy_template(candidate: PromptCandidate, signature: Signature) -> tuple[Me
         messages.append(Message(message.role, join(parts, names)))
     if candidate.picks:
         messages.insert(-1, Message("user", placeholder(PICKED)))
+    if candidate.passages:
+        messages[-1] = Message(messages[-1].role, f"{placeholder(CONTEXT)}\n\n{messages[-1].content}")
     return tuple(messages)
 
 

@@ -19,7 +19,15 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.files import new_files
 from agent.prompt.template import placeholder
-from agent.release.prompt_file import FENCE, HEADING_LIKE, MESSAGES_FILE, POOL_HEADING, PROMPT_FILE, PromptRelease
+from agent.release.prompt_file import (
+    FENCE,
+    HEADING_LIKE,
+    MESSAGES_FILE,
+    PASSAGES_HEADING,
+    POOL_HEADING,
+    PROMPT_FILE,
+    PromptRelease,
+)
 from agent.release.runtime import load_prompt
 from agent.types import Field
 
@@ -49,11 +57,12 @@ def export_markdown(release: PromptRelease) -> str:
     """The text of prompt.md. Raises a ReleaseError when a text holds a lone surrogate, which UTF-8 cannot write."""
     data = _data(release)
     del data["messages"]
-    rows = data["picks"].pop("rows") if release.picks else []
+    lists = {PASSAGES_HEADING: data.get("passages"), POOL_HEADING: data.get("picks")}
     sections = [f"## {m.role}\n\n{HEADING_LIKE.sub(_backslash, m.content)}\n" for m in release.messages]
-    if rows:
-        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        sections.append(f"{POOL_HEADING}\n\n{lines}\n")
+    for title, looked_up in lists.items():
+        if looked_up is not None:
+            lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in looked_up.pop("rows"))
+            sections.append(f"{title}\n\n{lines}\n")
     text = "\n".join([f"{FENCE}\n{toml(data)}{FENCE}\n", *sections])
     if found := re.search("[\ud800-\udfff]", text):
         raise ReleaseError(
@@ -169,6 +178,7 @@ def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[st
 
 
 def _data(release: PromptRelease) -> dict[str, Any]:
+    looked_up = release.passages
     return {
         "name": release.name,
         "version": release.version,
@@ -182,6 +192,7 @@ def _data(release: PromptRelease) -> dict[str, Any]:
         "provenance": release.provenance,
         **({"weights": release.weights.as_dict()} if release.weights else {}),
         **({"picks": {**release.picks.settings(), "rows": release.picks.row_data()}} if release.picks else {}),
+        **({"passages": {**looked_up.settings.as_dict(), "rows": looked_up.row_data()}} if looked_up else {}),
     }
 
 

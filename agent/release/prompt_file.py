@@ -22,12 +22,15 @@ from agent.strict import BadToml, parse_json, parse_toml, read_file
 
 if TYPE_CHECKING:
     from agent.prompt.label_weights import LabelWeights
+    from agent.retrieval.passages import ReleasedPassages
     from agent.retrieval.pool import PickedDemos
 
 PROMPT_FILE = "prompt.md"
 MESSAGES_FILE = "messages.json"
 POOL_HEADING = "## pool"
 """Of the last section of a prompt.md with picked demos: a row a line, as JSON."""
+PASSAGES_HEADING = "## passages"
+"""Of the section before it in a prompt.md that looks passages up: a passage a line, as JSON."""
 HELD = "held"  # inside a run's folder, the folder of a winner that was not promoted
 FENCE = "+++"
 MAX_FILE = 16_000_000
@@ -63,7 +66,8 @@ class PromptRelease:
     that decides what is sent, to which model, and how the reply is read: everything but name and provenance.
     `reasoning` says how `parse` finds the answer; `weights` decide among the labels of the one output when a reply has
     log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands). With `picks`, the
-    messages hold one mark for the demos that are picked for each input.
+    messages hold one mark for the demos that are picked for each input; with `passages`, one for the block of passages
+    that are looked up for it.
     """
 
     name: str
@@ -77,6 +81,7 @@ class PromptRelease:
     provenance: Mapping[str, Any]
     weights: LabelWeights | None = None
     picks: PickedDemos | None = None
+    passages: ReleasedPassages | None = None
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,13 +99,24 @@ class PromptRelease:
         }
         if self.picks is not None:
             content["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
+        if self.passages is not None:
+            content["passages"] = {**self.passages.settings.as_dict(), "rows": self.passages.row_data()}
         object.__setattr__(self, "version", content_id("p", content))
 
     def fill(self, values: Mapping[str, str]) -> tuple[Message, ...]:
         """The messages for an input, exactly as they were scored; `values` has a text for each of `inputs`."""
+        filled = self.with_passages(values)
         if self.picks is None:
-            return fill_messages(self.messages, values)
-        return fill_picked(self.messages, values, self.picks.for_inputs(values, self.inputs))
+            return fill_messages(self.messages, filled)
+        return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.inputs))
+
+    def with_passages(self, values: Mapping[str, str]) -> Mapping[str, str]:
+        """The values of an input and, where the prompt looks passages up, the block of them."""
+        if self.passages is None:
+            return values
+        from agent.retrieval.passages import CONTEXT  # most prompts have none, and start faster without
+
+        return {**values, CONTEXT: self.passages.for_inputs(values, self.inputs)}
 
     def write(self, folder: Path) -> Path:
         """Writes prompt.md and messages.json, proved (`export.write_release`); gives the path of prompt.md."""
@@ -191,27 +207,31 @@ def _markdown(text: str, file: Path) -> dict[str, Any]:
     if stray := text[fences.end() : start].strip():
         line = text.count("\n", 0, text.index(stray, fences.end())) + 1
         raise ReleaseError(f"{file}:{line}: {stray[:40]!r} stands before the first heading such as `## user`")
-    end, rows = _pool(text, file) if "picks" in data else (len(text), None)
+    end, lists = len(text), dict[str, list[Any]]()
+    for key, title in (("picks", POOL_HEADING), ("passages", PASSAGES_HEADING)):  # the last section first
+        if key in data:
+            end, lists[key] = _lines_of(text[:end], title, key, file)
     headings = [heading for heading in headings if heading.start() < end]
     ends = [*(heading.start() for heading in headings[1:]), end]
     data["messages"] = [
         {"role": heading[1], "content": _section(text[heading.end() : stop], last=stop == len(text))}
         for heading, stop in zip(headings, ends, strict=False)  # no heading, no message: _release refuses that
     ]
-    if isinstance(data.get("picks"), dict):
-        data["picks"]["rows"] = rows
+    for key, rows in lists.items():
+        if isinstance(data[key], dict):
+            data[key]["rows"] = rows
     return data
 
 
-def _pool(text: str, file: Path) -> tuple[int, list[Any]]:
-    """Where the section of the pool begins, and its rows. No line of JSON looks like its heading: it is the last that
-    does."""
-    start = text.rfind(f"\n{POOL_HEADING}\n\n") + 1
+def _lines_of(text: str, title: str, key: str, file: Path) -> tuple[int, list[Any]]:
+    """Where the last section of a text begins, and its lines of JSON. None of them looks like its heading: it is the
+    last that does."""
+    start = text.rfind(f"\n{title}\n\n") + 1
     if not start:
-        raise ReleaseError(f"{file}: has picks and no section {POOL_HEADING!r}; restore the released file")
+        raise ReleaseError(f"{file}: has {key} and no section {title!r}; restore the released file")
     rows = []
-    first = start + len(POOL_HEADING) + 2
-    for number, line in enumerate(text[first:].removesuffix("\n").split("\n"), text.count("\n", 0, first) + 1):
+    first = start + len(title) + 2
+    for number, line in enumerate(text[first:].rstrip("\n").split("\n"), text.count("\n", 0, first) + 1):
         try:
             rows.append(parse_json(line))
         except ValueError as error:
@@ -241,6 +261,7 @@ def _json(text: str, file: Path) -> dict[str, Any]:
     return data
 
 
+_LOOKED_UP = ("picks", "passages")
 _LISTS = ("choices", "forbidden", "required")
 
 # -- data -> release --------------------------------------------------------------------------------------------------
@@ -253,10 +274,10 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     if missing := [key for key in _KINDS if key not in data and key not in _OPTIONAL]:
         raise ReleaseError(f"{file}: lacks {', '.join(missing)}; restore the released file")
     for key, value in data.items():
-        if key == "picks":
+        if key in _LOOKED_UP:
             continue
         if key not in _KINDS:
-            refuse(key, f"unknown key {key!r:.60}, known are {', '.join(_KINDS)}, picks")
+            refuse(key, f"unknown key {key!r:.60}, known are {', '.join([*_KINDS, *_LOOKED_UP])}")
         if not isinstance(value, _KINDS[key]):
             refuse(key, f"{key} must be {_KINDS[key].__name__}, not {value!r:.60}")
     if not data["messages"]:
@@ -288,6 +309,19 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             refuse("messages", f"hold no {mark}, where the picked demos go")
         if len(picks.shown[0]) != (2 if mark in contents else 1):
             refuse("messages", "show picked demos in another form than the rows of the pool have")
+    passages = None
+    if "passages" in data:
+        from agent.retrieval.passages import CONTEXT, released_passages
+
+        try:
+            settings = dict(data["passages"]) if isinstance(data["passages"], dict) else {}
+            passages = released_passages(settings, settings.pop("rows", None))
+        except ValueError as error:
+            refuse("passages", str(error))
+        if CONTEXT in data["inputs"]:
+            refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
+        if not any(placeholder(CONTEXT) in item["content"] for item in data["messages"]):
+            refuse("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
     try:
         return PromptRelease(
             name=data["name"],
@@ -303,6 +337,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             provenance=data["provenance"],
             weights=weights,
             picks=picks,
+            passages=passages,
         )
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None

@@ -18,6 +18,7 @@ from agent.release.result_breakdown import (
     MetricPart,
     ParetoRow,
     Preflight,
+    Retrieval,
     Slice,
     Variety,
 )
@@ -44,6 +45,7 @@ class RunResult(Part):
         metrics: the score by metric, `readable` first; `slices`, by slice of the rows.
         consistency: of answers to rows that were asked again; None without `repeats`.
         variety: of each field that is a text.
+        retrieval: how passages were looked up; None, and not in JSON, for a task without documents.
         judges: those that the score rests on.
         preflight: None where the budget ended before it.
         attribution: what carried the gain; empty when the user's own prompt won.
@@ -79,6 +81,7 @@ class RunResult(Part):
     slices: tuple[Slice, ...] = ()
     consistency: Consistency | None = None
     variety: tuple[Variety, ...] = ()
+    retrieval: Retrieval | None = field(default=None, metadata={"if_set": True})
     judges: tuple[JudgeTrust, ...] = ()
     blocked: tuple[str, ...] = ()
     blocked_codes: tuple[BlockCode, ...] = ()

@@ -127,6 +127,30 @@ class Variety(TwoSided["TextVariety | None"]):
 
 
 @dataclass(frozen=True, slots=True)
+class LookedUp(Part):
+    """What one prompt's passages hold and what it makes of them, shares in [0, 1], None where it cannot be said:
+    `recall`, of the rows that name their documents those with one of them shown, `recall_all` with all of them;
+    `unanswerable_right`, of the rows that no document answers those answered so; `answerable_wrong`, of the others."""
+
+    recall: float | None = None
+    recall_all: float | None = None
+    unanswerable_right: float | None = None
+    answerable_wrong: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval(TwoSided[LookedUp]):
+    """How passages of documents were looked up on the sealed test: `rows` name their documents, `unanswerable_rows`
+    have no answer in any, `answerable_rows` have one."""
+
+    rows: int
+    unanswerable_rows: int
+    answerable_rows: int
+    winner: LookedUp = LookedUp()
+    baseline: LookedUp = LookedUp()
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeTrust(Part):
     """A judge of a metric with what its latest calibration said: Cohen's `kappa` in [-1, 1] with its interval, and
     `why` it is not trusted. Of a pairwise judge `turned` of `compared` verdicts changed with the order."""

@@ -28,7 +28,8 @@ BlockCode = Literal[
 class Winner(Part):
     """The best found. None where nothing was scored; `dev_corrected` is `dev` without what choosing the best of many
     adds to it. `prompt_tokens`: at least 0, without the row and the chat template. `n_demos`: fixed and picked;
-    `picks`: how those are picked that differ from input to input, in JSON only where there are some."""
+    `picks`: how those are picked that differ from input to input, and `passages`, how passages are looked up; in JSON
+    only where there are some."""
 
     candidate_id: str
     technique: str
@@ -40,6 +41,7 @@ class Winner(Part):
     test: float | None
     prompt_tokens: int
     picks: Mapping[str, Any] | None = field(default=None, metadata={"if_set": True})
+    passages: Mapping[str, Any] | None = field(default=None, metadata={"if_set": True})
 
 
 @dataclass(frozen=True, slots=True)

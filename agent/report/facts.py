@@ -406,6 +406,37 @@ def steadiness(result: RunResult) -> list[str]:
     return [f"asked {first.k} times each, {first.rows} test rows:", *lines] if lines and first else []
 
 
+def looks_up(passages: Mapping[str, Any] | None) -> str:
+    """How a prompt looks passages up, in words; "" where it does not."""
+    if not passages:
+        return ""
+    overlap = f", {passages['overlap']} of them repeated" if passages["overlap"] else ""
+    return f"{passages['k']} passages by {passages['retriever']}, of at most {passages['chunk']} letters{overlap}"
+
+
+def retrieval(result: RunResult) -> list[str]:
+    """How passages were looked up and what the answers make of them, a line for each prompt."""
+    found, lines = result.retrieval, list[str]()
+    for side, name in sides(result) if found else ():
+        assert found is not None
+        shares = found.side(side)
+        said = [
+            f"a right document shown {points(shares.recall)} %, all right ones {points(shares.recall_all)} % "
+            f"of {found.rows} rows"
+            if shares.recall is not None
+            else "",
+            f"no answer where there is none {points(shares.unanswerable_right)} % of {found.unanswerable_rows}"
+            if shares.unanswerable_right is not None
+            else "",
+            f"no answer where there is one {points(shares.answerable_wrong)} % of {found.answerable_rows}"
+            if shares.answerable_wrong is not None
+            else "",
+        ]
+        if any(said):
+            lines.append(f"documents, {name}: {'; '.join(filter(None, said))}")
+    return lines
+
+
 def variety(result: RunResult) -> list[str]:
     """How varied the texts of each field are, a line for each prompt."""
     lines = []

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 RETRIEVERS = ("bm25", "chars", "hybrid")
@@ -192,6 +192,10 @@ class PoolIndex:
             labels[row.label] += 1
             chosen.append(position)
         return chosen[::-1] if picks.order == ORDERS[0] else chosen
+
+    def nearest(self, text: str, retriever: str, k: int) -> list[int]:
+        """At most `k` positions that have a term in common with a text, the nearest first."""
+        return list(islice(self._ranked(text, retriever, k + _DEPTH), k))
 
     def _ranked(self, text: str, retriever: str, most: int) -> Iterator[int]:
         if retriever == "bm25":

@@ -77,6 +77,7 @@ def build_result(
             _mean(values(sealed.won)),
             sealed.prompt_tokens,
             shown.picks,
+            shown.passages,
         ),
         lift=_lift(sealed, seed),
         decision="keep_baseline",

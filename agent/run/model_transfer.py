@@ -18,6 +18,7 @@ from agent.ledger.query import History, Row, is_weighted, started_with
 from agent.programs.kinds import program_for
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
+from agent.retrieval.passages import Passages
 from agent.retrieval.pick import Picks
 from agent.run.job import Job, Resources
 from agent.run.launch import budget_of, earlier_prices
@@ -245,7 +246,9 @@ def _candidate(row: Mapping[str, Any]) -> PromptCandidate:
         for demo in row["demos"]
     )
     picks = Picks(**row["picks"]) if row["picks"] else None
-    candidate = PromptCandidate(row["technique"], row["format"], row["instruction"], row["role"], demos, picks=picks)
+    passages = Passages(**row["passages"]) if row["passages"] else None
+    words = (row["technique"], row["format"], row["instruction"], row["role"])
+    candidate = PromptCandidate(*words, demos, picks=picks, passages=passages)
     if candidate.id != row["id"]:
         raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
     return candidate

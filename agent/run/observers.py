@@ -53,8 +53,9 @@ class LedgerObserver(Observer):
         program = self._programs[proposal.candidate.kind]
         laid_out = () if rejected else program.template(proposal.candidate)
         shown = program.shown(proposal.candidate)
-        if shown.picks and not rejected:
-            self._ledger.event(self._run_id, "candidate_picks", {"candidate_id": shown.id, **shown.picks})
+        for name, settings in (("picks", shown.picks), ("passages", shown.passages)):
+            if settings and not rejected:
+                self._ledger.event(self._run_id, f"candidate_{name}", {"candidate_id": shown.id, **settings})
         self._ledger.add_candidate(
             self._run_id, round_, shown, laid_out, proposal.operator, proposal.parent_id, proposal.reason, rejected
         )

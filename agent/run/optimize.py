@@ -9,8 +9,9 @@ That is what makes a run resumable: it walks the same way again, and each call t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from agent.scoring.breakdown import Pair
 from agent.scoring.confidence import confidence_report
 from agent.scoring.evaluate import Evaluator, why_unscored
 from agent.scoring.llm_judge import judge_builder, trust_record
+from agent.scoring.retrieval_figures import retrieval_figures
 from agent.scoring.task_metrics import build_metrics
 from agent.search import closing
 from agent.search.analysis.pareto import Finalist
@@ -311,6 +313,7 @@ class Run(LedgerRun[RunResult]):
             yardsticks = await measured(self._classic, self._evaluator, self._observer, self.context.dev, tested, seed)
         shown, length = self.program.shown(winner), self.program.prompt_tokens(winner)
         ended = self._ended or self.context.failed
+        pair = Pair(self._test, won, base)
         return build_result(
             SealedTest(winner, baseline, won, base, shown, length),
             run_id=self.id,
@@ -329,7 +332,7 @@ class Run(LedgerRun[RunResult]):
                 "uncorrected": self._uncorrected(winner),
                 **closing.explained(
                     self.task,
-                    Pair(self._test, won, base),
+                    pair,
                     {"winner": steady[winner.id], "baseline": steady[baseline.id]},
                     [
                         trust_record(judge, self.ledger.calibration(judge.judge.setup.id, self.id), self.task.name)
@@ -340,6 +343,7 @@ class Run(LedgerRun[RunResult]):
                 "human_score": self.task.human_score,
                 "change": closing.changed(self.context, winner),
                 "proposer": closing.proposer_use(self.context, winner, ended),
+                "retrieval": self._retrieval(pair, {"winner": winner, "baseline": baseline}),
                 "preflight": self.preflight.as_dict() if self.preflight else None,
                 "attribution": closing.carried(self.context, winner, corrected),
                 "pareto": closing.pareto(self._offers(), winner),
@@ -385,6 +389,14 @@ class Run(LedgerRun[RunResult]):
             return f"{self.settings.strategy} dropped programs by parts of dev, and what that adds is not known"
         better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
         return "the best found was chosen by another rule than the best on dev" if better else ""
+
+    def _retrieval(self, pair: Pair, sides: Mapping[str, Candidate]) -> dict[str, Any] | None:
+        """How passages were looked up on the sealed test; None for a task without documents."""
+        task = self.task
+        if task.knowledge is None:
+            return None
+        shown = {side: partial(self.program.documents, candidate) for side, candidate in sides.items()}
+        return retrieval_figures(pair, task.knowledge, task.signature.outputs[0].name, shown)
 
     # -- bookkeeping --------------------------------------------------------------------------------------------------
 

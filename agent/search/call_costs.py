@@ -13,6 +13,8 @@ from operator import attrgetter
 from statistics import mean
 
 from agent.gateway.prices import Price
+from agent.prompt.template import marks
+from agent.retrieval.passages import CONTEXT
 from agent.scoring.llm_judge import VERDICT_TOKENS, judge_calls
 from agent.types import Budget, CallRole, Spend, Task, Usage
 
@@ -25,6 +27,8 @@ PROPOSAL_TOKENS = 200  # of its reply, at most, unless the user's own prompt is 
 ANSWER_TOKENS = 50  # of a reply of the target, at most
 ROWS_A_PROPOSAL = 25  # rows of the target for each proposal
 ADAPTER_TOKENS = 250  # that DSPy adds to a call beside instruction, demos and row
+PASSAGE_LETTERS = 4 * 600  # of the passages in a prompt, on average
+MOST_PASSAGE_LETTERS = 8 * 2000  # of the passages of the longest designs, with their headings
 SAMPLE = 50  # rows that stand for all
 
 Models = Mapping[CallRole, Sequence[str]]
@@ -103,7 +107,9 @@ class CallCosts:
 
 def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallCosts:
     """What a call of a run on this task costs on average; a model without a price is free."""
-    own = _tokens([task.instruction]) + MESSAGE_TOKENS
+    passages = _passage_letters(task, PASSAGE_LETTERS) // BYTES_A_TOKEN
+    has_place = bool(marks(task.instruction, [CONTEXT]))
+    own = _tokens([task.instruction]) + MESSAGE_TOKENS + (passages if has_place else 0)
     row, reply = _row_and_reply(task)
     demos = min(task.space.demo_counts, default=0) * (row + reply + 2 * MESSAGE_TOKENS)
     a_row = {"target": 1.0, "judge": float(judge_calls(task)), "proposer": 1 / ROWS_A_PROPOSAL}
@@ -117,7 +123,7 @@ def call_costs(task: Task, models: Models, prices: Mapping[str, Price]) -> CallC
         return Spend(1, math.ceil(tokens / calls), cost / calls)
 
     per_token = dearest(models["target"], Usage(1000, 0), prices) / 1000
-    return CallCosts(average(own), average(own + demos // 2), per_token, own)
+    return CallCosts(average(own), average(own + demos // 2 + (0 if has_place else passages)), per_token, own)
 
 
 def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
@@ -132,6 +138,14 @@ def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
     }
 
 
+def _passage_letters(task: Task, most: int) -> int:
+    """Letters of the passages in a prompt, at most `most`; 0 for a task without documents."""
+    documents = task.knowledge.documents if task.knowledge else ()
+    return min(
+        most, sum(len(b.text) for document in documents for section in document.sections for b in section.blocks)
+    )
+
+
 def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
     """The most tokens of a call of each role, by an upper estimate.
 
@@ -141,6 +155,7 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
     """
     row = max(sum(len(text) for text in row.inputs.values()) for row in task.train) // LETTERS_A_TOKEN
     prompt = len(task.instruction) // LETTERS_A_TOKEN + (row + 10) * (1 + max(task.space.demo_counts, default=0))
+    prompt += _passage_letters(task, MOST_PASSAGE_LETTERS) // LETTERS_A_TOKEN
     rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // LETTERS_A_TOKEN
     return {
         "target": Usage(prompt, ANSWER_TOKENS + task.thinking),

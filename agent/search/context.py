@@ -218,7 +218,8 @@ class SearchContext:
         return self._account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
 
     def _picks(self, candidate_id: str) -> bool:
-        return self.program.picks(self.board.candidate(candidate_id))
+        candidate = self.board.candidate(candidate_id)
+        return self.program.picks(candidate) or self.program.shown(candidate).passages is not None
 
     def _size(self, candidate_id: str) -> int:
         """Tokens of a candidate's prompt with a row of usual length."""

@@ -29,8 +29,8 @@ class CandidateCosts:
         board: its candidates.
         baseline_id: the user's own prompt.
         size: the tokens of a candidate's prompt with a usual row.
-        picks: whether a candidate's examples are picked for each row: its calls share no long beginning, so providers
-            have less of it in their caches.
+        picks: whether a candidate's examples or passages are picked for each row: its calls share no long beginning, so
+            providers have less of it in their caches.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from agent.gateway.gateway import Gateway, ModelClient
 from agent.prompt.label_weights import LabelWeights
 from agent.search.analysis.effects import Feature
 from agent.search.study import Place
-from agent.types import Candidate, Message, Outcome, Proposal, Runner, Shown, Task
+from agent.types import Candidate, Example, Message, Outcome, Proposal, Runner, Shown, Task
 
 if TYPE_CHECKING:
     from agent.search.context import SearchContext
@@ -125,6 +125,10 @@ class Program(Describes, Protocol):
 
     def picks(self, candidate: Candidate) -> bool:
         """Whether its examples are picked for each row: such a candidate must prove itself against the others."""
+        ...
+
+    def documents(self, candidate: Candidate, example: Example) -> tuple[str, ...] | None:
+        """The document of each passage that it shows on a row, the nearest first; None where it looks none up."""
         ...
 
     def max_tokens(self, candidate: Candidate) -> int:

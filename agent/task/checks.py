@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import Problem
 from agent.extras import command, is_here
 from agent.metrics.metric_registry import METRICS
+from agent.retrieval.passages import CONTEXT
 from agent.shipped import fold
 from agent.task.input_files import KeyPath, walk
 from agent.task.words import listed, near, problem, quoted
@@ -131,16 +132,39 @@ def _check_choices(name: str, table: FieldTable) -> Iterator[Fault]:
 
 
 def check_instruction(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults of the `{{field}}` placeholders: each must name an input."""
+    """Faults of the `{{field}}` placeholders: each must name an input, or be the place of passages."""
     for found in PLACEHOLDER.finditer(file.instruction):
         if found[1] in outputs:
             what = f"the instruction holds {quoted(found[0])}, which is an output; only inputs can be filled in: "
             what += listed(inputs)
-        elif found[1] not in inputs:
+        elif found[1] == CONTEXT and found[1] not in inputs and file.knowledge.path is None:
+            what = f"the instruction holds {quoted(found[0])}, which is no field, and the place of passages only where "
+            what += "[knowledge] names their documents; write it, or take the mark out"
+        elif found[1] not in (*inputs, CONTEXT):
             what = f"the instruction holds {quoted(found[0])}, which is not a field{near(found[1], inputs)}"
         else:
             continue
         yield Fault(("instruction",), what, holding=found[0])
+
+
+def check_knowledge(file: TaskFile, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults of [knowledge] against the signature."""
+    table, names = file.knowledge, inputs + outputs
+    if "knowledge" not in file.model_fields_set:
+        return
+    if table.path is None:
+        yield Fault(("knowledge",), "the key 'path' is missing; write the folder of the documents")
+    if CONTEXT in names:
+        what = f"the field {quoted(CONTEXT)} has the name of the place of passages; rename it, or take [knowledge] out"
+        yield Fault(("signature",), what)
+    if table.source in inputs:
+        yield Fault(("knowledge", "source"), f"source = {quoted(table.source)} is an input, which the model sees")
+    if table.source == "id" or (table.source and table.source not in names and not _NAME.fullmatch(table.source)):
+        what = f"source = {quoted(table.source)} cannot be a column; write letters, digits and _"
+        yield Fault(("knowledge", "source"), what)
+    if file.program:
+        what = "only a prompt looks passages up, and this task has a program of its own; take [knowledge] out"
+        yield Fault(("knowledge",), what)
 
 
 def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[str]) -> Iterator[Fault]:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,6 +20,8 @@ from agent.task.input_files import Rows, parse_json
 from agent.task.words import listed, near, problem, quoted
 from agent.types import Example, Field, Signature, canonical, content_id
 
+SOURCES_JOINT = ";"
+"""Between two documents of a row."""
 MOST_LISTED = 20  # wrong values of a column and file that are listed one by one
 _NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
@@ -82,14 +84,21 @@ def json_checker(schema: str) -> Callable[[Any], str]:
 class RowReader:
     """Turns rows into examples. `unsure`: fields whose own definition is wrong, so their values are not judged.
 
-    `slices` are fields, or columns of their own whose values are kept as texts.
+    `slices` are fields, or columns of their own whose values are kept as texts; `sources` is the field or column that
+    names documents out of `documents`, "" for none.
     """
 
     def __init__(
-        self, signature: Signature, unsure: frozenset[str] = frozenset(), slices: tuple[str, ...] = ()
+        self,
+        signature: Signature,
+        unsure: frozenset[str] = frozenset(),
+        slices: tuple[str, ...] = (),
+        sources: str = "",
+        documents: Collection[str] = (),
     ) -> None:
         self._signature = signature
         self._slices = slices
+        self._sources, self._documents = sources, documents
         self._fields = {field.name: field for field in signature.inputs + signature.outputs}
         self._unsure = unsure
         self._near = cache(near)  # one mistake may stand in thousands of rows
@@ -123,6 +132,16 @@ class RowReader:
                 given = _row_id(row.get("id", ""), "id" in row and not cells)
             except ValueError as error:
                 wrong.append(("id", str(error)))
+            named = _text(row.get(self._sources, "")).split(SOURCES_JOINT) if self._sources else []
+            sources = tuple(name.strip() for name in named if name.strip())
+            wrong += [
+                (
+                    self._sources,
+                    f"{self._sources}: {quoted(name)} is none of the documents{near(name, self._documents)}",
+                )
+                for name in sources
+                if self._documents and name not in self._documents
+            ]
             if wrong:
                 for mistake in wrong:
                     lines_by_fault.setdefault(mistake, []).append(line)
@@ -130,12 +149,12 @@ class RowReader:
                 inputs = {field.name: _text(values[field.name]) for field in self._signature.inputs}
                 labels = {field.name: values[field.name] for field in self._signature.outputs}
                 groups = {name: _text(row[name]) for name in self._slices}
-                example = Example(given or content_id("row", inputs), inputs, labels, groups)
+                example = Example(given or content_id("row", inputs), inputs, labels, groups, sources)
                 placed.append(PlacedExample(where, line, example))
         return placed, list(_listed_problems(lines_by_fault, where))
 
     def _columns(self, row: Mapping[str, Any]) -> Iterator[str]:
-        known = dict.fromkeys([*self._fields, *self._slices])
+        known = dict.fromkeys([*self._fields, *self._slices, *([self._sources] if self._sources else [])])
         unknown = [name for name in row if name not in known and name != "id"]
         missing = [name for name in known if name not in row]
         for name in unknown:

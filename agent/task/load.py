@@ -18,9 +18,10 @@ from agent.task import checks
 from agent.task.checks import Fault
 from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
 from agent.task.input_files import TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
+from agent.task.knowledge import read_documents
 from agent.task.rubric import read_rubric
 from agent.task.words import near, problem, quoted, shown
-from agent.types import Budget, Constraints, Drift, Field, Rubric, SearchSpace, Signature, SplitName, Task
+from agent.types import Budget, Constraints, Drift, Field, Knowledge, Rubric, SearchSpace, Signature, SplitName, Task
 
 if TYPE_CHECKING:
     from agent.task.task_file import FieldTable, Parsed, TaskFile
@@ -73,13 +74,13 @@ class _Loading:
         lines = TomlLines(text)
         places = sorted((lines.of(fault.path, fault.holding), fault.what) for fault in faults)
         self.problems[:0] = [problem(shown(toml), line, what) for line, what in places]
-        rubrics = self._rubrics(parsed)
-        splits = self._splits(parsed.file, None if parsed.doubts("signature") else signature, unsure)
+        rubrics, knowledge = self._rubrics(parsed), self._knowledge(parsed.file)
+        splits = self._splits(parsed.file, None if parsed.doubts("signature") else signature, unsure, knowledge)
         if (self.folder / "rubric.md").exists() and "rubric.md" not in self.hashes:
             self._text("rubric.md", "rubric.md")
         if self.problems or signature is None:
             raise ProblemsError(tuple(self.problems))
-        return self._build(parsed, signature, splits, rubrics)
+        return self._build(parsed, signature, splits, rubrics, knowledge)
 
     def _read(self, name: str, key: str) -> bytes | None:
         """A file of the folder, hashed under `key`; None (and a problem) when it cannot be read."""
@@ -112,6 +113,7 @@ class _Loading:
         found = list(checks.check_fields(parsed, inputs, outputs))
         if not parsed.doubts("slices"):
             found += checks.check_slices(parsed.file, inputs + outputs)
+        found += checks.check_knowledge(parsed.file, inputs, outputs)
         if not parsed.doubts("instruction"):
             found += checks.check_instruction(parsed.file, inputs, outputs)
         fields = {}
@@ -183,6 +185,15 @@ class _Loading:
                 found |= {name: rubric} if rubric else {}
         return found
 
+    def _knowledge(self, file: TaskFile) -> Knowledge | None:
+        """The documents of the task, with one hash over them."""
+        table = file.knowledge
+        if table.path is None:
+            return None
+        documents, self.hashes["knowledge"], problems = read_documents(table.path, self.folder)
+        self.problems += problems
+        return Knowledge(documents, table.source or "", table.unanswerable or "")
+
     def _program(self, parsed: Parsed) -> Iterator[Fault]:
         """The file of a program of the user's own: hashed, and looked at for its factory; it is not run here."""
         if not parsed.file.program:
@@ -194,19 +205,20 @@ class _Loading:
         elif (source := self._text(name, name)) is not None:
             self.problems += checks.check_program_file(source, factory, shown(self.folder / name))
 
-    def _splits(self, file: TaskFile, signature: Signature | None, unsure: frozenset[str]) -> list[list[PlacedExample]]:
-        reader = (
-            None
-            if signature is None
-            else RowReader(signature, unsure, tuple(name for name in file.slices if name != "id"))
-        )
-        names = [self._split_name(file, split) for split in SPLITS]
+    def _splits(
+        self, file: TaskFile, signature: Signature | None, unsure: frozenset[str], knowledge: Knowledge | None
+    ) -> list[list[PlacedExample]]:
+        slices = tuple(name for name in file.slices if name != "id")
+        source = knowledge.source if knowledge else ""
+        names = [document.name for document in knowledge.documents] if knowledge else []
+        reader = None if signature is None else RowReader(signature, unsure, slices, source, names)
+        files = [self._split_name(file, split) for split in SPLITS]
         splits: list[list[PlacedExample]] = []
-        for split, name in zip(SPLITS, names, strict=True):
+        for split, name in zip(SPLITS, files, strict=True):
             path = self.folder / (name or f"{split}.jsonl")
             if name is None or (data := self._read(name, split)) is None:
                 continue
-            if names.count(name) > 1:
+            if files.count(name) > 1:
                 self.problems.append(problem(shown(path), 1, "is the file of two splits; give each split its own file"))
                 continue
             rows, problems = rows_of(data, path)
@@ -233,7 +245,12 @@ class _Loading:
         return None
 
     def _build(
-        self, parsed: Parsed, signature: Signature, splits: list[list[PlacedExample]], rubrics: dict[str, Rubric]
+        self,
+        parsed: Parsed,
+        signature: Signature,
+        splits: list[list[PlacedExample]],
+        rubrics: dict[str, Rubric],
+        knowledge: Knowledge | None,
     ) -> Task:
         file = parsed.file
         train, dev, test = (tuple(row.example for row in placed) for placed in splits)
@@ -272,5 +289,6 @@ class _Loading:
             calibrate=search.calibrate,
             precision=file.calibration.precision,
             monitor=Drift(**file.monitor.model_dump()),
+            knowledge=knowledge,
             hashes=self.hashes,
         )

@@ -186,6 +186,19 @@ class SplitsTable(TomlTable):
     test: Line | Optional = Field(None, description="The sealed file, opened once, at the end.")
 
 
+class KnowledgeTable(TomlTable):
+    """The documents that prompts look passages up in."""
+
+    path: Line | Optional = Field(
+        None,
+        description="A folder of documents inside the task folder, or one file: text, Markdown, HTML, CSV or PDF.",
+    )
+    source: Line | Optional = Field(
+        None, description='The column that names the documents of a row\'s answer, with "; " between two; may be empty.'
+    )
+    unanswerable: Line | Optional = Field(None, description="The answer of rows that no document answers.")
+
+
 class TaskFile(TomlTable):
     """A task: what goes in, what must come out, how it is scored, and what the search may spend."""
 
@@ -224,6 +237,10 @@ class TaskFile(TomlTable):
         default_factory=CalibrationTable.defaults, description="How sure an answer must be to be given."
     )
     splits: SplitsTable = Field(default_factory=SplitsTable.defaults, description="File names of the three splits.")
+    knowledge: KnowledgeTable = Field(
+        default_factory=KnowledgeTable.defaults,
+        description="Documents that prompts look passages up in; {{context}} in the instruction is their place.",
+    )
 
 
 def json_schema() -> dict[str, Any]:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from agent.programs.looked_up import PassageLibrary
 from agent.programs.moves.demos import OPERATORS, DemoMaker, DemoSet, demo_kinds, demo_sizes, most_demos
+from agent.programs.moves.passage_moves import PassageMaker
 from agent.programs.moves.picking import PickMaker
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -40,10 +42,17 @@ class CandidateGenerator:
     """Makes the candidates of one run; the same seed of `rng` makes the same ones.
 
     `rewrites` are the instructions so far, the user's own first; `rationales` are worked solutions by row id, verified
-    by their answers, for chain-of-thought demos. `pool` has the rows that may be picked for each input.
+    by their answers, for chain-of-thought demos. `pool` has the rows that may be picked for each input, `library` the
+    passages that may be looked up.
     """
 
-    def __init__(self, task: Task, rng: random.Random, pool: PickedRows | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        rng: random.Random,
+        pool: PickedRows | None = None,
+        library: PassageLibrary | None = None,
+    ) -> None:
         self._task = task
         self._rng = rng
         self._dev: Mapping[str, Example] = {example.id: example for example in task.dev}
@@ -51,6 +60,7 @@ class CandidateGenerator:
         self.rewrites: list[Rewrite] = [Rewrite("own", task.instruction, "the user's words"), *builtin_rewrites(task)]
         self.rationales: dict[str, str] = {}
         self._picks = PickMaker(task, rng, pool or PickedRows(task))
+        self._passages = PassageMaker(task, rng, library or PassageLibrary(task))
 
     @cached_property
     def _maker(self) -> DemoMaker:
@@ -67,6 +77,7 @@ class CandidateGenerator:
             for rewrite in self.rewrites[: 3 if not TECHNIQUES[technique].reasoning else 1]
             for role in ("", *space.roles[:1])[: 2 if rewrite.operator == own else 1]
         ]
+        places += [{**self._place(space.techniques[0], space.formats[0], own), **how} for how in self._passages.first()]
         if "few-shot" in space.techniques and self.counts:
             places += [{**self._place("few-shot", space.formats[0], own), **picked} for picked in self._picks.first()]
             places += [
@@ -90,6 +101,7 @@ class CandidateGenerator:
             "kind": self.kinds,
             "size": tuple(str(k) for k in self.counts) or ("0",),
             **self._picks.space(),
+            **self._passages.space(),
         }
 
     def _usable(self, technique: str) -> bool:
@@ -122,6 +134,7 @@ class CandidateGenerator:
             place["role"],
             demos.demos,
             picks=picks,
+            passages=self._passages.at(place, rewrite.instruction),
         )
         operator = (
             demos.operator if candidate.n_demos else f"{technique}:{rewrite.operator}{'+role' if place['role'] else ''}"
@@ -141,7 +154,8 @@ class CandidateGenerator:
 
     def place(self, candidate: PromptCandidate) -> dict[str, str]:
         """The place of the user's own prompt."""
-        return self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
+        where = self._place(candidate.technique, candidate.format, self.rewrites[0].operator)
+        return {**where, **self._passages.place_of(candidate)}
 
     def _place(
         self, technique: str, name: str, instruction: str, kind: str = "", size: str = "", role: str = ""
@@ -155,12 +169,14 @@ class CandidateGenerator:
             "kind": kind or self.kinds[0],
             "size": size,
             **self._picks.place(),
+            **self._passages.place(),
         }
 
     def operators(self, parent: Parent) -> list[str]:
         """The operators that can change this candidate."""
         operators = [*OPERATORS] if redraws(parent.proposal.candidate) else []
         operators += self._picks.operators(as_prompt(parent.proposal.candidate))
+        operators += self._passages.operators(as_prompt(parent.proposal.candidate))
         operators.append("compress")
         if len(self._task.space.formats) > 1:
             operators.append("format")
@@ -183,6 +199,9 @@ class CandidateGenerator:
             if changed is None or changed[0] == old:
                 return None
             return self._child(parent, changed[0], operator, changed[1])
+        if operator in self._passages.operators(old):
+            made, reason = self._passages.child(old)
+            return self._child(parent, made, operator, reason, **self._passages.place_of(made))
         others = [good for other in parents if other is not parent and (good := demos_of(other)).demos]
         demos = self._maker.child(operator, demos_of(parent), parent.outcomes, self._dev, others)
         if demos is None or not demos.demos or demos.demos == old.demos:

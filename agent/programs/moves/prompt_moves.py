@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from agent.programs.looked_up import PassageLibrary
 from agent.programs.moves.author import proposed, rationales
 from agent.programs.moves.compress import compressions
 from agent.programs.moves.pool import CandidateGenerator, as_prompt, redraws
@@ -20,8 +21,14 @@ FEWEST_FITTED = 12  # candidates, before effects of single demos are fitted
 class PromptMoves(CandidateGenerator):
     """The `Moves` of one run."""
 
-    def __init__(self, task: Task, context: SearchContext, pool: PickedRows | None = None) -> None:
-        super().__init__(task, context.rng, pool)
+    def __init__(
+        self,
+        task: Task,
+        context: SearchContext,
+        pool: PickedRows | None = None,
+        library: PassageLibrary | None = None,
+    ) -> None:
+        super().__init__(task, context.rng, pool, library)
         self._context, self._proposals = context, 0
         self._fitted, self._known_effects = -1, dict[str, Effect]()
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agent.programs.moves.passage_moves import without_passages
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES
 from agent.search.analysis.effects import Feature
@@ -18,8 +19,8 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
     """A prompt as columns of the model of the parts.
 
     One-hot: instruction, technique, format and role, instruction and format once more where there are demos, each fixed
-    demo, and how others are picked. Numbers: the logs of how many fixed and picked demos there are, and the share of
-    each label among the fixed ones.
+    demo, how others are picked and passages looked up. Numbers: the logs of how many fixed and picked demos and
+    passages there are, and the share of each label among the fixed ones.
     """
     assert isinstance(candidate, PromptCandidate)
     columns: dict[Feature, float] = {
@@ -38,6 +39,10 @@ def features_of(candidate: Candidate) -> dict[Feature, float]:
         columns["picked demos", candidate.picks.retriever] = 1.0
         columns["picked order", candidate.picks.order] = 1.0
         columns["log2 picked demos", ""] = math.log2(1 + candidate.picks.k) / 2
+    if candidate.passages is not None:
+        columns["passages", candidate.passages.retriever] = 1.0
+        columns["passage size", str(candidate.passages.chunk)] = 1.0
+        columns["log2 passages", ""] = math.log2(1 + candidate.passages.k) / 2
     if candidate.demos:
         columns["log2 demos", ""] = math.log2(1 + len(candidate.demos)) / 2
         labels = Counter(label_of(demo) for demo in candidate.demos)
@@ -64,6 +69,9 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
         ablations.append(
             Ablation("picked demos", _laid_out(static, winner.demos, TECHNIQUES[winner.technique].reasoning))
         )
+    if winner.passages != baseline.passages:
+        own = replace(winner, passages=baseline.passages) if baseline.passages else without_passages(winner)
+        ablations.append(Ablation("passages", own))
     reasoning = TECHNIQUES[baseline.technique].reasoning
     if TECHNIQUES[winner.technique].reasoning != reasoning:
         ablations.append(Ablation("technique", _laid_out(winner, winner.demos, reasoning)))

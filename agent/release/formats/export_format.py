@@ -16,6 +16,7 @@ from agent.errors import ReleaseError
 from agent.prompt.template import PICKED, split
 from agent.registry import Registry
 from agent.release.prompt_file import PromptRelease
+from agent.retrieval.passages import CONTEXT
 from agent.types import Prediction, Task
 
 Values = Mapping[str, str]
@@ -91,7 +92,8 @@ class Format:
     """Of a target whose files hold the model or parameters: read back from them, as `load` reads the messages."""
     needs_task: bool = False
     carries_picks: bool = False
-    """Whether the target picks examples for each input as the release does; a prompt that needs it is refused else."""
+    """Whether the target picks examples and looks passages up for each input as the release does; a prompt that needs
+    it is refused else."""
     find_library: Callable[[str], str] = installed_version
     """Name and version of the installed library, "" where it is missing."""
     settings_note: str = ""
@@ -129,8 +131,8 @@ FORMATS: Registry[Format] = Registry(
 
 
 def parts_of(release: PromptRelease) -> list[tuple[str, Parts]]:
-    """Role and parts of each message; with picked demos, `PICKED` is one more input."""
-    names = (*release.inputs, *([PICKED] if release.picks else []))
+    """Role and parts of each message; with picked demos, `PICKED` is one more input, and `CONTEXT` with passages."""
+    names = (*release.inputs, *([PICKED] if release.picks else []), *([CONTEXT] if release.passages else []))
     return [(message.role, split(message.content, names)) for message in release.messages]
 
 

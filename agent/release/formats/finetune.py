@@ -26,7 +26,7 @@ def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, signa
     read = parse_reply(answer, release.outputs, reasoning=release.reasoning)
     if read.error or canonical(dict(read.fields)) != canonical(dict(row.labels)):
         raise ReleaseError(f"{FILE}: the answer of the train row {row.id} reads back as {dict(read.fields)!a:.60}")
-    messages = [message.as_dict() for message in fill_picked(kept, row.inputs, ())]
+    messages = [message.as_dict() for message in fill_picked(kept, release.with_passages(row.inputs), ())]
     return json.dumps({"messages": [*messages, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
 
 

@@ -131,6 +131,11 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
             f"{form.name}: a template cannot pick examples for each input, as this prompt does; export it as "
             "--format python, or load it with load_prompt"
         )
+    if material.release.passages is not None and not form.carries_picks:
+        raise ReleaseError(
+            f"{form.name}: a template cannot look passages up for each input, as this prompt does; export it as "
+            "--format python, or load it with load_prompt"
+        )
     texts = form.files(material)
     _write(texts, folder)
     library = ""

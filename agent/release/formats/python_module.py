@@ -1,12 +1,15 @@
 """A Python module with one typed function and no dependency. Knows how to write it; values enter as list items only.
 
-A prompt whose demos are picked for each input comes with its rows, and with the very code that picked them in the run.
+A prompt whose demos are picked, or whose passages are looked up, for each input comes with its rows and passages, and
+with the very code that did so in the run.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import keyword
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from agent.prompt.template import PICKED
 from agent.release.formats.export_format import Material, Render, Settings, Values, export_format, parts_of
 from agent.release.formats.weights_source import require_same_answers, weights_source
 from agent.release.runtime import PromptRelease
-from agent.retrieval import pick
+from agent.retrieval import passages, pick
 
 FILE = "prompt.py"
 _PICKING = """
@@ -29,6 +32,15 @@ def _texts(*values: str) -> list[tuple[str, ...]]:
 def _turns(*values: str) -> list[dict[str, str]]:
     roles = ("user", "assistant")
     return [{"role": role, "content": text} for texts in _texts(*values) for role, text in zip(roles, texts)]
+"""
+
+_LOOKING_UP = """
+_PASSAGES = PoolIndex([PoolRow(str(at), text, "", "") for at, text in enumerate(PASSAGES)])
+
+
+def _context(*values: str) -> str:
+    found = _PASSAGES.nearest("\\n".join(values), LOOKUP["retriever"], LOOKUP["k"])
+    return passage_block(LOOKUP["tag"], [PASSAGES[at] for at in found])
 """
 
 
@@ -81,7 +93,7 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
-    taken = ("_texts", "_turns")
+    taken = ("_texts", "_turns", "_context")
     bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier() or name in taken]
     if bad:
         raise ReleaseError(f"{release.name!r}: the input {bad[0]!r} cannot be an argument of a Python function")
@@ -104,22 +116,25 @@ def files(material: Material) -> dict[str, str]:
         if parts == [(PICKED,)] and release.format != "inline":
             lines.append(f"        *_turns{texts},")
             continue
-        pieces = [_piece(part, texts) for part in parts] or ['""']
+        pieces = [_piece(part, release.inputs) for part in parts] or ['""']
         lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
         lines += ["        ))},"]
     return {FILE: "\n".join([*lines, "    ]"]) + "\n" + weights_source(release)}
 
 
-def _piece(part: str | tuple[str], inputs: str) -> str:
-    """A part of a message as an expression; `inputs` are the arguments of what picks."""
+def _piece(part: str | tuple[str], names: Sequence[str]) -> str:
+    """A part of a message as an expression; `names` are the inputs, the arguments of what picks."""
+    inputs = f"({', '.join(names)})"
     if isinstance(part, str):
         return _text(part)
+    if part[0] == passages.CONTEXT and part[0] not in names:
+        return f"_context{inputs}"
     return f"*(texts[0] for texts in _texts{inputs})" if part[0] == PICKED else part[0]
 
 
 def _head(release: PromptRelease) -> list[str]:
     """The start of the module: of a prompt that picks, the code that does."""
-    if release.picks is not None:
+    if release.picks is not None or release.passages is not None:
         return [Path(pick.__file__).read_text("utf-8"), ""]
     return [
         '"""The messages of a released prompt. Needs only Python."""',
@@ -133,9 +148,28 @@ def _head(release: PromptRelease) -> list[str]:
 
 def _picking(release: PromptRelease) -> list[str]:
     """What is picked from and how, as constants."""
-    if release.picks is None:
+    return [*_passages(release), *_picks(release)]
+
+
+def _passages(release: PromptRelease) -> list[str]:
+    if (found := release.passages) is None:
         return []
+    how = {"retriever": found.settings.retriever, "k": found.settings.k, "tag": found.index.tag}
+    return [
+        "",
+        inspect.getsource(passages.passage_block),
+        f"LOOKUP: Any = {how!a}",
+        "PASSAGES = [",
+        *(f"    {passage.text!a}," for passage in found.passages),
+        "]",
+        _LOOKING_UP.rstrip("\n"),
+    ]
+
+
+def _picks(release: PromptRelease) -> list[str]:
     picks = release.picks
+    if picks is None:
+        return []
     rows = [
         f"    {(row.id, row.text, row.label, row.group, shown)!a},"
         for row, shown in zip(picks.rows, picks.shown, strict=True)

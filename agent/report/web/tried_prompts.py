@@ -103,9 +103,9 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         return held
     if not candidate["template"]:
         raise InputError(f"{view.id}: the text of {candidate['id']} was erased from the ledger")
-    if candidate["picks"]:
+    if candidate["picks"] or candidate["passages"]:
         raise InputError(
-            f"{view.id}: {candidate['id']} picks its examples from rows that only its release holds, and that file is "
+            f"{view.id}: {candidate['id']} looks up rows or passages that only its release holds, and that file is "
             "gone; restore it from a backup, or run again"
         )
     weights = candidate.get("weights")

@@ -1,0 +1,260 @@
+"""One file of documents as sections: text, Markdown, HTML, CSV and PDF. Knows formats; knows no folder and no task.
+
+What a file says is data: nothing in it is run, and no address in it is fetched.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from html.parser import HTMLParser
+
+from agent.extras import command, is_here
+from agent.types import Section, TextBlock
+
+MOST_PAGES = 2_000
+_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
+_RULE_OF_TABLE = re.compile(r"\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?\s*")
+_NOT_SHOWN = re.compile(  # taken out first: where one of them is not closed, html.parser takes the square of the time
+    r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1\s*>|\Z)|<![^>]*>?", re.DOTALL | re.IGNORECASE
+)
+_CODE = re.compile(r"\s*(```+|~~~+)")
+
+
+class Outline:
+    """Collects blocks under the headings that are open."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[int, str]] = []
+        self._blocks: list[TextBlock] = []
+        self._sections: list[Section] = []
+
+    def head(self, level: int, text: str) -> None:
+        """A heading: it closes those of its level and deeper ones."""
+        self._close()
+        self._open = [each for each in self._open if each[0] < level]
+        if text:
+            self._open.append((level, text))
+
+    def add(self, text: str, header: str = "") -> None:
+        """A paragraph, or a table's rows with its header."""
+        if text.strip():
+            self._blocks.append(TextBlock(text.strip("\n").rstrip(), header))
+
+    def sections(self) -> tuple[Section, ...]:
+        """All sections with something in them."""
+        self._close()
+        return tuple(self._sections)
+
+    def _close(self) -> None:
+        if self._blocks:
+            self._sections.append(Section(tuple(text for _, text in self._open), tuple(self._blocks)))
+        self._blocks = []
+
+
+def read_text(text: str) -> tuple[Section, ...]:
+    """Paragraphs, with empty lines between them."""
+    outline = Outline()
+    for paragraph in re.split(r"\n\s*\n", text):
+        outline.add(paragraph)
+    return outline.sections()
+
+
+def read_markdown(text: str) -> tuple[Section, ...]:
+    """Headings with `#`, tables with `|`, code between fences, paragraphs."""
+    outline, held = Outline(), list[str]()
+
+    def end() -> None:
+        outline.add("\n".join(held))
+        held.clear()
+
+    lines = text.split("\n")
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        if code := _CODE.match(line):
+            end()
+            last = next((n for n in range(at + 1, len(lines)) if lines[n].strip() == code[1]), len(lines) - 1)
+            outline.add("\n".join(lines[at : last + 1]))
+            at = last
+        elif heading := _HEADING.fullmatch(line):
+            end()
+            outline.head(len(heading[1]), heading[2])
+        elif "|" in line and at + 1 < len(lines) and "|" in lines[at + 1] and _RULE_OF_TABLE.fullmatch(lines[at + 1]):
+            end()
+            last = at + 2
+            while last < len(lines) and "|" in lines[last]:
+                last += 1
+            outline.add("\n".join(lines[at + 2 : last]) or line, f"{line}\n{lines[at + 1]}")
+            at = last - 1
+        elif line.strip():
+            held.append(line)
+        else:
+            end()
+        at += 1
+    end()
+    return outline.sections()
+
+
+def read_table(text: str, delimiter: str = ",") -> tuple[Section, ...]:
+    """A table whose first row names the columns. Raises ValueError where a row cannot be read."""
+    outline = Outline()
+    try:
+        rows = [
+            " | ".join(" ".join(cell.split()) for cell in row)
+            for row in csv.reader(io.StringIO(text), delimiter=delimiter)
+        ]
+    except csv.Error as error:
+        raise ValueError(f"is no table of values with commas ({error}); correct it") from error
+    rows = [row for row in rows if row.strip(" |")]
+    if rows:
+        outline.add("\n".join(rows[1:]) or rows[0], rows[0])
+    return outline.sections()
+
+
+class _Page(HTMLParser):
+    """The text of an HTML page under its headings; scripts, styles and comments are left out."""
+
+    _HIDDEN = frozenset(("script", "style", "template", "noscript", "svg", "select", "textarea", "iframe", "object"))
+    _INLINE = frozenset(
+        [
+            "a",
+            "abbr",
+            "b",
+            "cite",
+            "code",
+            "del",
+            "em",
+            "font",
+            "i",
+            "img",
+            "ins",
+            "kbd",
+            "label",
+            "mark",
+            "q",
+            "s",
+            "small",
+            "span",
+            "strong",
+            "sub",
+            "sup",
+            "time",
+            "u",
+            "var",
+            "wbr",
+        ]
+    )
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.outline = Outline()
+        self._text: list[str] = []
+        self._hidden = 0
+        self._rows: list[list[str]] = []
+        self._cells: list[str] | None = None
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag in self._HIDDEN:
+            self._hidden += 1
+        elif tag not in self._INLINE:
+            self._end(tag)
+        if tag == "tr":
+            self._cells = []
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        if tag not in self._INLINE and tag not in self._HIDDEN:
+            self._end(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self._HIDDEN:
+            self._hidden = max(0, self._hidden - 1)
+        elif tag == "title":
+            self.outline.head(0, self._taken())
+        elif re.fullmatch("h[1-6]", tag):
+            self.outline.head(int(tag[1]), self._taken())
+        elif tag in ("td", "th") and self._cells is not None:
+            self._cells.append(self._taken())
+        elif tag not in self._INLINE:
+            self._end(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self._text.append(data)
+
+    def _taken(self) -> str:
+        text, self._text = " ".join("".join(self._text).split()), []
+        return text
+
+    def _end(self, tag: str) -> None:
+        """A block ends: a row or a table where it is one of these."""
+        if self._cells is not None and tag not in ("tr", "table", "tbody", "thead", "tfoot"):
+            self._text.append(" ")  # a paragraph within a cell
+            return
+        if self._cells:
+            self._rows.append(self._cells)
+        self._cells = None
+        if tag == "table" and self._rows:
+            lines = [" | ".join(row) for row in self._rows]
+            self.outline.add("\n".join(lines[1:]) or lines[0], lines[0])
+            self._rows = []
+        self.outline.add(self._taken())
+
+    def sections(self) -> tuple[Section, ...]:
+        self.close()
+        self._end("table")
+        return self.outline.sections()
+
+
+def read_html(text: str) -> tuple[Section, ...]:
+    """The text of a page under its headings. Raises ValueError where its declarations are broken."""
+    page = _Page()
+    shown = _NOT_SHOWN.sub(" ", text)
+    end = shown.rfind(">") + 1
+    try:
+        page.feed(shown[:end] + escape(shown[end:]))
+        return page.sections()
+    except AssertionError as error:  # what the standard library raises on `<![` and the like
+        raise ValueError(f"is no HTML that can be read ({str(error)[:60]!a}); correct it") from error
+
+
+def read_pdf(data: bytes) -> tuple[Section, ...]:
+    """The text of each page of a PDF. Raises ValueError where there is none, or pypdf is not installed."""
+    if not is_here("knowledge"):
+        raise ValueError(f"is a PDF, which takes pypdf; {command('knowledge')}, or save it as text")
+    return tuple(_pdf_pages(data))
+
+
+def _pdf_pages(data: bytes) -> Iterator[Section]:
+    from pypdf import PdfReader
+
+    try:
+        pages = PdfReader(io.BytesIO(data)).pages
+        if len(pages) > MOST_PAGES:
+            raise ValueError(f"has {len(pages)} pages; {MOST_PAGES} at most")
+        for number, page in enumerate(pages, start=1):
+            texts = [TextBlock(each.strip()) for each in re.split(r"\n\s*\n", page.extract_text()) if each.strip()]
+            if texts:
+                yield Section((f"page {number}",), tuple(texts))
+    except ValueError:
+        raise
+    except Exception as error:  # a PDF is free bytes to its library, which may fail in any way on them
+        raise ValueError(
+            f"cannot be read as a PDF ({type(error).__name__}: {str(error)[:100]}); save it as text"
+        ) from error
+
+
+TEXTS: Mapping[str, Callable[[str], tuple[Section, ...]]] = {
+    ".txt": read_text,
+    ".md": read_markdown,
+    ".markdown": read_markdown,
+    ".html": read_html,
+    ".htm": read_html,
+    ".csv": read_table,
+    ".tsv": lambda text: read_table(text, "\t"),
+}
+"""By ending, what reads a file of text."""
+SUFFIXES = (*TEXTS, ".pdf")

@@ -1,0 +1,186 @@
+"""Whole runs on a task whose answers stand in documents alone: winner and release look passages up."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import promptassay as pa
+from agent.cli import main
+from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.proof import verify_exports
+from agent.release.formats.python_module import load_module
+from agent.release.result import RunResult
+from agent.release.runtime import MESSAGES_FILE, load_prompt
+from agent.task.load import load_task
+from tests.cli.world import compatible, good, good_json, refused
+from tests.knowledge.planted import INSTRUCTION, price, reader, write_task
+from tests.wire import Fault, WireServer
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, **more: Any) -> tuple[Any, list[Any]]:
+    with WireServer(reader) as server:
+        result = pa.optimize(folder, model=compatible(server), proposer="none", max_calls=500, **more)
+        return result, server.requests
+
+
+def test_the_winner_looks_passages_up_and_its_release_sends_the_same(here: Path) -> None:
+    result, requests = run(write_task(here / "task"))
+    assert result.decision == "promote"
+    assert result.baseline.test < 0.2
+    assert result.winner.test > 0.95
+    prompt = result.release.load()
+    assert prompt.release.passages is not None
+    twin = load_prompt(result.release.path.with_name(MESSAGES_FILE))
+    assert twin.version == prompt.version
+    (export,) = verify_exports([FORMATS.get("python")], {"python": Material(prompt.release)})
+    (here / "prompt.py").write_text(export.texts["prompt.py"], "utf-8")
+    module = load_module(here / "prompt.py", "exported")
+    sent = [request.body["messages"] for request in requests]
+    for row in load_task(here / "task").test:
+        messages = prompt.render(**row.inputs)
+        assert messages in sent
+        assert messages == twin.render(**row.inputs) == module.render(**row.inputs)
+        assert prompt.parse(reader(messages, {})).fields["answer"] == row.labels["answer"]
+
+
+def test_the_users_own_place_for_passages_gets_them_in_the_baseline(here: Path) -> None:
+    own = f"{INSTRUCTION}\n\n{{{{ context }}}}\n\nQuestion: {{{{question}}}}"
+    result, requests = run(write_task(here / "task", own), trials=1)
+    assert result.baseline.test == 1.0
+    assert result.decision == "keep_baseline"
+    sent = requests[0].body["messages"]
+    assert [message["role"] for message in sent] == ["user"]
+    assert sent[0]["content"].startswith(f"{INSTRUCTION}\n\nPassages of documents")
+    assert result.release.load().release.passages.settings.k == 4
+
+
+def test_figures_of_a_run_are_those_counted_by_hand(here: Path) -> None:
+    result, _ = run(write_task(here / "task"))
+    rows = load_task(here / "task").test
+    prompt = result.release.load()
+    index, settings = prompt.release.passages.index, prompt.release.passages.settings
+    sourced = [row for row in rows if row.sources]
+    hits = [
+        row.sources[0] in {each.file for each in index.found(row.inputs["question"], settings.retriever, settings.k)}
+        for row in sourced
+    ]
+    found = result.to_json()["retrieval"]
+    assert found["rows"] == found["answerable_rows"] == len(sourced)
+    assert found["unanswerable_rows"] == len(rows) - len(sourced) == 6
+    assert found["winner"]["recall"] == found["winner"]["recall_all"] == sum(hits) / len(hits)
+    assert found["baseline"]["recall"] is None
+    assert found["baseline"]["unanswerable_right"] == found["baseline"]["answerable_wrong"] == 1.0
+    assert found["winner"]["unanswerable_right"] == 1.0
+    assert found["winner"]["answerable_wrong"] < 0.1
+    assert {row.part for row in result.attribution} >= {"passages"}
+    assert result.to_json()["winner"]["passages"]["pool"] == settings.pool
+    assert RunResult.from_json(pa.load_run(result.run_id).result).retrieval == result.retrieval
+    for command in (["show"], ["report"]):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+        text = done.output if command == ["show"] else next(here.rglob("report.html")).read_text("utf-8")
+        assert "a right document shown 100.0 %" in text
+        assert f"{settings.k} passages by {settings.retriever}" in text
+
+
+def test_what_a_run_released_is_exported_reproduced_promoted_applied_and_tried_on_another_model(here: Path) -> None:
+    result, _ = run(write_task(here / "task"))
+    found = good_json("export", result.run_id, "--format", "python", "--format", "md", "-o", "out")
+    for form in found["formats"]:  # the export sends for each dev row the very call of the run
+        assert form["dev"]["score"] == pytest.approx(result.winner.dev)
+    assert "cannot look passages up" in refused(1, "export", result.run_id, "--format", "langchain")[0]
+    good("promote", result.run_id)
+    loaded = load_prompt("planted@production")
+    assert loaded.version == result.release.load().version
+    good("reproduce", result.run_id)
+    good("audit", "verify")
+    lineage = good("audit", "lineage", result.winner.candidate_id)
+    assert f"{result.winner.passages['k']} passages by {result.winner.passages['retriever']}" in lineage
+    Path("new.csv").write_text("question\nWhat is asked for a belata by customer 7?\n", "utf-8")
+    with WireServer(reader) as server:
+        words = ["-m", compatible(server), "-q"]
+        good("apply", "planted@production", "new.csv", *words, "-o", "answers.csv")
+        moved = good_json("transfer", result.run_id, "--models", compatible(server), "--top", "1", "-q")
+    assert price("belata") in Path("answers.csv").read_text("utf-8")
+    own, other = moved["models"]
+    assert [cell["mean"] for cell in other["scores"]] == [cell["mean"] for cell in own["scores"]]
+
+
+def test_a_stopped_run_goes_on_with_the_documents_that_it_began_with(here: Path) -> None:
+    folder = write_task(here / "task")
+    whole, _ = run(folder, use_cache=False)
+    asked = 0
+
+    def stopping(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+        nonlocal asked
+        asked += 1
+        return Fault(401, body={"error": {"message": "no such key"}}) if 150 < asked < 400 else reader(messages, body)
+
+    page = folder / "pages" / "goods-b.md"
+    text = page.read_text("utf-8")
+    with WireServer(stopping) as server:
+        with pytest.raises(pa.AgentError) as caught:
+            pa.optimize(folder, model=compatible(server), proposer="none", max_calls=500, use_cache=False)
+        asked = 1000
+        page.write_text(f"{text}\nMore.\n", "utf-8")
+        with pytest.raises(pa.AgentError, match="knowledge"):
+            pa.resume(caught.value.run_id)
+        page.write_text(text, "utf-8")
+        resumed = pa.resume(caught.value.run_id)
+    assert resumed.winner == whole.winner
+    assert resumed.retrieval == whole.retrieval
+
+
+def test_an_optimizer_that_cannot_look_up_is_refused_before_anything_is_paid(here: Path) -> None:
+    pytest.importorskip("dspy")
+    with WireServer(reader) as server:
+        with pytest.raises(pa.InputError, match="DSPy's optimizers do not look passages up"):
+            pa.optimize(
+                write_task(here / "task"),
+                model=compatible(server),
+                strategy="dspy-gepa",
+                proposer="none",
+                max_calls=500,
+            )
+        assert server.requests == []
+
+
+def citing(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
+    """Answers, and cites the file of the passage that has the answer."""
+    answer = reader(messages, body)
+    text = "\n".join(message["content"] for message in messages)
+    cited = [part for part in re.split(r"^\[\d+\] ", text, flags=re.MULTILINE)[1:] if f"costs {answer} in" in part]
+    return f"answer: {answer}\npage: {cited[0].partition(',')[0] if cited else 'none'}"
+
+
+def test_citations_are_an_output_that_is_scored_against_the_rows_documents(here: Path) -> None:
+    own = f"{INSTRUCTION} Cite the file.\n\n{{{{context}}}}"
+    folder = write_task(here / "task", own)
+    toml = folder / "task.toml"
+    metrics = '[[metrics]]\nname = "exact_match"\nfield = "answer"\n\n[[metrics]]\nname = "set_f1"\nfield = "page"\n'
+    text = toml.read_text("utf-8").replace("-> answer", "-> answer, page")
+    toml.write_text(f'{text}\n{metrics}separator = ";"\n', "utf-8")
+    for split in ("train", "dev", "test"):
+        rows = folder / f"{split}.jsonl"
+        rows.write_text(rows.read_text("utf-8").replace('"page": ""', '"page": "none"'), "utf-8")
+    with pytest.raises(pa.InputError, match="'none' is none of the documents"):
+        load_task(folder)
+    for split in ("train", "dev", "test"):
+        rows = folder / f"{split}.jsonl"
+        kept = [line for line in rows.read_text("utf-8").splitlines() if '"none"' not in line]
+        rows.write_text("\n".join(kept) + "\n", "utf-8")
+    with WireServer(citing) as server:
+        result = pa.optimize(folder, model=compatible(server), proposer="none", max_calls=300, trials=1)
+    assert [row.baseline.mean for row in result.metrics] == [1.0, 1.0, 1.0]
+    assert result.retrieval.baseline.recall == 1.0
