@@ -72,7 +72,9 @@ def prompts(name: FormatName) -> Iterator[PromptCandidate]:
     for number, text in enumerate(("Route.", *own)[: 1 if name.startswith("dspy") else 3]):
         how = PROGRAM.library.settings(RETRIEVERS[number], 3, *CHUNKS[number])
         yield PromptCandidate("zero-shot", name, text, "You are R.", passages=how)
-        yield PromptCandidate("few-shot", name, text, "", demos, Picks("bm25", 2, pool=PROGRAM.pool.id), how)
+        yield PromptCandidate(
+            "few-shot", name, text, "", demos, picks=Picks("bm25", 2, pool=PROGRAM.pool.id), passages=how
+        )
         yield PromptCandidate("chain-of-thought", name, text, passages=how)
 
 

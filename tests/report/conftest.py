@@ -18,11 +18,13 @@ from tests.wire import Reply, WireServer
 @dataclass(frozen=True, slots=True)
 class Playable:
     """A finished run that was released, with the server of its model: `version` is in production after one move back,
-    and `other` was there meanwhile. The last of `answers` says what the model answers."""
+    and `other` was there meanwhile, of a run `picking` whose examples are picked. The last of `answers` says what the
+    model answers."""
 
     folder: Path
     server: WireServer
     run_id: str
+    picking: str
     version: str
     other: str
     answers: list[Reply]
@@ -37,12 +39,13 @@ def playable_made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playable
         with pytest.MonkeyPatch.context() as monkeypatch:
             clean(monkeypatch, folder)
             command = [*files(120), "-m", compatible(server), "--price", "1,2", "-q", "--proposer", "none"]
-            runs = [good_json(*command, "--max-calls", "200", "--seed", seed)["run_id"] for seed in ("0", "1")]
+            command += ["--max-calls", "200"]
+            runs = [good_json(*command, *more)["run_id"] for more in (("--no-retrieval",), ("--seed", "1"))]
             for run in runs:
                 good("promote", run, "--reason", f"better: <b>{run}</b>", "--actor", "Ann")
             good("rollback", "rows", "--reason", "too long", "--actor", "Bob")
         found = [json.loads((folder / "runs" / run / "messages.json").read_text("utf-8"))["version"] for run in runs]
-        yield Playable(folder, server, runs[0], *found, answers)
+        yield Playable(folder, server, *runs, *found, answers)
 
 
 @pytest.fixture

@@ -103,6 +103,19 @@ async def test_a_prompt_made_of_the_ledger_is_the_one_that_was_released(playable
     assert after[1]["version"] == playable.version
 
 
+async def test_a_prompt_that_picks_is_tried_from_its_release_alone(playable: Playable) -> None:
+    """The rows that it picks from are not in the ledger."""
+    released = load_prompt(f"rows@{playable.other}").release
+    address = f"/run/{playable.picking}/play"
+    async with signed_in(DB) as (client, _):
+        _, winner = (await client.get(f"{address}.json")).json()["prompts"]
+        assert winner["version"] == playable.other
+    replace(released, provenance={**released.provenance, "candidate_id": "c_other"}).write(DB.parent / playable.picking)
+    async with signed_in(DB) as (client, _):
+        reply = await client.get(address)
+        assert "looks up rows or passages that only its release holds" in reply.text
+
+
 async def test_a_row_that_was_changed_is_that_row_no_more(playable: Playable) -> None:
     """And one that is as it was needs not be sent along, however long it is."""
     address = f"/run/{playable.run_id}/play"

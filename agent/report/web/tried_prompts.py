@@ -119,7 +119,7 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         format=candidate["format"],
         reasoning=answers_last(PromptCandidate(**shape, demos=demos)),
         model=released.model,
-        parameters=_parameters(view, candidate["id"]) or released.parameters,
+        parameters=_parameters(view, candidate["id"], bool(weights)) or released.parameters,
         provenance={"run_id": view.id, "candidate_id": candidate["id"]},
         weights=LabelWeights(**weights) if weights else None,
     )
@@ -135,13 +135,15 @@ def _held_back(view: RunView) -> PromptRelease | None:
     return None
 
 
-def _parameters(view: RunView, candidate_id: str) -> dict[str, Any]:
-    """What the candidate was scored with, as its calls have it; nothing where none is there."""
+def _parameters(view: RunView, candidate_id: str, is_weighted: bool) -> dict[str, Any]:
+    """What the candidate was scored with, as its calls have it; nothing where none is there. A release asks for
+    log-probabilities, as a search does of all its calls, only where label weights need them."""
     keys = view.history.select(
         "SELECT call_key FROM outcomes WHERE run_id = ? AND candidate_id = ? AND call_key <> '' LIMIT 1",
         view.id,
         candidate_id,
     )
     request = trail.request_of(view.history, keys[0]["call_key"]) if keys else None
-    sent = {} if request is None else {name: request.get(name) for name in DEFAULT_PARAMETERS}
+    names = [name for name in DEFAULT_PARAMETERS if is_weighted or name != "logprobs"]
+    sent = {} if request is None else {name: request.get(name) for name in names}
     return {name: value for name, value in sent.items() if value not in (None, [])}  # as a release names them
