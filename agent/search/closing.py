@@ -21,6 +21,9 @@ from agent.types import Candidate, Outcome, Proposal, Task, Usage
 PROVED = 0.1
 """The two-sided p-value on dev up to which picked examples are better than fixed ones: 0.05 for the one direction."""
 
+NOT_PROVED = "picks_not_proved"
+"""The event of a best on dev that picks examples and is not shown to be better than the best with fixed ones."""
+
 
 def scored_candidates(program: Program, board: Board) -> list[ScoredCandidate]:
     """Every candidate that was tried, with its scores."""
@@ -69,7 +72,7 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     rival = _preferred(context, others, "best")
     if _beats(scores[winner.id], scores.get(rival.id, ()), context.seed):
         return winner
-    context.note("picks_not_proved", {"candidate_id": winner.id, "against": rival.id})
+    context.note(NOT_PROVED, {"candidate_id": winner.id, "against": rival.id})
     return _preferred(context, others, how)
 
 

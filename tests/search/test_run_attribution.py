@@ -131,6 +131,8 @@ async def test_a_search_that_dropped_programs_by_parts_of_dev_has_no_corrected_f
     assert why == "evolve dropped programs by parts of dev, and what that adds is not known"
     assert facts.uncorrected(replace(result, uncorrected=why)) == f"the dev score is not corrected: {why}"
     assert run._uncorrected(run.context.baseline) == "the best found was chosen by another rule than the best on dev"
+    run.context.note("picks_not_proved", {"candidate_id": winner.id, "against": run.context.baseline.id})
+    assert run._uncorrected(run.context.baseline).startswith("a prompt that picks its examples scored higher on dev")
 
 
 async def test_rows_without_a_score_here_and_there_do_not_end_a_run(tmp_path: Path) -> None:
