@@ -22,6 +22,7 @@ from agent.strict import BadToml, parse_json, parse_toml, read_file
 
 if TYPE_CHECKING:
     from agent.prompt.label_weights import LabelWeights
+    from agent.retrieval.pick import PoolRow
     from agent.retrieval.pool import PickedDemos
 
 PROMPT_FILE = "prompt.md"
@@ -96,11 +97,21 @@ class PromptRelease:
             content["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
         object.__setattr__(self, "version", content_id("p", content))
 
-    def fill(self, values: Mapping[str, str]) -> tuple[Message, ...]:
-        """The messages for an input, exactly as they were scored; `values` has a text for each of `inputs`."""
+    def fill(
+        self, values: Mapping[str, str], own: Sequence[PoolRow] = (), shown: Sequence[tuple[str, ...]] = ()
+    ) -> tuple[Message, ...]:
+        """The messages for an input, exactly as they were scored where there are no rows of a user.
+
+        Args:
+            values: A text for each of `inputs`.
+            own: Rows of a user that are picked before those of the pool.
+            shown: Of each of these its texts in the prompt.
+        """
         if self.picks is None:
             return fill_messages(self.messages, values)
-        return fill_picked(self.messages, values, self.picks.for_inputs(values, self.inputs))
+        if not own:
+            return fill_picked(self.messages, values, self.picks.for_inputs(values, self.inputs))
+        return fill_picked(self.messages, values, self.picks.with_own(values, self.inputs, own, shown))
 
     def write(self, folder: Path) -> Path:
         """Writes prompt.md and messages.json, proved (`export.write_release`); gives the path of prompt.md."""
