@@ -20,6 +20,7 @@ from typing import Any
 
 from agent.errors import ReleaseError
 from agent.prompt.worked import label_text
+from agent.redact import rare_secrets_in, redact
 from agent.release.demo_layout import demo_texts
 from agent.release.prompt_file import PromptRelease
 from agent.release.remembered_answers import wrong_answers
@@ -104,12 +105,19 @@ class RememberedRows:
         )
 
     def add(self, inputs: Mapping[str, str], answers: Mapping[str, Any]) -> None:
-        """Keeps an example in place of an older one of the same inputs; raises a ReleaseError where it is too long."""
+        """Keeps an example in place of an older one of the same inputs.
+
+        Raises:
+            ReleaseError: It is too long, or holds what looks like a key.
+        """
         row = RememberedRow(dict(inputs), dict(answers), datetime.now(UTC).isoformat(timespec="seconds"))
         if row.size() > MOST_IN_ROW:
             raise ReleaseError(
                 f"cannot remember an example of {row.size():,} characters; at most {MOST_IN_ROW:,} are kept of one"
             )
+        secrets = rare_secrets_in(os.environ)
+        if any(redact(text, secrets) != text for text in (*inputs.values(), *map(label_text, answers.values()))):
+            raise ReleaseError("cannot remember an example that holds what looks like a key; take the key out of it")
         with self._alone():
             rows = [*(other for other in self.read() if other.inputs != row.inputs), row][-MOST_ROWS:]
             while sum(each.size() for each in rows) > MOST_IN_ALL:

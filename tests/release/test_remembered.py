@@ -227,6 +227,8 @@ def test_what_does_not_fit_the_prompt_is_refused_and_nothing_is_written(tmp_path
     assert "team is 7" in refused(prompt.remember, {"message": "x"}, 7, who="ann")
     assert "'queue' is unknown" in refused(prompt.remember, {"message": "x"}, {"queue": "billing"}, who="ann")
     assert "message is missing" in refused(prompt.remember, {"text": "x"}, "billing", who="ann")
+    assert "a key" in refused(prompt.remember, {"message": "mine is sk-abcdefgh12345678"}, "billing", who="ann")
+    assert b"sk-abc" not in all_bytes(tmp_path)
     assert not (tmp_path / "remembered").exists()
 
 
