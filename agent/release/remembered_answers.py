@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.prompt.answer_limits import broken_limit
 from agent.shipped import MAX_NUMBER, Field
+from agent.strict import parse_json
 
 MOST_NAMED = 20
 
@@ -44,7 +45,7 @@ def _wrong(field: Field, value: Any) -> str:
         return "" if is_number else f"{field.name} is {value!r:.60}, not a number from -1e15 to 1e15"
     if field.type == "json":
         try:
-            json.dumps(value, allow_nan=False)
+            parse_json(json.dumps(value, allow_nan=False))  # also no two keys that are one as text
         except (TypeError, ValueError, RecursionError):
             return f"{field.name} is a {type(value).__name__} that is no JSON"
         return ""

@@ -211,7 +211,7 @@ def _write(folder: Path, target: Path, train: str, new: Mapping[str, list[dict[s
         copy = Path(name) / target.name
         shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         for file, rows in new.items():
-            _append(copy / file, rows)
+            _append(folder / file, copy / file, rows)
         load_task(copy)
         if not in_place:
             if target.exists():  # an empty folder
@@ -222,11 +222,15 @@ def _write(folder: Path, target: Path, train: str, new: Mapping[str, list[dict[s
             os.replace(copy / file, folder / file)
 
 
-def _append(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    before = file.read_bytes() if file.exists() else b""
+def _append(old: Path, new: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes `new`: what stands in `old`, and the rows. A link in its place would lead into the task that stays."""
+    before = old.read_bytes() if old.exists() else b""
+    new.unlink(missing_ok=True)
     end = b"" if before.endswith(b"\n") or not before else b"\n"
     lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
-    with file.open("wb") as opened:
+    with new.open("wb") as opened:
         opened.write(before + end + lines.encode("utf-8"))
         opened.flush()
         os.fsync(opened.fileno())
+    if old.exists():
+        shutil.copymode(old, new)

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,20 @@ def test_numbers_and_several_outputs_are_read_by_their_types(tmp_path: Path, mon
     added = rows_in(tmp_path / "sums-3" / "train.jsonl")[1:]
     assert [(row["total"], row["unit"]) for row in added] == [(9.5, "g"), (3, "t")]
     assert [row["source"] for row in rows_in(tmp_path / "sums-3" / "learned.jsonl")] == ["log.csv", "more.jsonl"]
+
+
+def test_a_linked_train_file_stays_as_it_is_and_a_private_one_stays_private(task: Path, tmp_path: Path) -> None:
+    real = task / "rows.jsonl"
+    (task / "train.jsonl").rename(real)
+    (task / "train.jsonl").symlink_to(real)
+    real.chmod(0o600)
+    before = real.read_bytes()
+    assert learn("triage", log_of(tmp_path, NEW))["taken"] == 1
+    assert real.read_bytes() == before
+    made = tmp_path / "triage-2" / "train.jsonl"
+    assert made.read_bytes().startswith(before)
+    assert not made.is_symlink()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
 
 
 def refused(*words: object) -> Result:

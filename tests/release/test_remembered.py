@@ -242,6 +242,7 @@ def test_what_does_not_fit_the_prompt_is_refused_and_nothing_is_written(tmp_path
         (Field("j", "json"), {"a": [1, None]}, ""),
         (Field("j", "json"), {"a": {1, 2}}, "no JSON"),
         (Field("j", "json"), float("inf"), "no JSON"),
+        (Field("j", "json"), {"a": {1: 2, "1": 3}}, "no JSON"),
         (Field("t"), "fine", ""),
         (Field("t"), "  ", "not a text"),
         (Field("t", max_words=1), "two words", "at most 1"),
