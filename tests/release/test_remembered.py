@@ -188,6 +188,7 @@ def test_an_erased_example_is_in_no_file_even_where_a_writer_was_killed(tmp_path
     assert b"first" not in all_bytes(folder)
     assert b"second secret" in all_bytes(folder)
     file.write_bytes(b"broken secret")  # what cannot be read can be erased
+    file.with_suffix(".new").write_bytes(b'{"inputs": {"message": "half a second sec')
     assert f"{file}:1" in refused(prompt.render, who="ann", message="x")
     prompt.forget("ann")
     assert all_bytes(folder) == b".lock\n"
