@@ -38,6 +38,7 @@ GROUPS = {
         "bless": "Record what a released prompt answers now as the reference of later checks.",
         "monitor": "Compare a log of production answers with the reference; fails on drift.",
         "ab": "Read the outcomes of an A/B test, at any time.",
+        "learn": "Take corrected answers of production into a task's train rows, as a new version of it.",
     },
     "Audit": {
         "audit": "Check, read, export and erase from the ledger.",
@@ -62,6 +63,7 @@ _MODULES = {
     "release": ("export", "promote", "rollback", "load", "labels"),
     "apply": ("apply",),
     "check": ("check", "bless", "monitor", "ab"),
+    "learn": ("learn",),
     "judge": ("judge",),
     "audit": ("audit",),
     "inventory": ("init", "tasks", "metrics", "models", "doctor"),

@@ -9,7 +9,6 @@ in one user turn), and `dspy-chat`, `dspy-json`, `dspy-xml` (the adapters of DSP
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,8 @@ from agent.extras import require
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.techniques import TECHNIQUES, reasoning_suffix
 from agent.prompt.template import PICKED, escape, fill_messages, join, marks, placeholder, split
+from agent.prompt.worked import answer_text, title, worked_text
+from agent.prompt.worked import label_text as label_text
 from agent.retrieval.passages import CONTEXT
 from agent.types import Demo, Field, Message, Signature
 
@@ -102,23 +103,14 @@ def _filled(turn: Parts, demo: Demo) -> str:
     return "".join(part if isinstance(part, str) else values[part[0]] for part in turn)
 
 
-def label_text(value: Any) -> str:
-    """A label as the answer of a demo: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _title(field: Field) -> str:
-    return field.name.replace("_", " ").capitalize()
-
-
 def _layout(name: str, signature: Signature, reasoning: bool) -> Parts:
     if name == "turns" and len(signature.inputs) == 1:
         return [(signature.inputs[0].name,)]
     parts: Parts = []
     for field in signature.inputs:
-        parts += [f"{_title(field)}: ", (field.name,), "\n"]
+        parts += [f"{title(field.name)}: ", (field.name,), "\n"]
     if name != "turns" and not reasoning and len(signature.outputs) == 1:
-        parts.append(f"{_title(signature.outputs[0])}:")
+        parts.append(f"{title(signature.outputs[0].name)}:")
     else:
         parts[-1] = ""
     return parts
@@ -126,19 +118,14 @@ def _layout(name: str, signature: Signature, reasoning: bool) -> Parts:
 
 def answer_of(demo: Demo, signature: Signature, reasoning: bool) -> str:
     """The assistant's turn of a demo in our own layouts."""
-    if len(signature.outputs) == 1:
-        answer = demo.outputs[signature.outputs[0].name]
-        return f"{demo.rationale.strip()}\nAnswer: {answer}".lstrip() if reasoning else answer
-    lines = "\n".join(f"{field.name}: {demo.outputs[field.name]}" for field in signature.outputs)
-    return f"{demo.rationale.strip()}\n{lines}".lstrip() if reasoning else lines
+    outputs = [field.name for field in signature.outputs]
+    return answer_text(outputs, demo.outputs, demo.rationale, reasoning=reasoning)
 
 
 def _worked(demo: Demo, signature: Signature, reasoning: bool) -> str:
-    lines = [f"{_title(field)}: {demo.inputs[field.name]}" for field in signature.inputs]
-    answer = answer_of(demo, signature, reasoning)
-    if len(signature.outputs) == 1 and not reasoning:
-        answer = f"{_title(signature.outputs[0])}: {answer}"
-    return "\n".join([*lines, answer])
+    inputs = {field.name: demo.inputs[field.name] for field in signature.inputs}
+    outputs = [field.name for field in signature.outputs]
+    return worked_text(inputs, outputs, demo.outputs, demo.rationale, reasoning=reasoning)
 
 
 # -- DSPy's adapters --------------------------------------------------------------------------------------------------

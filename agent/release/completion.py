@@ -17,7 +17,7 @@ from agent.models.model_registry import create_model
 from agent.prompt.label_weights import logprobs_for
 from agent.prompt.weighted_reply import read_reply
 from agent.release.prompt_file import PromptRelease
-from agent.types import LM, Completion, Prediction, Request
+from agent.types import LM, Completion, Message, Prediction, Request
 from agent.worker import run_aside
 
 DEFAULT_PARAMETERS: dict[str, Any] = {"max_tokens": 1024, "temperature": 0.0, "stop": (), "seed": None, "logprobs": 0}
@@ -35,22 +35,35 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
     return {**DEFAULT_PARAMETERS, **release.parameters, "stop": (stop,) if isinstance(stop, str) else tuple(stop)}
 
 
-def request_of(release: PromptRelease, fields: Mapping[str, str]) -> Request:
+def request_of(
+    release: PromptRelease, fields: Mapping[str, str], messages: tuple[Message, ...] | None = None
+) -> Request:
     """The request with the messages and parameters of the release, and with log-probabilities where an answer that is
-    not sure enough is to be left out. Raises a ReleaseError."""
+    not sure enough is to be left out. Raises a ReleaseError.
+
+    Args:
+        release: The prompt.
+        fields: The inputs.
+        messages: What is sent in place of the release's own messages for these inputs.
+    """
     parameters = parameters_of(release)
     if "abstain_below" in release.provenance and not parameters["logprobs"]:
         parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
-    return Request(messages=release.fill(fields), **parameters)
+    return Request(messages=messages or release.fill(fields), **parameters)
 
 
-async def acomplete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:
+async def acomplete(
+    release: PromptRelease,
+    fields: Mapping[str, str],
+    lm: LM | None = None,
+    messages: tuple[Message, ...] | None = None,
+) -> Prediction:
     """The prompt's answer, by `lm` or by the release's own model, which is made and closed.
 
     Raises:
         ModelError: The call failed; RowRefused also where the model replied that it refuses.
     """
-    request = request_of(release, fields)
+    request = request_of(release, fields, messages)
     model = lm or create_model(release.model)
     try:
         completion = await _complete(model, request)
@@ -70,12 +83,17 @@ async def _complete(model: LM, request: Request) -> Completion:
     return await model.complete(request)
 
 
-def complete(release: PromptRelease, fields: Mapping[str, str], lm: LM | None = None) -> Prediction:
+def complete(
+    release: PromptRelease,
+    fields: Mapping[str, str],
+    lm: LM | None = None,
+    messages: tuple[Message, ...] | None = None,
+) -> Prediction:
     """`acomplete` for a program without an event loop; raises a ReleaseError where one is running."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(acomplete(release, fields, lm))
+        return asyncio.run(acomplete(release, fields, lm, messages))
     raise ReleaseError(
         f"{release.name!r}: complete() would block the event loop that is running; write `await "
         "prompt.acomplete(...)` there"

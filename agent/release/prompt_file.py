@@ -23,6 +23,7 @@ from agent.strict import BadToml, parse_json, parse_toml, read_file
 if TYPE_CHECKING:
     from agent.prompt.label_weights import LabelWeights
     from agent.retrieval.passages import ReleasedPassages
+    from agent.retrieval.pick import PoolRow
     from agent.retrieval.pool import PickedDemos
 
 PROMPT_FILE = "prompt.md"
@@ -103,12 +104,22 @@ class PromptRelease:
             content["passages"] = {**self.passages.settings.as_dict(), "rows": self.passages.row_data()}
         object.__setattr__(self, "version", content_id("p", content))
 
-    def fill(self, values: Mapping[str, str]) -> tuple[Message, ...]:
-        """The messages for an input, exactly as they were scored; `values` has a text for each of `inputs`."""
+    def fill(
+        self, values: Mapping[str, str], own: Sequence[PoolRow] = (), shown: Sequence[tuple[str, ...]] = ()
+    ) -> tuple[Message, ...]:
+        """The messages for an input, exactly as they were scored where there are no rows of a user.
+
+        Args:
+            values: A text for each of `inputs`.
+            own: Rows of a user that are picked before those of the pool.
+            shown: Of each of these its texts in the prompt.
+        """
         filled = self.with_passages(values)
         if self.picks is None:
             return fill_messages(self.messages, filled)
-        return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.inputs))
+        if not own:
+            return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.inputs))
+        return fill_picked(self.messages, filled, self.picks.with_own(values, self.inputs, own, shown))
 
     def with_passages(self, values: Mapping[str, str]) -> Mapping[str, str]:
         """The values of an input and, where the prompt looks passages up, the block of them."""

@@ -8,8 +8,8 @@ messages that were scored; `load_prompt("support_triage@production")` the versio
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,12 @@ from agent.release.labels import PRODUCTION, NeedsUnit, Reference, ResolvedVersi
 from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease, only_release_errors, read_release
 
 if TYPE_CHECKING:
-    from agent.shipped import Prediction
+    from agent.release.remembered import RememberedRows
+    from agent.shipped import Message, Prediction
     from agent.types import LM
+
+REMEMBERED = "remembered"
+"""The folder of the examples that users confirm, beside a prompt's file."""
 
 __all__ = ["MESSAGES_FILE", "PROMPT_FILE", "Prompt", "PromptRelease", "load_prompt"]
 
@@ -30,12 +34,14 @@ class Prompt:
 
     `label` is the label by which it was found ("" for a path or a version), `arm` is "candidate" or "production" when
     that is an A/B label, else "". `fallback_reason` says why the fallback was loaded instead ("": it was not).
+    `remembered` is the folder of the examples that users have confirmed (None: the prompt was not loaded from a file).
     """
 
     release: PromptRelease
     label: str = ""
     arm: str = ""
     fallback_reason: str = ""
+    remembered: Path | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -64,11 +70,31 @@ class Prompt:
     def provenance(self) -> dict[str, Any]:
         return dict(self.release.provenance)
 
-    def render(self, /, **fields: str) -> list[dict[str, str]]:
+    def render(self, /, *, who: str | None = None, **fields: str) -> list[dict[str, str]]:
         """The messages to send, [{"role", "content"}]. Needs exactly the declared inputs, each a str.
 
-        Raises a ReleaseError that names what is missing, unknown or not text.
+        Args:
+            who: A user or tenant: examples that this one has confirmed (`remember`) are picked before the others.
+                Where an input has the name `who`, it is that input.
+            fields: The inputs.
+
+        Raises:
+            ReleaseError: One that names what is missing, unknown or not text.
         """
+        return [message.as_dict() for message in self._messages(who, fields)]
+
+    def _messages(self, who: str | None, fields: dict[str, str]) -> tuple[Message, ...]:
+        """The messages for the inputs and a user; an input with the name `who` is put where inputs are."""
+        inputs = self.release.inputs
+        if who is not None and "who" in inputs:
+            fields["who"], who = who, None
+        self._require_inputs("render", fields)
+        if who is None or self.release.picks is None:
+            return self.release.fill(fields)
+        return self._rows_of(who).fill(fields)
+
+    def _require_inputs(self, verb: str, fields: Mapping[str, Any]) -> None:
+        """Raises a ReleaseError where `fields` is anything but a text for each input."""
         inputs = self.release.inputs
         wrong = [f"{name} is missing" for name in inputs if name not in fields]
         wrong += [f"{name!r} is unknown" for name in fields if name not in inputs]
@@ -79,8 +105,60 @@ class Prompt:
         ]
         if wrong:
             needs = ", ".join(inputs) or "none"
-            raise ReleaseError(f"cannot render {self.name!r}: {'; '.join(wrong)}; give exactly these as text: {needs}")
-        return [message.as_dict() for message in self.release.fill(fields)]
+            raise ReleaseError(f"cannot {verb} {self.name!r}: {'; '.join(wrong)}; give exactly these as text: {needs}")
+
+    def remember(self, inputs: Mapping[str, str], answer: Any, *, who: str) -> None:
+        """Keeps a confirmed example of a user or tenant beside the release, whose version stays as it is.
+
+        It is shown to this user alone, by `render(..., who=...)` and `complete(..., who=...)`. At most 200 examples and
+        a million characters are kept of each user, and the oldest go; the same inputs again replace the older answer.
+
+        Args:
+            inputs: A text for each input.
+            answer: The right answer, or one for each output by its name. Checked against its type, choices and limits.
+            who: The user or tenant, 1 to 1,000 characters. It stands in no file: the file's name is a hash of it.
+
+        Raises:
+            ReleaseError: The prompt picks no examples, what was given does not fit it, or the disk refuses.
+        """
+        from agent.release.demo_layout import require_layout
+        from agent.release.remembered_answers import answers_of, wrong_answers
+
+        if self.release.picks is None:
+            raise ReleaseError(
+                f"cannot remember: {self.name!r} {self.version} shows every input the same examples; release a prompt "
+                "that picks its examples for each input"
+            )
+        if "who" in self.release.inputs:
+            raise ReleaseError(f"cannot remember: {self.name!r} has an input with the name who; rename it in the task")
+        rows = self._rows_of(who)
+        self._require_inputs("remember an example of", inputs)
+        answers = answers_of(self.release.outputs, answer)
+        if wrong := wrong_answers(self.release.outputs, answers):
+            raise ReleaseError(
+                f"cannot remember an example of {self.name!r}: {'; '.join(wrong)}; give the right answer"
+            )
+        require_layout(self.release)
+        rows.add(inputs, answers)
+
+    def forget(self, who: str, *, inputs: Mapping[str, str] | None = None) -> int:
+        """Erases what a user or tenant has confirmed.
+
+        Args:
+            who: The user or tenant.
+            inputs: Those of one example; without them all of the user's are erased, and the file with them.
+
+        Returns:
+            How many examples were erased.
+        """
+        return self._rows_of(who).forget(inputs)
+
+    def _rows_of(self, who: str) -> RememberedRows:
+        from agent.release.remembered import RememberedRows
+
+        if self.remembered is None:
+            raise ReleaseError(f"{self.name!r}: there is no folder for remembered rows; load it with load_prompt")
+        return RememberedRows(self.release, self.remembered, who)
 
     def parse(self, reply: str, logprobs: Sequence[Any] = ()) -> Prediction:
         """Reads a reply as it was read when it was scored; never raises.
@@ -96,20 +174,21 @@ class Prompt:
         release = self.release
         return read_reply(reply, tokens_of(logprobs), release.outputs, release.reasoning, release.weights)
 
-    def complete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
+    def complete(self, lm: LM | None = None, /, *, who: str | None = None, **fields: str) -> Prediction:
         """Renders, calls the model once, parses. Not inside a running event loop: there, await `acomplete`."""
         from agent.release.completion import complete
 
-        self.render(**fields)  # wrong fields raise before anything starts
-        return complete(self.release, fields, lm)
+        messages = self._messages(who, fields)  # wrong fields raise before anything starts
+        return complete(self.release, fields, lm, messages)
 
-    async def acomplete(self, lm: LM | None = None, /, **fields: str) -> Prediction:
+    async def acomplete(self, lm: LM | None = None, /, *, who: str | None = None, **fields: str) -> Prediction:
         """`complete` inside an event loop: one attempt, and another for a parameter that the model refuses.
 
         It counts in no budget and no ledger.
 
         Args:
             lm: A model to use and keep open; without it one is made and closed.
+            who: A user or tenant, as of `render`.
             fields: The inputs.
 
         Raises:
@@ -118,8 +197,8 @@ class Prompt:
         """
         from agent.release.completion import acomplete
 
-        self.render(**fields)
-        return await acomplete(self.release, fields, lm)
+        messages = self._messages(who, fields)
+        return await acomplete(self.release, fields, lm, messages)
 
 
 def load_prompt(
@@ -129,6 +208,7 @@ def load_prompt(
     root: str | os.PathLike[str] | None = None,
     fallback: str | os.PathLike[str] | None = None,
     unit: str | None = None,
+    remembered: str | os.PathLike[str] | None = None,
 ) -> Prompt:
     """Loads a released prompt.
 
@@ -140,6 +220,8 @@ def load_prompt(
             kept as `fallback_reason`.
         unit: What an A/B label buckets, as text. A wrong one, or none for an A/B label, is a mistake in the program and
             raises even with a fallback.
+        remembered: The folder of the examples that users confirm (`Prompt.remember`). Default: `remembered` beside the
+            prompt's file. One folder for all versions of a name keeps them when the label moves.
 
     Raises:
         ReleaseError: One line with the file (and line where known): it cannot be read, is not a release, or was edited.
@@ -151,19 +233,27 @@ def load_prompt(
     try:
         with only_release_errors(path):
             if reference is None:
-                return Prompt(read_release(path, verify=verify))
+                return _with_memory(Prompt(read_release(path, verify=verify)), path, remembered)
             resolved = resolve(releases_root(root), reference, unit)
-            return _load(releases_root(root), reference, resolved, verify)
+            folder = os.path.join(releases_root(root), reference.name, resolved.version)
+            return _with_memory(_load(folder, reference, resolved, verify), folder, remembered)
     except NeedsUnit:  # a mistake in the program, so no fallback
         raise
     except ReleaseError as error:
         if fallback is None:
             raise
-        return _fall_back(fallback, reference, str(error), verify)
+        return _with_memory(_fall_back(fallback, reference, str(error), verify), fallback, remembered)
 
 
-def _load(root: os.PathLike[str], reference: Reference, resolved: ResolvedVersion, verify: bool) -> Prompt:
-    folder = os.path.join(root, reference.name, resolved.version)
+def _with_memory(prompt: Prompt, path: str | os.PathLike[str], remembered: str | os.PathLike[str] | None) -> Prompt:
+    """The prompt with the folder of what users confirm: the named one, or the one beside its file."""
+    if remembered is None:
+        file = Path(path)
+        remembered = (file if file.is_dir() else file.parent) / REMEMBERED
+    return replace(prompt, remembered=Path(remembered))
+
+
+def _load(folder: str, reference: Reference, resolved: ResolvedVersion, verify: bool) -> Prompt:
     if not resolved.version.startswith("p_"):
         from agent.release.file_release import how_to_load
 

@@ -15,7 +15,7 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain, islice, zip_longest
@@ -141,6 +141,33 @@ class _Ranking:
         return [-key % self._size for key in ranked]
 
 
+def chosen(rows: Sequence[PoolRow], nearest: Iterable[int], picks: Picks, leave_out: Collection[str]) -> list[int]:
+    """The positions of the examples among ranked rows, in the order in which they are shown.
+
+    Args:
+        rows: those that may be picked.
+        nearest: positions in `rows`, the best first; one may come again.
+        picks: how many, in which order, and which may not stand side by side.
+        leave_out: ids of rows that are not picked.
+    """
+    most = math.ceil(picks.k / 2) if picks.balanced else picks.k
+    taken, groups, labels = list[int](), set[str](), Counter[str]()
+    seen = set[int]()
+    for position in nearest:
+        row = rows[position]
+        if len(taken) == picks.k:
+            break
+        if position in seen or row.id in leave_out:
+            continue
+        if (picks.diverse and row.group in groups) or (row.label and labels[row.label] >= most):
+            continue
+        seen.add(position)
+        groups.add(row.group)
+        labels[row.label] += 1
+        taken.append(position)
+    return taken[::-1] if picks.order == ORDERS[0] else taken
+
+
 class PoolIndex:
     """The rows of a pool, ready to be picked from; it never changes, and threads may share it."""
 
@@ -176,22 +203,21 @@ class PoolIndex:
             leave_out: ids of rows that are not picked: those that the prompt shows anyway, and while a row of the pool
                 is asked itself, that row and its near-duplicates.
         """
-        most = math.ceil(picks.k / 2) if picks.balanced else picks.k
-        chosen, groups, labels = list[int](), set[str](), Counter[str]()
-        seen = set[int]()
-        for position in chain(self._ranked(text, picks.retriever, _DEPTH + len(leave_out)), self._in_turn):
-            row = self.rows[position]
-            if len(chosen) == picks.k:
-                break
-            if position in seen or row.id in leave_out:
-                continue
-            if (picks.diverse and row.group in groups) or (row.label and labels[row.label] >= most):
-                continue
-            seen.add(position)
-            groups.add(row.group)
-            labels[row.label] += 1
-            chosen.append(position)
-        return chosen[::-1] if picks.order == ORDERS[0] else chosen
+        return chosen(self.rows, self.candidates(text, picks, len(leave_out)), picks, leave_out)
+
+    def candidates(self, text: str, picks: Picks, left_out: int = 0) -> Iterator[int]:
+        """All positions, the nearest first and then those that have nothing in common with an input, labels in turn.
+
+        Args:
+            text: the input.
+            picks: how rows are compared with it.
+            left_out: how many rows will not be picked, so that enough others are ranked.
+        """
+        return chain(self.alike(text, picks, left_out), self._in_turn)
+
+    def alike(self, text: str, picks: Picks, left_out: int = 0) -> Iterator[int]:
+        """The positions of `candidates` that have something in common with the input."""
+        return self._ranked(text, picks.retriever, _DEPTH + left_out)
 
     def nearest(self, text: str, retriever: str, k: int) -> list[int]:
         """At most `k` positions that have a term in common with a text, the nearest first."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
-from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow
+from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen, words_of
 from agent.shipped import content_id
 
 SEPARATOR = "\n"
@@ -16,6 +17,15 @@ SEPARATOR = "\n"
 def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
     """What of an input is compared: its values, a line each, in the order of the signature."""
     return SEPARATOR.join(inputs[name] for name in names)
+
+
+def same_words(text: str) -> str:
+    """The words of a text, each once and sorted: equal for texts that say the same in another order or writing.
+
+    >>> same_words("Late, LATE parcel") == same_words("parcel late")
+    True
+    """
+    return " ".join(sorted(set(words_of(text))))
 
 
 def pool_id(rows: Sequence[PoolRow]) -> str:
@@ -47,6 +57,40 @@ class PickedDemos:
     def for_inputs(self, values: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, ...]]:
         """The texts of the picked rows for an input, in the order in which they are shown."""
         return [self.shown[position] for position in self._index.pick(text_of(values, names), self.picks, self.head)]
+
+    @cached_property
+    def _ids_by_words(self) -> dict[str, list[str]]:
+        """By their words the ids of the rows."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            found.setdefault(same_words(row.text), []).append(row.id)
+        return found
+
+    def with_own(
+        self,
+        values: Mapping[str, str],
+        names: Sequence[str],
+        own: Sequence[PoolRow],
+        shown: Sequence[tuple[str, ...]],
+    ) -> list[tuple[str, ...]]:
+        """`for_inputs` with rows of a user before those of the pool.
+
+        Of the user's own rows those that have something in common with the input come first, as many as k. A row of the
+        pool with the words of one of them is not picked: its label may be the one that was corrected.
+
+        Args:
+            values: The input.
+            names: Of its fields, in the order of the signature.
+            own: The user's rows.
+            shown: Of each of these its texts in the prompt.
+        """
+        text = text_of(values, names)
+        replaced = [name for row in own for name in self._ids_by_words.get(same_words(row.text), ())]
+        left_out = {*self.head, *replaced}
+        common = self._index.candidates(text, self.picks, len(left_out))
+        nearest = chain(PoolIndex(own).alike(text, self.picks), (len(own) + position for position in common))
+        texts = (*shown, *self.shown)
+        return [texts[position] for position in chosen((*own, *self.rows), nearest, self.picks, left_out)]
 
     def settings(self) -> dict[str, Any]:
         """All but the rows, JSON-ready."""

@@ -36,6 +36,7 @@ NOT_RUN = {
     "call_your_model": "a client of the reader's own: tests/release/test_runtime.py",
     'root="/srv/releases"': "a folder of the reader's own: tests/release/test_fallback.py",
     "unit=user_id": "a user of the reader's own: tests/release/test_ab.py",
+    r"prompt\.remember": "needs a prompt that picks its examples: tests/release/test_remembered.py",
     r"def metric\(example": "a file of a task: tests/scoring",
     "import dspy": "a file of a task: tests/search",
     "from langchain_core": "a file of a task: tests/cli/test_program.py",
@@ -92,6 +93,8 @@ def _data() -> None:
         table.writerow(["message"])
         table.writerows([row["text"]] for row in rows[:5])
     Path("prompt.txt").write_text(INSTRUCTION, "utf-8")
+    corrected = ({"message": f"a new {topic} about {topic} here", "answer": topic} for topic in TOPICS)
+    Path("corrected.jsonl").write_text("".join(json.dumps(each) + "\n" for each in corrected), "utf-8")
     replies = (list(TOPICS) * 50)[:200]
     Path("log.jsonl").write_text("".join(json.dumps({"reply": reply}) + "\n" for reply in replies), "utf-8")
     outcomes = ({"unit": f"u{n}", "arm": "AB"[n % 2], "outcome": n % 3 % 2} for n in range(60))

@@ -1,0 +1,217 @@
+"""Confirmed examples of one user or tenant, which lie beside a released prompt and never in it.
+
+A file for each user, named by a hash of the prompt's name and the user's, in the folder `remembered`: a row a line, as
+JSON. It is written whole or not at all, by one writer at a time, and readable by its owner only. Imports the standard
+library alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ReleaseError
+from agent.prompt.worked import label_text
+from agent.redact import rare_secrets_in, redact
+from agent.release.demo_layout import demo_texts
+from agent.release.prompt_file import PromptRelease
+from agent.release.remembered_answers import wrong_answers
+from agent.retrieval.pick import PoolRow
+from agent.retrieval.pool import same_words, text_of
+from agent.shipped import Message, canonical, content_id
+from agent.strict import parse_json, read_file
+
+MOST_ROWS = 200
+"""Rows of one user; the oldest go."""
+MOST_IN_ROW = 10_000
+"""Characters of the inputs and answers of one row."""
+MOST_IN_ALL = 1_000_000
+"""Characters of all rows of one user; the oldest go."""
+MOST_IN_NAME = 1_000
+_MAX_FILE = 16_000_000
+_PATIENCE = 10.0  # seconds for another writer, which takes milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedRow:
+    """A confirmed example.
+
+    Args:
+        inputs: a text for each input.
+        answers: a value for each output.
+        time: when it was confirmed, in UTC.
+    """
+
+    inputs: Mapping[str, str]
+    answers: Mapping[str, Any]
+    time: str
+
+    def size(self) -> int:
+        """The characters of its inputs and answers."""
+        return sum(map(len, self.inputs.values())) + sum(len(label_text(value)) for value in self.answers.values())
+
+    def line(self) -> bytes:
+        """The row in its file."""
+        row = {"inputs": dict(self.inputs), "answers": dict(self.answers), "time": self.time}
+        return json.dumps(row).encode("ascii") + b"\n"
+
+
+class RememberedRows:
+    """The rows of one user of a released prompt.
+
+    Args:
+        release: The prompt.
+        folder: Where the files are.
+        who: The user or tenant, 1 to 1,000 characters; raises a ReleaseError for another.
+    """
+
+    def __init__(self, release: PromptRelease, folder: Path, who: str) -> None:
+        if not isinstance(who, str) or not 1 <= len(who) <= MOST_IN_NAME:
+            raise ReleaseError(f"who is {who!r:.60}; give the id of the user as text of 1 to {MOST_IN_NAME} characters")
+        self._release = release
+        self._folder = folder
+        named = canonical([release.name, who]).encode("utf-8", "surrogatepass")
+        self.file = folder / f"{hashlib.sha256(named).hexdigest()}.jsonl"
+        self._new = self.file.with_suffix(".new")  # one name, so that erasing finds what a killed writer has left
+
+    def read(self) -> list[RememberedRow]:
+        """The rows, the oldest first. Raises a ReleaseError, with its line, for a file that was edited."""
+        try:
+            lines = read_file(self.file, _MAX_FILE).splitlines()
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise ReleaseError(f"{self.file}: cannot be read ({error}); erase it with forget(who)") from None
+        return [self._row(line, number) for number, line in enumerate(lines, start=1)]
+
+    def _row(self, line: bytes, number: int) -> RememberedRow:
+        try:
+            row = parse_json(line)
+            texts = row["inputs"]
+            if all(isinstance(text, str) for text in texts.values()) and isinstance(row["answers"], dict):
+                return RememberedRow(texts, row["answers"], str(row["time"]))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            pass
+        raise ReleaseError(
+            f"{self.file}:{number}: is no remembered row; restore the file, or erase it with forget(who)"
+        )
+
+    def add(self, inputs: Mapping[str, str], answers: Mapping[str, Any]) -> None:
+        """Keeps an example in place of an older one of the same inputs.
+
+        Raises:
+            ReleaseError: It is too long, or holds what looks like a key.
+        """
+        row = RememberedRow(dict(inputs), dict(answers), datetime.now(UTC).isoformat(timespec="seconds"))
+        if row.size() > MOST_IN_ROW:
+            raise ReleaseError(
+                f"cannot remember an example of {row.size():,} characters; at most {MOST_IN_ROW:,} are kept of one"
+            )
+        secrets = rare_secrets_in(os.environ)
+        if any(redact(text, secrets) != text for text in (*inputs.values(), *map(label_text, answers.values()))):
+            raise ReleaseError("cannot remember an example that holds what looks like a key; take the key out of it")
+        with self._alone():
+            rows = [*(other for other in self.read() if other.inputs != row.inputs), row][-MOST_ROWS:]
+            while sum(each.size() for each in rows) > MOST_IN_ALL:
+                del rows[0]
+            self._write(rows)
+
+    def forget(self, inputs: Mapping[str, str] | None = None) -> int:
+        """Erases all rows, or those of these inputs; gives how many there were."""
+        if not self._folder.is_dir():
+            return 0
+        with self._alone():
+            self._new.unlink(missing_ok=True)
+            if inputs is None:
+                return self._erase()
+            rows = self.read()
+            kept = [row for row in rows if row.inputs != inputs]
+            if kept and len(kept) < len(rows):
+                self._write(kept)
+            elif rows and not kept:
+                self._erase()
+            return len(rows) - len(kept)
+
+    def _erase(self) -> int:
+        """Removes the file, also one that cannot be read any more."""
+        try:
+            count = self.file.read_bytes().count(b"\n")
+            self.file.unlink()
+        except FileNotFoundError:
+            return 0
+        self._sync_folder()
+        return count
+
+    def fill(self, values: Mapping[str, str]) -> tuple[Message, ...]:
+        """The messages for an input, with the user's rows before those of the pool.
+
+        Rows that do not fit the prompt (another version of it had other fields or labels) are passed over.
+        """
+        release = self._release
+        rows = [row for row in self.read() if _fits(release, row)]
+        label = release.outputs[0].name if len(release.outputs) == 1 and release.outputs[0].choices else ""
+        own, shown = [], []
+        for row in rows:
+            text = text_of(row.inputs, release.inputs)
+            name = content_id("remembered", dict(row.inputs))
+            own.append(PoolRow(name, text, str(row.answers[label]) if label else "", f"own {same_words(text)}"))
+            answers = {field: label_text(value) for field, value in row.answers.items()}
+            shown.append(demo_texts(release, row.inputs, answers))
+        return release.fill(values, own, shown)
+
+    def _write(self, rows: Sequence[RememberedRow]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        with open(self._new, "wb", opener=lambda name, _: os.open(name, flags, 0o600)) as file:
+            file.write(b"".join(row.line() for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(self._new, self.file)
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        """So that after a power cut an erased file is not there again."""
+        opened = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One writer in the folder at a time, processes and threads alike; what the disk refuses is a ReleaseError."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            raise ReleaseError("remembered rows need file locks, which this system lacks") from None
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(self._folder / ".lock", "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as lock:
+                end = time.monotonic() + _PATIENCE
+                while True:
+                    try:
+                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        if time.monotonic() > end:
+                            raise ReleaseError(
+                                f"{lock.name}: another program has held it for {_PATIENCE:g} seconds"
+                            ) from None
+                        time.sleep(0.005)
+                yield
+        except OSError as error:
+            raise ReleaseError(
+                f"{self._folder}: cannot be written ({error.strerror or error}); make it writable, or name another "
+                "folder with load_prompt(..., remembered=FOLDER)"
+            ) from error
+
+
+def _fits(release: PromptRelease, row: RememberedRow) -> bool:
+    return set(row.inputs) == set(release.inputs) and not wrong_answers(release.outputs, row.answers)

@@ -1,0 +1,236 @@
+"""`optimize learn`: corrected answers of production as train rows, in a new version of a task. Asks no model.
+
+The task is copied and loaded again with the new rows before anything is put in place: dev and test stay byte for byte
+as they are, and what could not be run is not written. Another train file is another hash, so the next run is a run of
+another version of the task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, Problem, ProblemsError
+from agent.redact import rare_secrets_in, redact
+from agent.release.log_lines import MISSING, listed_once, value_of
+from agent.run.tasks import find_task
+from agent.shipped import content_id
+from agent.task.corrections import sorted_out
+from agent.task.examples import PlacedExample, RowReader, parse_number
+from agent.task.input_files import parse_json, parse_toml, read_bytes, rows_of
+from agent.task.load import load_task
+from agent.task.words import problem, quoted, shown
+from agent.types import Field, Task
+
+LEARNED = "learned.jsonl"
+"""Beside the train rows: of each row that was taken its source, the hash of that file, its line and the date."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadLog:
+    """A log: its valid rows, by line each row's fields as they stand in a .jsonl file, what is wrong with the others,
+    and how many rows there are."""
+
+    placed: tuple[PlacedExample, ...]
+    fields: Mapping[int, dict[str, Any]]
+    problems: tuple[Problem, ...]
+    count: int
+
+
+def learn(
+    name: str,
+    log: Path,
+    out: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    *,
+    in_place: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Takes the corrected answers of a log into the train rows of a task; gives what was taken, JSON-ready.
+
+    Args:
+        name: The task, by path or by name under tasks/.
+        log: A table with inputs and corrected answers, a row for each.
+        out: The new folder; None: one beside the task's, with the first free number after its name.
+        columns: The names of the keys `inputs` and `answer` of a row.
+        in_place: Add to the task itself.
+        dry_run: Write nothing.
+
+    Raises:
+        ProblemsError: No row can be read, each kind of problem once at its `file:line`; or the task is wrong.
+        InputError: The folder is taken, or the train rows are no .jsonl file.
+    """
+    folder = find_task(name)
+    task = load_task(folder)
+    train = _train_file(folder)
+    target = folder if in_place else out or _beside(folder)
+    if not in_place and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{shown(target)}: is there already; name a new folder with -o, or say --in-place")
+    data = read_bytes(log)
+    read = _read(task, log, data, columns or {})
+    secrets = rare_secrets_in(os.environ)
+    found = sorted_out(task, read.placed, lambda text: redact(text, secrets) != text)
+    digest = hashlib.sha256(data).hexdigest()
+    written = bool(found.taken) and not dry_run
+    if written:
+        day = datetime.now(UTC).date().isoformat()
+        ids = [content_id("learned", dict(row.example.inputs)) for row in found.taken]
+        rows = [{"id": own, **read.fields[row.line]} for own, row in zip(ids, found.taken, strict=True)]
+        sources = [
+            {"id": own, "source": log.name, "sha256": digest, "line": row.line, "date": day}
+            for own, row in zip(ids, found.taken, strict=True)
+        ]
+        _write(folder, target, train, {train: rows, LEARNED: sources}, in_place)
+    return {
+        "task": task.name,
+        "from": str(folder),
+        "folder": str(target) if written else None,
+        "dry_run": dry_run,
+        "log": str(log),
+        "sha256": digest,
+        "rows": read.count,
+        "taken": len(found.taken),
+        "lines": [row.line for row in found.taken],
+        "left_out": [
+            {"why": why, "rows": len(lines), "lines": list(lines)}
+            for why, lines in sorted(found.left_out.items(), key=lambda each: -len(each[1]))
+        ],
+        "unreadable": max(0, read.count - len(read.placed)),
+        "problems": [str(each) for each in read.problems],
+        "train": {"was": len(task.train), "now": len(task.train) + len(found.taken)},
+    }
+
+
+def _train_file(folder: Path) -> str:
+    """The name of the file with the train rows. Raises InputError where rows cannot be added to it."""
+    from agent.task.task_file import parse
+
+    toml = folder / "task.toml"
+    named = parse(parse_toml(toml.read_text("utf-8-sig"), shown(toml))).file.splits.train
+    name = named or ("train.jsonl" if (folder / "train.jsonl").exists() else "train.csv")
+    if Path(name).suffix.lower() != ".jsonl":
+        raise InputError(f"{shown(folder / name)}: rows are added to a .jsonl file; save the train rows as train.jsonl")
+    return name
+
+
+def _beside(folder: Path) -> Path:
+    """A folder beside a task's with the first free number: after `triage` and `triage-2` comes `triage-3`."""
+    name, parent = folder.resolve().name, folder.resolve().parent if folder.name in ("", "..") else folder.parent
+    if (folder / LEARNED).exists():
+        name = re.sub(r"-\d+$", "", name)
+    number = 2
+    while (place := parent / f"{name}-{number}").exists():
+        number += 1
+    return place
+
+
+def _read(task: Task, log: Path, data: bytes, columns: Mapping[str, str]) -> _ReadLog:
+    """The rows of a log by the names of the task's fields. Raises ProblemsError where none is valid."""
+    rows, problems = rows_of(data, log)
+    count = len(rows) + len(problems)
+    where, cells = shown(log), log.suffix.lower() in (".csv", ".tsv")
+    reader = RowReader(task.signature, slices=tuple(name for name in task.slices if name != "id"))
+    placed: list[PlacedExample] = []
+    matched: dict[int, dict[str, Any]] = {}
+    for line, row in rows:  # one at a time, as some rows of a table may have no answer
+        try:
+            matched[line] = _matched(task, row, columns, cells)
+        except ValueError as error:
+            problems.append(problem(where, line, str(error)))
+            continue
+        valid, wrong = reader.examples([(line, matched[line])], where, False)
+        placed += valid
+        problems += wrong
+    if not placed:
+        problems = problems or [Problem(f"{where}:1", "no rows; write one object per line, with inputs and answer")]
+        raise ProblemsError(tuple(listed_once(problems)))
+    return _ReadLog(tuple(placed), matched, tuple(listed_once(problems)), count)
+
+
+def _matched(task: Task, row: Mapping[str, Any], columns: Mapping[str, str], cells: bool) -> dict[str, Any]:
+    """The fields of the task out of a row of a log. Raises ValueError for a row without an answer."""
+    signature = task.signature
+    inputs, answer = (value_of(row, columns.get(key, key)) for key in ("inputs", "answer"))
+    outputs = [field.name for field in signature.outputs]
+    inputs, answer = _object(inputs, cells), _object(answer, cells) if len(outputs) > 1 else answer
+    found: dict[str, Any] = {}
+    for field in signature.inputs:
+        value = (
+            inputs[field.name] if isinstance(inputs, Mapping) and field.name in inputs else value_of(row, field.name)
+        )
+        found[field.name] = _typed(field, value, cells)
+    for field in signature.outputs:
+        value = value_of(row, field.name)
+        if answer is not MISSING:
+            value = answer if len(outputs) == 1 else _part(answer, field.name)
+        if value is None or value is MISSING or (isinstance(value, str) and not value.strip()):
+            raise ValueError(f"{field.name}: no answer; write the right one, or name its key with --answer-column")
+        found[field.name] = _typed(field, value, cells)
+    for name in task.slices:
+        if name != "id" and name not in found:
+            found[name] = value_of(row, name)
+    return {name: value for name, value in found.items() if value is not MISSING}
+
+
+def _object(value: Any, cells: bool) -> Any:
+    """A cell of a table that holds a JSON object as that object, anything else as it is."""
+    if cells and isinstance(value, str) and value.lstrip().startswith("{"):
+        return parse_json(value)
+    return value
+
+
+def _part(answer: Any, name: str) -> Any:
+    if not isinstance(answer, Mapping):
+        raise ValueError(f"answer: {quoted(answer)} is no object; write an answer for each output by its name")
+    return answer.get(name, MISSING)
+
+
+def _typed(field: Field, value: Any, cells: bool) -> Any:
+    """A cell as its field's type says."""
+    if not cells or not isinstance(value, str):
+        return value
+    if field.type == "number":
+        return parse_number(value)
+    return parse_json(value) if field.type == "json" else value
+
+
+def _write(folder: Path, target: Path, train: str, new: Mapping[str, list[dict[str, Any]]], in_place: bool) -> None:
+    """Copies the task, adds the lines of `new` to its files, loads it, and puts it in place."""
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=target.parent) as name:
+        copy = Path(name) / target.name
+        shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        for file, rows in new.items():
+            _append(folder / file, copy / file, rows)
+        load_task(copy)
+        if not in_place:
+            if target.exists():  # an empty folder
+                target.rmdir()
+            copy.rename(target)
+            return
+        for file in (LEARNED, train):  # the rows last: of a row in train it is known where it came from
+            os.replace(copy / file, folder / file)
+
+
+def _append(old: Path, new: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes `new`: what stands in `old`, and the rows. A link in its place would lead into the task that stays."""
+    before = old.read_bytes() if old.exists() else b""
+    new.unlink(missing_ok=True)
+    end = b"" if before.endswith(b"\n") or not before else b"\n"
+    lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    with new.open("wb") as opened:
+        opened.write(before + end + lines.encode("utf-8"))
+        opened.flush()
+        os.fsync(opened.fileno())
+    if old.exists():
+        shutil.copymode(old, new)
