@@ -390,8 +390,8 @@ class Run(LedgerRun[RunResult]):
         better = any((board.mean(i) or 0.0) > (board.mean(winner.id) or 0.0) for i in board.in_state("complete"))
         if better and self.context.noted[closing.NOT_PROVED]:
             return (
-                "a prompt that picks its examples scored higher on dev, and is not shown there to be better than the best "
-                "with fixed ones"
+                "a prompt that picks its examples scored higher on dev, and is not shown there to be better than the "
+                "best with fixed ones"
             )
         return "the best found was chosen by another rule than the best on dev" if better else ""
 
