@@ -79,10 +79,11 @@ def test_the_wheel_holds_the_program_and_the_samples_and_nothing_else(wheel: Pat
     assert {"promptassay/py.typed", "agent/py.typed", "agent/samples/support_triage/task.toml"} <= names
     assert {name for name in names if name.startswith("agent/samples/")} == {
         f"agent/samples/{path.relative_to(ROOT / 'tasks').as_posix()}"
-        for path in (ROOT / "tasks").glob("*/*")
+        for path in (ROOT / "tasks").glob("*/**/*")
         if path.is_file()
     }
-    assert not [name for name in names if name.endswith((".pyc", ".csv", ".db"))]
+    assert not [name for name in names if name.endswith((".pyc", ".db"))]
+    assert all("/docs/" in name for name in names if name.endswith(".csv"))  # price lists of bank_answers
 
 
 def test_the_first_steps_end_with_a_release(bin_folder: Path, tmp_path: Path) -> None:
