@@ -17,7 +17,7 @@ HEAD = re.compile(r"stage (\d) of \d: ([a-z]+)")
 @pytest.fixture
 def model() -> Iterator[str]:
     def slow(messages: list[dict[str, Any]], body: dict[str, Any]) -> Fault:
-        return Fault(text=learner(messages, body), delay=0.1)
+        return Fault(text=learner(messages, body), delay=0.4)  # the block is drawn twice a second
 
     with WireServer(slow) as server:
         yield compatible(server)
