@@ -137,14 +137,14 @@ def test_progress_moves_while_the_run_goes_on_and_turns_into_the_result_by_itsel
 def test_the_trials_are_filtered_and_one_is_opened_next_to_the_users_prompt(seen: Seen) -> None:
     page = seen.page
     page.goto(seen.home)
-    everything = page.locator("[data-name=state]").count()
+    everything = page.locator("#board [data-name=state]").count()
     page.get_by_label("state").select_option("pruned")
-    page.get_by_role("button", name="Filter").click()
-    states = page.locator("[data-name=state]").all_inner_texts()
+    page.get_by_role("button", name="Show", exact=True).click()
+    states = page.locator("#board [data-name=state]").all_inner_texts()
     assert 0 < len(states) < everything
     assert {state.strip() for state in states} == {"pruned"}
     page.get_by_label("instruction has").fill("no instruction says this")
-    page.get_by_role("button", name="Filter").click()
+    page.get_by_role("button", name="Show", exact=True).click()
     assert page.get_by_text("No trial passes these filters").is_visible()
     page.get_by_role("link", name="all", exact=True).click()
     page.get_by_role("link", name="1", exact=True).click()
@@ -162,12 +162,12 @@ def test_three_answers_are_rated_blind_and_kept(seen: Seen) -> None:
     page.get_by_label("Who rates?").fill("ann")
     page.get_by_role("button", name="Begin").click()
     candidates = {trial["candidate_id"] for trial in json.loads(seen.optimize("history", "--json"))["trials"]}
-    for mark in (5, 1, 3):
+    for number, mark in enumerate((5, 1, 3), start=1):
         assert not any(candidate in page.content() for candidate in candidates)
         for group in page.locator("fieldset").all():
             group.get_by_label(str(mark), exact=True).check()
         page.get_by_role("button", name="Keep and go on").click()
-    page.get_by_text("3 rated by ann").wait_for()
+        page.get_by_text(f"{number} rated by ann").wait_for()
     lines = (seen.folder / "runs" / seen.run_id / "ratings.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["rating"] for line in lines] == [5, 1, 3]
     assert {json.loads(line)["rater"] for line in lines} == {"ann"}
