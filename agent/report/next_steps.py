@@ -44,7 +44,8 @@ def next_steps(
         path = str(result.release.path)
         load = f"from promptassay import load_prompt; prompt = load_prompt({path!r})"
         steps.append(NextStep("use it in Python", load, is_python=True))
-    steps.append(NextStep("write it for other tools", f"optimize export {of_run}"))
+    form = " --format python -o DIR" if _takes_python(result, promoted) else ""
+    steps.append(NextStep("write it for other tools", f"optimize export {of_run}{form}"))
     if facts.against_yardsticks(result) and len(result.yardsticks) > 1:
         classic = f"optimize export {of_run} --arm classic -o DIR"
         steps.append(NextStep("take what needs no language model", classic))
@@ -53,6 +54,14 @@ def next_steps(
         NextStep("see it whole", f"optimize show {of_run}"),
         NextStep("send it", f"optimize report {of_run}"),
     ]
+
+
+def _takes_python(result: RunResult, promoted: Mapping[str, Any] | None) -> bool:
+    """Whether what was released looks rows or passages up, or weighs labels, which templates cannot."""
+    winner, weights = result.winner, result.calibration
+    is_released = promoted is not None or result.decision == "promote"
+    is_weighted = weights is not None and weights.method != "none"
+    return is_released and bool(winner.picks or winner.passages or is_weighted)
 
 
 def _promote(result: RunResult, of_run: str, promoted: Mapping[str, Any] | None) -> list[NextStep]:

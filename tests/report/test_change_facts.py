@@ -51,6 +51,14 @@ def test_what_changed_is_said_in_plain_words() -> None:
     assert changes(tokens_a_call=0, prompt_tokens=90)[-1] == "the prompt has 3.0x the tokens (90 instead of 30)"
 
 
+@pytest.mark.parametrize(("decision", "form"), [("promote", " --format python -o DIR"), ("keep_baseline", "")])
+def test_a_prompt_that_looks_rows_up_is_offered_in_the_form_that_can(decision: str, form: str) -> None:
+    picks = {"retriever": "bm25", "k": 8, "order": "nearest-last", "diverse": False, "balanced": False, "pool": "p"}
+    result = of(decision=decision, winner={**RESULT["winner"], "picks": picks})
+    (command,) = [step.command for step in next_steps(result, LEDGER) if step.what == "write it for other tools"]
+    assert command == f"optimize export {result.run_id}{form}"
+
+
 def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
     size = {**OWN, "technique": "program", "format": "dspy"}
     change = {"winner": {**size, "n_demos": 4}, "baseline": size, "instruction": True}
