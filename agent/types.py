@@ -435,6 +435,11 @@ class Knowledge:
     source: str = ""
     unanswerable: str = ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the documents."""
+        return tuple(document.name for document in self.documents)
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -104,7 +104,7 @@ def learn(
             {"why": why, "rows": len(lines), "lines": list(lines)}
             for why, lines in sorted(found.left_out.items(), key=lambda each: -len(each[1]))
         ],
-        "unreadable": max(0, read.count - len(read.placed)),
+        "unreadable": read.count - len(read.placed),
         "problems": [str(each) for each in read.problems],
         "train": {"was": len(task.train), "now": len(task.train) + len(found.taken)},
     }
@@ -138,7 +138,9 @@ def _read(task: Task, log: Path, data: bytes, columns: Mapping[str, str]) -> _Re
     rows, problems = rows_of(data, log)
     count = len(rows) + len(problems)
     where, cells = shown(log), log.suffix.lower() in (".csv", ".tsv")
-    reader = RowReader(task.signature, slices=tuple(name for name in task.slices if name != "id"))
+    slices = tuple(name for name in task.slices if name != "id")
+    source, documents = (task.knowledge.source, task.knowledge.names) if task.knowledge else ("", ())
+    reader = RowReader(task.signature, slices=slices, sources=source, documents=documents)
     placed: list[PlacedExample] = []
     matched: dict[int, dict[str, Any]] = {}
     for line, row in rows:  # one at a time, as some rows of a table may have no answer
@@ -178,6 +180,9 @@ def _matched(task: Task, row: Mapping[str, Any], columns: Mapping[str, str], cel
     for name in task.slices:
         if name != "id" and name not in found:
             found[name] = value_of(row, name)
+    if task.knowledge and (source := task.knowledge.source) and source not in found:
+        value = value_of(row, source)
+        found[source] = "" if value is MISSING or value is None else value  # nobody said where the answer stands
     return {name: value for name, value in found.items() if value is not MISSING}
 
 
@@ -195,12 +200,17 @@ def _part(answer: Any, name: str) -> Any:
 
 
 def _typed(field: Field, value: Any, cells: bool) -> Any:
-    """A cell as its field's type says."""
+    """A cell as its field's type says. Raises ValueError for one that is no number or no JSON."""
     if not cells or not isinstance(value, str):
         return value
-    if field.type == "number":
-        return parse_number(value)
-    return parse_json(value) if field.type == "json" else value
+    try:
+        if field.type == "number":
+            return parse_number(value)
+        return parse_json(value) if field.type == "json" else value
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{field.name}: {quoted(value)} is not JSON: {error.msg}; write JSON in the cell") from None
+    except ValueError as error:
+        raise ValueError(f"{field.name}: {error}") from None
 
 
 def _write(folder: Path, target: Path, train: str, new: Mapping[str, list[dict[str, Any]]], in_place: bool) -> None:

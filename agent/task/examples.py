@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -94,7 +94,7 @@ class RowReader:
         unsure: frozenset[str] = frozenset(),
         slices: tuple[str, ...] = (),
         sources: str = "",
-        documents: Collection[str] = (),
+        documents: tuple[str, ...] = (),
     ) -> None:
         self._signature = signature
         self._slices = slices
@@ -137,7 +137,7 @@ class RowReader:
             wrong += [
                 (
                     self._sources,
-                    f"{self._sources}: {quoted(name)} is none of the documents{near(name, self._documents)}",
+                    f"{self._sources}: {quoted(name)} is none of the documents{self._near(name, self._documents)}",
                 )
                 for name in sources
                 if self._documents and name not in self._documents

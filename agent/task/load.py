@@ -210,7 +210,7 @@ class _Loading:
     ) -> list[list[PlacedExample]]:
         slices = tuple(name for name in file.slices if name != "id")
         source = knowledge.source if knowledge else ""
-        names = [document.name for document in knowledge.documents] if knowledge else []
+        names = knowledge.names if knowledge else ()
         reader = None if signature is None else RowReader(signature, unsure, slices, source, names)
         files = [self._split_name(file, split) for split in SPLITS]
         splits: list[list[PlacedExample]] = []

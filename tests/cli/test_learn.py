@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from agent.cli import main
 from agent.task.load import load_task
+from tests.knowledge.planted import write_task
 
 SAMPLE = Path(__file__).resolve().parents[2] / "tasks" / "support_triage"
 NEW = {"message": "The kayak came with a hole near the seat, so who pays for the patch?", "team": "refund_request"}
@@ -212,3 +213,49 @@ def test_the_text_says_what_was_taken_and_what_to_type_next(task: Path, tmp_path
     assert "1 of 2 rows taken into train of support_triage" in done.output
     assert "left out: 1, stands in the log before (line 2)" in done.output
     assert "optimize run next" in done.output
+
+
+def test_a_task_with_documents_learns_the_answer_and_its_source(tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "shop")
+    row = {
+        "question": "I wonder what the shop takes nowadays if somebody wants to buy a belta?",
+        "answer": "742 crowns",
+    }
+    other = {"question": "Could you tell my aunt how dear a brand new corami would be for her?", "answer": "815 crowns"}
+    result = learn(folder, log_of(tmp_path, {**row, "page": "goods-b.md"}, other))
+    assert result["taken"] == 2
+    learned = rows_in(tmp_path / "shop-2" / "train.jsonl")[-2:]
+    assert [(row["answer"], row["page"]) for row in learned] == [("742 crowns", "goods-b.md"), ("815 crowns", "")]
+    assert [example.sources for example in load_task(tmp_path / "shop-2").train[-2:]] == [("goods-b.md",), ()]
+
+
+def test_a_source_that_is_no_document_is_named(tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "shop")
+    row = {
+        "question": "I wonder what the shop takes nowadays if somebody wants to buy a belta?",
+        "answer": "742 crowns",
+    }
+    said = learn(folder, log_of(tmp_path, {**row, "page": "goods-bb.md"}), code=2)["error"]
+    assert "page: 'goods-bb.md' is none of the documents" in said
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"), [("abc", "total: 'abc' is not a finite number"), ("{", "items: '{' is not JSON")]
+)
+def test_a_cell_that_is_no_number_or_no_json_names_its_field(tmp_path: Path, cell: str, words: str) -> None:
+    folder = tmp_path / "bills"
+    folder.mkdir()
+    outputs = {"total": 'type = "number"', "items": 'type = "json"\nschema = {}'}
+    name = words.partition(":")[0]
+    (folder / "task.toml").write_text(
+        f'name = "bills"\ndescription = "d"\nsignature = "text -> {name}"\ninstruction = "Read it."\n'
+        f"[fields.{name}]\n{outputs[name]}\n",
+        "utf-8",
+    )
+    value: Any = 3 if name == "total" else {"a": 1}
+    for number, split in enumerate(("train", "dev", "test")):
+        rows = [{"text": f"bill {number}{at} of {'abcdefgh'[at] * 5}", name: value} for at in range(8)]
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    log = tmp_path / "log.csv"
+    log.write_text(f'text,{name}\nsome other bill,"{cell}"\n', "utf-8")
+    assert words in learn(folder, log, code=2)["error"]
