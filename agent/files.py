@@ -12,6 +12,15 @@ from pathlib import Path
 from typing import IO
 
 
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable. Raises OSError when the disk refuses."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 @contextmanager
 def new_files(folder: Path) -> Iterator[Path]:
     """A temporary folder whose files are synced and moved into `folder` (made if need be) when the block ends.

@@ -26,6 +26,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.errors import LedgerError
+from agent.files import sync_folder
 from agent.ledger.verify import events, first_break
 
 TRIES = 5  # for the lock
@@ -155,11 +156,7 @@ def set_seal(path: Path, main: int) -> None:
 
 def break_seal(path: Path) -> None:
     seal_path(path).unlink(missing_ok=True)
-    folder = os.open(seal_path(path).parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the seal must be gone before the file changes
-    finally:
-        os.close(folder)
+    sync_folder(seal_path(path).parent)  # the seal must be gone before the file changes
 
 
 # -- the log ----------------------------------------------------------------------------------------------------------

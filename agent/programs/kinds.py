@@ -81,10 +81,7 @@ class Defaults:
     def place(self, candidate: Candidate) -> dict[str, str]:
         return {}
 
-    def prompt_tokens(self, candidate: Candidate) -> int:
-        raise NotImplementedError(f"{type(self).__name__}: the length of its prompts is not known")
-
-    def most_prompt_tokens(self, candidate: Candidate) -> int:
+    def most_prompt_tokens(self: Program, candidate: Candidate) -> int:
         return self.prompt_tokens(candidate)
 
     def picks(self, candidate: Candidate) -> bool:

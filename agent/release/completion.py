@@ -7,7 +7,6 @@ Knows the models by name only (`models/model_registry.py`); an SDK is imported w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -35,35 +34,22 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
     return {**DEFAULT_PARAMETERS, **release.parameters, "stop": (stop,) if isinstance(stop, str) else tuple(stop)}
 
 
-def request_of(
-    release: PromptRelease, fields: Mapping[str, str], messages: tuple[Message, ...] | None = None
-) -> Request:
-    """The request with the messages and parameters of the release, and with log-probabilities where an answer that is
-    not sure enough is to be left out. Raises a ReleaseError.
-
-    Args:
-        release: The prompt.
-        fields: The inputs.
-        messages: What is sent in place of the release's own messages for these inputs.
-    """
+def request_of(release: PromptRelease, messages: tuple[Message, ...]) -> Request:
+    """The request with these messages and the parameters of the release, and with log-probabilities where an answer
+    that is not sure enough is to be left out. Raises a ReleaseError."""
     parameters = parameters_of(release)
     if "abstain_below" in release.provenance and not parameters["logprobs"]:
         parameters["logprobs"] = logprobs_for(release.outputs[0].choices)
-    return Request(messages=messages or release.fill(fields), **parameters)
+    return Request(messages=messages, **parameters)
 
 
-async def acomplete(
-    release: PromptRelease,
-    fields: Mapping[str, str],
-    lm: LM | None = None,
-    messages: tuple[Message, ...] | None = None,
-) -> Prediction:
-    """The prompt's answer, by `lm` or by the release's own model, which is made and closed.
+async def acomplete(release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None) -> Prediction:
+    """The prompt's answer to its messages for an input, by `lm` or by the release's own model, made and closed here.
 
     Raises:
         ModelError: The call failed; RowRefused also where the model replied that it refuses.
     """
-    request = request_of(release, fields, messages)
+    request = request_of(release, messages)
     model = lm or create_model(release.model)
     try:
         completion = await _complete(model, request)
@@ -83,17 +69,12 @@ async def _complete(model: LM, request: Request) -> Completion:
     return await model.complete(request)
 
 
-def complete(
-    release: PromptRelease,
-    fields: Mapping[str, str],
-    lm: LM | None = None,
-    messages: tuple[Message, ...] | None = None,
-) -> Prediction:
+def complete(release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None) -> Prediction:
     """`acomplete` for a program without an event loop; raises a ReleaseError where one is running."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(acomplete(release, fields, lm, messages))
+        return asyncio.run(acomplete(release, messages, lm))
     raise ReleaseError(
         f"{release.name!r}: complete() would block the event loop that is running; write `await "
         "prompt.acomplete(...)` there"

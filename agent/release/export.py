@@ -106,8 +106,9 @@ def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Pat
 def verify_file(path: Path, release: PromptRelease) -> None:
     """Raises a ReleaseError unless the file loads as `release` and renders hostile values as it does."""
     prompt = load_prompt(path)
+    read = _data(prompt.release)
     for name, value in _data(release).items():
-        if (loaded := _data(prompt.release).get(name)) != value:
+        if (loaded := read.get(name)) != value:
             raise ReleaseError(f"{path.name}: {name} drifted: wrote {value!r:.60}, read {loaded!r:.60}")
     for values in hostile_rows(release.inputs):
         sent = [message.as_dict() for message in release.fill(values)]
@@ -178,7 +179,6 @@ def probe_rows(inputs: tuple[str, ...], count: int = 200) -> Iterator[Mapping[st
 
 
 def _data(release: PromptRelease) -> dict[str, Any]:
-    looked_up = release.passages
     return {
         "name": release.name,
         "version": release.version,
@@ -190,9 +190,7 @@ def _data(release: PromptRelease) -> dict[str, Any]:
         "model": release.model,
         "parameters": release.parameters,
         "provenance": release.provenance,
-        **({"weights": release.weights.as_dict()} if release.weights else {}),
-        **({"picks": {**release.picks.settings(), "rows": release.picks.row_data()}} if release.picks else {}),
-        **({"passages": {**looked_up.settings.as_dict(), "rows": looked_up.row_data()}} if looked_up else {}),
+        **release.optional_data(),
     }
 
 

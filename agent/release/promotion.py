@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, LedgerError, ReleaseError
+from agent.files import sync_folder
 from agent.ledger.files import Lock
 from agent.ledger.provenance import utc_now
 from agent.ledger.query import LABEL_MOVED, History
@@ -185,9 +186,9 @@ class ReleaseRegistry:
         new = folder / f".new-{os.getpid()}"
         release.write(new)
         try:
-            _sync(new)
+            sync_folder(new)
             new.rename(target)
-            _sync(folder)
+            sync_folder(folder)
         except OSError as error:
             raise ReleaseError(f"{target}: cannot be written ({error.strerror}); free or repair the disk") from error
 
@@ -303,17 +304,8 @@ def _append(folder: Path, changes: list[LabelChange]) -> None:
         finally:
             os.close(file)
         if created:
-            _sync(folder)
+            sync_folder(folder)
     except OSError as error:
         raise ReleaseError(
             f"{path}: the change cannot be written ({error.strerror}); nothing was changed; free or repair the disk"
         ) from error
-
-
-def _sync(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -96,13 +96,18 @@ class PromptRelease:
             "format": self.format,
             "reasoning": self.reasoning,
             "model": self.model,
-            **({"weights": self.weights.as_dict()} if self.weights else {}),
+            **self.optional_data(),
         }
-        if self.picks is not None:
-            content["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
-        if self.passages is not None:
-            content["passages"] = {**self.passages.settings.as_dict(), "rows": self.passages.row_data()}
         object.__setattr__(self, "version", content_id("p", content))
+
+    def optional_data(self) -> dict[str, Any]:
+        """What only some prompts have, JSON-ready: label weights, and what they pick and look up, with the rows."""
+        found: dict[str, Any] = {"weights": self.weights.as_dict()} if self.weights else {}
+        if self.picks is not None:
+            found["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
+        if self.passages is not None:
+            found["passages"] = {**self.passages.settings.as_dict(), "rows": self.passages.row_data()}
+        return found
 
     def fill(
         self, values: Mapping[str, str], own: Sequence[PoolRow] = (), shown: Sequence[tuple[str, ...]] = ()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import ReleaseError
+from agent.files import sync_folder
 from agent.prompt.worked import label_text
 from agent.redact import rare_secrets_in, redact
 from agent.release.demo_layout import demo_texts
@@ -147,7 +148,7 @@ class RememberedRows:
             self.file.unlink()
         except FileNotFoundError:
             return 0
-        self._sync_folder()
+        sync_folder(self._folder)  # after a power cut an erased file must not be there again
         return count
 
     def fill(self, values: Mapping[str, str]) -> tuple[Message, ...]:
@@ -174,15 +175,7 @@ class RememberedRows:
             file.flush()
             os.fsync(file.fileno())
         os.replace(self._new, self.file)
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        """So that after a power cut an erased file is not there again."""
-        opened = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
+        sync_folder(self._folder)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

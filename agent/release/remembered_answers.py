@@ -24,10 +24,12 @@ def answers_of(outputs: Sequence[Field], answer: Any) -> Mapping[str, Any]:
     >>> answers_of([Field("team")], "billing")
     {'team': 'billing'}
     """
-    is_by_name = isinstance(answer, Mapping) and (len(outputs) != 1 or set(answer) == {outputs[0].name})
-    if is_by_name or len(outputs) != 1 or (isinstance(answer, Mapping) and outputs[0].type != "json"):
+    if len(outputs) != 1:
         return answer if isinstance(answer, Mapping) else {"": answer}
-    return {outputs[0].name: answer}
+    (only,) = outputs
+    if isinstance(answer, Mapping) and (only.type != "json" or set(answer) == {only.name}):
+        return answer
+    return {only.name: answer}
 
 
 def wrong_answers(outputs: Sequence[Field], answers: Mapping[str, Any]) -> list[str]:

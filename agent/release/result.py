@@ -81,7 +81,7 @@ class RunResult(Part):
     slices: tuple[Slice, ...] = ()
     consistency: Consistency | None = None
     variety: tuple[Variety, ...] = ()
-    retrieval: Retrieval | None = field(default=None, metadata={"if_set": True})
+    retrieval: Retrieval | None = field(default=None, metadata=IF_SET)
     judges: tuple[JudgeTrust, ...] = ()
     blocked: tuple[str, ...] = ()
     blocked_codes: tuple[BlockCode, ...] = ()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from agent.release.json_part import Part, require
+from agent.release.json_part import IF_SET, Part, require
 
 if TYPE_CHECKING:
     from agent.release.runtime import Prompt
@@ -40,8 +40,8 @@ class Winner(Part):
     dev_corrected: float | None
     test: float | None
     prompt_tokens: int
-    picks: Mapping[str, Any] | None = field(default=None, metadata={"if_set": True})
-    passages: Mapping[str, Any] | None = field(default=None, metadata={"if_set": True})
+    picks: Mapping[str, Any] | None = field(default=None, metadata=IF_SET)
+    passages: Mapping[str, Any] | None = field(default=None, metadata=IF_SET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ class Prompt:
         from agent.release.completion import complete
 
         messages = self._messages(who, fields)  # wrong fields raise before anything starts
-        return complete(self.release, fields, lm, messages)
+        return complete(self.release, messages, lm)
 
     async def acomplete(self, lm: LM | None = None, /, *, who: str | None = None, **fields: str) -> Prediction:
         """`complete` inside an event loop: one attempt, and another for a parameter that the model refuses.
@@ -198,7 +198,7 @@ class Prompt:
         from agent.release.completion import acomplete
 
         messages = self._messages(who, fields)
-        return await acomplete(self.release, fields, lm, messages)
+        return await acomplete(self.release, messages, lm)
 
 
 def load_prompt(

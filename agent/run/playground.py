@@ -144,7 +144,7 @@ class Playground:
 
     def _most(self, prompt: Prompt, fields: Mapping[str, str]) -> float | None:
         """The most dollars that one call can cost; None where nobody knows the price."""
-        request = request_of(prompt.release, fields)
+        request = request_of(prompt.release, prompt.release.fill(fields))
         price = self._prices(prompt).get(prompt.model)
         tokens = sum(estimate_tokens(message.content) + TEMPLATE_TOKENS for message in request.messages)
         fresh, written = Usage(tokens, request.max_tokens), Usage(tokens, request.max_tokens, 0, tokens)

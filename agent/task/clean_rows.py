@@ -28,9 +28,8 @@ Parts = tuple[list[int], list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """Rows by position. `full`: with all that is needed; `groups`: of those the ones that agree, by equal inputs."""
+    """Rows by position. `groups`: of the rows with all that is needed those that agree, by equal inputs."""
 
-    full: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
     dropped: Mapping[str, int]
 
@@ -58,7 +57,7 @@ def usable_rows(table: Table, inputs: Sequence[str], full: Sequence[int], labels
         "duplicate": in_agreed - len(agreed),
         "conflicting": len(full) - in_agreed,
     }
-    return Usable(tuple(full), tuple(map(tuple, agreed)), dropped)
+    return Usable(tuple(map(tuple, agreed)), dropped)
 
 
 def parts_of(
@@ -159,7 +158,8 @@ class Splitting:
         first = parts_of(self._plain, self._basis, usable.kept, self.labels, rng, even)
         if self._basis == self._inputs:
             return first
-        rest = [at for at in self.labels if at not in {*self._basis_full}]
+        based = set(self._basis_full)
+        rest = [at for at in self.labels if at not in based]
         second = parts_of(self._plain, self._basis, rest, self.labels, rng, even) if rest else ([], [], [])
         return settled(self._table, self._inputs, (first, second), self.usable)
 

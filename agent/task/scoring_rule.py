@@ -213,12 +213,12 @@ def _several(texts: Sequence[str], field: str) -> ScoringRule | None:
         spelled = Counter(part for cell in cells for part in cell)
         parts = {fold(part) for part in spelled}
         sets = {frozenset(map(fold, cell)) for cell in cells}
-        joined = {part for cell in multiple for part in cell}
-        apart = sum(sum(part in cell for cell in sets) > 1 for part in joined)
         is_list = all(text.startswith("[") and text.endswith("]") for text in texts)
         is_short = all(len(part) <= 40 and _words(part) <= 4 for part in spelled)
         if not is_short or len(parts) > min(200, spelled.total() / 3):
             continue
+        joined = {part for cell in multiple for part in cell}
+        apart = sum(sum(part in cell for cell in sets) > 1 for part in joined)
         if apart < 0.7 * len(joined) and not is_list:
             continue
         labels: dict[str, str] = {}

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.prompt.render import label_text
+from agent.programs.picked_rows import as_demo
 from agent.types import Demo, Example, Outcome, Task
 
 KINDS = ("balanced", "natural", "diverse", "short")
@@ -64,8 +64,7 @@ class DemoMaker:
 
     def demo(self, example_id: str) -> Demo:
         """A train row as a demo."""
-        row = self._rows[example_id]
-        return Demo(row.id, row.inputs, {name: label_text(value) for name, value in row.labels.items()})
+        return as_demo(self._rows[example_id])
 
     def _set(self, ids: Sequence[str], operator: str, reason: str = "") -> DemoSet:
         return DemoSet(tuple(self.demo(i) for i in ids), operator, reason)

@@ -126,14 +126,11 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
             f"{form.name}: {material.release.name!r} decides among its labels by log-probabilities (label weights), "
             "which this target does not give; export it as md, messages or python, or run again with --no-calibrate"
         )
-    if material.release.picks is not None and not form.carries_picks:
+    release = material.release
+    what = "pick examples" if release.picks is not None else "look passages up" if release.passages is not None else ""
+    if what and not form.carries_picks:
         raise ReleaseError(
-            f"{form.name}: a template cannot pick examples for each input, as this prompt does; export it as "
-            "--format python, or load it with load_prompt"
-        )
-    if material.release.passages is not None and not form.carries_picks:
-        raise ReleaseError(
-            f"{form.name}: a template cannot look passages up for each input, as this prompt does; export it as "
+            f"{form.name}: a template cannot {what} for each input, as this prompt does; export it as "
             "--format python, or load it with load_prompt"
         )
     texts = form.files(material)
