@@ -41,7 +41,7 @@ def column_options(*keys: str) -> Callable[[F], F]:
     return added
 
 
-def _by_key(columns: Mapping[str, str]) -> dict[str, str]:
+def by_key(columns: Mapping[str, str]) -> dict[str, str]:
     return {option.removesuffix("_column"): name for option, name in columns.items()}
 
 
@@ -228,7 +228,7 @@ def monitor_command(
     """
     from agent.run.prompt_check import compare_log
 
-    result = compare_log(prompt, log, reference, suite, task, alpha, seed, _by_key(columns), db)
+    result = compare_log(prompt, log, reference, suite, task, alpha, seed, by_key(columns), db)
     print_result(result, as_json, monitor_report)
     if result["drift"]:
         raise SystemExit(100)
@@ -304,7 +304,7 @@ def report_command(
     from agent.release.production_logs import ab_report as compared_arms
     from agent.release.production_logs import read_outcomes
 
-    read = read_outcomes(outcomes, control, first=several == "first", columns=_by_key(columns))
+    read = read_outcomes(outcomes, control, first=several == "first", columns=by_key(columns))
     result = compared_arms(read, alpha, smallest)
     print_result(result, as_json, ab_report)
 

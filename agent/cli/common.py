@@ -27,7 +27,9 @@ SEED = click.IntRange(0, 2**31 - 1)
 PRICE_HELP = "Dollars per million tokens in and out, for models whose price is not known; a known one stands."
 THINKING_HELP = "Tokens that models may think in each call beside the reply: for reasoning models. Default: the task's."
 MAX_WAIT_HELP = "Longest wait for a provider that is down or asks to wait: 90, 5m. Default: 5m."
-CONCURRENCY_HELP = "Calls in flight at once, at most. Default: 32 for hosted models, as many as the embedded one takes."
+CONCURRENCY_HELP = (
+    "Calls in flight at once, at most. Default: 32 for hosted models; for the embedded one, as many as it takes."
+)
 SETTINGS = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "OPTIMIZE"}
 PATH = click.Path(path_type=Path)
 

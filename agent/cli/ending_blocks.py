@@ -97,7 +97,7 @@ def _confused(result: RunResult, report: LabelReport, whole: bool) -> list[str]:
 def _matrix(result: RunResult, report: LabelReport) -> list[str]:
     """The matrix; empty where it does not fit, or every row is right."""
     made = answer_facts.matrix(report, most=MOST_MATRIX)
-    if made.left_out or not any(cell.rows and not cell.is_right for _, cells, _ in made.lines for cell in cells):
+    if made.left_out or made.is_clean:
         return []
     columns = [plain(column) for column in made.columns]
     width = max(len(plain(label)) for label, _, _ in made.lines)

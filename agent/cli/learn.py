@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agent.cli.check import column_options
+from agent.cli.check import by_key, column_options
 from agent.cli.common import PATH, SETTINGS, json_option, plain, print_result
 
 LINES = 8  # lines of the log that are named for a reason
@@ -36,8 +36,7 @@ def learn_command(
 
     if output is not None and in_place:
         raise click.UsageError("-o and --in-place exclude each other; name a new folder, or add to the task itself")
-    named = {option.removesuffix("_column"): name for option, name in columns.items()}
-    result = learn(task, log, output, named, in_place=in_place, dry_run=dry_run)
+    result = learn(task, log, output, by_key(columns), in_place=in_place, dry_run=dry_run)
     print_result(result, as_json, learn_report)
 
 

@@ -54,7 +54,6 @@ class View:
         done, planned: calls.
         cached: of those done, answers from the ledger.
         retries: calls that were sent again.
-        usd: what was paid, in dollars, as text.
         points: the best score, of 100; "" where there is none.
         score: the same with its interval, and the baseline's; "" for a job.
         best: which candidate has it.
@@ -69,11 +68,15 @@ class View:
     planned: int
     cached: int
     retries: int
-    usd: str
     points: str
     score: str
     best: str
     spent: tuple[Spent, ...]
+
+    @property
+    def usd(self) -> str:
+        """What was paid, in dollars."""
+        return self.spent[-1].usd[0]
 
 
 def stage_key(snapshot: Snapshot) -> str:
@@ -101,7 +104,6 @@ def search_view(snapshot: Snapshot) -> View:
         plan.calls,
         account.cached,
         snapshot.retries,
-        _dollars(account, account.total_paid.usd),
         points(snapshot.best[0]) if snapshot.best else "",
         _score(snapshot),
         _best(snapshot),
@@ -111,11 +113,8 @@ def search_view(snapshot: Snapshot) -> View:
 
 def job_view(title: str, done: int, planned: int, account: Account, retries: int) -> View:
     """What is shown of a job: `title` says what it does, `done` and `planned` are calls."""
-    left, usd = seconds_left(account, done, planned), _dollars(account, account.total_paid.usd)
-    spent = _spent(account, ())
-    return View(
-        title, "", account.seconds, left, done, max(done, planned), account.cached, retries, usd, "", "", "", spent
-    )
+    left, spent = seconds_left(account, done, planned), _spent(account, ())
+    return View(title, "", account.seconds, left, done, max(done, planned), account.cached, retries, "", "", "", spent)
 
 
 def seconds_left(account: Account, done: int, planned: int) -> float | None:
@@ -193,9 +192,9 @@ def _best(snapshot: Snapshot) -> str:
 
 def _spent(account: Account, planned: Iterable[CallRole]) -> tuple[Spent, ...]:
     """A row for each role that is planned or was paid, and one for all of them with the caps."""
-    paid, budget = dict(account.paid), account.budget
+    paid, budget = account.paid, account.budget
     shown = [role for role in ROLES if role in paid or role in planned]
-    rows = [_row(account, role, paid[role]) if role in paid else _row(account, role, None) for role in shown]
+    rows = [_row(account, role, paid.get(role)) for role in shown]
     total = _row(account, shown[0] if len(shown) == 1 else "all", account.total_paid)
     caps = Spent(
         total.name,

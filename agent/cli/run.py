@@ -208,7 +208,7 @@ def _print_result(result: RunResult, db: Path, as_json: bool) -> None:
     else:
         texts = None
         with suppress(AgentError), closing(open_history(db)) as history:  # a result that is there is printed
-            texts = excerpts(history, result)
+            texts = excerpts(history, history.run(result.run_id), result)
         click.echo(report(result, db, excerpts=texts, whole=False))
 
 

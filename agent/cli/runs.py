@@ -139,7 +139,7 @@ def show_command(run: str, db: Path, as_json: bool) -> None:
         print_json({**shown, "costs": costs, "plan": row["plan"]})
         return
     click.echo(f"run {row['id']}  {row['task']}  {row['model']}  seed {row['seed']}  {row['started_utc'][:19]} UTC")
-    click.echo(report(result, db, promoted, excerpts(history, result)))
+    click.echo(report(result, db, promoted, excerpts(history, row, result)))
     say("\n== the winner's prompt (demos shown below) ==", "bold")
     click.echo(plain(prompt_text(winner)))
     if winner["demos"]:

@@ -11,8 +11,9 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from agent.errors import (
@@ -64,6 +65,12 @@ def key_of(model: str, identity: Mapping[str, Any]) -> str:
 def endpoint_of(lm: LM) -> str:
     """The address of the model where it is not the one that its name stands for; else ""."""
     return str(getattr(lm, "endpoint", ""))
+
+
+def dearest_call(price: Callable[[Usage], float], tokens_in: int, max_tokens: int) -> float:
+    """The most dollars of a call: its prompt is billed as new, or as written to the provider's cache."""
+    written = Usage(tokens_in, max_tokens, written_prompt_tokens=tokens_in)
+    return max(price(Usage(tokens_in, max_tokens)), price(written))
 
 
 @dataclass(slots=True, eq=False)
@@ -272,9 +279,8 @@ class Gateway:
         is_counted = lm.concurrency is None or budget.max_tokens is not None or budget.max_cost is not None
         counted = request.messages if is_counted else ()  # counting takes time, which a free model need not spend
         tokens_in = sum(lm.count_tokens(message.content) + TEMPLATE_TOKENS for message in counted)
-        fresh = Usage(tokens_in, request.max_tokens)
-        written = Usage(tokens_in, request.max_tokens, written_prompt_tokens=tokens_in)
-        worst = Spend(1, tokens_in + request.max_tokens, max(self._cost(lm, fresh), self._cost(lm, written)))
+        usd = dearest_call(partial(self._cost, lm), tokens_in, request.max_tokens)
+        worst = Spend(1, tokens_in + request.max_tokens, usd)
         call = PendingCall(role, lm, request, key, candidate_id, worst, turn)
         flight = Flight(call.lm.name)
 

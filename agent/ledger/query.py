@@ -20,6 +20,12 @@ from agent.ledger.resume_state import IS_CALL
 
 Row = dict[str, Any]
 LABEL_MOVED = "label_moved"
+ERASED = "(erased)"
+"""Stands for a text that was erased."""
+LABEL_WEIGHTS = "label_weights"
+"""The event with the label weights of a candidate."""
+LOOKED_UP = {"picks": "candidate_picks", "passages": "candidate_passages"}
+"""The events that say how a candidate picks demos and looks passages up."""
 NO_PRICE = "no price of "
 """Begins what `runs.prices` says of a model whose price nobody knows; the parts are set apart by `; `."""
 REPLY = (
@@ -28,6 +34,11 @@ REPLY = (
     "ORDER BY elsewhere, refused, id LIMIT 1)"
 )
 """SQL: the reply of an outcome `o`, as its run took it; NULL where it was erased."""
+
+
+def is_erased(outcome: Row) -> bool:
+    """Whether the reply of an outcome, or what was read out of it, is not in the ledger any more."""
+    return outcome["error"] == ERASED or (not outcome["reply"] and bool(outcome["fields"]))
 
 
 def no_price(calls: str, runs: str) -> str:
@@ -233,14 +244,13 @@ class History(Queries):
             "WHERE d.candidate_id = ? ORDER BY d.position",
             candidate_id,
         )
-        looked_up = {name: self._looked_up(candidate_id, name) for name in ("picks", "passages")}
         decoded = [{**demo, **(_load(demo.pop("body")) or ERASED_DEMO)} for demo in demos]
         return {
             **rows[0],
-            "instruction": rows[0]["instruction"] or "(erased)",
+            "instruction": rows[0]["instruction"] or ERASED,
             "template": _load(rows[0]["template"]) or [],
             "demos": decoded,
-            **looked_up,
+            **self._looked_up(candidate_id),
             **self._weights(candidate_id),
         }
 
@@ -252,7 +262,8 @@ class History(Queries):
         found = self.select(
             "SELECT e.body, b.body AS bias FROM events e LEFT JOIN blobs b "
             "ON b.hash = json_extract(e.body, '$.bias_hash') "
-            "WHERE e.kind = 'label_weights' AND json_extract(e.body, '$.candidate_id') = ? LIMIT 1",
+            "WHERE e.kind = ? AND json_extract(e.body, '$.candidate_id') = ? LIMIT 1",
+            LABEL_WEIGHTS,
             candidate_id,
         )
         body = json.loads(found[0]["body"])
@@ -260,18 +271,20 @@ class History(Queries):
             "weights": {"method": body["method"], "bias": _load(found[0]["bias"]), "temperature": body["temperature"]}
         }
 
-    def _looked_up(self, candidate_id: str, name: str) -> Row | None:
-        """How a candidate picks demos or looks passages up; None where it does not."""
+    def _looked_up(self, candidate_id: str) -> Row:
+        """How a candidate picks demos and looks passages up; None where it does not."""
         rows = self.select(
-            "SELECT body FROM events WHERE kind = ? AND json_extract(body, '$.candidate_id') = ? LIMIT 1",
-            f"candidate_{name}",
+            "SELECT kind, body FROM events WHERE kind IN (?, ?) AND json_extract(body, '$.candidate_id') = ?",
+            *LOOKED_UP.values(),
             candidate_id,
         )
-        return (
-            {key: value for key, value in json.loads(rows[0]["body"]).items() if key != "candidate_id"}
-            if rows
+        bodies = {row["kind"]: json.loads(row["body"]) for row in reversed(rows)}
+        return {
+            name: {key: value for key, value in bodies[kind].items() if key != "candidate_id"}
+            if kind in bodies
             else None
-        )
+            for name, kind in LOOKED_UP.items()
+        }
 
     def outcomes(self, run_id: str, candidate_id: str, split: str) -> list[Row]:
         """What a candidate did on each row, with the reply that it got."""
@@ -285,7 +298,7 @@ class History(Queries):
         )
         found = []
         for row in rows:
-            body = _load(row.pop("body")) or {"fields": {}, "error": "(erased)", "scores": []}
+            body = _load(row.pop("body")) or {"fields": {}, "error": ERASED, "scores": []}
             reply = _load(row.pop("reply"))
             found.append({**row, "reply": reply["text"] if reply else "", **body})
         return found
@@ -310,7 +323,7 @@ class History(Queries):
         )
 
 
-ERASED_DEMO: Row = {"inputs": {}, "outputs": {}, "rationale": "(erased)"}
+ERASED_DEMO: Row = {"inputs": {}, "outputs": {}, "rationale": ERASED}
 
 
 def _load(text: str | None) -> Any:

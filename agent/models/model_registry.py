@@ -88,8 +88,8 @@ def create_model(name: str) -> LM:
     kind, _, rest = name.partition("/")
     if not rest:
         owner = next((prefix for prefix, start in _FAMILIES.items() if re.match(start, name)), "")
-        meant = f"did you mean {owner}/{name}? Or" if owner else ""
-        raise InputError(f"{name!r} is not a model name; {meant + ' ' if meant else ''}use one of: {_forms()}")
+        meant = f"did you mean {owner}/{name}? Or " if owner else ""
+        raise InputError(f"{name!r} is not a model name; {meant}use one of: {_forms()}")
     if kind not in MODELS:
         raise InputError(f"{name!r}: unknown kind {kind!r}; use one of: {_forms()}")
     return MODELS.get(kind).make(name, rest)

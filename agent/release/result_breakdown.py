@@ -204,6 +204,11 @@ class Calibration(Part):
     bins: tuple[ReliabilityBin, ...] = ()
     abstain: Abstain | None = None
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the winner has label weights."""
+        return self.method != "none"
+
 
 # -- the search -------------------------------------------------------------------------------------------------------
 

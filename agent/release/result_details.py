@@ -129,7 +129,7 @@ class ProposerUse(Part):
         asked: calls that were made, those answered from the ledger among them.
         refused: replies of these that held no instruction that can be used.
         failed: calls that brought no reply.
-        tried: prompts with an instruction of its that were scored; None where the strategy does not say.
+        tried: prompts with an instruction of its own that were scored; None where the strategy does not say.
         finalists: those of them that saw the whole of dev.
         won: whether the winner has one.
         why_not: why it was not asked; "" where it was.

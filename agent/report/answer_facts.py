@@ -100,6 +100,11 @@ class Matrix:
     left_out: int = 0
     """Labels without a mistake, which have no line and no column."""
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether every row in it is right."""
+        return all(cell.is_right or not cell.rows for _, cells, _ in self.lines for cell in cells)
+
 
 def matrix(report: LabelReport, most: int = 20) -> Matrix:
     """The winner's matrix. Of more than `most` labels only those in a mistake, the worst `most` of them, get a line."""

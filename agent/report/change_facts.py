@@ -77,8 +77,8 @@ def _of_proposals(use: ProposerUse) -> list[str]:
     said = [f"{use.failed} brought no reply"] * bool(use.failed)
     said += [f"{use.refused} of its replies held no instruction that can be used"] * bool(use.refused)
     if not use.tried:
-        return [*said, "no prompt with an instruction of its was tried"]
-    tried = f"{use.tried} prompt{'s' * (use.tried > 1)} with an instruction of its"
+        return [*said, "no prompt with an instruction of its own was tried"]
+    tried = f"{use.tried} prompt{'s' * (use.tried > 1)} with an instruction of its own"
     full = "none" if not use.finalists else str(use.finalists)
     won = "the best found has one" if use.won else "the best found has none"
     return [*said, f"of {tried} {full} came as far as the whole of dev, and {won}"]

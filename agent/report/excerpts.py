@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.ledger.query import History
+from agent.ledger.query import History, Row
 from agent.prompt.fence import Fence
 from agent.release.result import RunResult
 from agent.release.result_parts import SideName
@@ -40,16 +40,16 @@ class Excerpts:
         return Fence.around(lines)("\n".join(lines)) if lines else ""
 
 
-def excerpts(history: History, result: RunResult) -> Excerpts:
-    """The texts of a run, as the ledger has them now."""
-    options = history.run(result.run_id)["options"] or {}
+def excerpts(history: History, run: Row, result: RunResult) -> Excerpts:
+    """The texts of a run, as the ledger has them now; `run` is its row."""
+    own = bool((run["options"] or {}).get("metric_source"))
     prompt = prompt_text(history.candidate(result.winner.candidate_id))
     side = _quoted_side(result)
     if side is None or result.answers is None:
-        return Excerpts(prompt, own_function=bool(options.get("metric_source")))
+        return Excerpts(prompt, own_function=own)
     of, rows = IN_A_SENTENCE[side], result.answers.side(side).unreadable_rows
     replies = _replies(history, result, side, rows)
-    return Excerpts(prompt, replies, of, bool(options.get("metric_source")))
+    return Excerpts(prompt, replies, of, own)
 
 
 def _quoted_side(result: RunResult) -> SideName | None:

@@ -60,7 +60,9 @@ def only_scored(result: RunResult) -> bool:
 
 
 def without_result(run: Mapping[str, Any]) -> str:
-    """Why a run, a row of the ledger, has no result; to stand behind its id."""
+    """Why a run, a row of the ledger, has no result of a search; to stand behind its id."""
+    if kind := (run["result"] or {}).get("kind"):
+        return f"this run is no search ({str(kind).replace('_', ' ')})"
     if run["result_hash"] is not None:
         return "its result was erased"
     return f"this run is {run['status']}" + (f" ({run['error']})" if run["error"] else "")
@@ -129,7 +131,7 @@ def confidence(result: RunResult) -> list[str]:
     found = result.calibration
     if found is None:
         return []
-    weights = "" if found.method == "none" else f"{found.method} label weights; "
+    weights = f"{found.method} label weights; " if found.is_weighted else ""
     lines = [f"{weights}expected calibration error of its confidences {points(found.ece)} on {found.rows} test rows"]
     if found.abstain is not None:
         lines.append(_abstaining(found.abstain))
@@ -139,7 +141,7 @@ def confidence(result: RunResult) -> list[str]:
 def label_weights(result: RunResult) -> str:
     """How the best found decides among its labels, in a sentence; "" where it has no label weights."""
     found = result.calibration
-    if found is None or found.method == "none":
+    if found is None or not found.is_weighted:
         return ""
     each = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
     temperature = f", temperature {found.temperature:.2f}" if found.method == "fitted" else ""
@@ -326,8 +328,10 @@ def prompt_text(candidate: Mapping[str, Any]) -> str:
     if not template:
         return ERASED
     if candidate["format"] != "inline" and candidate["demos"]:
-        first = len(template) - 1 - 2 * len(candidate["demos"])
-        template = [*template[:first], {"role": "", "content": f"({len(candidate['demos'])} demos)"}, template[-1]]
+        after = 2 if candidate.get("picks") else 1  # the place of the picked demos stands between these and the input
+        first = len(template) - after - 2 * len(candidate["demos"])
+        demos = {"role": "", "content": f"({len(candidate['demos'])} demos)"}
+        template = [*template[:first], demos, *template[-after:]]
     parts = (f"[{part['role']}]\n{part['content']}" if part["role"] else part["content"] for part in template)
     return "\n".join(parts)
 
@@ -416,9 +420,10 @@ def looks_up(passages: Mapping[str, Any] | None) -> str:
 
 def retrieval(result: RunResult) -> list[str]:
     """How passages were looked up and what the answers make of them, a line for each prompt."""
-    found, lines = result.retrieval, list[str]()
-    for side, name in sides(result) if found else ():
-        assert found is not None
+    if (found := result.retrieval) is None:
+        return []
+    lines = []
+    for side, name in sides(result):
         shares = found.side(side)
         said = [
             f"a right document shown {points(shares.recall)} %, all right ones {points(shares.recall_all)} % "

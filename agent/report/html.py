@@ -20,7 +20,7 @@ from agent.prompt.render import label_text
 from agent.report import compare, facts, run_tables, terms
 from agent.report.run_details import run_details
 from agent.report.run_tables import RunTable
-from agent.report.view import RowPair, RunView
+from agent.report.view import EQUAL, RowPair, RunView
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -209,7 +209,7 @@ def _of_result(view: RunView) -> dict[str, Any]:
 def flips(pairs: Sequence[RowPair]) -> list[Flips]:
     """The rows that got better, and those that got worse."""
     changed = sorted(((pair, change) for pair in pairs if (change := pair.change)), key=lambda one: -abs(one[1]))
-    better, worse = ([p for p, change in changed if change * sign > 1e-12] for sign in (1, -1))
+    better, worse = ([p for p, change in changed if change * sign > EQUAL] for sign in (1, -1))
     return [Flips("got better", better[:FLIPS], len(better)), Flips("got worse", worse[:FLIPS], len(worse))]
 
 

@@ -60,8 +60,7 @@ def _takes_python(result: RunResult, promoted: Mapping[str, Any] | None) -> bool
     """Whether what was released looks rows or passages up, or weighs labels, which templates cannot."""
     winner, weights = result.winner, result.calibration
     is_released = promoted is not None or result.decision == "promote"
-    is_weighted = weights is not None and weights.method != "none"
-    return is_released and bool(winner.picks or winner.passages or is_weighted)
+    return is_released and bool(winner.picks or winner.passages or (weights and weights.is_weighted))
 
 
 def _promote(result: RunResult, of_run: str, promoted: Mapping[str, Any] | None) -> list[NextStep]:

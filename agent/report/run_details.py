@@ -20,7 +20,7 @@ def run_details(view: RunView) -> dict[str, Any]:
     """The details of a run with a result; what its version did not write is empty."""
     result = view.result
     assert result is not None
-    texts, folder = excerpts(view.history, result), held_folder(result)
+    texts, folder = excerpts(view.history, view.run, result), held_folder(result)
     return {
         "absolute": answer_facts.in_absolute_terms(result),
         "to_show": change_facts.to_show(result),
@@ -40,9 +40,8 @@ def _confused(report: LabelReport) -> dict[str, Any]:
     """The winner's confusion matrix and its worst confusions; none where every row is right."""
     said = answer_facts.confusions(report.winner)
     matrix = answer_facts.matrix(report)
-    is_clean = all(cell.is_right or not cell.rows for _, cells, _ in matrix.lines for cell in cells)
     return {
-        "matrix": None if is_clean else asdict(matrix),
+        "matrix": None if matrix.is_clean else asdict(matrix),
         "confusions": said[:MOST_CONFUSIONS],
         "confusions_left": max(0, len(said) - MOST_CONFUSIONS),
     }

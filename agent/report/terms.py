@@ -44,11 +44,8 @@ _OTHER_NAMES: Mapping[str, str] = {
     "dev, corrected": "corrected dev score",
     "dev score": "dev",
     "difference": "lift",
-    "lift, 95 % CI": "lift",
     "gain, 95 % CI": "lift",
-    "score, 95 % CI": "95 % CI",
     "made by": "operator",
-    "demos": "demo",
     "method": "yardstick",
 }
 _SHOWN_AS: Mapping[str, str] = {"baseline": "your prompt, or baseline", "winner": "best found, or winner"}

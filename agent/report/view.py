@@ -19,6 +19,9 @@ from agent.ledger.trail import promoted_since
 from agent.release.result import RunResult, search_result
 from agent.types import Example, SplitName, Task
 
+EQUAL = 1e-12
+"""The largest difference of two scores that counts as none."""
+
 
 @dataclass(frozen=True)
 class RowPair:
@@ -122,13 +125,7 @@ class RunView:
     def pairs(self, split: SplitName, one: str, two: str) -> list[RowPair]:
         """The outcomes of the candidates `one` and `two` on each row of the split that either has one on."""
         sides = [{row["example_id"]: row for row in self.history.outcomes(self.id, c, split)} for c in (one, two)]
-        examples = self.examples.get(split, {})
-        pairs = []
-        for example_id in {**sides[0], **sides[1]}:
-            row = examples.get(example_id)
-            inputs, labels = (row.inputs, row.labels) if row else ({}, {})
-            pairs.append(RowPair(example_id, inputs, labels, sides[0].get(example_id), sides[1].get(example_id)))
-        return pairs
+        return row_pairs(self.examples.get(split, {}), *sides)
 
     @cached_property
     def sealed(self) -> Mapping[str, tuple[float, float, float]]:
@@ -176,6 +173,16 @@ def _prompt(name: str) -> str:
         return prompt_text(name)
     except InputError:
         return ""
+
+
+def row_pairs(examples: Mapping[str, Example], one: Mapping[str, Row], two: Mapping[str, Row]) -> list[RowPair]:
+    """The outcomes of two candidates by row, each row that either has one on; `examples`: the rows that are at hand."""
+    pairs = []
+    for example_id in {**one, **two}:
+        row = examples.get(example_id)
+        inputs, labels = (row.inputs, row.labels) if row else ({}, {})
+        pairs.append(RowPair(example_id, inputs, labels, one.get(example_id), two.get(example_id)))
+    return pairs
 
 
 def used_at(history: History, run_id: str) -> dict[str, int]:

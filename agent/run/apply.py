@@ -26,7 +26,7 @@ from agent.run.locations import models_of, prompt_path, require_named
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob
 from agent.scoring.evaluate import Evaluator
-from agent.task.input_files import read_bytes, rows_of
+from agent.task.input_files import TEXT_CELLS, read_bytes, rows_of
 from agent.task.words import listed, quoted, shown
 from agent.types import (
     LM,
@@ -85,7 +85,7 @@ class Apply(Job):
                 f"none of the {failed} rows got an answer, so nothing was written: {answers[0][applied.added[-1]]}"
             )
         rows = zip(applied.rows, answers, strict=True)
-        is_text = applied.source.suffix.lower() in (".csv", ".tsv")
+        is_text = applied.source.suffix.lower() in TEXT_CELLS
         write_answers(applied.out, applied.columns, applied.added, rows, trusted=is_text)
         return {
             "kind": self.kind,

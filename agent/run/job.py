@@ -122,10 +122,6 @@ class LedgerRun(ABC, Generic[T]):
         self._open_gateway.stop(Interrupted())
         return self._open_gateway.in_flight()
 
-    def waits_for(self) -> str:
-        """The model that it waits for, and why; "" where it waits for none."""
-        return self._open_gateway.waits_for() if self._open_gateway else ""
-
     def in_flight(self) -> InFlight:
         """The calls that it waits for."""
         return self._open_gateway.waiting() if self._open_gateway else InFlight()

@@ -26,7 +26,7 @@ from agent.run.tasks import find_task
 from agent.shipped import content_id
 from agent.task.corrections import sorted_out
 from agent.task.examples import PlacedExample, RowReader, parse_number
-from agent.task.input_files import parse_json, parse_toml, read_bytes, rows_of
+from agent.task.input_files import TEXT_CELLS, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.load import load_task
 from agent.task.words import problem, quoted, shown
 from agent.types import Field, Task
@@ -137,7 +137,7 @@ def _read(task: Task, log: Path, data: bytes, columns: Mapping[str, str]) -> _Re
     """The rows of a log by the names of the task's fields. Raises ProblemsError where none is valid."""
     rows, problems = rows_of(data, log)
     count = len(rows) + len(problems)
-    where, cells = shown(log), log.suffix.lower() in (".csv", ".tsv")
+    where, cells = shown(log), log.suffix.lower() in TEXT_CELLS
     slices = tuple(name for name in task.slices if name != "id")
     source, documents = (task.knowledge.source, task.knowledge.names) if task.knowledge else ("", ())
     reader = RowReader(task.signature, slices=slices, sources=source, documents=documents)

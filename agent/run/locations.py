@@ -154,6 +154,7 @@ def run_options(prompt: Prompt, db: Path) -> Mapping[str, Any]:
 
 def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
     """What the prompt's own run has recorded of it on the dev rows. Raises InputError where there is nothing."""
+    from agent.ledger.query import is_erased
     from agent.release.suite import suite_of
 
     provenance = prompt.provenance
@@ -167,18 +168,13 @@ def suite_in_run(prompt: Prompt, task: Task, db: Path) -> Suite:
         raise InputError(f"{task.folder}: the dev rows are not those that the prompt was scored on; {hint}")
     with closing(open_history(db)) as history:
         seen = {row["example_id"]: row for row in history.outcomes(run_id, candidate_id, "dev")}
-    rows = tuple(row for row in task.dev if row.id in seen and not _erased(seen[row.id]))
+    rows = tuple(row for row in task.dev if row.id in seen and not is_erased(seen[row.id]))
     if not rows:
         raise InputError(f"{db}: holds no answers of {prompt.name} ({candidate_id}) to dev rows; {hint}")
     is_weighted = prompt.release.weights is not None
     samples = [[_sample(seen[row.id], is_weighted)] for row in rows]
     note = {"run_id": run_id, "reason": "the dev rows as its own run scored them"}
     return suite_of(replace(task, dev=rows), prompt, prompt.model, samples, note)
-
-
-def _erased(item: Mapping[str, Any]) -> bool:
-    """Whether the reply or what was read out of it is not in the ledger any more."""
-    return item["error"] == "(erased)" or (not item["reply"] and bool(item["fields"]))
 
 
 def _sample(item: Mapping[str, Any], is_weighted: bool) -> Sample:

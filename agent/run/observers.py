@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from agent.ledger.query import LABEL_WEIGHTS, LOOKED_UP
 from agent.observer import Observer
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from agent.search.program import Describes
     from agent.types import Outcome, Proposal, Shown, SplitName, Trial
 
-LABEL_WEIGHTS = "label_weights"
-"""The event with the label weights of a candidate."""
 _log = logging.getLogger("promptassay")
 
 
@@ -55,7 +54,7 @@ class LedgerObserver(Observer):
         shown = program.shown(proposal.candidate)
         for name, settings in (("picks", shown.picks), ("passages", shown.passages)):
             if settings and not rejected:
-                self._ledger.event(self._run_id, f"candidate_{name}", {"candidate_id": shown.id, **settings})
+                self._ledger.event(self._run_id, LOOKED_UP[name], {"candidate_id": shown.id, **settings})
         self._ledger.add_candidate(
             self._run_id, round_, shown, laid_out, proposal.operator, proposal.parent_id, proposal.reason, rejected
         )

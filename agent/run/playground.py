@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Interrupted
-from agent.gateway.gateway import TEMPLATE_TOKENS
+from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
 from agent.models.hosted import estimate_tokens
 from agent.programs.released import ReleasedProgram
@@ -29,7 +29,7 @@ from agent.run.observers import Watcher
 from agent.run.prompt_rows import Readable, rows_task
 from agent.run.session import PreparedJob, run_job
 from agent.scoring.evaluate import Evaluator
-from agent.types import LM, Budget, Example, Outcome, Spend, Task, Usage
+from agent.types import LM, Budget, Example, Outcome, Spend, Task
 
 MAX_WAIT = "30s"
 """The longest wait for a provider that is down: somebody looks at a page meanwhile."""
@@ -104,6 +104,7 @@ class Playground:
         self._db, self._budget = db, Budget(max_calls, max_cost=max_cost)
         self._price, self._given = price, price_of(price)
         self._spent = Spend()
+        self._known: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._asking = threading.Lock()
         self._stop: Stop | None = None
         self._is_stopped = False
@@ -145,14 +146,16 @@ class Playground:
     def _most(self, prompt: Prompt, fields: Mapping[str, str]) -> float | None:
         """The most dollars that one call can cost; None where nobody knows the price."""
         request = request_of(prompt.release, prompt.release.fill(fields))
-        price = self._prices(prompt).get(prompt.model)
+        price = prices_for([prompt.model], self._budget, self._given, self._earlier(prompt)).get(prompt.model)
         tokens = sum(estimate_tokens(message.content) + TEMPLATE_TOKENS for message in request.messages)
-        fresh, written = Usage(tokens, request.max_tokens), Usage(tokens, request.max_tokens, 0, tokens)
-        return None if price is None else max(price(fresh), price(written))
+        return None if price is None else dearest_call(price, tokens, request.max_tokens)
 
-    def _prices(self, prompt: Prompt) -> Mapping[str, Any]:
-        earlier = earlier_prices(run_options(prompt, self._db), prompt.model)
-        return prices_for([prompt.model], self._budget, self._given, earlier)
+    def _earlier(self, prompt: Prompt) -> Mapping[str, Any]:
+        """The price that the prompt's run was given; how a run was started never changes, so it is read once."""
+        key = (str(prompt.provenance.get("run_id", "")), prompt.model)
+        if key not in self._known:
+            self._known[key] = earlier_prices(run_options(prompt, self._db), prompt.model)
+        return self._known[key]
 
     def ask(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
         if not self._asking.acquire(timeout=PATIENCE):
@@ -179,8 +182,7 @@ class Playground:
             jobs.append(Played(of, prompts, task, lm, resources))
             return jobs[0]
 
-        earlier = earlier_prices(run_options(prompt, self._db), prompt.model)
-        prepared = PreparedJob(make, (lm,), self._left(), prices=earlier)
+        prepared = PreparedJob(make, (lm,), self._left(), prices=self._earlier(prompt))
         options = {"max_wait": MAX_WAIT, "price": self._price, "max_concurrency": None, "thinking": None}
         self._stop = Stop()
         try:

@@ -209,7 +209,7 @@ async def watched(
         await probe_models(new)
         with catch_signals(watcher.signals, stop):
             execution = loop.create_task(run.execute())
-            waits = loop.create_task(_report_waits(run.waits_for, watcher))
+            waits = loop.create_task(_report_waits(run.in_flight, watcher))
             beats = loop.create_task(_beat(run.in_flight, watcher))
             leaves = loop.create_task(left.wait())
             await asyncio.sleep(0)  # now there is something to interrupt
@@ -239,11 +239,11 @@ async def _beat(in_flight: Callable[[], InFlight], watcher: Watcher) -> None:
         await asyncio.sleep(BEAT_SECONDS)
 
 
-async def _report_waits(waits_for: Callable[[], str], observer: Observer) -> None:
+async def _report_waits(in_flight: Callable[[], InFlight], observer: Observer) -> None:
     """A message for each outage; ends when it is cancelled."""
     is_reported = False
     while True:
         await asyncio.sleep(WAITS_SECONDS)
-        if (why := waits_for()) and not is_reported:
+        if (why := in_flight().outage) and not is_reported:
             observer.on_message(f"waiting for {why}")
         is_reported = bool(why)

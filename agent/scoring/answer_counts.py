@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agent.scoring.breakdown import PASS, Pair, readable
+from agent.scoring.evaluate import values
 from agent.shipped import Field, fold
 from agent.types import Example, Outcome
 
@@ -21,7 +22,7 @@ def row_counts(pair: Pair) -> dict[str, dict[str, Any]]:
 
 
 def _counted(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    scores = [outcome.value for outcome in outcomes if outcome.value is not None]
+    scores = values(outcomes)
     right, wrong = sum(score >= PASS for score in scores), sum(score <= 0 for score in scores)
     unreadable = [outcome.example_id for outcome in outcomes if readable(outcome) == 0 and outcome.value is not None]
     return {

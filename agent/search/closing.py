@@ -15,7 +15,6 @@ from agent.search.analysis.pareto import Finalist, Prefer, counted, front_table,
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Program
-from agent.stats.intervals import paired_difference
 from agent.types import Candidate, Outcome, Proposal, Task, Usage
 
 PROVED = 0.1
@@ -70,19 +69,11 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     scores = {each.candidate_id: each.scores for each in compared}
     others = [each for each in compared if not picks(context.board.candidate(each.candidate_id))]
     rival = _preferred(context, others, "best")
-    if _beats(scores[winner.id], scores.get(rival.id, ()), context.seed):
+    gain = breakdown.difference(scores[winner.id], scores[rival.id], context.seed)
+    if gain["diff"] is not None and gain["diff"] > 0 and gain["p_value"] <= PROVED:
         return winner
     context.note(NOT_PROVED, {"candidate_id": winner.id, "against": rival.id})
     return _preferred(context, others, how)
-
-
-def _beats(one: Sequence[float | None], other: Sequence[float | None], seed: int) -> bool:
-    """Whether one is better on the rows that both have a score for."""
-    pairs = [(a, b) for a, b in zip(one, other, strict=False) if a is not None and b is not None]
-    if not pairs:
-        return False
-    test = paired_difference([a for a, _ in pairs], [b for _, b in pairs], seed)
-    return test.diff > 0 and test.p_value <= PROVED
 
 
 def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer) -> Candidate:

@@ -76,7 +76,7 @@ class SearchContext:
         """Whether an optimizer dropped candidates by scores on dev rows that the board does not have."""
         self.noted: Counter[str] = Counter()
         """How many events of each kind the strategy has noted."""
-        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size, self._picks)
+        self.costs = CandidateCosts(plan, account, board, self.baseline.id, self._size, self._varies)
         self._refused: set[str] = set()
 
     def admit(self, proposals: Sequence[Proposal]) -> list[str]:
@@ -217,9 +217,10 @@ class SearchContext:
         """Calls of the proposer so far, those that failed or were answered from the ledger among them."""
         return self._account.used.get("proposer", Spend()).calls + self.noted["proposal_failed"]
 
-    def _picks(self, candidate_id: str) -> bool:
-        candidate = self.board.candidate(candidate_id)
-        return self.program.picks(candidate) or self.program.shown(candidate).passages is not None
+    def _varies(self, candidate_id: str) -> bool:
+        """Whether its examples or passages differ from row to row."""
+        shown = self.program.shown(self.board.candidate(candidate_id))
+        return bool(shown.picks or shown.passages)
 
     def _size(self, candidate_id: str) -> int:
         """Tokens of a candidate's prompt with a row of usual length."""

@@ -29,8 +29,8 @@ class CandidateCosts:
         board: its candidates.
         baseline_id: the user's own prompt.
         size: the tokens of a candidate's prompt with a usual row.
-        picks: whether a candidate's examples or passages are picked for each row: its calls share no long beginning, so
-            providers have less of it in their caches.
+        varies: whether a candidate's examples or passages are picked for each row: its calls share no long beginning,
+            so providers have less of it in their caches.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class CandidateCosts:
         board: Board,
         baseline_id: str,
         size: Callable[[str], int],
-        picks: Callable[[str], bool] = lambda candidate_id: False,
+        varies: Callable[[str], bool] = lambda candidate_id: False,
     ) -> None:
         self._plan, self._account, self._board = plan, account, board
-        self._baseline_id, self._size_of, self._picks = baseline_id, size, picks
+        self._baseline_id, self._size_of, self._varies = baseline_id, size, varies
         self._caps = Cap.all(account.budget)
         self._sizes: dict[str, int] = {}
         self._mean, self._mean_at = 0.0, 0
@@ -113,9 +113,9 @@ class CandidateCosts:
     def _usual(self, candidate_id: str) -> tuple[Spend, float] | None:
         """What was spent on candidates that pick, and their mean size over the rows so far, for one that picks, too;
         None where that is not known."""
-        if not self._picks(candidate_id):
+        if not self._varies(candidate_id):
             return None
-        alike = [i for i in self._board.outcomes if self._picks(i)]
+        alike = [i for i in self._board.outcomes if self._varies(i)]
         spent = sum((self._account.used_for.get(i, Spend()) for i in alike), Spend())
         rows = {i: len(self._board.outcomes[i]) for i in alike}
         if spent.calls < FEWEST_MEASURED or not any(rows.values()):

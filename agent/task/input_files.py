@@ -25,6 +25,8 @@ MAX_CELL = 1_000_000
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 TABLES = (".csv", ".tsv", ".jsonl", ".json", ".xlsx", ".parquet")
 """The kinds of files that rows are read from."""
+TEXT_CELLS = (".csv", ".tsv")
+"""Those whose cells are texts, whatever they hold."""
 SPREADSHEETS = (".xls", ".ods", ".numbers")
 """Kinds that are not read, and can be saved as CSV."""
 

@@ -17,7 +17,7 @@ from agent.registry import OURS
 from agent.task import checks
 from agent.task.checks import Fault
 from agent.task.examples import PlacedExample, RowReader, find_clashes, json_checker
-from agent.task.input_files import TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
+from agent.task.input_files import TEXT_CELLS, TomlLines, decode, parse_json, parse_toml, read_bytes, rows_of
 from agent.task.knowledge import read_documents
 from agent.task.rubric import read_rubric
 from agent.task.words import near, problem, quoted, shown
@@ -225,7 +225,7 @@ class _Loading:
             if not rows and not problems:
                 problems = [problem(shown(path), 1, f"no rows; the {split} split needs at least one")]
             if reader is not None:
-                placed, wrong = reader.examples(rows, shown(path), path.suffix.lower() in (".csv", ".tsv"))
+                placed, wrong = reader.examples(rows, shown(path), path.suffix.lower() in TEXT_CELLS)
                 problems += wrong
                 splits.append(placed)
             self.problems += sorted(problems, key=lambda each: int(each.where.rsplit(":", 1)[1]))

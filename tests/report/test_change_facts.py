@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.release.result import RunResult
-from agent.report import answer_facts, change_facts
+from agent.report import answer_facts, change_facts, facts
 from agent.report.answer_facts import matrix
 from agent.report.next_steps import next_steps
 from agent.run.locations import LEDGER
@@ -71,12 +71,12 @@ def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
 @pytest.mark.parametrize(
     ("use", "says"),
     [
-        ({}, "3 of at most 40 planned calls; of 3 prompts with an instruction of its none came as far as the whole of "
-             "dev, and the best found has none"),
-        ({"finalists": 1, "won": True}, "3 of at most 40 planned calls; of 3 prompts with an instruction of its 1 came "
-             "as far as the whole of dev, and the best found has one"),
+        ({}, "3 of at most 40 planned calls; of 3 prompts with an instruction of its own none came as far as the "
+             "whole of dev, and the best found has none"),
+        ({"finalists": 1, "won": True}, "3 of at most 40 planned calls; of 3 prompts with an instruction of its own 1 "
+             "came as far as the whole of dev, and the best found has one"),
         ({"refused": 2, "failed": 1, "tried": 0}, "3 of at most 40 planned calls; 1 brought no reply; 2 of its replies "
-             "held no instruction that can be used; no prompt with an instruction of its was tried"),
+             "held no instruction that can be used; no prompt with an instruction of its own was tried"),
         ({"tried": None}, "3 calls; the strategy does not say which prompts came of them"),
         ({"asked": 0, "why_not": "nothing was searched"}, "not asked, as nothing was searched"),
     ],
@@ -142,3 +142,19 @@ def test_a_large_matrix_shows_the_labels_that_lost_most() -> None:
     assert [[cell.rows for cell in cells] for _, cells, _ in made.lines] == [[0, 3, 0], [2, 0, 1]]
     assert made.lines[0][1][1].shade == 4
     assert made.left_out == 75
+
+
+@pytest.mark.parametrize(("picks", "mark"), [(None, []), ({"k": 2}, ["[user]", "{{picked demos}}"])])
+def test_fixed_demos_alone_are_left_out_of_a_prompt(picks: dict[str, Any] | None, mark: list[str]) -> None:
+    """Of a prompt that also picks, the place of the picked ones stands between them and the input."""
+    turns = [("system", "Pick."), ("user", "one"), ("assistant", "a"), ("user", "two"), ("assistant", "b")]
+    turns += [("user", "{{picked demos}}")] if picks else []
+    template = [{"role": role, "content": content} for role, content in [*turns, ("user", "{{text}}")]]
+    said = facts.prompt_text({"template": template, "format": "turns", "demos": [{}, {}], "picks": picks})
+    assert said.split("\n") == ["[system]", "Pick.", "(2 demos)", *mark, "[user]", "{{text}}"]
+
+
+def test_a_run_that_is_no_search_is_called_so() -> None:
+    row = {"result": {"kind": "judge_calibration"}, "result_hash": "h", "status": "complete", "error": ""}
+    assert facts.without_result(row) == "this run is no search (judge calibration)"
+    assert facts.without_result({**row, "result": None}) == "its result was erased"

@@ -118,7 +118,7 @@ def _view(route: Route, site: Site) -> Callable[..., Any]:
             posted = await asyncio.to_thread(route.post, site, names, form)
             if posted.page is None:
                 return Response.redirect(posted.address, status=303)
-            page = html.render(f"web/{route.template}", **posted.page, chart="", csrf=csrf)
+            page = html.render(f"web/{route.template}", **posted.page, csrf=csrf)
             return Response.html(page, status=posted.status)
         args: dict[str, list[str]] = {}
         for name, value in _fields(request.query_string):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from agent.errors import InputError
 from agent.report import compare, facts
 from agent.report.compare import ComparedPrompt
-from agent.report.view import RowPair, RunView
+from agent.report.view import EQUAL, RunView, row_pairs
 from agent.report.web.page_request import PageRequest, sql_link
 from agent.report.web.run_pages import words_changed
-from agent.types import SplitName
+from agent.types import Example, SplitName
 
 SPLITS: Sequence[SplitName] = ("test", "dev")
 MOST_RUNS = 200
@@ -43,6 +43,7 @@ def compared(request: PageRequest) -> dict[str, Any]:
     demos = [[demo["example_id"] for demo in candidate["demos"]] for candidate in (first, second)]
     lines = compare.fact_lines(*sides)
     paired = {split: compare.paired(split, *sides) for split in SPLITS}
+    examples = RunView(request.history, sides[0].run["id"]).examples if any(paired.values()) else {}
     return {
         **page,
         "sides": [_side(name, side) for name, side in zip(names, sides, strict=True)],
@@ -55,7 +56,7 @@ def compared(request: PageRequest) -> dict[str, Any]:
             "A": [row for row in demos[0] if row not in demos[1]],
             "B": [row for row in demos[1] if row not in demos[0]],
         },
-        "rows": {split: _rows(request, split, sides) for split in SPLITS if paired[split]},
+        "rows": {split: _rows(request, split, sides, examples.get(split, {})) for split in SPLITS if paired[split]},
         "sql": sql_link(
             "SELECT a.split, a.example_id, a.value AS a, b.value AS b FROM outcomes a "
             "JOIN outcomes b ON b.split = a.split AND b.example_id = a.example_id "
@@ -91,19 +92,18 @@ def _side(name: str, side: ComparedPrompt) -> dict[str, Any]:
     }
 
 
-def _rows(request: PageRequest, split: SplitName, sides: Sequence[ComparedPrompt]) -> dict[str, Any]:
+def _rows(
+    request: PageRequest, split: SplitName, sides: Sequence[ComparedPrompt], known: Mapping[str, Example]
+) -> dict[str, Any]:
     """The rows of a split that A and B scored differently, as RowPairs with their change, and how many there are."""
-    known = RunView(request.history, sides[0].run["id"]).examples.get(split, {})
-    first, second = (side.outcomes[split] for side in sides)
-    changes = {row: change for row in first if row in second and abs(change := second[row] - first[row]) > 1e-12}
-    shown = sorted(changes, key=lambda row: -abs(changes[row]))[:MOST_ROWS]
     answers = [
         {row["example_id"]: row for row in request.history.outcomes(side.run["id"], side.candidate["id"], split)}
         for side in sides
     ]
-    pairs = []
-    for name in shown:
-        inputs, labels = (known[name].inputs, known[name].labels) if name in known else ({}, {})
-        pairs.append(RowPair(name, inputs, labels, answers[0].get(name), answers[1].get(name)))
-    rows = [{**asdict(pair), "change": pair.change} for pair in pairs]
-    return {"rows": rows, "total": len(changes), "known": bool(known)}
+    pairs = [pair for pair in row_pairs(known, *answers) if abs(pair.change or 0.0) > EQUAL]
+    shown = sorted(pairs, key=lambda pair: -abs(pair.change or 0.0))[:MOST_ROWS]
+    return {
+        "rows": [{**asdict(pair), "change": pair.change} for pair in shown],
+        "total": len(pairs),
+        "known": bool(known),
+    }

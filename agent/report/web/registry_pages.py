@@ -5,32 +5,28 @@ They read the files of the registry and write nothing: a label is moved by a com
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, ReleaseError
+from agent.ledger.place import ledger_option
 from agent.ledger.query import Row
 from agent.release.file_release import how_to_load, read_files
 from agent.release.labels import (
-    NAME,
     PRODUCTION,
-    ROOT_VARIABLE,
     VERSION,
     LabelChange,
     current,
     in_force,
     read_history,
     released_names,
+    releases_root,
 )
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease, read_release
 from agent.report.web.page_request import PageRequest
-
-USUAL_LEDGER = Path("runs/ledger.db")
-"""The ledger that a command takes without --db."""
 
 
 def releases(request: PageRequest) -> dict[str, Any]:
@@ -99,19 +95,15 @@ def labels(request: PageRequest) -> dict[str, Any]:
 def version_folder(request: PageRequest) -> Path:
     """The folder of the version that the address names. Raises InputError where the registry has none."""
     root, name, version = request.site.releases, request.names["name"], request.names["version"]
-    is_named = NAME.fullmatch(name) and VERSION.fullmatch(version)
-    if not is_named or name not in released_names(root) or version not in _versions(root / name):
+    if name not in released_names(root) or version not in _versions(root / name):
         raise InputError(f"{name}@{version}: no such version in {root}; the page of releases lists them")
     return root / name / version
 
 
 def _versions(folder: Path) -> list[str]:
-    return sorted(path.name for path in _folders(folder) if VERSION.fullmatch(path.name))
-
-
-def _folders(folder: Path) -> Iterator[Path]:
     try:
-        yield from (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+        folders = [path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+        return sorted(name for name in folders if VERSION.fullmatch(name))
     except OSError as error:
         raise ReleaseError(f"{folder}: cannot be read ({error.strerror}); make it readable") from error
 
@@ -208,14 +200,12 @@ def _move(change: LabelChange, runs: Collection[str]) -> Row:
 
 
 def _command(request: PageRequest, *words: str) -> str:
-    where = [] if request.site.db == USUAL_LEDGER else ["--db", str(request.site.db)]
-    return shlex.join(["optimize", *words, "--reason", "WHY", *where])
+    return shlex.join(["optimize", *words, "--reason", "WHY"]) + ledger_option(request.site.db)
 
 
 def _root_argument(root: Path) -> str:
     """What `load_prompt` needs to find the registry, where it is not the usual one."""
-    usual = Path(os.environ.get(ROOT_VARIABLE) or USUAL_LEDGER.parent / "releases")
-    return "" if root == usual else f", root={os.fspath(root)!r}"
+    return "" if root == releases_root() else f", root={str(root)!r}"
 
 
 def _runs(request: PageRequest) -> set[str]:

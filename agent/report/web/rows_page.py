@@ -7,17 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.errors import InputError
-from agent.ledger.query import Row
+from agent.ledger.query import is_erased
 from agent.prompt.render import label_text
 from agent.report import facts
-from agent.report.view import RowPair
+from agent.report.view import EQUAL, RowPair
 from agent.report.web.page_request import PageRequest, sql_link
 from agent.report.web.run_pages import CachedRunView
 
-ERASED_ERROR = "(erased)"
-"""The error of an outcome whose body was erased (`History.outcomes`)."""
-EQUAL = 1e-12
-"""The largest difference of two scores that counts as none."""
 FILTERS: Mapping[str, tuple[str, Callable[[RowPair], bool]]] = {
     "all": ("all rows", lambda pair: True),
     "won": ("won", lambda pair: _verdict(pair) == "won"),
@@ -38,11 +34,11 @@ def rows(request: PageRequest) -> dict[str, Any]:
     view = CachedRunView(request)
     result = view.result
     if result is None or view.baseline is None or view.winner is None:
-        kind = (view.run["result"] or {}).get("kind")
-        why = f"this run is no search ({kind})" if kind else facts.without_result(view.run)
-        raise InputError(f"{view.id}: {why}, so it has no sealed rows to show")
+        raise InputError(f"{view.id}: {facts.without_result(view.run)}, so it has no sealed rows to show")
     one, two = view.baseline["id"], view.winner["id"]
-    pairs = request.cached("sealed rows", view.id, lambda: view.pairs("test", one, two))
+    pairs, rows_known = request.cached(
+        "sealed rows", view.id, lambda: (view.pairs("test", one, two), "test" in view.examples)
+    )
     which = request.arg("rows") if request.arg("rows") in FILTERS else "all"
     text = request.arg("text")
     filtered = [pair for pair in pairs if FILTERS[which][1](pair) and _holds(pair, text.casefold())]
@@ -60,8 +56,8 @@ def rows(request: PageRequest) -> dict[str, Any]:
         },
         "of": len(pairs),
         "rows": [{**asdict(pair), "change": pair.change, "verdict": _verdict(pair)} for pair in shown],
-        "rows_known": "test" in view.examples,
-        "erased": sum(_is_erased(pair.one) or _is_erased(pair.two) for pair in pairs),
+        "rows_known": rows_known,
+        "erased": sum(any(side and is_erased(side) for side in (pair.one, pair.two)) for pair in pairs),
         "place": place,
         "sql": sql_link(
             "SELECT candidate_id, example_id, value, call_key, body FROM outcomes LEFT JOIN blobs ON hash = body_hash "
@@ -76,13 +72,6 @@ def _verdict(pair: RowPair) -> str:
     if pair.change is None:
         return "unscored"
     return "tied" if abs(pair.change) <= EQUAL else "won" if pair.change > 0 else "lost"
-
-
-def _is_erased(outcome: Row | None) -> bool:
-    """Whether a text of the outcome is not in the ledger any more."""
-    if outcome is None:
-        return False
-    return outcome["error"] == ERASED_ERROR or (not outcome["reply"] and bool(outcome["fields"]))
 
 
 def _holds(pair: RowPair, text: str) -> bool:

@@ -199,10 +199,10 @@ def board(request: PageRequest, view: RunView) -> dict[str, Any]:
     trials.sort(key=lambda trial: trial["number"])
     trials.sort(key=lambda trial: trial[key] or 0, reverse=down)
     trials.sort(key=lambda trial: trial[key] is None)
-    rows, place = request.paged([{**trial, "which": facts.which(trial, view.result)} for trial in trials])
+    rows, place = request.paged(trials)
     choices = {name: sorted({str(trial[name]) for trial in view.trials if trial[name]}) for name in FILTERS}
     return {
-        "trials": rows,
+        "trials": [{**trial, "which": facts.which(trial, view.result)} for trial in rows],
         "place": place,
         "of": len(view.trials),
         "choices": choices,

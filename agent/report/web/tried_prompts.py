@@ -60,9 +60,7 @@ def _of_run(request: PageRequest) -> Tried:
     view = RunView(request.history, request.names["run"])
     file = released_file(view.run, request.site.db)
     if view.result is None or file is None:
-        kind = (view.run["result"] or {}).get("kind")
-        why = f"this run is no search ({kind})" if kind else facts.without_result(view.run)
-        raise InputError(f"{view.id}: {why}, so it has no prompt to try")
+        raise InputError(f"{view.id}: {facts.without_result(view.run)}, so it has no prompt to try")
     if not holds_prompt(file):
         raise InputError(f"{view.id}: a program of your own; only prompts can be tried here")
     released = read_release(file)
