@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Iterator
@@ -21,16 +20,16 @@ from agent.programs.picked_rows import as_demo
 from agent.programs.prompt import PromptProgram
 from agent.prompt.passage_making import passages_of
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import OMITTED, template
+from agent.prompt.render import OMITTED
 from agent.release.export import hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
-from agent.release.formats.python_module import load_module
-from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
+from agent.release.prompt_file import MESSAGES_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.retrieval.passages import PassageIndex
 from agent.retrieval.pick import RETRIEVERS, Picks
 from agent.types import Document, Example, Field, FormatName, Knowledge, Message, Section, Signature, TextBlock
+from tests.retrieval.shipped import refused, release_of, sent_alike
 from tests.toys import FakeModel, make_task
 
 NAMES = ("message", "channel")
@@ -79,20 +78,7 @@ def prompts(name: FormatName) -> Iterator[PromptCandidate]:
 
 
 def released(prompt: PromptCandidate) -> PromptRelease:
-    assert prompt.passages is not None
-    return PromptRelease(
-        name="toy",
-        messages=template(prompt, SIGNATURE),
-        inputs=NAMES,
-        outputs=SIGNATURE.outputs,
-        format=prompt.format,
-        reasoning=False,
-        model="openai/gpt-x",
-        parameters={"max_tokens": 8},
-        provenance={},
-        picks=PROGRAM.pool.released(prompt) if prompt.picks else None,
-        passages=PROGRAM.library.released(prompt.passages),
-    )
+    return release_of(PROGRAM, prompt)
 
 
 def asked() -> list[Example]:
@@ -107,20 +93,8 @@ def test_search_release_and_export_send_the_same(name: FormatName, tmp_path: Pat
     if name.startswith("dspy"):
         pytest.importorskip("dspy")
     for number, prompt in enumerate(prompts(name)):
-        assert PROGRAM.check(prompt) == ""
         assert prompt.passages is not None
-        release = released(prompt)
-        folder = write_release(release, tmp_path / str(number)).parent
-        (export,) = verify_exports([FORMATS.get("python")], {"python": Material(release)})
-        (folder / "prompt.py").write_bytes(export.texts["prompt.py"].encode())
-        exported = load_module(folder / "prompt.py", "exported")
-        loaded = [load_prompt(folder / file) for file in (PROMPT_FILE, MESSAGES_FILE)]
-        assert {one.version for one in loaded} == {release.version}
-        for example in asked():
-            sent = PROGRAM.request(prompt, example).messages
-            wanted = [message.as_dict() for message in sent]
-            assert [one.render(**example.inputs) for one in loaded] == [wanted, wanted]
-            assert exported.render(**example.inputs) == wanted
+        for example, sent in sent_alike(PROGRAM, prompt, tmp_path / str(number), asked()):
             block = PROGRAM.library.block(prompt.passages, example)
             assert sum(message.content.count(block) for message in sent) == 1
 
@@ -206,12 +180,8 @@ def edits() -> Iterator[tuple[str, Any, str]]:
 @pytest.mark.parametrize(("key", "value", "words"), list(edits()))
 def test_a_file_that_was_edited_is_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
     file = write_release(released(next(prompts("turns"))), tmp_path).with_name(MESSAGES_FILE)
-    data = json.loads(file.read_text("utf-8"))
-    data["passages"][key] = value
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
-    with pytest.raises(ReleaseError, match=words) as caught:
-        load_prompt(file, verify=False)
-    assert f"{MESSAGES_FILE}:" in str(caught.value)
+    said = refused(file, lambda data: data["passages"].update({key: value}), words)
+    assert f"{MESSAGES_FILE}:" in said
 
 
 def test_an_edited_passage_is_refused_and_so_is_one_that_has_no_place(tmp_path: Path) -> None:

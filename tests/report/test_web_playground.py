@@ -7,9 +7,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -294,16 +294,25 @@ async def test_an_empty_input_is_not_asked(playable: Playable) -> None:
         assert (reply.status_code, "text: empty" in reply.text) == (503, True)
 
 
-def test_the_end_of_the_server_ends_what_is_being_asked(playable: Playable) -> None:
-    """At once, though the model never answers; the run stands as interrupted."""
+@contextmanager
+def unanswered(playable: Playable) -> Iterator[threading.Event]:
+    """The model answers nothing while the block lasts; the event says that it was asked."""
     arrived, ends = threading.Event(), threading.Event()
 
     def never(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
         arrived.set()
-        ends.wait(20)
+        ends.wait(30)
         return "billing"
 
     playable.answers.append(never)
+    try:
+        yield arrived
+    finally:
+        ends.set()
+
+
+def test_the_end_of_the_server_ends_what_is_being_asked(playable: Playable) -> None:
+    """At once, though the model never answers; the run stands as interrupted."""
     playground = Playground(DB, 5, None)
     prompts = {"release": load_prompt(f"rows@{playable.version}")}
     raised: list[BaseException] = []
@@ -315,12 +324,12 @@ def test_the_end_of_the_server_ends_what_is_being_asked(playable: Playable) -> N
             raised.append(error)
 
     thread = threading.Thread(target=question)
-    thread.start()
-    assert arrived.wait(20)
-    playground.stop()
-    thread.join(10)
-    ends.set()
-    assert not thread.is_alive()
+    with unanswered(playable) as arrived:
+        thread.start()
+        assert arrived.wait(20)
+        playground.stop()
+        thread.join(10)
+        assert not thread.is_alive()
     assert isinstance(raised[0], Interrupted)
     assert playground.left["calls"] == 4
     with pytest.raises(Interrupted):
@@ -328,17 +337,10 @@ def test_the_end_of_the_server_ends_what_is_being_asked(playable: Playable) -> N
 
 
 def test_a_ctrl_c_of_the_command_ends_a_question_that_nobody_answers(playable: Playable) -> None:
-    arrived, ends = threading.Event(), threading.Event()
-
-    def never(messages: list[dict[str, Any]], body: dict[str, Any]) -> str:
-        arrived.set()
-        ends.wait(30)
-        return "billing"
-
-    playable.answers.append(never)
     command = [*COMMAND, "--allow-calls", "--max-calls", "5"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with (
+        unanswered(playable) as arrived,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as ui,
         ThreadPoolExecutor() as pool,
     ):
@@ -357,7 +359,6 @@ def test_a_ctrl_c_of_the_command_ends_a_question_that_nobody_answers(playable: P
                 _, said = ui.communicate(timeout=20)
                 assert question.exception() is not None or question.result().status_code >= 500
         finally:
-            ends.set()
             ui.kill()
     assert ui.returncode == 0, said
     assert said.splitlines()[-1].startswith("ended; nothing was changed but ratings, and the calls of the playground")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from agent.release.export import write_release
 from agent.release.prompt_file import MESSAGES_FILE
 from agent.release.runtime import load_prompt
 from agent.retrieval.pick import Picks
+from tests.retrieval.shipped import refused
 from tests.retrieval.test_same_picks import PROGRAM, prompts, released
 
 
@@ -33,13 +33,9 @@ def edits() -> Iterator[tuple[str, Any, str]]:
 @pytest.mark.parametrize(("key", "value", "words"), list(edits()))
 def test_a_file_that_was_edited_is_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
     file = write_release(released(next(prompts("turns"))), tmp_path).with_name(MESSAGES_FILE)
-    data = json.loads(file.read_text("utf-8"))
-    data["picks"][key] = value
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
-    with pytest.raises(ReleaseError, match=words) as caught:
-        load_prompt(file, verify=False)
-    assert f"{MESSAGES_FILE}:" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    said = refused(file, lambda data: data["picks"].update({key: value}), words)
+    assert f"{MESSAGES_FILE}:" in said
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(
@@ -51,12 +47,12 @@ def test_a_place_for_the_demos_that_does_not_fit_is_refused_when_the_file_is_rea
 ) -> None:
     prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks("bm25", 4, pool=PROGRAM.pool.id))
     file = write_release(released(prompt), tmp_path).with_name(MESSAGES_FILE)
-    data = json.loads(file.read_text("utf-8"))
-    assert data["messages"][1]["content"] == "{{picked demos}}"
-    data["messages"][1]["content"] = data["messages"][1]["content"].replace(old, new)
-    file.write_text(json.dumps(data, indent=2, ensure_ascii=False), "utf-8")
-    with pytest.raises(ReleaseError, match=words):
-        load_prompt(file, verify=False)
+
+    def edit(data: dict[str, Any]) -> None:
+        assert data["messages"][1]["content"] == "{{picked demos}}"
+        data["messages"][1]["content"] = data["messages"][1]["content"].replace(old, new)
+
+    refused(file, edit, words)
 
 
 def test_an_edited_row_changes_the_version_and_a_broken_line_is_named(tmp_path: Path) -> None:

@@ -18,15 +18,16 @@ from agent.errors import ReleaseError
 from agent.programs.picked_rows import PickedRows, as_demo
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
-from agent.prompt.render import render, template
+from agent.prompt.render import render
 from agent.release.export import HOSTILE, hostile_rows, write_release
 from agent.release.formats.export_format import FORMATS, Material
 from agent.release.formats.proof import verify_exports
 from agent.release.formats.python_module import load_module
-from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
+from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
 from agent.types import Constraints, Example, Field, FormatName, Message, Signature
+from tests.retrieval.shipped import release_of, sent_alike
 from tests.toys import FakeModel, make_task
 
 NAMES = ("message", "context")
@@ -63,18 +64,7 @@ def by_hand(prompt: PromptCandidate, example: Example) -> tuple[Message, ...]:
 
 
 def released(prompt: PromptCandidate) -> PromptRelease:
-    return PromptRelease(
-        name="toy",
-        messages=template(prompt, SIGNATURE),
-        inputs=NAMES,
-        outputs=SIGNATURE.outputs,
-        format=prompt.format,
-        reasoning=False,
-        model="openai/gpt-x",
-        parameters={"max_tokens": 8},
-        provenance={},
-        picks=PROGRAM.pool.released(prompt),
-    )
+    return release_of(PROGRAM, prompt)
 
 
 def asked() -> list[Example]:
@@ -87,20 +77,8 @@ def test_search_release_and_export_send_what_fixed_demos_would(name: FormatName,
     if name.startswith("dspy"):
         pytest.importorskip("dspy")
     for number, prompt in enumerate(prompts(name)):
-        assert PROGRAM.check(prompt) == ""
-        release = released(prompt)
-        folder = write_release(release, tmp_path / str(number)).parent
-        (export,) = verify_exports([FORMATS.get("python")], {"python": Material(release)})
-        (folder / "prompt.py").write_bytes(export.texts["prompt.py"].encode())
-        exported = load_module(folder / "prompt.py", "exported")
-        loaded = [load_prompt(folder / file) for file in (PROMPT_FILE, MESSAGES_FILE)]
-        assert {one.version for one in loaded} == {release.version}
-        for example in asked():
-            sent = PROGRAM.request(prompt, example).messages
+        for example, sent in sent_alike(PROGRAM, prompt, tmp_path / str(number), asked()):
             assert sent == by_hand(prompt, example)
-            wanted = [message.as_dict() for message in sent]
-            assert [one.render(**example.inputs) for one in loaded] == [wanted, wanted]
-            assert exported.render(**example.inputs) == wanted
 
 
 def test_a_thousand_generated_inputs_are_sent_the_same_by_search_release_and_export(tmp_path: Path) -> None:
