@@ -16,6 +16,8 @@ MAX_TOML = 1_000_000
 """Characters of a TOML text; at this size the slowest that is still parsed takes about a second."""
 MAX_DEPTH = 50
 """Levels of tables and arrays in a TOML text, and parts of a dotted key."""
+MAX_JSON_DEPTH = 500
+"""Levels of objects and arrays in a JSON text, well within the interpreter's stack."""
 
 _TOML_TOKEN = (  # a string that is never closed goes to the end: each character is looked at once
     r'"""(?:[^"\\]|\\.|"(?!""))*+(?:"{3,5}|\Z)'
@@ -24,6 +26,8 @@ _TOML_TOKEN = (  # a string that is never closed goes to the end: each character
     r"|'[^'\n]*+'?"
     r"|(?P<mark>\.|[\[{]|[\]}]|[=,\n]|#[^\n]*+)"
 )
+
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
 
 
 class BadToml(ValueError):
@@ -46,11 +50,21 @@ def read_file(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def parse_json(text: str | bytes, **hooks: Any) -> Any:
-    """`json.loads` without its RecursionError, and with no key twice in an object. Raises ValueError."""
-    try:
-        return json.loads(text, object_pairs_hook=_once, **hooks)
-    except RecursionError:
-        raise ValueError("JSON nested too deeply; flatten it") from None
+    """`json.loads` of at most MAX_JSON_DEPTH levels, and with no key twice in an object. Raises ValueError."""
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
+        _require_shallow(text)  # before: at the end of the stack the interpreter prints of finalizers that failed, too
+    return json.loads(text, object_pairs_hook=_once, **hooks)
+
+
+def _require_shallow(text: str) -> None:
+    """Raises ValueError for brackets in brackets beyond MAX_JSON_DEPTH; what is no JSON may pass."""
+    depth = 0
+    for token in _JSON_TOKEN.finditer(text):
+        depth += (token[0] in "[{") - (token[0] in "]}")
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError("JSON nested too deeply; flatten it")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

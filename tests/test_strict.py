@@ -118,9 +118,17 @@ def test_a_key_that_stands_twice_is_refused(text: str) -> None:
         parse_json(text)
 
 
-def test_deep_json_is_a_value_error() -> None:
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 501 + "1" + "}" * 501, b"[" * 501 + b"]" * 501])
+def test_deep_json_is_a_value_error(text: str | bytes) -> None:
     with pytest.raises(ValueError, match="nested too deeply"):
-        parse_json("[" * 100_000)
+        parse_json(text)
+
+
+def test_depth_is_counted_outside_strings() -> None:
+    deepest = "[" * 500 + "]" * 500
+    assert json.dumps(parse_json(deepest)) == deepest
+    flat = [{"a": [n]} for n in range(500)] + ['\\"' + "[" * 1_000, "{" * 1_000]
+    assert parse_json(json.dumps(flat)) == flat
 
 
 def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
