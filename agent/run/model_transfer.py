@@ -16,13 +16,11 @@ from typing import Any
 from agent.errors import BudgetExhausted, InputError
 from agent.ledger.query import History, Row, is_weighted, started_with
 from agent.programs.kinds import program_for
-from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
-from agent.retrieval.passages import Passages
-from agent.retrieval.pick import Picks
 from agent.run.job import Job, Resources
 from agent.run.launch import budget_of, earlier_prices
 from agent.run.locations import open_history
+from agent.run.recorded import recorded_prompt
 from agent.run.session import PreparedJob
 from agent.run.tasks import source_of, task_of
 from agent.scoring.evaluate import Evaluator
@@ -30,7 +28,7 @@ from agent.scoring.function_metric import require_all
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.stats.intervals import mean_ci, paired_difference
-from agent.types import LM, Candidate, Demo, Task
+from agent.types import LM, Candidate, Task
 
 Scores = Sequence[float | None]
 
@@ -235,20 +233,5 @@ def _seen(history: History, run_row: Row, task: Task, top: int, limit: int | Non
         outcomes = history.outcomes(run_row["id"], trial["candidate_id"], "dev")
         seen = {outcome["example_id"]: outcome["value"] for outcome in outcomes}
         scores = tuple(seen.get(row.id) for row in task.dev)
-        entrants.append(Entrant(trial["number"], _candidate(history.candidate(trial["candidate_id"])), scores))
+        entrants.append(Entrant(trial["number"], recorded_prompt(history.candidate(trial["candidate_id"])), scores))
     return task, entrants
-
-
-def _candidate(row: Mapping[str, Any]) -> PromptCandidate:
-    """A candidate out of the ledger; it must have the id that it was written under."""
-    demos = tuple(
-        Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
-        for demo in row["demos"]
-    )
-    picks = Picks(**row["picks"]) if row["picks"] else None
-    passages = Passages(**row["passages"]) if row["passages"] else None
-    words = (row["technique"], row["format"], row["instruction"], row["role"])
-    candidate = PromptCandidate(*words, demos, picks=picks, passages=passages)
-    if candidate.id != row["id"]:
-        raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
-    return candidate

@@ -1,0 +1,142 @@
+"""The arms of a comparison: what answers the same sealed rows, and what of a finished search takes part. Calls nothing.
+
+A search has chosen its prompts on dev; none is taken for what it scored on the sealed test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from agent.errors import InputError
+from agent.ledger.query import History, Row, is_weighted
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.render import label_text
+from agent.run.recorded import recorded_prompt
+from agent.stats.advice import Family
+from agent.types import Task
+
+Method = Literal["prompt", "lora", "soft prompt", "no model"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSpec:
+    """An arm as one can ask for it (`--arms`)."""
+
+    name: str
+    method: Method
+    about: str
+
+    @property
+    def family(self) -> Family:
+        """What answers."""
+        if self.method in ("prompt", "no model"):
+            return self.method
+        return "tuned"
+
+
+ARMS: Mapping[str, ArmSpec] = {
+    spec.name: spec
+    for spec in (
+        ArmSpec("yours", "prompt", "your prompt as it is"),
+        ArmSpec("best", "prompt", "the best prompt that the search found"),
+        ArmSpec("retrieved", "prompt", "the best prompt that picks its examples for each input"),
+        ArmSpec("calibrated", "prompt", "the best prompt with label weights"),
+        ArmSpec("soft-prompt", "soft prompt", "trained vectors before the input, in place of an instruction"),
+        ArmSpec("lora", "lora", "a LoRA adapter, asked with the bare input"),
+        ArmSpec("lora+prompt", "lora", "a LoRA adapter trained with the instruction of the best prompt"),
+        ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),
+    )
+}
+"""Every arm by its name, in the order of the table. `yours` always takes part."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptArm:
+    """A prompt of the search: the arm that it takes part as, and its trial there."""
+
+    spec: ArmSpec
+    candidate: PromptCandidate
+    trial: int
+
+
+def require_arms(names: Sequence[str]) -> list[ArmSpec]:
+    """The arms of these names, in the order of the table, with `yours`; none named: all.
+
+    Raises:
+        InputError: a name is not known.
+    """
+    from agent.task.words import near
+
+    if unknown := [name for name in names if name not in ARMS]:
+        raise InputError(f"--arms {unknown[0]}: no arm of this name{near(unknown[0], list(ARMS))}")
+    return [spec for spec in ARMS.values() if not names or spec.name in names or spec.name == "yours"]
+
+
+def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[PromptArm]:
+    """The prompts of a finished search that take part as arms: of each kind the best on dev.
+
+    An arm that the search has nothing for is left out: no candidate picks examples, say.
+
+    Args:
+        history: of the ledger.
+        run: a search with a result.
+        specs: the arms that are wanted.
+    """
+    trials = [
+        trial for trial in history.trials(run["id"]) if trial["state"] == "complete" and trial["mean"] is not None
+    ]
+    best = sorted(trials, key=lambda trial: (-trial["mean"], trial["number"]))
+    winner = (run["result"] or {})["winner"]["candidate_id"]
+    rows = {trial["candidate_id"]: history.candidate(trial["candidate_id"]) for trial in best}
+    groups = {
+        "yours": [trial for trial in best if trial["number"] == 0],
+        "best": [trial for trial in best if trial["candidate_id"] == winner],
+        "retrieved": [trial for trial in best if rows[trial["candidate_id"]]["picks"]],
+        "calibrated": [trial for trial in best if is_weighted(trial)],
+    }
+    return [
+        PromptArm(spec, recorded_prompt(rows[found[0]["candidate_id"]]), found[0]["number"])
+        for spec in specs
+        if (found := groups.get(spec.name))
+    ]
+
+
+# -- what a tuned arm asks --------------------------------------------------------------------------------------------
+
+
+def bare_prompt(task: Task) -> PromptCandidate:
+    """One word before the input: what a tuned model is to do stands in its weights."""
+    is_choice = len(task.signature.outputs) == 1 and bool(task.signature.outputs[0].choices)
+    return PromptCandidate("zero-shot", "turns", "Classify." if is_choice else "Answer.")
+
+
+def instructed_prompt(best: PromptCandidate) -> PromptCandidate:
+    """The instruction and the layout of a prompt without its examples, which the training rows take the place of."""
+    return replace(best, technique="zero-shot", demos=(), weights=None, picks=None)
+
+
+def training_answer(task: Task, labels: Mapping[str, object]) -> str:
+    """The reply that is trained: the answer as a demo of the layout `turns` shows it. Only one output is tuned."""
+    return label_text(labels[task.signature.outputs[0].name])
+
+
+def rows_a_label(task: Task) -> dict[str, int]:
+    """Train rows of each choice; of all together under "" where the answer is none."""
+    output = task.signature.outputs[0]
+    if len(task.signature.outputs) != 1 or not output.choices:
+        return {"": len(task.train)}
+    counts = dict.fromkeys(output.choices, 0)
+    for row in task.train:
+        counts[str(row.labels[output.name])] += 1
+    return counts
+
+
+def why_not_tuned(task: Task, model: str) -> str:
+    """Why no adapter can be trained for this task and model; "" where one can."""
+    if not model.startswith("local/"):
+        return f"{model} is not trained here; name an embedded model (local/NAME or local/PATH.gguf)"
+    if len(task.signature.outputs) != 1:
+        return "only tasks with one output are tuned; leave the tuned arms out with --arms"
+    return ""

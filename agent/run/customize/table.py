@@ -1,0 +1,139 @@
+"""The figures of the arms, JSON-ready, and the advice in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agent.run.customize.elsewhere import Elsewhere
+from agent.scoring.breakdown import difference, summary
+from agent.stats.advice import FEW_ROWS, ROWS_A_LABEL, Advice, ArmScores, Family, advise
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredArm:
+    """What was measured of an arm.
+
+    Args:
+        name: as in the table.
+        about: what it is.
+        family: what answers.
+        candidate_id: in the ledger.
+        scores: on the sealed rows, in their order.
+        labels: rows with a right answer that it learnt from or shows.
+        train_s: seconds of its training.
+        tokens_per_call: prompt and reply, on average.
+        usd_per_1000: dollars of 1,000 calls. None: nobody knows the price.
+        latency_s: of one call, alone. None: not measured.
+        elsewhere: general questions with it on; None for what leaves the model as it is.
+        megabytes: of what is shipped beside the model.
+    """
+
+    name: str
+    about: str
+    family: Family
+    candidate_id: str
+    scores: Sequence[float | None]
+    labels: int
+    train_s: float = 0.0
+    tokens_per_call: float = 0.0
+    usd_per_1000: float | None = 0.0
+    latency_s: float | None = None
+    elsewhere: Elsewhere | None = None
+    megabytes: float = 0.0
+
+
+def break_even(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
+    """Calls after which the seconds of training are won back against the best prompt; None: never, or not known."""
+    if prompt is None or arm.latency_s is None or prompt.latency_s is None or not arm.train_s:
+        return None
+    won = prompt.latency_s - arm.latency_s
+    return -int(-arm.train_s // won) if won > 0 else None
+
+
+def table(
+    arms: Sequence[MeasuredArm], rows: Mapping[str, int], expected_calls: int | None, seed: int
+) -> dict[str, Any]:
+    """`arms` and `advice` of the result.
+
+    Args:
+        arms: `yours` first, all on the same sealed rows.
+        rows: train rows of each label.
+        expected_calls: calls in the life of the prompt; None: as many as it takes.
+        seed: of the intervals.
+    """
+    prompts = [arm for arm in arms if arm.family == "prompt"]
+    best = max(prompts, key=lambda arm: _scored(arm).mean)
+    pays_from = {arm.name: break_even(arm, best) for arm in arms if arm.family == "tuned"}
+    advice = advise([_scored(arm, pays_from.get(arm.name)) for arm in arms], rows, expected_calls, seed)
+    lines = [_line(arm, arms[0], pays_from.get(arm.name), seed) for arm in arms]
+    return {"arms": lines, "advice": {"verdict": advice.verdict, "arm": advice.arm, "text": advice_text(advice, lines)}}
+
+
+def _scored(arm: MeasuredArm, break_even_calls: int | None = None) -> ArmScores:
+    return ArmScores(arm.name, arm.family, arm.scores, break_even_calls)
+
+
+def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int) -> dict[str, Any]:
+    scored, against = summary(arm.scores), {"diff": None, "diff_ci95": None, "p_value": None}
+    if arm is not yours:
+        against = difference(arm.scores, yours.scores, seed)
+    elsewhere = arm.elsewhere
+    return {
+        "arm": arm.name,
+        "about": arm.about,
+        "family": arm.family,
+        "candidate_id": arm.candidate_id,
+        "test": scored["mean"],
+        "ci95": scored["ci95"],
+        "unscored": scored["unscored"],
+        **against,
+        "labels": arm.labels,
+        "train_s": round(arm.train_s, 1),
+        "tokens_per_call": round(arm.tokens_per_call, 1),
+        "usd_per_1000": arm.usd_per_1000,
+        "latency_s": None if arm.latency_s is None else round(arm.latency_s, 3),
+        "break_even_calls": pays_from,
+        "elsewhere": None
+        if elsewhere is None
+        else {"right": elsewhere.right, "same": elsewhere.same, "n": elsewhere.n},
+        "megabytes": round(arm.megabytes, 1),
+    }
+
+
+def advice_text(advice: Advice, lines: Sequence[Mapping[str, Any]]) -> str:
+    """The advice in a paragraph: what to use, by which figures, and what labels are scarce."""
+    by_name = {line["arm"]: line for line in lines}
+    arm, best = by_name[advice.arm], by_name[advice.best]
+    head = {
+        "no model": f"You need no language model: {arm['arm']} reads {_points(arm)} of 100 sealed rows right",
+        "instruct": f"Instruct: {arm['arm']} reads {_points(arm)} of 100 sealed rows right",
+        "customize": f"Customize: {arm['arm']} reads {_points(arm)} of 100 sealed rows right, ahead of every prompt",
+        "label more": f"Label more rows before you customize: {best['arm']} leads with {_points(best)}, on fewer than "
+        f"{ROWS_A_LABEL} train rows a label; till then {arm['arm']} ({_points(arm)})",
+    }[advice.verdict]
+    parts = [head]
+    if advice.behind is not None and advice.verdict in ("no model", "instruct"):
+        low, high = advice.behind.ci95
+        gap = f"{100 * advice.behind.diff:+.1f} points (95 % CI {100 * low:+.1f} to {100 * high:+.1f})"
+        noise = "within noise" if low <= 0 else "and fewer calls are expected than pay for its training"
+        parts.append(f"{best['arm']} is {gap} ahead, {noise}")
+    if advice.verdict == "customize" and arm["break_even_calls"]:
+        parts.append(f"its training is paid for after {arm['break_even_calls']:,} calls")
+    if advice.verdict == "customize" and arm["elsewhere"]:
+        off = arm["elsewhere"]
+        parts.append(
+            f"with the adapter on, {off['same']} of {off['n']} general questions are answered as before, so switch it "
+            "on for this task alone"
+        )
+    if advice.scarce and advice.verdict != "no model":
+        named = ", ".join(f"{label} ({count})" for label, count in sorted(advice.scarce.items()))
+        parts.append(f"labels with fewer than {FEW_ROWS} train rows: {named}")
+    return "; ".join(parts) + "."
+
+
+def _points(line: Mapping[str, Any]) -> str:
+    return "-" if line["test"] is None else f"{100 * line['test']:.1f}"

@@ -1,0 +1,41 @@
+"""A prompt as the ledger holds it, made a candidate again. Calls nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.errors import InputError
+from agent.prompt.label_weights import LabelWeights
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.retrieval.passages import Passages
+from agent.retrieval.pick import Picks
+from agent.types import Demo
+
+
+def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
+    """A candidate of `History.candidate`.
+
+    Raises:
+        InputError: it has not the id that it was written under, as parts of it were erased.
+    """
+    demos = tuple(
+        Demo(demo["example_id"], demo["inputs"], demo["outputs"], demo["rationale"], demo["source"])
+        for demo in row["demos"]
+    )
+    weights = row.get("weights")
+    if weights and weights["bias"] is None:
+        raise InputError(f"{row['id']}: the label weights of this prompt were erased from the ledger")
+    candidate = PromptCandidate(
+        row["technique"],
+        row["format"],
+        row["instruction"],
+        row["role"],
+        demos,
+        weights=LabelWeights(**weights) if weights else None,
+        picks=Picks(**row["picks"]) if row["picks"] else None,
+        passages=Passages(**row["passages"]) if row["passages"] else None,
+    )
+    if candidate.id != row["id"]:
+        raise InputError(f"{row['id']}: parts of this prompt were erased from the ledger, so it cannot be tried again")
+    return candidate

@@ -1,0 +1,120 @@
+"""Instruct, customize, or no language model at all: one stated rule over scores on the same sealed rows. Pure.
+
+1. A method without a language model is within noise of the best arm: no language model is needed.
+2. Else the best prompt is: instruct.
+3. Else a tuned arm is ahead of every prompt. With rows enough for a label, and more calls than it takes to pay for its
+   training: customize. With too few rows: label more. With too few calls: instruct.
+
+"Within noise" is a paired 95 % interval of the difference that holds 0. Dev rows have no say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.stats.intervals import PairedResult, paired_difference
+
+Family = Literal["prompt", "tuned", "no model"]
+Verdict = Literal["no model", "instruct", "customize", "label more"]
+
+ROWS_A_LABEL = 8
+"""Train rows for each label, on average, below which a tuned arm's lead is not built on."""
+FEW_ROWS = 5
+"""Train rows of one label below which it is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmScores:
+    """An arm on the sealed rows.
+
+    Args:
+        name: as the table shows it.
+        family: what answers.
+        scores: in [0, 1], one for each row in the order of all arms; None where a row has none.
+        break_even_calls: the calls from which on its training is paid for, against the best prompt. None: not known,
+            or it never is.
+    """
+
+    name: str
+    family: Family
+    scores: Sequence[float | None]
+    break_even_calls: int | None = None
+
+    @property
+    def mean(self) -> float:
+        """Of the rows that have a score; -inf without any."""
+        known = [score for score in self.scores if score is not None]
+        return math.fsum(known) / len(known) if known else -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What the rule says.
+
+    Args:
+        verdict: the case of the rule.
+        arm: the arm to use.
+        best: the arm with the highest score.
+        behind: how far `best` is ahead of `arm`, paired; None where they are one.
+        scarce: the labels with fewer than FEW_ROWS train rows, and how many each has.
+    """
+
+    verdict: Verdict
+    arm: str
+    best: str
+    behind: PairedResult | None
+    scarce: Mapping[str, int]
+
+
+def compared(first: Sequence[float | None], second: Sequence[float | None], seed: int) -> PairedResult | None:
+    """First minus second over the rows that have both scores; None where no row has."""
+    both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    return paired_difference([a for a, _ in both], [b for _, b in both], seed) if both else None
+
+
+def advise(
+    arms: Sequence[ArmScores], rows: Mapping[str, int], expected_calls: int | None = None, seed: int = 0
+) -> Advice:
+    """The advice of the rule above.
+
+    Args:
+        arms: at least one prompt; all on the same rows.
+        rows: train rows of each label, or of the whole under "" where the answer is no choice.
+        expected_calls: calls in the life of the prompt. None: as many as it takes.
+        seed: of the intervals, at least 0.
+
+    Returns:
+        The advice.
+    """
+    best = max(arms, key=lambda arm: arm.mean)  # of equals the first
+    scarce = {label: count for label, count in rows.items() if label and count < FEW_ROWS}
+
+    def advice(verdict: Verdict, arm: ArmScores) -> Advice:
+        behind = None if arm is best else compared(best.scores, arm.scores, seed)
+        return Advice(verdict, arm.name, best.name, behind, scarce)
+
+    def best_of(family: Family) -> ArmScores | None:
+        return max((arm for arm in arms if arm.family == family), key=lambda arm: arm.mean, default=None)
+
+    def is_level(arm: ArmScores | None) -> bool:
+        if arm is None or arm is best:
+            return arm is best
+        ahead = compared(best.scores, arm.scores, seed)
+        return ahead is not None and ahead.ci95[0] <= 0
+
+    prompt = best_of("prompt")
+    assert prompt is not None
+    simplest = best_of("no model")
+    if simplest is not None and is_level(simplest):
+        return advice("no model", simplest)
+    if is_level(prompt):
+        return advice("instruct", prompt)
+    if sum(rows.values()) < ROWS_A_LABEL * len(rows):
+        return advice("label more", prompt)
+    pays_from = best.break_even_calls
+    if expected_calls is not None and (pays_from is None or expected_calls < pays_from):
+        return advice("instruct", prompt)
+    return advice("customize", best)
