@@ -97,9 +97,7 @@ def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int
         "usd_per_1000": arm.usd_per_1000,
         "latency_s": None if arm.latency_s is None else round(arm.latency_s, 3),
         "break_even_calls": pays_from,
-        "elsewhere": None
-        if elsewhere is None
-        else {"right": elsewhere.right, "same": elsewhere.same, "n": elsewhere.n},
+        "elsewhere": asdict(elsewhere) if elsewhere else None,
         "megabytes": round(arm.megabytes, 1),
     }
 
