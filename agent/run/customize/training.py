@@ -1,0 +1,95 @@
+"""Trains the adapter of an arm while the run waits, and writes down what it took. Knows the trainer, no model's calls."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agent.errors import Interrupted
+from agent.observer import Observer
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.run.customize.arms import training_answer
+from agent.tuning.settings import LoraSettings, Step, TrainedAdapter, TrainingPair
+from agent.tuning.train import train_lora
+from agent.types import Example
+
+LOSSES_A_LINE = 25
+"""Steps between two lines about a training."""
+
+
+def pairs_of(program: PromptProgram, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
+    """The rows as the arm will be asked them, each with its right answer."""
+    answer = training_answer
+    return [
+        TrainingPair(program.request(prompt, row).messages, answer(program.task, row.labels)) for row in rows
+    ]
+
+
+def rows_hash(rows: Sequence[Example]) -> str:
+    """Of the ids and answers of rows, in their order."""
+    listed = [[row.id, dict(row.labels)] for row in rows]
+    return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()
+
+
+async def trained(
+    arm: str,
+    base: Path,
+    pairs: tuple[Sequence[TrainingPair], Sequence[TrainingPair]],
+    settings: LoraSettings,
+    folder: Path,
+    observer: Observer,
+    stopped: Callable[[], Exception | None],
+) -> TrainedAdapter:
+    """Trains an adapter in a thread; the same call goes on where a killed one stopped.
+
+    Args:
+        arm: its name, for lines and events.
+        base: the model's file.
+        pairs: to train on, and to stop early by.
+        settings: how.
+        folder: for the adapter and its checkpoints.
+        observer: gets a line now and then, and the event of the end with the loss of each step.
+        stopped: the error that ends the run, where there is one.
+
+    Raises:
+        Interrupted: the run was stopped; the epochs that ended are kept.
+        InputError: the model cannot be trained.
+    """
+    began: list[float] = []
+
+    def on_step(step: Step) -> None:
+        if stopped() is not None:
+            raise Interrupted
+        began.append(step.loss)
+        if step.step % LOSSES_A_LINE == 0 or step.step == step.steps:
+            mean = sum(began[-LOSSES_A_LINE:]) / len(began[-LOSSES_A_LINE:])
+            observer.on_message(f"{arm}: step {step.step} of {step.steps}, loss {mean:.3f}, {step.seconds:.0f} s")
+
+    made = await asyncio.to_thread(
+        train_lora, base, pairs[0], settings, folder=folder, validation=pairs[1], on_step=on_step
+    )
+    observer.on_event("trained", {"arm": arm, **training_record(made, settings)})
+    return made
+
+
+def training_record(made: TrainedAdapter, settings: LoraSettings) -> dict[str, Any]:
+    """What the ledger keeps of a training, JSON-ready."""
+    import numpy
+
+    return {
+        "adapter": made.sha256,
+        "settings": asdict(settings),
+        "losses": [round(loss, 5) for loss in made.losses],
+        "dev_losses": [round(-score, 5) for score in made.scores],
+        "best_epoch": made.best_epoch,
+        "ended": made.ended,
+        "seconds": round(made.seconds, 2),
+        "tokens": made.tokens,
+        "numpy": numpy.__version__,
+    }
