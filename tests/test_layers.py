@@ -14,7 +14,7 @@ LAYERS = (
     ("types", "redact", "privacy", "registry", "extras", "retrieval"),
     ("metrics", "stats", "observer"),
     ("task", "models", "ledger"),
-    ("prompt", "gateway"),
+    ("prompt", "gateway", "tuning"),
     ("scoring",),
     ("search", "release"),
     ("programs", "report"),
