@@ -38,7 +38,6 @@ class _Trace:
     q: Array
     k: Array
     v: Array
-    shares: list[Array]
     read: Array
     middle: Array
     middle_factor: Array
@@ -110,13 +109,13 @@ def _layer(
     normed, factor = norm(x, layer.attn_norm, sizes.epsilon)
     q, k, v = (mapped(name, normed).reshape(len(x), -1, sizes.head) for name in ("attn_q", "attn_k", "attn_v"))
     q, k = rotated(q, *turn, sizes.neighbours), rotated(k, *turn, sizes.neighbours)
-    read, shares = attention(q, k, v, pack.prefix, pack.spans)
+    read = attention(q, k, v, pack.prefix, pack.spans)
     read = read.reshape(len(x), -1)
     middle = x + mapped("attn_output", read)
     normed, middle_factor = norm(middle, layer.ffn_norm, sizes.epsilon)
     gate, up = mapped("ffn_gate", normed), mapped("ffn_up", normed)
     result = middle + mapped("ffn_down", gated(gate, up))
-    return result, _Trace(x, factor, q, k, v, shares, read, middle, middle_factor, gate, up, low)
+    return result, _Trace(x, factor, q, k, v, read, middle, middle_factor, gate, up, low)
 
 
 def _layer_back(
@@ -143,7 +142,7 @@ def _layer_back(
     dnormed = mapped("ffn_gate", dgate, normed) + mapped("ffn_up", dup, normed)
     dmiddle = dy + norm_back(dnormed, trace.middle, trace.middle_factor, layer.ffn_norm)
     dread = mapped("attn_output", dmiddle, trace.read).reshape(trace.q.shape)
-    dq, dk, dv = attention_back(dread, trace.q, trace.k, trace.v, trace.shares, pack.prefix, pack.spans)
+    dq, dk, dv = attention_back(dread, trace.q, trace.k, trace.v, pack.prefix, pack.spans)
     dq, dk = rotated(dq, *turn, sizes.neighbours), rotated(dk, *turn, sizes.neighbours)
     normed = trace.x * trace.factor * layer.attn_norm
     dnormed = np.zeros_like(normed)

@@ -90,7 +90,7 @@ def rotated(x: Array, cosine: Array, sine: Array, neighbours: bool) -> Array:
     return turned
 
 
-def attention(q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> tuple[Array, list[Array]]:
+def attention(q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> Array:
     """Grouped-query attention of a pack: each row's own tokens see the prefix and those before them in the row.
 
     Args:
@@ -98,46 +98,49 @@ def attention(q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> tuple[
         k: (T, kv heads, head), as `v`.
 
     Returns:
-        What was read, (T, heads, head), and the shares that each span gives to what it sees, for the derivative.
+        What was read, (T, heads, head).
 
     Source: Vaswani et al. (2017), equation 1; Ainslie et al., "GQA" (2023), section 2.2.
     """
     import numpy as np
 
-    read, shares = np.empty_like(q), []
+    read = np.empty_like(q)
     for start, end in _with_prefix(prefix, spans):
-        queries, keys, values = _grouped(q[start:end], k), _seen(k, prefix, start, end), _seen(v, prefix, start, end)
-        scores = (queries * (1 / math.sqrt(q.shape[2]))) @ keys.transpose(0, 2, 1)
-        size = end - start
-        own = scores.reshape(scores.shape[0], -1, size, keys.shape[1])[..., -size:]
-        own += np.triu(np.full((size, size), -np.inf, q.dtype), 1)
-        scores -= scores.max(axis=2, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=2, keepdims=True)
-        read[start:end] = _ungrouped(scores @ values, size)
-        shares.append(scores)
-    return read, shares
+        share = _shares(_grouped(q[start:end], k), _seen(k, prefix, start, end), end - start)
+        read[start:end] = _ungrouped(share @ _seen(v, prefix, start, end), end - start)
+    return read
 
 
-def attention_back(
-    dread: Array, q: Array, k: Array, v: Array, shares: list[Array], prefix: int, spans: Spans
-) -> tuple[Array, Array, Array]:
-    """The derivatives by q, k and v."""
+def attention_back(dread: Array, q: Array, k: Array, v: Array, prefix: int, spans: Spans) -> tuple[Array, Array, Array]:
+    """The derivatives by q, k and v. The shares are computed again: kept, they would grow with the square of T."""
     import numpy as np
 
     dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
-    scale = 1 / math.sqrt(q.shape[2])
-    for (start, end), share in zip(_with_prefix(prefix, spans), shares, strict=True):
+    for start, end in _with_prefix(prefix, spans):
         queries, keys, values = _grouped(q[start:end], k), _seen(k, prefix, start, end), _seen(v, prefix, start, end)
+        share = _shares(queries, keys, end - start)
         given = _grouped(dread[start:end], k)
         dshare = given @ values.transpose(0, 2, 1)
         dshare -= (dshare * share).sum(axis=2, keepdims=True)
         dshare *= share
-        dshare *= scale
+        dshare *= 1 / math.sqrt(q.shape[2])
         dq[start:end] = _ungrouped(dshare @ keys, end - start)
         _add(dk, dshare.transpose(0, 2, 1) @ queries, prefix, start, end)
         _add(dv, share.transpose(0, 2, 1) @ given, prefix, start, end)
     return dq, dk, dv
+
+
+def _shares(queries: Array, keys: Array, size: int) -> Array:
+    """What part each of the last `size` tokens gives to those that it sees, (kv heads, heads x size, seen)."""
+    import numpy as np
+
+    scores = (queries * (1 / math.sqrt(keys.shape[2]))) @ keys.transpose(0, 2, 1)
+    own = scores.reshape(scores.shape[0], -1, size, keys.shape[1])[..., -size:]
+    own += np.triu(np.full((size, size), -np.inf, queries.dtype), 1)
+    scores -= scores.max(axis=2, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=2, keepdims=True)
+    return scores
 
 
 def gated(gate: Array, up: Array) -> Array:

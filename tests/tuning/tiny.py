@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from agent.models.gguf import Value, gguf_bytes
+from agent.models.gguf import Value, gguf_bytes, padded, read_gguf, tensor_line
 from agent.tuning.packing import TokenPair
 
 WIDTH, HIDDEN, HEADS, KV_HEADS, LAYERS, VOCABULARY = 16, 24, 4, 2, 2, 40
@@ -62,3 +63,31 @@ def rows(count: int, seed: int = 0, shared: int = 3) -> list[TokenPair]:
         own = tuple(int(token) for token in rng.integers(10, 30, int(rng.integers(2, 6))))
         made.append(TokenPair((*start, *own), (30 + own[-1] % 3, 34 + own[-1] % 3, END)))
     return made
+
+
+def with_vocabulary(path: Path) -> Path:
+    """The file with a vocabulary of single bytes, so that llama.cpp loads it."""
+    file = read_gguf(path)
+    tokens = [chr(0x100 + number).encode() for number in range(VOCABULARY)]
+    arrays = {
+        "tokens": struct.pack("<IQ", 8, VOCABULARY) + b"".join(struct.pack("<Q", len(one)) + one for one in tokens),
+        "token_type": struct.pack(f"<IQ{VOCABULARY}i", 5, VOCABULARY, *([1] * VOCABULARY)),
+        "merges": struct.pack("<IQ", 8, 1) + struct.pack("<Q", 3) + b"a b",
+    }
+    added = [_value(f"tokenizer.ggml.{name}", struct.pack("<I", 9) + array) for name, array in arrays.items()]
+    added += [_value("tokenizer.ggml.model", struct.pack("<IQ", 8, 4) + b"gpt2")]
+    lines, bodies, offset = [], [], 0
+    for tensor in file.tensors.values():
+        body = file.body(tensor)
+        lines.append(tensor_line(tensor.name, tensor.shape, tensor.type, offset))
+        bodies.append(body + bytes(padded(len(body)) - len(body)))
+        offset += len(bodies[-1])
+    head = file.data[24 : file.head]
+    counts = struct.pack("<4sIQQ", b"GGUF", 3, len(file.tensors), len(file.values) + len(added))
+    top = b"".join([counts, head, *added, *lines])
+    path.write_bytes(b"".join([top, bytes(padded(len(top)) - len(top)), *bodies]))
+    return path
+
+
+def _value(name: str, value: bytes) -> bytes:
+    return struct.pack("<Q", len(name)) + name.encode() + value
