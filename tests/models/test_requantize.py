@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.models import requantize
+from agent.models.dequantize import of_q4_1
 from agent.models.requantize import to_q4_0
 
 SEED = st.integers(0, 2**32 - 1)
@@ -43,6 +44,10 @@ def q4_1(blocks: int, seed: int) -> bytes:
     return np.concatenate([scales.view(np.uint8), rng.integers(0, 256, (blocks, 16), np.uint8)], axis=1).tobytes()
 
 
+def read_q4_1(content: bytes) -> NDArray[np.float32]:
+    return of_q4_1(np.frombuffer(content, np.uint8).reshape(-1, 20))
+
+
 def read_q4_0(content: bytes) -> NDArray[np.float32]:
     blocks = np.frombuffer(content, np.uint8).reshape(-1, 18)
     scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
@@ -52,7 +57,7 @@ def read_q4_0(content: bytes) -> NDArray[np.float32]:
 
 @given(SEED, st.integers(1, 6))
 def test_each_weight_moves_by_less_than_a_step(seed: int, blocks: int) -> None:
-    before = requantize._of_q4_1(q4_1(blocks, seed))
+    before = read_q4_1(q4_1(blocks, seed))
     after = read_q4_0(requantize._q4_0(before))
     step = np.abs(before).max(axis=1, keepdims=True) / 8
     assert (np.abs(after - before) <= step * 1.01 + 1e-6).all()  # the end of the other sign has no step of its own
@@ -69,7 +74,7 @@ def test_all_else_of_a_file_stays_as_it_is(tmp_path: Path) -> None:
     quantized = q4_1(4, 7)
     source.write_bytes(gguf({b"norm": ((8,), 0, norm), b"up": ((64, 2), 3, quantized), b"last": ((8,), 0, norm)}))
     to_q4_0(source, target)
-    kept = requantize._q4_0(requantize._of_q4_1(quantized))
+    kept = requantize._q4_0(read_q4_1(quantized))
     assert target.read_bytes() == gguf({b"norm": ((8,), 0, norm), b"up": ((64, 2), 2, kept), b"last": ((8,), 0, norm)})
 
 

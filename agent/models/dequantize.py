@@ -1,0 +1,145 @@
+"""Tensors of GGUF files as float32, one function for each type of block.
+
+Arithmetic is that of single steps in float32, which every platform rounds alike.
+
+Source: ggml-quants.c (`dequantize_row_*`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent.models.gguf import BF16, BLOCKS, F16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, GgufFile, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.uint8]
+    Floats = NDArray[np.float32]
+
+
+def float32_of(file: GgufFile, tensor: Tensor) -> Floats:
+    """A tensor's values in its shape."""
+    import numpy as np
+
+    blocks = np.frombuffer(file.body(tensor), np.uint8).reshape(-1, BLOCKS[tensor.type][1])
+    return np.ascontiguousarray(_TYPES[tensor.type](blocks), np.float32).reshape(tensor.shape)
+
+
+def of_q4_1(blocks: Bytes) -> Floats:
+    """Weights by block, (n, 32): scale and offset in float16, then the low halves of 16 bytes, then the high ones."""
+    return _halves(blocks[:, 4:]) * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
+
+
+def _of_f32(blocks: Bytes) -> Floats:
+    return blocks.view("<f4")
+
+
+def _of_f16(blocks: Bytes) -> Floats:
+    return _float16(blocks)
+
+
+def _of_bf16(blocks: Bytes) -> Floats:
+    import numpy as np
+
+    return (blocks.view("<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+def _of_q4_0(blocks: Bytes) -> Floats:
+    return (_halves(blocks[:, 2:]) - 8) * _float16(blocks[:, :2])
+
+
+def _of_q5_0(blocks: Bytes) -> Floats:
+    return (_halves(blocks[:, 6:]) + 16 * _bits(blocks[:, 2:6]) - 16) * _float16(blocks[:, :2])
+
+
+def _of_q5_1(blocks: Bytes) -> Floats:
+    values = _halves(blocks[:, 8:]) + 16 * _bits(blocks[:, 4:8])
+    return values * _float16(blocks[:, :2]) + _float16(blocks[:, 2:4])
+
+
+def _of_q8_0(blocks: Bytes) -> Floats:
+    import numpy as np
+
+    return blocks[:, 2:].view(np.int8).astype(np.float32) * _float16(blocks[:, :2])
+
+
+def _of_q4_k(blocks: Bytes) -> Floats:
+    """Eight sub-blocks of 32 in 256: each has a scale and an offset of 6 bits, times those of the block."""
+    return _scaled(_pairs(blocks[:, 16:]), blocks)
+
+
+def _of_q5_k(blocks: Bytes) -> Floats:
+    import numpy as np
+
+    fifth = (blocks[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None]) & 1
+    return _scaled(np.asarray(_pairs(blocks[:, 48:]) | (fifth << 4), np.uint8), blocks)
+
+
+def _of_q6_k(blocks: Bytes) -> Floats:
+    """Sixteen sub-blocks of 16 in 256, each with a scale of 8 bits; low 4 and high 2 bits lie apart."""
+    import numpy as np
+
+    low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([[0], [4]], np.uint8) & 15
+    high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3
+    values = (low.reshape(-1, 2, 4, 32) | (high << 4)).astype(np.float32).reshape(-1, 16, 16) - 32
+    scales = blocks[:, 192:208].view(np.int8).astype(np.float32) * _float16(blocks[:, 208:])
+    return np.asarray(values * scales[:, :, None], np.float32)
+
+
+def _scaled(values: Bytes, blocks: Bytes) -> Floats:
+    """Sub-blocks (n, 8, 32) times their scales, less their offsets."""
+    import numpy as np
+
+    packed = blocks[:, 4:16]
+    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
+    scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1).astype(np.float32)
+    least = np.concatenate([second & 63, (third >> 4) | (second >> 6 << 4)], axis=1).astype(np.float32)
+    scales, least = scales * _float16(blocks[:, :2]), least * _float16(blocks[:, 2:4])
+    return np.asarray(values.astype(np.float32) * scales[:, :, None] - least[:, :, None], np.float32)
+
+
+def _pairs(packed: Bytes) -> Bytes:
+    """(n, 128) bytes as (n, 8, 32) halves: of each 32 bytes the low ones, then the high ones."""
+    import numpy as np
+
+    groups = packed.reshape(-1, 4, 1, 32)
+    return np.concatenate([groups & 15, groups >> 4], axis=2).reshape(-1, 8, 32)
+
+
+def _halves(packed: Bytes) -> Floats:
+    """(n, 16) bytes as (n, 32) numbers: the low halves, then the high ones."""
+    import numpy as np
+
+    return np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
+
+
+def _bits(packed: Bytes) -> Floats:
+    """(n, 4) bytes as (n, 32) numbers 0 or 1, the lowest bit first."""
+    import numpy as np
+
+    return np.unpackbits(packed, axis=1, bitorder="little").astype(np.float32)
+
+
+def _float16(pair: Bytes) -> Floats:
+    """(n, 2) bytes as (n, 1) numbers."""
+    import numpy as np
+
+    return np.ascontiguousarray(pair).view("<f2").astype(np.float32)
+
+
+_TYPES: Mapping[int, Callable[[Any], Any]] = {
+    F32: _of_f32,
+    F16: _of_f16,
+    BF16: _of_bf16,
+    Q4_0: _of_q4_0,
+    Q4_1: of_q4_1,
+    Q5_0: _of_q5_0,
+    Q5_1: _of_q5_1,
+    Q8_0: _of_q8_0,
+    Q4_K: _of_q4_k,
+    Q5_K: _of_q5_k,
+    Q6_K: _of_q6_k,
+}

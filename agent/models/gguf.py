@@ -1,0 +1,224 @@
+"""GGUF files: their values and the places of their tensors, read with bounds; and small files written.
+
+Source: ggml, docs/gguf.md (the file format) and ggml-common.h (the sizes of blocks).
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from agent.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16 = 0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 30
+BLOCKS: Mapping[int, tuple[int, int]] = {
+    F32: (1, 4),
+    F16: (1, 2),
+    BF16: (1, 2),
+    Q4_0: (32, 18),
+    Q4_1: (32, 20),
+    Q5_0: (32, 22),
+    Q5_1: (32, 24),
+    Q8_0: (32, 34),
+    Q4_K: (256, 144),
+    Q5_K: (256, 176),
+    Q6_K: (256, 210),
+}
+"""Elements and bytes of a block of each type of tensor."""
+ALIGNED = 32
+"""The bytes that a tensor's place is a multiple of, where a file does not say."""
+_UINT32, _FLOAT32, _STRING, _ARRAY = 4, 6, 8, 9
+_FORMS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""Forms of `struct` of each type of value that has a fixed size."""
+_MOST_AXES = 4
+
+Value = int | float | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor's place in a file: `shape` as numpy has it, `type` of BLOCKS, `start` and `size` in bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """What stands in a file: its single values (no arrays), its tensors by name, and the bytes of both.
+
+    Args:
+        head: how many bytes there are before the list of tensors.
+    """
+
+    path: Path
+    values: Mapping[str, Value]
+    tensors: Mapping[str, Tensor]
+    data: mmap.mmap | bytes
+    head: int
+
+    def body(self, tensor: Tensor) -> bytes:
+        """The bytes of a tensor."""
+        return self.data[tensor.start : tensor.start + tensor.size]
+
+
+class _Reader:
+    """Reads little-endian values one after the other."""
+
+    def __init__(self, data: mmap.mmap | bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, form: str) -> Any:
+        (value,) = struct.unpack_from(f"<{form}", self.data, self.at)
+        self.at += struct.calcsize(f"<{form}")
+        return value
+
+    def string(self) -> bytes:
+        size = self.take("Q")
+        self._pass(size)
+        return self.data[self.at - size : self.at]
+
+    def value(self, kind: int) -> Value | None:
+        """One value; None for an array, which is passed over."""
+        if kind == _STRING:
+            return self.string().decode("utf-8", "replace")
+        if kind != _ARRAY:
+            return self.take(_FORMS[kind])  # type: ignore[no-any-return]
+        kind, count = self.take("I"), self.take("Q")
+        if kind == _STRING:
+            for _ in range(count):
+                self.string()
+        else:
+            self._pass(struct.calcsize(_FORMS[kind]) * count)
+        return None
+
+    def _pass(self, size: int) -> None:
+        if size > len(self.data) - self.at:
+            raise ValueError("it is truncated")
+        self.at += size
+
+    def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        """Name, shape with the fastest axis last, type and offset."""
+        name = self.string().decode("utf-8")
+        axes = self.take("I")
+        if axes > _MOST_AXES:
+            raise ValueError(f"tensor {name!r} has {axes} axes")
+        return name, tuple(self.take("Q") for _ in range(axes))[::-1], self.take("I"), self.take("Q")
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """A GGUF file's values and tensors; the bytes stay on the disk until they are asked for.
+
+    Raises:
+        InputError: it cannot be read, is no GGUF file, ends too early, or has tensors of a type that is not in BLOCKS.
+    """
+    try:
+        with path.open("rb") as file:
+            data: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if _filled(file) else b""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if data[:4] != b"GGUF":
+        raise InputError(f"{path}: no GGUF file; name one that ends in .gguf and was downloaded whole")
+    try:
+        return _read(path, data)
+    except struct.error as error:
+        raise InputError(f"{path}: the GGUF file is truncated; fetch or make it again") from error
+    except KeyError as error:
+        raise InputError(f"{path}: the GGUF file has a value of the unknown type {error}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: the GGUF file cannot be used: {error}; fetch or make it again") from error
+
+
+def _filled(file: BinaryIO) -> bool:
+    return file.seek(0, 2) > 0  # an empty file cannot be mapped
+
+
+def _read(path: Path, data: mmap.mmap | bytes) -> GgufFile:
+    reader = _Reader(data)
+    reader.at = 4
+    version, n_tensors, n_values = reader.take("I"), reader.take("Q"), reader.take("Q")
+    if version not in (2, 3):
+        raise ValueError(f"its version is {version}, not 2 or 3")
+    values: dict[str, Value] = {}
+    for _ in range(n_values):
+        name = reader.string().decode("utf-8")
+        if (value := reader.value(reader.take("I"))) is not None:
+            values[name] = value
+    head = reader.at
+    listed = [reader.tensor() for _ in range(n_tensors)]
+    aligned = values.get("general.alignment", ALIGNED)
+    if not isinstance(aligned, int) or aligned < 1:
+        raise ValueError(f"its general.alignment is {aligned!r}")
+    start = padded(reader.at, aligned)
+    tensors = {name: _placed(name, shape, kind, start + offset, len(data)) for name, shape, kind, offset in listed}
+    if len(tensors) < n_tensors:
+        raise ValueError("two tensors have one name")
+    return GgufFile(path, values, tensors, data, head)
+
+
+def _placed(name: str, shape: tuple[int, ...], kind: int, start: int, end: int) -> Tensor:
+    if kind not in BLOCKS:
+        raise ValueError(f"tensor {name!r} has the type {kind}, which is not known here")
+    elements, size = BLOCKS[kind]
+    if (shape[-1] if shape else 1) % elements:
+        raise ValueError(f"the rows of tensor {name!r} are no multiple of {elements}")
+    whole = math.prod(shape) // elements * size
+    if start + whole > end:
+        raise ValueError(f"it is truncated within tensor {name!r}")
+    return Tensor(name, shape, kind, start, whole)
+
+
+def padded(size: int, aligned: int = ALIGNED) -> int:
+    """The next multiple of `aligned`."""
+    return -(-size // aligned) * aligned
+
+
+def tensor_line(name: str, shape: tuple[int, ...], kind: int, offset: int) -> bytes:
+    """A tensor's line in the list of a file: `shape` as numpy has it, `offset` from the first tensor."""
+    axes = struct.pack(f"<I{len(shape)}Q", len(shape), *shape[::-1])
+    return _text(name) + axes + struct.pack("<IQ", kind, offset)
+
+
+def gguf_bytes(values: Mapping[str, Value], tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """A file of single values and float32 tensors, the same bytes for the same content.
+
+    Args:
+        values: text, whole numbers from 0 to 2**32 - 1, and fractions (kept as float32).
+        tensors: by name, in the order of the file.
+    """
+    import numpy as np
+
+    head = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(values))]
+    for name, value in values.items():
+        head.append(_text(name))
+        match value:
+            case str():
+                head.append(struct.pack("<I", _STRING) + _text(value))
+            case float():
+                head.append(struct.pack("<If", _FLOAT32, value))
+            case _:
+                head.append(struct.pack("<II", _UINT32, value))
+    bodies, offset = [], 0
+    for name, tensor in tensors.items():
+        body = np.ascontiguousarray(tensor, "<f4").tobytes()
+        head.append(tensor_line(name, tensor.shape, F32, offset))
+        bodies.append(body + bytes(padded(len(body)) - len(body)))
+        offset += len(bodies[-1])
+    top = b"".join(head)
+    return b"".join([top, bytes(padded(len(top)) - len(top)), *bodies])
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return struct.pack("<Q", len(data)) + data

@@ -1,0 +1,229 @@
+"""The weights of a GGUF file of the llama or qwen2 family as numpy arrays.
+
+Names and layouts are those of the file: a llama file has the rows of its query and key weights in the order in which
+neighbours are rotated together, so nothing is permuted here or in an adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import InputError
+from agent.models.dequantize import float32_of
+from agent.models.gguf import GgufFile, Value, read_gguf
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+MAPS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+"""The linear maps of a layer, which an adapter has matrices for."""
+FAMILIES = ("llama", "qwen2")
+_REFUSED = {
+    "expert_count": "a mixture of experts",
+    "attention.sliding_window": "attention in a sliding window",
+}
+_END_OF_TURN = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eos_token_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The sizes of a decoder.
+
+    Args:
+        neighbours: positions are encoded by rotating neighbours (2i, 2i + 1), as llama files have it; otherwise
+            halves (i, i + head / 2), as qwen2 files have it.
+        theta: the base of the rotation's frequencies.
+        epsilon: of the root mean square norm.
+    """
+
+    family: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head: int
+    hidden: int
+    vocabulary: int
+    context: int
+    neighbours: bool
+    theta: float
+    epsilon: float
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """Outputs and inputs of a linear map of MAPS."""
+        inner, kv = self.heads * self.head, self.kv_heads * self.head
+        return {
+            "attn_q": (inner, self.width),
+            "attn_k": (kv, self.width),
+            "attn_v": (kv, self.width),
+            "attn_output": (self.width, inner),
+            "ffn_gate": (self.hidden, self.width),
+            "ffn_up": (self.hidden, self.width),
+            "ffn_down": (self.width, self.hidden),
+        }[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weights of one layer: maps (outputs, inputs) and biases by name, and the two norms (width,)."""
+
+    maps: Mapping[str, Array]
+    biases: Mapping[str, Array]
+    attn_norm: Array
+    ffn_norm: Array
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A decoder's weights.
+
+    Args:
+        embedding: (vocabulary, width).
+        output: (vocabulary, width); the embedding itself where the file ties them.
+        output_norm: (width,).
+        frequencies: (head / 2,), radians a position.
+        end_of_turn: the token that ends an answer.
+        sha256: of the file, in hex digits.
+    """
+
+    architecture: Architecture
+    layers: tuple[Layer, ...]
+    embedding: Array
+    output: Array
+    output_norm: Array
+    frequencies: Array
+    end_of_turn: int
+    sha256: str
+
+
+def read_architecture(file: GgufFile) -> Architecture:
+    """The sizes that a file states. Raises InputError, with all reasons, where its model cannot be trained here."""
+    values = file.values
+    family = str(values.get("general.architecture", ""))
+    if family not in FAMILIES:
+        raise InputError(f"{file.path}: a model of the family {family!r}; training knows {', '.join(FAMILIES)}")
+    stated = _Stated(family, values)
+    width, heads = stated.count("embedding_length"), stated.count("attention.head_count")
+    head = stated.count("attention.key_length", width // max(1, heads))
+    kv_heads = stated.count("attention.head_count_kv", heads)
+    embedding = file.tensors.get("token_embd.weight")
+    architecture = Architecture(
+        family=family,
+        layers=stated.count("block_count"),
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head=head,
+        hidden=stated.count("feed_forward_length"),
+        vocabulary=embedding.shape[0] if embedding else 0,
+        context=stated.count("context_length"),
+        neighbours=family == "llama",
+        theta=stated.number("rope.freq_base", 10000.0),
+        epsilon=stated.number("attention.layer_norm_rms_epsilon"),
+    )
+    wrong = [*stated.missing, *(f"it has {what}" for key, what in _REFUSED.items() if values.get(f"{family}.{key}"))]
+    scaling = values.get(f"{family}.rope.scaling.type", "none")
+    if scaling != "none" and values.get(f"{family}.rope.scaling.factor", 1.0) != 1.0:
+        wrong.append(f"its positions are scaled ({scaling})")
+    if not wrong:
+        if values.get(f"{family}.rope.dimension_count", head) != head or head % 2:
+            wrong.append("a part of each head is rotated")
+        if values.get(f"{family}.attention.value_length", head) != head:
+            wrong.append("its keys and values differ in size")
+        if heads % kv_heads:
+            wrong.append(f"{heads} heads do not share {kv_heads} evenly")
+    if wrong:
+        raise InputError(f"{file.path}: cannot be trained: {'; '.join(wrong)}")
+    return architecture
+
+
+class _Stated:
+    """The values of a family, and those that are missing or not above 0."""
+
+    def __init__(self, family: str, values: Mapping[str, Value]) -> None:
+        self.family, self.values = family, values
+        self.missing: list[str] = []
+
+    def number(self, key: str, otherwise: float = 0.0) -> float:
+        value = self.values.get(f"{self.family}.{key}", otherwise)
+        if isinstance(value, str) or not value > 0:
+            self.missing.append(f"it states no {self.family}.{key}")
+            return 1.0
+        return float(value)
+
+    def count(self, key: str, otherwise: int = 0) -> int:
+        return int(self.number(key, otherwise))
+
+
+def load_base(path: Path) -> BaseModel:
+    """The weights of a GGUF file, dequantized to float32.
+
+    Raises:
+        InputError: the file cannot be read, or its model is none that can be trained.
+    """
+    import numpy as np
+
+    file = read_gguf(path)
+    architecture = read_architecture(file)
+    wrong: list[str] = []
+
+    def tensor(name: str, *shape: int) -> Array:
+        found = file.tensors.get(name)
+        if found is None or found.shape != shape:
+            wrong.append(f"{name} is {found.shape if found else 'missing'}, not {shape}")
+            return np.zeros(0, np.float32)
+        return float32_of(file, found)
+
+    width, vocabulary = architecture.width, architecture.vocabulary
+    embedding = tensor("token_embd.weight", vocabulary, width)
+    tied = "output.weight" not in file.tensors
+    layers = tuple(_layer(f"blk.{number}", architecture, file, tensor) for number in range(architecture.layers))
+    model = BaseModel(
+        architecture=architecture,
+        layers=layers,
+        embedding=embedding,
+        output=embedding if tied else tensor("output.weight", vocabulary, width),
+        output_norm=tensor("output_norm.weight", width),
+        frequencies=_frequencies(architecture, file, tensor),
+        end_of_turn=_end_of_turn(file, vocabulary, wrong),
+        sha256=hashlib.sha256(file.data).hexdigest(),
+    )
+    if wrong:
+        raise InputError(f"{path}: cannot be trained: {'; '.join(wrong[:5])}")
+    return model
+
+
+def _layer(start: str, architecture: Architecture, file: GgufFile, tensor: Any) -> Layer:
+    shapes = {name: architecture.shape(name) for name in MAPS}
+    biased = [name for name in MAPS if f"{start}.{name}.bias" in file.tensors]
+    return Layer(
+        maps={name: tensor(f"{start}.{name}.weight", *shape) for name, shape in shapes.items()},
+        biases={name: tensor(f"{start}.{name}.bias", shapes[name][0]) for name in biased},
+        attn_norm=tensor(f"{start}.attn_norm.weight", architecture.width),
+        ffn_norm=tensor(f"{start}.ffn_norm.weight", architecture.width),
+    )
+
+
+def _frequencies(architecture: Architecture, file: GgufFile, tensor: Any) -> Array:
+    import numpy as np
+
+    half = architecture.head // 2
+    frequencies = architecture.theta ** (-np.arange(half) / half)
+    if "rope_freqs.weight" in file.tensors:  # what Llama 3 divides them by
+        divided = tensor("rope_freqs.weight", half)
+        frequencies = frequencies / divided if divided.size else frequencies
+    return np.asarray(frequencies, np.float64)
+
+
+def _end_of_turn(file: GgufFile, vocabulary: int, wrong: list[str]) -> int:
+    stated = next((file.values[key] for key in _END_OF_TURN if key in file.values), None)
+    if isinstance(stated, int) and 0 <= stated < vocabulary:
+        return stated
+    wrong.append(f"{_END_OF_TURN[-1]} is {stated}, no token of the vocabulary")
+    return 0

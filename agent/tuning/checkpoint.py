@@ -1,0 +1,117 @@
+"""The state of a training at the end of an epoch, as a file from which it goes on with the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.files import new_file
+from agent.tuning.adam import Adam
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training is.
+
+    Args:
+        parameters: the adapter's, flat.
+        best: those of the epoch with the best validation score; where nothing was validated, the latest.
+        best_epoch: that epoch; 0: none has ended.
+        epoch: epochs that have ended.
+        seconds: of training, without validation.
+        tokens: through the model.
+        losses: of each step.
+        scores: of each epoch that was validated.
+    """
+
+    parameters: Array
+    adam: Adam
+    best: Array
+    best_epoch: int = 0
+    epoch: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    losses: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+
+def save_checkpoint(folder: Path, training: str, progress: Progress) -> None:
+    """Writes `TRAINING-epochN-HASH.npz` and takes out those of earlier epochs.
+
+    Args:
+        training: a name of hex digits for what is trained, on what, how.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        parameters=progress.parameters,
+        best=progress.best,
+        mean=progress.adam.mean,
+        square=progress.adam.square,
+        counts=np.array([progress.adam.step, progress.epoch, progress.best_epoch, progress.tokens]),
+        seconds=np.array(progress.seconds),
+        losses=np.array(progress.losses),
+        scores=np.array(progress.scores),
+    )
+    data = buffer.getvalue()
+    path = folder / f"{training}-epoch{progress.epoch}-{_digest(data)}.npz"
+    with new_file(path) as file:
+        file.write(data)
+    for _, earlier in _kept(folder, training):
+        if earlier != path:
+            earlier.unlink()
+
+
+def load_checkpoint(folder: Path, training: str, size: int) -> Progress | None:
+    """The latest state of a training that is whole; None where there is none.
+
+    Args:
+        size: how many parameters the adapter has.
+    """
+    import numpy as np
+
+    for _, path in sorted(_kept(folder, training), reverse=True):
+        data = path.read_bytes()
+        if not path.stem.endswith(_digest(data)):
+            continue  # damaged: an earlier one leads to the same adapter
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            if file["parameters"].shape != (size,):
+                continue
+            step, epoch, best_epoch, tokens = (int(count) for count in file["counts"])
+            return Progress(
+                parameters=file["parameters"],
+                adam=Adam(file["mean"], file["square"], step),
+                best=file["best"],
+                best_epoch=best_epoch,
+                epoch=epoch,
+                seconds=float(file["seconds"]),
+                tokens=tokens,
+                losses=file["losses"].tolist(),
+                scores=file["scores"].tolist(),
+            )
+    return None
+
+
+def _kept(folder: Path, training: str) -> list[tuple[int, Path]]:
+    name = re.compile(rf"{training}-epoch(\d+)-[0-9a-f]{{16}}\.npz")
+    found = ((name.fullmatch(path.name), path) for path in folder.glob(f"{training}-epoch*.npz"))
+    return [(int(match[1]), path) for match, path in found if match]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

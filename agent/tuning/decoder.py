@@ -1,0 +1,170 @@
+"""A decoder with an adapter: the loss on the answers of a pack, and its gradients by the adapter's matrices.
+
+Only the places where an answer is predicted reach the vocabulary; the weights of the base stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.tuning.base_model import BaseModel, Layer
+from agent.tuning.layers import (
+    attention,
+    attention_back,
+    gated,
+    gated_back,
+    linear,
+    linear_back,
+    norm,
+    norm_back,
+    rotated,
+)
+from agent.tuning.lora import Lora
+from agent.tuning.packing import Pack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """What the derivative of a layer needs: its input, factors of norms, what was multiplied, low-rank parts."""
+
+    x: Array
+    factor: Array
+    q: Array
+    k: Array
+    v: Array
+    read: Array
+    middle: Array
+    middle_factor: Array
+    gate: Array
+    up: Array
+    low: dict[str, Array]
+
+
+def logits(base: BaseModel, lora: Lora, pack: Pack) -> Array:
+    """(n, vocabulary) scores of the next token at the places of `pack.outputs`."""
+    x = base.embedding[pack.ids]
+    turn = _turn(base, pack)
+    for layer, matrices in zip(base.layers, lora.layers, strict=True):
+        x = _layer(base, layer, matrices, lora.scale, x, pack, turn)[0]
+    return _scores(base, x[pack.outputs])[0]
+
+
+def answer_loss(base: BaseModel, lora: Lora, pack: Pack) -> float:
+    """The sum over the pack's answer tokens of their negative log-likelihood, in nats."""
+    return _loss(logits(base, lora, pack), pack.targets)[0]
+
+
+def add_gradients(base: BaseModel, lora: Lora, pack: Pack, weight: float, gradients: Lora) -> float:
+    """The pack's answer loss; its gradients times `weight` are added to `gradients`."""
+    import numpy as np
+
+    x = base.embedding[pack.ids]
+    turn = _turn(base, pack)
+    traces = []
+    for layer, matrices in zip(base.layers, lora.layers, strict=True):
+        x, trace = _layer(base, layer, matrices, lora.scale, x, pack, turn)
+        traces.append(trace)
+    last = x[pack.outputs]
+    scores, factor = _scores(base, last)
+    loss, dscores = _loss(scores, pack.targets)
+    dscores *= weight
+    dx = np.zeros_like(x)
+    dx[pack.outputs] = norm_back(dscores @ base.output, last, factor, base.output_norm)
+    back = (turn[0], -turn[1])
+    for layer, matrices, grads in zip(base.layers[::-1], lora.layers[::-1], gradients.layers[::-1], strict=True):
+        dx = _layer_back(base, layer, matrices, grads, lora.scale, dx, traces.pop(), pack, back)
+    return loss
+
+
+def _turn(base: BaseModel, pack: Pack) -> tuple[Array, Array]:
+    """Cosine and sine of each token's position, (T, 1, head / 2)."""
+    import numpy as np
+
+    angles = pack.positions[:, None, None] * base.frequencies
+    return np.cos(angles).astype(base.embedding.dtype), np.sin(angles).astype(base.embedding.dtype)
+
+
+def _layer(
+    base: BaseModel,
+    layer: Layer,
+    matrices: dict[str, tuple[Array, Array]],
+    scale: float,
+    x: Array,
+    pack: Pack,
+    turn: tuple[Array, Array],
+) -> tuple[Array, _Trace]:
+    sizes = base.architecture
+    low: dict[str, Array] = {}
+
+    def mapped(name: str, value: Array) -> Array:
+        y, low[name] = linear(value, layer.maps[name], layer.biases.get(name), matrices[name], scale)
+        return y
+
+    normed, factor = norm(x, layer.attn_norm, sizes.epsilon)
+    q, k, v = (mapped(name, normed).reshape(len(x), -1, sizes.head) for name in ("attn_q", "attn_k", "attn_v"))
+    q, k = rotated(q, *turn, sizes.neighbours), rotated(k, *turn, sizes.neighbours)
+    read = attention(q, k, v, pack.prefix, pack.spans)
+    read = read.reshape(len(x), -1)
+    middle = x + mapped("attn_output", read)
+    normed, middle_factor = norm(middle, layer.ffn_norm, sizes.epsilon)
+    gate, up = mapped("ffn_gate", normed), mapped("ffn_up", normed)
+    result = middle + mapped("ffn_down", gated(gate, up))
+    return result, _Trace(x, factor, q, k, v, read, middle, middle_factor, gate, up, low)
+
+
+def _layer_back(
+    base: BaseModel,
+    layer: Layer,
+    matrices: dict[str, tuple[Array, Array]],
+    gradients: dict[str, tuple[Array, Array]],
+    scale: float,
+    dy: Array,
+    trace: _Trace,
+    pack: Pack,
+    turn: tuple[Array, Array],
+) -> Array:
+    """The derivative by the layer's input; those by its adapter are added to `gradients`."""
+    import numpy as np
+
+    sizes, low = base.architecture, trace.low
+
+    def mapped(name: str, derivative: Array, value: Array) -> Array:
+        return linear_back(derivative, value, low[name], layer.maps[name], matrices[name], gradients[name], scale)
+
+    dgate, dup = gated_back(mapped("ffn_down", dy, gated(trace.gate, trace.up)), trace.gate, trace.up)
+    normed = trace.middle * trace.middle_factor * layer.ffn_norm
+    dnormed = mapped("ffn_gate", dgate, normed) + mapped("ffn_up", dup, normed)
+    dmiddle = dy + norm_back(dnormed, trace.middle, trace.middle_factor, layer.ffn_norm)
+    dread = mapped("attn_output", dmiddle, trace.read).reshape(trace.q.shape)
+    dq, dk, dv = attention_back(dread, trace.q, trace.k, trace.v, pack.prefix, pack.spans)
+    dq, dk = rotated(dq, *turn, sizes.neighbours), rotated(dk, *turn, sizes.neighbours)
+    normed = trace.x * trace.factor * layer.attn_norm
+    dnormed = np.zeros_like(normed)
+    for name, derivative in (("attn_q", dq), ("attn_k", dk), ("attn_v", dv)):
+        dnormed += mapped(name, derivative.reshape(len(dy), -1), normed)
+    return dmiddle + norm_back(dnormed, trace.x, trace.factor, layer.attn_norm)
+
+
+def _scores(base: BaseModel, x: Array) -> tuple[Array, Array]:
+    normed, factor = norm(x, base.output_norm, base.architecture.epsilon)
+    return normed @ base.output.T, factor
+
+
+def _loss(scores: Array, targets: Array) -> tuple[float, Array]:
+    """The sum of negative log-likelihoods, and its derivative by the scores."""
+    import numpy as np
+
+    rows = np.arange(len(targets))
+    scores = scores - scores.max(axis=1, keepdims=True)
+    shares = np.exp(scores)
+    total = shares.sum(axis=1, keepdims=True)
+    loss = float((np.log(total[:, 0]) - scores[rows, targets]).sum(dtype=np.float64))
+    shares /= total
+    shares[rows, targets] -= 1
+    return loss, shares

@@ -1,0 +1,96 @@
+"""Pairs as token ids, by the engine that will serve them: its chat template and its tokenizer.
+
+So a prompt is trained on as it is sent: the same marks of turns, the same default system message.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, Problem, ProblemsError
+from agent.models.local import _defused as defused
+from agent.tuning.packing import TokenPair
+from agent.tuning.settings import TrainingPair
+
+MOST_TOKENS = 4096
+"""Tokens of a pair; a longer one would take gigabytes."""
+
+
+def engine_tokens(base: Path, pairs: Sequence[TrainingPair], end_of_turn: int, context: int) -> list[TokenPair]:
+    """The token ids of each pair, the answer with the token that ends a turn.
+
+    Args:
+        base: the model's GGUF file.
+        end_of_turn: the token that ends an answer.
+        context: tokens that the model was made for.
+
+    Raises:
+        ProblemsError: pairs without a prompt or an answer, or of too many tokens; all of them.
+        InputError: the engine cannot load the model.
+    """
+    if problems := [problem for at, pair in enumerate(pairs, 1) for problem in _empty(at, pair)]:
+        raise ProblemsError(tuple(problems))
+    engine = _Engine(base)
+    answers = {answer: engine.answer(answer) for answer in dict.fromkeys(pair.answer for pair in pairs)}
+    made = [TokenPair(engine.prompt(pair), (*answers[pair.answer], end_of_turn)) for pair in pairs]
+    most = min(MOST_TOKENS, context)
+    sizes = [len(pair.prompt) + len(pair.answer) for pair in made]
+    if long := [Problem(f"pair {at}", _too_long(size, most)) for at, size in enumerate(sizes, 1) if size > most]:
+        raise ProblemsError(tuple(long))
+    return made
+
+
+def _empty(at: int, pair: TrainingPair) -> list[Problem]:
+    wrong = [] if pair.messages else ["has no messages"]
+    return [Problem(f"pair {at}", what) for what in (*wrong, *([] if pair.answer.strip() else ["has no answer"]))]
+
+
+def _too_long(size: int, most: int) -> str:
+    return f"has {size} tokens, more than the {most} that can be trained on; leave it out or shorten its prompt"
+
+
+class _Engine:
+    """An engine that is asked for texts and tokens alone, on loopback, with a random key."""
+
+    def __init__(self, base: Path) -> None:
+        import xllamacpp
+
+        self._key = secrets.token_hex(16)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(base)
+        params.n_ctx = 256  # nothing is computed
+        params.n_parallel = 1
+        params.cpuparams.n_threads = 1
+        params.warmup = False
+        params.verbosity = -1
+        params.api_keys = [self._key]
+        try:
+            self._server = xllamacpp.Server(params)
+        except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
+            raise InputError(
+                f"{base}: the engine cannot load this file ({error}); fetch it again or name another GGUF"
+            ) from error
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def prompt(self, pair: TrainingPair) -> tuple[int, ...]:
+        messages = [{"role": message.role, "content": defused(message.content)} for message in pair.messages]
+        text = self._ask("apply-template", {"messages": messages})["prompt"]
+        return tuple(self._ask("tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"])
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        asked = {"content": defused(text), "add_special": False, "parse_special": False}
+        return tuple(self._ask("tokenize", asked)["tokens"])
+
+    def _ask(self, path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            f"{self._server.listening_address}/{path}",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
+        )
+        with self._opener.open(request, timeout=60) as response:
+            return json.load(response)

@@ -1,0 +1,117 @@
+"""What a training is given and what it gives, as frozen data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from agent.errors import InputError
+from agent.types import Message
+
+Ended = Literal["epochs", "early stop", "seconds", "tokens"]
+"""Why a training ended: all epochs done, the validation score stopped rising, or a cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """A prompt as the engine is sent it, and the answer that it should give."""
+
+    messages: tuple[Message, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """How an adapter is trained.
+
+    Args:
+        rank: of the two matrices beside each weight, 1 or more.
+        alpha: what their product is multiplied by, divided by the rank; above 0.
+        learning_rate: of Adam, above 0.
+        batch: pairs a step, 1 or more.
+        epochs: at most so often is each pair seen, 1 or more.
+        seed: of the first weights and of the order of pairs, 0 or more.
+        patience: epochs without a better validation score after which training ends, 1 or more.
+        max_seconds: of training, without validation; None: no cap.
+        max_tokens: through the model, those of a prefix that rows share counted once a step; None: no cap.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    learning_rate: float = 1e-3
+    batch: int = 8
+    epochs: int = 4
+    seed: int = 0
+    patience: int = 1
+    max_seconds: float | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} is {getattr(self, name)}, not {least} or more"
+            for name, least in _LEAST
+            if self._below(name, least)
+        ]
+        wrong += [f"{name} is {getattr(self, name)}, not above 0" for name in _ABOVE_0 if not self._above_0(name)]
+        if wrong:
+            raise InputError(f"settings of the training: {'; '.join(wrong)}")
+
+    def _below(self, name: str, least: int) -> bool:
+        return bool(getattr(self, name) < least)
+
+    def _above_0(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is None or 0 < value < float("inf")
+
+
+_LEAST = (("rank", 1), ("batch", 1), ("epochs", 1), ("seed", 0), ("patience", 1))
+_ABOVE_0 = ("alpha", "learning_rate", "max_seconds", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a training, as an observer sees it.
+
+    Args:
+        epoch: 1 and up.
+        step: 1 and up, over all epochs.
+        steps: how many there are in all epochs.
+        loss: mean negative log-likelihood of the batch's answer tokens, in nats.
+        tokens: through the model so far.
+        seconds: so far, those before a resume included.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAdapter:
+    """An adapter that was trained.
+
+    Args:
+        path: of the GGUF adapter, named by its hash.
+        sha256: of the file, in hex digits.
+        steps: how many were done; those after the best epoch included.
+        seconds: of training, without validation.
+        tokens: through the model.
+        losses: of each step.
+        scores: of each epoch that was validated.
+        best_epoch: the one that the adapter is of; where nothing was validated, the last.
+        ended: why training ended.
+    """
+
+    path: Path
+    sha256: str
+    steps: int
+    seconds: float
+    tokens: int
+    losses: tuple[float, ...]
+    scores: tuple[float, ...]
+    best_epoch: int
+    ended: Ended

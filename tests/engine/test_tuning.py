@@ -1,0 +1,93 @@
+"""Training on the embedded model: the same tokens and scores as the engine, and an adapter that the engine serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ProblemsError
+from agent.models.weights import weights_path
+from agent.tuning.base_model import load_base
+from agent.tuning.decoder import logits
+from agent.tuning.engine_tokens import engine_tokens
+from agent.tuning.lora import initial_lora
+from agent.tuning.packing import pack
+from agent.tuning.settings import LoraSettings, TrainingPair
+from agent.tuning.train import train_lora
+from agent.types import Message
+from tests.tuning.engine import load, log_probabilities, top
+
+BASE = weights_path("smollm2-135m")
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not BASE.is_file(), reason="no weights here: run `make setup`"),
+]
+
+CLOSE = 0.5  # in nats; the engine rounds what goes into a matrix of 4 bits to 8 bits
+COLOURS = ("red", "blue", "green", "black", "white")
+ANIMALS = ("dog", "cat", "horse", "bird", "fish")
+PAIRS = [
+    TrainingPair((Message("user", f"Classify.\nI saw a {word} one."),), answer)
+    for words, answer in ((COLOURS, "Colour"), (ANIMALS, "Animal"))
+    for word in words
+]
+SHAPES = [
+    PAIRS[0],
+    TrainingPair((Message("system", "Sort it."), Message("user", "A dog.")), "Animal"),
+    TrainingPair(
+        (Message("user", "red"), Message("assistant", "Colour"), Message("user", "  blue <|im_end|>\n\n")), "Colour"
+    ),
+    TrainingPair((Message("user", "Größe, 漢字, emoji 🙂\tand [INST] marks </s>"),), "Ja, gewiß 🙂"),
+]
+
+
+def test_prompts_have_the_tokens_that_the_engine_makes_of_them() -> None:
+    from agent.models.local import _defused
+
+    pairs = [*SHAPES, *PAIRS, *(TrainingPair((Message("user", f"Number {n}: {'ab ' * n}"),), "x") for n in range(11))]
+    made = engine_tokens(BASE, pairs, 2, 8192)
+    server = load(BASE)
+    for pair, tokens in zip(pairs, made, strict=True):
+        messages = [{"role": message.role, "content": _defused(message.content)} for message in pair.messages]
+        asked = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 5, "cache_prompt": True}
+        served = server.handle_chat_completions({"messages": messages, **asked})
+        again = server.handle_completions({"prompt": list(tokens.prompt), "n_predict": 1, "cache_prompt": True})
+        usage = again["usage"]
+        assert served["usage"]["prompt_tokens"] == usage["prompt_tokens"] == len(tokens.prompt)
+        assert usage["prompt_tokens_details"]["cached_tokens"] == len(tokens.prompt) - 1  # the last is always computed
+        likely = served["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        assert {one["id"]: one["logprob"] for one in likely} == pytest.approx(top(server, tokens.prompt), abs=1e-4)
+    assert len(pairs) == 25
+    assert all(tokens.answer[-1] == 2 for tokens in made)
+
+
+def test_scores_are_close_to_those_of_the_engine() -> None:
+    base = load_base(BASE)
+    lora, server = initial_lora(base.architecture, 8, 2.0, 0), load(BASE)
+    for tokens in engine_tokens(BASE, SHAPES, base.end_of_turn, 8192):
+        ours = log_probabilities(logits(base, lora, pack([tokens])))[0]
+        theirs = top(server, tokens.prompt)
+        for token, value in theirs.items():
+            assert ours[token] == pytest.approx(value, abs=CLOSE)
+
+
+def test_an_adapter_that_was_trained_is_served_and_changes_the_answers(tmp_path: Path) -> None:
+    adapter = train_lora(BASE, PAIRS, LoraSettings(batch=5, epochs=5), folder=tmp_path)
+    assert adapter.losses[-1] < 0.2 < 3 < adapter.losses[0]
+    for file, right in ((None, 0), (adapter.path, len(PAIRS))):
+        server, found = load(BASE, file), 0
+        for pair in PAIRS:
+            messages = [{"role": message.role, "content": message.content} for message in pair.messages]
+            reply = server.handle_chat_completions({"messages": messages, "max_tokens": 5, "temperature": 0})
+            found += reply["choices"][0]["message"]["content"] == pair.answer
+        assert found == right
+
+
+def test_pairs_that_cannot_be_trained_on_are_named_all_at_once(tmp_path: Path) -> None:
+    wrong = [PAIRS[0], TrainingPair((), "x"), TrainingPair(PAIRS[0].messages, " ")]
+    with pytest.raises(ProblemsError, match=r"pair 2: has no messages\npair 3: has no answer"):
+        train_lora(BASE, wrong, LoraSettings(), folder=tmp_path)
+    long = TrainingPair((Message("user", "word " * 5000),), "x")
+    with pytest.raises(ProblemsError, match=r"pair 2: has 50\d\d tokens, more than the 4096"):
+        train_lora(BASE, [PAIRS[0], long], LoraSettings(), folder=tmp_path)

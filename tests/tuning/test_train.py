@@ -1,0 +1,205 @@
+"""A whole training on a tiny model: what it learns, where it ends, and that a killed one ends with the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.errors import InputError
+from agent.tuning.base_model import BaseModel, load_base
+from agent.tuning.checkpoint import load_checkpoint
+from agent.tuning.decoder import answer_loss
+from agent.tuning.lora import lora_size
+from agent.tuning.lora_file import read_lora
+from agent.tuning.packing import pack
+from agent.tuning.settings import LoraSettings, Step, TrainedAdapter
+from agent.tuning.train import train_lora, train_tokens
+from tests.tuning.tiny import rows, tiny
+
+SETTINGS = LoraSettings(rank=4, alpha=8.0, learning_rate=1e-2, batch=4, epochs=3)
+ROWS = rows(18)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    return load_base(tiny(tmp_path_factory.mktemp("base") / "tiny.gguf"))
+
+
+def settings(**changed: Any) -> LoraSettings:
+    return replace(SETTINGS, **changed)
+
+
+class Killed(Exception):
+    """Ends a training as a kill would, between two steps."""
+
+
+def killed_at(step: int) -> Callable[[Step], None]:
+    def on_step(done: Step) -> None:
+        if done.step == step:
+            raise Killed
+
+    return on_step
+
+
+def test_what_is_trained_on_is_learnt_and_served_from_the_file(base: BaseModel, tmp_path: Path) -> None:
+    adapter = train_tokens(base, ROWS, settings(epochs=30), folder=tmp_path)
+    assert adapter.losses[0] > 3
+    assert np.mean(adapter.losses[-5:]) < 0.5
+    lora = read_lora(adapter.path, base_file(tmp_path))
+    packed = pack(ROWS)
+    assert answer_loss(base, lora, packed) / len(packed.targets) < 0.5
+    assert adapter.ended == "epochs"
+    assert adapter.best_epoch == 30
+
+
+def base_file(folder: Path) -> Path:
+    return tiny(folder / "tiny.gguf")
+
+
+def test_the_same_training_gives_the_same_bytes_and_another_seed_others(base: BaseModel, tmp_path: Path) -> None:
+    one, two, other = (
+        train_tokens(base, ROWS, settings(seed=seed), folder=tmp_path / name)
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert one.sha256 == two.sha256
+    assert one.losses == two.losses
+    assert one.path.name == f"adapter-{one.sha256[:16]}.gguf"
+    assert one.sha256 != other.sha256
+
+
+@pytest.mark.parametrize("step", [2, 5, 9, 12, 15])
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(base: BaseModel, tmp_path: Path, step: int) -> None:
+    whole = train_tokens(base, ROWS, SETTINGS, folder=tmp_path / "whole", validation=ROWS[:4])
+    with pytest.raises(Killed):
+        train_tokens(base, ROWS, SETTINGS, folder=tmp_path / "a", validation=ROWS[:4], on_step=killed_at(step))
+    seen: list[Step] = []
+    again = train_tokens(base, ROWS, SETTINGS, folder=tmp_path / "a", validation=ROWS[:4], on_step=seen.append)
+    assert seen[0].step == (step - 1) // 5 * 5 + 1  # 5 steps an epoch: those of the epoch that was cut are done again
+    assert again.sha256 == whole.sha256
+    assert (again.losses, again.scores, again.tokens) == (whole.losses, whole.scores, whole.tokens)
+
+
+def test_what_is_done_is_not_done_again_and_more_epochs_go_on(base: BaseModel, tmp_path: Path) -> None:
+    first = train_tokens(base, ROWS, SETTINGS, folder=tmp_path)
+    seen: list[Step] = []
+    assert train_tokens(base, ROWS, SETTINGS, folder=tmp_path, on_step=seen.append) == first
+    assert seen == []
+    longer = train_tokens(base, ROWS, settings(epochs=4), folder=tmp_path, on_step=seen.append)
+    assert [step.epoch for step in seen] == [4] * 5
+    assert longer.sha256 == train_tokens(base, ROWS, settings(epochs=4), folder=tmp_path / "new").sha256
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(base: BaseModel, tmp_path: Path) -> None:
+    whole = train_tokens(base, ROWS, SETTINGS, folder=tmp_path)
+    (kept,) = tmp_path.glob("*.npz")
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 2] ^= 1
+    kept.write_bytes(bytes(data))
+    name = kept.name.partition("-")[0]
+    assert load_checkpoint(tmp_path, name, lora_size(base.architecture, 4)) is None
+    seen: list[Step] = []
+    assert train_tokens(base, ROWS, SETTINGS, folder=tmp_path, on_step=seen.append).sha256 == whole.sha256
+    assert len(seen) == 15
+
+
+def test_other_rows_or_settings_do_not_go_on_from_the_checkpoint(base: BaseModel, tmp_path: Path) -> None:
+    train_tokens(base, ROWS, SETTINGS, folder=tmp_path)
+    for some, how in ((ROWS[:-1], SETTINGS), (ROWS, settings(rank=2)), (ROWS, settings(learning_rate=1e-3))):
+        seen: list[Step] = []
+        train_tokens(base, some, how, folder=tmp_path, on_step=seen.append)
+        assert len(seen) == 15
+
+
+def test_training_ends_when_no_epoch_is_better_and_keeps_the_best(base: BaseModel, tmp_path: Path) -> None:
+    scores = iter([0.2, 0.6, 0.5, 0.55, 0.9])
+    files: list[bytes] = []
+
+    def validate(adapter: Path) -> float:
+        files.append(adapter.read_bytes())
+        return next(scores)
+
+    adapter = train_tokens(base, ROWS, settings(epochs=9, patience=2), folder=tmp_path, validate=validate)
+    assert adapter.ended == "early stop"
+    assert adapter.scores == (0.2, 0.6, 0.5, 0.55)
+    assert adapter.best_epoch == 2
+    assert adapter.path.read_bytes() == files[1]
+    assert len(set(files)) == 4
+
+
+def test_held_rows_score_by_their_loss(base: BaseModel, tmp_path: Path) -> None:
+    adapter = train_tokens(base, ROWS, settings(epochs=2), folder=tmp_path, validation=ROWS[:6])
+    lora, packed = read_lora(adapter.path, base_file(tmp_path)), pack(ROWS[:6])
+    best = adapter.scores[adapter.best_epoch - 1]
+    assert best == pytest.approx(-answer_loss(base, lora, packed) / len(packed.targets), rel=1e-4)
+
+
+def trained_within(base: BaseModel, folder: Path, **cap: Any) -> TrainedAdapter:
+    return train_tokens(base, ROWS, settings(**cap), folder=folder)
+
+
+def test_a_cap_on_tokens_ends_training_before_it_is_passed(base: BaseModel, tmp_path: Path) -> None:
+    whole = train_tokens(base, ROWS, SETTINGS, folder=tmp_path / "whole")
+    adapter = trained_within(base, tmp_path / "a", max_tokens=whole.tokens // 2)
+    assert adapter.ended == "tokens"
+    assert whole.tokens // 4 < adapter.tokens <= whole.tokens // 2
+    assert adapter.losses == whole.losses[: adapter.steps]
+    assert read_lora(adapter.path, base_file(tmp_path)).flat.any()
+
+
+def test_a_cap_on_seconds_ends_training_with_a_step_at_least(base: BaseModel, tmp_path: Path) -> None:
+    adapter = trained_within(base, tmp_path, max_seconds=1e-9)
+    assert adapter.ended == "seconds"
+    assert adapter.steps == 1
+
+
+def test_a_cap_that_allows_no_step_is_refused(base: BaseModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"max_tokens is 3, and the first step alone has \d+ tokens"):
+        trained_within(base, tmp_path, max_tokens=3)
+
+
+def test_a_capped_training_keeps_the_best_epoch(base: BaseModel, tmp_path: Path) -> None:
+    free = train_tokens(base, ROWS, SETTINGS, folder=tmp_path / "free")
+    capped = settings(max_tokens=free.tokens - 1, patience=3)
+    scores = iter([0.9, 0.1])
+    adapter = train_tokens(base, ROWS, capped, folder=tmp_path / "a", validate=lambda _: next(scores))
+    one = train_tokens(base, ROWS, settings(epochs=1), folder=tmp_path / "one")
+    assert (adapter.ended, adapter.best_epoch) == ("tokens", 1)
+    assert adapter.sha256 == one.sha256
+
+
+def test_a_training_that_diverges_says_what_to_do(base: BaseModel, tmp_path: Path) -> None:
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(InputError, match=r"diverged at step \d+ .*learning rate below 1e\+30"),
+    ):
+        train_tokens(base, ROWS, settings(learning_rate=1e30), folder=tmp_path)
+
+
+def test_the_observer_sees_each_step(base: BaseModel, tmp_path: Path) -> None:
+    seen: list[Step] = []
+    adapter = train_tokens(base, ROWS, SETTINGS, folder=tmp_path, on_step=seen.append)
+    assert [step.step for step in seen] == list(range(1, 16))
+    assert [step.loss for step in seen] == list(adapter.losses)
+    assert {step.steps for step in seen} == {15}
+    assert seen[-1].tokens == adapter.tokens
+    assert all(one.seconds <= two.seconds for one, two in pairwise(seen))
+
+
+def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
+    with pytest.raises(InputError) as refused:
+        LoraSettings(rank=0, learning_rate=-1.0, epochs=0, max_tokens=0)
+    assert str(refused.value) == (
+        "settings of the training: rank is 0, not 1 or more; epochs is 0, not 1 or more; "
+        "learning_rate is -1.0, not above 0; max_tokens is 0, not above 0"
+    )
+
+
+def test_nothing_is_trained_on_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no pair to train on"):
+        train_lora(tmp_path / "none.gguf", [], SETTINGS, folder=tmp_path)
