@@ -38,7 +38,7 @@ DOORS = {
     "openai": ("models/openai.py",),
     "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py"),
     "anthropic": ("models/anthropic.py",),
-    "xllamacpp": ("models/local.py", "tuning/engine_tokens.py"),
+    "xllamacpp": ("models/local_engines.py", "tuning/engine_tokens.py"),
     "langchain": ("models/langchain.py",),
     "langchain_core": ("models/langchain.py", "programs/chain", "release/formats/langchain.py"),
     "llm": ("release/formats/llm.py",),

@@ -60,6 +60,7 @@ class GgufFile:
 
     Args:
         head: how many bytes there are before the list of tensors.
+        arrays: the names of the values that are arrays, which are not read.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class GgufFile:
     tensors: Mapping[str, Tensor]
     data: mmap.mmap | bytes
     head: int
+    arrays: frozenset[str] = frozenset()
 
     def body(self, tensor: Tensor) -> bytes:
         """The bytes of a tensor."""
@@ -151,10 +153,13 @@ def _read(path: Path, data: mmap.mmap | bytes) -> GgufFile:
     if version not in (2, 3):
         raise ValueError(f"its version is {version}, not 2 or 3")
     values: dict[str, Value] = {}
+    arrays = set[str]()
     for _ in range(n_values):
         name = reader.string().decode("utf-8")
         if (value := reader.value(reader.take("I"))) is not None:
             values[name] = value
+        else:
+            arrays.add(name)
     head = reader.at
     listed = [reader.tensor() for _ in range(n_tensors)]
     aligned = values.get("general.alignment", ALIGNED)
@@ -164,7 +169,7 @@ def _read(path: Path, data: mmap.mmap | bytes) -> GgufFile:
     tensors = {name: _placed(name, shape, kind, start + offset, len(data)) for name, shape, kind, offset in listed}
     if len(tensors) < n_tensors:
         raise ValueError("two tensors have one name")
-    return GgufFile(path, values, tensors, data, head)
+    return GgufFile(path, values, tensors, data, head, frozenset(arrays))
 
 
 def _placed(name: str, shape: tuple[int, ...], kind: int, start: int, end: int) -> Tensor:

@@ -1,11 +1,6 @@
-"""The embedded engine: a GGUF model run in this process by llama.cpp (package xllamacpp).
+"""A GGUF model run in this process by llama.cpp, with or without an adapter: what a request and a reply look like.
 
-One single-threaded engine for each core: two of them do as much work as one engine with two threads and do not collapse
-beside other load. Flash attention is off: without it a reply is bit-equal whether the prompt's prefix came from the
-cache or not, so the same call gives the same reply in any order, on any engine.
-
-Calls wait in one queue; a free engine takes the call that shares most of its text with the prompt it saw last, so that
-the rows of a candidate stay on the engine that holds its prefix.
+Its engines are in `local_engines.py`.
 """
 
 from __future__ import annotations
@@ -14,220 +9,82 @@ import asyncio
 import json
 import os
 import re
-import secrets
-import threading
-import urllib.request
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from agent.errors import BadResponse, InputError, RowRefused, Transient
-from agent.models.model_registry import NO_FILE, model
+from agent.errors import BadResponse, InputError, RowRefused
+from agent.models.adapters import SUFFIX, Adapter, adapter_fault, split_adapter
+from agent.models.local_engines import EngineCall, Engines, close_engines, open_engines
+from agent.models.model_registry import missing, model
 from agent.models.weights import known_weights, weights_path
 from agent.types import Completion, FinishReason, Request, Usage
 
 WEIGHTS = "sha256:"
 """Begins the endpoint of weights that have a name of ours; their hash follows."""
-CONTEXT_TOKENS = 8192
-CACHE_MIB = 512  # of prefixes that an engine keeps: those of an earlier candidate are not computed again
-SHARED_ENOUGH = 0.5  # share of a prompt that an engine must already hold for a call to stay with it
-WORTH_STEALING = 6  # waiting calls of another engine's candidate from which a free engine takes one
-
-
-class _Job:
-    """One request to an engine, with the future of the event loop that waits for it."""
-
-    __slots__ = ("body", "future", "loop", "text")
-
-    def __init__(self, request: Request) -> None:
-        self.body = _body(request)
-        self.text = "\0".join(message.content for message in request.messages)
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-
-    def settle(self, result: Any, error: BaseException | None) -> None:
-        def deliver() -> None:
-            if self.future.done():
-                return
-            if error is not None:
-                self.future.set_exception(error)
-            else:
-                self.future.set_result(result)
-
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(deliver)
 
 
 class LocalModel:
-    """A GGUF file behind the LM protocol. Engines start with the first call, one thread each.
+    """A GGUF file behind the LM protocol. Engines start with the first call.
 
     Args:
-        name: what the user typed.
-        path: of the file.
-        engines: how many run at once; None: one for each core.
-        endpoint: what tells the replies of these weights from those of others under the same name.
+        name: What the user typed.
+        path: Of the file.
+        engines: How many run at once; None: one for each core.
+        endpoint: What tells the replies of these weights from those of others under the same name.
+        adapter: The file of a LoRA adapter that answers with these weights; its hash becomes part of the endpoint.
     """
 
-    def __init__(self, name: str, path: Path, engines: int | None = None, endpoint: str = "") -> None:
+    def __init__(
+        self, name: str, path: Path, engines: int | None = None, endpoint: str = "", adapter: Path | None = None
+    ) -> None:
         self.name = name
         self.path = path
-        self.endpoint = endpoint
         self.engines = engines or max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-        self._waiting: list[_Job] = []
-        self._held: dict[int, str] = {}
-        self._wake = threading.Condition()
-        self._threads: list[threading.Thread] = []
-        self._closed = False
+        self._weights, self._adapter_path = endpoint, adapter
+        self._running: tuple[Engines, Adapter | None] | None = None
         self._tokenize = lru_cache(maxsize=4096)(self._ask_tokenizer)
-        self._server: tuple[str, str] | None = None
 
     @property
     def concurrency(self) -> int | None:
         return 64 * self.engines
 
+    @cached_property
+    def adapter(self) -> Adapter | None:
+        """The adapter as it was when it was first needed. Raises InputError where it cannot be served."""
+        if self._adapter_path is None:
+            return None
+        if fault := adapter_fault(self._adapter_path, self.path):
+            raise InputError(fault)
+        return Adapter.read(self._adapter_path)
+
+    @property
+    def endpoint(self) -> str:
+        """The hash of weights that have a name of ours, and that of the adapter after a `+`."""
+        return f"{self._weights or WEIGHTS}+{self.adapter.sha256}" if self.adapter else self._weights
+
     async def complete(self, request: Request) -> Completion:
-        self._start()
-        job = _Job(request)
-        with self._wake:
-            self._waiting.append(job)
-            self._wake.notify_all()
-        try:
-            reply = await job.future
-        except asyncio.CancelledError:
-            with self._wake:
-                if job in self._waiting:
-                    self._waiting.remove(job)
-            raise
-        return _completion(self.name, reply)
+        engines, adapter = self._start()
+        text = "\0".join(message.content for message in request.messages)
+        return _completion(self.name, await engines.complete(EngineCall(_body(request), text, adapter)))
 
     def count_tokens(self, text: str) -> int:
         """The exact number of tokens of `text`, without the chat template."""
         return self._tokenize(text)
 
     async def close(self) -> None:
-        with self._wake:
-            self._closed = True
-            self._wake.notify_all()
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join)
-        self._threads, self._server = [], None
+        running, self._running = self._running, None
+        if running is not None:
+            await asyncio.to_thread(close_engines, *running)
 
-    # -- engines ------------------------------------------------------------------------------------------------------
-
-    def _start(self) -> None:
-        if self._threads:
-            return
-        if not self.path.is_file():
-            raise InputError(f"{self.path}: {NO_FILE}")
-        self._closed = False
-        ready: list[threading.Event] = []
-        for number in range(self.engines):
-            event = threading.Event()
-            thread = threading.Thread(target=self._serve, args=(number, event), name=f"engine-{number}", daemon=True)
-            self._threads.append(thread)
-            ready.append(event)
-            thread.start()
-        for event in ready:
-            event.wait()
-
-    def _serve(self, number: int, ready: threading.Event) -> None:
-        try:
-            server, endpoint = _load(self.path)
-        except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
-            failure = InputError(
-                f"{self.path}: the engine cannot load this file ({error}); fetch it again or name another GGUF"
-            )
-            ready.set()
-            self._fail_all(failure)
-            return
-        if self._server is None:
-            self._server = endpoint
-        ready.set()
-        while (job := self._next(number)) is not None:
-            try:
-                job.settle(server.handle_chat_completions(job.body), None)
-            except Exception as error:
-                job.settle(None, Transient(f"{self.name}: the engine failed: {error}"))
-            del job
-
-    def _fail_all(self, failure: Exception) -> None:
-        while (job := self._next(-1)) is not None:
-            job.settle(None, failure)
-
-    def _next(self, number: int) -> _Job | None:
-        with self._wake:
-            while True:
-                if self._closed:
-                    return None
-                job = self._pick(number)
-                if job is not None:
-                    self._waiting.remove(job)
-                    self._held[number] = job.text
-                    return job
-                self._wake.wait()
-
-    def _pick(self, number: int) -> _Job | None:
-        """The waiting call whose prefix this engine holds; else one that no engine holds; else one worth stealing."""
-        mine = self._held.get(number, "")
-        others = [text for engine, text in self._held.items() if engine != number]
-        free: _Job | None = None
-        taken: list[_Job] = []
-        for job in self._waiting:
-            if _shared(mine, job.text) >= SHARED_ENOUGH:
-                return job
-            if any(_shared(text, job.text) >= SHARED_ENOUGH for text in others):
-                taken.append(job)
-            elif free is None:
-                free = job
-        if free is not None:
-            return free
-        return taken[-1] if len(taken) >= WORTH_STEALING else None
+    def _start(self) -> tuple[Engines, Adapter | None]:
+        if self._running is None:
+            self._running = open_engines(self.path, self.engines, self.adapter), self.adapter
+        return self._running
 
     def _ask_tokenizer(self, text: str) -> int:
-        self._start()
-        if self._server is None:
-            raise InputError(f"{self.path}: the engine did not start")
-        address, key = self._server
-        request = urllib.request.Request(
-            f"{address}/tokenize",
-            data=json.dumps({"content": _defused(text)}).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as response:
-            return len(json.load(response)["tokens"])
-
-
-def _load(path: Path) -> tuple[Any, tuple[str, str]]:
-    """One engine, with address and key of its HTTP server: on loopback, not to be switched off, with a random key."""
-    import xllamacpp
-
-    key = secrets.token_hex(16)
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx = CONTEXT_TOKENS
-    params.n_parallel = 1
-    params.cpuparams.n_threads = 1
-    params.cpuparams_batch.n_threads = 1
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    params.cache_ram_mib = CACHE_MIB
-    params.warmup = False
-    params.verbosity = -1
-    params.api_keys = [key]
-    server = xllamacpp.Server(params)
-    return server, (server.listening_address, key)
-
-
-def _shared(held: str, text: str) -> float:
-    """The share of `text` in [0, 1] that is a common prefix with `held`."""
-    low, high = 0, min(len(held), len(text))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if held.startswith(text[:middle]):
-            low = middle
-        else:
-            high = middle - 1
-    return low / max(1, len(text))
+        engines, _ = self._start()
+        return engines.count_tokens(_defused(text))
 
 
 def _body(request: Request) -> dict[str, Any]:
@@ -295,17 +152,28 @@ def _completion(name: str, reply: Any) -> Completion:
         raise BadResponse(f"{name}: the engine's reply has no {error}") from error
 
 
-def _own_file(rest: str) -> Path | None:
-    return Path(rest) if rest.endswith(".gguf") else None
+def _own_files(rest: str) -> tuple[Path, ...]:
+    base, adapter = split_adapter(rest)
+    return tuple(path for path in (Path(base) if base.endswith(SUFFIX) else None, adapter) if path is not None)
+
+
+def _faults(rest: str) -> list[str]:
+    base, adapter = split_adapter(rest)
+    faults = missing([Path(base)] if base.endswith(SUFFIX) else [])
+    fault = adapter_fault(adapter, weights_path(base)) if adapter else ""
+    return [*faults, *([fault] if fault else [])]
 
 
 @model(
     "local",
     form="local/smollm2-135m",
-    about="the embedded model; also local/PATH.gguf",
-    own_file=_own_file,
+    about="the embedded model; also local/PATH.gguf, and either with +ADAPTER.gguf",
+    own_files=_own_files,
+    faults=_faults,
     leads_elsewhere=False,
 )
 def embedded(name: str, rest: str) -> LocalModel:
-    weights = None if _own_file(rest) else known_weights(rest)
-    return LocalModel(name, weights_path(rest), endpoint=f"{WEIGHTS}{weights.running[:16]}" if weights else "")
+    base, adapter = split_adapter(rest)
+    weights = None if base.endswith(SUFFIX) else known_weights(base)
+    endpoint = f"{WEIGHTS}{weights.running[:16]}" if weights else ""
+    return LocalModel(name, weights_path(base), endpoint=endpoint, adapter=adapter)

@@ -29,11 +29,17 @@ NO_FILE = "no such model file; `optimize models list` shows the models that can 
 
 Make = Callable[[str, str], LM]
 Function = TypeVar("Function", bound=Make)
-OwnFile = Callable[[str], Path | None]
+OwnFiles = Callable[[str], tuple[Path, ...]]
+Faults = Callable[[str], list[str]]
 
 
-def no_file(rest: str) -> Path | None:
-    return None
+def no_files(rest: str) -> tuple[Path, ...]:
+    return ()
+
+
+def missing(paths: Sequence[Path]) -> list[str]:
+    """A line for each file that is not there."""
+    return [f"{path}: {NO_FILE}" for path in paths if not path.is_file()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +48,8 @@ class ModelForm:
 
     Args:
         prefix: The word before the slash.
-        own_file: From the rest of a name to the user's own file behind it, whether it exists or not.
+        own_files: From the rest of a name to the user's own files behind it, whether they exist or not.
+        faults: From the rest of a name to a line for each of these files with which no call can work.
         leads_elsewhere: Whether a name may hold an address: one out of a foreign file is confirmed before it is called.
     """
 
@@ -50,7 +57,8 @@ class ModelForm:
     form: str
     about: str
     make: Make
-    own_file: OwnFile = no_file
+    own_files: OwnFiles = no_files
+    faults: Faults
     leads_elsewhere: bool = True
 
 
@@ -69,13 +77,28 @@ MODELS: Registry[ModelForm] = Registry(
 
 
 def model(
-    prefix: str, *, form: str, about: str, own_file: OwnFile = no_file, leads_elsewhere: bool = True
+    prefix: str,
+    *,
+    form: str,
+    about: str,
+    own_files: OwnFiles = no_files,
+    faults: Faults | None = None,
+    leads_elsewhere: bool = True,
 ) -> Callable[[Function], Function]:
-    """Registers the function below as the maker of models named `prefix/...`; the arguments are as in `ModelForm`."""
+    """Registers the function below as the maker of models named `prefix/...`; the arguments are as in `ModelForm`.
+
+    Without `faults`, what is wrong with a file is that it is not there.
+    """
 
     def register(make: Function) -> Function:
         made = ModelForm(
-            prefix=prefix, form=form, about=about, make=make, own_file=own_file, leads_elsewhere=leads_elsewhere
+            prefix=prefix,
+            form=form,
+            about=about,
+            make=make,
+            own_files=own_files,
+            faults=faults or (lambda rest: missing(own_files(rest))),
+            leads_elsewhere=leads_elsewhere,
         )
         MODELS.add(prefix, made, make.__module__)
         return make
@@ -138,29 +161,31 @@ async def probe_models(lms: Iterable[LM]) -> None:
         raise InputError("\n".join(map(str, errors)))
 
 
-def own_file(name: str) -> Path | None:
-    """The user's own file behind a model (a GGUF, a script), whether it exists or not; None for models without one."""
+def own_files(name: str) -> tuple[Path, ...]:
+    """The user's own files behind a model (a GGUF, an adapter, a script), whether they exist or not."""
     kind, _, rest = name.partition("/")
-    return MODELS.get(kind).own_file(rest) if kind in MODELS else None
+    return MODELS.get(kind).own_files(rest) if kind in MODELS else ()
 
 
 def leads_elsewhere(name: str) -> bool:
     """Whether a model's name holds an address to call, or the path of a file to open."""
     kind = name.partition("/")[0]
-    return kind in MODELS and (MODELS.get(kind).leads_elsewhere or own_file(name) is not None)
+    return kind in MODELS and (MODELS.get(kind).leads_elsewhere or bool(own_files(name)))
 
 
 def file_digest(name: str) -> str:
-    """SHA-256 of the user's own file behind a model; "" where there is none."""
-    path = own_file(name)
-    if not path or not path.is_file():
-        return ""
+    """SHA-256 of the user's own file behind a model, of several that of their digests; "" where there is none."""
+    digests = [_digest(path) for path in own_files(name) if path.is_file()]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest() if digests else ""
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_files(names: Sequence[str]) -> None:
-    """Raises InputError with all of the user's own files that do not exist."""
-    gone = [path for name in names if (path := own_file(name)) and not path.is_file()]
-    if gone:
-        raise InputError("\n".join(f"{path}: {NO_FILE}" for path in gone))
+    """Raises InputError with all of the user's own files that do not exist or with which no call can work."""
+    forms = [(MODELS.get(kind), rest) for kind, _, rest in (name.partition("/") for name in names) if kind in MODELS]
+    if faults := list(dict.fromkeys(fault for form, rest in forms for fault in form.faults(rest))):
+        raise InputError("\n".join(faults))

@@ -66,6 +66,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return script
 
 
-@model("scripted", form="scripted/FILE", about="replies from a JSON Lines file, for tests", own_file=Path)
+@model(
+    "scripted",
+    form="scripted/FILE",
+    about="replies from a JSON Lines file, for tests",
+    own_files=lambda rest: (Path(rest),),
+)
 def script(name: str, rest: str) -> ScriptedModel:
     return ScriptedModel(name, Path(rest))

@@ -38,12 +38,21 @@ BEAT_SECONDS = 0.5
 
 
 def fetch_weights(models: Iterable[str], download: Callable[[int, int], None]) -> None:
-    """Fetches the weights of embedded models that are not here yet."""
+    """Fetches the weights of embedded models that are not here yet, and checks the adapters that go with them.
+
+    Raises InputError with all of the user's own files with which no call can work.
+    """
+    from agent.models.adapters import SUFFIX, split_adapter
+    from agent.models.model_registry import require_files
     from agent.models.weights import fetch
 
-    for name in models:
-        if name.startswith("local/") and not name.endswith(".gguf"):
-            fetch(name, download)
+    names = list(models)
+    require_files(names)
+    for name in names:
+        kind, _, rest = name.partition("/")
+        if kind == "local" and not (base := split_adapter(rest)[0]).endswith(SUFFIX):
+            fetch(base, download)
+    require_files(names)  # with the weights at hand
 
 
 def start(
@@ -65,11 +74,10 @@ def start(
         AgentError: whatever ends the run early, with its id (`run_id`) and the command that resumes it (`hint`).
     """
     from agent.ledger.store import Ledger
-    from agent.models.model_registry import check_keys, require_files
+    from agent.models.model_registry import check_keys
     from agent.run.optimize import Run
 
     lms, settings = launch.lms(), launch.settings
-    require_files(launch.models)
     fetch_weights(launch.models, watcher.download)
     watcher.on_message(launch.opening(resumed.plan if resumed else launch.plan()))
     check_keys(lms)

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadResponse, InputError, RowRefused
-from agent.models.local import WORTH_STEALING, LocalModel, _body, _completion, _defused, _load, _shared
+from agent.models.adapters import Adapter
+from agent.models.local import LocalModel, _body, _completion, _defused
+from agent.models.local_engines import WORTH_STEALING, EngineCall, Engines, _load, _shared
 from agent.types import Message, Request, Usage
+from tests.models.lora import lora
 from tests.toys import ask
 
 TEXTS = st.text("ab/\0 ", max_size=12)
@@ -25,16 +28,16 @@ def test_what_two_prompts_share_is_their_common_prefix_by_characters(held: str, 
     assert _shared(held, text) * max(1, len(text)) == pytest.approx(same)
 
 
-def waiting(*texts: str, held: dict[int, str]) -> LocalModel:
-    model = LocalModel("local/x.gguf", None, engines=2)  # type: ignore[arg-type]
-    model._waiting = [SimpleNamespace(text=text) for text in texts]  # type: ignore[misc]
-    model._held = dict(held)
-    return model
+def waiting(*texts: str, held: dict[int, str]) -> Engines:
+    engines = Engines(Path("x.gguf"), 2)
+    engines._waiting = [SimpleNamespace(text=text) for text in texts]  # type: ignore[misc]
+    engines._held = dict(held)
+    return engines
 
 
-def picked(model: LocalModel, number: int) -> str | None:
-    job = model._pick(number)
-    return job and job.text
+def picked(engines: Engines, number: int) -> str | None:
+    call = engines._pick(number)
+    return call and call.text
 
 
 ONE, TWO, THREE = "instruction one " * 4, "another text " * 4, "/ path-like text " * 4
@@ -60,6 +63,26 @@ def test_else_it_waits_unless_there_is_enough_to_steal() -> None:
 def test_an_engine_that_holds_nothing_takes_what_is_there() -> None:
     assert picked(waiting(ONE, held={}), 0) == ONE
     assert picked(waiting(held={}), 0) is None
+
+
+async def test_a_call_with_an_adapter_is_free_for_every_engine_and_leaves_no_prefix_behind() -> None:
+    call = EngineCall({}, ONE, Adapter(Path("a.gguf"), "00"))
+    engines = waiting(held={0: ONE, 1: TWO})
+    engines._waiting = [call]
+    assert engines._next(1) is call
+    assert engines._held == {0: ONE, 1: ""}
+
+
+async def test_a_body_names_the_scale_of_every_adapter_and_takes_a_cached_prefix_for_the_base_alone() -> None:
+    """A scale that is left out would keep another one, and so would the prefix of another adapter."""
+    one, two = (Adapter(Path(f"{name}.gguf"), name) for name in ("one", "two"))
+    body = _body(ask("x"))
+    assert EngineCall(body, "x", None).body_for(()) == body
+    base = EngineCall(body, "x", None).body_for((one, two))
+    tuned = EngineCall(body, "x", two).body_for((one, two))
+    assert base == {**body, "lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 0.0}]}
+    assert tuned == {**body, "lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}], "cache_prompt": False}
+    assert body["cache_prompt"]
 
 
 def test_marks_of_the_chat_template_stay_text() -> None:
@@ -102,6 +125,31 @@ def test_the_engine_listens_on_loopback_with_a_new_random_key_each_time(monkeypa
     assert asked == [(["127.0.0.1"], [key]) for key in keys]
     assert keys[0] != keys[1]
     assert all(len(bytes.fromhex(key)) == 16 for key in keys)
+
+
+def test_an_engine_with_adapters_keeps_no_prefixes_by_their_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import xllamacpp
+
+    asked: list[tuple[int, int, list[tuple[str, float]], bool]] = []
+
+    def server(params: Any) -> SimpleNamespace:
+        adapters = [(each.path, each.scale) for each in params.lora_adapters]
+        asked.append((params.cache_ram_mib, params.n_ctx_checkpoints, adapters, params.lora_init_without_apply))
+        return SimpleNamespace(listening_address="http://127.0.0.1:1")
+
+    monkeypatch.setattr(xllamacpp, "Server", server)
+    path = lora(tmp_path / "a.gguf", 0, layers=1)
+    adapter = Adapter.read(path)
+    _load(Path("x.gguf"))
+    _load(Path("x.gguf"), [adapter])
+    assert asked[0][0] > 0
+    assert asked[0][2:] == ([], False)
+    assert asked[1] == (0, 0, [(str(path), 0.0)], True)
+    lora(path, 1, layers=1, strength=0.5)
+    with pytest.raises(InputError, match="changed while it was in use"):
+        _load(Path("x.gguf"), [adapter])
 
 
 def test_a_request_asks_for_what_it_says() -> None:

@@ -55,7 +55,10 @@ SCORES = st.lists(st.one_of(st.none(), st.sampled_from([0.0, 1.0])), min_size=30
 
 @given(SCORES, SCORES, SCORES, SCORES)
 def test_whatever_was_measured_there_is_advice(
-    yours: Sequence[float | None], best: Sequence[float | None], lora: Sequence[float | None], none: Sequence[float | None]
+    yours: Sequence[float | None],
+    best: Sequence[float | None],
+    lora: Sequence[float | None],
+    none: Sequence[float | None],
 ) -> None:
     arms = [
         ArmScores("yours", "prompt", yours),

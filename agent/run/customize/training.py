@@ -26,9 +26,7 @@ LOSSES_A_LINE = 25
 def pairs_of(program: PromptProgram, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
     """The rows as the arm will be asked them, each with its right answer."""
     answer = training_answer
-    return [
-        TrainingPair(program.request(prompt, row).messages, answer(program.task, row.labels)) for row in rows
-    ]
+    return [TrainingPair(program.request(prompt, row).messages, answer(program.task, row.labels)) for row in rows]
 
 
 def rows_hash(rows: Sequence[Example]) -> str:

@@ -1,0 +1,143 @@
+"""LoRA adapters of a local model: how a name gives one, and what is refused before a call is paid for.
+
+    local/smollm2-135m+ADAPTER.gguf    the embedded model with an adapter
+    local/PATH.gguf+ADAPTER.gguf       a model file of your own with an adapter
+
+Source: Hu et al. 2021, LoRA, section 4; llama.cpp, src/llama-adapter.cpp (what the engine asks of such a file).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from agent.errors import InputError
+from agent.models.gguf import GgufFile, read_gguf
+from agent.models.weights import CATALOG
+
+SUFFIX = ".gguf"
+MARK = "+"
+_PARTS = (".lora_a", ".lora_b")
+_TOKENS = "token_embd.weight"
+"""Its rows are looked up and not multiplied, so an adapter holds its first matrix transposed."""
+GIVE_ANOTHER = "give the path of a LoRA adapter in GGUF after the +"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter file by its content, so that the engine runs what was checked.
+
+    Args:
+        path: Of the file.
+        sha256: Of its bytes, in hex digits.
+    """
+
+    path: Path
+    sha256: str
+
+    @staticmethod
+    def read(path: Path) -> Adapter:
+        """The adapter in a file as it is now. Raises InputError where it cannot be read."""
+        try:
+            state = path.stat()
+            return Adapter(path, _sha256(path, state.st_size, state.st_mtime_ns))
+        except OSError as error:
+            raise InputError(
+                f"{path}: the adapter cannot be read ({error.strerror or error}); {GIVE_ANOTHER}"
+            ) from error
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def split_adapter(rest: str) -> tuple[str, Path | None]:
+    """The base and the adapter in what follows `local/`; None where there is no adapter.
+
+    >>> split_adapter("smollm2-135m+mine.gguf")[0], split_adapter("a.gguf+b.gguf")[0], split_adapter("my+model.gguf")[0]
+    ('smollm2-135m', 'a.gguf', 'my+model.gguf')
+    """
+    for weights in CATALOG:
+        if rest.startswith(f"{weights.name}{MARK}"):
+            return weights.name, Path(rest.removeprefix(f"{weights.name}{MARK}"))
+    base, mark, adapter = rest.partition(f"{SUFFIX}{MARK}")
+    return (f"{base}{SUFFIX}", Path(adapter)) if mark and adapter else (rest, None)
+
+
+def adapter_fault(adapter: Path, base: Path) -> str:
+    """Why an adapter cannot be served with a base, in one line that names the file; "" where it can.
+
+    Args:
+        adapter: The adapter's file.
+        base: The model file; one that is not here yet is not compared with.
+    """
+    if not adapter.is_file():
+        return f"{adapter}: no such adapter file; {GIVE_ANOTHER}"
+    try:
+        file = _read(adapter)
+    except InputError as error:
+        return f"{error}; {GIVE_ANOTHER}"
+    why = _unusable(file)
+    if not why and base.is_file():
+        try:
+            why = _unlike(file, _read(base))
+        except InputError:
+            return ""  # the engine names a model file that it cannot load
+        why = why and f"{why}, so it was made for another model than {base}"
+    return f"{adapter}: {why}; {GIVE_ANOTHER}" if why else ""
+
+
+def _read(path: Path) -> GgufFile:
+    """A file as it is now; one that did not change since is not read again."""
+    state = path.stat()
+    return _read_once(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _read_once(path: Path, size: int, changed: int) -> GgufFile:
+    return read_gguf(path)
+
+
+def _unusable(file: GgufFile) -> str:
+    """What is wrong with the file by itself, or ""."""
+    kind, form = file.values.get("general.type"), file.values.get("adapter.type")
+    if kind != "adapter":
+        return f"is a GGUF file of the type {str(kind or 'model')!r:.40}, not an adapter"
+    if form != "lora":
+        return f"is an adapter of the type {str(form)!r:.40}, not lora"
+    if "adapter.alora.invocation_tokens" in {*file.arrays, *file.values}:
+        return "is an adapter that begins in the middle of a prompt (aLoRA), which is not served"
+    pairs = {_target(name) for name in file.tensors}
+    if not pairs or any(not name or f"{name}{part}" not in file.tensors for name in pairs for part in _PARTS):
+        return "does not hold a matrix .lora_a and one .lora_b for each tensor that it changes"
+    return ""
+
+
+def _unlike(file: GgufFile, base: GgufFile) -> str:
+    """Where an adapter does not fit a base, or ""."""
+    mine, theirs = file.values.get("general.architecture"), base.values.get("general.architecture")
+    if mine != theirs:
+        return f"is for the architecture {str(mine)!r:.40}, not {str(theirs)!r:.40}"
+    for name in dict.fromkeys(map(_target, file.tensors)):
+        first, second = (file.tensors[f"{name}{part}"].shape for part in _PARTS)
+        if name not in base.tensors:
+            return f"changes {name!r:.60}, which the model does not have"
+        shape = base.tensors[name].shape
+        if len(shape) != 2 or len(first) != 2 or len(second) != 2:
+            return f"changes {name!r:.60}, which is no matrix"
+        if name == _TOKENS:
+            fits = (first[0], second[0]) == shape and first[1] == second[1]
+        else:
+            fits = (second[0], first[1]) == shape and second[1] == first[0]
+        if not fits:
+            return f"has {first} and {second} for {name!r:.60}, which is {shape} in the model"
+    return ""
+
+
+def _target(name: str) -> str:
+    """The tensor that a matrix of an adapter changes; "" for what is no such matrix."""
+    return next((name.removesuffix(part) for part in _PARTS if name.endswith(part)), "")

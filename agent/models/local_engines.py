@@ -1,0 +1,303 @@
+"""The engines of a model file: llama.cpp in this process (package xllamacpp), shared by all models of that file.
+
+One single-threaded engine for each core: two of them do as much work as one engine with two threads and do not collapse
+beside other load. Flash attention is off: without it a reply of the base is bit-equal whether the prompt's prefix came
+from the cache or not, so the same call gives the same reply in any order, on any engine.
+
+Calls wait in one queue; a free engine takes the call that shares most of its text with the prompt it saw last, so that
+the rows of a candidate stay on the engine that holds its prefix.
+
+An engine holds adapters beside the base and is given the scale of each with every call. Two things keep replies apart:
+a call with an adapter takes no prefix from the cache (matrices in float32 round differently for one token than for
+many, so a cached prefix would change the reply), and an engine with adapters keeps no prefixes but that of its last
+prompt, which it drops when the adapter changes: its larger cache knows prompts by their tokens alone and would give one
+adapter's prefix to another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import threading
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.errors import InputError, Transient
+from agent.models.adapters import Adapter
+from agent.models.model_registry import NO_FILE
+
+CONTEXT_TOKENS = 8192
+CACHE_MIB = 512  # of prefixes that an engine keeps: those of an earlier candidate are not computed again
+SHARED_ENOUGH = 0.5  # share of a prompt that an engine must already hold for a call to stay with it
+WORTH_STEALING = 6  # waiting calls of another engine's candidate from which a free engine takes one
+
+
+class EngineCall:
+    """One request to an engine, with the future of the event loop that waits for it.
+
+    Args:
+        body: As the engine takes it.
+        text: The prompt, by which an engine is chosen.
+        adapter: None: the base alone.
+    """
+
+    __slots__ = ("adapter", "body", "future", "loop", "text")
+
+    def __init__(self, body: dict[str, Any], text: str, adapter: Adapter | None) -> None:
+        self.body, self.adapter = body, adapter
+        self.text = "" if adapter else text  # no engine holds anything of it
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+
+    def body_for(self, loaded: Sequence[Adapter]) -> dict[str, Any]:
+        """The body for an engine with these adapters: the scale of each is named, as what is left out keeps another."""
+        if not loaded:
+            return self.body
+        scales = [{"id": number, "scale": float(each == self.adapter)} for number, each in enumerate(loaded)]
+        return {**self.body, "lora": scales, "cache_prompt": self.adapter is None}
+
+    def settle(self, result: Any, error: BaseException | None) -> None:
+        def deliver() -> None:
+            if self.future.done():
+                return
+            if error is not None:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(result)
+
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(deliver)
+
+
+class Engines:
+    """The engines of one model file. They start with the first call, one thread each.
+
+    Args:
+        path: Of the file.
+        count: How many run at once.
+    """
+
+    def __init__(self, path: Path, count: int) -> None:
+        self.path, self.count = path, count
+        self._users: list[Adapter | None] = []
+        self._waiting: list[EngineCall] = []
+        self._held: dict[int, str] = {}
+        self._wake = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+        self._server: tuple[str, str] | None = None
+        self._publishing = threading.Lock()
+        """Held while the tokenizer is asked, and while the engine that has it is replaced."""
+
+    async def complete(self, call: EngineCall) -> Any:
+        """The engine's reply to a call."""
+        with self._wake:
+            self._waiting.append(call)
+            self._wake.notify_all()
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            with self._wake:
+                if call in self._waiting:
+                    self._waiting.remove(call)
+            raise
+
+    def count_tokens(self, text: str) -> int:
+        """The number of tokens of a text, by the model's own tokenizer."""
+        with self._publishing:
+            if self._server is None:
+                raise InputError(f"{self.path}: the engine did not start")
+            address, key = self._server
+            request = urllib.request.Request(
+                f"{address}/tokenize",
+                data=json.dumps({"content": text}).encode(),
+                headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
+            )
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(request, timeout=60) as response:
+                return len(json.load(response)["tokens"])
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def join(self, adapter: Adapter | None) -> None:
+        """Adds a model that uses the engines, and starts them where none runs. Raises InputError for a missing file."""
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: {NO_FILE}")
+        self._users.append(adapter)
+        if self._threads:
+            return
+        ready: list[threading.Event] = []
+        for number in range(self.count):
+            event = threading.Event()
+            thread = threading.Thread(target=self._serve, args=(number, event), name=f"engine-{number}", daemon=True)
+            self._threads.append(thread)
+            ready.append(event)
+            thread.start()
+        for event in ready:
+            event.wait()
+
+    def leave(self, adapter: Adapter | None) -> bool:
+        """Takes out a model; True where it was the last and the engines end."""
+        self._users.remove(adapter)
+        return not self._users
+
+    def end(self) -> None:
+        """Ends all threads, when each has answered its call."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self, number: int, ready: threading.Event) -> None:
+        loaded = self._wanted(None)
+        try:
+            server, endpoint = _load(self.path, loaded)
+        except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
+            failure = _cannot_load(self.path, error)
+            ready.set()
+            self._fail_all(failure)
+            return
+        with self._publishing:
+            if self._server is None:
+                self._server = endpoint
+        ready.set()
+        while (call := self._next(number)) is not None:
+            try:
+                if call.adapter is not None and call.adapter not in loaded:
+                    wanted = self._wanted(call.adapter)
+                    server, endpoint = self._replaced(endpoint, wanted)
+                    loaded = wanted
+                call.settle(server.handle_chat_completions(call.body_for(loaded)), None)
+            except InputError as error:
+                call.settle(None, error)
+            except Exception as error:
+                call.settle(None, Transient(f"{self.path}: the engine failed: {error}"))
+            del call
+
+    def _wanted(self, adapter: Adapter | None) -> tuple[Adapter, ...]:
+        """The adapters of all models that use the engines, and this one."""
+        return tuple(dict.fromkeys(each for each in [*self._users, adapter] if each is not None))
+
+    def _replaced(self, endpoint: tuple[str, str], adapters: Sequence[Adapter]) -> tuple[Any, tuple[str, str]]:
+        """A new engine in the place of one that lacks an adapter: adapters are read when an engine starts."""
+        try:
+            server, new = _load(self.path, adapters)
+        except InputError:
+            raise
+        except Exception as error:
+            raise _cannot_load(", ".join(str(each.path) for each in adapters), error) from error
+        with self._publishing:
+            if self._server == endpoint:
+                self._server = new
+        return server, new
+
+    def _fail_all(self, failure: Exception) -> None:
+        while (call := self._next(-1)) is not None:
+            call.settle(None, failure)
+
+    # -- queue ------------------------------------------------------------------------------------------------------
+
+    def _next(self, number: int) -> EngineCall | None:
+        with self._wake:
+            while True:
+                if self._closed:
+                    return None
+                call = self._pick(number)
+                if call is not None:
+                    self._waiting.remove(call)
+                    self._held[number] = call.text
+                    return call
+                self._wake.wait()
+
+    def _pick(self, number: int) -> EngineCall | None:
+        """The waiting call whose prefix this engine holds; else one that no engine holds; else one worth stealing."""
+        mine = self._held.get(number, "")
+        others = [text for engine, text in self._held.items() if engine != number]
+        free: EngineCall | None = None
+        taken: list[EngineCall] = []
+        for call in self._waiting:
+            if _shared(mine, call.text) >= SHARED_ENOUGH:
+                return call
+            if any(_shared(text, call.text) >= SHARED_ENOUGH for text in others):
+                taken.append(call)
+            elif free is None:
+                free = call
+        if free is not None:
+            return free
+        return taken[-1] if len(taken) >= WORTH_STEALING else None
+
+
+_RUNNING: dict[tuple[str, int], Engines] = {}
+"""The engines of this process by their file and number."""
+_CHANGING = threading.RLock()
+
+
+def open_engines(path: Path, count: int, adapter: Adapter | None) -> Engines:
+    """The engines of a file, started where none runs yet; each call needs one `close_engines`."""
+    with _CHANGING:
+        key = os.path.abspath(path), count
+        engines = _RUNNING.get(key) or Engines(path, count)
+        engines.join(adapter)
+        _RUNNING[key] = engines
+        return engines
+
+
+def close_engines(engines: Engines, adapter: Adapter | None) -> None:
+    """Gives engines back; those that nobody uses any more end. Waits for calls that they work on."""
+    with _CHANGING:
+        if not engines.leave(adapter):
+            return
+        _RUNNING.pop((os.path.abspath(engines.path), engines.count), None)
+    engines.end()
+
+
+def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, tuple[str, str]]:
+    """One engine, with address and key of its HTTP server: on loopback, not to be switched off, with a random key.
+
+    Raises InputError for an adapter that is not what it was when its model was made.
+    """
+    import xllamacpp
+
+    for adapter in adapters:
+        if Adapter.read(adapter.path) != adapter:
+            raise InputError(f"{adapter.path}: the adapter was changed while it was in use; start again")
+    key = secrets.token_hex(16)
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = CONTEXT_TOKENS
+    params.n_parallel = 1
+    params.cpuparams.n_threads = 1
+    params.cpuparams_batch.n_threads = 1
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cache_ram_mib = CACHE_MIB
+    params.warmup = False
+    params.verbosity = -1
+    params.api_keys = [key]
+    if adapters:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter.path), 0.0) for adapter in adapters]
+        params.lora_init_without_apply = True
+        params.cache_ram_mib = 0
+        params.n_ctx_checkpoints = 0
+    server = xllamacpp.Server(params)
+    return server, (server.listening_address, key)
+
+
+def _cannot_load(what: object, error: Exception) -> InputError:
+    return InputError(f"{what}: the engine cannot load this file ({error}); fetch it again or name another GGUF")
+
+
+def _shared(held: str, text: str) -> float:
+    """The share of `text` in [0, 1] that is a common prefix with `held`."""
+    low, high = 0, min(len(held), len(text))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if held.startswith(text[:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low / max(1, len(text))
