@@ -16,6 +16,7 @@ GROUPS = {
         "run": "Search for the best prompt of TASK and test it (the default: `optimize TASK`).",
         "resume": "Go on with a run that did not finish; nothing is bought twice.",
         "transfer": "Score a run's best prompts on other models.",
+        "customize": "Compare prompts, trained adapters and no language model on one sealed test.",
     },
     "Look": {
         "runs": "List the runs in the ledger.",
@@ -58,6 +59,7 @@ HELP = {name: about for commands in GROUPS.values() for name, about in commands.
 _MODULES = {
     "run": ("run", "resume"),
     "rerun": ("reproduce", "transfer"),
+    "customize": ("customize",),
     "runs": ("runs", "show", "history"),
     "report": ("report", "compare", "ui"),
     "release": ("export", "promote", "rollback", "load", "labels"),

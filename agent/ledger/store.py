@@ -183,6 +183,12 @@ class Ledger(LedgerFile, Queries):
         )
         return {str(candidate_id): float(mean) for candidate_id, mean in found if mean is not None}
 
+    def seconds_of(self, call_key: str) -> float | None:
+        """How long a settled call took, the first time that it was made; None where there is none."""
+        first = "SELECT latency_s FROM calls WHERE call_key = ? AND state = 'ok' ORDER BY id LIMIT 1"
+        found = self.db.execute(first, (call_key,)).fetchone()
+        return None if found is None or found[0] is None else float(found[0])
+
     def has_replies(self, model: str, task: Task) -> bool:
         """Whether the model has answered for this very task (its rows, metrics and prompt as they are now)."""
         answered = (

@@ -43,7 +43,6 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("best", "prompt", "the best prompt that the search found"),
         ArmSpec("retrieved", "prompt", "the best prompt that picks its examples for each input"),
         ArmSpec("calibrated", "prompt", "the best prompt with label weights"),
-        ArmSpec("soft-prompt", "soft prompt", "trained vectors before the input, in place of an instruction"),
         ArmSpec("lora", "lora", "a LoRA adapter, asked with the bare input"),
         ArmSpec("lora+prompt", "lora", "a LoRA adapter trained with the instruction of the best prompt"),
         ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),

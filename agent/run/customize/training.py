@@ -1,4 +1,4 @@
-"""Trains the adapter of an arm while the run waits, and writes down what it took. Knows the trainer, no model's calls."""
+"""Trains the adapter of an arm, says how far it is, and writes down what it took."""
 
 from __future__ import annotations
 

@@ -1,0 +1,169 @@
+"""`optimize customize`: instruct, customize, or no language model, on the user's own sealed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli.common import (
+    CONCURRENCY_HELP,
+    PRICE_HELP,
+    SEED,
+    SETTINGS,
+    cost_line,
+    data_options,
+    ledger_options,
+    plain,
+    print_json,
+)
+from agent.cli.option_groups import GroupedCommand
+from agent.cli.progress import Progress, run_shown
+from agent.cli.terminal_tables import Column, print_table, say
+from agent.observer import NO_OBSERVER
+from agent.report.facts import points
+
+CUSTOMIZE_GROUPS = {
+    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
+    "Models": ("model", "price", "max_concurrency"),
+    "Comparison": ("run", "arms", "train_time", "expected_calls", "seed"),
+    "Budget of the search": ("max_calls", "max_cost", "time_limit", "effort"),
+    "Output": ("quiet", "db", "as_json"),
+}
+COLUMNS: Sequence[Column | str] = (
+    Column("arm", floor=8),
+    Column("sealed test"),
+    Column("95 % CI", 3),
+    Column("against yours", gain=True),
+    Column("95 % CI", 4),
+    Column("labels", 5),
+    Column("train s", 2),
+    Column("tokens", 6),
+    Column("$/1,000", 7),
+    Column("call s", 1),
+    Column("pays from", 2),
+    Column("elsewhere", 8),
+    Column("MB", 9),
+)
+
+
+@click.command(cls=GroupedCommand, groups=CUSTOMIZE_GROUPS, context_settings=SETTINGS)
+@click.argument("task")
+@click.option(
+    "-m", "--model", metavar="NAME", help="The model of all arms. Default: the task's, else the embedded one."
+)
+@click.option("--target", "target_field", metavar="COL", help="The column to predict, when TASK is a data file.")
+@click.option("--prompt", metavar="FILE", help="Your prompt, when TASK is a data file: a file, or the text in quotes.")
+@data_options
+@click.option("--limit", metavar="ROWS", help="ROWS or TRAIN-DEV-TEST: use at most that many rows of each split.")
+@click.option(
+    "--run",
+    metavar="RUN",
+    default="",
+    help="The search to take the prompts from. Default: the latest of this task and model, else a new one.",
+)
+@click.option(
+    "--arms",
+    metavar="A,B",
+    default="",
+    help="Beside your own prompt only these: best, retrieved, calibrated, lora, lora+prompt, no-model. Default: all.",
+)
+@click.option(
+    "--train-time", metavar="TIME", help="The most that one arm may train: 90, 5m. Default: until dev gets no better."
+)
+@click.option(
+    "--expected-calls",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Calls that you expect in all; fewer than pay for the training speak against it.",
+)
+@click.option("--max-calls", metavar="N", type=click.IntRange(1), help="Cap on calls of the search, where one is made.")
+@click.option(
+    "--max-cost",
+    metavar="USD",
+    type=click.FloatRange(0),
+    help="Cap in US dollars, of the search and of the comparison each.",
+)
+@click.option("--time-limit", metavar="TIME", help="Cap on the time of the search.")
+@click.option(
+    "--effort",
+    type=click.Choice(["quick", "standard", "thorough"]),
+    default="standard",
+    show_default=True,
+    help="How many calls to plan the search with when nothing is capped.",
+)
+@click.option("--price", metavar="IN,OUT", help=PRICE_HELP)
+@click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)
+@click.option("--seed", metavar="N", type=SEED, default=0, show_default=True, help="Of search and training.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@ledger_options
+def customize_command(
+    run: str,
+    arms: str,
+    train_time: str | None,
+    expected_calls: int | None,
+    quiet: bool,
+    db: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare, on one sealed test: your prompt, the best prompt, adapters trained on your rows, and no language model.
+
+    TASK is as for `optimize run`. The prompts are those of a finished search of the task, or of one that is made first.
+    Adapters (LoRA) are trained here, on the processor, for embedded models. The table says what each arm scores, costs
+    and takes, and a stated rule says which to use. Killed or interrupted, the same command goes on where it was.
+    """
+    from agent.run.customize.prepare import Asked, checked_arms, finished_search, prepare_customize
+    from agent.run.launch import OPTIONS, prepare
+    from agent.run.session import start
+
+    words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
+    names = tuple(name.strip() for name in arms.split(",") if name.strip())
+    asked = Asked(names, train_time, expected_calls, options["seed"])
+    with Progress(quiet) as progress:
+        launch = prepare(words, db, NO_OBSERVER if as_json else progress)
+        checked_arms(launch, asked)
+        run = run or finished_search(launch, options["limit"], db) or start(launch, db, progress).run_id
+    spending = {**words, "max_calls": None, "max_tokens": None, "quiet": quiet}
+    job = prepare_customize(prepare(words, db), run, asked, spending, db)
+    result = run_shown(job, spending, db, as_json, "comparing the arms")
+    if as_json:
+        print_json(result)
+    else:
+        _print(result)
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    rows = result["rows"]
+    click.echo()
+    title = f"{result['task']} on {result['model']}: {rows['test']} sealed rows, {rows['train']} train rows"
+    print_table(title, COLUMNS, [_row(arm) for arm in result["arms"]])
+    click.echo()
+    say(result["advice"]["text"], "bold")
+    click.echo(cost_line(result))
+    click.echo(plain(f"run {result['run_id']}, prompts of {result['of_run']}"))
+
+
+def _row(arm: Mapping[str, Any]) -> list[str]:
+    elsewhere, pays = arm["elsewhere"], arm["break_even_calls"]
+    return [
+        arm["arm"],
+        points(arm["test"]),
+        _interval(arm["ci95"]),
+        "" if arm["diff"] is None else f"{100 * arm['diff']:+.1f}",
+        _interval(arm["diff_ci95"], "+"),
+        f"{arm['labels']:,}",
+        f"{arm['train_s']:.0f}" if arm["train_s"] else "",
+        f"{arm['tokens_per_call']:.0f}",
+        "-" if arm["usd_per_1000"] is None else f"{arm['usd_per_1000']:.2f}",
+        "-" if arm["latency_s"] is None else f"{arm['latency_s']:.2f}",
+        f"{pays:,}" if pays else "",
+        f"{elsewhere['same']} of {elsewhere['n']} as before" if elsewhere else "",
+        f"{arm['megabytes']:.1f}" if arm["megabytes"] else "",
+    ]
+
+
+def _interval(interval: Sequence[float] | None, sign: str = "") -> str:
+    return "" if interval is None else f"{100 * interval[0]:{sign}.1f} to {100 * interval[1]:{sign}.1f}"

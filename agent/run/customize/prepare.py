@@ -1,0 +1,138 @@
+"""From the words of a comparison to one that is ready to start: the search behind it, its arms, and what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import InputError
+from agent.ledger.query import History, Row, searched
+from agent.models.local import LocalModel
+from agent.run.customize.arms import ArmSpec, prompt_arms, require_arms, why_not_tuned
+from agent.run.customize.job import Customize, CustomizePlan
+from agent.run.launch import Launch, budget_of, seconds_of
+from agent.run.locations import open_history
+from agent.run.recorded import recorded_prompt
+from agent.run.resume import changes_since
+from agent.run.session import PreparedJob
+from agent.tuning.settings import LoraSettings
+
+if TYPE_CHECKING:
+    from agent.types import Task
+
+ADAPTERS = "adapters"
+"""The folder beside the ledger that keeps them."""
+FEWEST_TRAIN = 16
+"""Train rows below which nothing is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user asked for.
+
+    Args:
+        arms: their names; none: all.
+        train_seconds: the most that training may take, each arm by itself. None: as long as it takes.
+        expected_calls: calls in the life of the prompt. None: as many as it takes.
+        seed: of the training, at least 0.
+    """
+
+    arms: Sequence[str] = ()
+    train_seconds: str | None = None
+    expected_calls: int | None = None
+    seed: int = 0
+
+
+def checked_arms(launch: Launch, asked: Asked) -> list[ArmSpec]:
+    """The arms of a comparison, before anything is searched or trained.
+
+    Raises:
+        InputError: an arm is not known, or cannot be trained for this task and model.
+    """
+    specs, task = require_arms(asked.arms), launch.task
+    if task.program:
+        raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
+    tuned = [spec for spec in specs if spec.family == "tuned"]
+    if not tuned:
+        return specs
+    why = why_not_tuned(task, launch.target.name)
+    if not why and len(task.train) < FEWEST_TRAIN:
+        why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
+    if why and asked.arms:
+        raise InputError(f"--arms {tuned[0].name}: {why}")
+    return [spec for spec in specs if not why or spec.family != "tuned"]
+
+
+def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
+    """The id of the latest complete search of this very task, rows (`--limit`) and model in the ledger; "" for none."""
+    if not db.is_file():
+        return ""
+    with closing(open_history(db)) as history:
+        for row in history.runs():
+            if _is_same(row, launch) and row["options"].get("limit") == limit:
+                return str(row["id"])
+    return ""
+
+
+def _is_same(row: Row, launch: Launch) -> bool:
+    if row["status"] != "complete" or not row["result"] or (row["options"] or {}).get("command"):
+        return False
+    return row["model"] == launch.target.name and not changes_since(row, launch)
+
+
+def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[str, Any], db: Path) -> PreparedJob:
+    """A comparison that is ready to start; calls nothing.
+
+    Args:
+        launch: task and models.
+        run: a finished search of them.
+        asked: what the user asked for.
+        options: of the command; has the caps.
+        db: the ledger.
+
+    Raises:
+        InputError: the search is of another task or model, or arms cannot be trained.
+    """
+    specs = checked_arms(launch, asked)
+    with closing(open_history(db)) as history:
+        row = searched(history.run(run))
+        _require_same(row, launch)
+        task = replace(launch.task, test=_tested(history, row, launch.task))
+        prompts = prompt_arms(history, row, specs)
+        best = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
+    target = launch.target
+    tuned = tuple(spec for spec in specs if spec.family == "tuned")
+    plan = CustomizePlan(
+        task,
+        target,
+        launch.judges,
+        row["id"],
+        best,
+        tuple(prompts),
+        tuned,
+        any(spec.method == "no model" for spec in specs),
+        target.path if isinstance(target, LocalModel) else Path(),
+        db.parent / ADAPTERS,
+        LoraSettings(seed=asked.seed, max_seconds=seconds_of("--train-time", asked.train_seconds)),
+        asked.expected_calls,
+    )
+    return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))
+
+
+def _require_same(row: Row, launch: Launch) -> None:
+    if row["result"] is None:
+        raise InputError(f"{row['id']}: this run has no result; `optimize resume {row['id']}` goes on with it")
+    if row["model"] != launch.target.name:
+        raise InputError(f"{row['id']}: a run with {row['model']}, not {launch.target.name}; give -m {row['model']}")
+    if changed := changes_since(row, launch):
+        raise InputError("\n".join(f"{row['id']}: {what}" for what in changed))
+
+
+def _tested(history: History, row: Row, task: Task) -> tuple[Any, ...]:
+    """The sealed rows that the search opened."""
+    base = history.trials(row["id"], [0])[0]["candidate_id"]
+    opened = {outcome["example_id"] for outcome in history.outcomes(row["id"], base, "test")}
+    return tuple(example for example in task.test if example.id in opened)
