@@ -53,7 +53,7 @@ def _misfit(name: str, file: GgufFile, base: GgufFile) -> str:
     if weight is None:
         return f"there is no {stem}"
     shapes = a.shape, b.shape, weight.shape
-    if [len(shape) for shape in shapes] != [2, 2, 2] or a.shape[0] != b.shape[1]:
+    if [len(shape) for shape in shapes] != [2, 2, 2] or not a.shape[0] == b.shape[1] > 0:
         return f"the matrices of {stem} do not belong together"
     if (b.shape[0], a.shape[1]) != weight.shape:
         return f"{stem} is {weight.shape[0]} x {weight.shape[1]}, not {b.shape[0]} x {a.shape[1]}"

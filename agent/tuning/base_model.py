@@ -131,6 +131,8 @@ def read_architecture(file: GgufFile) -> Architecture:
     scaling = values.get(f"{family}.rope.scaling.type", "none")
     if scaling != "none" and values.get(f"{family}.rope.scaling.factor", 1.0) != 1.0:
         wrong.append(f"its positions are scaled ({scaling})")
+    if architecture.layers > len(file.tensors):
+        wrong.append(f"it states {architecture.layers} layers and has {len(file.tensors)} tensors")
     if not wrong:
         if values.get(f"{family}.rope.dimension_count", head) != head or head % 2:
             wrong.append("a part of each head is rotated")

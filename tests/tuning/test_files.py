@@ -71,6 +71,11 @@ def test_an_adapter_that_has_learnt_nothing_changes_nothing(tmp_path: Path) -> N
         ({}, {"blk.0.attn_q.weight.lora_a": np.ones((2, 16))}, "do not belong together"),
         (
             {},
+            {"blk.0.attn_q.weight.lora_a": np.ones((0, 16)), "blk.0.attn_q.weight.lora_b": np.ones((16, 0))},
+            "do not belong together",
+        ),
+        (
+            {},
             {"token_embd.weight.lora_a": np.ones((3, 16)), "token_embd.weight.lora_b": np.ones((40, 3))},
             "token_embd.weight, which is no linear map",
         ),
@@ -119,6 +124,7 @@ def test_a_map_that_is_left_out_has_zeros(tmp_path: Path) -> None:
         ("llama", {"rope__dimension_count": 2}, "a part of each head is rotated"),
         ("llama", {"attention__head_count_kv": 3}, "4 heads do not share 3 evenly"),
         ("llama", {"block_count": 0, "context_length": "x"}, "states no llama.block_count; it states no llama.context"),
+        ("llama", {"block_count": 2**32 - 1}, "it states 4294967295 layers and has 20 tensors"),
         ("llama", {"block_count": 3}, "blk.2.attn_q.weight is missing"),
         ("llama", {"feed_forward_length": 32}, r"blk.0.ffn_gate.weight is \(24, 16\), not \(32, 16\)"),
     ],
