@@ -231,8 +231,8 @@ class Shown:
 class Call(Protocol):
     """Calls the target model through the gateway, for one row of one candidate. Raises what the gateway raises.
 
-    `logprobs` is how many log-probabilities per token are wanted where the reply is a label (0: none); `stopped` is the
-    error after which nothing more is sent.
+    A call with `lm` goes to that model in the place of the target. `logprobs` is how many log-probabilities per token
+    are wanted where the reply is a label (0: none); `stopped` is the error after which nothing more is sent.
     """
 
     @property
@@ -241,7 +241,7 @@ class Call(Protocol):
     @property
     def stopped(self) -> Exception | None: ...
 
-    async def __call__(self, request: Request) -> Completion: ...
+    async def __call__(self, request: Request, lm: LM | None = None) -> Completion: ...
 
 
 class Runner(Protocol):

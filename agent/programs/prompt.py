@@ -27,6 +27,7 @@ from agent.prompt.render import label_text, template
 from agent.prompt.techniques import answers_last, labels_first, reasons_first
 from agent.prompt.template import fill_messages, fill_picked, marks
 from agent.prompt.weighted_reply import read_reply
+from agent.release.adapted_model import released_model
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
 from agent.retrieval.passages import CONTEXT
@@ -35,7 +36,7 @@ from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, DSPY
-from agent.types import LM, Call, Candidate, Example, Message, Prediction, Request, Shown, Task
+from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, Shown, Task
 from agent.worker import run_aside
 
 OF_PREDICT = ("config", "demos", "lm", "signature")
@@ -110,13 +111,21 @@ class PromptProgram(Defaults):
         return self.pool.messages(prompt, self.template(prompt), example, values)
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        completion = await call(self.request(candidate, example, repeat, call.logprobs))
+        completion = await self.asked(candidate, self.request(candidate, example, repeat, call.logprobs), call)
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         prompt, outputs = as_prompt(candidate), self.task.signature.outputs
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
         reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights)
         return await run_aside(len(completion.text), partial(read_reply, *reply))
+
+    def model_of(self, candidate: Candidate) -> LM:
+        """The model that answers the candidate."""
+        return self._lm
+
+    async def asked(self, candidate: Candidate, request: Request, call: Call) -> Completion:
+        """The reply of this model to a request of the candidate."""
+        return await call(request)
 
     def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
         prompt = as_prompt(candidate)
@@ -219,11 +228,12 @@ class PromptProgram(Defaults):
         return predict_form(self, context)
 
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
-        """Writes the prompt, the parameters to call with, and its provenance."""
+        """Writes the prompt, the parameters to call with, its provenance, and the adapter of its model."""
         result, task, prompt = spec.result, self.task, as_prompt(candidate)
         abstain = result.calibration.abstain if result.calibration and prompt.id == result.winner.candidate_id else None
         abstaining = {"abstain_below": abstain.below} if abstain and abstain.below is not None else {}
         side = result.winner if prompt.id == result.winner.candidate_id else result.baseline
+        model, adapter = released_model(self.model_of(candidate).name)
         release = PromptRelease(
             name=task.name,
             messages=template(prompt, task.signature),
@@ -231,7 +241,7 @@ class PromptProgram(Defaults):
             outputs=task.signature.outputs,
             format=prompt.format,
             reasoning=answers_last(prompt),
-            model=result.model,
+            model=model,
             parameters=dict(spec.parameters),
             provenance={
                 "run_id": result.run_id,
@@ -249,5 +259,6 @@ class PromptProgram(Defaults):
             weights=prompt.weights,
             picks=self.pool.released(prompt) if prompt.picks is not None else None,
             passages=self.library.released(prompt.passages) if prompt.passages is not None else None,
+            adapter=adapter,
         )
         return WrittenRelease(write_release(release, spec.folder), release.version)

@@ -38,7 +38,7 @@ class ReleasedProgram:
         self.candidate = ReleasedCandidate(prompt.version)
         self._release = prompt.release
         self._parameters = parameters_of(prompt.release)
-        self._more = 0 if lm.name == prompt.release.model else task.thinking  # the released cap holds its own model's
+        self._more = 0 if lm.name == prompt.model else task.thinking  # the released cap holds its own model's
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         parameters = self._parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from agent.prompt.label_weights import LabelWeights
@@ -63,6 +63,30 @@ class PromptCandidate(Candidate):
             picks=self.picks.as_dict() if self.picks else None,
             passages=self.passages.as_dict() if self.passages else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TunedCandidate(PromptCandidate):
+    """A prompt that a base model answers with a LoRA adapter: its parts are those of the prompt, and the SHA-256 of the
+    adapter's file (64 hex digits)."""
+
+    kind: ClassVar[str] = "tuned"
+
+    adapter: str = ""
+
+    @staticmethod
+    def of(prompt: PromptCandidate, adapter: str) -> TunedCandidate:
+        """The prompt of any candidate with this adapter."""
+        parts = {each.name: getattr(prompt, each.name) for each in fields(PromptCandidate) if each.init}
+        return TunedCandidate(**parts, adapter=adapter)
+
+    def parts(self) -> dict[str, Any]:
+        return PromptCandidate.parts(self) | {"adapter": self.adapter}
+
+    def shown(self) -> Shown:
+        """The candidate as people read it, with the adapter after the instruction."""
+        shown = PromptCandidate.shown(self)
+        return replace(shown, text=f"{shown.text}\n(answered with the adapter {self.adapter[:12]})")
 
 
 def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:

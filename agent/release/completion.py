@@ -50,7 +50,11 @@ async def acomplete(release: PromptRelease, messages: tuple[Message, ...], lm: L
         ModelError: The call failed; RowRefused also where the model replied that it refuses.
     """
     request = request_of(release, messages)
-    model = lm or create_model(release.model)
+    if lm is None and release.adapter is not None:
+        from agent.release.adapted_model import require_base
+
+        require_base(release)
+    model = lm or create_model(release.target)
     try:
         completion = await _complete(model, request)
     finally:

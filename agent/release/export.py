@@ -11,6 +11,7 @@ import json
 import os
 import random
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,7 @@ from agent.release.prompt_file import (
     PROMPT_FILE,
     PromptRelease,
 )
+from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.runtime import load_prompt
 from agent.types import Field
 
@@ -88,13 +90,16 @@ def export_messages(release: PromptRelease) -> str:
 def write_release(release: PromptRelease, folder: str | os.PathLike[str]) -> Path:
     """Writes prompt.md and messages.json into `folder` (made if need be); returns the path of prompt.md.
 
-    Both are written beside their place, loaded, compared and rendered with hostile values before either is moved into
-    place, so a failure leaves what was there. Raises a ReleaseError on drift or when the disk refuses.
+    Both, and the adapter of a prompt that has one, are written beside their place, loaded, compared and rendered with
+    hostile values before any is moved into place, so a failure leaves what was there. Raises a ReleaseError on drift or
+    when the disk refuses.
     """
     target = Path(folder)
     texts = {PROMPT_FILE: export_markdown(release), MESSAGES_FILE: export_messages(release)}
     try:
         with new_files(target) as beside:
+            if release.adapter is not None:
+                shutil.copyfile(release.adapter.path, beside / ADAPTER_FILE)
             for name, text in texts.items():
                 (beside / name).write_bytes(text.encode("utf-8"))
                 verify_file(beside / name, release)

@@ -22,6 +22,7 @@ from agent.strict import BadToml, parse_json, parse_toml, read_file
 
 if TYPE_CHECKING:
     from agent.prompt.label_weights import LabelWeights
+    from agent.release.released_adapter import ReleasedAdapter
     from agent.retrieval.passages import ReleasedPassages
     from agent.retrieval.pick import PoolRow
     from agent.retrieval.pool import PickedDemos
@@ -53,8 +54,9 @@ _KINDS: dict[str, type] = {
     "parameters": dict,
     "provenance": dict,
     "weights": dict,
+    "adapter": dict,
 }
-_OPTIONAL = ("weights",)
+_OPTIONAL = ("weights", "adapter")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class PromptRelease:
     `reasoning` says how `parse` finds the answer; `weights` decide among the labels of the one output when a reply has
     log-probabilities, which the parameter `logprobs` asks for (None: a reply is read as it stands). With `picks`, the
     messages hold one mark for the demos that are picked for each input; with `passages`, one for the block of passages
-    that are looked up for it.
+    that are looked up for it. With `adapter`, `model` is the base, and both answer.
     """
 
     name: str
@@ -83,6 +85,7 @@ class PromptRelease:
     weights: LabelWeights | None = None
     picks: PickedDemos | None = None
     passages: ReleasedPassages | None = None
+    adapter: ReleasedAdapter | None = None
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -100,13 +103,21 @@ class PromptRelease:
         }
         object.__setattr__(self, "version", content_id("p", content))
 
+    @property
+    def target(self) -> str:
+        """The name of the model that answers, as it can be called here: with the path of the adapter, if any."""
+        return f"{self.model}+{self.adapter.path}" if self.adapter else self.model
+
     def optional_data(self) -> dict[str, Any]:
-        """What only some prompts have, JSON-ready: label weights, and what they pick and look up, with the rows."""
+        """What only some prompts have, JSON-ready: label weights, what they pick and look up, with the rows, and the
+        hashes of an adapter."""
         found: dict[str, Any] = {"weights": self.weights.as_dict()} if self.weights else {}
         if self.picks is not None:
             found["picks"] = {**self.picks.settings(), "rows": self.picks.row_data()}
         if self.passages is not None:
             found["passages"] = {**self.passages.settings.as_dict(), "rows": self.passages.row_data()}
+        if self.adapter is not None:
+            found["adapter"] = self.adapter.as_dict()
         return found
 
     def fill(
@@ -162,14 +173,18 @@ def read_release(path: str | os.PathLike[str], *, verify: bool = True) -> Prompt
     """Reads a prompt.md, a messages.json, or the folder that holds a prompt.md.
 
     Raises a ReleaseError, one line with the file (and line where known), when the file cannot be read, is not a
-    release, or (unless `verify` is False) was edited: its content does not match the version that stands in it.
+    release, or (unless `verify` is False) was edited: its content, or that of the adapter beside it, does not match the
+    version that stands in it.
     """
     with only_release_errors(path):
         file = Path(path)
         if file.is_dir():
             file = file / PROMPT_FILE
     with only_release_errors(file):
-        return release_in(_text(file), file, verify=verify)
+        release = release_in(_text(file), file, verify=verify)
+    if verify and release.adapter is not None:
+        release.adapter.require_whole()
+    return release
 
 
 def release_in(text: str, file: Path, *, verify: bool = True) -> PromptRelease:
@@ -338,6 +353,14 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             refuse("inputs", f"{CONTEXT!r} is the place of the passages and cannot be an input")
         if not any(placeholder(CONTEXT) in item["content"] for item in data["messages"]):
             refuse("messages", f"hold no {placeholder(CONTEXT)}, where the passages go")
+    adapter = None
+    if "adapter" in data:
+        from agent.release.released_adapter import adapter_from
+
+        try:
+            adapter = adapter_from(data["adapter"], data["model"], file.parent)
+        except ValueError as error:
+            refuse("adapter", str(error))
     try:
         return PromptRelease(
             name=data["name"],
@@ -354,6 +377,7 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
             weights=weights,
             picks=picks,
             passages=passages,
+            adapter=adapter,
         )
     except ReleaseError as error:
         raise ReleaseError(f"{file}: {error}") from None

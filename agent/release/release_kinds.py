@@ -68,9 +68,11 @@ def _prompt_version(folder: Path) -> str:
 
 
 def _prompt_text(folder: Path) -> str | None:
+    """The text of messages.json; None for a prompt with an adapter, whose file is no text."""
     try:
-        return (folder / MESSAGES_FILE).read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        has_adapter = read_release(folder / MESSAGES_FILE, verify=False).adapter is not None
+        return None if has_adapter else (folder / MESSAGES_FILE).read_text("utf-8")
+    except (OSError, UnicodeDecodeError, ReleaseError):
         return None
 
 

@@ -60,7 +60,8 @@ class Prompt:
 
     @property
     def model(self) -> str:
-        return self.release.model
+        """The name of the model that answers; where it has an adapter, with the path of its file."""
+        return self.release.target
 
     @property
     def parameters(self) -> dict[str, Any]:

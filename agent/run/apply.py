@@ -17,6 +17,7 @@ from typing import Any
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
 from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
+from agent.release.adapted_model import brought
 from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
 from agent.run.answer_file import require_kind, write_answers
@@ -179,9 +180,9 @@ def prepare_apply(
     rows, columns, digest = _read(source, loaded, prefix)
     rows = rows[:limit]
     name = model or loaded.model
-    require_named(path, {loaded.model}, {"--model": [] if model else [name]}, db)
+    require_named(path, brought(loaded.release), {"--model": [] if model else [name]}, db)
     require_place(out, "-o")
-    lm, _ = models_of(name, ())
+    lm, _ = models_of(name, (), loaded)
     task = _task(loaded, path, source, rows, digest)
     applied = Application(loaded, lm, source, rows, columns, task, out, prefix)
     budget = budget_of(options, max(1, len(task.dev)))

@@ -233,9 +233,13 @@ def _asked_before(model: str, db: Path) -> bool:
         return bool(history.select("SELECT 1 FROM calls WHERE model = ? LIMIT 1", model))
 
 
-def models_of(name: str, judges: tuple[str, ...]) -> tuple[LM, tuple[LM, ...]]:
-    """The model and the judges, each made once."""
+def models_of(name: str, judges: tuple[str, ...], prompt: Prompt) -> tuple[LM, tuple[LM, ...]]:
+    """The model and the judges, each made once. Raises a ReleaseError where the adapter of the prompt that is to be
+    asked goes with other weights than are here."""
     from agent.models.model_registry import create_model
+    from agent.release.adapted_model import require_base
 
+    if prompt.model in (name, *judges):
+        require_base(prompt.release)
     known = {each: create_model(each) for each in dict.fromkeys((name, *judges))}
     return known[name], tuple(known[judge] for judge in judges)

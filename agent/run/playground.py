@@ -18,6 +18,7 @@ from agent.gateway.gateway import TEMPLATE_TOKENS, dearest_call
 from agent.gateway.prices import prices_for
 from agent.models.hosted import estimate_tokens
 from agent.programs.released import ReleasedProgram
+from agent.release.adapted_model import brought
 from agent.release.completion import request_of
 from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
@@ -172,8 +173,10 @@ class Playground:
 
     def _asked(self, of: str, prompts: Mapping[str, Prompt], fields: Mapping[str, str]) -> str:
         prompt = next(iter(prompts.values()))
-        require_named(Path(of), {prompt.model}, {"optimize apply PROMPT FILE -o OUT -m": [prompt.model]}, self._db)
-        lm, _ = models_of(prompt.model, ())
+        require_named(
+            Path(of), brought(prompt.release), {"optimize apply PROMPT FILE -o OUT -m": [prompt.model]}, self._db
+        )
+        lm, _ = models_of(prompt.model, (), prompt)
         digest = hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()
         task = rows_task(prompt, self._db.parent, f"{of} in the playground", [Example("1", dict(fields), {})], digest)
         jobs: list[Played] = []

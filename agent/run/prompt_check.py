@@ -17,6 +17,7 @@ from agent.errors import InputError, RunRefused
 from agent.ledger.provenance import tool_version, user, utc_now
 from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
+from agent.release.adapted_model import brought, in_folder, without_folder
 from agent.release.production_logs import compare_windows, window_of_log, window_of_suite
 from agent.release.regression import verdict
 from agent.release.runtime import Prompt, load_prompt
@@ -156,7 +157,8 @@ class SuiteRecording(_PromptJob):
         secrets = rare_secrets_in(os.environ)
         samples = [[_masked(Sample.of(each), secrets) for each in row] for row in answers]
         note = {"reason": self._reason, "actor": self._actor, "created_utc": utc_now(), "tool": tool_version()}
-        suite = suite_of(plan.task, plan.prompt, plan.lm.name, samples, {**note, "run_id": self.id})
+        model = without_folder(plan.prompt.release, plan.lm.name)
+        suite = suite_of(plan.task, plan.prompt, model, samples, {**note, "run_id": self.id})
         write_suite(suite, self._path)
         values = [each.value for row in answers for each in row[:1] if each.value is not None]
         mean, low, high = mean_ci(values) if values else (None, None, None)
@@ -216,23 +218,24 @@ def prepare_check(
     """
     path = prompt_path(prompt, db)
     loaded = load_prompt(path)
+    own = brought(loaded.release)
     recorded = _read(path, loaded, suite)
     if recorded is not None:
-        source, brought = suite or path.with_name(SUITE_FILE), {recorded.model, *recorded.judges}
+        source, named = suite or path.with_name(SUITE_FILE), {*own, recorded.model, *recorded.judges}
     else:
         recorded = suite_in_run(loaded, task_for(loaded, task, db), db)
-        source, brought = path, {loaded.model}
+        source, named = path, own
     if other := [each for each in judge if each not in recorded.judges]:
-        own = ", ".join(recorded.judges) or "no judge"
+        judges = ", ".join(recorded.judges) or "no judge"
         raise InputError(
-            f"--judge {', '.join(other)}: recorded are scores of {own}; another one "
+            f"--judge {', '.join(other)}: recorded are scores of {judges}; another one "
             "needs a new record: optimize bless PROMPT --judge NAME --reason WHY"
         )
-    name, typed = model or recorded.model, {model, *judge}
+    name, typed = model or in_folder(loaded.release, recorded.model), {model, *judge}
     judging = [each for each in recorded.judges if each not in typed]
-    require_named(source, brought, {"--model": [] if model else [name], "--judge": judging}, db)
+    require_named(source, named, {"--model": [] if model else [name], "--judge": judging}, db)
     asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
-    plan = CheckPlan(loaded, asked, *models_of(name, recorded.judges), repeats)
+    plan = CheckPlan(loaded, asked, *models_of(name, recorded.judges, loaded), repeats)
     budget = whole_budget(options, plan.calls, "this check")
     job = PreparedJob(
         lambda resources: PromptCheck(plan, recorded, resources),
@@ -294,12 +297,13 @@ def prepare_bless(
     if judge:
         require_judging(asked)
         asked = replace(asked, judges=tuple(judge))
-    name, typed = model or (before.model if before else loaded.model), {model, *judge}
-    brought = {loaded.model, *((before.model, *([] if task else before.judges)) if before else ())}
+    name = model or (in_folder(loaded.release, before.model) if before else loaded.model)
+    typed = {model, *judge}
+    named = {*brought(loaded.release), *((before.model, *([] if task else before.judges)) if before else ())}
     judging = [each for each in asked.judges if each not in typed]
     source = file if before else path
-    require_named(source, brought, {"--model": [] if model else [name], "--judge": judging}, db)
-    plan = CheckPlan(loaded, asked, *models_of(name, asked.judges), repeats)
+    require_named(source, named, {"--model": [] if model else [name], "--judge": judging}, db)
+    plan = CheckPlan(loaded, asked, *models_of(name, asked.judges, loaded), repeats)
     budget = whole_budget(options, plan.calls, "to record this suite")
     replaced, actor = before.id if before else "", actor or user()
 

@@ -209,10 +209,11 @@ class RowCall:
     def stopped(self) -> Exception | None:
         return self._client.stopped
 
-    async def __call__(self, request: Request) -> Completion:
-        completion = await self._client.complete("target", self._lm, request, self._candidate_id)
+    async def __call__(self, request: Request, lm: LM | None = None) -> Completion:
+        model = lm or self._lm
+        completion = await self._client.complete("target", model, request, self._candidate_id)
         self._answered(self._candidate_id, request, completion)
-        self.key, self.reply = call_key(self._lm, request), (request, completion)
+        self.key, self.reply = call_key(model, request), (request, completion)
         return completion
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from agent.errors import InputError, ReleaseError
 from agent.ledger.place import ledger_option
 from agent.ledger.query import Row
+from agent.release.adapted_model import without_folder
 from agent.release.file_release import how_to_load, read_files
 from agent.release.labels import (
     PRODUCTION,
@@ -149,7 +150,7 @@ def _prompt(found: PromptRelease) -> Row:
         "messages": [message.as_dict() for message in found.messages],
         "inputs": list(found.inputs),
         "outputs": [{key: value for key, value in asdict(field).items() if value} for field in found.outputs],
-        "model": found.model,
+        "model": without_folder(found, found.target),
         "format": found.format,
         "parameters": dict(found.parameters),
         "provenance": dict(found.provenance),

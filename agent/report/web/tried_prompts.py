@@ -120,6 +120,7 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         parameters=_parameters(view, candidate["id"], bool(weights)) or released.parameters,
         provenance={"run_id": view.id, "candidate_id": candidate["id"]},
         weights=LabelWeights(**weights) if weights else None,
+        adapter=released.adapter if view.run["model"] != released.model else None,  # else the base alone answered it
     )
 
 

@@ -1,0 +1,60 @@
+"""The kind `tuned`: a prompt that a local model answers with a LoRA adapter, one engine for the base and all adapters.
+
+A search makes none: whoever trains adapters gives them, and this kind runs, shows and releases prompts with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.errors import InputError
+from agent.models.local import LocalModel
+from agent.programs.moves.prompt_moves import PromptMoves
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
+from agent.search.context import SearchContext
+from agent.search.dspy.strategies import DspyForm
+from agent.types import LM, Call, Candidate, Completion, Request, Task
+
+
+class TunedProgram(PromptProgram):
+    """Prompts for one task, answered by a base with one of several adapters.
+
+    Args:
+        task: The task.
+        lm: The base, which counts tokens and is what a run calls its target.
+        models: The base with each adapter, named `local/BASE+ADAPTER.gguf`. Whoever makes them closes them.
+
+    Raises:
+        InputError: A model has no adapter, or one that cannot be served with its base.
+    """
+
+    kind = TunedCandidate.kind
+
+    def __init__(self, task: Task, lm: LM, models: Sequence[LocalModel]) -> None:
+        super().__init__(task, lm)
+        if plain := [model.name for model in models if model.adapter is None]:
+            raise InputError(f"{', '.join(plain)}: no adapter; name it as local/BASE+ADAPTER.gguf")
+        self._models = {model.adapter.sha256: model for model in models if model.adapter is not None}
+
+    def candidates(self, prompt: PromptCandidate) -> list[TunedCandidate]:
+        """A prompt with each of the adapters, in their order."""
+        return [TunedCandidate.of(prompt, adapter) for adapter in self._models]
+
+    def model_of(self, candidate: Candidate) -> LM:
+        assert isinstance(candidate, TunedCandidate)
+        return self._models[candidate.adapter]
+
+    def check(self, candidate: Candidate) -> str:
+        if not isinstance(candidate, TunedCandidate) or candidate.adapter not in self._models:
+            return "its adapter is none of those that were given"
+        return super().check(candidate)
+
+    async def asked(self, candidate: Candidate, request: Request, call: Call) -> Completion:
+        return await call(request, self.model_of(candidate))
+
+    def moves(self, context: SearchContext) -> PromptMoves:
+        raise NotImplementedError("TunedProgram: a search makes no candidates with adapters")
+
+    def for_dspy(self, context: SearchContext) -> DspyForm:
+        raise NotImplementedError("TunedProgram: DSPy's optimizers know no adapters")

@@ -1,0 +1,67 @@
+"""The adapter of a released prompt: a file beside the prompt, and the weights that it goes with, both by their hashes.
+
+    FOLDER/prompt.md, messages.json    the prompt; [adapter] has the two hashes, and the version covers them
+    FOLDER/adapter.gguf                the adapter
+
+Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.errors import ReleaseError
+
+ADAPTER_FILE = "adapter.gguf"
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedAdapter:
+    """An adapter that a prompt is answered with.
+
+    Args:
+        sha256: Of the adapter's file, in hex digits.
+        base: Of the file of the base's weights.
+        path: Where the file lies now; not part of the version.
+    """
+
+    sha256: str
+    base: str
+    path: Path = field(compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The part of the version and of both files."""
+        return {"file": ADAPTER_FILE, "sha256": self.sha256, "base": self.base}
+
+    def require_whole(self) -> None:
+        """Raises a ReleaseError unless the file is there with every byte."""
+        try:
+            with self.path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ReleaseError(
+                f"{self.path}: the adapter of the prompt cannot be read ({error.strerror or error}); restore the "
+                "released folder, which holds both"
+            ) from None
+        if found != self.sha256:
+            raise ReleaseError(
+                f"{self.path}: was edited after release or cut off: it has SHA-256 {found[:12]}..., the prompt says "
+                f"{self.sha256[:12]}...; restore the released file"
+            )
+
+
+def adapter_from(data: Any, model: str, folder: Path) -> ReleasedAdapter:
+    """The adapter that a released prompt names. Raises ValueError where it names none as a release does."""
+    if not isinstance(data, dict) or set(data) != {"file", "sha256", "base"} or data["file"] != ADAPTER_FILE:
+        raise ValueError(f"adapter needs the file {ADAPTER_FILE}, its sha256 and that of its base, and nothing else")
+    for key in ("sha256", "base"):
+        if not isinstance(data[key], str) or not _HASH.fullmatch(data[key]):
+            raise ValueError(f"adapter: {key} must be 64 hex digits, not {data[key]!r:.80}")
+    if not model.startswith("local/"):
+        raise ValueError(f"the model {model!r:.60} takes no adapter; a local one does")
+    return ReleasedAdapter(data["sha256"], data["base"], folder / ADAPTER_FILE)
