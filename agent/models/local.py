@@ -84,12 +84,12 @@ class LocalModel:
 
     def _ask_tokenizer(self, text: str) -> int:
         engines, _ = self._start()
-        return engines.count_tokens(_defused(text))
+        return engines.count_tokens(without_turn_marks(text))
 
 
 def _body(request: Request) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "messages": [{"role": m.role, "content": _defused(m.content)} for m in request.messages],
+        "messages": [{"role": m.role, "content": without_turn_marks(m.content)} for m in request.messages],
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": ((request.seed or 0) + request.repeat) % 2**32,  # samples of one prompt differ
@@ -112,7 +112,7 @@ _TURN = re.compile(
 )  # of SmolLM, Qwen, DeepSeek, Llama, Gemma, Mistral
 
 
-def _defused(text: str) -> str:
+def without_turn_marks(text: str) -> str:
     """`text` with a zero-width space in chat-template marks such as <|im_end|> or [INST], which so stay text.
 
     Lone surrogates and NUL, which the engine cannot take, become the replacement character.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, Problem, ProblemsError
-from agent.models.local import _defused as defused
+from agent.models.local import without_turn_marks
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import TrainingPair
 
@@ -78,12 +78,12 @@ class _Engine:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def prompt(self, pair: TrainingPair) -> tuple[int, ...]:
-        messages = [{"role": message.role, "content": defused(message.content)} for message in pair.messages]
+        messages = [{"role": message.role, "content": without_turn_marks(message.content)} for message in pair.messages]
         text = self._ask("apply-template", {"messages": messages})["prompt"]
         return tuple(self._ask("tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"])
 
     def answer(self, text: str) -> tuple[int, ...]:
-        asked = {"content": defused(text), "add_special": False, "parse_special": False}
+        asked = {"content": without_turn_marks(text), "add_special": False, "parse_special": False}
         return tuple(self._ask("tokenize", asked)["tokens"])
 
     def _ask(self, path: str, body: dict[str, Any]) -> Any:

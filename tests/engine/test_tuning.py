@@ -43,13 +43,13 @@ SHAPES = [
 
 
 def test_prompts_have_the_tokens_that_the_engine_makes_of_them() -> None:
-    from agent.models.local import _defused
+    from agent.models.local import without_turn_marks
 
     pairs = [*SHAPES, *PAIRS, *(TrainingPair((Message("user", f"Number {n}: {'ab ' * n}"),), "x") for n in range(11))]
     made = engine_tokens(BASE, pairs, 2, 8192)
     server = load(BASE)
     for pair, tokens in zip(pairs, made, strict=True):
-        messages = [{"role": message.role, "content": _defused(message.content)} for message in pair.messages]
+        messages = [{"role": message.role, "content": without_turn_marks(message.content)} for message in pair.messages]
         served = server.handle_chat_completions({"messages": messages, "max_tokens": 1, "cache_prompt": True})
         longer = [*tokens.prompt, tokens.answer[0]]
         again = server.handle_completions({"prompt": longer, "n_predict": 1, "cache_prompt": True})

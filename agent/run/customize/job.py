@@ -121,7 +121,8 @@ class Customize(Job):
         plan, task = self._plan, self.task
         made = [await self._tuned(spec) for spec in plan.tuned]
         tuned = TunedProgram(task, plan.lm, self._adapters)
-        programs = [self._prompts, tuned, *([self._classic] if self._classic else [])]
+        programs: list[PromptProgram | ClassicProgram] = [self._prompts, tuned]
+        programs += [self._classic] if self._classic else []
         records = LedgerObserver(self.ledger, self.id, programs)
         judges = judge_builder(task, plan.judges or (plan.lm,), self._gateway)
         evaluator = Evaluator(
@@ -134,7 +135,8 @@ class Customize(Job):
             graded=True,
             baseline_id=plan.prompts[0].candidate.id,
         )
-        arms = [(arm.spec, arm.candidate, None) for arm in plan.prompts]
+        arms: list[tuple[ArmSpec, PromptCandidate, TunedArm | None]] = []
+        arms += [(arm.spec, arm.candidate, None) for arm in plan.prompts]
         arms += [(each.spec, TunedCandidate.of(each.prompt, each.adapter.sha256), each) for each in made]
         for spec, candidate, _ in arms:
             records.on_candidate_accepted(0, Proposal(candidate, {}, f"arm:{spec.name}", None, spec.about))
