@@ -1,4 +1,4 @@
-"""A prompt with an adapter is one folder with one version: no byte of it changes unseen, and it goes where prompts go."""
+"""A prompt with an adapter is one folder with one version: no byte changes unseen, and it goes where prompts go."""
 
 from __future__ import annotations
 
