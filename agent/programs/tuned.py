@@ -6,15 +6,23 @@ A search makes none: whoever trains adapters gives them, and this kind runs, sho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from agent.errors import InputError
-from agent.models.local import LocalModel
+from agent.models.adapters import Adapter
 from agent.programs.moves.prompt_moves import PromptMoves
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
 from agent.types import LM, Call, Candidate, Completion, Request, Task
+
+
+class AdaptedModel(LM, Protocol):
+    """A local model, with the adapter that its calls go through."""
+
+    @property
+    def adapter(self) -> Adapter | None: ...
 
 
 class TunedProgram(PromptProgram):
@@ -31,7 +39,7 @@ class TunedProgram(PromptProgram):
 
     kind = TunedCandidate.kind
 
-    def __init__(self, task: Task, lm: LM, models: Sequence[LocalModel]) -> None:
+    def __init__(self, task: Task, lm: LM, models: Sequence[AdaptedModel]) -> None:
         super().__init__(task, lm)
         if plain := [model.name for model in models if model.adapter is None]:
             raise InputError(f"{', '.join(plain)}: no adapter; name it as local/BASE+ADAPTER.gguf")

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.ledger.place import ledger_option
 from agent.release.prompt_file import HELD
+from agent.release.released_adapter import ADAPTER_FILE
 from agent.release.result import RunResult
 from agent.report import facts
 
@@ -45,6 +46,8 @@ def next_steps(
         load = f"from promptassay import load_prompt; prompt = load_prompt({path!r})"
         steps.append(NextStep("use it in Python", load, is_python=True))
     form = " --format python -o DIR" if _takes_python(result, promoted) else ""
+    if result.release.path.with_name(ADAPTER_FILE).is_file():
+        form = " --format llama-server -o DIR"
     steps.append(NextStep("write it for other tools", f"optimize export {of_run}{form}"))
     if facts.against_yardsticks(result) and len(result.yardsticks) > 1:
         classic = f"optimize export {of_run} --arm classic -o DIR"

@@ -91,7 +91,7 @@ def _prompt(
     if not alone and (output is None or os.path.isfile(output)):
         many = "several formats" if len(exports) > 1 else f"{exports[0].format.name} has several files"
         raise InputError(f"{many}: name a folder with -o DIR")
-    text = next(iter(exports[0].texts.values()))
+    text = next(text for text in exports[0].texts.values() if isinstance(text, str))
     paths: list[Path] = []
     if output is not None and alone and not os.path.isdir(output):
         write_file(text, output)

@@ -175,6 +175,6 @@ def test_production_picks_with_the_standard_library_alone(tmp_path: Path) -> Non
 
 def test_what_cannot_pick_refuses_the_prompt_with_the_reason() -> None:
     release = released(next(prompts("turns")))
-    for name in sorted(set(FORMATS.names()) - {"md", "messages", "python", "finetune-jsonl"}):
+    for name in sorted(set(FORMATS.names()) - {"md", "messages", "python", "llama-server", "finetune-jsonl"}):
         with pytest.raises(ReleaseError, match=f"{name}: a template cannot pick examples"):
             verify_exports([FORMATS.get(name)], {name: Material(release, TASK)})

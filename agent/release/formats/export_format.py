@@ -30,7 +30,9 @@ Settings = dict[str, Any]
 """What an export holds beside the messages, by our names: `model`, `max_tokens`, `temperature`, ..."""
 Parts = list[str | tuple[str]]
 """A message: a str is fixed text, a 1-tuple the name of an input."""
-Files = TypeVar("Files", bound=Callable[["Material"], dict[str, str]])
+Content = str | bytes
+"""Of a file of an export: text, or bytes that are written as they are."""
+Files = TypeVar("Files", bound=Callable[["Material"], Mapping[str, str | bytes]])
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -50,7 +52,7 @@ class Material:
         return self.task
 
 
-def no_files(material: Material) -> dict[str, str]:
+def no_files(material: Material) -> dict[str, Content]:
     """The `files` of a format before `export_format` has decorated a function."""
     raise NotImplementedError
 
@@ -78,7 +80,7 @@ class Format:
     about: str
     load: Callable[[Path, PromptRelease], Render | None]
     """Loads the written files with the target's own library; the result renders a row as the target sends it."""
-    files: Callable[[Material], dict[str, str]] = no_files
+    files: Callable[[Material], Mapping[str, Content]] = no_files
     library: str = ""
     """Name of the library's distribution, "" for none."""
     install: str = ""
@@ -100,6 +102,8 @@ class Format:
     """Where the target sends messages only: how its user gives the parameters to the model."""
     carries_weights: bool = False
     """Whether the target can decide by label weights: it keeps them, and gives log-probabilities."""
+    carries_adapter: bool = False
+    """Whether what is written goes with the adapter of a prompt that has one."""
     proof: str = ""
     """Of a format that is no template, whose `load` gives None: what `files` proved by itself."""
 
@@ -125,6 +129,7 @@ FORMATS: Registry[Format] = Registry(
         "mlflow": "agent.release.formats.mlflow",
         "llm": "agent.release.formats.llm",
         "python": "agent.release.formats.python_module",
+        "llama-server": "agent.release.formats.llama_server",
         "finetune-jsonl": "agent.release.formats.finetune",
     },
 )

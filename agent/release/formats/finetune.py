@@ -42,6 +42,7 @@ def _load(folder: Path, release: PromptRelease) -> Render | None:
     load=_load,
     needs_task=True,
     carries_picks=True,
+    carries_adapter=True,
     proof="train rows only; each answer was read back by the prompt's own parser",
 )
 def files(material: Material) -> dict[str, str]:

@@ -16,7 +16,7 @@ from agent.errors import ReleaseError
 from agent.files import new_file, new_files
 from agent.release.completion import DEFAULT_PARAMETERS
 from agent.release.export import probe_rows, require_same
-from agent.release.formats.export_format import Format, Material, Settings, Values, settings_of
+from agent.release.formats.export_format import Content, Format, Material, Settings, Values, settings_of
 from agent.release.prompt_file import PromptRelease
 from agent.release.rescore import DevRun, Rescored, release_parser, rescore
 
@@ -26,7 +26,7 @@ class VerifiedExport:
     """One format's files. `rows` were compared; `unfit`: how many more the target cannot carry, by reason."""
 
     format: Format
-    texts: Mapping[str, str]
+    texts: Mapping[str, Content]
     rows: int = 0
     unfit: Mapping[str, int] = field(default_factory=dict)
     library: str = ""
@@ -100,7 +100,7 @@ def write_exports(exports: Sequence[VerifiedExport], folder: Path) -> list[Path]
     return write_files({name: text for export in exports for name, text in export.texts.items()}, folder)
 
 
-def write_files(texts: Mapping[str, str], folder: Path) -> list[Path]:
+def write_files(texts: Mapping[str, Content], folder: Path) -> list[Path]:
     """Writes files by name into `folder`, all beside their places first. Raises a ReleaseError."""
     try:
         with new_files(folder) as beside:
@@ -110,7 +110,7 @@ def write_files(texts: Mapping[str, str], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def write_file(text: str, path: Path) -> None:
+def write_file(text: Content, path: Path) -> None:
     """Writes one file where the user wants it, whole or not at all. Raises a ReleaseError."""
     data = _encoded(path.name, text)
     try:
@@ -127,6 +127,11 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
             "which this target does not give; export it as md, messages or python, or run again with --no-calibrate"
         )
     release = material.release
+    if release.adapter is not None and not form.carries_adapter:
+        raise ReleaseError(
+            f"{form.name}: {release.name!r} is answered with an adapter, which this target does not hold; export it as "
+            "--format llama-server, or load the released folder with load_prompt"
+        )
     what = "pick examples" if release.picks is not None else "look passages up" if release.passages is not None else ""
     if what and not form.carries_picks:
         raise ReleaseError(
@@ -185,14 +190,16 @@ def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else [value] if isinstance(value, str) else value
 
 
-def _write(texts: Mapping[str, str], folder: Path) -> None:
+def _write(texts: Mapping[str, Content], folder: Path) -> None:
     for name, text in texts.items():
         data, place = _encoded(name, text), folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
 
 
-def _encoded(name: str, text: str) -> bytes:
+def _encoded(name: str, text: Content) -> bytes:
+    if isinstance(text, bytes):
+        return text
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
