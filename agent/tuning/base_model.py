@@ -40,6 +40,7 @@ class Architecture:
             halves (i, i + head / 2), as qwen2 files have it.
         theta: the base of the rotation's frequencies.
         epsilon: of the root mean square norm.
+        end_of_turn: the token that ends an answer.
     """
 
     family: str
@@ -54,6 +55,7 @@ class Architecture:
     neighbours: bool
     theta: float
     epsilon: float
+    end_of_turn: int
 
     def shape(self, name: str) -> tuple[int, int]:
         """Outputs and inputs of a linear map of MAPS."""
@@ -88,7 +90,6 @@ class BaseModel:
         output: (vocabulary, width); the embedding itself where the file ties them.
         output_norm: (width,).
         frequencies: (head / 2,), radians a position.
-        end_of_turn: the token that ends an answer.
         sha256: of the file, in hex digits.
     """
 
@@ -98,7 +99,6 @@ class BaseModel:
     output: Array
     output_norm: Array
     frequencies: Array
-    end_of_turn: int
     sha256: str
 
 
@@ -126,11 +126,14 @@ def read_architecture(file: GgufFile) -> Architecture:
         neighbours=family == "llama",
         theta=stated.number("rope.freq_base", 10000.0),
         epsilon=stated.number("attention.layer_norm_rms_epsilon"),
+        end_of_turn=_end_of_turn(values),
     )
     wrong = [*stated.missing, *(f"it has {what}" for key, what in _REFUSED.items() if values.get(f"{family}.{key}"))]
     scaling = values.get(f"{family}.rope.scaling.type", "none")
     if scaling != "none" and values.get(f"{family}.rope.scaling.factor", 1.0) != 1.0:
         wrong.append(f"its positions are scaled ({scaling})")
+    if not 0 <= architecture.end_of_turn < architecture.vocabulary:
+        wrong.append(f"its {_END_OF_TURN[-1]} is no token of its vocabulary")
     if architecture.layers > len(file.tensors):
         wrong.append(f"it states {architecture.layers} layers and has {len(file.tensors)} tensors")
     if not wrong:
@@ -193,7 +196,6 @@ def load_base(path: Path) -> BaseModel:
         output=embedding if tied else tensor("output.weight", vocabulary, width),
         output_norm=tensor("output_norm.weight", width),
         frequencies=_frequencies(architecture, file, tensor),
-        end_of_turn=_end_of_turn(file, vocabulary, wrong),
         sha256=hashlib.sha256(file.data).hexdigest(),
     )
     if wrong:
@@ -223,9 +225,7 @@ def _frequencies(architecture: Architecture, file: GgufFile, tensor: Any) -> Arr
     return np.asarray(frequencies, np.float64)
 
 
-def _end_of_turn(file: GgufFile, vocabulary: int, wrong: list[str]) -> int:
-    stated = next((file.values[key] for key in _END_OF_TURN if key in file.values), None)
-    if isinstance(stated, int) and 0 <= stated < vocabulary:
-        return stated
-    wrong.append(f"{_END_OF_TURN[-1]} is {stated}, no token of the vocabulary")
-    return 0
+def _end_of_turn(values: Mapping[str, Value]) -> int:
+    """The token that ends an answer; -1: the file states none."""
+    stated = next((values[key] for key in _END_OF_TURN if key in values), None)
+    return stated if isinstance(stated, int) else -1

@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.errors import InputError, Problem, ProblemsError
 from agent.models.local import without_turn_marks
+from agent.tuning.base_model import Architecture
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import TrainingPair
 
@@ -21,13 +22,12 @@ MOST_TOKENS = 4096
 """Tokens of a pair; a longer one would take gigabytes."""
 
 
-def engine_tokens(base: Path, pairs: Sequence[TrainingPair], end_of_turn: int, context: int) -> list[TokenPair]:
+def engine_tokens(base: Path, pairs: Sequence[TrainingPair], architecture: Architecture) -> list[TokenPair]:
     """The token ids of each pair, the answer with the token that ends a turn.
 
     Args:
         base: the model's GGUF file.
-        end_of_turn: the token that ends an answer.
-        context: tokens that the model was made for.
+        architecture: what it states.
 
     Raises:
         ProblemsError: pairs without a prompt or an answer, or of too many tokens; all of them.
@@ -37,8 +37,8 @@ def engine_tokens(base: Path, pairs: Sequence[TrainingPair], end_of_turn: int, c
         raise ProblemsError(tuple(problems))
     engine = _Engine(base)
     answers = {answer: engine.answer(answer) for answer in dict.fromkeys(pair.answer for pair in pairs)}
-    made = [TokenPair(engine.prompt(pair), (*answers[pair.answer], end_of_turn)) for pair in pairs]
-    most = min(MOST_TOKENS, context)
+    made = [TokenPair(engine.prompt(pair), (*answers[pair.answer], architecture.end_of_turn)) for pair in pairs]
+    most = min(MOST_TOKENS, architecture.context)
     sizes = [len(pair.prompt) + len(pair.answer) for pair in made]
     if long := [Problem(f"pair {at}", _too_long(size, most)) for at, size in enumerate(sizes, 1) if size > most]:
         raise ProblemsError(tuple(long))

@@ -73,11 +73,11 @@ def train_lora(
         raise InputError("there is no pair to train on")
     if validate and validation:
         raise InputError("validate and validation are two ways to score an epoch; give one")
-    read_architecture(read_gguf(base))  # refused before anything is computed
-    model = load_base(base)
-    tokens = engine_tokens(base, [*pairs, *validation], model.end_of_turn, model.architecture.context)
+    tokens = engine_tokens(base, [*pairs, *validation], read_architecture(read_gguf(base)))
     rows, held = tokens[: len(pairs)], tokens[len(pairs) :]
-    return train_tokens(model, rows, settings, folder=folder, validate=validate, validation=held, on_step=on_step)
+    return train_tokens(
+        load_base(base), rows, settings, folder=folder, validate=validate, validation=held, on_step=on_step
+    )
 
 
 def train_tokens(
@@ -91,7 +91,8 @@ def train_tokens(
     on_step: OnStep | None = None,
 ) -> TrainedAdapter:
     """As `train_lora`, of weights and token ids that are there already."""
-    training = _Training(base, settings, folder, rows)
+    scored = "file" if validate else [[row.prompt, row.answer] for row in validation]
+    training = _Training(base, settings, folder, rows, scored)
     progress = training.begun()
     score = _score(training, validate, validation)
     ended: Ended = "epochs"
@@ -128,9 +129,11 @@ def train_tokens(
 class _Training:
     """One training: what stays the same over its epochs, and the gradients."""
 
-    def __init__(self, base: BaseModel, settings: LoraSettings, folder: Path, rows: Sequence[TokenPair]) -> None:
+    def __init__(
+        self, base: BaseModel, settings: LoraSettings, folder: Path, rows: Sequence[TokenPair], scored: Any
+    ) -> None:
         self.base, self.settings, self.folder, self.rows = base, settings, folder, rows
-        self.name = _name(base, settings, rows)
+        self.name = _name(base, settings, rows, scored)
         self.gradients = Lora(base.architecture, settings.rank, settings.alpha / settings.rank)
         self.steps = math.ceil(len(rows) / settings.batch) * settings.epochs
 
@@ -180,10 +183,13 @@ class _Training:
 
     def _step(self, progress: Progress, lora: Lora, batch: Sequence[Pack]) -> float:
         """One step of Adam; the mean loss of the batch's answer tokens before it."""
+        import numpy as np
+
         self.gradients.flat[:] = 0
         answers = sum(len(one.targets) for one in batch)
-        loss = sum(add_gradients(self.base, lora, one, 1 / answers, self.gradients) for one in batch) / answers
-        length = progress.adam.update(lora.flat, self.gradients.flat, self.settings.learning_rate)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused below
+            loss = sum(add_gradients(self.base, lora, one, 1 / answers, self.gradients) for one in batch) / answers
+            length = progress.adam.update(lora.flat, self.gradients.flat, self.settings.learning_rate)
         if not math.isfinite(loss + length):
             raise InputError(
                 f"the training diverged at step {progress.adam.step} (loss {loss}); take a learning rate below "
@@ -210,13 +216,15 @@ def _score(training: _Training, validate: Validate | None, held: Sequence[TokenP
 
 def _judge(progress: Progress, score: float) -> None:
     """Notes an epoch's score; its parameters are kept where none before was as good."""
+    if not math.isfinite(score):
+        raise InputError(f"the validation of epoch {progress.epoch} gave {score}, which is no score")
     if not progress.scores or score > max(progress.scores):
         progress.best, progress.best_epoch = progress.parameters.copy(), progress.epoch
     progress.scores.append(score)
 
 
-def _name(base: BaseModel, settings: LoraSettings, rows: Sequence[TokenPair]) -> str:
-    """A hash of all that decides the parameters after an epoch."""
+def _name(base: BaseModel, settings: LoraSettings, rows: Sequence[TokenPair], scored: Any) -> str:
+    """A hash of all that decides the parameters and the score after an epoch (of the caller's function, that it is)."""
     how = [settings.rank, settings.alpha, settings.learning_rate, settings.batch, settings.seed]
-    parts = [base.sha256, how, [[row.prompt, row.answer] for row in rows]]
+    parts = [base.sha256, how, [[row.prompt, row.answer] for row in rows], scored]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ProblemsError
+from agent.models.gguf import read_gguf
+from agent.models.local import without_turn_marks
 from agent.models.weights import weights_path
-from agent.tuning.base_model import load_base
+from agent.tuning.base_model import load_base, read_architecture
 from agent.tuning.decoder import logits
 from agent.tuning.engine_tokens import engine_tokens
 from agent.tuning.lora import initial_lora
@@ -43,10 +45,8 @@ SHAPES = [
 
 
 def test_prompts_have_the_tokens_that_the_engine_makes_of_them() -> None:
-    from agent.models.local import without_turn_marks
-
     pairs = [*SHAPES, *PAIRS, *(TrainingPair((Message("user", f"Number {n}: {'ab ' * n}"),), "x") for n in range(11))]
-    made = engine_tokens(BASE, pairs, 2, 8192)
+    made = engine_tokens(BASE, pairs, read_architecture(read_gguf(BASE)))
     server = load(BASE)
     for pair, tokens in zip(pairs, made, strict=True):
         messages = [{"role": message.role, "content": without_turn_marks(message.content)} for message in pair.messages]
@@ -62,7 +62,7 @@ def test_prompts_have_the_tokens_that_the_engine_makes_of_them() -> None:
 def test_scores_are_close_to_those_of_the_engine() -> None:
     base = load_base(BASE)
     lora, server = initial_lora(base.architecture, 8, 2.0, 0), load(BASE)
-    for tokens in engine_tokens(BASE, SHAPES, base.end_of_turn, 8192):
+    for tokens in engine_tokens(BASE, SHAPES, base.architecture):
         ours = log_probabilities(logits(base, lora, pack([tokens])))[0]
         theirs = top(server, tokens.prompt)
         for token, value in theirs.items():

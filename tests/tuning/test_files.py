@@ -9,23 +9,26 @@ import numpy as np
 import pytest
 
 from agent.errors import InputError
+from agent.models.dequantize import float32_of
 from agent.models.gguf import gguf_bytes, read_gguf
-from agent.tuning.base_model import load_base
+from agent.tuning.base_model import Architecture, load_base
 from agent.tuning.lora import Lora, initial_lora, lora_size
 from agent.tuning.lora_file import read_lora, write_lora
 from tests.tuning.tiny import LAYERS, tiny
 
 
+def lora_architecture(base: Path) -> Architecture:
+    return load_base(base).architecture
+
+
 def random_lora(base: Path, rank: int = 3) -> Lora:
-    architecture = load_base(base).architecture
+    architecture = lora_architecture(base)
     flat = np.random.default_rng(2).normal(size=lora_size(architecture, rank)).astype(np.float32)
     return Lora(architecture, rank, 16 / rank, flat)
 
 
 def changed(path: Path, values: dict[str, Any] | None = None, tensors: dict[str, Any] | None = None) -> Path:
     """A copy of an adapter with other values and tensors; None takes one out."""
-    from agent.models.dequantize import float32_of
-
     file = read_gguf(path)
     kept: dict[str, Any] = {name: float32_of(file, tensor) for name, tensor in file.tensors.items()}
     stated = {name: value for name, value in {**file.values, **(values or {})}.items() if value is not None}
@@ -46,10 +49,6 @@ def test_an_adapter_is_read_back_bit_for_bit(tmp_path: Path, family: str) -> Non
     assert write_lora(tmp_path / "again", lora_architecture(base), back)[1] == digest
     names = {f"blk.{at}.attn_q.weight.lora_{end}" for at in range(LAYERS) for end in "ab"}
     assert names <= set(read_gguf(path).tensors)
-
-
-def lora_architecture(base: Path) -> Any:
-    return load_base(base).architecture
 
 
 def test_an_adapter_that_has_learnt_nothing_changes_nothing(tmp_path: Path) -> None:
@@ -124,6 +123,7 @@ def test_a_map_that_is_left_out_has_zeros(tmp_path: Path) -> None:
         ("llama", {"rope__dimension_count": 2}, "a part of each head is rotated"),
         ("llama", {"attention__head_count_kv": 3}, "4 heads do not share 3 evenly"),
         ("llama", {"block_count": 0, "context_length": "x"}, "states no llama.block_count; it states no llama.context"),
+        ("llama", {"vocabulary": 2}, "eos_token_id is no token of its vocabulary"),
         ("llama", {"block_count": 2**32 - 1}, "it states 4294967295 layers and has 20 tensors"),
         ("llama", {"block_count": 3}, "blk.2.attn_q.weight is missing"),
         ("llama", {"feed_forward_length": 32}, r"blk.0.ffn_gate.weight is \(24, 16\), not \(32, 16\)"),

@@ -31,6 +31,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return load_base(tiny(tmp_path_factory.mktemp("base") / "tiny.gguf"))
 
 
+def base_file(folder: Path) -> Path:
+    return tiny(folder / "tiny.gguf")
+
+
 def settings(**changed: Any) -> LoraSettings:
     return replace(SETTINGS, **changed)
 
@@ -56,10 +60,6 @@ def test_what_is_trained_on_is_learnt_and_served_from_the_file(base: BaseModel, 
     assert answer_loss(base, lora, packed) / len(packed.targets) < 0.5
     assert adapter.ended == "epochs"
     assert adapter.best_epoch == 30
-
-
-def base_file(folder: Path) -> Path:
-    return tiny(folder / "tiny.gguf")
 
 
 def test_the_same_training_gives_the_same_bytes_and_another_seed_others(base: BaseModel, tmp_path: Path) -> None:
@@ -174,11 +174,21 @@ def test_a_capped_training_keeps_the_best_epoch(base: BaseModel, tmp_path: Path)
 
 
 def test_a_training_that_diverges_says_what_to_do(base: BaseModel, tmp_path: Path) -> None:
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(InputError, match=r"diverged at step \d+ .*learning rate below 1e\+30"),
-    ):
+    with pytest.raises(InputError, match=r"diverged at step \d+ .*learning rate below 1e\+30"):
         train_tokens(base, ROWS, settings(learning_rate=1e30), folder=tmp_path)
+
+
+def test_a_validation_that_gives_no_number_is_refused(base: BaseModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="validation of epoch 1 gave nan"):
+        train_tokens(base, ROWS, SETTINGS, folder=tmp_path, validate=lambda _: float("nan"))
+
+
+def test_another_validation_does_not_go_on_from_the_checkpoint(base: BaseModel, tmp_path: Path) -> None:
+    train_tokens(base, ROWS, settings(epochs=1), folder=tmp_path)
+    scored = train_tokens(base, ROWS, settings(epochs=2, patience=9), folder=tmp_path, validation=ROWS[:4])
+    other = train_tokens(base, ROWS, settings(epochs=2, patience=9), folder=tmp_path, validation=ROWS[4:8])
+    assert len(scored.scores) == len(other.scores) == 2
+    assert scored.scores != other.scores
 
 
 def test_the_observer_sees_each_step(base: BaseModel, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ WIDTH, HIDDEN, HEADS, KV_HEADS, LAYERS, VOCABULARY = 16, 24, 4, 2, 2, 40
 END = 2
 
 
-def tiny(path: Path, family: str = "llama", tied: bool = True, seed: int = 0, **values: Value) -> Path:
+def tiny(
+    path: Path, family: str = "llama", tied: bool = True, seed: int = 0, vocabulary: int = VOCABULARY, **values: Value
+) -> Path:
     """A model file; `values` replace those of its family, by their names with "__" for a dot."""
     rng = np.random.default_rng(seed)
     kv = WIDTH // HEADS * KV_HEADS
@@ -28,10 +30,10 @@ def tiny(path: Path, family: str = "llama", tied: bool = True, seed: int = 0, **
         "ffn_up": (HIDDEN, WIDTH),
         "ffn_down": (WIDTH, HIDDEN),
     }
-    tensors: dict[str, Any] = {"token_embd.weight": rng.normal(0, 0.5, (VOCABULARY, WIDTH))}
+    tensors: dict[str, Any] = {"token_embd.weight": rng.normal(0, 0.5, (vocabulary, WIDTH))}
     tensors["output_norm.weight"] = rng.uniform(0.5, 1.5, WIDTH)
     if not tied:
-        tensors["output.weight"] = rng.normal(0, 0.5, (VOCABULARY, WIDTH))
+        tensors["output.weight"] = rng.normal(0, 0.5, (vocabulary, WIDTH))
     for number in range(LAYERS):
         for name, shape in shapes.items():
             tensors[f"blk.{number}.{name}.weight"] = rng.normal(0, 0.3, shape)
@@ -55,7 +57,7 @@ def tiny(path: Path, family: str = "llama", tied: bool = True, seed: int = 0, **
 
 
 def rows(count: int, seed: int = 0, shared: int = 3) -> list[TokenPair]:
-    """Rows that begin alike; the answer is told by the prompt's last token."""
+    """Rows that begin alike; the prompt's last token decides the answer."""
     rng = np.random.default_rng(seed)
     start = tuple(range(5, 5 + shared))
     made = []
