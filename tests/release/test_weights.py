@@ -127,9 +127,6 @@ async def test_a_prompt_without_weights_asks_for_log_probabilities_where_it_may_
     assert [request.logprobs for request in lm.seen] == [6, 0]
 
 
-WITH = ("md", "messages", "python", "langchain")
-
-
 def test_only_targets_that_can_decide_by_weights_take_them() -> None:
     takes, said = set(), dict[str, str]()
     for name, form in FORMATS.usable().items():
@@ -140,6 +137,6 @@ def test_only_targets_that_can_decide_by_weights_take_them() -> None:
             said[name] = str(error)
     assert takes == {"md", "messages", "python", "langchain", "dspy"}
     assert len(said) > 5
-    assert all(f"export it as {', '.join(WITH)} or dspy, or run" in why for why in said.values())
+    assert all("export it as md, messages, python, langchain or dspy, or run" in why for why in said.values())
     for name, why in said.items():
         assert why.startswith(f"{name}: 'pick' decides among its labels by log-probabilities (label weights)")
