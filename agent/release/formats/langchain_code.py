@@ -105,7 +105,7 @@ def _files(material: Material) -> dict[str, str]:
 
 CODE = Format(
     "langchain",
-    about="langchain_prompt.py: a prompt template",
+    about="langchain_prompt.py, a template in Python,",
     load=_load,
     files=_files,
     settings=_settings,

@@ -103,7 +103,7 @@ def _files(material: Material) -> dict[str, str]:
 
 CODE = Format(
     "mlflow",
-    about="mlflow_model.py: a pyfunc model from code",
+    about="mlflow_model.py, a pyfunc model from code,",
     load=_load,
     files=_files,
     settings=_settings,

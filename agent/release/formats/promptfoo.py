@@ -145,7 +145,7 @@ def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[
 
 CODE = Format(
     "promptfoo",
-    about="promptfoo/: with a prompt function in Python",
+    about="with a prompt function in Python",
     load=promptfoo_code.load,
     files=_code_files,
     settings=_settings,

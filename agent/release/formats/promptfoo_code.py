@@ -53,8 +53,8 @@ def function_source(release: PromptRelease) -> str:
 
 
 def load(folder: Path, release: PromptRelease) -> Render:
-    """Every row by what the function returns for it, filled by promptfoo in one evaluation; of the hostile ones each
-    kind by promptfoo from end to end, which starts a Python for each row."""
+    """Every row by what the function returns for it, filled by promptfoo in one evaluation; each hostile
+    value also by promptfoo from end to end, which starts a Python for each row."""
     require_valid(folder)
     module = load_module(folder / FOLDER / FILE, "exported_promptfoo_prompt")
 
@@ -65,5 +65,6 @@ def load(folder: Path, release: PromptRelease) -> Render:
     (folder / FOLDER / _RETURNED).write_text("module.exports = ({ vars }) => vars.row.returned;\n", "utf-8")
     returned = [{"returned": module.promptfoo_prompt({"vars": {"row": dict(values)}})} for values in rows]
     filled = echo(folder, _RETURNED, f"file://{_RETURNED}", returned)
-    hostile = [values for values in hostile_rows(release.inputs) if not no_lone_surrogates(release, values)]
+    each = list(hostile_rows(release.inputs))[:: max(1, len(release.inputs))]  # every hostile value is in one of them
+    hostile = [values for values in each if not no_lone_surrogates(release, values)]
     return rendered([*zip(rows, filled, strict=True), *zip(hostile, echoed(hostile), strict=True)], echoed)
