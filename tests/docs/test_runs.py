@@ -39,7 +39,6 @@ NOT_RUN = {
     r"prompt\.remember": "needs a prompt that picks its examples: tests/release/test_remembered.py",
     r"def metric\(example": "a file of a task: tests/scoring",
     "import dspy": "a file of a task: tests/search",
-    "from langchain_prompt": "a file of an export: tests/release/formats/test_code_formats.py",
     "from langchain_core": "a file of a task: tests/cli/test_program.py",
     "class StartOptions": "part of tests/assets/plugin: tests/registry/test_plugin.py",
     "docs/python-reference.md": "made of docstrings: tests/test_doctests.py",
