@@ -68,6 +68,24 @@ def test_only_the_one_word_lets_them_in(word: str) -> None:
     assert (environ == before) is (word == "1")
 
 
+MLFLOW_PROMPT = """
+from mlflow.entities.model_registry import PromptVersion
+assert PromptVersion("x", 1, "{{a}}").format(a="1") == "1"
+"""
+MLFLOW_MODEL = """
+import mlflow.pyfunc
+model = os.path.join(os.environ["HOME"], "model.py")
+with open(model, "w") as file:
+    file.write('''
+import mlflow
+class Prompt(mlflow.pyfunc.PythonModel):
+    def predict(self, model_input: list[dict[str, str]]) -> list[str]:
+        return [row["a"] for row in model_input]
+mlflow.models.set_model(Prompt())
+''')
+mlflow.pyfunc.save_model(model + "-saved", python_model=model, pip_requirements=["mlflow"])
+assert mlflow.pyfunc.load_model(model + "-saved").predict([{"a": "1"}]) == ["1"]
+"""
 MLFLOW = """
 import json, os, socket, sys, time
 tried = []
@@ -75,17 +93,21 @@ socket.socket.connect = lambda self, place: tried.append(place)
 socket.getaddrinfo = lambda host, *more, **named: tried.append(host)
 from agent.privacy import silence_tracing
 silence_tracing(os.environ)
-from mlflow.entities.model_registry import PromptVersion
-assert PromptVersion("x", 1, "{{a}}").format(a="1") == "1"
+exec(sys.argv[1])
 from mlflow.telemetry.client import get_telemetry_client
 time.sleep(0.5)
 print(json.dumps([get_telemetry_client() is None, [str(place) for place in tried]]))
 """
 
 
-def test_mlflow_starts_no_telemetry_and_looks_up_no_host(tmp_path: Path) -> None:
+@pytest.mark.parametrize("used", [MLFLOW_PROMPT, MLFLOW_MODEL], ids=["prompt", "model"])
+def test_mlflow_starts_no_telemetry_and_looks_up_no_host(used: str, tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
+    if used == MLFLOW_MODEL:
+        pytest.importorskip("pandas")
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     environ = {**kept, "HOME": str(tmp_path)}  # outside of tests and CI, where it would be off anyway
-    done = subprocess.run([sys.executable, "-c", MLFLOW], env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", MLFLOW, used], env=environ, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "[true, []]\n", done.stderr

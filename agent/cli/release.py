@@ -23,11 +23,12 @@ from agent.cli.common import (
 )
 from agent.cli.terminal_tables import print_table
 from agent.programs import ARMS
-from agent.release.formats.export_format import FORMATS
+from agent.release.formats.export_format import FORMATS, Format
 from agent.report.facts import gain, points
 from agent.run.locations import releases_folder
 
 if TYPE_CHECKING:
+    from agent.registry import Listed
     from agent.release.labels import LabelChange
 
 
@@ -36,7 +37,13 @@ class _ExportCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Formats"):
-            formatter.write_dl([(one.name, about(one)) for one in FORMATS.all()])
+            formatter.write_dl([(one.name, _about(one)) for one in FORMATS.all()])
+
+
+def _about(one: Listed[Format]) -> str:
+    """The help line of a format, with the form for prompts that a template cannot hold."""
+    code = one.thing.as_code if one.thing else None
+    return f"{about(one)}; {code.about} where the prompt looks something up" if code else about(one)
 
 
 @click.command(

@@ -21,6 +21,8 @@ from tests.cli.world import compatible, good, good_json, refused
 from tests.knowledge.planted import INSTRUCTION, price, reader, write_task
 from tests.wire import Fault, WireServer
 
+LOOKING_UP = ("python", "md", "langchain", "dspy", "mlflow")
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -96,10 +98,13 @@ def test_figures_of_a_run_are_those_counted_by_hand(here: Path) -> None:
 
 def test_what_a_run_released_is_exported_reproduced_promoted_applied_and_tried_on_another_model(here: Path) -> None:
     result, _ = run(write_task(here / "task"))
-    found = good_json("export", result.run_id, "--format", "python", "--format", "md", "-o", "out")
+    formats = [FORMATS.get(name).fitting(result.release.load().release) for name in LOOKING_UP]
+    names = [form.name for form in formats if not form.library or form.find_library(form.library)]
+    found = good_json("export", result.run_id, *(f"--format={name}" for name in names), "-o", "out")
+    assert [form["format"] for form in found["formats"]] == names
     for form in found["formats"]:  # the export sends for each dev row the very call of the run
         assert form["dev"]["score"] == pytest.approx(result.winner.dev)
-    assert "cannot look passages up" in refused(1, "export", result.run_id, "--format", "langchain")[0]
+    assert "cannot look passages up" in refused(1, "export", result.run_id, "--format", "llm")[0]
     good("promote", result.run_id)
     loaded = load_prompt("planted@production")
     assert loaded.version == result.release.load().version

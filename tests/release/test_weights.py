@@ -136,7 +136,8 @@ def test_only_targets_that_can_decide_by_weights_take_them() -> None:
         except ReleaseError as error:
             said[name] = str(error)
     assert said.pop("llama-server").startswith("llama-server: 'pick' has no adapter")  # it takes weights with one
-    assert takes == {"md", "messages", "python"}
+    assert takes == {"md", "messages", "python", "langchain", "dspy"}
     assert len(said) > 5
+    assert all("export it as md, messages, python, langchain or dspy, or run" in why for why in said.values())
     for name, why in said.items():
         assert why.startswith(f"{name}: 'pick' decides among its labels by log-probabilities (label weights)")

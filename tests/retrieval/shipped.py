@@ -21,6 +21,9 @@ from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
 from agent.types import Example, Message
 
+CARRIERS = {"md", "messages", "python", "langchain", "dspy", "mlflow", "promptfoo"}
+"""The formats that look rows and passages up for each input, and render."""
+
 
 def release_of(program: PromptProgram, prompt: PromptCandidate) -> PromptRelease:
     signature = program.task.signature

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from agent.release.prompt_file import PromptRelease
 from agent.release.runtime import load_prompt
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
 from agent.types import Constraints, Example, Field, FormatName, Message, Signature
-from tests.retrieval.shipped import release_of, sent_alike
+from tests.retrieval.shipped import CARRIERS, release_of, sent_alike
 from tests.toys import FakeModel, make_task
 
 NAMES = ("message", "context")
@@ -175,6 +176,11 @@ def test_production_picks_with_the_standard_library_alone(tmp_path: Path) -> Non
 
 def test_what_cannot_pick_refuses_the_prompt_with_the_reason() -> None:
     release = released(next(prompts("turns")))
-    for name in sorted(set(FORMATS.names()) - {"md", "messages", "python", "llama-server", "finetune-jsonl"}):
-        with pytest.raises(ReleaseError, match=f"{name}: a template cannot pick examples"):
+    templates = {"anthropic", "prompty", "dotprompt", "llm"}
+    assert templates == set(FORMATS.names()) - CARRIERS - {"llama-server", "finetune-jsonl"}
+    for name in templates:
+        with pytest.raises(ReleaseError, match=f"{name}: a template cannot pick examples") as caught:
             verify_exports([FORMATS.get(name)], {name: Material(release, TASK)})
+        assert set(re.findall(r"[a-z]+", str(caught.value).partition("export it as ")[2].partition(", or")[0])) == {
+            *CARRIERS, "or",
+        }  # fmt: skip

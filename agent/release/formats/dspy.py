@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.extras import command, require
 from agent.release.export import export_messages
+from agent.release.formats.dspy_weights import answers_of, weighted_source
 from agent.release.formats.export_format import (
     Material,
     Parse,
@@ -26,6 +27,7 @@ from agent.release.formats.export_format import (
     no_lone_surrogates,
 )
 from agent.release.formats.python_module import load_module
+from agent.release.formats.weights_source import from_openai, require_same_answers
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 from agent.types import Prediction
 
@@ -114,6 +116,8 @@ def _load(folder: Path, release: PromptRelease) -> Render:
     from dspy.utils.exceptions import AdapterParseError
 
     program = _program(folder)
+    if release.weights:
+        require_same_answers("dspy", answers_of(program, release), release)
     lm = DummyLM([{"answer": "none"}] * 10_000)
 
     def render(values: Values) -> Sent:
@@ -138,7 +142,7 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     with dspy.context(lm=lm, track_usage=False), contextlib.suppress(AdapterParseError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program(**dict.fromkeys(release.inputs, "plain"))
-    return dict(lm.history[-1]["kwargs"])
+    return from_openai(lm.history[-1]["kwargs"])
 
 
 def _parser(folder: Path, release: PromptRelease) -> Parse:
@@ -183,9 +187,12 @@ def _program(folder: Path) -> Any:
     install=command("dspy"),
     unfit=no_lone_surrogates,
     parser=_parser,
+    carries_picks=True,
+    carries_weights=True,
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
     source = _SOURCE.replace("@inputs@", ascii(list(release.inputs)))
     source = source.replace("@outputs@", ascii([field.name for field in release.outputs]))
+    source = weighted_source(source, release) if release.weights else source
     return {STATE: _state(release), f"{FOLDER}/{MESSAGES_FILE}": export_messages(release), MODULE: source}

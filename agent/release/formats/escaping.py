@@ -11,7 +11,7 @@ import re
 
 from agent.release.formats.export_format import Parts
 
-_JINJA = re.compile(r"\{(?=[{%#\r]|\n?\Z)|#(?=\})|\r")
+OPENS = re.compile(r"\{(?=[{%#\r]|\n?\Z)|#(?=\})|\r")
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -22,7 +22,7 @@ def jinja(parts: Parts) -> str:
     'Use {{ "{" }}{x}} for {{ message }}'
     """
     text = "".join(
-        f"{{{{ {part[0]} }}}}" if isinstance(part, tuple) else _JINJA.sub(lambda found: _literal(found[0]), part)
+        f"{{{{ {part[0]} }}}}" if isinstance(part, tuple) else OPENS.sub(lambda found: _literal(found[0]), part)
         for part in parts
     )
     return f"{text[:-1]}{_literal(chr(10))}" if text.endswith("\n") else text

@@ -106,6 +106,14 @@ class Format:
     """Whether what is written goes with the adapter of a prompt that has one."""
     proof: str = ""
     """Of a format that is no template, whose `load` gives None: what `files` proved by itself."""
+    as_code: Format | None = None
+    """The same target by Python code, for a release that a template cannot hold."""
+
+    def fitting(self, release: PromptRelease) -> Format:
+        """This format, or `as_code` where the release looks something up or weighs labels and this one cannot."""
+        looks_up = bool(release.picks or release.passages)
+        lacks = (looks_up and not self.carries_picks) or (release.weights and not self.carries_weights)
+        return self.as_code if lacks and self.as_code else self
 
     def __call__(self, files: Files) -> Files:
         FORMATS.add(self.name, replace(self, files=files), files.__module__)

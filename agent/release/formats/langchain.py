@@ -1,7 +1,8 @@
 """A LangChain ChatPromptTemplate as JSON, in the form that its own `dumps` writes and its `loads` reads.
 
 Every literal brace is doubled, or LangChain takes it for a variable; demos are ordinary messages, since few-shot
-templates do not serialise; f-string templates, since mustache escapes values as HTML.
+templates do not serialise; f-string templates, since mustache escapes values as HTML. A prompt that looks something up
+or weighs labels becomes Python (`langchain_code.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from agent.release.formats.export_format import (
     no_lone_surrogates,
     parts_of,
 )
+from agent.release.formats.langchain_code import CODE, ROLES
 from agent.release.runtime import PromptRelease
 
 FILE = "langchain.json"
@@ -32,7 +34,6 @@ _CLASSES = {
     "user": "HumanMessagePromptTemplate",
     "assistant": "AIMessagePromptTemplate",
 }
-_ROLES = {"system": "system", "human": "user", "ai": "assistant"}
 
 
 def _made(kind: list[str], fields: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _load(folder: Path, release: PromptRelease) -> Render:
 
     def render(values: Values) -> Sent:
         return [
-            {"role": _ROLES[message.type], "content": message.content} for message in template.format_messages(**values)
+            {"role": ROLES[message.type], "content": message.content} for message in template.format_messages(**values)
         ]
 
     return render
@@ -74,6 +75,7 @@ def _load(folder: Path, release: PromptRelease) -> Render:
 @export_format(
     "langchain",
     about='langchain.json: a ChatPromptTemplate; langchain_core.load.loads(text, allowed_objects="core")',
+    as_code=CODE,
     load=_load,
     settings=_settings,
     library="langchain-core",

@@ -2,7 +2,8 @@
 
 MLflow fills `{{ name }}` one input after the other, so a value that holds another input's mark would be filled again,
 and no mark can be written literally. Where a template holds a Jinja tag it uses Jinja2 instead, in one pass. So a
-prompt with one input and no braces in its text stays plain; any other begins with an empty Jinja tag.
+prompt with one input and no braces in its text stays plain; any other begins with an empty Jinja tag. A prompt that
+looks something up becomes a model in Python (`mlflow_code.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from agent.release.formats.export_format import (
     no_lone_surrogates,
     parts_of,
 )
+from agent.release.formats.mlflow_code import CODE, provenance_tags, registered_name
 from agent.release.runtime import PromptRelease
 
 FILE = "mlflow_prompt.json"
@@ -86,6 +88,7 @@ def _load(folder: Path, release: PromptRelease) -> Render:
 @export_format(
     "mlflow",
     about="mlflow_prompt.json and register_mlflow.py: for MLflow's prompt registry (MLflow 3)",
+    as_code=CODE,
     load=_load,
     settings=_settings,
     library="mlflow-skinny",
@@ -101,14 +104,15 @@ def files(material: Material) -> dict[str, str]:
     template = [{"role": role, "content": _marked(parts) if plain else jinja(parts)} for role, parts in messages]
     if not plain:
         template[0]["content"] = _TAG + template[0]["content"]
-    tags = {"release": release.version, "tool": "promptassay"}
-    for key in ("run_id", "trial", "decision", "ledger_head"):
-        if key in release.provenance:
-            tags[key] = str(release.provenance[key])
+    tags = {"release": release.version, **provenance_tags(release)}
     config: dict[str, Any] = {"model_name": release.model} if release.model else {}
     config |= {key: release.parameters[key] for key in ("temperature", "max_tokens") if key in release.parameters}
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", release.name) or "prompt"
-    data = {"name": name, "template": template, "commit_message": f"release {release.version}", "tags": tags}
+    data = {
+        "name": registered_name(release),
+        "template": template,
+        "commit_message": f"release {release.version}",
+        "tags": tags,
+    }
     if config:
         data["model_config"] = config
     return {FILE: json.dumps(data, indent=2, ensure_ascii=False) + "\n", SCRIPT: _SOURCE}

@@ -8,18 +8,14 @@ of the prompt are Nunjucks templates.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from agent.errors import ReleaseError
-from agent.release.export import export_messages, probe_rows
+from agent.release.export import export_messages
+from agent.release.formats import promptfoo_code
 from agent.release.formats.escaping import jinja, yaml_quoted
 from agent.release.formats.export_format import (
+    Format,
     Material,
     Render,
     Sent,
@@ -30,24 +26,14 @@ from agent.release.formats.export_format import (
     no_lone_surrogates,
     parts_of,
 )
+from agent.release.formats.promptfoo_run import FOLDER, asked_rows, echo, find_library, rendered, require_valid
 from agent.release.runtime import MESSAGES_FILE, PromptRelease
 
-FOLDER = "promptfoo"
-PROMPT = f"{FOLDER}/prompt.json"
-SECONDS = 120
+PROMPT = "prompt.json"
 BASE_URL = "OPENAI_COMPATIBLE_BASE_URL"
 LOCAL_SERVER = "http://127.0.0.1:8080/v1"
 """Where an exported config looks for the server of a `local/` model, unless BASE_URL says otherwise."""
 _SERVED = ("openai-compatible", "local")
-QUIET = {
-    "PROMPTFOO_DISABLE_TELEMETRY": "1",
-    "PROMPTFOO_DISABLE_UPDATE": "1",
-    "PROMPTFOO_DISABLE_REMOTE_GENERATION": "1",
-    "PROMPTFOO_DISABLE_TEMPLATE_ENV_VARS": "1",
-    "PROMPTFOO_DISABLE_DEBUG_LOG": "1",
-    "PROMPTFOO_DISABLE_ERROR_LOG": "1",
-    "NODE_NO_WARNINGS": "1",
-}
 _CHECK = '''\
 """The assertion of every test: reads the reply as it was read when it was scored; each field must be the label.
 
@@ -112,84 +98,33 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     return {**settings, "model": f"openai-compatible/{name}@{address}" if address else f"{kind}/{name}"}
 
 
-def _find_library(library: str) -> str:
-    command = shutil.which("promptfoo")
-    if not command:
-        return ""
-    with tempfile.TemporaryDirectory(prefix="promptfoo-") as home:
-        said = _run([command, "--version"], Path(home), Path(home)).splitlines()
-    return f"{library} {said[-1].strip()}" if said else library
-
-
 def _load(folder: Path, release: PromptRelease) -> Render:
-    """Every row in one evaluation with promptfoo's echo provider, since each start of it takes seconds."""
-    rows: list[Values] = [test["vars"]["row"] for test in json.loads((folder / FOLDER / "tests.json").read_bytes())]
-    rows += [values for values in probe_rows(release.inputs) if not no_lone_surrogates(release, values)]
-    known = {tuple(values.items()): sent for values, sent in zip(rows, _echoed(folder, rows), strict=True)}
+    """Every row in one evaluation, since each start of promptfoo takes seconds."""
 
-    def render(values: Values) -> Sent:
-        return known.get(tuple(values.items())) or _echoed(folder, [values])[0]
+    def echoed(rows: Sequence[Values]) -> list[Sent]:
+        return echo(folder, PROMPT, f"file://{PROMPT}", rows)
 
-    return render
-
-
-def _echoed(folder: Path, rows: Sequence[Values]) -> list[Sent]:
-    """What promptfoo would send for each row, with the exported prompt as it lies there. Its config is checked, too."""
-    command = shutil.which("promptfoo") or "promptfoo"
-    with tempfile.TemporaryDirectory(prefix="promptfoo-") as aside:
-        place = Path(aside)
-        tests = [{"vars": {"row": dict(values)}, "options": {"disableVarExpansion": True}} for values in rows]
-        (place / "tests.json").write_bytes(json.dumps(tests).encode("utf-8"))
-        shutil.copy(folder / PROMPT, place / "prompt.json")
-        config = {"prompts": ["file://prompt.json"], "providers": ["echo"], "tests": "file://tests.json"}
-        (place / "config.json").write_text(json.dumps(config), "utf-8")
-        _run([command, "validate", "config", "-c", str(folder / FOLDER / "promptfooconfig.yaml")], place, place)
-        quiet = ["--no-cache", "--no-write", "--no-table", "--no-progress-bar"]
-        _run([command, "eval", "-c", "config.json", "-o", "out.json", *quiet], place, place)
-        results: list[dict[str, Any]] = json.loads((place / "out.json").read_bytes())["results"]["results"]
-    # what the provider got; in `prompt` it is tidied up for reports (JSON laid out anew, keys taken out)
-    sent = {result["testIdx"]: json.loads(result["response"]["output"]) for result in results}
-    return [[{"role": m["role"], "content": m["content"]} for m in sent[number]] for number in range(len(rows))]
+    require_valid(folder)
+    rows = asked_rows(folder, release)
+    return rendered(zip(rows, echoed(rows), strict=True), echoed)
 
 
-def _run(command: list[str], folder: Path, home: Path) -> str:
-    environment = {**os.environ, **QUIET, "PROMPTFOO_CONFIG_DIR": str(home / "home")}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ReleaseError(f"promptfoo: {command[1]} did not run ({error})") from error
-    if done.returncode not in (0, 100):
-        said = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines())
-        raise ReleaseError(f"promptfoo: {command[1]} ended with {done.returncode}: {said:.300}")
-    return done.stdout
+def _code_files(material: Material) -> dict[str, str]:
+    return _folder(
+        material, promptfoo_code.FILE, promptfoo_code.REFERENCE, promptfoo_code.function_source(material.release)
+    )
 
 
-@export_format(
-    "promptfoo",
-    about="promptfoo/: config, prompt, the dev rows as tests with an assertion; cd promptfoo; promptfoo eval",
-    load=_load,
-    settings=_settings,
-    library="promptfoo",
-    install="npm install -g promptfoo",
-    unfit=no_lone_surrogates,
-    needs_task=True,
-    find_library=_find_library,
-)
-def files(material: Material) -> dict[str, str]:
+def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[str, str]:
+    """The whole folder around a file with the prompt."""
     release, task = material.release, material.rows
-    template = [
-        {"role": role, "content": jinja([(f"row.{part[0]}",) if isinstance(part, tuple) else part for part in parts])}
-        for role, parts in parts_of(release)
-    ]
     tests = [
         {"description": row.id, "vars": {"row": dict(row.inputs), "expected": dict(row.labels)}} for row in task.dev
     ]
     lines = [
         f"description: {yaml_quoted(f'{release.name} {release.version}')}",
         "prompts:",
-        "  - file://prompt.json",
+        f"  - {reference}",
         *_provider(release),
         "defaultTest:",
         "  options:",
@@ -201,8 +136,44 @@ def files(material: Material) -> dict[str, str]:
     ]
     return {
         f"{FOLDER}/promptfooconfig.yaml": "\n".join(lines) + "\n",
-        PROMPT: json.dumps(template, indent=2, ensure_ascii=False) + "\n",
+        f"{FOLDER}/{file}": prompt,
         f"{FOLDER}/tests.json": json.dumps(tests, indent=1, ensure_ascii=False) + "\n",
         f"{FOLDER}/check.py": _CHECK,
         f"{FOLDER}/{MESSAGES_FILE}": export_messages(release),
     }
+
+
+CODE = Format(
+    "promptfoo",
+    about="with a prompt function in Python",
+    load=promptfoo_code.load,
+    files=_code_files,
+    settings=_settings,
+    library="promptfoo",
+    install="npm install -g promptfoo",
+    unfit=no_lone_surrogates,
+    needs_task=True,
+    find_library=find_library,
+    carries_picks=True,
+)
+
+
+@export_format(
+    "promptfoo",
+    about="promptfoo/: config, prompt, the dev rows as tests with an assertion; cd promptfoo; promptfoo eval",
+    as_code=CODE,
+    load=_load,
+    settings=_settings,
+    library="promptfoo",
+    install="npm install -g promptfoo",
+    unfit=no_lone_surrogates,
+    needs_task=True,
+    find_library=find_library,
+)
+def files(material: Material) -> dict[str, str]:
+    template = [
+        {"role": role, "content": jinja([(f"row.{part[0]}",) if isinstance(part, tuple) else part for part in parts])}
+        for role, parts in parts_of(material.release)
+    ]
+    prompt = json.dumps(template, indent=2, ensure_ascii=False) + "\n"
+    return _folder(material, PROMPT, f"file://{PROMPT}", prompt)

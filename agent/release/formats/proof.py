@@ -20,6 +20,11 @@ from agent.release.formats.export_format import Content, Format, Material, Setti
 from agent.release.prompt_file import PromptRelease
 from agent.release.rescore import DevRun, Rescored, release_parser, rescore
 
+WITH_PICKS = "md, messages, python, langchain, dspy, mlflow or promptfoo"
+"""The formats that pick examples and look passages up for each input, for a message."""
+WITH_WEIGHTS = "md, messages, python, langchain or dspy"
+"""Those that decide by label weights."""
+
 
 @dataclass(frozen=True, slots=True)
 class VerifiedExport:
@@ -121,22 +126,23 @@ def write_file(text: Content, path: Path) -> None:
 
 
 def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) -> VerifiedExport:
-    if material.release.weights and not form.carries_weights:
-        raise ReleaseError(
-            f"{form.name}: {material.release.name!r} decides among its labels by log-probabilities (label weights), "
-            "which this target does not give; export it as md, messages or python, or run again with --no-calibrate"
-        )
     release = material.release
+    form = form.fitting(release)
     if release.adapter is not None and not form.carries_adapter:
         raise ReleaseError(
             f"{form.name}: {release.name!r} is answered with an adapter, which this target does not hold; export it as "
             "--format llama-server, or load the released folder with load_prompt"
         )
+    if release.weights and not form.carries_weights:
+        raise ReleaseError(
+            f"{form.name}: {release.name!r} decides among its labels by log-probabilities (label weights), which this "
+            f"target does not give; export it as {WITH_WEIGHTS}, or run again with --no-calibrate"
+        )
     what = "pick examples" if release.picks is not None else "look passages up" if release.passages is not None else ""
     if what and not form.carries_picks:
         raise ReleaseError(
             f"{form.name}: a template cannot {what} for each input, as this prompt does; export it as "
-            "--format python, or load it with load_prompt"
+            f"{WITH_PICKS}, or load it with load_prompt"
         )
     texts = form.files(material)
     _write(texts, folder)
@@ -145,7 +151,6 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
         library = form.find_library(form.library)
         if not library:
             return VerifiedExport(form, texts, missing=True)
-    release = material.release
     unfit: Counter[str] = Counter()
     rows = 0
     rescored = None

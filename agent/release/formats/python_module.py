@@ -70,7 +70,7 @@ def load_module(path: Path, name: str) -> Any:
 def _load(folder: Path, release: PromptRelease) -> Render:
     module = load_module(folder / FILE, "exported_prompt")
     if release.weights:
-        require_same_answers(module.answer, release)
+        require_same_answers("python", module.answer, release)
 
     def render(values: Values) -> list[dict[str, str]]:
         return list(module.render(**values))
@@ -92,7 +92,15 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
     carries_picks=True,
 )
 def files(material: Material) -> dict[str, str]:
-    release = material.release
+    return {FILE: module_source(material.release)}
+
+
+def module_source(release: PromptRelease) -> str:
+    """The module, which targets that call Python get with more code at its end.
+
+    Raises:
+        ReleaseError: An input cannot be an argument of a function.
+    """
     taken = ("_texts", "_turns", "_context")
     bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier() or name in taken]
     if bad:
@@ -119,7 +127,7 @@ def files(material: Material) -> dict[str, str]:
         pieces = [_piece(part, release.inputs) for part in parts] or ['""']
         lines += [f'        {{"role": "{role}", "content": "".join((', *[f"            {piece}," for piece in pieces]]
         lines += ["        ))},"]
-    return {FILE: "\n".join([*lines, "    ]"]) + "\n" + weights_source(release)}
+    return "\n".join([*lines, "    ]"]) + "\n" + weights_source(release)
 
 
 def _piece(part: str | tuple[str], names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.errors import ReleaseError
@@ -56,8 +56,38 @@ def weights_source(release: PromptRelease) -> str:
     )
 
 
-def require_same_answers(answer: Callable[[Tokens], Any], release: PromptRelease) -> None:
-    """Raises a ReleaseError unless an exported `answer` decides as the release does, on replies in every label."""
+def as_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a release as OpenAI names them: whether there are log-probabilities, and for how many tokens.
+
+    >>> as_openai({"max_tokens": 8, "logprobs": 6})
+    {'max_tokens': 8, 'logprobs': True, 'top_logprobs': 6}
+    """
+    found = dict(parameters)
+    if count := found.pop("logprobs", 0):
+        found |= {"logprobs": True, "top_logprobs": count}
+    return found
+
+
+def from_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What `as_openai` was given.
+
+    >>> from_openai({"max_tokens": 8, "logprobs": True, "top_logprobs": 6})
+    {'max_tokens': 8, 'logprobs': 6}
+    """
+    found = dict(parameters)
+    if found.pop("logprobs", False):
+        found["logprobs"] = found.pop("top_logprobs", 0)
+    return found
+
+
+def require_same_answers(name: str, answer: Callable[[Tokens], Any], release: PromptRelease) -> None:
+    """Raises a ReleaseError unless an exported `answer` decides as the release does, on replies in every label.
+
+    Args:
+        name: Of the export, for the error.
+        answer: Label and confidence of a reply; None where it does not begin with a label.
+        release: What was exported.
+    """
     weights, field = release.weights, release.outputs[0]
     assert weights is not None
     for tokens in _replies(field.choices, weights):
@@ -68,7 +98,7 @@ def require_same_answers(answer: Callable[[Tokens], Any], release: PromptRelease
             want = found.fields[field.name], found.confidence
         got = answer(tokens)
         if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
-            raise ReleaseError(f"python: the label weights drift: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
+            raise ReleaseError(f"{name}: the label weights drift: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
 
 
 def _replies(labels: Sequence[str], weights: LabelWeights) -> Iterator[Tokens]:

@@ -1,0 +1,117 @@
+"""A LangChain prompt template in Python, for what its JSON cannot hold: the exported module, and a class around it.
+
+With label weights it also has `label`, which reads a reply by its log-probabilities: `prompt | model | label`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from agent.extras import command
+from agent.release.formats.export_format import Format, Material, Render, Sent, Settings, Values
+from agent.release.formats.python_module import load_module, module_source
+from agent.release.formats.weights_source import as_openai, from_openai, require_same_answers
+from agent.release.prompt_file import PromptRelease
+
+FILE = "langchain_prompt.py"
+ROLES = {"system": "system", "human": "user", "ai": "assistant"}
+_TEMPLATE = '''
+
+# LangChain: `chain = prompt | ChatOpenAI(model=..., **prompt.metadata)`; `prompt.invoke({"INPUT": "..."})`.
+from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.prompts.chat import BaseChatPromptTemplate
+
+
+class ReleasedPrompt(BaseChatPromptTemplate):
+    """The messages of a released prompt, as a prompt template of LangChain."""
+
+    def format_messages(self, **values: Any) -> list[BaseMessage]:
+        """The messages for an input."""
+        return convert_to_messages(render(**{name: values[name] for name in self.input_variables}))
+
+    def pretty_repr(self, html: bool = False) -> str:
+        """Which prompt it is."""
+        return f"released prompt {VERSION}"
+
+
+prompt = ReleasedPrompt(input_variables=@inputs@, metadata=@metadata@)
+'''
+_LABEL = '''
+
+# `chain = prompt | model | label` gives {"label": ..., "confidence": ...}.
+from langchain_core.exceptions import OutputParserException
+from langchain_core.runnables import RunnableLambda
+
+
+def _label(reply: BaseMessage) -> dict[str, Any]:
+    """The label of a reply by the label weights, and its confidence."""
+    content = (reply.response_metadata.get("logprobs") or {}).get("content")
+    if not content:
+        raise OutputParserException(
+            "the reply has no log-probabilities; ask the model for them, as in ChatOpenAI(model=..., **prompt.metadata)"
+        )
+    found = answer([[(top["token"], top["logprob"]) for top in place["top_logprobs"]] for place in content])
+    if found is None:
+        raise OutputParserException("the reply does not begin with a label", llm_output=str(reply.content))
+    return {"label": found[0], "confidence": found[1]}
+
+
+label = RunnableLambda(_label)
+'''
+
+
+def _load(folder: Path, release: PromptRelease) -> Render:
+    module = load_module(folder / FILE, "exported_langchain_prompt")
+    if release.weights:
+        require_same_answers("langchain", _answers(module), release)
+
+    def render(values: Values) -> Sent:
+        sent = module.prompt.invoke(dict(values)).to_messages()
+        return [{"role": ROLES[message.type], "content": message.content} for message in sent]
+
+    return render
+
+
+def _answers(module: Any) -> Any:
+    """How the module reads replies, from their log-probabilities, through messages as LangChain's models give them."""
+
+    def answer(tokens: Any) -> tuple[str, float] | None:
+        content = [
+            {"token": place[0][0], "top_logprobs": [{"token": token, "logprob": log} for token, log in place]}
+            for place in tokens
+        ]
+        reply = module.convert_to_messages([{"role": "assistant", "content": "x"}])[0]
+        reply.response_metadata["logprobs"] = {"content": content}
+        try:
+            found = module.label.invoke(reply)
+        except module.OutputParserException:
+            return None
+        return found["label"], found["confidence"]
+
+    return answer
+
+
+def _settings(folder: Path, release: PromptRelease) -> Settings:
+    return from_openai(load_module(folder / FILE, "exported_langchain_prompt").prompt.metadata)
+
+
+def _files(material: Material) -> dict[str, str]:
+    release = material.release
+    template = _TEMPLATE.replace("@inputs@", ascii(list(release.inputs)))
+    template = template.replace("@metadata@", ascii(as_openai(release.parameters)))
+    return {FILE: module_source(release) + template + (_LABEL if release.weights else "")}
+
+
+CODE = Format(
+    "langchain",
+    about="langchain_prompt.py, a template in Python,",
+    load=_load,
+    files=_files,
+    settings=_settings,
+    library="langchain-core",
+    install=command("langchain"),
+    carries_picks=True,
+    carries_weights=True,
+    settings_note="a template sends no parameters; give them to your model, as in ChatOpenAI(**prompt.metadata)",
+)
