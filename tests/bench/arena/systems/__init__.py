@@ -42,6 +42,8 @@ SYSTEMS = {
     system.name: system
     for system in (
         System("user", "simple:user", 0, 1, title="your prompt, no search"),
+        System("knn-prompt", "neighbours:nearest_rows", 0, 1, title="the 8 nearest rows (BM25), no search"),
+        System("dspy-knn", "dspy_knn:nearest_rows", 0, 1, title="DSPy KNNFewShot (TF-IDF), JSONAdapter"),
         System("random", "simple:random_demos", 700, title="random search over demos"),
         System("ours", "ours:with_proposer", 700, title="ours"),
         System("ours-noproposer", "ours:without_proposer", 700, title="ours, no proposer"),
