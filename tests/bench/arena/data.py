@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SETS = ("trec", "snips", "banking8", "banking20", "support_triage")
 MOST = (200, 100, 150)
 """Rows of train, dev and test, at most."""
-SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"), (8, 16, 32, 48))
+SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"), (8, 16, 32, 48), retrieval=True)
 SPLITS = ("train", "dev", "test")
 ABOUT = {
     "trec": "Say what kind of answer a question asks for.",

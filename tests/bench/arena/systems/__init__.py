@@ -45,6 +45,7 @@ SYSTEMS = {
         System("knn-prompt", "neighbours:nearest_rows", 0, 1, title="the 8 nearest rows (BM25), no search"),
         System("dspy-knn", "dspy_knn:nearest_rows", 0, 1, title="DSPy KNNFewShot (TF-IDF), JSONAdapter"),
         System("random", "simple:random_demos", 700, title="random search over demos"),
+        System("random-same-space", "same_space:random_search", 700, 1, title="random search over the space of ours"),
         System("ours", "ours:with_proposer", 700, title="ours"),
         System("ours-noproposer", "ours:without_proposer", 700, title="ours, no proposer"),
         System("ours-220", "ours:with_proposer", 220, title="ours, 220 calls"),
