@@ -30,6 +30,8 @@ from tests.bench.arena.systems.candidate import CandidatePrompt
 if TYPE_CHECKING:
     from agent.ledger.query import History
 
+AT_ONCE = 8
+"""Calls in flight, as many as of DSPy's optimizers: the one engine of a busy core must answer each in time."""
 LOOKS = 12
 """How often in a run the incumbent is looked at."""
 SHRINK = 8.0
@@ -77,7 +79,7 @@ async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> 
     cap = max_calls(task, budget, proposer)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(path := Path(folder) / "ledger.db")
-        settings = Settings(seed=seed, budget=Budget(max_calls=cap), runs_folder=Path(folder))
+        settings = Settings(seed=seed, budget=Budget(max_calls=cap), runs_folder=Path(folder), max_concurrency=AT_ONCE)
         run = Run(task, target, author, ledger, settings)
         try:
             result = await run.execute()
