@@ -79,7 +79,9 @@ async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> 
     cap = max_calls(task, budget, proposer)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(path := Path(folder) / "ledger.db")
-        settings = Settings(seed=seed, budget=Budget(max_calls=cap), runs_folder=Path(folder), max_concurrency=AT_ONCE)
+        settings = Settings(
+            seed=seed, budget=Budget(max_calls=cap), runs_folder=Path(folder), max_concurrency=AT_ONCE, calibrate=True
+        )
         run = Run(task, target, author, ledger, settings)
         try:
             result = await run.execute()
