@@ -3,10 +3,11 @@
     python -m tests.bench.arena.guard [--seeds 100] [--dev 30,60,100] [--model copier,planted] [--budget 700]
 
 The labels of the rows are drawn by chance (`goods.py`). `copier` answers as the last demo about the same goods, so no
-prompt is better than another. `planted` is right on as many rows as a prompt is good for, whatever its demos say of the
-row (`planted.py`). Each run is ours, whole, with a fresh ledger; the model answers in this process and gives
-log-probabilities, so that twins with label weights compete as well. Of a run in which a prompt that picks was chosen,
-winner and best fixed prompt are compared on fresh rows. Exit 1 when one was chosen.
+prompt is better than another. `planted` is right on as many rows as a prompt is good for (`planted.py`), whatever its
+demos say of the row: there one that picks may be better by its wording or layout, and is wrongly chosen where it is
+worse than the best fixed prompt on fresh rows. Each run is ours, whole, with a fresh ledger; the model answers in this
+process and gives log-probabilities, so that twins with label weights compete as well. Exit 1 when one was wrongly
+chosen.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ class Chosen:
     dev: float
     rival: float
     loss: float | None = None
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a prompt that picks was chosen where none is better, or one that is worse."""
+        return self.loss is not None and (self.model == "copier" or self.loss > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +129,14 @@ async def score(task: Task, lm: LM, candidate: PromptCandidate) -> float:
 
 def table(found: Sequence[Chosen]) -> str:
     """A line for each model and number of dev rows."""
-    heads = ("dev rows", "runs", "chosen", "refused", "picks saw dev", "loss, points")
+    heads = ("dev rows", "runs", "chosen", "wrongly", "refused", "picks saw dev", "loss, points")
     out = [f"{'model':<9} " + " ".join(f"{head:>13}" for head in heads)]
     for model, dev_rows in dict.fromkeys((one.model, one.dev_rows) for one in found):
         mine = [one for one in found if (one.model, one.dev_rows) == (model, dev_rows)]
         losses = [one.loss for one in mine if one.loss is not None]
         loss = f"{sum(losses) / len(losses):+.1f}" if losses else "-"
-        counts = (dev_rows, len(mine), sum(one.picked for one in mine), sum(one.refused for one in mine))
+        flags = zip(*((one.picked, one.wrong, one.refused) for one in mine), strict=True)
+        counts = (dev_rows, len(mine), *map(sum, flags))
         cells = (*map(str, counts), str(sum(one.finalists_that_pick > 0 for one in mine)), loss)
         out.append(f"{model:<9} " + " ".join(f"{cell:>13}" for cell in cells))
     return "\n".join(out)
@@ -151,12 +158,12 @@ def main() -> int:
                 one, tried = asyncio.run(run_once(model, dev_rows, given.budget, seed))
                 found.append(one)
                 if one.picked:
-                    print(f"chosen: {one}", flush=True)
+                    print(f"{'wrongly ' if one.wrong else ''}chosen: {one}", flush=True)
                 if given.tried:
                     with given.tried.open("a", encoding="utf-8") as out:
                         out.write(json.dumps({**asdict(one), "tried": [asdict(each) for each in tried]}) + "\n")
     print(table(found))
-    return int(any(one.picked for one in found))
+    return int(any(one.wrong for one in found))
 
 
 if __name__ == "__main__":
