@@ -161,7 +161,7 @@ def test_weights_in_another_format_have_results_of_their_own() -> None:
 
 def test_picks_are_not_chosen_where_labels_follow_from_nothing() -> None:
     """A few runs of `python -m tests.bench.arena.guard`."""
-    for model, seed in itertools.product(("copier", "planted"), range(2)):
+    for model, seed in itertools.product(guard.MODELS, range(2)):
         chosen, tried = asyncio.run(guard.run_once(model, 30, 700, seed))
         assert any(one.picks for one in tried)
         assert any(one.weights for one in tried)

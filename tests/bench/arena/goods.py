@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from agent.types import Completion, Request, Task, Usage
 from tests.bench.arena.data import label_field, task_of
-from tests.bench.arena.planted import PlantedModel, share
+from tests.bench.arena.planted import SPREADS, PlantedModel, share
 
 LABELS = ("north", "south", "east", "west")
 GOODS = [f"{a}{b}lters" for a in "bcdfglmnpr" for b in "aeiou"]
 FILLER = re.findall(r"\w+", "please send our order on time as the customer has been waiting for weeks already")
+EVEN = dict.fromkeys(SPREADS, 0.0) | {"row": SPREADS["row"]}
+"""Demos help, and all prompts with demos are as good as each other."""
 TRAIN, TEST, FRESH = 100, 60, 2000
 
 
@@ -75,8 +77,8 @@ class Copier:
 class Graded(PlantedModel):
     """`PlantedModel` with log-probabilities by chance."""
 
-    def __init__(self, task: Task, seed: int) -> None:
-        super().__init__(task, seed)
+    def __init__(self, task: Task, seed: int, spreads: Mapping[str, float] = SPREADS) -> None:
+        super().__init__(task, seed, spreads)
         self._known = str(seed), label_field(task).choices
 
     async def complete(self, request: Request) -> Completion:

@@ -1,13 +1,16 @@
 """How often is a prompt that picks its demos chosen on a task where picking them cannot help?
 
-    python -m tests.bench.arena.guard [--seeds 100] [--dev 30,60,100] [--model copier,planted] [--budget 700]
+    python -m tests.bench.arena.guard [--seeds 100] [--dev 30,100] [--model copier,even,planted] [--budget 700]
 
-The labels of the rows are drawn by chance (`goods.py`). `copier` answers as the last demo about the same goods, so no
-prompt is better than another. `planted` is right on as many rows as a prompt is good for (`planted.py`), whatever its
-demos say of the row: there one that picks may be better by its wording or layout, and is wrongly chosen where it is
-worse than the best fixed prompt on fresh rows. Each run is ours, whole, with a fresh ledger; the model answers in this
-process and gives log-probabilities, so that twins with label weights compete as well. Exit 1 when one was wrongly
-chosen.
+The labels of the rows are drawn by chance (`goods.py`), and what a demo says of its row helps no other row:
+
+- `copier` answers as the last demo about the same goods does, so no prompt is better than another.
+- `even` is right on more rows with demos than without, on as many with any demos (`planted.py`).
+- `planted` is right on as many rows as wording, layout and demos are good for. One that picks may be better here by
+  these, and is wrongly chosen where it is worse than the best fixed prompt on fresh rows.
+
+Each run is ours, whole, with a fresh ledger; the model answers in this process and gives log-probabilities, so that
+twins with label weights compete as well. Exit 1 when one was wrongly chosen.
 """
 
 from __future__ import annotations
@@ -27,8 +30,11 @@ from agent.prompt.prompt_candidate import PromptCandidate
 from agent.search import closing
 from agent.types import LM, Budget, Task
 from tests.bench.arena.attribution_check import Direct
-from tests.bench.arena.goods import Copier, Graded, goods_task
+from tests.bench.arena.goods import EVEN, Copier, Graded, goods_task
+from tests.bench.arena.planted import SPREADS
 from tests.bench.arena.systems.ours import max_calls
+
+MODELS = ("copier", "even", "planted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Chosen:
     @property
     def wrong(self) -> bool:
         """Whether a prompt that picks was chosen where none is better, or one that is worse."""
-        return self.loss is not None and (self.model == "copier" or self.loss > 0)
+        return self.loss is not None and (self.model != "planted" or self.loss > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ class Tried:
 
 
 def mind(name: str, task: Task, seed: int) -> LM:
-    return Copier(seed) if name == "copier" else Graded(task, seed)
+    return Copier(seed) if name == "copier" else Graded(task, seed, EVEN if name == "even" else SPREADS)
 
 
 async def run_once(model: str, dev_rows: int, budget: int, seed: int) -> tuple[Chosen, list[Tried]]:
@@ -144,8 +150,8 @@ def table(found: Sequence[Chosen]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.arena.guard")
-    parser.add_argument("--model", default="copier,planted", help="with commas, of copier and planted")
-    parser.add_argument("--dev", default="30,60,100", help="numbers of dev rows, with commas")
+    parser.add_argument("--model", default=",".join(MODELS), help=f"with commas, of {', '.join(MODELS)}")
+    parser.add_argument("--dev", default="30,100", help="numbers of dev rows, with commas")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--budget", type=int, default=700, help="calls of search for each run")
