@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.types import Request
+from agent.types import Completion, Request
 from tests.child import ChildServer
 
 AT_ONCE = 16
@@ -40,22 +40,28 @@ def base_url(url: str, role: str) -> str:
 
 def ask(url: str, role: str, requests: Sequence[Request]) -> list[str]:
     """The reply to each request, in order; "" where the server refused it."""
-    return asyncio.run(_ask(url, role, requests))
+    return ["" if reply is None else reply.text for reply in completions(url, role, requests)]
 
 
-async def _ask(url: str, role: str, requests: Sequence[Request]) -> list[str]:
+def completions(url: str, role: str, requests: Sequence[Request]) -> list[Completion | None]:
+    """The whole reply to each request, in order, with its log-probabilities where they were asked for; None where the
+    server refused it."""
+    return asyncio.run(_completions(url, role, requests)) if requests else []
+
+
+async def _completions(url: str, role: str, requests: Sequence[Request]) -> list[Completion | None]:
     from agent.errors import ModelError
     from agent.models.openai import OpenAIModel
 
     model = OpenAIModel("arena", "arena", base_url=base_url(url, role))
     slots = asyncio.Semaphore(AT_ONCE)
 
-    async def one(request: Request) -> str:
+    async def one(request: Request) -> Completion | None:
         async with slots:
             try:
-                return (await model.complete(request)).text
+                return await model.complete(request)
             except ModelError:
-                return ""
+                return None
 
     try:
         return list(await asyncio.gather(*map(one, requests)))

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SETS = ("trec", "snips", "banking8", "banking20", "support_triage")
 MOST = (200, 100, 150)
 """Rows of train, dev and test, at most."""
-SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"), (8, 16, 32, 48))
+SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"), (8, 16, 32, 48), retrieval=True)
 SPLITS = ("train", "dev", "test")
 ABOUT = {
     "trec": "Say what kind of answer a question asks for.",
@@ -41,8 +41,8 @@ def load(name: str, folder: Path) -> Task:
         return _shipped(name)
     if name.startswith("banking"):
         parts = _banking(folder / "banking77", int(name.removeprefix("banking")))
-        return _task(name, ABOUT["banking"], parts, "label")
-    return _task(name, ABOUT[name], [_read(folder / name / f"{s}.jsonl") for s in SPLITS], _LABEL[name])
+        return task_of(name, ABOUT["banking"], parts, "label")
+    return task_of(name, ABOUT[name], [_read(folder / name / f"{s}.jsonl") for s in SPLITS], _LABEL[name])
 
 
 _LABEL = {"trec": "label", "snips": "intent"}
@@ -78,8 +78,9 @@ def _banking(folder: Path, count: int) -> list[list[Row]]:
     return [rows[:first], rows[first:second], rows[second:]]
 
 
-def _task(name: str, about: str, parts: Sequence[Sequence[Row]], key: str) -> Task:
-    cut = [list(part)[:most] for part, most in zip(parts, MOST, strict=True)]
+def task_of(name: str, about: str, parts: Sequence[Sequence[Row]], key: str, most: Sequence[int | None] = MOST) -> Task:
+    """A task of rows with `id`, `text` and a label `key`: train, dev and test, cut to `most` rows of each."""
+    cut = [list(part)[:count] for part, count in zip(parts, most, strict=True)]
     labels = tuple(sorted({row[key] for part in cut for row in part}))
     train, dev, test = (
         tuple(Example(row["id"], {"text": row["text"]}, {"label": row[key]}) for row in part) for part in cut

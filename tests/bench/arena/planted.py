@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from statistics import NormalDist
 
 from agent.types import Completion, Request, Task, Usage
@@ -29,7 +30,9 @@ class PlantedModel:
     name = PLANTED
     concurrency = None
 
-    def __init__(self, task: Task, seed: int) -> None:
+    def __init__(self, task: Task, seed: int, spreads: Mapping[str, float] = SPREADS) -> None:
+        """`spreads`: as SPREADS, 0 for what makes no difference."""
+        self._spreads = spreads
         rows = [*task.train, *task.dev, *task.test]
         self._seed, self._labels = str(seed), label_field(task).choices
         self._title = f"{text_field(task).replace('_', ' ').capitalize()}: "
@@ -59,7 +62,7 @@ class PlantedModel:
         return self._labels[(self._labels.index(label) + 1) % len(self._labels)]
 
     def _drawn(self, kind: str, what: str) -> float:
-        return SPREADS[kind] * NormalDist().inv_cdf(share(self._seed, kind, what))
+        return self._spreads[kind] * NormalDist().inv_cdf(share(self._seed, kind, what))
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())

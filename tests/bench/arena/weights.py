@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.models.weights import cache_folder, fetch, weights_path
+from agent.models.weights import cache_folder, fetch, known_weights, weights_path
 from tests.bench.arena.toy import TOY
 
 
@@ -56,8 +56,14 @@ def gguf(model: str, tell: Callable[[str], None]) -> Path:
 
 
 def label(model: str) -> str:
-    """What the results call `model`: a path is shortened to the file's name."""
-    return Path(model).name if model.endswith(".gguf") else model
+    """What the results call `model`: a path is shortened to the file's name, and a model of the catalog has the start
+    of the hash of the file that runs, as the same weights in another format give other replies."""
+    if model.endswith(".gguf"):
+        return Path(model).name
+    if model == TOY or model.removeprefix("local/") in PARTED:
+        return model
+    weights = known_weights(model)
+    return f"local/{weights.name}@{weights.running[:12]}"
 
 
 def joined(name: str, parts: Parts, tell: Callable[[str], None]) -> Path:

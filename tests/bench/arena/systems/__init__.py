@@ -42,7 +42,10 @@ SYSTEMS = {
     system.name: system
     for system in (
         System("user", "simple:user", 0, 1, title="your prompt, no search"),
+        System("knn-prompt", "neighbours:nearest_rows", 0, 1, title="the 8 nearest rows (BM25), no search"),
+        System("dspy-knn", "dspy_knn:nearest_rows", 0, 1, title="DSPy KNNFewShot (TF-IDF), JSONAdapter"),
         System("random", "simple:random_demos", 700, title="random search over demos"),
+        System("random-same-space", "same_space:random_search", 700, 1, title="random search over the space of ours"),
         System("ours", "ours:with_proposer", 700, title="ours"),
         System("ours-noproposer", "ours:without_proposer", 700, title="ours, no proposer"),
         System("ours-220", "ours:with_proposer", 220, title="ours, 220 calls"),

@@ -57,5 +57,5 @@ class TemplatePrompt:
     def replies(self, url: str, role: str, rows: Sequence[Example]) -> list[str]:
         new = [row for row in rows if row.id not in self.known]
         requests = [Request(fill_messages(self.messages, row.inputs), self.max_tokens) for row in new]
-        bought = dict(zip((row.id for row in new), ask(url, role, requests) if requests else [], strict=True))
+        bought = dict(zip((row.id for row in new), ask(url, role, requests), strict=True))
         return [self.known.get(row.id, bought.get(row.id, "")) for row in rows]

@@ -109,16 +109,23 @@ def examples(task: Task, rows: Sequence[Example]) -> list[Any]:
     return [dspy.Example(**{text: row.inputs[text], label: str(row.labels[label])}).with_inputs(text) for row in rows]
 
 
+def program_of(task: Task, json_adapter: bool) -> tuple[Any, Any]:
+    """The task as `dspy.Predict`, and its adapter: JSONAdapter with the labels as a Literal, or DSPy's default."""
+    import dspy
+
+    output = label_field(task)
+    kind: Any = Literal[tuple(output.choices)] if json_adapter else str
+    fields = {text_field(task): (str, dspy.InputField()), output.name: (kind, dspy.OutputField())}
+    return dspy.Predict(dspy.make_signature(fields, task.instruction)), dspy.JSONAdapter() if json_adapter else None
+
+
 def prepare(task: Task, url: str, budget: int, json_adapter: bool = False, demos: bool = True) -> Setup:
     """Configures DSPy for the task and makes the pilot."""
     import dspy
 
     output = label_field(task)
-    adapter = dspy.JSONAdapter() if json_adapter else None
+    program, adapter = program_of(task, json_adapter)
     dspy.configure(lm=connect(url, "task"), adapter=adapter, max_errors=NEVER, num_threads=THREADS)
-    kind: Any = Literal[tuple(output.choices)] if json_adapter else str
-    fields = {text_field(task): (str, dspy.InputField()), output.name: (kind, dspy.OutputField())}
-    program = dspy.Predict(dspy.make_signature(fields, task.instruction))
     train = examples(task, task.train)
 
     def metric(example: Any, prediction: Any, trace: Any = None) -> bool:

@@ -2,26 +2,36 @@
 the sealed test. `budget` are calls of search, the baseline on dev among them. What comes on top is counted apart: the
 sealed test, and the calls that say what carries the gain of a winner that is chosen by then. Nobody else makes either.
 
-What it found and how it came there is read from the ledger afterwards: the prompts are the rows of `prompts`, as they
-were scored, and the incumbent at a moment is the candidate with the best mean so far, shrunk towards the mean of all.
+How it came there is read from the ledger afterwards: the incumbent at a moment is the candidate with the best mean so
+far, shrunk towards the mean of all. Prompts are the candidates of the run, with their picked demos and label weights.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import BudgetRefused
+from agent.programs.moves.pool import as_prompt
+from agent.programs.picked_rows import PickedRows
 from agent.release.result import RunResult
-from agent.types import Budget, Message, Task
+from agent.search.context import SearchContext
+from agent.types import Budget, Task
 from tests.bench.arena.client import base_url
-from tests.bench.arena.systems.base import Found, Step, TemplatePrompt
+from tests.bench.arena.data import label_field
+from tests.bench.arena.systems.base import Found, Step
+from tests.bench.arena.systems.candidate import CandidatePrompt
 
+if TYPE_CHECKING:
+    from agent.ledger.query import History
+
+AT_ONCE = 8
+"""Calls in flight, as many as of DSPy's optimizers: the one engine of a busy core must answer each in time."""
 LOOKS = 12
 """How often in a run the incumbent is looked at."""
 SHRINK = 8.0
@@ -69,22 +79,25 @@ async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> 
     cap = max_calls(task, budget, proposer)
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(path := Path(folder) / "ledger.db")
-        settings = Settings(seed=seed, budget=Budget(max_calls=cap), runs_folder=Path(folder))
+        settings = Settings(
+            seed=seed, budget=Budget(max_calls=cap), runs_folder=Path(folder), max_concurrency=AT_ONCE, calibrate=True
+        )
+        run = Run(task, target, author, ledger, settings)
         try:
-            result = await Run(task, target, author, ledger, settings).execute()
+            result = await run.execute()
         finally:
             ledger.close()
             for one in (target, author):
                 if one is not None:
                     await one.close()
-        return read(path, result)
+        return read(path, result, run.context)
 
 
-def read(path: Path, result: RunResult) -> Found:
-    """The winner and the incumbents of the run behind `result`."""
+def read(path: Path, result: RunResult, context: SearchContext) -> Found:
+    """The winner and the incumbents of the run behind `result`; `context` has its candidates."""
     from agent.ledger.query import History
 
-    history = History(path)
+    history, pool = History(path), PickedRows(context.task)
     try:
         run_id, winner = result.run_id, result.winner.candidate_id
         walk = history.select(
@@ -105,23 +118,43 @@ def read(path: Path, result: RunResult) -> Found:
             run_id,
             winner,
         )
-        steps = tuple(Step(calls, _prompt(history, run_id, candidate)) for calls, candidate in incumbents(_pairs(walk)))
+        made = partial(_prompt, history, run_id, context, pool)
+        steps = tuple(Step(calls, made(candidate)) for calls, candidate in incumbents(_pairs(walk)))
         facts = {
             "dev": result.winner.dev,
             "prompt_tokens": round(size[0]["n"] or 0.0, 1),
             "decision": result.decision,
             "status": result.status,
             "trials": dict(result.trials),
-            "winner": {key: getattr(result.winner, key) for key in ("technique", "format", "n_demos")},
+            "winner": {key: getattr(result.winner, key) for key in ("technique", "format", "n_demos", "picks")},
+            "label_weights": as_prompt(context.board.candidate(winner)).weights is not None,
+            "finalists": finalists_of(context),
         }
         return Found(
-            _prompt(history, run_id, winner),
-            (*steps, Step(len(walk), _prompt(history, run_id, winner))),
+            made(winner),
+            (*steps, Step(len(walk), made(winner))),
             sealed=sealed[0],
             facts=facts,
         )
     finally:
         history.close()
+
+
+def finalists_of(context: SearchContext) -> list[dict[str, Any]]:
+    """Every candidate that saw the whole of dev, the best first, and whether it picks and has label weights."""
+    board = context.board
+    complete = sorted(board.in_state("complete"), key=lambda i: -(board.mean(i) or 0.0))
+    prompts = {i: as_prompt(board.candidate(i)) for i in complete}
+    return [
+        {
+            "id": i,
+            "dev": round(board.mean(i) or 0.0, 4),
+            "n_demos": prompt.n_demos,
+            "picks": prompt.picks is not None,
+            "label_weights": prompt.weights is not None,
+        }
+        for i, prompt in prompts.items()
+    ]
 
 
 def _pairs(walk: Iterable[dict[str, Any]]) -> list[tuple[str, float]]:
@@ -147,15 +180,15 @@ def incumbents(walk: list[tuple[str, float]]) -> list[tuple[int, str]]:
     return found
 
 
-def _prompt(history: Any, run_id: str, candidate: str) -> TemplatePrompt:
-    """The candidate as it was scored: its messages, its cap, and the replies of the sealed test."""
-    messages = history.candidate(candidate)["template"]
-    asked = history.select(
-        "SELECT b.body FROM calls c JOIN blobs b ON b.hash = c.request_hash "
-        "WHERE c.run_id = ? AND c.candidate_id = ? LIMIT 1",
-        run_id,
-        candidate,
-    )
-    known = {row["example_id"]: row["reply"] for row in history.outcomes(run_id, candidate, "test") if row["reply"]}
-    cap = json.loads(asked[0]["body"])["max_tokens"]
-    return TemplatePrompt(candidate, tuple(Message(m["role"], m["content"]) for m in messages), cap, known)
+def _prompt(
+    history: History, run_id: str, context: SearchContext, pool: PickedRows, candidate_id: str
+) -> CandidatePrompt:
+    """The candidate as it was scored: its cap, and its answers on the sealed test."""
+    candidate = as_prompt(context.board.candidate(candidate_id))
+    output = label_field(context.task).name
+    known = {
+        row["example_id"]: row["fields"].get(output, "") if candidate.weights else row["reply"]
+        for row in history.outcomes(run_id, candidate_id, "test")
+        if row["reply"]
+    }
+    return CandidatePrompt(context.task, pool, candidate, context.program.max_tokens(candidate), known)

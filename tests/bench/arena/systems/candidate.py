@@ -1,0 +1,67 @@
+"""One of our own prompt candidates as what can be scored: with the demos that it picks for each row, and with its
+replies read through its label weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.programs.picked_rows import PickedRows
+from agent.prompt.label_weights import logprobs_for
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.prompt.render import template
+from agent.prompt.techniques import answers_last
+from agent.prompt.template import fill_messages
+from agent.prompt.weighted_reply import read_reply
+from agent.types import Completion, Example, Message, Request, Task
+from tests.bench.arena.client import completions
+from tests.bench.arena.data import label_field
+from tests.bench.arena.systems.base import REPLY_TOKENS
+
+PATIENCE_S = 600.0
+"""Seconds that a call may wait for one engine on one busy core."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CandidatePrompt:
+    """A candidate of `task`. `pool` has its train rows; `known` holds answers that were bought before, by row id."""
+
+    task: Task
+    pool: PickedRows
+    candidate: PromptCandidate
+    max_tokens: int = REPLY_TOKENS
+    known: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return self.candidate.id
+
+    def replies(self, url: str, role: str, rows: Sequence[Example]) -> list[str]:
+        new = [row for row in rows if row.id not in self.known]
+        bought = dict(zip((row.id for row in new), self.completions(url, role, new), strict=True))
+        return [self.known[row.id] if row.id in self.known else self.answer(bought[row.id]) for row in rows]
+
+    def completions(
+        self, url: str, role: str, rows: Sequence[Example], logprobs: bool = False
+    ) -> list[Completion | None]:
+        """The reply on each row. `logprobs`: with log-probabilities also where this candidate has no label weights."""
+        wanted = logprobs_for(label_field(self.task).choices) if logprobs or self.candidate.weights else 0
+        asked = [Request(self.messages(row), self.max_tokens, logprobs=wanted, timeout=PATIENCE_S) for row in rows]
+        return completions(url, role, asked)
+
+    def messages(self, row: Example) -> tuple[Message, ...]:
+        """What is sent for a row."""
+        shape = template(self.candidate, self.task.signature)
+        if self.candidate.picks is None:
+            return fill_messages(shape, row.inputs)
+        return self.pool.messages(self.candidate, shape, row, row.inputs)
+
+    def answer(self, reply: Completion | None) -> str:
+        """The text that the arena's scorer reads: of a candidate with label weights the label that they decide on."""
+        if reply is None:
+            return ""
+        weights, outputs = self.candidate.weights, self.task.signature.outputs
+        if weights is None:
+            return reply.text
+        read = read_reply(reply.text, reply.logprobs, outputs, answers_last(self.candidate), weights)
+        return str(read.fields.get(label_field(self.task).name, ""))

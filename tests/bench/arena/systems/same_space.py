@@ -1,0 +1,119 @@
+"""Random search over the space of our own search: what is left of ours without its choices.
+
+Designs are drawn uniformly from those that ours can draw (`CandidateGenerator.space`): technique, layout, wording, sets
+of every kind and size, and every way to pick demos for each input. A coordinate that a design makes no use of counts
+once. As in ours each candidate has twins with label weights, which are read from the same replies and cost no call. The
+best on DEV_ROWS dev rows wins.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import mean
+
+from agent.programs.moves.picking import NONE
+from agent.programs.moves.pool import CandidateGenerator, as_prompt
+from agent.programs.picked_rows import PickedRows
+from agent.prompt.label_weights import LabelWeights, Method, label_scores
+from agent.prompt.prompt_candidate import PromptCandidate, baseline
+from agent.prompt.techniques import TECHNIQUES
+from agent.search.context import dev_rows
+from agent.search.label_weighting import FEWEST_ROWS, LEAST_SHARE
+from agent.stats.calibration import Weights, cross_fitted, fitted, label_free
+from agent.types import Completion, Example, Task
+from tests.bench.arena.data import label_field, right
+from tests.bench.arena.score import marks
+from tests.bench.arena.systems.base import Found, Step
+from tests.bench.arena.systems.candidate import CandidatePrompt
+
+DEV_ROWS = 60
+FIXED, PICKED = ("kind", "size"), ("retriever", "picked", "pick_order")
+
+
+def random_search(task: Task, url: str, budget: int, seed: int) -> Found:
+    """As many designs as `budget` calls score on the dev rows, each once."""
+    rng, pool = random.Random(seed), PickedRows(task)
+    rows = dev_rows(task, DEV_ROWS, seed)
+    best, steps, calls, tried = -1.0, list[Step](), 0, list[str]()
+    for candidate in designs(task, rng, pool):
+        if calls + len(rows) > budget:
+            break
+        tried.append("picks" if candidate.picks else "fixed" if candidate.demos else "none")
+        prompt = CandidatePrompt(task, pool, candidate)
+        replies = prompt.completions(url, "task", rows, logprobs=True)
+        calls += len(rows)
+        for twin, score in readings(prompt, rows, replies):
+            if score > best:
+                best = score
+                steps.append(Step(calls, twin))
+    if not steps:
+        return Found(CandidatePrompt(task, pool, baseline(task)), note=f"a budget of {budget} buys no design")
+    found = steps[-1].prompt
+    assert isinstance(found, CandidatePrompt)
+    winner = found.candidate
+    facts = {
+        "dev": round(best, 4),
+        "tried": {kind: tried.count(kind) for kind in ("none", "fixed", "picks")},
+        "winner": {
+            "technique": winner.technique,
+            "format": winner.format,
+            "n_demos": winner.n_demos,
+            "picks": winner.picks.as_dict() if winner.picks else None,
+        },
+        "label_weights": winner.weights is not None,
+    }
+    return Found(found, tuple(steps), facts=facts)
+
+
+def designs(task: Task, rng: random.Random, pool: PickedRows) -> Iterator[PromptCandidate]:
+    """Designs in a random order, each candidate once."""
+    generator, seen = CandidateGenerator(task, rng, pool), set[str]()
+    space = generator.space()
+    while True:
+        place = {name: rng.choice(choices) for name, choices in space.items()}
+        proposal = generator.fresh(place) if is_plain(place, space) else None
+        if proposal is not None and proposal.candidate.id not in seen:
+            seen.add(proposal.candidate.id)
+            yield as_prompt(proposal.candidate)
+
+
+def is_plain(place: Mapping[str, str], space: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the coordinates that this design makes no use of have their first choice, so that it is drawn as often as
+    any other."""
+    if not TECHNIQUES[place["technique"]].demos:  # type: ignore[index]
+        unused: tuple[str, ...] = FIXED + PICKED
+    else:
+        unused = PICKED if place.get("retriever", NONE) == NONE else FIXED
+    return all(place[name] == space[name][0] for name in unused if name in space)
+
+
+def readings(
+    prompt: CandidatePrompt, rows: Sequence[Example], replies: Sequence[Completion | None]
+) -> Iterator[tuple[CandidatePrompt, float]]:
+    """A candidate and its twins with label weights, each with its score on the rows, in [0, 1]. What a fitted twin says
+    of a row comes from weights that were fitted without that row's fold."""
+    task, field = prompt.task, label_field(prompt.task)
+    wanted = right(task, rows)
+
+    def score(each: Sequence[CandidatePrompt]) -> float:
+        said = [one.answer(reply) for one, reply in zip(each, replies, strict=True)]
+        return mean(map(int, marks(said, wanted, field.choices)))
+
+    yield prompt, score([prompt] * len(rows))
+    logs = [label_scores(reply.logprobs, field.choices) if reply else None for reply in replies]
+    usable = [(at, found, field.choices.index(wanted[at])) for at, found in enumerate(logs) if found is not None]
+    if len(usable) < max(FEWEST_ROWS, LEAST_SHARE * len(rows)):
+        return
+    scores, answers = [found for _, found, _ in usable], [label for _, _, label in usable]
+
+    def twin(method: Method, weights: Weights) -> CandidatePrompt:
+        bias = dict(zip(field.choices, weights.bias, strict=True))
+        weighted = replace(prompt.candidate, weights=LabelWeights(method, bias, weights.temperature))
+        return replace(prompt, candidate=weighted)
+
+    free = twin("label-free", label_free(scores))
+    yield free, score([free] * len(rows))
+    apart = {at: twin("fitted", one) for (at, _, _), one in zip(usable, cross_fitted(scores, answers), strict=True)}
+    yield twin("fitted", fitted(scores, answers)), score([apart.get(at, prompt) for at in range(len(rows))])
