@@ -203,6 +203,8 @@ def _scored_as_asked(task: Task, words: str) -> Task:
         raise InputError(f"--metric {words}: {what}")
     if spec.name in ("python", "judge") and spec.name not in [metric.name for metric in task.metrics]:
         raise InputError(f"--metric {words}: it goes by a file of the task; write it under [[metrics]] in task.toml")
+    if spec.options.get("mode") == "faithfulness" and task.knowledge is None:
+        raise InputError(f"--metric {words}: it goes by passages of documents, and {task.name} has no [knowledge]")
     return replace(task, metrics=(spec,), hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
 
 

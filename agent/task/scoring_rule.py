@@ -89,6 +89,11 @@ def _require_no_folder(spec: MetricSpec) -> None:
             "--metric judge: it goes by rubric.md in a task folder, which `optimize init` makes; "
             "--metric judge,mode=reference compares with the column's answers"
         )
+    if spec.options.get("mode") == "faithfulness":
+        raise InputError(
+            "--metric judge,mode=faithfulness: it goes by documents, which task.toml names under [knowledge] in a task "
+            "folder; `optimize init` makes one"
+        )
 
 
 def _fitting(values: Sequence[Any], spec: MetricSpec, kind: FieldType, asked: Asked) -> FieldType:
