@@ -125,21 +125,21 @@ async def measured(task: Task, rows: Sequence[Example], lm: LM, variant: Variant
     }
 
 
-def line(measured: dict[str, Any]) -> str:
+def line(figures: dict[str, Any]) -> str:
     """A variant in a line of a Markdown table."""
 
     def cell(name: str) -> str:
-        if name not in measured:
+        if name not in figures:
             return "-"
-        mean, low, high = (100 * each for each in measured[name]["ci"])
+        mean, low, high = (100 * each for each in figures[name]["ci"])
         return f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
     names = ("score", "exact", "score_answerable", "recall", "unanswerable_right", "answerable_wrong", "citation_right")
     about = (
-        measured["variant"],
+        figures["variant"],
         *map(cell, names),
-        f"{measured['seconds']['median']:.1f}",
-        str(measured["prompt_tokens"]),
+        f"{figures['seconds']['median']:.1f}",
+        str(figures["prompt_tokens"]),
     )
     return f"| {' | '.join(about)} |"
 

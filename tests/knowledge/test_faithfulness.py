@@ -218,7 +218,10 @@ def test_without_documents_it_is_refused_where_it_stands(here: Path) -> None:
     assert "has no [knowledge]" in refused(2, "run", folder, *words)[0]
     Path("p.txt").write_text("Which?", "utf-8")
     Path("rows.csv").write_text("text,label\n" + "".join(f"a{n},b{n % 3}\n" for n in range(60)), "utf-8")
-    assert "it goes by documents" in refused(2, "run", "rows.csv", "--target", "label", "--prompt", "p.txt", *words)[0]
+    assert (
+        "name their folder with --knowledge"
+        in refused(2, "run", "rows.csv", "--target", "label", "--prompt", "p.txt", *words)[0]
+    )
 
 
 def test_the_plan_counts_the_passages_that_the_judge_reads(here: Path) -> None:
