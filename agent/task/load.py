@@ -32,7 +32,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 def load_task(path: str | Path, documents: Path | None = None) -> Task:
     """The task in the folder `path` (or of the task.toml at `path`), with the SHA-256 of each of its files in `hashes`.
 
-    `documents` is read in the place of what [knowledge] names, and may lie elsewhere.
+    `documents`, a folder or a file anywhere, is read in the place of what [knowledge] names.
     Raises `ProblemsError` with every problem found, each at `file:line`; nothing else for any content of the folder.
     """
     folder = _folder(Path(path))
@@ -192,8 +192,11 @@ class _Loading:
         table = file.knowledge
         if table.path is None:
             return None
-        place = (table.path, self.folder) if self.documents is None else (self.documents.name, self.documents.parent)
-        documents, self.hashes["knowledge"], problems = read_documents(*place)
+        path, folder = table.path, self.folder
+        if self.documents is not None:
+            is_folder = self.documents.is_dir()
+            path, folder = ("", self.documents) if is_folder else (self.documents.name, self.documents.parent)
+        documents, self.hashes["knowledge"], problems = read_documents(path, folder)
         self.problems += problems
         return Knowledge(documents, table.source or "", table.unanswerable or "")
 

@@ -144,7 +144,7 @@ def line(figures: dict[str, Any]) -> str:
     return f"| {' | '.join(about)} |"
 
 
-async def measure(path: Path, answerable: int, unanswerable: int, variants: Sequence[Variant]) -> None:
+async def measure(path: Path, answerable: int, unanswerable: int, variants: Sequence[Variant], result: Path) -> None:
     task = load_task(ROOT / "tasks" / "bank_answers")
     rows = chosen(task, answerable, unanswerable)
     lm, done = LocalModel(f"local/{path}", path, engines=1), list[dict[str, Any]]()
@@ -153,8 +153,8 @@ async def measure(path: Path, answerable: int, unanswerable: int, variants: Sequ
         for variant in variants:
             done.append(await measured(task, rows, lm, variant))
             print(line(done[-1]), flush=True)
-            (ROOT / "runs").mkdir(exist_ok=True)
-            (ROOT / "runs" / "bank_answers.json").write_text(json.dumps(done, indent=2), "utf-8")
+            result.parent.mkdir(exist_ok=True)
+            result.write_text(json.dumps(done, indent=2), "utf-8")
     finally:
         await lm.close()
 
@@ -165,10 +165,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=30, help="with an answer")
     parser.add_argument("--unanswerable", type=int, default=10)
     parser.add_argument("--variants", default=",".join(map(str, range(len(VARIANTS)))), help="which, by number")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "runs" / "bank_answers.json")
     given = parser.parse_args()
     path = gguf(given.model, partial(print, file=sys.stderr))
     variants = [VARIANTS[int(word)] for word in given.variants.split(",")]
-    asyncio.run(measure(path, given.rows, given.unanswerable, variants))
+    asyncio.run(measure(path, given.rows, given.unanswerable, variants, given.output))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,18 @@ def test_one_file_will_do_and_its_name_may_be_odd(here: Path) -> None:
     assert task.hashes["knowledge"] != task_of({**words, "knowledge": str(pages)}).hashes["knowledge"]
 
 
+def test_a_link_out_of_the_named_folder_is_refused(here: Path) -> None:
+    rows, pages = planted(here)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    words = {**OPTIONS, "task": "rows.jsonl", "target_field": "answer", "prompt": "Which one?"}
+    (here / "linked").symlink_to(pages)
+    assert len(task_of({**words, "knowledge": "linked"}).knowledge.names) == len(list(pages.iterdir()))  # type: ignore[union-attr]
+    (pages.parent / "secret.md").write_text("A secret.", "utf-8")
+    (pages / "link.md").symlink_to(pages.parent / "secret.md")
+    with pytest.raises(pa.InputError, match=r"link\.md"):
+        task_of({**words, "knowledge": str(pages)})
+
+
 def test_what_cannot_be_is_refused_before_anything_is_called(here: Path) -> None:
     rows, pages = planted(here)
     (pages / "page.docx").write_bytes(b"PK")
