@@ -122,7 +122,8 @@ def read_choice(reply: str, choices: Sequence[str]) -> ChoiceVerdict | None:
 
 
 def read_claims(reply: str) -> ClaimsVerdict | None:
-    """The last list of claims in `reply`, or None where it is no list or a claim has no clear verdict.
+    """The last list of claims in `reply`, or None where it is no list or a claim has no clear verdict. A claim that
+    stands twice counts once, with its last verdict.
 
     >>> read_claims('{"claims": [{"claim": "It is free.", "evidence": "none", "supported": "no"}]}')
     ClaimsVerdict(supported=(), unsupported=('It is free.',))
@@ -130,14 +131,15 @@ def read_claims(reply: str) -> ClaimsVerdict | None:
     claims = _last_verdict(reply, ["claims"]).get("claims")
     if not isinstance(claims, list):
         return None
-    by_word: dict[str, list[str]] = {"yes": [], "no": []}
+    words: dict[str, str] = {}
     for each in claims:
         claim, word = (each.get("claim"), each.get("supported")) if isinstance(each, dict) else (None, None)
         word = {True: "yes", False: "no"}[word] if isinstance(word, bool) else str(word).strip(" .").casefold()
-        if not isinstance(claim, str) or word not in by_word:
+        if not isinstance(claim, str) or word not in ("yes", "no"):
             return None
-        by_word[word].append(" ".join(claim.split())[:CLAIM_CHARACTERS])
-    return ClaimsVerdict(tuple(by_word["yes"]), tuple(by_word["no"]))
+        words[" ".join(claim.split())[:CLAIM_CHARACTERS]] = word
+    supported, unsupported = (tuple(claim for claim in words if words[claim] == word) for word in ("yes", "no"))
+    return ClaimsVerdict(supported, unsupported)
 
 
 def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:

@@ -75,6 +75,8 @@ def test_the_judge_sees_question_passages_and_answer_fenced_and_nothing_of_the_p
         (verdict("a", "No."), 0.0),
         ('{"claims": [{"claim": "a", "supported": true}, {"claim": "b", "supported": false}]}', 0.5),
         ('{"claims": []}', 0.0),
+        ('{"claims": [{"claim": "a", "supported": "yes"}, {"claim": "a", "supported": "yes"}]}', 1.0),
+        ('{"claims": [{"claim": "a", "supported": "yes"}, {"claim": "a", "supported": "no"}]}', 0.0),
         (f"The answer said:\n{verdict('a', 'yes')}\nMine:\n{verdict('a', 'no')}", 0.0),
     ],
 )
