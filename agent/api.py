@@ -62,6 +62,7 @@ def optimize(
     type: AnswerType | None = None,
     input: str | Sequence[str] = (),
     ignore: str | Sequence[str] = (),
+    knowledge: str | Path | None = None,
     max_calls: int | None = None,
     max_tokens: int | None = None,
     max_cost: float | None = None,
@@ -108,6 +109,9 @@ def optimize(
         type: for rows and data files: what the target holds. None: as its values say.
         input: for rows and data files: the columns to use. (): all that hold text.
         ignore: for rows and data files: columns not to use.
+        knowledge: for rows and data files: a folder of documents (or one file) that prompts look passages up in. A
+            prompt with the mark {{context}} gets them there. The documents are read where they are, and a run goes on
+            only with those that it began with.
         max_calls: cap on model calls, at least 1, all roles together.
         max_tokens: cap on tokens in and out, at least 1, all roles together.
         max_cost: cap in US dollars, at least 0, all roles together.

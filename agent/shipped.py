@@ -89,10 +89,11 @@ class Prediction:
     """A parsed reply. `error` says what did not parse ("" = all did); `raw` is the reply as it came.
 
     `confidence` in [0, 1] is the probability of the answer among the labels; None where it is no label, and without
-    log-probabilities.
+    log-probabilities. `passages` are the passages that the prompt showed for the input, numbered; "" for none.
     """
 
     fields: Mapping[str, Any]
     raw: str
     error: str = ""
     confidence: float | None = None
+    passages: str = ""

@@ -54,7 +54,7 @@ def judge_command() -> None:
 @click.option("--scale", help="Lowest and highest rating of the people. Default: those of the rubric, else 1-5.")
 @click.option(
     "--mode",
-    type=click.Choice(["rubric", "reference", "pairwise"]),
+    type=click.Choice(["rubric", "reference", "pairwise", "faithfulness"]),
     help="With TASK: which of its judges, where several rate the same field.",
 )
 @click.option("--rubric", type=PATH, help="Without TASK: what the judge goes by.")
@@ -196,7 +196,7 @@ def rate(run: str, rater: str, output: str | None, count: int, path: Path | None
 
 def _page(shown: BlindedAnswer, number: int, of: int, field: str) -> str:
     lines = ["", f"[{number}/{of}] " + "-" * 60]
-    lines += [f"{plain(name)}: {plain(text)}" for name, text in shown.inputs.items()]
+    lines += [f"{plain(name)}: {plain(text)}" for name, text in shown.parts.items()]
     return "\n".join([*lines, "", f"{plain(field)}:", plain(shown.answer), ""])
 
 

@@ -37,7 +37,7 @@ from agent.search.registered import STRATEGIES
 _CAPS = ("max_calls", "max_tokens", "max_cost", "time_limit")
 _OUTPUT = ("quiet", "db", "as_json")
 RUN_GROUPS = {
-    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
+    "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "price", "effort", "no_cache", "dry_run"),
     "Search": ("trials", "strategy", "prefer", "anyway", "no_retrieval", "no_calibrate", "seed"),
@@ -96,6 +96,11 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
     "--prompt", metavar="FILE", help="Your prompt, when TASK is a data file: a text file, or the text itself in quotes."
 )
 @data_options
+@click.option(
+    "--knowledge",
+    metavar="DIR",
+    help="Documents that have the answers, when TASK is a data file: a folder, or one file. Prompts look passages up.",
+)
 @click.option(
     "-n",
     "--trials",

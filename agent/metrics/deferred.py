@@ -15,8 +15,10 @@ from agent.metrics.metric_rule import MetricRule, Options
 
 
 class JudgeOptions(Options):
-    mode: Literal["rubric", "reference", "pairwise"] = Option(
-        "rubric", description="Rate by a rubric, compare with the row's label, or compare with your prompt's answer."
+    mode: Literal["rubric", "reference", "pairwise", "faithfulness"] = Option(
+        "rubric",
+        description="Rate by a rubric, compare with the row's label, compare with your prompt's answer, or say which "
+        "claims of the answer are supported by the passages that the prompt showed.",
     )
     rubric: Annotated[str, StringConstraints(pattern=r"^[^\r\n]*\S[^\r\n]*$")] = Option(
         "rubric.md", description="The file of its criteria in the task folder."
@@ -26,7 +28,7 @@ class JudgeOptions(Options):
 for _rule in (
     MetricRule(
         name="judge",
-        about="A model rates the answer: by a rubric, against the label, or against your prompt's.",
+        about="A model rates the answer: by a rubric, against the label or your prompt's, or by the passages shown.",
         types=("text", "choice", "number", "json"),
         options=JudgeOptions,
         needs_label=False,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from httpx2 import Response
 
 OFFICIAL_URL = "https://api.anthropic.com"
-_UNSUPPORTED = ("minLength", "maxLength")  # keywords that structured outputs refuse
+_UNSUPPORTED = ("minLength", "maxLength", "maxItems")  # keywords that structured outputs refuse
 
 
 class AnthropicModel(HostedModel):

@@ -30,7 +30,7 @@ from agent.prompt.weighted_reply import read_reply
 from agent.release.adapted_model import released_model
 from agent.release.export import write_release
 from agent.release.prompt_file import PromptRelease
-from agent.retrieval.passages import CONTEXT
+from agent.retrieval.passages import CONTEXT, bare_passages
 from agent.search.analysis.effects import Feature
 from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
@@ -95,29 +95,33 @@ class PromptProgram(Defaults):
     def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
         """The request of this candidate on this row."""
         prompt = as_prompt(candidate)
+        return self._request(prompt, example, self._block(prompt, example), repeat, logprobs)
+
+    def _block(self, prompt: PromptCandidate, example: Example) -> str:
+        return self.library.block(prompt.passages, example) if prompt.passages is not None else ""
+
+    def _request(self, prompt: PromptCandidate, example: Example, block: str, repeat: int, logprobs: int) -> Request:
+        template = self.template(prompt)
+        values = {**example.inputs, CONTEXT: block} if prompt.passages is not None else example.inputs
+        picked = None if prompt.picks is None else self.pool.messages(prompt, template, example, values)
         return Request(
-            messages=self._messages(prompt, example),
+            messages=fill_messages(template, values) if picked is None else picked,
             max_tokens=self.max_tokens(prompt),
             logprobs=0 if reasons_first(prompt) else logprobs,
             repeat=repeat,
         )
 
-    def _messages(self, prompt: PromptCandidate, example: Example) -> tuple[Message, ...]:
-        values = example.inputs
-        if prompt.passages is not None:
-            values = {**values, CONTEXT: self.library.block(prompt.passages, example)}
-        if prompt.picks is None:
-            return fill_messages(self.template(prompt), values)
-        return self.pool.messages(prompt, self.template(prompt), example, values)
-
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        completion = await self.asked(candidate, self.request(candidate, example, repeat, call.logprobs), call)
+        prompt, outputs = as_prompt(candidate), self.task.signature.outputs
+        block = self._block(prompt, example)
+        request = self._request(prompt, example, block, repeat, call.logprobs)
+        completion = await self.asked(candidate, request, call)
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        prompt, outputs = as_prompt(candidate), self.task.signature.outputs
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
         reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights)
-        return await run_aside(len(completion.text), partial(read_reply, *reply))
+        prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
+        return replace(prediction, passages=bare_passages(block)) if block else prediction
 
     def model_of(self, candidate: Candidate) -> LM:
         """The model that answers the candidate."""

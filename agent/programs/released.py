@@ -5,7 +5,7 @@ It sends what `load_prompt(...).render(...)` gives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from agent.errors import RowRefused
 from agent.prompt.weighted_reply import read_reply
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
+from agent.retrieval.passages import bare_passages
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Task
 from agent.worker import run_aside
 
@@ -42,9 +43,10 @@ class ReleasedProgram:
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
         parameters = self._parameters
+        release = self._release
         completion = await call(
             Request(
-                messages=self._release.fill(example.inputs),
+                messages=release.fill(example.inputs),
                 max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
                 **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs")},
@@ -52,6 +54,9 @@ class ReleasedProgram:
         )
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        release = self._release
         reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights)
-        return await run_aside(len(completion.text), partial(read_reply, *reply))
+        prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
+        if release.passages is None:
+            return prediction
+        block = release.passages.for_inputs(example.inputs, release.inputs)
+        return replace(prediction, passages=bare_passages(block))

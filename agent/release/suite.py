@@ -221,7 +221,7 @@ def _read(data: Mapping[str, Any]) -> Suite:
     judges, rubrics = tuple(_text(name) for name in data["judges"]), _texts(data["rubrics"])
     for each in metrics:
         rubric = str(each.options.get("rubric", "rubric.md"))
-        by_rubric = each.options.get("mode") not in ("reference", "pairwise")  # which do without
+        by_rubric = each.options.get("mode", "rubric") == "rubric"  # the other modes do without
         if each.name == "judge" and by_rubric and rubric not in rubrics:
             raise ValueError(f"its judge goes by {rubric!r:.60}, which is not among its rubrics")
     is_judged = any(each.name == "judge" for each in metrics)

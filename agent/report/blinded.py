@@ -14,32 +14,41 @@ from typing import Any
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row, run_folder, searched
+from agent.ledger.trail import request_of
 from agent.report.view import task_of
-from agent.scoring.llm_judge import judge_setup
-from agent.task.ratings import RatedFile
+from agent.retrieval.passages import passages_in
+from agent.scoring.llm_judge import FAITHFULNESS, judge_setup
+from agent.task.ratings import PASSAGES, RatedFile
 from agent.task.rubric import generic_rubric
 from agent.types import Criterion, Rubric, Task
 
 OURS = ("item", "rater", "rating")
 """Columns of a file of ratings that are not the task's."""
 REFERENCE = "reference"
-"""One more, where a judge compares with the label."""
+"""One more, where a judge compares with the label; PASSAGES is another, where one goes by the passages shown."""
 WHOLE = Criterion("the whole", 1.0, "How good is the answer, all in all?")
 
 
 @dataclass(frozen=True, slots=True)
 class BlindedAnswer:
-    """One answer to rate. `reference`: the row's label, where a judge compares with it; it is not shown."""
+    """One answer to rate. `reference`: the row's label, where a judge compares with it; it is not shown. `passages`:
+    those that the prompt showed, where a judge goes by them."""
 
     item: str
     inputs: Mapping[str, str]
     answer: str
     reference: str = ""
+    passages: str = ""
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What the answer was made from, as a rater sees it."""
+        return {**self.inputs, **({PASSAGES: self.passages} if self.passages else {})}
 
     def rated(self, rater: str, field: str, marks: Mapping[str, int]) -> dict[str, Any]:
         """The row of a file of ratings."""
         known = {REFERENCE: self.reference} if self.reference else {}
-        return {"item": self.item, "rater": rater, **self.inputs, field: self.answer, **known, **marks}
+        return {"item": self.item, "rater": rater, **self.parts, field: self.answer, **known, **marks}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +148,8 @@ def field_of(task: Task, output: str | None) -> str:
     name = output or (judged or names)[0]
     if name not in names:
         raise InputError(f"--output {name}: the outputs of {task.name} are {', '.join(names)}")
-    ours = (*OURS, REFERENCE) if _is_compared(task, name) else OURS
+    modes = _modes(task, name)
+    ours = (*OURS, *([REFERENCE] if "reference" in modes else []), *([PASSAGES] if FAITHFULNESS in modes else []))
     if taken := [name for name in fields if name in ours or name.startswith("rating_")]:
         raise InputError(
             f"{task.name}: a field is called {taken[0]}, as a column of ratings is; rename it to rate answers"
@@ -147,10 +157,22 @@ def field_of(task: Task, output: str | None) -> str:
     return name
 
 
-def _is_compared(task: Task, field: str) -> bool:
-    """Whether a judge compares `field` with its label."""
+def _modes(task: Task, field: str) -> set[str]:
+    """How judges judge `field`."""
     judges = (spec for spec in task.metrics if spec.name == "judge" and spec.field == field)
-    return any(judge_setup(spec, task, "").mode == "reference" for spec in judges)
+    return {judge_setup(spec, task, "").mode for spec in judges}
+
+
+def _shown_by(history: History, candidate_id: str) -> Callable[[Row], str]:
+    """What gives the passages that a candidate showed on a row, from its outcome."""
+    settings = history.candidate(candidate_id)["passages"]
+
+    def shown(outcome: Row) -> str:
+        request = request_of(history, outcome["call_key"]) if settings else None
+        texts = [message["content"] for message in request["messages"]] if request else []
+        return passages_in("\n".join(texts), settings["pool"]) if texts else ""
+
+    return shown
 
 
 def items_of(history: History, run_id: str, task: Task, field: str, count: int) -> list[BlindedAnswer]:
@@ -158,16 +180,18 @@ def items_of(history: History, run_id: str, task: Task, field: str, count: int) 
     from agent.prompt.render import label_text
     from agent.types import content_id
 
-    rows, is_compared = {row.id: row for row in task.dev}, _is_compared(task, field)
+    rows, modes = {row.id: row for row in task.dev}, _modes(task, field)
 
     def pile_of(number: int, candidate_id: str) -> list[BlindedAnswer]:
-        pile = []
+        pile, shown = [], _shown_by(history, candidate_id) if FAITHFULNESS in modes else lambda outcome: ""
         for outcome in history.outcomes(run_id, candidate_id, "dev"):
             row, value = rows.get(outcome["example_id"]), outcome["fields"].get(field)
             if row is not None and value not in (None, ""):
-                answer, label = label_text(value), row.labels.get(field) if is_compared else None
-                item = content_id("item", [dict(row.inputs), [answer]])
-                pile.append(BlindedAnswer(item, row.inputs, answer, "" if label is None else label_text(label)))
+                answer, label = label_text(value), row.labels.get(field) if "reference" in modes else None
+                passages = shown(outcome)
+                item = content_id("item", [dict(row.inputs), [answer], *([passages] if passages else [])])
+                reference = "" if label is None else label_text(label)
+                pile.append(BlindedAnswer(item, row.inputs, answer, reference, passages))
         random.Random(f"{run_id} {number}").shuffle(pile)
         return pile
 

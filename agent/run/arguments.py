@@ -56,6 +56,7 @@ def launch_of(arguments: Mapping[str, Any], db: Path, watcher: Watcher) -> Launc
         **{name: arguments[name] for name in OPTIONS if name in arguments},
         **{name: _several(arguments[name]) for name in ("judge", "input", "ignore")},
         "metric": None,
+        "knowledge": as_text(arguments["knowledge"]),
         "target_field": arguments["target"],
         "time_limit": as_text(arguments["time_limit"]),
         "max_wait": as_text(arguments["max_wait"]),

@@ -21,7 +21,8 @@ from agent.run.job import Job, Resources
 from agent.run.launch import budget_of
 from agent.run.session import PreparedJob
 from agent.run.tasks import find_task
-from agent.scoring.llm_judge import Comparison, Judge, Judgement, JudgeSetup, judge_setup
+from agent.scoring.judgement import Comparison, Judgement
+from agent.scoring.llm_judge import FAITHFULNESS, Judge, JudgeSetup, judge_setup
 from agent.stats.agreement import (
     IntervalEstimate,
     alpha,
@@ -34,7 +35,7 @@ from agent.stats.agreement import (
     spearman,
 )
 from agent.task.load import load_task
-from agent.task.ratings import RatedItem, RatingColumns, pairs_of, read_ratings_file, require
+from agent.task.ratings import PASSAGES, RatedItem, RatingColumns, pairs_of, read_ratings_file, require
 from agent.task.rubric import generic_rubric, read_rubric
 from agent.types import LM, Budget, Constraints, Field, Rubric, SearchSpace, Signature, Task
 
@@ -108,6 +109,8 @@ class Calibration(Job):
         return self._setup.calls * (items + (self._plan.repeats - 1) * sampled + controls) + orders
 
     def _pairs(self) -> list[RatedItem]:
+        if self._setup.mode == FAITHFULNESS:  # which answer is better is another question
+            return []
         return pairs_of(self._plan.items)[:SAMPLED]
 
     async def work(self) -> dict[str, Any]:
@@ -128,7 +131,7 @@ class Calibration(Job):
         if self._is_pairwise:
             return await self.gathered([self._compared(self._judge, item, repeat) for item in items])
         return await self.gathered(
-            [self._judge.rate(i.inputs, i.answers[0], i.reference, repeat=repeat) for i in items]
+            [self._judge.rate(i.inputs, i.answers[0], i.reference, repeat, i.passages) for i in items]
         )
 
     @staticmethod
@@ -143,7 +146,7 @@ class Calibration(Job):
         if self._is_pairwise:
             calls = [self._judge.compare(i.inputs, text, i.answers[int(i.mean < 0.5)]) for i in items]
         else:
-            calls = [self._judge.rate(item.inputs, text, item.reference) for item in items]
+            calls = [self._judge.rate(item.inputs, text, item.reference, 0, item.passages) for item in items]
         return [verdict.value for verdict in await self.gathered(calls) if verdict is not None]
 
     def _result(self, verdicts: Verdicts) -> dict[str, Any]:
@@ -299,6 +302,8 @@ def prepare_calibration(options: Mapping[str, Any]) -> tuple[PreparedJob, str]:
     require(items, FEWEST, labels)
     if setup.mode == "reference" and not all(item.reference for item in items):
         raise InputError(f"{labels}:1: the judge compares with a reference; write a column reference")
+    if setup.mode == FAITHFULNESS and not any(item.passages for item in items):
+        raise InputError(f"{labels}:1: the judge goes by the passages that were shown; write a column {PASSAGES}")
     budget = budget_of(options)
     plan = CalibrationPlan(items, labels, columns.scale, options["repeats"], options["seed"])
     created = {name: create_model(name) for name in models}
@@ -339,7 +344,8 @@ def _of_task(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, Jud
         raise InputError(f"--pair: the judge of {task.name} rates single answers; give it ratings, or set its mode")
     setup = judge_setup(judges[0], task, "")
     inputs, scale = tuple(f.name for f in task.signature.inputs), scale or _own(setup.rubric)
-    return task, setup, RatingColumns(inputs, answers, options["rating"], scale=scale), labels
+    passages = PASSAGES if setup.mode == FAITHFULNESS else ""
+    return task, setup, RatingColumns(inputs, answers, options["rating"], scale=scale, passages=passages), labels
 
 
 def _of_columns(options: Mapping[str, Any], scale: Scale | None) -> tuple[Task, JudgeSetup, RatingColumns, Path]:

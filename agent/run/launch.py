@@ -42,6 +42,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "type": None,
         "input": [],
         "ignore": [],
+        "knowledge": None,
         "trials": None,
         "max_calls": None,
         "max_tokens": None,

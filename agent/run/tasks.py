@@ -86,6 +86,8 @@ def source_of(part: str, options: Mapping[str, Any]) -> str:
         return f"the metric {options.get('metric') or ''}".rstrip()
     if not options.get("prompt"):
         return part
+    if part == "knowledge":
+        return f"the documents in {options['knowledge']}"
     file, prompt = options["task"], options["prompt"]
     named = prompt if len(prompt) <= 80 else "the prompt"
     return f"{named} (or how {file} is read)" if part == "task.toml" else str(file)
@@ -203,6 +205,8 @@ def _scored_as_asked(task: Task, words: str) -> Task:
         raise InputError(f"--metric {words}: {what}")
     if spec.name in ("python", "judge") and spec.name not in [metric.name for metric in task.metrics]:
         raise InputError(f"--metric {words}: it goes by a file of the task; write it under [[metrics]] in task.toml")
+    if spec.options.get("mode") == "faithfulness" and task.knowledge is None:
+        raise InputError(f"--metric {words}: it goes by passages of documents, and {task.name} has no [knowledge]")
     return replace(task, metrics=(spec,), hashes={**task.hashes, METRIC: hashlib.sha256(words.encode()).hexdigest()})
 
 
@@ -230,6 +234,8 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
             )
         from agent.task.from_file import task_from_file
 
+        if asked.knowledge and not Path(asked.knowledge).exists():
+            raise InputError(f"--knowledge {asked.knowledge}: no such file or folder; name that of your documents")
         instruction = prompt_text(prompt)
         if not instruction.strip():
             raise InputError(f"{prompt}:1: the prompt is empty; write what the model is told today")
@@ -240,9 +246,9 @@ def _load(options: Mapping[str, Any], observer: Observer) -> tuple[Task, Reading
         return task, reading
     if path.suffix.lower() in SPREADSHEETS or ((target or prompt) and path.is_file()):
         raise InputError(f"{name}: not a .csv or .jsonl file; save a spreadsheet as CSV UTF-8")
-    if target or prompt or asked.type or asked.inputs or asked.ignored:
+    if target or prompt or asked.type or asked.inputs or asked.ignored or asked.knowledge:
         raise InputError(
-            f"{name}: --target, --prompt, --type, --input and --ignore go with a data file (.csv, .jsonl); "
+            f"{name}: --target, --prompt, --type, --input, --ignore, --knowledge go with a data file (.csv, .jsonl); "
             "a task folder has them in task.toml"
         )
     from agent.task.load import load_task

@@ -155,6 +155,7 @@ class Evaluator:
         if usage is not None:
             self._usage[candidate.id] = usage
         outcome = replace(like, candidate_id=candidate.id)
+        prediction = replace(prediction, passages=like.prediction.passages)
         if like.value is not None:
             scores = await self.scores(example, prediction)
             value = combine(scores, self._task.metrics)

@@ -1,15 +1,15 @@
-"""LLM as a judge: a metric whose verdict comes from models, by a rubric, against a reference, or against your prompt.
+"""LLM as a judge: a metric whose verdict comes from models.
 
-Its calls go through the gateway in the role `judge`. A call that fails, is refused, is cut off or cannot be read leaves
-the row unscored; it never becomes a number. Several models are a panel: the median counts, of at least half of them.
+They judge by a rubric, against a reference or your prompt's answer, or by the passages that a prompt showed. Calls go
+through the gateway in the role `judge`. One that fails, is refused, is cut off or cannot be read leaves the row
+unscored; it never becomes a number.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import dataclass
 from typing import Any
 
 from agent.errors import BadResponse, RowRefused, Transient, TransportUnknown
@@ -20,59 +20,38 @@ from agent.scoring.judge_prompt import (
     CORRECT,
     PAIR,
     VERSION,
+    claims_messages,
     pair_messages,
     reference_messages,
     rubric_messages,
 )
+from agent.scoring.judgement import (
+    Comparison,
+    Judgement,
+    by_pair,
+    by_passages,
+    by_reference,
+    by_rubric,
+    panel_median,
+)
 from agent.scoring.verdict import (
+    CLAIM_CHARACTERS,
+    MOST_CLAIMS,
     REASON_CHARACTERS,
     Tokens,
     choice_schema,
+    claims_schema,
     rating_schema,
-    read_choice,
-    read_ratings,
-    rubric_value,
 )
 from agent.types import LM, Example, Message, MetricSpec, Prediction, Request, Rubric, Score, Task, content_id
 
 VERDICT_TOKENS = REASON_CHARACTERS // 2 + 40  # a reason in any script, and the marks of the object
 CRITERION_TOKENS = 12
+CLAIMS_TOKENS = 40 + MOST_CLAIMS * (CLAIM_CHARACTERS // 2 + 20)
+FAITHFULNESS = "faithfulness"
+"""The mode of a judge of whether the passages that a prompt showed support its answer."""
 LOGPROBS = 10
 _SINGLE = "judge"  # the name of a task's only judge; several have their field and mode in their names
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """The verdict on one answer.
-
-    Args:
-        value: In [0, 1]; None where there is no verdict, for the reason `reason`.
-        ratings: By criterion, on the rubric's scale, of the panel's median member; empty in the other modes.
-    """
-
-    value: float | None
-    reason: str
-    ratings: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The verdicts on the first answer against the second: 1 better, 0 worse, 0.5 neither, None unreadable.
-
-    Args:
-        orders: With the first answer shown first, and shown second.
-    """
-
-    orders: tuple[float | None, float | None]
-    reason: str
-
-    @property
-    def value(self) -> float | None:
-        """One of the verdicts where they agree; one that changes with the order is a tie."""
-        one, two = self.orders
-        if one is None or two is None:
-            return None
-        return one if one == two else 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +86,11 @@ def judge_calls(task: Task) -> int:
     return sum(judge_setup(spec, task, "").calls for spec in task.metrics if spec.name == "judge")
 
 
+def reads_passages(task: Task) -> bool:
+    """Whether a judge of the task reads the passages that a prompt showed."""
+    return any(spec.name == "judge" and spec.options.get("mode") == FAITHFULNESS for spec in task.metrics)
+
+
 class Judge:
     """A judge with its models; the calls for one answer run concurrently."""
 
@@ -114,22 +98,29 @@ class Judge:
         self.setup = setup
         self._lms, self._gateway = tuple(lms), gateway
 
-    async def rate(self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0) -> Judgement:
-        """Judges one answer, by the rubric or against `reference`; `repeat` counts samples of the verdict from 0.
+    async def rate(
+        self, inputs: Mapping[str, str], answer: Any, reference: Any = None, repeat: int = 0, passages: str = ""
+    ) -> Judgement:
+        """Judges one answer, by the rubric, against `reference` or by the `passages` that its prompt showed; `repeat`
+        counts samples of the verdict from 0.
 
         Raises what ends a run, and BudgetExhausted.
         """
-        rubric, text = self.setup.rubric, label_text(answer)
+        rubric, text, about = self.setup.rubric, label_text(answer), self.setup.description
         if self.setup.mode == "reference":
-            messages = reference_messages(self.setup.description, rubric, inputs, text, label_text(reference))
-            panel = await self._ask_panel(messages, choice_schema(CORRECT), 1, repeat, _read_correct)
+            messages = reference_messages(about, rubric, inputs, text, label_text(reference))
+            panel = await self._ask_panel(messages, choice_schema(CORRECT), _room(1), repeat, by_reference)
+        elif self.setup.mode == FAITHFULNESS:
+            messages = claims_messages(about, rubric, inputs, passages, text)
+            panel = await self._ask_panel(messages, claims_schema(), CLAIMS_TOKENS, repeat, by_passages)
         else:
             assert rubric is not None
-            messages = rubric_messages(self.setup.description, rubric, inputs, text)
+            messages = rubric_messages(about, rubric, inputs, text)
+            room = _room(len(rubric.criteria))
             panel = await self._ask_panel(
-                messages, rating_schema(rubric), len(rubric.criteria), repeat, lambda t, p: _read_rated(t, p, rubric)
+                messages, rating_schema(rubric), room, repeat, lambda t, p: by_rubric(t, p, rubric)
             )
-        return _panel_median(panel)
+        return panel_median(panel)
 
     async def compare(self, inputs: Mapping[str, str], first: Any, second: Any, repeat: int = 0) -> Comparison:
         """Compares two answers, in both orders."""
@@ -137,7 +128,7 @@ class Judge:
 
         async def one(a: str, b: str) -> Judgement:
             messages = pair_messages(self.setup.description, self.setup.rubric, inputs, a, b)
-            return _panel_median(await self._ask_panel(messages, choice_schema(PAIR), 1, repeat, _read_pair))
+            return panel_median(await self._ask_panel(messages, choice_schema(PAIR), _room(1), repeat, by_pair))
 
         ahead, behind = await all_of([one(*texts), one(*reversed(texts))])
         turned = None if behind.value is None else 1.0 - behind.value
@@ -147,17 +138,11 @@ class Judge:
         self,
         messages: tuple[Message, ...],
         schema: str,
-        verdicts: int,
+        room: int,
         repeat: int,
         read: Callable[[str, Tokens], Judgement],
     ) -> list[Judgement]:
-        request = Request(
-            messages,
-            VERDICT_TOKENS + CRITERION_TOKENS * verdicts,
-            json_schema=schema,
-            logprobs=LOGPROBS,
-            repeat=repeat,
-        )
+        request = Request(messages, room, json_schema=schema, logprobs=LOGPROBS, repeat=repeat)
         return await all_of(self._ask(lm, request, read) for lm in self._lms)
 
     async def _ask(self, lm: LM, request: Request, read: Callable[[str, Tokens], Judgement]) -> Judgement:
@@ -174,37 +159,9 @@ class Judge:
         return judgement
 
 
-def _panel_median(judgements: Sequence[Judgement]) -> Judgement:
-    """The panel's median, with the reason of the member nearest to it."""
-    known = [each for each in judgements if each.value is not None]
-    if not known or 2 * len(known) < len(judgements):
-        return Judgement(None, next(each.reason for each in judgements if each.value is None))
-    middle = median(each.value for each in known if each.value is not None)
-    nearest = min(known, key=lambda each: abs((each.value or 0.0) - middle))
-    return Judgement(middle, nearest.reason, nearest.ratings)
-
-
-def _read_rated(text: str, tokens: Tokens, rubric: Rubric) -> Judgement:
-    verdict = read_ratings(text, rubric, tokens)
-    if verdict is None:
-        return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
-    marks = ", ".join(f"{name} {rating:.3g}/{rubric.high}" for name, rating in verdict.ratings.items())
-    return Judgement(rubric_value(verdict.ratings, rubric), f"{marks}: {verdict.reason}", verdict.ratings)
-
-
-def _read_correct(text: str, tokens: Tokens) -> Judgement:
-    return _read_choice(text, CORRECT, {"wrong": 0.0, "partly": 0.5, "correct": 1.0})
-
-
-def _read_pair(text: str, tokens: Tokens) -> Judgement:
-    return _read_choice(text, PAIR, {"A": 1.0, "B": 0.0, "tie": 0.5})
-
-
-def _read_choice(text: str, choices: Sequence[str], values: Mapping[str, float]) -> Judgement:
-    verdict = read_choice(text, choices)
-    if verdict is None:
-        return Judgement(None, f"the judge's answer has no readable verdict: {' '.join(text[-120:].split())}")
-    return Judgement(values[verdict.choice], f"{verdict.choice}: {verdict.reason}")
+def _room(verdicts: int) -> int:
+    """The most tokens of a reply with a reason and so many verdicts."""
+    return VERDICT_TOKENS + CRITERION_TOKENS * verdicts
 
 
 class JudgeMetric:
@@ -231,7 +188,7 @@ class JudgeMetric:
         label = example.labels.get(self.field)
         if self.judge.setup.mode == "reference" and label is None:
             return Score(self.name, None, f"row {example.id} has no label for {self.field}")
-        judgement = await self.judge.rate(example.inputs, answer, label)
+        judgement = await self.judge.rate(example.inputs, answer, label, passages=prediction.passages)
         return Score(self.name, judgement.value, judgement.reason)
 
     async def _against_anchor(self, example: Example, answer: Any) -> Score:

@@ -25,6 +25,9 @@ _END = re.compile(r"[ \t`*_.\]\"']{0,9}(?:</\w{1,20}>)?[ \t]{0,9}(?=\n|\Z)")
 """What may follow one that ends a line."""
 MIN_RATING_MASS = 0.5  # of a token's probability on ratings, for its position to count as a rating
 
+MOST_CLAIMS = 12
+CLAIM_CHARACTERS = 160  # of a claim, and of its evidence
+
 Tokens = Sequence[Sequence[tuple[str, float]]]
 """Per token of a reply the most likely (token, log-probability) pairs."""
 
@@ -45,6 +48,19 @@ class ChoiceVerdict:
     choice: str
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimsVerdict:
+    """The claims of an answer that are supported, and those that are not."""
+
+    supported: tuple[str, ...]
+    unsupported: tuple[str, ...]
+
+    @property
+    def value(self) -> float:
+        """The part that is supported; 0 for an answer that claims nothing."""
+        return len(self.supported) / max(1, len(self.supported) + len(self.unsupported))
+
+
 def rating_schema(rubric: Rubric) -> str:
     """The JSON schema of a verdict by `rubric`: the reason first, then an integer for each criterion."""
     scale = {"type": "integer", "enum": list(range(rubric.low, rubric.high + 1))}
@@ -56,10 +72,25 @@ def choice_schema(choices: Sequence[str]) -> str:
     return _schema({"verdict": {"type": "string", "enum": list(choices)}})
 
 
+def claims_schema() -> str:
+    """The JSON schema of a list of claims: of each the evidence before the verdict."""
+    text = {"type": "string", "maxLength": CLAIM_CHARACTERS}
+    claim = _object({"claim": text, "evidence": text, "supported": {"type": "string", "enum": ["yes", "no"]}})
+    return json.dumps(_object({"claims": {"type": "array", "maxItems": MOST_CLAIMS, "items": claim}}))
+
+
 def _schema(verdict: Mapping[str, Any]) -> str:
-    properties = {"reason": {"type": "string", "maxLength": REASON_CHARACTERS}, **verdict}
-    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-    return json.dumps(schema)  # unsorted: the order of the fields is the order of writing
+    return json.dumps(_object({"reason": {"type": "string", "maxLength": REASON_CHARACTERS}, **verdict}))
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Unsorted: the order of the fields is the order of writing."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> RatingVerdict | None:
@@ -88,6 +119,27 @@ def read_choice(reply: str, choices: Sequence[str]) -> ChoiceVerdict | None:
     word = str(verdict.get("verdict", "")).strip().strip("\"'`*.").casefold()
     choice = next((choice for choice in choices if choice.casefold() == word), None)
     return ChoiceVerdict(_reason(verdict, reply), choice) if choice is not None else None
+
+
+def read_claims(reply: str) -> ClaimsVerdict | None:
+    """The last list of claims in `reply`, or None where it is no list or a claim has no clear verdict. A claim that
+    stands twice counts once, with its last verdict.
+
+    >>> read_claims('{"claims": [{"claim": "It is free.", "evidence": "none", "supported": "no"}]}')
+    ClaimsVerdict(supported=(), unsupported=('It is free.',))
+    """
+    claims = _last_verdict(reply, ["claims"]).get("claims")
+    if not isinstance(claims, list):
+        return None
+    words: dict[str, str] = {}
+    for each in claims:
+        claim, word = (each.get("claim"), each.get("supported")) if isinstance(each, dict) else (None, None)
+        word = {True: "yes", False: "no"}[word] if isinstance(word, bool) else str(word).strip(" .").casefold()
+        if not isinstance(claim, str) or word not in ("yes", "no"):
+            return None
+        words[" ".join(claim.split())[:CLAIM_CHARACTERS]] = word
+    supported, unsupported = (tuple(claim for claim in words if words[claim] == word) for word in ("yes", "no"))
+    return ClaimsVerdict(supported, unsupported)
 
 
 def _last_verdict(reply: str, names: Sequence[str]) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from statistics import mean
 from agent.gateway.prices import Price
 from agent.prompt.template import marks
 from agent.retrieval.passages import CONTEXT
-from agent.scoring.llm_judge import VERDICT_TOKENS, judge_calls
+from agent.scoring.llm_judge import CLAIMS_TOKENS, VERDICT_TOKENS, judge_calls, reads_passages
 from agent.types import Budget, CallRole, Spend, Task, Usage
 
 BYTES_A_TOKEN = 4
@@ -131,9 +131,10 @@ def average_calls(task: Task, prompt: int) -> dict[CallRole, Usage]:
     row, reply = _row_and_reply(task)
     rubrics = sum(_tokens([rubric.text]) for rubric in task.rubrics.values())
     thoughts = task.thinking // 2  # of what a call may think, on average
+    seen, verdict = _judged_passages(task, PASSAGE_LETTERS)
     return {
         "target": Usage(prompt + row + MESSAGE_TOKENS, reply + 1 + thoughts),
-        "judge": Usage(row + reply + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS + thoughts),
+        "judge": Usage(row + reply + rubrics + RUBRIC_TOKENS + seen // BYTES_A_TOKEN, verdict + thoughts),
         "proposer": Usage(PROPOSER_TOKENS, proposal_tokens(task) + thoughts),
     }
 
@@ -144,6 +145,12 @@ def _passage_letters(task: Task, most: int) -> int:
     return min(
         most, sum(len(b.text) for document in documents for section in document.sections for b in section.blocks)
     )
+
+
+def _judged_passages(task: Task, most: int) -> tuple[int, int]:
+    """Letters of the passages that a judge reads, at most `most`, and tokens of its verdict; of several judges those of
+    the longest."""
+    return (_passage_letters(task, most), CLAIMS_TOKENS) if reads_passages(task) else (0, VERDICT_TOKENS)
 
 
 def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
@@ -157,10 +164,11 @@ def largest_calls(task: Task, longest_request: int) -> dict[CallRole, Usage]:
     prompt = len(task.instruction) // LETTERS_A_TOKEN + (row + 10) * (1 + max(task.space.demo_counts, default=0))
     prompt += _passage_letters(task, MOST_PASSAGE_LETTERS) // LETTERS_A_TOKEN
     rubrics = sum(len(rubric.text) for rubric in task.rubrics.values()) // LETTERS_A_TOKEN
+    seen, verdict = _judged_passages(task, MOST_PASSAGE_LETTERS)
     return {
         "target": Usage(prompt, ANSWER_TOKENS + task.thinking),
         "proposer": Usage(longest_request // LETTERS_A_TOKEN, proposal_tokens(task) + task.thinking),
-        "judge": Usage(row + rubrics + RUBRIC_TOKENS, VERDICT_TOKENS + task.thinking),
+        "judge": Usage(row + rubrics + RUBRIC_TOKENS + seen // LETTERS_A_TOKEN, verdict + task.thinking),
     }
 
 

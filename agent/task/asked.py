@@ -1,4 +1,4 @@
-"""What the user says of a data file beside its target: `--metric`, `--type`, `--input` and `--ignore`."""
+"""What the user says of a data file beside its target: `--metric`, `--type`, `--input`, `--ignore`, `--knowledge`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ answers' type, and whose splits follow the inputs."""
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options of a data file, as they were typed; `reading`: by which version it is read."""
+    """The options of a data file, as they were typed; `reading`: by which version it is read; `knowledge`: the folder
+    of its documents, "" for none."""
 
     metric: str = ""
     type: FieldType | None = None
     inputs: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     reading: int = READING
+    knowledge: str = ""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Asked:
@@ -36,6 +38,7 @@ class Asked:
             tuple(options.get("input") or ()),
             tuple(options.get("ignore") or ()),
             options.get("reading", 1),
+            options.get("knowledge") or "",
         )
 
     @property

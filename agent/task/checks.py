@@ -192,6 +192,9 @@ def check_metrics(parsed: Parsed, outputs: Sequence[Field], unsure: Collection[s
             yield Fault(path, f"the metric {metric.name} needs {' or '.join(rule.needs)}; write it below the name")
         for key, what in rule.faults(options, field):
             yield Fault((*path, key) if key else path, what)
+        if getattr(options, "mode", "") == "faithfulness" and parsed.file.knowledge.path is None:
+            what = "mode = 'faithfulness' goes by passages of documents; write [knowledge], or take another mode"
+            yield Fault((*path, "mode"), what)
 
 
 def check_slices(file: TaskFile, fields: tuple[str, ...]) -> Iterator[Fault]:

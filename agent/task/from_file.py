@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.errors import InputError, ProblemsError
 from agent.files import new_files
+from agent.retrieval.passages import CONTEXT
 from agent.task.answers import misspelled, other_spellings, thousands_warning, why_text
 from agent.task.asked import NOTHING, Asked
 from agent.task.checks import PLACEHOLDER
@@ -23,7 +24,7 @@ from agent.task.input_files import read_rows
 from agent.task.load import SPLITS, load_task
 from agent.task.nested import expanded
 from agent.task.scoring_rule import ScoringRule, scoring_rule, usual_rule
-from agent.task.task_text import SCHEMA_FILE, SCHEMA_LINE, plain_prompt, slug, task_toml
+from agent.task.task_text import SCHEMA_FILE, SCHEMA_LINE, plain_prompt, slug, string, task_toml
 from agent.task.words import quoted, shown
 from agent.types import FieldType, MetricSpec, Task, canonical
 
@@ -113,7 +114,8 @@ def task_from_file(
     files, reading = _draft(Path(path), target, instruction, seed, name, asked)
     with tempfile.TemporaryDirectory() as temporary:
         _write(Path(temporary), files)
-        return replace(load_task(temporary), folder=""), reading
+        documents = Path(asked.knowledge) if asked.knowledge else None
+        return replace(load_task(temporary, documents), folder=""), reading
 
 
 def write_task(
@@ -188,7 +190,7 @@ def _draft(
     target = find_target(_names(table), target)
     if re.search("[\x00\ud800-\udfff]", instruction):
         raise InputError("the prompt holds a NUL or half a character; save it as plain UTF-8 text")
-    marks = [placeholder[1] for placeholder in PLACEHOLDER.finditer(instruction)]
+    marks = [mark[1] for mark in PLACEHOLDER.finditer(instruction) if not (asked.knowledge and mark[1] == CONTEXT)]
     prompt_fields, plain = frozenset(marks), table
     table, _ = expanded(table, [*marks, *asked.inputs, *asked.ignored])
     if asked.reading > 1:
@@ -222,6 +224,10 @@ def _draft(
     )
     written = metric if is_read or asked.reading == 1 else rule.metric
     files = {"task.toml": task_toml(slug(name or path.stem), columns, rule, choices, instruction, written)}
+    if asked.knowledge:
+        if any(column.field == CONTEXT and column.use != "ignored" for column in columns):
+            raise InputError(f"--knowledge: a column is called {CONTEXT}, as the place of passages is; rename it")
+        files["task.toml"] += f"\n[knowledge]\npath = {string(Path(asked.knowledge).resolve().name)}\n"
     counts: dict[str, dict[str, int]] = {}
     for split, part in zip(SPLITS, parts, strict=True):
         rows = [splitting.made(at) for at in part]
@@ -277,4 +283,4 @@ def _enough(path: Path, count: int, what: str) -> None:
 def _rename(instruction: str, columns: tuple[DataColumn, ...]) -> str:
     """The prompt with every `{{DataColumn Name}}` under its field name."""
     names = {key: column.field for column in columns if column.use == "input" for key in (column.field, column.name)}
-    return PLACEHOLDER.sub(lambda found: f"{{{{{names[found[1]]}}}}}", instruction.strip())
+    return PLACEHOLDER.sub(lambda mark: f"{{{{{names.get(mark[1], mark[1])}}}}}", instruction.strip())

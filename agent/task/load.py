@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
-def load_task(path: str | Path) -> Task:
+def load_task(path: str | Path, documents: Path | None = None) -> Task:
     """The task in the folder `path` (or of the task.toml at `path`), with the SHA-256 of each of its files in `hashes`.
 
+    `documents`, a folder or a file anywhere, is read in the place of what [knowledge] names.
     Raises `ProblemsError` with every problem found, each at `file:line`; nothing else for any content of the folder.
     """
     folder = _folder(Path(path))
-    return _Loading(folder).task()
+    return _Loading(folder, documents).task()
 
 
 def _folder(path: Path) -> Path:
@@ -52,8 +53,9 @@ def _folder(path: Path) -> Path:
 class _Loading:
     """One load: the folder, what was found wrong so far, and the hash of each file that was read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, documents: Path | None) -> None:
         self.folder = folder
+        self.documents = None if documents is None else documents.resolve()
         self.problems: list[Problem] = []
         self.hashes: dict[str, str] = {}
 
@@ -190,7 +192,11 @@ class _Loading:
         table = file.knowledge
         if table.path is None:
             return None
-        documents, self.hashes["knowledge"], problems = read_documents(table.path, self.folder)
+        path, folder = table.path, self.folder
+        if self.documents is not None:
+            is_folder = self.documents.is_dir()
+            path, folder = ("", self.documents) if is_folder else (self.documents.name, self.documents.parent)
+        documents, self.hashes["knowledge"], problems = read_documents(path, folder)
         self.problems += problems
         return Knowledge(documents, table.source or "", table.unanswerable or "")
 

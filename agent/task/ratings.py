@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,10 +29,14 @@ VOTES = {
 }
 
 
+PASSAGES = "passages"
+"""The column of the passages that the prompt showed, where a judge goes by them."""
+
+
 @dataclass(frozen=True, slots=True)
 class RatingColumns:
     """The columns of a file of ratings. `answers`: one column, or two for pairs. `scale`: lowest and highest rating of
-    a single answer. `reference` and `rater` may be missing."""
+    a single answer. `reference`, `passages` and `rater` may be missing."""
 
     inputs: tuple[str, ...]
     answers: tuple[str, ...]
@@ -40,18 +44,20 @@ class RatingColumns:
     rater: str = "rater"
     scale: tuple[float, float] = (1.0, 5.0)
     reference: str = "reference"
+    passages: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RatedItem:
     """One or two answers to the same inputs. `ratings` by rater: in [0, 1] on the scale, or for a pair 1 (the first is
-    better), 0 (the second) or 0.5."""
+    better), 0 (the second) or 0.5. `passages`: those that the prompt showed, "" for none."""
 
     id: str
     inputs: Mapping[str, str]
     answers: tuple[str, ...]
     ratings: Mapping[str, float] = field(default_factory=dict)
     reference: str = ""
+    passages: str = ""
 
     @property
     def mean(self) -> float:
@@ -79,7 +85,7 @@ def read_ratings_file(path: Path, columns: RatingColumns) -> list[RatedItem]:
             problems.append(problem(where, line, what))
         ratings = {**(known.ratings if known else {}), **item.ratings}
         reference = item.reference or (known.reference if known else "")
-        items[item.id] = RatedItem(item.id, item.inputs, item.answers, ratings, reference)
+        items[item.id] = replace(item, ratings=ratings, reference=reference)
     if problems:
         raise ProblemsError(tuple(problems))
     return list(items.values())
@@ -106,14 +112,12 @@ def _item(row: Mapping[str, Any], columns: RatingColumns) -> RatedItem:
         raise ValueError(
             f"{len(votes)} vote{'s' * (len(votes) != 1)} and the raters {quoted(named)}; name each rater once, or none"
         )
-    reference = row.get(columns.reference)
-    return RatedItem(
-        content_id("item", [inputs, answers]),
-        inputs,
-        answers,
-        dict(zip(raters, votes, strict=True)),
-        reference if isinstance(reference, str) else "",
+    reference, passages = (
+        value if isinstance(value := row.get(name), str) else "" for name in (columns.reference, columns.passages)
     )
+    same = [inputs, answers, passages] if passages else [inputs, answers]
+    ratings = dict(zip(raters, votes, strict=True))
+    return RatedItem(content_id("item", same), inputs, answers, ratings, reference, passages)
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -72,7 +72,7 @@ def scoring_rule(values: Sequence[Any], field: str, asked: Asked) -> ScoringRule
     spec = metric_asked(asked.metric, [field])
     if spec.name == proposed.metric.name and not spec.options:
         spec = replace(spec, options=proposed.metric.options)
-    _require_no_folder(spec)
+    _require_no_folder(spec, asked)
     labels = proposed.labels if spec == proposed.metric else ()
     kind = _fitting(values, spec, found.type, asked)
     rule = METRICS.get(spec.name)
@@ -81,7 +81,7 @@ def scoring_rule(values: Sequence[Any], field: str, asked: Asked) -> ScoringRule
     return ScoringRule(kind, spec, "--metric names it", labels)
 
 
-def _require_no_folder(spec: MetricSpec) -> None:
+def _require_no_folder(spec: MetricSpec, asked: Asked) -> None:
     if spec.name == "python":
         raise InputError("--metric python: it needs metric.py in a task folder; `optimize init` makes one")
     if spec.name == "judge" and spec.options.get("mode", "rubric") == "rubric":
@@ -89,6 +89,8 @@ def _require_no_folder(spec: MetricSpec) -> None:
             "--metric judge: it goes by rubric.md in a task folder, which `optimize init` makes; "
             "--metric judge,mode=reference compares with the column's answers"
         )
+    if spec.options.get("mode") == "faithfulness" and not asked.knowledge:
+        raise InputError("--metric judge,mode=faithfulness: it goes by documents; name their folder with --knowledge")
 
 
 def _fitting(values: Sequence[Any], spec: MetricSpec, kind: FieldType, asked: Asked) -> FieldType:

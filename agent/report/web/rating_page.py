@@ -44,7 +44,7 @@ def rate(request: PageRequest) -> dict[str, Any]:
         "skipped": skipped,
         "stopped": stopped,
         "number": rated + skipped + 1,
-        "shown": None if shown is None else {"item": shown.item, "inputs": dict(shown.inputs), "answer": shown.answer},
+        "shown": None if shown is None else {"item": shown.item, "inputs": shown.parts, "answer": shown.answer},
         "rubric": rubric.text,
         "marks": [
             {"key": key, "name": part.name, "about": part.about, "levels": [list(level) for level in part.levels]}

@@ -1,0 +1,115 @@
+"""Documents of rows that were given in Python, and of data files: read where they are, and hashed like a task's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import promptassay as pa
+from agent.ledger.query import History
+from agent.run.launch import OPTIONS
+from agent.run.tasks import task_of
+from tests.cli.world import compatible, good_json, refused
+from tests.knowledge.planted import INSTRUCTION, reader, write_task
+from tests.knowledge.test_faithfulness import judging
+from tests.wire import WireServer
+
+OWN = f"{INSTRUCTION}\n\n{{{{ context }}}}"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planted(folder: Path) -> tuple[list[dict[str, Any]], Path]:
+    """Rows without the column of their pages, and the folder of these, which is not beside them."""
+    task = write_task(folder / "elsewhere")
+    rows = [json.loads(line) for split in ("train", "dev", "test") for line in (task / f"{split}.jsonl").open()]
+    return [{"question": row["question"], "answer": row["answer"]} for row in rows], task / "pages"
+
+
+def test_prompts_for_rows_look_passages_up_and_a_run_goes_on_with_the_same_documents_alone(here: Path) -> None:
+    rows, pages = planted(here)
+    given: dict[str, Any] = {"target": "answer", "prompt": OWN, "knowledge": pages, "proposer": "none", "trials": 1}
+    with WireServer(reader) as server:
+        result = pa.optimize(rows, model=compatible(server), **given)
+        sent = server.requests[0].body["messages"]
+        assert result.baseline.test == 1.0
+        assert "Passages of documents" in sent[0]["content"]
+        assert result.release.load().render(question="What of a belata?")[0]["content"].count("goods-b.md") > 0
+        assert result.to_json()["retrieval"]["rows"] == 0
+        run = History(Path("runs/ledger.db")).run(result.run_id)
+        assert run["options"]["knowledge"] == str(pages)
+        good_json("reproduce", result.run_id)
+        page = pages / "goods-b.md"
+        page.write_text(page.read_text("utf-8") + "\nMore.\n", "utf-8")
+        assert f"the documents in {pages}" in refused(2, "reproduce", result.run_id)[0]
+
+
+def test_a_data_file_takes_them_from_the_command_line_and_a_judge_goes_by_them(here: Path) -> None:
+    rows, pages = planted(here)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    Path("p.txt").write_text(OWN, "utf-8")
+    words = ("run", "rows.jsonl", "--target", "answer", "--prompt", "p.txt", "--proposer", "none", "-n", "1", "-q")
+    with WireServer(judging) as server:
+        more = ("--knowledge", pages, "--metric", "judge,mode=faithfulness")
+        result = good_json(*words, *more, "-m", compatible(server), "--price", "1,2")
+        assert 0.6 < result["baseline"]["test"] < 0.9
+        assert [judge["mode"] for judge in result["judges"]] == ["faithfulness"]
+        asked = len(server.requests)
+        assert "context" in refused(2, *words, "-m", compatible(server))[0]  # the mark is no column without documents
+        assert (
+            "--knowledge none: no such file or folder"
+            in refused(2, *words, "-m", compatible(server), "--knowledge", "none")[0]
+        )
+        assert len(server.requests) == asked
+
+
+def test_one_file_will_do_and_its_name_may_be_odd(here: Path) -> None:
+    rows, pages = planted(here)
+    odd = here / 'a "b" c.md'
+    odd.write_text((pages / "goods-b.md").read_text("utf-8"), "utf-8")
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    words = {**OPTIONS, "task": "rows.jsonl", "target_field": "answer", "prompt": "Which one?", "knowledge": str(odd)}
+    task = task_of(words)
+    assert task.knowledge is not None
+    assert task.knowledge.names == (odd.name,)
+    assert task.hashes["knowledge"] != task_of({**words, "knowledge": str(pages)}).hashes["knowledge"]
+
+
+def test_a_link_out_of_the_named_folder_is_refused(here: Path) -> None:
+    rows, pages = planted(here)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    words = {**OPTIONS, "task": "rows.jsonl", "target_field": "answer", "prompt": "Which one?"}
+    (here / "linked").symlink_to(pages)
+    assert len(task_of({**words, "knowledge": "linked"}).knowledge.names) == len(list(pages.iterdir()))  # type: ignore[union-attr]
+    (pages.parent / "secret.md").write_text("A secret.", "utf-8")
+    (pages / "link.md").symlink_to(pages.parent / "secret.md")
+    with pytest.raises(pa.InputError, match=r"link\.md"):
+        task_of({**words, "knowledge": str(pages)})
+
+
+def test_what_cannot_be_is_refused_before_anything_is_called(here: Path) -> None:
+    rows, pages = planted(here)
+    (pages / "page.docx").write_bytes(b"PK")
+    named = [{"context": row["question"], "answer": row["answer"]} for row in rows]
+    with WireServer(reader) as server:
+        given: dict[str, Any] = {
+            "model": compatible(server),
+            "proposer": "none",
+            "target": "answer",
+            "prompt": "Which?",
+        }
+        with pytest.raises(pa.InputError, match="is no document that can be read"):
+            pa.optimize(rows, knowledge=pages, **given)
+        (pages / "page.docx").unlink()
+        with pytest.raises(pa.InputError, match="a column is called context"):
+            pa.optimize(named, knowledge=pages, **given)
+        with pytest.raises(pa.InputError, match="--knowledge go with a data file"):
+            pa.optimize("elsewhere", knowledge=pages, model=compatible(server), proposer="none")
+        assert server.requests == []
