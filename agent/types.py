@@ -399,6 +399,8 @@ class SearchSpace:
     """Formats that are tried by default, and cannot be where DSPy is not installed."""
     retrieval: bool = False
     """Whether demos may be picked for each input."""
+    embeddings: str = ""
+    """The model whose vectors rows may be picked by: "wordllama", or ""."""
 
 
 @dataclass(frozen=True, slots=True)

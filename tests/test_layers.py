@@ -55,6 +55,7 @@ DOORS = {
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),
     "sklearn": ("programs/classifiers.py",),
+    "wordllama": ("retrieval/static_vectors.py",),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""

@@ -54,6 +54,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "anyway": False,
         "no_calibrate": False,
         "no_retrieval": False,
+        "embeddings": None,
         "thinking": None,
         "max_concurrency": None,
         "max_wait": None,
@@ -151,6 +152,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     silence(observer.on_message)
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
+    from agent.run.embeddings import require_embeddings
 
     task, reading = read_task(options, observer)
     if task.space.left_out:
@@ -173,6 +175,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     digest = file_digest(name)
     program = program_for(task, target)
+    require_embeddings(program, observer)
     settings = _settings(program, {**options, "model_digest": digest}, db)
     scoring = reading.metric_line if reading and not options.get("metric_source") else ""
     launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring)

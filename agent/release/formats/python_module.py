@@ -93,6 +93,11 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
 )
 def files(material: Material) -> dict[str, str]:
     release = material.release
+    if release.picks is not None and release.picks.vectors is not None:
+        raise ReleaseError(
+            f"{release.name!r}: picks its examples by vectors of {release.picks.vectors.model}, which a module without "
+            "dependencies cannot make; export it as md or messages, and load it with load_prompt"
+        )
     taken = ("_texts", "_turns", "_context")
     bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier() or name in taken]
     if bad:
