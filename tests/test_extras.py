@@ -89,6 +89,7 @@ def test_each_command_that_needs_an_extra_says_so_in_one_line(
         ("dspy", [*start, "--strategy", "dspy-gepa", "--max-calls", "400"]),
         ("dspy", ["export", "--format", "dspy", "-o", "d"]),
         ("langchain", [*start, "-m", "langchain/openai:x", "--max-calls", "400"]),
+        ("embedding", [*start, "--embeddings", "wordllama", "--max-calls", "400"]),
         ("ui", ["ui", "--no-open"]),
     ]
     listed = ["runs", "--json"]
