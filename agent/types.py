@@ -20,7 +20,7 @@ from agent.shipped import Prediction as Prediction
 from agent.shipped import canonical as canonical
 from agent.shipped import content_id as content_id
 
-CallRole = Literal["target", "proposer", "judge"]
+CallRole = Literal["target", "proposer", "judge", "embedding"]
 SplitName = Literal["train", "dev", "test"]
 
 NO_MODEL = "no model"
@@ -400,7 +400,7 @@ class SearchSpace:
     retrieval: bool = False
     """Whether demos may be picked for each input."""
     embeddings: str = ""
-    """The model whose vectors rows may be picked by: "wordllama", or ""."""
+    """The model whose vectors rows may be picked by: "wordllama", a provider's "PROVIDER:NAME", or ""."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ DOORS = {
     "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py"),
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/local.py",),
-    "langchain": ("models/langchain.py",),
+    "langchain": ("models/langchain.py", "models/embeddings.py"),
     "langchain_core": ("models/langchain.py", "programs/chain", "release/formats/langchain.py"),
     "llm": ("release/formats/llm.py",),
     "prompty": ("release/formats/prompty.py",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from statistics import mean
 
@@ -13,7 +13,7 @@ from agent.prompt.template import fill_picked, marks
 from agent.retrieval.pick import Picks, PoolIndex, PoolRow
 from agent.retrieval.pool import PickedDemos, pool_id, text_of
 from agent.retrieval.static_vectors import static_vector
-from agent.retrieval.vectors import DENSE_RETRIEVERS, MOST_NUMBERS, DenseIndex, PoolVectors, Vector, packed
+from agent.retrieval.vectors import DENSE_RETRIEVERS, MOST_NUMBERS, WORDLLAMA, DenseIndex, PoolVectors, Vector, packed
 from agent.task.splits import near_duplicates
 from agent.types import Demo, Example, Message, Task
 
@@ -85,9 +85,19 @@ class PickedRows:
             )
         return PoolVectors(model, len(made[0]), tuple(map(packed, made)))
 
+    def texts(self, rows: Iterable[Example]) -> list[str]:
+        """What of rows is compared, each text once."""
+        return list(dict.fromkeys(text_of(row.inputs, self._names) for row in rows))
+
+    def know(self, vectors: Mapping[str, Vector]) -> None:
+        """Takes the vectors of texts that a provider made."""
+        self._embedded.update(vectors)
+
     def _vector(self, text: str) -> Vector:
         """The vector of a text, made once."""
         if text not in self._embedded:
+            if (model := self._task.space.embeddings) != WORDLLAMA:
+                raise InputError(f"a row is asked whose vector {model} was not asked for: {text!r:.60}")
             self._embedded[text] = static_vector(text)
         return self._embedded[text]
 

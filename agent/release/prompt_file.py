@@ -136,6 +136,17 @@ class PromptRelease:
             return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.inputs, vector))
         return fill_picked(self.messages, filled, self.picks.with_own(values, self.inputs, own, shown, vector))
 
+    @property
+    def embeddings(self) -> str:
+        """The provider's model that the vector of an input comes from; "" where none is needed."""
+        vectors = self.picks.vectors if self.picks else None
+        return vectors.model if vectors and vectors.is_provided else ""
+
+    def some_vector(self) -> Sequence[float] | None:
+        """A vector to prove files with, where an input's would have to be asked for: that of the first row."""
+        vectors = self.picks.vectors if self.picks else None
+        return vectors.vector(0) if vectors and vectors.is_provided else None
+
     def with_passages(self, values: Mapping[str, str]) -> Mapping[str, str]:
         """The values of an input and, where the prompt looks passages up, the block of them."""
         if self.passages is None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.errors import InputError, ReleaseError
 from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen, words_of
-from agent.retrieval.static_vectors import WORDLLAMA, static_vector
+from agent.retrieval.static_vectors import static_vector
 from agent.retrieval.vectors import (
     DENSE_RETRIEVERS,
     MOST_DIMENSIONS,
@@ -89,8 +89,8 @@ class PickedDemos:
         """The vector of an input that none was given for."""
         assert self.vectors is not None
         what = f"this prompt picks its examples by vectors of {self.vectors.model}"
-        if self.vectors.model != WORDLLAMA:
-            raise ReleaseError(f"{what}; give the one of the input as vector=...")
+        if self.vectors.is_provided:
+            raise ReleaseError(f"{what}; give the one of the input as vector=..., or call complete, which asks for it")
         try:
             if self._is_alike:
                 return static_vector(text)

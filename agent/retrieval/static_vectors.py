@@ -13,10 +13,6 @@ from agent.errors import InputError
 from agent.retrieval.pick import MOST_LETTERS
 from agent.retrieval.vectors import Vector
 
-WORDLLAMA = "wordllama"
-"""The name of these vectors in a task and in a release."""
-DIMENSIONS = 256
-
 
 def load_wordllama() -> Any:
     """The package's model. Raises ImportError where it is not installed."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+WORDLLAMA = "wordllama"
+"""The name of the vectors of that package in a task and in a release."""
 DENSE, BM25_DENSE = "dense", "bm25+dense"
 DENSE_RETRIEVERS = (DENSE, BM25_DENSE)
 """Cosine of vectors, and the same fused with BM25 by reciprocal rank."""
@@ -71,6 +73,11 @@ class PoolVectors:
     model: str
     dimensions: int
     rows: tuple[str, ...]
+
+    @property
+    def is_provided(self) -> bool:
+        """Whether a provider makes them, and not wordllama."""
+        return self.model != WORDLLAMA
 
     def vector(self, position: int) -> Vector:
         """The vector of one row."""

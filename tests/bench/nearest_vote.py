@@ -17,8 +17,7 @@ from statistics import median
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import RETRIEVERS, Picks
-from agent.retrieval.static_vectors import WORDLLAMA
-from agent.retrieval.vectors import DENSE_RETRIEVERS
+from agent.retrieval.vectors import DENSE_RETRIEVERS, WORDLLAMA
 from agent.stats.intervals import mean_ci
 from agent.task.load import load_task
 from agent.types import Example, Task
