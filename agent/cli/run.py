@@ -142,7 +142,8 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 @click.option(
     "--embeddings",
     metavar="NAME",
-    help="Also pick examples by the vectors of this model: wordllama. Default: the task's, else none.",
+    help="Also pick examples by the vectors of this model: wordllama, which calls none, or PROVIDER:NAME. Default: the "
+    "task's, else none.",
 )
 @click.option("--no-calibrate", is_flag=True, help="Do not try label weights on the finalists (they cost no call).")
 @click.option("--thinking", metavar="N", type=click.IntRange(0), help=THINKING_HELP)
