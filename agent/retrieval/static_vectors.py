@@ -5,6 +5,7 @@ Source: WordLlama, static token vectors taken out of a language model, averaged 
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from agent.retrieval.vectors import Vector
 
 def load_wordllama() -> Any:
     """The package's model. Raises ImportError where it is not installed."""
-    import wordllama
-
+    held = logging.NullHandler()
+    logging.root.addHandler(held)  # while it has one, `basicConfig` of the package's files changes no logging
+    try:
+        import wordllama
+    finally:
+        logging.root.removeHandler(held)
     return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
 

@@ -83,9 +83,7 @@ async def embed_rows(program: Kind, client: ModelClient, lm: LM | None, rows: It
     if lm is None or not isinstance(program, PromptProgram):
         return
     embedder, pool = Embedder(client, lm), program.pool
-    pool.know(
-        await embedder.vectors(pool.texts(program.task.train))
-    )  # apart: the same calls whatever the rows
+    pool.know(await embedder.vectors(pool.texts(program.task.train)))  # apart: the same calls whatever the rows
     pool.id_of(DENSE)  # makes its vectors, and raises where a release cannot hold them
     pool.know(await embedder.vectors(pool.texts(rows)))
 

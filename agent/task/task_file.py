@@ -132,7 +132,8 @@ class SearchTable(TomlTable):
         True, description="Whether examples may be picked for each input, out of the train rows (24 or more)."
     )
     embeddings: Line | Optional = Field(
-        None, description="The model by whose vectors examples may be picked as well: wordllama, or PROVIDER:NAME; default: none."
+        None,
+        description="The model by whose vectors examples may be picked as well: wordllama, or PROVIDER:NAME; default: none.",
     )
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
     calibrate: bool = Field(

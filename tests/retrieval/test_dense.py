@@ -206,6 +206,20 @@ def test_a_process_without_wordllama_loads_the_prompt_and_names_the_extra(tmp_pa
     assert "pip install 'promptassay[embedding]'" in done.stderr.splitlines()[-1]
 
 
+def test_a_program_that_renders_keeps_its_logging(tmp_path: Path) -> None:
+    """On import wordllama would have every package's messages shown on stderr."""
+    needs_wordllama()
+    code = (
+        "import logging, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from agent.retrieval.static_vectors import static_vector\n"
+        "assert len(static_vector('a late parcel')) == 256\n"
+        "print(logging.root.handlers, logging.root.level)"
+    )
+    root = Path(agent.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[] 30\n", "")
+
+
 def test_more_vectors_than_a_release_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_wordllama()
     monkeypatch.setattr("agent.programs.picked_rows.MOST_NUMBERS", 256 * 29)
