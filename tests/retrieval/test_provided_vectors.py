@@ -293,6 +293,22 @@ def test_apply_asks_in_batches_and_never_an_address_that_only_the_file_names(her
     assert got == {tuple(message.content for message in messages[:-1]) for messages in wanted}
 
 
+def test_bless_and_check_ask_for_vectors_within_their_budget(here: Path) -> None:
+    lines = [json.dumps({**row(number).inputs, **row(number).labels}) for number in range(200, 290)]
+    Path("routed.jsonl").write_text("\n".join(lines), "utf-8")
+    good("init", "routed", "--from", "routed.jsonl", "--target", "team")
+    with WireServer(lambda messages, body: "billing") as server:
+        program = provided(server.url)
+        write_release(release_of(program, prompts(program)[0]), Path("made"))
+        run(server, trials=1)
+        before = len(asked(server))
+        words = ["-m", compatible(server), "--limit", "40", "--max-calls", "100"]
+        good("bless", "made/prompt.md", "--task", "routed", "--reason", "first", "-q", *words)
+        checked = good_json("check", "made/prompt.md", "-q", "-m", compatible(server))
+        calls = len(asked(server)) - before
+    assert checked["calls"]["embedding"] == calls / 2 >= 1  # both ask anew
+
+
 def test_an_input_with_the_name_vector_is_that_input(tmp_path: Path) -> None:
     signature = replace(TASK.signature, inputs=(replace(TASK.signature.inputs[0], name="vector"),))
     train = tuple(replace(each, inputs={"vector": each.inputs["message"]}) for each in TASK.train)
