@@ -133,7 +133,7 @@ class SearchTable(TomlTable):
     )
     embeddings: Line | Optional = Field(
         None,
-        description="The model by whose vectors examples may also be picked: wordllama or PROVIDER:NAME; default: none.",
+        description="By whose vectors examples may also be picked: wordllama, or PROVIDER:NAME; default: none.",
     )
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
     calibrate: bool = Field(
