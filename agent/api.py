@@ -74,6 +74,7 @@ def optimize(
     anyway: bool = False,
     calibrate: bool = True,
     retrieval: bool = True,
+    embeddings: str | None = None,
     trials: int | None = None,
     thinking: int | None = None,
     max_concurrency: int | None = None,
@@ -124,6 +125,8 @@ def optimize(
         anyway: search even when the preflight finds that nothing can be won.
         calibrate: the finalists also compete with label weights, which cost no call; False: they do not.
         retrieval: False picks no examples for each input. True: as the task says.
+        embeddings: the model by whose vectors examples may be picked as well: "wordllama", which calls no model, or a
+            provider's as "PROVIDER:NAME". None: the task's, else none.
         trials: stop the search after about so many trials, at least 1; 1 only scores your prompt.
         thinking: tokens that models may think in each call, at least 0. None: the task's.
         max_concurrency: calls in flight at once, at least 1.

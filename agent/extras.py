@@ -9,6 +9,7 @@ from agent.errors import InputError
 
 MODULES: Mapping[str, str] = {
     "dspy": "dspy",
+    "embedding": "wordllama",
     "knowledge": "pypdf",
     "langchain": "langchain",
     "notebook": "pandas",

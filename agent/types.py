@@ -20,7 +20,7 @@ from agent.shipped import Prediction as Prediction
 from agent.shipped import canonical as canonical
 from agent.shipped import content_id as content_id
 
-CallRole = Literal["target", "proposer", "judge"]
+CallRole = Literal["target", "proposer", "judge", "embedding"]
 SplitName = Literal["train", "dev", "test"]
 
 NO_MODEL = "no model"
@@ -399,6 +399,8 @@ class SearchSpace:
     """Formats that are tried by default, and cannot be where DSPy is not installed."""
     retrieval: bool = False
     """Whether demos may be picked for each input."""
+    embeddings: str = ""
+    """The model whose vectors rows may be picked by: "wordllama", a provider's "PROVIDER:NAME", or ""."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,9 @@ def refused(done: installs.Ended) -> str:
 
 
 def test_every_extra_is_known_by_a_module_that_a_plain_install_lacks(plain: Path) -> None:
-    assert {*MODULES, "exports", "embedding", "tables", "all", "dev"} == set(EXTRAS)
+    assert {*MODULES, "exports", "tables", "all", "dev"} == set(EXTRAS)
     tops = {path.name for path in plain.iterdir()}
-    assert not tops & {*MODULES.values(), "litellm", "langchain_core", "mlflow", "prompty", "llm", "wordllama"}
+    assert not tops & {*MODULES.values(), "litellm", "langchain_core", "mlflow", "prompty", "llm"}
     assert {"xllamacpp", "optuna", "sklearn", "matplotlib", "openai", "anthropic", "sqlite_utils"} <= tops
     (every,) = EXTRAS["all"]
     apart = {"all", "dev", "embedding", "knowledge", "tables"}
@@ -89,6 +89,7 @@ def test_each_command_that_needs_an_extra_says_so_in_one_line(
         ("dspy", [*start, "--strategy", "dspy-gepa", "--max-calls", "400"]),
         ("dspy", ["export", "--format", "dspy", "-o", "d"]),
         ("langchain", [*start, "-m", "langchain/openai:x", "--max-calls", "400"]),
+        ("embedding", [*start, "--embeddings", "wordllama", "--max-calls", "400"]),
         ("ui", ["ui", "--no-open"]),
     ]
     listed = ["runs", "--json"]

@@ -39,7 +39,7 @@ DOORS = {
     "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py"),
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/local_engines.py", "tuning/engine_tokens.py"),
-    "langchain": ("models/langchain.py",),
+    "langchain": ("models/langchain.py", "models/embeddings.py"),
     "langchain_core": ("models/langchain.py", "programs/chain", "release/formats/langchain.py"),
     "llm": ("release/formats/llm.py",),
     "prompty": ("release/formats/prompty.py",),
@@ -55,6 +55,7 @@ DOORS = {
     "genai_prices": ("gateway/prices.py",),
     "pypdf": ("task/documents.py",),
     "sklearn": ("programs/classifiers.py",),
+    "wordllama": ("retrieval/static_vectors.py",),
 }
 CODE_IN_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "multiprocessing"}
 """What reads data by running what stands in it, or sends its own data so."""

@@ -10,11 +10,13 @@ nothing of the package under test. Standard library only.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import ssl
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ OPENAI_PATH = "/v1/chat/completions"
 RESPONSES_PATH = "/v1/responses"
 AZURE_PATH = "/openai/deployments/m/chat/completions"
 ANTHROPIC_PATH = "/v1/messages"
+EMBEDDINGS_PATH = "/v1/embeddings"
 _WORKERS = 32
 
 
@@ -231,6 +234,33 @@ class Responses(_OpenAI):
         }
 
 
+class _Embeddings(_OpenAI):
+    """OpenAI's embeddings: texts with words in common have near vectors (`word_vector`)."""
+
+    def messages(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        given = body.get("input", [])
+        return [{"role": "user", "content": text} for text in ([given] if isinstance(given, str) else given)]
+
+    def reply(self, messages: list[dict[str, Any]], body: Mapping[str, Any], text: str) -> dict[str, Any]:
+        vectors = [word_vector(message["content"]) for message in messages]
+        packed = [base64.b64encode(struct.pack(f"<{len(each)}f", *each)).decode() for each in vectors]
+        made = packed if body.get("encoding_format") == "base64" else vectors
+        return {
+            "object": "list",
+            "model": body.get("model", ""),
+            "data": [{"object": "embedding", "index": at, "embedding": each} for at, each in enumerate(made)],
+            "usage": {"prompt_tokens": _words(messages), "total_tokens": _words(messages)},
+        }
+
+
+def word_vector(text: str) -> list[float]:
+    """A vector of 32 numbers: each word of the text adds 1 at a place of its own, or at one that others share."""
+    vector = [0.0] * 32
+    for word in text.lower().split():
+        vector[zlib.crc32(word.encode("utf-8", "replace")) % 32] += 1.0
+    return vector
+
+
 class _Anthropic:
     """Messages."""
 
@@ -265,6 +295,7 @@ _DIALECTS: Mapping[str, _OpenAI | _Anthropic] = {
     RESPONSES_PATH: Responses(),
     AZURE_PATH: _OpenAI(),
     ANTHROPIC_PATH: _Anthropic(),
+    EMBEDDINGS_PATH: _Embeddings(),
 }
 
 

@@ -40,7 +40,7 @@ RUN_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "knowledge", "limit"),
     "Models": ("model", "proposer", "judge", "thinking", "max_concurrency", "max_wait"),
     "Budget": (*_CAPS, "price", "effort", "no_cache", "dry_run"),
-    "Search": ("trials", "strategy", "prefer", "anyway", "no_retrieval", "no_calibrate", "seed"),
+    "Search": ("trials", "strategy", "prefer", "anyway", "no_retrieval", "embeddings", "no_calibrate", "seed"),
     "Output": ("tag", *_OUTPUT),
 }
 RESUME_GROUPS = {
@@ -144,6 +144,12 @@ def _single_model(ctx: click.Context, option: click.Parameter, names: tuple[str,
 )
 @click.option("--anyway", is_flag=True, help="Search even when nothing can be won by the preflight.")
 @click.option("--no-retrieval", is_flag=True, help="Pick no examples for each input; the same ones for all.")
+@click.option(
+    "--embeddings",
+    metavar="NAME",
+    help="Also pick examples by the vectors of this model: wordllama, which calls none, or PROVIDER:NAME. Default: the "
+    "task's, else none.",
+)
 @click.option("--no-calibrate", is_flag=True, help="Do not try label weights on the finalists (they cost no call).")
 @click.option("--thinking", metavar="N", type=click.IntRange(0), help=THINKING_HELP)
 @click.option("-j", "--max-concurrency", metavar="N", type=click.IntRange(1), help=CONCURRENCY_HELP)

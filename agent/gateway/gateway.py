@@ -181,7 +181,7 @@ class Gateway:
         """
         if self.stopped is not None:
             raise self.stopped
-        if role != "target":
+        if role in ("proposer", "judge"):
             request = replace(request, max_tokens=request.max_tokens + self._thinking)
         key = call_key(lm, request)
         self.account.failed += self._past.losses.pop(key, 0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unicodedata import category
 
 from agent.metrics.comparison import Check, as_text, f1, golds, short
 from agent.metrics.metric_rule import Options, metric
+from agent.retrieval.static_vectors import load_wordllama
 from agent.shipped import composed
 from agent.types import Field
 from agent.worker import Verdict
@@ -38,9 +38,7 @@ def edit_similarity(options: Options, field: Field) -> Check:
 def embedding_similarity(options: Options, field: Field) -> Check:
     """The model of the package wordllama, from the weights that it brings along; nothing is fetched."""
     try:
-        import wordllama
-
-        model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+        model = load_wordllama()
     except ImportError as missing:
         raise ValueError(
             f"metric embedding_similarity needs a package that is not here ({missing}); "

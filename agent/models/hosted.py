@@ -239,7 +239,7 @@ class HostedModel(ABC):
         sent = frozenset(self._sends)
         await self._started()
         status = None
-        ALLOWED_BYTES.set(most_bytes(request))
+        ALLOWED_BYTES.set(self.most_bytes(request))
         try:
             async with asyncio.timeout(request.timeout):
                 reply = await self._send(request)
@@ -284,6 +284,14 @@ class HostedModel(ABC):
         """Closes the client; the next `complete` makes a new one."""
         client, self._client = self._client, None
         await self._drop(client, self._loop)
+
+    def most_bytes(self, request: Request) -> int:
+        """The limit of a reply's body, in bytes."""
+        return most_bytes(request)
+
+    def most_chars(self, request: Request) -> int:
+        """The limit of a reply's text, in characters."""
+        return most_chars(request)
 
     @abstractmethod
     def _start(self) -> Any:
@@ -406,7 +414,7 @@ class HostedModel(ABC):
         """The completion in `reply` for the ledger: bounded, and without secrets, as a server may echo what it was
         sent. Long strings beside the text are cut; a text beyond `most_chars` raises BadResponse."""
         completion = self._read(request, reply)
-        if len(completion.text) > most_chars(request):
+        if len(completion.text) > self.most_chars(request):
             raise BadResponse(
                 f"the reply has {len(completion.text):,} characters, which {request.max_tokens} tokens cannot have: "
                 f"{self._quote(completion.text)}; check that the server heeds max_tokens"

@@ -22,7 +22,7 @@ from agent.models.openai import OFFICIAL_URL, sdk_http_client
 from agent.privacy import silence_tracing
 from agent.types import Completion, Request
 
-_VARIABLES: Mapping[str, str] = {
+KEY_VARIABLES: Mapping[str, str] = {
     "anthropic": "ANTHROPIC_API_KEY",
     "deepseek": "DEEPSEEK_API_KEY",
     "groq": "GROQ_API_KEY",
@@ -39,6 +39,11 @@ _ADDRESSES: Mapping[str, tuple[str, ...]] = {
     "openai": (),
 }
 _ADDRESS_ENDINGS = ("API_BASE", "API_URL", "BASE_URL", "HOST")  # after the name of any other provider
+
+
+def key_variable_of(provider: str) -> str:
+    """The environment variable of a provider's key."""
+    return KEY_VARIABLES.get(provider, f"{provider.upper()}_API_KEY")
 
 
 def untraced() -> None:
@@ -66,7 +71,7 @@ class LangChainModel(HostedModel):
         self._provider = provider
         self._given_chat = chat
         self._url = base_url or (OFFICIAL_URL if provider == "openai" else None)
-        super().__init__(name, model, _VARIABLES.get(provider, f"{provider.upper()}_API_KEY"), self._endpoint(base_url))
+        super().__init__(name, model, key_variable_of(provider), self._endpoint(base_url))
         self._sends.add("max_tokens")
 
     def _endpoint(self, base_url: str | None) -> str:
@@ -76,14 +81,14 @@ class LangChainModel(HostedModel):
         return " ".join(bare_address(each) for each in addresses if each)
 
     def check_key(self) -> None:
-        if self._given_chat is None and self._provider in _VARIABLES:
+        if self._given_chat is None and self._provider in KEY_VARIABLES:
             super().check_key()
 
     def _start(self) -> Any:
         untraced()
         chat = self._given_chat
         if chat is None:
-            if self._provider in _VARIABLES:
+            if self._provider in KEY_VARIABLES:
                 self._secrets += (key_from(self._variable),)
             chat = self._init_chat()
         hidden = [value.get_secret_value() for value in vars(chat).values() if hasattr(value, "get_secret_value")]

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 OFFICIAL_URL = "https://api.openai.com/v1"
+NO_KEY = "no-key"
+"""Sent where an address that is not OpenAI's has no key."""
 _MOST_LOGPROBS = 20
 
 
@@ -46,7 +48,7 @@ class OpenAIModel(HostedModel):
         self._url = base_url or OFFICIAL_URL
         self._given_key = api_key
         self._official = _is_official(self._url)
-        super().__init__(name, model, "OPENAI_API_KEY" if self._official else "OPENAI_COMPATIBLE_API_KEY")
+        super().__init__(name, model, key_variable(self._url))
         if not self._official:  # many servers know the old name only
             self._sends.add("max_tokens")
 
@@ -62,26 +64,15 @@ class OpenAIModel(HostedModel):
     def _start(self) -> AsyncOpenAI:
         key = self._key()
         require_address(self._url, "http://HOST:PORT/v1", self._variable)
-
-        from openai import AsyncOpenAI
-
-        return AsyncOpenAI(
-            api_key=key,
-            base_url=self._url,
-            max_retries=0,
-            default_headers=None if self._official else _without_environment(key),
-            http_client=sdk_http_client(),  # closed by close() alone, not by garbage collection
-        )
+        return sdk_client(self._url, key)
 
     async def _stop(self, client: AsyncOpenAI) -> None:
         await client.close()
 
     def _key(self) -> str:
-        given = self._given_key
-        if not self._official and not (given or os.environ.get(self._variable, "")).strip():
-            return "no-key"
-        key = key_from(self._variable, given)
-        self._secrets += (key,)
+        key = key_for(self._url, self._given_key)
+        if key != NO_KEY:
+            self._secrets += (key,)
         return key
 
     def _parameters(self, request: Request) -> dict[str, Any]:
@@ -158,6 +149,32 @@ class OpenAIModel(HostedModel):
             model=self._served(data.get("model")),
             logprobs=_logprobs(choice.get("logprobs")),
         )
+
+
+def key_variable(url: str) -> str:
+    """The environment variable of the key for an address."""
+    return "OPENAI_API_KEY" if _is_official(url) else "OPENAI_COMPATIBLE_API_KEY"
+
+
+def key_for(url: str, given: str | None = None) -> str:
+    """The key for an address; a dummy for one that is not OpenAI's and has none. Raises RunRefused."""
+    variable = key_variable(url)
+    if not _is_official(url) and not (given or os.environ.get(variable, "")).strip():
+        return NO_KEY
+    return key_from(variable, given)
+
+
+def sdk_client(url: str, key: str) -> AsyncOpenAI:
+    """OpenAI's SDK for an address, bounded and without retries; one that is not OpenAI's gets `key` alone."""
+    from openai import AsyncOpenAI
+
+    return AsyncOpenAI(
+        api_key=key,
+        base_url=url,
+        max_retries=0,
+        default_headers=None if _is_official(url) else _without_environment(key),
+        http_client=sdk_http_client(),  # closed by close() alone, not by garbage collection
+    )
 
 
 def sdk_http_client() -> AsyncClient:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from statistics import mean
 
+from agent.errors import InputError
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text, shown_demo
 from agent.prompt.template import fill_picked, marks
-from agent.retrieval.pick import PoolIndex, PoolRow
+from agent.retrieval.pick import Picks, PoolIndex, PoolRow
 from agent.retrieval.pool import PickedDemos, pool_id, text_of
+from agent.retrieval.static_vectors import static_vector
+from agent.retrieval.vectors import DENSE_RETRIEVERS, MOST_NUMBERS, WORDLLAMA, DenseIndex, PoolVectors, Vector, packed
 from agent.task.splits import near_duplicates
 from agent.types import Demo, Example, Message, Task
 
@@ -30,6 +33,7 @@ class PickedRows:
         self._task = task
         self._names = [field.name for field in task.signature.inputs]
         self._shown: dict[tuple[str, ...], dict[int, tuple[str, ...]]] = {}
+        self._embedded: dict[str, Vector] = {}
 
     @cached_property
     def rows(self) -> tuple[PoolRow, ...]:
@@ -53,8 +57,57 @@ class PickedRows:
         return pool_id(self.rows)
 
     @cached_property
+    def _dense_id(self) -> str:
+        return pool_id(self.rows, self.vectors)
+
+    def id_of(self, retriever: str) -> str:
+        """The same for a retriever: where it goes by vectors, they are in the hash."""
+        return self._dense_id if retriever in DENSE_RETRIEVERS else self.id
+
+    def why_other(self, picks: Picks) -> str:
+        """Why these picks are not out of this task's rows; "" where they are."""
+        if picks.retriever in DENSE_RETRIEVERS and not self._task.space.embeddings:
+            return f"its demos are picked by {picks.retriever}, and the task names no embeddings"
+        if picks.pool != (own := self.id_of(picks.retriever)):
+            return f"its demos are picked out of {picks.pool}, and the train rows of the task are {own}"
+        return ""
+
+    @cached_property
+    def vectors(self) -> PoolVectors:
+        """Those of the rows. Raises InputError where they cannot be made, or are too many for a release."""
+        model = self._task.space.embeddings
+        made = [self._vector(row.text) for row in self.rows]
+        if (numbers := len(made) * len(made[0])) > MOST_NUMBERS:
+            raise InputError(
+                f"{len(made):,} train rows with vectors of {len(made[0]):,} numbers ({model}) are more than a release "
+                f"holds ({numbers:,} numbers, at most {MOST_NUMBERS:,}); use fewer train rows (--limit), a model of "
+                "fewer dimensions, or no embeddings"
+            )
+        return PoolVectors(model, len(made[0]), tuple(map(packed, made)))
+
+    def texts(self, rows: Iterable[Example]) -> list[str]:
+        """What of rows is compared, each text once."""
+        return list(dict.fromkeys(text_of(row.inputs, self._names) for row in rows))
+
+    def know(self, vectors: Mapping[str, Vector]) -> None:
+        """Takes the vectors of texts that a provider made."""
+        self._embedded.update(vectors)
+
+    def _vector(self, text: str) -> Vector:
+        """The vector of a text, made once."""
+        if text not in self._embedded:
+            if (model := self._task.space.embeddings) != WORDLLAMA:
+                raise InputError(f"a row is asked whose vector {model} was not asked for: {text!r:.60}")
+            self._embedded[text] = static_vector(text)
+        return self._embedded[text]
+
+    @cached_property
     def _index(self) -> PoolIndex:
         return PoolIndex(self.rows)
+
+    @cached_property
+    def _dense_index(self) -> PoolIndex:
+        return DenseIndex(self.rows, self.vectors, self._vector)
 
     @cached_property
     def _twins(self) -> dict[str, frozenset[str]]:
@@ -74,7 +127,8 @@ class PickedRows:
         if own and self._by_id[row.id].text != text_of(row.inputs, self._names):
             own = frozenset()  # a row of another split with the same id
         head = {demo.example_id for demo in prompt.demos}
-        return self._index.pick(text_of(row.inputs, self._names), prompt.picks, own | head)
+        index = self._dense_index if prompt.picks.retriever in DENSE_RETRIEVERS else self._index
+        return index.pick(text_of(row.inputs, self._names), prompt.picks, own | head)
 
     @cached_property
     def _by_id(self) -> dict[str, PoolRow]:
@@ -118,4 +172,5 @@ class PickedRows:
             tuple(demo.example_id for demo in prompt.demos),
             self.rows,
             tuple(self._text(prompt, position) for position in range(len(self.rows))),
+            self.vectors if prompt.picks.retriever in DENSE_RETRIEVERS else None,
         )

@@ -155,8 +155,8 @@ class PromptProgram(Defaults):
 
     def check(self, candidate: Candidate) -> str:
         prompt = as_prompt(candidate)
-        if prompt.picks is not None and prompt.picks.pool != self.pool.id:
-            return f"its demos are picked out of {prompt.picks.pool}, and the train rows of the task are {self.pool.id}"
+        if prompt.picks is not None and (why := self.pool.why_other(prompt.picks)):
+            return why
         if prompt.passages is not None and (why := self.library.why_other(prompt.passages)):
             return why
         return why_rejected(prompt, self.task)

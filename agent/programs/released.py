@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any, ClassVar
 
 from agent.errors import RowRefused
+from agent.gateway.embedding import Embedder
 from agent.prompt.weighted_reply import read_reply
 from agent.release.completion import parameters_of
 from agent.release.runtime import Prompt
 from agent.retrieval.passages import bare_passages
+from agent.retrieval.pool import text_of
 from agent.types import LM, Call, Candidate, Example, Prediction, Request, Task
 from agent.worker import run_aside
 
@@ -31,22 +33,31 @@ class ReleasedCandidate(Candidate):
 
 
 class ReleasedProgram:
-    """Runs one released prompt on a model, its own or another."""
+    """Runs one released prompt on a model, its own or another.
+
+    Args:
+        prompt: the prompt.
+        task: the task of the rows.
+        lm: the model.
+        embedder: makes the vectors of rows, for a prompt that picks its examples by those of a provider.
+    """
 
     kind = ReleasedCandidate.kind
 
-    def __init__(self, prompt: Prompt, task: Task, lm: LM) -> None:
+    def __init__(self, prompt: Prompt, task: Task, lm: LM, embedder: Embedder | None = None) -> None:
+        self._embedder = embedder
         self.candidate = ReleasedCandidate(prompt.version)
         self._release = prompt.release
         self._parameters = parameters_of(prompt.release)
         self._more = 0 if lm.name == prompt.model else task.thinking  # the released cap holds its own model's
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
-        parameters = self._parameters
-        release = self._release
+        parameters, release, vector = self._parameters, self._release, None
+        if self._embedder is not None:
+            vector = await self._embedder.vector(text_of(example.inputs, release.inputs))
         completion = await call(
             Request(
-                messages=release.fill(example.inputs),
+                messages=release.fill(example.inputs, vector=vector),
                 max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
                 **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs")},

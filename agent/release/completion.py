@@ -7,6 +7,7 @@ Knows the models by name only (`models/model_registry.py`); an SDK is imported w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -73,13 +74,29 @@ async def _complete(model: LM, request: Request) -> Completion:
     return await model.complete(request)
 
 
-def complete(release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None) -> Prediction:
-    """`acomplete` for a program without an event loop; raises a ReleaseError where one is running."""
+async def input_vector(embeddings: str, text: str) -> Sequence[float]:
+    """The vector of an input by a provider's model, made and closed here.
+
+    Raises:
+        ModelError: The call failed.
+        InputError: No such model can be made here.
+    """
+    from agent.models.embeddings import EmbeddingModel, embedding_request, vectors_in
+
+    model = EmbeddingModel(embeddings)
+    try:
+        (vector,) = vectors_in(await model.complete(embedding_request([text])))
+    finally:
+        await model.close()
+    return vector
+
+
+def blocking(name: str, answer: Callable[[], Coroutine[Any, Any, Prediction]]) -> Prediction:
+    """An answer for a program without an event loop; raises a ReleaseError where one is running."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(acomplete(release, messages, lm))
+        return asyncio.run(answer())
     raise ReleaseError(
-        f"{release.name!r}: complete() would block the event loop that is running; write `await "
-        "prompt.acomplete(...)` there"
+        f"{name!r}: complete() would block the event loop that is running; write `await prompt.acomplete(...)` there"
     )

@@ -30,7 +30,7 @@ from agent.release.prompt_file import (
     PromptRelease,
 )
 from agent.release.released_adapter import ADAPTER_FILE
-from agent.release.runtime import load_prompt
+from agent.release.runtime import Prompt, load_prompt
 from agent.types import Field
 
 LINE = 100  # a longer list in the front matter goes one item per line
@@ -116,8 +116,17 @@ def verify_file(path: Path, release: PromptRelease) -> None:
         if (loaded := read.get(name)) != value:
             raise ReleaseError(f"{path.name}: {name} drifted: wrote {value!r:.60}, read {loaded!r:.60}")
     for values in hostile_rows(release.inputs):
-        sent = [message.as_dict() for message in release.fill(values)]
-        require_same(path.name, sent, prompt.render(**values), values)
+        require_same(path.name, wanted(release, values), rendered(prompt, values), values)
+
+
+def wanted(release: PromptRelease, values: Mapping[str, str]) -> list[dict[str, str]]:
+    """The messages that files are to render. A row's vector stands for the input's where a provider makes that."""
+    return [message.as_dict() for message in release.fill(values, vector=release.some_vector())]
+
+
+def rendered(prompt: Prompt, values: Mapping[str, str]) -> list[dict[str, str]]:
+    """The messages that a loaded prompt renders, by the same vector."""
+    return wanted(prompt.release, values) if prompt.release.embeddings else prompt.render(**values)
 
 
 def require_same(

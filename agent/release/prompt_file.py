@@ -121,7 +121,11 @@ class PromptRelease:
         return found
 
     def fill(
-        self, values: Mapping[str, str], own: Sequence[PoolRow] = (), shown: Sequence[tuple[str, ...]] = ()
+        self,
+        values: Mapping[str, str],
+        own: Sequence[PoolRow] = (),
+        shown: Sequence[tuple[str, ...]] = (),
+        vector: Sequence[float] | None = None,
     ) -> tuple[Message, ...]:
         """The messages for an input, exactly as they were scored where there are no rows of a user.
 
@@ -129,13 +133,30 @@ class PromptRelease:
             values: A text for each of `inputs`.
             own: Rows of a user that are picked before those of the pool.
             shown: Of each of these its texts in the prompt.
+            vector: That of the input, where examples are picked by vectors of a provider.
+
+        Raises:
+            ReleaseError: A vector is missing, does not fit or is of no use.
         """
         filled = self.with_passages(values)
         if self.picks is None:
+            if vector is not None:
+                raise ReleaseError("vector=... was given, and this prompt picks no examples by vectors; leave it out")
             return fill_messages(self.messages, filled)
         if not own:
-            return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.inputs))
-        return fill_picked(self.messages, filled, self.picks.with_own(values, self.inputs, own, shown))
+            return fill_picked(self.messages, filled, self.picks.for_inputs(values, self.inputs, vector))
+        return fill_picked(self.messages, filled, self.picks.with_own(values, self.inputs, own, shown, vector))
+
+    @property
+    def embeddings(self) -> str:
+        """The provider's model that the vector of an input comes from; "" where none is needed."""
+        vectors = self.picks.vectors if self.picks else None
+        return vectors.model if vectors and vectors.is_provided else ""
+
+    def some_vector(self) -> Sequence[float] | None:
+        """A vector to prove files with, where an input's would have to be asked for: that of the first row."""
+        vectors = self.picks.vectors if self.picks else None
+        return vectors.vector(0) if vectors and vectors.is_provided else None
 
     def with_passages(self, values: Mapping[str, str]) -> Mapping[str, str]:
         """The values of an input and, where the prompt looks passages up, the block of them."""

@@ -151,10 +151,14 @@ class RememberedRows:
         sync_folder(self._folder)  # after a power cut an erased file must not be there again
         return count
 
-    def fill(self, values: Mapping[str, str]) -> tuple[Message, ...]:
+    def fill(self, values: Mapping[str, str], vector: Sequence[float] | None = None) -> tuple[Message, ...]:
         """The messages for an input, with the user's rows before those of the pool.
 
         Rows that do not fit the prompt (another version of it had other fields or labels) are passed over.
+
+        Args:
+            values: The input.
+            vector: Its vector, as of `PromptRelease.fill`.
         """
         release = self._release
         rows = [row for row in self.read() if _fits(release, row)]
@@ -166,7 +170,7 @@ class RememberedRows:
             own.append(PoolRow(name, text, str(row.answers[label]) if label else "", f"own {same_words(text)}"))
             answers = {field: label_text(value) for field, value in row.answers.items()}
             shown.append(demo_texts(release, row.inputs, answers))
-        return release.fill(values, own, shown)
+        return release.fill(values, own, shown, vector)
 
     def _write(self, rows: Sequence[RememberedRow]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)

@@ -71,28 +71,48 @@ class Prompt:
     def provenance(self) -> dict[str, Any]:
         return dict(self.release.provenance)
 
-    def render(self, /, *, who: str | None = None, **fields: str) -> list[dict[str, str]]:
+    def render(
+        self, /, *, who: str | None = None, vector: Sequence[float] | str | None = None, **fields: str
+    ) -> list[dict[str, str]]:
         """The messages to send, [{"role", "content"}]. Needs exactly the declared inputs, each a str.
 
         Args:
             who: A user or tenant: examples that this one has confirmed (`remember`) are picked before the others.
-                Where an input has the name `who`, it is that input.
+                Where an input has the name `who`, it is that input, and so with `vector`.
+            vector: Of a prompt that picks its examples by vectors of a provider: that of the input, as this provider's
+                model gives it for `embedded_text`.
             fields: The inputs.
 
         Raises:
             ReleaseError: One that names what is missing, unknown or not text.
         """
-        return [message.as_dict() for message in self._messages(who, fields)]
+        return [message.as_dict() for message in self._messages(*self._named(who, vector, fields))]
 
-    def _messages(self, who: str | None, fields: dict[str, str]) -> tuple[Message, ...]:
-        """The messages for the inputs and a user; an input with the name `who` is put where inputs are."""
-        inputs = self.release.inputs
-        if who is not None and "who" in inputs:
-            fields["who"], who = who, None
-        self._require_inputs("render", fields)
+    @property
+    def embeddings(self) -> str:
+        """The provider's model whose vector of the input `render` needs, as "PROVIDER:NAME"; "" where it needs none."""
+        return self.release.embeddings
+
+    def embedded_text(self, **fields: str) -> str:
+        """The text of an input that is embedded, for a program that asks the provider itself."""
+        from agent.retrieval.pool import text_of
+
+        self._require_inputs("embed", fields)
+        return text_of(fields, self.release.inputs)
+
+    def _named(self, who: Any, vector: Any, fields: dict[str, Any]) -> tuple[str | None, Any, dict[str, Any]]:
+        """User, vector and inputs; an input with the name `who` or `vector` is put where inputs are."""
+        given = {"who": who, "vector": vector}
+        own = {name: value for name, value in given.items() if value is not None and name in self.release.inputs}
+        inputs = {**fields, **own}
+        self._require_inputs("render", inputs)
+        return (None if "who" in own else who), (None if "vector" in own else vector), inputs
+
+    def _messages(self, who: str | None, vector: Any, inputs: dict[str, str]) -> tuple[Message, ...]:
+        """The messages for the inputs and a user."""
         if who is None or self.release.picks is None:
-            return self.release.fill(fields)
-        return self._rows_of(who).fill(fields)
+            return self.release.fill(inputs, vector=vector)
+        return self._rows_of(who).fill(inputs, vector)
 
     def _require_inputs(self, verb: str, fields: Mapping[str, Any]) -> None:
         """Raises a ReleaseError where `fields` is anything but a text for each input."""
@@ -175,31 +195,53 @@ class Prompt:
         release = self.release
         return read_reply(reply, tokens_of(logprobs), release.outputs, release.reasoning, release.weights)
 
-    def complete(self, lm: LM | None = None, /, *, who: str | None = None, **fields: str) -> Prediction:
+    def complete(
+        self,
+        lm: LM | None = None,
+        /,
+        *,
+        who: str | None = None,
+        vector: Sequence[float] | str | None = None,
+        **fields: str,
+    ) -> Prediction:
         """Renders, calls the model once, parses. Not inside a running event loop: there, await `acomplete`."""
-        from agent.release.completion import complete
+        from agent.release.completion import blocking
 
-        messages = self._messages(who, fields)  # wrong fields raise before anything starts
-        return complete(self.release, messages, lm)
+        user, given, inputs = self._named(who, vector, fields)  # wrong fields raise before anything starts
+        return blocking(self.name, lambda: self._complete(lm, user, given, inputs))
 
-    async def acomplete(self, lm: LM | None = None, /, *, who: str | None = None, **fields: str) -> Prediction:
+    async def acomplete(
+        self,
+        lm: LM | None = None,
+        /,
+        *,
+        who: str | None = None,
+        vector: Sequence[float] | str | None = None,
+        **fields: str,
+    ) -> Prediction:
         """`complete` inside an event loop: one attempt, and another for a parameter that the model refuses.
 
-        It counts in no budget and no ledger.
+        It counts in no budget and no ledger. A prompt that picks its examples by vectors of a provider first asks the
+        provider for that of the input, unless it is given.
 
         Args:
             lm: A model to use and keep open; without it one is made and closed.
             who: A user or tenant, as of `render`.
+            vector: The input's, as of `render`.
             fields: The inputs.
 
         Raises:
             ModelError: The call failed; its `retry` says whether to try again.
             ReleaseError: The fields are not the inputs, or a parameter cannot be sent.
         """
-        from agent.release.completion import acomplete
+        return await self._complete(lm, *self._named(who, vector, fields))
 
-        messages = self._messages(who, fields)
-        return await acomplete(self.release, messages, lm)
+    async def _complete(self, lm: LM | None, who: str | None, vector: Any, inputs: dict[str, str]) -> Prediction:
+        from agent.release.completion import acomplete, input_vector
+
+        if self.embeddings and vector is None:
+            vector = await input_vector(self.embeddings, self.embedded_text(**inputs))
+        return await acomplete(self.release, self._messages(who, vector, inputs), lm)
 
 
 def load_prompt(

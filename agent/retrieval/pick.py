@@ -29,8 +29,8 @@ MOST_LETTERS = 20_000
 MOST_TERMS = 256
 MOST_POSTINGS = 5_000
 """Rows that the terms of one input may stand in, summed: its rarest terms count, up to so many."""
-_DEPTH = 64  # ranked rows, beside those that are left out
-_FUSED = 50  # rows of each ranking that count in their fusion
+DEPTH = 64  # ranked rows, beside those that are left out
+FUSED = 50  # rows of each ranking that count in their fusion
 _FUSION = 60
 _K1, _B = 1.2, 0.75
 _UNIT = 1_000_000
@@ -45,7 +45,7 @@ class Picks:
 
     Args:
         retriever: "bm25" (words), "chars" (three neighbouring letters of a word: short texts, misspellings) or "hybrid"
-            (both rankings, fused by reciprocal rank).
+            (both rankings, fused by reciprocal rank); where rows have vectors, "dense" or "bm25+dense".
         k: how many, 1 to 16.
         order: whether the nearest is shown last, right before the input, or first.
         diverse: of rows that are near-duplicates of each other, at most one.
@@ -141,6 +141,15 @@ class _Ranking:
         return [-key % self._size for key in ranked]
 
 
+def fused(*rankings: Iterable[int]) -> Iterator[int]:
+    """The positions of several rankings by the sum of their reciprocal ranks, the best first."""
+    places = Counter[int]()
+    for ranking in rankings:
+        for place, position in enumerate(ranking):
+            places[position] += round(1e9 / (_FUSION + place + 1))
+    return iter(sorted(places, key=lambda position: (-places[position], position)))
+
+
 def chosen(rows: Sequence[PoolRow], nearest: Iterable[int], picks: Picks, leave_out: Collection[str]) -> list[int]:
     """The positions of the examples among ranked rows, in the order in which they are shown.
 
@@ -217,20 +226,16 @@ class PoolIndex:
 
     def alike(self, text: str, picks: Picks, left_out: int = 0) -> Iterator[int]:
         """The positions of `candidates` that have something in common with the input."""
-        return self._ranked(text, picks.retriever, _DEPTH + left_out)
+        return self._ranked(text, picks.retriever, DEPTH + left_out)
 
     def nearest(self, text: str, retriever: str, k: int) -> list[int]:
         """At most `k` positions that have a term in common with a text, the nearest first."""
-        return list(islice(self._ranked(text, retriever, k + _DEPTH), k))
+        return list(islice(self._ranked(text, retriever, k + DEPTH), k))
 
     def _ranked(self, text: str, retriever: str, most: int) -> Iterator[int]:
         if retriever == "bm25":
             return iter(self._words.nearest(words_of(text), most))
         if retriever == "chars":
             return iter(self._grams.nearest(grams_of(text), most))
-        places = Counter[int]()
-        fused = _FUSED + most - _DEPTH
-        for ranked in (self._words.nearest(words_of(text), fused), self._grams.nearest(grams_of(text), fused)):
-            for place, position in enumerate(ranked):
-                places[position] += round(1e9 / (_FUSION + place + 1))
-        return iter(sorted(places, key=lambda position: (-places[position], position)))
+        deep = FUSED + most - DEPTH
+        return fused(self._words.nearest(words_of(text), deep), self._grams.nearest(grams_of(text), deep))

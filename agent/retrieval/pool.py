@@ -1,17 +1,34 @@
-"""The rows of a pool as data: their hash, and what a release holds of them. Imports the standard library alone."""
+"""The rows of a pool as data: their hash, and what a release holds of them. Imports the standard library alone.
+
+Where rows are picked by their vectors, picking imports numpy, and wordllama where that makes the vector of an input.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from agent.errors import InputError, ReleaseError
 from agent.retrieval.pick import MOST_PICKED, ORDERS, RETRIEVERS, Picks, PoolIndex, PoolRow, chosen, words_of
+from agent.retrieval.static_vectors import static_vector
+from agent.retrieval.vectors import (
+    DENSE_RETRIEVERS,
+    MOST_DIMENSIONS,
+    DenseIndex,
+    PoolVectors,
+    Vector,
+    require_vector,
+    unpacked,
+)
 from agent.shipped import content_id
 
 SEPARATOR = "\n"
+VECTOR = "vector"
+"""Of a row in a release, the key of its vector."""
+_OF_VECTORS = ("embeddings", "dimensions")
 
 
 def text_of(inputs: Mapping[str, str], names: Sequence[str]) -> str:
@@ -28,9 +45,12 @@ def same_words(text: str) -> str:
     return " ".join(sorted(set(words_of(text))))
 
 
-def pool_id(rows: Sequence[PoolRow]) -> str:
-    """The hash of the rows that may be picked."""
-    return content_id("pool", [[row.id, row.text, row.label, row.group] for row in rows])
+def pool_id(rows: Sequence[PoolRow], vectors: PoolVectors | None = None) -> str:
+    """The hash of the rows that may be picked, and of their vectors where they are picked by these."""
+    plain = [[row.id, row.text, row.label, row.group] for row in rows]
+    if vectors is None:
+        return content_id("pool", plain)
+    return content_id("pool", {"rows": plain, "embeddings": vectors.model, "vectors": vectors.rows})
 
 
 @dataclass(frozen=True)
@@ -43,20 +63,64 @@ class PickedDemos:
         rows: the pool.
         shown: of each row its texts in the prompt: those of the user's and the assistant's turn, or one for a layout
             with all examples in one turn.
+        vectors: those of the rows, where rows are picked by them.
     """
 
     picks: Picks
     head: tuple[str, ...]
     rows: tuple[PoolRow, ...]
     shown: tuple[tuple[str, ...], ...]
+    vectors: PoolVectors | None = None
 
     @cached_property
     def _index(self) -> PoolIndex:
-        return PoolIndex(self.rows)
+        if self.vectors is None:
+            return PoolIndex(self.rows)
+        return DenseIndex(self.rows, self.vectors, self._embed)
 
-    def for_inputs(self, values: Mapping[str, str], names: Sequence[str]) -> list[tuple[str, ...]]:
-        """The texts of the picked rows for an input, in the order in which they are shown."""
-        return [self.shown[position] for position in self._index.pick(text_of(values, names), self.picks, self.head)]
+    @cached_property
+    def _is_alike(self) -> bool:
+        """Whether the installed wordllama gives the first row the vector that it had in the run."""
+        assert self.vectors is not None
+        kept, made = self.vectors.vector(0), static_vector(self.rows[0].text)
+        return len(kept) == len(made) and all(abs(one - other) < 1e-3 for one, other in zip(kept, made, strict=True))
+
+    def _embed(self, text: str) -> Vector:
+        """The vector of an input that none was given for."""
+        assert self.vectors is not None
+        what = f"this prompt picks its examples by vectors of {self.vectors.model}"
+        if self.vectors.is_provided:
+            raise ReleaseError(f"{what}; give the one of the input as vector=..., or call complete, which asks for it")
+        try:
+            if self._is_alike:
+                return static_vector(text)
+        except InputError as missing:
+            raise ReleaseError(f"{what}; {missing}") from missing
+        raise ReleaseError(
+            f"{what}, and the installed version makes others than those of the run; install the version that the run "
+            "had, or run the task again"
+        )
+
+    def _index_for(self, vector: Vector | None) -> PoolIndex:
+        """The index for one input, whose vector may be at hand."""
+        if vector is None:
+            return self._index
+        if self.vectors is None or not isinstance(self._index, DenseIndex):
+            raise ReleaseError("vector=... was given, and this prompt picks no examples by vectors; leave it out")
+        return self._index.for_vector(require_vector(vector, self.vectors))
+
+    def for_inputs(
+        self, values: Mapping[str, str], names: Sequence[str], vector: Vector | None = None
+    ) -> list[tuple[str, ...]]:
+        """The texts of the picked rows for an input, in the order in which they are shown.
+
+        Args:
+            values: The input.
+            names: Of its fields, in the order of the signature.
+            vector: That of the input; None: wordllama makes it where rows are picked by its vectors.
+        """
+        found = self._index_for(vector).pick(text_of(values, names), self.picks, self.head)
+        return [self.shown[position] for position in found]
 
     @cached_property
     def _ids_by_words(self) -> dict[str, list[str]]:
@@ -72,44 +136,58 @@ class PickedDemos:
         names: Sequence[str],
         own: Sequence[PoolRow],
         shown: Sequence[tuple[str, ...]],
+        vector: Vector | None = None,
     ) -> list[tuple[str, ...]]:
         """`for_inputs` with rows of a user before those of the pool.
 
         Of the user's own rows those that have something in common with the input come first, as many as k. A row of the
-        pool with the words of one of them is not picked: its label may be the one that was corrected.
+        pool with the words of one of them is not picked: its label may be the one that was corrected. The user's rows
+        have no vectors: where those of the pool are picked by theirs, the user's are by words and letters.
 
         Args:
             values: The input.
             names: Of its fields, in the order of the signature.
             own: The user's rows.
             shown: Of each of these its texts in the prompt.
+            vector: That of the input, as of `for_inputs`.
         """
         text = text_of(values, names)
         replaced = [name for row in own for name in self._ids_by_words.get(same_words(row.text), ())]
         left_out = {*self.head, *replaced}
-        common = self._index.candidates(text, self.picks, len(left_out))
-        nearest = chain(PoolIndex(own).alike(text, self.picks), (len(own) + position for position in common))
+        common = self._index_for(vector).candidates(text, self.picks, len(left_out))
+        by_text = self.picks if self.vectors is None else replace(self.picks, retriever="hybrid")
+        nearest = chain(PoolIndex(own).alike(text, by_text), (len(own) + position for position in common))
         texts = (*shown, *self.shown)
         return [texts[position] for position in chosen((*own, *self.rows), nearest, self.picks, left_out)]
 
     def settings(self) -> dict[str, Any]:
         """All but the rows, JSON-ready."""
-        return {**self.picks.as_dict(), "head": list(self.head)}
+        made = {"embeddings": self.vectors.model, "dimensions": self.vectors.dimensions} if self.vectors else {}
+        return {**self.picks.as_dict(), "head": list(self.head), **made}
 
     def row_data(self) -> list[dict[str, Any]]:
-        """The rows, JSON-ready."""
-        return [
+        """The rows, JSON-ready, each with its vector where they have some."""
+        data: list[dict[str, Any]] = [
             {"id": row.id, "text": row.text, "label": row.label, "group": row.group, "shown": list(shown)}
             for row, shown in zip(self.rows, self.shown, strict=True)
         ]
+        if self.vectors is None:
+            return data
+        return [{**row, VECTOR: vector} for row, vector in zip(data, self.vectors.rows, strict=True)]
 
 
 def picked_demos(settings: Any, rows: Any) -> PickedDemos:
     """What `settings` and `row_data` gave. Raises ValueError, which says what is wrong with data from elsewhere."""
-    if not isinstance(settings, dict) or set(settings) != {"head", *(field.name for field in fields(Picks))}:
-        raise ValueError(f"picks must have retriever, k, order, diverse, balanced, pool and head, not {settings!r:.60}")
-    if settings["retriever"] not in RETRIEVERS or settings["order"] not in ORDERS:
-        raise ValueError(f"picks: the retriever is one of {', '.join(RETRIEVERS)}, the order {' or '.join(ORDERS)}")
+    names = [field.name for field in fields(Picks)]
+    is_dense = isinstance(settings, dict) and settings.get("retriever") in DENSE_RETRIEVERS
+    if not isinstance(settings, dict) or set(settings) != {"head", *names, *(_OF_VECTORS if is_dense else ())}:
+        raise ValueError(
+            f"picks must have retriever, k, order, diverse, balanced, pool and head"
+            f"{', embeddings and dimensions' if is_dense else ''}, not {settings!r:.60}"
+        )
+    if settings["retriever"] not in (*RETRIEVERS, *DENSE_RETRIEVERS) or settings["order"] not in ORDERS:
+        known = ", ".join((*RETRIEVERS, *DENSE_RETRIEVERS))
+        raise ValueError(f"picks: the retriever is one of {known}, the order {' or '.join(ORDERS)}")
     k = settings["k"]
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_PICKED:
         raise ValueError(f"picks: k is a whole number from 1 to {MOST_PICKED}, not {k!r:.20}")
@@ -121,17 +199,34 @@ def picked_demos(settings: Any, rows: Any) -> PickedDemos:
     if not isinstance(rows, list) or not rows:
         raise ValueError("there are picks and no rows that may be picked")
     for number, row in enumerate(rows, start=1):
-        if not _is_row(row) or len(row["shown"]) != len(rows[0]["shown"]):
-            raise ValueError(f"row {number} of the pool is no row with id, text, label, group and shown: {row!r:.60}")
+        if not _is_row(row, is_dense) or len(row["shown"]) != len(rows[0]["shown"]):
+            held = "id, text, label, group, shown and vector" if is_dense else "id, text, label, group and shown"
+            raise ValueError(f"row {number} of the pool is no row with {held}: {row!r:.60}")
+    vectors = _vectors(settings, rows) if is_dense else None
     made = tuple(PoolRow(row["id"], row["text"], row["label"], row["group"]) for row in rows)
-    if settings["pool"] != pool_id(made):
-        raise ValueError(f"the rows of the pool are {pool_id(made)}, and picks says {settings['pool']!r:.40}")
-    picks = Picks(**{name: value for name, value in settings.items() if name != "head"})
-    return PickedDemos(picks, tuple(head), made, tuple(tuple(row["shown"]) for row in rows))
+    if settings["pool"] != (found := pool_id(made, vectors)):
+        raise ValueError(f"the rows of the pool are {found}, and picks says {settings['pool']!r:.40}")
+    picks = Picks(**{name: settings[name] for name in names})
+    return PickedDemos(picks, tuple(head), made, tuple(tuple(row["shown"]) for row in rows), vectors)
 
 
-def _is_row(row: Any) -> bool:
-    texts = ("id", "text", "label", "group")
+def _vectors(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> PoolVectors:
+    """The vectors of a release, as they stand in its rows."""
+    model, dimensions = settings["embeddings"], settings["dimensions"]
+    if not isinstance(model, str) or not model:
+        raise ValueError(f"picks: embeddings is the name of a model, not {model!r:.60}")
+    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= MOST_DIMENSIONS:
+        raise ValueError(f"picks: dimensions is a whole number from 1 to {MOST_DIMENSIONS:,}, not {dimensions!r:.20}")
+    for number, row in enumerate(rows, start=1):
+        try:
+            unpacked(row[VECTOR], dimensions)
+        except ValueError as error:
+            raise ValueError(f"the vector of row {number} of the pool {error}") from None
+    return PoolVectors(model, dimensions, tuple(row[VECTOR] for row in rows))
+
+
+def _is_row(row: Any, has_vector: bool) -> bool:
+    texts = ("id", "text", "label", "group", *([VECTOR] if has_vector else []))
     return (
         isinstance(row, dict)
         and set(row) == {*texts, "shown"}

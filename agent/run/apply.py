@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import BudgetExhausted, InputError, Problem, ProblemsError, RunRefused
+from agent.gateway.embedding import Embedder
 from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
 from agent.release.adapted_model import brought
 from agent.release.regression import require_place
 from agent.release.runtime import Prompt, load_prompt
+from agent.retrieval.pool import text_of
 from agent.run.answer_file import require_kind, write_answers
+from agent.run.embeddings import embedder_of, model_of_prompt
 from agent.run.job import Job, Resources
 from agent.run.launch import budget_of
 from agent.run.locations import models_of, prompt_path, require_named
@@ -54,6 +57,7 @@ class Application:
     task: Task
     out: Path
     prefix: str
+    embedder: LM | None = None
 
     @property
     def added(self) -> list[str]:
@@ -74,7 +78,8 @@ class Apply(Job):
 
     @property
     def planned(self) -> int:
-        return len(self.task.dev)
+        rows = len(self.task.dev)
+        return rows + (Embedder.calls(rows) if self._applied.embedder else 0)
 
     async def work(self) -> dict[str, Any]:
         applied = self._applied
@@ -110,11 +115,15 @@ class Apply(Job):
     async def _outcomes(self) -> dict[str, Outcome]:
         """What came of each row that is asked, by its number. Raises BudgetExhausted where the budget ends before."""
         applied, rows = self._applied, self.task.dev
-        program = ReleasedProgram(applied.prompt, self.task, applied.lm)
+        embedder = await embedder_of(applied.prompt, self._gateway, applied.embedder, ())
+        program = ReleasedProgram(applied.prompt, self.task, applied.lm, embedder)
         evaluator = Evaluator(self.task, self._gateway, applied.lm, [Readable()], [program])
         found: dict[str, Outcome] = {}
         for start in range(0, len(rows), AT_ONCE):
             some = rows[start : start + AT_ONCE]
+            if embedder is not None:
+                embedder.forget()
+                await embedder.vectors(text_of(row.inputs, applied.prompt.release.inputs) for row in some)
             outcomes = await self.gathered([evaluator.outcome(program.candidate, row) for row in some])
             found |= {row.id: each for row, each in zip(some, outcomes, strict=True) if each is not None}
             if self._stopped:
@@ -184,9 +193,12 @@ def prepare_apply(
     require_place(out, "-o")
     lm, _ = models_of(name, (), loaded)
     task = _task(loaded, path, source, rows, digest)
-    applied = Application(loaded, lm, source, rows, columns, task, out, prefix)
-    budget = budget_of(options, max(1, len(task.dev)))
-    return PreparedJob(lambda resources: Apply(applied, resources), (lm,), budget)
+    embedder = model_of_prompt(loaded, path, db)
+    applied = Application(loaded, lm, source, rows, columns, task, out, prefix, embedder)
+    more = Embedder.calls(len(task.dev)) if embedder else 0
+    budget = budget_of(options, max(1, len(task.dev)) + more)
+    lms = (lm, *([embedder] if embedder else []))
+    return PreparedJob(lambda resources: Apply(applied, resources), lms, budget)
 
 
 def _read(source: Path, prompt: Prompt, prefix: str) -> tuple[list[dict[str, Any]], list[str], str]:

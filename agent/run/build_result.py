@@ -83,7 +83,10 @@ def build_result(
         decision="keep_baseline",
         trials={state: list(states).count(state) for state in ("complete", "pruned", "failed", "incomplete")},
         cost=Cost(
-            {role: paid[role].calls if role in paid else 0 for role in ("target", "proposer", "judge")},
+            {
+                **{role: paid[role].calls if role in paid else 0 for role in ("target", "proposer", "judge")},
+                **({"embedding": paid["embedding"].calls} if "embedding" in paid else {}),
+            },
             account.cached,
             usage.prompt_tokens,
             usage.cached_prompt_tokens,

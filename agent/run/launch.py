@@ -55,6 +55,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "anyway": False,
         "no_calibrate": False,
         "no_retrieval": False,
+        "embeddings": None,
         "thinking": None,
         "max_concurrency": None,
         "max_wait": None,
@@ -85,10 +86,13 @@ class Launch:
     digest: str
     scoring: str = ""
     """What scores the answers and why, in a line."""
+    embedder: LM | None = None
+    """The provider's model by whose vectors examples are picked."""
 
     def lms(self) -> list[LM]:
         """Every model once."""
-        every = [self.target, *([self.proposer] if self.proposer else []), *self.judges]
+        others = [lm for lm in (self.proposer, self.embedder) if lm is not None]
+        every = [self.target, *others, *self.judges]
         return list({id(lm): lm for lm in every}.values())
 
     @property
@@ -106,7 +110,7 @@ class Launch:
         """The names of the models."""
         from agent.run.settings import models_by_role
 
-        return models_by_role(self.target, self.proposer, self.judges)
+        return models_by_role(self.target, self.proposer, self.judges, self.embedder)
 
     def prices(self) -> dict[str, Price]:
         """Their prices, as far as they are known. Raises InputError where one is needed and is not."""
@@ -152,6 +156,7 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     silence(observer.on_message)
     from agent.models.model_registry import DEFAULT_MODEL, create_model, file_digest
     from agent.programs.kinds import program_for
+    from agent.run.embeddings import embedding_model
 
     task, reading = read_task(options, observer)
     if task.space.left_out:
@@ -174,9 +179,10 @@ def prepare(options: Mapping[str, Any], db: Path, observer: Observer = NO_OBSERV
     judges = tuple(known.get(judge) or create_model(judge) for judge in task.judges)
     digest = file_digest(name)
     program = program_for(task, target)
+    embedder = embedding_model(program, observer)
     settings = _settings(program, {**options, "model_digest": digest}, db)
     scoring = reading.metric_line if reading and not options.get("metric_source") else ""
-    launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring)
+    launch = Launch(program.task, target, proposer, judges, settings, program, digest, scoring, embedder)
     for line in remarks(launch.lms(), settings.price):
         observer.on_message(line)
     return launch

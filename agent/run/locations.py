@@ -219,14 +219,15 @@ def require_named(file: Path, brought: Collection[str], asked: Mapping[str, Sequ
 
     for option, names in asked.items():
         for name in names:
-            if name in brought and leads_elsewhere(name) and not _asked_before(name, db):
+            if name in brought and leads_elsewhere(name) and not asked_before(name, db):
                 raise InputError(
                     f"{file}: names the model {printable(name)}, and neither you nor {db} has named it before; if you "
                     f"trust it, give it yourself: {option} {printable(name)}"
                 )
 
 
-def _asked_before(model: str, db: Path) -> bool:
+def asked_before(model: str, db: Path) -> bool:
+    """Whether the ledger holds a call of a model."""
     if not db.is_file():
         return False
     with closing(open_history(db)) as history:

@@ -17,6 +17,7 @@ from agent.errors import BudgetExhausted, InputError
 from agent.ledger.query import History, Row, is_weighted, started_with
 from agent.programs.kinds import program_for
 from agent.release.rescore import SCORED_BY
+from agent.run.embeddings import embed_rows, model_of_candidates
 from agent.run.job import Job, Resources
 from agent.run.launch import budget_of, earlier_prices
 from agent.run.locations import open_history
@@ -57,8 +58,10 @@ class Transfer(Job):
         lms: Sequence[LM],
         judges: Sequence[LM],
         resources: Resources,
+        embedder: LM | None = None,
     ) -> None:
         super().__init__(task, [lm.name for lm in lms], resources)
+        self._embedder = embedder
         self._entrants, self._own, self._run, self._lms, self._judges = entrants, own, run, lms, judges
 
     @staticmethod
@@ -110,6 +113,7 @@ class Transfer(Job):
         metrics = build_metrics(self.task, {"judge": judges})
         base = self._entrants[0].candidate.id
         program = program_for(self.task, lm)
+        await embed_rows(program, self._gateway, self._embedder, self.task.dev)
         evaluator = Evaluator(self.task, self._gateway, lm, metrics, [program], baseline_id=base)
         column: list[Scores] = []
         for entrant in self._entrants:
@@ -196,11 +200,15 @@ def prepare_transfer(
     if not judges and task.is_judged:
         judges = [create_model(run_row["model"])]
     budget = budget_of(options, Transfer.calls(task, len(entrants), len(lms)))
+    embedder = model_of_candidates(task, [entrant.candidate for entrant in entrants])
+    others = [*judges, *([embedder] if embedder else [])]
     return PreparedJob(
-        lambda resources: Transfer(task, entrants, run_row["model"], run_row["id"], lms, judges, resources),
-        [*lms, *(judge for judge in judges if judge not in lms)],
+        lambda resources: Transfer(task, entrants, run_row["model"], run_row["id"], lms, judges, resources, embedder),
+        [*lms, *(other for other in others if other not in lms)],
         budget,
-        prices=earlier_prices(words, run_row["model"], words.get("proposer") or "", *task.judges),
+        prices=earlier_prices(
+            words, run_row["model"], words.get("proposer") or "", *task.judges, *([embedder.name] if embedder else [])
+        ),
     )
 
 

@@ -29,6 +29,7 @@ from agent.release.prompt_file import HELD
 from agent.release.result import RunResult
 from agent.release.result_parts import Release
 from agent.run.build_result import SealedTest, build_result
+from agent.run.embeddings import embed_rows
 from agent.run.job import LedgerRun, Resources
 from agent.run.observers import Snapshot, Watcher
 from agent.run.settings import Settings, known_prices, models_by_role, plan_for
@@ -84,6 +85,7 @@ class Run(LedgerRun[RunResult]):
         resumed: the run to go on with; None: a new one.
         judges: the models of the task's judges; without them the target judges.
         program: what is optimized; without it, what the task says.
+        embedder: the provider's model by whose vectors examples are picked; None: no calls are made for vectors.
 
     Raises:
         InputError: the task's program cannot be made, or a model has no price.
@@ -101,11 +103,13 @@ class Run(LedgerRun[RunResult]):
         resumed: Resumed | None = None,
         judges: Sequence[LM] = (),
         program: Kind | None = None,
+        embedder: LM | None = None,
     ) -> None:
         self.program = program or program_for(task, target)
+        self._embedder = embedder
         self.target, self.proposer, self.judges = target, proposer, tuple(judges) or (target,)
         self.settings, self._watcher = settings, observer or Watcher()
-        models = models_by_role(target, proposer, self.judges)
+        models = models_by_role(target, proposer, self.judges, embedder)
         prices = known_prices(models, settings)
         self.plan = resumed.plan if resumed else plan_for(self.program, settings, models, prices)
         self._planned_runs = self.plan
@@ -191,6 +195,7 @@ class Run(LedgerRun[RunResult]):
 
     async def _search(self) -> None:
         """Trial 0, and then the strategy, where there is something to win, with what the sealed test leaves."""
+        await embed_rows(self.program, self._gateway, self._embedder, [*self.context.dev, *self._test])
         await self._evaluate_baseline()
         if not self.program.is_fixed:  # how many calls a row takes is known now
             a_row = math.ceil(self.account.total_used.calls / self._planned_runs.baseline_calls)

@@ -22,6 +22,7 @@ from agent.release.adapted_model import brought
 from agent.release.completion import request_of
 from agent.release.runtime import Prompt
 from agent.report.web.page_request import PLAYGROUND, Quote
+from agent.run.embeddings import embedder_of, model_of_prompt
 from agent.run.interrupts import Stop
 from agent.run.job import Job, Resources
 from agent.run.launch import earlier_prices, price_of, require_dollars
@@ -44,13 +45,21 @@ class Played(Job):
     command, kind, done = "ui", PLAYGROUND, "asked"
     after_interrupt = "interrupted; ask again, as every reply is in the ledger"
 
-    def __init__(self, of: str, prompts: Mapping[str, Prompt], task: Task, lm: LM, resources: Resources) -> None:
+    def __init__(
+        self,
+        of: str,
+        prompts: Mapping[str, Prompt],
+        task: Task,
+        lm: LM,
+        embedders: Mapping[str, LM],
+        resources: Resources,
+    ) -> None:
         super().__init__(task, (lm.name,), resources)
-        self._of, self._prompts, self._lm = of, prompts, lm
+        self._of, self._prompts, self._lm, self._embedders = of, prompts, lm, embedders
 
     @property
     def planned(self) -> int:
-        return len(self._prompts)
+        return len(self._prompts) + len(self._embedders)
 
     async def work(self) -> dict[str, Any]:
         outcomes = await self.gathered([self._outcome(prompt) for prompt in self._prompts.values()])
@@ -80,7 +89,8 @@ class Played(Job):
         return {"of": result["of"], "model": result["model"], "asked": asked}
 
     async def _outcome(self, prompt: Prompt) -> Outcome:
-        program = ReleasedProgram(prompt, self.task, self._lm)
+        rows, model = self.task.dev, self._embedders.get(prompt.embeddings)
+        program = ReleasedProgram(prompt, self.task, self._lm, await embedder_of(prompt, self._gateway, model, rows))
         evaluator = Evaluator(self.task, self._gateway, self._lm, [Readable()], [program])
         return await evaluator.outcome(program.candidate, self.task.dev[0])
 
@@ -146,7 +156,7 @@ class Playground:
 
     def _most(self, prompt: Prompt, fields: Mapping[str, str]) -> float | None:
         """The most dollars that one call can cost; None where nobody knows the price."""
-        request = request_of(prompt.release, prompt.release.fill(fields))
+        request = request_of(prompt.release, prompt.release.fill(fields, vector=prompt.release.some_vector()))
         price = prices_for([prompt.model], self._budget, self._given, self._earlier(prompt)).get(prompt.model)
         tokens = sum(estimate_tokens(message.content) + TEMPLATE_TOKENS for message in request.messages)
         return None if price is None else dearest_call(price, tokens, request.max_tokens)
@@ -179,13 +189,15 @@ class Playground:
         lm, _ = models_of(prompt.model, (), prompt)
         digest = hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()
         task = rows_task(prompt, self._db.parent, f"{of} in the playground", [Example("1", dict(fields), {})], digest)
+        made = {each.embeddings: model_of_prompt(each, Path(of), self._db) for each in prompts.values()}
+        embedders = {name: model for name, model in made.items() if model is not None}
         jobs: list[Played] = []
 
         def make(resources: Resources) -> Job:
-            jobs.append(Played(of, prompts, task, lm, resources))
+            jobs.append(Played(of, prompts, task, lm, embedders, resources))
             return jobs[0]
 
-        prepared = PreparedJob(make, (lm,), self._left(), prices=self._earlier(prompt))
+        prepared = PreparedJob(make, (lm, *embedders.values()), self._left(), prices=self._earlier(prompt))
         options = {"max_wait": MAX_WAIT, "price": self._price, "max_concurrency": None, "thinking": None}
         self._stop = Stop()
         try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, RunRefused
+from agent.gateway.embedding import Embedder
 from agent.ledger.provenance import tool_version, user, utc_now
 from agent.programs.released import ReleasedProgram
 from agent.redact import mask, rare_secrets_in
@@ -22,6 +23,7 @@ from agent.release.production_logs import compare_windows, window_of_log, window
 from agent.release.regression import verdict
 from agent.release.runtime import Prompt, load_prompt
 from agent.release.suite import SUITE_FILE, Sample, Suite, is_answer, read_suite, require_fit, suite_of, write_suite
+from agent.run.embeddings import embedder_of, model_of_prompt
 from agent.run.job import Job, Resources
 from agent.run.launch import earlier_prices, whole_budget
 from agent.run.locations import (
@@ -61,16 +63,18 @@ class CheckPlan:
     lm: LM
     judges: tuple[LM, ...]
     repeats: int
+    embedder: LM | None = None
 
     @property
     def lms(self) -> tuple[LM, ...]:
         """Every model that is asked."""
-        return (self.lm, *self.judges)
+        return (self.lm, *self.judges, *([self.embedder] if self.embedder else []))
 
     @property
     def calls(self) -> int:
         """How many calls it takes at most."""
-        return len(self.task.dev) * self.repeats * (1 + judge_calls(self.task))
+        embedding = Embedder.calls(len(self.task.dev)) if self.embedder else 0
+        return len(self.task.dev) * self.repeats * (1 + judge_calls(self.task)) + embedding
 
 
 class _PromptJob(Job):
@@ -91,7 +95,8 @@ class _PromptJob(Job):
         plan, rows = self._plan, self._plan.task.dev
         judges = judge_builder(plan.task, plan.judges or (plan.lm,), self._gateway)
         metrics = build_metrics(plan.task, {"judge": judges})
-        program = ReleasedProgram(plan.prompt, self.task, plan.lm)
+        embedder = await embedder_of(plan.prompt, self._gateway, plan.embedder, rows)
+        program = ReleasedProgram(plan.prompt, self.task, plan.lm, embedder)
         base = program.candidate.id
         evaluator = Evaluator(self.task, self._gateway, plan.lm, metrics, [program], baseline_id=base)
         for judge in evaluator.judges():
@@ -235,14 +240,15 @@ def prepare_check(
     judging = [each for each in recorded.judges if each not in typed]
     require_named(source, named, {"--model": [] if model else [name], "--judge": judging}, db)
     asked = recorded.task(loaded, metric_folder(recorded, loaded, task, path, db), rubrics_of(recorded))
-    plan = CheckPlan(loaded, asked, *models_of(name, recorded.judges, loaded), repeats)
+    embedder = model_of_prompt(loaded, path, db)
+    plan = CheckPlan(loaded, asked, *models_of(name, recorded.judges, loaded), repeats, embedder)
     budget = whole_budget(options, plan.calls, "this check")
     job = PreparedJob(
         lambda resources: PromptCheck(plan, recorded, resources),
         plan.lms,
         budget,
         use_cache=False,
-        prices=earlier_prices(run_options(loaded, db), recorded.model, *recorded.judges),
+        prices=earlier_prices(run_options(loaded, db), recorded.model, *recorded.judges, *_names(embedder)),
     )
     return job, recorded
 
@@ -293,7 +299,8 @@ def prepare_bless(
     else:
         asked = task_for(loaded, task, db)
     asked = replace(asked, dev=asked.dev[:limit])
-    prices = earlier_prices(run_options(loaded, db), loaded.model, *asked.judges)
+    embedder = model_of_prompt(loaded, path, db)
+    prices = earlier_prices(run_options(loaded, db), loaded.model, *asked.judges, *_names(embedder))
     if judge:
         require_judging(asked)
         asked = replace(asked, judges=tuple(judge))
@@ -303,7 +310,7 @@ def prepare_bless(
     judging = [each for each in asked.judges if each not in typed]
     source = file if before else path
     require_named(source, named, {"--model": [] if model else [name], "--judge": judging}, db)
-    plan = CheckPlan(loaded, asked, *models_of(name, asked.judges, loaded), repeats)
+    plan = CheckPlan(loaded, asked, *models_of(name, asked.judges, loaded), repeats, embedder)
     budget = whole_budget(options, plan.calls, "to record this suite")
     replaced, actor = before.id if before else "", actor or user()
 
@@ -311,6 +318,10 @@ def prepare_bless(
         return SuiteRecording(plan, file, reason.strip(), actor, replaced, resources)
 
     return PreparedJob(make, plan.lms, budget, use_cache=False, prices=prices)
+
+
+def _names(lm: LM | None) -> list[str]:
+    return [lm.name] if lm else []
 
 
 def compare_log(

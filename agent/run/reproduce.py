@@ -125,7 +125,8 @@ def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History)
     settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
     judges = [models[id(lm)] for lm in launch.judges]
     target = models[id(launch.target)]
-    again = Run(launch.task, target, proposer, ledger, settings, resumed=resumed, judges=judges)
+    embedder = None if launch.embedder is None else models[id(launch.embedder)]
+    again = Run(launch.task, target, proposer, ledger, settings, resumed=resumed, judges=judges, embedder=embedder)
 
     async def execute() -> Row:
         try:

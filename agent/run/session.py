@@ -93,6 +93,7 @@ def start(
             resumed,
             launch.judges,
             launch.program,
+            launch.embedder,
         )
         command = f"optimize resume {run.id}{ledger_option(db)}"
         new = [] if resumed else models_to_probe(lms, ledger, launch.task, settings.use_cache)

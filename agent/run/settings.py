@@ -46,12 +46,13 @@ class Settings:
     calibrate: bool = False
 
 
-def models_by_role(target: LM, proposer: LM | None, judges: Sequence[LM]) -> Models:
-    """The names of a run's models."""
+def models_by_role(target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None) -> Models:
+    """The names of a run's models; the role "embedding" is there where a provider makes vectors."""
     return {
         "target": [target.name],
         "proposer": [proposer.name] if proposer else [],
         "judge": [judge.name for judge in judges],
+        **({"embedding": [embedder.name]} if embedder else {}),
     }
 
 
@@ -117,6 +118,9 @@ def estimate(launch: Launch) -> Estimate:
     models, prices = launch.models_by_role(), launch.prices()
     sizes, calls = largest_calls(task, longest_request(task)), plan.by_role(launch.calls_each)
     rows: dict[str, dict[str, Any]] = {}
+    if launch.embedder is not None:
+        count, size = _of_embedding(launch, plan)
+        calls, sizes = {**calls, "embedding": count}, {**sizes, "embedding": size}
     for role, names in models.items():
         usage = Usage(calls[role] * sizes[role].prompt_tokens, calls[role] * sizes[role].completion_tokens)
         unpriced = calls[role] and any(name not in prices for name in names)
@@ -133,6 +137,19 @@ def estimate(launch: Launch) -> Estimate:
     gain, gains = minimum_detectable_gain(plan.test_rows, 0.5), detectable_gains(plan.test_rows)
     names = [metric.name for metric in task.metrics]
     return Estimate(task.name, launch.target.name, plan, rows, tokens, total, cap, gain, gains, names, launch.scoring)
+
+
+def _of_embedding(launch: Launch, plan: Plan) -> tuple[int, Usage]:
+    """The calls that embed the rows, and the most tokens of one."""
+    from agent.programs.prompt import PromptProgram
+    from agent.run.embeddings import calls_to_embed
+
+    assert launch.embedder is not None
+    assert isinstance(launch.program, PromptProgram)
+    task = launch.task
+    calls, texts = calls_to_embed(launch.program, [*task.dev[: plan.dev_rows], *task.test[: plan.test_rows]])
+    tokens = sum(map(launch.embedder.count_tokens, texts))
+    return calls, Usage(-(-tokens // calls), 0)
 
 
 def _scale_to_caps(rows: dict[str, dict[str, Any]], budget: Budget) -> str:

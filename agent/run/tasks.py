@@ -77,6 +77,8 @@ def read_task(options: Mapping[str, Any], observer: Observer = NO_OBSERVER) -> t
         task = _scored_by(task, options["metric"], source)
     elif reading is None and (words := options.get("metric")):
         task = _scored_as_asked(task, words)
+    if embeddings := options.get("embeddings"):
+        task = replace(task, space=replace(task.space, embeddings=embeddings))
     return _limited(task, options["limit"]), reading
 
 

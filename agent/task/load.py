@@ -275,6 +275,7 @@ class _Loading:
                 tuple(search.roles),
                 left_out,
                 search.retrieval,
+                search.embeddings or "",
             ),
             constraints=Constraints(limits.max_prompt_tokens, limits.max_demos, tuple(limits.forbidden)),
             budget=Budget(**file.budget.model_dump()),

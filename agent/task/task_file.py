@@ -131,6 +131,10 @@ class SearchTable(TomlTable):
     retrieval: bool = Field(
         True, description="Whether examples may be picked for each input, out of the train rows (24 or more)."
     )
+    embeddings: Line | Optional = Field(
+        None,
+        description="By whose vectors examples may also be picked: wordllama, or PROVIDER:NAME; default: none.",
+    )
     roles: list[Text] = Field([], description='Opening sentences to try, such as "You are a careful clerk."')
     calibrate: bool = Field(
         True, description="Whether the finalists also compete with label weights, where a reply begins with a label."

@@ -37,6 +37,8 @@ NOT_RUN = {
     'root="/srv/releases"': "a folder of the reader's own: tests/release/test_fallback.py",
     "unit=user_id": "a user of the reader's own: tests/release/test_ab.py",
     r"prompt\.remember": "needs a prompt that picks its examples: tests/release/test_remembered.py",
+    r"my_client\.embed": "a client of the reader's own: tests/retrieval/test_provided_vectors.py",
+    "--embeddings": "needs an extra: tests/retrieval/test_dense.py",
     r"def metric\(example": "a file of a task: tests/scoring",
     "import dspy": "a file of a task: tests/search",
     "from langchain_core": "a file of a task: tests/cli/test_program.py",

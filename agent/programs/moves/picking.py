@@ -10,6 +10,7 @@ from agent.programs.moves.demos import DemoMaker, demo_kinds, demo_sizes, most_d
 from agent.programs.picked_rows import PickedRows
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.retrieval.pick import ORDERS, RETRIEVERS, Picks
+from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS
 from agent.types import Task
 
 FEWEST_ROWS = 24
@@ -22,6 +23,8 @@ NONE = "none"
 """The retriever of a design without picks."""
 FIRST = (("hybrid", 6), ("bm25", 8))
 """The first designs with picks: retriever and k."""
+FIRST_DENSE = (DENSE, 6)
+"""One more where the task names embeddings."""
 
 
 def pick_sizes(task: Task) -> list[int]:
@@ -39,13 +42,14 @@ class PickMaker:
     def __init__(self, task: Task, rng: random.Random, pool: PickedRows) -> None:
         self._task, self._rng, self._pool = task, rng, pool
         self.sizes = pick_sizes(task)
+        self._retrievers = (*RETRIEVERS, *(DENSE_RETRIEVERS if task.space.embeddings else ()))
 
     def space(self) -> dict[str, tuple[str, ...]]:
         """The coordinates of picked demos in the space of designs; none where nothing is picked."""
         if not self.sizes:
             return {}
         return {
-            "retriever": (NONE, *RETRIEVERS),
+            "retriever": (NONE, *self._retrievers),
             "picked": tuple(str(k) for k in self.sizes),
             "pick_order": ORDERS,
         }
@@ -58,13 +62,17 @@ class PickMaker:
 
     def first(self) -> list[dict[str, str]]:
         """Where the first designs with picks are."""
-        return [self.place(retriever, self._size(k)) for retriever, k in FIRST] if self.sizes else []
+        if not self.sizes:
+            return []
+        first = (*FIRST, *([FIRST_DENSE] if self._task.space.embeddings else []))
+        return [self.place(retriever, self._size(k)) for retriever, k in first]
 
     def at(self, place: Mapping[str, str]) -> Picks | None:
         """The picks of a design at a place; None for one without."""
         if not self.sizes or place["retriever"] == NONE:
             return None
-        return Picks(place["retriever"], int(place["picked"]), place["pick_order"], pool=self._pool.id)
+        retriever = place["retriever"]
+        return Picks(retriever, int(place["picked"]), place["pick_order"], pool=self._pool.id_of(retriever))
 
     def _size(self, k: int) -> int:
         """The size nearest to k."""
@@ -93,7 +101,8 @@ class PickMaker:
     def _picked(self, old: PromptCandidate) -> tuple[PromptCandidate, str]:
         k = self._rng.choice(self.sizes)
         kept = self._rng.choice([0, *(size for size in HEADS if size + k <= most_demos(self._task))])
-        picks = Picks(self._rng.choice(RETRIEVERS), k, pool=self._pool.id)
+        retriever = self._rng.choice(self._retrievers)
+        picks = Picks(retriever, k, pool=self._pool.id_of(retriever))
         head = old.demos[:kept]
         after = f" after the first {len(head)} of its rows" if head else ""
         return replace(old, demos=head, picks=picks), f"{k} rows picked for each input{after}"
@@ -101,7 +110,10 @@ class PickMaker:
     def _repicked(self, old: PromptCandidate, picks: Picks) -> tuple[PromptCandidate, str] | None:
         room = most_demos(self._task) - len(old.demos)
         changes: list[tuple[Picks, str]] = [
-            *((replace(picks, retriever=name), f"picked by {name}") for name in RETRIEVERS),
+            *(
+                (replace(picks, retriever=name, pool=self._pool.id_of(name)), f"picked by {name}")
+                for name in self._retrievers
+            ),
             *((replace(picks, k=k), f"{k} picked rows") for k in self.sizes if k <= room),
             *((replace(picks, order=order), f"the picked rows {order}") for order in ORDERS),
             (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.release.export import export_markdown, export_messages, verify_file
+from agent.release.export import export_markdown, export_messages, rendered, verify_file
 from agent.release.formats.export_format import Material, Render, Settings, export_format, settings_of
 from agent.release.runtime import MESSAGES_FILE, PROMPT_FILE, PromptRelease, load_prompt
 
@@ -14,7 +14,7 @@ def _load(name: str) -> Callable[[Path, PromptRelease], Render]:
     def opened(folder: Path, release: PromptRelease) -> Render:
         verify_file(folder / name, release)
         prompt = load_prompt(folder / name)
-        return lambda values: prompt.render(**values)
+        return lambda values: rendered(prompt, values)
 
     return opened
 

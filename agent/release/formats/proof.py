@@ -15,7 +15,7 @@ from typing import Any
 from agent.errors import ReleaseError
 from agent.files import new_file, new_files
 from agent.release.completion import DEFAULT_PARAMETERS
-from agent.release.export import probe_rows, require_same
+from agent.release.export import probe_rows, require_same, wanted
 from agent.release.formats.export_format import Content, Format, Material, Settings, Values, settings_of
 from agent.release.prompt_file import PromptRelease
 from agent.release.rescore import DevRun, Rescored, release_parser, rescore
@@ -44,6 +44,8 @@ class VerifiedExport:
     """Model and parameters of the release that the files do not hold."""
     dev: Rescored | None = None
     """The dev rows of the run through this export, where the ledger has them."""
+    embeddings: str = ""
+    """The provider's model without whose vectors no dev row can be rendered, so that none was scored again."""
 
     def notes(self) -> Iterator[str]:
         """What the user must know, a line each."""
@@ -59,6 +61,8 @@ class VerifiedExport:
             more = f"; it cannot carry {self.dev.unfit} more" if self.dev.unfit else ""
             same = f"the same {self._same()}, score {100 * self.dev.score:.1f} as in the run{more}"
             yield f"{self.format.name}: {self.dev.rows} dev rows rendered{with_}, {same}"
+        if self.embeddings:
+            yield f"{self.format.name}: no dev rows rendered, as their vectors come from {self.embeddings}"
         if self.format.settings_note:
             yield f"{self.format.name}: {self.format.settings_note}"
         elif self.unset:
@@ -164,10 +168,9 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
                 if reason := form.unfit(release, values):
                     unfit[reason] += 1
                     continue
-                want = [message.as_dict() for message in release.fill(values)]
-                require_same(form.name, want, render(values), values)
+                require_same(form.name, wanted(release, values), render(values), values)
                 rows += 1
-            if dev:
+            if dev and not release.embeddings:
                 parse = form.parser(folder, release) if form.parser else release_parser(release)
                 rescored = rescore(form.name, release, dev, render, parse, form.unfit)
     except ReleaseError:
@@ -179,7 +182,17 @@ def _verify(form: Format, material: Material, folder: Path, dev: DevRun | None) 
             f"{form.name}{by}: does not load or render with {dict(values)!a:.60}: {what:.200}"
         ) from error
     unset = {key: value for key, value in settings_of(release).items() if key not in settings and value not in ("", [])}
-    return VerifiedExport(form, texts, rows, dict(unfit), library, settings=settings, unset=unset, dev=rescored)
+    return VerifiedExport(
+        form,
+        texts,
+        rows,
+        dict(unfit),
+        library,
+        settings=settings,
+        unset=unset,
+        dev=rescored,
+        embeddings=release.embeddings,
+    )
 
 
 def _require_same_settings(name: str, release: PromptRelease, settings: Settings) -> None:

@@ -99,8 +99,13 @@ def module_source(release: PromptRelease) -> str:
     """The module, which targets that call Python get with more code at its end.
 
     Raises:
-        ReleaseError: An input cannot be an argument of a function.
+        ReleaseError: An input cannot be an argument of a function, or examples are picked by vectors.
     """
+    if release.picks is not None and release.picks.vectors is not None:
+        raise ReleaseError(
+            f"{release.name!r}: picks its examples by vectors of {release.picks.vectors.model}, which a module without "
+            "dependencies cannot make; export it as md or messages, and load it with load_prompt"
+        )
     taken = ("_texts", "_turns", "_context")
     bad = [name for name in release.inputs if keyword.iskeyword(name) or not name.isidentifier() or name in taken]
     if bad:

@@ -160,6 +160,7 @@ def _holds(split: str, row: Example, text: str) -> bool:
 def _shown(
     side: str, prompt: Prompt, fields: Mapping[str, str], is_filled: bool, asked: Mapping[str, Any] | None
 ) -> dict[str, Any]:
+    is_filled = is_filled and not prompt.embeddings  # a preview asks no provider for a vector
     rendered = prompt.render(**fields) if is_filled else [message.as_dict() for message in prompt.release.messages]
     answers: Sequence[Mapping[str, Any]] = asked["answers"] if asked else ()
     return {

@@ -12,12 +12,15 @@ from agent.programs.moves.demos import most_demos
 from agent.programs.moves.picking import FEWEST_ROWS, MOST_POOL_LETTERS, pick_sizes
 from agent.programs.moves.pool import CandidateGenerator, as_prompt
 from agent.programs.moves.prompt_parts import features_of, leave_one_out
+from agent.programs.picked_rows import PickedRows
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.retrieval.pick import ORDERS, RETRIEVERS
+from agent.retrieval.vectors import DENSE_RETRIEVERS
 from agent.search.program import Parent
 from agent.types import Constraints, Example, Proposal, SearchSpace, Task
 from tests.toys import FakeModel, make_task
+from tests.wire import word_vector
 
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "inline"), (4, 8, 16), retrieval=True)
 TASK = make_task(40, space=SPACE)
@@ -94,6 +97,27 @@ def test_every_part_of_the_picks_is_tried_and_the_way_leads_there_and_back() -> 
     assert {each.k for each in found} == {4, 6, 8, 12}
     assert {each.diverse for each in found} == {each.balanced for each in found} == {True, False}
     assert {bool(prompt.demos) for prompt in picked(proposals)} == {True, False}
+
+
+def test_where_the_task_names_embeddings_rows_are_also_picked_by_their_vectors() -> None:
+    task = replace(TASK, space=replace(SPACE, embeddings="openai:x"))
+    pool = PickedRows(task)
+    pool.know({text: word_vector(text) for text in pool.texts(task.train)})
+    made = CandidateGenerator(task, random.Random(0), pool)
+    assert made.space()["retriever"] == ("none", *RETRIEVERS, *DENSE_RETRIEVERS)
+    known, rng = made.designs(), random.Random(0)
+    assert [prompt.picks.retriever for prompt in picked(known) if prompt.picks] == ["hybrid", "bm25", "dense"]
+    for _ in range(150):
+        parent = Parent(rng.choice(known), ())
+        operators = [name for name in made.operators(parent) if name in OPERATORS]
+        if operators and (child := made.child(rng.choice(operators), parent, ())) is not None:
+            known.append(child)
+    found = [prompt.picks for prompt in picked(known) if prompt.picks]
+    assert {each.retriever for each in found} == {*RETRIEVERS, *DENSE_RETRIEVERS}
+    program = PromptProgram(task, FakeModel(lambda request: ""))
+    program.pool.know({text: word_vector(text) for text in pool.texts(task.train)})
+    assert {program.check(each.candidate) for each in known} == {""}
+    assert len({each.pool for each in found}) == 2  # with vectors and without
 
 
 def off() -> list[Task]:

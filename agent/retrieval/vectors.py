@@ -1,0 +1,153 @@
+"""Rows of a pool ranked by the cosine of their vectors with that of an input, alone or fused with BM25.
+
+Vectors are kept as float32. They are compared as unit vectors in whole numbers, so that sums are exact and each
+platform gives the same order. numpy is imported only where vectors are compared.
+
+Source: Karpukhin et al. 2020, "Dense Passage Retrieval for Open-Domain Question Answering"; reciprocal rank fusion:
+Cormack, Clarke & Buettcher 2009.
+"""
+
+from __future__ import annotations
+
+import binascii
+import copy
+import math
+import struct
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import ReleaseError
+from agent.retrieval.pick import DEPTH, FUSED, PoolIndex, PoolRow, fused, words_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+WORDLLAMA = "wordllama"
+"""The name of the vectors of that package in a task and in a release."""
+DENSE, BM25_DENSE = "dense", "bm25+dense"
+DENSE_RETRIEVERS = (DENSE, BM25_DENSE)
+"""Cosine of vectors, and the same fused with BM25 by reciprocal rank."""
+MOST_NUMBERS = 2_000_000
+"""Of all vectors of a pool together: a release holds them as text, and has at most 16 MB."""
+MOST_DIMENSIONS = 16_384
+_UNIT = 2**24
+"""The length of a vector in whole numbers: a sum of products stays below 2**49, far from the end of int64."""
+
+Vector = Sequence[float]
+Embed = Callable[[str], Vector]
+
+
+def packed(vector: Vector) -> str:
+    """A vector as base64 of its float32 numbers, the least significant byte first."""
+    return b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
+
+
+def unpacked(text: str, dimensions: int) -> tuple[float, ...]:
+    """What `packed` gave. Raises ValueError where the text is no vector of so many finite numbers."""
+    try:
+        data = b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("is not base64") from None
+    if len(data) != 4 * dimensions:
+        raise ValueError(f"has {len(data)} bytes, not {4 * dimensions}")
+    numbers = struct.unpack(f"<{dimensions}f", data)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("holds a number that is not finite")
+    return numbers
+
+
+@dataclass(frozen=True)
+class PoolVectors:
+    """The vectors of a pool.
+
+    Args:
+        model: what made them: "wordllama", or a provider's model as "PROVIDER:NAME".
+        dimensions: numbers in each, 1 to 16,384.
+        rows: one for each row, as `packed` gives it.
+    """
+
+    model: str
+    dimensions: int
+    rows: tuple[str, ...]
+
+    @property
+    def is_provided(self) -> bool:
+        """Whether a provider makes them, and not wordllama."""
+        return self.model != WORDLLAMA
+
+    def vector(self, position: int) -> Vector:
+        """The vector of one row."""
+        return unpacked(self.rows[position], self.dimensions)
+
+    @cached_property
+    def _matrix(self) -> npt.NDArray[np.int64]:
+        import numpy as np
+
+        raw = b"".join(map(b64decode, self.rows))
+        return _whole(np.frombuffer(raw, dtype="<f4").reshape(len(self.rows), self.dimensions))
+
+    def nearest(self, vector: Vector, most: int) -> list[int]:
+        """At most `most` positions, the largest cosine first, equal ones as in the pool; none for a vector of zeros."""
+        import numpy as np
+
+        asked = _whole(np.asarray(vector, dtype=np.float32).reshape(1, -1))[0]
+        if not asked.any():
+            return []
+        return [int(at) for at in np.argsort(-(self._matrix @ asked), kind="stable")[:most]]
+
+
+def require_vector(vector: Any, vectors: PoolVectors) -> Vector:
+    """The vector of an input as given. Raises a ReleaseError unless it has the length of those of the pool."""
+    try:
+        numbers = [float(number) for number in vector]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != vectors.dimensions or not all(map(math.isfinite, numbers)):
+        raise ReleaseError(
+            f"vector has {len(numbers)} numbers; give the {vectors.dimensions:,} finite numbers that {vectors.model} "
+            "makes of the input"
+        )
+    return numbers
+
+
+def _whole(vectors: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Unit vectors in whole numbers, a row each."""
+    import numpy as np
+
+    exact = vectors.astype(np.float64)
+    lengths = np.sqrt((exact * exact).sum(axis=1, keepdims=True))
+    units: npt.NDArray[np.int64] = np.rint(_UNIT * exact / np.where(lengths > 0, lengths, 1)).astype(np.int64)
+    return units
+
+
+class DenseIndex(PoolIndex):
+    """A pool with vectors; it never changes, and threads may share it.
+
+    Args:
+        rows: the pool.
+        vectors: one for each row.
+        embed: gives the vector of an input.
+    """
+
+    def __init__(self, rows: Sequence[PoolRow], vectors: PoolVectors, embed: Embed) -> None:
+        super().__init__(rows)
+        self._vectors, self._embed = vectors, embed
+
+    def for_vector(self, vector: Vector) -> DenseIndex:
+        """The same index for one input, whose vector is at hand."""
+        index = copy.copy(self)
+        index._embed = lambda text: vector
+        return index
+
+    def _ranked(self, text: str, retriever: str, most: int) -> Iterator[int]:
+        if retriever not in DENSE_RETRIEVERS:
+            return super()._ranked(text, retriever, most)
+        near = self._vectors.nearest(self._embed(text), most)
+        if retriever == DENSE:
+            return iter(near)
+        deep = FUSED + most - DEPTH
+        return fused(self._words.nearest(words_of(text), deep), near[:deep])

@@ -1,0 +1,124 @@
+"""Vectors for a run that may pick examples by them: what is looked at before anything is called, and what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from agent.errors import InputError
+from agent.extras import require
+from agent.gateway.embedding import Embedder
+from agent.gateway.gateway import ModelClient
+from agent.models.embeddings import EmbeddingModel
+from agent.models.model_registry import leads_elsewhere
+from agent.observer import Observer
+from agent.programs.kinds import Kind
+from agent.programs.moves.picking import pick_sizes
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.release.runtime import Prompt
+from agent.retrieval.pool import text_of
+from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS, WORDLLAMA
+from agent.run.locations import asked_before
+from agent.task.words import printable
+from agent.types import LM, Candidate, Example, Task
+
+
+def embedding_model(program: Kind, observer: Observer) -> LM | None:
+    """The provider's model that embeds the rows of a run; None where wordllama does, or nothing is picked by vectors.
+
+    The vectors of wordllama are made here, so that what is wrong with them is known.
+
+    Args:
+        program: what is optimized, with its task.
+        observer: gets a message about what is embedded, or why nothing is.
+
+    Raises:
+        InputError: the name is of no embeddings, a package is missing, or the vectors are too many for a release.
+    """
+    name = program.task.space.embeddings
+    if not name:
+        return None
+    model = None if name == WORDLLAMA else EmbeddingModel(name)
+    if model is None:
+        require("embedding", f"embeddings {name}")
+    if not isinstance(program, PromptProgram) or not pick_sizes(program.task):
+        observer.on_message(f"embeddings {name} are not used: no examples are picked in this run")
+        return None
+    if model is None:
+        made = program.pool.vectors
+        observer.on_message(f"embeddings {name}: {len(made.rows):,} train rows, vectors of {made.dimensions:,} numbers")
+    else:
+        observer.on_message(f"embeddings {name}: the inputs of all rows are sent there, each once")
+    return model
+
+
+def model_of_candidates(task: Task, candidates: Iterable[Candidate]) -> LM | None:
+    """The provider's model by whose vectors some of a run's candidates pick; None where none does."""
+    picks = [each.picks for each in candidates if isinstance(each, PromptCandidate) and each.picks]
+    is_needed = any(each.retriever in DENSE_RETRIEVERS for each in picks)
+    return EmbeddingModel(task.space.embeddings) if is_needed and task.space.embeddings != WORDLLAMA else None
+
+
+def calls_to_embed(program: PromptProgram, rows: Iterable[Example]) -> tuple[int, list[str]]:
+    """How many calls embed the pool and rows, and the texts."""
+    train = program.pool.texts(program.task.train)
+    others = [text for text in program.pool.texts(rows) if text not in set(train)]
+    return Embedder.calls(len(train)) + Embedder.calls(len(others)), [*train, *others]
+
+
+async def embed_rows(program: Kind, client: ModelClient, lm: LM | None, rows: Iterable[Example]) -> None:
+    """Asks for the vectors of the pool and of the rows that are to be asked.
+
+    Args:
+        program: picks by them.
+        client: sends the calls.
+        lm: the embedding model; None: nothing is to be asked.
+        rows: of dev and test.
+
+    Raises:
+        BudgetExhausted, ModelError, LedgerError: as of a call.
+        InputError: the vectors are too many for a release.
+    """
+    if lm is None or not isinstance(program, PromptProgram):
+        return
+    embedder, pool = Embedder(client, lm), program.pool
+    pool.know(await embedder.vectors(pool.texts(program.task.train)))  # apart: the same calls whatever the rows
+    pool.id_of(DENSE)  # makes its vectors, and raises where a release cannot hold them
+    pool.know(await embedder.vectors(pool.texts(rows)))
+
+
+def model_of_prompt(prompt: Prompt, file: Path, db: Path) -> LM | None:
+    """The provider's model by whose vectors a released prompt picks; None for one that needs none.
+
+    Args:
+        prompt: the prompt.
+        file: where it was read, which may be somebody else's.
+        db: the ledger; what it has asked before, its user has named before.
+
+    Raises:
+        InputError: a package is missing, or only the file names the model, and its address.
+    """
+    if not prompt.embeddings:
+        return None
+    model = EmbeddingModel(prompt.embeddings)
+    if leads_elsewhere(model.name) and not asked_before(model.name, db):
+        named = printable(prompt.embeddings)
+        raise InputError(
+            f"{file}: picks its examples by vectors of {named}, and {db} has never asked that address; if you "
+            f"trust it, name it yourself in a run: optimize run TASK --embeddings {named}"
+        )
+    return model
+
+
+async def embedder_of(prompt: Prompt, client: ModelClient, lm: LM | None, rows: Iterable[Example]) -> Embedder | None:
+    """What makes the vectors of rows for a released prompt, with those of `rows` at hand; None where `lm` is None.
+
+    Raises:
+        BudgetExhausted, ModelError, LedgerError: as of a call.
+    """
+    if lm is None:
+        return None
+    embedder = Embedder(client, lm)
+    await embedder.vectors(text_of(row.inputs, prompt.release.inputs) for row in rows)
+    return embedder

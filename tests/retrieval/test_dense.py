@@ -1,0 +1,227 @@
+"""Rows picked by their vectors: the order is that of the cosine, and search and release send the same messages."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import agent
+from agent.errors import InputError, ReleaseError
+from agent.programs.picked_rows import PickedRows
+from agent.programs.prompt import PromptProgram
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.release.export import hostile_rows, write_release
+from agent.release.formats.export_format import FORMATS, Material
+from agent.release.formats.proof import verify_exports
+from agent.release.prompt_file import MESSAGES_FILE, PROMPT_FILE
+from agent.release.runtime import load_prompt
+from agent.retrieval.pick import Picks, PoolIndex, PoolRow
+from agent.retrieval.pool import pool_id
+from agent.retrieval.vectors import (
+    BM25_DENSE,
+    DENSE,
+    DENSE_RETRIEVERS,
+    DenseIndex,
+    PoolVectors,
+    Vector,
+    packed,
+    unpacked,
+)
+from agent.types import Example
+from tests.retrieval.shipped import refused, release_of
+from tests.retrieval.test_same_picks import NAMES, TASK, row
+from tests.toys import FakeModel
+
+ROWS = [PoolRow(f"r{number}", f"text {number}", f"label{number % 3}", f"r{number}") for number in range(40)]
+EMBEDDED = replace(TASK, space=replace(TASK.space, retrieval=True, embeddings="wordllama"))
+
+
+def needs_wordllama() -> None:
+    pytest.importorskip("wordllama", reason="an extra: pip install 'promptassay[embedding]'")
+
+
+def vector(rng: random.Random, size: int = 12) -> Vector:
+    return [rng.gauss(0, 1) for _ in range(size)]
+
+
+def indexed(made: list[Vector], asked: Vector) -> DenseIndex:
+    return DenseIndex(ROWS[: len(made)], PoolVectors("toy", len(made[0]), tuple(map(packed, made))), lambda text: asked)
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    return sum(map(float.__mul__, one, other)) / math.sqrt(sum(a * a for a in one) * sum(b * b for b in other))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_come_by_cosine_whatever_the_lengths_of_the_vectors(seed: int) -> None:
+    rng = random.Random(seed)
+    made, asked = [vector(rng) for _ in ROWS], vector(rng)
+    wanted = sorted(range(len(ROWS)), key=lambda at: -cosine(made[at], asked))[:8]
+    for scale in (1.0, 1e-3, 1e3):
+        stretched = [[scale * number for number in each] for each in made]
+        assert indexed(stretched, asked).pick("", Picks(DENSE, 8, "nearest-first")) == wanted
+    out = {ROWS[wanted[0]].id, ROWS[wanted[3]].id}
+    left = indexed(made, asked).pick("", Picks(DENSE, 8, "nearest-first"), out)
+    assert left[:6] == [at for at in wanted if ROWS[at].id not in out]
+
+
+def test_equal_vectors_come_as_in_the_pool_and_a_vector_of_zeros_ranks_nothing() -> None:
+    same = indexed([[1.0, 2.0]] * 9, [2.0, 4.0])
+    assert same.pick("", Picks(DENSE, 4, "nearest-first")) == [0, 1, 2, 3]
+    labels = [ROWS[at].label for at in indexed([[1.0, 2.0]] * 9, [0.0, 0.0]).pick("", Picks(DENSE, 3))]
+    assert sorted(labels) == ["label0", "label1", "label2"]  # labels in turn, as where no word is in common
+
+
+def test_the_fused_ranking_takes_from_words_and_from_vectors() -> None:
+    rng = random.Random(3)
+    made = [vector(rng) for _ in ROWS]
+    index = indexed(made, made[7])
+    assert index.pick("21", Picks(BM25_DENSE, 2, "nearest-first")) == [21, 7]
+    assert index.pick("21", Picks(DENSE, 1)) == [7]
+    by_words = Picks("bm25", 3, "nearest-first")
+    assert index.pick("text 21", by_words) == PoolIndex(ROWS).pick("text 21", by_words)
+
+
+def test_a_vector_is_kept_as_float32_and_what_is_no_vector_is_refused() -> None:
+    numbers = [0.1, -2.5, 1e-30, 3e38]
+    assert unpacked(packed(numbers), 4) == pytest.approx(numbers, rel=1e-6)
+    assert packed(unpacked(packed(numbers), 4)) == packed(numbers)
+    for text, words in (("?", "base64"), (packed([1.0]), "has 4 bytes, not 8"), (packed([1.0, math.inf]), "finite")):
+        with pytest.raises(ValueError, match=words):
+            unpacked(text, 2)
+
+
+def test_the_hash_of_a_pool_changes_with_a_vector_and_is_as_before_without() -> None:
+    made = PoolVectors("toy", 2, tuple(packed([1.0, number]) for number in range(len(ROWS))))
+    other = replace(made, rows=(packed([1.0, 0.5]), *made.rows[1:]))
+    assert len({pool_id(ROWS), pool_id(ROWS, made), pool_id(ROWS, other), pool_id(ROWS, replace(made, model="x"))}) == 4
+    pool = PickedRows(TASK)
+    assert pool.id_of("bm25") == pool.id == pool_id(pool.rows)
+
+
+def prompts(program: PromptProgram) -> list[PromptCandidate]:
+    return [
+        PromptCandidate("few-shot", layout, "Route.", picks=Picks(name, 4, pool=program.pool.id_of(name)))
+        for name in DENSE_RETRIEVERS
+        for layout in ("turns", "inline")
+    ]
+
+
+def test_search_and_release_send_the_same_messages(tmp_path: Path) -> None:
+    needs_wordllama()
+    program = PromptProgram(EMBEDDED, FakeModel(lambda request: "billing"))
+    rows = [Example(f"x{n}", values, {"team": "billing"}) for n, values in enumerate(hostile_rows(NAMES))]
+    rows += [replace(row(number), id=f"dev{number}") for number in range(100, 110)]
+    for number, prompt in enumerate(prompts(program)):
+        assert program.check(prompt) == ""
+        release = release_of(program, prompt)
+        folder = write_release(release, tmp_path / str(number)).parent
+        loaded = [load_prompt(folder / file) for file in (PROMPT_FILE, MESSAGES_FILE)]
+        assert {one.version for one in loaded} == {release.version}
+        for example in rows:
+            sent = program.request(prompt, example).messages
+            positions = program.pool.positions(prompt, example)
+            assert len(positions) == 4
+            wanted = [message.as_dict() for message in sent]
+            assert [one.render(**example.inputs) for one in loaded] == [wanted, wanted]
+        material = {name: Material(release) for name in ("md", "messages", "python")}
+        verify_exports([FORMATS.get("md"), FORMATS.get("messages")], material)
+        with pytest.raises(ReleaseError, match="picks its examples by vectors"):
+            verify_exports([FORMATS.get("python")], material)
+
+
+def test_a_train_row_never_sees_itself_or_its_near_duplicates() -> None:
+    needs_wordllama()
+    twin = replace(row(7), id="twin")
+    task = replace(EMBEDDED, train=(*EMBEDDED.train, twin))
+    program = PromptProgram(task, FakeModel(lambda request: ""))
+    for prompt in prompts(program):
+        for example in task.train:
+            assert example.id not in {task.train[at].id for at in program.pool.positions(prompt, example)}
+        assert not {task.train[at].id for at in program.pool.positions(prompt, row(7))} & {"t7", "twin"}
+        anew = replace(row(7), id="dev-1")
+        assert {"t7", "twin"} & {task.train[at].id for at in program.pool.positions(prompt, anew)}
+
+
+def test_a_task_without_embeddings_refuses_such_a_prompt() -> None:
+    plain = PromptProgram(TASK, FakeModel(lambda request: ""))
+    prompt = PromptCandidate("few-shot", "turns", "Route.", picks=Picks(DENSE, 4, pool=plain.pool.id))
+    assert plain.check(prompt) == "its demos are picked by dense, and the task names no embeddings"
+
+
+def test_a_file_whose_vectors_were_edited_is_refused(tmp_path: Path) -> None:
+    needs_wordllama()
+    program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
+    release = release_of(program, prompts(program)[0])
+
+    def file(name: str) -> Path:
+        return write_release(release, tmp_path / name).with_name(MESSAGES_FILE)
+
+    refused(file("a"), lambda data: data["picks"]["rows"][2].update(vector=packed([1.0] * 256)), "rows of the pool are")
+    refused(file("b"), lambda data: data["picks"]["rows"][2].update(vector=packed([1.0])), "vector of row 3 .* 4 bytes")
+    refused(file("c"), lambda data: data["picks"]["rows"][2].pop("vector"), "row 3 of the pool is no row")
+    refused(file("d"), lambda data: data["picks"].update(dimensions=0), "dimensions is a whole number")
+    refused(file("e"), lambda data: data["picks"].update(embeddings=""), "embeddings is the name of a model")
+    refused(file("f"), lambda data: data["picks"].pop("embeddings"), "embeddings and dimensions")
+    refused(file("g"), lambda data: data["picks"].update(retriever="bm25"), "picks must have")
+
+
+def test_an_installed_wordllama_that_makes_other_vectors_is_refused(tmp_path: Path) -> None:
+    needs_wordllama()
+    program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
+    release = release_of(program, prompts(program)[0])
+    assert release.picks is not None
+    assert release.picks.vectors is not None
+    made = [packed([number + 0.5 for number in release.picks.vectors.vector(at)]) for at in range(len(TASK.train))]
+    vectors = replace(release.picks.vectors, rows=tuple(made))
+    picks = replace(release.picks.picks, pool=pool_id(release.picks.rows, vectors))
+    other = replace(release, picks=replace(release.picks, vectors=vectors, picks=picks))
+    with pytest.raises(ReleaseError, match="makes others than those of the run"):
+        other.fill(dict.fromkeys(NAMES, "a late parcel"))
+
+
+def test_a_process_without_wordllama_loads_the_prompt_and_names_the_extra(tmp_path: Path) -> None:
+    needs_wordllama()
+    program = PromptProgram(EMBEDDED, FakeModel(lambda request: ""))
+    write_release(release_of(program, prompts(program)[0]), tmp_path)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['wordllama'] = None\n"
+        "from agent.release.runtime import load_prompt\n"
+        "prompt = load_prompt(sys.argv[2])\n"
+        "foreign = {name.split('.')[0] for name in sys.modules} - sys.stdlib_module_names\n"
+        "print(sorted(foreign))\n"
+        "prompt.render(message='a late parcel', context='door')"
+    )
+    root = Path(agent.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code, root, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "numpy" not in json.loads(done.stdout.replace("'", '"'))
+    assert "pip install 'promptassay[embedding]'" in done.stderr.splitlines()[-1]
+
+
+def test_a_program_that_renders_keeps_its_logging(tmp_path: Path) -> None:
+    """On import wordllama would have every package's messages shown on stderr."""
+    needs_wordllama()
+    code = (
+        "import logging, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from agent.retrieval.static_vectors import static_vector\n"
+        "assert len(static_vector('a late parcel')) == 256\n"
+        "print(logging.root.handlers, logging.root.level)"
+    )
+    root = Path(agent.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[] 30\n", "")
+
+
+def test_more_vectors_than_a_release_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_wordllama()
+    monkeypatch.setattr("agent.programs.picked_rows.MOST_NUMBERS", 256 * 29)
+    with pytest.raises(InputError, match="30 train rows with vectors of 256 numbers"):
+        assert PickedRows(EMBEDDED).vectors
