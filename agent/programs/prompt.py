@@ -115,8 +115,13 @@ class PromptProgram(Defaults):
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         prompt, outputs = as_prompt(candidate), self.task.signature.outputs
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
-        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights)
+        near = prompt.weights.neighbours if prompt.weights and tokens else None
+        votes = self.pool.votes(example, near.k) if near else ()
+        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights, votes)
         return await run_aside(len(completion.text), partial(read_reply, *reply))
+
+    def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
+        return self.pool.votes(example, k) if as_prompt(candidate).picks is not None else None
 
     def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
         prompt = as_prompt(candidate)
@@ -144,6 +149,8 @@ class PromptProgram(Defaults):
         prompt = as_prompt(candidate)
         if prompt.picks is not None and prompt.picks.pool != self.pool.id:
             return f"its demos are picked out of {prompt.picks.pool}, and the train rows of the task are {self.pool.id}"
+        if prompt.weights and prompt.weights.neighbours and prompt.picks is None:
+            return "neighbours decide on its answers, and it has no pool: it picks no examples"
         if prompt.passages is not None and (why := self.library.why_other(prompt.passages)):
             return why
         return why_rejected(prompt, self.task)

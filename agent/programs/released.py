@@ -53,5 +53,6 @@ class ReleasedProgram:
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         release = self._release
-        reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights)
+        votes = release.votes(example.inputs)
+        reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights, votes)
         return await run_aside(len(completion.text), partial(read_reply, *reply))

@@ -7,6 +7,7 @@ Knows the models by name only (`models/model_registry.py`); an SDK is imported w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -43,8 +44,16 @@ def request_of(release: PromptRelease, messages: tuple[Message, ...]) -> Request
     return Request(messages=messages, **parameters)
 
 
-async def acomplete(release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None) -> Prediction:
+async def acomplete(
+    release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None, votes: Sequence[float] = ()
+) -> Prediction:
     """The prompt's answer to its messages for an input, by `lm` or by the release's own model, made and closed here.
+
+    Args:
+        release: The prompt.
+        messages: For the input.
+        lm: None: the release's own.
+        votes: Of the input's neighbours (`PromptRelease.votes`).
 
     Raises:
         ModelError: The call failed; RowRefused also where the model replied that it refuses.
@@ -58,7 +67,7 @@ async def acomplete(release: PromptRelease, messages: tuple[Message, ...], lm: L
             await model.close()
     if completion.finish == "refusal":
         raise RowRefused(f"{release.model} refused to answer: {completion.text[:200]}")
-    reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights)
+    reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights, votes)
     return await run_aside(len(completion.text), partial(read_reply, *reply))
 
 
@@ -69,12 +78,14 @@ async def _complete(model: LM, request: Request) -> Completion:
     return await model.complete(request)
 
 
-def complete(release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None) -> Prediction:
+def complete(
+    release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None, votes: Sequence[float] = ()
+) -> Prediction:
     """`acomplete` for a program without an event loop; raises a ReleaseError where one is running."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(acomplete(release, messages, lm))
+        return asyncio.run(acomplete(release, messages, lm, votes))
     raise ReleaseError(
         f"{release.name!r}: complete() would block the event loop that is running; write `await "
         "prompt.acomplete(...)` there"

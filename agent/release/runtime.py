@@ -85,13 +85,26 @@ class Prompt:
 
     def _messages(self, who: str | None, fields: dict[str, str]) -> tuple[Message, ...]:
         """The messages for the inputs and a user; an input with the name `who` is put where inputs are."""
-        inputs = self.release.inputs
-        if who is not None and "who" in inputs:
-            fields["who"], who = who, None
+        who = self._user(who, fields)
         self._require_inputs("render", fields)
         if who is None or self.release.picks is None:
             return self.release.fill(fields)
         return self._rows_of(who).fill(fields)
+
+    def _user(self, who: str | None, fields: dict[str, str]) -> str | None:
+        """The user; None where `who` is an input, which goes into `fields`."""
+        if who is None or "who" not in self.release.inputs:
+            return who
+        fields["who"] = who
+        return None
+
+    def _votes(self, who: str | None, fields: dict[str, str]) -> tuple[float, ...]:
+        """The votes of the neighbours for an input and a user; () where none decide."""
+        if self.release.weights is None or self.release.weights.neighbours is None:
+            return ()
+        who = self._user(who, fields)
+        self._require_inputs("parse a reply of", fields)
+        return self.release.votes(fields) if who is None else self._rows_of(who).votes(fields)
 
     def _require_inputs(self, verb: str, fields: Mapping[str, Any]) -> None:
         """Raises a ReleaseError where `fields` is anything but a text for each input."""
@@ -160,26 +173,47 @@ class Prompt:
             raise ReleaseError(f"{self.name!r}: there is no folder for remembered rows; load it with load_prompt")
         return RememberedRows(self.release, self.remembered, who)
 
-    def parse(self, reply: str, logprobs: Sequence[Any] = ()) -> Prediction:
-        """Reads a reply as it was read when it was scored; never raises.
+    def parse(
+        self,
+        reply: str,
+        logprobs: Sequence[Any] = (),
+        *,
+        inputs: Mapping[str, str] | None = None,
+        who: str | None = None,
+    ) -> Prediction:
+        """Reads a reply as it was read when it was scored, whatever the model wrote.
 
         Args:
             reply: The model's text.
             logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
                 gives them (`choice.logprobs.content`). A release with label weights decides by them; without them its
                 reply is read as it stands. They also give the prediction its `confidence`.
+            inputs: Those that the prompt was rendered with. Needed beside `logprobs` where the labels of the nearest
+                rows of the pool decide, too (the method `neighbours`); else not looked at.
+            who: The user or tenant that it was rendered for, as of `render`.
+
+        Raises:
+            ReleaseError: The inputs are needed and not given, or not those of the prompt.
         """
         from agent.prompt.weighted_reply import read_reply, tokens_of  # takes time, and not all who render parse
 
-        release = self.release
-        return read_reply(reply, tokens_of(logprobs), release.outputs, release.reasoning, release.weights)
+        release, tokens = self.release, tokens_of(logprobs)
+        votes: tuple[float, ...] = ()
+        if tokens and release.weights is not None and release.weights.neighbours is not None:
+            if inputs is None:
+                raise ReleaseError(
+                    f"cannot parse a reply of {self.name!r} without its inputs: the labels of the nearest rows decide, "
+                    "too; write prompt.parse(reply, logprobs, inputs={...})"
+                )
+            votes = self._votes(who, dict(inputs))
+        return read_reply(reply, tokens, release.outputs, release.reasoning, release.weights, votes)
 
     def complete(self, lm: LM | None = None, /, *, who: str | None = None, **fields: str) -> Prediction:
         """Renders, calls the model once, parses. Not inside a running event loop: there, await `acomplete`."""
         from agent.release.completion import complete
 
         messages = self._messages(who, fields)  # wrong fields raise before anything starts
-        return complete(self.release, messages, lm)
+        return complete(self.release, messages, lm, self._votes(who, fields))
 
     async def acomplete(self, lm: LM | None = None, /, *, who: str | None = None, **fields: str) -> Prediction:
         """`complete` inside an event loop: one attempt, and another for a parameter that the model refuses.
@@ -198,7 +232,7 @@ class Prompt:
         from agent.release.completion import acomplete
 
         messages = self._messages(who, fields)
-        return await acomplete(self.release, messages, lm)
+        return await acomplete(self.release, messages, lm, self._votes(who, fields))
 
 
 def load_prompt(
