@@ -346,9 +346,10 @@ def lineage_command(prompt_hash: str, db: Path, as_json: bool) -> None:
         click.echo(plain(f"template {candidate['template_hash']}\ninstruction {candidate['instruction_hash']}"))
         click.echo(plain(candidate["instruction"]))
         if weights := candidate.get("weights"):
-            click.echo(
-                plain(f"label weights: {weights['method']}, temperature {weights['temperature']:g}, {weights['bias']}")
-            )
+            near = weights.get("neighbours")
+            voting = f", {near['k']} neighbours with weight {near['weight']:g}" if near else ""
+            numbers = f"temperature {weights['temperature']:g}{voting}, {weights['bias']}"
+            click.echo(plain(f"label weights: {weights['method']}, {numbers}"))
         if candidate["demos"]:
             click.echo("demos: " + plain(", ".join(demo["example_id"] for demo in candidate["demos"])))
         for run in prompt["runs"]:

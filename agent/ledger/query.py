@@ -267,9 +267,9 @@ class History(Queries):
             candidate_id,
         )
         body = json.loads(found[0]["body"])
-        return {
-            "weights": {"method": body["method"], "bias": _load(found[0]["bias"]), "temperature": body["temperature"]}
-        }
+        near = {"neighbours": body["neighbours"]} if "neighbours" in body else {}
+        bias = _load(found[0]["bias"])
+        return {"weights": {"method": body["method"], "bias": bias, "temperature": body["temperature"], **near}}
 
     def _looked_up(self, candidate_id: str) -> Row:
         """How a candidate picks demos and looks passages up; None where it does not."""

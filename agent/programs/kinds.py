@@ -96,6 +96,9 @@ class Defaults:
     def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
         return None
 
+    def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
+        return None
+
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
         return {}
 

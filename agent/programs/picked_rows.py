@@ -14,6 +14,7 @@ from agent.retrieval.pick import Picks, PoolIndex, PoolRow
 from agent.retrieval.pool import PickedDemos, pool_id, text_of
 from agent.retrieval.static_vectors import static_vector
 from agent.retrieval.vectors import DENSE_RETRIEVERS, MOST_NUMBERS, WORDLLAMA, DenseIndex, PoolVectors, Vector, packed
+from agent.retrieval.votes import label_votes
 from agent.task.splits import near_duplicates
 from agent.types import Demo, Example, Message, Task
 
@@ -123,12 +124,21 @@ class PickedRows:
         An input that is no train row is given what it is given in production, where nothing else is known of it.
         """
         assert prompt.picks is not None
-        own = self._twins.get(row.id, frozenset())
-        if own and self._by_id[row.id].text != text_of(row.inputs, self._names):
-            own = frozenset()  # a row of another split with the same id
         head = {demo.example_id for demo in prompt.demos}
         index = self._dense_index if prompt.picks.retriever in DENSE_RETRIEVERS else self._index
-        return index.pick(text_of(row.inputs, self._names), prompt.picks, own | head)
+        return index.pick(text_of(row.inputs, self._names), prompt.picks, self._same(row) | head)
+
+    def _same(self, row: Example) -> frozenset[str]:
+        """The ids of a train row and its near-duplicates; none for another row, even one with the id of a train row."""
+        same = self._twins.get(row.id, frozenset())
+        is_other = same and self._by_id[row.id].text != text_of(row.inputs, self._names)
+        return frozenset() if is_other else same
+
+    def votes(self, row: Example, k: int) -> tuple[float, ...]:
+        """The votes of the `k` nearest rows for each choice of the one output; the row itself and its near-duplicates
+        have none."""
+        labels = self._task.signature.outputs[0].choices
+        return label_votes(self._index, text_of(row.inputs, self._names), labels, k, self._same(row))
 
     @cached_property
     def _by_id(self) -> dict[str, PoolRow]:

@@ -119,7 +119,9 @@ class PromptProgram(Defaults):
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
-        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights)
+        near = prompt.weights.neighbours if prompt.weights and tokens else None
+        votes = self.pool.votes(example, near.k) if near else ()
+        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights, votes)
         prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
         return replace(prediction, passages=bare_passages(block)) if block else prediction
 
@@ -130,6 +132,9 @@ class PromptProgram(Defaults):
     async def asked(self, candidate: Candidate, request: Request, call: Call) -> Completion:
         """The reply of this model to a request of the candidate."""
         return await call(request)
+
+    def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
+        return self.pool.votes(example, k) if as_prompt(candidate).picks is not None else None
 
     def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
         prompt = as_prompt(candidate)
@@ -157,6 +162,8 @@ class PromptProgram(Defaults):
         prompt = as_prompt(candidate)
         if prompt.picks is not None and (why := self.pool.why_other(prompt.picks)):
             return why
+        if prompt.weights and prompt.weights.neighbours and prompt.picks is None:
+            return "neighbours decide on its answers, and it has no pool: it picks no examples"
         if prompt.passages is not None and (why := self.library.why_other(prompt.passages)):
             return why
         return why_rejected(prompt, self.task)

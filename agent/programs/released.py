@@ -65,7 +65,8 @@ class ReleasedProgram:
         )
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights)
+        votes = release.votes(example.inputs)
+        reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights, votes)
         prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
         if release.passages is None:
             return prediction

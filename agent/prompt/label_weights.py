@@ -1,24 +1,28 @@
 """Label weights: an answer decided among the labels by their log-probabilities instead of by what the reply spells.
 
 A small model prefers some labels whatever the input says. A bias for each label and one temperature, estimated on dev,
-take that preference out when a reply is read; the request stays as it is. `stats/calibration.py` estimates them. Pure,
-and only the standard library, as a shipped prompt reads its replies here.
+take that preference out when a reply is read; the request stays as it is. With neighbours the labels of the most
+similar rows of a pool decide, too. `stats/calibration.py` estimates the weights. Pure, and only the standard library,
+as a shipped prompt reads its replies here.
 
-Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "Batch Calibration", section 3.
+Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "Batch Calibration", section 3;
+neighbours: Khandelwal et al. 2020, "Generalization through Memorization", section 2; Shi et al. 2022, "kNN-Prompt",
+section 3.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from agent.retrieval.votes import log_shares
 from agent.shipped import Field, Prediction
 
 Tokens = Sequence[Sequence[tuple[str, float]]]
 """For each token of a reply its most likely (token, log-probability) pairs."""
-Method = Literal["label-free", "fitted"]
+Method = Literal["label-free", "fitted", "neighbours"]
 FLOOR = 1e-6  # the least probability of a label: a list of the most likely tokens says no more about it
 MIN_LABEL_MASS = 0.05  # of a token's probability; below it the reply is about something other than the labels
 MOST_LOGPROBS = 20
@@ -32,26 +36,58 @@ def logprobs_for(labels: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelWeights:
-    """The answer is the label with the highest `log p(label) / temperature + bias[label]`.
+class Neighbours:
+    """The rows of the pool that vote for labels.
 
     Args:
-        method: How they were estimated: without the right answers, or fitted to them.
+        k: How many of the nearest, at least 1.
+        weight: Of the log of a label's share in the votes, at least 0.
+    """
+
+    k: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelWeights:
+    """The answer is the label with the highest `log p(label) / temperature + bias[label]`, to which neighbours add
+    `weight * log(share of the label in their votes)`.
+
+    Args:
+        method: How they were estimated: without the right answers, or fitted to them, alone or with neighbours.
         bias: For each label, in nats.
         temperature: Above 0; 1 leaves the log-probabilities as they are.
+        neighbours: None: the model's log-probabilities alone decide.
     """
 
     method: Method
     bias: Mapping[str, float]
     temperature: float = 1.0
+    neighbours: Neighbours | None = None
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> LabelWeights:
+        """Those that gave `as_dict`."""
+        near = data.get("neighbours")
+        return LabelWeights(data["method"], data["bias"], data["temperature"], Neighbours(**near) if near else None)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, JSON-ready."""
-        return {"method": self.method, "bias": dict(self.bias), "temperature": self.temperature}
+        found = {"method": self.method, "bias": dict(self.bias), "temperature": self.temperature}
+        return {**found, "neighbours": asdict(self.neighbours)} if self.neighbours else found
 
-    def scores(self, logs: Sequence[float]) -> list[float]:
-        """The weighted scores of log-probabilities, which are in the order of `bias`."""
-        return [log / self.temperature + bias for log, bias in zip(logs, self.bias.values(), strict=True)]
+    def scores(self, logs: Sequence[float], votes: Sequence[float] = ()) -> list[float]:
+        """The weighted scores of the labels.
+
+        Args:
+            logs: Their log-probabilities, in the order of `bias`.
+            votes: Those of the neighbours for them, in the same order; needed where there are neighbours.
+        """
+        scores = [log / self.temperature + bias for log, bias in zip(logs, self.bias.values(), strict=True)]
+        if self.neighbours is None:
+            return scores
+        weight = self.neighbours.weight
+        return [score + weight * share for score, share in zip(scores, log_shares(votes), strict=True)]
 
 
 def label_scores(tokens: Tokens, labels: Sequence[str]) -> tuple[float, ...] | None:
@@ -142,7 +178,13 @@ def agree(text: str, label: str) -> bool:
     return bool(text) and (label.startswith(text) or text.startswith(label))
 
 
-def weighed(prediction: Prediction, logs: Sequence[float], field: Field, weights: LabelWeights | None) -> Prediction:
+def weighed(
+    prediction: Prediction,
+    logs: Sequence[float],
+    field: Field,
+    weights: LabelWeights | None,
+    votes: Sequence[float] = (),
+) -> Prediction:
     """The prediction with the answer that the weights decide on, and with its confidence.
 
     Args:
@@ -150,8 +192,9 @@ def weighed(prediction: Prediction, logs: Sequence[float], field: Field, weights
         logs: The log-probability of each choice of `field`, from `label_scores`.
         field: The one output.
         weights: None: the answer stays, and its confidence is its share in the probability of all labels.
+        votes: For each choice those of its neighbours, where the weights have some.
     """
-    scores = weights.scores(logs) if weights else list(logs)
+    scores = weights.scores(logs, votes) if weights else list(logs)
     if weights:
         prediction = Prediction({field.name: field.choices[scores.index(max(scores))]}, prediction.raw)
     answer = prediction.fields.get(field.name)

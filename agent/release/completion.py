@@ -44,8 +44,16 @@ def request_of(release: PromptRelease, messages: tuple[Message, ...]) -> Request
     return Request(messages=messages, **parameters)
 
 
-async def acomplete(release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None) -> Prediction:
+async def acomplete(
+    release: PromptRelease, messages: tuple[Message, ...], lm: LM | None = None, votes: Sequence[float] = ()
+) -> Prediction:
     """The prompt's answer to its messages for an input, by `lm` or by the release's own model, made and closed here.
+
+    Args:
+        release: The prompt.
+        messages: For the input.
+        lm: None: the release's own.
+        votes: Of the input's neighbours (`PromptRelease.votes`).
 
     Raises:
         ModelError: The call failed; RowRefused also where the model replied that it refuses.
@@ -63,7 +71,7 @@ async def acomplete(release: PromptRelease, messages: tuple[Message, ...], lm: L
             await model.close()
     if completion.finish == "refusal":
         raise RowRefused(f"{release.model} refused to answer: {completion.text[:200]}")
-    reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights)
+    reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights, votes)
     return await run_aside(len(completion.text), partial(read_reply, *reply))
 
 

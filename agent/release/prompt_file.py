@@ -158,6 +158,18 @@ class PromptRelease:
         vectors = self.picks.vectors if self.picks else None
         return vectors.vector(0) if vectors and vectors.is_provided else None
 
+    def votes(self, values: Mapping[str, str], own: Sequence[PoolRow] = ()) -> tuple[float, ...]:
+        """For each label the votes of the input's neighbours; () where none decide.
+
+        Args:
+            values: A text for each of `inputs`.
+            own: Rows of a user, which vote with those of the pool.
+        """
+        near = self.weights.neighbours if self.weights else None
+        if near is None or self.picks is None:
+            return ()
+        return self.picks.votes(values, self.inputs, self.outputs[0].choices, near.k, own)
+
     def with_passages(self, values: Mapping[str, str]) -> Mapping[str, str]:
         """The values of an input and, where the prompt looks passages up, the block of them."""
         if self.passages is None:
@@ -345,6 +357,8 @@ def _release(data: dict[str, Any], text: str, file: Path) -> PromptRelease:
     weights = _weights(data.get("weights"), data["outputs"])
     if isinstance(weights, str):
         refuse("weights", weights)
+    if weights and weights.neighbours and "picks" not in data:
+        refuse("weights", "neighbours decide on the answers, and there is no pool that they are of (picks)")
     if data["format"] not in get_args(FormatName):
         refuse("format", f"unknown format {data['format']!r:.60}, known are {', '.join(get_args(FormatName))}")
     picks = None
@@ -429,18 +443,31 @@ def _weights(data: Mapping[str, Any] | None, outputs: Sequence[Mapping[str, Any]
     """The label weights with the labels in the order of the one output's choices, or what is wrong with them."""
     if data is None:
         return None
-    from agent.prompt.label_weights import LabelWeights, Method
+    from agent.prompt.label_weights import LabelWeights, Method, Neighbours
+    from agent.retrieval.votes import MOST_NEIGHBOURS
 
     choices = outputs[0].get("choices", []) if len(outputs) == 1 else []
     bias: Any = data.get("bias")
     temperature: Any = data.get("temperature")
-    if set(data) != {"method", "bias", "temperature"} or data["method"] not in get_args(Method):
+    known = data.keys() - {"neighbours"} if data.get("method") == "neighbours" else data.keys()
+    if known != {"method", "bias", "temperature"} or data["method"] not in get_args(Method):
         return f"weights need a method ({', '.join(get_args(Method))}), a bias for each label and a temperature"
     if not isinstance(bias, dict) or not choices or set(bias) != set(choices):
         return "weights need a bias for each choice of the one output, and no other"
     if not all(map(_is_real, [*bias.values(), temperature])) or temperature <= 0:
         return "each bias must be a number, and the temperature one above 0"
-    return LabelWeights(data["method"], {label: float(bias[label]) for label in choices}, float(temperature))
+    near = None
+    if data["method"] == "neighbours":
+        given: Any = data.get("neighbours")
+        if not isinstance(given, dict) or set(given) != {"k", "weight"}:
+            return "neighbours need k and weight"
+        k, weight = given["k"], given["weight"]
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_NEIGHBOURS:
+            return f"k of the neighbours is a whole number from 1 to {MOST_NEIGHBOURS:,}, not {k!r:.20}"
+        if not _is_real(weight) or weight < 0:
+            return f"the weight of the neighbours is a number of 0 or more, not {weight!r:.20}"
+        near = Neighbours(k, float(weight))
+    return LabelWeights(data["method"], {label: float(bias[label]) for label in choices}, float(temperature), near)
 
 
 def _is_real(value: Any) -> bool:

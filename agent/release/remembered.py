@@ -160,17 +160,28 @@ class RememberedRows:
             values: The input.
             vector: Its vector, as of `PromptRelease.fill`.
         """
-        release = self._release
-        rows = [row for row in self.read() if _fits(release, row)]
-        label = release.outputs[0].name if len(release.outputs) == 1 and release.outputs[0].choices else ""
-        own, shown = [], []
+        release, rows = self._release, self._fitting()
+        answers = [{field: label_text(value) for field, value in row.answers.items()} for row in rows]
+        shown = [demo_texts(release, row.inputs, texts) for row, texts in zip(rows, answers, strict=True)]
+        return release.fill(values, self._pool(rows), shown, vector)
+
+    def votes(self, values: Mapping[str, str]) -> tuple[float, ...]:
+        """The votes of the input's neighbours, among which are the user's rows."""
+        return self._release.votes(values, self._pool(self._fitting()))
+
+    def _fitting(self) -> list[RememberedRow]:
+        return [row for row in self.read() if _fits(self._release, row)]
+
+    def _pool(self, rows: Sequence[RememberedRow]) -> list[PoolRow]:
+        """The rows as they may be picked."""
+        outputs = self._release.outputs
+        label = outputs[0].name if len(outputs) == 1 and outputs[0].choices else ""
+        made = []
         for row in rows:
-            text = text_of(row.inputs, release.inputs)
+            text = text_of(row.inputs, self._release.inputs)
             name = content_id("remembered", dict(row.inputs))
-            own.append(PoolRow(name, text, str(row.answers[label]) if label else "", f"own {same_words(text)}"))
-            answers = {field: label_text(value) for field, value in row.answers.items()}
-            shown.append(demo_texts(release, row.inputs, answers))
-        return release.fill(values, own, shown, vector)
+            made.append(PoolRow(name, text, str(row.answers[label]) if label else "", f"own {same_words(text)}"))
+        return made
 
     def _write(self, rows: Sequence[RememberedRow]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)

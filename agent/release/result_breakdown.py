@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from agent.release.json_part import Part, if_set
+from agent.release.json_part import IF_SET, Part, if_set
 from agent.release.result_parts import Interval, SideName
 
 _S = TypeVar("_S")
@@ -194,15 +194,17 @@ class Abstain(Part):
 @dataclass(frozen=True, slots=True)
 class Calibration(Part):
     """The winner's label weights (`method` none: it has no weights), and how far the confidences of its answers can be
-    trusted on the sealed `rows` that have one. `ece`: the expected calibration error, in [0, 1], 0 is perfect."""
+    trusted on the sealed `rows` that have one. `ece`: the expected calibration error, in [0, 1], 0 is perfect;
+    `neighbours`: `k` rows that vote, and the `weight` of their votes."""
 
-    method: Literal["none", "label-free", "fitted"]
+    method: Literal["none", "label-free", "fitted", "neighbours"]
     rows: int
     ece: float
     bias: Mapping[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     bins: tuple[ReliabilityBin, ...] = ()
     abstain: Abstain | None = None
+    neighbours: Mapping[str, float] | None = field(default=None, metadata=IF_SET)
 
     @property
     def is_weighted(self) -> bool:

@@ -100,12 +100,14 @@ class Prompt:
         self._require_inputs("embed", fields)
         return text_of(fields, self.release.inputs)
 
-    def _named(self, who: Any, vector: Any, fields: dict[str, Any]) -> tuple[str | None, Any, dict[str, Any]]:
+    def _named(
+        self, who: Any, vector: Any, fields: Mapping[str, Any], verb: str = "render"
+    ) -> tuple[str | None, Any, dict[str, Any]]:
         """User, vector and inputs; an input with the name `who` or `vector` is put where inputs are."""
         given = {"who": who, "vector": vector}
         own = {name: value for name, value in given.items() if value is not None and name in self.release.inputs}
         inputs = {**fields, **own}
-        self._require_inputs("render", inputs)
+        self._require_inputs(verb, inputs)
         return (None if "who" in own else who), (None if "vector" in own else vector), inputs
 
     def _messages(self, who: str | None, vector: Any, inputs: dict[str, str]) -> tuple[Message, ...]:
@@ -113,6 +115,12 @@ class Prompt:
         if who is None or self.release.picks is None:
             return self.release.fill(inputs, vector=vector)
         return self._rows_of(who).fill(inputs, vector)
+
+    def _votes(self, who: str | None, inputs: dict[str, str]) -> tuple[float, ...]:
+        """The votes of the neighbours for the inputs and a user; () where none decide."""
+        if self.release.weights is None or self.release.weights.neighbours is None:
+            return ()
+        return self.release.votes(inputs) if who is None else self._rows_of(who).votes(inputs)
 
     def _require_inputs(self, verb: str, fields: Mapping[str, Any]) -> None:
         """Raises a ReleaseError where `fields` is anything but a text for each input."""
@@ -181,19 +189,41 @@ class Prompt:
             raise ReleaseError(f"{self.name!r}: there is no folder for remembered rows; load it with load_prompt")
         return RememberedRows(self.release, self.remembered, who)
 
-    def parse(self, reply: str, logprobs: Sequence[Any] = ()) -> Prediction:
-        """Reads a reply as it was read when it was scored; never raises.
+    def parse(
+        self,
+        reply: str,
+        logprobs: Sequence[Any] = (),
+        *,
+        inputs: Mapping[str, str] | None = None,
+        who: str | None = None,
+    ) -> Prediction:
+        """Reads a reply as it was read when it was scored, whatever the model wrote.
 
         Args:
             reply: The model's text.
             logprobs: For each token of the reply its most likely tokens, as (token, log-probability) pairs or as OpenAI
                 gives them (`choice.logprobs.content`). A release with label weights decides by them; without them its
                 reply is read as it stands. They also give the prediction its `confidence`.
+            inputs: Those that the prompt was rendered with. Needed beside `logprobs` where the labels of the nearest
+                rows of the pool decide, too (the method `neighbours`); else not looked at.
+            who: The user or tenant that it was rendered for, as of `render`.
+
+        Raises:
+            ReleaseError: The inputs are needed and not given, or not those of the prompt.
         """
         from agent.prompt.weighted_reply import read_reply, tokens_of  # takes time, and not all who render parse
 
-        release = self.release
-        return read_reply(reply, tokens_of(logprobs), release.outputs, release.reasoning, release.weights)
+        release, tokens = self.release, tokens_of(logprobs)
+        votes: tuple[float, ...] = ()
+        if tokens and release.weights is not None and release.weights.neighbours is not None:
+            if inputs is None:
+                raise ReleaseError(
+                    f"cannot parse a reply of {self.name!r} without its inputs: the labels of the nearest rows decide, "
+                    "too; write prompt.parse(reply, logprobs, inputs={...})"
+                )
+            user, _, given = self._named(who, None, inputs, "parse a reply of")
+            votes = self._votes(user, given)
+        return read_reply(reply, tokens, release.outputs, release.reasoning, release.weights, votes)
 
     def complete(
         self,
@@ -241,7 +271,8 @@ class Prompt:
 
         if self.embeddings and vector is None:
             vector = await input_vector(self.embeddings, self.embedded_text(**inputs))
-        return await acomplete(self.release, self._messages(who, vector, inputs), lm)
+        messages = self._messages(who, vector, inputs)
+        return await acomplete(self.release, messages, lm, self._votes(who, inputs))
 
 
 def load_prompt(

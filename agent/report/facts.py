@@ -11,7 +11,7 @@ from typing import Any
 from agent.release.gate import SIGNIFICANT, shown
 from agent.release.prompt_file import holds_prompt
 from agent.release.result import RunResult
-from agent.release.result_breakdown import Abstain, Carried, JudgeTrust, MetricPart, Slice
+from agent.release.result_breakdown import Abstain, Calibration, Carried, JudgeTrust, MetricPart, Slice
 from agent.release.result_parts import SideName
 
 ERASED = "(erased)"
@@ -132,6 +132,7 @@ def confidence(result: RunResult) -> list[str]:
     if found is None:
         return []
     weights = f"{found.method} label weights; " if found.is_weighted else ""
+    weights = f"answers are {neighbours(found)}; " if found.neighbours else weights
     lines = [f"{weights}expected calibration error of its confidences {points(found.ece)} on {found.rows} test rows"]
     if found.abstain is not None:
         lines.append(_abstaining(found.abstain))
@@ -144,8 +145,18 @@ def label_weights(result: RunResult) -> str:
     if found is None or not found.is_weighted:
         return ""
     each = ", ".join(f"{label} {bias:+.2f}" for label, bias in found.bias.items())
-    temperature = f", temperature {found.temperature:.2f}" if found.method == "fitted" else ""
-    return f"Answers are decided by label weights ({found.method}{temperature}): {cut(each, 600)}."
+    temperature = f", temperature {found.temperature:.2f}" if found.method != "label-free" else ""
+    near = f"Answers are {neighbours(found)}. " if found.neighbours else ""
+    return f"{near}Answers are decided by label weights ({found.method}{temperature}): {cut(each, 600)}."
+
+
+def neighbours(found: Calibration) -> str:
+    """Which rows decide beside the model; "" where none do."""
+    if not found.neighbours:
+        return ""
+    weight = found.neighbours["weight"]
+    k = f"{found.neighbours['k']:.0f}"
+    return f"decided by the model and the {k} nearest train rows together (weight of their votes {weight:.2f})"
 
 
 def _abstaining(found: Abstain) -> str:

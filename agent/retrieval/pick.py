@@ -111,9 +111,9 @@ class _Ranking:
     def __init__(self, documents: Sequence[Sequence[str]]) -> None:
         self._size, self._positions = len(documents), dict[str, Any]()
         adds: dict[str, list[float]] = {}
-        mean = max(1.0, sum(map(len, documents)) / max(1, self._size))
+        self._mean = max(1.0, sum(map(len, documents)) / max(1, self._size))
         for position, terms in enumerate(documents):
-            length = _K1 * (1 - _B + _B * len(terms) / mean)
+            length = self._length(terms)
             for term, count in Counter(terms).items():
                 if term not in adds:
                     adds[term], self._positions[term] = [], array("L")
@@ -121,13 +121,26 @@ class _Ranking:
                 self._positions[term].append(position)
         self._adds = {term: self._whole(shares) for term, shares in adds.items()}
 
+    def _length(self, terms: Sequence[str]) -> float:
+        return _K1 * (1 - _B + _B * len(terms) / self._mean)
+
+    def _rarity(self, count: int) -> float:
+        """What a term that `count` documents have adds to one of them that is nothing else."""
+        return _UNIT * (_K1 + 1) * math.log(1 + (self._size - count + 0.5) / (count + 0.5))
+
     def _whole(self, shares: Sequence[float]) -> Sequence[int]:
         """What a term adds to each document that has it."""
-        rarity = _UNIT * (_K1 + 1) * math.log(1 + (self._size - len(shares) + 0.5) / (len(shares) + 0.5))
+        rarity = self._rarity(len(shares))
         return array("L", [round(rarity * share) for share in shares])
 
     def nearest(self, terms: Collection[str], most: int) -> list[int]:
         """At most `most` positions with a term of the input, the nearest first; of equal ones the first of the pool."""
+        scores = self.scores(terms)
+        ranked = heapq.nlargest(most, (score * self._size - position for position, score in scores.items()))
+        return [-key % self._size for key in ranked]
+
+    def scores(self, terms: Collection[str]) -> dict[int, int]:
+        """By position the score of each document with a term of the input."""
         scores: dict[int, int] = {}
         left = MOST_POSTINGS
         known = sorted((len(self._adds[term]), term) for term in set(terms) if term in self._adds)
@@ -137,8 +150,16 @@ class _Ranking:
             left -= count
             for position, add in zip(self._positions[term], self._adds[term], strict=True):
                 scores[position] = scores.get(position, 0) + add
-        ranked = heapq.nlargest(most, (score * self._size - position for position, score in scores.items()))
-        return [-key % self._size for key in ranked]
+        return scores
+
+    def score_of(self, terms: Collection[str], document: Sequence[str]) -> int:
+        """The score that a document would have which is none of these, by how rare its terms are among these."""
+        counts, length = Counter(document), self._length(document)
+        return sum(
+            round(self._rarity(len(self._adds.get(term, ()))) * counts[term] / (counts[term] + length))
+            for term in set(terms)
+            if term in counts
+        )
 
 
 def fused(*rankings: Iterable[int]) -> Iterator[int]:
@@ -231,6 +252,29 @@ class PoolIndex:
     def nearest(self, text: str, retriever: str, k: int) -> list[int]:
         """At most `k` positions that have a term in common with a text, the nearest first."""
         return list(islice(self._ranked(text, retriever, k + DEPTH), k))
+
+    def similarities(self, text: str, others: Sequence[str] = ()) -> dict[int, float]:
+        """By position how alike a row and a text are, from 0 to 2, of the rows that have something in common with it.
+
+        It is the sum of the row's scores by words and by letters, each as a share of the highest one.
+
+        Args:
+            text: the input.
+            others: texts beside the pool, compared as if they were in it; their positions go on after the pool's.
+
+        Source: Fox & Shaw 1994, "Combination of Multiple Searches" (CombSUM).
+        """
+        found: dict[int, float] = {}
+        for ranking, terms_of in ((self._words, words_of), (self._grams, grams_of)):
+            terms = terms_of(text)
+            scores = ranking.scores(terms)
+            for position, other in enumerate(others, len(self.rows)):
+                if score := ranking.score_of(terms, terms_of(other)):
+                    scores[position] = score
+            top = max(scores.values(), default=1)
+            for position, score in scores.items():
+                found[position] = found.get(position, 0.0) + score / top
+        return found
 
     def _ranked(self, text: str, retriever: str, most: int) -> Iterator[int]:
         if retriever == "bm25":

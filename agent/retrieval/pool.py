@@ -23,6 +23,7 @@ from agent.retrieval.vectors import (
     require_vector,
     unpacked,
 )
+from agent.retrieval.votes import label_votes
 from agent.shipped import content_id
 
 SEPARATOR = "\n"
@@ -152,13 +153,30 @@ class PickedDemos:
             vector: That of the input, as of `for_inputs`.
         """
         text = text_of(values, names)
-        replaced = [name for row in own for name in self._ids_by_words.get(same_words(row.text), ())]
-        left_out = {*self.head, *replaced}
+        left_out = {*self.head, *self._replaced(own)}
         common = self._index_for(vector).candidates(text, self.picks, len(left_out))
         by_text = self.picks if self.vectors is None else replace(self.picks, retriever="hybrid")
         nearest = chain(PoolIndex(own).alike(text, by_text), (len(own) + position for position in common))
         texts = (*shown, *self.shown)
         return [texts[position] for position in chosen((*own, *self.rows), nearest, self.picks, left_out)]
+
+    def _replaced(self, own: Sequence[PoolRow]) -> list[str]:
+        """The ids of rows of the pool with the words of one of these."""
+        return [name for row in own for name in self._ids_by_words.get(same_words(row.text), ())]
+
+    def votes(
+        self, values: Mapping[str, str], names: Sequence[str], labels: Sequence[str], k: int, own: Sequence[PoolRow]
+    ) -> tuple[float, ...]:
+        """The votes of the rows nearest to an input for each label; rows of a user vote as they are picked.
+
+        Args:
+            values: The input.
+            names: Of its fields, in the order of the signature.
+            labels: Those of the one output.
+            k: How many rows vote.
+            own: The user's rows; a row of the pool with the words of one of them does not vote.
+        """
+        return label_votes(self._index, text_of(values, names), labels, k, self._replaced(own), own)
 
     def settings(self) -> dict[str, Any]:
         """All but the rows, JSON-ready."""

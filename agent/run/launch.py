@@ -64,6 +64,7 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "tag": [],
         "no_cache": False,
         "reading": READING,
+        "neighbours": True,
     }
 )
 """Every word of a run, as it is where it is not given. A run of an older version lacks the newer ones."""
@@ -263,6 +264,7 @@ def _settings(program: Kind, options: Mapping[str, Any], db: Path) -> Settings:
         prefer=options.get("prefer") or "best",  # a run of an older version has none
         anyway=bool(options.get("anyway")),
         calibrate=program.task.calibrate and not options.get("no_calibrate", True),  # an older run had no label weights
+        neighbours=bool(options.get("neighbours")),  # a run of an older version has none, and resumes as it began
         trials=options["trials"],
         max_concurrency=options["max_concurrency"],
         use_cache=not options["no_cache"],

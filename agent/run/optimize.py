@@ -252,7 +252,7 @@ class Run(LedgerRun[RunResult]):
     async def _conclude(self, status: Literal["complete", "budget"]) -> RunResult:
         """Opens the sealed test once, for baseline and winner, and writes the release."""
         if self._searched and self.settings.calibrate:
-            await add_label_weights(self.context)
+            await add_label_weights(self.context, self.settings.neighbours)
         winner = closing.chosen(self.context, self._offers(), self.settings.prefer)
         corrected = self._corrected(winner)
         if status == "complete" and winner.id != self.context.baseline.id:

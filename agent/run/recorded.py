@@ -32,7 +32,7 @@ def recorded_prompt(row: Mapping[str, Any]) -> PromptCandidate:
         row["instruction"],
         row["role"],
         demos,
-        weights=LabelWeights(**weights) if weights else None,
+        weights=LabelWeights.of(weights) if weights else None,
         picks=Picks(**row["picks"]) if row["picks"] else None,
         passages=Passages(**row["passages"]) if row["passages"] else None,
     )

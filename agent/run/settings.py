@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Settings:
     """What the user chose for a run. `price` is for models without a known one; `max_wait` is in seconds; `options` are
     the command line's words, from which the run can be resumed; `parent` is the run that this one forks. One trial
-    scores the user's own prompt and searches nothing. `calibrate` lets the finalists compete with label weights, too.
+    scores the user's own prompt and searches nothing. `calibrate` lets the finalists compete with label weights, too,
+    and `neighbours` with those for which the nearest train rows vote.
     """
 
     seed: int = 0
@@ -44,6 +45,7 @@ class Settings:
     prefer: Prefer = "best"
     anyway: bool = False
     calibrate: bool = False
+    neighbours: bool = False
 
 
 def models_by_role(target: LM, proposer: LM | None, judges: Sequence[LM], embedder: LM | None = None) -> Models:

@@ -37,6 +37,7 @@ def confidence_report(
         "ece": expected_calibration_error(bins),
         "bins": [asdict(one) for one in bins],
         "abstain": _abstaining(confidences, right, dev, precision) if precision is not None else None,
+        **({"neighbours": weights["neighbours"]} if weights and "neighbours" in weights else {}),
     }
 
 

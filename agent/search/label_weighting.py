@@ -1,17 +1,21 @@
 """Twins of the finalists that decide among the labels by label weights: the same calls, read otherwise.
 
-A finalist with log-probabilities gets two, `label-free` and `fitted`. They are trials like any other, so the correction
+A finalist with log-probabilities gets two, `label-free` and `fitted`, and one that picks its examples a third,
+`neighbours`, for which the nearest rows of its pool vote. They are trials like any other, so the correction
 for having chosen among all (`stats/selection.py`) counts them. What a fitted twin scores on a dev row comes from
 weights that were fitted without that row's fold; the twin itself has those of all rows. A row of another fold did help
 to fit them, so two halves of dev are not quite independent: by one row in FOLDS and through a few shrunk numbers.
+The pool is of train rows alone, and no dev row is in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from agent.ledger.query import WEIGHTED
-from agent.prompt.label_weights import LabelWeights, Method, weighed
+from agent.prompt.label_weights import LabelWeights, Method, Neighbours, weighed
+from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.search.context import SearchContext
 from agent.stats.calibration import Weights, cross_fitted, fitted, label_free
 from agent.types import Candidate, Field, Outcome, Prediction, Proposal
@@ -22,14 +26,49 @@ LEAST_SHARE = 0.5  # of the dev rows
 REASONS: dict[Method, str] = {
     "label-free": "takes out how much the model prefers each label over all dev rows; no right answer was used",
     "fitted": "a bias for each label and one temperature, fitted to the dev rows; its score here is cross-fitted",
+    "neighbours": f"fitted, and the labels of the {NEIGHBOURS} nearest train rows decide, too; its score here is "
+    "cross-fitted",
 }
 
 
-async def add_label_weights(context: SearchContext) -> None:
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """Weights by one method.
+
+    Args:
+        method: Its name.
+        all_rows: Of all dev rows together: those of the twin.
+        each: For each dev row those that it is read with; None: it reads as it stands.
+        votes: For each dev row the votes of its neighbours; () without.
+    """
+
+    method: Method
+    all_rows: Weights
+    each: Sequence[Weights | None]
+    votes: Sequence[Sequence[float]] = ()
+
+    def named(self, field: Field, weights: Weights) -> LabelWeights:
+        """Weights by the labels of a field."""
+        near = Neighbours(NEIGHBOURS, weights.weight) if self.votes else None
+        return LabelWeights(self.method, dict(zip(field.choices, weights.bias, strict=True)), weights.temperature, near)
+
+    def read(self, field: Field, outcomes: Sequence[Outcome]) -> list[Prediction]:
+        """The replies of the dev rows as the twin reads them."""
+        votes = self.votes or [()] * len(outcomes)
+        return [
+            outcome.prediction
+            if outcome.label_scores is None or weights is None
+            else weighed(outcome.prediction, outcome.label_scores, field, self.named(field, weights), vote)
+            for outcome, weights, vote in zip(outcomes, self.each, votes, strict=True)
+        ]
+
+
+async def add_label_weights(context: SearchContext, with_neighbours: bool = True) -> None:
     """Scores the twins of every candidate that saw the whole of dev; makes no call.
 
     Args:
         context: a search that is over.
+        with_neighbours: whether those that pick examples get a twin with neighbours.
     """
     outputs = context.task.signature.outputs
     if len(outputs) != 1 or len(outputs[0].choices) < 2:
@@ -39,22 +78,27 @@ async def add_label_weights(context: SearchContext) -> None:
         if len(outcomes) < len(context.dev):
             continue
         base = context.board.proposals[candidate_id]
-        for method, all_weights, each in _estimates(context, outputs[0], outcomes):
-            twin = context.program.weighted(base.candidate, _named(method, outputs[0], all_weights))
+        votes = _votes(context, base.candidate) if with_neighbours else ()
+        for estimate in _estimates(context, outputs[0], outcomes, votes):
+            twin = context.program.weighted(base.candidate, estimate.named(outputs[0], estimate.all_rows))
             if twin is None:
                 continue
+            method = estimate.method
             twin_proposal = Proposal(twin, base.place, f"{WEIGHTED}{method}", candidate_id, REASONS[method])
             if context.admit([twin_proposal]):
-                read = [
-                    _read(outcome, outputs[0], method, weights) for outcome, weights in zip(outcomes, each, strict=True)
-                ]
-                await _score(context, twin, outcomes, read)
+                await _score(context, twin, outcomes, estimate.read(outputs[0], outcomes))
+
+
+def _votes(context: SearchContext, candidate: Candidate) -> Sequence[Sequence[float]]:
+    """For each dev row the votes of its neighbours; () for a candidate without a pool."""
+    votes = [context.program.votes(candidate, row, NEIGHBOURS) for row in context.dev]
+    return [vote for vote in votes if vote is not None]
 
 
 def _estimates(
-    context: SearchContext, field: Field, outcomes: Sequence[Outcome]
-) -> list[tuple[Method, Weights, Sequence[Weights | None]]]:
-    """By method the weights of all rows, and those that each row is read with; None: it reads as it stands."""
+    context: SearchContext, field: Field, outcomes: Sequence[Outcome], votes: Sequence[Sequence[float]]
+) -> list[_Estimate]:
+    """The weights by each method; none where too few rows have log-probabilities."""
     usable = [
         (at, outcome.label_scores, field.choices.index(context.dev[at].labels[field.name]))
         for at, outcome in enumerate(outcomes)
@@ -64,20 +108,21 @@ def _estimates(
         return []
     scores, answers = [logs for _, logs, _ in usable], [right for _, _, right in usable]
     free = label_free(scores)
-    apart: list[Weights | None] = [None] * len(outcomes)
-    for (at, _, _), weights in zip(usable, cross_fitted(scores, answers), strict=True):
-        apart[at] = weights
-    return [("label-free", free, [free] * len(outcomes)), ("fitted", fitted(scores, answers), apart)]
 
+    def apart(shares: Sequence[Sequence[float]] | None) -> list[Weights | None]:
+        each: list[Weights | None] = [None] * len(outcomes)
+        for (at, _, _), weights in zip(usable, cross_fitted(scores, answers, shares), strict=True):
+            each[at] = weights
+        return each
 
-def _named(method: Method, field: Field, weights: Weights) -> LabelWeights:
-    return LabelWeights(method, dict(zip(field.choices, weights.bias, strict=True)), weights.temperature)
-
-
-def _read(outcome: Outcome, field: Field, method: Method, weights: Weights | None) -> Prediction:
-    if outcome.label_scores is None or weights is None:
-        return outcome.prediction
-    return weighed(outcome.prediction, outcome.label_scores, field, _named(method, field, weights))
+    found = [
+        _Estimate("label-free", free, [free] * len(outcomes)),
+        _Estimate("fitted", fitted(scores, answers), apart(None)),
+    ]
+    if votes:
+        shares = [log_shares(votes[at]) for at, _, _ in usable]
+        found.append(_Estimate("neighbours", fitted(scores, answers, shares), apart(shares), votes))
+    return found
 
 
 async def _score(

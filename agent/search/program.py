@@ -143,6 +143,11 @@ class Program(Describes, Protocol):
         """The candidate with label weights; None where its replies do not begin with a label, or it has some."""
         ...
 
+    def votes(self, candidate: Candidate, example: Example, k: int) -> tuple[float, ...] | None:
+        """For each label of the one output the votes of the `k` rows of its pool that are nearest to a row, which is
+        not one of them; None where the candidate has no pool."""
+        ...
+
     def features(self, candidate: Candidate) -> Mapping[Feature, float]:
         """The candidate as columns of the model of the parts (`analysis/effects.py`); none where the kind has none, and
         parts that were not scored are not estimated."""

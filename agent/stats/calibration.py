@@ -1,7 +1,8 @@
 """Label weights estimated from log-probabilities on dev, and how far a confidence can be trusted. Pure.
 
 `scores` is a table here: for each row the log-probability of each label, in nats. A row's answer is the label with the
-highest `scores / temperature + bias`.
+highest `scores / temperature + bias`; with `shares`, a table of the logs of each label's share in the votes of the
+row's neighbours, the one with the highest `scores / temperature + bias + weight * shares`.
 
 Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "Batch Calibration", section 3; Platt
 1999; Guo et al. 2017, "On Calibration of Modern Neural Networks", sections 2 and 4.
@@ -10,7 +11,7 @@ Source: Zhao et al. 2021, "Calibrate Before Use", section 4; Zhou et al. 2023, "
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,11 @@ DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A bias in nats for each label, and a temperature above 0."""
+    """A bias in nats for each label, a temperature above 0, and the weight of the neighbours, at least 0."""
 
     bias: tuple[float, ...]
     temperature: float = 1.0
+    weight: float = 0.0
 
 
 def label_free(scores: Sequence[Sequence[float]]) -> Weights:
@@ -50,52 +52,79 @@ def label_free(scores: Sequence[Sequence[float]]) -> Weights:
     return Weights(tuple(round(-math.fsum(column) / len(column), DIGITS) for column in zip(*scores, strict=True)))
 
 
-def fitted(scores: Sequence[Sequence[float]], answers: Sequence[int]) -> Weights:
+def fitted(
+    scores: Sequence[Sequence[float]], answers: Sequence[int], shares: Sequence[Sequence[float]] | None = None
+) -> Weights:
     """A bias for each label and one temperature by multinomial logistic regression, shrunk towards `label_free`.
 
-    With few rows it is nearly label-free; the more there are, the more the right answers decide. The problem is convex
-    in 1 / temperature and the biases, so there is one solution.
+    With few rows it is nearly label-free; the more there are, the more the right answers decide. Neighbours get one
+    weight more, shrunk towards 1: the product of both distributions. The problem is convex in 1 / temperature, the
+    weight and the biases, so there is one solution.
 
     Args:
         scores: At least one row, each with two labels or more.
         answers: For each row the index of the right label.
+        shares: Of the same shape; None: without neighbours.
 
-    Source: Platt 1999; Guo et al. 2017, section 4.2 (one temperature); the bias of each label as in "vector scaling".
+    Source: Platt 1999; Guo et al. 2017, section 4.2 (one temperature); the bias of each label as in "vector scaling";
+    neighbours: Khandelwal et al. 2020, section 2, here of logs, as in a product of experts (Hinton 2002).
     """
     import numpy as np
     from scipy.optimize import minimize
 
-    table, right = np.asarray(scores, dtype=float), np.asarray(answers)
-    mean = table.mean(axis=0)
-    centred, rows = table - mean, np.arange(len(table))
+    mean = np.asarray(scores, dtype=float).mean(axis=0)
+    tables = [np.asarray(scores, dtype=float) - mean]
+    if shares is not None:
+        tables.append(np.asarray(shares, dtype=float))
+    slopes = len(tables)
+    start = np.concatenate([np.ones(slopes), np.zeros(len(mean))])
+    bounds = [(1 / HOTTEST, None), (0.0, None)][:slopes] + [(None, None)] * len(mean)
+    loss = penalised_loss(tables, np.asarray(answers))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-8})
+    sharpness, added = float(found.x[0]), found.x[slopes:]
+    bias = tuple(round(float(value), DIGITS) for value in added - sharpness * mean)
+    weight = round(float(found.x[1]), DIGITS) if slopes > 1 else 0.0
+    return Weights(bias, round(1 / sharpness, DIGITS), weight)
+
+
+def penalised_loss(tables: Sequence[Table], right: Table) -> Callable[[Table], tuple[float, Table]]:
+    """The loss of the multinomial logistic regression, and its gradient, as a function of the parameters.
+
+    Args:
+        tables: For each row a number for each label: each table has one parameter, which is shrunk towards 1. They come
+            first; then comes a bias for each label, shrunk towards 0.
+        right: For each row the index of the right label.
+    """
+    import numpy as np
+
+    rows, slopes = np.arange(len(right)), len(tables)
 
     def loss(parameters: Table) -> tuple[float, Table]:
-        sharpness, added = parameters[0], parameters[1:]
-        logits = sharpness * centred + added
+        logits = parameters[0] * tables[0] + parameters[slopes:]
+        for parameter, table in zip(parameters[1:slopes], tables[1:], strict=True):
+            logits += parameter * table
         logits -= logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits)
-        totals = shares.sum(axis=1)
-        shares /= totals[:, None]
+        parts = np.exp(logits)
+        totals = parts.sum(axis=1)
+        parts /= totals[:, None]
         value = float((np.log(totals) - logits[rows, right]).sum())
-        shares[rows, right] -= 1.0  # from here on the gradient of the logits
-        slope = np.concatenate([[float((shares * centred).sum())], shares.sum(axis=0)])
-        away = np.concatenate([[sharpness - 1.0], added]) / PRIOR
+        parts[rows, right] -= 1.0  # from here on the gradient of the logits
+        slope = np.concatenate([[float((parts * table).sum()) for table in tables], parts.sum(axis=0)])
+        away = np.concatenate([parameters[:slopes] - 1.0, parameters[slopes:]]) / PRIOR
         return value + 0.5 * float(away @ away), slope + away / PRIOR
 
-    start = np.concatenate([[1.0], np.zeros(table.shape[1])])
-    bounds = [(1 / HOTTEST, None), *[(None, None)] * table.shape[1]]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-12, "gtol": 1e-8})
-    sharpness, added = float(found.x[0]), found.x[1:]
-    bias = tuple(round(float(value), DIGITS) for value in added - sharpness * mean)
-    return Weights(bias, round(1 / sharpness, DIGITS))
+    return loss
 
 
-def cross_fitted(scores: Sequence[Sequence[float]], answers: Sequence[int]) -> list[Weights]:
+def cross_fitted(
+    scores: Sequence[Sequence[float]], answers: Sequence[int], shares: Sequence[Sequence[float]] | None = None
+) -> list[Weights]:
     """For each row the weights `fitted` to the rows of the other folds, so that no row reads itself.
 
     Args:
         scores: Rows in an order in which every beginning holds the labels evenly; the folds are every FOLDS-th row.
         answers: For each row the index of the right label.
+        shares: As of `fitted`.
 
     Source: Chernozhukov et al. 2018 (cross-fitting).
     """
@@ -103,7 +132,8 @@ def cross_fitted(scores: Sequence[Sequence[float]], answers: Sequence[int]) -> l
     made = []
     for fold in range(folds):
         kept = [at for at in range(len(scores)) if at % folds != fold]
-        made.append(fitted([scores[at] for at in kept], [answers[at] for at in kept]))
+        near = None if shares is None else [shares[at] for at in kept]
+        made.append(fitted([scores[at] for at in kept], [answers[at] for at in kept], near))
     return [made[at % folds] for at in range(len(scores))]
 
 

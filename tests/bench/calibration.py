@@ -1,26 +1,33 @@
 """What label weights are worth on recorded runs, without a call: every candidate that saw all of dev and of the test.
 
-    python -m tests.bench.calibration LEDGER [LEDGER ...] [--json]
+    python -m tests.bench.calibration LEDGER|FOLDER [...] [--json]
 
-Each is read three ways on the same stored replies: as it stands, with label-free weights and with fitted ones, both
-from its dev rows alone. Shown are the scores on the test, the paired differences to "as it stands" with their 95 %
-intervals, the expected calibration error of each way, and how often answers with a confidence of 0.9 or more are right.
-The task's rows are read from its folder; runs whose rows changed are left out. Asserts nothing.
+Each is read four ways on the same stored replies: as it stands, with label-free weights, with fitted ones and with
+neighbours, all from its dev rows alone; the neighbours are train rows, whether the prompt picks examples or not (a run
+gives them to prompts that do). Shown are the scores on the test, the paired differences to "as it stands" with their
+95 % intervals, the expected calibration error of each way, and how often answers with a confidence of SURE or more are
+right. At the end come the winners together, each once: the mean gain of a way with its interval over winners, how many
+are more than a point worse, and the answers that are sure. The task's rows are read from its folder; runs whose rows
+changed are left out, and so are files that are no ledger. Asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.errors import AgentError
 from agent.ledger.query import History, started_with
-from agent.prompt.label_weights import LABELS_FIRST, LabelWeights, label_scores, weighed
+from agent.programs.picked_rows import PickedRows
+from agent.prompt.label_weights import LABELS_FIRST, LabelWeights, Neighbours, label_scores, weighed
 from agent.prompt.reply_parser import parse_reply
+from agent.retrieval.votes import NEIGHBOURS, log_shares
 from agent.run.locations import open_history
 from agent.run.tasks import task_of
 from agent.search.context import dev_rows
@@ -28,7 +35,9 @@ from agent.stats.calibration import Weights, cross_fitted, expected_calibration_
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, Prediction, Task
 
-SURE = 0.9
+SURE = 0.85
+WORSE = -0.01
+"""A gain below which a way is called worse."""
 Reply = tuple[Prediction, tuple[float, ...] | None]
 
 
@@ -66,30 +75,41 @@ def ways(task: Task, dev: list[tuple[Example, Reply]], test: list[tuple[Example,
     usable = [(row, logs) for row, (_, logs) in dev if logs is not None]
     scores = [logs for _, logs in usable]
     answers = [field.choices.index(row.labels[field.name]) for row, _ in usable]
+    pool = PickedRows(task)
+    votes = {row.id: pool.votes(row, NEIGHBOURS) for row, _ in (*dev, *test)}
+    shares = [log_shares(votes[row.id]) for row, _ in usable]
     free = label_free(scores)
-    apart = iter(cross_fitted(scores, answers))
-    cross: list[Weights | None] = [None if reply[1] is None else next(apart) for _, reply in dev]
+
+    def cross(near: list[list[float]] | None) -> list[Weights | None]:
+        apart = iter(cross_fitted(scores, answers, near))
+        return [None if reply[1] is None else next(apart) for _, reply in dev]
+
     every: list[tuple[str, Weights | None, list[Weights | None]]] = [
         ("as it stands", None, [None] * len(dev)),
         ("label-free", free, [free] * len(dev)),
-        ("fitted", fitted(scores, answers), cross),
+        ("fitted", fitted(scores, answers), cross(None)),
+        ("neighbours", fitted(scores, answers, shares), cross(shares)),
     ]
     for name, weights, each in every:
-        on_dev = [_read(task, row, reply, one) for (row, reply), one in zip(dev, each, strict=True)]
-        read = [_read(task, row, reply, weights) for row, reply in test]
+        on_dev = [_read(task, row, reply, one, votes[row.id]) for (row, reply), one in zip(dev, each, strict=True)]
+        read = [_read(task, row, reply, weights, votes[row.id]) for row, reply in test]
         sure = [(confidence, hit > 0) for hit, confidence in read if confidence is not None]
         yield Way(name, [hit for hit, _ in read], sure, sum(hit for hit, _ in on_dev) / len(on_dev))
 
 
-def _read(task: Task, row: Example, reply: Reply, weights: Weights | None) -> tuple[float, float | None]:
+def _read(
+    task: Task, row: Example, reply: Reply, weights: Weights | None, votes: tuple[float, ...]
+) -> tuple[float, float | None]:
     """Whether the answer is right (1 or 0), and its confidence."""
     field = task.signature.outputs[0]
     prediction, logs = reply
     if logs is not None:
-        named = weights and LabelWeights(
-            "fitted", dict(zip(field.choices, weights.bias, strict=True)), weights.temperature
-        )
-        prediction = weighed(prediction, logs, field, named)
+        named = None
+        if weights is not None:
+            bias = dict(zip(field.choices, weights.bias, strict=True))
+            near = Neighbours(NEIGHBOURS, weights.weight)  # with a weight of 0 as without any
+            named = LabelWeights("neighbours", bias, weights.temperature, near)
+        prediction = weighed(prediction, logs, field, named, votes)
     return float(prediction.fields.get(field.name) == row.labels[field.name]), prediction.confidence
 
 
@@ -107,8 +127,9 @@ def measured(path: Path) -> Iterator[dict[str, Any]]:
             dev_of = dev_rows(task, row["plan"]["dev_rows"], row["seed"])
             test_of = task.test[: row["plan"]["test_rows"]]
             seen = history.select(
-                "SELECT DISTINCT o.candidate_id, p.format FROM outcomes o JOIN candidates p ON p.id = o.candidate_id "
-                "WHERE o.run_id = ? AND o.split = 'test'",
+                "SELECT DISTINCT o.candidate_id, p.format, (SELECT l.operator FROM proposals l WHERE l.candidate_id = "
+                "o.candidate_id AND l.run_id = o.run_id LIMIT 1) AS operator FROM outcomes o "
+                "JOIN candidates p ON p.id = o.candidate_id WHERE o.run_id = ? AND o.split = 'test'",
                 row["id"],
             )
             for one in seen:
@@ -117,7 +138,8 @@ def measured(path: Path) -> Iterator[dict[str, Any]]:
                 test = [(each, both[1][each.id]) for each in test_of if each.id in both[1]]
                 known = sum(reply[1] is not None for _, reply in dev)
                 if one["format"] in LABELS_FIRST and len(dev) == len(dev_of) and known >= 20 and test:
-                    yield {"run": row["id"], "candidate": one["candidate_id"], **_table(ways(task, dev, test))}
+                    who = {"candidate": one["candidate_id"], "won": one["operator"] != "baseline"}
+                    yield {"run": row["id"], **who, **_table(ways(task, dev, test))}
 
 
 def _table(found: Iterator[Way]) -> dict[str, Any]:
@@ -138,6 +160,7 @@ def _table(found: Iterator[Way]) -> dict[str, Any]:
                 "diff_ci95": list(difference.ci95),
                 "ece": expected_calibration_error(bins) if bins else None,
                 "sure": len(surely),
+                "right": sum(surely),
                 "sure_right": sum(surely) / len(surely) if surely else None,
             }
         )
@@ -146,11 +169,17 @@ def _table(found: Iterator[Way]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ledgers", nargs="+", type=Path)
+    parser.add_argument("ledgers", nargs="+", type=Path, help="files, or folders that are searched for *.db")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    for path in options.ledgers:
-        for found in measured(path):
+    files = [file for path in options.ledgers for file in (sorted(path.rglob("*.db")) if path.is_dir() else [path])]
+    winners: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in files:
+        for found in _measured_or_none(path):
+            if found["won"]:
+                winners[found["candidate"], str(found["ways"])] = (
+                    found  # not once more where the same run was made again
+                )
             if options.json:
                 print(json.dumps(found))
                 continue
@@ -164,6 +193,47 @@ def main() -> None:
                     f"difference {100 * way['diff']:+5.1f} [{low:+.1f}, {high:+.1f}]  ECE {ece}  "
                     f"sure ({SURE:g}): {way['sure']} rows, right {right}"
                 )
+    together = list(summary(list(winners.values())))
+    for line in together:
+        print(json.dumps(line) if options.json else _line(line))
+
+
+def _measured_or_none(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(measured(path))
+    except (AgentError, OSError) as error:
+        print(f"{path}: left out ({error})", file=sys.stderr)
+        return []
+
+
+def summary(winners: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """For each way but the first what it gains over the winners together."""
+    for at, way in enumerate(winners[0]["ways"] if winners else ()):
+        each = [winner["ways"][at] for winner in winners]
+        gains = [one["diff"] for one in each]
+        plain = [winner["ways"][0]["test"] for winner in winners]
+        together = paired_difference([one["test"] for one in each], plain, 0)
+        sure = sum(one["sure"] for one in each)
+        yield {
+            "way": way["way"],
+            "winners": len(winners),
+            "gain": together.diff,
+            "gain_ci95": list(together.ci95) if len(winners) > 1 else None,
+            "worse": sum(gain < WORSE for gain in gains) / len(gains),
+            "sure": sure,
+            "rows": sum(winner["rows"] for winner in winners),
+            "sure_right": sum(one["right"] for one in each) / sure if sure else None,
+        }
+
+
+def _line(one: Mapping[str, Any]) -> str:
+    interval = "[{:+.1f}, {:+.1f}]".format(*(100 * end for end in one["gain_ci95"])) if one["gain_ci95"] else ""
+    right = "-" if one["sure_right"] is None else f"{100 * one['sure_right']:.0f} %"
+    return (
+        f"{one['winners']} winners together, {one['way']:<13} gain {100 * one['gain']:+5.1f} {interval}  "
+        f"worse than {100 * WORSE:g}: {100 * one['worse']:.0f} %  "
+        f"sure ({SURE:g}): {one['sure']} of {one['rows']} rows, right {right}"
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import inspect
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from agent.stats.calibration import (
     expected_calibration_error,
     fitted,
     label_free,
+    penalised_loss,
     reliability,
 )
 
@@ -181,3 +183,53 @@ def test_any_table_has_finite_weights(seed: int, labels: int, count: int):
     found = fitted(scores, [rng.randrange(labels) for _ in range(count)])
     assert all(map(math.isfinite, [*found.bias, found.temperature]))
     assert 0 < found.temperature <= 100
+
+
+# -- neighbours -------------------------------------------------------------------------------------------------------
+
+
+def with_votes(count: int, seed: int, known: float) -> tuple[list[list[float]], list[int], list[list[float]]]:
+    """Planted rows with the log-shares of votes, which name the right label as often as `known` says."""
+    scores, answers = planted(count, BIASED, temperature=1.0, seed=seed, signal=0.5)
+    rng = random.Random(seed)
+    named = [answer if rng.random() < known else rng.randrange(LABELS) for answer in answers]
+    return scores, answers, [[math.log(0.7 if at == name else 0.1) for at in range(LABELS)] for name in named]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 20), st.booleans())
+def test_the_gradient_is_that_of_finite_differences(seed: int, labels: int, count: int, has_votes: bool):
+    rng = np.random.default_rng(seed)
+    tables = [rng.normal(0, 2, (count, labels)) for _ in range(1 + has_votes)]
+    loss = penalised_loss(tables, rng.integers(0, labels, count))
+    point, step = rng.normal(0.5, 1, len(tables) + labels), 1e-6
+    _, slope = loss(point)
+    for at in range(len(point)):
+        ahead, behind = point.copy(), point.copy()
+        ahead[at] += step
+        behind[at] -= step
+        assert slope[at] == approx((loss(ahead)[0] - loss(behind)[0]) / (2 * step), rel=1e-4, abs=1e-4)
+
+
+def test_a_row_is_read_with_neighbours_whose_weight_its_own_fold_did_not_touch():
+    scores, answers, shares = with_votes(60, seed=2, known=0.7)
+    before = cross_fitted(scores, answers, shares)
+    for at in (0, 7, 59):
+        changed = [(answer + 1) % LABELS if place == at else answer for place, answer in enumerate(answers)]
+        voted = [row[::-1] if place == at else row for place, row in enumerate(shares)]
+        after = cross_fitted(scores, changed, voted)
+        assert after[at] == before[at]
+        assert after[(at + 1) % 60] != before[(at + 1) % 60]
+
+
+def test_votes_count_as_much_as_they_know():
+    weights = [fitted(*with_votes(400, seed=3, known=known)).weight for known in (0.0, 0.6, 0.95)]
+    assert 0 <= weights[0] < 0.3 < weights[1] < weights[2]
+
+
+def test_without_votes_the_weights_are_those_that_they_were():
+    scores, answers = planted(60, BIASED, temperature=1.5)
+    alone, equal = fitted(scores, answers), fitted(scores, answers, [[math.log(1 / LABELS)] * LABELS] * 60)
+    assert alone.weight == 0.0
+    assert (equal.bias, equal.temperature) == (approx(alone.bias, abs=1e-3), approx(alone.temperature, abs=1e-3))
+    assert equal.weight == 1.0, "votes that are equal for all labels say nothing about their weight"

@@ -65,7 +65,8 @@ def leave_one_out(winner: PromptCandidate, baseline: PromptCandidate) -> list[Ab
     if winner.demos != baseline.demos:
         ablations.append(Ablation("demos", _laid_out(winner, baseline.demos, TECHNIQUES[winner.technique].reasoning)))
     if winner.picks is not None:
-        static = replace(winner, picks=None)
+        is_near = winner.weights is not None and winner.weights.neighbours is not None  # which come with the pool
+        static = replace(winner, picks=None, weights=None if is_near else winner.weights)
         ablations.append(
             Ablation("picked demos", _laid_out(static, winner.demos, TECHNIQUES[winner.technique].reasoning))
         )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 from agent.errors import ReleaseError
 from agent.prompt import label_weights
 from agent.prompt.label_weights import FLOOR, MIN_LABEL_MASS, LabelWeights, Tokens, label_scores, weighed
+from agent.release.export import probe_rows
 from agent.release.prompt_file import PromptRelease
+from agent.retrieval import votes
+from agent.retrieval.votes import SMOOTHING
 from agent.types import Prediction
 
 ANSWER = '''
@@ -30,6 +34,26 @@ def answer(logprobs: Tokens) -> tuple[str, float] | None:
     top = max(scores)
     return list(BIAS)[scores.index(top)], 1 / math.fsum(math.exp(score - top) for score in scores)
 '''
+NEAR_ANSWER = '''
+def answer(logprobs: Tokens, inputs: dict[str, str]) -> tuple[str, float] | None:
+    """The label of a reply and its confidence.
+
+    Args:
+        logprobs: For each token of the reply its most likely (token, log-probability) pairs.
+        inputs: What the prompt was rendered with; the labels of the nearest rows decide, too.
+
+    Returns:
+        None where the reply does not begin with a label.
+    """
+    logs = label_scores(logprobs, list(BIAS))
+    if logs is None:
+        return None
+    text = "\\n".join(inputs[name] for name in INPUTS)
+    shares = log_shares(label_votes(_INDEX, text, list(BIAS), NEIGHBOURS))
+    scores = [log / TEMPERATURE + bias + WEIGHT * share for log, bias, share in zip(logs, BIAS.values(), shares)]
+    top = max(scores)
+    return list(BIAS)[scores.index(top)], 1 / math.fsum(math.exp(score - top) for score in scores)
+'''
 
 
 def weights_source(release: PromptRelease) -> str:
@@ -37,7 +61,14 @@ def weights_source(release: PromptRelease) -> str:
     weights = release.weights
     if weights is None:
         return ""
-    parts = (label_weights.agree, label_weights.Place, label_weights.places, label_weights.label_scores)
+    near = weights.neighbours
+    parts: list[Any] = [label_weights.agree, label_weights.Place, label_weights.places, label_weights.label_scores]
+    parts += [votes.label_votes, votes.log_shares] if near else []
+    numbers = (
+        f"INPUTS = {release.inputs!a}\nNEIGHBOURS, WEIGHT, SMOOTHING = {near.k!r}, {near.weight!r}, {SMOOTHING!r}\n"
+        if near
+        else ""
+    )
     return (
         "\n\n".join(
             [
@@ -48,11 +79,11 @@ def weights_source(release: PromptRelease) -> str:
                 "Tokens = Sequence[Sequence[tuple[str, float]]]\n"
                 f"FLOOR, MIN_LABEL_MASS = {FLOOR!r}, {MIN_LABEL_MASS!r}\n"
                 f"BIAS: dict[str, float] = {dict(weights.bias)!a}\n"
-                f"TEMPERATURE = {weights.temperature!r}\n",
+                f"TEMPERATURE = {weights.temperature!r}\n{numbers}",
                 *(inspect.getsource(part) for part in parts),
             ]
         )
-        + f"\n{ANSWER}"
+        + f"\n{NEAR_ANSWER if near else ANSWER}"
     )
 
 
@@ -80,7 +111,7 @@ def from_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def require_same_answers(name: str, answer: Callable[[Tokens], Any], release: PromptRelease) -> None:
+def require_same_answers(name: str, answer: Callable[..., Any], release: PromptRelease) -> None:
     """Raises a ReleaseError unless an exported `answer` decides as the release does, on replies in every label.
 
     Args:
@@ -90,15 +121,24 @@ def require_same_answers(name: str, answer: Callable[[Tokens], Any], release: Pr
     """
     weights, field = release.weights, release.outputs[0]
     assert weights is not None
-    for tokens in _replies(field.choices, weights):
+    replies = list(_replies(field.choices, weights))
+    for tokens, values in zip(cycle(replies), _inputs(release, len(replies)), strict=False):
         logs = label_scores(tokens, field.choices)
         want = None
         if logs is not None:
-            found = weighed(Prediction({}, ""), logs, field, weights)
+            found = weighed(Prediction({}, ""), logs, field, weights, release.votes(values))
             want = found.fields[field.name], found.confidence
-        got = answer(tokens)
+        got = answer(tokens, values) if weights.neighbours else answer(tokens)
         if (got and got[0]) != (want and want[0]) or (got and want and abs(got[1] - (want[1] or 0)) > 1e-9):
             raise ReleaseError(f"{name}: the label weights drift: {got!a:.80} for {tokens!a:.80}, not {want!a:.80}")
+
+
+def _inputs(release: PromptRelease, least: int) -> Iterator[dict[str, str]]:
+    """Inputs, hostile ones and texts of the pool, at least so many."""
+    texts = [row.text for row in release.picks.rows[:least]] if release.picks else []
+    probes = [dict(values) for values in probe_rows(release.inputs)]
+    made = [*probes, *(dict.fromkeys(release.inputs, text) for text in texts)]
+    return islice(cycle(made), max(least, len(made)))
 
 
 def _replies(labels: Sequence[str], weights: LabelWeights) -> Iterator[Tokens]:

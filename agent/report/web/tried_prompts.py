@@ -119,7 +119,7 @@ def _released(view: RunView, candidate: Row, released: PromptRelease) -> PromptR
         model=released.model,
         parameters=_parameters(view, candidate["id"], bool(weights)) or released.parameters,
         provenance={"run_id": view.id, "candidate_id": candidate["id"]},
-        weights=LabelWeights(**weights) if weights else None,
+        weights=LabelWeights.of(weights) if weights else None,
         adapter=released.adapter if view.run["model"] != released.model else None,  # else the base alone answered it
     )
 
