@@ -7,7 +7,7 @@ text back as it stands and the program decides.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +33,7 @@ _FORWARD_WEIGHTED = """\
             found = self.answer(**inputs, config=@config@)
         reply, logprobs = found[OUTPUTS[0]], found.get("logprobs")
         tokens = logprobs["content"] if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
-        read = self.adapter.prompt.parse(reply, tokens or ())
+        read = self.adapter.prompt.parse(reply, tokens or (), inputs={name: inputs[name] for name in INPUTS})
         if read.error:
             raise AdapterParseError("Released", self.answer.signature, reply, message=read.error)
         return dspy.Prediction(**read.fields, confidence=read.confidence)
@@ -51,7 +51,7 @@ def weighted_source(source: str, release: PromptRelease) -> str:
     return source.replace(_AS_READ, _AS_IT_STANDS).replace(_FORWARD, _FORWARD_WEIGHTED.replace("@config@", config))
 
 
-def answers_of(program: Any, release: PromptRelease) -> Callable[[Tokens], tuple[str, float] | None]:
+def answers_of(program: Any, release: PromptRelease) -> Callable[..., tuple[str, float] | None]:
     """How the whole program answers where the text of a reply says nothing, and its log-probabilities all."""
     import dspy
     from dspy.utils.exceptions import AdapterParseError
@@ -72,13 +72,13 @@ def answers_of(program: Any, release: PromptRelease) -> Callable[[Tokens], tuple
             choice = SimpleNamespace(message=message, logprobs={"content": content}, finish_reason="stop")
             return SimpleNamespace(choices=[choice], usage={}, model="replies")
 
-    def answer(tokens: Tokens) -> tuple[str, float] | None:
+    def answer(tokens: Tokens, values: Mapping[str, str] | None = None) -> tuple[str, float] | None:
         lm = Replies("replies")
         lm.tokens = tokens
         with dspy.context(lm=lm, track_usage=False), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                found = program(**dict.fromkeys(release.inputs, "plain"))
+                found = program(**(values or dict.fromkeys(release.inputs, "plain")))
             except AdapterParseError:
                 return None
         return found[name], found.confidence

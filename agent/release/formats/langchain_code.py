@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from agent.errors import ReleaseError
 from agent.extras import command
 from agent.release.formats.export_format import Format, Material, Render, Sent, Settings, Values
 from agent.release.formats.python_module import load_module, module_source
@@ -98,6 +99,11 @@ def _settings(folder: Path, release: PromptRelease) -> Settings:
 
 def _files(material: Material) -> dict[str, str]:
     release = material.release
+    if release.weights and release.weights.neighbours:
+        raise ReleaseError(
+            f"langchain: of {release.name!r} the labels of the nearest rows decide, too, and the end of a chain "
+            "does not see the input; export it as md, messages, python or dspy"
+        )
     template = _TEMPLATE.replace("@inputs@", ascii(list(release.inputs)))
     template = template.replace("@metadata@", ascii(as_openai(release.parameters)))
     return {FILE: module_source(release) + template + (_LABEL if release.weights else "")}

@@ -169,6 +169,7 @@ def _passages(release: PromptRelease) -> list[str]:
         return []
     how = {"retriever": found.settings.retriever, "k": found.settings.k, "tag": found.index.tag}
     return [
+        f"ABOUT_PASSAGES = {passages.ABOUT_PASSAGES!a}",
         "",
         inspect.getsource(passages.passage_block),
         f"LOOKUP: Any = {how!a}",
