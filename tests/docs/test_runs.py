@@ -37,6 +37,8 @@ NOT_RUN = {
     'root="/srv/releases"': "a folder of the reader's own: tests/release/test_fallback.py",
     "unit=user_id": "a user of the reader's own: tests/release/test_ab.py",
     r"prompt\.remember": "needs a prompt that picks its examples: tests/release/test_remembered.py",
+    r"\+triage\.gguf": "needs an adapter and the engine: tests/engine/test_adapters.py",
+    r"adapter\.gguf": "needs a prompt with an adapter: tests/engine/test_tuned_release.py",
     r"def metric\(example": "a file of a task: tests/scoring",
     "import dspy": "a file of a task: tests/search",
     "from langchain_core": "a file of a task: tests/cli/test_program.py",
