@@ -39,6 +39,8 @@ NOT_RUN = {
     r"prompt\.remember": "needs a prompt that picks its examples: tests/release/test_remembered.py",
     r"my_client\.embed": "a client of the reader's own: tests/retrieval/test_provided_vectors.py",
     "--embeddings": "needs an extra: tests/retrieval/test_dense.py",
+    r"\+triage\.gguf": "needs an adapter and the engine: tests/engine/test_adapters.py",
+    r"adapter\.gguf": "needs a prompt with an adapter: tests/engine/test_tuned_release.py",
     r"def metric\(example": "a file of a task: tests/scoring",
     "import dspy": "a file of a task: tests/search",
     "from langchain_core": "a file of a task: tests/cli/test_program.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,13 @@ def test_a_prompt_that_looks_rows_up_is_offered_in_the_form_that_can(decision: s
     result = of(decision=decision, winner={**RESULT["winner"], "picks": picks})
     (command,) = [step.command for step in next_steps(result, LEDGER) if step.what == "write it for other tools"]
     assert command == f"optimize export {result.run_id}{form}"
+
+
+def test_a_prompt_with_an_adapter_is_offered_in_the_form_that_holds_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter.gguf").write_bytes(b"")
+    result = of(release=str(tmp_path / "prompt.md"))
+    (command,) = [step.command for step in next_steps(result, LEDGER) if step.what == "write it for other tools"]
+    assert command == f"optimize export {result.run_id} --format llama-server -o DIR"
 
 
 def test_of_a_program_its_texts_are_named_and_no_instruction() -> None:
