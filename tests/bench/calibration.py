@@ -177,9 +177,7 @@ def main() -> None:
     for path in files:
         for found in _measured_or_none(path):
             if found["won"]:
-                winners[found["candidate"], str(found["ways"])] = (
-                    found  # not once more where the same run was made again
-                )
+                winners[found["candidate"], str(found["ways"])] = found  # once, however often the run was made
             if options.json:
                 print(json.dumps(found))
                 continue

@@ -1,11 +1,13 @@
-"""A model that prefers one label whatever it reads: its log-probabilities know more than its replies."""
+"""Models whose log-probabilities know more than their replies: one prefers a label, one copies its examples."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+from itertools import pairwise
 from typing import Any
 
-from tests.cli.world import TOPICS, WORD
+from tests.cli.world import FILLER, TOPICS, WORD
 from tests.wire import Fault
 
 PREFERRED = "billing"
@@ -26,7 +28,29 @@ def biased(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
     """The most likely label, with the log-probabilities of all of them where they are asked for."""
     if "improve the instruction" in messages[0]["content"]:
         return "<instruction>Say which department handles it: billing, delivery, account or repair.</instruction>"
-    shares = likelihoods(messages)
+    return listed(likelihoods(messages), messages, body)
+
+
+def copying(messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+    """Takes after the examples that share a word with the last message, and is hardly sure; knows nothing by itself."""
+    if "improve the instruction" in messages[0]["content"]:
+        return biased(messages, body)
+    words = set(WORD.findall(messages[-1]["content"].lower())) - set(FILLER)
+    shares = {}
+    for topic in TOPICS:
+        shown = [
+            len(words & set(WORD.findall(user["content"].lower())))
+            for user, assistant in pairwise(messages)
+            if assistant["role"] == "assistant" and assistant["content"] == topic
+        ]
+        noise = int(hashlib.sha256(ascii([messages[-1], topic]).encode()).hexdigest()[:4], 16) / 16**4
+        shares[topic] = math.exp(0.7 * bool(max(shown, default=0)) + noise)
+    total = sum(shares.values())
+    return listed({topic: share / total for topic, share in shares.items()}, messages, body)
+
+
+def listed(shares: dict[str, float], messages: list[dict[str, Any]], body: dict[str, Any]) -> str | Fault:
+    """The most likely label, with the log-probabilities of all of them where they are asked for."""
     said = max(shares, key=lambda topic: shares[topic])
     if not body.get("logprobs"):
         return said

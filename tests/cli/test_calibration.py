@@ -130,6 +130,9 @@ def test_words_of_an_older_version_and_a_task_that_says_no_get_no_label_weights(
     assert not prepare({**words, "no_calibrate": True}, Path("runs/ledger.db")).settings.calibrate
     older = {name: value for name, value in words.items() if name != "no_calibrate"}
     assert not prepare(older, Path("runs/ledger.db")).settings.calibrate
+    assert prepare(words, Path("runs/ledger.db")).settings.neighbours
+    older = {name: value for name, value in words.items() if name != "neighbours"}
+    assert not prepare(older, Path("runs/ledger.db")).settings.neighbours
     good("init", "--sample", "support_triage")
     file = Path("tasks/support_triage/task.toml")
     text = file.read_text("utf-8").replace("[search]\n", "[search]\ncalibrate = false\n")
