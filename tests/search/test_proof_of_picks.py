@@ -65,21 +65,6 @@ async def test_a_gain_that_comes_with_losses_is_not_enough(ledger: Ledger) -> No
     assert found == FIXED.id
 
 
-async def test_the_best_of_many_that_pick_must_be_better_than_the_best_of_many_is_by_luck(ledger: Ledger) -> None:
-    """6 rows won and none lost are enough for the only prompt that picks, not for one of ten that vary."""
-    context, picked, events = begun(ledger)
-    many = [replace(picked, instruction=f"Wording {number}.") for number in range(9)]
-    context.admit([Proposal(made, {}, "op", None, "why") for made in many])
-    own, fixed = (context.baseline.id, scores(8)), (FIXED.id, scores(20))
-    best = (picked.id, [1.0 if 0 <= row < 26 else 0.0 for row in range(ROWS)])
-    others = {f"other{number}": (made.id, scores(21, first=8 + number)) for number, made in enumerate(many)}
-    assert choice(context, "best", own=own, fixed=fixed, picked=best) == picked.id
-    assert choice(context, "best", own=own, fixed=fixed, picked=best, **others) == FIXED.id
-    assert [kind for kind, _ in events if kind == "picks_not_proved"] == ["picks_not_proved"]
-    clear = (picked.id, scores(34))
-    assert choice(context, "best", own=own, fixed=fixed, picked=clear, **others) == picked.id
-
-
 async def test_without_another_it_must_beat_the_users_own(ledger: Ledger) -> None:
     context, picked, _ = begun(ledger)
     own = (context.baseline.id, scores(20))
@@ -100,6 +85,7 @@ async def test_what_is_chosen_in_its_place_follows_the_users_wish(ledger: Ledger
 
 
 async def test_where_all_finalists_would_pick_one_that_does_not_is_among_them(ledger: Ledger) -> None:
+    """It comes second: what is left may pay for no more than two."""
     context, picked, _ = begun(ledger)
     most = context.plan.finalists
     assert most >= 2
@@ -109,6 +95,29 @@ async def test_where_all_finalists_would_pick_one_that_does_not_is_among_them(le
     best = [*(made.id for made in others), picked.id, SHORT.id, FIXED.id]
     order = search._with_rival(best)
     assert sorted(order) == sorted(best)
-    assert order[most - 1] == SHORT.id
+    assert order[1] == SHORT.id
     assert [i for i in order if i != SHORT.id] == [i for i in best if i != SHORT.id]
     assert search._with_rival(order) == order
+
+
+async def test_the_users_own_prompt_is_not_the_one_that_finalists_with_picks_are_compared_with(ledger: Ledger) -> None:
+    """It always sees the whole of dev, and may lack what any demos bring."""
+    context, picked, _ = begun(ledger)
+    others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
+    context.admit([Proposal(made, {}, "op", None, "why") for made in others])
+    search, first = Search(context, context.program.moves(context)), [made.id for made in others]
+    own = context.baseline.id
+    await context.see([own], context.plan.dev_rows)
+    assert search._with_rival([own, *first, SHORT.id]) == [own, first[0], SHORT.id, *first[1:]]
+    assert search._with_rival([*first, own, SHORT.id]) == [first[0], SHORT.id, *first[1:], own]
+    assert search._with_rival([own, *first]) == [own, *first]
+
+
+async def test_a_prompt_without_picks_that_saw_all_of_dev_needs_no_place_among_the_finalists(ledger: Ledger) -> None:
+    context, picked, _ = begun(ledger)
+    others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
+    context.admit([Proposal(made, {}, "op", None, "why") for made in others])
+    search, first = Search(context, context.program.moves(context)), [made.id for made in others]
+    await context.see([FIXED.id], context.plan.dev_rows)
+    assert search._with_rival([*first, FIXED.id, SHORT.id]) == [*first, FIXED.id, SHORT.id]
+    assert search._with_rival([*first, SHORT.id, FIXED.id]) == [first[0], SHORT.id, *first[1:], FIXED.id]

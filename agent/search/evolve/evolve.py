@@ -238,11 +238,13 @@ class Search:
             context.failed = "what was left did not pay any of the best on all of dev"
 
     def _with_rival(self, best: list[str]) -> list[str]:
-        """The order of the finalists: where all would have picked examples, the last makes room for the best without,
-        which they must beat (`closing.chosen`)."""
-        most, picks = self._context.plan.finalists, self._context.program.picks
-        fixed = [i for i in best if not picks(self._board.candidate(i))]
-        if most < 2 or not fixed or best.index(fixed[0]) < most:
+        """The order of the finalists: one of the first two is the best without picked examples, which those with must
+        beat (`closing.chosen`). The user's own prompt is no such rival: it may lack what any demos bring."""
+        board, plan, picks = self._board, self._context.plan, self._context.program.picks
+        own = self._context.baseline.id
+        rival = next((i for i in best if i != own and not picks(board.candidate(i))), None)
+        to_come = [i for i in best if len(board.outcomes.get(i, ())) < plan.dev_rows]
+        if plan.finalists < 2 or rival not in to_come[2:]:
             return best
-        others = [i for i in best if i != fixed[0]]
-        return [*others[: most - 1], fixed[0], *others[most - 1 :]]
+        place = best.index(to_come[0]) + 1
+        return [*best[:place], rival, *(i for i in best[place:] if i != rival)]
