@@ -2,7 +2,8 @@
 
 One single-threaded engine for each core: two of them do as much work as one engine with two threads and do not collapse
 beside other load. Flash attention is off: without it a reply is bit-equal whether the prompt's prefix came from the
-cache or not, so the same call gives the same reply in any order, on any engine.
+cache or not, so the same call gives the same reply in any order, on any engine. Only a token that is computed alone may
+round otherwise: a prompt that the cache holds whole is asked again without its end there.
 
 Calls wait in one queue; a free engine takes the call that shares most of its text with the prompt it saw last, so that
 the rows of a candidate stay on the engine that holds its prefix.
@@ -16,12 +17,13 @@ import os
 import re
 import secrets
 import threading
-import urllib.request
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from agent.errors import BadResponse, InputError, RowRefused, Transient
+from agent.models.engine_server import EngineServer
+from agent.models.label_scoring import LISTED, LabelScorer
 from agent.models.model_registry import NO_FILE, model
 from agent.models.weights import known_weights, weights_path
 from agent.types import Completion, FinishReason, Request, Usage
@@ -32,15 +34,18 @@ CONTEXT_TOKENS = 8192
 CACHE_MIB = 512  # of prefixes that an engine keeps: those of an earlier candidate are not computed again
 SHARED_ENOUGH = 0.5  # share of a prompt that an engine must already hold for a call to stay with it
 WORTH_STEALING = 6  # waiting calls of another engine's candidate from which a free engine takes one
+END = 8  # characters at the end of a prompt that are left out of the cache, to be computed again
 
 
 class _Job:
     """One request to an engine, with the future of the event loop that waits for it."""
 
-    __slots__ = ("body", "future", "loop", "text")
+    __slots__ = ("body", "future", "labels", "listed", "loop", "text")
 
     def __init__(self, request: Request) -> None:
         self.body = _body(request)
+        self.labels = tuple(map(_defused, request.labels))
+        self.listed = request.logprobs
         self.text = "\0".join(message.content for message in request.messages)
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
@@ -79,7 +84,12 @@ class LocalModel:
         self._threads: list[threading.Thread] = []
         self._closed = False
         self._tokenize = lru_cache(maxsize=4096)(self._ask_tokenizer)
-        self._server: tuple[str, str] | None = None
+        self._server: EngineServer | None = None
+
+    @property
+    def scores_labels(self) -> bool:
+        """It gives the exact log-probability of each of a request's labels."""
+        return True
 
     @property
     def concurrency(self) -> int | None:
@@ -92,13 +102,13 @@ class LocalModel:
             self._waiting.append(job)
             self._wake.notify_all()
         try:
-            reply = await job.future
+            reply, scores = await job.future
         except asyncio.CancelledError:
             with self._wake:
                 if job in self._waiting:
                     self._waiting.remove(job)
             raise
-        return _completion(self.name, reply)
+        return _completion(self.name, reply, job.listed, scores)
 
     def count_tokens(self, text: str) -> int:
         """The exact number of tokens of `text`, without the chat template."""
@@ -132,7 +142,7 @@ class LocalModel:
 
     def _serve(self, number: int, ready: threading.Event) -> None:
         try:
-            server, endpoint = _load(self.path)
+            engine, server = _load(self.path)
         except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
             failure = InputError(
                 f"{self.path}: the engine cannot load this file ({error}); fetch it again or name another GGUF"
@@ -141,11 +151,12 @@ class LocalModel:
             self._fail_all(failure)
             return
         if self._server is None:
-            self._server = endpoint
+            self._server = server
         ready.set()
+        scorer = LabelScorer(engine, server)
         while (job := self._next(number)) is not None:
             try:
-                job.settle(server.handle_chat_completions(job.body), None)
+                job.settle(_answer(engine, scorer, job), None)
             except Exception as error:
                 job.settle(None, Transient(f"{self.name}: the engine failed: {error}"))
             del job
@@ -187,19 +198,32 @@ class LocalModel:
         self._start()
         if self._server is None:
             raise InputError(f"{self.path}: the engine did not start")
-        address, key = self._server
-        request = urllib.request.Request(
-            f"{address}/tokenize",
-            data=json.dumps({"content": _defused(text)}).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as response:
-            return len(json.load(response)["tokens"])
+        return len(self._server.post("/tokenize", {"content": _defused(text)})["tokens"])
 
 
-def _load(path: Path) -> tuple[Any, tuple[str, str]]:
-    """One engine, with address and key of its HTTP server: on loopback, not to be switched off, with a random key."""
+def _answer(engine: Any, scorer: LabelScorer, job: _Job) -> tuple[Any, tuple[float, ...]]:
+    """The engine's reply, and the log-probability of each label of the request."""
+    body = job.body
+    reply = engine.handle_chat_completions(body)
+    if _is_cached_whole(reply):
+        *before, last = body["messages"]
+        shorter = {**last, "content": last["content"][:-END] if last["content"] else "."}
+        engine.handle_chat_completions({**body, "messages": [*before, shorter], "max_tokens": 1})
+        reply = engine.handle_chat_completions(body)
+    if not job.labels or "choices" not in reply:
+        return reply, ()
+    return reply, scorer.scores(body["messages"], job.labels, reply)
+
+
+def _is_cached_whole(reply: Any) -> bool:
+    """Whether all of a prompt but its last token came from the cache."""
+    usage: dict[str, Any] = reply.get("usage") or {}
+    cached = int(usage.get("prompt_tokens_details", {}).get("cached_tokens", 0))
+    return 0 < cached >= int(usage["prompt_tokens"]) - 1
+
+
+def _load(path: Path) -> tuple[Any, EngineServer]:
+    """One engine, with its HTTP server: on loopback, not to be switched off, with a random key."""
     import xllamacpp
 
     key = secrets.token_hex(16)
@@ -215,7 +239,7 @@ def _load(path: Path) -> tuple[Any, tuple[str, str]]:
     params.verbosity = -1
     params.api_keys = [key]
     server = xllamacpp.Server(params)
-    return server, (server.listening_address, key)
+    return server, EngineServer(server.listening_address, key)
 
 
 def _shared(held: str, text: str) -> float:
@@ -245,8 +269,8 @@ def _body(request: Request) -> dict[str, Any]:
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     elif request.choices:
         body["grammar"] = "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in request.choices)
-    if request.logprobs:
-        body |= {"logprobs": True, "top_logprobs": request.logprobs}
+    if listed := max(request.logprobs, LISTED if request.labels else 0):
+        body |= {"logprobs": True, "top_logprobs": listed}
     return body
 
 
@@ -264,7 +288,8 @@ def _defused(text: str) -> str:
     return _TURN.sub(lambda match: f"{match[0]}\u200b", clean)
 
 
-def _completion(name: str, reply: Any) -> Completion:
+def _completion(name: str, reply: Any, listed: int, scores: tuple[float, ...] = ()) -> Completion:
+    """The reply with `listed` log-probabilities for each token, and those of the labels."""
     if isinstance(reply, dict) and "error" in reply:
         error = reply["error"]
         message = f"{name}: {error.get('message', error)}"
@@ -276,8 +301,9 @@ def _completion(name: str, reply: Any) -> Completion:
     try:
         choice, usage = reply["choices"][0], reply["usage"]
         logprobs = tuple(
-            tuple((top["token"], float(top["logprob"])) for top in token["top_logprobs"])
+            tuple((top["token"], float(top["logprob"])) for top in token["top_logprobs"][:listed])
             for token in (choice.get("logprobs") or {}).get("content", [])
+            if listed
         )
         finish: FinishReason = "length" if choice["finish_reason"] == "length" else "stop"
         return Completion(
@@ -290,6 +316,7 @@ def _completion(name: str, reply: Any) -> Completion:
             ),
             model=name,
             logprobs=logprobs,
+            label_logprobs=scores,
         )
     except (KeyError, IndexError, TypeError) as error:
         raise BadResponse(f"{name}: the engine's reply has no {error}") from error

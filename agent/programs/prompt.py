@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 from agent.errors import InputError, RowRefused
 from agent.extras import require
@@ -21,7 +22,7 @@ from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.picked_rows import PickedRows
 from agent.programs.prompt_dspy import predict_form
 from agent.prompt.candidate_rules import why_rejected
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.label_weights import LabelWeights, logprobs_for
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import label_text, template
 from agent.prompt.techniques import answers_last, labels_first, reasons_first
@@ -35,7 +36,7 @@ from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, DSPY
-from agent.types import LM, Call, Candidate, Example, Message, Prediction, Request, Shown, Task
+from agent.types import LM, Call, Candidate, Example, Message, Prediction, Request, Shown, Task, scores_labels
 from agent.worker import run_aside
 
 OF_PREDICT = ("config", "demos", "lm", "signature")
@@ -93,12 +94,14 @@ class PromptProgram(Defaults):
 
     def request(self, candidate: Candidate, example: Example, repeat: int = 0, logprobs: int = 0) -> Request:
         """The request of this candidate on this row."""
-        prompt = as_prompt(candidate)
+        prompt, outputs = as_prompt(candidate), self.task.signature.outputs
+        is_scored = logprobs > 0 and labels_first(prompt, outputs) and scores_labels(self._lm)
         return Request(
             messages=self._messages(prompt, example),
             max_tokens=self.max_tokens(prompt),
             logprobs=0 if reasons_first(prompt) else logprobs,
             repeat=repeat,
+            labels=outputs[0].choices if is_scored else (),
         )
 
     def _messages(self, prompt: PromptCandidate, example: Example) -> tuple[Message, ...]:
@@ -115,7 +118,7 @@ class PromptProgram(Defaults):
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         prompt, outputs = as_prompt(candidate), self.task.signature.outputs
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
-        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights)
+        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights, completion.label_logprobs)
         return await run_aside(len(completion.text), partial(read_reply, *reply))
 
     def weighted(self, candidate: Candidate, weights: LabelWeights) -> Candidate | None:
@@ -218,6 +221,11 @@ class PromptProgram(Defaults):
     def for_dspy(self, context: SearchContext) -> DspyForm:
         return predict_form(self, context)
 
+    def _label_parameters(self) -> dict[str, Any]:
+        """What a release asks for besides, whose threshold goes by the model's own scores of the labels."""
+        labels = self.task.signature.outputs[0].choices
+        return {"logprobs": logprobs_for(labels), "labels": list(labels)} if scores_labels(self._lm) else {}
+
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
         """Writes the prompt, the parameters to call with, and its provenance."""
         result, task, prompt = spec.result, self.task, as_prompt(candidate)
@@ -232,7 +240,7 @@ class PromptProgram(Defaults):
             format=prompt.format,
             reasoning=answers_last(prompt),
             model=result.model,
-            parameters=dict(spec.parameters),
+            parameters={**(self._label_parameters() if abstaining else {}), **spec.parameters},
             provenance={
                 "run_id": result.run_id,
                 "trial": spec.trial,

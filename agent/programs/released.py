@@ -47,11 +47,11 @@ class ReleasedProgram:
                 messages=self._release.fill(example.inputs),
                 max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
-                **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs")},
+                **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs", "labels")},
             )
         )
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         release = self._release
-        reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights)
-        return await run_aside(len(completion.text), partial(read_reply, *reply))
+        how = (release.outputs, release.reasoning, release.weights, completion.label_logprobs)
+        return await run_aside(len(completion.text), partial(read_reply, completion.text, completion.logprobs, *how))

@@ -11,7 +11,12 @@ from agent.shipped import Field, Prediction
 
 
 def read_reply(
-    text: str, tokens: Tokens, outputs: tuple[Field, ...], reasoning: bool, weights: LabelWeights | None
+    text: str,
+    tokens: Tokens,
+    outputs: tuple[Field, ...],
+    reasoning: bool,
+    weights: LabelWeights | None,
+    exact: Sequence[float] = (),
 ) -> Prediction:
     """The prediction of a reply, with its confidence where the reply begins with a label; never raises.
 
@@ -21,11 +26,12 @@ def read_reply(
         outputs: The output fields.
         reasoning: As of `parse_reply`.
         weights: None: the reply as it stands says the answer.
+        exact: The log-probability of each label, of a model that scores labels; then `tokens` are not looked at.
     """
     prediction = parse_reply(text, outputs, reasoning=reasoning)
-    if not tokens or reasoning or len(outputs) != 1 or not outputs[0].choices:
+    if not (tokens or exact) or reasoning or len(outputs) != 1 or not outputs[0].choices:
         return prediction
-    logs = label_scores(tokens, outputs[0].choices)
+    logs = exact if len(exact) == len(outputs[0].choices) else label_scores(tokens, outputs[0].choices)
     return prediction if logs is None else weighed(prediction, logs, outputs[0], weights)
 
 
