@@ -52,7 +52,8 @@ class Usage:
 class Request:
     """One model call. All fields but `timeout` (seconds) are its identity; `repeat` tells samples of one prompt apart.
 
-    `json_schema` and `choices` ask for constrained decoding; a model that cannot do it ignores them.
+    `json_schema` and `choices` ask for constrained decoding; a model that cannot do it ignores them. `labels` ask for
+    the log-probability of each as the beginning of the reply, of a model that scores labels (`scores_labels`).
     """
 
     messages: tuple[Message, ...]
@@ -65,6 +66,7 @@ class Request:
     logprobs: int = 0
     repeat: int = 0
     timeout: float = 120.0
+    labels: tuple[str, ...] = ()
 
     def identity(self, endpoint: str = "") -> dict[str, Any]:
         """What makes two calls of a model the same, JSON-ready. `endpoint`: its address, if its name has none."""
@@ -79,6 +81,7 @@ class Request:
             "choices": list(self.choices),
             "logprobs": self.logprobs,
             "repeat": self.repeat,
+            **({"labels": list(self.labels)} if self.labels else {}),
         }
 
 
@@ -87,13 +90,15 @@ FinishReason = Literal["stop", "length", "refusal", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model answered. `logprobs`: per generated token, (token, log-probability) of the most likely ones."""
+    """What a model answered. `logprobs`: per generated token, (token, log-probability) of the most likely ones;
+    `label_logprobs`: the log-probability of each of the request's labels, of a model that scores labels."""
 
     text: str
     finish: FinishReason
     usage: Usage
     model: str
     logprobs: tuple[tuple[tuple[str, float], ...], ...] = ()
+    label_logprobs: tuple[float, ...] = ()
 
 
 class LM(Protocol):
@@ -102,7 +107,7 @@ class LM(Protocol):
     `name` is what the user typed (`openai/gpt-x`); `concurrency` how many calls it can usefully run at once
     (None: unknown, the gateway decides). `complete` raises a `ModelError`, nothing else, and never retries by itself.
     One whose address comes from the environment and not from its name also has an `endpoint`, without secrets; for
-    weights that this program keeps it is their hash.
+    weights that this program keeps it is their hash. One that scores labels has a true `scores_labels`.
     """
 
     @property
@@ -118,6 +123,11 @@ class LM(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def scores_labels(lm: LM) -> bool:
+    """Whether the model gives the exact log-probability of each of a request's `labels`."""
+    return bool(getattr(lm, "scores_labels", False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,7 +259,8 @@ class Ledger(LedgerFile, Queries):
             return None
         reply = json.loads(row[6])
         logprobs = tuple(tuple((token, value) for token, value in top) for top in reply["logprobs"])
-        return Completion(reply["text"], row[1], Usage(row[2], row[5], row[3], row[4]), row[0], logprobs)
+        usage, scores = Usage(row[2], row[5], row[3], row[4]), tuple(reply.get("label_logprobs", ()))
+        return Completion(reply["text"], row[1], usage, row[0], logprobs, scores)
 
     async def reserve(
         self,
@@ -307,7 +308,8 @@ class Ledger(LedgerFile, Queries):
 
     async def settle(self, run_id: str, call_id: int, completion: Completion, usd: float, latency: float) -> None:
         statements: list[Statement] = []
-        reply = json.dumps({"text": completion.text, "logprobs": completion.logprobs}, ensure_ascii=True)
+        scores = {"label_logprobs": completion.label_logprobs} if completion.label_logprobs else {}
+        reply = json.dumps({"text": completion.text, "logprobs": completion.logprobs, **scores}, ensure_ascii=True)
         changes = {
             "state": "ok",
             "finish": completion.finish,

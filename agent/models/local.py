@@ -15,6 +15,7 @@ from typing import Any
 
 from agent.errors import BadResponse, InputError, RowRefused
 from agent.models.adapters import SUFFIX, Adapter, adapter_fault, split_adapter
+from agent.models.label_scoring import LISTED
 from agent.models.local_engines import EngineCall, Engines, close_engines, open_engines
 from agent.models.model_registry import missing, model
 from agent.models.weights import known_weights, weights_path
@@ -46,6 +47,11 @@ class LocalModel:
         self._tokenize = lru_cache(maxsize=4096)(self._ask_tokenizer)
 
     @property
+    def scores_labels(self) -> bool:
+        """It gives the exact log-probability of each of a request's labels; with an adapter it does not."""
+        return self._adapter_path is None
+
+    @property
     def concurrency(self) -> int | None:
         return 64 * self.engines
 
@@ -66,7 +72,9 @@ class LocalModel:
     async def complete(self, request: Request) -> Completion:
         engines, adapter = self._start()
         text = "\0".join(message.content for message in request.messages)
-        return _completion(self.name, await engines.complete(EngineCall(_body(request), text, adapter)))
+        labels = () if adapter else tuple(map(without_turn_marks, request.labels))
+        reply, scores = await engines.complete(EngineCall(_body(request), text, adapter, labels))
+        return _completion(self.name, reply, request.logprobs, scores)
 
     def count_tokens(self, text: str) -> int:
         """The exact number of tokens of `text`, without the chat template."""
@@ -102,8 +110,8 @@ def _body(request: Request) -> dict[str, Any]:
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema}}
     elif request.choices:
         body["grammar"] = "root ::= " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in request.choices)
-    if request.logprobs:
-        body |= {"logprobs": True, "top_logprobs": request.logprobs}
+    if listed := max(request.logprobs, LISTED if request.labels else 0):
+        body |= {"logprobs": True, "top_logprobs": listed}
     return body
 
 
@@ -121,7 +129,8 @@ def without_turn_marks(text: str) -> str:
     return _TURN.sub(lambda match: f"{match[0]}\u200b", clean)
 
 
-def _completion(name: str, reply: Any) -> Completion:
+def _completion(name: str, reply: Any, listed: int, scores: tuple[float, ...] = ()) -> Completion:
+    """The reply with `listed` log-probabilities for each token, and those of the labels."""
     if isinstance(reply, dict) and "error" in reply:
         error = reply["error"]
         message = f"{name}: {error.get('message', error)}"
@@ -133,8 +142,9 @@ def _completion(name: str, reply: Any) -> Completion:
     try:
         choice, usage = reply["choices"][0], reply["usage"]
         logprobs = tuple(
-            tuple((top["token"], float(top["logprob"])) for top in token["top_logprobs"])
+            tuple((top["token"], float(top["logprob"])) for top in token["top_logprobs"][:listed])
             for token in (choice.get("logprobs") or {}).get("content", [])
+            if listed
         )
         finish: FinishReason = "length" if choice["finish_reason"] == "length" else "stop"
         return Completion(
@@ -147,6 +157,7 @@ def _completion(name: str, reply: Any) -> Completion:
             ),
             model=name,
             logprobs=logprobs,
+            label_logprobs=scores,
         )
     except (KeyError, IndexError, TypeError) as error:
         raise BadResponse(f"{name}: the engine's reply has no {error}") from error

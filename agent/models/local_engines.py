@@ -2,7 +2,8 @@
 
 One single-threaded engine for each core: two of them do as much work as one engine with two threads and do not collapse
 beside other load. Flash attention is off: without it a reply of the base is bit-equal whether the prompt's prefix came
-from the cache or not, so the same call gives the same reply in any order, on any engine.
+from the cache or not, so the same call gives the same reply in any order, on any engine. Only a token that is computed
+alone may round otherwise: a prompt that the cache holds whole is asked again without its end there.
 
 Calls wait in one queue; a free engine takes the call that shares most of its text with the prompt it saw last, so that
 the rows of a candidate stay on the engine that holds its prefix.
@@ -17,23 +18,24 @@ adapter's prefix to another.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import threading
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, Transient
 from agent.models.adapters import Adapter
+from agent.models.engine_server import EngineServer
+from agent.models.label_scoring import LabelScorer
 from agent.models.model_registry import NO_FILE
 
 CONTEXT_TOKENS = 8192
 CACHE_MIB = 512  # of prefixes that an engine keeps: those of an earlier candidate are not computed again
 SHARED_ENOUGH = 0.5  # share of a prompt that an engine must already hold for a call to stay with it
 WORTH_STEALING = 6  # waiting calls of another engine's candidate from which a free engine takes one
+END = 8  # characters at the end of a prompt that are left out of the cache, to be computed again
 
 
 class EngineCall:
@@ -43,22 +45,23 @@ class EngineCall:
         body: As the engine takes it.
         text: The prompt, by which an engine is chosen.
         adapter: None: the base alone.
+        labels: Whose log-probabilities are asked for; none with an adapter.
     """
 
-    __slots__ = ("adapter", "body", "future", "loop", "text")
+    __slots__ = ("adapter", "body", "future", "labels", "loop", "text")
 
-    def __init__(self, body: dict[str, Any], text: str, adapter: Adapter | None) -> None:
-        self.body, self.adapter = body, adapter
+    def __init__(self, body: dict[str, Any], text: str, adapter: Adapter | None, labels: tuple[str, ...] = ()) -> None:
+        self.body, self.adapter, self.labels = body, adapter, labels
         self.text = "" if adapter else text  # no engine holds anything of it
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
-    def body_for(self, loaded: Sequence[Adapter]) -> dict[str, Any]:
-        """The body for an engine with these adapters: the scale of each is named, as what is left out keeps another."""
+    def scales(self, loaded: Sequence[Adapter]) -> dict[str, Any]:
+        """What a body says to an engine with these adapters: the scale of each, as one left out keeps another."""
         if not loaded:
-            return self.body
+            return {}
         scales = [{"id": number, "scale": float(each == self.adapter)} for number, each in enumerate(loaded)]
-        return {**self.body, "lora": scales, "cache_prompt": self.adapter is None}
+        return {"lora": scales, "cache_prompt": self.adapter is None}
 
     def settle(self, result: Any, error: BaseException | None) -> None:
         def deliver() -> None:
@@ -89,17 +92,18 @@ class Engines:
         self._wake = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
-        self._server: tuple[str, str] | None = None
+        self._server: EngineServer | None = None
         self._publishing = threading.Lock()
         """Held while the tokenizer is asked, and while the engine that has it is replaced."""
 
-    async def complete(self, call: EngineCall) -> Any:
-        """The engine's reply to a call."""
+    async def complete(self, call: EngineCall) -> tuple[Any, tuple[float, ...]]:
+        """The engine's reply to a call, and the log-probability of each of its labels."""
         with self._wake:
             self._waiting.append(call)
             self._wake.notify_all()
         try:
-            return await call.future
+            reply, scores = await call.future
+            return reply, scores
         except asyncio.CancelledError:
             with self._wake:
                 if call in self._waiting:
@@ -111,15 +115,7 @@ class Engines:
         with self._publishing:
             if self._server is None:
                 raise InputError(f"{self.path}: the engine did not start")
-            address, key = self._server
-            request = urllib.request.Request(
-                f"{address}/tokenize",
-                data=json.dumps({"content": text}).encode(),
-                headers={"Content-Type": "application/json", "Authorization": f"Bearer {key}"},
-            )
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(request, timeout=60) as response:
-                return len(json.load(response)["tokens"])
+            return len(self._server.post("/tokenize", {"content": text})["tokens"])
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -156,7 +152,7 @@ class Engines:
     def _serve(self, number: int, ready: threading.Event) -> None:
         loaded = self._wanted(None)
         try:
-            server, endpoint = _load(self.path, loaded)
+            engine, server = _load(self.path, loaded)
         except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
             failure = _cannot_load(self.path, error)
             ready.set()
@@ -164,15 +160,16 @@ class Engines:
             return
         with self._publishing:
             if self._server is None:
-                self._server = endpoint
+                self._server = server
         ready.set()
+        scorer = LabelScorer(engine, server)
         while (call := self._next(number)) is not None:
             try:
                 if call.adapter is not None and call.adapter not in loaded:
                     wanted = self._wanted(call.adapter)
-                    server, endpoint = self._replaced(endpoint, wanted)
-                    loaded = wanted
-                call.settle(server.handle_chat_completions(call.body_for(loaded)), None)
+                    engine, server = self._replaced(server, wanted)
+                    scorer, loaded = LabelScorer(engine, server), wanted
+                call.settle(_answer(engine, scorer, call, call.scales(loaded)), None)
             except InputError as error:
                 call.settle(None, error)
             except Exception as error:
@@ -183,18 +180,18 @@ class Engines:
         """The adapters of all models that use the engines, and this one."""
         return tuple(dict.fromkeys(each for each in [*self._users, adapter] if each is not None))
 
-    def _replaced(self, endpoint: tuple[str, str], adapters: Sequence[Adapter]) -> tuple[Any, tuple[str, str]]:
+    def _replaced(self, old: EngineServer, adapters: Sequence[Adapter]) -> tuple[Any, EngineServer]:
         """A new engine in the place of one that lacks an adapter: adapters are read when an engine starts."""
         try:
-            server, new = _load(self.path, adapters)
+            engine, new = _load(self.path, adapters)
         except InputError:
             raise
         except Exception as error:
             raise _cannot_load(", ".join(str(each.path) for each in adapters), error) from error
         with self._publishing:
-            if self._server == endpoint:
+            if self._server == old:
                 self._server = new
-        return server, new
+        return engine, new
 
     def _fail_all(self, failure: Exception) -> None:
         while (call := self._next(-1)) is not None:
@@ -256,8 +253,31 @@ def close_engines(engines: Engines, adapter: Adapter | None) -> None:
     engines.end()
 
 
-def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, tuple[str, str]]:
-    """One engine, with address and key of its HTTP server: on loopback, not to be switched off, with a random key.
+def _answer(
+    engine: Any, scorer: LabelScorer, call: EngineCall, scales: dict[str, Any]
+) -> tuple[Any, tuple[float, ...]]:
+    """The engine's reply, and the log-probability of each label of the call."""
+    body = call.body | scales
+    reply = engine.handle_chat_completions(body)
+    if _is_cached_whole(reply):
+        *before, last = body["messages"]
+        shorter = {**last, "content": last["content"][:-END] if last["content"] else "."}
+        engine.handle_chat_completions({**body, "messages": [*before, shorter], "max_tokens": 1})
+        reply = engine.handle_chat_completions(body)
+    if not call.labels or "choices" not in reply:
+        return reply, ()
+    return reply, scorer.scores(body["messages"], call.labels, reply, scales)
+
+
+def _is_cached_whole(reply: Any) -> bool:
+    """Whether all of a prompt but its last token came from the cache."""
+    usage: dict[str, Any] = reply.get("usage") or {}
+    cached = int(usage.get("prompt_tokens_details", {}).get("cached_tokens", 0))
+    return 0 < cached >= int(usage["prompt_tokens"]) - 1
+
+
+def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, EngineServer]:
+    """One engine, with its HTTP server: on loopback, not to be switched off, with a random key.
 
     Raises InputError for an adapter that is not what it was when its model was made.
     """
@@ -284,7 +304,7 @@ def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, tuple[str,
         params.cache_ram_mib = 0
         params.n_ctx_checkpoints = 0
     server = xllamacpp.Server(params)
-    return server, (server.listening_address, key)
+    return server, EngineServer(server.listening_address, key)
 
 
 def _cannot_load(what: object, error: Exception) -> InputError:

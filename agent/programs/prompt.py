@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 from agent.errors import InputError, RowRefused
 from agent.extras import require
@@ -21,7 +22,7 @@ from agent.programs.moves.prompt_parts import features_of, leave_one_out
 from agent.programs.picked_rows import PickedRows
 from agent.programs.prompt_dspy import predict_form
 from agent.prompt.candidate_rules import why_rejected
-from agent.prompt.label_weights import LabelWeights
+from agent.prompt.label_weights import LabelWeights, logprobs_for
 from agent.prompt.prompt_candidate import PromptCandidate, baseline
 from agent.prompt.render import label_text, template
 from agent.prompt.techniques import answers_last, labels_first, reasons_first
@@ -36,7 +37,19 @@ from agent.search.context import SearchContext
 from agent.search.dspy.strategies import DspyForm
 from agent.search.program import Ablation
 from agent.search.registered import DEFAULT, DSPY
-from agent.types import LM, Call, Candidate, Completion, Example, Message, Prediction, Request, Shown, Task
+from agent.types import (
+    LM,
+    Call,
+    Candidate,
+    Completion,
+    Example,
+    Message,
+    Prediction,
+    Request,
+    Shown,
+    Task,
+    scores_labels,
+)
 from agent.worker import run_aside
 
 OF_PREDICT = ("config", "demos", "lm", "signature")
@@ -101,14 +114,16 @@ class PromptProgram(Defaults):
         return self.library.block(prompt.passages, example) if prompt.passages is not None else ""
 
     def _request(self, prompt: PromptCandidate, example: Example, block: str, repeat: int, logprobs: int) -> Request:
-        template = self.template(prompt)
+        template, outputs = self.template(prompt), self.task.signature.outputs
         values = {**example.inputs, CONTEXT: block} if prompt.passages is not None else example.inputs
         picked = None if prompt.picks is None else self.pool.messages(prompt, template, example, values)
+        is_scored = logprobs > 0 and labels_first(prompt, outputs) and scores_labels(self.model_of(prompt))
         return Request(
             messages=fill_messages(template, values) if picked is None else picked,
             max_tokens=self.max_tokens(prompt),
             logprobs=0 if reasons_first(prompt) else logprobs,
             repeat=repeat,
+            labels=outputs[0].choices if is_scored else (),
         )
 
     async def run(self, candidate: Candidate, example: Example, call: Call, repeat: int = 0) -> Prediction:
@@ -119,9 +134,10 @@ class PromptProgram(Defaults):
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
         tokens = completion.logprobs if labels_first(prompt, outputs) else ()
-        near = prompt.weights.neighbours if prompt.weights and tokens else None
+        exact = completion.label_logprobs
+        near = prompt.weights.neighbours if prompt.weights and (tokens or exact) else None
         votes = self.pool.votes(example, near.k) if near else ()
-        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights, votes)
+        reply = (completion.text, tokens, outputs, answers_last(prompt), prompt.weights, votes, exact)
         prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
         return replace(prediction, passages=bare_passages(block)) if block else prediction
 
@@ -238,6 +254,11 @@ class PromptProgram(Defaults):
     def for_dspy(self, context: SearchContext) -> DspyForm:
         return predict_form(self, context)
 
+    def _label_parameters(self) -> dict[str, Any]:
+        """What a release asks for besides, whose threshold goes by the model's own scores of the labels."""
+        labels = self.task.signature.outputs[0].choices
+        return {"logprobs": logprobs_for(labels), "labels": list(labels)} if scores_labels(self._lm) else {}
+
     async def write(self, candidate: Candidate, spec: ReleaseSpec) -> WrittenRelease:
         """Writes the prompt, the parameters to call with, its provenance, and the adapter of its model."""
         result, task, prompt = spec.result, self.task, as_prompt(candidate)
@@ -253,7 +274,7 @@ class PromptProgram(Defaults):
             format=prompt.format,
             reasoning=answers_last(prompt),
             model=model,
-            parameters=dict(spec.parameters),
+            parameters={**(self._label_parameters() if abstaining else {}), **spec.parameters},
             provenance={
                 "run_id": result.run_id,
                 "trial": spec.trial,

@@ -60,14 +60,15 @@ class ReleasedProgram:
                 messages=release.fill(example.inputs, vector=vector),
                 max_tokens=int(parameters["max_tokens"]) + self._more,
                 repeat=repeat,
-                **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs")},
+                **{name: parameters[name] for name in ("temperature", "stop", "seed", "logprobs", "labels")},
             )
         )
         if completion.finish == "refusal":
             raise RowRefused(f"the provider refused this row: {completion.text[:200]}")
-        votes = release.votes(example.inputs)
-        reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights, votes)
-        prediction = await run_aside(len(completion.text), partial(read_reply, *reply))
+        votes, exact = release.votes(example.inputs), completion.label_logprobs
+        how = (release.outputs, release.reasoning, release.weights, votes, exact)
+        read = partial(read_reply, completion.text, completion.logprobs, *how)
+        prediction = await run_aside(len(completion.text), read)
         if release.passages is None:
             return prediction
         block = release.passages.for_inputs(example.inputs, release.inputs)

@@ -17,6 +17,7 @@ def read_reply(
     reasoning: bool,
     weights: LabelWeights | None,
     votes: Sequence[float] = (),
+    exact: Sequence[float] = (),
 ) -> Prediction:
     """The prediction of a reply, with its confidence where the reply begins with a label; never raises.
 
@@ -27,11 +28,12 @@ def read_reply(
         reasoning: As of `parse_reply`.
         weights: None: the reply as it stands says the answer.
         votes: For each label those of the input's neighbours, where the weights have some.
+        exact: The log-probability of each label, of a model that scores labels; then `tokens` are not looked at.
     """
     prediction = parse_reply(text, outputs, reasoning=reasoning)
-    if not tokens or reasoning or len(outputs) != 1 or not outputs[0].choices:
+    if not (tokens or exact) or reasoning or len(outputs) != 1 or not outputs[0].choices:
         return prediction
-    logs = label_scores(tokens, outputs[0].choices)
+    logs = exact if len(exact) == len(outputs[0].choices) else label_scores(tokens, outputs[0].choices)
     return prediction if logs is None else weighed(prediction, logs, outputs[0], weights, votes)
 
 

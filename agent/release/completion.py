@@ -20,7 +20,14 @@ from agent.release.prompt_file import PromptRelease
 from agent.types import LM, Completion, Message, Prediction, Request
 from agent.worker import run_aside
 
-DEFAULT_PARAMETERS: dict[str, Any] = {"max_tokens": 1024, "temperature": 0.0, "stop": (), "seed": None, "logprobs": 0}
+DEFAULT_PARAMETERS: dict[str, Any] = {
+    "max_tokens": 1024,
+    "temperature": 0.0,
+    "stop": (),
+    "seed": None,
+    "logprobs": 0,
+    "labels": (),
+}
 """The parameters that can be sent, with their values where a release does not name them."""
 
 
@@ -32,7 +39,8 @@ def parameters_of(release: PromptRelease) -> dict[str, Any]:
             f"{', '.join(DEFAULT_PARAMETERS)}; take it out, or send render() yourself"
         )
     stop = release.parameters.get("stop", ())
-    return {**DEFAULT_PARAMETERS, **release.parameters, "stop": (stop,) if isinstance(stop, str) else tuple(stop)}
+    lists = {"stop": (stop,) if isinstance(stop, str) else tuple(stop)}
+    return {**DEFAULT_PARAMETERS, **release.parameters, **lists, "labels": tuple(release.parameters.get("labels", ()))}
 
 
 def request_of(release: PromptRelease, messages: tuple[Message, ...]) -> Request:
@@ -71,8 +79,8 @@ async def acomplete(
             await model.close()
     if completion.finish == "refusal":
         raise RowRefused(f"{release.model} refused to answer: {completion.text[:200]}")
-    reply = (completion.text, completion.logprobs, release.outputs, release.reasoning, release.weights, votes)
-    return await run_aside(len(completion.text), partial(read_reply, *reply))
+    how = (release.outputs, release.reasoning, release.weights, votes, completion.label_logprobs)
+    return await run_aside(len(completion.text), partial(read_reply, completion.text, completion.logprobs, *how))
 
 
 async def _complete(model: LM, request: Request) -> Completion:

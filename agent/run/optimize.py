@@ -49,7 +49,7 @@ from agent.search.plan import Plan, planned_calls
 from agent.search.registered import STRATEGIES
 from agent.stats.preflight import Assessment, assess
 from agent.stats.selection import selection_corrected
-from agent.types import LM, Candidate, Outcome, Proposal, Shown, Task
+from agent.types import LM, Candidate, Outcome, Proposal, Shown, Task, scores_labels
 
 CHOOSABLE = ("complete", "pruned")
 BASELINE_UNSCORED_AT_MOST = 0.5  # more and there is nothing to compare with
@@ -275,6 +275,8 @@ class Run(LedgerRun[RunResult]):
         cap: dict[str, Any] = {"max_tokens": self.program.max_tokens(candidate)}
         if self.program.shown(candidate).weights:
             cap["logprobs"] = self._evaluator.logprobs
+            if scores_labels(self.target):
+                cap["labels"] = list(self.task.signature.outputs[0].choices)
         return cap if self.ledger.refuses_temperature(self.target.name) else {**cap, "temperature": 0.0}
 
     async def _write(self, result: RunResult, candidate: Candidate, folder: Path) -> WrittenRelease:

@@ -30,7 +30,7 @@ from agent.run.locations import open_history
 from agent.run.optimize import Resumed, Run
 from agent.run.resume import changes_since
 from agent.search.plan import Plan
-from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial
+from agent.types import LM, Completion, Outcome, Request, Spend, SplitName, Trial, scores_labels
 
 ALL = Spend(10**9, 10**15, 1e12)  # more than any cap
 NOT_COMPARED = (
@@ -117,9 +117,23 @@ def _endpoint(lm: LM, history: History, run_id: str) -> str:
     return str(json.loads(sent[0]["body"]).get("endpoint", "")) if sent and sent[0]["body"] else now
 
 
+def _asks_labels(lm: LM, history: History, run_id: str) -> bool:
+    """Whether a call of the run to this model asked for the log-probabilities of labels."""
+    sent = history.select(
+        "SELECT 1 FROM calls k JOIN blobs b ON b.hash = k.request_hash WHERE k.run_id = ? AND k.model = ? "
+        "AND json_valid(b.body) AND json_type(b.body, '$.labels') IS NOT NULL LIMIT 1",
+        run_id,
+        lm.name,
+    )
+    return bool(sent)
+
+
 def _run_again(row: Row, launch: Launch, ledger: ReplayLedger, history: History) -> tuple[Row | None, str]:
     """The result, or None and what stopped it."""
-    models = {id(lm): Offline(lm, _endpoint(lm, history, row["id"])) for lm in launch.lms()}
+    models = {
+        id(lm): Offline(lm, _endpoint(lm, history, row["id"]), _asks_labels(lm, history, row["id"]))
+        for lm in launch.lms()
+    }
     proposer = None if launch.proposer is None else models[id(launch.proposer)]
     resumed = Resumed(row["id"], Plan.restored(row["plan"]))
     settings = replace(launch.settings, use_cache=True)  # the copy itself knows which replies the run took
@@ -198,10 +212,11 @@ class Offline:
     Args:
         lm: the model.
         endpoint: that of the calls which the ledger has.
+        asks_labels: whether they ask for the log-probabilities of labels; those of older versions do not.
     """
 
-    def __init__(self, lm: LM, endpoint: str) -> None:
-        self._lm = lm
+    def __init__(self, lm: LM, endpoint: str, asks_labels: bool) -> None:
+        self._lm, self._asks_labels = lm, asks_labels
         self.endpoint = endpoint
 
     @property
@@ -214,6 +229,10 @@ class Offline:
 
     async def complete(self, request: Request) -> Completion:
         raise RunRefused("offline: this reply is not in the ledger")
+
+    @property
+    def scores_labels(self) -> bool:
+        return self._asks_labels and scores_labels(self._lm)
 
     def count_tokens(self, text: str) -> int:
         return self._lm.count_tokens(text)

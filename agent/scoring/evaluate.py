@@ -14,7 +14,7 @@ from agent.gateway.concurrency import all_of
 from agent.gateway.gateway import ModelClient, call_key
 from agent.observer import NO_OBSERVER, Observer
 from agent.prompt.label_weights import label_scores, logprobs_for
-from agent.scoring.label_signal import label_signal
+from agent.scoring.label_signal import label_share, label_signal
 from agent.scoring.llm_judge import JudgeMetric
 from agent.scoring.task_metrics import combine
 from agent.types import (
@@ -133,11 +133,16 @@ class Evaluator:
                 judge.anchor(example, prediction)
         scores = await self.scores(example, prediction)
         value = combine(scores, self._task.metrics)
-        signal = logs = None
+        signal: float | None = None
+        logs: tuple[float, ...] | None = None
         if call.logprobs and call.reply is not None and call.reply[0].logprobs:
-            field, tokens = self._task.signature.outputs[0], call.reply[1].logprobs
-            signal = label_signal(tokens, field.choices, str(example.labels[field.name]))
-            logs = label_scores(tokens, field.choices)
+            field, completion = self._task.signature.outputs[0], call.reply[1]
+            right = str(example.labels[field.name])
+            if logs := completion.label_logprobs or None:
+                signal = label_share(logs, field.choices, right)
+            else:
+                signal = label_signal(completion.logprobs, field.choices, right)
+                logs = label_scores(completion.logprobs, field.choices)
         return Outcome(candidate.id, example.id, prediction, scores, value, call.key, signal, logs)
 
     async def read_again(

@@ -7,6 +7,7 @@ mean of this signal over 8 rows correlated 0.53 with the score on the other rows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from agent.prompt.label_weights import MIN_LABEL_MASS, agree, places
@@ -42,6 +43,26 @@ def label_signal(tokens: Sequence[Sequence[tuple[str, float]]], choices: Sequenc
             break
         spelled = place.likeliest
     return min(1.0, signal)
+
+
+def label_share(logs: Sequence[float], choices: Sequence[str], right: str) -> float | None:
+    """The share of the right label in the probability of all labels, by the log-probability of each.
+
+    Args:
+        logs: In nats, in the order of `choices`.
+        right: The row's label.
+
+    Returns:
+        A value in [0, 1]; None where `right` is no choice.
+
+    >>> round(label_share([-0.1, -2.4], ["yes", "no"], right="yes"), 3)
+    0.909
+    """
+    if right not in choices:
+        return None
+    top = max(logs)
+    weights = [math.exp(log - top) for log in logs]
+    return weights[choices.index(right)] / math.fsum(weights)
 
 
 def evidence(value: float, signal: float | None) -> float:

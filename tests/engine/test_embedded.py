@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.errors import RowRefused
+from agent.models.local import _load
 from agent.models.model_registry import create_model
 from agent.models.weights import weights_path
 from agent.release.runtime import load_prompt
@@ -53,6 +54,59 @@ def test_a_reply_is_bit_equal_whatever_the_prefix_cache_holds() -> None:
     assert [reply.text for reply in warm] == [reply.text for reply in cold]
     assert [reply.logprobs for reply in warm] == [reply.logprobs for reply in cold]
     assert sum(reply.usage.cached_prompt_tokens for reply in warm) > 0
+
+
+LABELS = ("card_arrival", "card_linking", "balance_cash", "balance_cheque", "refund", "zither")
+
+
+def scored(text: str) -> Request:
+    return Request(turns(text), 6, logprobs=2, labels=LABELS)
+
+
+def test_the_scores_of_labels_are_bit_equal_in_any_order_and_whatever_the_cache_holds() -> None:
+    texts = ("The card is late.", "Link my card.", "My refund has not come.", "The cheque is missing.")
+    first = ask(*map(scored, texts))
+    again = ask(*map(scored, [*reversed(texts), *texts, *texts]))
+    cold = [ask(scored(text))[0] for text in texts[:2]]
+    scores = [reply.label_logprobs for reply in first]
+    assert [len(each) for each in scores] == [len(LABELS)] * 4
+    assert [reply.label_logprobs for reply in again] == [*reversed(scores), *scores, *scores]
+    assert [reply.label_logprobs for reply in cold] == scores[:2]
+    assert [reply.logprobs for reply in again[4:8]] == [reply.logprobs for reply in first]
+    assert all(len(top) <= 2 for reply in first for top in reply.logprobs), "the ledger keeps what was asked for"
+
+
+def test_a_label_s_score_is_the_product_of_what_separate_calls_say_of_its_forks() -> None:
+    text = "The parcel is wet."
+    (found,) = ask(scored(text))
+    messages = [{"role": message.role, "content": message.content} for message in turns(text)]
+    engine, server = _load(weights_path("smollm2-135m"))
+    prompt = server.post("/apply-template", {"messages": messages})["prompt"]
+
+    def tokens(text: str) -> list[int]:
+        return list(server.post("/tokenize", {"content": text})["tokens"])
+
+    def after(path: list[int], token: int) -> float:
+        """From the whole vocabulary, with nothing in the cache."""
+        body = {"prompt": [prompt, *path], "max_tokens": 1, "temperature": 0.0, "logprobs": 49_152}
+        (place,) = engine.handle_completions({**body, "cache_prompt": False})["choices"][0]["logprobs"]["content"]
+        return next(float(top["logprob"]) for top in place["top_logprobs"] if top["id"] == token)
+
+    card, arrival = tokens("card_"), tokens("card_arrival")
+    assert arrival[: len(card)] == card
+    want = after([], card[0]) + after(card, arrival[len(card)])
+    assert found.label_logprobs[0] == pytest.approx(want, abs=0.1), "passes of other lengths may round otherwise"
+    assert found.label_logprobs[0] == min(0.0, found.label_logprobs[0])
+    alone = after([], tokens("refund")[0])
+    assert found.label_logprobs[4] == pytest.approx(alone, abs=0.1)
+    rare = after([], tokens("zither")[0])
+    assert found.label_logprobs[5] == pytest.approx(rare, abs=0.1), "also one that no list of the likeliest holds"
+
+
+def test_a_prompt_that_is_asked_again_at_once_gets_the_same_log_probabilities() -> None:
+    request = Request(turns("Refund me."), 4, logprobs=5)
+    one, *others = ask(*[request] * 4)
+    assert [reply.logprobs for reply in others] == [one.logprobs] * 3
 
 
 def test_log_probabilities_come_most_likely_first_and_are_at_most_zero() -> None:

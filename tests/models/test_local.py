@@ -121,7 +121,7 @@ def test_the_engine_listens_on_loopback_with_a_new_random_key_each_time(monkeypa
         return SimpleNamespace(listening_address="http://127.0.0.1:1")
 
     monkeypatch.setattr(xllamacpp, "Server", server)
-    keys = [_load(Path("x.gguf"))[1][1] for _ in range(2)]
+    keys = [_load(Path("x.gguf"))[1].key for _ in range(2)]
     assert asked == [(["127.0.0.1"], [key]) for key in keys]
     assert keys[0] != keys[1]
     assert all(len(bytes.fromhex(key)) == 16 for key in keys)
@@ -169,24 +169,27 @@ def reply(**changes: Any) -> dict[str, Any]:
 
 def test_a_reply_is_read_with_its_tokens_and_log_probabilities() -> None:
     tops = [{"top_logprobs": [{"token": "hi", "logprob": -0.5}, {"token": "ho", "logprob": -1}]}]
-    found = _completion("m", reply(logprobs={"content": tops}))
+    found = _completion("m", reply(logprobs={"content": tops}), 2, (-0.5, -1.0))
     assert found.text == "hi"
     assert found.usage == Usage(5, 2, 3)
     assert found.logprobs == ((("hi", -0.5), ("ho", -1.0)),)
-    assert _completion("m", reply(finish_reason="length")).finish == "length"
-    assert _completion("m", reply(message={"content": None})).text == ""
+    assert found.label_logprobs == (-0.5, -1.0)
+    assert _completion("m", reply(logprobs={"content": tops}), 1).logprobs == ((("hi", -0.5),),)
+    assert _completion("m", reply(logprobs={"content": tops}), 0).logprobs == ()
+    assert _completion("m", reply(finish_reason="length"), 0).finish == "length"
+    assert _completion("m", reply(message={"content": None}), 0).text == ""
 
 
 @pytest.mark.parametrize("bad", [{}, [], None, {"choices": []}, {"choices": [{}], "usage": {}}])
 def test_what_is_no_reply_is_a_bad_response(bad: Any) -> None:
     with pytest.raises(BadResponse):
-        _completion("m", bad)
+        _completion("m", bad, 0)
 
 
 def test_a_prompt_that_is_too_long_fails_its_row_only() -> None:
     error = {"error": {"type": "exceed_context_size_error", "message": "too long", "code": 400}}
     with pytest.raises(RowRefused, match="fewer or shorter demos"):
-        _completion("m", error)
+        _completion("m", error, 0)
 
 
 async def test_a_file_that_is_not_there_is_the_users_error(tmp_path: Any) -> None:

@@ -143,6 +143,6 @@ def _parameters(view: RunView, candidate_id: str, is_weighted: bool) -> dict[str
         candidate_id,
     )
     request = trail.request_of(view.history, keys[0]["call_key"]) if keys else None
-    names = [name for name in DEFAULT_PARAMETERS if is_weighted or name != "logprobs"]
+    names = [name for name in DEFAULT_PARAMETERS if is_weighted or name not in ("logprobs", "labels")]
     sent = {} if request is None else {name: request.get(name) for name in names}
     return {name: value for name, value in sent.items() if value not in (None, [])}  # as a release names them

@@ -1,0 +1,85 @@
+"""The exact log-probabilities of labels, asked of an engine that has just replied to a prompt.
+
+The reply's own distributions tell most forks of the labels, always the first. What is left takes a pass of a few tokens
+each, in a fixed order and right after the reply, so that they come out bit-equal whatever the engine answered before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from agent.models.engine_server import EngineServer
+from agent.models.label_tree import LabelTree, Path
+
+LISTED = 200
+"""Tokens in a list of the likeliest: enough for nearly every label's token, for 5 % of the time of a call."""
+FORCED = 1000.0  # added to the logit of a token that must come; log-probabilities are of the logits without it
+
+
+class LabelScorer:
+    """Scores labels on one engine; used by its thread alone.
+
+    Args:
+        engine: The engine.
+        server: Its HTTP server.
+    """
+
+    def __init__(self, engine: Any, server: EngineServer) -> None:
+        self._engine, self._server = engine, server
+        self._tree = lru_cache(maxsize=64)(self._make_tree)
+
+    def scores(
+        self, messages: Sequence[dict[str, str]], labels: tuple[str, ...], reply: Any, how: Mapping[str, Any]
+    ) -> tuple[float, ...]:
+        """The log-probability of each label at the beginning of the reply, up to the token that tells it from others.
+
+        Args:
+            messages: The prompt, as it was sent to the engine.
+            labels: Each at least one token long.
+            reply: What the engine answered to it just now, with LISTED log-probabilities for each token.
+            how: What the engine was told besides: the scales of its adapters.
+
+        Raises:
+            RuntimeError: The engine failed.
+        """
+        tree = self._tree(labels)
+        replied = (reply["choices"][0].get("logprobs") or {}).get("content") or []
+        ids: Path = tuple(place["id"] for place in replied)
+        prompt, logs = "", {}
+        for path, tokens in tree.forks().items():
+            listed: dict[int, float] = {}
+            is_read = len(ids) > len(path) and ids[: len(path)] == path
+            if is_read:
+                listed = _listed(replied[len(path)])
+            if not is_read or any(token not in listed for token in tokens):
+                prompt = prompt or self._server.post("/apply-template", {"messages": messages})["prompt"]
+            if not is_read:
+                listed = _listed(self._next(prompt, path, LISTED, how))
+            logs[path] = {
+                token: listed[token] if token in listed else self._forced(prompt, path, token, how) for token in tokens
+            }
+        return tree.scores(logs)
+
+    def _next(self, prompt: str, path: Path, listed: int, how: Mapping[str, Any]) -> Any:
+        """The token after `path`, with its log-probability and those of the likeliest."""
+        body = {"prompt": [prompt, *path], "max_tokens": 1, "temperature": 0.0, "logprobs": listed}
+        reply = self._engine.handle_completions(body | {"cache_prompt": True, **how})
+        try:
+            return reply["choices"][0]["logprobs"]["content"][0]
+        except (KeyError, IndexError, TypeError) as error:
+            raise RuntimeError(f"no log-probability of a label: {reply!s:.200}") from error
+
+    def _forced(self, prompt: str, path: Path, token: int, how: Mapping[str, Any]) -> float:
+        found = self._next(prompt, path, 1, {**how, "logit_bias": [[token, FORCED]]})
+        if found["id"] != token:
+            raise RuntimeError(f"the token {found['id']} came where {token} was asked for")
+        return float(found["logprob"])
+
+    def _make_tree(self, labels: tuple[str, ...]) -> LabelTree:
+        return LabelTree(tuple(tuple(self._server.post("/tokenize", {"content": label})["tokens"]) for label in labels))
+
+
+def _listed(place: Any) -> dict[int, float]:
+    return {top["id"]: float(top["logprob"]) for top in place["top_logprobs"]}
