@@ -83,14 +83,9 @@ def _schema(verdict: Mapping[str, Any]) -> str:
     return json.dumps(_object({"reason": {"type": "string", "maxLength": REASON_CHARACTERS}, **verdict}))
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Unsorted: the order of the fields is the order of writing."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": dict(fields), "required": list(fields), "additionalProperties": False}
 
 
 def read_ratings(reply: str, rubric: Rubric, tokens: Tokens = ()) -> RatingVerdict | None:

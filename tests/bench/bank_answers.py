@@ -37,9 +37,15 @@ from tests.bench.arena.weights import gguf
 ROOT = Path(__file__).resolve().parents[2]
 CHUNK = 800
 CITE = """
-Write two lines and nothing else:
-answer: the answer
-source: the file that it stands in, such as card-limits.md"""
+
+{{context}}
+
+Question: {{question}}
+
+Write two lines and nothing else, the answer and the file that it stands in:
+answer: ...
+source: ....md"""
+"""Last in the prompt: a small model forgets a form that stands before the passages."""
 
 
 @dataclass(frozen=True, slots=True)
