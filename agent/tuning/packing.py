@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+AT_ONCE = 512
+"""Tokens of a pack: more take memory and are hardly faster."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenPair:
     """Token ids of a prompt as the engine reads it, and of the answer with the token that ends it."""
@@ -78,6 +82,18 @@ def packs(pairs: Sequence[TokenPair], at_once: int) -> list[Pack]:
         groups[-1].append(pair)
         room -= own
     return [pack(group) for group in groups]
+
+
+def parts(pairs: Sequence[TokenPair], count: int) -> list[list[TokenPair]]:
+    """The rows of a batch in at most `count` groups of about the same number of tokens of their own."""
+    shared = shared_prefix(pairs)
+    sizes = [len(pair.prompt) + len(pair.answer) - shared for pair in pairs]
+    total, before = sum(sizes), 0
+    groups: list[list[TokenPair]] = [[] for _ in range(count)]
+    for pair, size in zip(pairs, sizes, strict=True):
+        groups[(2 * before + size) * count // (2 * total)].append(pair)  # where its middle lies
+        before += size
+    return [group for group in groups if group]
 
 
 def shared_prefix(pairs: Sequence[TokenPair]) -> int:

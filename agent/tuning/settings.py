@@ -32,6 +32,7 @@ class LoraSettings:
         batch: pairs a step, 1 or more.
         epochs: at most so often is each pair seen, 1 or more.
         seed: of the first weights and of the order of pairs, 0 or more.
+        threads: parts of a batch that are worked on at once, 1 or more; another number rounds sums otherwise.
         patience: epochs without a better validation score after which training ends, 1 or more.
         max_seconds: of training, without validation; None: no cap.
         max_tokens: through the model, those of a prefix that rows share counted once a step; None: no cap.
@@ -43,6 +44,7 @@ class LoraSettings:
     batch: int = 8
     epochs: int = 4
     seed: int = 0
+    threads: int = 2
     patience: int = 1
     max_seconds: float | None = None
     max_tokens: int | None = None
@@ -65,7 +67,7 @@ class LoraSettings:
         return value is None or 0 < value < float("inf")
 
 
-_LEAST = (("rank", 1), ("batch", 1), ("epochs", 1), ("seed", 0), ("patience", 1))
+_LEAST = (("rank", 1), ("batch", 1), ("epochs", 1), ("seed", 0), ("threads", 1), ("patience", 1))
 _ABOVE_0 = ("alpha", "learning_rate", "max_seconds", "max_tokens")
 
 

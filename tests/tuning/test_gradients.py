@@ -13,7 +13,7 @@ import pytest
 from agent.tuning.base_model import MAPS, BaseModel, Layer, load_base
 from agent.tuning.decoder import add_gradients, answer_loss, logits
 from agent.tuning.lora import Lora, lora_size
-from agent.tuning.packing import pack, packs
+from agent.tuning.packing import pack, packs, parts
 from tests.tuning.tiny import rows, tiny
 
 FAMILIES = pytest.mark.parametrize(("family", "tied"), [("llama", True), ("qwen2", False)])
@@ -87,6 +87,16 @@ def test_a_pack_holds_the_shared_prefix_once() -> None:
         assert packed.positions[end - 1] == len(row.prompt) + len(row.answer) - 2
     assert [int(token) for token in packed.targets] == [token for row in some for token in row.answer]
     assert all(len(one.ids) <= 24 for one in packs(some, 24))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_parts_hold_every_row_once_and_are_about_alike(count: int) -> None:
+    some = rows(6)
+    groups = parts(some, count)
+    assert [row for group in groups for row in group] == some
+    assert len(groups) <= count
+    sizes = [sum(len(row.prompt) + len(row.answer) for row in group) for group in groups]
+    assert max(sizes) - min(sizes) <= 2 * max(len(row.prompt) + len(row.answer) for row in some)
 
 
 def test_equal_prompts_keep_a_token_of_their_own() -> None:

@@ -73,6 +73,17 @@ def test_the_same_training_gives_the_same_bytes_and_another_seed_others(base: Ba
     assert one.sha256 != other.sha256
 
 
+def test_threads_give_the_same_adapter_but_for_rounding(base: BaseModel, tmp_path: Path) -> None:
+    flats = []
+    for threads in (1, 2, 5):
+        adapter = train_tokens(base, ROWS, settings(threads=threads), folder=tmp_path / str(threads))
+        again = train_tokens(base, ROWS, settings(threads=threads), folder=tmp_path / f"again {threads}")
+        assert adapter.sha256 == again.sha256
+        flats.append(read_lora(adapter.path, base_file(tmp_path)).flat)
+    for flat in flats[1:]:
+        assert np.abs(flat - flats[0]).max() < 0.02  # two steps of Adam; a gradient near 0 may change its sign
+
+
 @pytest.mark.parametrize("step", [2, 5, 9, 12, 15])
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(base: BaseModel, tmp_path: Path, step: int) -> None:
     whole = train_tokens(base, ROWS, SETTINGS, folder=tmp_path / "whole", validation=ROWS[:4])

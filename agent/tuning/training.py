@@ -1,0 +1,156 @@
+"""Epochs and steps of one training, on threads of its own; where it ends, and what its checkpoints are named by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import InputError
+from agent.tuning.adam import Adam
+from agent.tuning.base_model import BaseModel
+from agent.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from agent.tuning.decoder import add_gradients
+from agent.tuning.lora import Lora, initial_lora, lora_size
+from agent.tuning.packing import AT_ONCE, Pack, TokenPair, packs, parts
+from agent.tuning.settings import Ended, LoraSettings, Step
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+OnStep = Callable[[Step], None]
+Score = Callable[[Lora], float]
+
+
+class Training:
+    """One training: what stays the same over its epochs, the threads, and the gradients of each."""
+
+    def __init__(
+        self, base: BaseModel, settings: LoraSettings, folder: Path, rows: Sequence[TokenPair], scored: Any
+    ) -> None:
+        self.base, self.settings, self.folder, self.rows = base, settings, folder, rows
+        self.name = _name(base, settings, rows, scored)
+        self.gradients = [
+            Lora(base.architecture, settings.rank, settings.alpha / settings.rank) for _ in range(settings.threads)
+        ]
+        self.steps = math.ceil(len(rows) / settings.batch) * settings.epochs
+
+    def __enter__(self) -> Training:
+        from threadpoolctl import threadpool_limits
+
+        self.threads = ThreadPoolExecutor(self.settings.threads, "training")
+        self.limits = threadpool_limits(1)  # threads of BLAS wait for each other by spinning: ruinous on a busy machine
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.threads.shutdown()
+        self.limits.restore_original_limits()
+
+    def run(self, progress: Progress, score: Score | None, on_step: OnStep | None) -> Ended:
+        """Epochs until one of the ends; a checkpoint after each."""
+        while progress.epoch < self.settings.epochs:
+            if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
+                return "early stop"
+            if (cap := self.epoch(progress, on_step)) is not None:
+                return cap
+            progress.epoch += 1
+            if score is not None:
+                _judge(progress, score(self.lora(progress.parameters)))
+            else:
+                progress.best = progress.parameters
+            save_checkpoint(self.folder, self.name, progress)
+        return "epochs"
+
+    def lora(self, flat: Array) -> Lora:
+        return Lora(self.base.architecture, self.settings.rank, self.settings.alpha / self.settings.rank, flat)
+
+    def begun(self) -> Progress:
+        """The state of the last checkpoint, or that before the first step."""
+        size = lora_size(self.base.architecture, self.settings.rank)
+        if (kept := load_checkpoint(self.folder, self.name, size)) and kept.epoch <= self.settings.epochs:
+            return kept
+        first = initial_lora(
+            self.base.architecture, self.settings.rank, self.gradients[0].scale, self.settings.seed
+        ).flat
+        return Progress(first, Adam(first * 0, first * 0), first)
+
+    def epoch(self, progress: Progress, on_step: OnStep | None) -> Ended | None:
+        """Every row once; the cap that would be passed, where one ended it."""
+        import numpy as np
+
+        order = np.random.default_rng([self.settings.seed, progress.epoch]).permutation(len(self.rows))
+        lora, last = self.lora(progress.parameters), 0.0
+        for start in range(0, len(order), self.settings.batch):
+            began = time.monotonic()
+            some = [self.rows[at] for at in order[start : start + self.settings.batch]]
+            batch = [packs(part, AT_ONCE) for part in parts(some, self.settings.threads)]
+            tokens = sum(len(one.ids) for part in batch for one in part)
+            if (cap := self._cap(progress, tokens, last)) is not None:
+                return cap
+            loss = self._step(progress, lora, batch)
+            last = time.monotonic() - began
+            progress.seconds += last
+            progress.tokens += tokens
+            progress.losses.append(loss)
+            if on_step is not None:
+                done = progress.adam.step
+                on_step(Step(progress.epoch + 1, done, self.steps, loss, progress.tokens, progress.seconds))
+        return None
+
+    def _cap(self, progress: Progress, tokens: int, seconds: float) -> Ended | None:
+        """The cap that a step of so many tokens, as long as the last one, would pass."""
+        most = self.settings
+        if most.max_tokens is not None and progress.tokens + tokens > most.max_tokens:
+            if not progress.losses:
+                raise InputError(f"max_tokens is {most.max_tokens}, and the first step alone has {tokens} tokens")
+            return "tokens"
+        if most.max_seconds is not None and progress.losses and progress.seconds + seconds > most.max_seconds:
+            return "seconds"
+        return None
+
+    def _step(self, progress: Progress, lora: Lora, batch: Sequence[Sequence[Pack]]) -> float:
+        """One step of Adam; the mean loss of the batch's answer tokens before it."""
+        import numpy as np
+
+        answers = sum(len(one.targets) for part in batch for one in part)
+
+        def worked(part: Sequence[Pack], gradients: Lora) -> float:
+            gradients.flat[:] = 0
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused below
+                return sum(add_gradients(self.base, lora, one, 1 / answers, gradients) for one in part)
+
+        used = self.gradients[: len(batch)]
+        loss = sum(self.threads.map(worked, batch, used)) / answers
+        for other in used[1:]:
+            used[0].flat += other.flat
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = progress.adam.update(lora.flat, used[0].flat, self.settings.learning_rate)
+        if not math.isfinite(loss + length):
+            raise InputError(
+                f"the training diverged at step {progress.adam.step} (loss {loss}); take a learning rate below "
+                f"{self.settings.learning_rate:g}"
+            )
+        return loss
+
+
+def _judge(progress: Progress, score: float) -> None:
+    """Notes an epoch's score; its parameters are kept where none before was as good."""
+    if not math.isfinite(score):
+        raise InputError(f"the validation of epoch {progress.epoch} gave {score}, which is no score")
+    if not progress.scores or score > max(progress.scores):
+        progress.best, progress.best_epoch = progress.parameters.copy(), progress.epoch
+    progress.scores.append(score)
+
+
+def _name(base: BaseModel, settings: LoraSettings, rows: Sequence[TokenPair], scored: Any) -> str:
+    """A hash of all that decides the parameters and the score after an epoch (of the caller's function, that it is)."""
+    how = [settings.rank, settings.alpha, settings.learning_rate, settings.batch, settings.seed, settings.threads]
+    of = [base.sha256, how, [[row.prompt, row.answer] for row in rows], scored]
+    return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
