@@ -11,8 +11,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
-from agent.retrieval.pick import PoolIndex, PoolRow
+if TYPE_CHECKING:
+    from agent.retrieval.pick import PoolIndex, PoolRow
 
 NEIGHBOURS = 32
 """Rows that vote in a search: of 8, 16, 24, 32 and 48 the one with the least cross-fitted loss on dev."""

@@ -138,8 +138,8 @@ def measured(path: Path) -> Iterator[dict[str, Any]]:
                 test = [(each, both[1][each.id]) for each in test_of if each.id in both[1]]
                 known = sum(reply[1] is not None for _, reply in dev)
                 if one["format"] in LABELS_FIRST and len(dev) == len(dev_of) and known >= 20 and test:
-                    who = {"candidate": one["candidate_id"], "won": one["operator"] != "baseline"}
-                    yield {"run": row["id"], **who, **_table(ways(task, dev, test))}
+                    named = {"candidate": one["candidate_id"], "won": one["operator"] != "baseline"}
+                    yield {"run": row["id"], **named, **_table(ways(task, dev, test))}
 
 
 def _table(found: Iterator[Way]) -> dict[str, Any]:
