@@ -108,9 +108,9 @@ async def test_the_users_own_prompt_is_not_the_one_that_finalists_with_picks_are
     search, first = Search(context, context.program.moves(context)), [made.id for made in others]
     own = context.baseline.id
     await context.see([own], context.plan.dev_rows)
-    assert search._with_rival([own, *first, SHORT.id]) == [own, first[0], SHORT.id, *first[1:]]
-    assert search._with_rival([*first, own, SHORT.id]) == [first[0], SHORT.id, *first[1:], own]
-    assert search._with_rival([own, *first]) == [own, *first]
+    assert search._with_rival([own, *first, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
+    assert search._with_rival([*first, own, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
+    assert search._with_rival([own, *first]) == first
 
 
 async def test_a_prompt_without_picks_that_saw_all_of_dev_needs_no_place_among_the_finalists(ledger: Ledger) -> None:
@@ -121,3 +121,16 @@ async def test_a_prompt_without_picks_that_saw_all_of_dev_needs_no_place_among_t
     await context.see([FIXED.id], context.plan.dev_rows)
     assert search._with_rival([*first, FIXED.id, SHORT.id]) == [*first, FIXED.id, SHORT.id]
     assert search._with_rival([*first, SHORT.id, FIXED.id]) == [first[0], SHORT.id, *first[1:], FIXED.id]
+
+
+async def test_it_comes_first_where_one_with_picks_saw_all_of_dev_or_both_cannot_be_paid(ledger: Ledger) -> None:
+    context, picked, _ = begun(ledger)
+    others = [replace(picked, instruction=f"Wording {number}.") for number in range(3)]
+    context.admit([Proposal(made, {}, "op", None, "why") for made in others])
+    search, first = Search(context, context.program.moves(context)), [made.id for made in others]
+    context.plan = replace(context.plan, dev_rows=int(context.payable() / 2) + 1)
+    assert search._with_rival([*first, SHORT.id]) == [SHORT.id, *first]
+    context.plan = replace(context.plan, dev_rows=len(context.dev))
+    assert search._with_rival([*first, SHORT.id]) == [first[0], SHORT.id, *first[1:]]
+    await context.see([picked.id], context.plan.dev_rows)
+    assert search._with_rival([*first, picked.id, SHORT.id]) == [SHORT.id, *first, picked.id]

@@ -152,3 +152,23 @@ def stop_reason(others: Sequence[MeanScore], leader: float, more: int, rows: int
 def expected_maximum(count: int) -> float:
     """About the mean of the largest of `count` standard normal draws (Blom 1958)."""
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
+
+
+def with_rival(left: Mapping[str, int], with_picks: Collection[str], payable: float) -> list[str]:
+    """The order of the finalists: the best without picked examples, which those with must beat (`closing.chosen`),
+    comes second, or first where one with saw all of dev already or both cannot be paid.
+
+    Args:
+        left: By candidate, the best first, its rows to the whole of dev. Not the user's own prompt, which is no rival:
+            it may lack what any demos bring.
+        with_picks: Those whose examples are picked for each input.
+        payable: Rows that can be paid.
+    """
+    order = list(left)
+    rival = next((i for i in order if i not in with_picks), "")
+    to_come = [i for i in order if left[i]]
+    if rival not in to_come[1:]:
+        return order
+    is_second = set(with_picks) <= set(to_come) and left[to_come[0]] + left[rival] <= payable
+    place = order.index(to_come[0]) + is_second
+    return [*order[:place], rival, *(i for i in order[place:] if i != rival)]

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from agent.search.context import SearchContext
-from agent.search.evolve.decisions import Bandit, Ladder, Pull, clearly_behind, stop_reason
+from agent.search.evolve.decisions import Bandit, Ladder, Pull, clearly_behind, stop_reason, with_rival
 from agent.search.program import Moves, Parent
 from agent.search.registered import DEFAULT, strategy
 from agent.search.study import MeanScore, Study, shrunk
@@ -238,13 +238,8 @@ class Search:
             context.failed = "what was left did not pay any of the best on all of dev"
 
     def _with_rival(self, best: list[str]) -> list[str]:
-        """The order of the finalists: one of the first two is the best without picked examples, which those with must
-        beat (`closing.chosen`). The user's own prompt is no such rival: it may lack what any demos bring."""
-        board, plan, picks = self._board, self._context.plan, self._context.program.picks
-        own = self._context.baseline.id
-        rival = next((i for i in best if i != own and not picks(board.candidate(i))), None)
-        to_come = [i for i in best if len(board.outcomes.get(i, ())) < plan.dev_rows]
-        if plan.finalists < 2 or rival not in to_come[2:]:
-            return best
-        place = best.index(to_come[0]) + 1
-        return [*best[:place], rival, *(i for i in best[place:] if i != rival)]
+        """The order of the finalists, with a rival for those with picked examples."""
+        context, board = self._context, self._board
+        with_picks = {i for i in best if context.program.picks(board.candidate(i))}
+        left = {i: context.plan.dev_rows - len(board.outcomes.get(i, ())) for i in best if i != context.baseline.id}
+        return with_rival(left, with_picks, context.payable()) if context.plan.finalists > 1 else best
