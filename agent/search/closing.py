@@ -15,11 +15,13 @@ from agent.search.analysis.pareto import Finalist, Prefer, counted, front_table,
 from agent.search.board import Board
 from agent.search.context import SearchContext
 from agent.search.program import PROPOSED, Program
+from agent.stats.family import best_of_many
 from agent.types import Candidate, Outcome, Proposal, Task, Usage
 
 PROVED = 0.1
 """The two-sided p-value on dev up to which picked examples are better than fixed ones: 0.05 for the one direction."""
 
+Scores = Sequence[float | None]
 NOT_PROVED = "picks_not_proved"
 """The event of a best on dev that picks examples and is not shown to be better than the best with fixed ones."""
 
@@ -60,20 +62,32 @@ def chosen(context: SearchContext, candidates: list[Finalist], how: Prefer) -> C
     row that only others have a score for counts as 0.
 
     One whose examples are picked for each row costs more, in production too, and hangs on its pool: it goes there only
-    where it beats the best of the others on dev, row by row (`PROVED`).
+    where it beats the best of the others on dev, row by row, and that not by being the best of many that pick
+    (`PROVED`).
     """
     compared, picks = counted(candidates), context.program.picks
     winner = _preferred(context, compared, how)
     if not picks(winner):
         return winner
-    scores = {each.candidate_id: each.scores for each in compared}
-    others = [each for each in compared if not picks(context.board.candidate(each.candidate_id))]
+    picking = {each.candidate_id: each.scores for each in compared if picks(context.board.candidate(each.candidate_id))}
+    others = [each for each in compared if each.candidate_id not in picking]
     rival = _preferred(context, others, "best")
-    gain = breakdown.difference(scores[winner.id], scores[rival.id], context.seed)
-    if gain["diff"] is not None and gain["diff"] > 0 and gain["p_value"] <= PROVED:
+    rival_scores = next(each.scores for each in others if each.candidate_id == rival.id)
+    if _is_proved(picking, winner.id, rival_scores, context.seed):
         return winner
     context.note(NOT_PROVED, {"candidate_id": winner.id, "against": rival.id})
     return _preferred(context, others, how)
+
+
+def _is_proved(picking: Mapping[str, Scores], winner: str, rival: Scores, seed: int) -> bool:
+    """Whether the winner is better than the rival, alone and as one of all that pick."""
+    gain = breakdown.difference(picking[winner], rival, seed)
+    if gain["diff"] is None or gain["diff"] <= 0 or gain["p_value"] > PROVED:
+        return False
+    scored = [at for at, value in enumerate(rival) if value is not None]
+    tables = [[scores[at] or 0.0 for at in scored] for scores in picking.values()]
+    family = best_of_many(tables, list(picking).index(winner), [rival[at] or 0.0 for at in scored], seed)
+    return family <= PROVED / 2
 
 
 def _preferred(context: SearchContext, compared: Sequence[Finalist], how: Prefer) -> Candidate:

@@ -65,6 +65,20 @@ async def test_a_gain_that_comes_with_losses_is_not_enough(ledger: Ledger) -> No
     assert found == FIXED.id
 
 
+async def test_the_best_of_many_that_pick_must_be_better_than_the_best_of_many_is_by_luck(ledger: Ledger) -> None:
+    """6 rows won and none lost are enough for the only prompt that picks, not for one of ten that vary."""
+    context, picked, events = begun(ledger)
+    many = [replace(picked, instruction=f"Wording {number}.") for number in range(9)]
+    context.admit([Proposal(made, {}, "op", None, "why") for made in many])
+    own, fixed = (context.baseline.id, scores(8)), (FIXED.id, scores(20))
+    best, clear = (picked.id, scores(26)), (picked.id, scores(34))
+    others = {f"other{number}": (made.id, scores(21, first=8 + number)) for number, made in enumerate(many)}
+    assert choice(context, "best", own=own, fixed=fixed, picked=best) == picked.id
+    assert choice(context, "best", own=own, fixed=fixed, picked=best, **others) == FIXED.id
+    assert [kind for kind, _ in events if kind == "picks_not_proved"] == ["picks_not_proved"]
+    assert choice(context, "best", own=own, fixed=fixed, picked=clear, **others) == picked.id
+
+
 async def test_without_another_it_must_beat_the_users_own(ledger: Ledger) -> None:
     context, picked, _ = begun(ledger)
     own = (context.baseline.id, scores(20))

@@ -241,5 +241,7 @@ class Search:
         """The order of the finalists, with a rival for those with picked examples."""
         context, board = self._context, self._board
         with_picks = {i for i in best if context.program.picks(board.candidate(i))}
+        if not with_picks or context.plan.finalists < 2:
+            return best
         left = {i: context.plan.dev_rows - len(board.outcomes.get(i, ())) for i in best if i != context.baseline.id}
-        return with_rival(left, with_picks, context.payable()) if context.plan.finalists > 1 else best
+        return with_rival(left, with_picks, context.payable())

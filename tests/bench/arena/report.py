@@ -175,7 +175,7 @@ def ahead_of_ours(board: Board, sets: Sequence[str]) -> Iterator[str]:
     for name in sets:
         ours = board.get(OURS[0], {}).get(name, [])
         for system in rivals if ours else ():
-            theirs = board[system].get(name, [])
+            theirs = board.get(system, {}).get(name, [])
             if theirs and mean(line["test"] for line in theirs) > mean(line["test"] for line in ours):
                 alone = (spread_of_one(theirs, spread), spread)
                 gap = difference_interval([(marks_of(theirs), marks_of(ours))], alone)

@@ -1,0 +1,71 @@
+"""The best of several against a rival: its level where none is better, and that a clear gain is seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.stats import family
+from agent.stats.family import best_of_many
+from agent.stats.intervals import paired_difference
+
+LEVEL = 0.05
+
+
+def draw(rng: np.random.Generator, count: int, rows: int, rate: float) -> list[list[float]]:
+    """Scores of prompts that are as good as each other, on rows of different difficulty."""
+    difficulty = rng.beta(4 * rate, 4 * (1 - rate), rows)
+    return (rng.random((count, rows)) < difficulty).astype(float).tolist()
+
+
+@pytest.mark.parametrize("rows", [30, 100])
+def test_the_best_of_nine_equals_passes_as_seldom_as_it_says(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(family, "FLIPS", 1000)
+    monkeypatch.setattr(family, "BLOCK", 1000)
+    rng, passed, alone, runs = np.random.default_rng(rows), 0, 0, 400
+    for seed in range(runs):
+        *nine, rival = draw(rng, 10, rows, 0.4)
+        best = max(range(9), key=lambda place: sum(nine[place]))
+        passed += best_of_many(nine, best, rival, seed) <= LEVEL
+        single = paired_difference(nine[best], rival, seed)
+        alone += single.diff > 0 and single.p_value <= 2 * LEVEL
+    assert passed / runs <= 0.08, "5 % and what 400 runs may be off by"
+    assert alone / runs > 0.12, "tested as if it were the only one it passes far too often"
+
+
+def test_a_clear_gain_is_seen_among_others_without_one() -> None:
+    rng = np.random.default_rng(1)
+    *others, rival = draw(rng, 6, 100, 0.3)
+    gained = [1.0 if at % 4 == 0 else value for at, value in enumerate(rival)]
+    assert best_of_many([*others, gained], 5, rival, 0) < LEVEL
+
+
+def test_prompts_that_answer_alike_count_as_one() -> None:
+    rival = [0.0] * 30
+    one = [1.0] * 6 + [0.0] * 24
+    alone = best_of_many([one], 0, rival, 0)
+    assert alone == pytest.approx(1 / 64, abs=0.003)
+    assert best_of_many([one] * 20, 3, rival, 0) == alone
+    other = [[1.0 if start <= at < start + 6 else 0.0 for at in range(30)] for start in (6, 12, 18, 24)]
+    assert best_of_many([one, *other], 0, rival, 0) == pytest.approx(1 - (63 / 64) ** 5, abs=0.006)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12), min_size=2, max_size=5))
+def test_a_further_prompt_makes_no_gain_more_certain(tables: list[list[float]]) -> None:
+    rival, *many = tables
+    fewer = best_of_many(many[:1], 0, rival, 0)
+    assert 0 < fewer <= 1
+    assert best_of_many(many, 0, rival, 0) >= fewer - 0.02
+
+
+def test_without_a_row_that_differs_nothing_is_shown() -> None:
+    assert best_of_many([[1.0, 0.0], [1.0, 0.0]], 0, [1.0, 0.0], 0) == 1.0
+
+
+@pytest.mark.parametrize(("chosen", "rows"), [(1, 2), (-1, 2), (0, 3)])
+def test_what_cannot_be_compared_is_refused(chosen: int, rows: int) -> None:
+    with pytest.raises(ValueError, match="candidates must hold"):
+        best_of_many([[1.0] * rows], chosen, [0.0, 0.0], 0)
