@@ -28,8 +28,8 @@ from agent.report.facts import points
 CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
     "Models": ("model", "price", "max_concurrency"),
+    "Budget": ("max_calls", "max_cost", "time_limit", "effort"),
     "Comparison": ("run", "arms", "train_time", "expected_calls", "seed"),
-    "Budget of the search": ("max_calls", "max_cost", "time_limit", "effort"),
     "Output": ("quiet", "db", "as_json"),
 }
 COLUMNS: Sequence[Column | str] = (

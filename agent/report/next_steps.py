@@ -46,7 +46,7 @@ def next_steps(
         load = f"from promptassay import load_prompt; prompt = load_prompt({path!r})"
         steps.append(NextStep("use it in Python", load, is_python=True))
     form = " --format python -o DIR" if _takes_python(result, promoted) else ""
-    if result.release.path.with_name(ADAPTER_FILE).is_file():
+    if (result.release.path.parent / ADAPTER_FILE).is_file():
         form = " --format llama-server -o DIR"
     steps.append(NextStep("write it for other tools", f"optimize export {of_run}{form}"))
     if facts.against_yardsticks(result) and len(result.yardsticks) > 1:

@@ -21,7 +21,7 @@ from agent.retrieval.pool import text_of
 from agent.retrieval.vectors import DENSE, DENSE_RETRIEVERS, WORDLLAMA
 from agent.run.locations import asked_before
 from agent.task.words import printable
-from agent.types import LM, Candidate, Example, Task
+from agent.types import LM, Example, Task
 
 
 def embedding_model(program: Kind, observer: Observer) -> LM | None:
@@ -53,9 +53,9 @@ def embedding_model(program: Kind, observer: Observer) -> LM | None:
     return model
 
 
-def model_of_candidates(task: Task, candidates: Iterable[Candidate]) -> LM | None:
+def model_of_candidates(task: Task, candidates: Iterable[PromptCandidate]) -> LM | None:
     """The provider's model by whose vectors some of a run's candidates pick; None where none does."""
-    picks = [each.picks for each in candidates if isinstance(each, PromptCandidate) and each.picks]
+    picks = [each.picks for each in candidates if each.picks]
     is_needed = any(each.retriever in DENSE_RETRIEVERS for each in picks)
     return EmbeddingModel(task.space.embeddings) if is_needed and task.space.embeddings != WORDLLAMA else None
 

@@ -16,6 +16,7 @@ from typing import Any
 from agent.errors import BudgetExhausted, InputError
 from agent.ledger.query import History, Row, is_weighted, started_with
 from agent.programs.kinds import program_for
+from agent.prompt.prompt_candidate import PromptCandidate
 from agent.release.rescore import SCORED_BY
 from agent.run.embeddings import embed_rows, model_of_candidates
 from agent.run.job import Job, Resources
@@ -29,7 +30,7 @@ from agent.scoring.function_metric import require_all
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.stats.intervals import mean_ci, paired_difference
-from agent.types import LM, Candidate, Task
+from agent.types import LM, Task
 
 Scores = Sequence[float | None]
 
@@ -39,7 +40,7 @@ class Entrant:
     """A candidate of the run: its trial, and what it scored there on each dev row, in their order."""
 
     trial: int
-    candidate: Candidate
+    candidate: PromptCandidate
     scores: tuple[float | None, ...]
 
 

@@ -74,7 +74,7 @@ def test_a_prompt_with_a_row_without_a_score_is_tried_on_other_models_too(monkey
     ]
     outcomes = [{"example_id": f"dev-{row}", "value": 1.0} for row in range(12)]
     history = SimpleNamespace(trials=lambda run: trials, outcomes=lambda *of: outcomes, candidate=lambda name: name)
-    monkeypatch.setattr(model_transfer, "_candidate", lambda row: row)
+    monkeypatch.setattr(model_transfer, "recorded_prompt", lambda row: row)
     found = {"id": "r", "status": "complete"}
     _, entrants = model_transfer._seen(history, found, make_task(12), 1, None)  # type: ignore[arg-type]
     assert [entrant.trial for entrant in entrants] == [0, 1]

@@ -77,11 +77,11 @@ async def test_a_body_names_the_scale_of_every_adapter_and_takes_a_cached_prefix
     """A scale that is left out would keep another one, and so would the prefix of another adapter."""
     one, two = (Adapter(Path(f"{name}.gguf"), name) for name in ("one", "two"))
     body = _body(ask("x"))
-    assert EngineCall(body, "x", None).body_for(()) == body
-    base = EngineCall(body, "x", None).body_for((one, two))
-    tuned = EngineCall(body, "x", two).body_for((one, two))
-    assert base == {**body, "lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 0.0}]}
-    assert tuned == {**body, "lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}], "cache_prompt": False}
+    assert EngineCall(body, "x", None).scales(()) == {}
+    base = EngineCall(body, "x", None).scales((one, two))
+    tuned = EngineCall(body, "x", two).scales((one, two))
+    assert base == {"lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 0.0}], "cache_prompt": True}
+    assert tuned == {"lora": [{"id": 0, "scale": 0.0}, {"id": 1, "scale": 1.0}], "cache_prompt": False}
     assert body["cache_prompt"]
 
 

@@ -62,9 +62,9 @@ def test_the_model_s_own_scores_go_before_the_lists_of_the_likeliest_tokens() ->
     weights = LabelWeights("fitted", dict(zip(TEAMS, (0.0, -2.0, 0.0), strict=True)))
     lists = [[("billing", math.log(0.9)), ("delivery", math.log(0.1))]]
     assert read_reply("billing", lists, (TEAM,), False, weights).fields == {"team": "billing"}
-    found = read_reply("billing", lists, (TEAM,), False, weights, SCORES)
+    found = read_reply("billing", lists, (TEAM,), False, weights, exact=SCORES)
     assert found.fields == {"team": "refunds"}
     terms = [math.exp(score + bias) for score, bias in zip(SCORES, weights.bias.values(), strict=True)]
     assert found.confidence == pytest.approx(terms[2] / sum(terms))
-    assert read_reply("billing", (), (TEAM,), False, weights, SCORES).fields == {"team": "refunds"}
+    assert read_reply("billing", (), (TEAM,), False, weights, exact=SCORES).fields == {"team": "refunds"}
     assert read_reply("billing", lists, (TEAM,), False, weights, SCORES[:2]).fields == {"team": "billing"}, "not theirs"

@@ -76,7 +76,7 @@ def test_what_a_run_released_is_exported_scored_again_and_tried_on_another_model
     for form in found["formats"]:  # the export sends for each dev row the very call of the run
         assert form["dev"]["rows"] >= 50
         assert form["dev"]["score"] == pytest.approx(result.winner.dev)
-    assert "cannot pick examples for each input" in refused(1, "export", result.run_id, "--format", "langchain")[0]
+    assert "cannot pick examples for each input" in refused(1, "export", result.run_id, "--format", "llm")[0]
     good("promote", result.run_id)
     message = f"please send {TOPICS[5]} to us"
     loaded = load_prompt(f"{result.task}@production")

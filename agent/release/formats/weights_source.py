@@ -111,18 +111,26 @@ def from_openai(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def require_same_answers(name: str, answer: Callable[..., Any], release: PromptRelease) -> None:
+def require_same_answers(
+    name: str,
+    answer: Callable[..., Any],
+    release: PromptRelease,
+    unfit: Callable[[PromptRelease, Mapping[str, str]], str] = lambda release, values: "",
+) -> None:
     """Raises a ReleaseError unless an exported `answer` decides as the release does, on replies in every label.
 
     Args:
         name: Of the export, for the error.
         answer: Label and confidence of a reply; None where it does not begin with a label.
         release: What was exported.
+        unfit: Why the target cannot be given some inputs, which are left out; "" where it can.
     """
     weights, field = release.weights, release.outputs[0]
     assert weights is not None
     replies = list(_replies(field.choices, weights))
     for tokens, values in zip(cycle(replies), _inputs(release, len(replies)), strict=False):
+        if weights.neighbours and unfit(release, values):
+            continue
         logs = label_scores(tokens, field.choices)
         want = None
         if logs is not None:

@@ -182,7 +182,7 @@ class Customize(Job):
         return TunedArm(spec, prompt, adapter, model)
 
     async def _measured(
-        self, evaluator: Evaluator, spec: ArmSpec, candidate: Candidate, tuned: TunedArm | None
+        self, evaluator: Evaluator, spec: ArmSpec, candidate: PromptCandidate, tuned: TunedArm | None
     ) -> MeasuredArm:
         """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere."""
         self._observer.on_message(f"{spec.name}: {len(self.task.test)} sealed rows")
@@ -219,9 +219,8 @@ class Customize(Job):
                 seconds.append(took)
         return median(seconds) if seconds else None
 
-    def _labels(self, candidate: Candidate) -> int:
+    def _labels(self, candidate: PromptCandidate) -> int:
         """Rows with a right answer that a prompt shows or picks from, and dev rows that its label weights are of."""
-        assert isinstance(candidate, PromptCandidate)
         shown = len(self.task.train) if candidate.picks else len(candidate.demos)
         fitted = len(self.task.dev) if candidate.weights and candidate.weights.method != "label-free" else 0
         return shown + fitted

@@ -240,7 +240,7 @@ def test_code_that_looks_up_or_sets_otherwise_is_refused(name: str, old: str, ne
 
 @pytest.mark.parametrize(("name", "old", "new"), [
     ("langchain", "'b c': 0.0", "'b c': 9.0"),
-    ("dspy", "parse(reply, tokens or ())", "parse(reply)"),
+    ("dspy", "parse(reply, tokens or (), ", "parse(reply, (), "),
 ])  # fmt: skip
 def test_label_weights_that_decide_otherwise_are_refused(name: str, old: str, new: str) -> None:
     form = wanted(name).fitting(RELEASE)
