@@ -73,7 +73,7 @@ def require_arms(names: Sequence[str]) -> list[ArmSpec]:
     if unknown := [name for name in names if name not in ARMS]:
         raise InputError(f"--arms {unknown[0]}: no arm of this name{near(unknown[0], list(ARMS))}")
     return [
-        spec for spec in ARMS.values() if spec.name in names or spec.name == "yours" or not names and spec.by_default
+        spec for spec in ARMS.values() if spec.name in names or spec.name == "yours" or (not names and spec.by_default)
     ]
 
 

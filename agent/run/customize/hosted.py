@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -101,6 +102,8 @@ def hosted_plan(
     faults = []
     if price is None:
         faults.append(f"{flag}: nobody knows what a call to the tuned model costs; give --price IN,OUT")
+    if train_price is not None and not math.isfinite(train_price):
+        faults.append(f"--train-price {train_price}: write dollars per million tokens")
     if train_price is None and max_cost is not None:
         faults.append(f"{flag}: with --max-cost the price of training is needed; give --train-price USD_PER_MILLION")
     if faults or price is None:
@@ -118,8 +121,10 @@ def require_affordable(plan: HostedPlan, files: TrainingFiles, max_cost: float |
         )
 
 
-def require_service(model: OpenAIModel) -> None:
-    """Asks the model's address for its fine-tuning API, before a search is paid. Raises RunRefused where it has none."""
+def require_service(model: LM) -> None:
+    """Asks the model's address for its fine-tuning API, before a search is paid. Raises RunRefused for none."""
+
+    assert isinstance(model, OpenAIModel)
 
     async def check() -> None:
         api = FineTuning.of(model)
