@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -156,10 +157,7 @@ def test_a_killed_command_finds_its_job_again_and_starts_no_second_one(bench: Be
 
     bench.provider = Provider(("running", "succeeded"), disturb)
     process = subprocess.Popen([sys.executable, "-c", START, *command(bench)], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not any(path == hangs and (moment != "start" or method == "POST") for method, path in bench.provider.seen):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    _wait_until(lambda: ("GET" if moment == "first look" else "POST", hangs) in bench.provider.seen)
     process.kill()
     process.communicate()
     assert len(events("fine_tuning_files")) == 1
@@ -171,6 +169,39 @@ def test_a_killed_command_finds_its_job_again_and_starts_no_second_one(bench: Be
     assert list(bench.provider.files) == ["file-1", "file-2"]
     assert len(events("fine_tuning_started")) == 1
     assert good_json("audit", "check", told["run_id"])["holds"]
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_a_first_ctrl_c_lets_the_job_go_on_and_a_second_cancels_it(bench: Bench, presses: int) -> None:
+    bench.provider = Provider(("running",))
+    grace = 1 if presses == 1 else 60
+    program = START.replace(
+        "main()", f"from agent.run.customize import hosted_job as h; h.GRACE_SECONDS = {grace}; main()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, *command(bench)], stderr=subprocess.PIPE, text=True)
+    cancel = ("POST", f"{JOBS}/ftjob-1/cancel")
+    _wait_until(lambda: ("GET", f"{JOBS}/ftjob-1") in bench.provider.seen)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    lines = [process.stderr.readline(), process.stderr.readline()]
+    assert "the job ftjob-1 goes on at the provider, and the same command finds it again" in lines[1]
+    assert cancel not in bench.provider.seen
+    if presses == 2:
+        process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (cancel in bench.provider.seen) == (presses == 2)
+    assert ("the job ftjob-1 is cancelled at the provider" in rest) == (presses == 2)
+    assert [end["status"] for end in events("fine_tuning_ended")] == ["cancelled"] * (presses - 1)
+    bench.provider.course = ("succeeded",)
+    assert good_json(*command(bench))["fine_tuning"]["job"] == f"ftjob-{presses}"
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def failing(times: int, path: str, fault: Fault, method: str = "GET") -> Callable[[Seen], Fault | None]:
