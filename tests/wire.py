@@ -58,12 +58,19 @@ Reply = Callable[[list[dict[str, Any]], dict[str, Any]], str | Fault]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request that arrived: header names in lower case, `body` the parsed JSON ({} if it was none)."""
+    """One request that arrived: header names in lower case, `body` the parsed JSON ({} if it was none), `query` what
+    stands after the path, `data` the body as it came."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: Mapping[str, Any]
+    query: str = ""
+    data: bytes = b""
+
+
+Other = Callable[[Seen], "Fault | None"]
+"""What answers other addresses than those of models; None: there is no such address."""
 
 
 class WireServer:
@@ -73,12 +80,16 @@ class WireServer:
     What is asked about a model (GET .../models/NAME) stands in `looks` instead, and gets `look`: unless a test says
     otherwise a 404, as of the many servers that have no such address.
 
+    `other` answers all other addresses, each request one at a time; these requests stand in `others`.
+
     `reply` is called in a pool of threads, so it may sleep. What it raises is answered as a 500 and raised again at
     the end of the block, so that a failed assertion in it fails the test.
     """
 
-    def __init__(self, reply: Reply, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, reply: Reply, tls: ssl.SSLContext | None = None, other: Other | None = None) -> None:
         self.requests: list[Seen] = []
+        self.others: list[Seen] = []
+        self._other = other
         self.looks: list[Seen] = []
         self.look = Fault(404, body={"error": {"message": "no such address"}})
         self.opened = 0
@@ -133,7 +144,8 @@ class WireServer:
             while (seen := await _read_request(reader)) is not None:
                 self.opened, first = self.opened + first, False
                 is_look = seen.method == "GET" and seen.path.startswith("/v1/models/")
-                (self.looks if is_look else self.requests).append(seen)
+                is_other = self._other is not None and seen.path not in _DIALECTS and not is_look
+                (self.looks if is_look else self.others if is_other else self.requests).append(seen)
                 fault, response, keep_alive = await self._answer(seen)
                 for piece in (response,) if isinstance(response, bytes) else response:
                     writer.write(piece)
@@ -158,6 +170,16 @@ class WireServer:
         if self.looks and seen is self.looks[-1]:
             await asyncio.sleep(self.look.delay)
             return self.look, _response(self.look.status, self.look.headers, self.look.body), True
+        if dialect is None and self._other is not None:
+            try:
+                given = self._other(seen)
+            except Exception as error:
+                self._errors.append(error)
+                given = Fault(500, body={"error": {"message": f"the test raised {error!r}"}})
+            if given is not None:
+                await asyncio.sleep(given.delay)
+                response = _response(given.status, given.headers, given.body) if given.raw is None else given.raw
+                return given, response, given.raw is None
         if dialect is None or seen.method != "POST":
             words = f"no such address: {seen.method} {seen.path}"
             return Fault(), _response(404, {}, {"error": {"message": words}}), True
@@ -328,7 +350,8 @@ async def _read_request(reader: asyncio.StreamReader) -> Seen | None:
         body = json.loads(data)
     except ValueError:
         body = {}
-    return Seen(method, path.partition("?")[0], headers, body if isinstance(body, dict) else {})
+    path, _, query = path.partition("?")
+    return Seen(method, path, headers, body if isinstance(body, dict) else {}, query, data)
 
 
 async def _read_chunks(reader: asyncio.StreamReader) -> bytes:

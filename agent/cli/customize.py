@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.common import (
     CONCURRENCY_HELP,
+    PATH,
     PRICE_HELP,
     SEED,
     SETTINGS,
@@ -25,11 +26,15 @@ from agent.cli.terminal_tables import Column, print_table, say
 from agent.observer import NO_OBSERVER
 from agent.report.facts import points
 
+if TYPE_CHECKING:
+    from agent.run.customize.prepare import Asked
+    from agent.run.launch import Launch
+
 CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
     "Models": ("model", "price", "max_concurrency"),
     "Budget": ("max_calls", "max_cost", "time_limit", "effort"),
-    "Comparison": ("run", "arms", "train_time", "expected_calls", "seed"),
+    "Comparison": ("run", "arms", "train_time", "train_price", "export_only", "expected_calls", "seed"),
     "Output": ("quiet", "db", "as_json"),
 }
 COLUMNS: Sequence[Column | str] = (
@@ -68,7 +73,20 @@ COLUMNS: Sequence[Column | str] = (
     "--arms",
     metavar="A,B",
     default="",
-    help="Beside your own prompt only these: best, retrieved, calibrated, lora, lora+prompt, no-model. Default: all.",
+    help="Beside your own prompt only these: best, retrieved, calibrated, lora, lora+prompt, hosted, no-model. "
+    "Default: all but hosted.",
+)
+@click.option(
+    "--train-price",
+    metavar="USD",
+    type=click.FloatRange(0),
+    help="Dollars per million trained tokens, for --arms hosted: the model trained at its provider.",
+)
+@click.option(
+    "--export-only",
+    metavar="DIR",
+    type=PATH,
+    help="Write the files to train on and the commands that start the training into DIR, and call nothing.",
 )
 @click.option(
     "--train-time", metavar="TIME", help="The most that one arm may train: 90, 5m. Default: until dev gets no better."
@@ -104,6 +122,8 @@ def customize_command(
     arms: str,
     train_time: str | None,
     expected_calls: int | None,
+    train_price: float | None,
+    export_only: Path | None,
     quiet: bool,
     db: Path,
     as_json: bool,
@@ -112,19 +132,26 @@ def customize_command(
     """Compare, on one sealed test: your prompt, the best prompt, adapters trained on your rows, and no language model.
 
     TASK is as for `optimize run`. The prompts are those of a finished search of the task, or of one that is made first.
-    Adapters (LoRA) are trained here, on the processor, for embedded models. The table says what each arm scores, costs
+    Adapters (LoRA) are trained here, on the processor, for embedded models; `--arms hosted` uploads your rows and has
+    the model's provider train it. The table says what each arm scores, costs
     and takes, and a stated rule says which to use. Killed or interrupted, the same command goes on where it was.
     """
+    from agent.run.customize.hosted import require_service
     from agent.run.customize.prepare import Asked, checked_arms, finished_search, prepare_customize
     from agent.run.launch import OPTIONS, prepare
     from agent.run.session import start
 
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = Asked(names, train_time, expected_calls, options["seed"])
+    asked = Asked(names, train_time, expected_calls, options["seed"], train_price)
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
+        if export_only is not None:
+            _export(launch, asked, run or finished_search(launch, options["limit"], db), export_only, db, as_json)
+            return
         checked_arms(launch, asked)
+        if "hosted" in names:
+            require_service(launch.target)
         run = run or finished_search(launch, options["limit"], db) or start(launch, db, progress).run_id
     spending = {**words, "max_calls": None, "max_tokens": None, "quiet": quiet}
     job = prepare_customize(prepare(words, db), run, asked, spending, db)
@@ -135,6 +162,20 @@ def customize_command(
         _print(result)
 
 
+def _export(launch: Launch, asked: Asked, run: str, folder: Path, db: Path, as_json: bool) -> None:
+    from agent.run.customize.prepare import export_training
+
+    told = export_training(launch, asked, run, folder, db)
+    if as_json:
+        print_json(told)
+        return
+    whose = (
+        f"the best instruction of {told['of_run']}" if told["of_run"] else "your own prompt: no search is finished yet"
+    )
+    click.echo(plain(f"{told['rows']:,} train rows, {told['tokens']:,} tokens at most an epoch, with {whose}"))
+    click.echo("\n".join(plain(path) for path in told["files"]))
+
+
 def _print(result: Mapping[str, Any]) -> None:
     rows = result["rows"]
     click.echo()
@@ -142,6 +183,9 @@ def _print(result: Mapping[str, Any]) -> None:
     print_table(title, COLUMNS, [_row(arm) for arm in result["arms"]])
     click.echo()
     say(result["advice"]["text"], "bold")
+    if trained := result.get("fine_tuning"):
+        paid = "at a price that nobody knows" if trained["usd"] is None else f"for ${trained['usd']:.4f}"
+        click.echo(plain(f"hosted: {trained['model']} (job {trained['job']}), trained {paid}"))
     click.echo(cost_line(result))
     click.echo(plain(f"run {result['run_id']}, prompts of {result['of_run']}"))
 

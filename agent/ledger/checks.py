@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.ledger.query import NO_PRICE, History, Row
+from agent.ledger.query import FINE_TUNING, NO_PRICE, History, Row
 from agent.ledger.resume_state import NO_CALLS
 from agent.shipped import fold
 from agent.types import NO_MODEL, Example, Task
@@ -59,7 +59,7 @@ def consistency_checks(history: History, run: Row) -> list[Check]:
         result_scores(run, trials, outcomes),
         unscored_rows(outcomes),
         settled_calls(run, calls),
-        charges(run, calls),
+        charges(run, calls, _training_dollars(history, run["id"])),
         caps_kept(history, run["id"]),
     ]
 
@@ -153,14 +153,15 @@ def settled_calls(run: Row, calls: list[Row]) -> Check:
     return Check.of(name, [f"call {row['id']}: {row['state']}" for row in calls if row["state"] in OPEN])
 
 
-def charges(run: Row, calls: list[Row]) -> Check:
-    """Calls, dollars and tokens of the result are the sum of the calls'."""
+def charges(run: Row, calls: list[Row], training: float = 0.0) -> Check:
+    """Calls, dollars and tokens of the result are the sum of the calls'; `training`: dollars of trainings at a
+    provider that ended in the run, which are no calls."""
     name, result = "calls, tokens and $ add up", run["result"]
     older = result is not None and "limited" not in result  # it counted 429s as calls
     none = ("not_sent",) if older else NO_CALLS
     paid = [row for row in calls if row["state"] in SETTLED and row["error_class"] not in none]
     used = [row for row in calls if row["state"] in ("ok", "cached")]
-    total = math.fsum(row["cost_usd"] for row in paid)
+    total = math.fsum([*(row["cost_usd"] for row in paid), training])
     dollars = "an unknown price" if NO_PRICE in run["prices"] else f"${total:.6f}"
     note = f"{len(paid)} paid, {len(calls) - len(paid)} from the ledger, not sent or refused with 429, {dollars}"
     if result is None:
@@ -176,6 +177,10 @@ def charges(run: Row, calls: list[Row]) -> Check:
     claims["429s"] = (result.get("limited", limited), limited)
     wrong = [f"{what}: says {says}, its calls {is_}" for what, (says, is_) in claims.items() if not _near(says, is_)]
     return Check.of(name, wrong, note)
+
+
+def _training_dollars(history: History, run_id: str) -> float:
+    return math.fsum(event["body"]["usd"] or 0.0 for event in _events(history, run_id, FINE_TUNING[-1]))
 
 
 def caps_kept(history: History, run_id: str) -> Check:
@@ -195,6 +200,8 @@ def caps_kept(history: History, run_id: str) -> Check:
         elif body.get("update") == "calls" and body["key"][0] in waiting and row.get("state") in SETTLED:
             for what, spent in _charge(waiting.pop(body["key"][0]), row).items():
                 charged[what] += spent
+        elif event["kind"] == FINE_TUNING[-1]:
+            charged["$"] += body["usd"] or 0.0
         else:
             continue
         for what, cap in caps.items():

@@ -26,6 +26,8 @@ LABEL_WEIGHTS = "label_weights"
 """The event with the label weights of a candidate."""
 LOOKED_UP = {"picks": "candidate_picks", "passages": "candidate_passages"}
 """The events that say how a candidate picks demos and looks passages up."""
+FINE_TUNING = ("fine_tuning_files", "fine_tuning_started", "fine_tuning_ended")
+"""The events of a training at a provider: its files are there, its job has started, its job has ended."""
 NO_PRICE = "no price of "
 """Begins what `runs.prices` says of a model whose price nobody knows; the parts are set apart by `; `."""
 REPLY = (
@@ -108,6 +110,13 @@ class Queries:
         """Every name whose labels were moved."""
         names = "SELECT DISTINCT json_extract(body, '$.name') FROM events WHERE kind = ? ORDER BY 1"
         return [name for (name,) in self.db.execute(names, (LABEL_MOVED,))]
+
+    def fine_tuning(self, key: str) -> list[tuple[str, Row]]:
+        """Kind and body of every event of FINE_TUNING with this `key`, of any run, in the order of the chain."""
+        of_key = (
+            "SELECT kind, body FROM events WHERE kind IN (?, ?, ?) AND json_extract(body, '$.key') = ? ORDER BY seq"
+        )
+        return [(kind, json.loads(body)) for kind, body in self.db.execute(of_key, (*FINE_TUNING, key))]
 
     def text(self, digest: str) -> str | None:
         """A payload text by its hash; None when it was erased or never written."""

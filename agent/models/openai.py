@@ -56,6 +56,21 @@ class OpenAIModel(HostedModel):
         self._key()
 
     @property
+    def served(self) -> str:
+        """The provider's name of the model."""
+        return self._model
+
+    @property
+    def address(self) -> str:
+        """Where it is asked."""
+        return self._url
+
+    @property
+    def is_official(self) -> bool:
+        """Whether that is OpenAI itself."""
+        return self._official
+
+    @property
     def hint(self) -> str:
         if urlsplit(self._url).path.strip("/"):
             return ""

@@ -89,6 +89,27 @@ class TunedCandidate(PromptCandidate):
         return replace(shown, text=f"{shown.text}\n(answered with the adapter {self.adapter[:12]})")
 
 
+@dataclass(frozen=True, slots=True)
+class FineTunedCandidate(PromptCandidate):
+    """A prompt that a provider's fine-tuned model answers: its parts are those of the prompt, and that model's name."""
+
+    model: str = ""
+
+    @staticmethod
+    def of(prompt: PromptCandidate, model: str) -> FineTunedCandidate:
+        """The prompt with this model."""
+        parts = {each.name: getattr(prompt, each.name) for each in fields(PromptCandidate) if each.init}
+        return FineTunedCandidate(**parts, model=model)
+
+    def parts(self) -> dict[str, Any]:
+        return PromptCandidate.parts(self) | {"model": self.model}
+
+    def shown(self) -> Shown:
+        """The candidate as people read it, with the model after the instruction."""
+        shown = PromptCandidate.shown(self)
+        return replace(shown, text=f"{shown.text}\n(answered by the fine-tuned model {self.model})")
+
+
 def baseline(task: Task, passages: Passages | None = None) -> PromptCandidate:
     """The user's own prompt as it is: zero-shot, the input as the user's turn."""
     return PromptCandidate(technique="zero-shot", format="turns", instruction=task.instruction, passages=passages)

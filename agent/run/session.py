@@ -210,10 +210,6 @@ async def watched(
     loop, stop = asyncio.get_running_loop(), stop or Stop()
     left = asyncio.Event()
 
-    def leave() -> None:
-        watcher.leave(f"left at once; what was in flight counts as paid\n{command}".rstrip())
-        left.set()
-
     try:
         await probe_models(new)
         with catch_signals(watcher.signals, stop):
@@ -222,11 +218,13 @@ async def watched(
             beats = loop.create_task(_beat(run.in_flight, watcher))
             leaves = loop.create_task(left.wait())
             await asyncio.sleep(0)  # now there is something to interrupt
-            stop.attach(lambda: watcher.warn(stopping(run.interrupt())), leave)
+            stop.attach(lambda: watcher.warn(stopping(run.interrupt())), left.set)
             try:
                 await asyncio.wait((execution, leaves), return_when=asyncio.FIRST_COMPLETED)
                 if execution.done():
                     return execution.result()
+                await run.abandon()
+                watcher.leave(f"left at once; what was in flight counts as paid\n{command}".rstrip())
                 others = asyncio.all_tasks() - {asyncio.current_task()}
                 for task in others:
                     task.cancel()

@@ -7,6 +7,7 @@ out, since every row is an example now. Each answer is read back by the prompt's
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import ReleaseError
@@ -15,19 +16,30 @@ from agent.prompt.reply_parser import parse_reply
 from agent.prompt.template import fill_picked
 from agent.release.formats.export_format import Material, Render, export_format
 from agent.release.runtime import PromptRelease
-from agent.types import Demo, Example, Message, Signature, canonical
+from agent.types import Demo, Example, Field, Message, Signature, canonical
 
 FILE = "finetune.jsonl"
 
 
-def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, signature: Signature) -> str:
+def chat_line(messages: Sequence[Message], answer: str) -> str:
+    """A line of a training file: the messages of a call and the answer to them."""
+    turns = [message.as_dict() for message in messages]
+    return json.dumps({"messages": [*turns, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
+
+
+def right_answer(row: Example, signature: Signature, outputs: tuple[Field, ...], reasoning: bool) -> str:
+    """The row's right answer as a reply. Raises ReleaseError where it would not be read back as the row has it."""
     answers = {name: label_text(value) for name, value in row.labels.items()}
-    answer = answer_of(Demo(row.id, row.inputs, answers), signature, release.reasoning)
-    read = parse_reply(answer, release.outputs, reasoning=release.reasoning)
+    answer = answer_of(Demo(row.id, row.inputs, answers), signature, reasoning)
+    read = parse_reply(answer, outputs, reasoning=reasoning)
     if read.error or canonical(dict(read.fields)) != canonical(dict(row.labels)):
         raise ReleaseError(f"{FILE}: the answer of the train row {row.id} reads back as {dict(read.fields)!a:.60}")
-    messages = [message.as_dict() for message in fill_picked(kept, release.with_passages(row.inputs), ())]
-    return json.dumps({"messages": [*messages, {"role": "assistant", "content": answer}]}, ensure_ascii=False) + "\n"
+    return answer
+
+
+def _line(kept: tuple[Message, ...], release: PromptRelease, row: Example, signature: Signature) -> str:
+    answer = right_answer(row, signature, release.outputs, release.reasoning)
+    return chat_line(fill_picked(kept, release.with_passages(row.inputs), ()), answer)
 
 
 def _load(folder: Path, release: PromptRelease) -> Render | None:

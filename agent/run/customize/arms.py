@@ -17,16 +17,17 @@ from agent.run.recorded import recorded_prompt
 from agent.stats.advice import Family
 from agent.types import Task
 
-Method = Literal["prompt", "lora", "soft prompt", "no model"]
+Method = Literal["prompt", "lora", "soft prompt", "hosted", "no model"]
 
 
 @dataclass(frozen=True, slots=True)
 class ArmSpec:
-    """An arm as one can ask for it (`--arms`)."""
+    """An arm as one can ask for it (`--arms`). One that is not `by_default` takes part only where it is named."""
 
     name: str
     method: Method
     about: str
+    by_default: bool = True
 
     @property
     def family(self) -> Family:
@@ -45,6 +46,7 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("calibrated", "prompt", "the best prompt with label weights"),
         ArmSpec("lora", "lora", "a LoRA adapter, asked with the bare input"),
         ArmSpec("lora+prompt", "lora", "a LoRA adapter trained with the instruction of the best prompt"),
+        ArmSpec("hosted", "hosted", "the model trained at its provider, with the best instruction", by_default=False),
         ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),
     )
 }
@@ -61,7 +63,7 @@ class PromptArm:
 
 
 def require_arms(names: Sequence[str]) -> list[ArmSpec]:
-    """The arms of these names, in the order of the table, with `yours`; none named: all.
+    """The arms of these names, in the order of the table, with `yours`; none named: all by default.
 
     Raises:
         InputError: a name is not known.
@@ -70,7 +72,9 @@ def require_arms(names: Sequence[str]) -> list[ArmSpec]:
 
     if unknown := [name for name in names if name not in ARMS]:
         raise InputError(f"--arms {unknown[0]}: no arm of this name{near(unknown[0], list(ARMS))}")
-    return [spec for spec in ARMS.values() if not names or spec.name in names or spec.name == "yours"]
+    return [
+        spec for spec in ARMS.values() if spec.name in names or spec.name == "yours" or (not names and spec.by_default)
+    ]
 
 
 def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[PromptArm]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,6 +17,7 @@ from agent.programs.tuned import TunedProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.run.customize.arms import ArmSpec, PromptArm, bare_prompt, instructed_prompt, rows_a_label
 from agent.run.customize.elsewhere import QUESTIONS, answers, elsewhere
+from agent.run.customize.hosted import HostedArm, HostedPlan, HostedTrainer
 from agent.run.customize.table import MeasuredArm, table
 from agent.run.customize.training import pairs_of, rows_hash, trained
 from agent.run.job import Job, Resources
@@ -25,7 +26,7 @@ from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
 from agent.tuning.settings import LoraSettings, TrainedAdapter
-from agent.types import LM, Candidate, Proposal, Task
+from agent.types import LM, Candidate, Proposal, Runner, Task
 
 LATENCY_ROWS = 5
 """Dev rows that are asked one after the other, for the time of a call."""
@@ -51,6 +52,7 @@ class CustomizePlan:
         folder: where adapters and checkpoints are kept.
         settings: of the training.
         expected_calls: calls in the life of the prompt; None: as many as it takes.
+        hosted: the arm that the model's provider trains. None: there is none.
     """
 
     task: Task
@@ -65,6 +67,7 @@ class CustomizePlan:
     folder: Path
     settings: LoraSettings
     expected_calls: int | None = None
+    hosted: HostedPlan | None = None
 
     @property
     def is_local(self) -> bool:
@@ -75,8 +78,9 @@ class CustomizePlan:
     def calls(self) -> int:
         """How many it takes at most."""
         rows = (len(self.task.test) + LATENCY_ROWS) * (1 + judge_calls(self.task))
-        general = len(QUESTIONS) * (1 + len(self.tuned)) if self.tuned else 0
-        return rows * (len(self.prompts) + len(self.tuned)) + general
+        tuned = len(self.tuned) + (self.hosted is not None)
+        general = len(QUESTIONS) * (1 + tuned) if tuned else 0
+        return rows * (len(self.prompts) + tuned) + general
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,21 @@ class TunedArm:
     prompt: PromptCandidate
     adapter: TrainedAdapter
     model: LocalModel
+
+    @property
+    def seconds(self) -> float:
+        """Of its training."""
+        return self.adapter.seconds
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars of its training."""
+        return 0.0
+
+    @property
+    def megabytes(self) -> float:
+        """Of the adapter."""
+        return self.adapter.path.stat().st_size / MB
 
 
 class Customize(Job):
@@ -102,6 +121,8 @@ class Customize(Job):
         self._prompts = PromptProgram(plan.task, plan.lm)
         self._classic = ClassicProgram(plan.task) if plan.classic and ClassicProgram.suits(plan.task) else None
         self._adapters: list[LocalModel] = []
+        hosted = plan.hosted
+        self._trainer = HostedTrainer(hosted, plan.task, plan.best, resources, self.account) if hosted else None
 
     @property
     def planned(self) -> int:
@@ -113,6 +134,12 @@ class Customize(Job):
         finally:
             for lm in self._adapters:
                 await lm.close()
+            if self._trainer is not None:
+                await self._trainer.close()
+
+    async def abandon(self) -> None:
+        if self._trainer is not None:
+            await self._trainer.abandon()
 
     def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
         return {key: result[key] for key in ("of_run", "model", "rows", "arms", "advice", "status")}
@@ -120,29 +147,31 @@ class Customize(Job):
     async def _compared(self) -> dict[str, Any]:
         plan, task = self._plan, self.task
         made = [await self._tuned(spec) for spec in plan.tuned]
+        hosted = await self._trainer.arm(lambda: self._gateway.stopped) if self._trainer else None
         tuned = TunedProgram(task, plan.lm, self._adapters)
         programs: list[PromptProgram | ClassicProgram] = [self._prompts, tuned]
         programs += [self._classic] if self._classic else []
         records = LedgerObserver(self.ledger, self.id, programs)
         judges = judge_builder(task, plan.judges or (plan.lm,), self._gateway)
-        evaluator = Evaluator(
-            task,
-            self._gateway,
-            plan.lm,
-            build_metrics(task, {"judge": judges}),
-            programs,
-            records,
-            graded=True,
-            baseline_id=plan.prompts[0].candidate.id,
-        )
-        arms: list[tuple[ArmSpec, PromptCandidate, TunedArm | None]] = []
+        metrics = build_metrics(task, {"judge": judges})
+
+        def evaluator_of(lm: LM, programs: Sequence[Runner]) -> Evaluator:
+            base = plan.prompts[0].candidate.id
+            return Evaluator(task, self._gateway, lm, metrics, programs, records, graded=True, baseline_id=base)
+
+        evaluator = evaluator_of(plan.lm, programs)
+        arms: list[tuple[ArmSpec, PromptCandidate, TunedArm | HostedArm | None]] = []
         arms += [(arm.spec, arm.candidate, None) for arm in plan.prompts]
         arms += [(each.spec, TunedCandidate.of(each.prompt, each.adapter.sha256), each) for each in made]
+        arms += [(hosted.spec, hosted.candidate, hosted)] if hosted else []
         for spec, candidate, _ in arms:
             records.on_candidate_accepted(0, Proposal(candidate, {}, f"arm:{spec.name}", None, spec.about))
         opened = {"arms": {spec.name: candidate.id for spec, candidate, _ in arms}, "rows": len(task.test)}
         self._observer.on_event("test_opened", opened)
-        measured = [await self._measured(evaluator, *arm) for arm in arms]
+        measured = []
+        for arm in arms:
+            own = arm[2] if isinstance(arm[2], HostedArm) else None
+            measured.append(await self._measured(evaluator_of(own.model, [own.program]) if own else evaluator, *arm))
         if self._classic is not None:
             measured += await self._unmodelled(evaluator, records, self._classic)
         return {
@@ -153,6 +182,7 @@ class Customize(Job):
             "model": plan.lm.name,
             "rows": {"train": len(task.train), "test": len(task.test)},
             **table(measured, rows_a_label(task), plan.expected_calls, self._resources.seed),
+            **({"fine_tuning": hosted.as_dict()} if hosted else {}),
             **self.cost(),
             "status": "complete",
             "ledger_head": self.ledger.head(),
@@ -182,14 +212,14 @@ class Customize(Job):
         return TunedArm(spec, prompt, adapter, model)
 
     async def _measured(
-        self, evaluator: Evaluator, spec: ArmSpec, candidate: PromptCandidate, tuned: TunedArm | None
+        self, evaluator: Evaluator, spec: ArmSpec, candidate: PromptCandidate, tuned: TunedArm | HostedArm | None
     ) -> MeasuredArm:
         """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere."""
         self._observer.on_message(f"{spec.name}: {len(self.task.test)} sealed rows")
         outcomes = await evaluator.outcomes(candidate, self.task.test, "test")
         latency = await self._latency(evaluator, candidate)
         usage = evaluator.usage_of(candidate.id)
-        price = self._resources.prices.get(self._plan.lm.name)
+        price = self._resources.prices.get((tuned.model if tuned else self._plan.lm).name)
         usd = 1000 * price(usage) if price else None
         general = None
         if tuned is not None:
@@ -202,12 +232,13 @@ class Customize(Job):
             candidate.id,
             [outcome.value for outcome in outcomes],
             len(self.task.train) if tuned else self._labels(candidate),
-            tuned.adapter.seconds if tuned else 0.0,
+            tuned.seconds if tuned else 0.0,
             usage.prompt_tokens + usage.completion_tokens,
             0.0 if self._plan.is_local else usd,
             latency,
             general,
-            tuned.adapter.path.stat().st_size / MB if tuned else 0.0,
+            tuned.megabytes if tuned else 0.0,
+            tuned.usd if tuned else 0.0,
         )
 
     async def _latency(self, evaluator: Evaluator, candidate: Candidate) -> float | None:

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row, searched
+from agent.models.fine_tuning import TuningSettings
 from agent.models.local import LocalModel
+from agent.models.openai import OpenAIModel
+from agent.prompt.prompt_candidate import baseline
 from agent.run.customize.arms import ArmSpec, prompt_arms, require_arms, why_not_tuned
+from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
+from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize, CustomizePlan
 from agent.run.launch import Launch, budget_of, seconds_of
 from agent.run.locations import open_history
@@ -38,12 +43,14 @@ class Asked:
         train_seconds: the most that training may take, each arm by itself. None: as long as it takes.
         expected_calls: calls in the life of the prompt. None: as many as it takes.
         seed: of the training, at least 0.
+        train_price: of training at a provider, dollars per million tokens. None: not known.
     """
 
     arms: Sequence[str] = ()
     train_seconds: str | None = None
     expected_calls: int | None = None
     seed: int = 0
+    train_price: float | None = None
 
 
 def checked_arms(launch: Launch, asked: Asked) -> list[ArmSpec]:
@@ -55,7 +62,8 @@ def checked_arms(launch: Launch, asked: Asked) -> list[ArmSpec]:
     specs, task = require_arms(asked.arms), launch.task
     if task.program:
         raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
-    tuned = [spec for spec in specs if spec.family == "tuned"]
+    require_hosted(launch, specs, asked)
+    tuned = [spec for spec in specs if spec.family == "tuned" and spec.method != "hosted"]
     if not tuned:
         return specs
     why = why_not_tuned(task, launch.target.name)
@@ -63,7 +71,23 @@ def checked_arms(launch: Launch, asked: Asked) -> list[ArmSpec]:
         why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
     if why and asked.arms:
         raise InputError(f"--arms {tuned[0].name}: {why}")
-    return [spec for spec in specs if not why or spec.family != "tuned"]
+    return [spec for spec in specs if not why or spec not in tuned]
+
+
+def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: Asked) -> HostedPlan | None:
+    """The training at the model's provider, where that is asked for. Raises InputError or BudgetRefused where it cannot
+    be, or may cost more than the cap with the user's own prompt."""
+    spec = next((spec for spec in specs if spec.method == "hosted"), None)
+    if spec is None:
+        return None
+    task, settings = launch.task, launch.settings
+    most = settings.budget.max_cost
+    plan = hosted_plan(spec, launch.target, asked.train_price, settings.price, most, asked.seed)
+    if len(task.train) < FEWEST_TRAIN:
+        few = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
+        raise InputError(f"--arms {spec.name}: {few}")
+    require_affordable(plan, training_files(task, launch.target, training_prompt(baseline(task))), most)
+    return plan
 
 
 def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
@@ -104,7 +128,10 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         prompts = prompt_arms(history, row, specs)
         best = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
     target = launch.target
-    tuned = tuple(spec for spec in specs if spec.family == "tuned")
+    tuned = tuple(spec for spec in specs if spec.family == "tuned" and spec.method != "hosted")
+    if hosted := require_hosted(launch, specs, asked):
+        files = training_files(task, target, training_prompt(best))
+        require_affordable(hosted, files, options["max_cost"])
     plan = CustomizePlan(
         task,
         target,
@@ -118,8 +145,40 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         db.parent / ADAPTERS,
         LoraSettings(seed=asked.seed, max_seconds=seconds_of("--train-time", asked.train_seconds)),
         asked.expected_calls,
+        hosted,
     )
     return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))
+
+
+def export_training(launch: Launch, asked: Asked, run: str, folder: Path, db: Path) -> dict[str, Any]:
+    """Writes what a training at the provider would upload, and the commands for it; calls nothing.
+
+    Args:
+        launch: task and model.
+        asked: has the seed.
+        run: a finished search, whose best instruction is trained with. "": the user's own prompt is.
+        folder: gets the files.
+        db: the ledger.
+
+    Returns:
+        What was written: `files`, `rows`, `tokens` (at most, in an epoch), `of_run`.
+
+    Raises:
+        InputError: the model is none that a provider trains, or the files cannot be written.
+    """
+    task, target, prompt, row_id = launch.task, launch.target, baseline(launch.task), ""
+    if not isinstance(target, OpenAIModel):
+        raise InputError(f"--export-only: {target.name}: name a provider's model, openai/NAME, with -m")
+    if task.program:
+        raise InputError(f"{task.name}: a program of your own; only prompts are written for training")
+    if run:
+        with closing(open_history(db)) as history:
+            row = searched(history.run(run))
+            _require_same(row, launch)
+            prompt, row_id = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"])), row["id"]
+    files = training_files(task, target, training_prompt(prompt))
+    paths = write_training_files(folder, files, target, TuningSettings(seed=asked.seed))
+    return {"files": [str(path) for path in paths], "rows": files.rows, "tokens": files.tokens, "of_run": row_id}
 
 
 def _require_same(row: Row, launch: Launch) -> None:

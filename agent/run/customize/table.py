@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,6 +31,7 @@ class MeasuredArm:
         latency_s: of one call, alone. None: not measured.
         elsewhere: general questions with it on; None for what leaves the model as it is.
         megabytes: of what is shipped beside the model.
+        train_usd: dollars of its training at a provider. None: nobody knows the price.
     """
 
     name: str
@@ -44,14 +46,25 @@ class MeasuredArm:
     latency_s: float | None = None
     elsewhere: Elsewhere | None = None
     megabytes: float = 0.0
+    train_usd: float | None = 0.0
 
 
 def break_even(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
-    """Calls after which the seconds of training are won back against the best prompt; None: never, or not known."""
+    """Calls after which the training is won back against the best prompt: its dollars where it cost some, else its
+    seconds. None: never, or not known."""
+    if arm.train_usd != 0.0:
+        return _pays_in_dollars(arm, prompt)
     if prompt is None or arm.latency_s is None or prompt.latency_s is None or not arm.train_s:
         return None
     won = prompt.latency_s - arm.latency_s
     return -int(-arm.train_s // won) if won > 0 else None
+
+
+def _pays_in_dollars(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
+    if prompt is None or arm.train_usd is None or arm.usd_per_1000 is None or prompt.usd_per_1000 is None:
+        return None
+    won = (prompt.usd_per_1000 - arm.usd_per_1000) / 1000
+    return math.ceil(arm.train_usd / won) if won > 0 else None
 
 
 def table(
@@ -93,6 +106,7 @@ def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int
         **against,
         "labels": arm.labels,
         "train_s": round(arm.train_s, 1),
+        "train_usd": arm.train_usd,
         "tokens_per_call": round(arm.tokens_per_call, 1),
         "usd_per_1000": arm.usd_per_1000,
         "latency_s": None if arm.latency_s is None else round(arm.latency_s, 3),

@@ -1,0 +1,255 @@
+"""One training at a provider, from its files to its end; the same training is found again after a kill.
+
+Three events tell how far it came, each on the disk before what follows it is sent: the files are uploaded, the job has
+started, the job has ended. Where only the files are known, the provider's list says whether a job on them was started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from agent.errors import ModelError, RunRefused
+from agent.ledger.query import FINE_TUNING
+from agent.ledger.store import Ledger
+from agent.models.fine_tuning import SUCCEEDED, FineTuning, TuningJob, TuningSettings
+from agent.models.hosted import cut
+from agent.run.customize.hosted_files import TRAIN, VALIDATION, TrainingFiles
+from agent.run.observers import Watcher
+
+T = TypeVar("T")
+FILES, STARTED, ENDED = FINE_TUNING
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+"""Seconds between two looks at a job: they grow from the first to the longest."""
+LINE_SECONDS = 300.0
+"""Between two lines about a job whose state stays."""
+GRACE_SECONDS = 10.0
+"""After a first Ctrl-C, in which a second one cancels the job at the provider."""
+REFUSED = "refused"
+"""The status of a training that the provider would not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A training that succeeded: its job, its dollars (None: no price was given), and whether this run saw it end."""
+
+    job: TuningJob
+    usd: float | None
+    is_new: bool
+
+
+class HostedTraining:
+    """A training at a provider.
+
+    Args:
+        arm: its name, for lines.
+        api: the provider's.
+        key: hash of the base, the rows and the settings: equal ones are one training.
+        ledger: open for writing.
+        run_id: the run that trains.
+        watcher: gets lines while it waits.
+        stopped: the error that ends the run, where there is one.
+        max_wait: seconds for which a provider that does not answer is asked again.
+        price: dollars per million trained tokens. None: not known.
+    """
+
+    def __init__(
+        self,
+        arm: str,
+        api: FineTuning,
+        key: str,
+        ledger: Ledger,
+        run_id: str,
+        watcher: Watcher,
+        stopped: Callable[[], Exception | None],
+        max_wait: float,
+        price: float | None,
+    ) -> None:
+        self._arm, self._api, self._key, self._ledger, self._run_id = arm, api, key, ledger, run_id
+        self._watcher, self._stopped, self._max_wait, self._price = watcher, stopped, max_wait, price
+        self._running: TuningJob | None = None
+
+    def settled(self) -> Finished | None:
+        """The training as the ledger has it, where it has succeeded before."""
+        kind, body = self._known()
+        if kind != ENDED or body["status"] != SUCCEEDED:
+            return None
+        job = TuningJob(body["job"], SUCCEEDED, "", body["model"], "", body["tokens"], body["seconds"])
+        return Finished(job, body["usd"], is_new=False)
+
+    async def finished(self, files: TrainingFiles, settings: TuningSettings) -> Finished:
+        """Trains, or goes on with the training that the same command began.
+
+        Raises:
+            RunRefused: the job failed, was cancelled or expired, or the provider does not start it.
+            ModelError: the provider cannot be reached; the same command goes on.
+            Exception: what `stopped` returns; the job goes on at the provider.
+        """
+        await self._api.check()
+        kind, body = self._known()
+        if kind == STARTED:
+            self._say(f"the job {body['job']} was started before; going on with it")
+            job = await self._look(str(body["job"]))
+        else:
+            job = await self._submitted(body if kind == FILES else None, files, settings)
+        self._running = job
+        began = time.monotonic()
+        try:
+            job = await self._until_ended(job)
+        finally:
+            if job.is_ended:
+                self._running = None
+        job = replace(job, seconds=round(job.seconds or time.monotonic() - began, 1))
+        usd = await self._note_end(job, self._billed(job, files, settings))
+        if job.status != SUCCEEDED:
+            raise RunRefused(
+                f"{self._arm}: the job {job.id} {_ENDINGS.get(job.status, job.status)}"
+                f"{f' ({job.words})' if job.words else ''}; the same command starts a new one"
+            )
+        return Finished(job, usd, is_new=True)
+
+    async def abandon(self) -> None:
+        """Cancels a job that is running: the user leaves at once. Raises nothing."""
+        job, self._running = self._running, None
+        if job is None:
+            return
+        try:
+            ended = await self._api.cancel(job.id)
+        except ModelError as error:
+            self._watcher.warn(f"{self._arm}: the job {job.id} could not be cancelled: {error}")
+            return
+        self._watcher.warn(f"{self._arm}: the job {job.id} is cancelled at the provider ({ended.status})")
+        if ended.is_ended:
+            await self._note_end(ended, ended.tokens or 0)
+
+    # -- the events ---------------------------------------------------------------------------------------------------
+
+    def _known(self) -> tuple[str, Mapping[str, Any]]:
+        """The last event of this training, unless it ended without a model; then, and at first, nothing."""
+        events = self._ledger.fine_tuning(self._key)
+        kind, body = events[-1] if events else ("", {})
+        return ("", {}) if kind == ENDED and body["status"] != SUCCEEDED else (kind, body)
+
+    async def _note(self, kind: str, **body: Any) -> None:
+        self._ledger.event(self._run_id, kind, {"key": self._key, "arm": self._arm, **body})
+        await self._ledger.commit()
+
+    async def _note_end(self, job: TuningJob, tokens: int) -> float | None:
+        """Writes down how it ended. Returns its dollars."""
+        usd = None if self._price is None else tokens * self._price / 1e6
+        end = {"status": job.status, "model": job.model, "words": job.words}
+        await self._note(ENDED, job=job.id, **end, tokens=tokens, seconds=job.seconds, usd=usd)
+        return usd
+
+    @staticmethod
+    def _billed(job: TuningJob, files: TrainingFiles, settings: TuningSettings) -> int:
+        """Tokens that are billed: as the provider says, else all of a job that succeeded."""
+        if job.tokens is not None:
+            return job.tokens
+        return files.tokens * settings.epochs if job.status == SUCCEEDED else 0
+
+    # -- the job ------------------------------------------------------------------------------------------------------
+
+    async def _submitted(
+        self, known: Mapping[str, Any] | None, files: TrainingFiles, settings: TuningSettings
+    ) -> TuningJob:
+        """Starts the job, unless one on the files that are `known` was started: by a run that was killed, say."""
+        is_first = known is None
+        if known is None:
+            known = await self._uploaded(files)
+
+        async def once() -> TuningJob:
+            nonlocal is_first
+            if not is_first and (found := await self._api.find(known["train"])) is not None:
+                return found
+            is_first = False
+            return await self._api.create(known["train"], known["validation"], settings)
+
+        try:
+            job = await self._patiently(once)
+        except ModelError as error:
+            if not error.retry and error.status not in (401, 403):  # nothing was started; perhaps a file is gone
+                await self._note(ENDED, job="", status=REFUSED, model="", words=cut(str(error)), tokens=0, usd=0.0)
+            raise
+        await self._note(STARTED, job=job.id)
+        self._say(f"the job {job.id} has started at the provider ({job.status})")
+        return job
+
+    async def _uploaded(self, files: TrainingFiles) -> Mapping[str, Any]:
+        train = await self._patiently(lambda: self._api.upload(TRAIN, files.train))
+        validation = ""
+        if files.validation:
+            validation = await self._patiently(lambda: self._api.upload(VALIDATION, files.validation))
+        body = {"train": train, "validation": validation}
+        await self._note(FILES, **body)
+        return body
+
+    async def _until_ended(self, job: TuningJob) -> TuningJob:
+        wait, began, said = FIRST_WAIT, time.monotonic(), time.monotonic()
+        while not job.is_ended:
+            await self._pause(wait)
+            wait, before = min(LONGEST_WAIT, 1.5 * wait), job.status
+            job = await self._look(job.id)
+            now = time.monotonic()
+            if job.status != before:
+                said = now
+                self._say(f"the job is {job.status}")
+            elif now - said >= LINE_SECONDS:
+                said = now
+                self._say(f"the job is still {job.status}, {now - began:.0f} s so far")
+        return job
+
+    async def _look(self, job: str) -> TuningJob:
+        try:
+            return await self._patiently(lambda: self._api.look(job))
+        except RunRefused as refusal:
+            if refusal.status != 404:
+                raise
+            raise RunRefused(
+                f"{self._arm}: the provider does not know the job {job} (a key of another account?); to train anew, "
+                "give another --seed",
+                status=404,
+            ) from refusal
+
+    # -- patience -----------------------------------------------------------------------------------------------------
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a question, which is asked again while the provider fails."""
+        wait, began = FIRST_WAIT, time.monotonic()
+        while True:
+            try:
+                return await ask()
+            except ModelError as error:
+                waited = time.monotonic() - began
+                if not error.retry or waited > self._max_wait:
+                    raise
+                if wait == FIRST_WAIT:
+                    self._say(f"asking again: {error}")
+                asked = error.retry_after or 0.0
+                if asked > self._max_wait:
+                    raise
+                await self._pause(max(asked, wait))
+            wait = min(LONGEST_WAIT, 2 * wait)
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits; a run that is stopped ends here, after time for a second Ctrl-C where a job is running."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if (stopped := self._stopped()) is not None:
+                if self._running is not None:
+                    self._watcher.warn(
+                        f"{self._arm}: the job {self._running.id} goes on at the provider, and the same command finds "
+                        f"it again; Ctrl-C within {GRACE_SECONDS:.0f} s cancels it there"
+                    )
+                    await asyncio.sleep(GRACE_SECONDS)
+                raise stopped
+            await asyncio.sleep(min(left, 0.2))
+
+    def _say(self, line: str) -> None:
+        self._watcher.on_message(f"{self._arm}: {line}")
+
+
+_ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "expired": "has expired"}

@@ -1,0 +1,326 @@
+"""`optimize customize --arms hosted` over a real server: one job for one training, whatever kills or disturbs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.run.customize import hosted_job
+from tests.cli.test_interrupt import START
+from tests.cli.tuning_provider import TUNED, Provider, answers
+from tests.cli.world import compatible, files, good, good_json, optimize, refused
+from tests.conftest import clean
+from tests.wire import Fault, Seen, WireServer
+
+JOBS = "/v1/fine_tuning/jobs"
+
+
+class Bench:
+    """A server that lives as long as the module, and the provider that answers there in a test."""
+
+    def __init__(self) -> None:
+        self.provider = Provider()
+        self.server = WireServer(answers, other=lambda seen: self.provider(seen))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, Path]]:
+    """A folder with a finished search of a model on the server."""
+    folder, bench = tmp_path_factory.mktemp("searched"), Bench()
+    with bench.server, pytest.MonkeyPatch.context() as monkeypatch:
+        clean(monkeypatch, folder)
+        words = [*files(120), "-m", compatible(bench.server), "--max-calls", "120", "-n", "2", "-q"]
+        good(*words)
+        yield bench, folder
+
+
+@pytest.fixture
+def bench(searched: tuple[Bench, Path], here: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """The server, with a fresh provider; a copy of the ledger is in the current folder."""
+    found, folder = searched
+    shutil.copytree(folder, here, dirs_exist_ok=True)
+    found.provider = Provider()
+    monkeypatch.setattr(hosted_job, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(hosted_job, "GRACE_SECONDS", 0.5)
+    return found
+
+
+def command(bench: Bench, *more: str) -> list[str]:
+    data = ["customize", "rows.csv", "--target", "label", "--prompt", "p.txt"]
+    return [*data, "-m", compatible(bench.server), "--arms", "hosted", "-q", *more]
+
+
+def events(kind: str) -> list[dict[str, Any]]:
+    with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
+        return [
+            json.loads(body) for (body,) in db.execute("SELECT body FROM events WHERE kind = ? ORDER BY seq", [kind])
+        ]
+
+
+def test_the_model_is_trained_once_and_its_arm_is_asked_like_any_other(bench: Bench) -> None:
+    words = command(bench, "--train-price", "25", "--max-cost", "9")
+    told = good_json(*words)
+    provider, (yours, hosted) = bench.provider, told["arms"]
+    assert (yours["arm"], hosted["arm"], hosted["test"]) == ("yours", "hosted", 1.0)
+    assert hosted["diff"] > 0.5
+    assert hosted["labels"] == told["rows"]["train"]
+    assert hosted["train_s"] == 60.0
+    assert hosted["elsewhere"]["n"] == 20
+    assert hosted["train_usd"] == told["cost_usd"] == pytest.approx(4321 * 25 / 1e6)
+    assert told["fine_tuning"]["job"] == "ftjob-1"
+    assert told["fine_tuning"]["model"] == f"openai-compatible/{TUNED}@{bench.server.url}"
+    assert provider.started == 1
+    assert provider.jobs["ftjob-1"] == {
+        "model": "x",
+        "training_file": "file-1",
+        "validation_file": "file-2",
+        "seed": 0,
+        "hyperparameters": {"n_epochs": 3},
+    }
+    good("audit", "verify")
+    assert good_json("audit", "check", told["run_id"])["holds"]
+
+    again = good_json(*words)
+    assert provider.started == 1
+    assert again["cost_usd"] == 0.0
+    assert again["arms"][1]["train_usd"] == hosted["train_usd"]
+    assert [arm["test"] for arm in again["arms"]] == [arm["test"] for arm in told["arms"]]
+    assert again["calls"].get("target", 0) == 0
+
+
+def test_what_is_uploaded_is_train_and_dev_as_the_tuned_model_is_asked_and_nothing_of_the_test(bench: Bench) -> None:
+    seen: list[Any] = []
+    told = good_json(*command(bench))
+    seen = [request.body["messages"] for request in bench.server.requests if request.body["model"] == TUNED]
+    train, dev = bench.provider.chats("file-1"), bench.provider.chats("file-2")
+    assert len(train) == told["rows"]["train"]
+    assert {chat["messages"][-1]["role"] for chat in train + dev} == {"assistant"}
+    asked = {json.dumps(chat["messages"][:-1]) for chat in train + dev}
+    systems = {json.dumps(chat["messages"][0]) for chat in train}
+    assert systems == {json.dumps(messages[0]) for messages in seen if len(messages) > 1}
+    rows = {row["example_id"] for row in _outcomes(told["run_id"])}
+    assert len(rows) == told["rows"]["test"]
+    of_test = [json.dumps(messages) for messages in seen if len(messages) > 1]
+    assert len(set(of_test) - asked) == told["rows"]["test"]  # the rest are the dev rows that time a call
+    assert told["unpriced"] == [f"training {compatible(bench.server)}"]
+    assert told["arms"][1]["train_usd"] is None
+
+
+def _outcomes(run_id: str) -> list[dict[str, Any]]:
+    with sqlite3.connect("file:runs/ledger.db?mode=ro", uri=True) as db:
+        db.row_factory = sqlite3.Row
+        return [dict(row) for row in db.execute("SELECT * FROM outcomes WHERE run_id = ?", [run_id])]
+
+
+def test_it_takes_part_only_where_it_is_named(bench: Bench) -> None:
+    told = good_json(*[word if word != "hosted" else "best,no-model" for word in command(bench)])
+    assert "hosted" not in {arm["arm"] for arm in told["arms"]}
+    assert bench.provider.seen == []
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [("failed", "failed (the file is too small / bad_file)"), ("cancelled", "was cancelled")]
+)
+def test_a_job_that_ends_without_a_model_is_told_in_the_providers_words(bench: Bench, status: str, says: str) -> None:
+    bench.provider = Provider(("queued", status), error={"message": "the file is too small", "code": "bad_file"})
+    opened = len(events("test_opened"))
+    (line,) = refused(1, *command(bench))
+    assert f"hosted: the job ftjob-1 {says}; the same command starts a new one" in line
+    assert [each["status"] for each in events("fine_tuning_ended")] == [status]
+    assert len(events("test_opened")) == opened
+    bench.provider.course = ("succeeded",)
+    assert good_json(*command(bench))["fine_tuning"]["job"] == "ftjob-2"
+
+
+@pytest.mark.parametrize("moment", ["first look", "start"])
+def test_a_killed_command_finds_its_job_again_and_starts_no_second_one(bench: Bench, moment: str) -> None:
+    """Killed after the job's event, at its first look; and killed when the provider has it and we know of nothing."""
+    hangs = {"first look": f"{JOBS}/ftjob-1", "start": JOBS}[moment]
+
+    def disturb(seen: Seen) -> Fault | None:
+        if seen.path != hangs or (moment == "start" and seen.method == "GET"):
+            return None
+        if moment == "start":
+            bench.provider.start(dict(seen.body))
+        return Fault(delay=60)
+
+    bench.provider = Provider(("running", "succeeded"), disturb)
+    process = subprocess.Popen([sys.executable, "-c", START, *command(bench)], stderr=subprocess.PIPE, text=True)
+    _wait_until(lambda: ("GET" if moment == "first look" else "POST", hangs) in bench.provider.seen)
+    process.kill()
+    process.communicate()
+    assert len(events("fine_tuning_files")) == 1
+    assert len(events("fine_tuning_started")) == (moment == "first look")
+    bench.provider.disturb = lambda seen: None
+    told = good_json(*command(bench))
+    assert told["fine_tuning"]["job"] == "ftjob-1"
+    assert bench.provider.started == 1
+    assert list(bench.provider.files) == ["file-1", "file-2"]
+    assert len(events("fine_tuning_started")) == 1
+    assert good_json("audit", "check", told["run_id"])["holds"]
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_a_first_ctrl_c_lets_the_job_go_on_and_a_second_cancels_it(bench: Bench, presses: int) -> None:
+    bench.provider = Provider(("running",))
+    grace = 1 if presses == 1 else 60
+    program = START.replace(
+        "main()", f"from agent.run.customize import hosted_job as h; h.GRACE_SECONDS = {grace}; main()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, *command(bench)], stderr=subprocess.PIPE, text=True)
+    cancel = ("POST", f"{JOBS}/ftjob-1/cancel")
+    _wait_until(lambda: ("GET", f"{JOBS}/ftjob-1") in bench.provider.seen)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    lines = [process.stderr.readline(), process.stderr.readline()]
+    assert "the job ftjob-1 goes on at the provider, and the same command finds it again" in lines[1]
+    assert cancel not in bench.provider.seen
+    if presses == 2:
+        process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (cancel in bench.provider.seen) == (presses == 2)
+    assert ("the job ftjob-1 is cancelled at the provider" in rest) == (presses == 2)
+    assert [end["status"] for end in events("fine_tuning_ended")] == ["cancelled"] * (presses - 1)
+    bench.provider.course = ("succeeded",)
+    assert good_json(*command(bench))["fine_tuning"]["job"] == f"ftjob-{presses}"
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def failing(times: int, path: str, fault: Fault, method: str = "GET") -> Callable[[Seen], Fault | None]:
+    left = [times]
+
+    def disturb(seen: Seen) -> Fault | None:
+        if seen.path != path or seen.method != method or not left[0]:
+            return None
+        left[0] -= 1
+        return fault
+
+    return disturb
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(503, body={"error": {"message": "busy"}}),
+        Fault(429, {"retry-after-ms": "20"}, body={"error": {"message": "slow down"}}),
+        Fault(body="not JSON"),
+        Fault(raw=b""),
+    ],
+    ids=["503", "429", "no JSON", "cut"],
+)
+def test_a_provider_that_fails_while_it_is_asked_about_a_job_is_asked_again(bench: Bench, fault: Fault) -> None:
+    bench.provider = Provider(disturb=failing(3, f"{JOBS}/ftjob-1", fault))
+    assert good_json(*command(bench))["fine_tuning"]["job"] == "ftjob-1"
+    assert bench.provider.started == 1
+
+
+def test_a_start_whose_reply_is_lost_is_looked_for_before_it_is_sent_again(bench: Bench) -> None:
+    def disturb(seen: Seen) -> Fault | None:
+        if (seen.method, seen.path) != ("POST", JOBS) or bench.provider.started > 1:
+            return None
+        for number in range(4):  # the job and others since, over two pages
+            bench.provider.start({**seen.body, "training_file": f"other-{number}" if number else "file-1"})
+        return Fault(raw=b"")
+
+    bench.provider = Provider(disturb=disturb)
+    assert good_json(*command(bench))["fine_tuning"]["job"] == "ftjob-1"
+    assert bench.provider.started == 1
+
+
+def test_a_model_that_the_provider_does_not_train_is_told_in_one_line(bench: Bench) -> None:
+    no = Fault(
+        400, body={"error": {"message": "model x is not available for fine-tuning", "code": "model_not_available"}}
+    )
+    bench.provider = Provider(disturb=failing(1, JOBS, no, "POST"))
+    (line,) = refused(1, *command(bench))
+    assert "model x is not available for fine-tuning" in line
+    assert bench.provider.started == 1
+    assert good_json(*command(bench))["fine_tuning"]["job"] == "ftjob-1"
+
+
+def test_a_server_without_the_api_is_refused_before_a_search_is_paid(bench: Bench) -> None:
+    shutil.rmtree("runs")
+    bench.provider = Provider(disturb=lambda seen: Fault(404, body={"error": {"message": "no such address"}}))
+    before = len(bench.server.requests)
+    (line,) = refused(1, *command(bench))
+    assert "the server has no fine-tuning API (HTTP 404)" in line
+    assert bench.provider.seen == [("GET", JOBS)]
+    assert len(bench.server.requests) == before
+
+
+def test_without_a_price_of_training_a_cap_in_dollars_is_refused(bench: Bench) -> None:
+    (line,) = refused(2, *command(bench, "--max-cost", "3"))
+    assert "give --train-price USD_PER_MILLION" in line
+    assert bench.provider.seen == []
+
+
+def test_a_training_that_may_cost_more_than_the_cap_is_refused(bench: Bench) -> None:
+    (line,) = refused(3, *command(bench, "--max-cost", "0.5", "--train-price", "100"))
+    assert "more than --max-cost 0.5" in line
+    assert bench.provider.seen == []
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "says"),
+    [
+        ("local/smollm2-135m", [], "is not trained at a provider"),
+        ("openai/gpt-4.1-nano", [], "nobody knows what a call to the tuned model costs"),
+        ("openai/gpt-4o-mini-2024-07-18", ["--train-price", "inf"], "write dollars per million tokens"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_asked(
+    bench: Bench, model: str, more: list[str], says: str
+) -> None:
+    words = command(bench, *more)
+    words[words.index("-m") + 1] = model
+    (line,) = refused(2, *words)
+    assert says in line
+
+
+def test_the_files_alone_are_written_and_the_commands_start_the_same_job(bench: Bench) -> None:
+    told = good_json(*command(bench, "--export-only", "out"))
+    assert told["files"] == ["out/train.jsonl", "out/validation.jsonl", "out/start-job.sh"]
+    assert bench.provider.seen == []
+    assert told["of_run"]
+    subprocess.run(["sh", "start-job.sh"], cwd="out", check=True, capture_output=True, timeout=60, env=_with_key())
+    by_hand = dict(bench.provider.jobs["ftjob-1"])
+    assert bench.provider.files == {
+        "file-1": Path("out/train.jsonl").read_bytes(),
+        "file-2": Path("out/validation.jsonl").read_bytes(),
+    }
+    bench.provider = Provider()
+    good(*command(bench))
+    assert bench.provider.jobs["ftjob-1"] == by_hand
+    assert bench.provider.files["file-1"] == Path("out/train.jsonl").read_bytes()
+
+
+def _with_key() -> dict[str, str]:
+    return {**os.environ, "OPENAI_COMPATIBLE_API_KEY": "k", "no_proxy": "*"}
+
+
+def test_files_without_a_search_have_your_own_prompt(bench: Bench) -> None:
+    shutil.rmtree("runs")
+    result = optimize(*command(bench, "--export-only", "out"))
+    assert result.exit_code == 0
+    assert "your own prompt: no search is finished yet" in result.stdout
+    chat = json.loads(Path("out/train.jsonl").read_text("utf-8").splitlines()[0])
+    assert chat["messages"][0]["content"].startswith(Path("p.txt").read_text("utf-8"))
+    assert not Path("runs").exists()
