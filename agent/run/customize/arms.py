@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row, is_weighted
+from agent.models.gguf import read_gguf
+from agent.models.soft_prompt import free_tokens
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text
 from agent.run.recorded import recorded_prompt
@@ -22,11 +25,12 @@ Method = Literal["prompt", "lora", "soft prompt", "no model"]
 
 @dataclass(frozen=True, slots=True)
 class ArmSpec:
-    """An arm as one can ask for it (`--arms`)."""
+    """An arm as one can ask for it (`--arms`); one that is not default takes part only then."""
 
     name: str
     method: Method
     about: str
+    is_default: bool = True
 
     @property
     def family(self) -> Family:
@@ -43,6 +47,7 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("best", "prompt", "the best prompt that the search found"),
         ArmSpec("retrieved", "prompt", "the best prompt that picks its examples for each input"),
         ArmSpec("calibrated", "prompt", "the best prompt with label weights"),
+        ArmSpec("soft-prompt", "soft prompt", "trained vectors before the bare input", is_default=False),
         ArmSpec("lora", "lora", "a LoRA adapter, asked with the bare input"),
         ArmSpec("lora+prompt", "lora", "a LoRA adapter trained with the instruction of the best prompt"),
         ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),
@@ -61,7 +66,7 @@ class PromptArm:
 
 
 def require_arms(names: Sequence[str]) -> list[ArmSpec]:
-    """The arms of these names, in the order of the table, with `yours`; none named: all.
+    """The arms of these names, in the order of the table, with `yours`; none named: all that are default.
 
     Raises:
         InputError: a name is not known.
@@ -70,7 +75,8 @@ def require_arms(names: Sequence[str]) -> list[ArmSpec]:
 
     if unknown := [name for name in names if name not in ARMS]:
         raise InputError(f"--arms {unknown[0]}: no arm of this name{near(unknown[0], list(ARMS))}")
-    return [spec for spec in ARMS.values() if not names or spec.name in names or spec.name == "yours"]
+    wanted = names or [spec.name for spec in ARMS.values() if spec.is_default]
+    return [spec for spec in ARMS.values() if spec.name in wanted or spec.name == "yours"]
 
 
 def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[PromptArm]:
@@ -130,6 +136,13 @@ def rows_a_label(task: Task) -> dict[str, int]:
     for row in task.train:
         counts[str(row.labels[output.name])] += 1
     return counts
+
+
+def why_no_soft_prompt(base: Path) -> str:
+    """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet."""
+    if not base.is_file() or free_tokens(read_gguf(base), 1).ids:
+        return ""
+    return f"{base}: its vocabulary has no free control token for a soft prompt; leave the arm out"
 
 
 def why_not_tuned(task: Task, model: str) -> str:
