@@ -67,6 +67,11 @@ class LocalModel:
             raise InputError(fault)
         return Adapter.read(self._adapter_path)
 
+    @cached_property
+    def _soft(self) -> tuple[str, ...]:
+        """The tokens before each prompt, where the adapter is a soft prompt."""
+        return self.adapter.texts if self.adapter else ()
+
     @property
     def endpoint(self) -> str:
         """The hash of weights that have a name of ours, and that of the adapter after a `+`."""
@@ -76,8 +81,7 @@ class LocalModel:
         engines, adapter = self._start()
         text = "\0".join(message.content for message in request.messages)
         labels = () if adapter else tuple(map(without_turn_marks, request.labels))
-        body = _body(request, adapter.texts if adapter else ())
-        reply, scores = await engines.complete(EngineCall(body, text, adapter, labels))
+        reply, scores = await engines.complete(EngineCall(_body(request, self._soft), text, adapter, labels))
         return _completion(self.name, reply, request.logprobs, scores)
 
     def count_tokens(self, text: str) -> int:

@@ -41,7 +41,7 @@ def asked(name: str) -> list[Completion]:
 
 
 def test_a_soft_prompt_that_was_trained_is_served_beside_the_base(tmp_path: Path) -> None:
-    settings = SoftPromptSettings(batch=5, epochs=10)
+    settings = SoftPromptSettings(batch=5, epochs=6)
     made = train_pairs(BASE, PAIRS, settings, folder=tmp_path)
     assert made.losses[-1] < 1 < made.losses[0]
     assert made.path.stat().st_size < 3_000_000

@@ -72,7 +72,7 @@ def files(material: Material) -> dict[str, Content]:
     if is_soft_prompt(read_gguf(release.adapter.path)):
         raise ReleaseError(
             f"llama-server: {release.name!r} has a soft prompt, whose tokens llama.cpp's server does not put before a "
-            "prompt; export it as md, and answer with load_prompt(...).complete"
+            "prompt; answer with load_prompt(...).complete, which does"
         )
     text = _TEXT.format(
         prompt=PROMPT_FILE,
