@@ -73,8 +73,8 @@ COLUMNS: Sequence[Column | str] = (
     "--arms",
     metavar="A,B",
     default="",
-    help="Beside your own prompt only these: best, retrieved, calibrated, lora, lora+prompt, hosted, no-model. "
-    "Default: all but hosted.",
+    help="Beside your own prompt only these: best, retrieved, calibrated, soft-prompt, lora, lora+prompt, hosted, "
+    "no-model. Default: all but soft-prompt and hosted.",
 )
 @click.option(
     "--train-price",
@@ -132,9 +132,9 @@ def customize_command(
     """Compare, on one sealed test: your prompt, the best prompt, adapters trained on your rows, and no language model.
 
     TASK is as for `optimize run`. The prompts are those of a finished search of the task, or of one that is made first.
-    Adapters (LoRA) are trained here, on the processor, for embedded models; `--arms hosted` uploads your rows and has
-    the model's provider train it. The table says what each arm scores, costs
-    and takes, and a stated rule says which to use. Killed or interrupted, the same command goes on where it was.
+    Adapters (LoRA) and soft prompts are trained here, on the processor, for embedded models; `--arms hosted` uploads
+    your rows and has the model's provider train it. The table says what each arm scores, costs and takes, and a stated
+    rule says which to use. Killed or interrupted, the same command goes on where it was.
     """
     from agent.run.customize.hosted import require_service
     from agent.run.customize.prepare import Asked, checked_arms, finished_search, prepare_customize

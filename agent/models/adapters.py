@@ -1,4 +1,4 @@
-"""LoRA adapters of a local model: how a name gives one, and what is refused before a call is paid for.
+"""LoRA adapters and soft prompts of a local model: how a name gives one, and what is refused before a call is paid for.
 
     local/smollm2-135m+ADAPTER.gguf    the embedded model with an adapter
     local/PATH.gguf+ADAPTER.gguf       a model file of your own with an adapter
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from agent.errors import InputError
 from agent.models.gguf import GgufFile, read_gguf
+from agent.models.soft_prompt import is_soft_prompt, soft_texts, unfit_soft_prompt
+from agent.models.untied import EMBEDDING, is_tied, untied
 from agent.models.weights import CATALOG
 
 SUFFIX = ".gguf"
 MARK = "+"
 _PARTS = (".lora_a", ".lora_b")
-_TOKENS = "token_embd.weight"
-"""Its rows are looked up and not multiplied, so an adapter holds its first matrix transposed."""
 GIVE_ANOTHER = "give the path of a LoRA adapter in GGUF after the +"
 
 
@@ -36,6 +36,16 @@ class Adapter:
 
     path: Path
     sha256: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The tokens before the prompt, where it is a soft prompt. Raises InputError where it cannot be read."""
+        return soft_texts(_read(self.path))
+
+    def runs_on(self, base: Path) -> Path:
+        """The model file that an engine serves it with: the base, or a copy (`untied.py`)."""
+        changes = {_target(name) for name in _read(self.path).tensors}
+        return untied(base) if EMBEDDING in changes and is_tied(_read(base)) else base
 
     @staticmethod
     def read(path: Path) -> Adapter:
@@ -85,6 +95,8 @@ def adapter_fault(adapter: Path, base: Path) -> str:
     if not why and base.is_file():
         try:
             why = _unlike(file, _read(base))
+            if not why and is_soft_prompt(file):
+                why = unfit_soft_prompt(file, _read(base), Adapter.read(base).sha256)
         except InputError:
             return ""  # the engine names a model file that it cannot load
         why = why and f"{why}, so it was made for another model than {base}"
@@ -129,7 +141,7 @@ def _unlike(file: GgufFile, base: GgufFile) -> str:
         shape = base.tensors[name].shape
         if len(shape) != 2 or len(first) != 2 or len(second) != 2:
             return f"changes {name!r:.60}, which is no matrix"
-        if name == _TOKENS:
+        if name == EMBEDDING:  # looked up and not multiplied: its first matrix is transposed
             fits = (first[0], second[0]) == shape and first[1] == second[1]
         else:
             fits = (second[0], first[1]) == shape and second[1] == first[0]

@@ -110,6 +110,15 @@ class _Reader:
             raise ValueError("it is truncated")
         self.at += size
 
+    def array(self) -> list[str | float]:
+        """An array of texts or of numbers."""
+        kind, count = self.take("I"), self.take("Q")
+        if kind == _STRING:
+            return [self.string().decode("utf-8", "replace") for _ in range(count)]
+        start = self.at
+        self._pass(struct.calcsize(_FORMS[kind]) * count)
+        return list(struct.unpack_from(f"<{count}{_FORMS[kind]}", self.data, start))
+
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         """Name, shape with the fastest axis last, type and offset."""
         name = self.string().decode("utf-8")
@@ -140,6 +149,18 @@ def read_gguf(path: Path) -> GgufFile:
         raise InputError(f"{path}: the GGUF file has a value of the unknown type {error}") from error
     except ValueError as error:
         raise InputError(f"{path}: the GGUF file cannot be used: {error}; fetch or make it again") from error
+
+
+def read_array(file: GgufFile, name: str) -> list[str | float]:
+    """The texts or numbers of an array of a file that was read; empty where it has none of that name."""
+    reader = _Reader(file.data)
+    reader.at = 16
+    for _ in range(reader.take("Q")):
+        found, kind = reader.string().decode("utf-8"), reader.take("I")
+        if found == name and kind == _ARRAY:
+            return reader.array()
+        reader.value(kind)
+    return []
 
 
 def _filled(file: BinaryIO) -> bool:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from agent.models.adapters import SUFFIX, Adapter, adapter_fault, split_adapter
 from agent.models.label_scoring import LISTED
 from agent.models.local_engines import EngineCall, Engines, close_engines, open_engines
 from agent.models.model_registry import missing, model
+from agent.models.soft_prompt import with_soft_tokens
 from agent.models.weights import known_weights, weights_path
-from agent.types import Completion, FinishReason, Request, Usage
+from agent.types import Completion, FinishReason, Message, Request, Usage
 
 WEIGHTS = "sha256:"
 """Begins the endpoint of weights that have a name of ours; their hash follows."""
@@ -33,7 +35,8 @@ class LocalModel:
         path: Of the file.
         engines: How many run at once; None: one for each core.
         endpoint: What tells the replies of these weights from those of others under the same name.
-        adapter: The file of a LoRA adapter that answers with these weights; its hash becomes part of the endpoint.
+        adapter: The file of a LoRA adapter or soft prompt that answers with these weights; its hash becomes part of
+            the endpoint.
     """
 
     def __init__(
@@ -64,6 +67,11 @@ class LocalModel:
             raise InputError(fault)
         return Adapter.read(self._adapter_path)
 
+    @cached_property
+    def _soft(self) -> tuple[str, ...]:
+        """The tokens before each prompt, where the adapter is a soft prompt."""
+        return self.adapter.texts if self.adapter else ()
+
     @property
     def endpoint(self) -> str:
         """The hash of weights that have a name of ours, and that of the adapter after a `+`."""
@@ -73,7 +81,7 @@ class LocalModel:
         engines, adapter = self._start()
         text = "\0".join(message.content for message in request.messages)
         labels = () if adapter else tuple(map(without_turn_marks, request.labels))
-        reply, scores = await engines.complete(EngineCall(_body(request), text, adapter, labels))
+        reply, scores = await engines.complete(EngineCall(_body(request, self._soft), text, adapter, labels))
         return _completion(self.name, reply, request.logprobs, scores)
 
     def count_tokens(self, text: str) -> int:
@@ -87,7 +95,8 @@ class LocalModel:
 
     def _start(self) -> tuple[Engines, Adapter | None]:
         if self._running is None:
-            self._running = open_engines(self.path, self.engines, self.adapter), self.adapter
+            path = self.adapter.runs_on(self.path) if self.adapter else self.path
+            self._running = open_engines(path, self.engines, self.adapter), self.adapter
         return self._running
 
     def _ask_tokenizer(self, text: str) -> int:
@@ -95,9 +104,15 @@ class LocalModel:
         return engines.count_tokens(without_turn_marks(text))
 
 
-def _body(request: Request) -> dict[str, Any]:
+def engine_messages(messages: Sequence[Message], soft: Sequence[str]) -> list[dict[str, str]]:
+    """Messages as the engine is sent them, without turn marks and with the tokens of a soft prompt before the first."""
+    contents = with_soft_tokens([without_turn_marks(message.content) for message in messages], soft)
+    return [{"role": message.role, "content": text} for message, text in zip(messages, contents, strict=True)]
+
+
+def _body(request: Request, soft: Sequence[str] = ()) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "messages": [{"role": m.role, "content": without_turn_marks(m.content)} for m in request.messages],
+        "messages": engine_messages(request.messages, soft),
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "seed": ((request.seed or 0) + request.repeat) % 2**32,  # samples of one prompt differ

@@ -1,5 +1,5 @@
-"""Training on one's own rows: low-rank adapters (LoRA) for GGUF models, in numpy alone.
+"""Training on one's own rows: low-rank adapters (LoRA) and soft prompts for GGUF models, in numpy alone.
 
 What a model is asked and what it should answer comes in (`settings.TrainingPair`), a GGUF adapter that llama.cpp loads
-beside the model goes out (`train.train_lora`). Knows nothing of tasks, candidates or ledgers.
+beside the model goes out (`train.train_pairs`). Knows nothing of tasks, candidates or ledgers.
 """

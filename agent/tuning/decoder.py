@@ -1,15 +1,17 @@
-"""A decoder with an adapter: the loss on the answers of a pack, and its gradients by the adapter's matrices.
+"""A decoder with trained parameters: the loss on the answers of a pack, and its gradients by the parameters.
 
 Only the places where an answer is predicted reach the vocabulary; the weights of the base stay as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.tuning.base_model import BaseModel, Layer
 from agent.tuning.layers import (
+    Matrices,
     attention,
     attention_back,
     gated,
@@ -20,8 +22,8 @@ from agent.tuning.layers import (
     norm_back,
     rotated,
 )
-from agent.tuning.lora import Lora
 from agent.tuning.packing import Pack
+from agent.tuning.parameters import Parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,32 +45,32 @@ class _Trace:
     middle_factor: Array
     gate: Array
     up: Array
-    low: dict[str, Array]
+    low: dict[str, Array | None]
 
 
-def logits(base: BaseModel, lora: Lora, pack: Pack) -> Array:
+def logits(base: BaseModel, tuned: Parameters, pack: Pack) -> Array:
     """(n, vocabulary) scores of the next token at the places of `pack.outputs`."""
-    x = base.embedding[pack.ids]
+    x = tuned.embedded(base, pack.ids)
     turn = _turn(base, pack)
-    for layer, matrices in zip(base.layers, lora.layers, strict=True):
-        x = _layer(base, layer, matrices, lora.scale, x, pack, turn)[0]
+    for layer, matrices in zip(base.layers, tuned.layers, strict=True):
+        x = _layer(base, layer, matrices, tuned.scale, x, pack, turn)[0]
     return _scores(base, x[pack.outputs])[0]
 
 
-def answer_loss(base: BaseModel, lora: Lora, pack: Pack) -> float:
+def answer_loss(base: BaseModel, tuned: Parameters, pack: Pack) -> float:
     """The sum over the pack's answer tokens of their negative log-likelihood, in nats."""
-    return _loss(logits(base, lora, pack), pack.targets)[0]
+    return _loss(logits(base, tuned, pack), pack.targets)[0]
 
 
-def add_gradients(base: BaseModel, lora: Lora, pack: Pack, weight: float, gradients: Lora) -> float:
+def add_gradients(base: BaseModel, tuned: Parameters, pack: Pack, weight: float, gradients: Parameters) -> float:
     """The pack's answer loss; its gradients times `weight` are added to `gradients`."""
     import numpy as np
 
-    x = base.embedding[pack.ids]
+    x = tuned.embedded(base, pack.ids)
     turn = _turn(base, pack)
     traces = []
-    for layer, matrices in zip(base.layers, lora.layers, strict=True):
-        x, trace = _layer(base, layer, matrices, lora.scale, x, pack, turn)
+    for layer, matrices in zip(base.layers, tuned.layers, strict=True):
+        x, trace = _layer(base, layer, matrices, tuned.scale, x, pack, turn)
         traces.append(trace)
     last = x[pack.outputs]
     scores, factor = _scores(base, last)
@@ -77,8 +79,9 @@ def add_gradients(base: BaseModel, lora: Lora, pack: Pack, weight: float, gradie
     dx = np.zeros_like(x)
     dx[pack.outputs] = norm_back(dscores @ base.output, last, factor, base.output_norm)
     back = (turn[0], -turn[1])
-    for layer, matrices, grads in zip(base.layers[::-1], lora.layers[::-1], gradients.layers[::-1], strict=True):
-        dx = _layer_back(base, layer, matrices, grads, lora.scale, dx, traces.pop(), pack, back)
+    for layer, matrices, grads in zip(base.layers[::-1], tuned.layers[::-1], gradients.layers[::-1], strict=True):
+        dx = _layer_back(base, layer, matrices, grads, tuned.scale, dx, traces.pop(), pack, back)
+    gradients.add_embedded(dx, pack.ids)
     return loss
 
 
@@ -93,17 +96,17 @@ def _turn(base: BaseModel, pack: Pack) -> tuple[Array, Array]:
 def _layer(
     base: BaseModel,
     layer: Layer,
-    matrices: dict[str, tuple[Array, Array]],
+    matrices: Mapping[str, Matrices],
     scale: float,
     x: Array,
     pack: Pack,
     turn: tuple[Array, Array],
 ) -> tuple[Array, _Trace]:
     sizes = base.architecture
-    low: dict[str, Array] = {}
+    low: dict[str, Array | None] = {}
 
     def mapped(name: str, value: Array) -> Array:
-        y, low[name] = linear(value, layer.maps[name], layer.biases.get(name), matrices[name], scale)
+        y, low[name] = linear(value, layer.maps[name], layer.biases.get(name), matrices.get(name), scale)
         return y
 
     normed, factor = norm(x, layer.attn_norm, sizes.epsilon)
@@ -121,8 +124,8 @@ def _layer(
 def _layer_back(
     base: BaseModel,
     layer: Layer,
-    matrices: dict[str, tuple[Array, Array]],
-    gradients: dict[str, tuple[Array, Array]],
+    matrices: Mapping[str, Matrices],
+    gradients: Mapping[str, Matrices],
     scale: float,
     dy: Array,
     trace: _Trace,
@@ -135,7 +138,9 @@ def _layer_back(
     sizes, low = base.architecture, trace.low
 
     def mapped(name: str, derivative: Array, value: Array) -> Array:
-        return linear_back(derivative, value, low[name], layer.maps[name], matrices[name], gradients[name], scale)
+        return linear_back(
+            derivative, value, low[name], layer.maps[name], matrices.get(name), gradients.get(name), scale
+        )
 
     dgate, dup = gated_back(mapped("ffn_down", dy, gated(trace.gate, trace.up)), trace.gate, trace.up)
     normed = trace.middle * trace.middle_factor * layer.ffn_norm

@@ -13,31 +13,36 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import InputError, Problem, ProblemsError
-from agent.models.local import without_turn_marks
+from agent.models.local import engine_messages, without_turn_marks
+from agent.models.soft_prompt import SoftTokens
 from agent.tuning.base_model import Architecture
 from agent.tuning.packing import TokenPair
 from agent.tuning.settings import TrainingPair
 
+NO_TOKENS = SoftTokens((), ())
 MOST_TOKENS = 4096
 """Tokens of a pair; a longer one would take gigabytes."""
 
 
-def engine_tokens(base: Path, pairs: Sequence[TrainingPair], architecture: Architecture) -> list[TokenPair]:
+def engine_tokens(
+    base: Path, pairs: Sequence[TrainingPair], architecture: Architecture, soft: SoftTokens = NO_TOKENS
+) -> list[TokenPair]:
     """The token ids of each pair, the answer with the token that ends a turn.
 
     Args:
         base: the model's GGUF file.
         architecture: what it states.
+        soft: the tokens before each prompt.
 
     Raises:
         ProblemsError: pairs without a prompt or an answer, or of too many tokens; all of them.
-        InputError: the engine cannot load the model.
+        InputError: the engine cannot load the model, or does not read the tokens of `soft` as they are.
     """
     if problems := [problem for at, pair in enumerate(pairs, 1) for problem in _empty(at, pair)]:
         raise ProblemsError(tuple(problems))
     engine = _Engine(base)
     answers = {answer: engine.answer(answer) for answer in dict.fromkeys(pair.answer for pair in pairs)}
-    made = [TokenPair(engine.prompt(pair), (*answers[pair.answer], architecture.end_of_turn)) for pair in pairs]
+    made = [TokenPair(engine.prompt(pair, soft), (*answers[pair.answer], architecture.end_of_turn)) for pair in pairs]
     most = min(MOST_TOKENS, architecture.context)
     sizes = [len(pair.prompt) + len(pair.answer) for pair in made]
     if long := [Problem(f"pair {at}", _too_long(size, most)) for at, size in enumerate(sizes, 1) if size > most]:
@@ -60,7 +65,7 @@ class _Engine:
     def __init__(self, base: Path) -> None:
         import xllamacpp
 
-        self._key = secrets.token_hex(16)
+        self._base, self._key = base, secrets.token_hex(16)
         params = xllamacpp.CommonParams()
         params.model.path = str(base)
         params.n_ctx = 256  # nothing is computed
@@ -77,10 +82,12 @@ class _Engine:
             ) from error
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def prompt(self, pair: TrainingPair) -> tuple[int, ...]:
-        messages = [{"role": message.role, "content": without_turn_marks(message.content)} for message in pair.messages]
-        text = self._ask("apply-template", {"messages": messages})["prompt"]
-        return tuple(self._ask("tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"])
+    def prompt(self, pair: TrainingPair, soft: SoftTokens) -> tuple[int, ...]:
+        text = self._ask("apply-template", {"messages": engine_messages(pair.messages, soft.texts)})["prompt"]
+        ids = tuple(self._ask("tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"])
+        if tuple(token for token in ids if token in soft.ids) != soft.ids:
+            raise InputError(f"{self._base}: its tokenizer or chat template changes the tokens of a soft prompt")
+        return ids
 
     def answer(self, text: str) -> tuple[int, ...]:
         asked = {"content": without_turn_marks(text), "add_special": False, "parse_special": False}

@@ -17,8 +17,10 @@ Matrices = tuple["Array", "Array"]
 """A (rank, inputs) and B (outputs, rank) of an adapter, or their gradients."""
 
 
-def linear(x: Array, weight: Array, bias: Array | None, lora: Matrices, scale: float) -> tuple[Array, Array]:
-    """x W' + scale (x A') B' + bias, and the low-rank part x A', which the derivative needs.
+def linear(
+    x: Array, weight: Array, bias: Array | None, lora: Matrices | None, scale: float
+) -> tuple[Array, Array | None]:
+    """x W' + scale (x A') B' + bias, and the low-rank part x A', which the derivative needs; None without an adapter.
 
     Args:
         x: (T, inputs).
@@ -27,19 +29,28 @@ def linear(x: Array, weight: Array, bias: Array | None, lora: Matrices, scale: f
 
     Source: Hu et al. (2021), equation 3.
     """
-    a, b = lora
-    low = x @ a.T
-    y = x @ weight.T
-    y += (low * scale) @ b.T
+    low, y = None, x @ weight.T
+    if lora is not None:
+        a, b = lora
+        low = x @ a.T
+        y += (low * scale) @ b.T
     if bias is not None:
         y += bias
     return y, low
 
 
 def linear_back(
-    dy: Array, x: Array, low: Array, weight: Array, lora: Matrices, gradients: Matrices, scale: float
+    dy: Array,
+    x: Array,
+    low: Array | None,
+    weight: Array,
+    lora: Matrices | None,
+    gradients: Matrices | None,
+    scale: float,
 ) -> Array:
     """The derivative by x; those by A and B are added to `gradients`."""
+    if lora is None or gradients is None or low is None:
+        return dy @ weight
     a, b = lora
     scaled = dy * scale
     dlow = scaled @ b

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from agent.tuning.base_model import MAPS, Architecture
+from agent.tuning.base_model import MAPS, Architecture, BaseModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +44,13 @@ class Lora:
                 layer[name] = (self.flat[at:middle].reshape(rank, inputs), self.flat[middle:end].reshape(outputs, rank))
                 at = end
             self.layers.append(layer)
+
+    def embedded(self, base: BaseModel, ids: Array) -> Array:
+        """The base's own vectors of the tokens, (T, width)."""
+        return base.embedding[ids]
+
+    def add_embedded(self, derivative: Array, ids: Array) -> None:
+        """Nothing: the base's vectors stay as they are."""
 
 
 def lora_size(architecture: Architecture, rank: int) -> int:

@@ -21,28 +21,24 @@ class TrainingPair:
     answer: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """How an adapter is trained.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """How anything is trained.
 
     Args:
-        rank: of the two matrices beside each weight, 1 or more.
-        alpha: what their product is multiplied by, divided by the rank; above 0.
         learning_rate: of Adam, above 0.
         batch: pairs a step, 1 or more.
         epochs: at most so often is each pair seen, 1 or more.
-        seed: of the first weights and of the order of pairs, 0 or more.
+        seed: of the first parameters and of the order of pairs, 0 or more.
         threads: parts of a batch that are worked on at once, 1 or more; another number rounds sums otherwise.
         patience: epochs without a better validation score after which training ends, 1 or more.
         max_seconds: of training, without validation; None: no cap.
         max_tokens: through the model, those of a prefix that rows share counted once a step; None: no cap.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    learning_rate: float = 1e-3
+    learning_rate: float
     batch: int = 8
-    epochs: int = 4
+    epochs: int
     seed: int = 0
     threads: int = 2
     patience: int = 1
@@ -53,21 +49,46 @@ class LoraSettings:
         wrong = [
             f"{name} is {getattr(self, name)}, not {least} or more"
             for name, least in _LEAST
-            if self._below(name, least)
+            if hasattr(self, name) and getattr(self, name) < least
         ]
         wrong += [f"{name} is {getattr(self, name)}, not above 0" for name in _ABOVE_0 if not self._above_0(name)]
         if wrong:
             raise InputError(f"settings of the training: {'; '.join(wrong)}")
 
-    def _below(self, name: str, least: int) -> bool:
-        return bool(getattr(self, name) < least)
-
     def _above_0(self, name: str) -> bool:
-        value = getattr(self, name)
+        value = getattr(self, name, None)
         return value is None or 0 < value < float("inf")
 
 
-_LEAST = (("rank", 1), ("batch", 1), ("epochs", 1), ("seed", 0), ("threads", 1), ("patience", 1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings(TrainingSettings):
+    """How an adapter is trained.
+
+    Args:
+        rank: of the two matrices beside each weight, 1 or more.
+        alpha: what their product is multiplied by, divided by the rank; above 0.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    learning_rate: float = 1e-3
+    epochs: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftPromptSettings(TrainingSettings):
+    """How a soft prompt is trained.
+
+    Args:
+        vectors: at most so many, 1 or more; a model with fewer free tokens has as many as those.
+    """
+
+    vectors: int = 20
+    learning_rate: float = 1e-2
+    epochs: int = 8
+
+
+_LEAST = (("rank", 1), ("vectors", 1), ("batch", 1), ("epochs", 1), ("seed", 0), ("threads", 1), ("patience", 1))
 _ABOVE_0 = ("alpha", "learning_rate", "max_seconds", "max_tokens")
 
 
@@ -94,17 +115,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter:
-    """An adapter that was trained.
+    """An adapter or a soft prompt that was trained.
 
     Args:
-        path: of the GGUF adapter, named by its hash.
+        path: of the GGUF file, named by its hash.
         sha256: of the file, in hex digits.
         steps: how many were done; those after the best epoch included.
         seconds: of training, without validation.
         tokens: through the model.
         losses: of each step.
         scores: of each epoch that was validated.
-        best_epoch: the one that the adapter is of; where nothing was validated, the last.
+        best_epoch: the one that the parameters are of; where nothing was validated, the last.
         ended: why training ended.
     """
 

@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from agent.errors import InputError
 from agent.tuning.adam import Adam
 from agent.tuning.base_model import BaseModel
 from agent.tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from agent.tuning.decoder import add_gradients
-from agent.tuning.lora import Lora, initial_lora, lora_size
 from agent.tuning.packing import AT_ONCE, Pack, TokenPair, packs, parts
-from agent.tuning.settings import Ended, LoraSettings, Step
+from agent.tuning.parameters import Method, P, Parameters
+from agent.tuning.settings import Ended, Step, TrainingSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,23 +26,26 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 OnStep = Callable[[Step], None]
-Score = Callable[[Lora], float]
 
 
-class Training:
+class Training(Generic[P]):
     """One training: what stays the same over its epochs, the threads, and the gradients of each."""
 
     def __init__(
-        self, base: BaseModel, settings: LoraSettings, folder: Path, rows: Sequence[TokenPair], scored: Any
+        self,
+        base: BaseModel,
+        method: Method[P],
+        settings: TrainingSettings,
+        folder: Path,
+        rows: Sequence[TokenPair],
+        scored: Any,
     ) -> None:
-        self.base, self.settings, self.folder, self.rows = base, settings, folder, rows
-        self.name = _name(base, settings, rows, scored)
-        self.gradients = [
-            Lora(base.architecture, settings.rank, settings.alpha / settings.rank) for _ in range(settings.threads)
-        ]
+        self.base, self.method, self.settings, self.folder, self.rows = base, method, settings, folder, rows
+        self.name = _name(base, method, settings, rows, scored)
+        self.gradients = [method.of() for _ in range(settings.threads)]
         self.steps = math.ceil(len(rows) / settings.batch) * settings.epochs
 
-    def __enter__(self) -> Training:
+    def __enter__(self) -> Training[P]:
         from threadpoolctl import threadpool_limits
 
         self.threads = ThreadPoolExecutor(self.settings.threads, "training")
@@ -53,7 +56,7 @@ class Training:
         self.threads.shutdown()
         self.limits.restore_original_limits()
 
-    def run(self, progress: Progress, score: Score | None, on_step: OnStep | None) -> Ended:
+    def run(self, progress: Progress, score: Callable[[P], float] | None, on_step: OnStep | None) -> Ended:
         """Epochs until one of the ends; a checkpoint after each."""
         while progress.epoch < self.settings.epochs:
             if progress.scores and progress.epoch - progress.best_epoch >= self.settings.patience:
@@ -62,23 +65,17 @@ class Training:
                 return cap
             progress.epoch += 1
             if score is not None:
-                _judge(progress, score(self.lora(progress.parameters)))
+                _judge(progress, score(self.method.of(progress.parameters)))
             else:
                 progress.best = progress.parameters
             save_checkpoint(self.folder, self.name, progress)
         return "epochs"
 
-    def lora(self, flat: Array) -> Lora:
-        return Lora(self.base.architecture, self.settings.rank, self.settings.alpha / self.settings.rank, flat)
-
     def begun(self) -> Progress:
         """The state of the last checkpoint, or that before the first step."""
-        size = lora_size(self.base.architecture, self.settings.rank)
-        if (kept := load_checkpoint(self.folder, self.name, size)) and kept.epoch <= self.settings.epochs:
+        if (kept := load_checkpoint(self.folder, self.name, self.method.size)) and kept.epoch <= self.settings.epochs:
             return kept
-        first = initial_lora(
-            self.base.architecture, self.settings.rank, self.gradients[0].scale, self.settings.seed
-        ).flat
+        first = self.method.initial(self.settings.seed).flat
         return Progress(first, Adam(first * 0, first * 0), first)
 
     def epoch(self, progress: Progress, on_step: OnStep | None) -> Ended | None:
@@ -86,7 +83,7 @@ class Training:
         import numpy as np
 
         order = np.random.default_rng([self.settings.seed, progress.epoch]).permutation(len(self.rows))
-        lora, last = self.lora(progress.parameters), 0.0
+        tuned, last = self.method.of(progress.parameters), 0.0
         for start in range(0, len(order), self.settings.batch):
             began = time.monotonic()
             some = [self.rows[at] for at in order[start : start + self.settings.batch]]
@@ -94,7 +91,7 @@ class Training:
             tokens = sum(len(one.ids) for part in batch for one in part)
             if (cap := self._cap(progress, tokens, last)) is not None:
                 return cap
-            loss = self._step(progress, lora, batch)
+            loss = self._step(progress, tuned, batch)
             last = time.monotonic() - began
             progress.seconds += last
             progress.tokens += tokens
@@ -115,23 +112,24 @@ class Training:
             return "seconds"
         return None
 
-    def _step(self, progress: Progress, lora: Lora, batch: Sequence[Sequence[Pack]]) -> float:
+    def _step(self, progress: Progress, tuned: Parameters, batch: Sequence[Sequence[Pack]]) -> float:
         """One step of Adam; the mean loss of the batch's answer tokens before it."""
         import numpy as np
 
         answers = sum(len(one.targets) for part in batch for one in part)
 
-        def worked(part: Sequence[Pack], gradients: Lora) -> float:
+        def worked(part: Sequence[Pack], gradients: Parameters) -> float:
             gradients.flat[:] = 0
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused below
-                return sum(add_gradients(self.base, lora, one, 1 / answers, gradients) for one in part)
+                return sum(add_gradients(self.base, tuned, one, 1 / answers, gradients) for one in part)
 
         used = self.gradients[: len(batch)]
         loss = sum(self.threads.map(worked, batch, used)) / answers
+        gradient = used[0].flat
         for other in used[1:]:
-            used[0].flat += other.flat
+            gradient += other.flat
         with np.errstate(over="ignore", invalid="ignore"):
-            length = progress.adam.update(lora.flat, used[0].flat, self.settings.learning_rate)
+            length = progress.adam.update(tuned.flat, gradient, self.settings.learning_rate)
         if not math.isfinite(loss + length):
             raise InputError(
                 f"the training diverged at step {progress.adam.step} (loss {loss}); take a learning rate below "
@@ -149,8 +147,10 @@ def _judge(progress: Progress, score: float) -> None:
     progress.scores.append(score)
 
 
-def _name(base: BaseModel, settings: LoraSettings, rows: Sequence[TokenPair], scored: Any) -> str:
+def _name(
+    base: BaseModel, method: Method[P], settings: TrainingSettings, rows: Sequence[TokenPair], scored: Any
+) -> str:
     """A hash of all that decides the parameters and the score after an epoch (of the caller's function, that it is)."""
-    how = [settings.rank, settings.alpha, settings.learning_rate, settings.batch, settings.seed, settings.threads]
+    how = [*method.decides, settings.learning_rate, settings.batch, settings.seed, settings.threads]
     of = [base.sha256, how, [[row.prompt, row.answer] for row in rows], scored]
     return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]

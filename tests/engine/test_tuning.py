@@ -16,7 +16,7 @@ from agent.tuning.engine_tokens import engine_tokens
 from agent.tuning.lora import initial_lora
 from agent.tuning.packing import pack
 from agent.tuning.settings import LoraSettings, TrainingPair
-from agent.tuning.train import train_lora
+from agent.tuning.train import train_pairs
 from agent.types import Message
 from tests.tuning.engine import load, log_probabilities, top
 
@@ -70,7 +70,7 @@ def test_scores_are_close_to_those_of_the_engine() -> None:
 
 
 def test_an_adapter_that_was_trained_is_served_and_changes_the_answers(tmp_path: Path) -> None:
-    adapter = train_lora(BASE, PAIRS, LoraSettings(batch=5, epochs=5), folder=tmp_path)
+    adapter = train_pairs(BASE, PAIRS, LoraSettings(batch=5, epochs=5), folder=tmp_path)
     assert adapter.losses[-1] < 0.2 < 3 < adapter.losses[0]
     asked = PAIRS[3:7]
     for file, right in ((None, 0), (adapter.path, len(asked))):
@@ -85,7 +85,7 @@ def test_an_adapter_that_was_trained_is_served_and_changes_the_answers(tmp_path:
 def test_pairs_that_cannot_be_trained_on_are_named_all_at_once(tmp_path: Path) -> None:
     wrong = [PAIRS[0], TrainingPair((), "x"), TrainingPair(PAIRS[0].messages, " ")]
     with pytest.raises(ProblemsError, match=r"pair 2: has no messages\npair 3: has no answer"):
-        train_lora(BASE, wrong, LoraSettings(), folder=tmp_path)
+        train_pairs(BASE, wrong, LoraSettings(), folder=tmp_path)
     long = TrainingPair((Message("user", "word " * 5000),), "x")
     with pytest.raises(ProblemsError, match=r"pair 2: has 50\d\d tokens, more than the 4096"):
-        train_lora(BASE, [PAIRS[0], long], LoraSettings(), folder=tmp_path)
+        train_pairs(BASE, [PAIRS[0], long], LoraSettings(), folder=tmp_path)

@@ -209,6 +209,15 @@ def test_its_export_is_a_folder_that_loads_and_says_how_to_serve_it(tmp_path: Pa
     assert str(tmp_path) not in readme
 
 
+def test_a_soft_prompt_is_not_exported_for_a_server_that_does_not_send_its_tokens(tmp_path: Path) -> None:
+    values = {"general.type": "adapter", "adapter.type": "lora", "soft_prompt.tokens": '["<a>"]'}
+    pair = {f"token_embd.weight.lora_{end}": np.ones((1, 1)) for end in "ab"}
+    path = tmp_path / "soft.gguf"
+    path.write_bytes(gguf(values, pair))
+    with pytest.raises(ReleaseError, match=r"'toy' has a soft prompt.*load_prompt"):
+        FORMATS.get("llama-server").files(Material(release(path)))
+
+
 def test_every_other_format_refuses_an_adapter_with_what_takes_it(folder: Path) -> None:
     made, task = read_release(folder), make_task()
     for name in sorted(set(FORMATS.names()) - {"llama-server", "finetune-jsonl"}):

@@ -19,7 +19,7 @@ from agent.tuning.lora import lora_size
 from agent.tuning.lora_file import read_lora
 from agent.tuning.packing import pack
 from agent.tuning.settings import LoraSettings, Step, TrainedAdapter
-from agent.tuning.train import train_lora, train_tokens
+from agent.tuning.train import train_pairs, train_tokens
 from tests.tuning.tiny import rows, tiny
 
 SETTINGS = LoraSettings(rank=4, alpha=8.0, learning_rate=1e-2, batch=4, epochs=3)
@@ -223,4 +223,4 @@ def test_settings_that_cannot_be_are_refused_all_at_once() -> None:
 
 def test_nothing_is_trained_on_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no pair to train on"):
-        train_lora(tmp_path / "none.gguf", [], SETTINGS, folder=tmp_path)
+        train_pairs(tmp_path / "none.gguf", [], SETTINGS, folder=tmp_path)

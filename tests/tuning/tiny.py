@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,13 +69,14 @@ def rows(count: int, seed: int = 0, shared: int = 3) -> list[TokenPair]:
     return made
 
 
-def with_vocabulary(path: Path) -> Path:
-    """The file with a vocabulary of single bytes, so that llama.cpp loads it."""
+def with_vocabulary(path: Path, control: Mapping[int, str] = MappingProxyType({})) -> Path:
+    """The file with a vocabulary of single bytes, and control tokens by their ids, so that llama.cpp loads it."""
     file = read_gguf(path)
-    tokens = [chr(0x100 + number).encode() for number in range(VOCABULARY)]
+    tokens = [control.get(number, chr(0x100 + number)).encode() for number in range(VOCABULARY)]
+    types = [3 if number in control else 1 for number in range(VOCABULARY)]
     arrays = {
         "tokens": struct.pack("<IQ", 8, VOCABULARY) + b"".join(struct.pack("<Q", len(one)) + one for one in tokens),
-        "token_type": struct.pack(f"<IQ{VOCABULARY}i", 5, VOCABULARY, *([1] * VOCABULARY)),
+        "token_type": struct.pack(f"<IQ{VOCABULARY}i", 5, VOCABULARY, *types),
         "merges": struct.pack("<IQ", 8, 1) + struct.pack("<Q", 3) + b"a b",
     }
     added = [_value(f"tokenizer.ggml.{name}", struct.pack("<I", 9) + array) for name, array in arrays.items()]

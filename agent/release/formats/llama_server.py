@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from agent.errors import ReleaseError
+from agent.models.gguf import read_gguf
+from agent.models.soft_prompt import is_soft_prompt
 from agent.release.export import export_markdown, verify_file
 from agent.release.formats.export_format import Content, Material, Render, Settings, export_format, settings_of
 from agent.release.released_adapter import ADAPTER_FILE
@@ -67,6 +69,11 @@ def files(material: Material) -> dict[str, Content]:
         adapter = release.adapter.path.read_bytes()
     except OSError as error:
         raise ReleaseError(f"{release.adapter.path}: cannot be read ({error.strerror or error})") from error
+    if is_soft_prompt(read_gguf(release.adapter.path)):
+        raise ReleaseError(
+            f"llama-server: {release.name!r} has a soft prompt, whose tokens llama.cpp's server does not put before a "
+            "prompt; answer with load_prompt(...).complete, which does"
+        )
     text = _TEXT.format(
         prompt=PROMPT_FILE,
         adapter=ADAPTER_FILE,

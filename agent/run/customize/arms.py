@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from agent.errors import InputError
 from agent.ledger.query import History, Row, is_weighted
+from agent.models.gguf import read_gguf
+from agent.models.soft_prompt import free_tokens
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text
 from agent.run.recorded import recorded_prompt
@@ -44,6 +47,7 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("best", "prompt", "the best prompt that the search found"),
         ArmSpec("retrieved", "prompt", "the best prompt that picks its examples for each input"),
         ArmSpec("calibrated", "prompt", "the best prompt with label weights"),
+        ArmSpec("soft-prompt", "soft prompt", "trained vectors before the bare input", by_default=False),
         ArmSpec("lora", "lora", "a LoRA adapter, asked with the bare input"),
         ArmSpec("lora+prompt", "lora", "a LoRA adapter trained with the instruction of the best prompt"),
         ArmSpec("hosted", "hosted", "the model trained at its provider, with the best instruction", by_default=False),
@@ -72,9 +76,8 @@ def require_arms(names: Sequence[str]) -> list[ArmSpec]:
 
     if unknown := [name for name in names if name not in ARMS]:
         raise InputError(f"--arms {unknown[0]}: no arm of this name{near(unknown[0], list(ARMS))}")
-    return [
-        spec for spec in ARMS.values() if spec.name in names or spec.name == "yours" or (not names and spec.by_default)
-    ]
+    wanted = names or [spec.name for spec in ARMS.values() if spec.by_default]
+    return [spec for spec in ARMS.values() if spec.name in wanted or spec.name == "yours"]
 
 
 def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[PromptArm]:
@@ -134,6 +137,13 @@ def rows_a_label(task: Task) -> dict[str, int]:
     for row in task.train:
         counts[str(row.labels[output.name])] += 1
     return counts
+
+
+def why_no_soft_prompt(base: Path) -> str:
+    """Why no soft prompt can be trained for a model file; "" where one can, or where the file is not here yet."""
+    if not base.is_file() or free_tokens(read_gguf(base), 1).ids:
+        return ""
+    return f"{base}: its vocabulary has no free control token for a soft prompt; leave the arm out"
 
 
 def why_not_tuned(task: Task, model: str) -> str:

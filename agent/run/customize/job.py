@@ -25,7 +25,7 @@ from agent.run.observers import LedgerObserver
 from agent.scoring.evaluate import Evaluator
 from agent.scoring.llm_judge import judge_builder, judge_calls
 from agent.scoring.task_metrics import build_metrics
-from agent.tuning.settings import LoraSettings, TrainedAdapter
+from agent.tuning.settings import LoraSettings, SoftPromptSettings, TrainedAdapter, TrainingSettings
 from agent.types import LM, Candidate, Proposal, Runner, Task
 
 LATENCY_ROWS = 5
@@ -50,7 +50,8 @@ class CustomizePlan:
         classic: whether methods without a language model take part.
         base: the file of the model, where adapters are trained.
         folder: where adapters and checkpoints are kept.
-        settings: of the training.
+        settings: of the training of adapters.
+        soft: of that of soft prompts.
         expected_calls: calls in the life of the prompt; None: as many as it takes.
         hosted: the arm that the model's provider trains. None: there is none.
     """
@@ -66,6 +67,7 @@ class CustomizePlan:
     base: Path
     folder: Path
     settings: LoraSettings
+    soft: SoftPromptSettings
     expected_calls: int | None = None
     hosted: HostedPlan | None = None
 
@@ -193,7 +195,8 @@ class Customize(Job):
     async def _tuned(self, spec: ArmSpec) -> TunedArm:
         """Trains an arm, or takes what the same command trained before, and starts its model."""
         plan, program = self._plan, self._prompts
-        prompt = bare_prompt(self.task) if spec.name == "lora" else instructed_prompt(plan.best)
+        prompt = instructed_prompt(plan.best) if spec.name == "lora+prompt" else bare_prompt(self.task)
+        settings: TrainingSettings = plan.soft if spec.method == "soft prompt" else plan.settings
         rows = (self.task.train, self.task.dev)
         self._observer.on_message(f"{spec.name}: training on {len(rows[0])} rows, {len(rows[1])} to stop early by")
         self._observer.on_event("training", {"arm": spec.name, "train": rows_hash(rows[0]), "dev": rows_hash(rows[1])})
@@ -201,7 +204,7 @@ class Customize(Job):
             spec.name,
             plan.base,
             (pairs_of(program, prompt, rows[0]), pairs_of(program, prompt, rows[1])),
-            plan.settings,
+            settings,
             plan.folder,
             self._observer,
             lambda: self._gateway.stopped,

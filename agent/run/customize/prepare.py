@@ -14,7 +14,7 @@ from agent.models.fine_tuning import TuningSettings
 from agent.models.local import LocalModel
 from agent.models.openai import OpenAIModel
 from agent.prompt.prompt_candidate import baseline
-from agent.run.customize.arms import ArmSpec, prompt_arms, require_arms, why_not_tuned
+from agent.run.customize.arms import ArmSpec, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
 from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize, CustomizePlan
@@ -23,7 +23,7 @@ from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
 from agent.run.session import PreparedJob
-from agent.tuning.settings import LoraSettings
+from agent.tuning.settings import LoraSettings, SoftPromptSettings
 
 if TYPE_CHECKING:
     from agent.types import Task
@@ -71,7 +71,12 @@ def checked_arms(launch: Launch, asked: Asked) -> list[ArmSpec]:
         why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
     if why and asked.arms:
         raise InputError(f"--arms {tuned[0].name}: {why}")
-    return [spec for spec in specs if not why or spec not in tuned]
+    if why:
+        return [spec for spec in specs if spec not in tuned]
+    soft = [spec for spec in specs if spec.method == "soft prompt"]
+    if soft and isinstance(launch.target, LocalModel) and (why := why_no_soft_prompt(launch.target.path)):
+        raise InputError(f"--arms {soft[0].name}: {why}")
+    return specs
 
 
 def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: Asked) -> HostedPlan | None:
@@ -127,7 +132,7 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         task = replace(launch.task, test=_tested(history, row, launch.task))
         prompts = prompt_arms(history, row, specs)
         best = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
-    target = launch.target
+    target, seconds = launch.target, seconds_of("--train-time", asked.train_seconds)
     tuned = tuple(spec for spec in specs if spec.family == "tuned" and spec.method != "hosted")
     if hosted := require_hosted(launch, specs, asked):
         files = training_files(task, target, training_prompt(best))
@@ -143,7 +148,8 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         any(spec.method == "no model" for spec in specs),
         target.path if isinstance(target, LocalModel) else Path(),
         db.parent / ADAPTERS,
-        LoraSettings(seed=asked.seed, max_seconds=seconds_of("--train-time", asked.train_seconds)),
+        LoraSettings(seed=asked.seed, max_seconds=seconds),
+        SoftPromptSettings(seed=asked.seed, max_seconds=seconds),
         asked.expected_calls,
         hosted,
     )

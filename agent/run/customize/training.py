@@ -1,4 +1,4 @@
-"""Trains the adapter of an arm, says how far it is, and writes down what it took."""
+"""Trains the adapter or soft prompt of an arm, says how far it is, and writes down what it took."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.run.customize.arms import training_answer
-from agent.tuning.settings import LoraSettings, Step, TrainedAdapter, TrainingPair
-from agent.tuning.train import train_lora
+from agent.tuning.settings import Step, TrainedAdapter, TrainingPair, TrainingSettings
+from agent.tuning.train import train_pairs
 from agent.types import Example
 
 LOSSES_A_LINE = 25
@@ -39,18 +39,18 @@ async def trained(
     arm: str,
     base: Path,
     pairs: tuple[Sequence[TrainingPair], Sequence[TrainingPair]],
-    settings: LoraSettings,
+    settings: TrainingSettings,
     folder: Path,
     observer: Observer,
     stopped: Callable[[], Exception | None],
 ) -> TrainedAdapter:
-    """Trains an adapter in a thread; the same call goes on where a killed one stopped.
+    """Trains an adapter or a soft prompt in a thread; the same call goes on where a killed one stopped.
 
     Args:
         arm: its name, for lines and events.
         base: the model's file.
         pairs: to train on, and to stop early by.
-        settings: how.
+        settings: how, and which of the two.
         folder: for the adapter and its checkpoints.
         observer: gets a line now and then, and the event of the end with the loss of each step.
         stopped: the error that ends the run, where there is one.
@@ -70,13 +70,13 @@ async def trained(
             observer.on_message(f"{arm}: step {step.step} of {step.steps}, loss {mean:.3f}, {step.seconds:.0f} s")
 
     made = await asyncio.to_thread(
-        train_lora, base, pairs[0], settings, folder=folder, validation=pairs[1], on_step=on_step
+        train_pairs, base, pairs[0], settings, folder=folder, validation=pairs[1], on_step=on_step
     )
     observer.on_event("trained", {"arm": arm, **training_record(made, settings)})
     return made
 
 
-def training_record(made: TrainedAdapter, settings: LoraSettings) -> dict[str, Any]:
+def training_record(made: TrainedAdapter, settings: TrainingSettings) -> dict[str, Any]:
     """What the ledger keeps of a training, JSON-ready."""
     import numpy
 

@@ -1,0 +1,106 @@
+"""Soft prompts: trained vectors in the place of free tokens before the prompt; the model stays as it is.
+
+Source: Lester et al., "The Power of Scale for Parameter-Efficient Prompt Tuning" (2021), sections 2 and 3.2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.files import new_file
+from agent.models.adapter_file import ALPHA, FAMILY, FIRST, KIND, SECOND, TYPE
+from agent.models.gguf import Value, gguf_bytes
+from agent.models.soft_prompt import BASE, TOKENS, SoftTokens
+from agent.models.untied import EMBEDDING
+from agent.tuning.base_model import BaseModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from agent.tuning.layers import Matrices
+
+    Array = NDArray[Any]
+
+
+class SoftPrompt:
+    """The vectors of a soft prompt, or the gradients of them.
+
+    Args:
+        ids: the tokens whose places the vectors take, (n,).
+        flat: (n x width,), which the vectors are views of.
+
+    Attributes:
+        vectors: (n, width).
+    """
+
+    __slots__ = ("flat", "ids", "layers", "scale", "vectors")
+
+    def __init__(self, base: BaseModel, ids: Array, flat: Array) -> None:
+        self.ids, self.flat, self.scale = ids, flat, 1.0
+        self.vectors: Array = flat.reshape(len(ids), -1)
+        self.layers: list[dict[str, Matrices]] = [{} for _ in base.layers]
+
+    def embedded(self, base: BaseModel, ids: Array) -> Array:
+        """The base's vectors of the tokens, and these in the places of theirs, (T, width)."""
+        x: Array = base.embedding[ids]
+        places, which = (ids[:, None] == self.ids).nonzero()
+        x[places] = self.vectors[which]
+        return x
+
+    def add_embedded(self, derivative: Array, ids: Array) -> None:
+        """Adds the derivative at the places of the vectors to these gradients."""
+        import numpy as np
+
+        places, which = (ids[:, None] == self.ids).nonzero()
+        np.add.at(self.vectors, which, derivative[places])
+
+
+@dataclass(frozen=True, slots=True)
+class SoftMethod:
+    """Soft prompts of one model in the place of some of its tokens."""
+
+    base: BaseModel
+    tokens: SoftTokens
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens.ids) * self.base.architecture.width
+
+    @property
+    def decides(self) -> list[Any]:
+        return ["soft prompt", list(self.tokens.ids)]
+
+    def of(self, flat: Array | None = None) -> SoftPrompt:
+        import numpy as np
+
+        flat = np.zeros(self.size, self.base.embedding.dtype) if flat is None else flat
+        return SoftPrompt(self.base, np.array(self.tokens.ids), flat)
+
+    def initial(self, seed: int) -> SoftPrompt:
+        """Vectors of other tokens, drawn from the vocabulary. Source: Lester et al. (2021), section 3.2."""
+        import numpy as np
+
+        others = np.setdiff1d(np.arange(self.base.architecture.vocabulary), self.tokens.ids)
+        drawn = np.random.default_rng(seed).choice(others, len(self.tokens.ids), replace=False)
+        return self.of(self.base.embedding[drawn].ravel())
+
+    def write(self, folder: Path, parameters: SoftPrompt) -> tuple[Path, str]:
+        """`soft-prompt-HASH.gguf`: for each token a rank that is 1 there, times what its vector differs by."""
+        import numpy as np
+
+        count, architecture = len(self.tokens.ids), self.base.architecture
+        first = np.zeros((architecture.vocabulary, count), np.float32)
+        first[list(self.tokens.ids), range(count)] = 1
+        second = (parameters.vectors - self.base.embedding[list(self.tokens.ids)]).T
+        values: dict[str, Value] = {FAMILY: architecture.family, TYPE: "adapter", KIND: "lora", ALPHA: float(count)}
+        values |= {TOKENS: json.dumps(self.tokens.texts), BASE: self.base.sha256}
+        data = gguf_bytes(values, {EMBEDDING + FIRST: first, EMBEDDING + SECOND: second})
+        digest = hashlib.sha256(data).hexdigest()
+        path = folder / f"soft-prompt-{digest[:16]}.gguf"
+        with new_file(path) as file:
+            file.write(data)
+        return path, digest
