@@ -36,7 +36,7 @@ DOORS = {
     "click": ("cli/",),
     "rich": ("cli/",),
     "openai": ("models/openai.py",),
-    "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py"),
+    "httpx2": ("models/transport.py", "models/openai.py", "models/anthropic.py", "models/fine_tuning.py"),
     "anthropic": ("models/anthropic.py",),
     "xllamacpp": ("models/local_engines.py", "tuning/engine_tokens.py"),
     "langchain": ("models/langchain.py", "models/embeddings.py"),

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from agent.errors import InputError
+from agent.models.adapter_file import changed_tensor, unlike_base, unusable_adapter
 from agent.models.gguf import GgufFile, read_gguf
 from agent.models.soft_prompt import is_soft_prompt, soft_texts, unfit_soft_prompt
 from agent.models.untied import EMBEDDING, is_tied, untied
@@ -21,7 +22,6 @@ from agent.models.weights import CATALOG
 
 SUFFIX = ".gguf"
 MARK = "+"
-_PARTS = (".lora_a", ".lora_b")
 GIVE_ANOTHER = "give the path of a LoRA adapter in GGUF after the +"
 
 
@@ -44,7 +44,7 @@ class Adapter:
 
     def runs_on(self, base: Path) -> Path:
         """The model file that an engine serves it with: the base, or a copy (`untied.py`)."""
-        changes = {_target(name) for name in _read(self.path).tensors}
+        changes = {changed_tensor(name) for name in _read(self.path).tensors}
         return untied(base) if EMBEDDING in changes and is_tied(_read(base)) else base
 
     @staticmethod
@@ -91,10 +91,10 @@ def adapter_fault(adapter: Path, base: Path) -> str:
         file = _read(adapter)
     except InputError as error:
         return f"{error}; {GIVE_ANOTHER}"
-    why = _unusable(file)
+    why = unusable_adapter(file)
     if not why and base.is_file():
         try:
-            why = _unlike(file, _read(base))
+            why = unlike_base(file, _read(base))
             if not why and is_soft_prompt(file):
                 why = unfit_soft_prompt(file, _read(base), Adapter.read(base).sha256)
         except InputError:
@@ -112,44 +112,3 @@ def _read(path: Path) -> GgufFile:
 @lru_cache(maxsize=32)
 def _read_once(path: Path, size: int, changed: int) -> GgufFile:
     return read_gguf(path)
-
-
-def _unusable(file: GgufFile) -> str:
-    """What is wrong with the file by itself, or ""."""
-    kind, form = file.values.get("general.type"), file.values.get("adapter.type")
-    if kind != "adapter":
-        return f"is a GGUF file of the type {str(kind or 'model')!r:.40}, not an adapter"
-    if form != "lora":
-        return f"is an adapter of the type {str(form)!r:.40}, not lora"
-    if "adapter.alora.invocation_tokens" in {*file.arrays, *file.values}:
-        return "is an adapter that begins in the middle of a prompt (aLoRA), which is not served"
-    pairs = {_target(name) for name in file.tensors}
-    if not pairs or any(not name or f"{name}{part}" not in file.tensors for name in pairs for part in _PARTS):
-        return "does not hold a matrix .lora_a and one .lora_b for each tensor that it changes"
-    return ""
-
-
-def _unlike(file: GgufFile, base: GgufFile) -> str:
-    """Where an adapter does not fit a base, or ""."""
-    mine, theirs = file.values.get("general.architecture"), base.values.get("general.architecture")
-    if mine != theirs:
-        return f"is for the architecture {str(mine)!r:.40}, not {str(theirs)!r:.40}"
-    for name in dict.fromkeys(map(_target, file.tensors)):
-        first, second = (file.tensors[f"{name}{part}"].shape for part in _PARTS)
-        if name not in base.tensors:
-            return f"changes {name!r:.60}, which the model does not have"
-        shape = base.tensors[name].shape
-        if len(shape) != 2 or len(first) != 2 or len(second) != 2:
-            return f"changes {name!r:.60}, which is no matrix"
-        if name == EMBEDDING:  # looked up and not multiplied: its first matrix is transposed
-            fits = (first[0], second[0]) == shape and first[1] == second[1]
-        else:
-            fits = (second[0], first[1]) == shape and second[1] == first[0]
-        if not fits:
-            return f"has {first} and {second} for {name!r:.60}, which is {shape} in the model"
-    return ""
-
-
-def _target(name: str) -> str:
-    """The tensor that a matrix of an adapter changes; "" for what is no such matrix."""
-    return next((name.removesuffix(part) for part in _PARTS if name.endswith(part)), "")

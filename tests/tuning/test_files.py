@@ -59,23 +59,31 @@ def test_an_adapter_that_has_learnt_nothing_changes_nothing(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("values", "tensors", "says"),
     [
-        ({"general.type": "model"}, {}, "no LoRA adapter"),
-        ({"general.architecture": "qwen2"}, {}, "an adapter for the family 'qwen2', and base.gguf is 'llama'"),
+        ({"general.type": "model"}, {}, "of the type 'model', not an adapter"),
+        ({"general.architecture": "qwen2"}, {}, "for the architecture 'qwen2', not 'llama'"),
         ({"adapter.lora.alpha": 0.0}, {}, "its adapter.lora.alpha is 0.0"),
         ({"adapter.lora.alpha": None}, {}, "its adapter.lora.alpha is None"),
-        ({}, {"blk.0.attn_q.weight.lora_a": None}, "blk.0.attn_q.weight.lora_b is no half of a pair"),
-        ({}, {"odd": np.ones(3)}, "odd is no half of a pair"),
-        ({}, {f"blk.9.attn_q.weight.lora_{end}": np.ones((3, 3)) for end in "ab"}, "there is no blk.9.attn_q.weight"),
-        ({}, {"blk.0.attn_q.weight.lora_a": np.ones((3, 9))}, "blk.0.attn_q.weight is 16 x 16, not 16 x 9"),
-        ({}, {"blk.0.attn_q.weight.lora_a": np.ones((2, 16))}, "do not belong together"),
+        ({}, {"blk.0.attn_q.weight.lora_a": None}, "does not hold a matrix .lora_a and one .lora_b"),
+        ({}, {"odd": np.ones(3)}, "does not hold a matrix .lora_a and one .lora_b"),
         (
             {},
-            {"blk.0.attn_q.weight.lora_a": np.ones((0, 16)), "blk.0.attn_q.weight.lora_b": np.ones((16, 0))},
-            "do not belong together",
+            {f"blk.9.attn_q.weight.lora_{end}": np.ones((3, 3)) for end in "ab"},
+            "changes 'blk.9.attn_q.weight', which the model does not have",
         ),
         (
             {},
-            {"token_embd.weight.lora_a": np.ones((3, 16)), "token_embd.weight.lora_b": np.ones((40, 3))},
+            {"blk.0.attn_q.weight.lora_a": np.ones((3, 9))},
+            r"has \(3, 9\) and \(16, 3\) for \'blk.0.attn_q.weight\', which is \(16, 16\)",
+        ),
+        ({}, {"blk.0.attn_q.weight.lora_a": np.ones((2, 16))}, r"for \'blk.0.attn_q.weight\', which is \(16, 16\)"),
+        (
+            {},
+            {"blk.0.attn_q.weight.lora_a": np.ones((0, 16)), "blk.0.attn_q.weight.lora_b": np.ones((16, 0))},
+            r"for \'blk.0.attn_q.weight\', which is \(16, 16\)",
+        ),
+        (
+            {},
+            {"token_embd.weight.lora_a": np.ones((40, 3)), "token_embd.weight.lora_b": np.ones((16, 3))},
             "token_embd.weight, which is no linear map",
         ),
         (
