@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
     "Models": ("model", "price", "max_concurrency"),
-    "Comparison": ("run", "arms", "train_time", "expected_calls", "seed"),
-    "Training at the provider": ("train_price", "export_only"),
+    "Comparison": ("run", "arms", "train_time", "train_price", "export_only", "expected_calls", "seed"),
     "Budget of the search": ("max_calls", "max_cost", "time_limit", "effort"),
     "Output": ("quiet", "db", "as_json"),
 }
