@@ -143,12 +143,11 @@ class FineTuning(OpenAIModel):
 
     # -- requests and replies -----------------------------------------------------------------------------------------
 
-    async def _jobs(self, limit: int, after: str) -> Any:
-        from httpx2 import Response
-
-        query = {"limit": limit, **({"after": after} if after else {})}
-        options = {"params": query, "timeout": time_limits(ASK_SECONDS)}
-        return await self._client.get("/fine_tuning/jobs", cast_to=Response, options=options)
+    def _jobs(self, limit: int, after: str) -> Awaitable[Any]:
+        jobs = self._client.fine_tuning.jobs.with_raw_response
+        start = {"after": after} if after else {}
+        sending: Awaitable[Any] = jobs.list(limit=limit, timeout=time_limits(ASK_SECONDS), **start)
+        return sending
 
     async def _asked(self, sending: Awaitable[Any], seconds: float) -> dict[str, Any]:
         """The JSON object of the reply to a request that is about to be sent."""
