@@ -23,12 +23,12 @@ from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress, run_shown
 from agent.cli.terminal_tables import Column, print_table, say
 from agent.observer import NO_OBSERVER
-from agent.report.facts import points
+from agent.report.facts import curve_table, points
 
 CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
     "Models": ("model", "price", "max_concurrency"),
-    "Comparison": ("run", "arms", "train_time", "expected_calls", "seed"),
+    "Comparison": ("run", "arms", "curve", "train_time", "expected_calls", "seed"),
     "Budget of the search": ("max_calls", "max_cost", "time_limit", "effort"),
     "Output": ("quiet", "db", "as_json"),
 }
@@ -71,6 +71,12 @@ COLUMNS: Sequence[Column | str] = (
     help="Beside your own prompt only these: best, retrieved, calibrated, lora, lora+prompt, no-model. Default: all.",
 )
 @click.option(
+    "--curve",
+    metavar="N,N,all",
+    default="",
+    help="Also train each arm that learns on only so many train rows, and say where arms cross: 24,75,all.",
+)
+@click.option(
     "--train-time", metavar="TIME", help="The most that one arm may train: 90, 5m. Default: until dev gets no better."
 )
 @click.option(
@@ -102,6 +108,7 @@ COLUMNS: Sequence[Column | str] = (
 def customize_command(
     run: str,
     arms: str,
+    curve: str,
     train_time: str | None,
     expected_calls: int | None,
     quiet: bool,
@@ -115,16 +122,16 @@ def customize_command(
     Adapters (LoRA) are trained here, on the processor, for embedded models. The table says what each arm scores, costs
     and takes, and a stated rule says which to use. Killed or interrupted, the same command goes on where it was.
     """
-    from agent.run.customize.prepare import Asked, checked_arms, finished_search, prepare_customize
+    from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize
     from agent.run.launch import OPTIONS, prepare
     from agent.run.session import start
 
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = Asked(names, train_time, expected_calls, options["seed"])
+    asked = Asked(names, train_time, expected_calls, options["seed"], curve)
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
-        checked_arms(launch, asked)
+        checked(launch, asked)
         run = run or finished_search(launch, options["limit"], db) or start(launch, db, progress).run_id
     spending = {**words, "max_calls": None, "max_tokens": None, "quiet": quiet}
     job = prepare_customize(prepare(words, db), run, asked, spending, db)
@@ -132,18 +139,28 @@ def customize_command(
     if as_json:
         print_json(result)
     else:
-        _print(result)
+        click.echo(customize_report(result))
 
 
-def _print(result: Mapping[str, Any]) -> None:
+def customize_report(result: Mapping[str, Any]) -> str:
+    """Prints the tables and the advice of a comparison, for the width of the terminal; returns the lines below them."""
     rows = result["rows"]
     click.echo()
     title = f"{result['task']} on {result['model']}: {rows['test']} sealed rows, {rows['train']} train rows"
     print_table(title, COLUMNS, [_row(arm) for arm in result["arms"]])
     click.echo()
+    if result["curve"]:
+        sizes = sorted({point["labels"] for point in result["curve"]})
+        heads = [Column("arm", floor=8), *(Column(f"{size:,} rows", 1) for size in sizes)]
+        print_table("sealed test by the number of train rows", heads, curve_table(result["curve"]))
+        click.echo()
+        say(result["curve_text"])
     say(result["advice"]["text"], "bold")
-    click.echo(cost_line(result))
-    click.echo(plain(f"run {result['run_id']}, prompts of {result['of_run']}"))
+    lines = [cost_line(result), plain(f"run {result['run_id']}, prompts of {result['of_run']}")]
+    for arm in result["arms"]:
+        if arm["path"]:
+            lines.append(plain(f"{arm['arm']}: {arm['path']}; optimize promote {result['run_id']} --arm {arm['arm']}"))
+    return "\n".join(lines)
 
 
 def _row(arm: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,13 @@ from agent.tuning.packing import TokenPair
 
 WIDTH, HIDDEN, HEADS, KV_HEADS, LAYERS, VOCABULARY = 16, 24, 4, 2, 2, 40
 END = 2
+FEW = tuple(chr(0x100 + number) for number in range(VOCABULARY))
+"""Of single bytes, as a vocabulary of GPT-2 writes them."""
+MARKS = ("<unk>", "<|im_start|>", "<|im_end|>")
+_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
+ALL_BYTES = (*MARKS, *map(chr, _PLAIN), *(chr(0x100 + at) for at in range(len(_OTHERS))))
+"""Marks of turns and each of the 256 bytes: any text can be asked."""
 
 
 def tiny(
@@ -67,13 +75,14 @@ def rows(count: int, seed: int = 0, shared: int = 3) -> list[TokenPair]:
     return made
 
 
-def with_vocabulary(path: Path) -> Path:
-    """The file with a vocabulary of single bytes, so that llama.cpp loads it."""
+def with_vocabulary(path: Path, texts: Sequence[str] = FEW, special: int = 0) -> Path:
+    """The file with a vocabulary, so that llama.cpp loads it; the first `special` tokens are marks and no text."""
     file = read_gguf(path)
-    tokens = [chr(0x100 + number).encode() for number in range(VOCABULARY)]
+    tokens, count = [text.encode() for text in texts], len(texts)
+    types = [3 if number < special else 1 for number in range(count)]
     arrays = {
-        "tokens": struct.pack("<IQ", 8, VOCABULARY) + b"".join(struct.pack("<Q", len(one)) + one for one in tokens),
-        "token_type": struct.pack(f"<IQ{VOCABULARY}i", 5, VOCABULARY, *([1] * VOCABULARY)),
+        "tokens": struct.pack("<IQ", 8, count) + b"".join(struct.pack("<Q", len(one)) + one for one in tokens),
+        "token_type": struct.pack(f"<IQ{count}i", 5, count, *types),
         "merges": struct.pack("<IQ", 8, 1) + struct.pack("<Q", 3) + b"a b",
     }
     added = [_value(f"tokenizer.ggml.{name}", struct.pack("<I", 9) + array) for name, array in arrays.items()]
@@ -93,3 +102,9 @@ def with_vocabulary(path: Path) -> Path:
 
 def _value(name: str, value: bytes) -> bytes:
     return struct.pack("<Q", len(name)) + name.encode() + value
+
+
+def speaking(path: Path, **values: Value) -> Path:
+    """A model that can be asked and trained on any text, and served; what it says is noise."""
+    made = tiny(path, vocabulary=len(ALL_BYTES), context_length=4096, **values)
+    return with_vocabulary(made, ALL_BYTES, len(MARKS))

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from agent.errors import InputError
+from agent.errors import Problem
 from agent.ledger.query import History, Row, is_weighted
+from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text
 from agent.run.recorded import recorded_prompt
 from agent.stats.advice import Family
 from agent.types import Task
 
-Method = Literal["prompt", "lora", "soft prompt", "no model"]
+Method = Literal["prompt", "lora", "no model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("best", "prompt", "the best prompt that the search found"),
         ArmSpec("retrieved", "prompt", "the best prompt that picks its examples for each input"),
         ArmSpec("calibrated", "prompt", "the best prompt with label weights"),
-        ArmSpec("lora", "lora", "a LoRA adapter, asked with the bare input"),
-        ArmSpec("lora+prompt", "lora", "a LoRA adapter trained with the instruction of the best prompt"),
+        ArmSpec(TUNED_ARMS[0], "lora", "a LoRA adapter, asked with the bare input"),
+        ArmSpec(TUNED_ARMS[1], "lora", "a LoRA adapter trained with the instruction of the best prompt"),
         ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),
     )
 }
@@ -60,17 +61,20 @@ class PromptArm:
     trial: int
 
 
-def require_arms(names: Sequence[str]) -> list[ArmSpec]:
-    """The arms of these names, in the order of the table, with `yours`; none named: all.
+def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
+    """The arms of these names, in the order of the table, with `yours`, and the names that no arm has.
 
-    Raises:
-        InputError: a name is not known.
+    Args:
+        names: as asked for; none: all arms.
     """
     from agent.task.words import near
 
-    if unknown := [name for name in names if name not in ARMS]:
-        raise InputError(f"--arms {unknown[0]}: no arm of this name{near(unknown[0], list(ARMS))}")
-    return [spec for spec in ARMS.values() if not names or spec.name in names or spec.name == "yours"]
+    unknown = [
+        Problem(f"--arms {name:.60}", f"no arm of this name{near(name, list(ARMS))}")
+        for name in names
+        if name not in ARMS
+    ]
+    return [spec for spec in ARMS.values() if not names or spec.name in names or spec.name == "yours"], unknown
 
 
 def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[PromptArm]:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import InputError
+from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, searched
 from agent.models.local import LocalModel
+from agent.run.arguments import require_none
 from agent.run.customize.arms import ArmSpec, prompt_arms, require_arms, why_not_tuned
-from agent.run.customize.job import Customize, CustomizePlan
+from agent.run.customize.curve import FEWEST_TRAIN, curve_sizes
+from agent.run.customize.job import Customize
+from agent.run.customize.plan import CustomizePlan
 from agent.run.launch import Launch, budget_of, seconds_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
@@ -22,11 +25,6 @@ from agent.tuning.settings import LoraSettings
 
 if TYPE_CHECKING:
     from agent.types import Task
-
-ADAPTERS = "adapters"
-"""The folder beside the ledger that keeps them."""
-FEWEST_TRAIN = 16
-"""Train rows below which nothing is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +36,52 @@ class Asked:
         train_seconds: the most that training may take, each arm by itself. None: as long as it takes.
         expected_calls: calls in the life of the prompt. None: as many as it takes.
         seed: of the training, at least 0.
+        curve: the numbers of train rows that arms learn from besides all, such as "24,75,all"; "": no curve.
     """
 
     arms: Sequence[str] = ()
     train_seconds: str | None = None
     expected_calls: int | None = None
     seed: int = 0
+    curve: str = ""
 
 
-def checked_arms(launch: Launch, asked: Asked) -> list[ArmSpec]:
-    """The arms of a comparison, before anything is searched or trained.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was asked for, checked: the arms, how they are trained, and the numbers of rows besides all."""
+
+    specs: Sequence[ArmSpec]
+    settings: LoraSettings
+    curve: Sequence[int]
+
+
+def checked(launch: Launch, asked: Asked) -> Checked:
+    """What is compared, before anything is searched or trained.
 
     Raises:
-        InputError: an arm is not known, or cannot be trained for this task and model.
+        InputError: arms are not known or cannot be trained for this task and model, or an option is wrong; all of it.
     """
-    specs, task = require_arms(asked.arms), launch.task
+    task, problems = launch.task, []
     if task.program:
         raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
+    specs, unknown = require_arms(asked.arms)
+    problems += unknown
     tuned = [spec for spec in specs if spec.family == "tuned"]
-    if not tuned:
-        return specs
-    why = why_not_tuned(task, launch.target.name)
-    if not why and len(task.train) < FEWEST_TRAIN:
+    why = why_not_tuned(task, launch.target.name) if tuned else ""
+    if tuned and not why and len(task.train) < FEWEST_TRAIN:
         why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
     if why and asked.arms:
-        raise InputError(f"--arms {tuned[0].name}: {why}")
-    return [spec for spec in specs if not why or spec.family != "tuned"]
+        problems.append(Problem(f"--arms {tuned[0].name}", why))
+    curve, wrong = curve_sizes(asked.curve, len(task.train))
+    seconds = None
+    try:
+        seconds = seconds_of("--train-time", asked.train_seconds)
+    except InputError as error:
+        place, _, what = str(error).partition(": ")
+        wrong.append(Problem(place, what))
+    require_none([*problems, *wrong])
+    kept = [spec for spec in specs if not why or spec.family != "tuned"]
+    return Checked(kept, LoraSettings(seed=asked.seed, max_seconds=seconds), curve)
 
 
 def finished_search(launch: Launch, limit: str | None, db: Path) -> str:
@@ -96,7 +114,8 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
     Raises:
         InputError: the search is of another task or model, or arms cannot be trained.
     """
-    specs = checked_arms(launch, asked)
+    what = checked(launch, asked)
+    specs = what.specs
     with closing(open_history(db)) as history:
         row = searched(history.run(run))
         _require_same(row, launch)
@@ -115,9 +134,10 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         tuned,
         any(spec.method == "no model" for spec in specs),
         target.path if isinstance(target, LocalModel) else Path(),
-        db.parent / ADAPTERS,
-        LoraSettings(seed=asked.seed, max_seconds=seconds_of("--train-time", asked.train_seconds)),
+        db.parent,
+        what.settings,
         asked.expected_calls,
+        what.curve,
     )
     return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))
 

@@ -30,6 +30,7 @@ class MeasuredArm:
         latency_s: of one call, alone. None: not measured.
         elsewhere: general questions with it on; None for what leaves the model as it is.
         megabytes: of what is shipped beside the model.
+        path: of the released prompt; "" where none was written.
     """
 
     name: str
@@ -44,6 +45,7 @@ class MeasuredArm:
     latency_s: float | None = None
     elsewhere: Elsewhere | None = None
     megabytes: float = 0.0
+    path: str = ""
 
 
 def break_even(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
@@ -99,6 +101,7 @@ def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int
         "break_even_calls": pays_from,
         "elsewhere": asdict(elsewhere) if elsewhere else None,
         "megabytes": round(arm.megabytes, 1),
+        "path": arm.path,
     }
 
 
