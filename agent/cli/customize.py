@@ -29,7 +29,7 @@ CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
     "Models": ("model", "price", "max_concurrency"),
     "Comparison": ("run", "arms", "curve", "train_time", "expected_calls", "seed"),
-    "Budget of the search": ("max_calls", "max_cost", "time_limit", "effort"),
+    "Budget": ("max_calls", "max_cost", "time_limit", "effort"),
     "Output": ("quiet", "db", "as_json"),
 }
 COLUMNS: Sequence[Column | str] = (
@@ -133,7 +133,7 @@ def customize_command(
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
         checked(launch, asked)
         run = run or finished_search(launch, options["limit"], db) or start(launch, db, progress).run_id
-    spending = {**words, "max_calls": None, "max_tokens": None, "quiet": quiet}
+    spending = {**words, "max_calls": None, "max_tokens": None, "time_limit": None, "quiet": quiet}
     job = prepare_customize(prepare(words, db), run, asked, spending, db)
     result = run_shown(job, spending, db, as_json, "comparing the arms")
     if as_json:

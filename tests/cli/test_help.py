@@ -104,7 +104,7 @@ def test_every_option_stands_in_one_group(words: tuple[str, ...], command: Group
     options = [option for option in command.get_params(click.Context(command)) if isinstance(option, click.Option)]
     named = [name for names in command.groups.values() for name in names]
     assert sorted(named) == sorted(str(option.name) for option in options if "--help" not in option.opts)
-    order = ["Task", "Models", "Budget", "Search", "Output"]
+    order = ["Task", "Models", "Comparison", "Budget", "Search", "Output"]
     assert list(command.groups) == [heading for heading in order if heading in command.groups]
     shown = sections(list(words))
     assert list(shown) == ["", *command.groups]

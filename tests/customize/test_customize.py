@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import promptassay as pa
 from agent.ledger.query import History
 from agent.models.adapters import Adapter
 from agent.release.runtime import load_prompt
@@ -123,6 +124,35 @@ def test_a_second_comparison_asks_nothing_again_and_trains_nothing_again(compare
     assert adapters[0] == adapters[1]
     assert by_name(again)["lora"]["test"] == by_name(made)["lora"]["test"]
     assert good("audit", "verify").startswith("whole: ")
+
+
+def test_python_gets_the_same_comparison_typed(compared: Made) -> None:
+    _, made = compared
+    found = pa.customize("rows.csv", target="label", prompt="p.txt", model="local/tiny.gguf", arms=["best", "lora"])
+    assert [arm.name for arm in found.arms] == ["yours", "best", "lora"]
+    assert found.of_run == made["of_run"]
+    lora, line = found.arms[2], by_name(made)["lora"]
+    assert (lora.test, lora.ci95, lora.diff) == (line["test"], tuple(line["ci95"]), line["diff"])
+    assert lora.path is not None
+    assert pa.load_prompt(lora.path).release.adapter is not None
+    assert (found.arm, found.verdict) == ("best", "instruct")
+    assert found.curve == ()
+    assert found.to_json()["advice"]["text"] == found.text
+
+
+def test_python_names_all_that_is_wrong(compared: Made) -> None:
+    with pytest.raises(pa.InputError) as refused:
+        pa.customize(
+            "rows.csv",
+            target="label",
+            prompt="p.txt",
+            model="local/tiny.gguf",
+            arms=["lorra"],
+            curve=[3],
+            expected_calls=0,
+        )
+    lines = str(refused.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["--arms lorra", "--curve", "--expected-calls"]
 
 
 def test_lists_and_show_have_its_advice(compared: Made) -> None:

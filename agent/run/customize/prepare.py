@@ -73,6 +73,8 @@ def checked(launch: Launch, asked: Asked) -> Checked:
     if why and asked.arms:
         problems.append(Problem(f"--arms {tuned[0].name}", why))
     curve, wrong = curve_sizes(asked.curve, len(task.train))
+    if asked.expected_calls is not None and asked.expected_calls < 1:
+        wrong.append(Problem("--expected-calls", f"{asked.expected_calls}: write a number of at least 1"))
     seconds = None
     try:
         seconds = seconds_of("--train-time", asked.train_seconds)
