@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 from agent.errors import AgentError, Problem
 from agent.release.result import CheckResult, RunResult
 from agent.run.arguments import as_text, launch_of, out_of_range, register_as_begun, require_none
+from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize
+from agent.run.customize.result import CustomizeResult
 from agent.run.interrupts import Stop, run_async, run_blocking
-from agent.run.launch import silence
+from agent.run.launch import OPTIONS, silence
 from agent.run.locations import LEDGER
 from agent.run.observers import LogWatcher, Snapshot
 from agent.run.resume import prepare_resume
@@ -275,6 +277,60 @@ def resume(
             return start(prepared.launch, db, watcher, prepared.resumed, stop)
 
     return run_blocking(go_on)
+
+
+def customize(
+    task: str | Path | Task | Rows | Table,
+    *,
+    arms: Sequence[str] = (),
+    curve: Sequence[int] = (),
+    run: str = "",
+    train_time: Seconds | None = None,
+    expected_calls: int | None = None,
+    **options: Any,
+) -> CustomizeResult:
+    """Compares, on one sealed test, your prompt, the best prompt, adapters trained on your rows, and no language model.
+
+    The prompts are those of a finished search of the task and model in the ledger, or of one that is made first.
+    Interrupted or killed, the same call goes on where it was.
+
+    Args:
+        task: as of `optimize`.
+        arms: beside your own prompt only these: best, retrieved, calibrated, lora, lora+prompt, no-model. (): all.
+        curve: numbers of train rows, at least 16 each, that the arms which learn also learn from besides all.
+        run: the search to take the prompts from. "": the latest of this task and model, else a new one.
+        train_time: the most that one arm may train, in seconds or as a text. None: until dev gets no better.
+        expected_calls: calls that you expect in all, at least 1; fewer than pay for the training speak against it.
+        options: as of `optimize`, for the search; `max_cost` caps the comparison, too, `seed` is also the training's.
+
+    Returns:
+        Arms, advice and curve.
+
+    Raises:
+        InputError: what was given is wrong, all of it at once; nothing was called.
+        AgentError: as `optimize`.
+
+    Example:
+        >>> result = pa.customize("tasks/support_triage", arms=["best", "lora"], curve=[24, 75])  # doctest: +SKIP
+        >>> result.verdict, result.arm, result.text  # doctest: +SKIP
+    """
+    arguments = _bound(task, options)
+    words = {**OPTIONS, **{name: arguments[name] for name in ("max_cost", "seed", "thinking", "max_concurrency")}}
+    words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
+    db, watcher = Path(arguments["ledger"]), LogWatcher(arguments["progress"])
+    names = ",".join(map(str, curve))
+    asked = Asked(tuple(arms), as_text(train_time), expected_calls, arguments["seed"], names)
+
+    def compare(stop: Stop | None) -> CustomizeResult:
+        launch = launch_of(arguments, db, watcher)
+        checked(launch, asked)
+        with _resume_note(db):
+            found = run or finished_search(launch, as_text(arguments["limit"], "-"), db)
+            found = found or start(launch, db, watcher, stop=stop).run_id
+        job = prepare_customize(launch_of(arguments, db, watcher), found, asked, words, db)
+        return CustomizeResult.from_json(run_job(job, words, db, watcher, stop=stop))
+
+    return run_blocking(compare)
 
 
 def metric(name: str) -> Callable[[_F], _F]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent.api import aoptimize as aoptimize
     from agent.api import check as check
+    from agent.api import customize as customize
     from agent.api import evaluate as evaluate
     from agent.api import metric as metric
     from agent.api import optimize as optimize
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from agent.release.result import RunResult as RunResult
     from agent.release.runtime import load_prompt as load_prompt
     from agent.report.notebook import load_run as load_run
+    from agent.run.customize.result import CustomizeResult as CustomizeResult
     from agent.run.promote import promote as promote
     from agent.task.load import load_task as load_task
 
@@ -40,11 +42,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "AgentError": "agent.errors",
     "CheckResult": "agent.release.result",
+    "CustomizeResult": "agent.run.customize.result",
     "InputError": "agent.errors",
     "Interrupted": "agent.errors",
     "RunResult": "agent.release.result",
     "aoptimize": "agent.api",
     "check": "agent.api",
+    "customize": "agent.api",
     "evaluate": "agent.api",
     "load_prompt": "agent.release.runtime",
     "load_chain": "agent.programs.chain_parts",
@@ -59,11 +63,13 @@ _HOMES = {
 __all__ = [
     "AgentError",
     "CheckResult",
+    "CustomizeResult",
     "InputError",
     "Interrupted",
     "RunResult",
     "aoptimize",
     "check",
+    "customize",
     "evaluate",
     "load_chain",
     "load_classifier",

@@ -24,7 +24,7 @@ from agent.cli.option_groups import GroupedCommand
 from agent.cli.progress import Progress, run_shown
 from agent.cli.terminal_tables import Column, print_table, say
 from agent.observer import NO_OBSERVER
-from agent.report.facts import points
+from agent.report.facts import curve_table, points
 
 if TYPE_CHECKING:
     from agent.run.customize.prepare import Asked
@@ -34,7 +34,7 @@ CUSTOMIZE_GROUPS = {
     "Task": ("target_field", "prompt", "metric", "type", "input", "ignore", "limit"),
     "Models": ("model", "price", "max_concurrency"),
     "Budget": ("max_calls", "max_cost", "time_limit", "effort"),
-    "Comparison": ("run", "arms", "train_time", "train_price", "export_only", "expected_calls", "seed"),
+    "Comparison": ("run", "arms", "curve", "train_time", "train_price", "export_only", "expected_calls", "seed"),
     "Output": ("quiet", "db", "as_json"),
 }
 COLUMNS: Sequence[Column | str] = (
@@ -89,6 +89,12 @@ COLUMNS: Sequence[Column | str] = (
     help="Write the files to train on and the commands that start the training into DIR, and call nothing.",
 )
 @click.option(
+    "--curve",
+    metavar="N,N,all",
+    default="",
+    help="Also train each arm that learns on only so many train rows, and say where arms cross: 24,75,all.",
+)
+@click.option(
     "--train-time", metavar="TIME", help="The most that one arm may train: 90, 5m. Default: until dev gets no better."
 )
 @click.option(
@@ -120,6 +126,7 @@ COLUMNS: Sequence[Column | str] = (
 def customize_command(
     run: str,
     arms: str,
+    curve: str,
     train_time: str | None,
     expected_calls: int | None,
     train_price: float | None,
@@ -137,29 +144,29 @@ def customize_command(
     rule says which to use. Killed or interrupted, the same command goes on where it was.
     """
     from agent.run.customize.hosted import require_service
-    from agent.run.customize.prepare import Asked, checked_arms, finished_search, prepare_customize
+    from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize
     from agent.run.launch import OPTIONS, prepare
     from agent.run.session import start
 
     words = {**OPTIONS, **{name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}}
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    asked = Asked(names, train_time, expected_calls, options["seed"], train_price)
+    asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price)
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
         if export_only is not None:
             _export(launch, asked, run or finished_search(launch, options["limit"], db), export_only, db, as_json)
             return
-        checked_arms(launch, asked)
+        checked(launch, asked)
         if "hosted" in names:
             require_service(launch.target)
         run = run or finished_search(launch, options["limit"], db) or start(launch, db, progress).run_id
-    spending = {**words, "max_calls": None, "max_tokens": None, "quiet": quiet}
+    spending = {**words, "max_calls": None, "max_tokens": None, "time_limit": None, "quiet": quiet}
     job = prepare_customize(prepare(words, db), run, asked, spending, db)
     result = run_shown(job, spending, db, as_json, "comparing the arms")
     if as_json:
         print_json(result)
     else:
-        _print(result)
+        click.echo(customize_report(result))
 
 
 def _export(launch: Launch, asked: Asked, run: str, folder: Path, db: Path, as_json: bool) -> None:
@@ -176,18 +183,29 @@ def _export(launch: Launch, asked: Asked, run: str, folder: Path, db: Path, as_j
     click.echo("\n".join(plain(path) for path in told["files"]))
 
 
-def _print(result: Mapping[str, Any]) -> None:
+def customize_report(result: Mapping[str, Any]) -> str:
+    """Prints the tables and the advice of a comparison, for the width of the terminal; returns the lines below them."""
     rows = result["rows"]
     click.echo()
     title = f"{result['task']} on {result['model']}: {rows['test']} sealed rows, {rows['train']} train rows"
     print_table(title, COLUMNS, [_row(arm) for arm in result["arms"]])
     click.echo()
+    if result["curve"]:
+        sizes = sorted({point["labels"] for point in result["curve"]})
+        heads = [Column("arm", floor=8), *(Column(f"{size:,} rows", 1) for size in sizes)]
+        print_table("sealed test by the number of train rows", heads, curve_table(result["curve"]))
+        click.echo()
+        say(result["curve_text"])
     say(result["advice"]["text"], "bold")
+    lines = []
     if trained := result.get("fine_tuning"):
         paid = "at a price that nobody knows" if trained["usd"] is None else f"for ${trained['usd']:.4f}"
-        click.echo(plain(f"hosted: {trained['model']} (job {trained['job']}), trained {paid}"))
-    click.echo(cost_line(result))
-    click.echo(plain(f"run {result['run_id']}, prompts of {result['of_run']}"))
+        lines.append(plain(f"hosted: {trained['model']} (job {trained['job']}), trained {paid}"))
+    lines += [cost_line(result), plain(f"run {result['run_id']}, prompts of {result['of_run']}")]
+    for arm in result["arms"]:
+        if arm["path"]:
+            lines.append(plain(f"{arm['arm']}: {arm['path']}; optimize promote {result['run_id']} --arm {arm['arm']}"))
+    return "\n".join(lines)
 
 
 def _row(arm: Mapping[str, Any]) -> list[str]:

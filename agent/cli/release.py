@@ -22,7 +22,7 @@ from agent.cli.common import (
     short,
 )
 from agent.cli.terminal_tables import print_table
-from agent.programs import ARMS
+from agent.programs import ARMS, TUNED_ARMS
 from agent.release.formats.export_format import FORMATS, Format
 from agent.report.facts import gain, points
 from agent.run.locations import releases_folder
@@ -101,8 +101,9 @@ def export_command(
 @click.option("--share", type=float, help="Makes the label an A/B label: the candidate's part of the units, 0 to 1.")
 @click.option(
     "--arm",
-    type=click.Choice(ARMS),
-    help="Instead of a prompt the best that needs no language model; its version holds your train rows.",
+    type=click.Choice((*ARMS, *TUNED_ARMS)),
+    help="classic: instead of a prompt the best that needs no language model; its version holds your train rows. lora, "
+    "lora+prompt: that arm of a run of `optimize customize`, with its adapter.",
 )
 @click.option("--own", is_flag=True, help="Your own prompt, which the run kept, and not the winner that it held back.")
 @click.option("--override", is_flag=True, help="Promote although the gate says no; needs --reason.")
@@ -133,8 +134,10 @@ def promote_command(
     Of a run that kept your own prompt, that prompt is promoted. It claims no gain: it may become the first version of
     a label, and needs --override to take the place of another one, or with --share a part of production's units.
 
-    With --arm the best that the run scored without a language model is promoted, unless the best prompt or your own is
-    shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such a label.
+    With --arm classic the best that the run scored without a language model is promoted, unless the best prompt or your
+    own is shown to be better on the sealed test. Programs get it by `load_classifier`; `load_prompt` refuses such a
+    label. With --arm lora or lora+prompt a model that `optimize customize` tuned is promoted if its gain over your own
+    prompt is shown and no prompt is shown to be better; `load_prompt` takes it.
     """
     from agent.run.promote import NO_CLAIM, promote
 

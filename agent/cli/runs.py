@@ -71,6 +71,7 @@ HITS = (
 REPORTS = {
     "apply": ("agent.cli.apply", "apply_report"),
     "check": ("agent.cli.check", "check_report"),
+    "customize": ("agent.cli.customize", "customize_report"),
     "playground": ("agent.cli.report", "playground_report"),
     "bless": ("agent.cli.check", "bless_report"),
     "transfer": ("agent.cli.rerun", "transfer_report"),

@@ -2,3 +2,5 @@
 
 ARMS = ("classic",)
 """What a run scores beside prompts and can ship when asked for."""
+TUNED_ARMS = ("lora", "lora+prompt")
+"""What a comparison (`optimize customize`) trains and releases."""

@@ -31,23 +31,30 @@ METHODS = {"choice": ("largest class", "classifier", "nearest"), "number": ("mea
 
 @dataclass(frozen=True, slots=True)
 class ClassicCandidate(Candidate):
-    """A way to answer, by its name in METHODS."""
+    """A way to answer, by its name in METHODS; `rows` is the hash of what it learns from, "" for the whole of train."""
 
     kind: ClassVar[str] = "classic"
 
     method: str
+    rows: str = ""
 
     def parts(self) -> dict[str, Any]:
-        return {"method": self.method}
+        return {"method": self.method, **({"rows": self.rows} if self.rows else {})}
 
 
 class ClassicProgram:
-    """The methods that suit a task, trained on its train rows."""
+    """The methods that suit a task, trained on its train rows.
+
+    Args:
+        task: with the rows.
+        rows: their hash, where they are only some of the train rows.
+    """
 
     kind = ClassicCandidate.kind
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, rows: str = "") -> None:
         self._task = task
+        self._rows = rows
         self._field = task.signature.outputs[0]
         self._answers: Mapping[str, Mapping[str, Any]] = {}
         """By method and text of a row."""
@@ -68,7 +75,7 @@ class ClassicProgram:
 
     def candidates(self) -> list[ClassicCandidate]:
         """One for each method, the constant answer first."""
-        return [ClassicCandidate(method) for method in METHODS[self._field.type]]
+        return [ClassicCandidate(method, self._rows) for method in METHODS[self._field.type]]
 
     async def fit(self, rows: Sequence[Example]) -> None:
         """Trains every method and has each answer all `rows` at once, in a thread of its own."""

@@ -265,8 +265,36 @@ class PromptProgram(Defaults):
         abstain = result.calibration.abstain if result.calibration and prompt.id == result.winner.candidate_id else None
         abstaining = {"abstain_below": abstain.below} if abstain and abstain.below is not None else {}
         side = result.winner if prompt.id == result.winner.candidate_id else result.baseline
+        parameters = {**(self._label_parameters() if abstaining else {}), **spec.parameters}
+        provenance = {
+            "run_id": result.run_id,
+            "trial": spec.trial,
+            "candidate_id": prompt.id,
+            "decision": result.decision,
+            "test": side.test,
+            "baseline_test": result.baseline.test,
+            "lift": result.lift.to_json(),
+            "hashes": dict(task.hashes),
+            **abstaining,
+            **spec.origin,
+            "ledger_head": result.ledger_head,
+        }
+        release = self.release(candidate, parameters, provenance)
+        return WrittenRelease(write_release(release, spec.folder), release.version)
+
+    def release(
+        self, candidate: Candidate, parameters: Mapping[str, Any], provenance: Mapping[str, Any]
+    ) -> PromptRelease:
+        """The candidate as what can be written and shipped, with the adapter of its model.
+
+        Args:
+            candidate: of this kind.
+            parameters: to call with, those that it was scored with.
+            provenance: where it comes from, JSON-ready.
+        """
+        task, prompt = self.task, as_prompt(candidate)
         model, adapter = released_model(self.model_of(candidate).name)
-        release = PromptRelease(
+        return PromptRelease(
             name=task.name,
             messages=template(prompt, task.signature),
             inputs=tuple(field.name for field in task.signature.inputs),
@@ -274,23 +302,10 @@ class PromptProgram(Defaults):
             format=prompt.format,
             reasoning=answers_last(prompt),
             model=model,
-            parameters={**(self._label_parameters() if abstaining else {}), **spec.parameters},
-            provenance={
-                "run_id": result.run_id,
-                "trial": spec.trial,
-                "candidate_id": prompt.id,
-                "decision": result.decision,
-                "test": side.test,
-                "baseline_test": result.baseline.test,
-                "lift": result.lift.to_json(),
-                "hashes": dict(task.hashes),
-                **abstaining,
-                **spec.origin,
-                "ledger_head": result.ledger_head,
-            },
+            parameters=dict(parameters),
+            provenance=dict(provenance),
             weights=prompt.weights,
             picks=self.pool.released(prompt) if prompt.picks is not None else None,
             passages=self.library.released(prompt.passages) if prompt.passages is not None else None,
             adapter=adapter,
         )
-        return WrittenRelease(write_release(release, spec.folder), release.version)

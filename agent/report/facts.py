@@ -251,7 +251,19 @@ def decision(result: Mapping[str, Any]) -> str:
         return f"calibration: {'trusted' if result['trusted'] else 'not trusted'}"
     if result.get("kind") == "check":
         return f"check: {result['gate']}"
+    if result.get("kind") == "customize":
+        return f"{result['advice']['verdict']}: {result['advice']['arm']}"
     return str(result.get("decision") or result.get("kind") or "")
+
+
+def curve_table(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The label curve of a comparison as text: a line for each arm, its score with each number of rows, ascending."""
+    sizes = sorted({line["labels"] for line in lines})
+    scores = {(line["arm"], line["labels"]): line["test"] for line in lines}
+    return [
+        [arm, *(points(scores[arm, size]) if (arm, size) in scores else "" for size in sizes)]
+        for arm in dict.fromkeys(line["arm"] for line in lines)
+    ]
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------

@@ -124,6 +124,7 @@ def promote(
         own: your own prompt, which the run kept, and not the winner that it held back.
         arm: "classic": instead of a prompt the best that needs no language model, if no prompt of the run is shown to
             be better. Its version holds the train rows; `load_classifier` loads it, and `load_prompt` refuses it.
+            "lora", "lora+prompt": that arm of a run of `optimize customize`; `load_prompt` loads it with its adapter.
         override: promote although the gate says no; needs `reason`.
         reason: why; kept in the history and in the ledger's chain.
         actor: who decides. "": the user of this machine.
@@ -146,7 +147,7 @@ def promote(
         raise InputError("--label ab needs --share, the candidate's part of the units, such as --share 0.2")
     if arm:
         if share is not None or own:
-            raise InputError("--arm: is no prompt; leave out --own and --share, whose arms are prompts")
+            raise InputError("--arm: leave out --own and --share, which choose among the prompts of a search")
         return promote_arm(run, arm, label, override, reason, actor, db)
     with closing(open_history(db, by_chain=True)) as history:
         row = history.run(run)

@@ -1,4 +1,4 @@
-"""Promoting what a run scored beside its prompts and that needs no language model: only when it is asked for."""
+"""Promoting an arm that a run scored beside its prompts: only when it is asked for, by its name."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ if TYPE_CHECKING:
 
 
 def promote_arm(run: str, arm: str, label: str, override: bool, reason: str, actor: str, db: Path) -> Promotion:
-    """Keeps the best yardstick of a run as a version of its task's name, and moves the label to it if no prompt of the
-    run is shown to be better. Raises what `promote` does."""
-    from agent.programs import ARMS
+    """Keeps an arm of a run as a version of its task's name, and moves the label to it if no prompt of the run is shown
+    to be better: "classic", the best yardstick of a search, or an arm that a comparison tuned. Raises what `promote`
+    does."""
+    from agent.programs import ARMS, TUNED_ARMS
     from agent.programs.yardsticks import released
     from agent.release.gate import blocked_arm
     from agent.release.promotion import ReleaseRegistry
+    from agent.run.customize.promote_tuned import promote_tuned
     from agent.run.exporting import task_of_run
     from agent.run.promote import Promotion
 
-    if arm not in ARMS:
-        raise InputError(f"--arm {arm!r:.60}: there is only {', '.join(ARMS)}")
+    if arm not in (*ARMS, *TUNED_ARMS):
+        raise InputError(f"--arm {arm!r:.60}: there is only {', '.join((*ARMS, *TUNED_ARMS))}")
     if override and not reason.strip():
         raise InputError("--override needs --reason WHY: it is kept with the release")
+    if arm in TUNED_ARMS:
+        return promote_tuned(run, arm, label, override, reason, actor, db)
     with closing(open_history(db, by_chain=True)) as history:
         found = history.run(run)
         made = released(found, task_of_run(found), history)

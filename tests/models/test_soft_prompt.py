@@ -29,7 +29,7 @@ FREE = SoftTokens((1, 3, 4), ("<start>", "<a>", "<b>"))
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "cache"))
-    return with_vocabulary(tiny(tmp_path / "base.gguf"), CONTROL)
+    return with_vocabulary(tiny(tmp_path / "base.gguf"), control=CONTROL)
 
 
 def soft_prompt(base: Path, folder: Path, tokens: SoftTokens = FREE) -> tuple[SoftPrompt, Path]:
@@ -71,7 +71,7 @@ def test_what_fits_is_taken_and_says_its_tokens(base: Path, tmp_path: Path) -> N
 
 def test_a_soft_prompt_of_another_model_is_refused(base: Path, tmp_path: Path) -> None:
     _, path = soft_prompt(base, tmp_path)
-    other = with_vocabulary(tiny(tmp_path / "other.gguf", seed=1), CONTROL)
+    other = with_vocabulary(tiny(tmp_path / "other.gguf", seed=1), control=CONTROL)
     assert "is a soft prompt for the model of SHA-256" in adapter_fault(path, other)
 
 
@@ -112,7 +112,7 @@ def test_the_copy_is_made_once_and_again_where_it_was_damaged(base: Path) -> Non
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_engine_computes_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
     monkeypatch.setenv("OPTIMIZE_CACHE", str(tmp_path / "cache"))
-    base = with_vocabulary(tiny(tmp_path / "base.gguf", tied=tied), CONTROL)
+    base = with_vocabulary(tiny(tmp_path / "base.gguf", tied=tied), control=CONTROL)
     soft, path = soft_prompt(base, tmp_path)
     served = Adapter.read(path).runs_on(base)
     assert (served == base) is not tied

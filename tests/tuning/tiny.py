@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,13 @@ from agent.tuning.packing import TokenPair
 
 WIDTH, HIDDEN, HEADS, KV_HEADS, LAYERS, VOCABULARY = 16, 24, 4, 2, 2, 40
 END = 2
+FEW = tuple(chr(0x100 + number) for number in range(VOCABULARY))
+"""Of single bytes, as a vocabulary of GPT-2 writes them."""
+MARKS = ("<unk>", "<|im_start|>", "<|im_end|>")
+_PLAIN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
+ALL_BYTES = (*MARKS, *map(chr, _PLAIN), *(chr(0x100 + at) for at in range(len(_OTHERS))))
+"""Marks of turns and each of the 256 bytes: any text can be asked."""
 
 
 def tiny(
@@ -69,14 +76,18 @@ def rows(count: int, seed: int = 0, shared: int = 3) -> list[TokenPair]:
     return made
 
 
-def with_vocabulary(path: Path, control: Mapping[int, str] = MappingProxyType({})) -> Path:
-    """The file with a vocabulary of single bytes, and control tokens by their ids, so that llama.cpp loads it."""
+def with_vocabulary(
+    path: Path, texts: Sequence[str] = FEW, special: int = 0, control: Mapping[int, str] = MappingProxyType({})
+) -> Path:
+    """The file with a vocabulary, so that llama.cpp loads it; the first `special` tokens, and those of `control` by
+    their ids, are marks and no text."""
     file = read_gguf(path)
-    tokens = [control.get(number, chr(0x100 + number)).encode() for number in range(VOCABULARY)]
-    types = [3 if number in control else 1 for number in range(VOCABULARY)]
+    count = len(texts)
+    tokens = [control.get(number, text).encode() for number, text in enumerate(texts)]
+    types = [3 if number < special or number in control else 1 for number in range(count)]
     arrays = {
-        "tokens": struct.pack("<IQ", 8, VOCABULARY) + b"".join(struct.pack("<Q", len(one)) + one for one in tokens),
-        "token_type": struct.pack(f"<IQ{VOCABULARY}i", 5, VOCABULARY, *types),
+        "tokens": struct.pack("<IQ", 8, count) + b"".join(struct.pack("<Q", len(one)) + one for one in tokens),
+        "token_type": struct.pack(f"<IQ{count}i", 5, count, *types),
         "merges": struct.pack("<IQ", 8, 1) + struct.pack("<Q", 3) + b"a b",
     }
     added = [_value(f"tokenizer.ggml.{name}", struct.pack("<I", 9) + array) for name, array in arrays.items()]
@@ -96,3 +107,9 @@ def with_vocabulary(path: Path, control: Mapping[int, str] = MappingProxyType({}
 
 def _value(name: str, value: bytes) -> bytes:
     return struct.pack("<Q", len(name)) + name.encode() + value
+
+
+def speaking(path: Path, **values: Value) -> Path:
+    """A model that can be asked and trained on any text, and served; what it says is noise."""
+    made = tiny(path, vocabulary=len(ALL_BYTES), context_length=4096, **values)
+    return with_vocabulary(made, ALL_BYTES, len(MARKS))

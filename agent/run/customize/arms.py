@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from agent.errors import InputError
+from agent.errors import Problem
 from agent.ledger.query import History, Row, is_weighted
 from agent.models.gguf import read_gguf
 from agent.models.soft_prompt import free_tokens
+from agent.programs import TUNED_ARMS
 from agent.prompt.prompt_candidate import PromptCandidate
 from agent.prompt.render import label_text
 from agent.run.recorded import recorded_prompt
@@ -48,8 +49,8 @@ ARMS: Mapping[str, ArmSpec] = {
         ArmSpec("retrieved", "prompt", "the best prompt that picks its examples for each input"),
         ArmSpec("calibrated", "prompt", "the best prompt with label weights"),
         ArmSpec("soft-prompt", "soft prompt", "trained vectors before the bare input", by_default=False),
-        ArmSpec("lora", "lora", "a LoRA adapter, asked with the bare input"),
-        ArmSpec("lora+prompt", "lora", "a LoRA adapter trained with the instruction of the best prompt"),
+        ArmSpec(TUNED_ARMS[0], "lora", "a LoRA adapter, asked with the bare input"),
+        ArmSpec(TUNED_ARMS[1], "lora", "a LoRA adapter trained with the instruction of the best prompt"),
         ArmSpec("hosted", "hosted", "the model trained at its provider, with the best instruction", by_default=False),
         ArmSpec("no-model", "no model", "largest class, classifier, nearest rows"),
     )
@@ -66,18 +67,21 @@ class PromptArm:
     trial: int
 
 
-def require_arms(names: Sequence[str]) -> list[ArmSpec]:
-    """The arms of these names, in the order of the table, with `yours`; none named: all by default.
+def require_arms(names: Sequence[str]) -> tuple[list[ArmSpec], list[Problem]]:
+    """The arms of these names, in the order of the table, with `yours`, and the names that no arm has.
 
-    Raises:
-        InputError: a name is not known.
+    Args:
+        names: as asked for; none: all arms.
     """
     from agent.task.words import near
 
-    if unknown := [name for name in names if name not in ARMS]:
-        raise InputError(f"--arms {unknown[0]}: no arm of this name{near(unknown[0], list(ARMS))}")
+    unknown = [
+        Problem(f"--arms {name:.60}", f"no arm of this name{near(name, list(ARMS))}")
+        for name in names
+        if name not in ARMS
+    ]
     wanted = names or [spec.name for spec in ARMS.values() if spec.by_default]
-    return [spec for spec in ARMS.values() if spec.name in wanted or spec.name == "yours"]
+    return [spec for spec in ARMS.values() if spec.name in wanted or spec.name == "yours"], unknown
 
 
 def prompt_arms(history: History, run: Row, specs: Sequence[ArmSpec]) -> list[PromptArm]:

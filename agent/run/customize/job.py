@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from statistics import median
+from dataclasses import replace
 from typing import Any
 
 from agent.models.local import LocalModel
@@ -15,99 +12,24 @@ from agent.programs.classic import ClassicProgram
 from agent.programs.prompt import PromptProgram
 from agent.programs.tuned import TunedProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
-from agent.run.customize.arms import ArmSpec, PromptArm, bare_prompt, instructed_prompt, rows_a_label
-from agent.run.customize.elsewhere import QUESTIONS, answers, elsewhere
-from agent.run.customize.hosted import HostedArm, HostedPlan, HostedTrainer
+from agent.run.customize.arms import ArmSpec, bare_prompt, instructed_prompt, rows_a_label
+from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
+from agent.run.customize.hosted import HostedArm, HostedTrainer
+from agent.run.customize.measure import Measurement, TunedArm
+from agent.run.customize.plan import CustomizePlan
+from agent.run.customize.release_arm import write_arm
 from agent.run.customize.table import MeasuredArm, table
-from agent.run.customize.training import pairs_of, rows_hash, trained
+from agent.run.customize.training import pairs_of, planned_record, rows_hash, trained
 from agent.run.job import Job, Resources
 from agent.run.observers import LedgerObserver
 from agent.scoring.evaluate import Evaluator
-from agent.scoring.llm_judge import judge_builder, judge_calls
+from agent.scoring.llm_judge import judge_builder
 from agent.scoring.task_metrics import build_metrics
-from agent.tuning.settings import LoraSettings, SoftPromptSettings, TrainedAdapter, TrainingSettings
+from agent.tuning.settings import TrainingSettings
 from agent.types import LM, Candidate, Proposal, Runner, Task
 
-LATENCY_ROWS = 5
-"""Dev rows that are asked one after the other, for the time of a call."""
-LATENCY_REPEAT = 1
-"""Which sample of them: none that the search has bought."""
-MB = 1e6
-
-
-@dataclass(frozen=True, slots=True)
-class CustomizePlan:
-    """What is compared.
-
-    Args:
-        task: with the train rows of the search, and the sealed rows that it opened.
-        lm: the model of all arms.
-        judges: those of the task.
-        run: the search that the prompts come from.
-        best: the best prompt that the search found.
-        prompts: the prompts that take part, `yours` first.
-        tuned: the arms to train.
-        classic: whether methods without a language model take part.
-        base: the file of the model, where adapters are trained.
-        folder: where adapters and checkpoints are kept.
-        settings: of the training of adapters.
-        soft: of that of soft prompts.
-        expected_calls: calls in the life of the prompt; None: as many as it takes.
-        hosted: the arm that the model's provider trains. None: there is none.
-    """
-
-    task: Task
-    lm: LM
-    judges: tuple[LM, ...]
-    run: str
-    best: PromptCandidate
-    prompts: tuple[PromptArm, ...]
-    tuned: tuple[ArmSpec, ...]
-    classic: bool
-    base: Path
-    folder: Path
-    settings: LoraSettings
-    soft: SoftPromptSettings
-    expected_calls: int | None = None
-    hosted: HostedPlan | None = None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether a call costs no dollars."""
-        return self.lm.name.startswith("local/")
-
-    @property
-    def calls(self) -> int:
-        """How many it takes at most."""
-        rows = (len(self.task.test) + LATENCY_ROWS) * (1 + judge_calls(self.task))
-        tuned = len(self.tuned) + (self.hosted is not None)
-        general = len(QUESTIONS) * (1 + tuned) if tuned else 0
-        return rows * (len(self.prompts) + tuned) + general
-
-
-@dataclass(frozen=True, slots=True)
-class TunedArm:
-    """An arm that was trained: what it is asked, its adapter, and the model that has it."""
-
-    spec: ArmSpec
-    prompt: PromptCandidate
-    adapter: TrainedAdapter
-    model: LocalModel
-
-    @property
-    def seconds(self) -> float:
-        """Of its training."""
-        return self.adapter.seconds
-
-    @property
-    def usd(self) -> float | None:
-        """Dollars of its training."""
-        return 0.0
-
-    @property
-    def megabytes(self) -> float:
-        """Of the adapter."""
-        return self.adapter.path.stat().st_size / MB
+ADAPTERS = "adapters"
+"""The folder beside the ledger that keeps them."""
 
 
 class Customize(Job):
@@ -120,8 +42,6 @@ class Customize(Job):
     def __init__(self, plan: CustomizePlan, resources: Resources) -> None:
         super().__init__(plan.task, [plan.lm.name], resources)
         self._plan = plan
-        self._prompts = PromptProgram(plan.task, plan.lm)
-        self._classic = ClassicProgram(plan.task) if plan.classic and ClassicProgram.suits(plan.task) else None
         self._adapters: list[LocalModel] = []
         hosted = plan.hosted
         self._trainer = HostedTrainer(hosted, plan.task, plan.best, resources, self.account) if hosted else None
@@ -144,38 +64,28 @@ class Customize(Job):
             await self._trainer.abandon()
 
     def for_chain(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {key: result[key] for key in ("of_run", "model", "rows", "arms", "advice", "status")}
+        return {key: result[key] for key in ("of_run", "model", "rows", "arms", "advice", "curve", "status")}
 
     async def _compared(self) -> dict[str, Any]:
         plan, task = self._plan, self.task
-        made = [await self._tuned(spec) for spec in plan.tuned]
+        some = {size: first_rows(task, size, plan.settings.seed) for size in plan.curve}
+        made = {size: [await self._tuned(spec, part) for spec in plan.tuned] for size, part in some.items()}
+        whole = [await self._tuned(spec, task) for spec in plan.tuned]
         hosted = await self._trainer.arm(lambda: self._gateway.stopped) if self._trainer else None
-        tuned = TunedProgram(task, plan.lm, self._adapters)
-        programs: list[PromptProgram | ClassicProgram] = [self._prompts, tuned]
-        programs += [self._classic] if self._classic else []
-        records = LedgerObserver(self.ledger, self.id, programs)
-        judges = judge_builder(task, plan.judges or (plan.lm,), self._gateway)
-        metrics = build_metrics(task, {"judge": judges})
-
-        def evaluator_of(lm: LM, programs: Sequence[Runner]) -> Evaluator:
-            base = plan.prompts[0].candidate.id
-            return Evaluator(task, self._gateway, lm, metrics, programs, records, graded=True, baseline_id=base)
-
-        evaluator = evaluator_of(plan.lm, programs)
+        measurement, tuned = self._measurement(task, whole)
         arms: list[tuple[ArmSpec, PromptCandidate, TunedArm | HostedArm | None]] = []
         arms += [(arm.spec, arm.candidate, None) for arm in plan.prompts]
-        arms += [(each.spec, TunedCandidate.of(each.prompt, each.adapter.sha256), each) for each in made]
+        arms += [(each.spec, _candidate(each), each) for each in whole]
         arms += [(hosted.spec, hosted.candidate, hosted)] if hosted else []
         for spec, candidate, _ in arms:
-            records.on_candidate_accepted(0, Proposal(candidate, {}, f"arm:{spec.name}", None, spec.about))
+            measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, f"arm:{spec.name}", None, spec.about))
         opened = {"arms": {spec.name: candidate.id for spec, candidate, _ in arms}, "rows": len(task.test)}
         self._observer.on_event("test_opened", opened)
-        measured = []
-        for arm in arms:
-            own = arm[2] if isinstance(arm[2], HostedArm) else None
-            measured.append(await self._measured(evaluator_of(own.model, [own.program]) if own else evaluator, *arm))
-        if self._classic is not None:
-            measured += await self._unmodelled(evaluator, records, self._classic)
+        measured = [await measurement.measured(*arm) for arm in arms]
+        measured += await measurement.unmodelled()
+        points = [point for size, part in some.items() for point in await self._points(part, made[size])]
+        points += _whole_points(plan, measured) if points else []
+        measured = await self._released(measured, whole, tuned)
         return {
             "kind": self.kind,
             "run_id": self.id,
@@ -184,95 +94,110 @@ class Customize(Job):
             "model": plan.lm.name,
             "rows": {"train": len(task.train), "test": len(task.test)},
             **table(measured, rows_a_label(task), plan.expected_calls, self._resources.seed),
+            "curve": curve_lines(points),
+            "curve_text": curve_text(points, self._resources.seed),
             **({"fine_tuning": hosted.as_dict()} if hosted else {}),
             **self.cost(),
             "status": "complete",
             "ledger_head": self.ledger.head(),
         }
 
+    def _measurement(self, task: Task, tuned: Sequence[TunedArm]) -> tuple[Measurement, TunedProgram]:
+        """What scores prompts, adapters and methods that learnt from the train rows of this task."""
+        plan = self._plan
+        program = TunedProgram(task, plan.lm, [each.model for each in tuned])
+        programs: list[PromptProgram | ClassicProgram] = [PromptProgram(task, plan.lm), program]
+        if classic := self._classic(task):
+            programs.append(classic)
+        records = LedgerObserver(self.ledger, self.id, programs)
+        judges = judge_builder(task, plan.judges or (plan.lm,), self._gateway)
+        metrics = build_metrics(task, {"judge": judges})
+        base = plan.prompts[0].candidate.id
+
+        def evaluator_of(lm: LM, runners: Sequence[Runner]) -> Evaluator:
+            return Evaluator(task, self._gateway, lm, metrics, runners, records, graded=True, baseline_id=base)
+
+        evaluator, prices = evaluator_of(plan.lm, programs), self._resources.prices
+        found = Measurement(
+            plan, evaluator, self._gateway, self.ledger, self._observer, records, prices, classic, evaluator_of
+        )
+        return found, program
+
     # -- the arms -----------------------------------------------------------------------------------------------------
 
-    async def _tuned(self, spec: ArmSpec) -> TunedArm:
-        """Trains an arm, or takes what the same command trained before, and starts its model."""
-        plan, program = self._plan, self._prompts
-        prompt = instructed_prompt(plan.best) if spec.name == "lora+prompt" else bare_prompt(self.task)
+    async def _tuned(self, spec: ArmSpec, task: Task) -> TunedArm:
+        """Trains an arm on the train rows of this task, or takes what the same command trained before."""
+        plan, program = self._plan, PromptProgram(task, self._plan.lm)
+        prompt = instructed_prompt(plan.best) if spec.name == "lora+prompt" else bare_prompt(task)
         settings: TrainingSettings = plan.soft if spec.method == "soft prompt" else plan.settings
-        rows = (self.task.train, self.task.dev)
+        rows = (task.train, task.dev)
         self._observer.on_message(f"{spec.name}: training on {len(rows[0])} rows, {len(rows[1])} to stop early by")
-        self._observer.on_event("training", {"arm": spec.name, "train": rows_hash(rows[0]), "dev": rows_hash(rows[1])})
+        self._observer.on_event("training", planned_record(spec.name, *rows, settings))
         adapter = await trained(
             spec.name,
             plan.base,
             (pairs_of(program, prompt, rows[0]), pairs_of(program, prompt, rows[1])),
             settings,
-            plan.folder,
+            plan.folder / ADAPTERS,
             self._observer,
             lambda: self._gateway.stopped,
         )
         model = create_model(f"{plan.lm.name}+{adapter.path}")
         assert isinstance(model, LocalModel)
         self._adapters.append(model)
-        return TunedArm(spec, prompt, adapter, model)
+        return TunedArm(spec, prompt, adapter, model, len(rows[0]))
 
-    async def _measured(
-        self, evaluator: Evaluator, spec: ArmSpec, candidate: PromptCandidate, tuned: TunedArm | HostedArm | None
-    ) -> MeasuredArm:
-        """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere."""
-        self._observer.on_message(f"{spec.name}: {len(self.task.test)} sealed rows")
-        outcomes = await evaluator.outcomes(candidate, self.task.test, "test")
-        latency = await self._latency(evaluator, candidate)
-        usage = evaluator.usage_of(candidate.id)
-        price = self._resources.prices.get((tuned.model if tuned else self._plan.lm).name)
-        usd = 1000 * price(usage) if price else None
-        general = None
-        if tuned is not None:
-            base = await answers(self._gateway, self._plan.lm)
-            general = elsewhere(await answers(self._gateway, tuned.model), base)
-        return MeasuredArm(
-            spec.name,
-            spec.about,
-            spec.family,
-            candidate.id,
-            [outcome.value for outcome in outcomes],
-            len(self.task.train) if tuned else self._labels(candidate),
-            tuned.seconds if tuned else 0.0,
-            usage.prompt_tokens + usage.completion_tokens,
-            0.0 if self._plan.is_local else usd,
-            latency,
-            general,
-            tuned.megabytes if tuned else 0.0,
-            tuned.usd if tuned else 0.0,
-        )
+    def _classic(self, task: Task) -> ClassicProgram | None:
+        """The methods without a language model, where they take part and suit the rows."""
+        if not self._plan.classic or not ClassicProgram.suits(task):
+            return None
+        return ClassicProgram(task, "" if task.train == self.task.train else rows_hash(task.train))
 
-    async def _latency(self, evaluator: Evaluator, candidate: Candidate) -> float | None:
-        """Seconds of one call, the median of a few dev rows that are asked one after the other."""
-        seconds = []
-        for row in self.task.dev[:LATENCY_ROWS]:
-            outcome = await evaluator.outcome(candidate, row, repeat=LATENCY_REPEAT)
-            if (took := self.ledger.seconds_of(outcome.call_key)) is not None:
-                seconds.append(took)
-        return median(seconds) if seconds else None
+    async def _points(self, task: Task, tuned: Sequence[TunedArm]) -> list[CurvePoint]:
+        """The arms that learn, with the train rows of this task: adapters, methods, and the prompt that picks."""
+        plan, test = self._plan, task.test
+        self._observer.on_message(f"curve: {len(task.train)} train rows")
+        measurement, program = self._measurement(task, tuned)
+        asked: list[tuple[str, Candidate, float]] = []
+        if (arm := plan.picking) is not None and arm.candidate.picks is not None:
+            picks = replace(arm.candidate.picks, pool=program.pool.id)
+            asked.append((arm.spec.name, replace(arm.candidate, picks=picks), 0.0))
+        asked += [(each.spec.name, _candidate(each), each.adapter.seconds) for each in tuned]
+        points = []
+        for name, candidate, seconds in asked:
+            about = f"with {len(task.train)} train rows"
+            measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, f"curve:{name}", None, about))
+            outcomes = await measurement.evaluator.outcomes(candidate, test, "test")
+            points.append(CurvePoint(name, len(task.train), [one.value for one in outcomes], seconds))
+        for each in tuned:
+            await each.model.close()
+        found = await measurement.unmodelled()
+        return points + [CurvePoint(one.name, len(task.train), one.scores) for one in found[1:]]
 
-    def _labels(self, candidate: PromptCandidate) -> int:
-        """Rows with a right answer that a prompt shows or picks from, and dev rows that its label weights are of."""
-        shown = len(self.task.train) if candidate.picks else len(candidate.demos)
-        fitted = len(self.task.dev) if candidate.weights and candidate.weights.method != "label-free" else 0
-        return shown + fitted
-
-    async def _unmodelled(
-        self, evaluator: Evaluator, records: LedgerObserver, classic: ClassicProgram
+    async def _released(
+        self, measured: Sequence[MeasuredArm], tuned: Sequence[TunedArm], program: TunedProgram
     ) -> list[MeasuredArm]:
-        """The methods without a language model."""
-        await classic.fit(self.task.test)
-        arms = []
-        for candidate in classic.candidates():
-            about = "answers without a language model"
-            records.on_candidate_accepted(0, Proposal(candidate, {}, "yardstick", None, about))
-            began = time.perf_counter()
-            outcomes = await evaluator.outcomes(candidate, self.task.test, "test")
-            seconds = (time.perf_counter() - began) / max(1, len(outcomes))
-            values = [outcome.value for outcome in outcomes]
-            arms.append(
-                MeasuredArm(candidate.method, about, "no model", candidate.id, values, classic.rows, latency_s=seconds)
-            )
-        return arms
+        """Writes each tuned arm as a released prompt with its adapter; the arms with the places of these."""
+        await self.ledger.commit()  # no file may name a head that a kill takes back
+        paths = {}
+        for each in tuned:
+            arm = next(one for one in measured if one.name == each.spec.name)
+            path, noted = write_arm(self._plan, self.id, self.ledger, program, arm, measured[0], _candidate(each))
+            self._observer.on_event("released", noted)
+            paths[arm.name] = str(path)
+        return [replace(arm, path=paths.get(arm.name, "")) for arm in measured]
+
+
+def _candidate(tuned: TunedArm) -> TunedCandidate:
+    return TunedCandidate.of(tuned.prompt, tuned.adapter.sha256)
+
+
+def _whole_points(plan: CustomizePlan, measured: Sequence[MeasuredArm]) -> list[CurvePoint]:
+    """The arms of the curve with all train rows, as the table has them."""
+    learns = {spec.name for spec in plan.tuned} | ({plan.picking.spec.name} if plan.picking else set())
+    constant = next((arm.name for arm in measured if arm.family == "no model"), "")
+    return [
+        CurvePoint(arm.name, len(plan.task.train), arm.scores, arm.train_s)
+        for arm in measured
+        if arm.name in learns or (arm.family == "no model" and arm.name != constant)
+    ]

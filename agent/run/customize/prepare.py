@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import InputError
+from agent.errors import InputError, Problem
 from agent.ledger.query import History, Row, searched
 from agent.models.fine_tuning import TuningSettings
 from agent.models.local import LocalModel
 from agent.models.openai import OpenAIModel
 from agent.prompt.prompt_candidate import baseline
+from agent.run.arguments import require_none
 from agent.run.customize.arms import ArmSpec, prompt_arms, require_arms, why_no_soft_prompt, why_not_tuned
+from agent.run.customize.curve import FEWEST_TRAIN, curve_sizes
 from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordable
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
-from agent.run.customize.job import Customize, CustomizePlan
+from agent.run.customize.job import Customize
+from agent.run.customize.plan import CustomizePlan
 from agent.run.launch import Launch, budget_of, seconds_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
@@ -28,21 +31,17 @@ from agent.tuning.settings import LoraSettings, SoftPromptSettings
 if TYPE_CHECKING:
     from agent.types import Task
 
-ADAPTERS = "adapters"
-"""The folder beside the ledger that keeps them."""
-FEWEST_TRAIN = 16
-"""Train rows below which nothing is trained."""
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What the user asked for.
 
     Args:
-        arms: their names; none: all.
+        arms: their names; none: all that take part by default.
         train_seconds: the most that training may take, each arm by itself. None: as long as it takes.
         expected_calls: calls in the life of the prompt. None: as many as it takes.
         seed: of the training, at least 0.
+        curve: the numbers of train rows that arms learn from besides all, such as "24,75,all"; "": no curve.
         train_price: of training at a provider, dollars per million tokens. None: not known.
     """
 
@@ -50,33 +49,54 @@ class Asked:
     train_seconds: str | None = None
     expected_calls: int | None = None
     seed: int = 0
+    curve: str = ""
     train_price: float | None = None
 
 
-def checked_arms(launch: Launch, asked: Asked) -> list[ArmSpec]:
-    """The arms of a comparison, before anything is searched or trained.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was asked for, checked: the arms, how they are trained, and the numbers of rows besides all."""
+
+    specs: Sequence[ArmSpec]
+    settings: LoraSettings
+    soft: SoftPromptSettings
+    curve: Sequence[int]
+
+
+def checked(launch: Launch, asked: Asked) -> Checked:
+    """What is compared, before anything is searched or trained.
 
     Raises:
-        InputError: an arm is not known, or cannot be trained for this task and model.
+        InputError: arms are not known or cannot be trained for this task and model, or an option is wrong; all of it.
     """
-    specs, task = require_arms(asked.arms), launch.task
+    task, problems = launch.task, []
     if task.program:
         raise InputError(f"{task.name}: a program of your own; only prompts and models are compared")
-    require_hosted(launch, specs, asked)
+    specs, unknown = require_arms(asked.arms)
+    problems += unknown
     tuned = [spec for spec in specs if spec.family == "tuned" and spec.method != "hosted"]
-    if not tuned:
-        return specs
-    why = why_not_tuned(task, launch.target.name)
-    if not why and len(task.train) < FEWEST_TRAIN:
+    why = why_not_tuned(task, launch.target.name) if tuned else ""
+    if tuned and not why and len(task.train) < FEWEST_TRAIN:
         why = f"{len(task.train)} train rows are too few to train on; give at least {FEWEST_TRAIN}"
     if why and asked.arms:
-        raise InputError(f"--arms {tuned[0].name}: {why}")
-    if why:
-        return [spec for spec in specs if spec not in tuned]
-    soft = [spec for spec in specs if spec.method == "soft prompt"]
-    if soft and isinstance(launch.target, LocalModel) and (why := why_no_soft_prompt(launch.target.path)):
-        raise InputError(f"--arms {soft[0].name}: {why}")
-    return specs
+        problems.append(Problem(f"--arms {tuned[0].name}", why))
+    soft = [spec for spec in tuned if spec.method == "soft prompt"]
+    if soft and not why and isinstance(launch.target, LocalModel) and (no := why_no_soft_prompt(launch.target.path)):
+        problems.append(Problem(f"--arms {soft[0].name}", no))
+    curve, wrong = curve_sizes(asked.curve, len(task.train))
+    if asked.expected_calls is not None and asked.expected_calls < 1:
+        wrong.append(Problem("--expected-calls", f"{asked.expected_calls}: write a number of at least 1"))
+    seconds = None
+    try:
+        seconds = seconds_of("--train-time", asked.train_seconds)
+    except InputError as error:
+        place, _, what = str(error).partition(": ")
+        wrong.append(Problem(place, what))
+    require_none([*problems, *wrong])
+    require_hosted(launch, specs, asked)
+    kept = [spec for spec in specs if not why or spec not in tuned]
+    soft_settings = SoftPromptSettings(seed=asked.seed, max_seconds=seconds)
+    return Checked(kept, LoraSettings(seed=asked.seed, max_seconds=seconds), soft_settings, curve)
 
 
 def require_hosted(launch: Launch, specs: Sequence[ArmSpec], asked: Asked) -> HostedPlan | None:
@@ -125,14 +145,15 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
     Raises:
         InputError: the search is of another task or model, or arms cannot be trained.
     """
-    specs = checked_arms(launch, asked)
+    what = checked(launch, asked)
+    specs = what.specs
     with closing(open_history(db)) as history:
         row = searched(history.run(run))
         _require_same(row, launch)
         task = replace(launch.task, test=_tested(history, row, launch.task))
         prompts = prompt_arms(history, row, specs)
         best = recorded_prompt(history.candidate(row["result"]["winner"]["candidate_id"]))
-    target, seconds = launch.target, seconds_of("--train-time", asked.train_seconds)
+    target = launch.target
     tuned = tuple(spec for spec in specs if spec.family == "tuned" and spec.method != "hosted")
     if hosted := require_hosted(launch, specs, asked):
         files = training_files(task, target, training_prompt(best))
@@ -147,10 +168,11 @@ def prepare_customize(launch: Launch, run: str, asked: Asked, options: Mapping[s
         tuned,
         any(spec.method == "no model" for spec in specs),
         target.path if isinstance(target, LocalModel) else Path(),
-        db.parent / ADAPTERS,
-        LoraSettings(seed=asked.seed, max_seconds=seconds),
-        SoftPromptSettings(seed=asked.seed, max_seconds=seconds),
+        db.parent,
+        what.settings,
+        what.soft,
         asked.expected_calls,
+        what.curve,
         hosted,
     )
     return PreparedJob(lambda resources: Customize(plan, resources), launch.lms(), budget_of(options, plan.calls))

@@ -32,6 +32,7 @@ class MeasuredArm:
         elsewhere: general questions with it on; None for what leaves the model as it is.
         megabytes: of what is shipped beside the model.
         train_usd: dollars of its training at a provider. None: nobody knows the price.
+        path: of the released prompt; "" where none was written.
     """
 
     name: str
@@ -47,6 +48,7 @@ class MeasuredArm:
     elsewhere: Elsewhere | None = None
     megabytes: float = 0.0
     train_usd: float | None = 0.0
+    path: str = ""
 
 
 def break_even(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
@@ -113,6 +115,7 @@ def _line(arm: MeasuredArm, yours: MeasuredArm, pays_from: int | None, seed: int
         "break_even_calls": pays_from,
         "elsewhere": asdict(elsewhere) if elsewhere else None,
         "megabytes": round(arm.megabytes, 1),
+        "path": arm.path,
     }
 
 

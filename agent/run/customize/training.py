@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from agent.errors import Interrupted
+from agent.ledger.provenance import tool_version
 from agent.observer import Observer
 from agent.programs.prompt import PromptProgram
 from agent.prompt.prompt_candidate import PromptCandidate
@@ -19,8 +21,10 @@ from agent.tuning.settings import Step, TrainedAdapter, TrainingPair, TrainingSe
 from agent.tuning.train import train_pairs
 from agent.types import Example
 
+LINE_SECONDS = 30.0
+"""Of training between two lines about it."""
 LOSSES_A_LINE = 25
-"""Steps between two lines about a training."""
+"""The last steps, whose mean loss a line has."""
 
 
 def pairs_of(program: PromptProgram, prompt: PromptCandidate, rows: Sequence[Example]) -> list[TrainingPair]:
@@ -52,28 +56,64 @@ async def trained(
         pairs: to train on, and to stop early by.
         settings: how, and which of the two.
         folder: for the adapter and its checkpoints.
-        observer: gets a line now and then, and the event of the end with the loss of each step.
+        observer: gets a line each LINE_SECONDS and at the end, and the event of the end with the loss of each step.
         stopped: the error that ends the run, where there is one.
 
     Raises:
         Interrupted: the run was stopped; the epochs that ended are kept.
         InputError: the model cannot be trained.
     """
-    began: list[float] = []
+    losses: list[float] = []
+    shown = time.monotonic()
 
     def on_step(step: Step) -> None:
+        nonlocal shown
         if stopped() is not None:
             raise Interrupted
-        began.append(step.loss)
-        if step.step % LOSSES_A_LINE == 0 or step.step == step.steps:
-            mean = sum(began[-LOSSES_A_LINE:]) / len(began[-LOSSES_A_LINE:])
-            observer.on_message(f"{arm}: step {step.step} of {step.steps}, loss {mean:.3f}, {step.seconds:.0f} s")
+        losses.append(step.loss)
+        if time.monotonic() - shown >= LINE_SECONDS:
+            shown, last = time.monotonic(), losses[-LOSSES_A_LINE:]
+            observer.on_message(
+                f"{arm}: step {step.step} of {step.steps}, loss {sum(last) / len(last):.3f}, {step.seconds:.0f} s"
+            )
 
     made = await asyncio.to_thread(
         train_pairs, base, pairs[0], settings, folder=folder, validation=pairs[1], on_step=on_step
     )
-    observer.on_event("trained", {"arm": arm, **training_record(made, settings)})
+    why = "" if made.ended == "epochs" else f" ({made.ended})"
+    observer.on_message(f"{arm}: trained in {made.steps} steps{why}, {made.seconds:.0f} s")
+    observer.on_event("trained", {"arm": arm, "labels": len(pairs[0]), **training_record(made, settings)})
     return made
+
+
+def planned_record(
+    arm: str, train: Sequence[Example], dev: Sequence[Example], settings: TrainingSettings
+) -> dict[str, Any]:
+    """What the ledger keeps of a training before it begins, JSON-ready: enough to make it again from the same rows.
+
+    Args:
+        arm: its name.
+        train: the rows to train on, in their order; each is kept as a hash of its id, inputs and answers.
+        dev: the rows to stop early by.
+        settings: how, with the seed.
+    """
+    import numpy
+
+    return {
+        "arm": arm,
+        "labels": len(train),
+        "rows": [_row_hash(row) for row in train],
+        "train": rows_hash(train),
+        "dev": rows_hash(dev),
+        "settings": asdict(settings),
+        "seed": settings.seed,
+        "versions": {"promptassay": tool_version(), "numpy": numpy.__version__},
+    }
+
+
+def _row_hash(row: Example) -> str:
+    listed = [row.id, dict(row.inputs), dict(row.labels)]
+    return hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def training_record(made: TrainedAdapter, settings: TrainingSettings) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""Scores the arms on the sealed rows, and measures what a call of each takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from agent.gateway.gateway import Gateway
+from agent.gateway.prices import Price
+from agent.ledger.store import Ledger
+from agent.models.local import LocalModel
+from agent.observer import Observer
+from agent.programs.classic import ClassicProgram
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.run.customize.arms import ArmSpec
+from agent.run.customize.elsewhere import answers, elsewhere
+from agent.run.customize.hosted import HostedArm
+from agent.run.customize.plan import LATENCY_ROWS, CustomizePlan
+from agent.run.customize.table import MeasuredArm
+from agent.scoring.evaluate import Evaluator
+from agent.tuning.settings import TrainedAdapter
+from agent.types import LM, Candidate, Proposal, Runner
+
+LATENCY_REPEAT = 1
+"""Which sample of them: none that the search has bought."""
+MB = 1e6
+NO_MODEL = "answers without a language model"
+
+
+@dataclass(frozen=True, slots=True)
+class TunedArm:
+    """An arm that was trained: what it is asked, its adapter, and the model that has it; `labels` train rows."""
+
+    spec: ArmSpec
+    prompt: PromptCandidate
+    adapter: TrainedAdapter
+    model: LocalModel
+    labels: int
+
+    @property
+    def seconds(self) -> float:
+        """Of its training."""
+        return self.adapter.seconds
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars of its training."""
+        return 0.0
+
+    @property
+    def megabytes(self) -> float:
+        """Of the adapter."""
+        return self.adapter.path.stat().st_size / MB
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What arms are measured with.
+
+    Args:
+        plan: the comparison.
+        evaluator: scores candidates.
+        gateway: for questions that are no rows.
+        ledger: knows how long a call took.
+        observer: gets lines.
+        records: gets the methods without a language model as candidates.
+        prices: of the models, as far as they are known.
+        classic: the methods without a language model, which the evaluator runs; None: they take no part.
+        evaluator_of: an evaluator of another model and what runs its candidates.
+    """
+
+    plan: CustomizePlan
+    evaluator: Evaluator
+    gateway: Gateway
+    ledger: Ledger
+    observer: Observer
+    records: Observer
+    prices: Mapping[str, Price]
+    classic: ClassicProgram | None
+    evaluator_of: Callable[[LM, Sequence[Runner]], Evaluator]
+
+    async def measured(
+        self, spec: ArmSpec, candidate: PromptCandidate, tuned: TunedArm | HostedArm | None
+    ) -> MeasuredArm:
+        """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere."""
+        plan, test = self.plan, self.plan.task.test
+        self.observer.on_message(f"{spec.name}: {len(test)} sealed rows")
+        evaluator = self.evaluator
+        if isinstance(tuned, HostedArm):
+            evaluator = self.evaluator_of(tuned.model, [tuned.program])
+        outcomes = await evaluator.outcomes(candidate, test, "test")
+        latency = await self._latency(evaluator, candidate)
+        usage = evaluator.usage_of(candidate.id)
+        price = self.prices.get((tuned.model if tuned else plan.lm).name)
+        usd = 1000 * price(usage) if price else None
+        general = None
+        if tuned is not None:
+            base = await answers(self.gateway, plan.lm)
+            general = elsewhere(await answers(self.gateway, tuned.model), base)
+        return MeasuredArm(
+            spec.name,
+            spec.about,
+            spec.family,
+            candidate.id,
+            [outcome.value for outcome in outcomes],
+            len(plan.task.train) + len(plan.task.dev) if tuned else self._labels(candidate),
+            tuned.seconds if tuned else 0.0,
+            usage.prompt_tokens + usage.completion_tokens,
+            0.0 if plan.is_local else usd,
+            latency,
+            general,
+            tuned.megabytes if tuned else 0.0,
+            tuned.usd if tuned else 0.0,
+        )
+
+    async def unmodelled(self) -> list[MeasuredArm]:
+        """The methods without a language model, the constant answer first."""
+        test, classic = self.plan.task.test, self.classic
+        if classic is None:
+            return []
+        arms = []
+        await classic.fit(test)
+        for candidate in classic.candidates():
+            self.records.on_candidate_accepted(0, Proposal(candidate, {}, "yardstick", None, NO_MODEL))
+            began = time.perf_counter()
+            outcomes = await self.evaluator.outcomes(candidate, test, "test")
+            seconds = (time.perf_counter() - began) / max(1, len(outcomes))
+            values = [outcome.value for outcome in outcomes]
+            arms.append(
+                MeasuredArm(
+                    candidate.method, NO_MODEL, "no model", candidate.id, values, classic.rows, latency_s=seconds
+                )
+            )
+        return arms
+
+    async def _latency(self, evaluator: Evaluator, candidate: Candidate) -> float | None:
+        """Seconds of one call, the median of a few dev rows that are asked one after the other."""
+        seconds = []
+        for row in self.plan.task.dev[:LATENCY_ROWS]:
+            outcome = await evaluator.outcome(candidate, row, repeat=LATENCY_REPEAT)
+            if (took := self.ledger.seconds_of(outcome.call_key)) is not None:
+                seconds.append(took)
+        return median(seconds) if seconds else None
+
+    def _labels(self, candidate: PromptCandidate) -> int:
+        """Rows with a right answer that a prompt shows or picks from, and dev rows that its label weights are of."""
+        task = self.plan.task
+        shown = len(task.train) if candidate.picks else len(candidate.demos)
+        fitted = len(task.dev) if candidate.weights and candidate.weights.method != "label-free" else 0
+        return shown + fitted

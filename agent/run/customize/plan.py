@@ -1,0 +1,79 @@
+"""What a comparison is asked for, and the plan that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.prompt.prompt_candidate import PromptCandidate
+from agent.run.customize.arms import ArmSpec, PromptArm
+from agent.run.customize.elsewhere import QUESTIONS
+from agent.run.customize.hosted import HostedPlan
+from agent.scoring.llm_judge import judge_calls
+from agent.tuning.settings import LoraSettings, SoftPromptSettings
+from agent.types import LM, Task
+
+LATENCY_ROWS = 5
+"""Dev rows that are asked one after the other, for the time of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class CustomizePlan:
+    """What is compared.
+
+    Args:
+        task: with the train rows of the search, and the sealed rows that it opened.
+        lm: the model of all arms.
+        judges: those of the task.
+        run: the search that the prompts come from.
+        best: the best prompt that the search found.
+        prompts: the prompts that take part, `yours` first.
+        tuned: the arms to train.
+        classic: whether methods without a language model take part.
+        base: the file of the model, where adapters are trained.
+        folder: of the ledger; adapters, checkpoints and releases are kept in it.
+        settings: of the training of adapters.
+        soft: of that of soft prompts.
+        expected_calls: calls in the life of the prompt; None: as many as it takes.
+        curve: numbers of train rows that the arms learn from besides all, ascending.
+        hosted: the arm that the model's provider trains. None: there is none.
+    """
+
+    task: Task
+    lm: LM
+    judges: tuple[LM, ...]
+    run: str
+    best: PromptCandidate
+    prompts: tuple[PromptArm, ...]
+    tuned: tuple[ArmSpec, ...]
+    classic: bool
+    base: Path
+    folder: Path
+    settings: LoraSettings
+    soft: SoftPromptSettings
+    expected_calls: int | None = None
+    curve: Sequence[int] = ()
+    hosted: HostedPlan | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a call costs no dollars."""
+        return self.lm.name.startswith("local/")
+
+    @property
+    def picking(self) -> PromptArm | None:
+        """The prompt that picks its examples out of train, which so learns from more rows; None: no arm does."""
+        picks = [arm for arm in self.prompts if arm.candidate.picks]
+        return next((arm for arm in picks if arm.spec.name == "retrieved"), picks[0] if picks else None)
+
+    @property
+    def calls(self) -> int:
+        """How many it takes at most."""
+        judged = 1 + judge_calls(self.task)
+        rows = (len(self.task.test) + LATENCY_ROWS) * judged
+        tuned = len(self.tuned) + (self.hosted is not None)
+        general = len(QUESTIONS) * (1 + tuned) if tuned else 0
+        learning = len(self.tuned) + (self.picking is not None)
+        points = len(self.curve) * learning * len(self.task.test) * judged
+        return rows * (len(self.prompts) + tuned) + general + points

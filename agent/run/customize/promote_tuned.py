@@ -1,0 +1,135 @@
+"""Promoting a tuned arm of a comparison: its released folder becomes a version of the task's name. Calls no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import GateFailed, InputError, ReleaseError
+from agent.ledger.provenance import user
+from agent.ledger.query import History, Row
+from agent.release.gate import blocked_arm, shown
+from agent.release.prompt_file import PROMPT_FILE, PromptRelease
+from agent.release.runtime import load_prompt
+from agent.run.customize.release_arm import arm_folder
+from agent.run.locations import open_history, open_ledger, releases_folder
+from agent.scoring.breakdown import difference
+
+if TYPE_CHECKING:
+    from agent.run.promote import Promotion
+
+YOURS = "yours"
+
+
+def promote_tuned(run: str, arm: str, label: str, override: bool, reason: str, actor: str, db: Path) -> Promotion:
+    """Keeps a tuned arm as a version, and moves the label to it, if its gain over the user's own prompt is shown and
+    no other prompt of the comparison is shown to be better. Raises what `promote` does."""
+    from agent.release.promotion import ReleaseRegistry
+    from agent.run.promote import Promotion
+
+    with closing(open_history(db, by_chain=True)) as history:
+        found = history.run(run) if run else _latest(history)
+        lines = _arms_of(found)
+        if arm not in lines or not lines[arm].get("path"):
+            there = ", ".join(name for name, line in lines.items() if line.get("path")) or "none"
+            raise InputError(f"{found['id']}: it trained no arm {arm!r}; it has {there}")
+        line = lines[arm]
+        release = _its_own(history, found, line, db)
+        blocked = [*_not_shown(line), *blocked_arm(_ahead(history, found, line, lines))]
+    if blocked and not override:
+        why = [f"{found['id']}: {each}" for each in blocked]
+        raise GateFailed("\n".join([*why, "not promoted; --override --reason WHY promotes all the same"]))
+    reason, actor = reason.strip(), actor or user()
+    registry = ReleaseRegistry(releases_folder(db))
+    with closing(open_ledger(db)) as book:
+        evidence = {
+            "run_id": found["id"],
+            "arm": arm,
+            "candidate_id": line["candidate_id"],
+            "test": line["test"],
+            "ci95": line["ci95"],
+            "lift": {key: line[key] for key in ("diff", "diff_ci95", "p_value")},
+            "overridden": blocked,
+            "ledger": book.id(),
+            "ledger_head": book.head(),
+        }
+        change = registry.promote(release, label, book, actor=actor, reason=reason, evidence=evidence)
+    return Promotion(
+        found["id"],
+        release.name,
+        label,
+        release.version,
+        line["candidate_id"],
+        arm,
+        registry.root / release.name / release.version,
+        None,
+        change is not None,
+        change.before if change else release.version,
+        tuple(blocked),
+        reason,
+        actor,
+    )
+
+
+def _latest(history: History) -> Row:
+    """The latest comparison that is complete."""
+    for row in history.runs():
+        if (row["result"] or {}).get("kind") == "customize":
+            return row
+    raise InputError(f"{history.path}: no comparison yet; `optimize customize TASK` makes one")
+
+
+def _arms_of(found: Row) -> dict[str, Mapping[str, Any]]:
+    if (found["result"] or {}).get("kind") != "customize":
+        raise InputError(
+            f"{found['id']}: no result of `optimize customize`, so it has no tuned arm; name a run of that command"
+        )
+    return {line["arm"]: line for line in found["result"]["arms"]}
+
+
+def _its_own(history: History, found: Row, line: Mapping[str, Any], db: Path) -> PromptRelease:
+    """What the comparison released as the arm. Raises ReleaseError where the folder holds anything else."""
+    path = arm_folder(db.parent, found["id"], line["arm"]) / PROMPT_FILE
+    release = load_prompt(path).release
+    events = history.select("SELECT body FROM events WHERE run_id = ? AND kind = 'released'", found["id"])
+    noted = [json.loads(event["body"]) for event in events]
+    if release.version not in [each["version"] for each in noted if each["arm"] == line["arm"]]:
+        raise ReleaseError(
+            f"{path}: holds {release.version}, which is not what {found['id']} released as {line['arm']}; restore the "
+            "file, or make the comparison again"
+        )
+    return release
+
+
+def _not_shown(line: Mapping[str, Any]) -> list[str]:
+    """Why the gain of an arm over the user's own prompt is not shown."""
+    if line["diff"] is None:
+        return ["it cannot be compared with your own prompt: no row has a score on both sides"]
+    if shown(line["diff_ci95"], line["p_value"]) > 0:
+        return []
+    low, high = (100 * end for end in line["diff_ci95"])
+    gained = f"{100 * line['diff']:+.1f} points (95 % CI {low:+.1f} to {high:+.1f}), p = {line['p_value']:.2g}"
+    return [f"its gain over your own prompt is not shown: {gained}"]
+
+
+def _ahead(
+    history: History, found: Row, line: Mapping[str, Any], lines: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """How far each other prompt of the comparison is ahead on the sealed test, paired by row."""
+    own = _values(history, found, line["candidate_id"])
+    ahead = {}
+    for name, other in lines.items():
+        if other["family"] == "prompt" and name != YOURS:
+            theirs = _values(history, found, other["candidate_id"])
+            rows: Sequence[str] = sorted(own.keys() & theirs.keys())
+            ahead[f"the arm {name}"] = difference(
+                [theirs[row] for row in rows], [own[row] for row in rows], found["seed"]
+            )
+    return ahead
+
+
+def _values(history: History, found: Row, candidate: str) -> dict[str, float | None]:
+    return {row["example_id"]: row["value"] for row in history.outcomes(found["id"], candidate, "test")}

@@ -1,0 +1,145 @@
+"""The table of a comparison and the advice in words, out of scores that are given."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.cli.customize import customize_report
+from agent.run.customize.curve import CurvePoint, curve_lines, curve_text
+from agent.run.customize.elsewhere import Elsewhere
+from agent.run.customize.table import MeasuredArm, break_even, table
+
+
+def scores(right: int, of: int = 100) -> list[float]:
+    return [1.0] * right + [0.0] * (of - right)
+
+
+YOURS = MeasuredArm("yours", "your prompt as it is", "prompt", "c_1", scores(20), 0, 0.0, 80, 0.0, 0.3)
+BEST = MeasuredArm("best", "the best prompt", "prompt", "c_2", scores(50), 6, 0.0, 400, 0.0, 0.8)
+LORA = MeasuredArm(
+    "lora",
+    "a LoRA adapter",
+    "tuned",
+    "c_3",
+    scores(90),
+    160,
+    120.0,
+    60,
+    0.0,
+    0.2,
+    Elsewhere(3, 5, 20),
+    9.8,
+    "x/prompt.md",
+)
+NONE = MeasuredArm("classifier", "no model", "no model", "c_4", scores(40), 160, latency_s=0.0)
+ARMS = [YOURS, BEST, LORA, NONE]
+ROWS = {"a": 80, "b": 76, "c": 4}
+
+KEYS = {
+    "arm", "about", "family", "candidate_id", "test", "ci95", "unscored", "diff", "diff_ci95", "p_value", "labels",
+    "train_s", "tokens_per_call", "usd_per_1000", "latency_s", "break_even_calls", "elsewhere", "megabytes", "path",
+}  # fmt: skip
+
+
+def test_each_arm_has_all_keys() -> None:
+    made = table(ARMS, ROWS, None, 0)
+    assert [set(line) for line in made["arms"]] == [KEYS] * 4
+    assert set(made["advice"]) == {"verdict", "arm", "text"}
+
+
+def test_training_is_paid_for_by_the_seconds_that_calls_save() -> None:
+    assert break_even(LORA, BEST) == 200
+    assert break_even(replace(LORA, latency_s=0.9), BEST) is None
+    assert break_even(replace(LORA, latency_s=None), BEST) is None
+    assert break_even(BEST, BEST) is None
+
+
+def said(*arms: MeasuredArm, rows: dict[str, int] = ROWS, calls: int | None = None) -> tuple[str, str]:
+    advice = table(arms, rows, calls, 0)["advice"]
+    return advice["verdict"], advice["text"]
+
+
+def test_an_adapter_ahead_of_every_prompt_is_advised_with_what_it_costs() -> None:
+    assert said(*ARMS) == (
+        "customize",
+        "Customize: lora reads 90.0 of 100 sealed rows right, ahead of every prompt; its training is paid for after "
+        "200 calls; with the adapter on, 5 of 20 general questions are answered as before, so switch it on for this "
+        "task alone; labels with fewer than 5 train rows: c (4).",
+    )
+
+
+def test_few_calls_speak_against_it() -> None:
+    verdict, text = said(*ARMS, calls=50)
+    assert verdict == "instruct"
+    assert text.startswith("Instruct: best reads 50.0 of 100 sealed rows right; lora is +40.0 points (95 % CI ")
+    assert "ahead, and fewer calls are expected than pay for its training" in text
+
+
+def test_few_rows_a_label_ask_for_more_labels() -> None:
+    verdict, text = said(*ARMS, rows={"a": 9, "b": 9, "c": 4})
+    assert verdict == "label more"
+    assert text.startswith("Label more rows before you customize: lora leads with 90.0, on fewer than 8 train rows")
+
+
+def test_a_method_within_noise_needs_no_language_model() -> None:
+    verdict, text = said(*ARMS[:3], replace(NONE, scores=scores(89)))
+    assert (verdict, text) == (
+        "no model",
+        "You need no language model: classifier reads 89.0 of 100 sealed rows right; lora is +1.0 points (95 % CI "
+        "-2.7 to +5.4) ahead, within noise.",
+    )
+
+
+TABLE = """
+arm\tsealed test\t95 % CI\tagainst yours\t95 % CI\tlabels\ttrain s\ttokens\t$/1,000\tcall s\tpays from\telsewhere\tMB
+yours\t20.0\t13.3 to 28.9\t\t\t0\t\t80\t0.00\t0.30\t\t\t
+best\t50.0\t40.4 to 59.6\t+30.0\t+21.9 to +39.6\t6\t\t400\t0.00\t0.80\t\t\t
+lora\t90.0\t82.6 to 94.5\t+70.0\t+60.4 to +78.1\t160\t120\t60\t0.00\t0.20\t200\t5 of 20 as before\t9.8
+classifier\t40.0\t30.9 to 49.8\t+20.0\t+13.3 to +28.9\t160\t\t0\t0.00\t0.00\t\t\t
+
+arm\t24 rows\t160 rows
+lora\t70.0\t90.0
+"""
+
+
+def result(points: list[CurvePoint]) -> dict[str, Any]:
+    cost = {"calls": {"target": 9, "cached": 1}, "tokens": {"prompt": 5, "completion": 2}, "cost_usd": 0.0}
+    more = {"lost_usd": 0.0, "unpriced": [], "overspent": "", "limited": 0, "seconds": 3.0, "status": "complete"}
+    head = {"task": "t", "model": "local/m", "run_id": "r2", "of_run": "r1", "rows": {"test": 100, "train": 160}}
+    curve = {"curve": curve_lines(points), "curve_text": curve_text(points, 0)}
+    return {**head, **table(ARMS, ROWS, None, 0), **curve, **cost, **more}
+
+
+def test_the_tables_in_a_pipe_and_the_lines_below_them() -> None:
+    points = [CurvePoint("lora", 24, scores(70), 9.0), CurvePoint("lora", 160, scores(90), 120.0)]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        below = customize_report(result(points))
+    shown = printed.getvalue()
+    assert shown.startswith(TABLE)
+    assert "from 24 to 160 rows lora gains +20.0 points" in shown
+    assert "Customize: lora reads 90.0" in shown
+    assert below.splitlines()[1:] == ["run r2, prompts of r1", "lora: x/prompt.md; optimize promote r2 --arm lora"]
+
+
+def test_without_a_curve_there_is_one_table() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        customize_report(result([]))
+    assert "rows\t" not in printed.getvalue()
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "a\tb"])
+def test_names_of_a_ledger_from_elsewhere_cannot_drive_the_terminal(hostile: str) -> None:
+    made = result([])
+    made["task"], made["arms"][1]["arm"], made["run_id"] = hostile, hostile, hostile
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        below = customize_report(made)
+    assert "\x1b" not in printed.getvalue() + below
+    assert all(line.count("\t") in (0, 12) for line in printed.getvalue().splitlines())
