@@ -5,8 +5,10 @@ The only importer of matplotlib. The numbers of each chart are a table of the sa
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -69,6 +71,19 @@ def progress(view: RunView) -> Figure:
         axes.set(xlabel="calls", ylabel="dev score", ylim=(-2, 102), xlim=(0, None))
         if done:
             axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, borderaxespad=0, handletextpad=0.3)
+        return figure
+
+
+def losses(lines: Mapping[str, Sequence[float]]) -> Figure:
+    """The loss of each step of a training, in nats, a line for each training by its name."""
+    with _styled():
+        figure = _canvas(WIDTH, 2.6)
+        axes = figure.add_subplot()
+        styles = [(colour, dash) for dash in ("-", "--", ":") for colour in (BASE, GOOD, BAD, LINE)]
+        for (name, values), (colour, dash) in zip(lines.items(), itertools.cycle(styles), strict=False):
+            axes.plot(range(1, len(values) + 1), values, dash, color=colour, linewidth=1, label=visible(name))
+        axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0)
         return figure
 
 

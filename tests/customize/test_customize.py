@@ -15,7 +15,7 @@ from agent.models.adapters import Adapter
 from agent.release.runtime import load_prompt
 from agent.run.customize.arms import ARMS, bare_prompt, instructed_prompt, prompt_arms, require_arms, rows_a_label
 from agent.run.recorded import recorded_prompt
-from tests.cli.world import good, good_json, refused
+from tests.cli.world import good, good_json, optimize, refused
 from tests.customize.conftest import Made
 from tests.toys import make_task
 
@@ -138,6 +138,19 @@ def test_python_gets_the_same_comparison_typed(compared: Made) -> None:
     assert (found.arm, found.verdict) == ("best", "instruct")
     assert found.curve == ()
     assert found.to_json()["advice"]["text"] == found.text
+
+
+def test_a_training_is_two_short_lines_and_not_one_for_each_step(compared: Made) -> None:
+    for file in Path("runs/adapters").iterdir():
+        file.unlink()
+    done = optimize("customize", *WORDS, "--arms", "lora,lora+prompt")
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.stderr.splitlines() if line.startswith("lora")]
+    assert all(len(line) <= 80 for line in lines)
+    assert [line for line in lines if ": training on " in line]
+    ends = [line for line in lines if ": trained in " in line]
+    assert [line.split(":")[0] for line in ends] == ["lora", "lora+prompt"]
+    assert len([line for line in lines if ": step " in line]) < 8
 
 
 def test_python_names_all_that_is_wrong(compared: Made) -> None:

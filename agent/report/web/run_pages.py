@@ -17,6 +17,7 @@ from agent.report import charts, compare, facts
 from agent.report.html import PROMPT_LETTERS
 from agent.report.run_details import run_details
 from agent.report.view import RowPair, RunView
+from agent.report.web.comparison_page import KIND, comparison, losses_chart
 from agent.report.web.page_request import PageRequest, sql_link
 
 CHART = threading.Lock()
@@ -97,6 +98,7 @@ def run(request: PageRequest) -> dict[str, Any]:
         "is_search": _is_search(view.run),
         "command": (view.run["options"] or {}).get("command", ""),
         "result": view.run["result"],
+        "comparison": request.cached("comparison", view.id, lambda: comparison(view)),
         "is_erased": view.run["result"] is None and view.run["result_hash"] is not None,
         "live": live(request) if view.run["status"] == "running" else None,
         "verdict": facts.verdict(result) if result else None,
@@ -179,7 +181,14 @@ def without_style(svg: str) -> str:
 
 def drawn(request: PageRequest) -> dict[str, Any]:
     """The chart of a run, for its page alone."""
-    return {"chart": chart(request)}
+    view = CachedRunView(request)
+
+    def draw() -> str:
+        with CHART:
+            return without_style(losses_chart(view))
+
+    is_comparison = (view.run["result"] or {}).get("kind") == KIND
+    return {"chart": chart(request), "losses": request.cached("losses", view.id, draw) if is_comparison else ""}
 
 
 def board(request: PageRequest, view: RunView) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from agent.run.customize.hosted import HostedPlan, hosted_plan, require_affordab
 from agent.run.customize.hosted_files import training_files, training_prompt, write_training_files
 from agent.run.customize.job import Customize
 from agent.run.customize.plan import CustomizePlan
-from agent.run.launch import Launch, budget_of, seconds_of
+from agent.run.launch import Launch, budget_of
 from agent.run.locations import open_history
 from agent.run.recorded import recorded_prompt
 from agent.run.resume import changes_since
 from agent.run.session import PreparedJob
+from agent.task.words import seconds as read_seconds
 from agent.tuning.settings import LoraSettings, SoftPromptSettings
 
 if TYPE_CHECKING:
@@ -88,10 +89,9 @@ def checked(launch: Launch, asked: Asked) -> Checked:
         wrong.append(Problem("--expected-calls", f"{asked.expected_calls}: write a number of at least 1"))
     seconds = None
     try:
-        seconds = seconds_of("--train-time", asked.train_seconds)
-    except InputError as error:
-        place, _, what = str(error).partition(": ")
-        wrong.append(Problem(place, what))
+        seconds = None if asked.train_seconds is None else read_seconds(asked.train_seconds)
+    except ValueError as error:
+        wrong.append(Problem(f"--train-time {asked.train_seconds}", str(error)))
     require_none([*problems, *wrong])
     require_hosted(launch, specs, asked)
     kept = [spec for spec in specs if not why or spec not in tuned]
