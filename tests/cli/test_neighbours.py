@@ -16,7 +16,7 @@ from tests.wire import WireServer
 
 def test_neighbours_win_where_they_know_more_than_the_model() -> None:
     with WireServer(copying) as server:
-        found = good_json(*files(240), "--max-calls", "400", "--price", "1,2", "-m", compatible(server))
+        found = good_json(*files(240), "--max-calls", "600", "--price", "1,2", "-m", compatible(server))
         assert found["calibration"]["method"] == "neighbours", found["winner"]
         prompt = load_prompt(Path(found["release"]))
         weights = prompt.release.weights

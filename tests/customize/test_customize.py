@@ -217,4 +217,14 @@ def test_a_folder_that_holds_another_prompt_is_not_promoted_on_its_evidence(comp
 
 
 def test_arms_have_one_name_each() -> None:
-    assert list(ARMS) == ["yours", "best", "retrieved", "calibrated", "lora", "lora+prompt", "no-model"]
+    assert list(ARMS) == [
+        "yours",
+        "best",
+        "retrieved",
+        "calibrated",
+        "soft-prompt",
+        "lora",
+        "lora+prompt",
+        "hosted",
+        "no-model",
+    ]

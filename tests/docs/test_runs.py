@@ -41,6 +41,7 @@ NOT_RUN = {
     "--embeddings": "needs an extra: tests/retrieval/test_dense.py",
     r"\+triage\.gguf": "needs an adapter and the engine: tests/engine/test_adapters.py",
     r"adapter\.gguf": "needs a prompt with an adapter: tests/engine/test_tuned_release.py",
+    r"customize .*(lora|hosted|export-only|curve)|--arm lora|pa\.customize": "trains a model: tests/customize",
     r"questions\.csv|knowledge=": "documents of the reader's own: tests/knowledge/test_own_documents.py",
     r"def metric\(example": "a file of a task: tests/scoring",
     "import dspy": "a file of a task: tests/search",

@@ -61,6 +61,7 @@ class HostedArm:
     seconds: float
     usd: float | None
     job: str
+    labels: int
     megabytes: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -195,7 +196,8 @@ class HostedTrainer:
         candidate = FineTunedCandidate.of(self._prompt, finished.job.model)
         program = PromptProgram(self._task, model)
         seconds = finished.job.seconds or 0.0
-        return HostedArm(plan.spec, candidate, model, program, seconds, finished.usd, finished.job.id)
+        rows = len(program.task.train)
+        return HostedArm(plan.spec, candidate, model, program, seconds, finished.usd, finished.job.id, rows)
 
     async def abandon(self) -> None:
         """Cancels a job that is running, as the user leaves at once."""

@@ -145,7 +145,7 @@ class Customize(Job):
         model = create_model(f"{plan.lm.name}+{adapter.path}")
         assert isinstance(model, LocalModel)
         self._adapters.append(model)
-        return TunedArm(spec, prompt, adapter, model, len(rows[0]))
+        return TunedArm(spec, prompt, adapter, model, len(rows[0]) + len(rows[1]))
 
     def _classic(self, task: Task) -> ClassicProgram | None:
         """The methods without a language model, where they take part and suit the rows."""

@@ -31,7 +31,8 @@ NO_MODEL = "answers without a language model"
 
 @dataclass(frozen=True, slots=True)
 class TunedArm:
-    """An arm that was trained: what it is asked, its adapter, and the model that has it; `labels` train rows."""
+    """An arm that was trained: what it is asked, its adapter, and the model that has it. `labels`: rows to train on and
+    to stop early by."""
 
     spec: ArmSpec
     prompt: PromptCandidate
@@ -105,14 +106,14 @@ class Measurement:
             spec.family,
             candidate.id,
             [outcome.value for outcome in outcomes],
-            len(plan.task.train) + len(plan.task.dev) if tuned else self._labels(candidate),
+            tuned.labels if tuned else self._labels(candidate),
             tuned.seconds if tuned else 0.0,
             usage.prompt_tokens + usage.completion_tokens,
             0.0 if plan.is_local else usd,
             latency,
             general,
             tuned.megabytes if tuned else 0.0,
-            tuned.usd if tuned else 0.0,
+            train_usd=tuned.usd if tuned else 0.0,
         )
 
     async def unmodelled(self) -> list[MeasuredArm]:

@@ -55,7 +55,7 @@ def write_arm(
         "test": summary(arm.scores)["mean"],
         "baseline_test": summary(yours.scores)["mean"],
         "lift": difference(arm.scores, yours.scores, plan.settings.seed),
-        "train_rows": arm.labels,
+        "train_rows": len(plan.task.train),
         "hashes": dict(plan.task.hashes),
         "tool": tool_version(),
         "created_utc": utc_now(),

@@ -47,8 +47,8 @@ class MeasuredArm:
     latency_s: float | None = None
     elsewhere: Elsewhere | None = None
     megabytes: float = 0.0
-    train_usd: float | None = 0.0
     path: str = ""
+    train_usd: float | None = 0.0
 
 
 def break_even(arm: MeasuredArm, prompt: MeasuredArm | None) -> int | None:
