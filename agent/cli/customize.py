@@ -153,13 +153,16 @@ def customize_command(
     asked = Asked(names, train_time, expected_calls, options["seed"], curve, train_price)
     with Progress(quiet) as progress:
         launch = prepare(words, db, NO_OBSERVER if as_json else progress)
+        if export_only is None:
+            checked(launch, asked)
+        run = run or finished_search(launch, options["limit"], db)
         if export_only is not None:
-            _export(launch, asked, run or finished_search(launch, options["limit"], db), export_only, db, as_json)
+            _export(launch, asked, run, export_only, db, as_json)
             return
-        checked(launch, asked)
-        if "hosted" in names:
-            require_service(launch.target)
-        run = run or finished_search(launch, options["limit"], db) or start(launch, db, progress).run_id
+        if not run:
+            if "hosted" in names:
+                require_service(launch.target)
+            run = start(launch, db, progress).run_id
     spending = {**words, "max_calls": None, "max_tokens": None, "time_limit": None, "quiet": quiet}
     job = prepare_customize(prepare(words, db), run, asked, spending, db)
     result = run_shown(job, spending, db, as_json, "comparing the arms")

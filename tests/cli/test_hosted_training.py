@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from agent.run.customize import hosted_job
+from agent.run.customize.table import MeasuredArm, break_even
 from tests.cli.test_interrupt import START
 from tests.cli.tuning_provider import TUNED, Provider, answers
 from tests.cli.world import compatible, files, good, good_json, optimize, refused
@@ -314,6 +315,17 @@ def test_the_files_alone_are_written_and_the_commands_start_the_same_job(bench: 
 
 def _with_key() -> dict[str, str]:
     return {**os.environ, "OPENAI_COMPATIBLE_API_KEY": "k", "no_proxy": "*"}
+
+
+@pytest.mark.parametrize(
+    ("train_usd", "per_1000", "calls"), [(2.0, 0.5, 4000), (2.0, 1.0, None), (2.0, 3.0, None), (None, 0.5, None)]
+)
+def test_a_paid_training_pays_from_the_calls_that_save_its_dollars(
+    train_usd: float | None, per_1000: float, calls: int | None
+) -> None:
+    prompt = MeasuredArm("best", "", "prompt", "c_1", [1.0], 0, usd_per_1000=1.0)
+    tuned = MeasuredArm("hosted", "", "tuned", "c_2", [1.0], 9, usd_per_1000=per_1000, train_usd=train_usd)
+    assert break_even(tuned, prompt) == calls
 
 
 def test_files_without_a_search_have_your_own_prompt(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from agent.errors import ModelError, RunRefused
+from agent.errors import AgentError, ModelError, RunRefused
 from agent.ledger.query import FINE_TUNING
 from agent.ledger.store import Ledger
 from agent.models.fine_tuning import SUCCEEDED, FineTuning, TuningJob, TuningSettings
@@ -118,12 +118,11 @@ class HostedTraining:
             return
         try:
             ended = await self._api.cancel(job.id)
-        except ModelError as error:
-            self._watcher.warn(f"{self._arm}: the job {job.id} could not be cancelled: {error}")
-            return
-        self._watcher.warn(f"{self._arm}: the job {job.id} is cancelled at the provider ({ended.status})")
-        if ended.is_ended:
-            await self._note_end(ended, ended.tokens or 0)
+            self._watcher.warn(f"{self._arm}: the job {job.id} is cancelled at the provider ({ended.status})")
+            if ended.is_ended:
+                await self._note_end(ended, ended.tokens or 0)
+        except AgentError as error:
+            self._watcher.warn(f"{self._arm}: the job {job.id}: {error}; see to it at the provider")
 
     # -- the events ---------------------------------------------------------------------------------------------------
 
@@ -166,14 +165,14 @@ class HostedTraining:
             if not is_first and (found := await self._api.find(known["train"])) is not None:
                 return found
             is_first = False
-            return await self._api.create(known["train"], known["validation"], settings)
+            try:
+                return await self._api.create(known["train"], known["validation"], settings)
+            except ModelError as error:
+                if not error.retry and error.status not in (401, 403):  # nothing was started; perhaps a file is gone
+                    await self._note(ENDED, job="", status=REFUSED, model="", words=cut(str(error)), tokens=0, usd=0.0)
+                raise
 
-        try:
-            job = await self._patiently(once)
-        except ModelError as error:
-            if not error.retry and error.status not in (401, 403):  # nothing was started; perhaps a file is gone
-                await self._note(ENDED, job="", status=REFUSED, model="", words=cut(str(error)), tokens=0, usd=0.0)
-            raise
+        job = await self._patiently(once)
         await self._note(STARTED, job=job.id)
         self._say(f"the job {job.id} has started at the provider ({job.status})")
         return job
