@@ -67,6 +67,16 @@ def test_the_nearest_rows_are_shown_for_each_input_and_nothing_is_searched(serve
     assert server.counts("knn")["score"]["calls"] == len(task.test)
 
 
+@pytest.fixture
+def configured() -> Iterator[None]:
+    """A peer configures DSPy for its whole process; other tests find it as it was."""
+    import dspy
+
+    yield
+    dspy.configure(lm=None, adapter=None)
+
+
+@pytest.mark.usefixtures("configured")
 def test_dspys_nearest_rows_share_the_rare_words_of_the_input(server: ModelServer, task: Task) -> None:
     found = dspy_knn.nearest_rows(task, f"{server.url}/dspy", 0, 0)
     assert server.counts("dspy") == {}, "no call is made before the test"

@@ -9,9 +9,10 @@ from tests.tuning.tiny import tiny, with_vocabulary
 
 
 def test_it_takes_part_when_it_is_asked_for_alone() -> None:
-    by_default = [spec.name for spec in require_arms([])]
-    assert by_default == [name for name in ARMS if name != "soft-prompt"]
-    asked = require_arms(["lora", "soft-prompt"])
+    by_default, unknown = require_arms([])
+    assert [spec.name for spec in by_default] == [name for name in ARMS if name not in ("soft-prompt", "hosted")]
+    assert unknown == []
+    asked, _ = require_arms(["lora", "soft-prompt"])
     assert [spec.name for spec in asked] == ["yours", "soft-prompt", "lora"]
     assert {spec.family for spec in asked[1:]} == {"tuned"}
 
@@ -19,5 +20,5 @@ def test_it_takes_part_when_it_is_asked_for_alone() -> None:
 def test_a_model_needs_a_free_token(tmp_path: Path) -> None:
     without = with_vocabulary(tiny(tmp_path / "a.gguf"))
     assert "has no free control token" in why_no_soft_prompt(without)
-    assert why_no_soft_prompt(with_vocabulary(tiny(tmp_path / "b.gguf"), {3: "<a>"})) == ""
+    assert why_no_soft_prompt(with_vocabulary(tiny(tmp_path / "b.gguf"), control={3: "<a>"})) == ""
     assert why_no_soft_prompt(tmp_path / "not-fetched-yet.gguf") == ""
