@@ -83,5 +83,7 @@ def test_rows_that_changed_since_the_search(compared: Made) -> None:
     assert all(search["run_id"] in line for line in lines)
 
 
-def test_an_address_is_no_arm(world: list[str]) -> None:
-    assert optimize("customize", *world, "--arms", "soft-prompt", "-q").exit_code == 2
+def test_a_model_of_this_machine_is_not_trained_at_a_provider(world: list[str]) -> None:
+    text = "\n".join(refused(2, *words_of(*world, "--arms", "hosted")))
+    assert "--arms hosted: local/tiny.gguf is not trained at a provider" in text
+    assert not Path("runs").exists()
