@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.world import compatible, knowing, optimize, refused, write_csv
+from tests.cli.world import compatible, knowing, refused, write_csv
 from tests.customize.conftest import Made
 from tests.customize.world import write_world
 from tests.wire import WireServer

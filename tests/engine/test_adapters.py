@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not weights_path("smollm2-135m").is_file(), reason="no weights here: run `make setup`"),
 ]
 
-REQUESTS = int(os.environ.get("ADAPTER_REQUESTS", "24"))
+REQUESTS = int(os.environ.get("ADAPTER_REQUESTS", "12"))
 """How many are mixed; 200 shows more and takes minutes."""
 SYSTEMS = (
     "Answer the question about the sea in a few words. " * 4,

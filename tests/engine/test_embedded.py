@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.errors import RowRefused
-from agent.models.local import _load
+from agent.models.local_engines import _load
 from agent.models.model_registry import create_model
 from agent.models.weights import weights_path
 from agent.release.runtime import load_prompt
