@@ -34,7 +34,7 @@ _OF_THE_USER = ("ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_", "OPTIMIZE_"
 
 Made = tuple[dict[str, Any], dict[str, Any]]
 
-settings.register_profile("suite", deadline=None, max_examples=60)  # a busy machine is not a failure
+settings.register_profile("suite", deadline=None, max_examples=40)  # a busy machine is not a failure
 settings.load_profile("suite")
 
 
