@@ -326,8 +326,10 @@ def customize(
         checked(launch, asked)
         with _resume_note(db):
             found = run or finished_search(launch, as_text(arguments["limit"], "-"), db)
-            found = found or start(launch, db, watcher, stop=stop).run_id
-        job = prepare_customize(launch_of(arguments, db, watcher), found, asked, words, db)
+            if not found:
+                found = start(launch, db, watcher, stop=stop).run_id
+                launch = launch_of(arguments, db, watcher)  # the models of the search are closed
+        job = prepare_customize(launch, found, asked, words, db)
         return CustomizeResult.from_json(run_job(job, words, db, watcher, stop=stop))
 
     return run_blocking(compare)

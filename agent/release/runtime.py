@@ -103,7 +103,7 @@ class Prompt:
     def _named(
         self, who: Any, vector: Any, fields: Mapping[str, Any], verb: str = "render"
     ) -> tuple[str | None, Any, dict[str, Any]]:
-        """User, vector and inputs; an input with the name `who` or `vector` is put where inputs are."""
+        """The user, the vector and the inputs: `who` and `vector` are inputs where the prompt has some of that name."""
         given = {"who": who, "vector": vector}
         own = {name: value for name, value in given.items() if value is not None and name in self.release.inputs}
         inputs = {**fields, **own}

@@ -13,7 +13,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from agent.metrics.text_similarity import signature
-from agent.stats.intervals import groups_differ, mean_ci, paired_difference
+from agent.stats.intervals import groups_differ, mean_ci, scored_difference
 from agent.types import Example, MetricSpec, Outcome, canonical
 
 PASS = 0.999
@@ -69,10 +69,9 @@ def summary(values: Sequence[float | None]) -> dict[str, Any]:
 
 def difference(won: Sequence[float | None], based: Sequence[float | None], seed: int) -> dict[str, Any]:
     """Winner minus baseline over the rows that have both scores."""
-    both = [(a, b) for a, b in zip(won, based, strict=True) if a is not None and b is not None]
-    if not both:
+    result = scored_difference(won, based, seed)
+    if result is None:
         return {"diff": None, "diff_ci95": None, "p_value": None}
-    result = paired_difference([a for a, _ in both], [b for _, b in both], seed)
     return {"diff": result.diff, "diff_ci95": list(result.ci95), "p_value": result.p_value}
 
 

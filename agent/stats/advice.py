@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.stats.intervals import PairedResult, paired_difference
+from agent.stats.intervals import PairedResult, scored_difference
 
 Family = Literal["prompt", "tuned", "no model"]
 Verdict = Literal["no model", "instruct", "customize", "label more"]
@@ -69,12 +69,6 @@ class Advice:
     scarce: Mapping[str, int]
 
 
-def compared(first: Sequence[float | None], second: Sequence[float | None], seed: int) -> PairedResult | None:
-    """First minus second over the rows that have both scores; None where no row has."""
-    both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    return paired_difference([a for a, _ in both], [b for _, b in both], seed) if both else None
-
-
 def advise(
     arms: Sequence[ArmScores], rows: Mapping[str, int], expected_calls: int | None = None, seed: int = 0
 ) -> Advice:
@@ -93,7 +87,7 @@ def advise(
     scarce = {label: count for label, count in rows.items() if label and count < FEW_ROWS}
 
     def advice(verdict: Verdict, arm: ArmScores) -> Advice:
-        behind = None if arm is best else compared(best.scores, arm.scores, seed)
+        behind = None if arm is best else scored_difference(best.scores, arm.scores, seed)
         return Advice(verdict, arm.name, best.name, behind, scarce)
 
     def best_of(family: Family) -> ArmScores | None:
@@ -102,7 +96,7 @@ def advise(
     def is_level(arm: ArmScores | None) -> bool:
         if arm is None or arm is best:
             return arm is best
-        ahead = compared(best.scores, arm.scores, seed)
+        ahead = scored_difference(best.scores, arm.scores, seed)
         return ahead is not None and ahead.ci95[0] <= 0
 
     prompt = best_of("prompt")

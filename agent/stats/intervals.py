@@ -100,6 +100,18 @@ def paired_difference(winner: Sequence[float], baseline: Sequence[float], seed: 
     return PairedResult(diff, ci95, p_value, wins, losses, n - wins - losses, n)
 
 
+def scored_difference(
+    winner: Sequence[float | None], baseline: Sequence[float | None], seed: int
+) -> PairedResult | None:
+    """`paired_difference` over the rows that have both scores; None where no row has.
+
+    >>> scored_difference([1.0, None], [None, 1.0], seed=0) is None
+    True
+    """
+    both = [(a, b) for a, b in zip(winner, baseline, strict=True) if a is not None and b is not None]
+    return paired_difference([a for a, _ in both], [b for _, b in both], seed) if both else None
+
+
 def groups_differ(groups: Sequence[Sequence[float]], seed: int) -> float:
     """The p-value of "all groups have the same mean": a permutation test on the sum of squares between groups.
 

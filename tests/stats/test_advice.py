@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.stats.advice import Advice, ArmScores, advise, compared
+from agent.stats.advice import Advice, ArmScores, advise
+from agent.stats.intervals import scored_difference
 
 ROWS = {"a": 40, "b": 40}
 
@@ -71,5 +72,5 @@ def test_whatever_was_measured_there_is_advice(
     top = by_name[said.best]
     assert all(each.mean <= top.mean for each in arms)
     if said.verdict == "customize":
-        ahead = [compared(top.scores, each.scores, 0) for each in arms if each.family != "tuned"]
+        ahead = [scored_difference(top.scores, each.scores, 0) for each in arms if each.family != "tuned"]
         assert all(each is None or each.ci95[0] > 0 for each in ahead)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.release.export import export_messages
 from agent.release.formats import promptfoo_code
 from agent.release.formats.escaping import jinja, yaml_quoted
 from agent.release.formats.export_format import (
-    Format,
     Material,
     Render,
     Sent,
@@ -143,25 +143,9 @@ def _folder(material: Material, file: str, reference: str, prompt: str) -> dict[
     }
 
 
-CODE = Format(
-    "promptfoo",
-    about="with a prompt function in Python",
-    load=promptfoo_code.load,
-    files=_code_files,
-    settings=_settings,
-    library="promptfoo",
-    install="npm install -g promptfoo",
-    unfit=no_lone_surrogates,
-    needs_task=True,
-    find_library=find_library,
-    carries_picks=True,
-)
-
-
-@export_format(
+_TEMPLATE = export_format(
     "promptfoo",
     about="promptfoo/: config, prompt, the dev rows as tests with an assertion; cd promptfoo; promptfoo eval",
-    as_code=CODE,
     load=_load,
     settings=_settings,
     library="promptfoo",
@@ -170,6 +154,16 @@ CODE = Format(
     needs_task=True,
     find_library=find_library,
 )
+CODE = replace(
+    _TEMPLATE,
+    about="with a prompt function in Python",
+    load=promptfoo_code.load,
+    files=_code_files,
+    carries_picks=True,
+)
+
+
+@replace(_TEMPLATE, as_code=CODE)
 def files(material: Material) -> dict[str, str]:
     template = [
         {"role": role, "content": jinja([(f"row.{part[0]}",) if isinstance(part, tuple) else part for part in parts])}

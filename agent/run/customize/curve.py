@@ -15,7 +15,8 @@ from agent.errors import Problem
 from agent.prompt.render import label_text
 from agent.scoring.breakdown import summary
 from agent.search.context import stratified
-from agent.stats.advice import ArmScores, compared
+from agent.stats.advice import ArmScores
+from agent.stats.intervals import scored_difference
 from agent.types import Task
 
 FEWEST_TRAIN = 16
@@ -113,7 +114,7 @@ def curve_text(points: Sequence[CurvePoint], seed: int) -> str:
 def _last_step(points: Sequence[CurvePoint], leader: CurvePoint, seed: int) -> str:
     """What the leader gained from the last number of rows but one to all of them."""
     own = sorted((point for point in points if point.arm == leader.arm), key=lambda point: point.labels)
-    if len(own) < 2 or (step := compared(own[-1].scores, own[-2].scores, seed)) is None:
+    if len(own) < 2 or (step := scored_difference(own[-1].scores, own[-2].scores, seed)) is None:
         return f"{leader.arm} has one point, so what more rows bring is not known"
     low, high = (100 * end for end in step.ci95)
     rows = own[-1].labels - own[-2].labels

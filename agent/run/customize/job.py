@@ -14,6 +14,7 @@ from agent.programs.tuned import TunedProgram
 from agent.prompt.prompt_candidate import PromptCandidate, TunedCandidate
 from agent.run.customize.arms import ArmSpec, bare_prompt, instructed_prompt, rows_a_label
 from agent.run.customize.curve import CurvePoint, curve_lines, curve_text, first_rows
+from agent.run.customize.elsewhere import answers
 from agent.run.customize.hosted import HostedArm, HostedTrainer
 from agent.run.customize.measure import Measurement, TunedArm
 from agent.run.customize.plan import CustomizePlan
@@ -81,7 +82,8 @@ class Customize(Job):
             measurement.records.on_candidate_accepted(0, Proposal(candidate, {}, f"arm:{spec.name}", None, spec.about))
         opened = {"arms": {spec.name: candidate.id for spec, candidate, _ in arms}, "rows": len(task.test)}
         self._observer.on_event("test_opened", opened)
-        measured = [await measurement.measured(*arm) for arm in arms]
+        base = await answers(self._gateway, plan.lm) if whole or hosted else []
+        measured = [await measurement.measured(*arm, base) for arm in arms]
         measured += await measurement.unmodelled()
         points = [point for size, part in some.items() for point in await self._points(part, made[size])]
         points += _whole_points(plan, measured) if points else []

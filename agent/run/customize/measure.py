@@ -83,9 +83,14 @@ class Measurement:
     evaluator_of: Callable[[LM, Sequence[Runner]], Evaluator]
 
     async def measured(
-        self, spec: ArmSpec, candidate: PromptCandidate, tuned: TunedArm | HostedArm | None
+        self,
+        spec: ArmSpec,
+        candidate: PromptCandidate,
+        tuned: TunedArm | HostedArm | None,
+        base: Sequence[str | None],
     ) -> MeasuredArm:
-        """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere."""
+        """An arm on the sealed rows, the time of a call, and what its adapter costs elsewhere, against what the `base`
+        without it answers there."""
         plan, test = self.plan, self.plan.task.test
         self.observer.on_message(f"{spec.name}: {len(test)} sealed rows")
         evaluator = self.evaluator
@@ -96,10 +101,7 @@ class Measurement:
         usage = evaluator.usage_of(candidate.id)
         price = self.prices.get((tuned.model if tuned else plan.lm).name)
         usd = 1000 * price(usage) if price else None
-        general = None
-        if tuned is not None:
-            base = await answers(self.gateway, plan.lm)
-            general = elsewhere(await answers(self.gateway, tuned.model), base)
+        general = elsewhere(await answers(self.gateway, tuned.model), base) if tuned is not None else None
         return MeasuredArm(
             spec.name,
             spec.about,

@@ -1,4 +1,4 @@
-"""Promoting a tuned arm of a comparison: its released folder becomes a version of the task's name. Calls no model."""
+"""A tuned arm of a comparison for `promote`: its released folder and what speaks for and against it. Calls no model."""
 
 from __future__ import annotations
 
@@ -6,30 +6,29 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agent.errors import GateFailed, InputError, ReleaseError
-from agent.ledger.provenance import user
+from agent.errors import InputError, ReleaseError
 from agent.ledger.query import History, Row
 from agent.release.gate import blocked_arm, shown
 from agent.release.prompt_file import PROMPT_FILE, PromptRelease
 from agent.release.runtime import load_prompt
+from agent.run.arm_release import ArmRelease
 from agent.run.customize.release_arm import arm_folder
-from agent.run.locations import open_history, open_ledger, releases_folder
+from agent.run.locations import open_history
 from agent.scoring.breakdown import difference
-
-if TYPE_CHECKING:
-    from agent.run.promote import Promotion
 
 YOURS = "yours"
 
 
-def promote_tuned(run: str, arm: str, label: str, override: bool, reason: str, actor: str, db: Path) -> Promotion:
-    """Keeps a tuned arm as a version, and moves the label to it, if its gain over the user's own prompt is shown and
-    no other prompt of the comparison is shown to be better. Raises what `promote` does."""
-    from agent.release.promotion import ReleaseRegistry
-    from agent.run.promote import Promotion
+def tuned_arm(run: str, arm: str, db: Path) -> ArmRelease:
+    """A tuned arm, which the gate lets through if its gain over the user's own prompt is shown and no other prompt of
+    the comparison is shown to be better.
 
+    Raises:
+        InputError: there is no such run or arm.
+        ReleaseError: its folder holds something else than the comparison released.
+    """
     with closing(open_history(db, by_chain=True)) as history:
         found = history.run(run) if run else _latest(history)
         lines = _arms_of(found)
@@ -39,39 +38,13 @@ def promote_tuned(run: str, arm: str, label: str, override: bool, reason: str, a
         line = lines[arm]
         release = _its_own(history, found, line, db)
         blocked = [*_not_shown(line), *blocked_arm(_ahead(history, found, line, lines))]
-    if blocked and not override:
-        why = [f"{found['id']}: {each}" for each in blocked]
-        raise GateFailed("\n".join([*why, "not promoted; --override --reason WHY promotes all the same"]))
-    reason, actor = reason.strip(), actor or user()
-    registry = ReleaseRegistry(releases_folder(db))
-    with closing(open_ledger(db)) as book:
-        evidence = {
-            "run_id": found["id"],
-            "arm": arm,
-            "candidate_id": line["candidate_id"],
-            "test": line["test"],
-            "ci95": line["ci95"],
-            "lift": {key: line[key] for key in ("diff", "diff_ci95", "p_value")},
-            "overridden": blocked,
-            "ledger": book.id(),
-            "ledger_head": book.head(),
-        }
-        change = registry.promote(release, label, book, actor=actor, reason=reason, evidence=evidence)
-    return Promotion(
-        found["id"],
-        release.name,
-        label,
-        release.version,
-        line["candidate_id"],
-        arm,
-        registry.root / release.name / release.version,
-        None,
-        change is not None,
-        change.before if change else release.version,
-        tuple(blocked),
-        reason,
-        actor,
-    )
+    evidence = {
+        "candidate_id": line["candidate_id"],
+        "test": line["test"],
+        "ci95": line["ci95"],
+        "lift": {key: line[key] for key in ("diff", "diff_ci95", "p_value")},
+    }
+    return ArmRelease(found["id"], arm, line["candidate_id"], release, blocked, evidence)
 
 
 def _latest(history: History) -> Row:
