@@ -154,7 +154,7 @@ class Engines:
         try:
             engine, server = _load(self.path, loaded)
         except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
-            failure = _cannot_load(self.path, error)
+            failure = cannot_load(self.path, error)
             ready.set()
             self._fail_all(failure)
             return
@@ -187,7 +187,7 @@ class Engines:
         except InputError:
             raise
         except Exception as error:
-            raise _cannot_load(", ".join(str(each.path) for each in adapters), error) from error
+            raise cannot_load(", ".join(str(each.path) for each in adapters), error) from error
         with self._publishing:
             if self._server == old:
                 self._server = new
@@ -307,7 +307,8 @@ def _load(path: Path, adapters: Sequence[Adapter] = ()) -> tuple[Any, EngineServ
     return server, EngineServer(server.listening_address, key)
 
 
-def _cannot_load(what: object, error: Exception) -> InputError:
+def cannot_load(what: object, error: Exception) -> InputError:
+    """The error of a file that llama.cpp refuses, in words of ours."""
     return InputError(f"{what}: the engine cannot load this file ({error}); fetch it again or name another GGUF")
 
 

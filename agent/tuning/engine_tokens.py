@@ -5,15 +5,14 @@ So a prompt is trained on as it is sent: the same marks of turns, the same defau
 
 from __future__ import annotations
 
-import json
 import secrets
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agent.errors import InputError, Problem, ProblemsError
+from agent.models.engine_server import EngineServer
 from agent.models.local import engine_messages, without_turn_marks
+from agent.models.local_engines import cannot_load
 from agent.models.soft_prompt import SoftTokens
 from agent.tuning.base_model import Architecture
 from agent.tuning.packing import TokenPair
@@ -65,7 +64,7 @@ class _Engine:
     def __init__(self, base: Path) -> None:
         import xllamacpp
 
-        self._base, self._key = base, secrets.token_hex(16)
+        self._base, key = base, secrets.token_hex(16)
         params = xllamacpp.CommonParams()
         params.model.path = str(base)
         params.n_ctx = 256  # nothing is computed
@@ -73,31 +72,22 @@ class _Engine:
         params.cpuparams.n_threads = 1
         params.warmup = False
         params.verbosity = -1
-        params.api_keys = [self._key]
+        params.api_keys = [key]
         try:
             self._server = xllamacpp.Server(params)
         except Exception as error:  # the engine raises plain RuntimeErrors for damaged files
-            raise InputError(
-                f"{base}: the engine cannot load this file ({error}); fetch it again or name another GGUF"
-            ) from error
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            raise cannot_load(base, error) from error
+        self._api = EngineServer(self._server.listening_address, key)
 
     def prompt(self, pair: TrainingPair, soft: SoftTokens) -> tuple[int, ...]:
-        text = self._ask("apply-template", {"messages": engine_messages(pair.messages, soft.texts)})["prompt"]
-        ids = tuple(self._ask("tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"])
+        text = self._api.post("/apply-template", {"messages": engine_messages(pair.messages, soft.texts)})["prompt"]
+        ids = tuple(
+            self._api.post("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"]
+        )
         if tuple(token for token in ids if token in soft.ids) != soft.ids:
             raise InputError(f"{self._base}: its tokenizer or chat template changes the tokens of a soft prompt")
         return ids
 
     def answer(self, text: str) -> tuple[int, ...]:
         asked = {"content": without_turn_marks(text), "add_special": False, "parse_special": False}
-        return tuple(self._ask("tokenize", asked)["tokens"])
-
-    def _ask(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            f"{self._server.listening_address}/{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
-        )
-        with self._opener.open(request, timeout=60) as response:
-            return json.load(response)
+        return tuple(self._api.post("/tokenize", asked)["tokens"])
