@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar
 from agent.errors import AgentError, Problem
 from agent.release.result import CheckResult, RunResult
 from agent.run.arguments import as_text, launch_of, out_of_range, register_as_begun, require_none
-from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize
 from agent.run.customize.result import CustomizeResult
 from agent.run.interrupts import Stop, run_async, run_blocking
 from agent.run.launch import OPTIONS, silence
@@ -314,6 +313,8 @@ def customize(
         >>> result = pa.customize("tasks/support_triage", arms=["best", "lora"], curve=[24, 75])  # doctest: +SKIP
         >>> result.verdict, result.arm, result.text  # doctest: +SKIP
     """
+    from agent.run.customize.prepare import Asked, checked, finished_search, prepare_customize  # loads the trainer
+
     arguments = _bound(task, options)
     words = {**OPTIONS, **{name: arguments[name] for name in ("max_cost", "seed", "thinking", "max_concurrency")}}
     words |= {name: as_text(arguments[name]) for name in ("price", "max_wait")}
