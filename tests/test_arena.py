@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.types import Message
 from tests.bench.arena import replay, results, stats
 from tests.bench.arena.bench import last_words, schedule
-from tests.bench.arena.data import MOST, SETS, data_folder, label_field, load, right
+from tests.bench.arena.data import MORE_SETS, MOST, SETS, data_folder, label_field, load, right
 from tests.bench.arena.plot import chart
 from tests.bench.arena.report import report
 from tests.bench.arena.score import hit, marks, named
@@ -26,6 +26,7 @@ from tests.bench.arena.systems.ours import incumbents
 from tests.bench.arena.toy import ToyModel
 from tests.bench.arena.worker import thinned
 
+EVERY, SHIPPED = (*SETS, *MORE_SETS), ("support_triage", "queue_codes")
 LABELS = ("card_arrival", "card_arrival_late", "Top Up", "refund")
 HERE = pytest.mark.skipif(not (data_folder() / "trec").is_dir(), reason="the rows are not there")
 
@@ -33,7 +34,7 @@ HERE = pytest.mark.skipif(not (data_folder() / "trec").is_dir(), reason="the row
 # -- rows
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "support_triage" else HERE) for n in SETS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in SHIPPED else HERE) for n in EVERY])
 def test_splits_share_no_row_and_keep_their_caps(name: str) -> None:
     task = load(name, data_folder())
     splits = (task.train, task.dev, task.test)
@@ -44,7 +45,7 @@ def test_splits_share_no_row_and_keep_their_caps(name: str) -> None:
     assert max(ids.values()) == 1
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "support_triage" else HERE) for n in SETS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in SHIPPED else HERE) for n in EVERY])
 def test_the_instruction_names_every_label(name: str) -> None:
     task = load(name, data_folder())
     assert all(label in task.instruction for label in label_field(task).choices)
@@ -55,6 +56,20 @@ def test_banking_holds_the_first_labels_by_alphabet_and_is_the_same_each_time() 
     eight, twenty = load("banking8", data_folder()), load("banking20", data_folder())
     assert label_field(eight).choices == label_field(twenty).choices[:8]
     assert [row.id for row in load("banking8", data_folder()).dev] == [row.id for row in eight.dev]
+
+
+def test_queue_codes_are_the_teams_under_other_names() -> None:
+    plain, coded = load("support_triage", data_folder()), load("queue_codes", data_folder())
+    pairs = set(zip(right(plain, plain.train + plain.test), right(coded, coded.train + coded.test), strict=True))
+    assert len(pairs) == len(label_field(plain).choices) == len(label_field(coded).choices)
+    assert not any(label in coded.instruction for label in label_field(plain).choices)
+
+
+@pytest.mark.parametrize(("most", "counts"), [(0, ()), (1, (1,)), (4, (1, 2, 4))])
+def test_a_name_with_a_number_bounds_the_demos(most: int, counts: tuple[int, ...]) -> None:
+    space = load(f"queue_codes:{most}", data_folder()).space
+    assert space.demo_counts == counts
+    assert space.retrieval == ("few-shot" in space.techniques) == (most > 0)
 
 
 # -- scorer

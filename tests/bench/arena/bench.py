@@ -68,7 +68,13 @@ def schedule(systems: Sequence[str], sets: Sequence[str], seeds: int, model: str
     return found
 
 
-def run_all(arena: Arena, wanted: Sequence[results.Key], weights: Path, tell: Callable[[str], None]) -> None:
+def run_all(
+    arena: Arena,
+    wanted: Sequence[results.Key],
+    weights: Path,
+    tell: Callable[[str], None],
+    proposer: Path | None = None,
+) -> None:
     """Makes the runs that have no result yet."""
     todo = results.open_runs(wanted, results.read(arena.path))
     tell(f"arena: {len(wanted)} runs, {len(wanted) - len(todo)} done before, {len(todo)} to do")
@@ -81,7 +87,7 @@ def run_all(arena: Arena, wanted: Sequence[results.Key], weights: Path, tell: Ca
                 import_module(f"tests.bench.arena.systems.{extra}_peers").install()
             except (OSError, subprocess.CalledProcessError) as error:
                 tell(f"arena: {extra} cannot be installed ({error}); its systems will be reported as crashed")
-    with ModelServer(weights) as server:
+    with ModelServer(weights, proposer) as server:
         for number, one in enumerate(todo, 1):
             line = run(arena, server, one)
             results.append(line, arena.path)

@@ -16,10 +16,11 @@ AT_ONCE = 16
 
 
 class ModelServer(ChildServer):
-    """The server over one GGUF file while the `with` block lasts."""
+    """The server over one GGUF file while the `with` block lasts; `proposer` answers the calls of that role, where it
+    is another model."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("tests.bench.arena.server", str(path))
+    def __init__(self, path: Path, proposer: Path | None = None) -> None:
+        super().__init__("tests.bench.arena.server", *map(str, [path, proposer] if proposer else [path]))
 
     @property
     def url(self) -> str:

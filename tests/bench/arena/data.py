@@ -18,6 +18,8 @@ from agent.types import Budget, Constraints, Example, Field, MetricSpec, SearchS
 
 ROOT = Path(__file__).resolve().parents[3]
 SETS = ("trec", "snips", "banking8", "banking20", "support_triage")
+MORE_SETS = ("queue_codes", "emotion")
+"""Sets that run when asked for."""
 MOST = (200, 100, 150)
 """Rows of train, dev and test, at most."""
 SPACE = SearchSpace(("zero-shot", "few-shot"), ("turns", "labelled-turns", "inline"), (8, 16, 32, 48), retrieval=True)
@@ -26,6 +28,7 @@ ABOUT = {
     "trec": "Say what kind of answer a question asks for.",
     "snips": "Say what a voice request wants.",
     "banking": "Say what a message to an online bank is about.",
+    "emotion": "Say which feeling a short text shows.",
 }
 Row = dict[str, Any]
 
@@ -35,17 +38,60 @@ def data_folder(given: str | None = None) -> Path:
     return Path(given or os.environ.get("ARENA_DATA") or ROOT.parent / "shared" / "data")
 
 
+def known(name: str) -> bool:
+    """Whether there is a set of this name, with or without a number of demos."""
+    base, colon, demos = name.partition(":")
+    return base in (*SETS, *MORE_SETS) and (demos.isdecimal() if colon else True)
+
+
 def load(name: str, folder: Path) -> Task:
     """The task `name`. Raises FileNotFoundError when its rows are not under `folder`, KeyError for no such name."""
+    base, colon, demos = name.partition(":")
+    task = _load(base, folder)
+    return replace(task, name=name, space=with_at_most(int(demos), task.space)) if colon else task
+
+
+def with_at_most(demos: int, space: SearchSpace) -> SearchSpace:
+    """The space with at most so many demos in a prompt; 0: instructions alone."""
+    if not demos:
+        return replace(space, techniques=("zero-shot",), demo_counts=(), retrieval=False)
+    return replace(space, demo_counts=tuple(sorted({min(k, demos) for k in (1, 2, *space.demo_counts)})))
+
+
+def _load(name: str, folder: Path) -> Task:
     if name == "support_triage":
         return _shipped(name)
+    if name == "queue_codes":
+        return coded(_shipped("support_triage"))
     if name.startswith("banking"):
         parts = _banking(folder / "banking77", int(name.removeprefix("banking")))
         return task_of(name, ABOUT["banking"], parts, "label")
     return task_of(name, ABOUT[name], [_read(folder / name / f"{s}.jsonl") for s in SPLITS], _LABEL[name])
 
 
-_LABEL = {"trec": "label", "snips": "intent"}
+_LABEL = {"trec": "label", "snips": "intent", "emotion": "label"}
+
+
+def coded(task: Task) -> Task:
+    """The task with the codes Q11, Q12, ... in the place of its labels, dealt by a fixed seed."""
+    field = label_field(task)
+    numbers = random.Random(0).sample(range(11, 11 + len(field.choices)), len(field.choices))
+    code = {label: f"Q{number}" for label, number in zip(field.choices, numbers, strict=True)}
+    codes = tuple(sorted(code.values()))
+
+    def rows(split: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(replace(row, labels={field.name: code[str(row.labels[field.name])]}) for row in split)
+
+    return replace(
+        task,
+        name="queue_codes",
+        description="Say which queue a message to a shop's support goes to.",
+        signature=replace(task.signature, outputs=(replace(field, description="", choices=codes),)),
+        instruction=f"Put the message into one of these queues: {', '.join(codes)}. Answer with the queue only.",
+        train=rows(task.train),
+        dev=rows(task.dev),
+        test=rows(task.test),
+    )
 
 
 def label_field(task: Task) -> Field:

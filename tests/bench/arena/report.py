@@ -138,7 +138,7 @@ def table(board: Board, sets: Sequence[str]) -> str:
 
 def rivals_of(mine: str, board: Board) -> list[str]:
     """Peers of the budget that `mine` is set against or without a search, then the other budgets and forms of ours; []
-    without a peer."""
+    where there is nothing but the user's prompt."""
     if mine not in board:
         return []
     others = [name for name in board if name not in (mine, "user")]
@@ -146,7 +146,7 @@ def rivals_of(mine: str, board: Board) -> list[str]:
     by_budget = {name: SYSTEMS[name].budget for name in foreign}
     budget = SYSTEMS[mine if SYSTEMS[mine].budget in by_budget.values() else OURS[0]].budget
     peers = [name for name in foreign if by_budget[name] in (0, budget)]
-    return ["user", *peers, *(n for n in others if n.startswith(OURS[0]))] if peers else []
+    return ["user", *peers, *(n for n in others if n.startswith(OURS[0]))] if others else []
 
 
 def versus(mine: str, rivals: Sequence[str], board: Board, sets: Sequence[str]) -> str:

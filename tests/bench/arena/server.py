@@ -1,11 +1,12 @@
 """The task model of the arena behind an OpenAI-compatible address, in a process of its own; counts calls by tag.
 
-    python -m tests.bench.arena.server MODEL.gguf|toy
+    python -m tests.bench.arena.server MODEL.gguf|toy [PROPOSER.gguf|toy]
 
 It listens on 127.0.0.1 only, prints {"url": ...} when it is ready and ends when its stdin, a pipe, closes. The base
 address for a client is `URL/TAG/v1`, where TAG may hold slashes (system/set/seed/role). GET /counts gives, by tag,
-calls and tokens. Temperature, seed, stop, logprobs, max_tokens and response_format are passed on. Nothing is refused
-for having cost too much: whoever started a system watches it.
+calls and tokens. A second model answers the tags that end with `/proposer`. Temperature, seed, stop, logprobs,
+max_tokens and response_format are passed on. Nothing is refused for having cost too much: whoever started a system
+watches it.
 
 Two habits that a client should know: a reply has at most MOST_TOKENS tokens, and samples with a temperature but without
 a seed get seeds 0, 1, 2 ... by tag, so that equal prompts get different samples and a whole run is repeatable.
@@ -106,10 +107,10 @@ def _choice(number: int, reply: Completion) -> JSON:
 
 
 class Counter:
-    """Answers requests from `model` and counts them."""
+    """Answers requests from `model`, or those of the role proposer from `proposer`, and counts them."""
 
-    def __init__(self, model: LM) -> None:
-        self._model = model
+    def __init__(self, model: LM, proposer: LM | None = None) -> None:
+        self._model, self._proposer = model, proposer or model
         self._counts: defaultdict[str, Count] = defaultdict(Count)
         self._samples: defaultdict[str, int] = defaultdict(int)
 
@@ -125,7 +126,8 @@ class Counter:
             first = self._samples[tag]
             requests = [read_request(body, first + number) for number in range(wanted)]
             self._samples[tag] = first + wanted
-            replies = [await self._model.complete(request) for request in requests]
+            model = self._proposer if tag.endswith("/proposer") else self._model
+            replies = [await model.complete(request) for request in requests]
         except (RowRefused, ValueError, KeyError, TypeError, AttributeError) as error:
             count.refused += 1
             return 400, {"error": {"message": str(error), "type": "invalid_request_error", "code": "bad_request"}}
@@ -140,11 +142,14 @@ class Counter:
         return 200, write_reply(str(body.get("model") or "arena"), list(replies))
 
 
-async def serve(name: str) -> None:
+async def serve(name: str, proposer: str = "") -> None:
     from aiohttp import web
 
-    model: LM = ToyModel() if name == TOY else LocalModel("arena", Path(name))
-    counter = Counter(model)
+    def loaded(file: str) -> LM:
+        return ToyModel() if file == TOY else LocalModel("arena", Path(file))
+
+    model = loaded(name)
+    counter = Counter(model, loaded(proposer) if proposer else model)
 
     async def complete(request: web.Request) -> web.Response:
         try:
@@ -175,4 +180,4 @@ async def _stdin_closes() -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(sys.argv[1]))
+        asyncio.run(serve(*sys.argv[1:3]))

