@@ -9,6 +9,8 @@ far, shrunk towards the mean of all. Prompts are the candidates of the run, with
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
@@ -87,6 +89,8 @@ async def _run(task: Task, url: str, budget: int, seed: int, proposer: bool) -> 
             result = await run.execute()
         finally:
             ledger.close()
+            if kept := os.environ.get("ARENA_LEDGERS"):  # a folder, for `tests.bench.calibration` and the like
+                shutil.copy(path, Path(kept) / f"{task.name}-{budget}-{seed}-{'with' if proposer else 'without'}.db")
             for one in (target, author):
                 if one is not None:
                     await one.close()
