@@ -8,7 +8,8 @@ gives them to prompts that do). Shown are the scores on the test, the paired dif
 95 % intervals, the expected calibration error of each way, and how often answers with a confidence of SURE or more are
 right. At the end come the winners together, each once: the mean gain of a way with its interval over winners, how many
 are more than a point worse, and the answers that are sure. The task's rows are read from its folder; runs whose rows
-changed are left out, and so are files that are no ledger. Asserts nothing.
+changed are left out, and so are files that are no ledger. A run without words of a command line is taken for one of the arena
+(`ARENA_LEDGERS` keeps those ledgers). Asserts nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from agent.search.context import dev_rows
 from agent.stats.calibration import Weights, cross_fitted, expected_calibration_error, fitted, label_free, reliability
 from agent.stats.intervals import mean_ci, paired_difference
 from agent.types import Example, Prediction, Task
+from tests.bench.arena.data import data_folder, load
 
 SURE = 0.85
 WORSE = -0.01
@@ -121,7 +123,7 @@ def measured(path: Path) -> Iterator[dict[str, Any]]:
             words: Mapping[str, Any] = started_with(row) or {}
             if not row["plan"] or words.get("command"):
                 continue
-            task = task_of(words)
+            task = task_of(words) if words else load(row["task"], data_folder())
             if any(task.hashes.get(split) != row["hashes"].get(split) for split in ("dev", "test")):
                 continue
             dev_of = dev_rows(task, row["plan"]["dev_rows"], row["seed"])
