@@ -8,7 +8,7 @@ gives them to prompts that do). Shown are the scores on the test, the paired dif
 95 % intervals, the expected calibration error of each way, and how often answers with a confidence of SURE or more are
 right. At the end come the winners together, each once: the mean gain of a way with its interval over winners, how many
 are more than a point worse, and the answers that are sure. The task's rows are read from its folder; runs whose rows
-changed are left out, and so are files that are no ledger. A run without words of a command line is taken for one of the arena
+changed are left out, and so are files that are no ledger. A run without words of a command line is one of the arena
 (`ARENA_LEDGERS` keeps those ledgers). Asserts nothing.
 """
 
